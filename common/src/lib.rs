@@ -1,1 +1,18 @@
-//! Placeholder.
+//! What two processes of EscrowMQ, or an EscrowMQ process and any RocketMQ client, must agree on.
+//!
+//! * [`frame`], [`code`], [`header`]: the remoting protocol, from bytes to typed requests.
+//! * [`remoting`]: connections that carry frames both ways.
+//! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
+//! * [`task`], [`clock`]: the only places that spawn and that read time.
+//!
+//! Nothing in here knows what a broker or a nameserver does with a request.
+
+pub mod body;
+pub mod clock;
+pub mod code;
+pub mod frame;
+pub mod header;
+pub mod message;
+pub mod name;
+pub mod remoting;
+pub mod task;
