@@ -1,0 +1,217 @@
+//! Compressed bodies. End points compress and decompress; a broker passes bodies through untouched.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+/// Level that clients use unless told otherwise. It is zlib's scale; zstd takes the same number, LZ4 has no levels.
+pub const DEFAULT_LEVEL: u32 = 5;
+
+/// Bodies at least this large are compressed by producers unless told otherwise, in bytes.
+pub const DEFAULT_THRESHOLD_BYTES: usize = 4096;
+
+/// Bound for decompressed bodies unless the caller has a better one, in bytes: the largest body plus some room for
+/// brokers that were configured a little more generously.
+pub const DEFAULT_OUTPUT_BYTES_MAX: usize = 2 * super::BODY_BYTES_MAX;
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompressionType {
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard frames.
+    Zstd,
+    /// A zlib stream (RFC 1950). Also what a message without type bits uses.
+    Zlib,
+}
+
+/// Why a body could not be compressed or decompressed.
+#[derive(Debug, Error)]
+pub enum CompressionError {
+    /// The type bits of the message name a compression that is not known here.
+    #[error("unknown compression type {0:#x}")]
+    UnknownType(i32),
+    /// The body decompresses to more than the caller allows.
+    #[error("decompressed body exceeds {limit} bytes")]
+    TooLarge {
+        /// The caller's bound in bytes.
+        limit: usize,
+    },
+    /// The bytes are not a complete stream of the named type.
+    #[error("not a valid compressed body: {0}")]
+    Corrupt(#[source] io::Error),
+}
+
+impl CompressionType {
+    /// The type named by the masked bits of a system flag; an unknown value comes back as the error.
+    pub(super) const fn from_sys_flag_bits(bits: i32) -> Result<Self, i32> {
+        match bits {
+            0 | 0x300 => Ok(Self::Zlib),
+            0x100 => Ok(Self::Lz4),
+            0x200 => Ok(Self::Zstd),
+            other => Err(other),
+        }
+    }
+
+    /// What a writer sets in the system flag besides the compressed bit.
+    pub const fn sys_flag_bits(self) -> i32 {
+        match self {
+            Self::Lz4 => 0x100,
+            Self::Zstd => 0x200,
+            Self::Zlib => 0x300,
+        }
+    }
+
+    /// Compresses `body`. `level` is 0 (fastest) to 9 and means nothing to LZ4.
+    pub fn compress(self, body: &[u8], level: u32) -> Result<Vec<u8>, CompressionError> {
+        let level = level.min(9);
+        let compressed = match self {
+            Self::Lz4 => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                encoder
+                    .write_all(body)
+                    .and_then(|()| encoder.finish().map_err(io::Error::other))
+            }
+            Self::Zstd => zstd::bulk::compress(body, level as i32),
+            Self::Zlib => {
+                let mut encoder =
+                    flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(level));
+                encoder.write_all(body).and_then(|()| encoder.finish())
+            }
+        };
+        compressed.map_err(CompressionError::Corrupt)
+    }
+
+    /// Decompresses `body` into at most `limit` bytes; a body that would become larger is refused after `limit` bytes
+    /// have been produced, whatever its header says.
+    pub fn decompress(self, body: &[u8], limit: usize) -> Result<Bytes, CompressionError> {
+        if body.is_empty() {
+            // The LZ4 reader takes the end of its input in front of a frame for an orderly end.
+            return Err(CompressionError::Corrupt(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match self {
+            Self::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(body), body.len(), limit),
+            Self::Zstd => decompress_zstd(body, limit),
+            Self::Zlib => read_bounded(flate2::read::ZlibDecoder::new(body), body.len(), limit),
+        }
+    }
+}
+
+fn read_bounded(
+    reader: impl Read,
+    compressed_bytes: usize,
+    limit: usize,
+) -> Result<Bytes, CompressionError> {
+    // Text shrinks to about a third; a wrong guess costs one more growth step, not correctness.
+    let mut plain = Vec::with_capacity(compressed_bytes.saturating_mul(3).min(limit));
+    reader
+        .take(limit as u64 + 1)
+        .read_to_end(&mut plain)
+        .map_err(CompressionError::Corrupt)?;
+    if plain.len() > limit {
+        return Err(CompressionError::TooLarge { limit });
+    }
+    Ok(plain.into())
+}
+
+/// One shot into a buffer of known size: the streaming decoder would first allocate the window that the frame's header
+/// asks for, which a hostile sender may set to 128 MiB.
+fn decompress_zstd(body: &[u8], limit: usize) -> Result<Bytes, CompressionError> {
+    let declared = zstd::zstd_safe::get_frame_content_size(body)
+        .map_err(|_| CompressionError::Corrupt(io::ErrorKind::InvalidData.into()))?;
+    let capacity = match declared {
+        Some(size) if size > limit as u64 => return Err(CompressionError::TooLarge { limit }),
+        Some(size) => size as usize,
+        None => limit,
+    };
+    let mut plain = zstd::bulk::decompress(body, capacity).map_err(|error| {
+        // The library names the cause only in its text. With a declared size the data contradict their own header,
+        // without one they are larger than the bound or broken.
+        if declared.is_none() && error.to_string().contains("too small") {
+            CompressionError::TooLarge { limit }
+        } else {
+            CompressionError::Corrupt(error)
+        }
+    })?;
+    plain.shrink_to_fit();
+    Ok(plain.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [CompressionType; 3] = [
+        CompressionType::Lz4,
+        CompressionType::Zstd,
+        CompressionType::Zlib,
+    ];
+
+    #[test]
+    fn every_type_takes_back_what_it_wrote() {
+        for kind in ALL {
+            for body in [
+                &b""[..],
+                b"x",
+                &vec![7; 100_000],
+                b"rocket rocket rocket rocket",
+            ] {
+                let compressed = kind.compress(body, DEFAULT_LEVEL).unwrap();
+                assert_eq!(
+                    kind.decompress(&compressed, body.len()).unwrap(),
+                    body,
+                    "{kind:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_at_the_bound() {
+        for kind in ALL {
+            let bomb = kind.compress(&vec![0; 1 << 20], DEFAULT_LEVEL).unwrap();
+            assert!(bomb.len() < 1 << 14);
+            assert!(
+                matches!(
+                    kind.decompress(&bomb, 1000),
+                    Err(CompressionError::TooLarge { limit: 1000 })
+                ),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_zstd_frame_without_declared_size_is_bounded_too() {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.write_all(&[1; 50_000]).unwrap();
+        let frame = encoder.finish().unwrap();
+        assert_eq!(
+            CompressionType::Zstd
+                .decompress(&frame, 50_000)
+                .unwrap()
+                .len(),
+            50_000
+        );
+        assert!(matches!(
+            CompressionType::Zstd.decompress(&frame, 49_999),
+            Err(CompressionError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_cut_stream_is_an_error() {
+        for kind in ALL {
+            let compressed = kind
+                .compress(b"some body that matters", DEFAULT_LEVEL)
+                .unwrap();
+            for cut in 0..compressed.len() {
+                assert!(
+                    kind.decompress(&compressed[..cut], 1000).is_err(),
+                    "{kind:?} {cut}"
+                );
+            }
+        }
+    }
+}
