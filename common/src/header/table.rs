@@ -2,14 +2,42 @@
 
 use thiserror::Error;
 
-use crate::frame::Fields;
+use crate::frame::{FieldWriter, Fields};
 
 /// A typed view of a frame's fields.
 pub trait Header<'a>: Sized {
     /// Reads the header; texts borrow from `fields`.
     fn decode(fields: &'a Fields) -> Result<Self, HeaderError>;
-    /// Appends all present fields.
+    /// Appends all present fields to those of a frame.
     fn encode(&self, fields: &mut Fields);
+    /// Writes all present fields straight into an out buffer; for [`write_response`](crate::frame::write_response).
+    fn write(&self, writer: &mut FieldWriter<'_>);
+}
+
+/// Where the fields of a header go.
+pub(super) trait FieldSink {
+    fn text(&mut self, field: &str, value: &str);
+    fn number(&mut self, field: &str, value: i64);
+}
+
+impl FieldSink for Fields {
+    fn text(&mut self, field: &str, value: &str) {
+        self.insert_text(field, value);
+    }
+
+    fn number(&mut self, field: &str, value: i64) {
+        self.insert(field, value);
+    }
+}
+
+impl FieldSink for FieldWriter<'_> {
+    fn text(&mut self, field: &str, value: &str) {
+        FieldWriter::text(self, field, value);
+    }
+
+    fn number(&mut self, field: &str, value: i64) {
+        FieldWriter::number(self, field, value);
+    }
 }
 
 /// A field that cannot be read. The sender's fault and not worth a retry; servers answer it with code 1.
@@ -59,7 +87,7 @@ pub(super) trait FieldValue<'a>: Sized {
     /// Reads a value; `None` from the frame is an error unless the type allows it.
     fn read(field: &'static str, text: Option<&'a str>) -> Result<Self, HeaderError>;
     /// Appends the value; an absent one appends nothing.
-    fn write(&self, field: &str, fields: &mut Fields);
+    fn write(&self, field: &str, sink: &mut impl FieldSink);
 }
 
 fn missing(field: &'static str) -> HeaderError {
@@ -74,8 +102,8 @@ impl<'a> FieldValue<'a> for &'a str {
         text.ok_or_else(|| missing(field))
     }
 
-    fn write(&self, field: &str, fields: &mut Fields) {
-        fields.insert_text(field, self);
+    fn write(&self, field: &str, sink: &mut impl FieldSink) {
+        sink.text(field, self);
     }
 }
 
@@ -88,8 +116,8 @@ macro_rules! number_field {
                 text.trim().parse().map_err(|_| HeaderError::not_a("a number", field, text))
             }
 
-            fn write(&self, field: &str, fields: &mut Fields) {
-                fields.insert(field, self);
+            fn write(&self, field: &str, sink: &mut impl FieldSink) {
+                sink.number(field, i64::from(*self));
             }
         }
     )*};
@@ -104,8 +132,8 @@ impl<'a> FieldValue<'a> for bool {
             .ok_or_else(|| missing(field))
     }
 
-    fn write(&self, field: &str, fields: &mut Fields) {
-        fields.insert_text(field, if *self { "true" } else { "false" });
+    fn write(&self, field: &str, sink: &mut impl FieldSink) {
+        sink.text(field, if *self { "true" } else { "false" });
     }
 }
 
@@ -121,9 +149,9 @@ impl<'a, T: FieldValue<'a>> FieldValue<'a> for Option<T> {
         }
     }
 
-    fn write(&self, field: &str, fields: &mut Fields) {
+    fn write(&self, field: &str, sink: &mut impl FieldSink) {
         if let Some(value) = self {
-            value.write(field, fields);
+            value.write(field, sink);
         }
     }
 }
@@ -187,6 +215,10 @@ macro_rules! headers {
 
         fn encode(&self, fields: &mut $crate::frame::Fields) {
             $($crate::header::table::FieldValue::write(&self.$field, $wire, fields);)*
+        }
+
+        fn write(&self, writer: &mut $crate::frame::FieldWriter<'_>) {
+            $($crate::header::table::FieldValue::write(&self.$field, $wire, writer);)*
         }
     };
 

@@ -1,0 +1,33 @@
+//! Who belongs to which group.
+
+headers! {
+    /// Answer to `HEART_BEAT` 34; the request has no fields.
+    pub struct HeartbeatResponse {
+        /// The broker understands heartbeats without subscriptions.
+        supports_v2: Option<bool> = "IS_SUPPORT_HEART_BEAT_V2",
+        /// The broker wants the subscriptions next time.
+        subscription_changed: Option<bool> = "IS_SUB_CHANGE",
+    }
+
+    /// `UNREGISTER_CLIENT` 35.
+    pub struct UnregisterClientHeader<'a> {
+        /// The client.
+        client_id: &'a str = "clientID",
+        /// Producer group that it leaves.
+        producer_group: Option<&'a str> = "producerGroup",
+        /// Consumer group that it leaves.
+        consumer_group: Option<&'a str> = "consumerGroup",
+    }
+
+    /// `GET_CONSUMER_LIST_BY_GROUP` 38.
+    pub struct GetConsumerListByGroupHeader<'a> {
+        /// The group.
+        consumer_group: &'a str = "consumerGroup",
+    }
+
+    /// `NOTIFY_CONSUMER_IDS_CHANGED` 40, broker to consumer.
+    pub struct NotifyConsumerIdsChangedHeader<'a> {
+        /// The group.
+        consumer_group: &'a str = "consumerGroup",
+    }
+}

@@ -1,0 +1,118 @@
+//! What headers make of good and bad fields.
+
+use super::*;
+use crate::frame::{Fields, Frame};
+
+fn fields(pairs: &[(&str, &str)]) -> Fields {
+    let mut fields = Fields::new();
+    for (key, value) in pairs {
+        fields.insert_text(key, value);
+    }
+    fields
+}
+
+const SHORT: [(&str, &str); 9] = [
+    ("a", "PG"),
+    ("b", "T"),
+    ("c", "TBW102"),
+    ("d", "4"),
+    ("e", "-1"),
+    ("f", "4"),
+    ("g", "1700000000123"),
+    ("h", "0"),
+    ("i", "K\u{1}v\u{2}"),
+];
+
+#[test]
+fn both_spellings_of_a_send_read_the_same() {
+    let short = fields(&SHORT);
+    let short = SendMessageHeader::decode(&short).unwrap();
+    assert_eq!(short.queue_id, -1);
+    assert_eq!(short.born_timestamp, 1_700_000_000_123);
+    assert_eq!(short.properties, Some("K\u{1}v\u{2}"));
+    assert_eq!(short.reconsume_times, 0);
+    assert!(!short.batch);
+    let mut long = Fields::new();
+    short.encode_long(&mut long);
+    assert_eq!(long.get("producerGroup"), Some("PG"));
+    assert_eq!(SendMessageHeader::decode(&long).unwrap(), short);
+    let mut again = Fields::new();
+    short.encode(&mut again);
+    assert_eq!(again.get("a"), Some("PG"));
+    assert_eq!(SendMessageHeader::decode(&again).unwrap(), short);
+}
+
+#[test]
+fn errors_name_the_field_and_what_was_wrong() {
+    let mut bad = fields(&SHORT);
+    bad.insert("e", "x");
+    let error = SendMessageHeader::decode(&bad).unwrap_err();
+    assert_eq!(error.to_string(), "e: not a number: 'x'");
+    let error = UpdateConsumerOffsetHeader::decode(&Fields::new()).unwrap_err();
+    assert_eq!(error.to_string(), "consumerGroup: missing");
+    let long = "y".repeat(10_000);
+    let error = OffsetResponse::decode(&fields(&[("offset", &long)])).unwrap_err();
+    assert!(error.to_string().len() < 100);
+}
+
+#[test]
+fn booleans_read_as_java_reads_them() {
+    for (text, value) in [
+        ("true", true),
+        ("TRUE", true),
+        ("1", false),
+        ("", false),
+        ("yes", false),
+    ] {
+        let fields = fields(&[("hasMsg", text)]);
+        assert_eq!(
+            NotificationResponse::decode(&fields).unwrap().has_msg,
+            value,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_number_counts_as_missing() {
+    let fields = fields(&[
+        ("topic", "T"),
+        ("queueId", "1"),
+        ("group", "G"),
+        ("offset", ""),
+        ("timestamp", ""),
+    ]);
+    let header = ResetOffsetHeader::decode(&fields).unwrap();
+    assert_eq!(
+        (header.offset, header.timestamp, header.queue_id),
+        (None, -1, Some(1))
+    );
+}
+
+#[test]
+fn early_go_spellings_are_read() {
+    let fields = fields(&[("Topic", "T"), ("QueueId", "2"), ("timestamp", "5")]);
+    let header = SearchOffsetHeader::decode(&fields).unwrap();
+    assert_eq!(
+        (header.topic, header.queue_id, header.timestamp),
+        ("T", 2, 5)
+    );
+}
+
+#[test]
+fn a_header_travels_in_a_frame() {
+    let header = EndTransactionHeader {
+        producer_group: "PG",
+        tran_state_table_offset: 7,
+        commit_log_offset: 1 << 40,
+        commit_or_rollback: 8,
+        from_transaction_check: true,
+        msg_id: Some("id"),
+        transaction_id: None,
+        topic: None,
+        broker_name: None,
+    };
+    let frame = Frame::request(37).with_header(&header);
+    assert_eq!(frame.fields.get("transactionId"), None);
+    assert_eq!(frame.header::<EndTransactionHeader<'_>>().unwrap(), header);
+}
