@@ -1,1 +1,21 @@
-//! Placeholder.
+//! The EscrowMQ broker: keeps messages, half messages in escrow, and delivers.
+//!
+//! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
+//! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for.
+//! * [`client_registry`]: which producers and consumers are connected.
+//! * [`server`]: requests in, responses out. [`config`]: the settings.
+
+pub mod broker;
+pub mod client_registry;
+pub mod config;
+pub mod delivery;
+pub mod index;
+pub mod key_index;
+pub mod log;
+pub mod metrics;
+pub mod raft;
+pub mod registration;
+pub mod schedule;
+pub mod server;
+pub mod shard;
+pub mod transaction;

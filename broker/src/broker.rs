@@ -1,0 +1,55 @@
+//! The parts of a running broker, as handlers and runners see them.
+
+use std::net::SocketAddr;
+
+use escrowmq_common::clock::Clock;
+use escrowmq_common::task::{Shutdown, Tasks};
+
+use crate::client_registry::ClientRegistry;
+use crate::config::BrokerConfig;
+use crate::delivery::Delivery;
+use crate::key_index::KeyIndex;
+use crate::metrics::Metrics;
+use crate::registration::Registration;
+use crate::shard::Shard;
+use crate::transaction::Transactions;
+
+/// Everything that a request may need. One per broker, shared by all its connections.
+pub struct Broker {
+    /// The settings; changes of a running broker replace it whole.
+    pub config: arc_swap::ArcSwap<BrokerConfig>,
+    /// The one write path, and what it made visible.
+    pub shard: Shard,
+    /// Who is connected.
+    pub clients: ClientRegistry,
+    /// Held pulls and consumer offsets.
+    pub delivery: Delivery,
+    /// Messages by key.
+    pub keys: KeyIndex,
+    /// Check-backs.
+    pub transactions: Transactions,
+    /// Nameservers that must hear of topic changes.
+    pub registration: Registration,
+    /// Counts since start.
+    pub metrics: Metrics,
+    /// The address that clients are told: brokerIP1 and listenPort. Part of message ids.
+    pub store_host: SocketAddr,
+    /// Wall-clock and monotonic time.
+    pub clock: Clock,
+    /// Where background work is spawned.
+    pub tasks: Tasks,
+    /// Cancelled when the broker stops.
+    pub shutdown: Shutdown,
+}
+
+impl Broker {
+    /// The settings at this moment.
+    pub fn config(&self) -> arc_swap::Guard<std::sync::Arc<BrokerConfig>> {
+        self.config.load()
+    }
+
+    /// Now, in milliseconds since 1970.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.clock.wall_ms()).unwrap_or_default()
+    }
+}

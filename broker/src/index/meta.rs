@@ -1,0 +1,234 @@
+//! Everything there is one of: how far the index has applied, counters, topics, groups, settings.
+
+use bytes::{BufMut, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::store::{Index, IndexBatch, IndexError};
+use super::table;
+use crate::shard::{Cursor, GroupSettings, QueueId, TopicSettings};
+
+fn key(name: &str) -> Vec<u8> {
+    let mut key = vec![table::META];
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+const TOPIC: &str = "topic/";
+const GROUP: &str = "group/";
+const SETTING: &str = "setting/";
+
+/// How far the index has applied the log. Written in each batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Raft term of the last applied entry.
+    pub term: u64,
+    /// Raft index of the last applied entry.
+    pub index: u64,
+    /// Log position behind it.
+    pub end: u64,
+    /// The newest stamp that was applied, in milliseconds since 1970.
+    pub stamp: u64,
+}
+
+/// Counters of the state machine. Written when they change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sequences {
+    /// The next queue id.
+    pub next_queue: u32,
+    /// The next half's dense counter.
+    pub next_half: u64,
+    /// The next number of a message that waits for its time.
+    pub next_timer: u64,
+    /// Every half up to this id has had its first check scheduled.
+    pub first_checked: u64,
+    /// Undecided halves that are not parked.
+    pub open_halves: u64,
+    /// Parked halves.
+    pub parked_halves: u64,
+    /// Commits, ever.
+    pub committed: u64,
+    /// Rollbacks, ever.
+    pub rolled_back: u64,
+    /// Messages that wait for their time.
+    pub timers: u64,
+}
+
+/// Writes how far the index has applied.
+pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
+    let mut value = BytesMut::with_capacity(32);
+    value.put_u64(applied.term);
+    value.put_u64(applied.index);
+    value.put_u64(applied.end);
+    value.put_u64(applied.stamp);
+    batch.put(key("applied"), &value);
+}
+
+/// How far the index has applied; `None` for a new one.
+pub fn applied(index: &Index) -> Result<Option<Applied>, IndexError> {
+    let Some(value) = index.get(key("applied"))? else { return Ok(None) };
+    let mut row = Cursor::new(&value);
+    let mut number = || row.u64("applied").map_err(IndexError::row(table::META));
+    Ok(Some(Applied { term: number()?, index: number()?, end: number()?, stamp: number()? }))
+}
+
+/// Writes the counters.
+pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
+    let mut value = BytesMut::with_capacity(72);
+    for number in [
+        u64::from(sequences.next_queue),
+        sequences.next_half,
+        sequences.next_timer,
+        sequences.first_checked,
+        sequences.open_halves,
+        sequences.parked_halves,
+        sequences.committed,
+        sequences.rolled_back,
+        sequences.timers,
+    ] {
+        value.put_u64(number);
+    }
+    batch.put(key("sequences"), &value);
+}
+
+/// The counters; all 0 for a new index.
+pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
+    let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
+    let mut row = Cursor::new(&value);
+    let mut number = || row.u64("sequences").map_err(IndexError::row(table::META));
+    Ok(Sequences {
+        next_queue: number()? as u32,
+        next_half: number()?,
+        next_timer: number()?,
+        first_checked: number()?,
+        open_halves: number()?,
+        parked_halves: number()?,
+        committed: number()?,
+        rolled_back: number()?,
+        timers: number()?,
+    })
+}
+
+/// Writes bytes under a name: membership and the like.
+pub fn put_bytes(batch: &mut IndexBatch, name: &str, bytes: &[u8]) {
+    batch.put(key(name), bytes);
+}
+
+/// Bytes under a name.
+pub fn bytes(index: &Index, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
+    Ok(index.get(key(name))?.map(|value| value.to_vec()))
+}
+
+/// A topic as stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TopicRow {
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// Its queues, in the order of their numbers.
+    pub queues: Vec<u32>,
+}
+
+/// Cold rows are read and written by bincode, behind a version byte, with a bound on what a length may claim.
+const COLD_VERSION: u8 = 1;
+const COLD_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Encodes a cold value.
+pub fn encode_cold<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut out = vec![COLD_VERSION];
+    let config = bincode::config::standard().with_big_endian().with_fixed_int_encoding();
+    let body = bincode::serde::encode_to_vec(value, config).expect("plain data always encodes");
+    out.extend_from_slice(&body);
+    out
+}
+
+/// Decodes a cold value; the error says why not.
+pub fn decode_cold<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let (version, body) = bytes.split_first().ok_or("empty")?;
+    if *version != COLD_VERSION {
+        return Err(format!("version {version} is newer than this program"));
+    }
+    let config =
+        bincode::config::standard().with_big_endian().with_fixed_int_encoding().with_limit::<COLD_LIMIT_BYTES>();
+    let (value, read) = bincode::serde::decode_from_slice(body, config).map_err(|error| error.to_string())?;
+    if read == body.len() { Ok(value) } else { Err("bytes behind the end".to_owned()) }
+}
+
+/// Writes a topic.
+pub fn put_topic(batch: &mut IndexBatch, row: &TopicRow) {
+    batch.put(key(&format!("{TOPIC}{}", row.settings.name)), encode_cold(row));
+}
+
+/// Removes a topic.
+pub fn delete_topic(batch: &mut IndexBatch, name: &str) {
+    batch.delete(key(&format!("{TOPIC}{name}")));
+}
+
+/// Writes a group.
+pub fn put_group(batch: &mut IndexBatch, group: &GroupSettings) {
+    batch.put(key(&format!("{GROUP}{}", group.name)), encode_cold(group));
+}
+
+/// Removes a group.
+pub fn delete_group(batch: &mut IndexBatch, name: &str) {
+    batch.delete(key(&format!("{GROUP}{name}")));
+}
+
+/// Writes a setting.
+pub fn put_setting(batch: &mut IndexBatch, name: &str, value: &str) {
+    batch.put(key(&format!("{SETTING}{name}")), value);
+}
+
+/// All topics.
+pub fn topics(index: &Index) -> Result<Vec<TopicRow>, IndexError> {
+    cold_rows(index, TOPIC)
+}
+
+/// All groups.
+pub fn groups(index: &Index) -> Result<Vec<GroupSettings>, IndexError> {
+    cold_rows(index, GROUP)
+}
+
+/// A replicated setting.
+pub fn setting(index: &Index, name: &str) -> Result<Option<String>, IndexError> {
+    let value = index.get(key(&format!("{SETTING}{name}")))?;
+    Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+}
+
+fn cold_rows<T: DeserializeOwned>(index: &Index, prefix: &str) -> Result<Vec<T>, IndexError> {
+    let prefix = key(prefix);
+    let mut rows = Vec::new();
+    for row in index.scan_prefix(&prefix, &prefix) {
+        let (key, value) = row?;
+        let name = || String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+        rows.push(decode_cold(&value).map_err(|why| IndexError::Cold { name: name(), why })?);
+    }
+    Ok(rows)
+}
+
+/// Key of the queue's ends, kept where pages cannot tell them: after all pages were trimmed.
+fn ends_key(queue: QueueId) -> Vec<u8> {
+    let mut key = key("ends/");
+    key.extend_from_slice(&queue.0.to_be_bytes());
+    key
+}
+
+/// Writes the ends of a queue.
+pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: u64, max: u64) {
+    let mut value = BytesMut::with_capacity(16);
+    value.put_u64(min);
+    value.put_u64(max);
+    batch.put(ends_key(queue), &value);
+}
+
+/// The ends of a queue as a trim left them.
+pub fn ends(index: &Index, queue: QueueId) -> Result<Option<(u64, u64)>, IndexError> {
+    let Some(value) = index.get(ends_key(queue))? else { return Ok(None) };
+    let mut row = Cursor::new(&value);
+    let mut number = || row.u64("ends").map_err(IndexError::row(table::META));
+    Ok(Some((number()?, number()?)))
+}
+
+/// Removes the ends of a queue.
+pub fn delete_ends(batch: &mut IndexBatch, queue: QueueId) {
+    batch.delete(ends_key(queue));
+}

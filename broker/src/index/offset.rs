@@ -1,0 +1,108 @@
+//! What consumer groups own per queue: their offset, and the lock of an ordered consumer.
+
+use bytes::{BufMut, BytesMut};
+
+use super::store::{Index, IndexBatch, IndexError};
+use super::table;
+use crate::shard::{Cursor, QueueId, put_text};
+
+fn key(table: u8, group: &str, queue: QueueId) -> Vec<u8> {
+    let mut key = table::key_of_texts(table, &[group]);
+    key.extend_from_slice(&queue.0.to_be_bytes());
+    key
+}
+
+fn queue_of(key: &[u8]) -> Option<QueueId> {
+    let at = key.len().checked_sub(4)?;
+    Some(QueueId(u32::from_be_bytes(key.get(at..)?.try_into().ok()?)))
+}
+
+/// Writes an offset.
+pub fn put(batch: &mut IndexBatch, group: &str, queue: QueueId, offset: u64) {
+    batch.put(key(table::OFFSET, group, queue), offset.to_be_bytes());
+}
+
+/// The offset of a group in a queue.
+pub fn get(index: &Index, group: &str, queue: QueueId) -> Result<Option<u64>, IndexError> {
+    let Some(value) = index.get(key(table::OFFSET, group, queue))? else { return Ok(None) };
+    Cursor::new(&value).u64("offset").map(Some).map_err(IndexError::row(table::OFFSET))
+}
+
+/// All offsets of a group.
+pub fn of_group(index: &Index, group: &str) -> Result<Vec<(QueueId, u64)>, IndexError> {
+    let prefix = table::key_of_texts(table::OFFSET, &[group]);
+    let mut offsets = Vec::new();
+    for row in index.scan_prefix(&prefix, &prefix) {
+        let (key, value) = row?;
+        let offset = Cursor::new(&value).u64("offset").map_err(IndexError::row(table::OFFSET))?;
+        if let Some(queue) = queue_of(&key) {
+            offsets.push((queue, offset));
+        }
+    }
+    Ok(offsets)
+}
+
+/// All offsets there are: group, queue, offset.
+pub fn all(index: &Index) -> Result<Vec<(String, QueueId, u64)>, IndexError> {
+    let mut offsets = Vec::new();
+    for row in index.scan_prefix(&[table::OFFSET], &[table::OFFSET]) {
+        let (key, value) = row?;
+        let mut cursor = Cursor::new(key.get(1..).unwrap_or_default());
+        let group = cursor.text("group").map_err(IndexError::row(table::OFFSET))?.to_owned();
+        let queue = QueueId(cursor.u32("queue").map_err(IndexError::row(table::OFFSET))?);
+        let offset = Cursor::new(&value).u64("offset").map_err(IndexError::row(table::OFFSET))?;
+        offsets.push((group, queue, offset));
+    }
+    Ok(offsets)
+}
+
+/// Removes all offsets of a group.
+pub fn delete_group(batch: &mut IndexBatch, group: &str) {
+    let prefix = table::key_of_texts(table::OFFSET, &[group]);
+    batch.delete_range(&prefix, super::store::after_prefix(&prefix));
+}
+
+/// A queue lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockRow {
+    /// The client that holds it.
+    pub client: String,
+    /// Until when, in milliseconds since 1970.
+    pub until: u64,
+}
+
+/// Writes a lock.
+pub fn put_lock(batch: &mut IndexBatch, group: &str, queue: QueueId, lock: &LockRow) {
+    let mut value = BytesMut::with_capacity(16 + lock.client.len());
+    value.put_u64(lock.until);
+    put_text(&mut value, &lock.client);
+    batch.put(key(table::LOCK, group, queue), &value);
+}
+
+/// Removes a lock.
+pub fn delete_lock(batch: &mut IndexBatch, group: &str, queue: QueueId) {
+    batch.delete(key(table::LOCK, group, queue));
+}
+
+/// The lock on a queue.
+pub fn get_lock(index: &Index, group: &str, queue: QueueId) -> Result<Option<LockRow>, IndexError> {
+    index.get(key(table::LOCK, group, queue))?.map(|value| decode_lock(&value)).transpose()
+}
+
+/// Whether any lock of a group lives at `now`.
+pub fn any_lock(index: &Index, group: &str, now: u64) -> Result<bool, IndexError> {
+    let prefix = table::key_of_texts(table::LOCK, &[group]);
+    for row in index.scan_prefix(&prefix, &prefix) {
+        if decode_lock(&row?.1)?.until > now {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn decode_lock(value: &[u8]) -> Result<LockRow, IndexError> {
+    let mut cursor = Cursor::new(value);
+    let until = cursor.u64("until").map_err(IndexError::row(table::LOCK))?;
+    let client = cursor.text("client").map_err(IndexError::row(table::LOCK))?.to_owned();
+    Ok(LockRow { client, until })
+}

@@ -1,0 +1,308 @@
+//! Queue pages: where the messages of a queue are.
+//!
+//! Apply writes one page per queue and apply call, with all entries that the queue got in it: a busy queue has few
+//! large pages. Key: queue id, offset of the page's first entry; the page of an offset is found by seeking backwards.
+//!
+//! Value: `version u8 | visible at u64 | entries`, an entry being `position u64 | length u32 | tag hash i32 | store time
+//! u64 | flags u8 | half id u64 if the flags say so`. `visible at` is the log position of the record that made the first
+//! entry visible; it rises from page to page, so that a position is found by binary search.
+
+use bytes::{BufMut, BytesMut};
+
+use super::store::{Index, IndexBatch, IndexError};
+use super::table;
+use crate::shard::{Cursor, Malformed, QueueId};
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 9;
+const ENTRY_BYTES: usize = 25;
+
+/// What kind of message an entry points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EntryFlags(u8);
+
+impl EntryFlags {
+    /// An ordinary message.
+    pub const PLAIN: Self = Self(0);
+    /// A committed transactional message.
+    pub const COMMITTED: Self = Self(1);
+    /// A message that waited for its time.
+    pub const FIRED: Self = Self(2);
+    const HALF_ELSEWHERE: u8 = 0x80;
+
+    /// Both.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether it is a committed transactional message.
+    pub fn is_committed(self) -> bool {
+        self.0 & Self::COMMITTED.0 != 0
+    }
+
+    /// Whether it waited for its time.
+    pub fn is_fired(self) -> bool {
+        self.0 & Self::FIRED.0 != 0
+    }
+
+    /// The stored form.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// From the stored form.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
+/// One message of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueEntry {
+    /// Its number in the queue.
+    pub offset: u64,
+    /// Log position of its unit.
+    pub position: u64,
+    /// Length of its unit.
+    pub length: u32,
+    /// Hash of its tag, 0 without one.
+    pub tag_hash: i32,
+    /// When it entered the queue, in milliseconds since 1970.
+    pub store_time: u64,
+    /// What kind it is.
+    pub flags: EntryFlags,
+    /// For a committed transactional message: its half id. Equal to the position unless the bytes were moved.
+    pub half: u64,
+}
+
+/// A page while entries are added to it.
+#[derive(Debug)]
+pub struct PageBuilder {
+    /// Offset of the first entry.
+    pub first_offset: u64,
+    count: u64,
+    bytes: BytesMut,
+}
+
+impl PageBuilder {
+    /// An empty page.
+    pub fn new(first_offset: u64, visible_at: u64) -> Self {
+        let mut bytes = BytesMut::with_capacity(HEAD_BYTES + ENTRY_BYTES);
+        bytes.put_u8(VERSION);
+        bytes.put_u64(visible_at);
+        Self { first_offset, count: 0, bytes }
+    }
+
+    /// Adds an entry and says its offset; `entry.offset` is ignored.
+    pub fn push(&mut self, entry: &QueueEntry) -> u64 {
+        let elsewhere = entry.flags.is_committed() && entry.half != entry.position;
+        self.bytes.put_u64(entry.position);
+        self.bytes.put_u32(entry.length);
+        self.bytes.put_i32(entry.tag_hash);
+        self.bytes.put_u64(entry.store_time);
+        self.bytes.put_u8(entry.flags.bits() | if elsewhere { EntryFlags::HALF_ELSEWHERE } else { 0 });
+        if elsewhere {
+            self.bytes.put_u64(entry.half);
+        }
+        self.count += 1;
+        self.next_offset() - 1
+    }
+
+    /// The offset of the next entry.
+    pub fn next_offset(&self) -> u64 {
+        self.first_offset + self.count
+    }
+
+    /// Writes the page.
+    pub fn put(&self, queue: QueueId, batch: &mut IndexBatch) {
+        if self.count > 0 {
+            batch.put(page_key(queue, self.first_offset), &self.bytes);
+        }
+    }
+}
+
+fn page_key(queue: QueueId, offset: u64) -> [u8; 13] {
+    let mut key = [table::QUEUE; 13];
+    key[1..5].copy_from_slice(&queue.0.to_be_bytes());
+    key[5..].copy_from_slice(&offset.to_be_bytes());
+    key
+}
+
+/// Keys from the first to above the last page of a queue.
+fn bounds(queue: QueueId) -> ([u8; 13], [u8; 14]) {
+    let mut above = [0xff; 14];
+    above[..13].copy_from_slice(&page_key(queue, u64::MAX));
+    (page_key(queue, 0), above)
+}
+
+fn page_offset(key: &[u8]) -> Option<u64> {
+    (key.len() == 13).then(|| Some(u64::from_be_bytes(key.get(5..13)?.try_into().ok()?)))?
+}
+
+struct Page<'a> {
+    first_offset: u64,
+    visible_at: u64,
+    entries: Cursor<'a>,
+}
+
+impl<'a> Page<'a> {
+    fn decode(key: &[u8], value: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(value);
+        let first_offset = page_offset(key).ok_or_else(|| cursor.malformed("page key"))?;
+        if cursor.u8("page version")? != VERSION {
+            return Err(cursor.malformed("page version"));
+        }
+        let visible_at = cursor.u64("visible at")?;
+        Ok(Self { first_offset, visible_at, entries: cursor })
+    }
+
+    /// Calls `each` with every entry until it says stop.
+    fn entries(mut self, mut each: impl FnMut(QueueEntry) -> bool) -> Result<bool, Malformed> {
+        let mut offset = self.first_offset;
+        while self.entries.remaining() > 0 {
+            let position = self.entries.u64("position")?;
+            let length = self.entries.u32("length")?;
+            let tag_hash = self.entries.u32("tag hash")?.cast_signed();
+            let store_time = self.entries.u64("store time")?;
+            let bits = self.entries.u8("flags")?;
+            let half = if bits & EntryFlags::HALF_ELSEWHERE == 0 { position } else { self.entries.u64("half")? };
+            let flags = EntryFlags::from_bits(bits & !EntryFlags::HALF_ELSEWHERE);
+            if !each(QueueEntry { offset, position, length, tag_hash, store_time, flags, half }) {
+                return Ok(false);
+            }
+            offset += 1;
+        }
+        Ok(true)
+    }
+}
+
+/// Calls `each` with the entries of a queue from `from` on, in order, until it says stop or there are no more.
+pub fn scan(
+    index: &Index,
+    queue: QueueId,
+    from: u64,
+    mut each: impl FnMut(QueueEntry) -> bool,
+) -> Result<(), IndexError> {
+    let (low, high) = bounds(queue);
+    let mut rows = index.cursor(&low, &page_key(queue, from), &high)?;
+    while let Some((key, value)) = rows.row() {
+        let page = Page::decode(key, value).map_err(IndexError::row(table::QUEUE))?;
+        let go_on = page
+            .entries(|entry| entry.offset < from || each(entry))
+            .map_err(IndexError::row(table::QUEUE))?;
+        if !go_on {
+            break;
+        }
+        rows.advance()?;
+    }
+    Ok(())
+}
+
+/// The first offset that is kept and the offset after the last one, as far as pages tell; `None` without a page.
+pub fn ends(index: &Index, queue: QueueId) -> Result<Option<(u64, u64)>, IndexError> {
+    let (low, high) = bounds(queue);
+    let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, u64::MAX))? else {
+        return Ok(None);
+    };
+    let page = Page::decode(&key, &value).map_err(IndexError::row(table::QUEUE))?;
+    let mut max = page.first_offset;
+    page.entries(|_| {
+        max += 1;
+        true
+    })
+    .map_err(IndexError::row(table::QUEUE))?;
+    let rows = index.cursor(&low, &low, &high)?;
+    let min = rows.row().and_then(|(key, _)| page_offset(key)).unwrap_or(max);
+    Ok(Some((min, max)))
+}
+
+/// The page's first offset and what `probe` says of its `visible at` and first store time.
+fn page_facts(index: &Index, queue: QueueId, at: u64) -> Result<Option<(u64, u64, u64)>, IndexError> {
+    let (low, _) = bounds(queue);
+    let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, at))? else {
+        return Ok(None);
+    };
+    let page = Page::decode(&key, &value).map_err(IndexError::row(table::QUEUE))?;
+    let (first, visible_at) = (page.first_offset, page.visible_at);
+    let mut time = 0;
+    page.entries(|entry| {
+        time = entry.store_time;
+        false
+    })
+    .map_err(IndexError::row(table::QUEUE))?;
+    Ok(Some((first, visible_at, time)))
+}
+
+/// The entry of a plain message with this log position, between the offsets `min` and `max`.
+pub fn find_position(
+    index: &Index,
+    queue: QueueId,
+    min: u64,
+    max: u64,
+    position: u64,
+) -> Result<Option<QueueEntry>, IndexError> {
+    let Some(start) = search_page(index, queue, min, max, |visible_at, _| visible_at <= position)? else {
+        return Ok(None);
+    };
+    let mut found = None;
+    let mut first_of_page = true;
+    scan(index, queue, start, |entry| {
+        if entry.position == position {
+            found = Some(entry);
+        }
+        // Entries of this page only: a plain message lies in the record that made it visible, or a later one of the
+        // same apply call, so the scan ends where positions of plain messages have passed it.
+        let past = entry.flags == EntryFlags::PLAIN && entry.position > position && !first_of_page;
+        first_of_page = false;
+        found.is_none() && !past
+    })?;
+    Ok(found)
+}
+
+/// The first offset whose store time is at or after `time`, or `max`.
+pub fn find_time(index: &Index, queue: QueueId, min: u64, max: u64, time: u64) -> Result<u64, IndexError> {
+    let start = search_page(index, queue, min, max, |_, store_time| store_time < time)?.unwrap_or(min);
+    let mut found = max;
+    scan(index, queue, start, |entry| {
+        if entry.store_time >= time {
+            found = entry.offset.min(max);
+            return false;
+        }
+        entry.offset < max
+    })?;
+    Ok(found)
+}
+
+/// First offset of the last page between `min` and `max` for which `below(visible at, first store time)` holds; the
+/// pages for which it holds come first.
+fn search_page(
+    index: &Index,
+    queue: QueueId,
+    min: u64,
+    max: u64,
+    below: impl Fn(u64, u64) -> bool,
+) -> Result<Option<u64>, IndexError> {
+    let (mut low, mut high) = (min, max);
+    let mut best = None;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some((first, visible_at, time)) = page_facts(index, queue, middle)? else {
+            low = middle + 1;
+            continue;
+        };
+        if below(visible_at, time) {
+            best = Some(first.max(min));
+            low = middle + 1;
+        } else {
+            high = first.min(middle);
+        }
+    }
+    Ok(best)
+}
+
+/// Removes all pages of a queue.
+pub fn delete_all(batch: &mut IndexBatch, queue: QueueId) {
+    let (low, high) = bounds(queue);
+    batch.delete_range(low, high);
+}

@@ -1,0 +1,227 @@
+//! RocksDB behind the few calls that the tables need; nothing else in the workspace names it.
+
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Direction, FlushOptions, IteratorMode, LogLevel,
+    Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::shard::Malformed;
+
+/// Memory of one write buffer. Far above [`FLUSH_BYTES`], so that RocksDB never flushes on its own.
+const WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
+/// Batches flushed by us after so many bytes.
+pub const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+/// Apply waits for a flush beyond this, well before RocksDB would flush by itself.
+pub const FLUSH_BOUND_BYTES: u64 = 40 * 1024 * 1024;
+/// Blocks kept in memory.
+const BLOCK_CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why the index did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// RocksDB failed: the disk, or a file that is not what it was.
+    #[error("index: {0}")]
+    Store(#[from] rocksdb::Error),
+    /// A row does not decode.
+    #[error("index: a row of table {table}: {source}")]
+    Row {
+        /// The table's letter.
+        table: char,
+        /// What was wrong.
+        source: Malformed,
+    },
+    /// A cold row (settings) does not decode.
+    #[error("index: row {name}: {why}")]
+    Cold {
+        /// Which row.
+        name: String,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+impl IndexError {
+    /// Names the table of a row that does not decode.
+    pub fn row(table: u8) -> impl Fn(Malformed) -> Self {
+        move |source| Self::Row { table: char::from(table), source }
+    }
+}
+
+/// Rows that become visible together.
+#[derive(Default)]
+pub struct IndexBatch {
+    rows: WriteBatch,
+}
+
+impl IndexBatch {
+    /// Writes a row.
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.rows.put(key, value);
+    }
+
+    /// Removes a row that may have been written more than once.
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) {
+        self.rows.delete(key);
+    }
+
+    /// Removes all rows from `from` up to `to`, exclusive.
+    pub fn delete_range(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
+        self.rows.delete_range(from, to);
+    }
+
+    /// Bytes that the batch takes.
+    pub fn size_bytes(&self) -> usize {
+        self.rows.size_in_bytes()
+    }
+}
+
+/// The index of one shard.
+pub struct Index {
+    db: DB,
+    unlogged: WriteOptions,
+}
+
+impl Index {
+    /// Opens the index, or creates an empty one.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+        blocks.set_bloom_filter(10.0, false);
+        blocks.set_cache_index_and_filter_blocks(true);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&blocks);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        options.set_max_write_buffer_number(4);
+        // One thread writes; concurrent inserts would only cost.
+        options.set_allow_concurrent_memtable_write(false);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(512);
+        // What is not flushed by us must not be flushed at close: the log may not be durable that far.
+        options.set_avoid_unnecessary_blocking_io(true);
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(2);
+        options.set_stats_dump_period_sec(0);
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        Ok(Self { db: DB::open(&options, path)?, unlogged })
+    }
+
+    /// Makes the batch visible.
+    pub fn write(&self, batch: IndexBatch) -> Result<(), IndexError> {
+        Ok(self.db.write_opt(&batch.rows, &self.unlogged)?)
+    }
+
+    /// Reads a row.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<DBPinnableSlice<'_>>, IndexError> {
+        Ok(self.db.get_pinned(key)?)
+    }
+
+    /// Whether a row exists.
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool, IndexError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Rows from `from` on, upwards, below `to`.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), IndexError>> + use<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        self.db
+            .iterator_opt(IteratorMode::From(from, Direction::Forward), options)
+            .map(|row| row.map_err(IndexError::from))
+    }
+
+    /// Rows whose key starts with `prefix`, from `from` on, upwards.
+    pub fn scan_prefix(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), IndexError>> + use<'_> {
+        self.scan(from, &after_prefix(prefix))
+    }
+
+    /// The last row at or below `key`, not below `from`.
+    pub fn last_at_or_below(&self, from: &[u8], key: &[u8]) -> Result<Option<(Box<[u8]>, Box<[u8]>)>, IndexError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        let mut rows = self.db.raw_iterator_opt(options);
+        rows.seek_for_prev(key);
+        let row = rows.item().map(|(key, value)| (Box::from(key), Box::from(value)));
+        rows.status()?;
+        Ok(row)
+    }
+
+    /// A cursor positioned at the last row at or below `key`, or at the first one of `from..to`; see
+    /// [`RowCursor`].
+    pub fn cursor(&self, from: &[u8], key: &[u8], to: &[u8]) -> Result<RowCursor<'_>, IndexError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut rows = self.db.raw_iterator_opt(options);
+        rows.seek_for_prev(key);
+        if !rows.valid() {
+            rows.seek_to_first();
+        }
+        rows.status()?;
+        Ok(RowCursor { rows })
+    }
+
+    /// Starts writing what is in memory to files, and returns when the next write goes to a new buffer: everything
+    /// written before is in this flush, nothing written later is.
+    ///
+    /// The caller made the log durable up to what the index has applied.
+    pub fn begin_flush(&self) -> Result<(), IndexError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        Ok(self.db.flush_opt(&options)?)
+    }
+
+    /// Like [`begin_flush`](Self::begin_flush), and waits until the files are written.
+    pub fn flush(&self) -> Result<(), IndexError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        Ok(self.db.flush_opt(&options)?)
+    }
+
+    /// Bytes in memory that are not in files yet.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.db.property_int_value("rocksdb.size-all-mem-tables").ok().flatten().unwrap_or(0)
+    }
+}
+
+/// Rows in key order, borrowed: no copy per row.
+pub struct RowCursor<'a> {
+    rows: rocksdb::DBRawIterator<'a>,
+}
+
+impl RowCursor<'_> {
+    /// The row at hand.
+    pub fn row(&self) -> Option<(&[u8], &[u8])> {
+        self.rows.item()
+    }
+
+    /// Goes to the next row.
+    pub fn advance(&mut self) -> Result<(), IndexError> {
+        self.rows.next();
+        Ok(self.rows.status()?)
+    }
+}
+
+/// The smallest key above all keys with this prefix.
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut after = prefix.to_vec();
+    while let Some(last) = after.pop() {
+        if last < u8::MAX {
+            after.push(last + 1);
+            break;
+        }
+    }
+    after
+}

@@ -1,0 +1,67 @@
+//! The tables: the first byte of every key.
+
+/// `queue id u32, first offset u64` -> a page of queue entries.
+pub const QUEUE: u8 = b'Q';
+/// `half id u64` -> an undecided half message.
+pub const HALF: u8 = b'H';
+/// `due u64, half id u64` -> (): checks after the first, and first checks with a time of their own.
+pub const DUE: u8 = b'U';
+/// `group, topic, unique id` -> half id and body checksum: recognises a repeated half.
+pub const OPEN: u8 = b'O';
+/// `end of window u64, half id u64` -> the `OPEN` key that ends then.
+pub const OPEN_END: u8 = b'W';
+/// `half id u64` -> how it was decided.
+pub const DECISION: u8 = b'D';
+/// `decided at u64, half id u64` -> (): decisions in the order in which they are forgotten.
+pub const DECISION_AGE: u8 = b'E';
+/// `due u64, position u64` -> a message that waits for its time.
+pub const TIMER: u8 = b'T';
+/// `position u64` -> queue offset of a message that waited for its time and is visible now.
+pub const FIRED: u8 = b'F';
+/// `position u64` -> (): lowest bytes that retention must keep, for what is not found by its id.
+pub const PIN: u8 = b'P';
+/// `group, queue id u32` -> consumer offset.
+pub const OFFSET: u8 = b'C';
+/// `group, queue id u32` -> owner of a queue lock and the end of its life.
+pub const LOCK: u8 = b'L';
+/// `name` -> everything there is one of: applied log id, counters, topics, groups, settings.
+pub const META: u8 = b'M';
+
+/// A key of one number.
+pub fn key1(table: u8, first: u64) -> [u8; 9] {
+    let mut key = [table; 9];
+    key[1..].copy_from_slice(&first.to_be_bytes());
+    key
+}
+
+/// A key of two numbers.
+pub fn key2(table: u8, first: u64, second: u64) -> [u8; 17] {
+    let mut key = [table; 17];
+    key[1..9].copy_from_slice(&first.to_be_bytes());
+    key[9..].copy_from_slice(&second.to_be_bytes());
+    key
+}
+
+/// A key of texts, each behind its length, so that no two lists of texts share a key.
+pub fn key_of_texts(table: u8, texts: &[&str]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + texts.iter().map(|text| text.len() + 2).sum::<usize>());
+    key.push(table);
+    for text in texts {
+        let length = u16::try_from(text.len()).expect("names are bounded where they enter");
+        key.extend_from_slice(&length.to_be_bytes());
+        key.extend_from_slice(text.as_bytes());
+    }
+    key
+}
+
+/// The two numbers of a [`key2`].
+pub fn numbers_of_key2(key: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = key.get(1..17)?.split_at(8);
+    (key.len() == 17)
+        .then(|| Some((u64::from_be_bytes(first.try_into().ok()?), u64::from_be_bytes(second.try_into().ok()?))))?
+}
+
+/// The number of a [`key1`].
+pub fn number_of_key1(key: &[u8]) -> Option<u64> {
+    (key.len() == 9).then(|| Some(u64::from_be_bytes(key.get(1..9)?.try_into().ok()?)))?
+}

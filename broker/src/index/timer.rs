@@ -1,0 +1,97 @@
+//! Messages that wait for their time, and where they went.
+
+use bytes::{BufMut, BytesMut};
+
+use super::queue::EntryFlags;
+use super::store::{Index, IndexBatch, IndexError};
+use super::table;
+use crate::shard::{Cursor, Malformed, QueueId};
+
+const VERSION: u8 = 1;
+
+/// A message that waits for its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerRow {
+    /// When it is due, in milliseconds since 1970.
+    pub due: u64,
+    /// Log position of its unit.
+    pub position: u64,
+    /// The queue that it enters.
+    pub queue: QueueId,
+    /// Length of its unit.
+    pub length: u32,
+    /// Hash of its tag.
+    pub tag_hash: i32,
+    /// What kind it is besides.
+    pub flags: EntryFlags,
+    /// For a committed transactional message: its half id.
+    pub half: u64,
+}
+
+impl TimerRow {
+    /// Writes the row and pins the bytes.
+    pub fn put(&self, batch: &mut IndexBatch) {
+        let mut out = BytesMut::with_capacity(32);
+        out.put_u8(VERSION);
+        out.put_u32(self.queue.0);
+        out.put_u32(self.length);
+        out.put_i32(self.tag_hash);
+        out.put_u8(self.flags.bits());
+        out.put_u64(self.half);
+        batch.put(table::key2(table::TIMER, self.due, self.position), &out);
+        batch.put(table::key1(table::PIN, self.position), []);
+    }
+
+    /// Removes the row, because its time has come, and remembers where the message went.
+    pub fn fired(&self, batch: &mut IndexBatch, offset: u64) {
+        self.delete(batch);
+        batch.put(table::key1(table::FIRED, self.position), offset.to_be_bytes());
+    }
+
+    /// Removes the row: the message is never seen.
+    pub fn delete(&self, batch: &mut IndexBatch) {
+        batch.delete(table::key2(table::TIMER, self.due, self.position));
+        batch.delete(table::key1(table::PIN, self.position));
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
+        let mut row = Cursor::new(value);
+        let (due, position) = table::numbers_of_key2(key).ok_or_else(|| row.malformed("timer key"))?;
+        if row.u8("timer version")? != VERSION {
+            return Err(row.malformed("timer version"));
+        }
+        Ok(Self {
+            due,
+            position,
+            queue: QueueId(row.u32("queue")?),
+            length: row.u32("length")?,
+            tag_hash: row.u32("tag hash")?.cast_signed(),
+            flags: EntryFlags::from_bits(row.u8("flags")?),
+            half: row.u64("half")?,
+        })
+    }
+}
+
+/// The timers due at or before `upto`, earliest first, at most `limit`.
+pub fn due(index: &Index, from: u64, upto: u64, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
+    let low = table::key2(table::TIMER, from, 0);
+    let high = table::key2(table::TIMER, upto.saturating_add(1), 0);
+    index
+        .scan(&low, &high)
+        .take(limit)
+        .map(|row| row.and_then(|(key, value)| TimerRow::decode(&key, &value).map_err(IndexError::row(table::TIMER))))
+        .collect()
+}
+
+/// The earliest due time at or after `from`.
+pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
+    let low = table::key2(table::TIMER, from, 0);
+    let row = index.scan_prefix(&[table::TIMER], &low).next().transpose()?;
+    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| due))
+}
+
+/// Queue offset of a message that waited for its time and is visible now.
+pub fn fired_offset(index: &Index, position: u64) -> Result<Option<u64>, IndexError> {
+    let Some(value) = index.get(table::key1(table::FIRED, position))? else { return Ok(None) };
+    Cursor::new(&value).u64("fired offset").map(Some).map_err(IndexError::row(table::FIRED))
+}

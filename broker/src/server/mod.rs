@@ -1,0 +1,108 @@
+//! Requests in, responses out: what each request code means here.
+//!
+//! [`Server`] is the [`Service`] of every connection. [`Server::on_request`] runs on the connection's own task, in order
+//! of arrival, and never blocks: a handler reads what is in memory and answers, submits a command and answers in its
+//! completion, or spawns a task for what may wait.
+//!
+//! Promises: every request that is not one-way gets exactly one response, in the header encoding it came in; bad input
+//! gets a code and a remark that says what is wrong; one client's input harms nobody else. One file per request family.
+//!
+//! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
+
+mod admin;
+mod groups;
+mod locks;
+mod membership;
+mod messages;
+mod offsets;
+mod pull;
+mod relay;
+mod reply;
+mod send;
+mod send_back;
+mod settings;
+mod stats;
+mod topics;
+mod transaction;
+
+pub use reply::Reply;
+
+use std::sync::Arc;
+
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::{Connection, Service};
+
+use crate::broker::Broker;
+
+/// The service of the broker's connections.
+pub struct Server {
+    broker: Arc<Broker>,
+}
+
+impl Server {
+    /// Serves requests with the parts of this broker.
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self { broker }
+    }
+}
+
+impl Service for Server {
+    fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
+        let broker = &self.broker;
+        // Builds the way back first: from here on, every path answers.
+        let reply = Reply::new(connection, &request);
+        match request.code {
+            request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+                send::handle(broker, connection, request, reply);
+            }
+            request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
+                send::handle_reply(broker, connection, request, reply);
+            }
+            request::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request, reply),
+            request::END_TRANSACTION => transaction::end(broker, request, reply),
+            request::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, request, reply),
+            request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => pull::handle(broker, connection, request, reply),
+            request::QUERY_CONSUMER_OFFSET
+            | request::UPDATE_CONSUMER_OFFSET
+            | request::GET_MAX_OFFSET
+            | request::GET_MIN_OFFSET
+            | request::SEARCH_OFFSET_BY_TIMESTAMP
+            | request::GET_EARLIEST_MSG_STORETIME => offsets::handle(broker, connection, request, reply),
+            request::HEART_BEAT
+            | request::UNREGISTER_CLIENT
+            | request::GET_CONSUMER_LIST_BY_GROUP
+            | request::CHECK_CLIENT_CONFIG
+            | request::QUERY_ASSIGNMENT => membership::handle(broker, connection, request, reply),
+            request::LOCK_BATCH_MQ | request::UNLOCK_BATCH_MQ => locks::handle(broker, request, reply),
+            request::VIEW_MESSAGE_BY_ID | request::QUERY_MESSAGE => messages::handle(broker, request, reply),
+            request::UPDATE_AND_CREATE_TOPIC
+            | request::UPDATE_AND_CREATE_TOPIC_LIST
+            | request::DELETE_TOPIC_IN_BROKER
+            | request::GET_TOPIC_CONFIG
+            | request::GET_ALL_TOPIC_CONFIG => topics::handle(broker, request, reply),
+            request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP
+            | request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST
+            | request::DELETE_SUBSCRIPTIONGROUP
+            | request::GET_SUBSCRIPTIONGROUP_CONFIG
+            | request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::handle(broker, request, reply),
+            request::UPDATE_BROKER_CONFIG | request::GET_BROKER_CONFIG | request::GET_BROKER_RUNTIME_INFO => {
+                settings::handle(broker, request, reply);
+            }
+            request::INVOKE_BROKER_TO_RESET_OFFSET
+            | request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS
+            | request::GET_CONSUMER_RUNNING_INFO
+            | request::CONSUME_MESSAGE_DIRECTLY => relay::handle(broker, connection, request, reply),
+            request::GET_TOPIC_STATS_INFO
+            | request::GET_CONSUME_STATS
+            | request::GET_CONSUMER_CONNECTION_LIST
+            | request::GET_PRODUCER_CONNECTION_LIST
+            | request::QUERY_TOPIC_CONSUME_BY_WHO => stats::handle(broker, request, reply),
+            _ => admin::handle(broker, connection, request, reply),
+        }
+    }
+
+    fn on_close(&self, connection: &Arc<Connection>) {
+        membership::closed(&self.broker, connection);
+    }
+}

@@ -1,0 +1,85 @@
+//! The way back to who asked.
+
+use std::sync::Arc;
+
+use escrowmq_common::code::response;
+use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
+use escrowmq_common::remoting::Connection;
+
+use crate::shard::SubmitError;
+
+/// Where and how one request is answered. A one-way request's reply swallows the answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    connection: Arc<Connection>,
+    opaque: i32,
+    encoding: HeaderEncoding,
+    oneway: bool,
+}
+
+impl Reply {
+    /// The way back for this request.
+    pub fn new(connection: &Arc<Connection>, request: &Frame) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            opaque: request.opaque,
+            encoding: request.encoding,
+            oneway: request.is_oneway(),
+        }
+    }
+
+    /// Whether nobody waits for an answer.
+    pub fn is_oneway(&self) -> bool {
+        self.oneway
+    }
+
+    /// The connection that asked.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Answers, straight into the connection's buffer. Never blocks.
+    pub fn send(self, code: i32, remark: Option<&str>, fields: impl FnOnce(&mut FieldWriter<'_>), body: &[&[u8]]) {
+        if self.oneway {
+            return;
+        }
+        let head = ResponseHead { encoding: self.encoding, opaque: self.opaque, code, remark };
+        self.connection.write_with(|out| write_response(out, head, fields, body));
+    }
+
+    /// Answers success without fields or body.
+    pub fn ok(self) {
+        self.send(response::SUCCESS, None, |_| {}, &[]);
+    }
+
+    /// Answers success with a body.
+    pub fn body(self, body: &[u8]) {
+        self.send(response::SUCCESS, None, |_| {}, &[body]);
+    }
+
+    /// Answers an error.
+    pub fn error(self, code: i32, remark: &str) {
+        self.send(code, Some(remark), |_| {}, &[]);
+    }
+
+    /// Answers that the request code is not served.
+    pub fn unsupported(self, code: i32) {
+        self.error(response::REQUEST_CODE_NOT_SUPPORTED, &format!(" request type {code} not supported"));
+    }
+
+    /// Answers for a command that has no outcome.
+    pub fn not_done(self, error: &SubmitError) {
+        self.error(code_of(error), &error.to_string());
+    }
+}
+
+/// The response code for a command that has no outcome: each is one that makes clients try again.
+pub fn code_of(error: &SubmitError) -> i32 {
+    match error {
+        SubmitError::Busy(_) => response::SYSTEM_BUSY,
+        SubmitError::DiskFull | SubmitError::Stopping | SubmitError::NotLeader | SubmitError::StoreFailed => {
+            response::SERVICE_NOT_AVAILABLE
+        }
+        SubmitError::OutcomeUnknown => response::SYSTEM_ERROR,
+    }
+}

@@ -1,0 +1,163 @@
+//! Commands that come rarely or move whole tables: topics, groups, offsets, locks, timers that are due, expiry.
+
+use std::sync::Arc;
+
+use super::publish::Place;
+use super::staged::{RegistryChange, Staged};
+use super::transaction::park_row;
+use crate::index::meta::{self, TopicRow};
+use crate::index::offset::LockRow;
+use crate::index::{self, EntryFlags, IndexError};
+use crate::shard::command::{Lock, OffsetCommit, ParkReason};
+use crate::shard::group::GroupSettings;
+use crate::shard::handle::Shared;
+use crate::shard::ids::QueueId;
+use crate::shard::outcome::{Outcome, Refusal};
+use crate::shard::topic::{Queue, Topic, TopicSettings};
+
+pub(super) fn commit_offsets(shared: &Shared, staged: &mut Staged, commits: &[OffsetCommit<'_>]) -> Outcome {
+    for commit in commits {
+        // A queue that was deleted meanwhile keeps no offsets.
+        if shared.topics.queue(commit.queue).is_some() {
+            index::offset::put(&mut staged.rows, commit.group, commit.queue, commit.offset);
+        }
+    }
+    Outcome::Done
+}
+
+pub(super) fn put_topic(shared: &Shared, staged: &mut Staged, settings: &[u8]) -> Outcome {
+    let Ok(settings) = meta::decode_cold::<TopicSettings>(settings) else {
+        return Outcome::Refused(Refusal::MalformedSettings);
+    };
+    let name: Arc<str> = Arc::from(settings.name.as_str());
+    let mut queues = shared.topics.get(&name).map(|topic| topic.queues.clone()).unwrap_or_default();
+    while (queues.len() as u64) < u64::from(settings.queue_count()) {
+        let Some(next) = staged.sequences.next_queue.checked_add(1) else {
+            return Outcome::Refused(Refusal::QueueIdsExhausted);
+        };
+        let id = QueueId(staged.sequences.next_queue);
+        staged.sequences.next_queue = next;
+        queues.push(Arc::new(Queue::new(id, Arc::clone(&name), queues.len() as u32, 0, 0)));
+    }
+    let row = TopicRow { settings: settings.clone(), queues: queues.iter().map(|queue| queue.id.0).collect() };
+    meta::put_topic(&mut staged.rows, &row);
+    staged.registry.push(RegistryChange::PutTopic(Topic { settings, queues }));
+    Outcome::Done
+}
+
+pub(super) fn delete_topic(shared: &Shared, staged: &mut Staged, name: &str) -> Result<Outcome, IndexError> {
+    let Some(topic) = shared.topics.get(name) else {
+        return Ok(Outcome::Refused(Refusal::NoSuchTopic(name.to_owned())));
+    };
+    let mut orphans = Vec::new();
+    index::half::scan(&shared.index, 0, |row| {
+        if row.parked.is_none() && topic.queues.iter().any(|queue| queue.id == row.queue) {
+            orphans.push(row);
+        }
+        true
+    })?;
+    for row in orphans {
+        park_row(staged, row, ParkReason::TopicDeleted, "");
+    }
+    for queue in &topic.queues {
+        index::queue::delete_all(&mut staged.rows, queue.id);
+        meta::delete_ends(&mut staged.rows, queue.id);
+        staged.drop_page(queue.id);
+    }
+    meta::delete_topic(&mut staged.rows, name);
+    staged.registry.push(RegistryChange::RemoveTopic(name.to_owned()));
+    Ok(Outcome::Done)
+}
+
+pub(super) fn put_group(staged: &mut Staged, settings: &[u8]) -> Outcome {
+    let Ok(settings) = meta::decode_cold::<GroupSettings>(settings) else {
+        return Outcome::Refused(Refusal::MalformedSettings);
+    };
+    meta::put_group(&mut staged.rows, &settings);
+    staged.registry.push(RegistryChange::PutGroup(settings));
+    Outcome::Done
+}
+
+pub(super) fn delete_group(shared: &Shared, staged: &mut Staged, group: &str, offsets: bool) -> Outcome {
+    if offsets {
+        index::offset::delete_group(&mut staged.rows, group);
+    }
+    if shared.groups.get(group).is_none() {
+        return Outcome::Refused(Refusal::NoSuchGroup(group.to_owned()));
+    }
+    meta::delete_group(&mut staged.rows, group);
+    staged.registry.push(RegistryChange::RemoveGroup(group.to_owned()));
+    Outcome::Done
+}
+
+pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) -> Result<Outcome, IndexError> {
+    let due = index::timer::due(&shared.index, 0, upto, limit as usize)?;
+    let fired = due.len() as u32;
+    for row in due {
+        staged.sequences.timers -= 1;
+        let Some(queue) = shared.topics.queue(row.queue) else {
+            // Its topic was deleted, and its messages with it.
+            row.delete(&mut staged.rows);
+            continue;
+        };
+        let place = Place {
+            queue: &queue,
+            position: row.position,
+            length: row.length,
+            tag_hash: row.tag_hash,
+            flags: row.flags.with(EntryFlags::FIRED),
+            half: row.half,
+        };
+        let offset = place.enter_now(staged);
+        row.fired(&mut staged.rows, offset);
+        if row.flags.is_committed()
+            && let Some(mut decision) = staged.decision(&shared.index, row.half)?
+        {
+            decision.offset = Some(offset);
+            staged.put_decision(row.half, decision);
+        }
+    }
+    Ok(Outcome::Handled(fired))
+}
+
+pub(super) fn lock(shared: &Shared, staged: &mut Staged, lock: &Lock<'_>) -> Result<Outcome, IndexError> {
+    let now = staged.stamp();
+    let mut held = Vec::new();
+    for queue in &lock.queues {
+        let taken = index::offset::get_lock(&shared.index, lock.group, *queue)?
+            .is_some_and(|row| row.until > now && row.client != lock.client);
+        if !taken {
+            let row = LockRow { client: lock.client.to_owned(), until: now.saturating_add(lock.life) };
+            index::offset::put_lock(&mut staged.rows, lock.group, *queue, &row);
+            held.push(*queue);
+        }
+    }
+    Ok(Outcome::Locked(held))
+}
+
+pub(super) fn unlock(shared: &Shared, staged: &mut Staged, lock: &Lock<'_>) -> Result<Outcome, IndexError> {
+    for queue in &lock.queues {
+        if index::offset::get_lock(&shared.index, lock.group, *queue)?.is_some_and(|row| row.client == lock.client) {
+            index::offset::delete_lock(&mut staged.rows, lock.group, *queue);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn expire(
+    shared: &Shared,
+    staged: &mut Staged,
+    decided_before: u64,
+    limit: u32,
+) -> Result<Outcome, IndexError> {
+    let mut handled = index::decision::expire(&shared.index, &mut staged.rows, decided_before, limit as usize)?;
+    for (row, key, half) in index::half::ended_opens(&shared.index, staged.stamp(), limit as usize)? {
+        staged.rows.delete(&row);
+        // The key may belong to a newer half by now.
+        if staged.open(&shared.index, &key)?.is_some_and(|(current, _)| current == half) {
+            staged.rows.delete(&key);
+        }
+        handled += 1;
+    }
+    Ok(Outcome::Handled(handled))
+}

@@ -1,0 +1,89 @@
+//! What apply counts, and what it tells those who wait for work.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::index::meta::{Applied, Sequences};
+
+/// Counts of the state machine, for metrics and listings. Apply writes, everybody reads.
+#[derive(Debug, Default)]
+pub struct Counters {
+    open_halves: AtomicU64,
+    parked_halves: AtomicU64,
+    committed: AtomicU64,
+    rolled_back: AtomicU64,
+    timers: AtomicU64,
+    next_timer: AtomicU64,
+    next_half: AtomicU64,
+    first_checked: AtomicU64,
+    applied_index: AtomicU64,
+    applied_end: AtomicU64,
+    stamp: AtomicU64,
+    /// Decisions that were refused because the opposite came first, since start.
+    pub refused_opposites: AtomicU64,
+    /// Repeated half sends that got the first one's identity, since start.
+    pub repeated_halves: AtomicU64,
+}
+
+macro_rules! readers {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $($(#[$doc])* pub fn $name(&self) -> u64 { self.$name.load(Ordering::Relaxed) })*
+    };
+}
+
+impl Counters {
+    readers! {
+        /// Undecided halves that are not parked.
+        open_halves,
+        /// Parked halves.
+        parked_halves,
+        /// Commits, ever.
+        committed,
+        /// Rollbacks, ever.
+        rolled_back,
+        /// Messages that wait for their time.
+        timers,
+        /// Number that the next message that waits for its time gets.
+        next_timer,
+        /// Counter that the next half gets.
+        next_half,
+        /// Every half up to this id has had its first check scheduled.
+        first_checked,
+        /// Raft index of the last applied entry.
+        applied_index,
+        /// Log position behind the last applied entry.
+        applied_end,
+        /// The newest stamp applied, in milliseconds since 1970.
+        stamp,
+    }
+
+    pub(in crate::shard) fn set(&self, sequences: &Sequences, applied: Applied) {
+        for (counter, value) in [
+            (&self.open_halves, sequences.open_halves),
+            (&self.parked_halves, sequences.parked_halves),
+            (&self.committed, sequences.committed),
+            (&self.rolled_back, sequences.rolled_back),
+            (&self.timers, sequences.timers),
+            (&self.next_timer, sequences.next_timer),
+            (&self.next_half, sequences.next_half),
+            (&self.first_checked, sequences.first_checked),
+            (&self.applied_index, applied.index),
+            (&self.applied_end, applied.end),
+            (&self.stamp, applied.stamp),
+        ] {
+            counter.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What apply tells the runners. Each is a hint to look again, never the truth.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Halves were prepared, resumed or got a new due time.
+    pub halves: Notify,
+    /// Messages that wait for their time were stored.
+    pub timers: Notify,
+    /// Topics changed.
+    pub topics: Notify,
+}

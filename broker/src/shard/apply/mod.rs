@@ -1,0 +1,247 @@
+//! The state machine: what a command in the log does.
+//!
+//! ```text
+//! entries at hand -> commands -> Staged (rows, pages, outcomes) -> one index write -> queue ends -> completions -> wakes
+//! ```
+//!
+//! Promises: deterministic, nothing is read but the log and the index; all entries at hand become one index write, which
+//! also carries their log id; readers see a message only after that write, and a completion is called only after readers
+//! can see it. A command that moves whole tables (topics, groups, timers that are due) is an entry of its own, because it
+//! reads rows that the staged ones might be changing.
+//!
+//! Left to others: when entries may be applied (`raft`, never beyond what the flush mode calls durable).
+
+mod cold;
+mod counters;
+mod publish;
+mod staged;
+mod transaction;
+
+pub use counters::{Counters, Signals};
+pub(in crate::shard) use staged::Staged;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::batch::Batch;
+use super::bytes::Malformed;
+use super::command::Command;
+use super::completion::Completions;
+use super::handle::Shared;
+use super::outcome::Outcome;
+use super::topic::{Queue, Topic};
+use crate::index::meta::{self, Applied, Sequences};
+use crate::index::{IndexBatch, IndexError};
+
+/// What an entry holds, besides its log id.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A batch of commands.
+    Batch(Bytes),
+    /// Nothing: a leader's first entry.
+    Blank,
+    /// A membership of the group, encoded by `raft`; kept under a name of its own.
+    Membership(Bytes),
+}
+
+/// A committed entry on its way into the state.
+#[derive(Debug)]
+pub struct CommittedEntry {
+    /// Raft term.
+    pub term: u64,
+    /// Raft index.
+    pub index: u64,
+    /// Log position of the payload's first byte.
+    pub payload_position: u64,
+    /// Log position behind the record.
+    pub end: u64,
+    /// What it holds.
+    pub content: Content,
+    /// Who waits for it, on the leader that proposed it.
+    pub completions: Option<Completions>,
+}
+
+/// Why the state machine cannot go on. The node must stop: going on would make it differ from the others.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// An entry does not decode.
+    #[error("entry {index}: {source}")]
+    Entry {
+        /// Its Raft index.
+        index: u64,
+        /// What was wrong.
+        source: Malformed,
+    },
+}
+
+/// The name under which the last membership is kept.
+pub const MEMBERSHIP: &str = "membership";
+
+/// The state machine of one shard. One owner; everybody else reads through the [`Shard`](super::Shard).
+pub struct StateMachine {
+    shared: Arc<Shared>,
+    applied: Applied,
+    sequences: Sequences,
+}
+
+impl StateMachine {
+    /// The state that the index holds; fills the topics and groups that handlers read.
+    pub(in crate::shard) fn load(shared: Arc<Shared>) -> Result<Self, IndexError> {
+        let applied = meta::applied(&shared.index)?.unwrap_or_default();
+        let sequences = meta::sequences(&shared.index)?;
+        for row in meta::topics(&shared.index)? {
+            let name: Arc<str> = Arc::from(row.settings.name.as_str());
+            let mut queues = Vec::with_capacity(row.queues.len());
+            for (index, id) in row.queues.iter().enumerate() {
+                let id = super::QueueId(*id);
+                let (min, max) = queue_ends(&shared.index, id)?;
+                queues.push(Arc::new(Queue::new(id, Arc::clone(&name), index as u32, min, max)));
+            }
+            shared.topics.put(Topic { settings: row.settings, queues });
+        }
+        for group in meta::groups(&shared.index)? {
+            shared.groups.put(group);
+        }
+        shared.counters.set(&sequences, applied);
+        Ok(Self { shared, applied, sequences })
+    }
+
+    /// How far the index has applied.
+    pub fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// The encoded membership that was applied last.
+    pub fn membership(&self) -> Result<Option<Vec<u8>>, IndexError> {
+        meta::bytes(&self.shared.index, MEMBERSHIP)
+    }
+
+    /// Applies committed entries, in order, and answers those who wait for them.
+    pub fn apply(&mut self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
+        let mut staged = Staged::new(self.sequences, self.applied.stamp);
+        let mut answers: Vec<(Option<Completions>, Vec<Outcome>)> = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let wrong = |source| ApplyError::Entry { index: entry.index, source };
+            let completions = entry.completions.take();
+            let mut outcomes = Vec::new();
+            match &entry.content {
+                Content::Blank => {}
+                Content::Membership(bytes) => meta::put_bytes(&mut staged.rows, MEMBERSHIP, bytes),
+                Content::Batch(payload) => {
+                    let batch = Batch::decode(payload).map_err(wrong)?;
+                    let mut commands = batch.commands().peekable();
+                    let alone = matches!(commands.peek(), Some(Ok(command)) if command.is_alone());
+                    if alone {
+                        // Everything before becomes visible first: this command reads whole tables.
+                        self.write(&mut staged, &mut answers)?;
+                    }
+                    staged.begin_entry(batch.stamp, entry.payload_position);
+                    for command in commands {
+                        let command = command.map_err(wrong)?;
+                        if command.is_alone() != alone {
+                            return Err(wrong(Malformed { what: "a command that must be alone", at: 0 }));
+                        }
+                        outcomes.push(self.step(&mut staged, &command)?);
+                    }
+                }
+            }
+            self.applied =
+                Applied { term: entry.term, index: entry.index, end: entry.end, stamp: staged.stamp() };
+            answers.push((completions, outcomes));
+            if staged.changes_registry() {
+                self.write(&mut staged, &mut answers)?;
+            }
+        }
+        self.write(&mut staged, &mut answers)
+    }
+
+    fn step(&self, staged: &mut Staged, command: &Command<'_>) -> Result<Outcome, IndexError> {
+        let shared = &*self.shared;
+        match command {
+            Command::Publish(publish) => Ok(publish::publish(shared, staged, publish)),
+            Command::Prepare(prepare) => transaction::prepare(shared, staged, prepare),
+            Command::Settle(settle) => transaction::settle(shared, staged, settle),
+            Command::Checked(checked) => transaction::checked(shared, staged, checked),
+            Command::Park(park) => transaction::park(shared, staged, park),
+            Command::Resume(resume) => transaction::resume(shared, staged, resume),
+            Command::CommitOffsets(commits) => Ok(cold::commit_offsets(shared, staged, commits)),
+            Command::PutTopic(settings) => Ok(cold::put_topic(shared, staged, settings)),
+            Command::DeleteTopic(name) => cold::delete_topic(shared, staged, name),
+            Command::PutGroup(settings) => Ok(cold::put_group(staged, settings)),
+            Command::DeleteGroup { group, offsets } => Ok(cold::delete_group(shared, staged, group, *offsets)),
+            Command::Fire { upto, limit } => cold::fire(shared, staged, *upto, *limit),
+            Command::Lock(lock) => cold::lock(shared, staged, lock),
+            Command::Unlock(lock) => cold::unlock(shared, staged, lock),
+            Command::Trim { upto: _ } => Ok(Outcome::Done),
+            Command::Expire { decided_before, limit } => cold::expire(shared, staged, *decided_before, *limit),
+            Command::Setting { key, value } => {
+                meta::put_setting(&mut staged.rows, key, value);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    /// Writes what is staged, lets readers see it, answers, wakes.
+    fn write(
+        &mut self,
+        staged: &mut Staged,
+        answers: &mut Vec<(Option<Completions>, Vec<Outcome>)>,
+    ) -> Result<(), ApplyError> {
+        if answers.is_empty() {
+            return Ok(());
+        }
+        let mut rows: IndexBatch = std::mem::take(&mut staged.rows);
+        for (queue, page) in staged.pages() {
+            page.put(queue.id, &mut rows);
+        }
+        if staged.sequences != self.sequences {
+            meta::put_sequences(&mut rows, &staged.sequences);
+        }
+        meta::put_applied(&mut rows, self.applied);
+        self.shared.index.write(rows)?;
+        // From here on readers see it. A crash before the next flush only means that it is applied again.
+        self.sequences = staged.sequences;
+        let woken = staged.publish(&self.shared);
+        self.shared.counters.set(&self.sequences, self.applied);
+        for (completions, outcomes) in answers.drain(..) {
+            if let Some(completions) = completions {
+                completions.complete(outcomes.into_iter());
+            }
+        }
+        for queue in woken {
+            queue.arrivals.wake();
+        }
+        staged.signal(&self.shared.signals);
+        Ok(())
+    }
+}
+
+/// The ends of a queue: its pages tell, or what a trim left.
+fn queue_ends(index: &crate::index::Index, id: super::QueueId) -> Result<(u64, u64), IndexError> {
+    let kept = meta::ends(index, id)?.unwrap_or_default();
+    let pages = crate::index::queue::ends(index, id)?;
+    Ok(pages.map_or(kept, |(min, max)| (min.max(kept.0), max.max(kept.1))))
+}
+
+impl Command<'_> {
+    /// Whether the command must be the only one of its entry, because it reads or moves whole tables.
+    pub fn is_alone(&self) -> bool {
+        matches!(
+            self,
+            Self::PutTopic(_)
+                | Self::DeleteTopic(_)
+                | Self::PutGroup(_)
+                | Self::DeleteGroup { .. }
+                | Self::Fire { .. }
+                | Self::Lock(_)
+                | Self::Unlock(_)
+                | Self::Trim { .. }
+                | Self::Expire { .. }
+                | Self::Setting { .. }
+        )
+    }
+}

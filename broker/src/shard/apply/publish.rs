@@ -1,0 +1,104 @@
+//! Messages enter their queue, now or at their time.
+
+use std::sync::Arc;
+
+use super::staged::Staged;
+use crate::index::{EntryFlags, QueueEntry, TimerRow};
+use crate::shard::command::{Publish, When};
+use crate::shard::handle::Shared;
+use crate::shard::message::{Message, Unit};
+use crate::shard::outcome::{Outcome, Published, Refusal};
+use crate::shard::topic::Queue;
+
+pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Outcome {
+    let Some(queue) = shared.topics.queue(publish.queue) else {
+        return Outcome::Refused(Refusal::NoSuchQueue(publish.queue));
+    };
+    let mut published: Option<Published> = None;
+    for message in publish.messages.stored() {
+        let (position, length) = extent(staged, &message);
+        let place = Place {
+            queue: &queue,
+            position,
+            length,
+            tag_hash: message.tag_hash as i32,
+            flags: EntryFlags::PLAIN,
+            half: position,
+        };
+        let (offset, due) = place.enter(staged, publish.when);
+        match &mut published {
+            None => {
+                let stamp = staged.stamp();
+                published =
+                    Some(Published { first_offset: offset, position, more_positions: Vec::new(), stamp, due });
+            }
+            Some(first) => first.more_positions.push(position),
+        }
+    }
+    published.map_or(Outcome::Done, Outcome::Published)
+}
+
+/// Log position and length of a message's unit.
+pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (u64, u32) {
+    let Unit::Stored { at, bytes, .. } = message.unit else {
+        unreachable!("only decoded commands are applied");
+    };
+    (staged.position(at), bytes.len() as u32)
+}
+
+/// A message about to enter a queue.
+pub(super) struct Place<'a> {
+    pub(super) queue: &'a Arc<Queue>,
+    pub(super) position: u64,
+    pub(super) length: u32,
+    pub(super) tag_hash: i32,
+    pub(super) flags: EntryFlags,
+    pub(super) half: u64,
+}
+
+impl Place<'_> {
+    /// Enters the queue, or waits. Says the queue offset, or the number among the waiting ones and when it is due.
+    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (u64, Option<u64>) {
+        let now = staged.stamp();
+        let due = match when {
+            When::Now => None,
+            When::After(millis) => Some(now.saturating_add(millis)),
+            When::At(time) => Some(time),
+        };
+        // A time that has passed is now.
+        match due.filter(|due| *due > now) {
+            None => (self.enter_now(staged), None),
+            Some(due) => {
+                TimerRow {
+                    due,
+                    position: self.position,
+                    queue: self.queue.id,
+                    length: self.length,
+                    tag_hash: self.tag_hash,
+                    flags: self.flags,
+                    half: self.half,
+                }
+                .put(&mut staged.rows);
+                let number = staged.sequences.next_timer;
+                staged.sequences.next_timer += 1;
+                staged.sequences.timers += 1;
+                staged.timers_changed = true;
+                (number, Some(due))
+            }
+        }
+    }
+
+    /// Enters the queue and says the offset.
+    pub(super) fn enter_now(&self, staged: &mut Staged) -> u64 {
+        let entry = QueueEntry {
+            offset: 0,
+            position: self.position,
+            length: self.length,
+            tag_hash: self.tag_hash,
+            store_time: staged.stamp(),
+            flags: self.flags,
+            half: self.half,
+        };
+        staged.push(self.queue, &entry)
+    }
+}

@@ -1,0 +1,171 @@
+//! What the commands at hand have changed so far, before it is written.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::counters::Signals;
+use crate::index::meta::Sequences;
+use crate::index::{self, DecisionRow, HalfRow, Index, IndexBatch, IndexError, PageBuilder, QueueEntry};
+use crate::shard::group::GroupSettings;
+use crate::shard::handle::Shared;
+use crate::shard::ids::QueueId;
+use crate::shard::topic::{Queue, Topic};
+
+/// A change of what handlers read, made visible after the write.
+pub(in crate::shard) enum RegistryChange {
+    PutTopic(Topic),
+    RemoveTopic(String),
+    PutGroup(GroupSettings),
+    RemoveGroup(String),
+}
+
+/// Rows, pages and overlays of one index write.
+pub(in crate::shard) struct Staged {
+    pub(in crate::shard) rows: IndexBatch,
+    pub(in crate::shard) sequences: Sequences,
+    pub(in crate::shard) registry: Vec<RegistryChange>,
+    pub(in crate::shard) halves_changed: bool,
+    pub(in crate::shard) timers_changed: bool,
+    pages: HashMap<QueueId, (Arc<Queue>, PageBuilder)>,
+    /// Halves as changed by the commands at hand; `None` is decided.
+    halves: HashMap<u64, Option<HalfRow>>,
+    decisions: HashMap<u64, DecisionRow>,
+    opens: HashMap<Vec<u8>, (u64, u32)>,
+    stamp: u64,
+    payload_position: u64,
+}
+
+impl Staged {
+    pub(in crate::shard) fn new(sequences: Sequences, stamp: u64) -> Self {
+        Self {
+            rows: IndexBatch::default(),
+            sequences,
+            registry: Vec::new(),
+            halves_changed: false,
+            timers_changed: false,
+            pages: HashMap::new(),
+            halves: HashMap::new(),
+            decisions: HashMap::new(),
+            opens: HashMap::new(),
+            stamp,
+            payload_position: 0,
+        }
+    }
+
+    /// The commands that follow are of an entry with this stamp and place. Time never goes back.
+    pub(in crate::shard) fn begin_entry(&mut self, stamp: u64, payload_position: u64) {
+        self.stamp = self.stamp.max(stamp);
+        self.payload_position = payload_position;
+    }
+
+    /// The time that apply takes for now, in milliseconds since 1970.
+    pub(in crate::shard) fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// The log position of a byte of the payload at hand.
+    pub(in crate::shard) fn position(&self, at: usize) -> u64 {
+        self.payload_position + at as u64
+    }
+
+    /// Adds an entry to a queue and says its offset.
+    pub(in crate::shard) fn push(&mut self, queue: &Arc<Queue>, entry: &QueueEntry) -> u64 {
+        let visible_at = self.payload_position;
+        let (_, page) = self
+            .pages
+            .entry(queue.id)
+            .or_insert_with(|| (Arc::clone(queue), PageBuilder::new(queue.max_offset(), visible_at)));
+        page.push(entry)
+    }
+
+    pub(in crate::shard) fn pages(&self) -> impl Iterator<Item = &(Arc<Queue>, PageBuilder)> {
+        self.pages.values()
+    }
+
+    /// An undecided half, as the commands so far left it.
+    pub(in crate::shard) fn half(&self, index: &Index, half: u64) -> Result<Option<HalfRow>, IndexError> {
+        match self.halves.get(&half) {
+            Some(row) => Ok(row.clone()),
+            None => index::half::get(index, half),
+        }
+    }
+
+    pub(in crate::shard) fn put_half(&mut self, row: HalfRow) {
+        row.put(&mut self.rows);
+        self.halves_changed = true;
+        self.halves.insert(row.half, Some(row));
+    }
+
+    pub(in crate::shard) fn remove_half(&mut self, half: u64) {
+        index::half::delete(&mut self.rows, half);
+        self.halves.insert(half, None);
+    }
+
+    pub(in crate::shard) fn decision(&self, index: &Index, half: u64) -> Result<Option<DecisionRow>, IndexError> {
+        match self.decisions.get(&half) {
+            Some(row) => Ok(Some(row.clone())),
+            None => index::decision::get(index, half),
+        }
+    }
+
+    pub(in crate::shard) fn put_decision(&mut self, half: u64, row: DecisionRow) {
+        row.put(half, &mut self.rows);
+        self.decisions.insert(half, row);
+    }
+
+    pub(in crate::shard) fn open(&self, index: &Index, key: &[u8]) -> Result<Option<(u64, u32)>, IndexError> {
+        match self.opens.get(key) {
+            Some(open) => Ok(Some(*open)),
+            None => index::half::get_open(index, key),
+        }
+    }
+
+    pub(in crate::shard) fn put_open(&mut self, key: Vec<u8>, half: u64, body_crc: u32) {
+        index::half::put_open(&mut self.rows, &key, half, body_crc);
+        self.opens.insert(key, (half, body_crc));
+    }
+
+    /// Whether the next entry must see this one's changes in the registries.
+    pub(in crate::shard) fn changes_registry(&self) -> bool {
+        !self.registry.is_empty()
+    }
+
+    /// After the write: lets readers see it, and empties this for the next write. Returns the queues that grew.
+    pub(in crate::shard) fn publish(&mut self, shared: &Shared) -> Vec<Arc<Queue>> {
+        for change in self.registry.drain(..) {
+            match change {
+                RegistryChange::PutTopic(topic) => shared.topics.put(topic),
+                RegistryChange::RemoveTopic(name) => shared.topics.remove(&name),
+                RegistryChange::PutGroup(group) => shared.groups.put(group),
+                RegistryChange::RemoveGroup(name) => shared.groups.remove(&name),
+            }
+            shared.signals.topics.notify_one();
+        }
+        self.halves.clear();
+        self.decisions.clear();
+        self.opens.clear();
+        let mut grown = Vec::with_capacity(self.pages.len());
+        for (_, (queue, page)) in self.pages.drain() {
+            queue.publish(queue.min_offset(), page.next_offset());
+            grown.push(queue);
+        }
+        grown
+    }
+
+    pub(in crate::shard) fn signal(&mut self, signals: &Signals) {
+        if std::mem::take(&mut self.halves_changed) {
+            signals.halves.notify_one();
+        }
+        if std::mem::take(&mut self.timers_changed) {
+            signals.timers.notify_one();
+        }
+    }
+
+    /// Forgets a queue's page, because its topic is being deleted.
+    pub(in crate::shard) fn drop_page(&mut self, queue: QueueId) {
+        if let Entry::Occupied(page) = self.pages.entry(queue) {
+            page.remove();
+        }
+    }
+}

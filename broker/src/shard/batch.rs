@@ -1,0 +1,83 @@
+//! A batch: what one log entry holds.
+//!
+//! Bytes: `version u8 | 0 u8 | 0 u16 | count u32 | stamp u64 | commands`. The leader puts the stamp in when it seals the
+//! batch: the wall-clock time, in milliseconds since 1970, that apply takes for "now" on every replica.
+
+use bytes::{Bytes, BytesMut};
+
+use super::bytes::{Cursor, Malformed};
+use super::command::Command;
+
+/// The format that this version writes.
+const VERSION: u8 = 1;
+/// Bytes in front of the first command.
+pub const HEAD_BYTES: usize = 16;
+
+/// A batch while commands are added to it.
+#[derive(Debug)]
+pub struct OpenBatch {
+    bytes: BytesMut,
+    count: u32,
+}
+
+impl OpenBatch {
+    /// An empty batch with room for `capacity` bytes of commands.
+    pub fn with_capacity(capacity: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(HEAD_BYTES + capacity);
+        bytes.resize(HEAD_BYTES, 0);
+        Self { bytes, count: 0 }
+    }
+
+    /// Adds a command.
+    pub fn push(&mut self, command: &Command<'_>) {
+        command.encode(&mut self.bytes);
+        self.count += 1;
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no command was added.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Closes the batch with its time.
+    pub fn seal(mut self, stamp: u64) -> Bytes {
+        self.bytes[0] = VERSION;
+        self.bytes[4..8].copy_from_slice(&self.count.to_be_bytes());
+        self.bytes[8..16].copy_from_slice(&stamp.to_be_bytes());
+        self.bytes.freeze()
+    }
+}
+
+/// A batch read back.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The leader's time, in milliseconds since 1970.
+    pub stamp: u64,
+    count: u32,
+    commands: Cursor<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// Reads the head of a batch.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(payload);
+        if cursor.u8("batch version")? != VERSION {
+            return Err(cursor.malformed("batch version: written by a newer version"));
+        }
+        cursor.take(3, "batch head")?;
+        let count = cursor.u32("command count")?;
+        let stamp = cursor.u64("stamp")?;
+        Ok(Self { stamp, count, commands: cursor })
+    }
+
+    /// The commands in order.
+    pub fn commands(&self) -> impl Iterator<Item = Result<Command<'a>, Malformed>> {
+        let mut cursor = self.commands.clone();
+        (0..self.count).map(move |_| Command::decode(&mut cursor))
+    }
+}

@@ -1,0 +1,579 @@
+//! `Command`: every durable change there is, and its bytes in the log.
+//!
+//! A handler builds a command from a request, the batcher writes it into a batch, and [`decode`](Command::decode) gives
+//! it back to the state machine, on every replica and after every restart. What `apply` needs is in the command: no
+//! local setting, no clock. Bytes: `tag u8 | body length u32 | body`; the fields of each body stand in the order of
+//! its struct. Tags are never reused.
+
+use bytes::{BufMut, BytesMut};
+
+use super::bytes::{Cursor, Malformed, put_short_bytes, put_text};
+use super::ids::QueueId;
+use super::message::{Message, MessageList};
+
+/// When a message becomes visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At apply.
+    Now,
+    /// This many milliseconds after the batch's stamp.
+    After(u64),
+    /// At this wall-clock time, in milliseconds since 1970.
+    At(u64),
+}
+
+/// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
+#[derive(Debug, Clone)]
+pub struct Publish<'a> {
+    /// Where they go.
+    pub queue: QueueId,
+    /// When they become visible.
+    pub when: When,
+    /// The messages, at least one.
+    pub messages: MessageList<'a>,
+}
+
+/// A half message.
+#[derive(Debug, Clone)]
+pub struct Prepare<'a> {
+    /// The real queue that the message enters when it is committed.
+    pub queue: QueueId,
+    /// When the message becomes visible, counted from its commit.
+    pub when: When,
+    /// Wait before the first check in milliseconds; `None` is the default of the group's leader.
+    pub immunity: Option<u64>,
+    /// First half of the transaction that this one belongs to; `None` where each half is a transaction of its own.
+    pub first_half: Option<u64>,
+    /// CRC-32 of the body, to tell a repeated send from another message under the same unique id.
+    pub body_crc: u32,
+    /// For how long after the decision a repeated send gets this half's identity back, in milliseconds.
+    pub duplicate_window: u64,
+    /// The producer group that is asked for the decision.
+    pub group: &'a str,
+    /// The client id that sent it; it is asked first. May be empty.
+    pub client: &'a str,
+    /// The message's unique key; may be empty, then repeats are not recognised.
+    pub unique_id: &'a str,
+    /// The message with its real topic and queue.
+    pub message: Message<'a>,
+}
+
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Decision {
+    /// The message enters its queue.
+    Commit = 1,
+    /// The message is never seen.
+    Rollback = 2,
+}
+
+impl Decision {
+    /// The stored form.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Commit),
+            2 => Some(Self::Rollback),
+            _ => None,
+        }
+    }
+}
+
+/// A decision on a half message. The first one wins.
+#[derive(Debug, Clone)]
+pub struct Settle<'a> {
+    /// The half id that the send's answer named (the log position of the message at Prepare).
+    pub half: u64,
+    /// The dense counter that the send's answer named, if the sender of the decision must know it.
+    pub counter: Option<u64>,
+    /// Commit or rollback.
+    pub decision: Decision,
+    /// The producer group that decides; `None` for an operator.
+    pub group: Option<&'a str>,
+    /// Who decided, kept for operators' decisions; else empty.
+    pub by: &'a str,
+    /// Why, kept for operators' decisions; else empty.
+    pub reason: &'a str,
+    /// The message anew, where its bytes are too old to stay in the log for long after the commit.
+    pub rewritten: Option<Message<'a>>,
+}
+
+/// One half for which a check was written to a connection, or whose next check is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckedHalf {
+    /// The half.
+    pub half: u64,
+    /// When the next check is due, in milliseconds since 1970.
+    pub next_due: u64,
+    /// Whether the check counts towards the limit.
+    pub counts: bool,
+}
+
+/// Checks that were sent.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Every half's first check up to this half id has been scheduled or done; 0 leaves the mark where it is.
+    pub first_checked_upto: u64,
+    /// The halves.
+    pub halves: Vec<CheckedHalf>,
+}
+
+/// Why a half is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ParkReason {
+    /// The last check was sent and no decision came.
+    ChecksExhausted = 1,
+    /// No instance of the producer group came back in time.
+    NoChecker = 2,
+    /// Its topic was deleted.
+    TopicDeleted = 3,
+    /// Its bytes could not be read, or its check could not be built.
+    Unreadable = 4,
+    /// An operator parked it.
+    Operator = 5,
+}
+
+impl ParkReason {
+    /// The stored form.
+    pub fn from_u8(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::ChecksExhausted,
+            2 => Self::NoChecker,
+            3 => Self::TopicDeleted,
+            4 => Self::Unreadable,
+            5 => Self::Operator,
+            _ => return None,
+        })
+    }
+
+    /// The name in listings and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChecksExhausted => "checks exhausted",
+            Self::NoChecker => "no checker",
+            Self::TopicDeleted => "topic deleted",
+            Self::Unreadable => "unreadable",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Takes an open half out of the checks, in plain sight.
+#[derive(Debug, Clone)]
+pub struct Park<'a> {
+    /// The half.
+    pub half: u64,
+    /// Why.
+    pub reason: ParkReason,
+    /// Who, for an operator; else empty.
+    pub by: &'a str,
+}
+
+/// Puts a parked half back into the checks, with its count at 0 and due at once.
+#[derive(Debug, Clone)]
+pub struct Resume<'a> {
+    /// The half.
+    pub half: u64,
+    /// Who, for an operator; else empty.
+    pub by: &'a str,
+    /// Only if it is parked for this reason.
+    pub only_if: Option<ParkReason>,
+}
+
+/// One consumer offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetCommit<'a> {
+    /// The consumer group.
+    pub group: &'a str,
+    /// The queue.
+    pub queue: QueueId,
+    /// The next offset to consume.
+    pub offset: u64,
+}
+
+/// A lock request of an ordered consumer.
+#[derive(Debug, Clone)]
+pub struct Lock<'a> {
+    /// The consumer group.
+    pub group: &'a str,
+    /// The client that wants to own the queues.
+    pub client: &'a str,
+    /// How long a lock lives without renewal, in milliseconds.
+    pub life: u64,
+    /// The queues.
+    pub queues: Vec<QueueId>,
+}
+
+/// A durable change. See the module.
+#[derive(Debug, Clone)]
+pub enum Command<'a> {
+    /// Store messages.
+    Publish(Publish<'a>),
+    /// Store a half message.
+    Prepare(Prepare<'a>),
+    /// Decide a transaction.
+    Settle(Settle<'a>),
+    /// Record checks.
+    Checked(Checked),
+    /// Park a half.
+    Park(Park<'a>),
+    /// Resume a half.
+    Resume(Resume<'a>),
+    /// Move consumer offsets.
+    CommitOffsets(Vec<OffsetCommit<'a>>),
+    /// Create or change a topic; the bytes are a stored [`TopicSettings`](super::topic::TopicSettings).
+    PutTopic(&'a [u8]),
+    /// Delete a topic by name.
+    DeleteTopic(&'a str),
+    /// Create or change a consumer group; the bytes are a stored [`GroupSettings`](super::group::GroupSettings).
+    PutGroup(&'a [u8]),
+    /// Delete a consumer group by name, with its offsets if asked.
+    DeleteGroup {
+        /// The group.
+        group: &'a str,
+        /// Whether its offsets go too.
+        offsets: bool,
+    },
+    /// Make timers that are due visible.
+    Fire {
+        /// Due at or before this time, in milliseconds since 1970.
+        upto: u64,
+        /// At most so many, in order of due time.
+        limit: u32,
+    },
+    /// Take or renew queue locks.
+    Lock(Lock<'a>),
+    /// Give up queue locks.
+    Unlock(Lock<'a>),
+    /// Messages below this log position may go.
+    Trim {
+        /// The position.
+        upto: u64,
+    },
+    /// Forget decisions and duplicate windows that ended.
+    Expire {
+        /// Decisions made before this time, in milliseconds since 1970.
+        decided_before: u64,
+        /// At most so many.
+        limit: u32,
+    },
+    /// A replicated setting.
+    Setting {
+        /// Its name.
+        key: &'a str,
+        /// Its value.
+        value: &'a str,
+    },
+}
+
+mod tag {
+    pub(super) const PUBLISH: u8 = 1;
+    pub(super) const PREPARE: u8 = 2;
+    pub(super) const SETTLE: u8 = 3;
+    pub(super) const CHECKED: u8 = 4;
+    pub(super) const PARK: u8 = 5;
+    pub(super) const RESUME: u8 = 6;
+    pub(super) const COMMIT_OFFSETS: u8 = 7;
+    pub(super) const PUT_TOPIC: u8 = 8;
+    pub(super) const DELETE_TOPIC: u8 = 9;
+    pub(super) const PUT_GROUP: u8 = 10;
+    pub(super) const DELETE_GROUP: u8 = 11;
+    pub(super) const FIRE: u8 = 12;
+    pub(super) const LOCK: u8 = 13;
+    pub(super) const UNLOCK: u8 = 14;
+    pub(super) const TRIM: u8 = 15;
+    pub(super) const EXPIRE: u8 = 16;
+    pub(super) const SETTING: u8 = 17;
+}
+
+impl<'a> Command<'a> {
+    /// Appends the command's bytes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let start = out.len();
+        out.put_slice(&[0; 5]);
+        let tag = self.encode_body(out);
+        let length = u32::try_from(out.len() - start - 5).expect("a command is bounded by the frame that brought it");
+        out[start] = tag;
+        out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+    }
+
+    fn encode_body(&self, out: &mut BytesMut) -> u8 {
+        match self {
+            Self::Publish(publish) => {
+                out.put_u32(publish.queue.0);
+                put_when(out, publish.when);
+                publish.messages.encode(out);
+                tag::PUBLISH
+            }
+            Self::Prepare(prepare) => {
+                out.put_u32(prepare.queue.0);
+                put_when(out, prepare.when);
+                put_optional(out, prepare.immunity);
+                put_optional(out, prepare.first_half);
+                out.put_u32(prepare.body_crc);
+                out.put_u64(prepare.duplicate_window);
+                put_text(out, prepare.group);
+                put_text(out, prepare.client);
+                put_text(out, prepare.unique_id);
+                prepare.message.encode(out);
+                tag::PREPARE
+            }
+            Self::Settle(settle) => {
+                out.put_u64(settle.half);
+                put_optional(out, settle.counter);
+                out.put_u8(settle.decision as u8);
+                out.put_u8(u8::from(settle.group.is_some()));
+                put_text(out, settle.group.unwrap_or_default());
+                put_text(out, settle.by);
+                put_text(out, settle.reason);
+                out.put_u8(u8::from(settle.rewritten.is_some()));
+                if let Some(message) = &settle.rewritten {
+                    message.encode(out);
+                }
+                tag::SETTLE
+            }
+            Self::Checked(checked) => {
+                out.put_u64(checked.first_checked_upto);
+                put_count(out, checked.halves.len());
+                for half in &checked.halves {
+                    out.put_u64(half.half);
+                    out.put_u64(half.next_due);
+                    out.put_u8(u8::from(half.counts));
+                }
+                tag::CHECKED
+            }
+            Self::Park(park) => {
+                out.put_u64(park.half);
+                out.put_u8(park.reason as u8);
+                put_text(out, park.by);
+                tag::PARK
+            }
+            Self::Resume(resume) => {
+                out.put_u64(resume.half);
+                put_text(out, resume.by);
+                out.put_u8(resume.only_if.map_or(0, |reason| reason as u8));
+                tag::RESUME
+            }
+            Self::CommitOffsets(commits) => {
+                put_count(out, commits.len());
+                for commit in commits {
+                    put_text(out, commit.group);
+                    out.put_u32(commit.queue.0);
+                    out.put_u64(commit.offset);
+                }
+                tag::COMMIT_OFFSETS
+            }
+            Self::PutTopic(settings) => {
+                out.put_slice(settings);
+                tag::PUT_TOPIC
+            }
+            Self::DeleteTopic(name) => {
+                put_text(out, name);
+                tag::DELETE_TOPIC
+            }
+            Self::PutGroup(settings) => {
+                out.put_slice(settings);
+                tag::PUT_GROUP
+            }
+            Self::DeleteGroup { group, offsets } => {
+                put_text(out, group);
+                out.put_u8(u8::from(*offsets));
+                tag::DELETE_GROUP
+            }
+            Self::Fire { upto, limit } => {
+                out.put_u64(*upto);
+                out.put_u32(*limit);
+                tag::FIRE
+            }
+            Self::Lock(lock) => {
+                put_lock(out, lock);
+                tag::LOCK
+            }
+            Self::Unlock(lock) => {
+                put_lock(out, lock);
+                tag::UNLOCK
+            }
+            Self::Trim { upto } => {
+                out.put_u64(*upto);
+                tag::TRIM
+            }
+            Self::Expire { decided_before, limit } => {
+                out.put_u64(*decided_before);
+                out.put_u32(*limit);
+                tag::EXPIRE
+            }
+            Self::Setting { key, value } => {
+                put_text(out, key);
+                put_short_bytes(out, value.as_bytes());
+                tag::SETTING
+            }
+        }
+    }
+
+    /// Reads the command at the cursor. An unknown tag is [`Malformed`]: new commands are used only after a logged
+    /// feature switch, so a replica that meets one is too old to go on.
+    pub fn decode(cursor: &mut Cursor<'a>) -> Result<Self, Malformed> {
+        let tag = cursor.u8("command tag")?;
+        let length = cursor.u32("command length")? as usize;
+        let base = cursor.position();
+        let body = cursor.take(length, "command body")?;
+        let mut body = Cursor::based(body, base);
+        let command = Self::decode_body(tag, &mut body)?;
+        if body.remaining() != 0 {
+            return Err(body.malformed("end of command"));
+        }
+        Ok(command)
+    }
+
+    fn decode_body(tag: u8, body: &mut Cursor<'a>) -> Result<Self, Malformed> {
+        Ok(match tag {
+            tag::PUBLISH => Self::Publish(Publish {
+                queue: QueueId(body.u32("queue")?),
+                when: get_when(body)?,
+                messages: MessageList::decode(body)?,
+            }),
+            tag::PREPARE => Self::Prepare(Prepare {
+                queue: QueueId(body.u32("queue")?),
+                when: get_when(body)?,
+                immunity: get_optional(body)?,
+                first_half: get_optional(body)?,
+                body_crc: body.u32("body crc")?,
+                duplicate_window: body.u64("duplicate window")?,
+                group: body.text("group")?,
+                client: body.text("client")?,
+                unique_id: body.text("unique id")?,
+                message: Message::decode(body)?,
+            }),
+            tag::SETTLE => {
+                let half = body.u64("half")?;
+                let counter = get_optional(body)?;
+                let decision = Decision::from_u8(body.u8("decision")?).ok_or_else(|| body.malformed("decision"))?;
+                let has_group = body.u8("group flag")? != 0;
+                let group = body.text("group")?;
+                let by = body.text("by")?;
+                let reason = body.text("reason")?;
+                let rewritten = match body.u8("rewritten flag")? {
+                    0 => None,
+                    _ => Some(Message::decode(body)?),
+                };
+                Self::Settle(Settle { half, counter, decision, group: has_group.then_some(group), by, reason, rewritten })
+            }
+            tag::CHECKED => {
+                let first_checked_upto = body.u64("first checked")?;
+                let count = get_count(body, 17)?;
+                let mut halves = Vec::with_capacity(count);
+                for _ in 0..count {
+                    halves.push(CheckedHalf {
+                        half: body.u64("half")?,
+                        next_due: body.u64("next due")?,
+                        counts: body.u8("counts")? != 0,
+                    });
+                }
+                Self::Checked(Checked { first_checked_upto, halves })
+            }
+            tag::PARK => Self::Park(Park {
+                half: body.u64("half")?,
+                reason: ParkReason::from_u8(body.u8("reason")?).ok_or_else(|| body.malformed("park reason"))?,
+                by: body.text("by")?,
+            }),
+            tag::RESUME => Self::Resume(Resume {
+                half: body.u64("half")?,
+                by: body.text("by")?,
+                only_if: ParkReason::from_u8(body.u8("only if")?),
+            }),
+            tag::COMMIT_OFFSETS => {
+                let count = get_count(body, 14)?;
+                let mut commits = Vec::with_capacity(count);
+                for _ in 0..count {
+                    commits.push(OffsetCommit {
+                        group: body.text("group")?,
+                        queue: QueueId(body.u32("queue")?),
+                        offset: body.u64("offset")?,
+                    });
+                }
+                Self::CommitOffsets(commits)
+            }
+            tag::PUT_TOPIC => Self::PutTopic(body.take(body.remaining(), "topic")?),
+            tag::DELETE_TOPIC => Self::DeleteTopic(body.text("topic")?),
+            tag::PUT_GROUP => Self::PutGroup(body.take(body.remaining(), "group")?),
+            tag::DELETE_GROUP => {
+                Self::DeleteGroup { group: body.text("group")?, offsets: body.u8("offsets flag")? != 0 }
+            }
+            tag::FIRE => Self::Fire { upto: body.u64("upto")?, limit: body.u32("limit")? },
+            tag::LOCK => Self::Lock(get_lock(body)?),
+            tag::UNLOCK => Self::Unlock(get_lock(body)?),
+            tag::TRIM => Self::Trim { upto: body.u64("upto")? },
+            tag::EXPIRE => Self::Expire { decided_before: body.u64("decided before")?, limit: body.u32("limit")? },
+            tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
+            _ => return Err(body.malformed("command tag: written by a newer version")),
+        })
+    }
+}
+
+fn put_when(out: &mut BytesMut, when: When) {
+    let (kind, value) = match when {
+        When::Now => (0, 0),
+        When::After(millis) => (1, millis),
+        When::At(millis) => (2, millis),
+    };
+    out.put_u8(kind);
+    out.put_u64(value);
+}
+
+fn get_when(body: &mut Cursor<'_>) -> Result<When, Malformed> {
+    let kind = body.u8("when")?;
+    let value = body.u64("when")?;
+    match kind {
+        0 => Ok(When::Now),
+        1 => Ok(When::After(value)),
+        2 => Ok(When::At(value)),
+        _ => Err(body.malformed("when")),
+    }
+}
+
+fn put_optional(out: &mut BytesMut, value: Option<u64>) {
+    out.put_u8(u8::from(value.is_some()));
+    out.put_u64(value.unwrap_or_default());
+}
+
+fn get_optional(body: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
+    let present = body.u8("flag")? != 0;
+    let value = body.u64("value")?;
+    Ok(present.then_some(value))
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u32(u32::try_from(count).expect("lists are bounded where they are built"));
+}
+
+/// Reads a count and refuses one whose items, `least` bytes each, could not fit into what is left.
+fn get_count(body: &mut Cursor<'_>, least: usize) -> Result<usize, Malformed> {
+    let count = body.u32("count")? as usize;
+    if count > body.remaining() / least {
+        return Err(body.malformed("count"));
+    }
+    Ok(count)
+}
+
+fn put_lock(out: &mut BytesMut, lock: &Lock<'_>) {
+    put_text(out, lock.group);
+    put_text(out, lock.client);
+    out.put_u64(lock.life);
+    put_count(out, lock.queues.len());
+    for queue in &lock.queues {
+        out.put_u32(queue.0);
+    }
+}
+
+fn get_lock<'a>(body: &mut Cursor<'a>) -> Result<Lock<'a>, Malformed> {
+    let group = body.text("group")?;
+    let client = body.text("client")?;
+    let life = body.u64("life")?;
+    let count = get_count(body, 4)?;
+    let mut queues = Vec::with_capacity(count);
+    for _ in 0..count {
+        queues.push(QueueId(body.u32("queue")?));
+    }
+    Ok(Lock { group, client, life, queues })
+}

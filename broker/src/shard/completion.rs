@@ -1,0 +1,89 @@
+//! The way back from a command to who submitted it.
+
+use super::outcome::Outcome;
+
+/// Why a command has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too much is on its way already. Nothing was stored; try again after a pause.
+    #[error("busy: {0} bytes wait to be applied; nothing was stored, try again")]
+    Busy(u64),
+    /// The disk has no room for new messages. Nothing was stored; try again when there is room.
+    #[error("disk full: nothing was stored, try again when there is room")]
+    DiskFull,
+    /// This node does not lead. Nothing was stored; try the leader.
+    #[error("this node does not lead its group: nothing was stored, try again")]
+    NotLeader,
+    /// The broker is stopping. Nothing was stored.
+    #[error("the broker is stopping: nothing was stored, try again elsewhere")]
+    Stopping,
+    /// The command was on its way when the store failed or the broker stopped: it may or may not have happened.
+    #[error("the outcome is unknown: the command may or may not be stored")]
+    OutcomeUnknown,
+    /// The store failed and takes no more writes until a restart. Nothing was stored.
+    #[error("the store failed and takes no writes until the broker is restarted: nothing was stored")]
+    StoreFailed,
+}
+
+impl SubmitError {
+    /// Whether the command may have happened all the same.
+    pub fn outcome_unknown(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown)
+    }
+}
+
+/// Called once with the outcome, on the apply thread: must only hand over or write into a buffer, never wait.
+pub type Completion = Box<dyn FnOnce(Result<Outcome, SubmitError>) + Send>;
+
+/// The completions of one batch, in the order of its commands. Whatever way the batch goes, each is called once: if
+/// the batch is dropped before it was appended, nothing was stored; after that, nobody knows.
+pub struct Completions {
+    calls: Vec<Completion>,
+    appended: bool,
+}
+
+impl std::fmt::Debug for Completions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Completions({})", self.calls.len())
+    }
+}
+
+impl Completions {
+    /// The completions of a batch that was not appended yet.
+    pub fn new(calls: Vec<Completion>) -> Self {
+        Self { calls, appended: false }
+    }
+
+    /// From now on the batch may be in the log.
+    pub fn mark_appended(&mut self) {
+        self.appended = true;
+    }
+
+    /// Answers all.
+    ///
+    /// # Panics
+    /// If there are not as many outcomes as commands: apply makes one for each.
+    pub fn complete(mut self, outcomes: impl ExactSizeIterator<Item = Outcome>) {
+        let calls = std::mem::take(&mut self.calls);
+        assert_eq!(calls.len(), outcomes.len(), "one outcome for each command");
+        for (call, outcome) in calls.into_iter().zip(outcomes) {
+            call(Ok(outcome));
+        }
+    }
+
+    /// Answers all with an error.
+    pub fn fail(mut self, error: &SubmitError) {
+        for call in std::mem::take(&mut self.calls) {
+            call(Err(error.clone()));
+        }
+    }
+}
+
+impl Drop for Completions {
+    fn drop(&mut self) {
+        let error = if self.appended { SubmitError::OutcomeUnknown } else { SubmitError::NotLeader };
+        for call in std::mem::take(&mut self.calls) {
+            call(Err(error.clone()));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The handle that handlers and runners hold.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::command::Command;
+use super::completion::{Completion, SubmitError};
+use super::group::Groups;
+use super::ids::QueueId;
+use super::intake::{Admission, Intake};
+use super::outcome::Outcome;
+use super::topic::Topics;
+use crate::index::{self, HalfRow, Index, IndexError};
+use crate::log::{Log, LogSettings};
+
+/// What a shard is opened with.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// The folder of log and index.
+    pub dir: PathBuf,
+    /// How the log is written.
+    pub log: LogSettings,
+}
+
+/// The parts that handlers, runners and apply share.
+pub(in crate::shard) struct Shared {
+    pub(in crate::shard) intake: Intake,
+    pub(in crate::shard) topics: Topics,
+    pub(in crate::shard) groups: Groups,
+    pub(in crate::shard) index: Index,
+    pub(in crate::shard) log: Log,
+    pub(in crate::shard) counters: super::apply::Counters,
+    pub(in crate::shard) signals: super::apply::Signals,
+}
+
+/// One shard: cheap to clone.
+#[derive(Clone)]
+pub struct Shard {
+    pub(in crate::shard) shared: Arc<Shared>,
+}
+
+impl Shard {
+    /// Submits a command; `completion` is called once, on the apply thread, or not at all if this returns an error.
+    ///
+    /// Never blocks. The command is encoded before this returns, so it may borrow.
+    pub fn submit(
+        &self,
+        command: &Command<'_>,
+        admission: Admission,
+        completion: Completion,
+    ) -> Result<(), (SubmitError, Completion)> {
+        self.shared.intake.submit(command, admission, completion)
+    }
+
+    /// Submits a command and waits for its outcome.
+    pub async fn propose(&self, command: &Command<'_>, admission: Admission) -> Result<Outcome, SubmitError> {
+        let (sender, receiver) = oneshot::channel();
+        let completion: Completion = Box::new(move |outcome| {
+            // The waiting side may have gone; the command happens all the same.
+            let _ = sender.send(outcome);
+        });
+        self.submit(command, admission, completion).map_err(|(error, _)| error)?;
+        receiver.await.unwrap_or(Err(SubmitError::OutcomeUnknown))
+    }
+
+    /// All topics.
+    pub fn topics(&self) -> &Topics {
+        &self.shared.topics
+    }
+
+    /// All consumer groups.
+    pub fn groups(&self) -> &Groups {
+        &self.shared.groups
+    }
+
+    /// Counts that apply keeps.
+    pub fn counters(&self) -> &super::apply::Counters {
+        &self.shared.counters
+    }
+
+    /// What apply tells the runners.
+    pub fn signals(&self) -> &super::apply::Signals {
+        &self.shared.signals
+    }
+
+    /// How commands come in: load and refusals.
+    pub fn intake(&self) -> &Intake {
+        &self.shared.intake
+    }
+
+    /// The state on disk. Read only; apply writes.
+    pub fn index(&self) -> &Index {
+        &self.shared.index
+    }
+
+    /// The log. Read only; the shard writes.
+    pub fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    /// The stored offset of a consumer group in a queue: the next one to consume.
+    pub fn offset(&self, group: &str, queue: QueueId) -> Result<Option<u64>, IndexError> {
+        index::offset::get(self.index(), group, queue)
+    }
+
+    /// All stored offsets of a consumer group.
+    pub fn offsets(&self, group: &str) -> Result<Vec<(QueueId, u64)>, IndexError> {
+        index::offset::of_group(self.index(), group)
+    }
+
+    /// The undecided half with this id.
+    pub fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
+        index::half::get(self.index(), half)
+    }
+
+    /// Whether any client holds an unexpired lock of this group, at `now` in milliseconds since 1970.
+    pub fn holds_lock(&self, group: &str, now: u64) -> Result<bool, IndexError> {
+        index::offset::any_lock(self.index(), group, now)
+    }
+}

@@ -1,0 +1,227 @@
+//! The batcher: turns commands that arrive on many threads into batches for the log.
+//!
+//! Commands are encoded straight into the batch at hand, under a short lock: that is the one copy of a message's bytes
+//! on its way to the disk. The batch leaves at once while few entries are unapplied, else it grows until its bound: no
+//! timer, so an idle broker has no added latency and a busy one has large batches.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::batch::OpenBatch;
+use super::command::Command;
+use super::completion::{Completion, SubmitError};
+
+/// A batch is closed when it has reached so many bytes. A larger single message is a batch of its own.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Batches leave at once while fewer entries than this are unapplied.
+const EAGER_ENTRIES: u64 = 4;
+/// New messages are refused while so many bytes wait to be applied.
+const NORMAL_BYTES: u64 = 64 * 1024 * 1024;
+/// Decisions, acknowledgements and trims have this much on top, so that a flood of messages cannot starve them.
+const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How a command is admitted when the broker is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// New messages: the first to be refused.
+    Normal,
+    /// What settles, acknowledges or frees: admitted when new messages are already refused.
+    Reserved,
+}
+
+/// A batch that is ready for the log.
+pub struct ReadyBatch {
+    /// The commands.
+    pub batch: OpenBatch,
+    /// Their completions, in the same order.
+    pub completions: Vec<Completion>,
+}
+
+struct Pending {
+    batch: OpenBatch,
+    completions: Vec<Completion>,
+    /// Batches that reached their bound before the batcher came by.
+    full: VecDeque<ReadyBatch>,
+    stopping: bool,
+}
+
+/// Where commands come in.
+pub struct Intake {
+    pending: Mutex<Pending>,
+    /// The batcher waits here for commands and for entries to be applied.
+    work: Notify,
+    /// Bytes accepted and not yet applied.
+    bytes: AtomicU64,
+    /// Entries proposed and not yet applied.
+    entries: AtomicU64,
+    disk_full: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            pending: Mutex::new(Pending {
+                batch: OpenBatch::with_capacity(4096),
+                completions: Vec::new(),
+                full: VecDeque::new(),
+                stopping: false,
+            }),
+            work: Notify::new(),
+            bytes: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            disk_full: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Intake {
+    /// Takes a command, or says why not; then `completion` was not and will not be called.
+    pub fn submit(
+        &self,
+        command: &Command<'_>,
+        admission: Admission,
+        completion: Completion,
+    ) -> Result<(), (SubmitError, Completion)> {
+        if let Err(error) = self.admit(admission) {
+            return Err((error, completion));
+        }
+        let mut pending = self.pending.lock();
+        if pending.stopping {
+            return Err((SubmitError::Stopping, completion));
+        }
+        let was_idle = pending.batch.is_empty() && pending.full.is_empty();
+        if command.is_alone() {
+            pending.close_open();
+        }
+        let before = pending.batch.len();
+        pending.batch.push(command);
+        pending.completions.push(completion);
+        let added = pending.batch.len() - before;
+        if command.is_alone() || pending.batch.len() >= BATCH_BYTES {
+            pending.close_open();
+        }
+        drop(pending);
+        self.bytes.fetch_add(added as u64, Ordering::Relaxed);
+        if was_idle {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn admit(&self, admission: Admission) -> Result<(), SubmitError> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(SubmitError::StoreFailed);
+        }
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let bound = match admission {
+            Admission::Normal if self.disk_full.load(Ordering::Relaxed) => return Err(SubmitError::DiskFull),
+            Admission::Normal => NORMAL_BYTES,
+            Admission::Reserved => NORMAL_BYTES + RESERVED_BYTES,
+        };
+        if bytes >= bound { Err(SubmitError::Busy(bytes)) } else { Ok(()) }
+    }
+
+    /// Waits for the next batch; `None` after [`stop`](Self::stop), when all was taken.
+    pub async fn next(&self) -> Option<ReadyBatch> {
+        loop {
+            // Registered before the look, so that what arrives in between is not missed.
+            let work = self.work.notified();
+            if let Some(ready) = self.take() {
+                self.entries.fetch_add(1, Ordering::Relaxed);
+                return Some(ready);
+            }
+            if self.is_drained() {
+                return None;
+            }
+            work.await;
+        }
+    }
+
+    fn take(&self) -> Option<ReadyBatch> {
+        let eager = self.entries.load(Ordering::Relaxed) < EAGER_ENTRIES;
+        let mut pending = self.pending.lock();
+        if let Some(full) = pending.full.pop_front() {
+            return Some(full);
+        }
+        if pending.batch.is_empty() || !(eager || pending.stopping) {
+            return None;
+        }
+        // Loads repeat: the next batch is likely as large as this one.
+        let capacity = pending.batch.len().clamp(4096, BATCH_BYTES + BATCH_BYTES / 8);
+        Some(pending.take_open(capacity))
+    }
+
+    fn is_drained(&self) -> bool {
+        let pending = self.pending.lock();
+        pending.stopping && pending.batch.is_empty() && pending.full.is_empty()
+    }
+
+    /// An entry of this many batch bytes was applied or given up.
+    pub fn entry_done(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// Bytes accepted and not yet applied.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Refuses new messages while the disk has no room.
+    pub fn set_disk_full(&self, full: bool) {
+        self.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Whether new messages are refused because the disk has no room.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// The store failed: refuses everything until a restart.
+    pub fn set_failed(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+        let mut pending = self.pending.lock();
+        let mut calls: Vec<Completion> = std::mem::take(&mut pending.completions);
+        pending.batch = OpenBatch::with_capacity(0);
+        for ready in std::mem::take(&mut pending.full) {
+            calls.extend(ready.completions);
+        }
+        drop(pending);
+        for call in calls {
+            call(Err(SubmitError::StoreFailed));
+        }
+    }
+
+    /// Whether the store failed.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Takes no more commands; what was taken still goes to the log.
+    pub fn stop(&self) {
+        self.pending.lock().stopping = true;
+        self.work.notify_one();
+    }
+}
+
+impl Pending {
+    /// Closes the batch at hand, so that the next command starts a new one.
+    fn close_open(&mut self) {
+        if !self.batch.is_empty() {
+            let ready = self.take_open(4096);
+            self.full.push_back(ready);
+        }
+    }
+
+    fn take_open(&mut self, next_capacity: usize) -> ReadyBatch {
+        let batch = std::mem::replace(&mut self.batch, OpenBatch::with_capacity(next_capacity));
+        let completions = Vec::with_capacity(self.completions.len());
+        ReadyBatch { batch, completions: std::mem::replace(&mut self.completions, completions) }
+    }
+}

@@ -1,0 +1,47 @@
+//! The one write path of a broker.
+//!
+//! ```text
+//! handler -> Command -> intake (batch) -> log (append, flush) -> apply -> Outcome -> completion -> response
+//!                                                                  |
+//!                                                                  +-> index, queue ends, waiting pulls
+//! ```
+//!
+//! Promises: nothing is changed but by a [`Command`] in the log; [`apply`] is deterministic; a completion is called
+//! exactly once, after the outcome is as durable as the flush mode says and visible to readers; within one queue the
+//! order of the log is the order of the queue.
+//!
+//! Left to others: the bytes on disk (`log`, `index`), agreement (`raft`), what a request means (`server`), and when
+//! something is due (`transaction`, `schedule`, `delivery`).
+
+mod arrivals;
+mod batch;
+mod bytes;
+mod command;
+mod completion;
+mod group;
+mod ids;
+mod intake;
+mod message;
+mod outcome;
+mod topic;
+
+pub mod apply;
+mod handle;
+mod read;
+
+pub use arrivals::{Arrivals, Ticket, Wake};
+pub use batch::{Batch, HEAD_BYTES, OpenBatch};
+pub use bytes::{Cursor, Malformed, put_short_bytes, put_text};
+pub use command::{
+    Checked, CheckedHalf, Command, Decision, Lock, OffsetCommit, Park, ParkReason, Prepare, Publish, Resume, Settle,
+    When,
+};
+pub use completion::{Completion, Completions, SubmitError};
+pub use group::{GroupSettings, Groups};
+pub use handle::{Shard, ShardSettings};
+pub use ids::QueueId;
+pub use intake::{Admission, Intake};
+pub use message::{Message, MessageList, Unit, WriteUnit};
+pub use outcome::{Outcome, Prepared, Published, Refusal, Settled};
+pub use read::{Located, QueueEntries, ReadError};
+pub use topic::{Queue, Topic, TopicSettings, Topics};

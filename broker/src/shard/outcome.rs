@@ -1,0 +1,104 @@
+//! `Outcome`: what became of a command, as the state machine decided it. The same on every replica.
+
+use super::command::{Decision, ParkReason};
+use super::ids::QueueId;
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Messages entered a queue, or wait for their time.
+    Published(Published),
+    /// A half message is kept.
+    Prepared(Prepared),
+    /// A transaction has this decision.
+    Settled(Settled),
+    /// Queue locks: the queues that the client holds now.
+    Locked(Vec<QueueId>),
+    /// So many items were handled (`Fire`, `Expire`, `Checked`).
+    Handled(u32),
+    /// Done, and there is nothing more to say.
+    Done,
+    /// Not done.
+    Refused(Refusal),
+}
+
+/// Messages that were stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Queue offset of the first message; for a message that waits for its time, its number among those.
+    pub first_offset: u64,
+    /// Log position of the first message.
+    pub position: u64,
+    /// Log positions of the further members of a batch.
+    pub more_positions: Vec<u64>,
+    /// Store time, in milliseconds since 1970.
+    pub stamp: u64,
+    /// When it becomes visible, if that is later; milliseconds since 1970.
+    pub due: Option<u64>,
+}
+
+/// A half message that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The half id: its log position, for ever.
+    pub half: u64,
+    /// Its dense counter.
+    pub counter: u64,
+    /// Store time, in milliseconds since 1970.
+    pub stamp: u64,
+    /// Whether this was a repeated send and the identity is the first one's.
+    pub repeated: bool,
+}
+
+/// A decided transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The decision, which is the first one.
+    pub decision: Decision,
+    /// The real queue.
+    pub queue: QueueId,
+    /// Queue offset, if it was committed without a delay.
+    pub offset: Option<u64>,
+    /// When it was decided, in milliseconds since 1970.
+    pub at: u64,
+    /// Whether this very command decided; false for a repeat.
+    pub first: bool,
+}
+
+/// Why a command was not done. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The queue was deleted since the request was checked.
+    #[error("the topic of {0} was deleted")]
+    NoSuchQueue(QueueId),
+    /// No half message has this id, or its decision was forgotten long ago.
+    #[error("no half message at {0}")]
+    NoSuchHalf(u64),
+    /// The producer group is not the one that prepared the half.
+    #[error("the half message belongs to producer group {0}")]
+    WrongGroup(String),
+    /// The counter does not belong to the half id.
+    #[error("the half message's counter is {0}")]
+    WrongCounter(u64),
+    /// The opposite was decided first.
+    #[error("the transaction is already decided: {:?} at {}", .0.decision, .0.at)]
+    AlreadyDecided(Settled),
+    /// The same unique id with another body.
+    #[error("the unique id belongs to another message of the same group and topic, half {0}")]
+    UniqueIdTaken(u64),
+    /// The half is not in the state that the command needs.
+    #[error("the half is {}", .0.map_or("open", ParkReason::name))]
+    NotParked(Option<ParkReason>),
+    /// No such topic.
+    #[error("no topic {0}")]
+    NoSuchTopic(String),
+    /// No such group.
+    #[error("no consumer group {0}")]
+    NoSuchGroup(String),
+    /// The shard's tables are full: queue ids are used up.
+    #[error("no queue id is left")]
+    QueueIdsExhausted,
+    /// The command's bytes do not decode as what they claim to be.
+    #[error("malformed settings")]
+    MalformedSettings,
+}

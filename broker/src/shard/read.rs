@@ -1,0 +1,189 @@
+//! Reading what apply made visible: entries of a queue, the bytes of a message, the place of a position.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use escrowmq_common::message::{TransactionType, UnitPatch};
+
+use super::handle::Shard;
+use super::ids::QueueId;
+use super::topic::Queue;
+use crate::index::{self, HalfRow, IndexError, QueueEntry};
+use crate::log::Position;
+
+/// Why a read did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The log failed, or the bytes are below its first kept position.
+    #[error("log at {position}: {source}")]
+    Log {
+        /// Where.
+        position: u64,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// The bytes are not what was written there.
+    #[error("the message at log position {position} does not match its checksum; it is not served. Run `escrowmq fsck` on the data folder")]
+    Corrupt {
+        /// Where.
+        position: u64,
+    },
+}
+
+/// Entries of a queue that were looked at.
+#[derive(Debug, Default)]
+pub struct QueueEntries {
+    /// Those that the caller wants.
+    pub wanted: Vec<QueueEntry>,
+    /// The offset after the last one looked at: where the next look starts.
+    pub next_offset: u64,
+}
+
+/// A message that is in a queue.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// The queue.
+    pub queue: Arc<Queue>,
+    /// Its entry.
+    pub entry: QueueEntry,
+}
+
+/// Bytes of a message's head in a command, in front of its unit: tag hash, length, checksum.
+const MESSAGE_HEAD_BYTES: u64 = 16;
+
+impl Shard {
+    /// Looks at up to `scan_limit` entries of `queue` from `from` on and takes up to `limit` of those that `wants` says
+    /// yes to. Never beyond the queue's published end.
+    pub fn entries(
+        &self,
+        queue: &Queue,
+        from: u64,
+        limit: usize,
+        scan_limit: usize,
+        mut wants: impl FnMut(&QueueEntry) -> bool,
+    ) -> Result<QueueEntries, ReadError> {
+        let from = from.max(queue.min_offset());
+        let max = queue.max_offset();
+        let mut found = QueueEntries { wanted: Vec::new(), next_offset: from };
+        if from >= max || limit == 0 {
+            return Ok(found);
+        }
+        let mut looked = 0;
+        index::queue::scan(self.index(), queue.id, from, |entry| {
+            if entry.offset >= max {
+                return false;
+            }
+            found.next_offset = entry.offset + 1;
+            looked += 1;
+            if wants(&entry) {
+                found.wanted.push(entry);
+            }
+            found.wanted.len() < limit && looked < scan_limit && entry.offset + 1 < max
+        })?;
+        Ok(found)
+    }
+
+    /// The entry at an offset of a queue.
+    pub fn entry(&self, queue: &Queue, offset: u64) -> Result<Option<QueueEntry>, ReadError> {
+        let found = self.entries(queue, offset, 1, 1, |_| true)?;
+        Ok(found.wanted.into_iter().find(|entry| entry.offset == offset))
+    }
+
+    /// Appends the unit of an entry as consumers get it, if its bytes are in memory; `None` if a file must be read.
+    pub fn hot_unit(&self, queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Option<Result<(), ReadError>> {
+        let (at, length) = stored_extent(entry.position, entry.length);
+        let stored = self.log().read_hot(at, length)?;
+        Some(put_unit(&stored, queue, entry, out))
+    }
+
+    /// Appends the unit of an entry as consumers get it. May read a file: call it where blocking is allowed.
+    pub fn unit(&self, queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Result<(), ReadError> {
+        let stored = self.stored(entry.position, entry.length)?;
+        put_unit(&stored, queue, entry, out)
+    }
+
+    /// The unit of an undecided half message with its counter as queue offset, as a check carries it. May read a file.
+    pub fn half_unit(&self, row: &HalfRow, out: &mut BytesMut) -> Result<(), ReadError> {
+        let stored = self.stored(row.position, row.length)?;
+        let start = out.len();
+        put_checked(&stored, row.position, out)?;
+        let queue = self.topics().queue(row.queue);
+        UnitPatch {
+            queue_id: queue.map_or(0, |queue| queue.index.cast_signed()),
+            queue_offset: row.counter.cast_signed(),
+            position: row.half.cast_signed(),
+            transaction: TransactionType::None,
+            store_timestamp: row.prepared_at.cast_signed(),
+            prepared_offset: 0,
+        }
+        .apply(&mut out[start..])
+        .map_err(|_| ReadError::Corrupt { position: row.position })
+    }
+
+    fn stored(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {
+        let (at, length) = stored_extent(position, length);
+        self.log().read(at, length).map_err(|source| ReadError::Log { position, source })
+    }
+
+    /// The message at a log position that a client named, if it is in a queue: a half message before its commit, a
+    /// rolled-back one and one that waits for its time are not found. `queue` is the queue that the unit names.
+    pub fn locate(&self, position: u64, queue: QueueId) -> Result<Option<Located>, ReadError> {
+        let Some(queue) = self.topics().queue(queue) else { return Ok(None) };
+        let found = if let Some(decision) = index::decision::get(self.index(), position)? {
+            match decision.offset {
+                Some(offset) => self.entry(&queue, offset)?,
+                None => None,
+            }
+        } else if let Some(offset) = index::timer::fired_offset(self.index(), position)? {
+            self.entry(&queue, offset)?
+        } else {
+            index::queue::find_position(self.index(), queue.id, queue.min_offset(), queue.max_offset(), position)?
+        };
+        Ok(found
+            .filter(|entry| entry.position == position || entry.half == position)
+            .filter(|entry| entry.offset < queue.max_offset())
+            .map(|entry| Located { queue, entry }))
+    }
+
+    /// The first offset of a queue whose message entered it at or after `time`, in milliseconds since 1970; the queue's
+    /// end if there is none.
+    pub fn offset_at_time(&self, queue: &Queue, time: u64) -> Result<u64, ReadError> {
+        Ok(index::queue::find_time(self.index(), queue.id, queue.min_offset(), queue.max_offset(), time)?)
+    }
+}
+
+fn stored_extent(position: u64, length: u32) -> (Position, usize) {
+    (Position::new(position - MESSAGE_HEAD_BYTES), length as usize + MESSAGE_HEAD_BYTES as usize)
+}
+
+/// Verifies a stored message and appends its unit as it was written.
+fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), ReadError> {
+    let corrupt = ReadError::Corrupt { position };
+    let Some((head, unit)) = stored.split_at_checked(MESSAGE_HEAD_BYTES as usize) else { return Err(corrupt) };
+    let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes"));
+    let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
+    if length as usize != unit.len() || crc32fast::hash(unit) != crc {
+        return Err(corrupt);
+    }
+    out.extend_from_slice(unit);
+    Ok(())
+}
+
+fn put_unit(stored: &[u8], queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Result<(), ReadError> {
+    let start = out.len();
+    put_checked(stored, entry.position, out)?;
+    let committed = entry.flags.is_committed();
+    UnitPatch {
+        queue_id: queue.index.cast_signed(),
+        queue_offset: entry.offset.cast_signed(),
+        position: entry.position.cast_signed(),
+        transaction: if committed { TransactionType::Commit } else { TransactionType::None },
+        store_timestamp: entry.store_time.cast_signed(),
+        prepared_offset: if committed { entry.half.cast_signed() } else { 0 },
+    }
+    .apply(&mut out[start..])
+    .map_err(|_| ReadError::Corrupt { position: entry.position })
+}

@@ -1,0 +1,182 @@
+//! Topics and their queues, as everybody reads them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
+
+use super::arrivals::Arrivals;
+use super::ids::QueueId;
+
+/// What an operator or the automatic creation chose for a topic. Replicated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicSettings {
+    /// The name.
+    pub name: String,
+    /// Queues that consumers read.
+    pub read_queues: u32,
+    /// Queues that producers write to.
+    pub write_queues: u32,
+    /// Permission bits: 1 inherit, 2 write, 4 read.
+    pub perm: u32,
+    /// The protocol's topicSysFlag.
+    pub sys_flag: u32,
+    /// Whether the topic is marked as ordered.
+    pub order: bool,
+    /// The protocol's attributes, name and value.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl TopicSettings {
+    /// Permission bit: queues may be read.
+    pub const READ: u32 = 4;
+    /// Permission bit: queues may be written.
+    pub const WRITE: u32 = 2;
+    /// Permission bit: template for topics that are created automatically.
+    pub const INHERIT: u32 = 1;
+
+    /// A topic with the same number of read and write queues, readable and writable.
+    pub fn new(name: impl Into<String>, queues: u32) -> Self {
+        Self {
+            name: name.into(),
+            read_queues: queues,
+            write_queues: queues,
+            perm: Self::READ | Self::WRITE,
+            sys_flag: 0,
+            order: false,
+            attributes: Vec::new(),
+        }
+    }
+
+    /// How many queues exist for these settings.
+    pub fn queue_count(&self) -> u32 {
+        self.read_queues.max(self.write_queues)
+    }
+}
+
+/// One queue: where its entries begin and end. Written by apply alone; everybody reads.
+#[derive(Debug)]
+pub struct Queue {
+    /// Its number in this shard.
+    pub id: QueueId,
+    /// The topic it belongs to.
+    pub topic: Arc<str>,
+    /// Its number within the topic, the protocol's queueId.
+    pub index: u32,
+    min: AtomicU64,
+    max: AtomicU64,
+    /// Who waits for the next message.
+    pub arrivals: Arrivals,
+}
+
+impl Queue {
+    /// A queue with what the index knows of it.
+    pub fn new(id: QueueId, topic: Arc<str>, index: u32, min: u64, max: u64) -> Self {
+        Self { id, topic, index, min: AtomicU64::new(min), max: AtomicU64::new(max), arrivals: Arrivals::default() }
+    }
+
+    /// The first offset that is still kept.
+    pub fn min_offset(&self) -> u64 {
+        self.min.load(Ordering::Acquire)
+    }
+
+    /// The offset that the next message will get: everything below is visible and readable.
+    pub fn max_offset(&self) -> u64 {
+        self.max.load(Ordering::Acquire)
+    }
+
+    /// Apply publishes new ends after the index was written.
+    pub(in crate::shard) fn publish(&self, min: u64, max: u64) {
+        self.min.store(min, Ordering::Release);
+        self.max.store(max, Ordering::Release);
+    }
+}
+
+/// A topic: its settings and its queues, in the order of their numbers.
+#[derive(Debug)]
+pub struct Topic {
+    /// The settings.
+    pub settings: TopicSettings,
+    /// All queues that were ever made for it; there may be more than the settings name after a shrink.
+    pub queues: Vec<Arc<Queue>>,
+}
+
+impl Topic {
+    /// Whether producers may write to it.
+    pub fn is_writable(&self) -> bool {
+        self.settings.perm & TopicSettings::WRITE != 0
+    }
+
+    /// Whether consumers may read it.
+    pub fn is_readable(&self) -> bool {
+        self.settings.perm & TopicSettings::READ != 0
+    }
+
+    /// The queue with this protocol queueId, if the settings name it.
+    pub fn queue(&self, index: i32) -> Option<&Arc<Queue>> {
+        let index = u32::try_from(index).ok()?;
+        if index >= self.settings.queue_count() {
+            return None;
+        }
+        self.queues.get(index as usize)
+    }
+}
+
+/// All topics. Apply writes, everybody reads; the truth is in the index.
+#[derive(Debug, Default)]
+pub struct Topics {
+    by_name: DashMap<Arc<str>, Arc<Topic>>,
+    by_queue: DashMap<QueueId, Arc<Queue>>,
+    version: AtomicU64,
+}
+
+impl Topics {
+    /// The topic of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.by_name.get(name).map(|topic| Arc::clone(&topic))
+    }
+
+    /// The queue with this number.
+    pub fn queue(&self, id: QueueId) -> Option<Arc<Queue>> {
+        self.by_queue.get(&id).map(|queue| Arc::clone(&queue))
+    }
+
+    /// All topics, in no order.
+    pub fn all(&self) -> Vec<Arc<Topic>> {
+        self.by_name.iter().map(|topic| Arc::clone(&topic)).collect()
+    }
+
+    /// How many topics there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is no topic.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Grows with each change of any topic; the broker registers anew when it does.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(in crate::shard) fn put(&self, topic: Topic) {
+        for queue in &topic.queues {
+            self.by_queue.insert(queue.id, Arc::clone(queue));
+        }
+        self.by_name.insert(Arc::from(topic.settings.name.as_str()), Arc::new(topic));
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(in crate::shard) fn remove(&self, name: &str) {
+        if let Some((_, topic)) = self.by_name.remove(name) {
+            for queue in &topic.queues {
+                self.by_queue.remove(&queue.id);
+                queue.arrivals.wake();
+            }
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
