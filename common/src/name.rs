@@ -44,7 +44,7 @@ pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
 pub const REVIVE_TOPIC_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
 /// In front of the broker's name in the topic of broker membership.
 pub const SYNC_MEMBER_TOPIC_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
-/// Offsets that brokers with RocksDB keep.
+/// Consumer offsets of brokers that keep them in a database.
 pub const CHECKPOINT_TOPIC: &str = "CHECKPOINT_TOPIC";
 /// Behind the cluster's name in the topic of replies.
 pub const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";

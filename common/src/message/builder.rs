@@ -188,7 +188,7 @@ mod tests {
             flag: 9,
             queue_offset: 0,
             position: 0,
-            sys_flag: SysFlag(769 | 4),
+            sys_flag: SysFlag(0x305),
             born_timestamp: 1_700_000_000_123,
             born_host: "192.0.2.10:50123".parse().unwrap(),
             store_timestamp: 0,
@@ -243,7 +243,7 @@ mod tests {
         let unit = MessageUnit::decode(&wide).unwrap();
         assert_eq!(unit.born_host(), parts.born_host);
         assert_eq!(unit.store_host(), parts.store_host);
-        assert_eq!(unit.sys_flag().0, 769 | 4 | 48);
+        assert_eq!(unit.sys_flag().0, 0x335);
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
             parts.queue_id = 7;
             parts.queue_offset = 1 << 40;
             parts.position = 1 << 50;
-            parts.sys_flag = SysFlag(769 | 8);
+            parts.sys_flag = SysFlag(0x309);
             parts.store_timestamp = 1_700_000_000_456;
             parts.prepared_offset = 1 << 49;
             assert_eq!(patched, written(&parts));

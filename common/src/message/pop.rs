@@ -162,9 +162,11 @@ pub struct OrderCount {
 
 /// Writes `startOffsetInfo`.
 pub fn write_start_offsets(items: &[StartOffset]) -> String {
-    join(items, |item, out| {
-        out.push_str(&format!("{} {} {}", item.topic, item.queue_id, item.offset));
-    })
+    join(
+        items
+            .iter()
+            .map(|item| format!("{} {} {}", item.topic, item.queue_id, item.offset)),
+    )
 }
 
 /// Reads `startOffsetInfo`.
@@ -185,15 +187,10 @@ pub fn parse_start_offsets(text: &str) -> Result<Vec<StartOffset>, PopTextError>
 
 /// Writes `msgOffsetInfo`.
 pub fn write_message_offsets(items: &[MessageOffsets]) -> String {
-    join(items, |item, out| {
-        out.push_str(&format!("{} {} ", item.topic, item.queue_id));
-        for (index, offset) in item.offsets.iter().enumerate() {
-            if index > 0 {
-                out.push(',');
-            }
-            out.push_str(&offset.to_string());
-        }
-    })
+    join(items.iter().map(|item| {
+        let offsets: Vec<_> = item.offsets.iter().map(i64::to_string).collect();
+        format!("{} {} {}", item.topic, item.queue_id, offsets.join(","))
+    }))
 }
 
 /// Reads `msgOffsetInfo`.
@@ -219,12 +216,10 @@ pub fn parse_message_offsets(text: &str) -> Result<Vec<MessageOffsets>, PopTextE
 
 /// Writes `orderCountInfo`.
 pub fn write_order_counts(items: &[OrderCount]) -> String {
-    join(items, |item, out| {
-        out.push_str(&match item.offset {
-            Some(offset) => format!("{} qo{}%{offset} {}", item.topic, item.queue_id, item.count),
-            None => format!("{} {} {}", item.topic, item.queue_id, item.count),
-        });
-    })
+    join(items.iter().map(|item| match item.offset {
+        Some(offset) => format!("{} qo{}%{offset} {}", item.topic, item.queue_id, item.count),
+        None => format!("{} {} {}", item.topic, item.queue_id, item.count),
+    }))
 }
 
 /// Reads `orderCountInfo`.
@@ -287,15 +282,8 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(';').filter(|item| !item.is_empty())
 }
 
-fn join<T>(items: &[T], write: impl Fn(&T, &mut String)) -> String {
-    let mut out = String::new();
-    for item in items {
-        if !out.is_empty() {
-            out.push(';');
-        }
-        write(item, &mut out);
-    }
-    out
+fn join(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(";")
 }
 
 /// The parts of one item, each of which must be there.

@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn transaction_bits_are_replaced_and_others_kept() {
-        let half = SysFlag(769 | 4);
+        let half = SysFlag(0x305);
         assert_eq!(half.transaction(), TransactionType::Prepared);
-        assert_eq!(half.with_transaction(TransactionType::Commit).0, 769 | 8);
-        assert_eq!(half.with_transaction(TransactionType::None).0, 769);
+        assert_eq!(half.with_transaction(TransactionType::Commit).0, 0x309);
+        assert_eq!(half.with_transaction(TransactionType::None).0, 0x301);
     }
 
     #[test]
