@@ -1,0 +1,320 @@
+//! The log: the broker's single truth. A segmented, append-only, checksummed sequence of records.
+//!
+//! A record is an opaque payload with a Raft term and index. The log gives it a [`Position`], makes it durable, and
+//! finds it again after a crash. It knows nothing of messages, commands or consensus.
+//!
+//! ```text
+//!  append ---> front (positions, checksums, queue) ---> writer: one write, one flush ---> done callbacks
+//!                |                                         |
+//!                v                                         v
+//!  read <---- view (tail cache, segments) <------------ segment files
+//! ```
+//!
+//! # Promises
+//!
+//! * A record whose `done` callback reported success survives: with [`Flush::Sync`] a power cut, with
+//!   [`Flush::Async`] the end of the process. Votes and truncations always survive a power cut.
+//! * After a crash the log is a prefix of what was appended, without holes and without altered records.
+//!   Unacknowledged records at the end may be there or not.
+//! * Damage to what had been flushed is never mistaken for a torn write: opening fails and changes nothing. The limit of
+//!   this is the very last flush before a crash, if the mark that follows it did not reach the disk.
+//! * Bytes of a truncated suffix, or of a torn write, never come back.
+//! * After a failed write or flush nothing more is accepted until the log is opened anew. No flush is repeated.
+//!   Lack of space for a new segment is no such failure: it refuses the append and nothing else.
+//!
+//! # What it leaves to others
+//!
+//! Which records may be truncated or purged, what retention is, how much may be queued, who reads ahead.
+//!
+//! # Files
+//!
+//! [`format`] has every byte, [`vote`] those of the vote file, [`recovery`] the rules of opening, [`shared`] who owns
+//! what, [`writer`] the group commit, [`disk`] the seam to the file system.
+
+mod append;
+pub mod disk;
+pub mod error;
+pub mod format;
+mod position;
+mod read;
+mod record;
+mod recovery;
+mod segment;
+mod settings;
+mod shared;
+mod tail;
+mod view;
+mod vote;
+mod window;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+pub use self::disk::{Disk, DiskFile, RealDisk};
+pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
+pub use self::position::Position;
+pub use self::record::{NewRecord, Record, RecordId};
+pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, SEGMENT_BYTES_MIN};
+pub use self::shared::Done;
+
+use self::shared::{Front, Shared};
+use self::tail::Tail;
+use self::view::View;
+use self::writer::Files;
+
+const LOCK_FILE: &str = "lock";
+
+/// A handle of an open log; clones are cheap and refer to the same log. The log is closed by [`Log::close`] or when
+/// the last handle is dropped.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    closer: Arc<Closer>,
+}
+
+/// A segment, for retention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Position of its first record.
+    pub start: Position,
+    /// Where its records end and the next segment begins.
+    pub end: Position,
+    /// Index of its first record.
+    pub first_index: u64,
+    /// Term and index of the record before its first one; `None` in the first segment of all.
+    pub previous: Option<RecordId>,
+}
+
+impl SegmentInfo {
+    /// Bytes of records in this segment.
+    pub fn bytes(&self) -> u64 {
+        self.end.since(self.start)
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir`, creating it if there is none, and recovers it from whatever state a crash left.
+    /// Files in the folder that are not the log's are ignored. Reads the newest segment: call it where
+    /// blocking is allowed.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, settings: LogSettings) -> Result<Log, OpenError> {
+        settings.validate()?;
+        let io_error = |action| {
+            move |source| OpenError::Io {
+                action,
+                path: dir.into(),
+                source,
+            }
+        };
+        disk.create_dir(dir)
+            .map_err(io_error("create the folder"))?;
+        let lock = disk
+            .lock(&dir.join(LOCK_FILE))
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.into() },
+                _ => io_error("lock")(source),
+            })?;
+        let found = recovery::recover(&*disk, dir, &settings)?;
+        let newest = found
+            .segments
+            .last()
+            .map_or(0, |segment| segment.start.get());
+        let shared = Arc::new(Shared {
+            front: Mutex::new(Front {
+                queue: VecDeque::new(),
+                writing: false,
+                closing: false,
+                failure: None,
+                end: found.end,
+                last: found.last,
+                room: found.room,
+                spares: VecDeque::new(),
+                epoch: 0,
+                vote: found.vote.vote().map(<[u8]>::to_vec),
+                waiters: Vec::new(),
+                flush_due: None,
+            }),
+            wake: Condvar::new(),
+            files: Mutex::new(Files {
+                active: found.active,
+                vote: found.vote,
+                arena: Vec::new(),
+            }),
+            view: RwLock::new(View {
+                tail: Tail::default(),
+                segments: found.segments,
+                last: found.last,
+                end: found.end,
+                epoch: 0,
+            }),
+            written_end: AtomicU64::new(found.end.get()),
+            durable_end: AtomicU64::new(found.end.get()),
+            rolled: AtomicU64::new(newest),
+            committed: AtomicU64::new(found.committed.map_or(0, |index| index + 1)),
+            released: AtomicU64::new(0),
+            ack_after_sync: AtomicBool::new(false),
+            spare_count: AtomicU64::new(0),
+            purging: Mutex::new(()),
+            disk,
+            dir: dir.into(),
+            settings,
+        });
+        let writer = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || writer.run_writer())
+            .map_err(io_error("start the writer thread of"))?;
+        let closer = Closer {
+            shared: Arc::clone(&shared),
+            thread: Mutex::new(Some(thread)),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok(Log {
+            shared,
+            closer: Arc::new(closer),
+        })
+    }
+
+    /// Index of the oldest record held; if none is held, the one that the next record will have, or 0 in a log that
+    /// never had a record.
+    pub fn first_index(&self) -> u64 {
+        self.shared.view.read().first_index()
+    }
+
+    /// The newest record held, or if all are purged the last purged one; `None` in an empty log.
+    pub fn last(&self) -> Option<RecordId> {
+        self.shared.view.read().last.map(|last| RecordId {
+            term: last.term,
+            index: last.index,
+        })
+    }
+
+    /// The last record that has been purged; `None` if the log holds all records since its beginning.
+    pub fn purged(&self) -> Option<RecordId> {
+        self.shared.view.read().purged()
+    }
+
+    /// Position of the oldest record held, or of the next one if none is.
+    pub fn first_position(&self) -> Position {
+        self.shared.view.read().first_position()
+    }
+
+    /// Where the next record will begin.
+    pub fn end(&self) -> Position {
+        self.shared.view.read().end
+    }
+
+    /// Everything before this position survives a power cut. See [`Log::when_durable`] to wait for it.
+    pub fn durable_end(&self) -> Position {
+        Position(self.shared.durable_end.load(Ordering::Acquire))
+    }
+
+    /// The segments from the oldest to the newest. The newest is never purged.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let view = self.shared.view.read();
+        let info = |at: usize| {
+            let segment = &view.segments[at];
+            SegmentInfo {
+                start: segment.start,
+                end: view.end_of(at),
+                first_index: segment.first_index,
+                previous: segment.previous.map(|link| RecordId {
+                    term: link.term,
+                    index: link.index,
+                }),
+            }
+        };
+        (0..view.segments.len()).map(info).collect()
+    }
+
+    /// Notes that records up to `index` are committed. It travels along with later writes, without a flush of its
+    /// own, and protects these records from truncation. Never goes back.
+    pub fn set_committed(&self, index: u64) {
+        self.shared.committed.fetch_max(index + 1, Ordering::AcqRel);
+    }
+
+    /// The committed index: the highest that [`Log::set_committed`] was given, at first the highest that recovery
+    /// found. That one may be lower than what had been set before the restart, never higher than the truth.
+    pub fn committed(&self) -> Option<u64> {
+        self.shared.committed()
+    }
+
+    /// Allows the tail cache to drop records up to `index`, because nobody needs them soon.
+    pub fn release_upto(&self, index: u64) {
+        self.shared.released.fetch_max(index + 1, Ordering::AcqRel);
+        self.shared.evict();
+    }
+
+    /// Memory held by the tail cache, in bytes.
+    pub fn tail_bytes(&self) -> usize {
+        self.shared.view.read().tail.bytes()
+    }
+
+    /// With [`Flush::Async`]: whether appends are nevertheless answered after a flush, as a group of
+    /// several voters needs it. No effect with [`Flush::Sync`].
+    pub fn ack_after_sync(&self, on: bool) {
+        self.shared.ack_after_sync.store(on, Ordering::Relaxed);
+    }
+
+    /// The failure that stopped the log, if one did.
+    pub fn failure(&self) -> Option<LogFailure> {
+        self.shared.front.lock().failure.clone()
+    }
+
+    /// Stops accepting, writes and flushes everything accepted, and ends the writer thread. Blocks until
+    /// then. Reading keeps working. Calling it again is harmless.
+    pub fn close(&self) -> Result<(), LogFailure> {
+        self.closer.close();
+        self.failure().map_or(Ok(()), Err)
+    }
+}
+
+/// Ends the writer thread with the last handle.
+struct Closer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The exclusive right to the folder.
+    lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+}
+
+impl Closer {
+    fn close(&self) {
+        self.shared.front.lock().closing = true;
+        self.shared.wake.notify_all();
+        let Some(thread) = self.thread.lock().take() else {
+            return;
+        };
+        // The last handle may be dropped by a callback on the writer thread, which cannot wait for itself.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the log's writer thread panicked");
+        }
+        let waiters: Vec<Done> = self
+            .shared
+            .front
+            .lock()
+            .waiters
+            .drain(..)
+            .map(|(_, done)| done)
+            .collect();
+        for done in waiters {
+            done(Err(io::Error::other(AppendError::Closed)));
+        }
+        *self.lock.lock() = None;
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,67 @@
+//! What goes into the log and what comes out.
+
+use bytes::Bytes;
+
+use super::format::{RECORD_HEADER_BYTES, record_bytes};
+use super::position::Position;
+
+/// A record to append. Its position is the log's end at that time.
+#[derive(Clone, Debug)]
+pub struct NewRecord {
+    /// Raft term; never lower than the previous record's.
+    pub term: u64,
+    /// Raft index; one more than the previous record's.
+    pub index: u64,
+    /// What the payload is, for the caller; the log keeps it without looking at it.
+    pub kind: u8,
+    /// The payload; shared, not copied.
+    pub payload: Bytes,
+}
+
+impl NewRecord {
+    /// The bytes that this record will take in the log, by which the position of the next one is larger.
+    pub fn bytes(&self) -> u64 {
+        record_bytes(self.payload.len())
+    }
+}
+
+/// A record of the log. Cloning shares the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Raft term.
+    pub term: u64,
+    /// Raft index.
+    pub index: u64,
+    /// What the payload is, as given at the append.
+    pub kind: u8,
+    /// Where the record begins.
+    pub position: Position,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+impl Record {
+    /// The bytes that this record takes in the log.
+    pub fn bytes(&self) -> u64 {
+        record_bytes(self.payload.len())
+    }
+
+    /// Where the record ends and the next one begins.
+    pub fn end(&self) -> Position {
+        self.position.advance(self.bytes())
+    }
+
+    /// Where the first byte of the payload lies: what [`Log::read`](super::Log::read) takes.
+    pub fn payload_position(&self) -> Position {
+        self.position.advance(RECORD_HEADER_BYTES)
+    }
+}
+
+/// Names a record by its Raft coordinates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordId {
+    /// Raft term.
+    pub term: u64,
+    /// Raft index.
+    pub index: u64,
+}

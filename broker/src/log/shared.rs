@@ -1,0 +1,211 @@
+//! The state that appenders, readers and the writer thread share, and who may touch what.
+//!
+//! | state | under | changed by |
+//! | --- | --- | --- |
+//! | [`Front`]: queue, end, spares, failure | `front` | whoever appends, truncates or finishes a write |
+//! | [`View`]: tail cache, segments | `view` | appenders and truncation, with `front` held; purging and eviction without |
+//! | [`Files`]: open files, what is on disk | `files` | the one that holds the `writing` role |
+//!
+//! Locks are taken in the order `files`, `front`, `view`. No callback runs and no file is touched under `front` or
+//! `view`, with one exception: readers open files outside of both.
+//!
+//! The **writing role** (`Front::writing`) says that somebody is taking operations from the queue. It is the
+//! writer thread, or, when nothing must be flushed and the queue is empty, the appending thread itself:
+//! a write into the page cache costs less than waking another thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::disk::{Disk, DiskFile};
+use super::error::{AppendError, LogFailure};
+use super::format::{Link, RECORD_HEADER_BYTES};
+use super::position::Position;
+use super::segment::Segment;
+use super::settings::{Flush, LogSettings};
+use super::view::View;
+use super::writer::Files;
+
+/// Called once with the outcome of an operation.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send + 'static>;
+
+/// Everything that the handles of one log share.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) settings: LogSettings,
+    pub(crate) front: Mutex<Front>,
+    /// Wakes the writer thread.
+    pub(crate) wake: Condvar,
+    pub(crate) files: Mutex<Files>,
+    pub(crate) view: RwLock<View>,
+    /// Everything before this position can be read from the files.
+    pub(crate) written_end: AtomicU64,
+    /// Everything before this position has been flushed.
+    pub(crate) durable_end: AtomicU64,
+    /// Start of the newest segment whose header is durable: older ones may be deleted.
+    pub(crate) rolled: AtomicU64,
+    /// Committed index plus one, 0 when unknown.
+    pub(crate) committed: AtomicU64,
+    /// Highest index that the tail cache may drop, plus one; 0 for none.
+    pub(crate) released: AtomicU64,
+    /// With [`Flush::Async`]: answer after a flush all the same.
+    pub(crate) ack_after_sync: AtomicBool,
+    /// Numbers the spare files.
+    pub(crate) spare_count: AtomicU64,
+    /// Held while segments are deleted.
+    pub(crate) purging: Mutex<()>,
+}
+
+/// The appenders' side.
+pub(crate) struct Front {
+    /// Operations in order. Bounded by the callers, who wait for answers; the log refuses nothing for its length.
+    pub(crate) queue: VecDeque<Op>,
+    /// Whether somebody has the writing role.
+    pub(crate) writing: bool,
+    pub(crate) closing: bool,
+    pub(crate) failure: Option<LogFailure>,
+    /// Where the next record begins.
+    pub(crate) end: Position,
+    pub(crate) last: Option<Link>,
+    /// Bytes of records that still fit into the last segment.
+    pub(crate) room: u64,
+    /// Preallocated files, the next segments.
+    pub(crate) spares: VecDeque<Spare>,
+    /// Raised by each truncation: writes queued before it no longer count for `written_end`.
+    pub(crate) epoch: u64,
+    pub(crate) vote: Option<Vec<u8>>,
+    /// Who waits for a position to become durable.
+    pub(crate) waiters: Vec<(Position, Done)>,
+    /// When to flush next; `None` while everything written is flushed or flushed at once.
+    pub(crate) flush_due: Option<Instant>,
+}
+
+/// A preallocated file that has no name of a segment yet.
+pub(crate) struct Spare {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Bytes of records that fit.
+    pub(crate) capacity: u64,
+}
+
+/// A record ready to be written, but for its local part.
+pub(crate) struct Frame {
+    pub(crate) position: Position,
+    pub(crate) header: [u8; RECORD_HEADER_BYTES as usize],
+    pub(crate) payload: Bytes,
+}
+
+/// An operation for whoever has the writing role.
+pub(crate) enum Op {
+    Write {
+        frames: Vec<Frame>,
+        end: Position,
+        epoch: u64,
+        done: Option<Done>,
+    },
+    /// The next write goes to this new segment, whose file is still called `spare`.
+    Roll {
+        segment: Arc<Segment>,
+        spare: PathBuf,
+    },
+    Vote {
+        vote: Vec<u8>,
+        done: Done,
+    },
+    Truncate {
+        cut: Position,
+        keep: Option<Arc<Segment>>,
+        remove: Vec<Arc<Segment>>,
+        epoch: u64,
+        done: Done,
+    },
+    Sync {
+        done: Done,
+    },
+}
+
+impl Op {
+    pub(crate) fn into_done(self) -> Option<Done> {
+        match self {
+            Op::Write { done, .. } => done,
+            Op::Roll { .. } => None,
+            Op::Vote { done, .. } | Op::Truncate { done, .. } | Op::Sync { done } => Some(done),
+        }
+    }
+}
+
+impl Front {
+    /// Whether operations are accepted.
+    pub(crate) fn check(&self) -> Result<(), AppendError> {
+        match &self.failure {
+            Some(failure) => Err(AppendError::Failed(failure.clone())),
+            None if self.closing => Err(AppendError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Whether each group is flushed before it is answered.
+    pub(crate) fn syncs_each(&self) -> bool {
+        self.settings.flush == Flush::Sync || self.ack_after_sync.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn committed(&self) -> Option<u64> {
+        self.committed.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Drops from the tail cache what is over its bound.
+    pub(crate) fn evict(&self) {
+        let budget = self.settings.tail_cache_bytes;
+        if self.view.read().tail.bytes() > budget {
+            let written = Position(self.written_end.load(Ordering::Acquire));
+            let released = self.released.load(Ordering::Acquire).checked_sub(1);
+            self.view.write().tail.evict(budget, written, released);
+        }
+    }
+
+    /// Records what has been flushed and calls those who waited for it.
+    pub(crate) fn note_durable(&self, end: Position, epoch: u64) {
+        let ready: Vec<Done> = {
+            let mut front = self.front.lock();
+            if front.epoch != epoch {
+                return;
+            }
+            self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
+            let durable = Position(self.durable_end.load(Ordering::Acquire));
+            front
+                .waiters
+                .extract_if(.., |(position, _)| *position <= durable)
+                .map(|(_, done)| done)
+                .collect()
+        };
+        for done in ready {
+            done(Ok(()));
+        }
+    }
+
+    /// Stops the log for good: everything queued, `answers` and everything later gets this failure.
+    pub(crate) fn fail(&self, failure: LogFailure, answers: Vec<Done>) {
+        tracing::error!(dir = %self.dir.display(), %failure, "the log has failed");
+        let mut dones = answers;
+        let first = {
+            let mut front = self.front.lock();
+            dones.extend(front.queue.drain(..).filter_map(Op::into_done));
+            dones.extend(front.waiters.drain(..).map(|(_, done)| done));
+            front.flush_due = None;
+            front.failure.get_or_insert(failure).clone()
+        };
+        self.wake.notify_all();
+        for done in dones {
+            done(Err(first.to_io_error()));
+        }
+    }
+}

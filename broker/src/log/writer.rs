@@ -1,0 +1,608 @@
+//! Who writes: takes all that is queued, writes once, flushes once, answers all.
+//!
+//! While a flush runs, appends queue up and form the next group: the slower the device, the larger the groups.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
+
+use super::disk::DiskFile;
+use super::error::LogFailure;
+use super::format::{
+    Claim, LOCAL_BYTES, MARK_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
+use super::position::Position;
+use super::segment::Segment;
+use super::settings::Flush;
+use super::shared::{Done, Frame, Op, Shared};
+use super::vote::VoteFile;
+
+/// Groups larger than this are not prepared for by zero-filling: a flush of that size dwarfs what it saves.
+const SMALL_GROUP_BYTES: u64 = 64 << 10;
+/// Records per write call: each takes two of the kernel's 1024 buffers.
+const RECORDS_PER_WRITE: usize = 500;
+const HEADER: usize = RECORD_HEADER_BYTES as usize;
+const LOCAL: usize = LOCAL_BYTES as usize;
+/// Zeros are written in pieces of this size.
+const ZERO_CHUNK_BYTES: usize = 256 << 10;
+
+static ZEROS: [u8; ZERO_CHUNK_BYTES] = [0; ZERO_CHUNK_BYTES];
+
+/// The files that are written to.
+pub(crate) struct Files {
+    pub(crate) active: Option<Active>,
+    pub(crate) vote: VoteFile,
+    /// Headers and local parts of the records being written; kept to reuse its memory.
+    pub(crate) arena: Vec<u8>,
+}
+
+/// The segment that is written to.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Where the written records end.
+    pub(crate) written: Position,
+    /// The file reads as zeros, without need for metadata, from `written` to here.
+    pub(crate) zeroed: Position,
+    /// The file's allocated length in bytes.
+    pub(crate) file_len: u64,
+    /// Whether records were written since the last flush.
+    pub(crate) unsynced: bool,
+}
+
+/// What went wrong, as a noun.
+type Failed = (&'static str, io::Error);
+
+fn during(action: &'static str) -> impl FnOnce(io::Error) -> Failed {
+    move |source| (action, source)
+}
+
+impl Files {
+    /// Writes frames behind each other at the end of the active segment.
+    fn write(&mut self, frames: &[Frame], claim: Claim) -> io::Result<()> {
+        for frames in frames.chunks(RECORDS_PER_WRITE) {
+            self.write_some(frames, claim)?;
+        }
+        Ok(())
+    }
+
+    fn write_some(&mut self, frames: &[Frame], claim: Claim) -> io::Result<()> {
+        let Some(first) = frames.first() else {
+            return Ok(());
+        };
+        let active = self
+            .active
+            .as_mut()
+            .expect("a roll precedes the first write");
+        assert_eq!(
+            first.position, active.written,
+            "records are written without gaps"
+        );
+        // Headers and local parts alternate with payloads: h0 [payload 0] l0 h1 [payload 1] l1 ...
+        self.arena.clear();
+        let mut end = first.position;
+        for frame in frames {
+            self.arena.extend_from_slice(&frame.header);
+            claim.encode_local(active.segment.salt, frame.position, &mut self.arena);
+            end = frame
+                .position
+                .advance((HEADER + LOCAL + frame.payload.len()) as u64);
+        }
+        let mut buffers = Vec::with_capacity(2 * frames.len() + 1);
+        let mut from = 0;
+        for (nth, frame) in frames.iter().enumerate() {
+            let payload_at = nth * (HEADER + LOCAL) + HEADER;
+            buffers.push(IoSlice::new(&self.arena[from..payload_at]));
+            if !frame.payload.is_empty() {
+                buffers.push(IoSlice::new(&frame.payload));
+            }
+            from = payload_at;
+        }
+        buffers.push(IoSlice::new(&self.arena[from..]));
+        active.unsynced = true;
+        active
+            .file
+            .write_vectored_at(&buffers, active.segment.offset_of(first.position))?;
+        active.written = end;
+        Ok(())
+    }
+
+    /// Flushes the active segment if it has anything to flush.
+    fn sync(&mut self) -> io::Result<()> {
+        match &mut self.active {
+            Some(active) if active.unsynced => {
+                active.file.sync_data()?;
+                active.unsynced = false;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the mark behind the last record. Not flushed: if it is lost, recovery merely knows less.
+    pub(crate) fn mark(&self, claim: Claim) -> io::Result<()> {
+        let Some(active) = &self.active else {
+            return Ok(());
+        };
+        let offset = active.segment.offset_of(active.written);
+        if offset + MARK_BYTES > active.file_len {
+            return Ok(());
+        }
+        let mark = claim.encode_mark(active.segment.salt, active.written);
+        active
+            .file
+            .write_vectored_at(&[IoSlice::new(&mark)], offset)
+    }
+
+    /// Fills the file with zeros up to `ahead` bytes beyond the last record, and flushes, so that the next
+    /// flushes have data to write and no metadata.
+    fn zero_ahead(&mut self, ahead: u64) -> io::Result<()> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        let limit = active
+            .segment
+            .start
+            .advance(active.file_len.saturating_sub(SEGMENT_HEADER_BYTES));
+        let to = active.written.advance(ahead).min(limit);
+        let mut from = active.zeroed.max(active.written);
+        if from.since(active.written) > ahead / 8 || from >= to {
+            return Ok(());
+        }
+        while from < to {
+            let len = to.since(from).min(ZERO_CHUNK_BYTES as u64);
+            active.file.write_vectored_at(
+                &[IoSlice::new(&ZEROS[..len as usize])],
+                active.segment.offset_of(from),
+            )?;
+            from = from.advance(len);
+        }
+        active.file.sync_data()?;
+        active.zeroed = to;
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn claim(&self) -> Claim {
+        Claim {
+            durable_end: Position(self.durable_end.load(Ordering::Acquire)),
+            committed: self.committed(),
+        }
+    }
+
+    /// The writer thread: runs until the log is closed.
+    pub(crate) fn run_writer(&self) {
+        let _guard = FailOnPanic(self);
+        let mut ops = VecDeque::new();
+        loop {
+            match self.next_work(&mut ops) {
+                Work::Ops => {
+                    self.run_ops(&mut self.files.lock(), &mut ops, true);
+                    self.front.lock().writing = false;
+                }
+                Work::Flush => self.flush_beside(),
+                Work::Stop => break,
+            }
+            self.prepare_spare();
+        }
+        let mut files = self.files.lock();
+        if self.front.lock().failure.is_none() {
+            let epoch = self.front.lock().epoch;
+            let end = files
+                .active
+                .as_ref()
+                .map_or(Position::ZERO, |active| active.written);
+            match files.sync() {
+                Ok(()) => self.note_durable(end, epoch),
+                Err(source) => self.fail(
+                    LogFailure {
+                        action: "flush",
+                        source: Arc::new(source),
+                    },
+                    Vec::new(),
+                ),
+            }
+            if self.front.lock().failure.is_none() {
+                // Best effort: the log is closed and durable either way.
+                let _ = files.mark(self.claim());
+            }
+        }
+    }
+
+    /// Waits for something to do; takes the writing role if it is operations.
+    fn next_work(&self, ops: &mut VecDeque<Op>) -> Work {
+        let mut front = self.front.lock();
+        loop {
+            if let Some(due) = front.flush_due
+                && Instant::now() >= due
+            {
+                front.flush_due = None;
+                return Work::Flush;
+            }
+            if !front.writing && !front.queue.is_empty() {
+                front.writing = true;
+                std::mem::swap(ops, &mut front.queue);
+                return Work::Ops;
+            }
+            if front.closing && !front.writing && front.queue.is_empty() {
+                return Work::Stop;
+            }
+            match front.flush_due {
+                Some(due) => {
+                    self.wake.wait_until(&mut front, due);
+                }
+                None => self.wake.wait(&mut front),
+            }
+        }
+    }
+
+    /// Called by an appender that took the writing role: writes what is queued on its own thread, as long as
+    /// that needs neither a flush nor another file.
+    pub(crate) fn drain_inline(&self) {
+        let _guard = FailOnPanic(self);
+        let mut files = self.files.lock();
+        let mut ops = VecDeque::new();
+        loop {
+            let mut front = self.front.lock();
+            while let Some(Op::Write { .. }) = front.queue.front() {
+                ops.extend(front.queue.pop_front());
+            }
+            if ops.is_empty() {
+                // Given up under the lock: whoever queues next sees that nobody writes.
+                front.writing = false;
+                let for_the_writer = !front.queue.is_empty() || front.closing;
+                drop(front);
+                if for_the_writer {
+                    self.wake.notify_one();
+                }
+                return;
+            }
+            drop(front);
+            self.run_ops(&mut files, &mut ops, false);
+        }
+    }
+
+    /// Executes operations in order and answers them. On an error the log fails.
+    fn run_ops(&self, files: &mut Files, ops: &mut VecDeque<Op>, may_sync: bool) {
+        let mut answers = Vec::with_capacity(ops.len());
+        if let Err((action, source)) = self.try_ops(files, ops, may_sync, &mut answers) {
+            answers.extend(ops.drain(..).filter_map(Op::into_done));
+            self.fail(
+                LogFailure {
+                    action,
+                    source: Arc::new(source),
+                },
+                answers,
+            );
+        }
+    }
+
+    fn try_ops(
+        &self,
+        files: &mut Files,
+        ops: &mut VecDeque<Op>,
+        may_sync: bool,
+        answers: &mut Vec<Done>,
+    ) -> Result<(), Failed> {
+        if let Some(failure) = self.front.lock().failure.clone() {
+            // The flush beside us failed: nothing may be written after that.
+            return Err((failure.action, failure.to_io_error()));
+        }
+        let mut group = Group::default();
+        while let Some(op) = ops.pop_front() {
+            match op {
+                Op::Write {
+                    frames,
+                    end,
+                    epoch,
+                    done,
+                } => {
+                    group.bytes += frames
+                        .iter()
+                        .map(|frame| frame.payload.len() as u64)
+                        .sum::<u64>();
+                    if group.frames.is_empty() {
+                        group.frames = frames;
+                    } else {
+                        group.frames.extend(frames);
+                    }
+                    group.end = Some((end, epoch));
+                    answers.extend(done);
+                }
+                Op::Sync { done } => {
+                    group.must_sync = true;
+                    answers.push(done);
+                }
+                Op::Roll { segment, spare } => {
+                    self.finish(files, &mut group, true, answers)?;
+                    self.roll(files, segment, &spare)
+                        .map_err(during("starting a segment"))?;
+                }
+                Op::Vote { vote, done } => {
+                    // Records queued before the vote are flushed and answered before it.
+                    let sync = group.must_sync || self.syncs_each();
+                    self.finish(files, &mut group, sync, answers)?;
+                    answers.push(done);
+                    let durable = self.claim().durable_end;
+                    files
+                        .vote
+                        .save(vote, durable)
+                        .map_err(during("saving the vote"))?;
+                    answer(answers);
+                }
+                Op::Truncate {
+                    cut,
+                    keep,
+                    remove,
+                    epoch,
+                    done,
+                } => {
+                    let sync = group.must_sync || self.syncs_each();
+                    self.finish(files, &mut group, sync, answers)?;
+                    answers.push(done);
+                    self.truncate(files, cut, keep, &remove)
+                        .map_err(during("truncation"))?;
+                    if self.front.lock().epoch == epoch {
+                        self.written_end.store(cut.get(), Ordering::Release);
+                    }
+                    self.note_durable(cut, epoch);
+                    answer(answers);
+                }
+            }
+        }
+        let sync = may_sync && (group.must_sync || self.syncs_each());
+        let (small, wrote) = (group.bytes <= SMALL_GROUP_BYTES, group.end.is_some());
+        self.finish(files, &mut group, sync, answers)?;
+        if sync && wrote {
+            if small && self.syncs_each() && self.settings.zero_ahead_bytes > 0 {
+                files
+                    .zero_ahead(self.settings.zero_ahead_bytes)
+                    .map_err(during("zero-filling"))?;
+            }
+            if self.front.lock().queue.is_empty() {
+                files
+                    .mark(self.claim())
+                    .map_err(during("writing the mark"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a group, flushes it if asked to, and answers it.
+    fn finish(
+        &self,
+        files: &mut Files,
+        group: &mut Group,
+        sync: bool,
+        answers: &mut Vec<Done>,
+    ) -> Result<(), Failed> {
+        files
+            .write(&group.frames, self.claim())
+            .map_err(during("write"))?;
+        group.frames.clear();
+        if let Some((end, epoch)) = group.end {
+            self.note_written(end, epoch, sync);
+        }
+        if sync {
+            files.sync().map_err(during("flush"))?;
+            if let Some((end, epoch)) = group.end.take() {
+                self.note_durable(end, epoch);
+            } else if let Some(active) = &files.active {
+                let epoch = self.front.lock().epoch;
+                self.note_durable(
+                    active
+                        .written
+                        .min(Position(self.written_end.load(Ordering::Acquire))),
+                    epoch,
+                );
+            }
+        }
+        *group = Group::default();
+        answer(answers);
+        self.evict();
+        Ok(())
+    }
+
+    fn note_written(&self, end: Position, epoch: u64, syncing: bool) {
+        let mut front = self.front.lock();
+        if front.epoch == epoch {
+            self.written_end.store(end.get(), Ordering::Release);
+        }
+        if syncing {
+            front.flush_due = None;
+        } else if let Flush::Async { interval } = self.settings.flush
+            && front.flush_due.is_none()
+        {
+            front.flush_due = Some(Instant::now() + interval);
+            drop(front);
+            // The writer may be waiting without a deadline.
+            self.wake.notify_one();
+        }
+    }
+
+    /// The periodic flush. Runs without the writing role, so that appends go on meanwhile.
+    fn flush_beside(&self) {
+        let (end, epoch) = {
+            let front = self.front.lock();
+            (
+                Position(self.written_end.load(Ordering::Acquire)),
+                front.epoch,
+            )
+        };
+        // Only this thread changes which file is active, so nothing can roll or truncate during the flush.
+        let file = {
+            let mut files = self.files.lock();
+            files.active.as_mut().map(|active| {
+                active.unsynced = false;
+                Arc::clone(&active.file)
+            })
+        };
+        let Some(file) = file else { return };
+        if let Err(source) = file.sync_data() {
+            return self.fail(
+                LogFailure {
+                    action: "flush",
+                    source: Arc::new(source),
+                },
+                Vec::new(),
+            );
+        }
+        self.note_durable(end, epoch);
+        // Idle now: leave a mark, unless an appender is writing.
+        let idle = {
+            let mut front = self.front.lock();
+            let idle = !front.writing && front.queue.is_empty() && front.flush_due.is_none();
+            front.writing |= idle;
+            idle
+        };
+        if idle {
+            if let Err(source) = self.files.lock().mark(self.claim()) {
+                self.fail(
+                    LogFailure {
+                        action: "writing the mark",
+                        source: Arc::new(source),
+                    },
+                    Vec::new(),
+                );
+            }
+            self.front.lock().writing = false;
+        }
+    }
+
+    /// Starts a segment. Its predecessor is flushed already, and everything here is durable before the first
+    /// record: a crash leaves either no such segment or an empty one with a good header.
+    fn roll(
+        &self,
+        files: &mut Files,
+        segment: Arc<Segment>,
+        spare: &std::path::Path,
+    ) -> io::Result<()> {
+        let file = segment.file(&*self.disk)?;
+        let header = SegmentHeader {
+            start: segment.start,
+            salt: segment.salt,
+            previous: segment.previous,
+            committed: self.committed(),
+        };
+        file.write_vectored_at(&[IoSlice::new(&header.encode())], 0)?;
+        file.sync_data()?;
+        self.disk.rename(spare, &segment.path)?;
+        self.disk.sync_dir(&self.dir)?;
+        self.rolled.store(segment.start.get(), Ordering::Release);
+        let file_len = file.len()?;
+        if let Some(old) = files.active.take() {
+            // Readers open it again if they need it.
+            old.segment.close_file();
+        }
+        files.active = Some(Active {
+            written: segment.start,
+            zeroed: segment.start,
+            file_len,
+            unsynced: false,
+            segment,
+            file,
+        });
+        Ok(())
+    }
+
+    /// Cuts the log at `cut`, in an order that leaves a prefix of the log after a crash at any point: the claim
+    /// first, then whole segments from the newest on, then the end of the one that stays.
+    fn truncate(
+        &self,
+        files: &mut Files,
+        cut: Position,
+        keep: Option<Arc<Segment>>,
+        remove: &[Arc<Segment>],
+    ) -> io::Result<()> {
+        files.vote.lower_durable_end(cut)?;
+        for segment in remove.iter().rev() {
+            self.disk.remove(&segment.path)?;
+            self.disk.sync_dir(&self.dir)?;
+        }
+        files.active = None;
+        let Some(segment) = keep else { return Ok(()) };
+        let file = segment.file(&*self.disk)?;
+        let file_len = segment.offset_of(cut);
+        // Cutting the file, and not overwriting it, makes this one step and leaves nothing of the old
+        // suffix behind. The next record goes to a new segment.
+        file.set_len(file_len)?;
+        file.sync_data()?;
+        self.rolled.store(segment.start.get(), Ordering::Release);
+        files.active = Some(Active {
+            segment,
+            file,
+            written: cut,
+            zeroed: cut,
+            file_len,
+            unsynced: false,
+        });
+        Ok(())
+    }
+
+    /// Prepares the next segment's file while there is time, so that no append has to.
+    fn prepare_spare(&self) {
+        let wanted = {
+            let front = self.front.lock();
+            front.failure.is_none()
+                && !front.closing
+                && front.spares.is_empty()
+                && front.room < self.settings.segment_bytes / 2
+                && front.last.is_some()
+        };
+        if wanted {
+            // An append that needs the segment tries again and reports the error.
+            match self.make_spare(self.default_capacity()) {
+                Ok(spare) => self.front.lock().spares.push_back(spare),
+                Err(error) => {
+                    tracing::debug!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
+                }
+            }
+        }
+    }
+}
+
+/// Records that are written and flushed together.
+#[derive(Default)]
+struct Group {
+    frames: Vec<Frame>,
+    bytes: u64,
+    /// End of the newest record and the epoch in which it was queued.
+    end: Option<(Position, u64)>,
+    must_sync: bool,
+}
+
+enum Work {
+    Ops,
+    Flush,
+    Stop,
+}
+
+fn answer(answers: &mut Vec<Done>) {
+    for done in answers.drain(..) {
+        done(Ok(()));
+    }
+}
+
+/// A callback that panics would otherwise leave the writing role taken for ever.
+struct FailOnPanic<'a>(&'a Shared);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let source = Arc::new(io::Error::other(
+                "a thread panicked while it was writing the log",
+            ));
+            self.0.fail(
+                LogFailure {
+                    action: "writing",
+                    source,
+                },
+                Vec::new(),
+            );
+        }
+    }
+}
