@@ -1,0 +1,60 @@
+//! JSON bodies of requests and responses.
+//!
+//! RocketMQ's own JSON is almost JSON: maps whose keys are numbers or objects are written with such keys as they are,
+//! nulls are left out, some clients put numbers into quotes or write enumerations by ordinal. [`json`] reads all of
+//! that and writes both the loose and the strict form; the types here say what is in it.
+//!
+//! What this folder promises: unknown fields are ignored, missing ones take their default, and no body makes the reader
+//! panic, nest without bound or allocate more than a small multiple of its own size. Fields are declared, and therefore
+//! written, in the order of their wire names, as other implementations do.
+//!
+//! It leaves to others when a body is sent and what follows from it. Field docs say unit and meaning only where the
+//! name does not.
+
+mod ack;
+mod assignment;
+mod connection;
+mod group;
+mod heartbeat;
+pub mod json;
+mod lock;
+mod offset;
+mod queue;
+mod registration;
+mod route;
+mod running;
+mod stats;
+mod tables;
+mod topic;
+mod wire_enum;
+
+pub use ack::{BatchAck, BatchAckBody};
+pub use assignment::{
+    MessageQueueAssignment, MessageRequestMode, QueryAssignmentBody, QueryAssignmentResponse,
+    SetMessageRequestModeBody,
+};
+pub use connection::{
+    ClientConnection, ConsumerConnections, ProducerConnections, ProducerInfo, ProducerTable,
+};
+pub use group::{SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable};
+pub use heartbeat::{
+    CheckClientBody, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerIdList, EXPRESSION_SQL92,
+    EXPRESSION_TAG, HeartbeatData, MessageModel, ProducerData, SubscriptionData,
+};
+pub use json::{BodyError, Form};
+pub use lock::{LockBatchBody, LockBatchResponse};
+pub use offset::{ConsumerOffsetTable, ConsumerStatus, CorrectionOffsets, ResetOffsetBody};
+pub use queue::{MessageQueue, QueueTable};
+pub use registration::{REGISTRATION_BYTES_MAX, RegisterBrokerBody, RegistrationError};
+pub use route::{
+    BrokerData, BrokerMemberGroup, BrokerMemberGroupBody, ClusterInfo, QueueData, TopicRouteData,
+};
+pub use running::{
+    ConsumeDirectlyResult, ConsumeResult, ConsumeStatus, ConsumerRunningInfo, ProcessQueueInfo,
+};
+pub use stats::{
+    BrokerStatsData, BrokerStatsItem, ConsumeOffset, ConsumeQueueData, ConsumeQueueEntry,
+    ConsumeStats, ConsumeTimeSpan, ConsumeTimeSpanBody, TopicOffset, TopicStats,
+};
+pub use tables::{GroupList, KvTable, SubscriptionOfGroup, TopicList};
+pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicFilterType};
