@@ -53,6 +53,8 @@ pub struct Intake {
     pending: Mutex<Pending>,
     /// The batcher waits here for commands and for entries to be applied.
     work: Notify,
+    /// Told when the last entry on its way was applied.
+    drained: Notify,
     /// Bytes accepted and not yet applied.
     bytes: AtomicU64,
     /// Entries proposed and not yet applied.
@@ -71,6 +73,7 @@ impl Default for Intake {
                 stopping: false,
             }),
             work: Notify::new(),
+            drained: Notify::new(),
             bytes: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             disk_full: AtomicBool::new(false),
@@ -164,8 +167,26 @@ impl Intake {
     /// An entry of this many batch bytes was applied or given up.
     pub fn entry_done(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.entries.fetch_sub(1, Ordering::Relaxed);
+        if self.entries.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.drained.notify_waiters();
+        }
         self.work.notify_one();
+    }
+
+    /// Entries proposed and not yet applied.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Acquire)
+    }
+
+    /// Waits until no entry is between proposal and apply.
+    pub async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.entries() == 0 {
+                return;
+            }
+            drained.await;
+        }
     }
 
     /// Bytes accepted and not yet applied.

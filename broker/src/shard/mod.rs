@@ -13,6 +13,7 @@
 //! Left to others: the bytes on disk (`log`, `index`), agreement (`raft`), what a request means (`server`), and when
 //! something is due (`transaction`, `schedule`, `delivery`).
 
+mod applier;
 mod arrivals;
 mod batch;
 mod bytes;
@@ -22,6 +23,7 @@ mod group;
 mod ids;
 mod intake;
 mod message;
+mod open;
 mod outcome;
 mod topic;
 
@@ -29,6 +31,7 @@ pub mod apply;
 mod handle;
 mod read;
 
+pub use applier::{Applier, FlushError};
 pub use arrivals::{Arrivals, Ticket, Wake};
 pub use batch::{Batch, HEAD_BYTES, OpenBatch};
 pub use bytes::{Cursor, Malformed, put_short_bytes, put_text};
@@ -40,8 +43,9 @@ pub use completion::{Completion, Completions, SubmitError};
 pub use group::{GroupSettings, Groups};
 pub use handle::{Shard, ShardSettings};
 pub use ids::QueueId;
-pub use intake::{Admission, Intake};
+pub use intake::{Admission, Intake, ReadyBatch};
 pub use message::{Message, MessageList, Unit, WriteUnit};
+pub use open::{OpenShard, ShardError};
 pub use outcome::{Outcome, Prepared, Published, Refusal, Settled};
 pub use read::{Located, QueueEntries, ReadError};
 pub use topic::{Queue, Topic, TopicSettings, Topics};

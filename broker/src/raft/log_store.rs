@@ -1,0 +1,252 @@
+//! The log as openraft sees it.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, RaftLogReader};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::entry::{Extent, LogEntry, Proposal};
+use super::{LogId, TypeConfig, Vote, log_id, membership};
+use crate::log::{Log, NewRecord, Record, RecordId};
+use crate::shard::Completions;
+
+/// What a record holds: the kind byte of the log.
+pub(crate) mod kind {
+    /// A batch of commands.
+    pub(crate) const BATCH: u8 = 1;
+    /// A leader's first entry.
+    pub(crate) const BLANK: u8 = 2;
+    /// A membership.
+    pub(crate) const MEMBERSHIP: u8 = 3;
+}
+
+/// Entries read at once, in bytes; at least one entry.
+const READ_BYTES: u64 = 1024 * 1024;
+
+/// Those who wait for entries that were appended here, by index.
+#[derive(Default)]
+pub(crate) struct Awaiting {
+    entries: Mutex<VecDeque<(u64, Completions)>>,
+}
+
+impl Awaiting {
+    fn push(&self, index: u64, completions: Completions) {
+        self.entries.lock().push_back((index, completions));
+    }
+
+    /// Takes those of one entry; older ones belong to entries that never came to be applied here.
+    pub(crate) fn take(&self, index: u64) -> Option<Completions> {
+        let mut entries = self.entries.lock();
+        while entries.front().is_some_and(|(first, _)| *first < index) {
+            entries.pop_front();
+        }
+        if entries.front().is_some_and(|(first, _)| *first == index) {
+            return entries.pop_front().map(|(_, completions)| completions);
+        }
+        None
+    }
+
+    fn drop_after(&self, index: Option<u64>) {
+        self.entries.lock().retain(|(each, _)| index.is_some_and(|last| *each <= last));
+    }
+
+    /// Answers everybody that the outcome is unknown: nothing will be applied any more.
+    pub(crate) fn clear(&self) {
+        let entries = std::mem::take(&mut *self.entries.lock());
+        drop(entries);
+    }
+}
+
+/// The log, and who waits for its entries.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: Log,
+    awaiting: Arc<Awaiting>,
+}
+
+impl LogStore {
+    pub(crate) fn new(log: Log, awaiting: Arc<Awaiting>) -> Self {
+        Self { log, awaiting }
+    }
+
+    /// Entries of an index range, as many as fit into the read bound.
+    fn read(&self, from: u64, to: u64) -> io::Result<Vec<LogEntry>> {
+        self.log.read_entries(from, to, READ_BYTES)?.into_iter().map(entry_of).collect()
+    }
+}
+
+fn id_of(record: RecordId) -> LogId {
+    log_id(record.term, record.index)
+}
+
+fn entry_of(record: Record) -> io::Result<LogEntry> {
+    let extent = Extent { payload: record.payload_position().0, end: record.end().0 };
+    let payload = match record.kind {
+        kind::BATCH => EntryPayload::Normal(Proposal::new(record.payload, None)),
+        kind::BLANK => EntryPayload::Blank,
+        kind::MEMBERSHIP => EntryPayload::Membership(membership::decode(&record.payload)?),
+        other => {
+            let why = format!("log entry {} is of kind {other}: written by a newer version", record.index);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+    };
+    Ok(LogEntry::from_log(record.term, record.index, payload, extent))
+}
+
+fn record_of(entry: &LogEntry) -> NewRecord {
+    let (kind, payload) = match &entry.payload {
+        EntryPayload::Normal(proposal) => (kind::BATCH, proposal.batch.clone()),
+        EntryPayload::Blank => (kind::BLANK, Bytes::new()),
+        EntryPayload::Membership(members) => (kind::MEMBERSHIP, Bytes::from(membership::encode(members))),
+    };
+    NewRecord { term: entry.term(), index: entry.id().index(), kind, payload }
+}
+
+/// First and last index of a range, the last one exclusive.
+fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(index) => index.saturating_add(1),
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to)
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<LogEntry>> {
+        let (from, to) = limits(&range);
+        let to = to.min(self.log.last().map_or(0, |last| last.index + 1));
+        let mut from = from.max(self.log.first_index());
+        let mut entries = Vec::new();
+        while from < to {
+            let read = self.read(from, to)?;
+            let Some(last) = read.last() else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("log entry {from} is missing")));
+            };
+            from = last.id().index() + 1;
+            entries.extend(read);
+        }
+        Ok(entries)
+    }
+
+    /// In pieces, so that catching up after a restart needs no memory for all of it.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<LogEntry>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (from, to) = limits(&range);
+        let store = self.clone();
+        stream::unfold((from, VecDeque::new(), store), move |(from, mut ready, store)| async move {
+            if ready.is_empty() && from < to {
+                match store.read(from, to) {
+                    Ok(read) if read.is_empty() => {
+                        let error = io::Error::new(io::ErrorKind::InvalidData, format!("log entry {from} is missing"));
+                        return Some((Err(error), (to, ready, store)));
+                    }
+                    Ok(read) => ready.extend(read),
+                    Err(error) => return Some((Err(error), (to, ready, store))),
+                }
+            }
+            let entry: LogEntry = ready.pop_front()?;
+            let next = entry.id().index() + 1;
+            Some((Ok(entry), (next, ready, store)))
+        })
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        self.log.vote().map(|bytes| membership::decode_vote(&bytes)).transpose()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        self.read(start, end)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let purged = self.log.purged().map(id_of);
+        Ok(LogState { last_purged_log_id: purged, last_log_id: self.log.last().map(id_of).or(purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.log.save_vote(membership::encode_vote(vote), move |result| {
+            // Openraft waits below; if it was dropped, the node is stopping.
+            let _ = sender.send(result);
+        });
+        receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log was closed")))
+    }
+
+    /// Kept in the log's own next write, unsynced: it only saves work after a restart.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        if let Some(id) = committed {
+            self.log.set_committed(id.index());
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        let Some(index) = self.log.committed() else { return Ok(None) };
+        let index = index.min(self.log.last().map_or(0, |last| last.index));
+        Ok(self.log.term_of(index)?.map(|term| log_id(term, index)))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = LogEntry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries = entries.into_iter();
+        let mut records = Vec::with_capacity(entries.size_hint().0);
+        for entry in entries {
+            if let EntryPayload::Normal(proposal) = &entry.payload
+                && let Some(mut completions) = proposal.take_completions()
+            {
+                completions.mark_appended();
+                self.awaiting.push(entry.id().index(), completions);
+            }
+            records.push(record_of(&entry));
+        }
+        self.log.append(records, move |result| callback.io_completed(result)).map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let last = last.map(|id| id.index());
+        self.awaiting.drop_after(last);
+        let (sender, receiver) = oneshot::channel();
+        self.log
+            .truncate_after(last, move |result| {
+                let _ = sender.send(result);
+            })
+            .map_err(io::Error::other)?;
+        receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log was closed")))
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.log.purge_upto(upto.index())?;
+        Ok(())
+    }
+}

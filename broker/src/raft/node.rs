@@ -1,0 +1,193 @@
+//! A member of the group: its thread, its core, and the loop that proposes batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::clock::Clock;
+use escrowmq_common::task::Tasks;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::impls::BasicNode;
+use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::sync::oneshot;
+
+use super::TypeConfig;
+use super::entry::Proposal;
+use super::log_store::{Awaiting, LogStore};
+use super::network::NoPeers;
+use super::state::State;
+use crate::shard::{Applier, Completions, HEAD_BYTES, ReadyBatch, Shard};
+
+/// The id of the only voter.
+const NODE_ID: u64 = 1;
+/// Stamps follow the wall clock, and never go back: they stand still while the clock is behind, for at most so long.
+const CLOCK_BACK_MS: u64 = 60_000;
+
+/// Why a node did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Raft's settings contradict each other.
+    #[error("raft settings: {0}")]
+    Settings(String),
+    /// The core ended: its log or state failed.
+    #[error("raft: {0}")]
+    Raft(String),
+    /// The thread could not be started, or ended early.
+    #[error("the shard's thread: {0}")]
+    Thread(String),
+}
+
+/// A running member of the group. Dropping it does not stop it; [`stop`](Self::stop) does.
+pub struct Node {
+    ended: oneshot::Receiver<()>,
+    shard: Shard,
+}
+
+impl Node {
+    /// Starts the member on a thread of its own, and returns when it leads and has applied all that was committed.
+    pub async fn start(shard: Shard, applier: Arc<Applier>, clock: Clock, tasks: &Tasks) -> Result<Self, StartError> {
+        let (ready_sender, ready) = oneshot::channel();
+        let (ended_sender, ended) = oneshot::channel();
+        let member = Member { shard: shard.clone(), applier, clock };
+        let thread = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = ready_sender.send(Err(StartError::Thread(error.to_string())));
+                    return;
+                }
+            };
+            runtime.block_on(member.run(ready_sender));
+            let _ = ended_sender.send(());
+        };
+        tasks.spawn_thread("shard", thread).map_err(|error| StartError::Thread(error.to_string()))?;
+        ready.await.map_err(|_| StartError::Thread("ended before it was ready".to_owned()))??;
+        Ok(Self { ended, shard })
+    }
+
+    /// Stops taking commands, finishes those at hand, and ends the thread.
+    pub async fn stop(self) {
+        self.shard.intake().stop();
+        // The thread sends, or drops the sender: it has ended either way.
+        let _ = self.ended.await;
+    }
+}
+
+/// What runs on the thread.
+struct Member {
+    shard: Shard,
+    applier: Arc<Applier>,
+    clock: Clock,
+}
+
+impl Member {
+    async fn run(self, ready: oneshot::Sender<Result<(), StartError>>) {
+        let awaiting = Arc::new(Awaiting::default());
+        let raft = match self.lead(&awaiting).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                // Whoever starts us may have given up.
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let _ = ready.send(Ok(()));
+        self.propose(&raft).await;
+        if let Err(error) = raft.shutdown().await {
+            tracing::error!(%error, "raft did not end cleanly");
+        }
+        self.shard.intake().set_failed();
+        awaiting.clear();
+    }
+
+    /// Opens the member, makes it the leader, and waits until all that was committed is applied.
+    async fn lead(&self, awaiting: &Arc<Awaiting>) -> Result<Raft<TypeConfig, State>, StartError> {
+        let config = Config {
+            cluster_name: "escrowmq".to_owned(),
+            heartbeat_interval: 300,
+            election_timeout_min: 1500,
+            election_timeout_max: 3000,
+            // Files go by retention alone.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            // A resumed leader would use a lost term and index again.
+            enable_leader_restore: Some(false),
+            // Nobody to beat for while this is the only voter; without ticks an idle broker costs nothing.
+            enable_heartbeat: false,
+            enable_tick: false,
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|error| StartError::Settings(error.to_string()))?;
+        let fail = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
+        let store = LogStore::new(self.shard.log().clone(), Arc::clone(awaiting));
+        let state = State::new(Arc::clone(&self.applier), Arc::clone(awaiting));
+        let raft =
+            Raft::new(NODE_ID, Arc::new(config), NoPeers, store, state).await.map_err(|error| fail(&error))?;
+        let members: BTreeMap<u64, BasicNode> = BTreeMap::from([(NODE_ID, BasicNode::default())]);
+        match raft.initialize(members).await {
+            Ok(()) => {}
+            // Not the first start: elect ourselves now instead of after a time-out.
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
+            }
+            Err(error) => return Err(fail(&error)),
+        }
+        // The first entry of our own term is applied behind everything that was committed before.
+        let barrier = async {
+            loop {
+                match raft.write_blank().await {
+                    Ok(_) => return Ok(()),
+                    Err(RaftError::APIError(_)) => {
+                        raft.wait(None)
+                            .metrics(|metrics| metrics.current_leader == Some(NODE_ID), "this node leads")
+                            .await
+                            .map_err(|error| fail(&error))?;
+                    }
+                    Err(error) => return Err(fail(&error)),
+                }
+            }
+        };
+        barrier.await?;
+        Ok(raft)
+    }
+
+    /// Turns ready batches into entries until the intake is stopped and drained, or the core has ended.
+    async fn propose(&self, raft: &Raft<TypeConfig, State>) {
+        let mut last_stamp = self.shard.counters().stamp();
+        while let Some(ReadyBatch { batch, completions }) = self.shard.intake().next().await {
+            let stamp = next_stamp(last_stamp, &self.clock);
+            last_stamp = stamp;
+            let bytes = batch.seal(stamp);
+            let size = (bytes.len() - HEAD_BYTES) as u64;
+            let proposal = Proposal::new(bytes, Some(Completions::new(completions)));
+            if let Err(error) = raft.client_write_ff(proposal, None).await {
+                tracing::error!(%error, bytes = size, "the store failed: no writes until a restart");
+                self.shard.intake().entry_done(size);
+                self.shard.intake().set_failed();
+                return;
+            }
+        }
+        // Everything taken was proposed; now it must be applied.
+        while self.shard.intake().entries() > 0 {
+            if raft.metrics().borrow().running_state.is_err() {
+                return;
+            }
+            let drained = self.shard.intake().drained();
+            if tokio::time::timeout(Duration::from_millis(100), drained).await.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// The stamp of the next batch: the wall clock, clamped to the last stamp while the clock is a little behind.
+fn next_stamp(last: u64, clock: &Clock) -> u64 {
+    let now = u64::try_from(clock.wall_ms()).unwrap_or_default();
+    if now >= last {
+        return now;
+    }
+    if last - now > CLOCK_BACK_MS {
+        tracing::warn!(behind_ms = last - now, "the wall clock went back by more than a minute; store times stand still");
+    }
+    last
+}

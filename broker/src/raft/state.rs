@@ -1,0 +1,116 @@
+//! The state machine as openraft sees it.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, RaftSnapshotBuilder};
+
+use super::log_store::Awaiting;
+use super::{LogId, StoredMembership, TypeConfig, log_id, membership};
+use crate::shard::Applier;
+use crate::shard::apply::{CommittedEntry, Content};
+
+/// Entries applied in one go, in bytes: bounds memory and the length of one index write.
+const APPLY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Feeds committed entries to the shard.
+pub(super) struct State {
+    applier: Arc<Applier>,
+    awaiting: Arc<Awaiting>,
+}
+
+impl State {
+    pub(super) fn new(applier: Arc<Applier>, awaiting: Arc<Awaiting>) -> Self {
+        Self { applier, awaiting }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for State {
+    type SnapshotData = ();
+    type SnapshotBuilder = NoSnapshots;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let applied = self.applier.applied();
+        let members = self.applier.membership().map_err(io::Error::other)?;
+        let members = members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
+        Ok(((applied.end != 0).then(|| log_id(applied.term, applied.index)), members))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        let mut ready = Vec::new();
+        let mut responders = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let next = entries.try_next().await?;
+            let ended = next.is_none();
+            if let Some((entry, responder)) = next {
+                let id = entry.id();
+                let extent = entry.extent.ok_or_else(|| io::Error::other("an entry that was not read from the log"))?;
+                let content = match &entry.payload {
+                    EntryPayload::Blank => Content::Blank,
+                    EntryPayload::Normal(proposal) => {
+                        bytes += proposal.batch.len();
+                        Content::Batch(proposal.batch.clone())
+                    }
+                    EntryPayload::Membership(members) => {
+                        Content::Membership(Bytes::from(membership::encode_stored(&id, members)))
+                    }
+                };
+                ready.push(CommittedEntry {
+                    term: entry.term(),
+                    index: id.index(),
+                    payload_position: extent.payload,
+                    end: extent.end,
+                    content,
+                    completions: self.awaiting.take(id.index()),
+                });
+                responders.extend(responder);
+            }
+            if ended || bytes >= APPLY_BYTES {
+                self.applier.apply(std::mem::take(&mut ready)).map_err(io::Error::other)?;
+                for responder in responders.drain(..) {
+                    responder.send(());
+                }
+                bytes = 0;
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> NoSnapshots {
+        NoSnapshots
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<TypeConfig>, _snapshot: ()) -> io::Result<()> {
+        Err(no_snapshots())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, ()>>> {
+        Ok(None)
+    }
+}
+
+/// A group of one voter has nobody to send a snapshot to: its own index is its snapshot, and the log is kept by
+/// retention, never by snapshots.
+pub(super) struct NoSnapshots;
+
+fn no_snapshots() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "a group of one member takes no snapshots")
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for NoSnapshots {
+    type SnapshotData = ();
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, ()>> {
+        Err(no_snapshots())
+    }
+}

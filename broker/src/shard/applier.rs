@@ -1,0 +1,193 @@
+//! The state machine and its flushes: who may touch the index, and when it may become durable.
+//!
+//! The index must never be durable beyond the log. Nothing is flushed by RocksDB on its own: the write buffer is far
+//! larger than what [`Applier`] lets it grow to. A flush holds the state machine still, makes the log durable up to what
+//! was applied, and only then starts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::apply::{ApplyError, CommittedEntry, Content, StateMachine};
+use super::batch::HEAD_BYTES;
+use super::handle::Shared;
+use crate::index::meta::Applied;
+use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
+use crate::index::IndexError;
+use crate::log::Position;
+
+/// A dirty index is flushed at least this often, so that a restart has little to apply again.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+
+/// Applies entries and flushes the index.
+pub struct Applier {
+    shared: Arc<Shared>,
+    machine: Mutex<StateMachine>,
+    /// Asks the flush thread to look, and apply to go on.
+    turn: Mutex<Turn>,
+    changed: Condvar,
+    unflushed: AtomicU64,
+    /// Raft index up to which the index is on disk.
+    flushed_index: AtomicU64,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Turn {
+    flush_wanted: bool,
+    failed: bool,
+}
+
+impl Applier {
+    pub(in crate::shard) fn new(shared: Arc<Shared>) -> Result<Self, IndexError> {
+        let machine = StateMachine::load(Arc::clone(&shared))?;
+        let flushed = machine.applied().index;
+        Ok(Self {
+            shared,
+            machine: Mutex::new(machine),
+            turn: Mutex::new(Turn::default()),
+            changed: Condvar::new(),
+            unflushed: AtomicU64::new(0),
+            flushed_index: AtomicU64::new(flushed),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// How far the state machine has applied the log.
+    pub fn applied(&self) -> Applied {
+        self.machine.lock().applied()
+    }
+
+    /// The encoded membership applied last.
+    pub fn membership(&self) -> Result<Option<Vec<u8>>, IndexError> {
+        self.machine.lock().membership()
+    }
+
+    /// Raft index up to which the index is on disk: nothing above it may leave the log.
+    pub fn flushed_index(&self) -> u64 {
+        self.flushed_index.load(Ordering::Acquire)
+    }
+
+    /// Applies committed entries and answers those who wait for them.
+    pub fn apply(&self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
+        let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
+        self.wait_for_room();
+        let own: Vec<u64> = entries
+            .iter()
+            .filter(|entry| entry.completions.is_some())
+            .map(|entry| match &entry.content {
+                Content::Batch(payload) => (payload.len() - HEAD_BYTES) as u64,
+                Content::Blank | Content::Membership(_) => 0,
+            })
+            .collect();
+        self.machine.lock().apply(entries)?;
+        self.shared.log.release_upto(last);
+        for bytes in own {
+            self.shared.intake.entry_done(bytes);
+        }
+        self.note_unflushed();
+        Ok(())
+    }
+
+    fn note_unflushed(&self) {
+        let unflushed = self.shared.index.unflushed_bytes();
+        self.unflushed.store(unflushed, Ordering::Relaxed);
+        if unflushed >= FLUSH_BYTES {
+            let mut turn = self.turn.lock();
+            if !turn.flush_wanted {
+                turn.flush_wanted = true;
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    /// Waits while so much is unflushed that RocksDB could soon flush by itself.
+    fn wait_for_room(&self) {
+        if self.unflushed.load(Ordering::Relaxed) < FLUSH_BOUND_BYTES {
+            return;
+        }
+        let mut turn = self.turn.lock();
+        while !turn.failed && self.shared.index.unflushed_bytes() >= FLUSH_BOUND_BYTES {
+            turn.flush_wanted = true;
+            self.changed.notify_all();
+            self.changed.wait_for(&mut turn, Duration::from_secs(1));
+        }
+    }
+
+    /// The flush thread: flushes when enough has gathered, now and then, and once more at the end.
+    pub fn run_flushes(&self) {
+        loop {
+            let mut turn = self.turn.lock();
+            if !turn.flush_wanted && !self.stopping.load(Ordering::Acquire) {
+                self.changed.wait_for(&mut turn, FLUSH_EVERY);
+            }
+            turn.flush_wanted = false;
+            drop(turn);
+            let stopping = self.stopping.load(Ordering::Acquire);
+            if let Err(error) = self.flush() {
+                tracing::error!(%error, "the index cannot be flushed: no writes until a restart");
+                self.shared.intake.set_failed();
+                self.turn.lock().failed = true;
+                self.changed.notify_all();
+                return;
+            }
+            self.changed.notify_all();
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Makes the index durable up to what was applied when this was called.
+    pub fn flush(&self) -> Result<(), FlushError> {
+        let applied = {
+            // Held across the log's flush: nothing may enter the write buffer that the log is not durable for.
+            let machine = self.machine.lock();
+            let applied = machine.applied();
+            if applied.index == self.flushed_index() {
+                return Ok(());
+            }
+            self.wait_durable(Position(applied.end))?;
+            self.shared.index.begin_flush()?;
+            applied
+        };
+        self.shared.index.flush()?;
+        self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn wait_durable(&self, position: Position) -> Result<(), FlushError> {
+        if self.shared.log.durable_end() >= position {
+            return Ok(());
+        }
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.shared.log.sync(move |result| {
+            // The receiver waits below.
+            let _ = sender.send(result);
+        });
+        receiver.recv().map_err(|_| FlushError::LogClosed)?.map_err(FlushError::Log)
+    }
+
+    /// Ends the flush thread after one last flush.
+    pub fn stop_flushes(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.turn.lock().flush_wanted = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Why the index could not be made durable.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// The log could not be flushed first.
+    #[error("the log: {0}")]
+    Log(std::io::Error),
+    /// The log was closed meanwhile.
+    #[error("the log was closed")]
+    LogClosed,
+    /// RocksDB failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}

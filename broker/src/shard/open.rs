@@ -1,0 +1,107 @@
+//! Opening a shard: index, log, state machine, and the thread that proposes and applies.
+
+use std::sync::Arc;
+
+use escrowmq_common::clock::Clock;
+use escrowmq_common::task::Tasks;
+
+use super::applier::Applier;
+use super::apply::{Counters, Signals};
+use super::group::Groups;
+use super::handle::{Shard, ShardSettings, Shared};
+use super::intake::Intake;
+use super::topic::Topics;
+use crate::index::{Index, IndexError, meta};
+use crate::log::{Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
+use crate::raft::{Node, StartError};
+
+/// Why a shard did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The member of the group.
+    #[error(transparent)]
+    Node(#[from] StartError),
+    /// A task's thread.
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
+    /// Files of log and index do not belong together.
+    #[error("the index has applied the log up to position {applied}, but the log ends at {end}: they do not belong together, or the log lost flushed bytes. Run `escrowmq fsck` on the data folder")]
+    IndexAhead {
+        /// End of what the index has applied.
+        applied: u64,
+        /// End of the log.
+        end: u64,
+    },
+}
+
+/// A shard that runs. [`close`](Self::close) it to end in good order; anything else is a crash, which is safe as well.
+pub struct OpenShard {
+    /// The handle for everybody else.
+    pub shard: Shard,
+    applier: Arc<Applier>,
+    node: Node,
+    tasks: Tasks,
+}
+
+impl OpenShard {
+    /// Opens the shard in its folder and returns when everything committed is applied and commands are taken.
+    pub async fn open(settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
+        let tasks = Tasks::new();
+        let opened = tasks.spawn_blocking("open shard", move || open_files(&settings));
+        let (shard, applier) = opened.await.ok().flatten().unwrap_or_else(|| {
+            Err(ShardError::Thread(std::io::Error::other("the shard's files could not be opened: a task panicked")))
+        })?;
+        let flusher = Arc::clone(&applier);
+        tasks.spawn_thread("index-flush", move || flusher.run_flushes()).map_err(ShardError::Thread)?;
+        let node = match Node::start(shard.clone(), Arc::clone(&applier), clock, &tasks).await {
+            Ok(node) => node,
+            Err(error) => {
+                applier.stop_flushes();
+                tasks.join().await;
+                return Err(error.into());
+            }
+        };
+        Ok(Self { shard, applier, node, tasks })
+    }
+
+    /// The state machine, for retention.
+    pub fn applier(&self) -> &Arc<Applier> {
+        &self.applier
+    }
+
+    /// Finishes what was submitted, flushes index and log, ends the threads.
+    pub async fn close(self) -> Result<(), LogFailure> {
+        self.node.stop().await;
+        self.applier.stop_flushes();
+        self.tasks.join().await;
+        self.shard.log().close()
+    }
+}
+
+fn open_files(settings: &ShardSettings) -> Result<(Shard, Arc<Applier>), ShardError> {
+    let index = Index::open(&settings.dir.join("index"))?;
+    // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
+    let applied = meta::applied(&index)?.unwrap_or_default();
+    let log_settings = LogSettings { durable_at_least: Position(applied.end), ..settings.log.clone() };
+    let log = Log::open(Arc::new(RealDisk), &settings.dir.join("log"), log_settings)?;
+    if log.end() < Position(applied.end) {
+        return Err(ShardError::IndexAhead { applied: applied.end, end: log.end().0 });
+    }
+    let shared = Arc::new(Shared {
+        intake: Intake::default(),
+        topics: Topics::default(),
+        groups: Groups::default(),
+        index,
+        log,
+        counters: Counters::default(),
+        signals: Signals::default(),
+    });
+    let applier = Arc::new(Applier::new(Arc::clone(&shared))?);
+    Ok((Shard { shared }, applier))
+}
