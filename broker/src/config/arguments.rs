@@ -1,0 +1,137 @@
+//! The command line: a few short flags, and one for each key.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::{BrokerConfig, ConfigError, KEYS, Loaded};
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Arguments {
+    /// Properties file.
+    pub file: Option<PathBuf>,
+    /// Keys and values, the short flags included; they win over file and environment.
+    pub overrides: Vec<(String, String)>,
+    /// What to log: a level or a filter.
+    pub log_level: String,
+    /// Only print the settings in force.
+    pub print: bool,
+}
+
+/// The command line of the broker's process.
+pub fn command() -> Command {
+    let mut command = Command::new("escrowmq-broker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Keeps messages, half messages in escrow, and delivers them over the RocketMQ remoting protocol.")
+        .after_help(
+            "Without any flag: a single broker on port 10911, data in $HOME/.escrowmq/<brokerName>, every message \
+             flushed to disk before its send is answered.\n\nEach key is also an environment variable, such as \
+             ESCROWMQ_LISTEN_PORT for listenPort, and can be written --listen-port. Flags win over variables, \
+             variables over the file.",
+        )
+        .arg(
+            Arg::new("namesrv")
+                .short('n')
+                .value_name("HOST:PORT[;HOST:PORT]")
+                .help("Nameservers; the same as --namesrvAddr"),
+        )
+        .arg(
+            Arg::new("config")
+                .short('c')
+                .long("config")
+                .value_name("FILE")
+                .env("ESCROWMQ_CONFIG")
+                .value_parser(value_parser!(PathBuf))
+                .help("Properties file with the keys below, such as a broker.conf of RocketMQ"),
+        )
+        .arg(
+            Arg::new("print")
+                .short('p')
+                .long("print-config")
+                .action(ArgAction::SetTrue)
+                .help("Print the settings in force and exit"),
+        )
+        .arg(
+            Arg::new("log-level")
+                .long("log-level")
+                .value_name("LEVEL")
+                .env("ESCROWMQ_LOG")
+                .default_value("info")
+                .help("What to log: error, warn, info, debug, trace, or a filter such as info,escrowmq_broker=debug"),
+        );
+    for key in KEYS {
+        let restart = if key.at_once { "" } else { " (in force from the next start on)" };
+        command = command.arg(
+            Arg::new(key.name)
+                .long(key.name)
+                .alias(key.kebab())
+                .value_name("VALUE")
+                .allow_hyphen_values(true)
+                .help_heading("Keys of the properties file")
+                .help(format!("{}{restart}", key.about.trim())),
+        );
+    }
+    command
+}
+
+impl Arguments {
+    /// Reads what was matched by [`command`].
+    pub fn new(matches: &ArgMatches) -> Self {
+        let text = |id: &str| matches.get_one::<String>(id).cloned();
+        let mut overrides: Vec<(String, String)> =
+            KEYS.iter().filter_map(|key| Some((key.name.to_owned(), text(key.name)?))).collect();
+        overrides.extend(text("namesrv").map(|addresses| ("namesrvAddr".to_owned(), addresses)));
+        Self {
+            file: matches.get_one::<PathBuf>("config").cloned(),
+            overrides,
+            log_level: text("log-level").unwrap_or_else(|| "info".to_owned()),
+            print: matches.get_flag("print"),
+        }
+    }
+
+    /// The settings of these arguments, over the file and this process's environment.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        // Names or values that are no text cannot be ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        BrokerConfig::load(self.file.as_deref(), environment, self.overrides.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Arguments {
+        let all = std::iter::once("escrowmq-broker").chain(arguments.iter().copied());
+        Arguments::new(&command().try_get_matches_from(all).unwrap())
+    }
+
+    #[test]
+    fn both_spellings_of_a_key_and_the_short_flags() {
+        let arguments = read(&["-n", "a:1;b:2", "--listenPort", "1", "--broker-name", "x", "-c", "/f", "--brokerId=-1"]);
+        let mut overrides = arguments.overrides;
+        overrides.sort();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let expected =
+            [pair("brokerId", "-1"), pair("brokerName", "x"), pair("listenPort", "1"), pair("namesrvAddr", "a:1;b:2")];
+        assert_eq!(overrides, expected);
+        assert_eq!(arguments.file, Some(PathBuf::from("/f")));
+        assert_eq!(arguments.log_level, "info");
+        assert!(!arguments.print);
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_names_the_data_folder() {
+        let mut command = command();
+        command.clone().debug_assert();
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("$HOME/.escrowmq/") && help.contains("--transactionCheckMax"), "{help}");
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        assert!(command().try_get_matches_from(["escrowmq-broker", "--listenPrt", "1"]).is_err());
+    }
+}

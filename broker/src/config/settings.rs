@@ -1,0 +1,285 @@
+//! All settings, each with its key, its default and what it is for: one table makes the struct and the list of keys.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{self, DelayLevels, FlushDisk};
+use super::{ENVIRONMENT_PREFIX, machine};
+
+/// One key of the properties file.
+pub struct Key {
+    /// As RocketMQ spells it, where RocketMQ has it.
+    pub name: &'static str,
+    /// What it is for, with unit and default.
+    pub about: &'static str,
+    /// Whether a change in a running broker is in force at once; otherwise from the next start on.
+    pub at_once: bool,
+    pub(super) get: fn(&BrokerConfig) -> String,
+    /// The error says what kind of value is expected.
+    pub(super) set: fn(&mut BrokerConfig, &str) -> Result<(), String>,
+}
+
+impl Key {
+    /// The name of the environment variable: the key in capitals behind [`ENVIRONMENT_PREFIX`].
+    pub fn environment(&self) -> String {
+        let mut name = ENVIRONMENT_PREFIX.to_owned();
+        for word in words(self.name) {
+            if !name.ends_with('_') {
+                name.push('_');
+            }
+            name.push_str(&word.to_ascii_uppercase());
+        }
+        name
+    }
+
+    /// The flag in lower case: `listen-port` for `listenPort`.
+    pub fn kebab(&self) -> String {
+        words(self.name).collect::<Vec<_>>().join("-").to_ascii_lowercase()
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The words of a name in camel case; a run of capitals is one word (`brokerIP1`: `broker`, `IP1`).
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let capitals = rest.chars().take_while(char::is_ascii_uppercase).count();
+        // Of several capitals in front of a small letter the last one begins the next word (`dLegerPeers` has none).
+        let from = if first.is_ascii_uppercase() { capitals.max(1) } else { 0 };
+        let end = rest[from..].find(|c: char| c.is_ascii_uppercase()).map_or(rest.len(), |at| from + at);
+        let (word, others) = rest.split_at(end);
+        rest = others;
+        Some(word)
+    })
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal $when:ident $field:ident: $type:ty as $codec:ident = $default:expr;
+    )+) => {
+        /// Everything that can be set. The fields are named after their keys, see [`KEYS`].
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::struct_excessive_bools, reason = "independent switches that operators know by name")]
+        pub struct BrokerConfig {
+            $($(#[doc = $doc])+ pub $field: $type,)+
+            /// The file that was given at start, which also keeps changes made in the running broker.
+            pub config_file: Option<PathBuf>,
+        }
+
+        impl Default for BrokerConfig {
+            fn default() -> Self {
+                Self { $($field: $default,)+ config_file: None }
+            }
+        }
+
+        /// All keys, in the order of `--help`.
+        pub const KEYS: &[Key] = &[$(
+            Key {
+                name: $name,
+                about: concat!($($doc),+),
+                at_once: settings!(@$when),
+                get: |config| values::$codec::show(&config.$field),
+                set: |config, text| {
+                    config.$field = values::$codec::read(text)?;
+                    Ok(())
+                },
+            },
+        )+];
+    };
+    (@now) => { true };
+    (@start) => { false };
+}
+
+settings! {
+    /// Name of this broker in routes; brokers of one group share it. Default: the name of the machine.
+    "brokerName" start broker_name: String as plain = machine::name();
+    /// Cluster that it belongs to. Default DefaultCluster.
+    "brokerClusterName" start broker_cluster_name: String as plain = "DefaultCluster".to_owned();
+    /// Id within the group, 0 for the one that takes writes. Default 0, the only one in this version.
+    "brokerId" start broker_id: i64 as plain = 0;
+    /// Address that clients are told. Default: that of the first interface that is not a loopback, else 127.0.0.1. Set
+    /// it where clients reach the broker by another address, as behind a forwarded port.
+    "brokerIP1" start broker_ip: IpAddr as plain = machine::address();
+    /// TCP port; 0 takes any free one. Clients that ask for the fast port use the one two below, which is opened too.
+    /// Default 10911.
+    "listenPort" start listen_port: u16 as plain = 10_911;
+    /// Local address to listen at. Default 0.0.0.0.
+    "bindAddress" start bind_address: String as plain = "0.0.0.0".to_owned();
+    /// Nameservers, `host:port` with ';' between them. Default: none, the broker is then in no route.
+    "namesrvAddr" now namesrv_addr: Vec<String> as list = Vec::new();
+    /// Folder of the data: one broker each. Default: $HOME/.escrowmq/ and the broker's name.
+    "storePathRootDir" start store_path: Option<PathBuf> as path = None;
+
+    /// When a send is answered: SYNC_FLUSH after its bytes are on the device, ASYNC_FLUSH after the operating system
+    /// has them, which a power cut may lose. Default SYNC_FLUSH; RocketMQ's own is ASYNC_FLUSH.
+    "flushDiskType" start flush_disk_type: FlushDisk as plain = FlushDisk::Sync;
+    /// Milliseconds between flushes under ASYNC_FLUSH: what a power cut may cost. Default 500.
+    "flushIntervalCommitLog" start flush_interval: Duration as millis = Duration::from_millis(500);
+    /// Bytes of one log file; the log is deleted in whole files. At least 1 MiB. Default 134217728.
+    "mappedFileSizeCommitLog" start segment_bytes: u64 as plain = 128 << 20;
+    /// Hours that messages are kept. Default 72.
+    "fileReservedTime" now file_reserved_hours: u32 as plain = 72;
+    /// Percent of the disk in use above which old messages go before their time. Default 75.
+    "diskMaxUsedSpaceRatio" now disk_max_used_percent: u32 as plain = 75;
+    /// Percent of the disk in use above which new messages are refused; decisions are still taken. Default 90.
+    "diskSpaceWarningLevelRatio" now disk_full_percent: u32 as plain = 90;
+
+    /// Largest body of a message, in bytes. Default 4194304. Producers have a limit of their own.
+    "maxMessageSize" now max_message_size: usize as plain = escrowmq_common::message::BODY_BYTES_MAX;
+    /// Whether sending to an unknown topic creates it. Default true; turn it off where topics are planned.
+    "autoCreateTopicEnable" now auto_create_topic_enable: bool as boolean = true;
+    /// Whether an unknown consumer group is created when it connects. Default true.
+    "autoCreateSubscriptionGroup" now auto_create_subscription_group: bool as boolean = true;
+    /// Most queues of a topic that is created by a send. Default 8.
+    "defaultTopicQueueNums" now default_topic_queue_nums: u32 as plain = 8;
+    /// Bits of what clients may do with this broker: 2 write, 4 read. Default 6. Take 2 away to drain it.
+    "brokerPermission" now broker_permission: u32 as plain = 6;
+    /// Whether answers of request-reply are stored, besides being passed on. Default true.
+    "storeReplyMessageEnable" now store_reply_message_enable: bool as boolean = true;
+    /// Whether the topic of message traces is created at start. Default false.
+    "traceTopicEnable" start trace_topic_enable: bool as boolean = false;
+    /// Region that clients are told. Default DefaultRegion.
+    "regionId" now region_id: String as plain = "DefaultRegion".to_owned();
+    /// Whether clients that trace shall trace messages of this broker. Default true.
+    "traceOn" now trace_on: bool as boolean = true;
+
+    /// Whether half messages are refused. Default false.
+    "rejectTransactionMessage" now reject_transaction_message: bool as boolean = false;
+    /// Milliseconds before the first check of a half message, unless it names its own time. Default 6000. Longer than
+    /// local transactions usually take.
+    "transactionTimeOut" now transaction_time_out: Duration as millis = Duration::from_secs(6);
+    /// Milliseconds between checks; from the sixth gap on they double up to ten times this. Default 30000.
+    "transactionCheckInterval" now transaction_check_interval: Duration as millis = Duration::from_secs(30);
+    /// Checks without a decision after which a half message is parked for an operator. Default 15.
+    "transactionCheckMax" now transaction_check_max: u32 as plain = 15;
+    /// Milliseconds without any connected producer of its group after which a half message is parked. Default 86400000.
+    "transactionParkAfter" now transaction_park_after: Duration as millis = Duration::from_secs(24 * 60 * 60);
+    /// Hours that decisions are remembered, to answer repeats and refuse opposites. Default 72.
+    "transactionRecordHours" now transaction_record_hours: u32 as plain = 72;
+    /// Milliseconds after a decision in which a repeated half message is still recognised. Default 60000.
+    "transactionDuplicateWindow" now transaction_duplicate_window: Duration as millis = Duration::from_secs(60);
+
+    /// The delay levels in order, as number and s, m, h or d. Default 18 levels from 1s to 2h, as clients expect.
+    "messageDelayLevel" now delay_levels: DelayLevels as plain = DelayLevels::default();
+    /// Whether messages may name any time of delivery. Default true.
+    "timerWheelEnable" now timer_enable: bool as boolean = true;
+    /// Seconds that a time of delivery may lie ahead. Default 259200, three days.
+    "timerMaxDelaySec" now timer_max_delay: Duration as seconds = Duration::from_secs(3 * 24 * 60 * 60);
+    /// Whether messages that wait for their time may be called back. Default false.
+    "recallMessageEnable" now recall_message_enable: bool as boolean = false;
+
+    /// Whether consumers may filter by SQL92. Default false.
+    "enablePropertyFilter" now enable_property_filter: bool as boolean = false;
+    /// Whether SQL92 filters also hold for retried messages. Default false.
+    "filterSupportRetry" now filter_support_retry: bool as boolean = false;
+    /// Whether a pull that finds nothing is held until there is something. Default true.
+    "longPollingEnable" now long_polling_enable: bool as boolean = true;
+    /// Milliseconds that it is held otherwise. Default 1000.
+    "shortPollingTimeMills" now short_polling: Duration as millis = Duration::from_secs(1);
+    /// Whether lite pull consumers are served. Default true.
+    "litePullMessageEnable" now lite_pull_message_enable: bool as boolean = true;
+    /// Most messages of one pull. Default 32.
+    "maxTransferCountOnMessageInMemory" now max_transfer_count: usize as plain = 32;
+    /// Bytes after which one pull takes no further message. Default 262144.
+    "maxTransferBytesOnMessageInMemory" now max_transfer_bytes: usize as plain = 256 * 1024;
+    /// Most messages of one pull that has to read files. Default 32; RocketMQ's own is 8.
+    "maxTransferCountOnMessageInDisk" now max_transfer_count_cold: usize as plain = 32;
+    /// Bytes after which one pull that has to read files takes no further message. Default 262144; RocketMQ's own is 65536.
+    "maxTransferBytesOnMessageInDisk" now max_transfer_bytes_cold: usize as plain = 256 * 1024;
+    /// Milliseconds that an ordered consumer's lock of a queue lives without renewal. Default 60000.
+    "rebalanceLockMaxLiveTime" now lock_life: Duration as millis = Duration::from_secs(60);
+    /// Milliseconds without a heartbeat after which a member of a group is taken for gone. Default 120000.
+    "channelExpiredTimeout" now client_expiry: Duration as millis = Duration::from_secs(120);
+    /// Whether members of a consumer group hear at once when others come or go. Default true.
+    "notifyConsumerIdsChangedEnable" now notify_consumer_ids_changed: bool as boolean = true;
+
+    /// Milliseconds between registrations at the nameservers. Default 30000; nameservers forget a broker after 120000.
+    "registerNameServerPeriod" now register_period: Duration as millis = Duration::from_secs(30);
+    /// Most connections at a time. Default 65535.
+    "maxConnections" start max_connections: usize as plain = 65_535;
+    /// Seconds without any traffic after which a connection is closed. Default 120.
+    "serverChannelMaxIdleTimeSeconds" start idle_time: Duration as seconds = Duration::from_secs(120);
+    /// TCP port of metrics and readiness over HTTP; 0 for none. Default 0.
+    "metricsPort" start metrics_port: u16 as plain = 0;
+    /// Local address of that port. Default 127.0.0.1: whoever reaches it can read how busy the broker is.
+    "metricsBindAddress" start metrics_bind_address: String as plain = "127.0.0.1".to_owned();
+
+    /// Name of the replication group. Default: the broker's name.
+    "dLegerGroup" start replication_group: String as plain = String::new();
+    /// Members of the replication group, `n0-host:port` with ';' between them. Default: this broker alone. More than
+    /// one is refused: this version does not replicate.
+    "dLegerPeers" start replication_peers: Vec<String> as list = Vec::new();
+    /// Which of them this broker is. Default n0.
+    "dLegerSelfId" start replication_self: String as plain = "n0".to_owned();
+}
+
+impl BrokerConfig {
+    /// The folder of the data.
+    pub fn data_folder(&self) -> PathBuf {
+        self.store_path.clone().unwrap_or_else(|| machine::home().join(".escrowmq").join(&self.broker_name))
+    }
+
+    /// The file where changes of a running broker are kept, if the broker has one.
+    pub fn config_file(&self) -> Option<&std::path::Path> {
+        self.config_file.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> &'static Key {
+        KEYS.iter().find(|key| key.name == name).unwrap()
+    }
+
+    #[test]
+    fn each_key_has_a_flag_and_a_variable() {
+        for (name, kebab, variable) in [
+            ("listenPort", "listen-port", "ESCROWMQ_LISTEN_PORT"),
+            ("brokerIP1", "broker-ip1", "ESCROWMQ_BROKER_IP1"),
+            ("dLegerSelfId", "d-leger-self-id", "ESCROWMQ_D_LEGER_SELF_ID"),
+            ("traceOn", "trace-on", "ESCROWMQ_TRACE_ON"),
+        ] {
+            assert_eq!(key(name).kebab(), kebab);
+            assert_eq!(key(name).environment(), variable);
+        }
+    }
+
+    #[test]
+    fn names_differ_and_are_explained() {
+        for (at, one) in KEYS.iter().enumerate() {
+            assert!(one.about.trim().ends_with('.') && one.about.contains("efault"), "{}", one.name);
+            for other in &KEYS[at + 1..] {
+                assert_ne!(one.name, other.name);
+                assert_ne!(one.environment(), other.environment());
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_reads_back_what_it_shows() {
+        let config = BrokerConfig { namesrv_addr: vec!["a:1".into(), "b:2".into()], ..BrokerConfig::default() };
+        let mut read = BrokerConfig::default();
+        for key in KEYS {
+            (key.set)(&mut read, &(key.get)(&config)).unwrap_or_else(|why| panic!("{}: {why}", key.name));
+        }
+        assert_eq!(read, config);
+    }
+
+    #[test]
+    fn the_data_folder_follows_the_name() {
+        let mut config = BrokerConfig { broker_name: "b-7".into(), ..BrokerConfig::default() };
+        assert!(config.data_folder().ends_with(".escrowmq/b-7"));
+        config.store_path = Some("/data".into());
+        assert_eq!(config.data_folder(), PathBuf::from("/data"));
+    }
+}
