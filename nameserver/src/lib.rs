@@ -1,1 +1,157 @@
-//! Placeholder.
+//! The nameserver: tells clients which broker groups serve a topic, and where their members are.
+//!
+//! It keeps what brokers say about themselves, in memory only, and forgets a broker with its connection. Nameservers
+//! share nothing: brokers register with each of them, clients ask any. The one thing that lasts is the KV
+//! configuration, which operators write to each nameserver through their tools.
+//!
+//! * [`routes`]: the route table. Pure decisions, and the published view that lookups read.
+//! * [`kv`]: the KV configuration and its file.
+//! * [`config`]: settings.
+//! * `server`: requests and answers.
+//!
+//! Several nameservers can run in one process.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use escrowmq_nameserver::{Config, Nameserver};
+//!
+//! let nameserver = Nameserver::start(Config { listen_port: 0, ..Config::default() }).await?;
+//! println!("{}", nameserver.local_addr());
+//! nameserver.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod config;
+pub mod kv;
+pub mod routes;
+mod server;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use escrowmq_common::clock::Clock;
+use escrowmq_common::remoting::{ServeLimits, serve};
+use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::net::TcpListener;
+
+pub use config::{Config, ConfigError, KEYS};
+use kv::{Kv, KvError};
+use server::{Parts, Server};
+
+/// A running nameserver. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Nameserver {
+    local_addr: SocketAddr,
+    server: Arc<Server>,
+    tasks: Tasks,
+    shutdown: Shutdown,
+}
+
+/// Why a nameserver did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings do not fit together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The KV configuration cannot be used.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// The address is taken, not ours, or not allowed.
+    #[error("cannot listen on {address} port {port}: {source}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// As configured.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system has no thread left.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+impl StartError {
+    /// Whether the same start may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            StartError::Config(error) => error.is_retryable(),
+            StartError::Kv(error) => error.is_retryable(),
+            StartError::Listen { .. } | StartError::Thread(_) => true,
+        }
+    }
+}
+
+impl Nameserver {
+    /// Starts one; when this returns it answers. Needs a tokio runtime.
+    pub async fn start(config: Config) -> Result<Nameserver, StartError> {
+        Nameserver::start_with(config, Clock::system()).await
+    }
+
+    /// Starts one that expires brokers by a clock of the caller's.
+    pub async fn start_with(config: Config, clock: Clock) -> Result<Nameserver, StartError> {
+        config.validate()?;
+        let (kv, kv_writer) = Kv::open(&config.kv_config_path)?;
+        let mut limits = ServeLimits::default();
+        limits.connection.idle = config.server_channel_max_idle_time_seconds;
+        let (address, port) = (config.bind_address.clone(), config.listen_port);
+        let listen = async {
+            let listener = TcpListener::bind((address.as_str(), port)).await?;
+            let local_addr = listener.local_addr()?;
+            Ok((listener, local_addr))
+        };
+        let (listener, local_addr) = listen.await.map_err(|source| StartError::Listen {
+            address: address.clone(),
+            port,
+            source,
+        })?;
+
+        let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+        let (server, registrar) = Server::new(Parts {
+            config,
+            kv,
+            clock,
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+        });
+        let thread = tasks.spawn_thread("routes", move || registrar.run());
+        thread.map_err(StartError::Thread)?;
+        let writer = kv_writer.run(tasks.clone(), shutdown.clone());
+        tasks.spawn_vital("kv", shutdown.clone(), writer);
+        let serving = serve(listener, Arc::clone(&server) as _, limits, shutdown.clone());
+        tasks.spawn_vital("serve", shutdown.clone(), serving);
+        Ok(Nameserver {
+            local_addr,
+            server,
+            tasks,
+            shutdown,
+        })
+    }
+
+    /// Where it listens; the port is the real one if 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops it: closes the port and all connections, finishes what it has in hand, and waits for all of that.
+    /// Returns at once if it has stopped.
+    pub async fn stop(&self) {
+        self.shutdown.cancel();
+        self.server.stop_registrar();
+        self.tasks.join().await;
+    }
+
+    /// Waits until it has stopped serving, for whatever reason.
+    pub async fn failed(&self) {
+        self.shutdown.cancelled().await;
+    }
+}
+
+impl Drop for Nameserver {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        self.server.stop_registrar();
+    }
+}

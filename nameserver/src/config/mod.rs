@@ -1,0 +1,415 @@
+//! Settings: one properties file in the names that RocketMQ's operators know, overlaid by environment variables
+//! and flags.
+//!
+//! Promises: a key that we do not know is refused, with the nearest one that we do; a key that RocketMQ's
+//! nameserver has and that means nothing here is accepted and named once; what is in force is logged, and can be
+//! read back by the tools. Cross-field rules live in [`Config::validate`].
+
+mod keys;
+mod nearest;
+mod properties;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs, io};
+
+pub use keys::{KEYS, Key};
+pub(crate) use properties::{edit, parse};
+
+/// The port that clients try when they are given none.
+pub const LISTEN_PORT: u16 = 9876;
+
+/// Environment variables are this and the key in capitals: `ESCROWMQ_NAMESERVER_LISTEN_PORT`.
+pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_NAMESERVER_";
+
+/// Everything that can be set. Flags of the same meaning keep RocketMQ's key names, see [`KEYS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches that operators know by name"
+)]
+pub struct Config {
+    /// TCP port; 0 lets the system choose. Default 9876.
+    pub listen_port: u16,
+    /// Local address to listen at. Default 0.0.0.0, all of IPv4; `::` serves IPv6 as well on most systems.
+    pub bind_address: String,
+    /// Where the KV configuration is kept. Default `~/.escrowmq/nameserver/kvConfig.json`.
+    pub kv_config_path: PathBuf,
+    /// Where changes made by tools (UPDATE_NAMESRV_CONFIG) are kept: the file given at start, if one was.
+    pub config_store_path: Option<PathBuf>,
+    /// Route answers carry the queue order of topics that have one. Default false.
+    pub order_message_enable: bool,
+    /// Registrations are answered with all queue orders. Default true.
+    pub return_order_topic_config_to_broker: bool,
+    /// A group without master shows its smallest slave as a read-only one, if its brokers agree. Default false.
+    pub support_acting_master: bool,
+    /// Brokers hear when the smallest id of their group changes. Default false.
+    pub notify_min_broker_id_changed: bool,
+    /// A full registration also removes topics that it does not name. Default false, because brokers may split
+    /// their registration.
+    pub delete_topic_with_broker_registration: bool,
+    /// The list of all topics may be asked for. Default true.
+    pub enable_all_topic_list: bool,
+    /// Lists of topics by cluster or unit may be asked for. Default true.
+    pub enable_topic_list: bool,
+    /// Lookups fail for `wait_seconds_for_service` after the start, so that no client takes a half-filled table
+    /// for the truth. Default false.
+    pub need_wait_for_service: bool,
+    /// How long; longer than brokers need to register. Default 45 s.
+    pub wait_seconds_for_service: Duration,
+    /// How often to look for brokers that fell silent. Default 5 s.
+    pub scan_not_active_broker_interval: Duration,
+    /// A connection without any traffic for this long is closed. Default 120 s.
+    pub server_channel_max_idle_time_seconds: Duration,
+    /// Keys that tools must not change, beside those that never may.
+    pub config_black_list: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen_port: LISTEN_PORT,
+            bind_address: "0.0.0.0".to_owned(),
+            kv_config_path: default_folder().join("kvConfig.json"),
+            config_store_path: None,
+            order_message_enable: false,
+            return_order_topic_config_to_broker: true,
+            support_acting_master: false,
+            notify_min_broker_id_changed: false,
+            delete_topic_with_broker_registration: false,
+            enable_all_topic_list: true,
+            enable_topic_list: true,
+            need_wait_for_service: false,
+            wait_seconds_for_service: Duration::from_secs(45),
+            scan_not_active_broker_interval: Duration::from_secs(5),
+            server_channel_max_idle_time_seconds: Duration::from_secs(120),
+            config_black_list: Vec::new(),
+        }
+    }
+}
+
+/// Why settings were not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read or, for a change by a tool, written.
+    #[error("cannot {step} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The text is no properties text.
+    #[error("not a properties text: {why}")]
+    Syntax {
+        /// What is wrong, with its line.
+        why: String,
+    },
+    /// Nobody has such a key.
+    #[error("unknown key '{key}'; the nearest known one is '{nearest}'")]
+    UnknownKey {
+        /// As it was written.
+        key: String,
+        /// What may have been meant.
+        nearest: &'static str,
+    },
+    /// The key is known, the value is not one of its kind.
+    #[error("{key}={value}: {why}")]
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// As it was written.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A tool may not change this key.
+    #[error("Can not update config in black list. ({key})")]
+    BlackListed {
+        /// The key.
+        key: String,
+    },
+}
+
+impl ConfigError {
+    /// Whether the same settings may be accepted later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, ConfigError::File { .. })
+    }
+}
+
+/// Settings with the remarks that came up on the way.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is to be in force.
+    pub config: Config,
+    /// Keys that RocketMQ knows and that mean nothing here; to be named once.
+    pub meaningless: Vec<&'static str>,
+}
+
+impl Config {
+    /// Defaults, then the file, then the environment, then `overrides` (key and value).
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        let mut loaded = Loaded {
+            config: Config::default(),
+            meaningless: Vec::new(),
+        };
+        if let Some(path) = file {
+            let text = fs::read(path).map_err(|source| ConfigError::File {
+                step: "read",
+                path: path.to_owned(),
+                source,
+            })?;
+            loaded.config.config_store_path = Some(path.to_owned());
+            loaded.set_all(parse(&text)?)?;
+        }
+        let from_environment = environment.into_iter().filter_map(|(name, value)| {
+            let key = KEYS.iter().find(|key| key.environment() == name)?;
+            Some((key.name.to_owned(), value))
+        });
+        loaded.set_all(from_environment)?;
+        loaded.set_all(overrides)?;
+        loaded.config.validate()?;
+        Ok(loaded)
+    }
+
+    /// Changes by a tool: all of `changes` or none. Returns the new settings; the caller puts them in force.
+    pub fn updated(&self, changes: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+        let forbidden = |key: &str| {
+            keys::NEVER_BY_TOOLS.contains(&key)
+                || self.config_black_list.iter().any(|listed| listed == key)
+        };
+        if let Some(key) = changes.keys().find(|key| forbidden(key)) {
+            return Err(ConfigError::BlackListed { key: key.clone() });
+        }
+        let mut loaded = Loaded {
+            config: self.clone(),
+            meaningless: Vec::new(),
+        };
+        loaded.set_all(changes.clone())?;
+        loaded.config.validate()?;
+        Ok(loaded.config)
+    }
+
+    /// All settings as key and value.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        KEYS.iter().map(|key| (key.name, (key.get)(self)))
+    }
+
+    /// Rules that no key can check alone.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let positive = [
+            (
+                "scanNotActiveBrokerInterval",
+                self.scan_not_active_broker_interval,
+            ),
+            (
+                "serverChannelMaxIdleTimeSeconds",
+                self.server_channel_max_idle_time_seconds,
+            ),
+        ];
+        for (key, value) in positive {
+            if value.is_zero() {
+                let (value, why) = ("0".to_owned(), "must be above 0".to_owned());
+                return Err(ConfigError::BadValue { key, value, why });
+            }
+        }
+        let blank = |key, why: &str| {
+            let (value, why) = (String::new(), why.to_owned());
+            Err(ConfigError::BadValue { key, value, why })
+        };
+        if self.bind_address.is_empty() {
+            return blank("bindAddress", "must name a local address");
+        }
+        if self.kv_config_path.file_name().is_none() {
+            return blank("kvConfigPath", "must name a file");
+        }
+        Ok(())
+    }
+}
+
+impl Loaded {
+    fn set_all(
+        &mut self,
+        entries: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in entries {
+            if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+                let set = (key.set)(&mut self.config, value.trim());
+                set.map_err(|why| ConfigError::BadValue {
+                    key: key.name,
+                    value,
+                    why,
+                })?;
+            } else if let Some(key) = keys::MEANINGLESS.iter().find(|key| **key == name) {
+                self.meaningless.push(key);
+            } else {
+                let nearest = nearest::nearest(&name, KEYS.iter().map(|key| key.name));
+                return Err(ConfigError::UnknownKey { key: name, nearest });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn default_folder() -> PathBuf {
+    let home = env::home_dir().unwrap_or_else(|| PathBuf::from("."));
+    home.join(".escrowmq").join("nameserver")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Loaded, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("namesrv.conf");
+        fs::write(&path, text).unwrap();
+        Config::load(Some(&path), [], [])
+    }
+
+    #[test]
+    fn nothing_at_all_gives_the_defaults() {
+        let loaded = Config::load(None, [], []).unwrap();
+        assert_eq!(loaded.config, Config::default());
+        assert_eq!(loaded.config.listen_port, 9876);
+        assert!(
+            loaded
+                .config
+                .kv_config_path
+                .ends_with(".escrowmq/nameserver/kvConfig.json")
+        );
+    }
+
+    #[test]
+    fn the_file_speaks_rocketmqs_names() {
+        let loaded = load("# ours\nlistenPort=9999\nkvConfigPath=/x/ä.json\nsupportActingMaster = TRUE\nwaitSecondsForService=3\n").unwrap();
+        let config = loaded.config;
+        assert_eq!(config.listen_port, 9999);
+        assert_eq!(config.kv_config_path, Path::new("/x/ä.json"));
+        assert!(config.support_acting_master);
+        assert_eq!(config.wait_seconds_for_service, Duration::from_secs(3));
+        assert!(loaded.meaningless.is_empty());
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("namesrv.conf");
+        fs::write(
+            &path,
+            "listenPort=1\nbindAddress=127.0.0.1\nneedWaitForService=true",
+        )
+        .unwrap();
+        let environment = [
+            ("ESCROWMQ_NAMESERVER_LISTEN_PORT".to_owned(), "2".to_owned()),
+            (
+                "ESCROWMQ_NAMESERVER_BIND_ADDRESS".to_owned(),
+                "::1".to_owned(),
+            ),
+            ("PATH".to_owned(), "/bin".to_owned()),
+        ];
+        let overrides = [("listenPort".to_owned(), "3".to_owned())];
+        let config = Config::load(Some(&path), environment, overrides)
+            .unwrap()
+            .config;
+        assert_eq!(config.listen_port, 3);
+        assert_eq!(config.bind_address, "::1");
+        assert!(config.need_wait_for_service);
+        assert_eq!(config.config_store_path.as_deref(), Some(&*path));
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        let error = load("listenport=1").unwrap_err().to_string();
+        assert!(
+            error.contains("'listenport'") && error.contains("'listenPort'"),
+            "{error}"
+        );
+        let error = load("suportActingMater=true").unwrap_err().to_string();
+        assert!(error.contains("'supportActingMaster'"), "{error}");
+    }
+
+    #[test]
+    fn keys_without_meaning_here_are_accepted_and_named() {
+        let loaded = load("rocketmqHome=/opt\nserverWorkerThreads=8\nlistenPort=5").unwrap();
+        let mut meaningless = loaded.meaningless;
+        meaningless.sort_unstable();
+        assert_eq!(meaningless, ["rocketmqHome", "serverWorkerThreads"]);
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_their_key() {
+        for text in [
+            "listenPort=70000",
+            "listenPort=x",
+            "orderMessageEnable=yes",
+            "scanNotActiveBrokerInterval=0",
+            "waitSecondsForService=-1",
+            "bindAddress=",
+            "kvConfigPath=",
+            "listenPort=\\u00g1",
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(!error.is_retryable(), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_key_survives_being_read_back() {
+        let mut loaded = Loaded {
+            config: Config::default(),
+            meaningless: Vec::new(),
+        };
+        let before: Vec<_> = loaded.config.entries().collect();
+        let again = before.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
+        loaded.set_all(again.collect::<Vec<_>>()).unwrap();
+        assert_eq!(loaded.config, Config::default());
+        assert_eq!(
+            KEYS.iter()
+                .map(|k| k.name)
+                .collect::<std::collections::HashSet<_>>()
+                .len(),
+            KEYS.len()
+        );
+    }
+
+    #[test]
+    fn tools_change_all_or_nothing_and_never_what_is_black_listed() {
+        let config = Config {
+            config_black_list: vec!["bindAddress".to_owned()],
+            ..Config::default()
+        };
+        let changes = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let owned = entries
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            owned.collect()
+        };
+        let next = config
+            .updated(&changes(&[("enableTopicList", "false")]))
+            .unwrap();
+        assert!(!next.enable_topic_list);
+        for key in [
+            "bindAddress",
+            "kvConfigPath",
+            "configStorePath",
+            "configBlackList",
+        ] {
+            let error = config.updated(&changes(&[(key, "x")])).unwrap_err();
+            assert!(matches!(error, ConfigError::BlackListed { .. }), "{error}");
+        }
+        assert!(
+            config
+                .updated(&changes(&[("enableTopicLst", "false")]))
+                .is_err()
+        );
+    }
+}

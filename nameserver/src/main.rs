@@ -1,0 +1,146 @@
+//! The nameserver's process: arguments in, exit code out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use escrowmq_nameserver::{Config, KEYS, Nameserver};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Tells producers and consumers which broker serves which topic.
+#[derive(Debug, Parser)]
+#[command(name = "escrowmq-nameserver", version, after_help = keys_help())]
+struct Arguments {
+    /// TCP port, 0 for any free one [default: 9876]
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<u16>,
+
+    /// Properties file with the keys below
+    #[arg(short, long, value_name = "FILE", env = "ESCROWMQ_NAMESERVER_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Local address to listen at [default: 0.0.0.0]
+    #[arg(short, long, value_name = "ADDR")]
+    bind: Option<String>,
+
+    /// One key of the properties file; wins over file and environment; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,escrowmq_nameserver=debug
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "ESCROWMQ_LOG",
+        default_value = "info"
+    )]
+    log_level: String,
+}
+
+impl Arguments {
+    /// Flags as keys, the special ones last.
+    fn overrides(&self) -> Vec<(String, String)> {
+        let mut overrides = self.set.clone();
+        let port = self.port.map(|port| port.to_string());
+        for (key, value) in [("listenPort", port), ("bindAddress", self.bind.clone())] {
+            overrides.extend(value.map(|value| (key.to_owned(), value)));
+        }
+        overrides
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = match EnvFilter::try_new(&arguments.log_level) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("escrowmq-nameserver: log level: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    // Names or values that are no text cannot be ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let file = arguments.config.as_deref();
+    let loaded = Config::load(file, environment, arguments.overrides())?;
+    if !loaded.meaningless.is_empty() {
+        tracing::warn!(keys = ?loaded.meaningless, "keys without meaning here are ignored");
+    }
+    for (key, value) in loaded.config.entries() {
+        tracing::info!(key, value, "setting");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let nameserver = Nameserver::start(loaded.config).await?;
+        tracing::info!("listening on {}", nameserver.local_addr());
+        tokio::select! {
+            name = signals.next() => tracing::info!("stopping on {name}"),
+            () = nameserver.failed() => {
+                nameserver.stop().await;
+                anyhow::bail!("a part that everything depends on has ended");
+            }
+        }
+        tokio::select! {
+            () = nameserver.stop() => tracing::info!("stopped"),
+            // Nothing here needs a clean stop: the KV configuration is on disk before it is acknowledged.
+            name = signals.next() => tracing::warn!("stopped at once on {name}"),
+        }
+        Ok(())
+    })
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not of the form KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn keys_help() -> String {
+    let mut help = String::from(
+        "Keys of the properties file. Each is also an environment variable, such as\n\
+         ESCROWMQ_NAMESERVER_LISTEN_PORT for listenPort, and can be given with --set.\n\n",
+    );
+    for key in KEYS {
+        help.push_str(&format!("  {:<34} {}\n", key.name, key.about));
+    }
+    help
+}
