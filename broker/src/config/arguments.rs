@@ -61,11 +61,13 @@ pub fn command() -> Command {
                 .help("What to log: error, warn, info, debug, trace, or a filter such as info,escrowmq_broker=debug"),
         );
     for key in KEYS {
+        // Clap wants names that live as long as the process; this runs once.
+        let kebab: &'static str = Box::leak(key.kebab().into_boxed_str());
         let restart = if key.at_once { "" } else { " (in force from the next start on)" };
         command = command.arg(
             Arg::new(key.name)
                 .long(key.name)
-                .alias(key.kebab())
+                .alias(kebab)
                 .value_name("VALUE")
                 .allow_hyphen_values(true)
                 .help_heading("Keys of the properties file")
