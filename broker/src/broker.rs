@@ -12,6 +12,7 @@ use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::shard::Shard;
+use crate::steady_clock::SteadyClock;
 use crate::transaction::Transactions;
 
 /// Everything that a request may need. One per broker, shared by all its connections.
@@ -34,7 +35,9 @@ pub struct Broker {
     pub metrics: Metrics,
     /// The address that clients are told: brokerIP1 and listenPort. Part of message ids.
     pub store_host: SocketAddr,
-    /// Wall-clock and monotonic time.
+    /// The broker's own time.
+    pub time: std::sync::Arc<SteadyClock>,
+    /// The machine's clocks.
     pub clock: Clock,
     /// Where background work is spawned.
     pub tasks: Tasks,
@@ -48,8 +51,8 @@ impl Broker {
         self.config.load()
     }
 
-    /// Now, in milliseconds since 1970.
+    /// Now, in milliseconds since 1970, by the broker's own time.
     pub fn now(&self) -> u64 {
-        u64::try_from(self.clock.wall_ms()).unwrap_or_default()
+        self.time.now()
     }
 }

@@ -18,4 +18,5 @@ pub mod registration;
 pub mod schedule;
 pub mod server;
 pub mod shard;
+pub mod steady_clock;
 pub mod transaction;

@@ -182,15 +182,22 @@ pub fn delete_due(batch: &mut IndexBatch, due: u64, half: u64) {
     batch.delete(table::key2(table::DUE, due, half));
 }
 
-/// The halves due at or before `upto`, earliest first, as `(due, half id)`, at most `limit`.
-pub fn due(index: &Index, from: u64, upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, IndexError> {
+/// Calls `each` with `(due, half id)` of the halves due from `from` up to `upto`, earliest first, until it says stop.
+pub fn scan_due(
+    index: &Index,
+    from: u64,
+    upto: u64,
+    mut each: impl FnMut(u64, u64) -> Result<bool, IndexError>,
+) -> Result<(), IndexError> {
     let low = table::key2(table::DUE, from, 0);
     let high = table::key2(table::DUE, upto.saturating_add(1), 0);
-    index
-        .scan(&low, &high)
-        .take(limit)
-        .map(|row| row.map(|(key, _)| table::numbers_of_key2(&key).unwrap_or_default()))
-        .collect()
+    for row in index.scan(&low, &high) {
+        let (due, half) = table::numbers_of_key2(&row?.0).unwrap_or_default();
+        if !each(due, half)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The earliest due time at or after `from`.

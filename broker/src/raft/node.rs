@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_common::clock::Clock;
 use escrowmq_common::task::Tasks;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
@@ -17,11 +16,10 @@ use super::log_store::{Awaiting, LogStore};
 use super::network::NoPeers;
 use super::state::State;
 use crate::shard::{Applier, Completions, HEAD_BYTES, ReadyBatch, Shard};
+use crate::steady_clock::SteadyClock;
 
 /// The id of the only voter.
 const NODE_ID: u64 = 1;
-/// Stamps follow the wall clock, and never go back: they stand still while the clock is behind, for at most so long.
-const CLOCK_BACK_MS: u64 = 60_000;
 
 /// Why a node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +43,10 @@ pub struct Node {
 
 impl Node {
     /// Starts the member on a thread of its own, and returns when it leads and has applied all that was committed.
-    pub async fn start(shard: Shard, applier: Arc<Applier>, clock: Clock, tasks: &Tasks) -> Result<Self, StartError> {
+    pub async fn start(shard: Shard, applier: Arc<Applier>, time: Arc<SteadyClock>, tasks: &Tasks) -> Result<Self, StartError> {
         let (ready_sender, ready) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
-        let member = Member { shard: shard.clone(), applier, clock };
+        let member = Member { shard: shard.clone(), applier, time };
         let thread = move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -77,7 +75,7 @@ impl Node {
 struct Member {
     shard: Shard,
     applier: Arc<Applier>,
-    clock: Clock,
+    time: Arc<SteadyClock>,
 }
 
 impl Member {
@@ -153,11 +151,8 @@ impl Member {
 
     /// Turns ready batches into entries until the intake is stopped and drained, or the core has ended.
     async fn propose(&self, raft: &Raft<TypeConfig, State>) {
-        let mut last_stamp = self.shard.counters().stamp();
         while let Some(ReadyBatch { batch, completions }) = self.shard.intake().next().await {
-            let stamp = next_stamp(last_stamp, &self.clock);
-            last_stamp = stamp;
-            let bytes = batch.seal(stamp);
+            let bytes = batch.seal(self.time.now());
             let size = (bytes.len() - HEAD_BYTES) as u64;
             let proposal = Proposal::new(bytes, Some(Completions::new(completions)));
             if let Err(error) = raft.client_write_ff(proposal, None).await {
@@ -178,16 +173,4 @@ impl Member {
             }
         }
     }
-}
-
-/// The stamp of the next batch: the wall clock, clamped to the last stamp while the clock is a little behind.
-fn next_stamp(last: u64, clock: &Clock) -> u64 {
-    let now = u64::try_from(clock.wall_ms()).unwrap_or_default();
-    if now >= last {
-        return now;
-    }
-    if last - now > CLOCK_BACK_MS {
-        tracing::warn!(behind_ms = last - now, "the wall clock went back by more than a minute; store times stand still");
-    }
-    last
 }

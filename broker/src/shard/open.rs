@@ -14,6 +14,7 @@ use super::topic::Topics;
 use crate::index::{Index, IndexError, meta};
 use crate::log::{Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
 use crate::raft::{Node, StartError};
+use crate::steady_clock::SteadyClock;
 
 /// Why a shard did not open.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub enum ShardError {
 pub struct OpenShard {
     /// The handle for everybody else.
     pub shard: Shard,
+    /// The time that entries are stamped with.
+    pub time: Arc<SteadyClock>,
     applier: Arc<Applier>,
     node: Node,
     tasks: Tasks,
@@ -57,9 +60,10 @@ impl OpenShard {
         let (shard, applier) = opened.await.ok().flatten().unwrap_or_else(|| {
             Err(ShardError::Thread(std::io::Error::other("the shard's files could not be opened: a task panicked")))
         })?;
+        let time = Arc::new(SteadyClock::start(clock, shard.counters().stamp()));
         let flusher = Arc::clone(&applier);
         tasks.spawn_thread("index-flush", move || flusher.run_flushes()).map_err(ShardError::Thread)?;
-        let node = match Node::start(shard.clone(), Arc::clone(&applier), clock, &tasks).await {
+        let node = match Node::start(shard.clone(), Arc::clone(&applier), Arc::clone(&time), &tasks).await {
             Ok(node) => node,
             Err(error) => {
                 applier.stop_flushes();
@@ -67,7 +71,7 @@ impl OpenShard {
                 return Err(error.into());
             }
         };
-        Ok(Self { shard, applier, node, tasks })
+        Ok(Self { shard, time, applier, node, tasks })
     }
 
     /// The state machine, for retention.
