@@ -349,7 +349,9 @@ proptest! {
         cuts in prop::collection::vec(1_usize..200, 1..20),
     ) {
         let mut stream = BytesMut::new();
-        frames.iter().for_each(|frame| frame.encode(&mut stream));
+        for frame in &frames {
+            frame.encode(&mut stream);
+        }
         let (mut buffer, mut read, mut cuts) = (BytesMut::new(), Vec::new(), cuts.iter().cycle());
         while !stream.is_empty() {
             let piece = stream.split_to((*cuts.next().unwrap()).min(stream.len()));

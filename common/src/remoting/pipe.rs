@@ -24,7 +24,7 @@ const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 256 * 1024;
 
 /// A buffer above this is given back after use, a smaller one when the connection pauses.
-const KEEP: usize = 32 * 1024;
+const KEEP: usize = 64 * 1024;
 
 /// Runs a connection until it ends.
 pub(super) async fn run(connection: Arc<Connection>, stream: TcpStream, service: Arc<dyn Service>) {
@@ -86,6 +86,8 @@ impl fmt::Display for End {
 /// What the task woke up for.
 enum Event {
     Read(usize),
+    /// Reading goes on after a pause that began in the middle of a batch.
+    Resume,
     Tick,
     End(End),
 }
@@ -106,6 +108,8 @@ struct Pipe {
     written: usize,
     /// Not reading, because the peer does not read either.
     paused: bool,
+    /// `input` may hold whole frames, left there by a pause.
+    backlog: bool,
     last_activity: Instant,
     /// Whether anything happened since the last tick.
     active: bool,
@@ -123,6 +127,7 @@ impl Pipe {
             output: BytesMut::new(),
             written: 0,
             paused: false,
+            backlog: false,
             last_activity: Instant::now(),
             active: false,
             tick: Box::pin(sleep(limits.idle.min(limits.frame_time) / 4)),
@@ -136,7 +141,11 @@ impl Pipe {
         loop {
             let end = match poll_fn(|context| self.poll_event(context)).await {
                 Event::Read(0) => Some(End::Peer),
-                Event::Read(bytes) => self.take_input(bytes),
+                Event::Read(bytes) => {
+                    self.adapt_read_len(bytes);
+                    self.take_input()
+                }
+                Event::Resume => self.take_input(),
                 Event::Tick => self.on_tick(),
                 Event::End(end) => Some(end),
             };
@@ -158,6 +167,9 @@ impl Pipe {
         }
         self.pause_or_resume();
         if !self.paused {
+            if self.backlog {
+                return Poll::Ready(Event::Resume);
+            }
             match self.poll_read(context) {
                 Poll::Ready(Ok(bytes)) => return Poll::Ready(Event::Read(bytes)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::End(End::Io(error))),
@@ -232,20 +244,27 @@ impl Pipe {
         read
     }
 
-    /// Decodes and hands on all whole frames of the read buffer.
-    fn take_input(&mut self, bytes: usize) -> Option<End> {
-        self.touch();
+    fn adapt_read_len(&mut self, bytes: usize) {
         if bytes >= self.read_len {
             self.read_len = (self.read_len * 2).min(READ_MAX);
         } else if bytes < self.read_len / 4 {
             self.read_len = (self.read_len / 2).max(READ_MIN);
         }
+    }
+
+    /// Decodes and hands on all whole frames of the read buffer, as long as there is room for their answers.
+    fn take_input(&mut self) -> Option<End> {
+        self.touch();
         let mut whole_frames = false;
-        while self.connection.is_open() {
+        self.backlog = true;
+        while self.connection.is_writable() {
             match self.decoder.next(&mut self.input) {
                 Ok(Some(frame)) if frame.is_response() => self.connection.complete(frame),
                 Ok(Some(frame)) => self.service.on_request(&self.connection, frame),
-                Ok(None) => break,
+                Ok(None) => {
+                    self.backlog = false;
+                    break;
+                }
                 Err(error) => return Some(End::Undecodable(error)),
             }
             whole_frames = true;

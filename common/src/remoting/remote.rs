@@ -153,6 +153,12 @@ impl Remote {
         self.pool.tasks.join().await;
     }
 
+    /// The pooled connection, open or not, without connecting.
+    #[cfg(test)]
+    pub(super) fn pool_connection(&self, addr: &str) -> Option<Arc<Connection>> {
+        self.target(addr).current.load_full()
+    }
+
     fn target(&self, addr: &str) -> Arc<Target> {
         if let Some(target) = self.pool.targets.read().get(addr) {
             return target.clone();
