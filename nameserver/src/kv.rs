@@ -233,7 +233,7 @@ impl KvWriter {
             Err(error) => tracing::error!(%error, "a change of the KV configuration was refused"),
         }
         for AnswerBox(answer) in answers {
-            answer(outcome.as_ref().map(|()| ()));
+            answer(outcome.as_ref().copied());
         }
     }
 }

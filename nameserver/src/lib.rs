@@ -4,9 +4,9 @@
 //! share nothing: brokers register with each of them, clients ask any. The one thing that lasts is the KV
 //! configuration, which operators write to each nameserver through their tools.
 //!
-//! * [`routes`]: the route table. Pure decisions, and the published view that lookups read.
-//! * [`kv`]: the KV configuration and its file.
-//! * [`config`]: settings.
+//! * [`routes`][]: the route table. Pure decisions, and the published view that lookups read.
+//! * [`kv`][]: the KV configuration and its file.
+//! * [`config`][]: settings.
 //! * `server`: requests and answers.
 //!
 //! Several nameservers can run in one process.

@@ -1,5 +1,6 @@
 //! The nameserver's process: arguments in, exit code out.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
 
-    /// What to log: error, warn, info, debug, trace, or a filter such as info,escrowmq_nameserver=debug
+    /// What to log: error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
     #[arg(
         long,
         value_name = "LEVEL",
@@ -140,7 +141,7 @@ fn keys_help() -> String {
          ESCROWMQ_NAMESERVER_LISTEN_PORT for listenPort, and can be given with --set.\n\n",
     );
     for key in KEYS {
-        help.push_str(&format!("  {:<34} {}\n", key.name, key.about));
+        let _ = writeln!(help, "  {:<34} {}", key.name, key.about);
     }
     help
 }

@@ -1,6 +1,7 @@
 //! The keys, one line each.
 
 use std::fmt::Display;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -44,14 +45,14 @@ impl std::fmt::Debug for Key {
 pub(super) const NEVER_BY_TOOLS: [&str; 3] = ["configBlackList", "configStorePath", "kvConfigPath"];
 
 macro_rules! key {
-    ($name:literal, $at_once:literal, $field:ident, $show:expr, $read:expr, $about:literal) => {
+    ($name:literal, $at_once:literal, $field:ident, $kind:ty, $about:literal) => {
         Key {
             name: $name,
             about: $about,
             at_once: $at_once,
-            get: |config| $show(&config.$field),
+            get: |config| <$kind>::show(&config.$field),
             set: |config, text| {
-                config.$field = $read(text)?;
+                config.$field = <$kind>::read(text)?;
                 Ok(())
             },
         }
@@ -61,22 +62,22 @@ macro_rules! key {
 /// All keys.
 #[rustfmt::skip] // a table
 pub const KEYS: &[Key] = &[
-    key!("listenPort", false, listen_port, show, number, "TCP port, 0 for any (default 9876)"),
-    key!("bindAddress", false, bind_address, show, text, "local address to listen at (default 0.0.0.0)"),
-    key!("kvConfigPath", false, kv_config_path, show_path, path, "file of the KV configuration (default ~/.escrowmq/nameserver/kvConfig.json)"),
-    key!("configStorePath", false, config_store_path, show_store, store, "file that keeps changes made by tools (default: the one given with -c)"),
-    key!("orderMessageEnable", true, order_message_enable, show, boolean, "route answers carry the queue order of ordered topics (default false)"),
-    key!("returnOrderTopicConfigToBroker", true, return_order_topic_config_to_broker, show, boolean, "registrations are answered with all queue orders (default true)"),
-    key!("supportActingMaster", true, support_acting_master, show, boolean, "a group without master shows its smallest slave, read only (default false)"),
-    key!("notifyMinBrokerIdChanged", true, notify_min_broker_id_changed, show, boolean, "brokers hear when the smallest id of their group changes (default false)"),
-    key!("deleteTopicWithBrokerRegistration", true, delete_topic_with_broker_registration, show, boolean, "a full registration removes topics it does not name (default false)"),
-    key!("enableAllTopicList", true, enable_all_topic_list, show, boolean, "the list of all topics may be asked for (default true)"),
-    key!("enableTopicList", true, enable_topic_list, show, boolean, "lists of topics by cluster or unit may be asked for (default true)"),
-    key!("needWaitForService", true, need_wait_for_service, show, boolean, "lookups fail for a while after the start (default false)"),
-    key!("waitSecondsForService", true, wait_seconds_for_service, show_seconds, seconds, "how long, in seconds (default 45)"),
-    key!("scanNotActiveBrokerInterval", true, scan_not_active_broker_interval, show_millis, millis, "how often to look for silent brokers, in ms (default 5000)"),
-    key!("serverChannelMaxIdleTimeSeconds", false, server_channel_max_idle_time_seconds, show_seconds, seconds, "a connection without traffic for this long is closed, in seconds (default 120)"),
-    key!("configBlackList", false, config_black_list, show_list, list, "further keys that tools must not change, with ';' between them (default none)"),
+    key!("listenPort", false, listen_port, Plain<u16>, "TCP port, 0 for any (default 9876)"),
+    key!("bindAddress", false, bind_address, Plain<String>, "local address to listen at (default 0.0.0.0)"),
+    key!("kvConfigPath", false, kv_config_path, File, "file of the KV configuration (default ~/.escrowmq/nameserver/kvConfig.json)"),
+    key!("configStorePath", false, config_store_path, OptionalFile, "file that keeps changes made by tools (default: the one given with -c)"),
+    key!("orderMessageEnable", true, order_message_enable, Switch, "route answers carry the queue order of ordered topics (default false)"),
+    key!("returnOrderTopicConfigToBroker", true, return_order_topic_config_to_broker, Switch, "registrations are answered with all queue orders (default true)"),
+    key!("supportActingMaster", true, support_acting_master, Switch, "a group without master shows its smallest slave, read only (default false)"),
+    key!("notifyMinBrokerIdChanged", true, notify_min_broker_id_changed, Switch, "brokers hear when the smallest id of their group changes (default false)"),
+    key!("deleteTopicWithBrokerRegistration", true, delete_topic_with_broker_registration, Switch, "a full registration removes topics it does not name (default false)"),
+    key!("enableAllTopicList", true, enable_all_topic_list, Switch, "the list of all topics may be asked for (default true)"),
+    key!("enableTopicList", true, enable_topic_list, Switch, "lists of topics by cluster or unit may be asked for (default true)"),
+    key!("needWaitForService", true, need_wait_for_service, Switch, "lookups fail for a while after the start (default false)"),
+    key!("waitSecondsForService", true, wait_seconds_for_service, Seconds, "how long, in seconds (default 45)"),
+    key!("scanNotActiveBrokerInterval", true, scan_not_active_broker_interval, Millis, "how often to look for silent brokers, in ms (default 5000)"),
+    key!("serverChannelMaxIdleTimeSeconds", false, server_channel_max_idle_time_seconds, Seconds, "a connection without traffic for this long is closed, in seconds (default 120)"),
+    key!("configBlackList", false, config_black_list, Words, "further keys that tools must not change, with ';' between them (default none)"),
 ];
 
 /// Keys of RocketMQ's nameserver that mean nothing here: thread pools, Netty, the embedded controller.
@@ -128,72 +129,119 @@ pub(super) const MEANINGLESS: &[&str] = &[
     "scanInactiveMasterInterval",
 ];
 
-fn show(value: &impl Display) -> String {
-    value.to_string()
+/// How values of one kind are written and read. The error says what is wrong.
+trait Kind {
+    type Value;
+    fn show(value: &Self::Value) -> String;
+    fn read(text: &str) -> Result<Self::Value, String>;
 }
 
-fn text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
+/// Numbers and texts.
+struct Plain<T>(PhantomData<T>);
 
-fn number<N: FromStr<Err: Display>>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|error: N::Err| error.to_string())
-}
+impl<T: FromStr<Err: Display> + Display> Kind for Plain<T> {
+    type Value = T;
 
-/// Stricter than Java, for which everything but "true" is false: a typing error would turn a switch off.
-fn boolean(text: &str) -> Result<bool, String> {
-    if text.eq_ignore_ascii_case("true") {
-        Ok(true)
-    } else if text.eq_ignore_ascii_case("false") {
-        Ok(false)
-    } else {
-        Err("neither true nor false".to_owned())
+    fn show(value: &T) -> String {
+        value.to_string()
+    }
+
+    fn read(text: &str) -> Result<T, String> {
+        text.parse().map_err(|error: T::Err| error.to_string())
     }
 }
 
-fn show_seconds(value: &Duration) -> String {
-    value.as_secs().to_string()
+/// Stricter than Java, for which everything but "true" is false: a typing error would turn a switch off.
+struct Switch;
+
+impl Kind for Switch {
+    type Value = bool;
+
+    fn show(value: &bool) -> String {
+        value.to_string()
+    }
+
+    fn read(text: &str) -> Result<bool, String> {
+        let is = |word| text.eq_ignore_ascii_case(word);
+        match (is("true"), is("false")) {
+            (true, _) => Ok(true),
+            (_, true) => Ok(false),
+            (false, false) => Err("neither true nor false".to_owned()),
+        }
+    }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    number(text).map(Duration::from_secs)
+struct Seconds;
+
+impl Kind for Seconds {
+    type Value = Duration;
+
+    fn show(value: &Duration) -> String {
+        value.as_secs().to_string()
+    }
+
+    fn read(text: &str) -> Result<Duration, String> {
+        Plain::read(text).map(Duration::from_secs)
+    }
 }
 
-fn show_millis(value: &Duration) -> String {
-    value.as_millis().to_string()
+struct Millis;
+
+impl Kind for Millis {
+    type Value = Duration;
+
+    fn show(value: &Duration) -> String {
+        value.as_millis().to_string()
+    }
+
+    fn read(text: &str) -> Result<Duration, String> {
+        Plain::read(text).map(Duration::from_millis)
+    }
 }
 
-fn millis(text: &str) -> Result<Duration, String> {
-    number(text).map(Duration::from_millis)
+struct File;
+
+impl Kind for File {
+    type Value = PathBuf;
+
+    fn show(value: &PathBuf) -> String {
+        value.display().to_string()
+    }
+
+    fn read(text: &str) -> Result<PathBuf, String> {
+        Ok(PathBuf::from(text))
+    }
 }
 
-fn show_path(value: &PathBuf) -> String {
-    value.display().to_string()
+/// Empty for none.
+struct OptionalFile;
+
+impl Kind for OptionalFile {
+    type Value = Option<PathBuf>;
+
+    fn show(value: &Option<PathBuf>) -> String {
+        value.as_ref().map_or_else(String::new, File::show)
+    }
+
+    fn read(text: &str) -> Result<Option<PathBuf>, String> {
+        Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+    }
 }
 
-fn path(text: &str) -> Result<PathBuf, String> {
-    Ok(PathBuf::from(text))
-}
+/// With `;` between them.
+struct Words;
 
-fn show_store(value: &Option<PathBuf>) -> String {
-    value.as_ref().map_or_else(String::new, show_path)
-}
+impl Kind for Words {
+    type Value = Vec<String>;
 
-fn store(text: &str) -> Result<Option<PathBuf>, String> {
-    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
-}
+    fn show(value: &Vec<String>) -> String {
+        value.join(";")
+    }
 
-#[expect(clippy::ptr_arg, reason = "the table passes the field's own type")]
-fn show_list(value: &Vec<String>) -> String {
-    value.join(";")
-}
-
-fn list(text: &str) -> Result<Vec<String>, String> {
-    let parts = text
-        .split(';')
-        .map(str::trim)
-        .filter(|part| !part.is_empty());
-    Ok(parts.map(str::to_owned).collect())
+    fn read(text: &str) -> Result<Vec<String>, String> {
+        let words = text.split(';').map(str::trim);
+        Ok(words.filter(|w| !w.is_empty()).map(str::to_owned).collect())
+    }
 }
 
 #[cfg(test)]

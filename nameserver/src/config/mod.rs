@@ -36,7 +36,7 @@ pub struct Config {
     pub bind_address: String,
     /// Where the KV configuration is kept. Default `~/.escrowmq/nameserver/kvConfig.json`.
     pub kv_config_path: PathBuf,
-    /// Where changes made by tools (UPDATE_NAMESRV_CONFIG) are kept: the file given at start, if one was.
+    /// Where changes made by tools (`UPDATE_NAMESRV_CONFIG`) are kept: the file given at start, if one was.
     pub config_store_path: Option<PathBuf>,
     /// Route answers carry the queue order of topics that have one. Default false.
     pub order_message_enable: bool,

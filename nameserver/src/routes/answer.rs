@@ -59,7 +59,7 @@ pub fn route(topic: &TopicRoute, brokers: &Brokers, query: RouteQuery<'_>) -> Op
     }
     json.raw(",\"queueDatas\":");
     json.list('[', ']', &served, |json, (queues, _, _)| {
-        json.queues(queues)
+        json.queues(queues);
     });
     let mappings: Vec<_> = topic.mappings().collect();
     if !mappings.is_empty() {

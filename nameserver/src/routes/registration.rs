@@ -22,7 +22,7 @@ pub struct TopicSettings {
     pub sys_flag: i32,
 }
 
-/// One REGISTER_BROKER request, taken apart.
+/// One `REGISTER_BROKER` request, taken apart.
 #[derive(Debug, Clone)]
 pub struct Registration {
     /// Over which connection it came.

@@ -164,7 +164,7 @@ impl RouteTable {
     pub fn query_version(&mut self, now: Duration, address: &str) -> Option<DataVersion> {
         let live = self.live.get_mut(address)?;
         live.seen = now;
-        Some(live.version.clone())
+        Some(live.version)
     }
 
     /// A broker says goodbye. One that says so under an id that is no longer its own, over a connection that is
@@ -264,7 +264,7 @@ impl RouteTable {
     ) -> Arc<BrokerGroup> {
         let renamed = self.live.get(&broker.address);
         if renamed.is_some_and(|live| live.group != broker.group) {
-            self.drop_brokers(&[broker.address.clone()], changes);
+            self.drop_brokers(std::slice::from_ref(&broker.address), changes);
         }
         let mut group = BrokerGroup {
             name: known.map_or_else(|| broker.group.clone(), |g| g.name.clone()),

@@ -43,8 +43,8 @@ pub struct TopicRoute {
     name: Arc<str>,
     /// At most one entry per group, ordered by group name. Topics live at few groups: a list beats a map.
     queues: Vec<Queues>,
-    /// Static topics only, hence boxed away.
-    mappings: Option<Box<BTreeMap<Arc<str>, QueueMapping>>>,
+    /// By group; empty but for static topics.
+    mappings: BTreeMap<Arc<str>, QueueMapping>,
 }
 
 impl TopicRoute {
@@ -52,7 +52,7 @@ impl TopicRoute {
         TopicRoute {
             name,
             queues: Vec::with_capacity(1),
-            mappings: None,
+            mappings: BTreeMap::new(),
         }
     }
 
@@ -73,7 +73,7 @@ impl TopicRoute {
 
     /// The mapping of a static topic by broker group; empty for others.
     pub fn mappings(&self) -> impl Iterator<Item = (&Arc<str>, &QueueMapping)> {
-        self.mappings.iter().flat_map(|m| m.iter())
+        self.mappings.iter()
     }
 
     pub(super) fn put(&mut self, queues: Queues) {
@@ -84,27 +84,21 @@ impl TopicRoute {
     }
 
     pub(super) fn put_mapping(&mut self, group: Arc<str>, mapping: QueueMapping) {
-        self.mappings.get_or_insert_default().insert(group, mapping);
+        self.mappings.insert(group, mapping);
     }
 
     /// Forgets the group; true if there was something to forget.
     pub(super) fn remove(&mut self, group: &str) -> bool {
-        let mut found = false;
-        if let Ok(at) = self.place(group) {
-            self.queues.remove(at);
-            found = true;
-        }
-        if let Some(mappings) = &mut self.mappings {
-            found |= mappings.remove(group).is_some();
-            if mappings.is_empty() {
-                self.mappings = None;
-            }
-        }
-        found
+        let mapped = self.mappings.remove(group).is_some();
+        let Ok(at) = self.place(group) else {
+            return mapped;
+        };
+        self.queues.remove(at);
+        true
     }
 
     pub(super) fn mapping(&self, group: &str) -> Option<&QueueMapping> {
-        self.mappings.as_ref()?.get(group)
+        self.mappings.get(group)
     }
 
     fn place(&self, group: &str) -> Result<usize, usize> {

@@ -15,7 +15,7 @@ use crate::config::{self, Config, ConfigError, KEYS};
 use crate::kv::replace_file;
 
 impl Server {
-    /// GET_NAMESRV_CONFIG: all settings as a properties text.
+    /// `GET_NAMESRV_CONFIG`: all settings as a properties text.
     pub(super) fn get_config(&self, request: &Frame) -> Frame {
         let config = self.config.load();
         let entries = config.entries().map(|(key, value)| (key.to_owned(), value));
@@ -25,7 +25,7 @@ impl Server {
         }
     }
 
-    /// UPDATE_NAMESRV_CONFIG: all changes of the body or none. They are kept in the configuration file, if there is
+    /// `UPDATE_NAMESRV_CONFIG`: all changes of the body or none. They are kept in the configuration file, if there is
     /// one, before they are answered. Keys such as the port are in force after the next start only.
     pub(super) fn update_config(&self, connection: &Arc<Connection>, request: Frame) {
         let changes = match config::parse(&request.body) {

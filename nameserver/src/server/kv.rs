@@ -11,7 +11,7 @@ use super::{Server, bad_header, busy, failed, success};
 use crate::kv::{KvChange, KvError};
 
 impl Server {
-    /// PUT_KV_CONFIG; answered when it is on disk.
+    /// `PUT_KV_CONFIG`; answered when it is on disk.
     pub(super) fn put_kv(&self, connection: &Arc<Connection>, request: Frame) {
         let change = match request.header::<PutKvConfigHeader<'_>>() {
             Ok(put) => KvChange::Put {
@@ -24,7 +24,7 @@ impl Server {
         self.change_kv(connection, request, change);
     }
 
-    /// DELETE_KV_CONFIG; answered when it is on disk, also if there was nothing to delete.
+    /// `DELETE_KV_CONFIG`; answered when it is on disk, also if there was nothing to delete.
     pub(super) fn delete_kv(&self, connection: &Arc<Connection>, request: Frame) {
         let change = match request.header::<KvKeyHeader<'_>>() {
             Ok(delete) => KvChange::Delete {
@@ -36,7 +36,7 @@ impl Server {
         self.change_kv(connection, request, change);
     }
 
-    /// GET_KV_CONFIG.
+    /// `GET_KV_CONFIG`.
     pub(super) fn get_kv(&self, request: &Frame) -> Frame {
         let get = match request.header::<KvKeyHeader<'_>>() {
             Ok(get) => get,
@@ -54,7 +54,7 @@ impl Server {
         }
     }
 
-    /// GET_KVLIST_BY_NAMESPACE.
+    /// `GET_KVLIST_BY_NAMESPACE`.
     pub(super) fn list_kv(&self, request: &Frame) -> Frame {
         let list = match request.header::<GetKvListByNamespaceHeader<'_>>() {
             Ok(list) => list,

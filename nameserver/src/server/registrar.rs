@@ -38,7 +38,7 @@ const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 type Registrants = DashMap<ConnectionId, Arc<Connection>>;
 
 enum Event {
-    Request(Arc<Connection>, Frame),
+    Request(Arc<Connection>, Box<Frame>),
     Closed(ConnectionId),
     Stop,
 }
@@ -107,7 +107,7 @@ impl Registry {
         // The registrar is gone only when the process stops: then nobody is answered.
         let _ = self
             .events
-            .send(Event::Request(Arc::clone(connection), request));
+            .send(Event::Request(Arc::clone(connection), Box::new(request)));
     }
 
     /// Tells that a connection has ended, if it matters.
@@ -223,7 +223,7 @@ impl Registrar {
         connection.reply(&answer);
     }
 
-    /// NOTIFY_MIN_BROKER_ID_CHANGE; a broker that misses it finds out with its next registration.
+    /// `NOTIFY_MIN_BROKER_ID_CHANGE`; a broker that misses it finds out with its next registration.
     fn notify(&self, change: &MinBrokerChange) {
         let header = NotifyMinBrokerIdChangeHeader {
             min_broker_id: Some(change.min_id.0),

@@ -30,7 +30,7 @@ const WHOLE_BODY_VERSION: i32 = 37;
 const SILENCE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Registrar {
-    /// REGISTER_BROKER. The answer carries all queue orders, and for slaves where their master is.
+    /// `REGISTER_BROKER`. The answer carries all queue orders, and for slaves where their master is.
     pub(super) fn register_broker(
         &mut self,
         connection: &Arc<Connection>,
@@ -57,7 +57,7 @@ impl Registrar {
         }
     }
 
-    /// UNREGISTER_BROKER.
+    /// `UNREGISTER_BROKER`.
     pub(super) fn unregister_broker(&mut self, connection: &Connection, request: &Frame) -> Frame {
         let broker = match request.header::<BrokerIdentityHeader<'_>>() {
             Ok(broker) => broker,
@@ -70,7 +70,7 @@ impl Registrar {
         success(request)
     }
 
-    /// BROKER_HEARTBEAT. One from a broker that is not listed is answered like any other: it will register anyway.
+    /// `BROKER_HEARTBEAT`. One from a broker that is not listed is answered like any other: it will register anyway.
     pub(super) fn broker_heartbeat(&mut self, request: &Frame) -> Frame {
         match request.header::<BrokerHeartbeatHeader<'_>>() {
             Ok(broker) => {
@@ -81,7 +81,7 @@ impl Registrar {
         }
     }
 
-    /// QUERY_DATA_VERSION: a broker asks whether it has to register at all.
+    /// `QUERY_DATA_VERSION`: a broker asks whether it has to register at all.
     pub(super) fn query_data_version(&mut self, request: &Frame) -> Frame {
         let broker = match request.header::<BrokerIdentityHeader<'_>>() {
             Ok(broker) => broker,
@@ -101,7 +101,7 @@ impl Registrar {
         }
     }
 
-    /// WIPE_WRITE_PERM_OF_BROKER.
+    /// `WIPE_WRITE_PERM_OF_BROKER`.
     pub(super) fn wipe_write_permission(&mut self, request: &Frame) -> Frame {
         match request.header::<BrokerNameHeader<'_>>() {
             Ok(broker) => {
@@ -115,7 +115,7 @@ impl Registrar {
         }
     }
 
-    /// ADD_WRITE_PERM_OF_BROKER.
+    /// `ADD_WRITE_PERM_OF_BROKER`.
     pub(super) fn add_write_permission(&mut self, request: &Frame) -> Frame {
         match request.header::<BrokerNameHeader<'_>>() {
             Ok(broker) => {
@@ -129,7 +129,7 @@ impl Registrar {
         }
     }
 
-    /// DELETE_TOPIC_IN_NAMESRV.
+    /// `DELETE_TOPIC_IN_NAMESRV`.
     pub(super) fn delete_topic(&mut self, request: &Frame) -> Frame {
         match request.header::<DeleteTopicInNamesrvHeader<'_>>() {
             Ok(delete) => {
@@ -141,7 +141,7 @@ impl Registrar {
         }
     }
 
-    /// REGISTER_TOPIC_IN_NAMESRV.
+    /// `REGISTER_TOPIC_IN_NAMESRV`.
     pub(super) fn register_topic(&mut self, request: &Frame) -> Frame {
         let Some(topic) = request
             .fields

@@ -17,7 +17,7 @@ use crate::routes::answer::{self, RouteQuery};
 const STANDARD_JSON_VERSION: i32 = 401;
 
 impl Server {
-    /// GET_ROUTEINFO_BY_TOPIC: what every client asks for every topic twice a minute.
+    /// `GET_ROUTEINFO_BY_TOPIC`: what every client asks for every topic twice a minute.
     pub(super) fn route(&self, connection: &Arc<Connection>, request: &Frame) {
         if request.is_oneway() {
             return;
@@ -48,12 +48,12 @@ impl Server {
         }
     }
 
-    /// GET_BROKER_CLUSTER_INFO.
+    /// `GET_BROKER_CLUSTER_INFO`.
     pub(super) fn cluster_info(&self, request: &Frame) -> Frame {
         success(request).with_body(answer::cluster_info(&self.routes.brokers()))
     }
 
-    /// GET_BROKER_MEMBER_GROUP.
+    /// `GET_BROKER_MEMBER_GROUP`.
     pub(super) fn member_group(&self, request: &Frame) -> Frame {
         match request.header::<GetBrokerMemberGroupHeader<'_>>() {
             Ok(asked) => {
