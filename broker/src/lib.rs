@@ -11,6 +11,7 @@ pub mod config;
 pub mod delivery;
 pub mod index;
 pub mod key_index;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod raft;

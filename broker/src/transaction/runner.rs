@@ -164,10 +164,10 @@ fn look(broker: &Broker, place: &mut Place) -> Result<Round, IndexError> {
 fn policy(broker: &Broker) -> CheckPolicy {
     let config = broker.config();
     CheckPolicy {
-        first_after: config.transaction_timeout_ms(),
-        interval: config.transaction_check_interval_ms(),
-        checks_max: config.transaction_check_max(),
-        park_after: config.transaction_park_after_ms(),
+        first_after: config.transaction_time_out.as_millis() as u64,
+        interval: config.transaction_check_interval.as_millis() as u64,
+        checks_max: config.transaction_check_max,
+        park_after: config.transaction_park_after.as_millis() as u64,
     }
 }
 

@@ -1,0 +1,123 @@
+//! What the machine has to grant: open files, and a data folder of one's own.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Fewer open files than this are too few for a busy broker: each connection is one, the store needs some hundred.
+const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
+
+/// Raises the limit of open files to what is allowed; returns the limit in force, `None` where there is none.
+pub fn raise_open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current else { return None };
+    let wanted = limit.maximum.unwrap_or(u64::MAX).max(current);
+    // Some systems count up to the limit when a process starts another one: a million is enough for everybody.
+    let wanted = wanted.min(1 << 20).max(current);
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    let in_force = if wanted > current && setrlimit(Resource::Nofile, raised).is_ok() { wanted } else { current };
+    if in_force < OPEN_FILES_WANTED {
+        tracing::warn!(
+            limit = in_force,
+            "few open files are allowed; each connection needs one. Raise the limit (ulimit -n, LimitNOFILE) to {OPEN_FILES_WANTED}"
+        );
+    }
+    Some(in_force)
+}
+
+/// Why a data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another process uses it.
+    #[error("the data folder {} is used by another broker{}", folder.display(), pid.map(|pid| format!(", process {pid}")).unwrap_or_default())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// The process that uses it, if it left its number.
+        pid: Option<u32>,
+    },
+    /// It cannot be made or written.
+    #[error("the data folder {} cannot be used: {source}", folder.display())]
+    Io {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl FolderError {
+    /// Whether it may be usable later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::InUse { .. })
+    }
+}
+
+/// A data folder that no other broker can use as long as this lives. The system releases it when the process dies.
+#[derive(Debug)]
+pub struct LockedFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl LockedFolder {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Makes the data folder if there is none, and takes it.
+pub fn lock_folder(folder: &Path) -> Result<LockedFolder, FolderError> {
+    let failed = |source| FolderError::Io { folder: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join("lock"));
+    let mut file = open.map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            return Err(FolderError::InUse { folder: folder.to_owned(), pid: text.trim().parse().ok() });
+        }
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    // Only for the message above: a folder whose lock cannot be written is refused all the same.
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(LockedFolder { path: folder.to_owned(), _lock: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_broker_is_refused_and_told_who_has_the_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b");
+        let first = lock_folder(&folder).unwrap();
+        assert_eq!(first.path(), folder);
+        let Err(FolderError::InUse { pid, .. }) = lock_folder(&folder) else { panic!("two have it") };
+        assert_eq!(pid, Some(std::process::id()));
+        drop(first);
+        lock_folder(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = lock_folder(&file.path().join("x")).unwrap_err();
+        assert!(!error.is_retryable() && error.to_string().contains("cannot be used"), "{error}");
+    }
+
+    #[test]
+    fn the_limit_of_open_files_does_not_shrink() {
+        let before = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        assert!(raise_open_files().unwrap_or(u64::MAX) >= before);
+    }
+}

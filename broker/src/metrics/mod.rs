@@ -1,0 +1,118 @@
+//! What the broker counts, and the page that shows it.
+//!
+//! [`Metrics`] holds the counts that requests and runners add to: plain atomics, each a few nanoseconds. What the state
+//! machine, the log and the intake know already is read from them when the page is asked for, so it is counted once.
+//! [`serve`] answers `GET /metrics` in the text format of Prometheus and `GET /ready`.
+//!
+//! Promises: no request of a client waits for a metric; the page costs a bounded look at the oldest halves, whatever is
+//! stored; bad input on the port costs its sender a closed connection. Left to others: alarms.
+
+mod http;
+mod page;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use http::serve;
+
+/// A count since start, or a gauge.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn add_one(&self) {
+        self.add(1);
+    }
+
+    /// So many more.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// One less, of a gauge.
+    pub fn take_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Codes that have a count of their own; all others share one.
+const CODES: usize = 32;
+
+/// Requests of one kind by response code.
+#[derive(Debug, Default)]
+pub struct Results {
+    by_code: [Count; CODES],
+    others: Count,
+}
+
+impl Results {
+    /// One request was answered with this code.
+    pub fn record(&self, code: i32) {
+        let own = usize::try_from(code).ok().and_then(|code| self.by_code.get(code));
+        own.unwrap_or(&self.others).add_one();
+    }
+
+    /// Codes that occurred with their counts; `other` is those above 31.
+    fn each(&self) -> impl Iterator<Item = (String, u64)> {
+        let codes = self.by_code.iter().enumerate().map(|(code, count)| (code.to_string(), count.get()));
+        codes.chain([("other".to_owned(), self.others.get())]).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Counts since start.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Sends, batches and replies by response code; one-way ones by the code that they would have got.
+    pub sends: Results,
+    /// Messages stored by sends, halves included.
+    pub messages_in: Count,
+    /// Bytes of bodies of those.
+    pub bytes_in: Count,
+    /// Pulls by response code.
+    pub pulls: Results,
+    /// Messages handed to consumers.
+    pub messages_out: Count,
+    /// Bytes of units handed to consumers.
+    pub bytes_out: Count,
+    /// Pulls that are held now.
+    pub held_pulls: Count,
+    /// Decisions by response code.
+    pub decisions: Results,
+    /// Send-backs by response code.
+    pub send_backs: Results,
+    /// Messages that became dead letters.
+    pub dead_letters: Count,
+    /// Connections that are open.
+    pub connections: Count,
+    /// Connections opened.
+    pub connections_opened: Count,
+    /// Registrations that a nameserver took.
+    pub registrations: Count,
+    /// Registrations that a nameserver did not answer, or refused.
+    pub registrations_failed: Count,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_counted_apart_and_strange_ones_together() {
+        let results = Results::default();
+        for code in [0, 0, 17, 604, -5] {
+            results.record(code);
+        }
+        let each: Vec<_> = results.each().collect();
+        assert_eq!(each, [("0".to_owned(), 2), ("17".to_owned(), 1), ("other".to_owned(), 2)]);
+    }
+}

@@ -1,0 +1,162 @@
+//! The page: every figure, in the text format of Prometheus.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering;
+
+use super::Results;
+use crate::broker::Broker;
+use crate::index;
+
+/// Undecided halves that are looked at for the age of the oldest; the page must not cost more with more of them.
+const HALVES_LOOKED_AT: usize = 1_000;
+
+/// The whole page. Reads the index: call it where blocking is allowed.
+pub(super) fn page(broker: &Broker) -> String {
+    let mut page = Page::default();
+    let metrics = &broker.metrics;
+    page.gauge("ready", "1 while requests are served.", u64::from(super::http::readiness(broker).is_ok()));
+    transactions(&mut page, broker);
+    page.results("send_requests_total", "Sends by response code.", &metrics.sends);
+    page.results("pull_requests_total", "Pulls by response code.", &metrics.pulls);
+    page.results("send_back_requests_total", "Messages sent back by response code.", &metrics.send_backs);
+    for (name, help, count) in [
+        ("messages_in_total", "Messages stored by sends, halves included.", &metrics.messages_in),
+        ("message_bytes_in_total", "Bytes of bodies stored by sends.", &metrics.bytes_in),
+        ("messages_out_total", "Messages handed to consumers.", &metrics.messages_out),
+        ("message_bytes_out_total", "Bytes of messages handed to consumers.", &metrics.bytes_out),
+        ("dead_letters_total", "Messages that became dead letters.", &metrics.dead_letters),
+        ("connections_opened_total", "Connections opened.", &metrics.connections_opened),
+        ("registrations_total", "Registrations that a nameserver took.", &metrics.registrations),
+        ("registrations_failed_total", "Registrations that failed.", &metrics.registrations_failed),
+    ] {
+        page.counter(name, help, count.get());
+    }
+    page.gauge("held_pulls", "Pulls that wait for messages.", metrics.held_pulls.get());
+    page.gauge("connections", "Open connections.", metrics.connections.get());
+    store(&mut page, broker);
+    page.text
+}
+
+fn transactions(page: &mut Page, broker: &Broker) {
+    let (metrics, counters) = (&broker.metrics, broker.shard.counters());
+    page.gauge("halves_open", "Half messages without a decision that are still checked.", counters.open_halves());
+    page.gauge("halves_parked", "Half messages that wait for an operator.", counters.parked_halves());
+    let ages = Ages::look(broker);
+    let now = broker.now();
+    for (name, help, since) in [
+        ("halves_open_oldest_seconds", "Age of the oldest open half message.", ages.open),
+        ("halves_parked_oldest_seconds", "Age of the oldest parked half message.", ages.parked),
+    ] {
+        page.gauge(name, help, since.map_or(0, |since| now.saturating_sub(since) / 1_000));
+    }
+    page.gauge(
+        "halves_without_checker",
+        "Half messages whose check is due while nobody of their producer group is connected.",
+        broker.transactions.halves_without_checker(),
+    );
+    page.counter("transactions_committed_total", "Commits since the data folder was made.", counters.committed());
+    page.counter("transactions_rolled_back_total", "Rollbacks since the data folder was made.", counters.rolled_back());
+    page.counter(
+        "decisions_refused_opposite_total",
+        "Decisions that were refused because the opposite came first.",
+        counters.refused_opposites.load(Ordering::Relaxed),
+    );
+    page.counter(
+        "halves_repeated_total",
+        "Repeated half messages that got the first one's identity.",
+        counters.repeated_halves.load(Ordering::Relaxed),
+    );
+    page.counter("checks_sent_total", "Checks written to a producer's connection.", broker.transactions.checks_sent());
+    page.results("decision_requests_total", "Decisions by response code.", &metrics.decisions);
+}
+
+fn store(page: &mut Page, broker: &Broker) {
+    let (log, intake) = (broker.shard.log(), broker.shard.intake());
+    page.gauge("timers", "Messages that wait for their time.", broker.shard.counters().timers());
+    page.gauge("topics", "Topics.", broker.shard.topics().len() as u64);
+    page.gauge("intake_bytes", "Bytes accepted and not yet applied.", intake.bytes());
+    page.gauge("log_first_position", "Log position of the oldest kept byte.", log.first_position().get());
+    page.gauge("log_end_position", "Log position behind the newest byte.", log.end().get());
+    page.gauge("log_durable_position", "Log position up to which bytes are on the device.", log.durable_end().get());
+    page.gauge("applied_position", "Log position up to which the state is applied.", broker.shard.counters().applied_end());
+    page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
+    page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.is_failed()));
+}
+
+/// When the oldest open and the oldest parked half came, in milliseconds since 1970.
+#[derive(Default)]
+struct Ages {
+    open: Option<u64>,
+    parked: Option<u64>,
+}
+
+impl Ages {
+    fn look(broker: &Broker) -> Self {
+        let mut ages = Self::default();
+        let mut looked = 0;
+        let result = index::half::scan(broker.shard.index(), 0, |row| {
+            looked += 1;
+            let age = if row.parked.is_some() { &mut ages.parked } else { &mut ages.open };
+            // In order of half id, which is the order of time.
+            age.get_or_insert(row.prepared_at);
+            looked < HALVES_LOOKED_AT && (ages.open.is_none() || ages.parked.is_none())
+        });
+        if let Err(error) = result {
+            tracing::warn!(%error, "cannot read half messages for metrics");
+        }
+        ages
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "gauge");
+        self.line(name, "", value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help, "counter");
+        self.line(name, "", value);
+    }
+
+    fn results(&mut self, name: &str, help: &str, results: &Results) {
+        self.head(name, help, "counter");
+        for (code, count) in results.each() {
+            self.line(name, &format!("{{code=\"{code}\"}}"), count);
+        }
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        let _ = writeln!(self.text, "# HELP escrowmq_{name} {help}\n# TYPE escrowmq_{name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = writeln!(self.text, "escrowmq_{name}{labels} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_a_type_and_codes_are_labels() {
+        let mut page = Page::default();
+        let results = Results::default();
+        results.record(0);
+        results.record(17);
+        page.results("sends_total", "Sends.", &results);
+        page.gauge("open", "Open.", 3);
+        assert_eq!(
+            page.text,
+            "# HELP escrowmq_sends_total Sends.\n# TYPE escrowmq_sends_total counter\n\
+             escrowmq_sends_total{code=\"0\"} 1\nescrowmq_sends_total{code=\"17\"} 1\n\
+             # HELP escrowmq_open Open.\n# TYPE escrowmq_open gauge\nescrowmq_open 3\n"
+        );
+    }
+}

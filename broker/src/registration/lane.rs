@@ -1,0 +1,175 @@
+//! One nameserver: what it was told, and what it must be told next.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{BrokerIdentityHeader, RegisterBrokerHeader};
+use escrowmq_common::remoting::CallError;
+use escrowmq_common::task::Shutdown;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{CALL_TIME, table};
+use crate::broker::Broker;
+use crate::shard::Topic;
+
+/// Pause after a failure, before the next attempt: much shorter than the period, so that a nameserver that comes back
+/// soon knows its brokers.
+const RETRY_PAUSE: Duration = Duration::from_secs(3);
+
+/// How far a lane is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The version that its nameserver took last; 0 for none.
+    pub(super) version: u64,
+    /// Whether the last attempt failed.
+    pub(super) failing: bool,
+}
+
+/// Why a nameserver does not know us.
+#[derive(Debug, thiserror::Error)]
+enum RegisterError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("refused with code {code}: {remark}")]
+    Refused { code: i32, remark: String },
+}
+
+pub(super) struct Lane {
+    broker: Arc<Broker>,
+    address: String,
+    progress: watch::Sender<Progress>,
+    /// What the nameserver was told, as long as it can be trusted to remember.
+    told: HashMap<Arc<str>, Arc<Topic>>,
+    /// The connection that it was told on: another one may lead to a nameserver that was restarted.
+    connection: u64,
+    permission: u32,
+}
+
+impl Lane {
+    pub(super) fn new(broker: Arc<Broker>, address: String, progress: watch::Sender<Progress>) -> Self {
+        Self { broker, address, progress, told: HashMap::new(), connection: 0, permission: 0 }
+    }
+
+    pub(super) async fn run(mut self, shutdown: Shutdown) {
+        let broker = Arc::clone(&self.broker);
+        let mut wake = broker.registration.wake.subscribe();
+        let mut full = true;
+        loop {
+            let version = broker.registration.version();
+            let registered = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                registered = self.register(version, full) => registered,
+            };
+            let failed = registered.is_err();
+            self.note(version, registered);
+            let pause = if failed { RETRY_PAUSE } else { broker.config().register_period };
+            let over = tokio::time::sleep(pause);
+            tokio::pin!(over);
+            full = loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return self.unregister().await,
+                    () = &mut over => break true,
+                    _ = wake.changed() => {
+                        // Woken for what the nameserver already has, or while it does not answer: no reason to ask.
+                        if !failed && broker.registration.version() != version {
+                            break false;
+                        }
+                    }
+                }
+            };
+        }
+        self.unregister().await;
+    }
+
+    fn note(&mut self, version: u64, registered: Result<(), RegisterError>) {
+        let metrics = &self.broker.metrics;
+        match registered {
+            Ok(()) => {
+                metrics.registrations.add_one();
+                let before = self.progress.send_replace(Progress { version, failing: false });
+                if before.failing || before.version == 0 {
+                    tracing::info!(nameserver = self.address, "registered");
+                }
+            }
+            Err(error) => {
+                metrics.registrations_failed.add_one();
+                self.told.clear();
+                let mut failing_before = false;
+                self.progress.send_modify(|progress| {
+                    failing_before = std::mem::replace(&mut progress.failing, true);
+                });
+                // Once per outage: the metric counts the rest.
+                if !failing_before {
+                    tracing::warn!(nameserver = self.address, %error, "not registered, trying again");
+                }
+            }
+        }
+    }
+
+    /// Tells the nameserver everything, or what it does not know yet.
+    async fn register(&mut self, version: u64, full: bool) -> Result<(), RegisterError> {
+        let broker = Arc::clone(&self.broker);
+        let connection = timeout(CALL_TIME, broker.registration.remote.connection(&self.address)).await;
+        let connection = connection.map_err(|_| CallError::Connect {
+            address: self.address.clone(),
+            reason: format!("no connection within {} ms", CALL_TIME.as_millis()),
+        })??;
+        let permission = broker.config().broker_permission;
+        let topics = broker.shard.topics().all();
+        let is_full =
+            full || self.told.is_empty() || self.connection != connection.id() || self.permission != permission;
+        let news: Vec<&Arc<Topic>> =
+            if is_full { topics.iter().collect() } else { topics.iter().filter(|topic| !self.knows(topic)).collect() };
+        let (body, compressed) = table::body(&news, table::data_version(&broker, version), permission);
+        let request = Frame::request(request::REGISTER_BROKER)
+            .with_header(&RegisterBrokerHeader {
+                broker_name: &broker.config().broker_name,
+                broker_addr: &broker.store_host.to_string(),
+                cluster_name: &broker.config().broker_cluster_name,
+                ha_server_addr: &table::replication_address(broker.store_host).to_string(),
+                broker_id: 0,
+                heartbeat_timeout_millis: None,
+                enable_acting_master: false,
+                compressed,
+                body_crc32: (crc32fast::hash(&body) & 0x7fff_ffff).cast_signed(),
+                zone_name: None,
+            })
+            .with_body(body);
+        let answer = connection.call(request, CALL_TIME).await?;
+        if answer.code != response::SUCCESS {
+            return Err(RegisterError::Refused { code: answer.code, remark: answer.remark.unwrap_or_default() });
+        }
+        self.connection = connection.id();
+        self.permission = permission;
+        self.told = topics.into_iter().map(|topic| (Arc::from(topic.settings.name.as_str()), topic)).collect();
+        Ok(())
+    }
+
+    fn knows(&self, topic: &Arc<Topic>) -> bool {
+        self.told.get(topic.settings.name.as_str()).is_some_and(|told| Arc::ptr_eq(told, topic))
+    }
+
+    async fn unregister(self) {
+        if self.progress.borrow().version == 0 {
+            return;
+        }
+        let broker = &self.broker;
+        let request = Frame::request(request::UNREGISTER_BROKER).with_header(&BrokerIdentityHeader {
+            broker_name: &broker.config().broker_name,
+            broker_addr: &broker.store_host.to_string(),
+            cluster_name: &broker.config().broker_cluster_name,
+            broker_id: 0,
+        });
+        match broker.registration.remote.call(&self.address, request, CALL_TIME).await {
+            Ok(_) => tracing::info!(nameserver = self.address, "unregistered"),
+            // It will see the connection close.
+            Err(error) => tracing::warn!(nameserver = self.address, %error, "not unregistered"),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Telling the nameservers which topics are here.
+//!
+//! ```text
+//!  topic changed, period over, [`Registration::now`] --wake--> one lane per nameserver --REGISTER_BROKER--> nameserver
+//! ```
+//!
+//! Promises: each nameserver has a lane of its own, so one that is down delays no other; a lane registers at once after
+//! a change, and then only what changed; everything goes out again every `registerNameServerPeriod`, to a nameserver
+//! that was restarted, and after a failure. Lanes unregister when the broker stops.
+//!
+//! Left to others: when this broker may be registered at all (the start-up runs this only once it serves).
+
+mod lane;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use escrowmq_common::clock;
+use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
+use escrowmq_common::task::{Shutdown, Tasks};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub use table::topic_config;
+
+use crate::broker::Broker;
+use crate::shard::Shard;
+use lane::{Lane, Progress};
+
+/// Longest time that one nameserver gets for an answer, and that [`Registration::now`] waits.
+const CALL_TIME: Duration = Duration::from_secs(3);
+
+/// The handle: asks for a registration, and waits for it.
+#[derive(Debug)]
+pub struct Registration {
+    shard: Shard,
+    remote: Remote,
+    /// Changes that are no topic changes: the broker's permission.
+    others: AtomicU64,
+    /// When this process began to count, in milliseconds since 1970: its versions differ from those of earlier ones.
+    started_at: i64,
+    /// Wakes the lanes.
+    wake: watch::Sender<()>,
+    /// How far each lane is, by address.
+    lanes: Mutex<HashMap<String, watch::Receiver<Progress>>>,
+}
+
+impl Registration {
+    /// The handle for the topics of this shard. Nothing is registered before [`run`].
+    pub fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            remote: Remote::new(RemoteOptions::default(), Arc::new(NoRequests)),
+            others: AtomicU64::new(0),
+            started_at: clock::wall_ms(),
+            wake: watch::Sender::new(()),
+            lanes: Mutex::default(),
+        }
+    }
+
+    /// Something besides topics changed that nameservers must hear of.
+    pub fn changed(&self) {
+        self.others.fetch_add(1, Ordering::AcqRel);
+        self.wake.send_replace(());
+    }
+
+    /// Grows with everything that nameservers must hear of; never 0.
+    fn version(&self) -> u64 {
+        self.shard.topics().version() + self.others.load(Ordering::Acquire) + 1
+    }
+
+    /// Registers what is not registered yet, and waits until each nameserver that answered last time has answered
+    /// again, or 3 seconds have passed. Without any nameserver it returns at once.
+    pub async fn now(&self) {
+        let wanted = self.version();
+        let lanes: Vec<_> = self.lanes.lock().values().cloned().collect();
+        self.wake.send_replace(());
+        let rounds = lanes.into_iter().map(|mut lane| async move {
+            // An error means that the lane has ended: its nameserver is no longer ours.
+            let _ = lane.wait_for(|progress| progress.failing || progress.version >= wanted).await;
+        });
+        let _ = timeout(CALL_TIME, join_all(rounds)).await;
+    }
+}
+
+/// Keeps this broker registered until `shutdown`, then unregisters it.
+pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+    let tasks = Tasks::new();
+    let mut running: HashMap<String, Shutdown> = HashMap::new();
+    let registration = &broker.registration;
+    let mut woken = registration.wake.subscribe();
+    loop {
+        // The list may be changed in a running broker.
+        let wanted = broker.config().namesrv_addr.clone();
+        running.retain(|address, lane| {
+            let stays = wanted.contains(address);
+            if !stays {
+                lane.cancel();
+                registration.lanes.lock().remove(address);
+            }
+            stays
+        });
+        for address in wanted {
+            if !running.contains_key(&address) {
+                let (progress, seen) = watch::channel(Progress::default());
+                let stop = shutdown.child();
+                let lane = Lane::new(Arc::clone(&broker), address.clone(), progress);
+                tasks.spawn("registration", lane.run(stop.clone()));
+                registration.lanes.lock().insert(address.clone(), seen);
+                running.insert(address, stop);
+            }
+        }
+        let period = broker.config().register_period;
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            () = broker.shard.signals().topics.notified() => { registration.wake.send_replace(()); }
+            _ = woken.changed() => {}
+            () = tokio::time::sleep(period) => {}
+        }
+    }
+    tasks.join().await;
+    registration.lanes.lock().clear();
+    registration.remote.close().await;
+}
