@@ -19,5 +19,6 @@ pub mod registration;
 pub mod schedule;
 pub mod server;
 pub mod shard;
+pub mod start;
 pub mod steady_clock;
 pub mod transaction;

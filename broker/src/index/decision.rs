@@ -92,3 +92,9 @@ pub fn expire(index: &Index, batch: &mut IndexBatch, before: u64, limit: usize) 
     }
     Ok(forgotten)
 }
+
+/// When the oldest decision that is remembered was made, in milliseconds since 1970.
+pub fn oldest(index: &Index) -> Result<Option<u64>, IndexError> {
+    let row = index.scan_prefix(&[table::DECISION_AGE], &[table::DECISION_AGE]).next().transpose()?;
+    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(at, _)| at))
+}

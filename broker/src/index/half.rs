@@ -248,3 +248,9 @@ pub fn ended_opens(index: &Index, before: u64, limit: usize) -> Result<Vec<(Box<
         })
         .collect()
 }
+
+/// When the first duplicate window of a decided half ends, in milliseconds since 1970.
+pub fn first_open_end(index: &Index) -> Result<Option<u64>, IndexError> {
+    let row = index.scan_prefix(&[table::OPEN_END], &[table::OPEN_END]).next().transpose()?;
+    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(end, _)| end))
+}

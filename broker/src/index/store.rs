@@ -68,7 +68,7 @@ impl IndexBatch {
 
     /// Removes all rows from `from` up to `to`, exclusive.
     pub fn delete_range(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
-        self.rows.delete_range(from, to);
+        self.rows.delete_range(from.as_ref(), to.as_ref());
     }
 
     /// Bytes that the batch takes.
@@ -112,7 +112,7 @@ impl Index {
 
     /// Makes the batch visible.
     pub fn write(&self, batch: IndexBatch) -> Result<(), IndexError> {
-        Ok(self.db.write_opt(&batch.rows, &self.unlogged)?)
+        Ok(self.db.write_opt(batch.rows, &self.unlogged)?)
     }
 
     /// Reads a row.

@@ -5,10 +5,10 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
-use openraft::impls::{BasicNode, leader_id_std};
+use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 
-use super::{LogId, Payload, log_id};
+use super::{CommittedLeader, LogId, Payload, log_id};
 use crate::shard::Completions;
 
 /// A sealed batch on its way into the log, with those who wait for it.
@@ -55,7 +55,7 @@ pub(crate) struct Extent {
 /// An entry of the Raft log.
 #[derive(Debug)]
 pub(crate) struct LogEntry {
-    leader: leader_id_std::CommittedLeaderId<u64>,
+    leader: CommittedLeader,
     index: u64,
     pub(crate) payload: Payload,
     /// Known once the entry was read from the log.
@@ -64,7 +64,7 @@ pub(crate) struct LogEntry {
 
 impl LogEntry {
     pub(crate) fn from_log(term: u64, index: u64, payload: Payload, extent: Extent) -> Self {
-        Self { leader: leader_id_std::CommittedLeaderId::new(term), index, payload, extent: Some(extent) }
+        Self { leader: CommittedLeader::new(term), index, payload, extent: Some(extent) }
     }
 
     pub(crate) fn term(&self) -> u64 {
@@ -83,7 +83,7 @@ impl fmt::Display for LogEntry {
 }
 
 impl RaftEntry for LogEntry {
-    type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
+    type CommittedLeaderId = CommittedLeader;
     type Payload = Payload;
 
     fn new(log_id: LogId, payload: Payload) -> Self {

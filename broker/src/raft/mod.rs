@@ -43,7 +43,10 @@ type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeCon
 /// The payload of an entry.
 type Payload = openraft::type_config::alias::PayloadOf<TypeConfig>;
 
+/// The leader of an entry: its term.
+type CommittedLeader = <leader_id_std::LeaderId<u64, u64> as openraft::vote::RaftLeaderId>::Committed;
+
 /// The log id of a term and an index.
 fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new(leader_id_std::CommittedLeaderId::new(term), index)
+    LogId::new(CommittedLeader::new(term), index)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use escrowmq_common::task::Tasks;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
+use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::sync::oneshot;
 
@@ -164,7 +165,7 @@ impl Member {
         }
         // Everything taken was proposed; now it must be applied.
         while self.shard.intake().entries() > 0 {
-            if raft.metrics().borrow().running_state.is_err() {
+            if raft.metrics().borrow_watched().running_state.is_err() {
                 return;
             }
             let drained = self.shard.intake().drained();

@@ -3,6 +3,8 @@
 //! They lie in the log like any other and in the index's timer table by due time. The runner here only says when:
 //! `Command::Fire` moves what is due into the queues, on every replica alike. Cost is what is due, never what is stored.
 
+pub mod expiry;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -41,6 +41,12 @@ pub struct Shard {
     pub(in crate::shard) shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shard(applied {})", self.shared.counters.applied_index())
+    }
+}
+
 impl Shard {
     /// Submits a command; `completion` is called once, on the apply thread, or not at all if this returns an error.
     ///

@@ -156,7 +156,7 @@ impl Shard {
 }
 
 fn stored_extent(position: u64, length: u32) -> (Position, usize) {
-    (Position::new(position - MESSAGE_HEAD_BYTES), length as usize + MESSAGE_HEAD_BYTES as usize)
+    (Position(position - MESSAGE_HEAD_BYTES), length as usize + MESSAGE_HEAD_BYTES as usize)
 }
 
 /// Verifies a stored message and appends its unit as it was written.

@@ -56,7 +56,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     let mut place = Place { first: broker.shard.counters().first_checked(), ..Place::default() };
     loop {
         // Registered before the look, so that what happens during it is seen.
-        let joined = broker.clients.producers_joined().notified();
+        let joined = broker.clients.producer_joined().notified();
         let changed = broker.shard.signals().halves.notified();
         let attention = broker.transactions.attention.notified();
         place.joined.extend(broker.clients.take_joined_groups());
@@ -169,6 +169,10 @@ fn policy(broker: &Broker) -> CheckPolicy {
         checks_max: config.transaction_check_max,
         park_after: config.transaction_park_after.as_millis() as u64,
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 struct Look<'a> {

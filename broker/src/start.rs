@@ -1,0 +1,236 @@
+//! Starting and stopping a broker: which parts there are, in which order they come and go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use escrowmq_common::clock::Clock;
+use escrowmq_common::remoting::{ConnectionLimits, ServeLimits, Service, serve};
+use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::net::TcpListener;
+
+use crate::broker::Broker;
+use crate::client_registry::ClientRegistry;
+use crate::config::{BrokerConfig, FlushDisk};
+use crate::delivery::Delivery;
+use crate::key_index::KeyIndex;
+use crate::limits::{FolderError, LockedFolder, lock_folder, raise_open_files};
+use crate::log::{Flush, LogFailure, LogSettings};
+use crate::metrics::{self, Metrics};
+use crate::registration::{self, Registration};
+use crate::server::{Server, topics};
+use crate::shard::{OpenShard, ShardError, ShardSettings};
+use crate::transaction::{self, Transactions};
+use crate::{delivery, schedule};
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Log, index or state.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A port.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The files of the key index.
+    #[error("the key index: {0}")]
+    Keys(std::io::Error),
+    /// The topics that every broker has.
+    #[error("the system topics: {0}")]
+    Topics(String),
+}
+
+/// A broker that runs. [`stop`](Self::stop) it to end in good order; dropping it leaves it running.
+pub struct RunningBroker {
+    broker: Arc<Broker>,
+    shard: OpenShard,
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    phases: Phases,
+    _folder: LockedFolder,
+}
+
+/// What stops together, in the order of stopping.
+struct Phases {
+    /// Registration: producers and consumers go elsewhere.
+    registration: Phase,
+    /// Listeners and their connections.
+    connections: Phase,
+    /// Check-backs, timers, held pulls, metrics.
+    runners: Phase,
+}
+
+#[derive(Default)]
+struct Phase {
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
+
+impl Phase {
+    async fn stop(&self) {
+        self.shutdown.cancel();
+        self.tasks.join().await;
+    }
+}
+
+/// The distance of the second port, which old clients and some tools use, below the first.
+const FAST_PORT_BELOW: u16 = 2;
+
+/// Opens the data folder, recovers, listens, registers. Returns when clients are served.
+pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
+    raise_open_files();
+    let folder = lock_folder(&config.data_folder())?;
+    let clock = Clock::system();
+    let listener = listen(&config.bind_address, config.listen_port).await?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
+        address: config.bind_address.clone(),
+        source,
+    })?;
+    let settings = ShardSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
+    let shard = OpenShard::open(settings, clock.clone()).await?;
+    let shutdown = Shutdown::new();
+    let phases = Phases {
+        registration: Phase::default(),
+        connections: Phase::default(),
+        runners: Phase { shutdown: shutdown.clone(), tasks: Tasks::new() },
+    };
+    let keys = KeyIndex::start(folder.path().join("keys"), &shard.shard, &phases.runners.tasks, &shutdown)
+        .map_err(StartError::Keys)?;
+    let broker = Arc::new(Broker {
+        shard: shard.shard.clone(),
+        clients: ClientRegistry::new(clock.clone()),
+        delivery: Delivery::new(),
+        keys,
+        transactions: Transactions::default(),
+        registration: Registration::new(shard.shard.clone()),
+        metrics: Metrics::default(),
+        store_host: SocketAddr::new(config.broker_ip, address.port()),
+        time: Arc::clone(&shard.time),
+        clock,
+        tasks: phases.runners.tasks.clone(),
+        shutdown,
+        config: arc_swap::ArcSwap::from_pointee(config),
+    });
+    topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
+    phases.run(&broker);
+    let metrics_address = phases.serve_metrics(&broker).await?;
+    phases.serve_clients(&broker, listener, address).await;
+    broker.registration.now().await;
+    Ok(RunningBroker { broker, shard, address, metrics_address, phases, _folder: folder })
+}
+
+impl RunningBroker {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics are served, if they are.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Its parts.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Ends in good order: unregisters, stops accepting, finishes what is at hand, writes what is only in memory, flushes.
+    pub async fn stop(self) -> Result<(), LogFailure> {
+        tracing::info!("stopping: unregistering from nameservers");
+        self.phases.registration.stop().await;
+        tracing::info!("stopping: closing connections");
+        self.phases.connections.stop().await;
+        tracing::info!("stopping: check-backs, timers and deliveries");
+        self.phases.runners.stop().await;
+        self.broker.delivery.flush_offsets(&self.broker).await;
+        tracing::info!("stopping: flushing log and index");
+        let result = self.shard.close().await;
+        tracing::info!("stopped");
+        result
+    }
+}
+
+impl Phases {
+    /// Starts what works in the background.
+    fn run(&self, broker: &Arc<Broker>) {
+        let runners = &self.runners;
+        let spawn = &runners.tasks;
+        let shutdown = &runners.shutdown;
+        spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
+        spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
+        spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
+        spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));
+        let registry = Arc::clone(broker);
+        let stop = shutdown.clone();
+        spawn.spawn("client registry", async move { registry.clients.run(stop).await });
+        let registration = &self.registration;
+        registration
+            .tasks
+            .spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));
+    }
+
+    async fn serve_metrics(&self, broker: &Arc<Broker>) -> Result<Option<SocketAddr>, StartError> {
+        let config = broker.config();
+        if config.metrics_port == 0 {
+            return Ok(None);
+        }
+        let listener = listen(&config.metrics_bind_address, config.metrics_port).await?;
+        let address = listener.local_addr().ok();
+        let serving = metrics::serve(listener, Arc::clone(broker), self.runners.shutdown.clone());
+        self.runners.tasks.spawn("metrics", serving);
+        Ok(address)
+    }
+
+    /// Serves clients at the main port, and at the one below it where that is free.
+    async fn serve_clients(&self, broker: &Arc<Broker>, listener: TcpListener, address: SocketAddr) {
+        let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker)));
+        let limits = serve_limits(&broker.config());
+        let phase = &self.connections;
+        phase.tasks.spawn("serve", serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone()));
+        let config = broker.config();
+        // A free port was asked for: then nobody derives another one from it.
+        if config.listen_port == 0 {
+            return;
+        }
+        match listen(&config.bind_address, address.port().saturating_sub(FAST_PORT_BELOW)).await {
+            Ok(fast) => {
+                phase.tasks.spawn("serve fast port", serve(fast, service, limits, phase.shutdown.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "the fast port is not served; only clients before 4.5 need it"),
+        }
+    }
+}
+
+fn serve_limits(config: &BrokerConfig) -> ServeLimits {
+    ServeLimits {
+        connections: config.max_connections,
+        connection: ConnectionLimits { idle: config.idle_time, ..ConnectionLimits::default() },
+    }
+}
+
+fn log_settings(config: &BrokerConfig) -> LogSettings {
+    LogSettings {
+        segment_bytes: config.segment_bytes,
+        flush: match config.flush_disk_type {
+            FlushDisk::Sync => Flush::Sync,
+            FlushDisk::Async => Flush::Async { interval: config.flush_interval },
+        },
+        ..LogSettings::default()
+    }
+}
+
+async fn listen(host: &str, port: u16) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Listen { address: format!("{host}:{port}"), source };
+    match host.parse::<IpAddr>() {
+        Ok(ip) => TcpListener::bind((ip, port)).await.map_err(failed),
+        Err(_) => TcpListener::bind((host, port)).await.map_err(failed),
+    }
+}
