@@ -1,1 +1,73 @@
-//! Placeholder.
+//! Rust SDK for EscrowMQ and Apache RocketMQ.
+//!
+//! One [`Client`] per process and cluster; producers and consumers are made from it and share its connections.
+//!
+//! ```no_run
+//! use escrowmq_client::{Client, Message};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("127.0.0.1:9876").connect().await?;
+//!
+//! let producer = client.producer("orders_producer").start().await?;
+//! let sent = producer.send(Message::new("Orders", "order 17").tag("created").key("order-17")).await?;
+//! println!("{} is in {} at {}", sent.message_id, sent.queue, sent.queue_offset);
+//!
+//! let consumer = client
+//!     .push_consumer("orders_consumer")
+//!     .subscribe("Orders", "created || paid")
+//!     .start(|message| async move {
+//!         println!("{} bytes with tag {:?}", message.body().len(), message.tag());
+//!         Ok::<(), std::io::Error>(())
+//!     })
+//!     .await?;
+//! # drop(consumer);
+//! client.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! * [`Producer`]: `send`, `send_oneway`, `send_batch`; failed attempts go to other queues and brokers within a deadline
+//!   and carry the same unique id.
+//! * [`TransactionProducer`]: half messages, a [`TransactionListener`] for local transactions and checks, and a decision
+//!   whose [`Outcome`] is awaited.
+//! * [`PushConsumer`]: an async handler, bounded buffers, offsets only after success, retries and dead letters through the
+//!   broker, a share of the queues that clients in other languages agree with.
+//! * [`PullConsumer`] and [`Admin`] for the rest.
+//!
+//! Errors say whether a retry may help (`is_retryable`) and whether the thing may have happened all the same
+//! (`outcome_unknown`). What only EscrowMQ can do (confirming decisions, keeping the delay of a transactional message) is
+//! found out from its answer to the heartbeat; other brokers get the usual one-way decision, or a clear error.
+
+mod admin;
+mod brokers;
+mod builder;
+mod client;
+mod consumer;
+mod core;
+mod error;
+mod gate;
+mod groups;
+mod heartbeat;
+mod incoming;
+mod message;
+mod names;
+mod producer;
+mod queue;
+mod route;
+mod routes;
+mod transaction;
+
+pub use admin::Admin;
+pub use builder::ClientBuilder;
+pub use client::Client;
+pub use consumer::{
+    ConsumeFrom, PullConsumer, PullConsumerBuilder, PushConsumer, PushConsumerBuilder,
+};
+pub use error::{RequestError, SendError, StartError, TransactionError};
+pub use message::{Message, MessageExt};
+pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
+pub use queue::MessageQueue;
+pub use transaction::{
+    Decision, Half, Outcome, TransactionListener, TransactionProducer, TransactionProducerBuilder,
+    TransactionResult,
+};

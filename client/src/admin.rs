@@ -1,0 +1,179 @@
+//! What an operator or a tool asks of a cluster.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use escrowmq_common::body::{ClusterInfo, json};
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{CreateTopicHeader, ViewMessageHeader};
+use escrowmq_common::message::{Message as Unit, OffsetMessageId};
+use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm, validate_topic};
+
+use crate::client::Client;
+use crate::consumer::{offset_max, offset_min, offset_put, offset_search, offset_stored};
+use crate::core::{expect_success, refused};
+use crate::error::RequestError;
+use crate::message::MessageExt;
+use crate::queue::MessageQueue;
+use crate::route::MASTER;
+
+/// A few questions and commands that programs need besides sending and consuming. Made by
+/// [`Client::admin`](crate::Client::admin).
+#[derive(Clone, Debug)]
+pub struct Admin {
+    client: Client,
+}
+
+impl Admin {
+    pub(crate) fn new(client: Client) -> Admin {
+        Admin { client }
+    }
+
+    /// Creates `topic` with so many queues on every broker group of the cluster, or changes the number of its queues.
+    pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<(), RequestError> {
+        let core = self.client.core();
+        validate_topic(topic).map_err(|error| RequestError::malformed(topic, error))?;
+        let header = CreateTopicHeader {
+            topic,
+            default_topic: Some(AUTO_CREATE_TOPIC),
+            read_queue_nums: queues as i32,
+            write_queue_nums: queues as i32,
+            perm: Perm::READ_WRITE.0,
+            topic_filter_type: Some("SINGLE_TAG"),
+            topic_sys_flag: 0,
+            order: false,
+            attributes: None,
+            force: None,
+        };
+        for addr in self.masters().await? {
+            core.request(
+                &addr,
+                Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The queues of `topic` that can be read now, in order.
+    pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RequestError> {
+        Ok(self
+            .client
+            .core()
+            .routes
+            .for_reading(topic)
+            .await?
+            .readable
+            .iter()
+            .cloned()
+            .collect())
+    }
+
+    /// The offset of the oldest message that the queue keeps.
+    pub async fn min_offset(&self, queue: &MessageQueue) -> Result<i64, RequestError> {
+        self.client.core().routes.for_reading(queue.topic()).await?;
+        offset_min(self.client.core(), queue).await
+    }
+
+    /// The offset that the next message of the queue will get.
+    pub async fn max_offset(&self, queue: &MessageQueue) -> Result<i64, RequestError> {
+        self.client.core().routes.for_reading(queue.topic()).await?;
+        offset_max(self.client.core(), queue).await
+    }
+
+    /// The offset of the first message stored at or after `time`; the end of the queue if there is none.
+    pub async fn search_offset(
+        &self,
+        queue: &MessageQueue,
+        time: SystemTime,
+    ) -> Result<i64, RequestError> {
+        self.client.core().routes.for_reading(queue.topic()).await?;
+        let millis = time
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as i64;
+        offset_search(self.client.core(), queue, millis).await
+    }
+
+    /// The offset that a consumer group has stored for the queue.
+    pub async fn consumer_offset(
+        &self,
+        group: &str,
+        queue: &MessageQueue,
+    ) -> Result<Option<i64>, RequestError> {
+        self.client.core().routes.for_reading(queue.topic()).await?;
+        offset_stored(self.client.core(), group, queue).await
+    }
+
+    /// Stores an offset for a consumer group. Members that run go on where they are and may overwrite it.
+    pub async fn set_consumer_offset(
+        &self,
+        group: &str,
+        queue: &MessageQueue,
+        offset: i64,
+    ) -> Result<(), RequestError> {
+        self.client.core().routes.for_reading(queue.topic()).await?;
+        offset_put(self.client.core(), group, queue, offset).await
+    }
+
+    /// The message with this offset message id, from the broker that the id names; `None` if it is not there (any more).
+    pub async fn view_message(
+        &self,
+        topic: &str,
+        offset_message_id: &str,
+    ) -> Result<Option<MessageExt>, RequestError> {
+        let core = self.client.core();
+        let id: OffsetMessageId = offset_message_id
+            .parse()
+            .map_err(|error| RequestError::malformed(offset_message_id, error))?;
+        let addr = id.host.to_string();
+        let header = ViewMessageHeader {
+            offset: id.position,
+            topic: Some(topic),
+        };
+        let ask = Frame::request(request::VIEW_MESSAGE_BY_ID).with_header(&header);
+        let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
+        match answer.code {
+            response::SUCCESS => {}
+            // What brokers answer when there is no such message.
+            response::SYSTEM_ERROR | response::QUERY_NOT_FOUND => return Ok(None),
+            _ => return Err(refused(&addr, answer)),
+        }
+        let unit =
+            Unit::decode(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
+        let message = MessageExt::from_unit(unit, "")
+            .map_err(|error| RequestError::malformed(&addr, error))?;
+        Ok(Some(message))
+    }
+
+    /// Tells every broker that the client `client_id` has left its producer group, its consumer group, or both. For
+    /// clients that are gone without having said so; those that live come back with their next heartbeat.
+    pub async fn unregister(
+        &self,
+        client_id: &str,
+        producer_group: Option<&str>,
+        consumer_group: Option<&str>,
+    ) -> Result<(), RequestError> {
+        let core = self.client.core();
+        for addr in self.masters().await? {
+            core.unregister(&addr, client_id, producer_group, consumer_group)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The addresses of all masters.
+    async fn masters(&self) -> Result<Vec<String>, RequestError> {
+        let core = self.client.core();
+        let ask = Frame::request(request::GET_BROKER_CLUSTER_INFO);
+        let (addr, answer) = core.routes.ask_names(&ask).await?;
+        let answer = expect_success(&addr, answer)?;
+        let info: ClusterInfo = json::from_slice(&answer.body)
+            .map_err(|error| RequestError::malformed(&addr, error))?;
+        let masters = info
+            .broker_addr_table
+            .into_values()
+            .filter_map(|mut broker| broker.broker_addrs.remove(&MASTER));
+        Ok(masters.collect())
+    }
+}

@@ -1,0 +1,94 @@
+//! Settings of a client, and its start.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::StartError;
+
+/// What a client needs to know; made by [`ClientBuilder`].
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) namesrv: String,
+    pub(crate) instance: Option<String>,
+    pub(crate) request_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) route_interval: Duration,
+    pub(crate) shutdown_timeout: Duration,
+}
+
+/// Collects the settings of a [`Client`]. Made by [`Client::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `connect`"]
+pub struct ClientBuilder {
+    settings: Settings,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(namesrv: String) -> ClientBuilder {
+        ClientBuilder {
+            settings: Settings {
+                namesrv,
+                instance: None,
+                request_timeout: Duration::from_secs(3),
+                connect_timeout: Duration::from_secs(3),
+                heartbeat_interval: Duration::from_secs(30),
+                route_interval: Duration::from_secs(30),
+                shutdown_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+
+    /// The part of the client id behind the `@`. By default the process id and a number that no other client of the
+    /// process has. Members of a group must differ in their ids: set it only if you give each one its own.
+    pub fn instance_name(mut self, name: impl Into<String>) -> ClientBuilder {
+        self.settings.instance = Some(name.into());
+        self
+    }
+
+    /// How long one request waits for its answer, sends and pulls excepted. Default 3 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.settings.request_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt to connect may take. Default 3 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How often the client tells its brokers that its groups are alive. Default 30 s; brokers forget a client after
+    /// 120 s.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> ClientBuilder {
+        self.settings.heartbeat_interval = interval;
+        self
+    }
+
+    /// How often the routes of all topics in use are asked for again. Default 30 s. A connection that fails asks at
+    /// once.
+    pub fn route_interval(mut self, interval: Duration) -> ClientBuilder {
+        self.settings.route_interval = interval;
+        self
+    }
+
+    /// How long [`Client::shutdown`] waits for sends, handlers and listeners to end. Default 30 s.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> ClientBuilder {
+        self.settings.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Connects to a name server and starts the client. Brokers are connected to when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setting`] for an address list that cannot be read, [`StartError::Request`] if no name server can be
+    /// reached.
+    pub async fn connect(self) -> Result<Client, StartError> {
+        let settings = self.settings;
+        if settings.heartbeat_interval.is_zero() || settings.route_interval.is_zero() {
+            return Err(StartError::setting("interval", "must not be zero"));
+        }
+        Client::start(settings).await
+    }
+}

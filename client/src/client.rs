@@ -1,0 +1,145 @@
+//! The handle that users hold, and the identity and tasks behind it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use escrowmq_common::clock;
+use escrowmq_common::remoting::{Remote, RemoteOptions};
+
+use crate::admin::Admin;
+use crate::builder::{ClientBuilder, Settings};
+use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder};
+use crate::core::Core;
+use crate::error::StartError;
+use crate::heartbeat;
+use crate::incoming::Incoming;
+use crate::names::NameServers;
+use crate::producer::ProducerBuilder;
+use crate::transaction::{TransactionListener, TransactionProducerBuilder};
+
+/// A client of one cluster: its identity, its connections and its routes. Cheap to clone; all clones are one client.
+///
+/// Producers and consumers are made from it and share its connections. A client has one member per group; to run two
+/// members of a consumer group in one process, make two clients.
+///
+/// Call [`Client::shutdown`] at the end. A client that is merely dropped stops without waiting for anything; brokers
+/// notice by the lost connection, and what was not acknowledged is delivered again.
+#[derive(Clone, Debug)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+/// Stops the background tasks when the last handle goes: they themselves keep the core alive.
+#[derive(Debug)]
+struct Handle {
+    core: Arc<Core>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.shutdown.cancel();
+    }
+}
+
+impl Client {
+    /// A client of the cluster whose name servers are `namesrv`: `host:port`, several joined by `;`.
+    pub fn builder(namesrv: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(namesrv.into())
+    }
+
+    pub(crate) async fn start(settings: Settings) -> Result<Client, StartError> {
+        let names = NameServers::parse(&settings.namesrv)?;
+        let incoming = Arc::new(Incoming::default());
+        let options = RemoteOptions {
+            connect_timeout: settings.connect_timeout,
+            ..RemoteOptions::default()
+        };
+        let remote = Remote::new(options, incoming.clone());
+        // The address by which this machine reaches the cluster is the one that tells operators most.
+        let ip = names.local_ip(&remote).await?;
+        let id = client_id(ip, settings.instance.as_deref());
+        let core = Arc::new(Core::new(id, settings, names, remote));
+        incoming.attach(&core);
+        heartbeat::start(&core);
+        tracing::info!(client = %core.id, "client started");
+        Ok(Client {
+            handle: Arc::new(Handle { core }),
+        })
+    }
+
+    /// The id under which brokers and tools know this client: address, `@`, process id, `#` and a number.
+    pub fn id(&self) -> &str {
+        &self.handle.core.id
+    }
+
+    /// Begins a producer of `group`.
+    pub fn producer(&self, group: impl Into<String>) -> ProducerBuilder {
+        ProducerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Begins a transactional producer of `group` whose local transactions are those of `listener`.
+    pub fn transaction_producer<L: TransactionListener>(
+        &self,
+        group: impl Into<String>,
+        listener: L,
+    ) -> TransactionProducerBuilder {
+        TransactionProducerBuilder::new(self.clone(), group.into(), Arc::new(listener))
+    }
+
+    /// Begins a consumer of `group` that hands messages to a handler.
+    pub fn push_consumer(&self, group: impl Into<String>) -> PushConsumerBuilder {
+        PushConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Begins a consumer of `group` that is told which queues to read, and asked for messages.
+    pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder {
+        PullConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// What an operator or a tool asks.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    /// Ends everything made from this client, in order: consumers stop pulling, their handlers finish and their offsets
+    /// are stored; sends in flight end; brokers are told; connections are closed. Waits at most the shutdown timeout for
+    /// each of them. A second call does nothing.
+    pub async fn shutdown(&self) {
+        self.core().close().await;
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+}
+
+/// `ip@pid#nanos`, as other clients make theirs. The number is the time in nanoseconds, moved on where two clients of a
+/// process start in the same instant.
+fn client_id(ip: IpAddr, instance: Option<&str>) -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if let Some(instance) = instance {
+        return format!("{ip}@{instance}");
+    }
+    let now = clock::wall_ms() as u64 * 1_000_000
+        + u64::from(clock::monotonic().subsec_nanos() % 1_000_000);
+    let number = LAST
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            Some(now.max(last + 1))
+        })
+        .map_or(now, |last| now.max(last + 1));
+    format!("{ip}@{}#{number}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_unless_given() {
+        let ip: IpAddr = "192.0.2.2".parse().expect("an address");
+        assert_ne!(client_id(ip, None), client_id(ip, None));
+        assert!(client_id(ip, None).starts_with(&format!("192.0.2.2@{}#", std::process::id())));
+        assert_eq!(client_id(ip, Some("mine")), "192.0.2.2@mine");
+    }
+}

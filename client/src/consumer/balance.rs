@@ -1,0 +1,151 @@
+//! Finding out which queues are ours, again and again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use escrowmq_common::body::{ConsumerIdList, json};
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::GetConsumerListByGroupHeader;
+use escrowmq_common::name::is_retry_topic;
+use futures_util::future::join_all;
+
+use super::group::{Group, HeldQueue};
+use super::rebalance::{Reassignment, allocate_average};
+use super::{lock, offsets, pull};
+use crate::error::RequestError;
+use crate::heartbeat::{Force, greet};
+use crate::queue::MessageQueue;
+use crate::route::{MASTER, Route};
+
+/// After a round in which something failed the next one comes so soon, then doubling up to the interval.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Rebalances until the consumer ends.
+pub(super) async fn run(group: Arc<Group>) {
+    let interval = group.settings.rebalance_interval;
+    let mut pause = RETRY_FIRST.min(interval);
+    loop {
+        let complete = tokio::select! {
+            biased;
+            () = group.intake.cancelled() => return,
+            complete = round(&group) => complete,
+        };
+        let wait = if complete { interval } else { pause };
+        pause = if complete {
+            RETRY_FIRST.min(interval)
+        } else {
+            (pause * 2).min(interval)
+        };
+        tokio::select! {
+            biased;
+            () = group.intake.cancelled() => return,
+            () = group.rebalance_soon.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// One round over all topics. Answers whether each of them could be decided.
+async fn round(group: &Arc<Group>) -> bool {
+    let mut complete = true;
+    for subscription in &group.subscriptions {
+        if let Err(error) = balance_topic(group, &subscription.topic).await {
+            complete = false;
+            // A retry topic appears with the group's first heartbeat; that it is missing in the first moments is normal.
+            let expected = is_retry_topic(&subscription.topic)
+                && matches!(error, RequestError::NoRoute { .. });
+            if !expected {
+                tracing::warn!(group = %group.name, topic = %subscription.topic, %error, "not rebalanced");
+            }
+        }
+    }
+    complete
+}
+
+async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), RequestError> {
+    let route = group.core.routes.for_reading(topic).await?;
+    let (addr, members) = members(group, topic, &route).await?;
+    let Some(target) = allocate_average(&route.readable, &members, &group.core.id) else {
+        // The broker does not know us (yet, or any more). What we hold stays ours until it knows better.
+        greet(&group.core, &addr, Force::Always).await?;
+        return Err(RequestError::malformed(
+            &addr,
+            "this client is not among the members of its group",
+        ));
+    };
+    let held: Vec<MessageQueue> = group
+        .held
+        .lock()
+        .keys()
+        .filter(|queue| queue.topic() == &**topic)
+        .cloned()
+        .collect();
+    let change = Reassignment::between(&held, &target);
+    if change.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(group = %group.name, %topic, members = members.len(), lost = ?change.lost, won = ?change.won, "rebalanced");
+    join_all(change.lost.iter().map(|queue| group.release(queue))).await;
+    let taken = join_all(change.won.iter().map(|queue| take(group, queue))).await;
+    taken.into_iter().collect()
+}
+
+/// The members of the group, from any broker of the topic, and the address that named them.
+async fn members(
+    group: &Group,
+    topic: &str,
+    route: &Route,
+) -> Result<(Arc<str>, BTreeSet<String>), RequestError> {
+    let mut failure = RequestError::NoRoute {
+        topic: topic.to_owned(),
+    };
+    for broker in route.brokers.keys() {
+        let Some((_, addr)) = group.core.routes.reader(broker, MASTER) else {
+            continue;
+        };
+        match members_from(group, &addr).await {
+            Ok(members) => return Ok((addr, members)),
+            Err(error) => failure = error,
+        }
+    }
+    if matches!(failure, RequestError::Unreachable { .. }) {
+        // All brokers gone: perhaps they only moved.
+        let _ = group.core.routes.refresh(topic, false).await;
+    }
+    Err(failure)
+}
+
+async fn members_from(group: &Group, addr: &str) -> Result<BTreeSet<String>, RequestError> {
+    greet(&group.core, addr, Force::IfNeeded).await?;
+    let header = GetConsumerListByGroupHeader {
+        consumer_group: &group.name,
+    };
+    let ask = Frame::request(request::GET_CONSUMER_LIST_BY_GROUP).with_header(&header);
+    let answer = group.core.request(addr, ask).await?;
+    let list: ConsumerIdList =
+        json::from_slice(&answer.body).map_err(|error| RequestError::malformed(addr, error))?;
+    Ok(list.consumer_id_list.into_iter().collect())
+}
+
+/// Takes a queue over: finds its start and begins to pull.
+async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestError> {
+    let start = offsets::start_of(&group.core, &group.name, queue, group.settings.from).await?;
+    let held = Arc::new(HeldQueue::new(queue.clone(), start, group.intake.child()));
+    // The start itself is stored with the first round, so that a group keeps its place even on a queue that stays empty.
+    held.stored.store(-1, Ordering::Release);
+    if group.settings.is_ordered {
+        lock::lock(group, &[Arc::clone(&held)]).await;
+        if !held.is_locked() {
+            let reason = format!("{queue} is still locked by another member");
+            return Err(RequestError::malformed(queue.broker(), reason));
+        }
+    }
+    group.held.lock().insert(queue.clone(), Arc::clone(&held));
+    group
+        .tasks
+        .spawn("pull", pull::run(Arc::clone(group), held, start));
+    Ok(())
+}

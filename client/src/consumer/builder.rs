@@ -1,0 +1,345 @@
+//! Settings of a push consumer, and its start.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use escrowmq_common::body::{CheckClientBody, Form, json};
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::name::{CLIENT_INNER_PRODUCER, validate_group};
+use escrowmq_common::task::{Shutdown, Tasks};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::group::{ConsumerSettings, Group};
+use super::handler::Handler;
+use super::process_queue::BufferLimits;
+use super::push_consumer::PushConsumer;
+use super::ready::ReadyLine;
+use super::retry::ATTEMPTS_MAX;
+use super::start::ConsumeFrom;
+use super::subscription::{Expression, Subscription};
+use super::{balance, dispatch, lock, offsets};
+use crate::client::Client;
+use crate::core::{Core, refused};
+use crate::error::{RequestError, StartError};
+use crate::groups::ConsumerMember;
+use crate::heartbeat;
+use crate::message::MessageExt;
+use crate::producer::{SendSettings, Sender};
+
+/// Collects the settings of a [`PushConsumer`]. Made by [`Client::push_consumer`](crate::Client::push_consumer).
+///
+/// All members of a group must subscribe to the same topics with the same expressions: a broker keeps one set per group.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until one of the `start` methods"]
+pub struct PushConsumerBuilder {
+    client: Client,
+    group: String,
+    settings: ConsumerSettings,
+    subscriptions: Vec<Result<Subscription, StartError>>,
+}
+
+impl PushConsumerBuilder {
+    pub(crate) fn new(client: Client, group: String) -> PushConsumerBuilder {
+        PushConsumerBuilder {
+            client,
+            group,
+            settings: ConsumerSettings {
+                from: ConsumeFrom::default(),
+                concurrency: 20,
+                batch_max: 1,
+                pull_max: 32,
+                attempts_max: None,
+                limits: BufferLimits::default(),
+                handler_timeout: Duration::from_secs(15 * 60),
+                hold: Duration::from_secs(15),
+                commit_interval: Duration::from_secs(5),
+                rebalance_interval: Duration::from_secs(20),
+                is_ordered: false,
+            },
+            subscriptions: Vec::new(),
+        }
+    }
+
+    /// Subscribes to the messages of `topic` with one of these tags: `*` for all, `A`, `A || B`.
+    pub fn subscribe(
+        mut self,
+        topic: impl AsRef<str>,
+        tags: impl AsRef<str>,
+    ) -> PushConsumerBuilder {
+        self.subscriptions
+            .push(Subscription::tags(topic.as_ref(), tags.as_ref()));
+        self
+    }
+
+    /// Subscribes to the messages of `topic` that meet an SQL92 condition over their properties, for example
+    /// `amount > 100 AND region IN ('north', 'south')`. The broker must have property filters switched on.
+    pub fn subscribe_sql(
+        mut self,
+        topic: impl AsRef<str>,
+        condition: impl AsRef<str>,
+    ) -> PushConsumerBuilder {
+        self.subscriptions
+            .push(Subscription::sql(topic.as_ref(), condition.as_ref()));
+        self
+    }
+
+    /// Where to begin if the group has stored no offset yet. Default [`ConsumeFrom::Last`].
+    pub fn consume_from(mut self, from: ConsumeFrom) -> PushConsumerBuilder {
+        self.settings.from = from;
+        self
+    }
+
+    /// Handlers that run at the same time. Default 20.
+    pub fn concurrency(mut self, count: usize) -> PushConsumerBuilder {
+        self.settings.concurrency = count;
+        self
+    }
+
+    /// Messages per call of a batch or ordered handler, at most. Default 1.
+    pub fn batch_max(mut self, count: usize) -> PushConsumerBuilder {
+        self.settings.batch_max = count;
+        self
+    }
+
+    /// Messages per pull, at most. Default 32, which is also what most brokers give at most.
+    pub fn pull_max(mut self, count: u32) -> PushConsumerBuilder {
+        self.settings.pull_max = count as i32;
+        self
+    }
+
+    /// Attempts to consume a message, the first one not counted, before it becomes a dead letter (`%DLQ%<group>`).
+    /// Default 16; an ordered consumer by default tries for ever.
+    pub fn attempts_max(mut self, count: u32) -> PushConsumerBuilder {
+        self.settings.attempts_max = Some(count);
+        self
+    }
+
+    /// Messages and body bytes that wait or are handled, per queue, at most. Default 1000 messages, 100 MiB.
+    pub fn buffer(mut self, messages: usize, bytes: usize) -> PushConsumerBuilder {
+        self.settings.limits = BufferLimits {
+            messages,
+            bytes,
+            span: self.settings.limits.span.max(2 * messages as i64),
+        };
+        self
+    }
+
+    /// A handler that takes longer counts as failed; its future is dropped. Default 15 min.
+    pub fn handler_timeout(mut self, timeout: Duration) -> PushConsumerBuilder {
+        self.settings.handler_timeout = timeout;
+        self
+    }
+
+    /// How long the broker may hold a pull while there is nothing. Default 15 s.
+    pub fn hold(mut self, hold: Duration) -> PushConsumerBuilder {
+        self.settings.hold = hold;
+        self
+    }
+
+    /// How often offsets are stored. Default 5 s. After a crash at most the messages of this time are delivered again.
+    pub fn commit_interval(mut self, interval: Duration) -> PushConsumerBuilder {
+        self.settings.commit_interval = interval;
+        self
+    }
+
+    /// How often the share is computed again without a reason. Default 20 s.
+    pub fn rebalance_interval(mut self, interval: Duration) -> PushConsumerBuilder {
+        self.settings.rebalance_interval = interval;
+        self
+    }
+
+    /// Starts to consume with a handler per message. `Ok` moves the offset on; an error or a panic lets the broker try
+    /// the message again later, to any member of the group.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: a setting, name or expression that cannot be, a group that this client consumes already, or a
+    /// broker that refuses a subscription.
+    pub async fn start<F, R, E>(mut self, handler: F) -> Result<PushConsumer, StartError>
+    where
+        F: Fn(MessageExt) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.settings.batch_max = 1;
+        self.begin(Handler::single(handler)).await
+    }
+
+    /// Starts to consume with a handler per batch: up to `batch_max` messages of one queue, which succeed or fail
+    /// together.
+    ///
+    /// # Errors
+    ///
+    /// Like [`start`](PushConsumerBuilder::start).
+    pub async fn start_batch<F, R, E>(self, handler: F) -> Result<PushConsumer, StartError>
+    where
+        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.begin(Handler::batch(handler)).await
+    }
+
+    /// Starts to consume in order: one handler per queue at a time, by one member of the group at a time. A failed batch
+    /// is tried again in place, after a second, and holds up its queue until it succeeds or the attempts are used up.
+    ///
+    /// # Errors
+    ///
+    /// Like [`start`](PushConsumerBuilder::start).
+    pub async fn start_ordered<F, R, E>(mut self, handler: F) -> Result<PushConsumer, StartError>
+    where
+        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.settings.is_ordered = true;
+        self.begin(Handler::batch(handler)).await
+    }
+
+    async fn begin(mut self, handler: Handler) -> Result<PushConsumer, StartError> {
+        validate_group(&self.group).map_err(|error| StartError::setting("group", error))?;
+        let subscriptions = std::mem::take(&mut self.subscriptions);
+        let mut subscriptions = subscriptions.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.check(&subscriptions)?;
+        subscriptions.push(Subscription::retry(&self.group));
+        let settings = self.settings;
+        if !settings.is_ordered && settings.attempts_max.is_none() {
+            tracing::debug!(group = %self.group, attempts = ATTEMPTS_MAX, "attempts by default");
+        }
+        let core = Arc::clone(self.client.core());
+        check_conditions(&core, &self.group, &subscriptions).await?;
+        let group = Arc::new(Group {
+            retry_sender: Sender::new(
+                &core,
+                CLIENT_INNER_PRODUCER.to_owned(),
+                SendSettings::default(),
+            ),
+            name: self.group,
+            subscriptions,
+            handler,
+            held: Mutex::new(HashMap::new()),
+            ready: ReadyLine::new(),
+            rebalance_soon: Notify::new(),
+            intake: core.shutdown.child(),
+            tasks: Tasks::new(),
+            closed: AtomicBool::new(false),
+            ended: Shutdown::new(),
+            settings,
+            core: Arc::clone(&core),
+        });
+        let member: Arc<dyn ConsumerMember> = Arc::<Group>::clone(&group);
+        core.groups.add_consumer(&member)?;
+        core.brokers.groups_changed();
+        // So that the first look at the members finds us among them.
+        heartbeat::greet_all(&core).await;
+        group
+            .tasks
+            .spawn("rebalance", balance::run(Arc::clone(&group)));
+        group
+            .tasks
+            .spawn("offsets", offsets::run(Arc::clone(&group)));
+        if group.settings.is_ordered {
+            group
+                .tasks
+                .spawn("queue locks", lock::run(Arc::clone(&group)));
+        }
+        for _ in 0..group.settings.concurrency {
+            group
+                .tasks
+                .spawn("handler", dispatch::run(Arc::clone(&group)));
+        }
+        Ok(PushConsumer::new(self.client, group))
+    }
+
+    fn check(&self, subscriptions: &[Subscription]) -> Result<(), StartError> {
+        let settings = &self.settings;
+        if subscriptions.is_empty() {
+            return Err(StartError::setting("subscribe", "no topic given"));
+        }
+        for (index, subscription) in subscriptions.iter().enumerate() {
+            if subscriptions[..index]
+                .iter()
+                .any(|other| other.topic == subscription.topic)
+            {
+                return Err(StartError::setting(
+                    "subscribe",
+                    format!("{} twice", subscription.topic),
+                ));
+            }
+        }
+        for (setting, value) in [
+            ("concurrency", settings.concurrency),
+            ("batch_max", settings.batch_max),
+            ("pull_max", settings.pull_max.max(0) as usize),
+            (
+                "buffer",
+                settings.limits.messages.min(settings.limits.bytes),
+            ),
+        ] {
+            if value == 0 {
+                return Err(StartError::setting(setting, "must be at least 1"));
+            }
+        }
+        for (setting, value) in [
+            ("handler_timeout", settings.handler_timeout),
+            ("commit_interval", settings.commit_interval),
+            ("rebalance_interval", settings.rebalance_interval),
+        ] {
+            if value.is_zero() {
+                return Err(StartError::setting(setting, "must not be zero"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Has a broker read each SQL condition, so that a mistake is told now and not by messages that never come.
+async fn check_conditions(
+    core: &Core,
+    group: &str,
+    subscriptions: &[Subscription],
+) -> Result<(), StartError> {
+    for subscription in subscriptions {
+        if !matches!(subscription.expression, Expression::Sql(_)) {
+            continue;
+        }
+        let route = core.routes.for_reading(&subscription.topic).await?;
+        let addr = route
+            .brokers
+            .keys()
+            .find_map(|broker| core.routes.reader(broker, 0));
+        let Some((_, addr)) = addr else {
+            return Err(RequestError::NoRoute {
+                topic: subscription.topic.to_string(),
+            }
+            .into());
+        };
+        let body = CheckClientBody {
+            client_id: core.id.clone(),
+            group: group.to_owned(),
+            namespace: None,
+            subscription_data: subscription.data(),
+        };
+        let ask = Frame::request(request::CHECK_CLIENT_CONFIG)
+            .with_body(json::to_bytes(&body, Form::Strict));
+        let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
+        match answer.code {
+            response::SUCCESS => {}
+            response::SUBSCRIPTION_PARSE_FAILED | response::SYSTEM_ERROR => {
+                let (topic, reason) = (
+                    subscription.topic.to_string(),
+                    answer.remark.unwrap_or_default(),
+                );
+                return Err(StartError::Subscription { topic, reason });
+            }
+            _ => return Err(refused(&addr, answer).into()),
+        }
+    }
+    Ok(())
+}

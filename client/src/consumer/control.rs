@@ -1,0 +1,42 @@
+//! What an operator tells a consumer through a broker.
+
+use escrowmq_common::body::{BodyError, ResetOffsetBody, json};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{HeaderError, ResetOffsetHeader};
+use thiserror::Error;
+
+use crate::queue::MessageQueue;
+
+/// New offsets for queues of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResetRequest {
+    pub(crate) group: String,
+    pub(crate) offsets: Vec<(MessageQueue, i64)>,
+}
+
+/// Why a reset cannot be read.
+#[derive(Debug, Error)]
+pub(crate) enum ResetError {
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+impl ResetRequest {
+    /// Reads the broker's request; both forms of its table.
+    pub(crate) fn decode(request: &Frame) -> Result<ResetRequest, ResetError> {
+        let header: ResetOffsetHeader<'_> = request.header()?;
+        let body: ResetOffsetBody = json::from_slice(&request.body)?;
+        let offsets = body.offset_table.into_iter().map(|(queue, offset)| {
+            (
+                MessageQueue::new(queue.topic, queue.broker_name, queue.queue_id),
+                offset,
+            )
+        });
+        Ok(ResetRequest {
+            group: header.group.to_owned(),
+            offsets: offsets.collect(),
+        })
+    }
+}

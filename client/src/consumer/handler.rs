@@ -1,0 +1,136 @@
+//! What the user's handler looks like to the dispatcher: one shape for single messages and for batches.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use crate::message::MessageExt;
+
+/// How a handler ended for the messages it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Handled {
+    /// Done with: the offset may move on.
+    Consumed,
+    /// To be tried again; the text says why.
+    Failed(String),
+}
+
+type HandledFuture = Pin<Box<dyn Future<Output = Handled> + Send>>;
+
+/// The user's handler. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handler {
+    run: Arc<dyn Fn(Vec<MessageExt>) -> HandledFuture + Send + Sync>,
+}
+
+impl Handler {
+    /// One call per message; the dispatcher must hand over exactly one.
+    pub(crate) fn single<F, R, E>(handle: F) -> Handler
+    where
+        F: Fn(MessageExt) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        Handler::batch(move |mut messages: Vec<MessageExt>| {
+            handle(
+                messages
+                    .pop()
+                    .expect("the dispatcher hands over one message"),
+            )
+        })
+    }
+
+    /// One call for several messages of one queue.
+    pub(crate) fn batch<F, R, E>(handle: F) -> Handler
+    where
+        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        Handler {
+            run: Arc::new(move |messages| {
+                let ended = handle(messages);
+                Box::pin(async move {
+                    match ended.await {
+                        Ok(()) => Handled::Consumed,
+                        Err(error) => Handled::Failed(error.to_string()),
+                    }
+                })
+            }),
+        }
+    }
+
+    /// Runs the handler to its end, its panic or its timeout, whichever is first. A handler out of time is dropped at
+    /// its next await point.
+    pub(crate) async fn handle(&self, messages: Vec<MessageExt>, timeout: Duration) -> Handled {
+        // The call itself runs user code too (everything before the returned future), so it sits inside the net.
+        let guarded = AssertUnwindSafe(async { (self.run)(messages).await }).catch_unwind();
+        match tokio::time::timeout(timeout, guarded).await {
+            Ok(Ok(handled)) => handled,
+            Ok(Err(panic)) => Handled::Failed(format!(
+                "the handler panicked: {}",
+                panic_text(panic.as_ref())
+            )),
+            Err(_) => Handled::Failed(format!("the handler took longer than {timeout:?}")),
+        }
+    }
+}
+
+/// The text of a panic, if it is one.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::testing::delivered;
+
+    async fn ended(handler: Handler) -> Handled {
+        handler
+            .handle(vec![delivered("T", 0, b"x")], Duration::from_secs(5))
+            .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_way_to_end_is_told() {
+        assert_eq!(
+            ended(Handler::single(|_| async { Ok::<_, String>(()) })).await,
+            Handled::Consumed
+        );
+        assert_eq!(
+            ended(Handler::single(|_| async { Err("no") })).await,
+            Handled::Failed("no".into())
+        );
+        let panics = Handler::single(|_| async {
+            if true {
+                panic!("ouch")
+            } else {
+                Ok::<_, String>(())
+            }
+        });
+        assert_eq!(
+            ended(panics).await,
+            Handled::Failed("the handler panicked: ouch".into())
+        );
+        let panics_early = Handler::batch(|messages| {
+            assert!(messages.is_empty(), "early");
+            async { Ok::<_, String>(()) }
+        });
+        assert_eq!(
+            ended(panics_early).await,
+            Handled::Failed("the handler panicked: early".into())
+        );
+        let hangs = Handler::single(|_| std::future::pending::<Result<(), String>>());
+        assert!(
+            matches!(ended(hangs).await, Handled::Failed(reason) if reason.contains("longer than 5s"))
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! Offsets at the broker: where to start, and what is done.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{
+    GetMaxOffsetHeader, HeaderError, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader,
+    SearchOffsetHeader, UpdateConsumerOffsetHeader,
+};
+use escrowmq_common::name::is_retry_topic;
+use futures_util::future::join_all;
+
+use super::group::{Group, HeldQueue};
+use super::start::{ConsumeFrom, StartPoint};
+use crate::core::{Core, refused};
+use crate::error::RequestError;
+use crate::queue::MessageQueue;
+
+/// Where `group` goes on in `queue`: at its stored offset, else where it is set to begin.
+pub(crate) async fn start_of(
+    core: &Core,
+    group: &str,
+    queue: &MessageQueue,
+    from: ConsumeFrom,
+) -> Result<i64, RequestError> {
+    if let Some(stored) = stored(core, group, queue).await? {
+        return Ok(stored);
+    }
+    match from.start_point(is_retry_topic(queue.topic())) {
+        StartPoint::At(offset) => Ok(offset),
+        StartPoint::End => max(core, queue).await,
+        StartPoint::Since(time) => search(core, queue, time).await,
+    }
+}
+
+/// The offset that `group` has stored.
+pub(crate) async fn stored(
+    core: &Core,
+    group: &str,
+    queue: &MessageQueue,
+) -> Result<Option<i64>, RequestError> {
+    let header = QueryConsumerOffsetHeader {
+        consumer_group: group,
+        topic: queue.topic(),
+        queue_id: queue.id(),
+        set_zero_if_not_found: None,
+    };
+    let ask = Frame::request(request::QUERY_CONSUMER_OFFSET).with_header(&header);
+    let (addr, answer) = ask_broker(core, queue, ask).await?;
+    match answer.code {
+        response::SUCCESS => Ok(Some(offset_of(&addr, &answer)?)),
+        response::QUERY_NOT_FOUND => Ok(None),
+        _ => Err(refused(&addr, answer)),
+    }
+}
+
+/// The offset of the next message to be written.
+pub(crate) async fn max(core: &Core, queue: &MessageQueue) -> Result<i64, RequestError> {
+    let header = GetMaxOffsetHeader {
+        topic: queue.topic(),
+        queue_id: queue.id(),
+        committed: Some(true),
+    };
+    offset(
+        core,
+        queue,
+        Frame::request(request::GET_MAX_OFFSET).with_header(&header),
+    )
+    .await
+}
+
+/// The offset of the oldest message kept.
+pub(crate) async fn min(core: &Core, queue: &MessageQueue) -> Result<i64, RequestError> {
+    let header = QueueHeader {
+        topic: queue.topic(),
+        queue_id: queue.id(),
+    };
+    offset(
+        core,
+        queue,
+        Frame::request(request::GET_MIN_OFFSET).with_header(&header),
+    )
+    .await
+}
+
+/// The offset of the first message stored at `time` (milliseconds since 1970) or later.
+pub(crate) async fn search(
+    core: &Core,
+    queue: &MessageQueue,
+    time: i64,
+) -> Result<i64, RequestError> {
+    let header = SearchOffsetHeader {
+        topic: queue.topic(),
+        queue_id: queue.id(),
+        timestamp: time,
+        boundary_type: None,
+    };
+    offset(
+        core,
+        queue,
+        Frame::request(request::SEARCH_OFFSET_BY_TIMESTAMP).with_header(&header),
+    )
+    .await
+}
+
+/// Stores an offset and waits until the broker has it.
+pub(crate) async fn put(
+    core: &Core,
+    group: &str,
+    queue: &MessageQueue,
+    offset: i64,
+) -> Result<(), RequestError> {
+    let header = UpdateConsumerOffsetHeader {
+        consumer_group: group,
+        topic: queue.topic(),
+        queue_id: queue.id(),
+        commit_offset: offset,
+    };
+    let update = Frame::request(request::UPDATE_CONSUMER_OFFSET).with_header(&header);
+    let (addr, answer) = ask_broker(core, queue, update).await?;
+    if answer.code == response::SUCCESS {
+        Ok(())
+    } else {
+        Err(refused(&addr, answer))
+    }
+}
+
+/// Stores what a queue has earned, if the broker does not have it yet.
+pub(super) async fn store(group: &Group, held: &HeldQueue) {
+    let offset = held.buffer.lock().committable();
+    if held.stored.load(Ordering::Acquire) == offset {
+        return;
+    }
+    match put(&group.core, &group.name, &held.queue, offset).await {
+        Ok(()) => held.stored.store(offset, Ordering::Release),
+        Err(error) => tracing::warn!(queue = %held.queue, offset, %error, "offset not stored"),
+    }
+}
+
+/// Stores what several queues have earned.
+pub(super) async fn store_all(group: &Group, held: &[Arc<HeldQueue>]) {
+    join_all(held.iter().map(|held| store(group, held))).await;
+}
+
+/// Stores all offsets again and again until the consumer ends.
+pub(super) async fn run(group: Arc<Group>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = group.intake.cancelled() => return,
+            () = tokio::time::sleep(group.settings.commit_interval) => {}
+        }
+        tokio::select! {
+            biased;
+            () = group.intake.cancelled() => return,
+            () = async { store_all(&group, &group.held()).await } => {}
+        }
+    }
+}
+
+async fn ask_broker(
+    core: &Core,
+    queue: &MessageQueue,
+    ask: Frame,
+) -> Result<(Arc<str>, Frame), RequestError> {
+    let addr = match core.routes.master(queue.broker()) {
+        Some(addr) => addr,
+        // Without a master a replica answers, as it does for pulls.
+        None => match core.routes.reader(queue.broker(), 0) {
+            Some((_, addr)) => addr,
+            None => core.master_of(queue.broker(), queue.topic()).await?,
+        },
+    };
+    let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
+    Ok((addr, answer))
+}
+
+async fn offset(core: &Core, queue: &MessageQueue, ask: Frame) -> Result<i64, RequestError> {
+    let (addr, answer) = ask_broker(core, queue, ask).await?;
+    if answer.code != response::SUCCESS {
+        return Err(refused(&addr, answer));
+    }
+    offset_of(&addr, &answer)
+}
+
+fn offset_of(addr: &str, answer: &Frame) -> Result<i64, RequestError> {
+    let read: Result<OffsetResponse, HeaderError> = answer.header();
+    read.map(|answer| answer.offset)
+        .map_err(|error| RequestError::malformed(addr, error))
+}

@@ -1,0 +1,293 @@
+//! The pull loop of one queue, and the pull itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{PullMessageHeader, PullMessageResponse};
+use escrowmq_common::message::decode_units;
+
+use super::group::{Group, HeldQueue};
+use super::offsets;
+use super::subscription::Subscription;
+use crate::core::{Core, refused};
+use crate::error::RequestError;
+use crate::heartbeat::{Force, greet};
+use crate::message::MessageExt;
+use crate::queue::MessageQueue;
+use crate::route::MASTER;
+
+/// Bits of a pull's sysFlag.
+const COMMIT: i32 = 1;
+const MAY_HOLD: i32 = 1 << 1;
+const CARRIES_SUBSCRIPTION: i32 = 1 << 2;
+
+/// What a broker may put into one answer, in bytes.
+const PULL_BYTES_MAX: i32 = 256 * 1024;
+/// How much longer than the broker's hold the answer is waited for.
+const HOLD_MARGIN: Duration = Duration::from_secs(15);
+/// After a failed pull; after one that hit the broker's flow control; after an offset that the broker moved.
+const PAUSE_FAILED: Duration = Duration::from_secs(1);
+const PAUSE_FLOW: Duration = Duration::from_millis(20);
+const PAUSE_MOVED: Duration = Duration::from_secs(1);
+
+/// What a pull brought.
+#[derive(Debug)]
+pub(crate) enum Pulled {
+    /// Messages, perhaps none, and where to go on.
+    Messages {
+        /// In queue order.
+        messages: Vec<MessageExt>,
+        /// The next offset to pull from.
+        next: i64,
+    },
+    /// The offset is outside of what the broker has; it names one inside.
+    Moved {
+        /// That one.
+        to: i64,
+    },
+}
+
+/// One pull.
+pub(crate) struct Pull<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) queue: &'a MessageQueue,
+    pub(crate) subscription: &'a Subscription,
+    pub(crate) offset: i64,
+    /// To be stored along the way.
+    pub(crate) commit: Option<i64>,
+    pub(crate) count_max: i32,
+    /// How long the broker may hold the request while there is nothing.
+    pub(crate) hold: Option<Duration>,
+    /// The broker does not know the subscription from a heartbeat.
+    pub(crate) carry_subscription: bool,
+    /// The replica to read from.
+    pub(crate) replica: i64,
+}
+
+impl Pull<'_> {
+    /// Does it. Answers also which replica the broker suggests for the next one.
+    pub(crate) async fn run(&self, core: &Core) -> Result<(Pulled, i64), RequestError> {
+        let (replica, addr) = match core.routes.reader(self.queue.broker(), self.replica) {
+            Some(found) => found,
+            None => (
+                MASTER,
+                core.master_of(self.queue.broker(), self.queue.topic())
+                    .await?,
+            ),
+        };
+        let timeout = self
+            .hold
+            .map_or(core.settings.request_timeout, |hold| hold + HOLD_MARGIN);
+        let answer = core.call(&addr, self.frame(replica), timeout).await?;
+        let unreadable = |error: &dyn ToString| RequestError::malformed(&addr, error.to_string());
+        let read = |answer: &Frame| -> Result<PullMessageResponse, RequestError> {
+            answer.header().map_err(|error| unreadable(&error))
+        };
+        match answer.code {
+            response::SUCCESS => {
+                let header = read(&answer)?;
+                let messages = self.messages(answer, &addr)?;
+                Ok((
+                    Pulled::Messages {
+                        messages,
+                        next: header.next_begin_offset,
+                    },
+                    header.suggest_which_broker_id,
+                ))
+            }
+            response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY => {
+                let header = read(&answer)?;
+                let pulled = Pulled::Messages {
+                    messages: Vec::new(),
+                    next: header.next_begin_offset,
+                };
+                Ok((pulled, header.suggest_which_broker_id))
+            }
+            response::PULL_OFFSET_MOVED => {
+                let header = read(&answer)?;
+                Ok((
+                    Pulled::Moved {
+                        to: header.next_begin_offset,
+                    },
+                    header.suggest_which_broker_id,
+                ))
+            }
+            _ => Err(refused(&addr, answer)),
+        }
+    }
+
+    /// The messages of an answer that this subscription wants. A unit that cannot be read fails the pull: passing over it
+    /// would lose the message.
+    fn messages(&self, answer: Frame, addr: &str) -> Result<Vec<MessageExt>, RequestError> {
+        let mut messages = Vec::new();
+        for unit in decode_units(answer.body) {
+            let unit = unit.map_err(|error| RequestError::malformed(addr, error))?;
+            let message = MessageExt::from_unit(unit, self.queue.broker())
+                .map_err(|error| RequestError::malformed(addr, error))?;
+            if self.subscription.wants(&message) {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    fn frame(&self, replica: i64) -> Frame {
+        // Offsets are the master's business.
+        let commit = self.commit.filter(|_| replica == MASTER);
+        let bits = [
+            (commit.is_some(), COMMIT),
+            (self.hold.is_some(), MAY_HOLD),
+            (self.carry_subscription, CARRIES_SUBSCRIPTION),
+        ];
+        let text = self.carry_subscription.then(|| self.subscription.text());
+        let header = PullMessageHeader {
+            consumer_group: self.group,
+            topic: self.queue.topic(),
+            queue_id: self.queue.id(),
+            queue_offset: self.offset,
+            max_msg_nums: self.count_max,
+            sys_flag: bits
+                .into_iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, bit)| bit)
+                .sum(),
+            commit_offset: commit.unwrap_or(0),
+            suspend_timeout_millis: self.hold.map_or(0, |hold| hold.as_millis() as i64),
+            subscription: text.as_deref(),
+            sub_version: self.subscription.version,
+            expression_type: Some(self.subscription.language()),
+            max_msg_bytes: Some(PULL_BYTES_MAX),
+            request_source: None,
+            proxy_forward_client_id: None,
+            broker_name: Some(self.queue.broker()),
+        };
+        Frame::request(request::PULL_MESSAGE).with_header(&header)
+    }
+}
+
+/// Pulls a held queue until it is dropped.
+pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
+    let mut next = start;
+    let dropped = held.dropped.cancelled();
+    tokio::pin!(dropped);
+    loop {
+        let pulled = tokio::select! {
+            biased;
+            () = &mut dropped => return,
+            pulled = async {
+                room(&group, &held).await;
+                pull(&group, &held, next).await
+            } => pulled,
+        };
+        let pause = match pulled {
+            Ok(Pulled::Messages { messages, next: to }) => {
+                next = next.max(to);
+                let arrived = !messages.is_empty();
+                held.buffer.lock().put(messages, next);
+                if arrived {
+                    group.ready.push(&held);
+                }
+                continue;
+            }
+            Ok(Pulled::Moved { to }) => {
+                tracing::warn!(queue = %held.queue, from = next, to, "offset moved by the broker");
+                moved(&group, &held, to).await;
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(queue = %held.queue, %error, "pull failed");
+                recover(&group, &held, &error).await
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut dropped => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Waits until the buffer takes another answer, and in ordered consumption until the queue is locked.
+async fn room(group: &Group, held: &HeldQueue) {
+    loop {
+        let wait = held.room.notified();
+        let unlocked = group.settings.is_ordered && !held.is_locked();
+        if !unlocked && !held.buffer.lock().is_full(group.settings.limits) {
+            return;
+        }
+        // A lock is lost by time alone, so nobody signals that; everything else does.
+        let _ = tokio::time::timeout(Duration::from_secs(1), wait).await;
+    }
+}
+
+async fn pull(group: &Group, held: &HeldQueue, next: i64) -> Result<Pulled, RequestError> {
+    let subscription = group
+        .subscription(held.queue.topic())
+        .expect("only subscribed topics are balanced");
+    let committable = held.buffer.lock().committable();
+    let pull = Pull {
+        group: &group.name,
+        queue: &held.queue,
+        subscription,
+        offset: next,
+        commit: (committable > 0).then_some(committable),
+        count_max: group.settings.pull_max,
+        hold: Some(group.settings.hold),
+        carry_subscription: false,
+        replica: held.replica.load(Ordering::Relaxed),
+    };
+    let (pulled, replica) = pull.run(&group.core).await?;
+    held.replica.store(replica, Ordering::Relaxed);
+    Ok(pulled)
+}
+
+/// Does what may cure a failed pull. Answers how long to wait before the next.
+async fn recover(group: &Group, held: &HeldQueue, error: &RequestError) -> Duration {
+    match error {
+        RequestError::Refused {
+            code: response::FLOW_CONTROL,
+            ..
+        } => return PAUSE_FLOW,
+        RequestError::Refused { addr, code, .. } => {
+            // The broker lost sight of the group: tell it who we are.
+            let unknown = [
+                response::SUBSCRIPTION_NOT_EXIST,
+                response::SUBSCRIPTION_NOT_LATEST,
+                response::SUBSCRIPTION_GROUP_NOT_EXIST,
+                response::FILTER_DATA_NOT_EXIST,
+                response::FILTER_DATA_NOT_LATEST,
+            ];
+            if unknown.contains(code) {
+                let _ = greet(&group.core, addr, Force::Always).await;
+            }
+        }
+        RequestError::Unreachable { .. } | RequestError::ConnectionLost { .. } => {
+            held.replica.store(MASTER, Ordering::Relaxed);
+            let _ = group.core.routes.refresh(held.queue.topic(), false).await;
+        }
+        _ => {}
+    }
+    PAUSE_FAILED
+}
+
+/// The broker says that the offset is not one of its: stores the one that it names, and takes the queue anew.
+async fn moved(group: &Arc<Group>, held: &Arc<HeldQueue>, to: i64) {
+    held.dropped.cancel();
+    held.buffer.lock().drop_waiting();
+    tokio::time::sleep(PAUSE_MOVED).await;
+    if let Err(error) = offsets::put(&group.core, &group.name, &held.queue, to).await {
+        tracing::warn!(queue = %held.queue, offset = to, %error, "moved offset not stored");
+    }
+    let mut all = group.held.lock();
+    if all
+        .get(&held.queue)
+        .is_some_and(|current| Arc::ptr_eq(current, held))
+    {
+        all.remove(&held.queue);
+    }
+    drop(all);
+    group.rebalance_soon.notify_one();
+}

@@ -1,0 +1,185 @@
+//! What all parts of a client share: identity, connections, routes, the register of groups.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::UnregisterClientHeader;
+use escrowmq_common::remoting::Remote;
+use escrowmq_common::task::{Shutdown, Tasks};
+
+use futures_util::future::join_all;
+
+use crate::brokers::Brokers;
+use crate::builder::Settings;
+use crate::error::RequestError;
+use crate::groups::Groups;
+use crate::names::NameServers;
+use crate::routes::Routes;
+
+/// The shared part of a client.
+pub(crate) struct Core {
+    pub(crate) id: String,
+    pub(crate) settings: Settings,
+    pub(crate) remote: Remote,
+    pub(crate) routes: Routes,
+    /// What each broker is known to know and to be able to do.
+    pub(crate) brokers: Brokers,
+    pub(crate) groups: Groups,
+    /// The client's own loops; producers and consumers have their own sets.
+    pub(crate) tasks: Tasks,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(id: String, settings: Settings, names: NameServers, remote: Remote) -> Core {
+        Core {
+            id,
+            routes: Routes::new(names, remote.clone(), settings.request_timeout),
+            brokers: Brokers::default(),
+            groups: Groups::default(),
+            tasks: Tasks::new(),
+            shutdown: Shutdown::new(),
+            settings,
+            remote,
+        }
+    }
+
+    /// One request to one address; the answer may carry any code.
+    pub(crate) async fn call(
+        &self,
+        addr: &str,
+        request: Frame,
+        timeout: Duration,
+    ) -> Result<Frame, RequestError> {
+        self.remote
+            .call(addr, request, timeout)
+            .await
+            .map_err(|error| RequestError::from_call(addr, &error))
+    }
+
+    /// One request to one address within the usual time, whose answer must be a success.
+    pub(crate) async fn request(&self, addr: &str, request: Frame) -> Result<Frame, RequestError> {
+        expect_success(
+            addr,
+            self.call(addr, request, self.settings.request_timeout)
+                .await?,
+        )
+    }
+
+    /// One request that wants no answer.
+    pub(crate) async fn oneway(&self, addr: &str, request: Frame) -> Result<(), RequestError> {
+        self.remote
+            .oneway(addr, request)
+            .await
+            .map_err(|error| RequestError::from_call(addr, &error))
+    }
+
+    /// The address at which `broker` takes writes, from the routes; asks the name servers once if it is unknown.
+    pub(crate) async fn master_of(
+        &self,
+        broker: &str,
+        topic: &str,
+    ) -> Result<Arc<str>, RequestError> {
+        if let Some(addr) = self.routes.master(broker) {
+            return Ok(addr);
+        }
+        self.routes.refresh(topic, false).await?;
+        self.routes
+            .master(broker)
+            .ok_or_else(|| RequestError::NoRoute {
+                topic: topic.to_owned(),
+            })
+    }
+
+    /// Tells the brokers that the client has left a producer group or a consumer group. The group must be out of the
+    /// register already, or the next heartbeat would bring it back.
+    pub(crate) async fn leave(&self, producer_group: Option<&str>, consumer_group: Option<&str>) {
+        let farewells = self
+            .brokers
+            .greeted()
+            .into_iter()
+            .map(|(addr, broker)| async move {
+                // A heartbeat under way may still name the group: the farewell has to come after it.
+                let _greeting = broker.greeting.lock().await;
+                if let Err(error) = self
+                    .unregister(&addr, &self.id, producer_group, consumer_group)
+                    .await
+                {
+                    tracing::debug!(%addr, %error, "broker not told that a group was left");
+                }
+            });
+        join_all(farewells).await;
+    }
+
+    /// Takes a client out of a group at one broker.
+    pub(crate) async fn unregister(
+        &self,
+        addr: &str,
+        client_id: &str,
+        producer_group: Option<&str>,
+        consumer_group: Option<&str>,
+    ) -> Result<(), RequestError> {
+        let header = UnregisterClientHeader {
+            client_id,
+            producer_group,
+            consumer_group,
+        };
+        self.request(
+            addr,
+            Frame::request(request::UNREGISTER_CLIENT).with_header(&header),
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Ends all members, then the client itself.
+    pub(crate) async fn close(&self) {
+        if self.shutdown.is_cancelled() {
+            return;
+        }
+        let grace = self.settings.shutdown_timeout;
+        for consumer in self.groups.consumers() {
+            if tokio::time::timeout(grace, consumer.close()).await.is_err() {
+                tracing::warn!(group = consumer.group(), "consumer did not end in time");
+            }
+        }
+        for producer in self.groups.producers() {
+            if tokio::time::timeout(grace, producer.close()).await.is_err() {
+                tracing::warn!(group = producer.group(), "producer did not end in time");
+            }
+        }
+        self.shutdown.cancel();
+        self.tasks.join().await;
+        self.remote.close().await;
+        tracing::info!(client = %self.id, "client ended");
+    }
+}
+
+/// Turns every code but success into an error.
+pub(crate) fn expect_success(addr: &str, answer: Frame) -> Result<Frame, RequestError> {
+    if answer.code == response::SUCCESS {
+        Ok(answer)
+    } else {
+        Err(refused(addr, answer))
+    }
+}
+
+/// The error that an answer stands for.
+pub(crate) fn refused(addr: &str, answer: Frame) -> RequestError {
+    RequestError::Refused {
+        addr: addr.to_owned(),
+        code: answer.code,
+        remark: answer.remark.unwrap_or_default(),
+    }
+}

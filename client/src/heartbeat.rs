@@ -1,0 +1,193 @@
+//! The loops that every client runs: heartbeats to the brokers, refreshes of the routes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::body::{ConsumerData, Form, HeartbeatData, ProducerData, json};
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::name::CLIENT_INNER_PRODUCER;
+use futures_util::future::join_all;
+
+use crate::brokers::Abilities;
+use crate::core::{Core, expect_success};
+use crate::error::RequestError;
+
+/// The field of a heartbeat's answer by which our broker makes itself known, and its value.
+const OURS: (&str, &str) = ("ESCROWMQ", "1");
+
+/// After a round in which a broker could not be greeted, the next one comes so soon, then doubling up to the interval.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// What a consumer group reports in a heartbeat.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsumerReport {
+    pub(crate) data: ConsumerData,
+}
+
+impl ConsumerReport {
+    /// The topics subscribed to.
+    pub(crate) fn topics(&self) -> Vec<Arc<str>> {
+        self.data
+            .subscription_data_set
+            .iter()
+            .map(|subscription| subscription.topic.as_str().into())
+            .collect()
+    }
+}
+
+/// Starts both loops.
+pub(crate) fn start(core: &Arc<Core>) {
+    core.tasks
+        .spawn("client heartbeat", heartbeats(Arc::clone(core)));
+    core.tasks.spawn("client routes", routes(Arc::clone(core)));
+}
+
+async fn heartbeats(core: Arc<Core>) {
+    let interval = core.settings.heartbeat_interval;
+    let mut pause = interval;
+    loop {
+        tokio::select! {
+            biased;
+            () = core.shutdown.cancelled() => return,
+            () = core.brokers.greet_soon.notified() => {}
+            () = core.routes.broker_appeared.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        let all_greeted = tokio::select! {
+            biased;
+            () = core.shutdown.cancelled() => return,
+            all = greet_all(&core) => all,
+        };
+        pause = if all_greeted {
+            interval
+        } else if pause == interval {
+            RETRY_FIRST.min(interval)
+        } else {
+            (pause * 2).min(interval)
+        };
+    }
+}
+
+async fn routes(core: Arc<Core>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = core.shutdown.cancelled() => return,
+            () = tokio::time::sleep(core.settings.route_interval) => {}
+        }
+        let pinned = core.groups.topics();
+        let changed = tokio::select! {
+            biased;
+            () = core.shutdown.cancelled() => return,
+            changed = core.routes.refresh_all(&pinned) => changed,
+        };
+        if changed {
+            for consumer in core.groups.consumers() {
+                consumer.rebalance();
+            }
+        }
+    }
+}
+
+/// One heartbeat to every broker of the routes: masters if there are only producers, else replicas too. Answers whether
+/// all of them answered.
+pub(crate) async fn greet_all(core: &Core) -> bool {
+    let (producers, consumers) = (core.groups.producers(), core.groups.consumers());
+    if producers.is_empty() && consumers.is_empty() {
+        return true;
+    }
+    // A topic that was only announced has no route yet, and without one its brokers would not hear of us.
+    for topic in core.groups.topics() {
+        if core.routes.cached(&topic).is_none() {
+            let _ = core.routes.refresh(&topic, true).await;
+        }
+    }
+    let addrs = core.routes.broker_addrs(consumers.is_empty());
+    core.brokers.retain(
+        &core
+            .routes
+            .broker_addrs(false)
+            .into_iter()
+            .collect::<HashSet<_>>(),
+    );
+    let greetings = addrs.iter().map(|addr| async move {
+        let greeted = greet(core, addr, Force::Always).await;
+        if let Err(error) = &greeted {
+            tracing::warn!(%addr, %error, "heartbeat failed");
+        }
+        greeted.is_ok()
+    });
+    join_all(greetings).await.into_iter().all(|greeted| greeted)
+}
+
+/// Whether a heartbeat is sent although the broker knows everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Force {
+    Always,
+    IfNeeded,
+}
+
+/// Makes sure that the broker at `addr` knows the present groups on the present connection, and says what it can do.
+pub(crate) async fn greet(
+    core: &Core,
+    addr: &str,
+    force: Force,
+) -> Result<Abilities, RequestError> {
+    let broker = core.brokers.at(addr);
+    let connect = || async {
+        core.remote
+            .connection(addr)
+            .await
+            .map_err(|error| RequestError::from_call(addr, &error))
+    };
+    if force == Force::IfNeeded {
+        let connection = connect().await?;
+        if let Some(abilities) = broker.current(connection.id(), core.brokers.epoch()) {
+            return Ok(abilities);
+        }
+    }
+    let _greeting = broker.greeting.lock().await;
+    let connection = connect().await?;
+    // Read before the groups: a group that joins in between makes this greeting old, not wrong.
+    let epoch = core.brokers.epoch();
+    if force == Force::IfNeeded
+        && let Some(abilities) = broker.current(connection.id(), epoch)
+    {
+        return Ok(abilities);
+    }
+    let heartbeat =
+        Frame::request(request::HEART_BEAT).with_body(json::to_bytes(&data(core), Form::Strict));
+    let answer = connection
+        .call(heartbeat, core.settings.request_timeout)
+        .await;
+    let answer = answer.map_err(|error| RequestError::from_call(addr, &error))?;
+    let answer = expect_success(addr, answer)?;
+    let abilities = Abilities {
+        confirms_decisions: answer.fields.get(OURS.0) == Some(OURS.1),
+    };
+    broker.greeted(connection.id(), epoch, abilities);
+    Ok(abilities)
+}
+
+/// All groups of the client.
+fn data(core: &Core) -> HeartbeatData {
+    let mut producer_data_set = vec![ProducerData {
+        group_name: CLIENT_INNER_PRODUCER.to_owned(),
+    }];
+    producer_data_set.extend(core.groups.producers().iter().map(|producer| ProducerData {
+        group_name: producer.group().to_owned(),
+    }));
+    HeartbeatData {
+        client_id: core.id.clone(),
+        producer_data_set,
+        consumer_data_set: core
+            .groups
+            .consumers()
+            .iter()
+            .map(|consumer| consumer.report().data)
+            .collect(),
+        ..HeartbeatData::default()
+    }
+}

@@ -1,0 +1,106 @@
+//! The name servers: which one is asked, and what happens when it does not answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::Remote;
+
+use crate::error::{RequestError, StartError};
+
+/// The name servers of a client. They share nothing, so any of them may be asked; one is kept until it fails, because
+/// two may disagree for a while and a client should not see its routes flap.
+#[derive(Debug)]
+pub(crate) struct NameServers {
+    addrs: Vec<Arc<str>>,
+    current: AtomicUsize,
+}
+
+impl NameServers {
+    /// Reads `host:port`, several joined by `;` or `,`.
+    pub(crate) fn parse(text: &str) -> Result<NameServers, StartError> {
+        let mut addrs = Vec::new();
+        for addr in text
+            .split([';', ','])
+            .map(str::trim)
+            .filter(|addr| !addr.is_empty())
+        {
+            let port = addr
+                .rsplit_once(':')
+                .and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+            if port.is_none() {
+                return Err(StartError::setting(
+                    "namesrv",
+                    format!("{addr:?} is not host:port"),
+                ));
+            }
+            addrs.push(Arc::from(addr));
+        }
+        if addrs.is_empty() {
+            return Err(StartError::setting("namesrv", "no address given"));
+        }
+        Ok(NameServers {
+            addrs,
+            current: AtomicUsize::new(0),
+        })
+    }
+
+    /// Asks the current one, and on a failure of transport each of the others once. The answer may carry any code.
+    pub(crate) async fn call(
+        &self,
+        remote: &Remote,
+        request: &Frame,
+        timeout: Duration,
+    ) -> Result<(Arc<str>, Frame), RequestError> {
+        let start = self.current.load(Ordering::Relaxed);
+        let mut failure = RequestError::ShutDown;
+        for step in 0..self.addrs.len() {
+            let index = (start + step) % self.addrs.len();
+            let addr = &self.addrs[index];
+            match remote.call(addr, request.clone(), timeout).await {
+                Ok(answer) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok((Arc::clone(addr), answer));
+                }
+                Err(error) => {
+                    tracing::debug!(%addr, %error, "name server did not answer");
+                    failure = RequestError::from_call(addr, &error);
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// A connection to one of them, for the client's start: nothing works without.
+    pub(crate) async fn local_ip(&self, remote: &Remote) -> Result<std::net::IpAddr, RequestError> {
+        let mut failure = RequestError::ShutDown;
+        for (index, addr) in self.addrs.iter().enumerate() {
+            match remote.connection(addr).await {
+                Ok(connection) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(connection.local().ip());
+                }
+                Err(error) => failure = RequestError::from_call(addr, &error),
+            }
+        }
+        Err(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_nonsense_is_refused() {
+        let names = NameServers::parse("a:9876; b:9877,[::1]:9878;").expect("three");
+        assert_eq!(
+            names.addrs.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+            ["a:9876", "b:9877", "[::1]:9878"]
+        );
+        for bad in ["", ";", "a", "a:", ":9876", "a:99999"] {
+            assert!(NameServers::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

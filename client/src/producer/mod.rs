@@ -1,0 +1,147 @@
+//! Sending: ordinary messages, one-way messages, batches.
+//!
+//! ```text
+//!  Message -> Prepared (checked, compressed, unique id given once)
+//!          -> select a queue -> one attempt -> SendResult
+//!                 ^                 | failed
+//!                 `---- retry judges: elsewhere, later, or give up
+//! ```
+//!
+//! Promises: every attempt of a message carries the same unique id; a send ends by its total deadline; an error says
+//! whether the message may be stored all the same. Choosing a queue ([`select`]) and judging failures ([`retry`]) are pure;
+//! [`send`] does the I/O.
+//!
+//! Left to others: transactions ([`crate::transaction`]), which send their half messages through [`send`] too.
+
+mod batch;
+mod builder;
+mod prepare;
+mod retry;
+mod select;
+mod send;
+
+use std::sync::Arc;
+
+use escrowmq_common::message::Message as Unit;
+use escrowmq_common::remoting::Connection;
+
+pub use batch::BatchResult;
+pub use builder::ProducerBuilder;
+pub use send::{Half, SendResult, StoreLevel};
+
+pub(crate) use builder::{SendSettings, send_setters};
+pub(crate) use prepare::Prepared;
+pub(crate) use send::{HalfNeeds, Sender, SenderError};
+
+use crate::client::Client;
+use crate::error::{RequestError, SendError};
+use crate::groups::{Closing, ProducerMember};
+use crate::message::Message;
+use crate::queue::MessageQueue;
+
+/// Sends messages. Cheap to clone; made by [`Client::producer`](crate::Client::producer).
+///
+/// Many sends may run at once on one producer and share its connections: to send fast, keep several going (for example
+/// with `futures::future::join_all`) rather than making more producers.
+///
+/// A send whose future is dropped before its end may or may not have stored the message.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    sender: Sender,
+    topics: Vec<Arc<str>>,
+}
+
+impl Producer {
+    fn new(client: Client, sender: Sender, topics: Vec<Arc<str>>) -> Producer {
+        Producer {
+            shared: Arc::new(Shared {
+                client,
+                sender,
+                topics,
+            }),
+        }
+    }
+
+    /// The producer's group.
+    pub fn group(&self) -> &str {
+        self.shared.sender.group()
+    }
+
+    /// Sends a message to a queue of the producer's choice (that of its sharding key, if it has one) and waits until a
+    /// broker has stored it. Failed attempts are repeated on other queues and brokers within the deadline.
+    pub async fn send(&self, message: Message) -> Result<SendResult, SendError> {
+        self.shared.sender.send(message, None).await
+    }
+
+    /// Sends a message to this queue and no other.
+    pub async fn send_to(
+        &self,
+        message: Message,
+        queue: &MessageQueue,
+    ) -> Result<SendResult, SendError> {
+        self.shared.sender.send(message, Some(queue.clone())).await
+    }
+
+    /// Sends a message once and does not wait for an answer: success says only that the request is on its way.
+    pub async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
+        self.shared.sender.send_oneway(message).await
+    }
+
+    /// Sends several messages of one topic in one request. All of them get consecutive places in one queue, or none is
+    /// stored. Delays, timers and transactions do not go together with batches.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Invalid`] if the messages differ in topic or are larger together than one message may be: split them.
+    pub async fn send_batch(&self, messages: Vec<Message>) -> Result<BatchResult, SendError> {
+        self.shared.sender.send_batch(messages).await
+    }
+
+    /// The queues of `topic` that take messages now.
+    pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RequestError> {
+        Ok(self
+            .shared
+            .client
+            .core()
+            .routes
+            .for_sending(topic)
+            .await?
+            .writable
+            .clone())
+    }
+
+    /// Refuses further sends, waits for those in flight and tells the brokers. A second call does nothing.
+    pub async fn shutdown(&self) {
+        self.shared.close().await;
+    }
+}
+
+impl ProducerMember for Shared {
+    fn group(&self) -> &str {
+        self.sender.group()
+    }
+
+    fn topics(&self) -> &[Arc<str>] {
+        &self.topics
+    }
+
+    fn check(&self, _: &Arc<Connection>, _: escrowmq_common::frame::Frame, _: Unit) {
+        // Not a transactional producer: somebody else of the group has the answer.
+    }
+
+    fn close(&self) -> Closing<'_> {
+        Box::pin(async {
+            if self.sender.close().await {
+                let core = self.client.core();
+                core.groups.remove_producer(self.sender.group());
+                core.leave(Some(self.sender.group()), None).await;
+            }
+        })
+    }
+}

@@ -1,0 +1,299 @@
+//! Whether, where and when a failed send is tried again. Pure: failures and time go in, a verdict comes out.
+
+use std::time::Duration;
+
+use escrowmq_common::code::response;
+use tokio::time::Instant;
+
+use crate::error::{RequestError, SendError};
+
+/// The bounds of one send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RetryPolicy {
+    /// Attempts that may leave something stored. Failures that certainly stored nothing and pass by themselves (a broker
+    /// that restarts, flow control) do not count: they are bounded by the deadline alone.
+    pub(crate) attempts_max: u32,
+    /// The longest wait for one answer.
+    pub(crate) attempt_timeout: Duration,
+    /// The end of it all, from the call on.
+    pub(crate) deadline: Duration,
+}
+
+/// The first pause before a retry that cannot go elsewhere, and its bound; it doubles in between.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// What to do after a failed attempt.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Try again.
+    Again {
+        /// Wait this long first; zero is not awaited.
+        pause: Duration,
+        /// The route may be out of date: ask the name servers first.
+        refresh_route: bool,
+    },
+    /// Tell the caller.
+    GiveUp,
+}
+
+/// The attempts of one send so far.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    policy: RetryPolicy,
+    ends: Instant,
+    made: u32,
+    /// Those of `made` that count against `attempts_max`.
+    counted: u32,
+    pause: Duration,
+    /// Some attempt may have stored the message: no later failure can take that back.
+    maybe_stored: bool,
+}
+
+impl Attempts {
+    pub(crate) fn new(policy: RetryPolicy, now: Instant) -> Attempts {
+        Attempts {
+            policy,
+            ends: now + policy.deadline,
+            made: 0,
+            counted: 0,
+            pause: PAUSE_FIRST,
+            maybe_stored: false,
+        }
+    }
+
+    /// Begins an attempt; its answer may be awaited this long.
+    pub(crate) fn begin(&mut self, now: Instant) -> Duration {
+        self.made += 1;
+        self.policy
+            .attempt_timeout
+            .min(self.ends.saturating_duration_since(now))
+    }
+
+    /// Attempts begun so far.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Whether an earlier attempt may have stored the message too.
+    pub(crate) fn maybe_stored(&self) -> bool {
+        self.maybe_stored
+    }
+
+    /// Judges a failed attempt. `alternatives`: another broker could take the message.
+    pub(crate) fn judge(
+        &mut self,
+        failure: &RequestError,
+        alternatives: bool,
+        now: Instant,
+    ) -> Verdict {
+        self.maybe_stored |= failure.outcome_unknown();
+        let passes_by_itself = match failure {
+            RequestError::Unreachable { .. } | RequestError::NoRoute { .. } => true,
+            RequestError::Refused { code, .. } => {
+                matches!(
+                    *code,
+                    response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | response::GO_AWAY
+                )
+            }
+            _ => false,
+        };
+        if !passes_by_itself {
+            self.counted += 1;
+        }
+        if !failure.is_retryable() || self.counted >= self.policy.attempts_max {
+            return Verdict::GiveUp;
+        }
+        // The first failure of a kind that hits one broker goes elsewhere at once; from then on, and when there is no
+        // elsewhere, pauses grow so that a broker that comes back is not met by a storm.
+        let pause = if alternatives && self.made == 1 {
+            Duration::ZERO
+        } else {
+            self.pause
+        };
+        if !pause.is_zero() {
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
+        if now + pause >= self.ends {
+            return Verdict::GiveUp;
+        }
+        let refresh_route = match failure {
+            RequestError::Unreachable { .. }
+            | RequestError::ConnectionLost { .. }
+            | RequestError::NoRoute { .. } => true,
+            RequestError::Refused { code, .. } => {
+                matches!(
+                    *code,
+                    response::NO_PERMISSION
+                        | response::TOPIC_NOT_EXIST
+                        | response::SERVICE_NOT_AVAILABLE
+                )
+            }
+            _ => false,
+        };
+        Verdict::Again {
+            pause,
+            refresh_route,
+        }
+    }
+
+    /// The error to hand to the caller after the last failure.
+    pub(crate) fn into_error(self, message_id: &str, last: RequestError) -> SendError {
+        if self.maybe_stored {
+            SendError::OutcomeUnknown {
+                message_id: message_id.to_owned(),
+                attempts: self.made,
+                last,
+            }
+        } else if matches!(last, RequestError::ShutDown) && self.made == 0 {
+            SendError::ShutDown
+        } else {
+            SendError::NotStored {
+                attempts: self.made,
+                last,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: RetryPolicy = RetryPolicy {
+        attempts_max: 3,
+        attempt_timeout: Duration::from_secs(3),
+        deadline: Duration::from_secs(10),
+    };
+
+    fn refused(code: i32) -> RequestError {
+        RequestError::Refused {
+            addr: "a".into(),
+            code,
+            remark: String::new(),
+        }
+    }
+
+    fn timed_out() -> RequestError {
+        RequestError::TimedOut {
+            addr: "a".into(),
+            after: Duration::from_secs(3),
+        }
+    }
+
+    fn unreachable() -> RequestError {
+        RequestError::Unreachable {
+            addr: "a".into(),
+            reason: "refused".into(),
+        }
+    }
+
+    fn begun(now: Instant) -> Attempts {
+        let mut attempts = Attempts::new(POLICY, now);
+        attempts.begin(now);
+        attempts
+    }
+
+    #[test]
+    fn a_message_at_fault_is_not_tried_again() {
+        let now = Instant::now();
+        for code in [
+            response::MESSAGE_ILLEGAL,
+            response::INVALID_PARAMETER,
+            response::REQUEST_CODE_NOT_SUPPORTED,
+        ] {
+            let mut attempts = begun(now);
+            assert_eq!(attempts.judge(&refused(code), true, now), Verdict::GiveUp);
+            let error = attempts.into_error("id", refused(code));
+            assert!(!error.outcome_unknown() && !error.is_retryable(), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_first_failure_goes_elsewhere_at_once() {
+        let now = Instant::now();
+        for failure in [
+            refused(response::SYSTEM_ERROR),
+            refused(response::NO_PERMISSION),
+            timed_out(),
+            unreachable(),
+        ] {
+            let verdict = begun(now).judge(&failure, true, now);
+            assert!(
+                matches!(
+                    verdict,
+                    Verdict::Again {
+                        pause: Duration::ZERO,
+                        ..
+                    }
+                ),
+                "{failure}: {verdict:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn attempts_that_may_have_stored_are_counted() {
+        let now = Instant::now();
+        let mut attempts = Attempts::new(POLICY, now);
+        for round in 1..=3 {
+            attempts.begin(now);
+            let verdict = attempts.judge(&timed_out(), true, now);
+            assert_eq!(verdict == Verdict::GiveUp, round == 3, "round {round}");
+        }
+        assert!(attempts.into_error("id", timed_out()).outcome_unknown());
+    }
+
+    #[test]
+    fn certain_failures_that_pass_are_bounded_by_the_deadline_alone() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut attempts = Attempts::new(POLICY, now);
+        loop {
+            attempts.begin(now);
+            match attempts.judge(&unreachable(), false, now) {
+                Verdict::Again {
+                    pause,
+                    refresh_route,
+                } => {
+                    assert!(pause <= PAUSE_MAX && refresh_route);
+                    now += pause;
+                }
+                Verdict::GiveUp => break,
+            }
+            assert!(now < start + POLICY.deadline);
+        }
+        assert!(attempts.made() > 10, "{} attempts", attempts.made());
+        let error = attempts.into_error("id", unreachable());
+        assert!(!error.outcome_unknown() && error.is_retryable());
+    }
+
+    #[test]
+    fn one_unknown_outcome_is_never_forgotten() {
+        let now = Instant::now();
+        let mut attempts = begun(now);
+        attempts.judge(&timed_out(), true, now);
+        attempts.begin(now);
+        attempts.judge(&refused(response::MESSAGE_ILLEGAL), true, now);
+        assert!(
+            attempts
+                .into_error("id", refused(response::MESSAGE_ILLEGAL))
+                .outcome_unknown()
+        );
+    }
+
+    #[test]
+    fn an_attempt_never_outlives_the_deadline() {
+        let now = Instant::now();
+        let mut attempts = Attempts::new(POLICY, now);
+        assert_eq!(attempts.begin(now), Duration::from_secs(3));
+        assert_eq!(
+            attempts.begin(now + Duration::from_secs(9)),
+            Duration::from_secs(1)
+        );
+        assert_eq!(
+            attempts.begin(now + Duration::from_secs(11)),
+            Duration::ZERO
+        );
+    }
+}

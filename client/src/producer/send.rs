@@ -1,0 +1,477 @@
+//! Attempts: the I/O of a send.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use escrowmq_common::clock;
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{SendMessageHeader, SendMessageResponse};
+use escrowmq_common::message::{OffsetMessageId, TransactionType};
+use escrowmq_common::name::AUTO_CREATE_TOPIC;
+use parking_lot::Mutex;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
+
+use super::retry::{Attempts, Verdict};
+use super::select::{self, Penalties};
+use super::{Prepared, SendSettings};
+use crate::brokers::Abilities;
+use crate::core::{Core, refused};
+use crate::error::{RequestError, SendError};
+use crate::gate::Gate;
+use crate::heartbeat::{Force, greet};
+use crate::message::Message;
+use crate::queue::MessageQueue;
+use crate::route::{NEW_TOPIC_QUEUES, Route};
+
+/// What the broker reached before it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreLevel {
+    /// Everything the broker is configured for: flushed if it flushes synchronously, replicated if it replicates.
+    Full,
+    /// Stored in the broker's memory; the flush was not done in time (code 10).
+    FlushTimedOut,
+    /// Stored on the master; no replica was there to take it (code 11).
+    NoReplica,
+    /// Stored on the master; no replica confirmed in time (code 12).
+    ReplicaTimedOut,
+}
+
+impl StoreLevel {
+    fn of(code: i32) -> Option<StoreLevel> {
+        match code {
+            response::SUCCESS => Some(StoreLevel::Full),
+            response::FLUSH_DISK_TIMEOUT => Some(StoreLevel::FlushTimedOut),
+            response::SLAVE_NOT_AVAILABLE => Some(StoreLevel::NoReplica),
+            response::FLUSH_SLAVE_TIMEOUT => Some(StoreLevel::ReplicaTimedOut),
+            _ => None,
+        }
+    }
+
+    /// The response code that says so.
+    pub(crate) fn code(self) -> i32 {
+        match self {
+            StoreLevel::Full => response::SUCCESS,
+            StoreLevel::FlushTimedOut => response::FLUSH_DISK_TIMEOUT,
+            StoreLevel::NoReplica => response::SLAVE_NOT_AVAILABLE,
+            StoreLevel::ReplicaTimedOut => response::FLUSH_SLAVE_TIMEOUT,
+        }
+    }
+}
+
+/// A message that a broker has stored.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SendResult {
+    /// The unique id that the message carries; consumers see it as the message's id.
+    pub message_id: String,
+    /// The broker's own id: its address and the position in its log.
+    pub offset_message_id: String,
+    /// Where it was stored.
+    pub queue: MessageQueue,
+    /// Its number in that queue; of a delayed or half message the number in the place where it waits.
+    pub queue_offset: i64,
+    /// The transaction's id, as the broker gave it.
+    pub transaction_id: Option<String>,
+    /// What the broker reached before it answered.
+    pub level: StoreLevel,
+    /// Attempts made, this one included.
+    pub attempts: u32,
+    /// An earlier attempt ended without an answer and may have stored the message as well.
+    pub possible_duplicate: bool,
+    /// With it a timer message can be recalled before it is due.
+    pub recall_handle: Option<String>,
+}
+
+/// A half message that a broker holds, as the decision on it needs it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Half {
+    /// The transaction's id: the same in a check, in any process of the group.
+    pub transaction_id: String,
+    /// The unique id of the message.
+    pub message_id: String,
+    /// The queue that it will appear in once committed.
+    pub queue: MessageQueue,
+    /// Where it lies in the log of the broker.
+    pub(crate) position: i64,
+    /// The broker's number for it.
+    pub(crate) table_offset: i64,
+}
+
+/// Why a send did not succeed, seen from inside.
+#[derive(Debug)]
+pub(crate) enum SenderError {
+    Send(SendError),
+    /// The broker cannot confirm decisions, and the caller insists.
+    Unconfirmable {
+        addr: String,
+    },
+}
+
+impl From<SendError> for SenderError {
+    fn from(error: SendError) -> SenderError {
+        SenderError::Send(error)
+    }
+}
+
+/// What a half message asks of the broker it goes to, beyond what an ordinary message does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HalfNeeds {
+    /// Decisions must be confirmed.
+    pub(crate) confirmation: bool,
+}
+
+/// How one attempt failed.
+enum AttemptError {
+    Failed(RequestError),
+    /// No other attempt at this broker can succeed, and elsewhere is not looked for.
+    Final(SenderError),
+}
+
+/// What one attempt sends.
+struct Attempt<'a> {
+    prepared: &'a Prepared,
+    queue: &'a MessageQueue,
+    half: Option<HalfNeeds>,
+}
+
+/// The sending half of every producer.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    core: Arc<Core>,
+    group: String,
+    settings: SendSettings,
+    penalties: Mutex<Penalties>,
+    /// Advances per send; starts anywhere, so that producers that start together do not walk in step.
+    turn: AtomicUsize,
+    gate: Gate,
+    closed: AtomicBool,
+}
+
+impl Sender {
+    pub(crate) fn new(core: &Arc<Core>, group: String, settings: SendSettings) -> Sender {
+        Sender {
+            core: Arc::clone(core),
+            turn: AtomicUsize::new(RandomState::new().hash_one(&group) as usize),
+            gate: Gate::new(settings.in_flight_max),
+            group,
+            settings,
+            penalties: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
+    pub(crate) fn settings(&self) -> &SendSettings {
+        &self.settings
+    }
+
+    /// A place among the sends in flight.
+    pub(crate) async fn enter(&self) -> Result<SemaphorePermit<'_>, SendError> {
+        self.gate.enter().await.ok_or(SendError::ShutDown)
+    }
+
+    /// Refuses newcomers and waits for those in flight. Answers whether this call was the first.
+    pub(crate) async fn close(&self) -> bool {
+        let first = !self.closed.swap(true, Ordering::AcqRel);
+        self.gate.close().await;
+        first
+    }
+
+    /// Sends one ordinary message.
+    pub(crate) async fn send(
+        &self,
+        message: Message,
+        pinned: Option<MessageQueue>,
+    ) -> Result<SendResult, SendError> {
+        let _place = self.enter().await?;
+        let prepared = Prepared::new(message, &self.settings)?;
+        self.send_prepared(&prepared, pinned, None)
+            .await
+            .map_err(|error| match error {
+                SenderError::Send(error) => error,
+                SenderError::Unconfirmable { addr } => {
+                    unreachable!("an ordinary message asks {addr} for no confirmation")
+                }
+            })
+    }
+
+    /// Sends one half message. The caller holds a place.
+    pub(crate) async fn send_half(
+        &self,
+        prepared: &Prepared,
+        needs: HalfNeeds,
+    ) -> Result<(SendResult, Half), SenderError> {
+        let sent = self.send_prepared(prepared, None, Some(needs)).await?;
+        let Ok(id) = sent.offset_message_id.parse::<OffsetMessageId>() else {
+            // The half is stored, but nobody can name it: only its check can settle it.
+            let last = RequestError::malformed(
+                sent.queue.broker(),
+                "the broker's message id names no position",
+            );
+            let message_id = sent.message_id;
+            return Err(SendError::OutcomeUnknown {
+                message_id,
+                attempts: sent.attempts,
+                last,
+            }
+            .into());
+        };
+        let half = Half {
+            transaction_id: sent
+                .transaction_id
+                .clone()
+                .unwrap_or_else(|| sent.message_id.clone()),
+            message_id: sent.message_id.clone(),
+            queue: sent.queue.clone(),
+            position: id.position,
+            table_offset: sent.queue_offset,
+        };
+        Ok((sent, half))
+    }
+
+    /// Sends what is prepared, with all the attempts that the policy allows.
+    pub(crate) async fn send_prepared(
+        &self,
+        prepared: &Prepared,
+        pinned: Option<MessageQueue>,
+        half: Option<HalfNeeds>,
+    ) -> Result<SendResult, SenderError> {
+        let mut attempts = Attempts::new(self.settings.retry, Instant::now());
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut last_queue: Option<MessageQueue> = None;
+        let mut refresh_route = false;
+        loop {
+            let timeout = attempts.begin(Instant::now());
+            let attempt = async {
+                let route = self.route(&prepared.topic, refresh_route).await?;
+                let queue = match &pinned {
+                    Some(queue) => queue.clone(),
+                    None => self.choose(&route, turn, prepared, last_queue.as_ref())?,
+                };
+                let queue = &*last_queue.insert(queue);
+                let alternatives = pinned.is_none()
+                    && prepared.sharding_key.is_none()
+                    && route.writable_elsewhere(queue.broker());
+                let attempt = Attempt {
+                    prepared,
+                    queue,
+                    half,
+                };
+                Ok::<_, RequestError>((self.attempt(&attempt, timeout).await, alternatives))
+            };
+            let (failure, alternatives) = match attempt.await {
+                Ok((Ok(mut sent), _)) => {
+                    self.penalties.lock().clear(sent.queue.broker());
+                    sent.attempts = attempts.made();
+                    sent.possible_duplicate = attempts.maybe_stored();
+                    return Ok(sent);
+                }
+                Ok((Err(AttemptError::Final(error)), _)) => return Err(error),
+                Ok((Err(AttemptError::Failed(failure)), alternatives)) => {
+                    if let Some(queue) = &last_queue
+                        && failure.is_retryable()
+                    {
+                        self.penalties
+                            .lock()
+                            .add(queue.broker_shared(), Instant::now());
+                    }
+                    (failure, alternatives)
+                }
+                Err(no_route) => (no_route, false),
+            };
+            tracing::debug!(id = %prepared.message_id, attempt = attempts.made(), %failure, "send attempt failed");
+            match attempts.judge(&failure, alternatives, Instant::now()) {
+                Verdict::Again {
+                    pause,
+                    refresh_route: refresh,
+                } => {
+                    refresh_route = refresh;
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                Verdict::GiveUp => {
+                    return Err(attempts.into_error(&prepared.message_id, failure).into());
+                }
+            }
+        }
+    }
+
+    /// Sends one message without waiting for an answer.
+    pub(crate) async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
+        let _place = self.enter().await?;
+        let prepared = Prepared::new(message, &self.settings)?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let sent = async {
+            let route = self.route(&prepared.topic, false).await?;
+            let queue = self.choose(&route, turn, &prepared, None)?;
+            let addr = self.core.master_of(queue.broker(), &prepared.topic).await?;
+            self.core
+                .oneway(
+                    &addr,
+                    self.frame(&Attempt {
+                        prepared: &prepared,
+                        queue: &queue,
+                        half: None,
+                    }),
+                )
+                .await
+        };
+        sent.await
+            .map_err(|last| SendError::NotStored { attempts: 1, last })
+    }
+
+    async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
+        if refresh {
+            self.core.routes.refresh(topic, true).await
+        } else {
+            self.core.routes.for_sending(topic).await
+        }
+    }
+
+    fn choose(
+        &self,
+        route: &Route,
+        turn: usize,
+        prepared: &Prepared,
+        last: Option<&MessageQueue>,
+    ) -> Result<MessageQueue, RequestError> {
+        let queue = match &prepared.sharding_key {
+            Some(key) => select::select_by_key(&route.writable, key),
+            None => select::select(
+                &route.writable,
+                turn,
+                last,
+                &self.penalties.lock(),
+                Instant::now(),
+            ),
+        };
+        queue.cloned().ok_or_else(|| RequestError::NoRoute {
+            topic: prepared.topic.to_string(),
+        })
+    }
+
+    async fn attempt(
+        &self,
+        attempt: &Attempt<'_>,
+        timeout: std::time::Duration,
+    ) -> Result<SendResult, AttemptError> {
+        let queue = attempt.queue;
+        let master = self.core.master_of(queue.broker(), queue.topic()).await;
+        let addr = master.map_err(AttemptError::Failed)?;
+        if let Some(needs) = attempt.half {
+            // Before the half is there: a broker that does not know the group could ask nobody about it.
+            let abilities = greet(&self.core, &addr, Force::IfNeeded)
+                .await
+                .map_err(|error| {
+                    // Nothing of the half was sent, whatever became of the heartbeat.
+                    AttemptError::Failed(RequestError::Unreachable {
+                        addr: addr.to_string(),
+                        reason: error.to_string(),
+                    })
+                })?;
+            suits(abilities, needs, attempt.prepared, &addr).map_err(AttemptError::Final)?;
+        }
+        let answer = self
+            .core
+            .call(&addr, self.frame(attempt), timeout)
+            .await
+            .map_err(AttemptError::Failed)?;
+        let Some(level) = StoreLevel::of(answer.code) else {
+            return Err(AttemptError::Failed(refused(&addr, answer)));
+        };
+        let sent: SendMessageResponse<'_> = match answer.header() {
+            Ok(sent) => sent,
+            Err(error) => {
+                // A success that cannot be read: stored, and no attempt will tell more.
+                let last = RequestError::malformed(&addr, error);
+                let message_id = attempt.prepared.message_id.clone();
+                return Err(AttemptError::Final(
+                    SendError::OutcomeUnknown {
+                        message_id,
+                        attempts: 1,
+                        last,
+                    }
+                    .into(),
+                ));
+            }
+        };
+        Ok(SendResult {
+            message_id: attempt.prepared.message_id.clone(),
+            offset_message_id: sent.msg_id.to_owned(),
+            queue: MessageQueue::new(
+                Arc::clone(&attempt.prepared.topic),
+                queue.broker_shared(),
+                sent.queue_id,
+            ),
+            queue_offset: sent.queue_offset,
+            transaction_id: sent.transaction_id.map(str::to_owned),
+            level,
+            attempts: 1,
+            possible_duplicate: false,
+            recall_handle: sent.recall_handle.map(str::to_owned),
+        })
+    }
+
+    fn frame(&self, attempt: &Attempt<'_>) -> Frame {
+        let (prepared, queue) = (attempt.prepared, attempt.queue);
+        let sys_flag = match attempt.half {
+            Some(_) => prepared
+                .sys_flag
+                .with_transaction(TransactionType::Prepared),
+            None => prepared.sys_flag,
+        };
+        let header = SendMessageHeader {
+            producer_group: &self.group,
+            topic: &prepared.topic,
+            default_topic: AUTO_CREATE_TOPIC,
+            default_topic_queue_nums: NEW_TOPIC_QUEUES,
+            queue_id: queue.id(),
+            sys_flag: sys_flag.0,
+            born_timestamp: clock::wall_ms(),
+            flag: prepared.flag,
+            properties: Some(&prepared.properties),
+            reconsume_times: prepared.reconsume.map_or(0, |(times, _)| times),
+            unit_mode: false,
+            max_reconsume_times: prepared.reconsume.map(|(_, max)| max),
+            batch: prepared.is_batch,
+            broker_name: Some(queue.broker()),
+        };
+        let code = if prepared.is_batch {
+            request::SEND_BATCH_MESSAGE
+        } else {
+            request::SEND_MESSAGE_V2
+        };
+        Frame::request(code)
+            .with_header(&header)
+            .with_body(prepared.body.clone())
+    }
+}
+
+/// Whether a half message may go to a broker with these abilities.
+fn suits(
+    abilities: Abilities,
+    needs: HalfNeeds,
+    prepared: &Prepared,
+    addr: &str,
+) -> Result<(), SenderError> {
+    if needs.confirmation && !abilities.confirms_decisions {
+        return Err(SenderError::Unconfirmable {
+            addr: addr.to_owned(),
+        });
+    }
+    if prepared.is_delayed && !abilities.confirms_decisions {
+        let reason = format!("the broker at {addr} does not keep delays of transactional messages");
+        return Err(SendError::Invalid { reason }.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! The routes of the topics in use: asked for once, kept until they fail, refreshed in the background.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use escrowmq_common::body::{TopicRouteData, json};
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::GetRouteInfoHeader;
+use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm};
+use escrowmq_common::remoting::Remote;
+use futures_util::{StreamExt, stream};
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+
+use crate::core::refused;
+use crate::error::RequestError;
+use crate::names::NameServers;
+use crate::route::{BrokerLine, MASTER, QueueLine, Route, RouteLines};
+
+/// Topics that nobody asked about for so many refreshes are forgotten.
+const UNUSED_REFRESHES_MAX: u32 = 20;
+/// Questions to the name servers at the same time during a refresh of all topics.
+const REFRESH_CONCURRENCY: usize = 8;
+
+/// The addresses of one broker group by broker id.
+type Replicas = BTreeMap<i64, Arc<str>>;
+
+/// The route cache.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    names: NameServers,
+    remote: Remote,
+    timeout: Duration,
+    topics: RwLock<HashMap<Arc<str>, Arc<Entry>>>,
+    /// Broker name to id to address, over all topics. Each answer overwrites what older answers said of its brokers.
+    addrs: RwLock<HashMap<Arc<str>, Replicas>>,
+    /// Signalled when a broker address appears that was not there before.
+    pub(crate) broker_appeared: Notify,
+}
+
+/// One topic.
+#[derive(Debug, Default)]
+struct Entry {
+    /// The last answer, and how many came before it. A failed refresh keeps it: brokers outlive name servers.
+    known: RwLock<(u64, Option<Arc<Route>>)>,
+    /// Held by the one that asks, so that a crowd asks once.
+    asking: tokio::sync::Mutex<()>,
+    used: AtomicBool,
+    unused_refreshes: RwLock<u32>,
+}
+
+impl Routes {
+    pub(crate) fn new(names: NameServers, remote: Remote, timeout: Duration) -> Routes {
+        Routes {
+            names,
+            remote,
+            timeout,
+            topics: RwLock::default(),
+            addrs: RwLock::default(),
+            broker_appeared: Notify::new(),
+        }
+    }
+
+    /// The route for sending to `topic`. A topic that does not exist yet gets the route it will have once the first send
+    /// creates it, if the cluster allows that.
+    pub(crate) async fn for_sending(&self, topic: &str) -> Result<Arc<Route>, RequestError> {
+        match self.cached(topic) {
+            Some(route) if !route.writable.is_empty() => Ok(route),
+            _ => self.refresh(topic, true).await,
+        }
+    }
+
+    /// The route for reading `topic`.
+    pub(crate) async fn for_reading(&self, topic: &str) -> Result<Arc<Route>, RequestError> {
+        match self.cached(topic) {
+            Some(route) if !route.is_template => Ok(route),
+            _ => self.refresh(topic, false).await,
+        }
+    }
+
+    /// The route as it was last heard of.
+    pub(crate) fn cached(&self, topic: &str) -> Option<Arc<Route>> {
+        let topics = self.topics.read();
+        let entry = topics.get(topic)?;
+        // Read before write: the line stays shared between senders.
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
+        }
+        entry.known.read().1.clone()
+    }
+
+    /// Asks the name servers, unless somebody else does so right now: then shares the answer.
+    pub(crate) async fn refresh(
+        &self,
+        topic: &str,
+        or_template: bool,
+    ) -> Result<Arc<Route>, RequestError> {
+        let entry = self.entry(topic);
+        let answers_before = entry.known.read().0;
+        let _asking = entry.asking.lock().await;
+        {
+            let known = entry.known.read();
+            if let (answers, Some(route)) = &*known
+                && *answers > answers_before
+                && (or_template || !route.is_template)
+            {
+                return Ok(Arc::clone(route));
+            }
+        }
+        let answer = match self.ask(topic).await {
+            Ok(Some(lines)) => Ok(Some(Route::of(topic, &lines))),
+            Ok(None) if or_template => {
+                let template = self.ask(AUTO_CREATE_TOPIC).await;
+                template.map(|lines| lines.map(|lines| Route::from_template(topic, &lines)))
+            }
+            other => other.map(|_| None),
+        };
+        match answer {
+            Ok(Some(route)) => Ok(self.learn(&entry, route)),
+            // No such topic, or nobody to ask: what was known before is the better guess.
+            failure => match entry.known.read().1.clone() {
+                Some(route) if or_template || !route.is_template => Ok(route),
+                _ => Err(failure.err().unwrap_or_else(|| RequestError::NoRoute {
+                    topic: topic.to_owned(),
+                })),
+            },
+        }
+    }
+
+    /// Refreshes every topic in use and forgets the others, except for `pinned`. Answers whether any route changed.
+    pub(crate) async fn refresh_all(&self, pinned: &HashSet<Arc<str>>) -> bool {
+        let due: Vec<(Arc<str>, Option<Arc<Route>>)> = {
+            let mut topics = self.topics.write();
+            topics.retain(|topic, entry| {
+                let mut unused = entry.unused_refreshes.write();
+                *unused = if entry.used.swap(false, Ordering::Relaxed) {
+                    0
+                } else {
+                    *unused + 1
+                };
+                *unused < UNUSED_REFRESHES_MAX || pinned.contains(topic)
+            });
+            topics
+                .iter()
+                .map(|(topic, entry)| (Arc::clone(topic), entry.known.read().1.clone()))
+                .collect()
+        };
+        stream::iter(due)
+            .map(|(topic, before)| async move {
+                let or_template = before.as_ref().is_some_and(|route| route.is_template);
+                match self.refresh(&topic, or_template).await {
+                    Ok(after) => before.is_none_or(|before| *before != *after),
+                    Err(error) => {
+                        tracing::debug!(%topic, %error, "route not refreshed");
+                        false
+                    }
+                }
+            })
+            .buffer_unordered(REFRESH_CONCURRENCY)
+            .fold(false, |any, changed| async move { any | changed })
+            .await
+    }
+
+    /// Where `broker` takes writes.
+    pub(crate) fn master(&self, broker: &str) -> Option<Arc<str>> {
+        self.addrs.read().get(broker)?.get(&MASTER).cloned()
+    }
+
+    /// Where to read from `broker`: its replica `preferred`, else the master, else any replica.
+    pub(crate) fn reader(&self, broker: &str, preferred: i64) -> Option<(i64, Arc<str>)> {
+        let addrs = self.addrs.read();
+        let replicas = addrs.get(broker)?;
+        let found = replicas
+            .get_key_value(&preferred)
+            .or_else(|| replicas.first_key_value())?;
+        Some((*found.0, Arc::clone(found.1)))
+    }
+
+    /// Every broker address of the routes, of masters alone or of all.
+    pub(crate) fn broker_addrs(&self, masters_only: bool) -> Vec<Arc<str>> {
+        let addrs = self.addrs.read();
+        let all = addrs
+            .values()
+            .flatten()
+            .filter(|(id, _)| !masters_only || **id == MASTER);
+        let mut all: Vec<Arc<str>> = all.map(|(_, addr)| Arc::clone(addr)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn entry(&self, topic: &str) -> Arc<Entry> {
+        if let Some(entry) = self.topics.read().get(topic) {
+            return Arc::clone(entry);
+        }
+        Arc::clone(self.topics.write().entry(topic.into()).or_default())
+    }
+
+    fn learn(&self, entry: &Entry, route: Route) -> Arc<Route> {
+        let route = Arc::new(route);
+        {
+            let mut known = entry.known.write();
+            *known = (known.0 + 1, Some(Arc::clone(&route)));
+        }
+        entry.used.store(true, Ordering::Relaxed);
+        self.index_addrs(&route);
+        route
+    }
+
+    /// Takes the addresses of `latest` over; other topics may still hold older ones. Brokers that no route names go.
+    fn index_addrs(&self, latest: &Route) {
+        let named: HashSet<Arc<str>> = {
+            let topics = self.topics.read();
+            let routes = topics
+                .values()
+                .filter_map(|entry| entry.known.read().1.clone());
+            routes
+                .flat_map(|route| route.brokers.keys().cloned().collect::<Vec<_>>())
+                .collect()
+        };
+        let mut addrs = self.addrs.write();
+        let known: HashSet<Arc<str>> = addrs.values().flat_map(BTreeMap::values).cloned().collect();
+        addrs.retain(|broker, _| named.contains(broker));
+        for (broker, replicas) in &latest.brokers {
+            addrs.insert(Arc::clone(broker), replicas.clone());
+        }
+        if latest
+            .brokers
+            .values()
+            .flat_map(BTreeMap::values)
+            .any(|addr| !known.contains(addr))
+        {
+            self.broker_appeared.notify_one();
+        }
+    }
+
+    /// Any question to the name servers.
+    pub(crate) async fn ask_names(
+        &self,
+        question: &Frame,
+    ) -> Result<(Arc<str>, Frame), RequestError> {
+        self.names.call(&self.remote, question, self.timeout).await
+    }
+
+    /// One question about one topic; `None` if the name server knows no such topic.
+    async fn ask(&self, topic: &str) -> Result<Option<RouteLines>, RequestError> {
+        let header = GetRouteInfoHeader {
+            topic: Some(topic),
+            accept_standard_json_only: true,
+            zone_name: None,
+            zone_mode: false,
+        };
+        let question = Frame::request(request::GET_ROUTEINFO_BY_TOPIC).with_header(&header);
+        let (addr, answer) = self.ask_names(&question).await?;
+        match answer.code {
+            response::SUCCESS => {}
+            response::TOPIC_NOT_EXIST => return Ok(None),
+            _ => return Err(refused(&addr, answer)),
+        }
+        let data: TopicRouteData = json::from_slice(&answer.body)
+            .map_err(|error| RequestError::malformed(&addr, error))?;
+        Ok(Some(lines_of(data)))
+    }
+}
+
+fn lines_of(data: TopicRouteData) -> RouteLines {
+    RouteLines {
+        brokers: data
+            .broker_datas
+            .into_iter()
+            .map(|broker| BrokerLine {
+                name: broker.broker_name.into(),
+                addrs: broker
+                    .broker_addrs
+                    .into_iter()
+                    .map(|(id, addr)| (id, addr.into()))
+                    .collect(),
+            })
+            .collect(),
+        queues: data
+            .queue_datas
+            .into_iter()
+            .map(|queue| QueueLine {
+                broker: queue.broker_name.into(),
+                read_count: queue.read_queue_nums,
+                write_count: queue.write_queue_nums,
+                perm: Perm(queue.perm),
+            })
+            .collect(),
+        order: data.order_topic_conf,
+    }
+}
