@@ -1,0 +1,40 @@
+# make demo   see a half message stay hidden, a check fire and the commit arrive (the first build compiles RocksDB)
+# make test   all tests
+# make check  format, lints, documentation, licences
+# make build  release binaries, linked from bin/
+# Each target does the set-up that it needs.
+
+# Outside the checkout, so that fresh clones share RocksDB's build.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/escrowmq/target
+
+# One profile for everything: RocksDB is compiled once.
+PROFILE := --release
+BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
+
+.PHONY: setup build demo test check clean
+.DEFAULT_GOAL := build
+
+setup:
+	@sh deploy/setup.sh
+
+build: setup
+	cargo build --locked $(PROFILE) --workspace --bins
+	@mkdir -p bin
+	@for name in $(BINARIES); do ln -sf "$(CARGO_TARGET_DIR)/release/$$name" bin/$$name; done
+
+demo: build
+	@bin/escrowmq demo
+
+test: build
+	ESCROWMQ_BIN="$(CURDIR)/bin" cargo test --locked $(PROFILE) --workspace
+
+check: setup
+	cargo fmt --all --check
+	cargo clippy --locked $(PROFILE) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PROFILE) --workspace --no-deps --quiet
+	@if command -v cargo-deny >/dev/null 2>&1; then cargo deny check; \
+	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+# Leaves the shared target folder alone: RocksDB would have to be compiled again.
+clean:
+	rm -rf bin
