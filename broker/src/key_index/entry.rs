@@ -1,0 +1,98 @@
+//! What is remembered of a message's key, and how it is read out of the log.
+
+use escrowmq_common::message::MessageUnit;
+use escrowmq_common::message::properties::name;
+
+use super::hash::TopicHash;
+use crate::log::Record;
+use crate::shard::{Batch, Command, Malformed, Message, Unit};
+
+/// The kind byte of records that hold commands; others are the business of `raft` alone.
+const COMMANDS: u8 = 1;
+
+/// Most words of one message's `KEYS` that are indexed; further ones are not found. Bounds what a message can cost.
+pub const WORDS_MAX: usize = 64;
+
+/// One key of one message. Ordered by hash, then by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// Hash of topic and key.
+    pub(super) hash: u64,
+    /// Log position of the unit.
+    pub(super) position: u64,
+    /// When it was stored, in seconds since 1970. A half or a timer becomes visible later.
+    pub(super) seconds: u32,
+}
+
+/// The keys of the messages that one record holds, appended to `out`. Returns the record's stamp in milliseconds since
+/// 1970, `None` if it holds no commands.
+pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u64>, Malformed> {
+    if record.kind != COMMANDS {
+        return Ok(None);
+    }
+    let batch = Batch::decode(&record.payload)?;
+    let mut found =
+        Found { payload_position: record.payload_position().get(), seconds: (batch.stamp / 1000) as u32, out };
+    for command in batch.commands() {
+        match command? {
+            Command::Publish(publish) => {
+                publish.messages.stored().for_each(|message| found.message(&message));
+            }
+            Command::Prepare(prepare) => found.message(&prepare.message),
+            Command::Settle(settle) => {
+                if let Some(message) = &settle.rewritten {
+                    found.message(message);
+                }
+            }
+            Command::Checked(_)
+            | Command::Park(_)
+            | Command::Resume(_)
+            | Command::CommitOffsets(_)
+            | Command::PutTopic(_)
+            | Command::DeleteTopic(_)
+            | Command::PutGroup(_)
+            | Command::DeleteGroup { .. }
+            | Command::Fire { .. }
+            | Command::Lock(_)
+            | Command::Unlock(_)
+            | Command::Trim { .. }
+            | Command::Expire { .. }
+            | Command::Setting { .. } => {}
+        }
+    }
+    Ok(Some(batch.stamp))
+}
+
+struct Found<'a> {
+    payload_position: u64,
+    seconds: u32,
+    out: &'a mut Vec<Entry>,
+}
+
+impl Found<'_> {
+    fn message(&mut self, message: &Message<'_>) {
+        let Unit::Stored { at, bytes, .. } = message.unit else {
+            return;
+        };
+        // A unit that does not decode is not served either.
+        let Ok(unit) = MessageUnit::decode(bytes) else {
+            return;
+        };
+        let topic = TopicHash::new(unit.topic());
+        let position = self.payload_position + at as u64;
+        let mut add = |key: &str| {
+            self.out.push(Entry { hash: topic.of(key), position, seconds: self.seconds });
+        };
+        if let Some(key) = unit.property(name::UNIQUE_KEY) {
+            add(key);
+        }
+        if let Some(keys) = unit.property(name::KEYS) {
+            words(keys).take(WORDS_MAX).for_each(add);
+        }
+    }
+}
+
+/// The single keys in the value of `KEYS`.
+pub fn words(keys: &str) -> impl Iterator<Item = &str> {
+    keys.split(' ').filter(|word| !word.is_empty())
+}

@@ -1,0 +1,217 @@
+//! Finding messages by key and by unique id.
+//!
+//! ```text
+//! log --builder thread--> newest entries in memory --full--> run (sorted file) --8 of a level--> wider run
+//!                                   \                           |
+//!  lookup: hash of topic and key ----+----- newest first ------+--> candidate positions --> resolved by the caller
+//! ```
+//!
+//! This is no state: everything here follows from the log alone, is built behind apply, and is rebuilt if it is missing
+//! or damaged. One thread reads each applied record once; sending waits for nothing of it.
+//!
+//! Promises: memory is bounded, whatever is sent; a file is complete and durable before it has its name; lookups never
+//! miss what is known, and say up to where that is; a damaged file costs its part of the log a second reading, never a
+//! wrong answer.
+//!
+//! Left to others: whether a candidate may be seen and really has that key. A candidate may be a half message, one that
+//! waits for its time, one that was rolled back, or another key with the same hash. Only
+//! [`Shard::locate`](crate::shard::Shard::locate) and a look at the unit make it a hit.
+
+mod builder;
+mod entry;
+mod folder;
+mod hash;
+mod known;
+mod merge;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+pub use entry::{WORDS_MAX, words};
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::task::{Shutdown, Tasks};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::builder::{Builder, Limits};
+use self::entry::Entry;
+use self::hash::TopicHash;
+use self::known::{Known, Shared};
+use self::run::{Hits, Run};
+use crate::log::Record;
+use crate::shard::Shard;
+
+/// Most lookups at the same time; each reads files on a thread of its own.
+const LOOKUPS_MAX: usize = 16;
+
+/// Where the index reads the log.
+pub trait LogSource: Send + 'static {
+    /// Index of the newest applied record; `None` before the first.
+    fn applied(&self) -> Option<u64>;
+    /// Index of the oldest record held.
+    fn first_index(&self) -> u64;
+    /// Log position of the oldest record held.
+    fn first_position(&self) -> u64;
+    /// The term of a record; `None` if the log does not hold it.
+    fn term_of(&self, index: u64) -> io::Result<Option<u64>>;
+    /// The records `from..to`, at most `max_bytes` of them but at least one. Errors as those of
+    /// [`Log::read_entries`](crate::log::Log::read_entries).
+    fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>>;
+}
+
+impl LogSource for Shard {
+    fn applied(&self) -> Option<u64> {
+        self.log().last().map(|_| self.counters().applied_index())
+    }
+
+    fn first_index(&self) -> u64 {
+        self.log().first_index()
+    }
+
+    fn first_position(&self) -> u64 {
+        self.log().first_position().get()
+    }
+
+    fn term_of(&self, index: u64) -> io::Result<Option<u64>> {
+        self.log().term_of(index)
+    }
+
+    fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>> {
+        self.log().read_entries(from, to, max_bytes)
+    }
+}
+
+/// A message that may have the key that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Log position of its unit.
+    pub position: u64,
+    /// When it was stored, in seconds since 1970. It becomes visible then, or later.
+    pub stored_seconds: u32,
+}
+
+/// Up to where the log is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Log position behind the newest record that is known.
+    pub position: u64,
+    /// Stamp of the newest batch that is known, in milliseconds since 1970.
+    pub stamp: u64,
+}
+
+/// The index of keys. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyIndex {
+    shared: Arc<Shared>,
+    lookups: Arc<Semaphore>,
+}
+
+impl KeyIndex {
+    /// Opens the index in `dir`, making the folder if there is none. Nothing is known of newer records until
+    /// [`follow`](Self::follow) runs. Reads the heads of all files: call it where blocking is allowed.
+    pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let dir = dir.into();
+        let runs = folder::load(&dir)?;
+        let next_index = runs.back().map_or(0, |run| run.coverage.last_index + 1);
+        let known = Mutex::new(Known { runs, next_index, ..Known::default() });
+        let shared = Shared { dir, known, wanted: Condvar::new(), progress: Condvar::new() };
+        Ok(Self { shared: Arc::new(shared), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
+    }
+
+    /// Opens the index of a shard and follows its log on a thread of its own until `shutdown`.
+    pub fn start(dir: impl Into<PathBuf>, shard: &Shard, tasks: &Tasks, shutdown: &Shutdown) -> io::Result<Self> {
+        let index = Self::open(dir)?;
+        let (follower, shard, shutdown) = (index.clone(), shard.clone(), shutdown.clone());
+        tasks.spawn_thread("key-index", move || follower.follow(shard, &shutdown))?;
+        Ok(index)
+    }
+
+    /// Follows a log until `shutdown`. Blocks; one caller at a time.
+    pub fn follow(&self, source: impl LogSource, shutdown: &Shutdown) {
+        self.follow_within(source, shutdown, Limits::default());
+    }
+
+    fn follow_within(&self, source: impl LogSource, shutdown: &Shutdown, limits: Limits) {
+        Builder::new(Arc::clone(&self.shared), source, limits).run(shutdown);
+    }
+
+    /// Leave for one lookup; `None` if too many run already.
+    pub fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.lookups).try_acquire_owned().ok()
+    }
+
+    /// Waits until the record with this Raft index is known, or `patience` is over; says whether it is known. Blocks.
+    pub fn catch_up(&self, index: u64, patience: Duration) -> bool {
+        self.shared.catch_up(index, patience)
+    }
+
+    /// Up to where the log is known.
+    pub fn reach(&self) -> Reach {
+        self.shared
+            .known
+            .lock()
+            .newest()
+            .map_or_else(Reach::default, |coverage| Reach { position: coverage.end, stamp: coverage.newest_stamp })
+    }
+
+    /// The messages that may have this topic and this key, newest first. Reads files as it goes on.
+    pub fn candidates(&self, topic: &str, key: &str) -> Candidates {
+        let hash = TopicHash::new(topic).of(key);
+        let known = self.shared.known.lock();
+        Candidates {
+            shared: Arc::clone(&self.shared),
+            hash,
+            recent: known.recent(hash).into_iter(),
+            hits: None,
+            runs: known.runs.iter().cloned().collect(),
+        }
+    }
+}
+
+/// The candidates of one lookup, newest first.
+pub struct Candidates {
+    shared: Arc<Shared>,
+    hash: u64,
+    recent: std::vec::IntoIter<Entry>,
+    hits: Option<Hits>,
+    /// Not looked at yet, oldest first.
+    runs: Vec<Arc<Run>>,
+}
+
+impl Candidates {
+    fn next_entry(&mut self) -> Option<io::Result<Entry>> {
+        if let Some(entry) = self.recent.next() {
+            return Some(Ok(entry));
+        }
+        loop {
+            if let Some(hits) = &mut self.hits {
+                match hits.next() {
+                    Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                        // Built again in the background; what the other runs know is still right.
+                        tracing::warn!(%error, "a file of the key index is damaged");
+                        self.shared.known.lock().damaged = Some(hits.run().coverage.first_index);
+                        self.shared.wanted.notify_one();
+                    }
+                    Some(next) => return Some(next),
+                    None => {}
+                }
+            }
+            self.hits = Some(self.runs.pop()?.find(self.hash));
+        }
+    }
+}
+
+impl Iterator for Candidates {
+    type Item = io::Result<Candidate>;
+
+    fn next(&mut self) -> Option<io::Result<Candidate>> {
+        let entry = self.next_entry()?;
+        Some(entry.map(|entry| Candidate { position: entry.position, stored_seconds: entry.seconds }))
+    }
+}
