@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Fields, Frame, FrameError, Language};
+use super::{Fields, Frame, FrameError, Language, scan};
 
 /// How deep unknown values may nest before they count as an attack on our stack.
 const MAX_DEPTH: usize = 32;
@@ -214,10 +214,10 @@ impl<'a> Parser<'a> {
         self.blanks();
         self.expect(b'"', "no string")?;
         let start = self.at;
-        let bytes = self.text.as_bytes();
         let mut escaped = false;
         loop {
-            match bytes.get(self.at) {
+            self.at += scan::special(self.rest());
+            match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
@@ -307,23 +307,32 @@ fn push_unescaped(out: &mut String, raw: Raw<'_>, at: usize) -> Result<(), Frame
         return Ok(());
     }
     let mut rest = raw.text;
-    while let Some(backslash) = rest.bytes().position(|b| b == b'\\') {
-        out.push_str(&rest[..backslash]);
-        let (character, taken) =
-            unescape_one(&rest.as_bytes()[backslash + 1..]).ok_or(FrameError::Json {
-                what: "bad escape",
-                at,
-            })?;
+    loop {
+        let at_special = scan::special(rest.as_bytes());
+        let Some((plain, special)) = rest
+            .split_at_checked(at_special)
+            .filter(|(_, special)| !special.is_empty())
+        else {
+            break;
+        };
+        out.push_str(plain);
+        let (character, taken) = unescape_one(special.as_bytes()).ok_or(FrameError::Json {
+            what: "bad escape",
+            at,
+        })?;
         out.push(character);
-        rest = &rest[backslash + 1 + taken..];
+        rest = &special[taken..];
     }
     out.push_str(rest);
     Ok(())
 }
 
-/// The character of the escape whose text (behind the backslash) begins `rest`, and how many bytes it took.
-fn unescape_one(rest: &[u8]) -> Option<(char, usize)> {
-    let character = match *rest.first()? {
+/// The character that `text` begins with, plain or escaped, and how many bytes it took.
+fn unescape_one(text: &[u8]) -> Option<(char, usize)> {
+    let (b'\\', escape) = text.split_first()? else {
+        return Some((char::from(text[0]), 1)); // a raw control character
+    };
+    let character = match *escape.first()? {
         simple @ (b'"' | b'\\' | b'/' | b'\'') => char::from(simple),
         b'b' => '\u{8}',
         b'f' => '\u{c}',
@@ -331,10 +340,10 @@ fn unescape_one(rest: &[u8]) -> Option<(char, usize)> {
         b'r' => '\r',
         b't' => '\t',
         b'v' => '\u{b}',
-        b'u' => return unicode(rest),
+        b'u' => return unicode(escape).map(|(character, taken)| (character, taken + 1)),
         _ => return None,
     };
-    Some((character, 1))
+    Some((character, 2))
 }
 
 /// `uXXXX`, or a surrogate pair `uXXXX\uXXXX`. Half a pair becomes U+FFFD.

@@ -20,6 +20,7 @@ mod error;
 mod fields;
 mod json;
 mod language;
+mod scan;
 mod write;
 
 use std::fmt::Display;

@@ -4,7 +4,9 @@ use std::fmt::{self, Display, Write as _};
 
 use bytes::{BufMut, BytesMut};
 
-use super::{FLAG_RESPONSE, FrameError, HeaderEncoding, Language, MAX_FRAME_LEN, WIRE_VERSION};
+use super::{
+    FLAG_RESPONSE, FrameError, HeaderEncoding, Language, MAX_FRAME_LEN, WIRE_VERSION, scan,
+};
 
 /// The fixed part of a header.
 pub(super) struct Head<'a> {
@@ -234,15 +236,13 @@ impl fmt::Write for Escaping<'_> {
 
 /// Appends text with quotes, backslashes and control characters escaped.
 fn put_escaped(out: &mut BytesMut, text: &str) {
-    let bytes = text.as_bytes();
-    let mut written = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[written..at]);
-        written = at + 1;
-        match *byte {
+    let mut rest = text.as_bytes();
+    loop {
+        let at = scan::special(rest);
+        out.extend_from_slice(&rest[..at]);
+        let Some(special) = rest.get(at) else { return };
+        rest = &rest[at + 1..];
+        match *special {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -263,7 +263,6 @@ fn put_escaped(out: &mut BytesMut, text: &str) {
             }
         }
     }
-    out.extend_from_slice(&bytes[written..]);
 }
 
 /// Appends a number in decimal, without the machinery of `format!`.
