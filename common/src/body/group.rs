@@ -76,10 +76,7 @@ impl Default for SubscriptionGroupConfig {
 impl SubscriptionGroupConfig {
     /// The settings that a group gets by its first heartbeat.
     pub fn new(group_name: impl Into<String>) -> Self {
-        Self {
-            group_name: group_name.into(),
-            ..Self::default()
-        }
+        Self { group_name: group_name.into(), ..Self::default() }
     }
 }
 

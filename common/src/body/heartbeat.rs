@@ -122,9 +122,7 @@ pub struct SubscriptionData {
 impl SubscriptionData {
     /// Whether the expression is about tags.
     pub fn is_tag_type(&self) -> bool {
-        self.expression_type
-            .as_deref()
-            .is_none_or(|name| name.is_empty() || name == EXPRESSION_TAG)
+        self.expression_type.as_deref().is_none_or(|name| name.is_empty() || name == EXPRESSION_TAG)
     }
 }
 
@@ -166,10 +164,7 @@ mod tests {
         assert_eq!(group.consume_type, ConsumeType::Pop);
         assert_eq!(group.message_model, MessageModel::Broadcasting);
         let subscription = &group.subscription_data_set[0];
-        assert_eq!(
-            (subscription.code_set.as_slice(), subscription.sub_version),
-            (&[97][..], 12)
-        );
+        assert_eq!((subscription.code_set.as_slice(), subscription.sub_version), (&[97][..], 12));
         assert!(subscription.is_tag_type());
 
         let ordinals = br#"{"consumeType":0,"messageModel":1,"consumeFromWhere":4}"#;
@@ -178,26 +173,14 @@ mod tests {
         assert_eq!(group.message_model, MessageModel::Clustering);
         assert_eq!(group.consume_from_where, ConsumeFromWhere::FirstOffset);
 
-        let unknown =
-            br#"{"consumeType":"CONSUME_SOMEHOW","messageModel":77,"consumeFromWhere":-1}"#;
-        assert_eq!(
-            from_slice::<ConsumerData>(unknown).unwrap(),
-            ConsumerData::default()
-        );
+        let unknown = br#"{"consumeType":"CONSUME_SOMEHOW","messageModel":77,"consumeFromWhere":-1}"#;
+        assert_eq!(from_slice::<ConsumerData>(unknown).unwrap(), ConsumerData::default());
     }
 
     #[test]
     fn wrong_shapes_are_errors() {
-        for bad in [
-            r#"{"codeSet":["x"]}"#,
-            r#"{"codeSet":[4294967296]}"#,
-            r#"{"tagsSet":5}"#,
-            "[1]",
-        ] {
-            assert!(
-                from_slice::<SubscriptionData>(bad.as_bytes()).is_err(),
-                "{bad}"
-            );
+        for bad in [r#"{"codeSet":["x"]}"#, r#"{"codeSet":[4294967296]}"#, r#"{"tagsSet":5}"#, "[1]"] {
+            assert!(from_slice::<SubscriptionData>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 

@@ -30,31 +30,24 @@ mod wire_enum;
 
 pub use ack::{BatchAck, BatchAckBody};
 pub use assignment::{
-    MessageQueueAssignment, MessageRequestMode, QueryAssignmentBody, QueryAssignmentResponse,
-    SetMessageRequestModeBody,
+    MessageQueueAssignment, MessageRequestMode, QueryAssignmentBody, QueryAssignmentResponse, SetMessageRequestModeBody,
 };
-pub use connection::{
-    ClientConnection, ConsumerConnections, ProducerConnections, ProducerInfo, ProducerTable,
-};
+pub use connection::{ClientConnection, ConsumerConnections, ProducerConnections, ProducerInfo, ProducerTable};
 pub use group::{SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable};
 pub use heartbeat::{
-    CheckClientBody, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerIdList, EXPRESSION_SQL92,
-    EXPRESSION_TAG, HeartbeatData, MessageModel, ProducerData, SubscriptionData,
+    CheckClientBody, ConsumeFromWhere, ConsumeType, ConsumerData, ConsumerIdList, EXPRESSION_SQL92, EXPRESSION_TAG,
+    HeartbeatData, MessageModel, ProducerData, SubscriptionData,
 };
 pub use json::{BodyError, Form};
 pub use lock::{LockBatchBody, LockBatchResponse};
 pub use offset::{ConsumerOffsetTable, ConsumerStatus, CorrectionOffsets, ResetOffsetBody};
 pub use queue::{MessageQueue, QueueTable};
 pub use registration::{REGISTRATION_BYTES_MAX, RegisterBrokerBody, RegistrationError};
-pub use route::{
-    BrokerData, BrokerMemberGroup, BrokerMemberGroupBody, ClusterInfo, QueueData, TopicRouteData,
-};
-pub use running::{
-    ConsumeDirectlyResult, ConsumeResult, ConsumeStatus, ConsumerRunningInfo, ProcessQueueInfo,
-};
+pub use route::{BrokerData, BrokerMemberGroup, BrokerMemberGroupBody, ClusterInfo, QueueData, TopicRouteData};
+pub use running::{ConsumeDirectlyResult, ConsumeResult, ConsumeStatus, ConsumerRunningInfo, ProcessQueueInfo};
 pub use stats::{
-    BrokerStatsData, BrokerStatsItem, ConsumeOffset, ConsumeQueueData, ConsumeQueueEntry,
+    BrokerConsumeStats, BrokerStatsData, BrokerStatsItem, ConsumeOffset, ConsumeQueueData, ConsumeQueueEntry,
     ConsumeStats, ConsumeTimeSpan, ConsumeTimeSpanBody, TopicOffset, TopicStats,
 };
-pub use tables::{GroupList, KvTable, SubscriptionOfGroup, TopicList};
+pub use tables::{GroupForbidden, GroupList, KvTable, SubscriptionOfGroup, TopicList};
 pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicFilterType};

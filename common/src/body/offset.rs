@@ -80,15 +80,9 @@ mod tests {
     #[test]
     fn the_list_form_says_the_same() {
         let queue = MessageQueue::new("t", "b", 2);
-        let body = ResetOffsetBody {
-            offset_table: [(queue, 5)].into_iter().collect(),
-        };
+        let body = ResetOffsetBody { offset_table: [(queue, 5)].into_iter().collect() };
         let list = body.encode_as_list();
-        assert_eq!(
-            list,
-            br#"{"offsetTable":[{"brokerName":"b","offset":5,"queueId":2,"topic":"t"}]}"#
-                .as_slice()
-        );
+        assert_eq!(list, br#"{"offsetTable":[{"brokerName":"b","offset":5,"queueId":2,"topic":"t"}]}"#.as_slice());
         assert_eq!(json::from_slice::<ResetOffsetBody>(&list).unwrap(), body);
     }
 }

@@ -69,50 +69,33 @@ impl RegisterBrokerBody {
     pub fn encode_compressed(&self) -> Bytes {
         let topics = &self.topic_config_serialize_wrapper;
         let mut plain = Vec::new();
-        put_part(
-            &mut plain,
-            &json::to_bytes(&topics.data_version, Form::Strict),
-        );
+        put_part(&mut plain, &json::to_bytes(&topics.data_version, Form::Strict));
         plain.put_i32(topics.topic_config_table.len() as i32);
         for topic in topics.topic_config_table.values() {
             put_part(&mut plain, topic_line(topic).as_bytes());
         }
-        put_part(
-            &mut plain,
-            &json::to_bytes(&self.filter_server_list, Form::Strict),
-        );
+        put_part(&mut plain, &json::to_bytes(&self.filter_server_list, Form::Strict));
         plain.put_i32(topics.topic_queue_mapping_info_map.len() as i32);
         for mapping in topics.topic_queue_mapping_info_map.values() {
             put_part(&mut plain, &json::to_bytes(mapping, Form::Loose));
         }
-        CompressionType::Zlib
-            .compress(&plain, compression::DEFAULT_LEVEL)
-            .expect("memory takes everything")
-            .into()
+        CompressionType::Zlib.compress(&plain, compression::DEFAULT_LEVEL).expect("memory takes everything").into()
     }
 
     fn unpack(plain: &[u8]) -> Result<Self, RegistrationError> {
         let mut parts = Parts { rest: plain };
-        let mut topics = TopicConfigTable {
-            data_version: json::from_slice(parts.part()?)?,
-            ..TopicConfigTable::default()
-        };
+        let mut topics =
+            TopicConfigTable { data_version: json::from_slice(parts.part()?)?, ..TopicConfigTable::default() };
         for _ in 0..parts.count()? {
             let topic = parse_topic_line(parts.part()?)?;
-            topics
-                .topic_config_table
-                .insert(topic.topic_name.clone(), topic);
+            topics.topic_config_table.insert(topic.topic_name.clone(), topic);
         }
         let filter_server_list = match parts.part()? {
             [] => Vec::new(),
             list => json::from_slice(list)?,
         };
         // Brokers before version 413 end here.
-        let mappings = if parts.rest.is_empty() {
-            0
-        } else {
-            parts.count()?
-        };
+        let mappings = if parts.rest.is_empty() { 0 } else { parts.count()? };
         for _ in 0..mappings {
             let mapping: serde_json::Value = json::from_slice(parts.part()?)?;
             if let Some(topic) = mapping.get("topic").and_then(serde_json::Value::as_str) {
@@ -120,10 +103,7 @@ impl RegisterBrokerBody {
                 topics.topic_queue_mapping_info_map.insert(topic, mapping);
             }
         }
-        Ok(Self {
-            filter_server_list,
-            topic_config_serialize_wrapper: topics,
-        })
+        Ok(Self { filter_server_list, topic_config_serialize_wrapper: topics })
     }
 }
 
@@ -144,12 +124,7 @@ fn topic_line(topic: &TopicConfig) -> String {
 fn parse_topic_line(line: &[u8]) -> Result<TopicConfig, RegistrationError> {
     let line = std::str::from_utf8(line).map_err(|_| RegistrationError::Topic)?;
     let mut words = line.splitn(6, ' ');
-    let mut word = || {
-        words
-            .next()
-            .filter(|word| !word.is_empty())
-            .ok_or(RegistrationError::Topic)
-    };
+    let mut word = || words.next().filter(|word| !word.is_empty()).ok_or(RegistrationError::Topic);
     let number = |word: &str| word.parse().map_err(|_| RegistrationError::Topic);
     let mut topic = TopicConfig {
         topic_name: word()?.to_owned(),
@@ -159,10 +134,7 @@ fn parse_topic_line(line: &[u8]) -> Result<TopicConfig, RegistrationError> {
         topic_filter_type: TopicFilterType::from_name(word()?).unwrap_or_default(),
         ..TopicConfig::default()
     };
-    if let Some(attributes) = words
-        .next()
-        .filter(|text| !text.is_empty() && *text != "null")
-    {
+    if let Some(attributes) = words.next().filter(|text| !text.is_empty() && *text != "null") {
         topic.attributes = json::from_slice(attributes.as_bytes())?;
     }
     Ok(topic)
@@ -180,20 +152,14 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// A count or length. Nothing is allocated by it: what it counts has to be there.
     fn count(&mut self) -> Result<usize, RegistrationError> {
-        let (number, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(RegistrationError::Truncated)?;
+        let (number, rest) = self.rest.split_first_chunk().ok_or(RegistrationError::Truncated)?;
         self.rest = rest;
         usize::try_from(i32::from_be_bytes(*number)).map_err(|_| RegistrationError::Truncated)
     }
 
     fn part(&mut self) -> Result<&'a [u8], RegistrationError> {
         let length = self.count()?;
-        let (part, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(RegistrationError::Truncated)?;
+        let (part, rest) = self.rest.split_at_checked(length).ok_or(RegistrationError::Truncated)?;
         self.rest = rest;
         Ok(part)
     }
@@ -211,9 +177,7 @@ mod tests {
         topics.data_version.counter = 7;
         topics.data_version.timestamp = 1_700_000_000_000;
         for (name, queues) in [("A", 4), ("%RETRY%G", 1)] {
-            topics
-                .topic_config_table
-                .insert(name.into(), TopicConfig::new(name, queues));
+            topics.topic_config_table.insert(name.into(), TopicConfig::new(name, queues));
         }
         let odd = topics.topic_config_table.get_mut("A").unwrap();
         odd.attributes = BTreeMap::from([("message.type".into(), "a b".into())]);
@@ -227,14 +191,8 @@ mod tests {
     #[test]
     fn both_forms_are_read_back() {
         let body = body();
-        assert_eq!(
-            RegisterBrokerBody::decode(&body.encode(), false).unwrap(),
-            body
-        );
-        assert_eq!(
-            RegisterBrokerBody::decode(&body.encode_compressed(), true).unwrap(),
-            body
-        );
+        assert_eq!(RegisterBrokerBody::decode(&body.encode(), false).unwrap(), body);
+        assert_eq!(RegisterBrokerBody::decode(&body.encode_compressed(), true).unwrap(), body);
     }
 
     #[test]
@@ -252,9 +210,7 @@ mod tests {
 
     #[test]
     fn every_cut_is_an_error_or_a_body_of_the_older_kind() {
-        let plain = CompressionType::Zlib
-            .decompress(&body().encode_compressed(), REGISTRATION_BYTES_MAX)
-            .unwrap();
+        let plain = CompressionType::Zlib.decompress(&body().encode_compressed(), REGISTRATION_BYTES_MAX).unwrap();
         for cut in 0..plain.len() {
             let outcome = RegisterBrokerBody::decode(&pack(&plain[..cut]), true);
             assert_eq!(outcome.is_ok(), cut == plain.len() - 4, "{cut}");
@@ -267,13 +223,7 @@ mod tests {
         put_part(&mut counts, b"{}");
         counts.put_i32(i32::MAX);
         assert!(RegisterBrokerBody::decode(&pack(&counts), true).is_err());
-        for line in [
-            "",
-            "T",
-            "T 8 8 x SINGLE_TAG",
-            "T 8 8 6 SINGLE_TAG {",
-            "T  8 8 6 SINGLE_TAG",
-        ] {
+        for line in ["", "T", "T 8 8 x SINGLE_TAG", "T 8 8 6 SINGLE_TAG {", "T  8 8 6 SINGLE_TAG"] {
             assert!(parse_topic_line(line.as_bytes()).is_err(), "{line}");
         }
     }

@@ -102,10 +102,7 @@ pub struct ConsumeStatus {
 impl ConsumerRunningInfo {
     /// Topics it subscribes to.
     pub fn topics(&self) -> BTreeSet<&str> {
-        self.subscription_set
-            .iter()
-            .map(|subscription| subscription.topic.as_str())
-            .collect()
+        self.subscription_set.iter().map(|subscription| subscription.topic.as_str()).collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Progress and rates, as brokers report them to tools.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::heartbeat::SubscriptionData;
@@ -57,6 +59,22 @@ pub struct ConsumeOffset {
     /// Next offset to be pulled.
     #[serde(deserialize_with = "json::number")]
     pub pull_offset: i64,
+}
+
+/// Answer to `GET_BROKER_CONSUME_STATS`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BrokerConsumeStats {
+    /// Address of the broker that answers.
+    pub broker_addr: Option<String>,
+    /// One map per group: its name to its progress in each topic.
+    pub consume_stats_list: Vec<BTreeMap<String, Vec<ConsumeStats>>>,
+    /// Messages written and not yet consumed, over all groups.
+    #[serde(deserialize_with = "json::number")]
+    pub total_diff: i64,
+    /// Messages pulled and not yet consumed, over all groups.
+    #[serde(deserialize_with = "json::number")]
+    pub total_inflight_diff: i64,
 }
 
 /// Answer to `QUERY_CONSUME_TIME_SPAN`.

@@ -43,3 +43,15 @@ pub struct SubscriptionOfGroup {
     /// Topic.
     pub topic: String,
 }
+
+/// Answer to `UPDATE_AND_GET_GROUP_FORBIDDEN`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupForbidden {
+    /// Group.
+    pub group: String,
+    /// Whether it may read the topic; missing if nothing was ever said.
+    pub readable: Option<bool>,
+    /// Topic.
+    pub topic: String,
+}

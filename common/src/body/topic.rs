@@ -64,12 +64,7 @@ impl Default for TopicConfig {
 impl TopicConfig {
     /// A readable and writable topic with as many read as write queues.
     pub fn new(topic_name: impl Into<String>, queues: i32) -> Self {
-        Self {
-            topic_name: topic_name.into(),
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            ..Self::default()
-        }
+        Self { topic_name: topic_name.into(), read_queue_nums: queues, write_queue_nums: queues, ..Self::default() }
     }
 
     /// What may be done with it.

@@ -14,12 +14,7 @@ pub fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
 /// judged by the strict parser afterwards. The result is at most about twice as long as the input: escaping an object
 /// key doubles its quotes, and such keys do not nest.
 fn normalize(input: &[u8]) -> Result<Vec<u8>, BodyError> {
-    let mut rewrite = Rewrite {
-        input,
-        at: 0,
-        out: Vec::with_capacity(input.len() + 16),
-        levels: Vec::new(),
-    };
+    let mut rewrite = Rewrite { input, at: 0, out: Vec::with_capacity(input.len() + 16), levels: Vec::new() };
     rewrite.run()?;
     Ok(rewrite.out)
 }
@@ -70,11 +65,7 @@ impl Rewrite<'_> {
                 (Expect::Colon | Expect::CommaOrEnd, _) => return Err(self.syntax()),
             };
         }
-        if expect == Expect::CommaOrEnd && self.levels.is_empty() {
-            Ok(())
-        } else {
-            Err(self.syntax())
-        }
+        if expect == Expect::CommaOrEnd && self.levels.is_empty() { Ok(()) } else { Err(self.syntax()) }
     }
 
     fn value(&mut self, byte: u8) -> Result<Expect, BodyError> {
@@ -94,11 +85,7 @@ impl Rewrite<'_> {
             return Err(BodyError::TooDeep);
         }
         self.advance(byte);
-        self.levels.push(Level {
-            closes_with,
-            has_member: false,
-            member_start: 0,
-        });
+        self.levels.push(Level { closes_with, has_member: false, member_start: 0 });
         Ok(Expect::MemberOrEnd)
     }
 
@@ -244,13 +231,7 @@ mod tests {
 
     #[test]
     fn strict_text_stays_as_it_is() {
-        for text in [
-            r#"{"a":[1,2,{"b":"x\"}{,"}],"c":{}}"#,
-            "[]",
-            "5",
-            r#""x""#,
-            "[null,[]]",
-        ] {
+        for text in [r#"{"a":[1,2,{"b":"x\"}{,"}],"c":{}}"#, "[]", "5", r#""x""#, "[null,[]]"] {
             assert_eq!(strict(text), text);
         }
         assert_eq!(strict(" { \"a\" : [ 1 ,\n2 ] } "), r#"{"a":[1,2]}"#);
@@ -269,10 +250,7 @@ mod tests {
     fn nulls_in_objects_disappear_and_commas_with_them() {
         assert_eq!(strict(r#"{"a":null}"#), "{}");
         assert_eq!(strict(r#"{"a":null,"b":1}"#), r#"{"b":1}"#);
-        assert_eq!(
-            strict(r#"{"a":1,"b":null,"c":{"d":null},5:null}"#),
-            r#"{"a":1,"c":{}}"#
-        );
+        assert_eq!(strict(r#"{"a":1,"b":null,"c":{"d":null},5:null}"#), r#"{"a":1,"c":{}}"#);
     }
 
     #[test]
@@ -302,10 +280,7 @@ mod tests {
             ",",
             "{\"a\"::1}",
         ] {
-            assert!(
-                from_slice::<serde_json::Value>(bad.as_bytes()).is_err(),
-                "{bad}"
-            );
+            assert!(from_slice::<serde_json::Value>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 

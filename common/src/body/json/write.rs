@@ -20,13 +20,8 @@ pub enum Form {
 /// # Panics
 /// If `value` contains an enumeration variant with content; no body has one.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T, form: Form) -> Bytes {
-    let mut writer = Writer {
-        out: Vec::with_capacity(256),
-        form,
-    };
-    value
-        .serialize(&mut writer)
-        .expect("bodies consist of structs, lists, maps and plain values");
+    let mut writer = Writer { out: Vec::with_capacity(256), form };
+    value.serialize(&mut writer).expect("bodies consist of structs, lists, maps and plain values");
     writer.out.into()
 }
 
@@ -81,8 +76,7 @@ impl Writer {
             }
             _ => {
                 let mut utf8 = [0; 4];
-                self.out
-                    .extend_from_slice(character.encode_utf8(&mut utf8).as_bytes());
+                self.out.extend_from_slice(character.encode_utf8(&mut utf8).as_bytes());
             }
         }
     }
@@ -110,12 +104,7 @@ struct Members<'a> {
 impl<'a> Members<'a> {
     fn open(writer: &'a mut Writer, begin: u8, end: u8) -> Self {
         writer.out.push(begin);
-        Self {
-            writer,
-            end,
-            is_first: true,
-            start: 0,
-        }
+        Self { writer, end, is_first: true, start: 0 }
     }
 
     fn begin_member(&mut self) {
@@ -243,20 +232,11 @@ impl<'a> ser::Serializer for &'a mut Writer {
         self.serialize_unit()
     }
 
-    fn serialize_unit_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-    ) -> Result<(), Unsupported> {
+    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Unsupported> {
         self.serialize_str(variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<(), Unsupported> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Unsupported> {
         value.serialize(self)
     }
 
@@ -376,11 +356,7 @@ impl ser::SerializeStruct for Members<'_> {
     type Ok = ();
     type Error = Unsupported;
 
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        name: &'static str,
-        value: &T,
-    ) -> Result<(), Unsupported> {
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Unsupported> {
         self.begin_member();
         self.writer.string(name);
         self.value(value)
@@ -417,10 +393,7 @@ mod tests {
         let map = BTreeMap::from([("a", None), ("b", Some(1)), ("c", None)]);
         assert_eq!(text(&map, Form::Loose), r#"{"b":1}"#);
         assert_eq!(text(&[None, Some(1)], Form::Loose), "[null,1]");
-        assert_eq!(
-            text(&BTreeMap::from([("a", "null")]), Form::Loose),
-            r#"{"a":"null"}"#
-        );
+        assert_eq!(text(&BTreeMap::from([("a", "null")]), Form::Loose), r#"{"a":"null"}"#);
         assert_eq!(text(&BTreeMap::from([("a", f64::NAN)]), Form::Loose), "{}");
     }
 
