@@ -11,6 +11,7 @@ use crate::delivery::Delivery;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
+use crate::server::Creations;
 use crate::shard::Shard;
 use crate::steady_clock::SteadyClock;
 use crate::transaction::Transactions;
@@ -31,6 +32,8 @@ pub struct Broker {
     pub transactions: Transactions,
     /// Nameservers that must hear of topic changes.
     pub registration: Registration,
+    /// Topics and groups that are being created.
+    pub creations: Creations,
     /// Counts since start.
     pub metrics: Metrics,
     /// The address that clients are told: brokerIP1 and listenPort. Part of message ids.

@@ -17,7 +17,7 @@ use crate::limits::{FolderError, LockedFolder, lock_folder, raise_open_files};
 use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
-use crate::server::{Server, topics};
+use crate::server::{Creations, Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::transaction::{self, Transactions};
 use crate::{delivery, schedule};
@@ -110,6 +110,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         keys,
         transactions: Transactions::default(),
         registration: Registration::new(shard.shard.clone()),
+        creations: Creations::default(),
         metrics: Metrics::default(),
         store_host: SocketAddr::new(config.broker_ip, address.port()),
         time: Arc::clone(&shard.time),

@@ -126,7 +126,7 @@ impl Lane {
             full || self.told.is_empty() || self.connection != connection.id() || self.permission != permission;
         let news: Vec<&Arc<Topic>> =
             if is_full { topics.iter().collect() } else { topics.iter().filter(|topic| !self.knows(topic)).collect() };
-        let (body, compressed) = table::body(&news, table::data_version(&broker, version), permission);
+        let (body, compressed) = table::body(&news, table::version_of(&broker, version), permission);
         let request = Frame::request(request::REGISTER_BROKER)
             .with_header(&RegisterBrokerHeader {
                 broker_name: &broker.config().broker_name,

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub(crate) use table::data_version;
 pub use table::topic_config;
 
 use crate::broker::Broker;
@@ -36,7 +37,6 @@ use lane::{Lane, Progress};
 const CALL_TIME: Duration = Duration::from_secs(3);
 
 /// The handle: asks for a registration, and waits for it.
-#[derive(Debug)]
 pub struct Registration {
     shard: Shard,
     remote: Remote,
@@ -48,6 +48,8 @@ pub struct Registration {
     wake: watch::Sender<()>,
     /// How far each lane is, by address.
     lanes: Mutex<HashMap<String, watch::Receiver<Progress>>>,
+    /// Whether the lanes of all configured nameservers are there.
+    started: watch::Sender<bool>,
 }
 
 impl Registration {
@@ -60,6 +62,7 @@ impl Registration {
             started_at: clock::wall_ms(),
             wake: watch::Sender::new(()),
             lanes: Mutex::default(),
+            started: watch::Sender::new(false),
         }
     }
 
@@ -77,14 +80,21 @@ impl Registration {
     /// Registers what is not registered yet, and waits until each nameserver that answered last time has answered
     /// again, or 3 seconds have passed. Without any nameserver it returns at once.
     pub async fn now(&self) {
+        let _ = timeout(CALL_TIME, self.registered()).await;
+    }
+
+    async fn registered(&self) {
         let wanted = self.version();
+        let mut started = self.started.subscribe();
+        // An error would mean that this handle is gone.
+        let _ = started.wait_for(|started| *started).await;
         let lanes: Vec<_> = self.lanes.lock().values().cloned().collect();
         self.wake.send_replace(());
         let rounds = lanes.into_iter().map(|mut lane| async move {
             // An error means that the lane has ended: its nameserver is no longer ours.
             let _ = lane.wait_for(|progress| progress.failing || progress.version >= wanted).await;
         });
-        let _ = timeout(CALL_TIME, join_all(rounds)).await;
+        join_all(rounds).await;
     }
 }
 
@@ -115,6 +125,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
                 running.insert(address, stop);
             }
         }
+        registration.started.send_replace(true);
         let period = broker.config().register_period;
         tokio::select! {
             biased;

@@ -51,13 +51,18 @@ pub(super) fn body(topics: &[&Arc<Topic>], data_version: DataVersion, permission
 }
 
 /// Names a state of this broker's topics: the leader's term, the start of this process, and the changes since.
-pub(crate) fn data_version(broker: &Broker, version: u64) -> DataVersion {
+pub(super) fn version_of(broker: &Broker, version: u64) -> DataVersion {
     let term = index::meta::applied(broker.shard.index()).ok().flatten().map_or(0, |applied| applied.term);
     DataVersion {
         counter: version.cast_signed(),
         state_version: term.cast_signed(),
         timestamp: broker.registration.started_at,
     }
+}
+
+/// Names the state of this broker's topics now.
+pub(crate) fn data_version(broker: &Broker) -> DataVersion {
+    version_of(broker, broker.registration.version())
 }
 
 /// Where a replica would connect. Nothing listens there; the protocol wants the field.

@@ -1,13 +1,177 @@
-//! Requests of the family `groups`.
+//! Requests about consumer groups: creating, changing, deleting, listing them.
 
 use std::sync::Arc;
 
+use escrowmq_common::body::json::{Form, from_slice, to_bytes};
+use escrowmq_common::body::{DataVersion, SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable};
+use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-
+use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
+use escrowmq_common::name;
 
 use super::Reply;
+use super::ensure::{self, EnsureError, done};
+use super::topics::Page;
 use crate::broker::Broker;
+use crate::index::meta::encode_cold;
+use crate::registration::data_version;
+use crate::shard::{Admission, Command, GroupSettings};
 
-pub(super) fn handle(_broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    reply.unsupported(request.code);
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    match request.code {
+        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => match from_slice::<SubscriptionGroupConfig>(&request.body) {
+            Ok(config) => create_all(broker, vec![config], reply),
+            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        },
+        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => match from_slice::<SubscriptionGroupList>(&request.body) {
+            Ok(list) => create_all(broker, list.group_config_list, reply),
+            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        },
+        request::DELETE_SUBSCRIPTIONGROUP => delete(broker, &request, reply),
+        request::GET_SUBSCRIPTIONGROUP_CONFIG => show(broker, &request, reply),
+        request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => show_all(broker, &request, reply),
+        other => reply.unsupported(other),
+    }
+}
+
+/// The group of this name; it is created, with its retry topic, where groups are created automatically.
+pub(crate) async fn ensure_group(broker: &Arc<Broker>, group: &str) -> Result<Arc<GroupSettings>, EnsureError> {
+    ensure::group_of(broker, group).await
+}
+
+/// A group as the protocol shows it.
+pub(crate) fn group_config(settings: &GroupSettings) -> SubscriptionGroupConfig {
+    SubscriptionGroupConfig {
+        attributes: settings.attributes.iter().cloned().collect(),
+        broker_id: settings.broker_id.cast_signed(),
+        consume_broadcast_enable: settings.consume_broadcast_enable,
+        consume_enable: settings.consume_enable,
+        consume_from_min_enable: settings.consume_from_min_enable,
+        consume_message_orderly: settings.consume_message_orderly,
+        consume_timeout_minute: settings.consume_timeout_minutes.cast_signed(),
+        group_sys_flag: settings.group_sys_flag.cast_signed(),
+        notify_consumer_ids_changed_enable: settings.notify_consumer_ids_changed_enable,
+        retry_max_times: settings.retry_max_times,
+        retry_queue_nums: settings.retry_queues.cast_signed(),
+        which_broker_when_consume_slowly: settings.which_broker_when_consume_slowly.cast_signed(),
+        ..SubscriptionGroupConfig::new(settings.name.clone())
+    }
+}
+
+fn settings_of(config: SubscriptionGroupConfig) -> GroupSettings {
+    GroupSettings {
+        name: config.group_name,
+        consume_enable: config.consume_enable,
+        consume_from_min_enable: config.consume_from_min_enable,
+        consume_broadcast_enable: config.consume_broadcast_enable,
+        consume_message_orderly: config.consume_message_orderly,
+        retry_queues: u32::try_from(config.retry_queue_nums).unwrap_or_default(),
+        retry_max_times: config.retry_max_times,
+        broker_id: config.broker_id.cast_unsigned(),
+        which_broker_when_consume_slowly: config.which_broker_when_consume_slowly.cast_unsigned(),
+        notify_consumer_ids_changed_enable: config.notify_consumer_ids_changed_enable,
+        group_sys_flag: config.group_sys_flag.cast_unsigned(),
+        consume_timeout_minutes: u32::try_from(config.consume_timeout_minute).unwrap_or_default(),
+        attributes: config.attributes.into_iter().collect(),
+    }
+}
+
+/// More retry queues than this are a mistake.
+const RETRY_QUEUES_MAX: u32 = 1_024;
+
+fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Reply) {
+    let all: Vec<GroupSettings> = all.into_iter().map(settings_of).collect();
+    for settings in &all {
+        if let Err(error) = name::validate_group(&settings.name) {
+            return reply.error(response::INVALID_PARAMETER, &error.to_string());
+        }
+        if settings.retry_queues > RETRY_QUEUES_MAX {
+            let remark = format!("{} retry queues, must be at most {RETRY_QUEUES_MAX}", settings.retry_queues);
+            return reply.error(response::INVALID_PARAMETER, &remark);
+        }
+    }
+    let creator = Arc::clone(broker);
+    broker.tasks.spawn("create group", async move {
+        for settings in &all {
+            let bytes = encode_cold(settings);
+            let outcome = creator.shard.propose(&Command::PutGroup(&bytes), Admission::Normal).await;
+            if let Err(error) = done(outcome) {
+                return reply.error(error.code(), &error.to_string());
+            }
+        }
+        reply.ok();
+    });
+}
+
+fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: DeleteSubscriptionGroupHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    let (group, offsets) = (header.group_name.to_owned(), header.clean_offset);
+    let remover = Arc::clone(broker);
+    broker.tasks.spawn("delete group", async move {
+        let command = Command::DeleteGroup { group: &group, offsets };
+        match done(remover.shard.propose(&command, Admission::Reserved).await) {
+            // Deleting twice is no error: tools ask every broker of a cluster.
+            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => reply.ok(),
+            Err(error) => reply.error(error.code(), &error.to_string()),
+        }
+    });
+}
+
+fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: GroupHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    match broker.shard.groups().get(header.group) {
+        Some(group) => reply.body(&to_bytes(&group_config(&group), Form::Strict)),
+        None => {
+            let remark = format!("No group in this broker. group: {}", header.group);
+            reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &remark);
+        }
+    }
+}
+
+fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: GetAllSubscriptionGroupHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    let page = Page::new(header.group_seq, header.max_group_num);
+    let reader = Arc::clone(broker);
+    broker.tasks.spawn_blocking("list groups", move || {
+        let mut groups = reader.shard.groups().all();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        let counter = reader.shard.groups().version().cast_signed();
+        let table = SubscriptionGroupTable {
+            data_version: DataVersion { counter, ..data_version(&reader) },
+            subscription_group_table: page
+                .of(&groups)
+                .iter()
+                .map(|group| (group.name.clone(), group_config(group)))
+                .collect(),
+            ..SubscriptionGroupTable::default()
+        };
+        let fields = |fields: &mut escrowmq_common::frame::FieldWriter<'_>| {
+            fields.number("totalGroupNum", groups.len() as i64);
+        };
+        reply.send(response::SUCCESS, None, fields, &[&to_bytes(&table, Form::Strict)]);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_the_way_through_the_protocol() {
+        let mut settings = GroupSettings::new("G");
+        settings.retry_max_times = 3;
+        settings.consume_enable = false;
+        settings.attributes.push(("k".into(), "v".into()));
+        assert_eq!(settings_of(group_config(&settings)), settings);
+        assert_eq!(group_config(&GroupSettings::new("G")), SubscriptionGroupConfig::new("G"));
+    }
 }

@@ -10,7 +10,8 @@
 //! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
 
 mod admin;
-mod groups;
+pub(crate) mod ensure;
+pub(crate) mod groups;
 mod locks;
 mod membership;
 mod messages;
@@ -22,9 +23,10 @@ mod send;
 mod send_back;
 mod settings;
 mod stats;
-mod topics;
+pub(crate) mod topics;
 mod transaction;
 
+pub use ensure::Creations;
 pub use reply::Reply;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
 use escrowmq_common::remoting::Connection;
 
-use crate::shard::SubmitError;
+use crate::shard::{Refusal, SubmitError};
 
 /// Where and how one request is answered. A one-way request's reply swallows the answer.
 #[derive(Debug, Clone)]
@@ -81,5 +81,20 @@ pub fn code_of(error: &SubmitError) -> i32 {
             response::SERVICE_NOT_AVAILABLE
         }
         SubmitError::OutcomeUnknown => response::SYSTEM_ERROR,
+    }
+}
+
+/// The response code for a refused command.
+pub fn code_of_refusal(refusal: &Refusal) -> i32 {
+    match refusal {
+        Refusal::NoSuchQueue(_) | Refusal::NoSuchTopic(_) => response::TOPIC_NOT_EXIST,
+        Refusal::NoSuchGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
+        Refusal::UniqueIdTaken(_) => response::MESSAGE_ILLEGAL,
+        Refusal::AlreadyDecided(_) | Refusal::NotParked(_) => response::ILLEGAL_OPERATION,
+        Refusal::NoSuchHalf(_)
+        | Refusal::WrongGroup(_)
+        | Refusal::WrongCounter(_)
+        | Refusal::QueueIdsExhausted
+        | Refusal::MalformedSettings => response::SYSTEM_ERROR,
     }
 }

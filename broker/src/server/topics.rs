@@ -1,13 +1,331 @@
-//! Requests of the family `topics`.
+//! Requests about topics: creating, changing, deleting, listing them.
+//!
+//! A creation is answered after the nameservers that are there have heard of it, so that whoever created a topic can
+//! send to it at once.
 
 use std::sync::Arc;
 
+use escrowmq_common::body::json::{Form, from_slice, to_bytes};
+use escrowmq_common::body::{TopicConfig, TopicConfigList, TopicConfigTable};
+use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-
+use escrowmq_common::header::{CreateTopicHeader, GetAllTopicConfigHeader, GetTopicConfigHeader, TopicHeader};
+use escrowmq_common::name;
 
 use super::Reply;
+use super::ensure::{self, EnsureError, done};
 use crate::broker::Broker;
+use crate::config::BrokerConfig;
+use crate::index::meta::encode_cold;
+use crate::registration::{data_version, topic_config};
+use crate::shard::{Admission, Command, Topic, TopicSettings};
 
-pub(super) fn handle(_broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    reply.unsupported(request.code);
+/// More queues than this in one topic are a mistake.
+const QUEUES_MAX: u32 = 16_384;
+
+/// Where users look up what went wrong with a topic.
+pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
+
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    match request.code {
+        request::UPDATE_AND_CREATE_TOPIC => create(broker, &request, reply),
+        request::UPDATE_AND_CREATE_TOPIC_LIST => create_list(broker, &request, reply),
+        request::DELETE_TOPIC_IN_BROKER => delete(broker, &request, reply),
+        request::GET_TOPIC_CONFIG => show(broker, &request, reply),
+        request::GET_ALL_TOPIC_CONFIG => show_all(broker, &request, reply),
+        other => reply.unsupported(other),
+    }
+}
+
+/// The topic of this name, created with these settings if there is none.
+pub(crate) async fn ensure_topic(broker: &Arc<Broker>, settings: TopicSettings) -> Result<Arc<Topic>, EnsureError> {
+    ensure::topic_of(broker, settings).await
+}
+
+/// Creates the topics that clients and tools expect of every broker, as far as they are missing.
+pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), EnsureError> {
+    let config = Arc::clone(&broker.config());
+    for wanted in system_topics(&config) {
+        let current = broker.shard.topics().get(&wanted.name);
+        // The template is the one topic whose settings follow the configuration.
+        let follows = wanted.name == name::AUTO_CREATE_TOPIC;
+        match current {
+            None => drop(ensure::topic_of(broker, wanted).await?),
+            Some(topic) if follows && topic.settings != wanted => put(broker, &wanted).await?,
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What clients and tools expect of every broker.
+fn system_topics(config: &BrokerConfig) -> Vec<TopicSettings> {
+    let template = TopicSettings::READ | TopicSettings::WRITE | TopicSettings::INHERIT;
+    let of = |name: &str, queues: u32, perm: u32| TopicSettings { perm, ..TopicSettings::new(name, queues) };
+    let plain = |name: &str| TopicSettings::new(name, 1);
+    let mut topics = vec![
+        plain(name::SELF_TEST_TOPIC),
+        plain(name::OFFSET_MOVED_EVENT),
+        plain(&name::reply_topic(&config.broker_cluster_name)),
+        of(&config.broker_cluster_name, 1, template),
+        of(&config.broker_name, 1, template),
+    ];
+    let inherit = if config.auto_create_topic_enable { TopicSettings::INHERIT } else { 0 };
+    let perm = TopicSettings::READ | TopicSettings::WRITE | inherit;
+    topics.push(of(name::AUTO_CREATE_TOPIC, config.default_topic_queue_nums, perm));
+    if config.trace_topic_enable {
+        topics.push(plain(name::TRACE_TOPIC));
+    }
+    topics
+}
+
+/// Whether clients may neither create nor delete the topic here.
+pub(super) fn is_system_topic(config: &BrokerConfig, topic: &str) -> bool {
+    name::is_system_topic(topic)
+        || topic == config.broker_name
+        || topic == config.broker_cluster_name
+        || topic.strip_suffix(name::REPLY_TOPIC_SUFFIX) == Some(&config.broker_cluster_name)
+}
+
+async fn put(broker: &Arc<Broker>, settings: &TopicSettings) -> Result<(), EnsureError> {
+    let bytes = encode_cold(settings);
+    done(broker.shard.propose(&Command::PutTopic(&bytes), Admission::Normal).await)
+}
+
+fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: CreateTopicHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    let current = broker.shard.topics().get(header.topic);
+    let mut attributes = current.map(|topic| topic.settings.attributes.clone()).unwrap_or_default();
+    change_attributes(&mut attributes, header.attributes.unwrap_or_default());
+    let settings = TopicSettings {
+        name: header.topic.to_owned(),
+        // Negative counts become huge ones, and are refused as such.
+        read_queues: header.read_queue_nums.cast_unsigned(),
+        write_queues: header.write_queue_nums.cast_unsigned(),
+        perm: header.perm.cast_unsigned(),
+        sys_flag: header.topic_sys_flag.cast_unsigned(),
+        order: header.order,
+        attributes,
+    };
+    create_all(broker, vec![settings], reply);
+}
+
+fn create_list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let list: TopicConfigList = match from_slice(&request.body) {
+        Ok(list) => list,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    create_all(broker, list.topic_config_list.into_iter().map(settings_of).collect(), reply);
+}
+
+fn settings_of(config: TopicConfig) -> TopicSettings {
+    TopicSettings {
+        name: config.topic_name,
+        read_queues: config.read_queue_nums.cast_unsigned(),
+        write_queues: config.write_queue_nums.cast_unsigned(),
+        perm: config.perm.cast_unsigned(),
+        sys_flag: config.topic_sys_flag.cast_unsigned(),
+        order: config.order,
+        attributes: config.attributes.into_iter().collect(),
+    }
+}
+
+/// Creates or changes all, registers, answers.
+fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
+    let config = broker.config();
+    if let Some(why) = all.iter().find_map(|settings| objection(&config, settings)) {
+        return reply.error(response::INVALID_PARAMETER, &why);
+    }
+    let creator = Arc::clone(broker);
+    broker.tasks.spawn("create topic", async move {
+        for settings in &all {
+            let is_there = creator.shard.topics().get(&settings.name).is_some_and(|topic| topic.settings == *settings);
+            if !is_there && let Err(error) = put(&creator, settings).await {
+                return reply.error(error.code(), &error.to_string());
+            }
+        }
+        creator.registration.now().await;
+        reply.ok();
+    });
+}
+
+/// What is wrong with these settings, if anything.
+fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> {
+    if let Err(error) = name::validate_topic(&settings.name) {
+        return Some(error.to_string());
+    }
+    if is_system_topic(config, &settings.name) {
+        return Some(format!("The topic[{}] is conflict with system topic.", settings.name));
+    }
+    if settings.read_queues > QUEUES_MAX || settings.write_queues > QUEUES_MAX || settings.queue_count() == 0 {
+        let (read, write) = (settings.read_queues.cast_signed(), settings.write_queues.cast_signed());
+        return Some(format!("{read} read and {write} write queues, must be 1 to {QUEUES_MAX}"));
+    }
+    if settings.perm & !7 != 0 {
+        return Some(format!("perm {} is no sum of 4 (read), 2 (write) and 1 (inherit)", settings.perm.cast_signed()));
+    }
+    None
+}
+
+/// Applies changes of the form `+name=value,-name`. What is not of that form changes nothing.
+fn change_attributes(attributes: &mut Vec<(String, String)>, changes: &str) {
+    for change in changes.split(',').map(str::trim) {
+        if let Some((name, value)) = change.strip_prefix('+').and_then(|change| change.split_once('=')) {
+            attributes.retain(|(known, _)| known != name);
+            attributes.push((name.to_owned(), value.to_owned()));
+        } else if let Some(name) = change.strip_prefix('-') {
+            attributes.retain(|(known, _)| known != name);
+        }
+    }
+}
+
+fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let topic = match request.header::<TopicHeader<'_>>() {
+        Ok(header) if header.topic.trim().is_empty() => {
+            return reply.error(response::SYSTEM_ERROR, "The specified topic is blank.");
+        }
+        Ok(header) => header.topic,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    if is_system_topic(&broker.config(), topic) {
+        let remark = format!("The topic[{topic}] is conflict with system topic.");
+        return reply.error(response::SYSTEM_ERROR, &remark);
+    }
+    if broker.shard.topics().get(topic).is_none() {
+        // Deleting twice is no error: tools ask every broker of a cluster.
+        return reply.ok();
+    }
+    let topic = topic.to_owned();
+    let remover = Arc::clone(broker);
+    broker.tasks.spawn("delete topic", async move {
+        let outcome = remover.shard.propose(&Command::DeleteTopic(&topic), Admission::Reserved).await;
+        match done(outcome) {
+            Ok(()) => {
+                tracing::info!(topic, "topic deleted; its half messages are parked");
+                remover.registration.now().await;
+                reply.ok();
+            }
+            Err(error) => reply.error(error.code(), &error.to_string()),
+        }
+    });
+}
+
+fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: GetTopicConfigHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    match broker.shard.topics().get(header.topic) {
+        Some(topic) => reply.body(&to_bytes(&topic_config(&topic.settings), Form::Strict)),
+        None => {
+            let remark = format!("No topic in this broker. topic: {}", header.topic);
+            reply.error(response::TOPIC_NOT_EXIST, &remark);
+        }
+    }
+}
+
+fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: GetAllTopicConfigHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    let page = Page::new(header.topic_seq, header.max_topic_num);
+    let broker_parts = Arc::clone(broker);
+    // With a hundred thousand topics this takes a while.
+    broker.tasks.spawn_blocking("list topics", move || {
+        let broker = broker_parts;
+        let mut topics = broker.shard.topics().all();
+        topics.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
+        let data_version = data_version(&broker);
+        let table = TopicConfigTable {
+            data_version,
+            mapping_data_version: Some(data_version),
+            topic_config_table: page
+                .of(&topics)
+                .iter()
+                .map(|topic| (topic.settings.name.clone(), topic_config(&topic.settings)))
+                .collect(),
+            ..TopicConfigTable::default()
+        };
+        let fields = |fields: &mut escrowmq_common::frame::FieldWriter<'_>| {
+            fields.number("totalTopicNum", topics.len() as i64);
+        };
+        reply.send(response::SUCCESS, None, fields, &[&to_bytes(&table, Form::Strict)]);
+    });
+}
+
+/// The part of a long list that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page {
+    from: usize,
+    count: usize,
+}
+
+impl Page {
+    /// Everything, unless both numbers say otherwise.
+    pub(super) fn new(from: Option<i32>, count: Option<i32>) -> Self {
+        let count = count.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > 0);
+        let from = from.and_then(|from| usize::try_from(from).ok()).unwrap_or_default();
+        Self { from: if count.is_some() { from } else { 0 }, count: count.unwrap_or(usize::MAX) }
+    }
+
+    pub(super) fn of<T>(self, all: &[T]) -> &[T] {
+        let from = self.from.min(all.len());
+        &all[from..from + self.count.min(all.len() - from)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        let config = BrokerConfig { broker_name: "b".into(), ..BrokerConfig::default() };
+        let good = TopicSettings::new("T", 4);
+        assert_eq!(objection(&config, &good), None);
+        assert_eq!(objection(&config, &TopicSettings { read_queues: 0, ..good.clone() }), None);
+        for bad in [
+            TopicSettings::new("a b", 4),
+            TopicSettings::new("", 4),
+            TopicSettings::new("TBW102", 4),
+            TopicSettings::new("b", 4),
+            TopicSettings::new("DefaultCluster", 4),
+            TopicSettings::new("DefaultCluster_REPLY_TOPIC", 4),
+            TopicSettings::new("T", 0),
+            TopicSettings::new("T", u32::MAX),
+            TopicSettings { perm: 8, ..good.clone() },
+        ] {
+            assert!(objection(&config, &bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_added_changed_and_removed() {
+        let mut attributes = vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())];
+        change_attributes(&mut attributes, "+a=3, -b,+c=4,junk,+d");
+        let text: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(text, ["a=3", "c=4"]);
+    }
+
+    #[test]
+    fn the_template_inherits_only_while_topics_are_created_automatically() {
+        let perm = |enable| {
+            let config = BrokerConfig { auto_create_topic_enable: enable, ..BrokerConfig::default() };
+            system_topics(&config).into_iter().find(|topic| topic.name == "TBW102").unwrap().perm
+        };
+        assert_eq!((perm(true), perm(false)), (7, 6));
+    }
+
+    #[test]
+    fn pages_stay_inside_the_list() {
+        let all = [1, 2, 3];
+        assert_eq!(Page::new(None, None).of(&all), [1, 2, 3]);
+        assert_eq!(Page::new(Some(1), Some(1)).of(&all), [2]);
+        assert_eq!(Page::new(Some(9), Some(1)).of(&all), [0; 0]);
+        assert_eq!(Page::new(Some(-1), Some(-1)).of(&all), [1, 2, 3]);
+    }
 }

@@ -29,6 +29,7 @@ mod topic;
 
 pub mod apply;
 mod handle;
+mod locate;
 mod read;
 
 pub use applier::{Applier, FlushError};

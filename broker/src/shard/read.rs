@@ -52,7 +52,7 @@ pub struct Located {
 }
 
 /// Bytes of a message's head in a command, in front of its unit: tag hash, length, checksum.
-const MESSAGE_HEAD_BYTES: u64 = 16;
+pub(in crate::shard) const MESSAGE_HEAD_BYTES: u64 = 16;
 
 impl Shard {
     /// Looks at up to `scan_limit` entries of `queue` from `from` on and takes up to `limit` of those that `wants` says

@@ -1,0 +1,169 @@
+//! Topics and groups that come into being because somebody uses them.
+//!
+//! [`topic`] and [`group`] call back with what there is, at once if it is there already; else one command creates it,
+//! however many requests want it at that moment, and all of them are called back from its completion. A callback may run
+//! on the apply thread: it must not wait, but it may submit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use escrowmq_common::code::response;
+use escrowmq_common::name;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::reply::{code_of, code_of_refusal};
+use crate::broker::Broker;
+use crate::index::meta::encode_cold;
+use crate::shard::{Admission, Command, Completion, GroupSettings, Outcome, Refusal, SubmitError, Topic, TopicSettings};
+
+/// Why there is no such topic or group.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EnsureError {
+    /// Groups are not created automatically, or not under this name.
+    #[error("subscription group not exist, {0}")]
+    NoGroup(String),
+    /// The command has no outcome.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The command was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Deleted again before anybody saw it.
+    #[error("{0} was deleted while it was created")]
+    Gone(String),
+}
+
+impl EnsureError {
+    /// The response code that says so.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
+            Self::Submit(error) => code_of(error),
+            Self::Refused(refusal) => code_of_refusal(refusal),
+            Self::Gone(_) => response::SYSTEM_ERROR,
+        }
+    }
+}
+
+type Then = Box<dyn FnOnce(&Result<(), EnsureError>) + Send>;
+
+/// What is being created, and who waits for it.
+#[derive(Default)]
+pub struct Creations {
+    topics: Mutex<HashMap<String, Vec<Then>>>,
+    groups: Mutex<HashMap<String, Vec<Then>>>,
+}
+
+/// Calls `then` with the topic of these settings' name: as it is, or created with these settings.
+pub(crate) fn topic(
+    broker: &Arc<Broker>,
+    settings: TopicSettings,
+    then: impl FnOnce(Result<Arc<Topic>, EnsureError>) + Send + 'static,
+) {
+    if let Some(topic) = broker.shard.topics().get(&settings.name) {
+        return then(Ok(topic));
+    }
+    let (reader, name) = (Arc::clone(broker), settings.name.clone());
+    let waiting: Then = Box::new(move |created| {
+        then(created.clone().and_then(|()| {
+            let topic = reader.shard.topics().get(&name);
+            topic.ok_or(EnsureError::Gone(name))
+        }));
+    });
+    let command = encode_cold(&settings);
+    create(broker, |creations| &creations.topics, settings.name, waiting, &Command::PutTopic(&command));
+}
+
+/// Calls `then` with the group of this name; creates it, and its retry topic, where groups are created automatically.
+pub(crate) fn group(
+    broker: &Arc<Broker>,
+    group: &str,
+    then: impl FnOnce(Result<Arc<GroupSettings>, EnsureError>) + Send + 'static,
+) {
+    if let Some(settings) = broker.shard.groups().get(group) {
+        return retry_topic(broker, settings, then);
+    }
+    let allowed = broker.config().auto_create_subscription_group || name::is_system_group(group);
+    if !allowed || name::validate_group(group).is_err() {
+        return then(Err(EnsureError::NoGroup(group.to_owned())));
+    }
+    let (reader, name) = (Arc::clone(broker), group.to_owned());
+    let waiting: Then = Box::new(move |created| match created {
+        Err(error) => then(Err(error.clone())),
+        Ok(()) => match reader.shard.groups().get(&name) {
+            Some(settings) => retry_topic(&reader, settings, then),
+            None => then(Err(EnsureError::Gone(name))),
+        },
+    });
+    let command = encode_cold(&GroupSettings::new(group));
+    create(broker, |creations| &creations.groups, group.to_owned(), waiting, &Command::PutGroup(&command));
+}
+
+fn retry_topic(
+    broker: &Arc<Broker>,
+    group: Arc<GroupSettings>,
+    then: impl FnOnce(Result<Arc<GroupSettings>, EnsureError>) + Send + 'static,
+) {
+    if group.retry_queues == 0 {
+        return then(Ok(group));
+    }
+    let settings = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
+    topic(broker, settings, move |created| then(created.map(|_| group)));
+}
+
+/// The same as [`topic`], to be awaited.
+pub(crate) async fn topic_of(broker: &Arc<Broker>, settings: TopicSettings) -> Result<Arc<Topic>, EnsureError> {
+    let (sender, receiver) = oneshot::channel();
+    topic(broker, settings, move |topic| drop(sender.send(topic)));
+    receiver.await.unwrap_or(Err(EnsureError::Submit(SubmitError::OutcomeUnknown)))
+}
+
+/// The same as [`group`], to be awaited.
+pub(crate) async fn group_of(broker: &Arc<Broker>, name: &str) -> Result<Arc<GroupSettings>, EnsureError> {
+    let (sender, receiver) = oneshot::channel();
+    group(broker, name, move |group| drop(sender.send(group)));
+    receiver.await.unwrap_or(Err(EnsureError::Submit(SubmitError::OutcomeUnknown)))
+}
+
+/// Submits the command if nobody has for this name, and calls `waiting` with the result in any case.
+fn create(
+    broker: &Arc<Broker>,
+    table: fn(&Creations) -> &Mutex<HashMap<String, Vec<Then>>>,
+    name: String,
+    waiting: Then,
+    command: &Command<'_>,
+) {
+    {
+        let mut creations = table(&broker.creations).lock();
+        let all = creations.entry(name.clone()).or_default();
+        all.push(waiting);
+        if all.len() > 1 {
+            return;
+        }
+    }
+    let finisher = Arc::clone(broker);
+    let completion: Completion = Box::new(move |outcome| {
+        let created = done(outcome);
+        let all = table(&finisher.creations).lock().remove(&name).unwrap_or_default();
+        for waiting in all {
+            waiting(&created);
+        }
+    });
+    if let Err((error, completion)) = broker.shard.submit(command, Admission::Normal, completion) {
+        completion(Err(error));
+    }
+}
+
+/// What became of a command that has no more to say than that.
+pub(super) fn done(outcome: Result<Outcome, SubmitError>) -> Result<(), EnsureError> {
+    match outcome? {
+        Outcome::Done => Ok(()),
+        Outcome::Refused(refusal) => Err(refusal.into()),
+        Outcome::Published(_)
+        | Outcome::Prepared(_)
+        | Outcome::Settled(_)
+        | Outcome::Locked(_)
+        | Outcome::Handled(_) => unreachable!("settings commands are done or refused"),
+    }
+}

@@ -1,0 +1,60 @@
+//! A message by a position that a client named.
+//!
+//! Everything about such a position is hostile: it may lie before the log, behind its end, between records or inside the
+//! body of a message that was made to look like another message. The bytes there are only a hint which queue to ask; the
+//! index alone says whether a message of that queue is there.
+
+use std::io::ErrorKind;
+
+use escrowmq_common::frame::MAX_FRAME_LEN;
+use escrowmq_common::message::{MessageUnit, UNIT_OVERHEAD_BYTES_MAX};
+
+use super::handle::Shard;
+use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
+use crate::log::Position;
+
+/// A longer unit cannot have come in.
+const UNIT_BYTES_MAX: usize = MAX_FRAME_LEN + UNIT_OVERHEAD_BYTES_MAX;
+
+impl Shard {
+    /// The message whose unit begins at this log position, if it is in a queue: a half message before its commit, a
+    /// rolled-back one and one that waits for its time are not found, as is anything that is no message. May read a file.
+    pub fn unit_at(&self, position: u64) -> Result<Option<Located>, ReadError> {
+        let Some(start) = position.checked_sub(MESSAGE_HEAD_BYTES) else { return Ok(None) };
+        let Some(head) = self.bytes_at(start, MESSAGE_HEAD_BYTES as usize)? else { return Ok(None) };
+        let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes")) as usize;
+        let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
+        if length > UNIT_BYTES_MAX {
+            return Ok(None);
+        }
+        let Some(unit) = self.bytes_at(position, length)? else { return Ok(None) };
+        if crc32fast::hash(&unit) != crc {
+            return Ok(None);
+        }
+        let Ok(unit) = MessageUnit::decode(&unit) else { return Ok(None) };
+        let Some(topic) = self.topics().get(unit.topic()) else { return Ok(None) };
+        let queue = usize::try_from(unit.queue_id()).ok().and_then(|index| topic.queues.get(index));
+        match queue {
+            Some(queue) => self.locate(position, queue.id),
+            None => Ok(None),
+        }
+    }
+
+    /// Bytes of the log, if they are there. The length is looked at before anything is allocated.
+    fn bytes_at(&self, position: u64, length: usize) -> Result<Option<bytes::Bytes>, ReadError> {
+        let end = self.log().end().get();
+        if position.checked_add(length as u64).is_none_or(|upto| upto > end) {
+            return Ok(None);
+        }
+        match self.log().read(Position(position), length) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // Below the first one kept, across the end of a file, or in a gap between records.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(ReadError::Log { position, source }),
+        }
+    }
+}
