@@ -53,11 +53,7 @@ impl KvTables {
 
     fn apply(&mut self, change: KvChange) {
         match change {
-            KvChange::Put {
-                namespace,
-                key,
-                value,
-            } => {
+            KvChange::Put { namespace, key, value } => {
                 let table = self.namespaces.entry(namespace).or_default();
                 table.insert(key, value);
             }
@@ -160,20 +156,11 @@ pub struct KvWriter {
 impl Kv {
     /// Loads the file, which need not exist. Nothing is written before the first change.
     pub fn open(path: &Path) -> Result<(Kv, KvWriter), KvError> {
-        let file = KvFile {
-            path: path.to_owned(),
-        };
+        let file = KvFile { path: path.to_owned() };
         let tables = Arc::new(ArcSwap::from_pointee(file.load()?));
         let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
-        let kv = Kv {
-            tables: Arc::clone(&tables),
-            changes: sender,
-        };
-        let writer = KvWriter {
-            file,
-            tables,
-            changes: receiver,
-        };
+        let kv = Kv { tables: Arc::clone(&tables), changes: sender };
+        let writer = KvWriter { file, tables, changes: receiver };
         Ok((kv, writer))
     }
 
@@ -183,11 +170,7 @@ impl Kv {
     }
 
     /// Hands a change over; `answer` is called once, on another task, or right here if it cannot be taken.
-    pub fn change(
-        &self,
-        change: KvChange,
-        answer: impl FnOnce(Result<(), &KvError>) + Send + 'static,
-    ) {
+    pub fn change(&self, change: KvChange, answer: impl FnOnce(Result<(), &KvError>) + Send + 'static) {
         let answer = AnswerBox(Box::new(answer));
         if let Err(refused) = self.changes.try_send((change, answer)) {
             let (_, AnswerBox(answer)) = refused.into_inner();
@@ -255,21 +238,13 @@ impl KvFile {
         };
         serde_json::from_slice(&bytes).map_err(|error| KvError::Corrupt {
             path: self.path.clone(),
-            why: if bytes.is_empty() {
-                "it is empty".to_owned()
-            } else {
-                error.to_string()
-            },
+            why: if bytes.is_empty() { "it is empty".to_owned() } else { error.to_string() },
         })
     }
 
     fn store(&self, tables: &KvTables) -> Result<(), KvError> {
         let json = serde_json::to_vec_pretty(tables).expect("texts by text are JSON");
-        replace_file(&self.path, &json).map_err(|(step, path, source)| KvError::Io {
-            step,
-            path,
-            source,
-        })
+        replace_file(&self.path, &json).map_err(|(step, path, source)| KvError::Io { step, path, source })
     }
 }
 
@@ -280,10 +255,7 @@ fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KvError 
 
 /// Puts `bytes` in the place of a file such that a crash leaves the old or the new one, and a return means the
 /// new one for good. The error says which step failed with which path.
-pub(crate) fn replace_file(
-    path: &Path,
-    bytes: &[u8],
-) -> Result<(), (&'static str, PathBuf, io::Error)> {
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), (&'static str, PathBuf, io::Error)> {
     let at = |step: &'static str, path: &Path| {
         let path = path.to_owned();
         move |error| (step, path, error)
@@ -323,11 +295,7 @@ mod tests {
     }
 
     fn put(namespace: &str, key: &str, value: &str) -> KvChange {
-        KvChange::Put {
-            namespace: namespace.into(),
-            key: key.into(),
-            value: value.into(),
-        }
+        KvChange::Put { namespace: namespace.into(), key: key.into(), value: value.into() }
     }
 
     fn start(path: &Path) -> (Kv, Tasks, Shutdown) {
@@ -344,10 +312,7 @@ mod tests {
         let (kv, tasks, shutdown) = start(&path);
         change(&kv, put("N", "k", "v\"1")).await.unwrap();
         change(&kv, put("N", "gone", "x")).await.unwrap();
-        let delete = KvChange::Delete {
-            namespace: "N".into(),
-            key: "gone".into(),
-        };
+        let delete = KvChange::Delete { namespace: "N".into(), key: "gone".into() };
         change(&kv, delete).await.unwrap();
         assert_eq!(kv.tables().get("N", "k"), Some("v\"1"));
         shutdown.cancel();
@@ -364,11 +329,7 @@ mod tests {
     fn a_file_of_the_java_nameserver_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kvConfig.json");
-        fs::write(
-            &path,
-            r#"{"configTable":{"ORDER_TOPIC_CONFIG":{"T":"a:4"}}}"#,
-        )
-        .unwrap();
+        fs::write(&path, r#"{"configTable":{"ORDER_TOPIC_CONFIG":{"T":"a:4"}}}"#).unwrap();
         let (kv, _) = Kv::open(&path).unwrap();
         assert_eq!(kv.tables().get(ORDER_TOPIC_CONFIG, "T"), Some("a:4"));
     }
@@ -380,10 +341,7 @@ mod tests {
         for text in ["", "{\"configTable\":{\"N\":", "[1]", "{\"configTable\":7}"] {
             fs::write(&path, text).unwrap();
             let error = Kv::open(&path).unwrap_err();
-            assert!(
-                matches!(error, KvError::Corrupt { .. }),
-                "{text:?}: {error}"
-            );
+            assert!(matches!(error, KvError::Corrupt { .. }), "{text:?}: {error}");
             assert!(error.to_string().contains("kvConfig.json"), "{error}");
             assert!(!error.is_retryable());
             assert_eq!(fs::read_to_string(&path).unwrap(), text);

@@ -102,32 +102,19 @@ impl Nameserver {
             let local_addr = listener.local_addr()?;
             Ok((listener, local_addr))
         };
-        let (listener, local_addr) = listen.await.map_err(|source| StartError::Listen {
-            address: address.clone(),
-            port,
-            source,
-        })?;
+        let (listener, local_addr) =
+            listen.await.map_err(|source| StartError::Listen { address: address.clone(), port, source })?;
 
         let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
-        let (server, registrar) = Server::new(Parts {
-            config,
-            kv,
-            clock,
-            tasks: tasks.clone(),
-            shutdown: shutdown.clone(),
-        });
+        let (server, registrar) =
+            Server::new(Parts { config, kv, clock, tasks: tasks.clone(), shutdown: shutdown.clone() });
         let thread = tasks.spawn_thread("routes", move || registrar.run());
         thread.map_err(StartError::Thread)?;
         let writer = kv_writer.run(tasks.clone(), shutdown.clone());
         tasks.spawn_vital("kv", shutdown.clone(), writer);
         let serving = serve(listener, Arc::clone(&server) as _, limits, shutdown.clone());
         tasks.spawn_vital("serve", shutdown.clone(), serving);
-        Ok(Nameserver {
-            local_addr,
-            server,
-            tasks,
-            shutdown,
-        })
+        Ok(Nameserver { local_addr, server, tasks, shutdown })
     }
 
     /// Where it listens; the port is the real one if 0 was asked for.

@@ -30,12 +30,7 @@ struct Arguments {
     set: Vec<(String, String)>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        env = "ESCROWMQ_LOG",
-        default_value = "info"
-    )]
+    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value = "info")]
     log_level: String,
 }
 
@@ -76,8 +71,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Names or values that are no text cannot be ours.
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let file = arguments.config.as_deref();
     let loaded = Config::load(file, environment, arguments.overrides())?;
     if !loaded.meaningless.is_empty() {
@@ -86,9 +81,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for (key, value) in loaded.config.entries() {
         tracing::info!(key, value, "setting");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let nameserver = Nameserver::start(loaded.config).await?;
@@ -116,10 +109,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
     async fn next(&mut self) -> &'static str {

@@ -1,10 +1,7 @@
 //! Recorded requests of RocketMQ 5.3.3 brokers, clients and tools, byte for byte, against what its nameserver
 //! answered: the same code, remark and fields, and bodies that say the same.
 
-#![allow(
-    unreachable_pub,
-    reason = "the support module is shared by several test programs"
-)]
+#![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 
 mod support;
 
@@ -55,35 +52,22 @@ impl Wire {
 }
 
 fn fields(frame: &Frame) -> BTreeMap<String, String> {
-    let owned = frame
-        .fields
-        .iter()
-        .map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let owned = frame.fields.iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
     owned.collect()
 }
 
 /// Bodies are compared to the byte, except that lists of topics have no order.
 fn comparable(body: &Bytes) -> BTreeSet<String> {
     let body = text(body);
-    let list = body
-        .strip_prefix("{\"topicList\":[")
-        .and_then(|b| b.strip_suffix("]}"));
-    list.map_or_else(
-        || BTreeSet::from([body.clone()]),
-        |list| list.split(',').map(str::to_owned).collect(),
-    )
+    let list = body.strip_prefix("{\"topicList\":[").and_then(|b| b.strip_suffix("]}"));
+    list.map_or_else(|| BTreeSet::from([body.clone()]), |list| list.split(',').map(str::to_owned).collect())
 }
 
 #[tokio::test]
 async fn recorded_requests_are_answered_as_recorded() {
     let stage = Stage::start().await;
-    let stream = TcpStream::connect(stage.nameserver.local_addr())
-        .await
-        .unwrap();
-    let mut wire = Wire {
-        stream,
-        buffer: BytesMut::new(),
-    };
+    let stream = TcpStream::connect(stage.nameserver.local_addr()).await.unwrap();
+    let mut wire = Wire { stream, buffer: BytesMut::new() };
     let mut answered = 0;
     for line in include_str!("golden.jsonl").lines() {
         let pair: Pair = serde_json::from_str(line).unwrap();
@@ -94,20 +78,14 @@ async fn recorded_requests_are_answered_as_recorded() {
             continue;
         };
         let expected = frame(&expected);
-        let answer = tokio::time::timeout(PATIENCE, wire.ask(&request))
-            .await
-            .unwrap();
+        let answer = tokio::time::timeout(PATIENCE, wire.ask(&request)).await.unwrap();
         let name = format!("{} {:?}", pair.name, fields(&frame(&pair.request)));
         assert_eq!(answer.code, expected.code, "{name}: {:?}", answer.remark);
         assert_eq!(answer.opaque, expected.opaque, "{name}");
         assert!(answer.is_response(), "{name}");
         assert_eq!(answer.remark, expected.remark, "{name}");
         assert_eq!(fields(&answer), fields(&expected), "{name}");
-        assert_eq!(
-            comparable(&answer.body),
-            comparable(&expected.body),
-            "{name}"
-        );
+        assert_eq!(comparable(&answer.body), comparable(&expected.body), "{name}");
         answered += 1;
     }
     assert_eq!(answered, 37);

@@ -1,9 +1,6 @@
 //! Bad input costs its sender a clear error, and nobody else anything.
 
-#![allow(
-    unreachable_pub,
-    reason = "the support module is shared by several test programs"
-)]
+#![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 
 mod support;
 
@@ -16,9 +13,7 @@ use tokio::net::TcpStream;
 
 /// Sends raw bytes and reads to the end.
 async fn until_closed(stage: &Stage, input: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(stage.nameserver.local_addr())
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(stage.nameserver.local_addr()).await.unwrap();
     stream.write_all(input).await.unwrap();
     let mut output = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut output)).await;
@@ -38,14 +33,7 @@ async fn what_is_no_frame_closes_its_connection_only() {
     let huge = [1, 3, 0x66, 0x40, 0, 0, 0, 0x14, b'x', b'x'];
     let negative = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
     let tiny = [0, 0, 0, 1, 0, 0, 0, 0];
-    let inputs: [&[u8]; 6] = [
-        &header_beyond,
-        &unknown_type,
-        &huge,
-        &negative,
-        &tiny,
-        b"GET / HTTP/1.1\r\n\r\n",
-    ];
+    let inputs: [&[u8]; 6] = [&header_beyond, &unknown_type, &huge, &negative, &tiny, b"GET / HTTP/1.1\r\n\r\n"];
     for input in inputs {
         assert_eq!(until_closed(&stage, input).await, b"", "{input:?}");
     }
@@ -75,21 +63,12 @@ async fn broken_registrations_are_answered_and_change_nothing() {
         &deep,
     ];
     let broken = bodies.map(|body| plain().with_body(body.to_owned()));
-    let requests = broken
-        .into_iter()
-        .chain([compressed, negative, nameless, no_number]);
+    let requests = broken.into_iter().chain([compressed, negative, nameless, no_number]);
     for request in requests.chain([Frame::request(request::REGISTER_BROKER)]) {
-        let shown = format!(
-            "{:?} {:?}",
-            request.fields,
-            request.body.slice(..request.body.len().min(80))
-        );
+        let shown = format!("{:?} {:?}", request.fields, request.body.slice(..request.body.len().min(80)));
         let answer = stage.call(request).await;
         assert_eq!(answer.code, response::SYSTEM_ERROR, "{shown}");
-        assert!(
-            answer.remark.is_some_and(|remark| !remark.is_empty()),
-            "{shown}"
-        );
+        assert!(answer.remark.is_some_and(|remark| !remark.is_empty()), "{shown}");
     }
     assert_eq!(stage.route("T").await, None);
     assert_eq!(stage.call(plain()).await.code, response::SUCCESS);
@@ -99,36 +78,22 @@ async fn broken_registrations_are_answered_and_change_nothing() {
 async fn every_request_lives_without_its_fields_and_with_any_body() {
     let stage = Stage::start().await;
     let codes = [
-        100, 101, 102, 103, 104, 105, 106, 205, 206, 216, 217, 219, 224, 304, 311, 312, 313, 318,
-        319, 322, 327, 901, 904, 37, -1, 0, 40000,
+        100, 101, 102, 103, 104, 105, 106, 205, 206, 216, 217, 219, 224, 304, 311, 312, 313, 318, 319, 322, 327, 901,
+        904, 37, -1, 0, 40000,
     ];
     for code in codes {
-        for body in [
-            "",
-            "{",
-            "[1,2",
-            "\u{fffd}",
-            "a=b=c\\u00",
-            "{\"queueDatas\":[{}]}",
-        ] {
-            let answer = stage
-                .call(Frame::request(code).with_body(body.to_owned()))
-                .await;
+        for body in ["", "{", "[1,2", "\u{fffd}", "a=b=c\\u00", "{\"queueDatas\":[{}]}"] {
+            let answer = stage.call(Frame::request(code).with_body(body.to_owned())).await;
             assert!(answer.is_response(), "{code} {body:?}");
         }
     }
-    assert_eq!(
-        stage.call(Frame::request(40_000)).await.remark.as_deref(),
-        Some(" request type 40000 not supported")
-    );
+    assert_eq!(stage.call(Frame::request(40_000)).await.remark.as_deref(), Some(" request type 40000 not supported"));
 }
 
 #[tokio::test]
 async fn oneway_requests_are_never_answered() {
     let stage = Stage::start().await;
-    let mut stream = TcpStream::connect(stage.nameserver.local_addr())
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(stage.nameserver.local_addr()).await.unwrap();
     let mut out = BytesMut::new();
     for code in [
         request::END_TRANSACTION,

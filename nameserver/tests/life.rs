@@ -1,9 +1,6 @@
 //! Brokers come and go: what lookups say meanwhile.
 
-#![allow(
-    unreachable_pub,
-    reason = "the support module is shared by several test programs"
-)]
+#![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 
 mod support;
 
@@ -54,9 +51,7 @@ async fn a_silent_broker_expires_and_loses_its_connection() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, closed)
-        .await
-        .expect("the connection is closed");
+    tokio::time::timeout(PATIENCE, closed).await.expect("the connection is closed");
     assert!(other.connection.is_open());
 }
 
@@ -83,20 +78,12 @@ async fn a_slave_hears_of_its_master_and_versions_can_be_asked_for() {
             .with_field("brokerName", "a")
             .with_field("brokerAddr", address)
             .with_field("brokerId", 0)
-            .with_body(format!(
-                r#"{{"counter":{counter},"stateVersion":1,"timestamp":5}}"#
-            ))
+            .with_body(format!(r#"{{"counter":{counter},"stateVersion":1,"timestamp":5}}"#))
     };
     let same = stage.call(ask("h:1", 1)).await;
     assert_eq!(same.fields.get("changed"), Some("false"));
-    assert_eq!(
-        text(&same.body),
-        r#"{"counter":1,"stateVersion":1,"timestamp":5}"#
-    );
-    assert_eq!(
-        stage.call(ask("h:1", 2)).await.fields.get("changed"),
-        Some("true")
-    );
+    assert_eq!(text(&same.body), r#"{"counter":1,"stateVersion":1,"timestamp":5}"#);
+    assert_eq!(stage.call(ask("h:1", 2)).await.fields.get("changed"), Some("true"));
     let stranger = stage.call(ask("h:9", 1)).await;
     assert_eq!(stranger.fields.get("changed"), Some("true"));
     assert!(stranger.body.is_empty());

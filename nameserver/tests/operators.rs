@@ -1,9 +1,6 @@
 //! What tools do: KV configuration, settings, topics and permissions.
 
-#![allow(
-    unreachable_pub,
-    reason = "the support module is shared by several test programs"
-)]
+#![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 
 mod support;
 
@@ -14,18 +11,13 @@ use support::{Stage, registration, text};
 
 fn kv(code: i32, fields: &[(&str, &str)]) -> Frame {
     let request = Frame::request(code);
-    fields.iter().fold(request, |request, (key, value)| {
-        request.with_field(key, value)
-    })
+    fields.iter().fold(request, |request, (key, value)| request.with_field(key, value))
 }
 
 #[tokio::test]
 async fn the_kv_configuration_survives_a_restart() {
     let stage = Stage::start().await;
-    let put = kv(
-        request::PUT_KV_CONFIG,
-        &[("namespace", "N"), ("key", "k"), ("value", "v")],
-    );
+    let put = kv(request::PUT_KV_CONFIG, &[("namespace", "N"), ("key", "k"), ("value", "v")]);
     assert_eq!(stage.call(put).await.code, response::SUCCESS);
     // On disk before the answer, so that even an abrupt end keeps it.
     let path = stage.folder.path().join("kvConfig.json");
@@ -35,20 +27,12 @@ async fn the_kv_configuration_survives_a_restart() {
     let again = Stage::start_in(stage.folder, |_| {}).await;
     let get = || kv(request::GET_KV_CONFIG, &[("namespace", "N"), ("key", "k")]);
     assert_eq!(again.call(get()).await.fields.get("value"), Some("v"));
-    let delete = kv(
-        request::DELETE_KV_CONFIG,
-        &[("namespace", "N"), ("key", "k")],
-    );
+    let delete = kv(request::DELETE_KV_CONFIG, &[("namespace", "N"), ("key", "k")]);
     assert_eq!(again.call(delete).await.code, response::SUCCESS);
     let gone = again.call(get()).await;
     assert_eq!(gone.code, response::QUERY_NOT_FOUND);
-    assert_eq!(
-        gone.remark.as_deref(),
-        Some("No config item, Namespace: N Key: k")
-    );
-    let none = again
-        .call(kv(request::GET_KVLIST_BY_NAMESPACE, &[("namespace", "X")]))
-        .await;
+    assert_eq!(gone.remark.as_deref(), Some("No config item, Namespace: N Key: k"));
+    let none = again.call(kv(request::GET_KVLIST_BY_NAMESPACE, &[("namespace", "X")])).await;
     assert_eq!(none.code, response::QUERY_NOT_FOUND);
 }
 
@@ -56,23 +40,12 @@ async fn the_kv_configuration_survives_a_restart() {
 async fn ordered_topics_carry_their_order_if_enabled() {
     for enabled in [false, true] {
         let stage = Stage::start_with(|config| config.order_message_enable = enabled).await;
-        let put = kv(
-            request::PUT_KV_CONFIG,
-            &[
-                ("namespace", "ORDER_TOPIC_CONFIG"),
-                ("key", "T"),
-                ("value", "a:4"),
-            ],
-        );
+        let put = kv(request::PUT_KV_CONFIG, &[("namespace", "ORDER_TOPIC_CONFIG"), ("key", "T"), ("value", "a:4")]);
         stage.call(put).await;
         let answer = stage.call(registration("h:1", 0, 1, &["T", "U"])).await;
         assert_eq!(text(&answer.body), r#"{"table":{"T":"a:4"}}"#);
         let route = stage.route("T").await.unwrap();
-        assert_eq!(
-            route.contains(r#""orderTopicConf":"a:4""#),
-            enabled,
-            "{route}"
-        );
+        assert_eq!(route.contains(r#""orderTopicConf":"a:4""#), enabled, "{route}");
         assert!(!stage.route("U").await.unwrap().contains("orderTopicConf"));
     }
 }
@@ -84,32 +57,16 @@ async fn settings_are_read_changed_and_kept() {
     std::fs::write(&file, "# mine\nenableTopicList=true\n").unwrap();
     let store = file.clone();
     let stage = Stage::start_in(folder, |config| config.config_store_path = Some(store)).await;
-    let settings = text(
-        &stage
-            .call(Frame::request(request::GET_NAMESRV_CONFIG))
-            .await
-            .body,
-    );
-    assert!(
-        settings.lines().any(|line| line == "enableTopicList=true"),
-        "{settings}"
-    );
+    let settings = text(&stage.call(Frame::request(request::GET_NAMESRV_CONFIG)).await.body);
+    assert!(settings.lines().any(|line| line == "enableTopicList=true"), "{settings}");
 
-    let update =
-        |body: &str| Frame::request(request::UPDATE_NAMESRV_CONFIG).with_body(body.to_owned());
-    let answer = stage
-        .call(update("enableTopicList=false\norderMessageEnable=true\n"))
-        .await;
+    let update = |body: &str| Frame::request(request::UPDATE_NAMESRV_CONFIG).with_body(body.to_owned());
+    let answer = stage.call(update("enableTopicList=false\norderMessageEnable=true\n")).await;
     assert_eq!(answer.code, response::SUCCESS, "{:?}", answer.remark);
-    let list = stage
-        .call(kv(request::GET_TOPICS_BY_CLUSTER, &[("cluster", "c")]))
-        .await;
+    let list = stage.call(kv(request::GET_TOPICS_BY_CLUSTER, &[("cluster", "c")])).await;
     assert_eq!(list.code, response::SYSTEM_ERROR);
     let kept = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(
-        kept,
-        "# mine\nenableTopicList=false\norderMessageEnable=true\n"
-    );
+    assert_eq!(kept, "# mine\nenableTopicList=false\norderMessageEnable=true\n");
 
     for (body, code) in [
         ("kvConfigPath=/tmp/x", response::NO_PERMISSION),
@@ -122,14 +79,8 @@ async fn settings_are_read_changed_and_kept() {
         assert_eq!(answer.code, code, "{body}: {:?}", answer.remark);
         assert!(answer.remark.is_some());
     }
-    assert_eq!(
-        std::fs::read_to_string(&file).unwrap(),
-        kept,
-        "refused changes leave no trace"
-    );
-    let list = stage
-        .call(kv(request::GET_TOPICS_BY_CLUSTER, &[("cluster", "c")]))
-        .await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), kept, "refused changes leave no trace");
+    let list = stage.call(kv(request::GET_TOPICS_BY_CLUSTER, &[("cluster", "c")])).await;
     assert_eq!(list.code, response::SYSTEM_ERROR, "all or nothing");
 }
 
@@ -138,29 +89,16 @@ async fn topics_are_listed_in_all_ways() {
     let stage = Stage::start().await;
     let mut units = registration("h:1", 0, 1, &["T", "U", "V", "W"]);
     let body = text(&units.body);
-    let flagged = ["T", "U", "V"]
-        .iter()
-        .zip([1, 2, 3])
-        .fold(body, |body, (name, flag)| {
-            let entry = format!(r#""topicName":"{name}","topicSysFlag":0"#);
-            body.replace(
-                &entry,
-                &format!(r#""topicName":"{name}","topicSysFlag":{flag}"#),
-            )
-        });
+    let flagged = ["T", "U", "V"].iter().zip([1, 2, 3]).fold(body, |body, (name, flag)| {
+        let entry = format!(r#""topicName":"{name}","topicSysFlag":0"#);
+        body.replace(&entry, &format!(r#""topicName":"{name}","topicSysFlag":{flag}"#))
+    });
     units.body = flagged.into();
     stage.call(units).await;
     let names = |answer: Frame| {
         let body = text(&answer.body);
-        let list = body
-            .split_once("\"topicList\":[")
-            .unwrap()
-            .1
-            .trim_end_matches("]}");
-        let mut names: Vec<String> = list
-            .split(',')
-            .map(|n| n.trim_matches('"').to_owned())
-            .collect();
+        let list = body.split_once("\"topicList\":[").unwrap().1.trim_end_matches("]}");
+        let mut names: Vec<String> = list.split(',').map(|n| n.trim_matches('"').to_owned()).collect();
         names.sort();
         names.join(" ")
     };
@@ -171,15 +109,9 @@ async fn topics_are_listed_in_all_ways() {
         (request::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST, "U"),
         (request::GET_SYSTEM_TOPIC_LIST_FROM_NS, "a c"),
     ] {
-        assert_eq!(
-            names(stage.call(Frame::request(code)).await),
-            expected,
-            "{code}"
-        );
+        assert_eq!(names(stage.call(Frame::request(code)).await), expected, "{code}");
     }
-    let system = stage
-        .call(Frame::request(request::GET_SYSTEM_TOPIC_LIST_FROM_NS))
-        .await;
+    let system = stage.call(Frame::request(request::GET_SYSTEM_TOPIC_LIST_FROM_NS)).await;
     assert!(text(&system.body).starts_with(r#"{"brokerAddr":"h:1","#));
     let by_cluster = |c: &str| kv(request::GET_TOPICS_BY_CLUSTER, &[("cluster", c)]);
     assert_eq!(names(stage.call(by_cluster("c")).await), "T U V W");
@@ -191,45 +123,24 @@ async fn permissions_and_topics_are_changed_by_hand() {
     let stage = Stage::start().await;
     stage.call(registration("h:1", 0, 1, &["T", "U"])).await;
     let name = [("brokerName", "a")];
-    let wiped = stage
-        .call(kv(request::WIPE_WRITE_PERM_OF_BROKER, &name))
-        .await;
+    let wiped = stage.call(kv(request::WIPE_WRITE_PERM_OF_BROKER, &name)).await;
     assert_eq!(wiped.fields.get("wipeTopicCount"), Some("2"));
     assert!(stage.route("T").await.unwrap().contains(r#""perm":4"#));
-    let added = stage
-        .call(kv(request::ADD_WRITE_PERM_OF_BROKER, &name))
-        .await;
+    let added = stage.call(kv(request::ADD_WRITE_PERM_OF_BROKER, &name)).await;
     assert_eq!(added.fields.get("addTopicCount"), Some("2"));
     assert!(stage.route("T").await.unwrap().contains(r#""perm":6"#));
 
     let elsewhere = [("topic", "T"), ("clusterName", "elsewhere")];
-    stage
-        .call(kv(request::DELETE_TOPIC_IN_NAMESRV, &elsewhere))
-        .await;
+    stage.call(kv(request::DELETE_TOPIC_IN_NAMESRV, &elsewhere)).await;
     assert!(stage.route("T").await.is_some());
-    stage
-        .call(kv(request::DELETE_TOPIC_IN_NAMESRV, &[("topic", "T")]))
-        .await;
+    stage.call(kv(request::DELETE_TOPIC_IN_NAMESRV, &[("topic", "T")])).await;
     assert_eq!(stage.route("T").await, None);
-    let by_hand = kv(request::REGISTER_TOPIC_IN_NAMESRV, &[("topic", "T")]).with_body(
-        r#"{"queueDatas":[{"brokerName":"a","perm":6,"readQueueNums":2,"writeQueueNums":2}]}"#,
-    );
+    let by_hand = kv(request::REGISTER_TOPIC_IN_NAMESRV, &[("topic", "T")])
+        .with_body(r#"{"queueDatas":[{"brokerName":"a","perm":6,"readQueueNums":2,"writeQueueNums":2}]}"#);
     assert_eq!(stage.call(by_hand).await.code, response::SUCCESS);
-    assert!(
-        stage
-            .route("T")
-            .await
-            .unwrap()
-            .contains(r#""readQueueNums":2"#)
-    );
+    assert!(stage.route("T").await.unwrap().contains(r#""readQueueNums":2"#));
 
-    let members = kv(
-        request::GET_BROKER_MEMBER_GROUP,
-        &[("clusterName", "c"), ("brokerName", "a")],
-    );
+    let members = kv(request::GET_BROKER_MEMBER_GROUP, &[("clusterName", "c"), ("brokerName", "a")]);
     let members = text(&stage.call(members).await.body);
-    assert_eq!(
-        members,
-        r#"{"brokerMemberGroup":{"brokerAddrs":{0:"h:1"},"brokerName":"a","cluster":"c"}}"#
-    );
+    assert_eq!(members, r#"{"brokerMemberGroup":{"brokerAddrs":{0:"h:1"},"brokerName":"a","cluster":"c"}}"#);
 }

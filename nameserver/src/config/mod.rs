@@ -25,10 +25,7 @@ pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_NAMESERVER_";
 
 /// Everything that can be set. Flags of the same meaning keep RocketMQ's key names, see [`KEYS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent switches that operators know by name"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches that operators know by name")]
 pub struct Config {
     /// TCP port; 0 lets the system choose. Default 9876.
     pub listen_port: u16,
@@ -157,16 +154,10 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigError> {
-        let mut loaded = Loaded {
-            config: Config::default(),
-            meaningless: Vec::new(),
-        };
+        let mut loaded = Loaded { config: Config::default(), meaningless: Vec::new() };
         if let Some(path) = file {
-            let text = fs::read(path).map_err(|source| ConfigError::File {
-                step: "read",
-                path: path.to_owned(),
-                source,
-            })?;
+            let text =
+                fs::read(path).map_err(|source| ConfigError::File { step: "read", path: path.to_owned(), source })?;
             loaded.config.config_store_path = Some(path.to_owned());
             loaded.set_all(parse(&text)?)?;
         }
@@ -183,16 +174,12 @@ impl Config {
     /// Changes by a tool: all of `changes` or none. Returns the new settings; the caller puts them in force.
     pub fn updated(&self, changes: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
         let forbidden = |key: &str| {
-            keys::NEVER_BY_TOOLS.contains(&key)
-                || self.config_black_list.iter().any(|listed| listed == key)
+            keys::NEVER_BY_TOOLS.contains(&key) || self.config_black_list.iter().any(|listed| listed == key)
         };
         if let Some(key) = changes.keys().find(|key| forbidden(key)) {
             return Err(ConfigError::BlackListed { key: key.clone() });
         }
-        let mut loaded = Loaded {
-            config: self.clone(),
-            meaningless: Vec::new(),
-        };
+        let mut loaded = Loaded { config: self.clone(), meaningless: Vec::new() };
         loaded.set_all(changes.clone())?;
         loaded.config.validate()?;
         Ok(loaded.config)
@@ -206,14 +193,8 @@ impl Config {
     /// Rules that no key can check alone.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
-            (
-                "scanNotActiveBrokerInterval",
-                self.scan_not_active_broker_interval,
-            ),
-            (
-                "serverChannelMaxIdleTimeSeconds",
-                self.server_channel_max_idle_time_seconds,
-            ),
+            ("scanNotActiveBrokerInterval", self.scan_not_active_broker_interval),
+            ("serverChannelMaxIdleTimeSeconds", self.server_channel_max_idle_time_seconds),
         ];
         for (key, value) in positive {
             if value.is_zero() {
@@ -236,18 +217,11 @@ impl Config {
 }
 
 impl Loaded {
-    fn set_all(
-        &mut self,
-        entries: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(), ConfigError> {
+    fn set_all(&mut self, entries: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
         for (name, value) in entries {
             if let Some(key) = KEYS.iter().find(|key| key.name == name) {
                 let set = (key.set)(&mut self.config, value.trim());
-                set.map_err(|why| ConfigError::BadValue {
-                    key: key.name,
-                    value,
-                    why,
-                })?;
+                set.map_err(|why| ConfigError::BadValue { key: key.name, value, why })?;
             } else if let Some(key) = keys::MEANINGLESS.iter().find(|key| **key == name) {
                 self.meaningless.push(key);
             } else {
@@ -280,17 +254,15 @@ mod tests {
         let loaded = Config::load(None, [], []).unwrap();
         assert_eq!(loaded.config, Config::default());
         assert_eq!(loaded.config.listen_port, 9876);
-        assert!(
-            loaded
-                .config
-                .kv_config_path
-                .ends_with(".escrowmq/nameserver/kvConfig.json")
-        );
+        assert!(loaded.config.kv_config_path.ends_with(".escrowmq/nameserver/kvConfig.json"));
     }
 
     #[test]
     fn the_file_speaks_rocketmqs_names() {
-        let loaded = load("# ours\nlistenPort=9999\nkvConfigPath=/x/ä.json\nsupportActingMaster = TRUE\nwaitSecondsForService=3\n").unwrap();
+        let loaded = load(
+            "# ours\nlistenPort=9999\nkvConfigPath=/x/ä.json\nsupportActingMaster = TRUE\nwaitSecondsForService=3\n",
+        )
+        .unwrap();
         let config = loaded.config;
         assert_eq!(config.listen_port, 9999);
         assert_eq!(config.kv_config_path, Path::new("/x/ä.json"));
@@ -303,23 +275,14 @@ mod tests {
     fn later_sources_win() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("namesrv.conf");
-        fs::write(
-            &path,
-            "listenPort=1\nbindAddress=127.0.0.1\nneedWaitForService=true",
-        )
-        .unwrap();
+        fs::write(&path, "listenPort=1\nbindAddress=127.0.0.1\nneedWaitForService=true").unwrap();
         let environment = [
             ("ESCROWMQ_NAMESERVER_LISTEN_PORT".to_owned(), "2".to_owned()),
-            (
-                "ESCROWMQ_NAMESERVER_BIND_ADDRESS".to_owned(),
-                "::1".to_owned(),
-            ),
+            ("ESCROWMQ_NAMESERVER_BIND_ADDRESS".to_owned(), "::1".to_owned()),
             ("PATH".to_owned(), "/bin".to_owned()),
         ];
         let overrides = [("listenPort".to_owned(), "3".to_owned())];
-        let config = Config::load(Some(&path), environment, overrides)
-            .unwrap()
-            .config;
+        let config = Config::load(Some(&path), environment, overrides).unwrap().config;
         assert_eq!(config.listen_port, 3);
         assert_eq!(config.bind_address, "::1");
         assert!(config.need_wait_for_service);
@@ -329,10 +292,7 @@ mod tests {
     #[test]
     fn an_unknown_key_names_the_nearest_known_one() {
         let error = load("listenport=1").unwrap_err().to_string();
-        assert!(
-            error.contains("'listenport'") && error.contains("'listenPort'"),
-            "{error}"
-        );
+        assert!(error.contains("'listenport'") && error.contains("'listenPort'"), "{error}");
         let error = load("suportActingMater=true").unwrap_err().to_string();
         assert!(error.contains("'supportActingMaster'"), "{error}");
     }
@@ -364,52 +324,27 @@ mod tests {
 
     #[test]
     fn every_key_survives_being_read_back() {
-        let mut loaded = Loaded {
-            config: Config::default(),
-            meaningless: Vec::new(),
-        };
+        let mut loaded = Loaded { config: Config::default(), meaningless: Vec::new() };
         let before: Vec<_> = loaded.config.entries().collect();
         let again = before.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
         loaded.set_all(again.collect::<Vec<_>>()).unwrap();
         assert_eq!(loaded.config, Config::default());
-        assert_eq!(
-            KEYS.iter()
-                .map(|k| k.name)
-                .collect::<std::collections::HashSet<_>>()
-                .len(),
-            KEYS.len()
-        );
+        assert_eq!(KEYS.iter().map(|k| k.name).collect::<std::collections::HashSet<_>>().len(), KEYS.len());
     }
 
     #[test]
     fn tools_change_all_or_nothing_and_never_what_is_black_listed() {
-        let config = Config {
-            config_black_list: vec!["bindAddress".to_owned()],
-            ..Config::default()
-        };
+        let config = Config { config_black_list: vec!["bindAddress".to_owned()], ..Config::default() };
         let changes = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
-            let owned = entries
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let owned = entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             owned.collect()
         };
-        let next = config
-            .updated(&changes(&[("enableTopicList", "false")]))
-            .unwrap();
+        let next = config.updated(&changes(&[("enableTopicList", "false")])).unwrap();
         assert!(!next.enable_topic_list);
-        for key in [
-            "bindAddress",
-            "kvConfigPath",
-            "configStorePath",
-            "configBlackList",
-        ] {
+        for key in ["bindAddress", "kvConfigPath", "configStorePath", "configBlackList"] {
             let error = config.updated(&changes(&[(key, "x")])).unwrap_err();
             assert!(matches!(error, ConfigError::BlackListed { .. }), "{error}");
         }
-        assert!(
-            config
-                .updated(&changes(&[("enableTopicLst", "false")]))
-                .is_err()
-        );
+        assert!(config.updated(&changes(&[("enableTopicLst", "false")])).is_err());
     }
 }

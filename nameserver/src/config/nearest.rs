@@ -30,11 +30,7 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, expected) in [
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("Port", "port", 0),
-        ] {
+        for (a, b, expected) in [("", "abc", 3), ("kitten", "sitting", 3), ("Port", "port", 0)] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
         assert_eq!(nearest("prt", ["bind", "port"].into_iter()), "port");

@@ -140,11 +140,7 @@ impl Json {
     fn addresses(&mut self, addresses: &BTreeMap<BrokerId, Arc<str>>, acting: bool) {
         let addresses: Vec<_> = addresses.iter().enumerate().collect();
         self.list('{', '}', &addresses, |json, (n, (id, address))| {
-            let shown = if acting && *n == 0 {
-                BrokerId::MASTER
-            } else {
-                **id
-            };
+            let shown = if acting && *n == 0 { BrokerId::MASTER } else { **id };
             json.key(shown.0);
             json.text(address);
         });

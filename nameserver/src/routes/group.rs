@@ -42,17 +42,12 @@ impl BrokerGroup {
 
     /// The member with the smallest number.
     pub fn min_broker(&self) -> Option<(BrokerId, &Arc<str>)> {
-        self.addresses
-            .first_key_value()
-            .map(|(id, addr)| (*id, addr))
+        self.addresses.first_key_value().map(|(id, addr)| (*id, addr))
     }
 
     /// The number under which `address` is listed.
     pub fn id_of(&self, address: &str) -> Option<BrokerId> {
-        self.addresses
-            .iter()
-            .find(|(_, a)| &***a == address)
-            .map(|(id, _)| *id)
+        self.addresses.iter().find(|(_, a)| &***a == address).map(|(id, _)| *id)
     }
 }
 
@@ -77,10 +72,7 @@ impl Brokers {
     pub fn clusters(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut clusters: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for group in self.groups() {
-            clusters
-                .entry(&group.cluster)
-                .or_default()
-                .insert(&group.name);
+            clusters.entry(&group.cluster).or_default().insert(&group.name);
         }
         clusters
     }

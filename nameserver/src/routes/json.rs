@@ -35,13 +35,7 @@ impl Json {
         self.raw(":");
     }
 
-    pub(super) fn list<T>(
-        &mut self,
-        open: char,
-        close: char,
-        items: &[T],
-        item: impl Fn(&mut Self, &T),
-    ) {
+    pub(super) fn list<T>(&mut self, open: char, close: char, items: &[T], item: impl Fn(&mut Self, &T)) {
         self.out.push(open);
         for (n, entry) in items.iter().enumerate() {
             if n > 0 {

@@ -48,13 +48,7 @@ fn actor(address: &'static str, connection: u64, id: i64) -> Actor {
 }
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings {
-        name: name.to_owned(),
-        read: 4,
-        write: 4,
-        perm: 6,
-        sys_flag: 0,
-    }
+    TopicSettings { name: name.to_owned(), read: 4, write: 4, perm: 6, sys_flag: 0 }
 }
 
 impl Actor {
@@ -69,11 +63,7 @@ impl Actor {
             zone: self.zone.map(Arc::from),
             acting_master: self.acting,
             silence_max: self.silence_max,
-            version: DataVersion {
-                state_version: self.term,
-                timestamp: 7,
-                counter: self.counter,
-            },
+            version: DataVersion { state_version: self.term, timestamp: 7, counter: self.counter },
             topics: topics.to_vec(),
             mappings: Vec::new(),
         }
@@ -107,15 +97,10 @@ impl Stage {
 
     /// A full registration with topics T and U.
     fn register(&mut self, broker: &Actor) -> Registered {
-        self.register_with(broker, &[topic("T"), topic("U")])
-            .expect("a full registration is taken")
+        self.register_with(broker, &[topic("T"), topic("U")]).expect("a full registration is taken")
     }
 
-    fn register_with(
-        &mut self,
-        broker: &Actor,
-        topics: &[TopicSettings],
-    ) -> Result<Registered, Refused> {
+    fn register_with(&mut self, broker: &Actor, topics: &[TopicSettings]) -> Result<Registered, Refused> {
         let registration = broker.registration(topics);
         self.step(|table, now, changes| table.register(now, registration, changes))
     }
@@ -134,12 +119,7 @@ impl Stage {
     }
 
     fn route_as(&self, topic: &str, acting_master: bool, zone: Option<&str>) -> Option<String> {
-        let query = RouteQuery {
-            form: Form::Loose,
-            acting_master,
-            zone,
-            order: None,
-        };
+        let query = RouteQuery { form: Form::Loose, acting_master, zone, order: None };
         answer::route(&*self.routes.topic(topic)?, &self.routes.brokers(), query)
     }
 
@@ -149,11 +129,7 @@ impl Stage {
         let Some(group) = brokers.group("a") else {
             return String::new();
         };
-        let members: Vec<_> = group
-            .addresses
-            .iter()
-            .map(|(id, a)| format!("{id}:{a}"))
-            .collect();
+        let members: Vec<_> = group.addresses.iter().map(|(id, a)| format!("{id}:{a}")).collect();
         members.join(" ")
     }
 
@@ -171,26 +147,11 @@ fn a_registered_topic_is_found_in_both_spellings() {
         stage.route("T").unwrap(),
         r#"{"brokerDatas":[{"brokerAddrs":{0:"h:1"},"brokerName":"a","cluster":"c","enableActingMaster":false}],"filterServerTable":{},"queueDatas":[{"brokerName":"a","perm":6,"readQueueNums":4,"topicSysFlag":0,"writeQueueNums":4}]}"#
     );
-    let query = RouteQuery {
-        form: Form::Strict,
-        acting_master: false,
-        zone: None,
-        order: Some("é:4"),
-    };
-    let standard = answer::route(
-        &stage.routes.topic("T").unwrap(),
-        &stage.routes.brokers(),
-        query,
-    );
+    let query = RouteQuery { form: Form::Strict, acting_master: false, zone: None, order: Some("é:4") };
+    let standard = answer::route(&stage.routes.topic("T").unwrap(), &stage.routes.brokers(), query);
     let standard = standard.unwrap();
-    assert!(
-        standard.contains(r#"{"brokerAddrs":{"0":"h:1"}"#),
-        "{standard}"
-    );
-    assert!(
-        standard.contains(r#""orderTopicConf":"\u00e9:4","queueDatas""#),
-        "{standard}"
-    );
+    assert!(standard.contains(r#"{"brokerAddrs":{"0":"h:1"}"#), "{standard}");
+    assert!(standard.contains(r#""orderTopicConf":"\u00e9:4","queueDatas""#), "{standard}");
 }
 
 #[test]
@@ -230,10 +191,7 @@ fn a_silent_broker_expires_and_its_connection_is_closed() {
 #[test]
 fn the_registration_says_how_long_silence_may_last() {
     let mut stage = Stage::plain();
-    let quick = Actor {
-        silence_max: Duration::from_secs(10),
-        ..actor("h:1", 1, 0)
-    };
+    let quick = Actor { silence_max: Duration::from_secs(10), ..actor("h:1", 1, 0) };
     stage.register(&quick);
     stage.pass(Duration::from_secs(11));
     assert_eq!(stage.members(), "");
@@ -270,29 +228,17 @@ fn the_same_address_under_another_id_moves() {
 fn an_address_that_changes_its_group_leaves_the_old_one() {
     let mut stage = Stage::plain();
     stage.register(&actor("h:1", 1, 0));
-    stage.register(&Actor {
-        group: "b",
-        ..actor("h:1", 1, 0)
-    });
+    stage.register(&Actor { group: "b", ..actor("h:1", 1, 0) });
     assert_eq!(stage.members(), "");
     let route = stage.route("T").unwrap();
-    assert!(
-        !route.contains(r#""brokerName":"a""#) && route.contains(r#""brokerName":"b""#),
-        "{route}"
-    );
+    assert!(!route.contains(r#""brokerName":"a""#) && route.contains(r#""brokerName":"b""#), "{route}");
 }
 
 #[test]
 fn a_newer_leader_takes_the_id_over_and_the_older_one_is_ignored() {
     let mut stage = Stage::plain();
-    let old = Actor {
-        term: 4,
-        ..actor("h:1", 1, 0)
-    };
-    let new = Actor {
-        term: 5,
-        ..actor("h:2", 2, 0)
-    };
+    let old = Actor { term: 4, ..actor("h:1", 1, 0) };
+    let new = Actor { term: 5, ..actor("h:2", 2, 0) };
     stage.register(&old);
     stage.register(&new);
     assert_eq!(stage.members(), "0:h:2");
@@ -323,16 +269,10 @@ fn a_master_is_told_no_master() {
 fn a_single_topic_needs_a_full_registration_first() {
     let mut stage = Stage::plain();
     let broker = actor("h:1", 1, 0);
-    assert_eq!(
-        stage.register_with(&broker, &[topic("New")]),
-        Err(Refused::NotYetRegistered)
-    );
+    assert_eq!(stage.register_with(&broker, &[topic("New")]), Err(Refused::NotYetRegistered));
     assert_eq!(stage.members(), "");
     stage.register(&broker);
-    let broker = Actor {
-        counter: 2,
-        ..broker
-    };
+    let broker = Actor { counter: 2, ..broker };
     stage.register_with(&broker, &[topic("New")]).unwrap();
     assert!(stage.route("New").is_some());
     assert!(stage.route("T").is_some());
@@ -343,18 +283,10 @@ fn topics_follow_the_data_version() {
     let mut stage = Stage::plain();
     let broker = actor("h:1", 1, 0);
     stage.register(&broker);
-    let wider = TopicSettings {
-        write: 8,
-        ..topic("T")
-    };
-    stage
-        .register_with(&broker, &[wider.clone(), topic("U")])
-        .unwrap();
+    let wider = TopicSettings { write: 8, ..topic("T") };
+    stage.register_with(&broker, &[wider.clone(), topic("U")]).unwrap();
     assert_eq!(stage.routes.topic("T").unwrap().at("a").unwrap().write, 4);
-    let broker = Actor {
-        counter: 2,
-        ..broker
-    };
+    let broker = Actor { counter: 2, ..broker };
     stage.register_with(&broker, &[wider, topic("U")]).unwrap();
     assert_eq!(stage.routes.topic("T").unwrap().at("a").unwrap().write, 8);
 }
@@ -363,33 +295,20 @@ fn topics_follow_the_data_version() {
 fn slaves_bring_no_topics_while_there_is_a_master() {
     let mut stage = Stage::plain();
     stage.register(&actor("h:1", 1, 0));
-    stage
-        .register_with(&actor("h:2", 2, 1), &[topic("X"), topic("Y")])
-        .unwrap();
+    stage.register_with(&actor("h:2", 2, 1), &[topic("X"), topic("Y")]).unwrap();
     assert_eq!(stage.route("X"), None);
 }
 
 #[test]
 fn missing_topics_go_only_if_the_operator_says_so() {
     for delete_missing_topics in [false, true] {
-        let mut stage = Stage::new(RouteTableOptions {
-            delete_missing_topics,
-            ..RouteTableOptions::default()
-        });
+        let mut stage = Stage::new(RouteTableOptions { delete_missing_topics, ..RouteTableOptions::default() });
         let broker = actor("h:1", 1, 0);
         stage.register(&broker);
         stage.register_with(&broker, &[topic("T")]).unwrap();
-        assert!(
-            stage.route("U").is_some(),
-            "one topic alone is an addition, not the whole"
-        );
-        let next = Actor {
-            counter: 2,
-            ..broker
-        };
-        stage
-            .register_with(&next, &[topic("T"), topic("V")])
-            .unwrap();
+        assert!(stage.route("U").is_some(), "one topic alone is an addition, not the whole");
+        let next = Actor { counter: 2, ..broker };
+        stage.register_with(&next, &[topic("T"), topic("V")]).unwrap();
         assert_eq!(stage.route("U").is_none(), delete_missing_topics);
     }
 }
@@ -397,34 +316,17 @@ fn missing_topics_go_only_if_the_operator_says_so() {
 #[test]
 fn an_acting_master_is_shown_read_only() {
     let mut stage = Stage::plain();
-    let master = Actor {
-        acting: Some(true),
-        ..actor("h:1", 1, 0)
-    };
-    let slave = Actor {
-        acting: Some(true),
-        ..actor("h:2", 2, 3)
-    };
+    let master = Actor { acting: Some(true), ..actor("h:1", 1, 0) };
+    let slave = Actor { acting: Some(true), ..actor("h:2", 2, 3) };
     stage.register(&master);
     stage.register(&slave);
     stage.close(1);
     assert_eq!(stage.perm("T"), Some(4));
-    assert!(
-        stage
-            .route("T")
-            .unwrap()
-            .contains(r#""brokerAddrs":{0:"h:2"}"#)
-    );
+    assert!(stage.route("T").unwrap().contains(r#""brokerAddrs":{0:"h:2"}"#));
     let honest = stage.route_as("T", false, None).unwrap();
-    assert!(
-        honest.contains(r#""brokerAddrs":{3:"h:2"}"#),
-        "only if supportActingMaster: {honest}"
-    );
+    assert!(honest.contains(r#""brokerAddrs":{3:"h:2"}"#), "only if supportActingMaster: {honest}");
     // Its own registrations keep the queues read only.
-    stage.register(&Actor {
-        counter: 5,
-        ..slave
-    });
+    stage.register(&Actor { counter: 5, ..slave });
     assert_eq!(stage.perm("T"), Some(4));
     // The master is back.
     stage.register(&master);
@@ -435,15 +337,9 @@ fn an_acting_master_is_shown_read_only() {
 #[test]
 fn a_master_that_steps_down_leaves_an_acting_group_read_only() {
     let mut stage = Stage::plain();
-    let master = Actor {
-        acting: Some(true),
-        ..actor("h:1", 1, 0)
-    };
+    let master = Actor { acting: Some(true), ..actor("h:1", 1, 0) };
     stage.register(&master);
-    stage.register(&Actor {
-        acting: Some(true),
-        ..actor("h:2", 2, 1)
-    });
+    stage.register(&Actor { acting: Some(true), ..actor("h:2", 2, 1) });
     stage.register(&Actor { id: 3, ..master });
     assert_eq!(stage.members(), "1:h:2 3:h:1");
     assert_eq!(stage.perm("T"), Some(4));
@@ -456,24 +352,13 @@ fn without_acting_master_a_masterless_group_keeps_its_ids_and_permissions() {
     stage.register(&actor("h:2", 2, 1));
     stage.close(1);
     assert_eq!(stage.perm("T"), Some(6));
-    assert!(
-        stage
-            .route("T")
-            .unwrap()
-            .contains(r#""brokerAddrs":{1:"h:2"}"#)
-    );
+    assert!(stage.route("T").unwrap().contains(r#""brokerAddrs":{1:"h:2"}"#));
 }
 
 #[test]
 fn members_hear_of_a_new_smallest_id() {
-    let mut stage = Stage::new(RouteTableOptions {
-        notify_min_broker: true,
-        ..RouteTableOptions::default()
-    });
-    let acting = |a, c, id| Actor {
-        acting: Some(true),
-        ..actor(a, c, id)
-    };
+    let mut stage = Stage::new(RouteTableOptions { notify_min_broker: true, ..RouteTableOptions::default() });
+    let acting = |a, c, id| Actor { acting: Some(true), ..actor(a, c, id) };
     stage.register(&acting("h:1", 1, 1));
     stage.register(&acting("h:2", 2, 2));
     assert_eq!(stage.notified, [], "the smallest id did not change");
@@ -481,11 +366,7 @@ fn members_hear_of_a_new_smallest_id() {
     let came = stage.notified.pop().unwrap();
     let mut told = came.connections.clone();
     told.sort();
-    assert_eq!(
-        told,
-        [ConnectionId(1), ConnectionId(2)],
-        "who came is not told"
-    );
+    assert_eq!(told, [ConnectionId(1), ConnectionId(2)], "who came is not told");
     assert_eq!(came.min_id, BrokerId(0));
     assert_eq!(came.ha_address.as_deref(), Some("ha-h:0"));
     assert_eq!(came.offline_address, None);
@@ -498,15 +379,9 @@ fn members_hear_of_a_new_smallest_id() {
 
 #[test]
 fn several_members_that_go_together_are_all_dropped() {
-    let mut stage = Stage::new(RouteTableOptions {
-        notify_min_broker: true,
-        ..RouteTableOptions::default()
-    });
+    let mut stage = Stage::new(RouteTableOptions { notify_min_broker: true, ..RouteTableOptions::default() });
     for (address, id) in [("h:0", 0), ("h:1", 1), ("h:2", 2)] {
-        stage.register(&Actor {
-            acting: Some(true),
-            ..actor(address, 7, id)
-        });
+        stage.register(&Actor { acting: Some(true), ..actor(address, 7, id) });
     }
     stage.close(7);
     assert_eq!(stage.members(), "");
@@ -517,41 +392,23 @@ fn several_members_that_go_together_are_all_dropped() {
 fn write_permission_is_wiped_and_given_back() {
     let mut stage = Stage::plain();
     let broker = actor("h:1", 1, 0);
-    let inherited = TopicSettings {
-        perm: 7,
-        ..topic("U")
-    };
-    stage
-        .register_with(&broker, &[topic("T"), inherited])
-        .unwrap();
+    let inherited = TopicSettings { perm: 7, ..topic("U") };
+    stage.register_with(&broker, &[topic("T"), inherited]).unwrap();
     let wiped = stage.step(|t, _, c| t.wipe_write_permission("a", c));
-    assert_eq!(
-        (wiped, stage.perm("T"), stage.perm("U")),
-        (2, Some(4), Some(5))
-    );
+    assert_eq!((wiped, stage.perm("T"), stage.perm("U")), (2, Some(4), Some(5)));
     // A registration that brings nothing new does not undo it.
     stage.register(&broker);
     assert_eq!(stage.perm("T"), Some(4));
     let added = stage.step(|t, _, c| t.add_write_permission("a", c));
-    assert_eq!(
-        (added, stage.perm("T"), stage.perm("U")),
-        (2, Some(6), Some(7))
-    );
-    assert_eq!(
-        stage.step(|t, _, c| t.wipe_write_permission("nobody", c)),
-        0
-    );
+    assert_eq!((added, stage.perm("T"), stage.perm("U")), (2, Some(6), Some(7)));
+    assert_eq!(stage.step(|t, _, c| t.wipe_write_permission("nobody", c)), 0);
 }
 
 #[test]
 fn topics_are_deleted_everywhere_or_in_one_cluster() {
     let mut stage = Stage::plain();
     stage.register(&actor("h:1", 1, 0));
-    stage.register(&Actor {
-        group: "b",
-        cluster: "d",
-        ..actor("h:2", 2, 0)
-    });
+    stage.register(&Actor { group: "b", cluster: "d", ..actor("h:2", 2, 0) });
     stage.step(|t, _, c| t.delete_topic("T", Some("c"), c));
     assert_eq!(stage.perm("T"), None);
     assert!(stage.route("T").unwrap().contains(r#""brokerName":"b""#));
@@ -566,13 +423,7 @@ fn topics_are_deleted_everywhere_or_in_one_cluster() {
 fn an_operator_registers_a_topic_at_known_groups() {
     let mut stage = Stage::plain();
     stage.register(&actor("h:1", 1, 0));
-    let queues = |group: &str| Queues {
-        group: group.into(),
-        read: 2,
-        write: 2,
-        perm: 6,
-        sys_flag: 0,
-    };
+    let queues = |group: &str| Queues { group: group.into(), read: 2, write: 2, perm: 6, sys_flag: 0 };
     stage.step(|t, _, c| t.register_topic("Hand", vec![queues("x"), queues("a")], c));
     assert_eq!(stage.routes.topic("Hand").unwrap().queues(), [queues("a")]);
     stage.step(|t, _, c| t.register_topic("Nowhere", vec![queues("x")], c));
@@ -592,26 +443,15 @@ fn goodbye_drops_the_broker_unless_it_is_for_somebody_else() {
 #[test]
 fn a_zone_keeps_its_own_brokers_and_masterless_groups() {
     let mut stage = Stage::plain();
-    stage.register(&Actor {
-        zone: Some("north"),
-        ..actor("h:1", 1, 0)
-    });
-    stage.register(&Actor {
-        group: "b",
-        zone: Some("south"),
-        ..actor("h:2", 2, 0)
-    });
+    stage.register(&Actor { zone: Some("north"), ..actor("h:1", 1, 0) });
+    stage.register(&Actor { group: "b", zone: Some("south"), ..actor("h:2", 2, 0) });
     let route = stage.route_as("T", false, Some("North")).unwrap();
     assert!(route.contains("h:1") && !route.contains("\"b\""), "{route}");
     assert!(route.contains(r#""zoneName":"north""#), "{route}");
     let nowhere = stage.route_as("T", false, Some("east")).unwrap();
     assert!(nowhere.starts_with(r#"{"brokerDatas":[],"#), "{nowhere}");
     // Its master is gone: those who look for neighbours may read from wherever they can.
-    stage.register(&Actor {
-        group: "b",
-        zone: Some("south"),
-        ..actor("h:3", 3, 1)
-    });
+    stage.register(&Actor { group: "b", zone: Some("south"), ..actor("h:3", 3, 1) });
     stage.close(2);
     let route = stage.route_as("T", false, Some("north")).unwrap();
     assert!(route.contains("h:1") && route.contains("h:3"), "{route}");
@@ -630,9 +470,7 @@ fn a_static_topic_carries_its_mapping() {
         dirty: false,
         current: [(1, 0)].into(),
     });
-    stage
-        .step(|t, now, c| t.register(now, registration, c))
-        .unwrap();
+    stage.step(|t, now, c| t.register(now, registration, c)).unwrap();
     let route = stage.route("T").unwrap();
     assert!(
         route.ends_with(r#","topicQueueMappingByBroker":{"a":{"bname":"a","currIdMap":{1:0},"dirty":false,"epoch":3,"scope":"__global__","topic":"T","totalQueues":2}}}"#),
@@ -647,10 +485,7 @@ fn a_static_topic_carries_its_mapping() {
 fn cluster_info_and_members_are_listed_with_bare_keys() {
     let mut stage = Stage::plain();
     stage.register(&actor("h:1", 1, 0));
-    stage.register(&Actor {
-        acting: None,
-        ..actor("h:2", 2, 1)
-    });
+    stage.register(&Actor { acting: None, ..actor("h:2", 2, 1) });
     let brokers = stage.routes.brokers();
     assert_eq!(
         answer::cluster_info(&brokers),
@@ -672,27 +507,10 @@ fn a_registration_that_says_nothing_new_changes_nothing() {
     let broker = actor("h:1", 1, 0);
     stage.register(&broker);
     let mut changes = Changes::default();
-    stage
-        .table
-        .register(
-            stage.now,
-            broker.registration(&[topic("T"), topic("U")]),
-            &mut changes,
-        )
-        .unwrap();
+    stage.table.register(stage.now, broker.registration(&[topic("T"), topic("U")]), &mut changes).unwrap();
     assert!(changes.brokers.is_none() && changes.topics.is_empty());
     // A new version with the same topics only moves the version.
-    let next = Actor {
-        counter: 2,
-        ..broker
-    };
-    stage
-        .table
-        .register(
-            stage.now,
-            next.registration(&[topic("T"), topic("U")]),
-            &mut changes,
-        )
-        .unwrap();
+    let next = Actor { counter: 2, ..broker };
+    stage.table.register(stage.now, next.registration(&[topic("T"), topic("U")]), &mut changes).unwrap();
     assert!(changes.brokers.is_none() && changes.topics.is_empty());
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use escrowmq_common::body::DataVersion;
 
 use super::{
-    BrokerGroup, BrokerId, Brokers, ConnectionId, Queues, Refused, Registered, Registration,
-    TopicRoute, TopicSettings, permission,
+    BrokerGroup, BrokerId, Brokers, ConnectionId, Queues, Refused, Registered, Registration, TopicRoute, TopicSettings,
+    permission,
 };
 
 /// What of the table's behaviour the operator chooses.
@@ -90,10 +90,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// An empty table.
     pub fn new(options: RouteTableOptions) -> Self {
-        RouteTable {
-            options,
-            ..RouteTable::default()
-        }
+        RouteTable { options, ..RouteTable::default() }
     }
 
     /// Changes the options; what was decided stays.
@@ -127,10 +124,7 @@ impl RouteTable {
             return Err(Refused::NotYetRegistered);
         }
 
-        let min_before = known
-            .as_ref()
-            .and_then(|g| g.min_broker())
-            .map(|(id, _)| id);
+        let min_before = known.as_ref().and_then(|g| g.min_broker()).map(|(id, _)| id);
         let fresh = self.is_fresh(&broker);
         let group = self.list(known.as_deref(), &broker, changes);
         let prime = group.min_broker().is_some_and(|(id, _)| id == broker.id);
@@ -170,13 +164,7 @@ impl RouteTable {
     /// A broker says goodbye. One that says so under an id that is no longer its own, over a connection that is
     /// not the registered one, speaks for a process that the address does not stand for any more (a group may
     /// share one address that moves): it is not heard.
-    pub fn unregister(
-        &mut self,
-        connection: ConnectionId,
-        address: &str,
-        id: BrokerId,
-        changes: &mut Changes,
-    ) {
+    pub fn unregister(&mut self, connection: ConnectionId, address: &str, id: BrokerId, changes: &mut Changes) {
         let Some(live) = self.live.get(address) else {
             return;
         };
@@ -212,9 +200,7 @@ impl RouteTable {
 
     /// Gives every topic at the group read and write permission; returns how many topics the group has.
     pub fn add_write_permission(&mut self, group: &str, changes: &mut Changes) -> usize {
-        self.change_permission(group, changes, |perm| {
-            perm | permission::READ | permission::WRITE
-        })
+        self.change_permission(group, changes, |perm| perm | permission::READ | permission::WRITE)
     }
 
     /// Forgets a topic, everywhere or in one cluster only. It comes back if a broker still has it and changes.
@@ -250,18 +236,13 @@ impl RouteTable {
     /// Whether the topics that come with a registration replace what is known: the broker is new, has another
     /// id than before, or its topics changed.
     fn is_fresh(&self, broker: &Registration) -> bool {
-        self.live.get(&broker.address).is_none_or(|live| {
-            live.group != broker.group || live.id != broker.id || live.version != broker.version
-        })
+        self.live
+            .get(&broker.address)
+            .is_none_or(|live| live.group != broker.group || live.id != broker.id || live.version != broker.version)
     }
 
     /// Enters the broker into its group: it leaves any other place it was listed at, and whoever held its id.
-    fn list(
-        &mut self,
-        known: Option<&BrokerGroup>,
-        broker: &Registration,
-        changes: &mut Changes,
-    ) -> Arc<BrokerGroup> {
+    fn list(&mut self, known: Option<&BrokerGroup>, broker: &Registration, changes: &mut Changes) -> Arc<BrokerGroup> {
         let renamed = self.live.get(&broker.address);
         if renamed.is_some_and(|live| live.group != broker.group) {
             self.drop_brokers(std::slice::from_ref(&broker.address), changes);
@@ -287,13 +268,7 @@ impl RouteTable {
         Arc::clone(listed.expect("the group is listed: known and unchanged, or just put"))
     }
 
-    fn take_topics(
-        &mut self,
-        broker: &Registration,
-        fresh: bool,
-        read_only: bool,
-        changes: &mut Changes,
-    ) {
+    fn take_topics(&mut self, broker: &Registration, fresh: bool, read_only: bool, changes: &mut Changes) {
         for topic in &broker.topics {
             let known = self.topics.get(&*topic.name);
             if !fresh && known.is_some_and(|route| route.at(&broker.group).is_some()) {
@@ -365,10 +340,7 @@ impl RouteTable {
         };
         let live = self.live(master);
         debug_assert_eq!(live.group, group.name, "a listed address names its group");
-        Registered {
-            master_address: Some(Arc::clone(master)),
-            ha_address: Some(Arc::clone(&live.ha_address)),
-        }
+        Registered { master_address: Some(Arc::clone(master)), ha_address: Some(Arc::clone(&live.ha_address)) }
     }
 
     /// Takes brokers out of their groups, and groups without members out of the topics.
@@ -405,17 +377,11 @@ impl RouteTable {
         }
     }
 
-    fn clean_topics(
-        &mut self,
-        emptied: &[Arc<str>],
-        masterless: &[Arc<str>],
-        changes: &mut Changes,
-    ) {
+    fn clean_topics(&mut self, emptied: &[Arc<str>], masterless: &[Arc<str>], changes: &mut Changes) {
         if emptied.is_empty() && masterless.is_empty() {
             return;
         }
-        let concerned =
-            self.topics_at(|group| emptied.iter().chain(masterless).any(|g| &**g == group));
+        let concerned = self.topics_at(|group| emptied.iter().chain(masterless).any(|g| &**g == group));
         for name in concerned {
             let mut route = self.topic_for_change(&name);
             for group in emptied {
@@ -440,30 +406,18 @@ impl RouteTable {
         };
         // Who came knows that it came, unless it is alone; who went concerns everybody.
         let all = offline.is_some() || group.addresses.len() == 1;
-        let told = group
-            .addresses
-            .iter()
-            .filter(|(id, _)| all || **id != min_id);
+        let told = group.addresses.iter().filter(|(id, _)| all || **id != min_id);
         changes.notify.push(MinBrokerChange {
-            connections: told
-                .map(|(_, address)| self.live(address).connection)
-                .collect(),
+            connections: told.map(|(_, address)| self.live(address).connection).collect(),
             group: Arc::clone(&group.name),
             min_id,
             min_address: Arc::clone(min_address),
             offline_address: offline.cloned(),
-            ha_address: offline
-                .is_none()
-                .then(|| Arc::clone(&self.live(min_address).ha_address)),
+            ha_address: offline.is_none().then(|| Arc::clone(&self.live(min_address).ha_address)),
         });
     }
 
-    fn change_permission(
-        &mut self,
-        group: &str,
-        changes: &mut Changes,
-        change: impl Fn(i32) -> i32,
-    ) -> usize {
+    fn change_permission(&mut self, group: &str, changes: &mut Changes, change: impl Fn(i32) -> i32) -> usize {
         let concerned = self.topics_at(|g| g == group);
         for name in &concerned {
             let mut route = self.topic_for_change(name);
@@ -479,26 +433,17 @@ impl RouteTable {
     /// The names of the topics that have queues at a group that `wanted` accepts.
     fn topics_at(&self, wanted: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let has = |route: &TopicRoute| route.queues().iter().any(|q| wanted(&q.group));
-        self.topics
-            .values()
-            .filter(|route| has(route))
-            .map(|route| Arc::clone(route.name()))
-            .collect()
+        self.topics.values().filter(|route| has(route)).map(|route| Arc::clone(route.name())).collect()
     }
 
     fn topic_for_change(&self, name: &str) -> TopicRoute {
-        self.topics.get(name).map_or_else(
-            || TopicRoute::new(Arc::from(name)),
-            |route| TopicRoute::clone(route),
-        )
+        self.topics.get(name).map_or_else(|| TopicRoute::new(Arc::from(name)), |route| TopicRoute::clone(route))
     }
 
     fn put_topic(&mut self, route: TopicRoute, changes: &mut Changes) {
         if route.queues().is_empty() {
             if self.topics.remove(&**route.name()).is_some() {
-                changes
-                    .topics
-                    .push(TopicChange::Remove(Arc::clone(route.name())));
+                changes.topics.push(TopicChange::Remove(Arc::clone(route.name())));
             }
             return;
         }
@@ -507,23 +452,16 @@ impl RouteTable {
             return;
         }
         let route = Arc::new(route);
-        self.topics
-            .insert(Arc::clone(route.name()), Arc::clone(&route));
+        self.topics.insert(Arc::clone(route.name()), Arc::clone(&route));
         changes.topics.push(TopicChange::Put(route));
     }
 
     fn addresses_where(&self, wanted: impl Fn(&Live) -> bool) -> Vec<Arc<str>> {
-        self.live
-            .iter()
-            .filter(|(_, live)| wanted(live))
-            .map(|(address, _)| Arc::clone(address))
-            .collect()
+        self.live.iter().filter(|(_, live)| wanted(live)).map(|(address, _)| Arc::clone(address)).collect()
     }
 
     fn live(&self, address: &str) -> &Live {
-        self.live
-            .get(address)
-            .expect("a listed address has a live entry")
+        self.live.get(address).expect("a listed address has a live entry")
     }
 }
 
@@ -556,11 +494,7 @@ impl RouteTable {
             assert_eq!(name, route.name());
             assert!(!route.queues().is_empty(), "{name} is served by nobody");
             for queues in route.queues() {
-                assert!(
-                    self.brokers.group(&queues.group).is_some(),
-                    "{name} at {} that is gone",
-                    queues.group
-                );
+                assert!(self.brokers.group(&queues.group).is_some(), "{name} at {} that is gone", queues.group);
             }
         }
     }

@@ -49,11 +49,7 @@ pub struct TopicRoute {
 
 impl TopicRoute {
     pub(super) fn new(name: Arc<str>) -> Self {
-        TopicRoute {
-            name,
-            queues: Vec::with_capacity(1),
-            mappings: BTreeMap::new(),
-        }
+        TopicRoute { name, queues: Vec::with_capacity(1), mappings: BTreeMap::new() }
     }
 
     /// The topic's name.

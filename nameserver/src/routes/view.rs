@@ -35,11 +35,7 @@ impl Routes {
 
     /// The names of all topics that `wanted` accepts.
     pub fn topic_names(&self, mut wanted: impl FnMut(&TopicRoute) -> bool) -> Vec<Arc<str>> {
-        self.topics
-            .iter()
-            .filter(|entry| wanted(entry.value()))
-            .map(|entry| Arc::clone(entry.key()))
-            .collect()
+        self.topics.iter().filter(|entry| wanted(entry.value())).map(|entry| Arc::clone(entry.key())).collect()
     }
 
     /// Makes what the table decided visible. Broker groups go first: a dead broker disappears from every

@@ -54,11 +54,7 @@ impl Server {
 
 fn change(current: &Config, changes: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
     let next = current.updated(changes)?;
-    if let Some(path) = current
-        .config_store_path
-        .as_deref()
-        .filter(|_| !changes.is_empty())
-    {
+    if let Some(path) = current.config_store_path.as_deref().filter(|_| !changes.is_empty()) {
         keep(path, changes)?;
     }
     Ok(next)

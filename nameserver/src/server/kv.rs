@@ -27,10 +27,7 @@ impl Server {
     /// `DELETE_KV_CONFIG`; answered when it is on disk, also if there was nothing to delete.
     pub(super) fn delete_kv(&self, connection: &Arc<Connection>, request: Frame) {
         let change = match request.header::<KvKeyHeader<'_>>() {
-            Ok(delete) => KvChange::Delete {
-                namespace: delete.namespace.to_owned(),
-                key: delete.key.to_owned(),
-            },
+            Ok(delete) => KvChange::Delete { namespace: delete.namespace.to_owned(), key: delete.key.to_owned() },
             Err(error) => return connection.reply(&bad_header(&request, &error)),
         };
         self.change_kv(connection, request, change);
@@ -44,13 +41,7 @@ impl Server {
         };
         match self.kv.tables().get(get.namespace, get.key) {
             Some(value) => success(request).with_field("value", value),
-            None => not_found(
-                request,
-                format!(
-                    "No config item, Namespace: {} Key: {}",
-                    get.namespace, get.key
-                ),
-            ),
+            None => not_found(request, format!("No config item, Namespace: {} Key: {}", get.namespace, get.key)),
         }
     }
 
@@ -62,10 +53,7 @@ impl Server {
         };
         match self.kv.tables().list(list.namespace) {
             Some(body) => success(request).with_body(body),
-            None => not_found(
-                request,
-                format!("No config item, Namespace: {}", list.namespace),
-            ),
+            None => not_found(request, format!("No config item, Namespace: {}", list.namespace)),
         }
     }
 

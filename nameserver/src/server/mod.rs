@@ -155,8 +155,7 @@ fn failed(request: &Frame, why: impl Into<String>) -> Frame {
 
 /// The answer to a request that would have to wait for too many others.
 fn busy(request: &Frame) -> Frame {
-    Frame::response(request, response::SYSTEM_BUSY)
-        .with_remark("[OVERLOAD]system busy, start flow control for a while")
+    Frame::response(request, response::SYSTEM_BUSY).with_remark("[OVERLOAD]system busy, start flow control for a while")
 }
 
 fn success(request: &Frame) -> Frame {

@@ -24,9 +24,7 @@ use escrowmq_common::task::Shutdown;
 use super::busy;
 use crate::config::Config;
 use crate::kv::Kv;
-use crate::routes::{
-    Changes, ConnectionId, MinBrokerChange, RouteTable, RouteTableOptions, Routes,
-};
+use crate::routes::{Changes, ConnectionId, MinBrokerChange, RouteTable, RouteTableOptions, Routes};
 
 /// Requests that may wait.
 const WAITING_MAX: usize = 4096;
@@ -78,11 +76,7 @@ pub(super) struct Parts {
 
 pub(super) fn new(parts: Parts) -> (Registry, Registrar) {
     let (sender, receiver) = mpsc::channel();
-    let registry = Registry {
-        events: sender,
-        waiting: Arc::default(),
-        registrants: Arc::default(),
-    };
+    let registry = Registry { events: sender, waiting: Arc::default(), registrants: Arc::default() };
     let registrar = Registrar {
         table: RouteTable::new(RouteTableOptions::default()),
         parts,
@@ -105,9 +99,7 @@ impl Registry {
             self.registrants.insert(id, Arc::clone(connection));
         }
         // The registrar is gone only when the process stops: then nobody is answered.
-        let _ = self
-            .events
-            .send(Event::Request(Arc::clone(connection), Box::new(request)));
+        let _ = self.events.send(Event::Request(Arc::clone(connection), Box::new(request)));
     }
 
     /// Tells that a connection has ended, if it matters.
@@ -129,8 +121,7 @@ impl Waiting {
         let requests = self.requests.fetch_add(1, Ordering::Relaxed);
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // One that is alone is always admitted.
-        let fits =
-            requests == 0 || (requests < WAITING_MAX && waiting + bytes <= WAITING_BYTES_MAX);
+        let fits = requests == 0 || (requests < WAITING_MAX && waiting + bytes <= WAITING_BYTES_MAX);
         if !fits {
             self.release(bytes);
         }
@@ -183,10 +174,7 @@ impl Registrar {
     }
 
     /// One event: decide, publish, carry out.
-    pub(super) fn change<T>(
-        &mut self,
-        event: impl FnOnce(&mut RouteTable, Duration, &mut Changes) -> T,
-    ) -> T {
+    pub(super) fn change<T>(&mut self, event: impl FnOnce(&mut RouteTable, Duration, &mut Changes) -> T) -> T {
         let mut changes = Changes::default();
         let now = self.parts.clock.monotonic();
         let outcome = event(&mut self.table, now, &mut changes);

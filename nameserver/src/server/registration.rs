@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_common::body::{
-    DataVersion, Form, RegisterBrokerBody, TopicConfig, TopicRouteData, json,
-};
+use escrowmq_common::body::{DataVersion, Form, RegisterBrokerBody, TopicConfig, TopicRouteData, json};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
-    AddWritePermResponse, BrokerHeartbeatHeader, BrokerIdentityHeader, BrokerNameHeader,
-    DeleteTopicInNamesrvHeader, QueryDataVersionResponse, RegisterBrokerHeader,
-    RegisterBrokerResponse, WipeWritePermResponse,
+    AddWritePermResponse, BrokerHeartbeatHeader, BrokerIdentityHeader, BrokerNameHeader, DeleteTopicInNamesrvHeader,
+    QueryDataVersionResponse, RegisterBrokerHeader, RegisterBrokerResponse, WipeWritePermResponse,
 };
 use escrowmq_common::remoting::Connection;
 use serde::Deserialize;
@@ -19,9 +16,7 @@ use serde::Deserialize;
 use super::registrar::Registrar;
 use super::{bad_header, failed, success};
 use crate::kv::ORDER_TOPIC_CONFIG;
-use crate::routes::{
-    BrokerId, ConnectionId, QueueMapping, Queues, Registration, SILENCE_MAX, TopicSettings,
-};
+use crate::routes::{BrokerId, ConnectionId, QueueMapping, Queues, Registration, SILENCE_MAX, TopicSettings};
 
 /// Brokers from this version on (3.0.11) send their topics inside a larger body.
 const WHOLE_BODY_VERSION: i32 = 37;
@@ -31,11 +26,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Registrar {
     /// `REGISTER_BROKER`. The answer carries all queue orders, and for slaves where their master is.
-    pub(super) fn register_broker(
-        &mut self,
-        connection: &Arc<Connection>,
-        request: &Frame,
-    ) -> Frame {
+    pub(super) fn register_broker(&mut self, connection: &Arc<Connection>, request: &Frame) -> Frame {
         let registration = match registration(connection, request) {
             Ok(registration) => registration,
             Err(why) => return failed(request, why),
@@ -92,9 +83,8 @@ impl Registrar {
             Err(error) => return failed(request, error.to_string()),
         };
         let ours = self.change(|table, now, _| table.query_version(now, broker.broker_addr));
-        let answer = success(request).with_header(&QueryDataVersionResponse {
-            changed: ours.as_ref() != Some(&theirs),
-        });
+        let answer =
+            success(request).with_header(&QueryDataVersionResponse { changed: ours.as_ref() != Some(&theirs) });
         match ours {
             Some(ours) => answer.with_body(json::to_bytes(&ours, Form::Strict)),
             None => answer,
@@ -107,9 +97,7 @@ impl Registrar {
             Ok(broker) => {
                 let group = broker.broker_name;
                 let topics = self.change(|table, _, c| table.wipe_write_permission(group, c));
-                success(request).with_header(&WipeWritePermResponse {
-                    wipe_topic_count: topics as i32,
-                })
+                success(request).with_header(&WipeWritePermResponse { wipe_topic_count: topics as i32 })
             }
             Err(error) => bad_header(request, &error),
         }
@@ -121,9 +109,7 @@ impl Registrar {
             Ok(broker) => {
                 let group = broker.broker_name;
                 let topics = self.change(|table, _, c| table.add_write_permission(group, c));
-                success(request).with_header(&AddWritePermResponse {
-                    add_topic_count: topics as i32,
-                })
+                success(request).with_header(&AddWritePermResponse { add_topic_count: topics as i32 })
             }
             Err(error) => bad_header(request, &error),
         }
@@ -143,11 +129,7 @@ impl Registrar {
 
     /// `REGISTER_TOPIC_IN_NAMESRV`.
     pub(super) fn register_topic(&mut self, request: &Frame) -> Frame {
-        let Some(topic) = request
-            .fields
-            .get("topic")
-            .filter(|topic| !topic.is_empty())
-        else {
+        let Some(topic) = request.fields.get("topic").filter(|topic| !topic.is_empty()) else {
             return failed(request, "topic: missing");
         };
         let route: TopicRouteData = match json::from_slice(&request.body) {
@@ -170,11 +152,8 @@ impl Registrar {
 /// Takes a request apart; the error is a text for its sender.
 fn registration(connection: &Connection, request: &Frame) -> Result<Registration, String> {
     let header: RegisterBrokerHeader<'_> = request.header().map_err(|error| error.to_string())?;
-    let names = [
-        ("brokerName", header.broker_name),
-        ("brokerAddr", header.broker_addr),
-        ("clusterName", header.cluster_name),
-    ];
+    let names =
+        [("brokerName", header.broker_name), ("brokerAddr", header.broker_addr), ("clusterName", header.cluster_name)];
     if let Some((field, _)) = names.iter().find(|(_, value)| value.trim().is_empty()) {
         return Err(format!("{field}: blank"));
     }
@@ -184,12 +163,10 @@ fn registration(connection: &Connection, request: &Frame) -> Result<Registration
     if header.body_crc32 != 0 && header.body_crc32 != checksum(&request.body) {
         return Err("crc32 not match".to_owned());
     }
-    let silence_max = header
-        .heartbeat_timeout_millis
-        .map_or(SILENCE_MAX, |millis| {
-            let asked = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-            asked.min(SILENCE_LIMIT)
-        });
+    let silence_max = header.heartbeat_timeout_millis.map_or(SILENCE_MAX, |millis| {
+        let asked = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+        asked.min(SILENCE_LIMIT)
+    });
     let topics = body(&header, request)?.topic_config_serialize_wrapper;
     // Brokers before 5.0 do not send the field at all, and that makes a difference.
     let knows_acting = request.fields.get("enableActingMaster").is_some();
@@ -200,10 +177,7 @@ fn registration(connection: &Connection, request: &Frame) -> Result<Registration
         address: header.broker_addr.into(),
         id: BrokerId(header.broker_id),
         ha_address: header.ha_server_addr.into(),
-        zone: header
-            .zone_name
-            .filter(|zone| !zone.is_empty())
-            .map(Arc::from),
+        zone: header.zone_name.filter(|zone| !zone.is_empty()).map(Arc::from),
         acting_master: knows_acting.then_some(header.enable_acting_master),
         silence_max,
         version: topics.data_version,
@@ -218,10 +192,7 @@ fn body(header: &RegisterBrokerHeader<'_>, request: &Frame) -> Result<RegisterBr
     }
     if request.version < WHOLE_BODY_VERSION {
         let topics = json::from_slice(&request.body).map_err(|error| error.to_string())?;
-        return Ok(RegisterBrokerBody {
-            topic_config_serialize_wrapper: topics,
-            ..RegisterBrokerBody::default()
-        });
+        return Ok(RegisterBrokerBody { topic_config_serialize_wrapper: topics, ..RegisterBrokerBody::default() });
     }
     let body = RegisterBrokerBody::decode(&request.body, header.compressed);
     body.map_err(|error| error.to_string())
@@ -253,8 +224,8 @@ struct MappingInfo {
 
 fn mappings(of: BTreeMap<String, serde_json::Value>) -> Result<Vec<QueueMapping>, String> {
     let mapping = |(topic, info)| {
-        let info: MappingInfo = serde_json::from_value(info)
-            .map_err(|error| format!("mapping of static topic {topic}: {error}"))?;
+        let info: MappingInfo =
+            serde_json::from_value(info).map_err(|error| format!("mapping of static topic {topic}: {error}"))?;
         Ok(QueueMapping {
             topic: info.topic,
             scope: info.scope,

@@ -24,12 +24,7 @@ impl Server {
         }
         let config = self.config.load();
         let answer = |code, remark: Option<&str>, body: &[u8]| {
-            let head = ResponseHead {
-                encoding: request.encoding,
-                opaque: request.opaque,
-                code,
-                remark,
-            };
+            let head = ResponseHead { encoding: request.encoding, opaque: request.opaque, code, remark };
             connection.write_with(|out| write_response(out, head, |_| {}, &[body]));
         };
         if config.need_wait_for_service && !self.has_waited(&config) {
@@ -65,22 +60,13 @@ impl Server {
         }
     }
 
-    fn route_of(
-        &self,
-        asked: &GetRouteInfoHeader<'_>,
-        version: i32,
-        config: &Config,
-    ) -> Option<String> {
+    fn route_of(&self, asked: &GetRouteInfoHeader<'_>, version: i32, config: &Config) -> Option<String> {
         let topic = asked.topic?;
         let zone = asked.zone_name.filter(|zone| !zone.trim().is_empty());
         let zone = zone.filter(|_| asked.zone_mode);
         // Answers that were filtered by zone have bare keys, whoever asks: so it is upstream.
         let modern = version >= STANDARD_JSON_VERSION || asked.accept_standard_json_only;
-        let form = if modern && zone.is_none() {
-            Form::Strict
-        } else {
-            Form::Loose
-        };
+        let form = if modern && zone.is_none() { Form::Strict } else { Form::Loose };
 
         let route = self.routes.topic(topic)?;
         let kv = config.order_message_enable.then(|| self.kv.tables());

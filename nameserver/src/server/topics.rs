@@ -66,8 +66,5 @@ impl Server {
 
 /// Units belong to the topic; the first group speaks for all.
 fn has(topic: &TopicRoute, flag: i32) -> bool {
-    topic
-        .queues()
-        .first()
-        .is_some_and(|queues| queues.sys_flag & flag != 0)
+    topic.queues().first().is_some_and(|queues| queues.sys_flag & flag != 0)
 }

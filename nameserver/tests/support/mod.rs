@@ -13,7 +13,7 @@ use escrowmq_nameserver::{Config, Nameserver};
 use tempfile::TempDir;
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Stage {
     pub nameserver: Nameserver,
@@ -41,15 +41,8 @@ impl Stage {
         };
         change(&mut config);
         let clock = Clock::manual(0);
-        let nameserver = Nameserver::start_with(config, clock.clone())
-            .await
-            .expect("the nameserver starts");
-        Stage {
-            nameserver,
-            remote: remote(),
-            clock,
-            folder,
-        }
+        let nameserver = Nameserver::start_with(config, clock.clone()).await.expect("the nameserver starts");
+        Stage { nameserver, remote: remote(), clock, folder }
     }
 
     pub fn address(&self) -> String {
@@ -66,10 +59,7 @@ impl Stage {
     pub async fn connect(&self) -> Line {
         let remote = remote();
         let connection = remote.connection(&self.address()).await;
-        Line {
-            connection: connection.expect("the nameserver listens"),
-            remote,
-        }
+        Line { connection: connection.expect("the nameserver listens"), remote }
     }
 
     pub async fn route(&self, topic: &str) -> Option<String> {
@@ -85,9 +75,7 @@ impl Stage {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .expect("the route changes in time");
+        tokio::time::timeout(PATIENCE, waiting).await.expect("the route changes in time");
     }
 }
 
@@ -176,7 +164,5 @@ pub async fn next(told: &Told) -> Frame {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .expect("a request arrives in time")
+    tokio::time::timeout(PATIENCE, waiting).await.expect("a request arrives in time")
 }
