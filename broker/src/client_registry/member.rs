@@ -1,0 +1,76 @@
+//! Who is a member of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::body::{ConsumeFromWhere, ConsumeType, MessageModel};
+use escrowmq_common::frame::Language;
+use escrowmq_common::remoting::Connection;
+
+use super::subscription::Subscription;
+
+/// A connection's number, unique while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The number of this connection.
+    pub fn of(connection: &Connection) -> Self {
+        Self(connection.id())
+    }
+}
+
+/// What a client says of itself in each heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its id; several connections may have the same.
+    pub id: Arc<str>,
+    /// The language it is written in.
+    pub language: Language,
+    /// Its version ordinal.
+    pub version: i32,
+}
+
+/// One connection in one group.
+#[derive(Debug, Clone)]
+pub(super) struct Member<C> {
+    pub(super) handle: C,
+    pub(super) client: Arc<Client>,
+    /// Monotonic time of the last heartbeat that named the group.
+    pub(super) last_heartbeat: Duration,
+    /// For how long that heartbeat counts.
+    pub(super) life: Duration,
+}
+
+/// A producer as listings and checks see it.
+#[derive(Debug, Clone)]
+pub struct ProducerMember {
+    /// Its client id.
+    pub client_id: Arc<str>,
+    /// Where it can be reached.
+    pub connection: Arc<Connection>,
+    /// The language it is written in.
+    pub language: Language,
+    /// Its version ordinal.
+    pub version: i32,
+    /// Its last heartbeat, in milliseconds since 1970.
+    pub last_heartbeat: i64,
+}
+
+/// A consumer as listings and relays see it.
+pub type ConsumerMember = ProducerMember;
+
+/// What a consumer group's members said last about how they consume.
+#[derive(Debug, Clone)]
+pub struct GroupView {
+    /// Push, pull or pop.
+    pub consume_type: ConsumeType,
+    /// Shared or broadcast.
+    pub message_model: MessageModel,
+    /// Where a new group begins.
+    pub consume_from_where: ConsumeFromWhere,
+    /// What it subscribed to, by topic.
+    pub subscriptions: Vec<Arc<Subscription>>,
+    /// How many members it has.
+    pub members: usize,
+}

@@ -1,0 +1,25 @@
+//! Which producers and consumers are connected, and what the consumers subscribed to.
+//!
+//! ```text
+//!  heartbeat, unregister, connection closed, time --> Table --> who is told, who is closed, who came back
+//!                                                       ^
+//!  pulls, checks, listings ------- ClientRegistry ------+
+//! ```
+//!
+//! [`Table`] decides and holds no socket; [`ClientRegistry`] is the handle that everybody shares and that carries out
+//! what the table says. Membership is in memory alone: after a restart clients send their heartbeats again.
+//!
+//! Promises: a member is one connection, and nothing of it is left when the connection ends; a group's other members
+//! hear of a change at once, and of further changes within [`NOTICE_GAP`] as one; reading never waits for a socket.
+//!
+//! Left to others: whether a group may exist (`server`), what a group has consumed (`delivery`).
+
+mod member;
+mod registry;
+mod subscription;
+mod table;
+
+pub use member::{Client, ConnectionId, ConsumerMember, GroupView, ProducerMember};
+pub use registry::{ClientRegistry, SubscriptionLook};
+pub use subscription::Subscription;
+pub use table::{Beat, ConsumerBeat, Effects, MEMBER_LIFE, NOTICE_GAP, Notice, SCAN_INTERVAL, Table};
