@@ -8,21 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970 by the wall clock, as the protocol's timestamps count them. May jump.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn wall_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Time since this process first asked for it. Never goes back, knows nothing of the wall clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads the monotonic clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
 pub fn monotonic() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
@@ -51,23 +43,17 @@ impl Clock {
     pub fn manual(wall_ms: i64) -> Clock {
         let time = ManualTime::default();
         time.wall_ms.store(wall_ms as u64, Ordering::Relaxed);
-        Clock {
-            manual: Some(Arc::new(time)),
-        }
+        Clock { manual: Some(Arc::new(time)) }
     }
 
     /// Milliseconds since 1970.
     pub fn wall_ms(&self) -> i64 {
-        self.manual
-            .as_ref()
-            .map_or_else(wall_ms, |time| time.wall_ms.load(Ordering::Acquire) as i64)
+        self.manual.as_ref().map_or_else(wall_ms, |time| time.wall_ms.load(Ordering::Acquire) as i64)
     }
 
     /// Time that never goes back, from an arbitrary start.
     pub fn monotonic(&self) -> Duration {
-        let manual = |time: &Arc<ManualTime>| {
-            Duration::from_millis(time.monotonic_ms.load(Ordering::Acquire))
-        };
+        let manual = |time: &Arc<ManualTime>| Duration::from_millis(time.monotonic_ms.load(Ordering::Acquire));
         self.manual.as_ref().map_or_else(monotonic, manual)
     }
 

@@ -43,9 +43,7 @@ impl Shutdown {
     /// A part that can be stopped alone, and stops with its parent.
     #[must_use]
     pub fn child(&self) -> Shutdown {
-        Shutdown {
-            token: self.token.child_token(),
-        }
+        Shutdown { token: self.token.child_token() }
     }
 }
 
@@ -62,10 +60,7 @@ impl Tasks {
     }
 
     /// Runs a future as a task of its own. Dropping the handle does not stop it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that spawns"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -74,34 +69,20 @@ impl Tasks {
     }
 
     /// Runs a future whose panic leaves the process unfit to go on: then `shutdown` is cancelled.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that spawns"
-    )]
-    pub fn spawn_vital<F>(
-        &self,
-        name: &'static str,
-        shutdown: Shutdown,
-        future: F,
-    ) -> JoinHandle<()>
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+    pub fn spawn_vital<F>(&self, name: &'static str, shutdown: Shutdown, future: F) -> JoinHandle<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        tokio::spawn(
-            self.tracker
-                .track_future(named(name, future).map(move |ended_well| {
-                    if !ended_well {
-                        shutdown.cancel();
-                    }
-                })),
-        )
+        tokio::spawn(self.tracker.track_future(named(name, future).map(move |ended_well| {
+            if !ended_well {
+                shutdown.cancel();
+            }
+        })))
     }
 
     /// Runs blocking code, such as a slow file operation, on the runtime's pool for that.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that spawns"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
     pub fn spawn_blocking<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -116,10 +97,7 @@ impl Tasks {
     }
 
     /// Runs a long-lived loop on a thread of its own, away from the runtime's workers.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that spawns"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
     pub fn spawn_thread(
         &self,
         name: &'static str,
@@ -161,9 +139,7 @@ async fn named<F: Future<Output = ()>>(name: &'static str, future: F) -> bool {
 }
 
 fn named_call<T>(name: &'static str, work: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .map_err(|panic| log_panic(name, &*panic))
-        .ok()
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| log_panic(name, &*panic)).ok()
 }
 
 fn log_panic(name: &'static str, panic: &(dyn Any + Send)) {
@@ -210,9 +186,6 @@ mod tests {
         tasks.spawn_vital("vital", shutdown.clone(), async { panic!("on purpose") });
         tasks.join().await;
         assert!(shutdown.is_cancelled());
-        assert_eq!(
-            tasks.spawn_blocking("blocking", || 7).await.unwrap(),
-            Some(7)
-        );
+        assert_eq!(tasks.spawn_blocking("blocking", || 7).await.unwrap(), Some(7));
     }
 }

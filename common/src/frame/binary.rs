@@ -16,20 +16,12 @@ pub(super) fn decode(header: &[u8]) -> Result<Frame, FrameError> {
     let ext = reader.long_bytes("ext fields")?;
     // Bytes behind the ext block are ignored: a later release may put something there.
     Ok(Frame {
-        code: if flag & FLAG_RESPONSE == 0 {
-            request_code(code)
-        } else {
-            code
-        },
+        code: if flag & FLAG_RESPONSE == 0 { request_code(code) } else { code },
         language: Language::from_code(language),
         version,
         opaque,
         flag,
-        remark: if remark.is_empty() {
-            None
-        } else {
-            Some(text(remark).into_owned())
-        },
+        remark: if remark.is_empty() { None } else { Some(text(remark).into_owned()) },
         fields: decode_fields(ext)?,
         body: bytes::Bytes::new(),
         encoding: HeaderEncoding::Binary,
@@ -70,10 +62,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FrameError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(FrameError::Binary(what))?;
+        let (head, rest) = self.rest.split_first_chunk().ok_or(FrameError::Binary(what))?;
         self.rest = rest;
         Ok(*head)
     }
@@ -81,26 +70,17 @@ impl<'a> Reader<'a> {
     /// Bytes behind an i16 length.
     fn short_bytes(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
         let length = i16::from_be_bytes(self.array(what)?);
-        self.bytes(
-            usize::try_from(length).map_err(|_| FrameError::Binary(what))?,
-            what,
-        )
+        self.bytes(usize::try_from(length).map_err(|_| FrameError::Binary(what))?, what)
     }
 
     /// Bytes behind an i32 length.
     fn long_bytes(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
         let length = i32::from_be_bytes(self.array(what)?);
-        self.bytes(
-            usize::try_from(length).map_err(|_| FrameError::Binary(what))?,
-            what,
-        )
+        self.bytes(usize::try_from(length).map_err(|_| FrameError::Binary(what))?, what)
     }
 
     fn bytes(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], FrameError> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(FrameError::Binary(what))?;
+        let (head, rest) = self.rest.split_at_checked(length).ok_or(FrameError::Binary(what))?;
         self.rest = rest;
         Ok(head)
     }

@@ -25,9 +25,7 @@ impl Default for FrameDecoder {
 impl FrameDecoder {
     /// A decoder that refuses frames of more than `limit` bytes (at most [`MAX_FRAME_LEN`]).
     pub fn new(limit: usize) -> FrameDecoder {
-        FrameDecoder {
-            limit: limit.min(MAX_FRAME_LEN),
-        }
+        FrameDecoder { limit: limit.min(MAX_FRAME_LEN) }
     }
 
     /// The next whole frame, or `None` if more bytes are needed. After an error the stream cannot be read on.
@@ -43,10 +41,7 @@ impl FrameDecoder {
         };
         let whole = payload + 4;
         if whole > self.limit {
-            return Err(FrameError::TooLong {
-                length: whole as u64,
-                limit: self.limit,
-            });
+            return Err(FrameError::TooLong { length: whole as u64, limit: self.limit });
         }
         // Nonsense is refused as soon as it can be seen, not after its declared length has been awaited.
         if let Some(mark) = buffer.get(4..8) {
@@ -80,10 +75,7 @@ fn head_length(mark: &[u8], payload: usize) -> Result<(HeaderEncoding, usize), F
     };
     let header = u32::from_be_bytes([0, high, middle, low]) as usize;
     if header > payload - 4 {
-        return Err(FrameError::HeaderBeyondFrame {
-            header,
-            frame: payload,
-        });
+        return Err(FrameError::HeaderBeyondFrame { header, frame: payload });
     }
     Ok((encoding, header))
 }

@@ -38,10 +38,7 @@ impl Fields {
 
     /// No fields yet, with room for `bytes` of keys and values.
     pub(super) fn with_text_capacity(bytes: usize) -> Fields {
-        Fields {
-            text: String::with_capacity(bytes),
-            ..Fields::default()
-        }
+        Fields { text: String::with_capacity(bytes), ..Fields::default() }
     }
 
     /// The value of a key; if a key was sent twice the later one counts.
@@ -59,11 +56,7 @@ impl Fields {
 
     /// All pairs in order, duplicates included.
     pub fn iter(&self) -> FieldsIter<'_> {
-        FieldsIter {
-            text: &self.text,
-            pairs: self.pairs().iter(),
-            start: 0,
-        }
+        FieldsIter { text: &self.text, pairs: self.pairs().iter(), start: 0 }
     }
 
     /// Number of pairs.
@@ -108,18 +101,12 @@ impl Fields {
 
     /// Takes back everything behind the last closed pair: a key without a value.
     pub(super) fn drop_open_key(&mut self) {
-        let end = self
-            .pairs()
-            .last()
-            .map_or(0, |pair| pair.value_end as usize);
+        let end = self.pairs().last().map_or(0, |pair| pair.value_end as usize);
         self.text.truncate(end);
     }
 
     fn push_pair(&mut self, key_end: usize) {
-        let pair = Pair {
-            key_end: key_end as u32,
-            value_end: self.text.len() as u32,
-        };
+        let pair = Pair { key_end: key_end as u32, value_end: self.text.len() as u32 };
         if self.spilled.is_empty() {
             if let Some(slot) = self.inline.get_mut(self.len as usize) {
                 *slot = pair;
@@ -133,19 +120,13 @@ impl Fields {
     }
 
     fn pairs(&self) -> &[Pair] {
-        if self.spilled.is_empty() {
-            &self.inline[..self.len as usize]
-        } else {
-            &self.spilled
-        }
+        if self.spilled.is_empty() { &self.inline[..self.len as usize] } else { &self.spilled }
     }
 }
 
 /// Where the key of pair `index` begins.
 fn start_of(pairs: &[Pair], index: usize) -> usize {
-    index
-        .checked_sub(1)
-        .map_or(0, |before| pairs[before].value_end as usize)
+    index.checked_sub(1).map_or(0, |before| pairs[before].value_end as usize)
 }
 
 impl fmt::Debug for Fields {

@@ -14,11 +14,7 @@ const MAX_DEPTH: usize = 32;
 pub(super) fn decode(header: &[u8]) -> Result<Frame, FrameError> {
     match std::str::from_utf8(header) {
         Ok(text) => Parser { text, at: 0 }.header(),
-        Err(_) => Parser {
-            text: &String::from_utf8_lossy(header),
-            at: 0,
-        }
-        .header(),
+        Err(_) => Parser { text: &String::from_utf8_lossy(header), at: 0 }.header(),
     }
 }
 
@@ -114,10 +110,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Walks over the members of an object; `member` must consume the value.
-    fn members(
-        &mut self,
-        mut member: impl FnMut(&mut Self, &str) -> Result<(), FrameError>,
-    ) -> Result<(), FrameError> {
+    fn members(&mut self, mut member: impl FnMut(&mut Self, &str) -> Result<(), FrameError>) -> Result<(), FrameError> {
         self.blanks();
         self.expect(b'{', "no object")?;
         self.blanks();
@@ -198,10 +191,8 @@ impl<'a> Parser<'a> {
             Some(b'f') => self.literal("false"),
             Some(b'n') => self.literal("null"),
             Some(b'-' | b'0'..=b'9') => {
-                let digits = self
-                    .rest()
-                    .iter()
-                    .take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
+                let digits =
+                    self.rest().iter().take_while(|b| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
                 self.at += digits.count();
                 Ok(())
             }
@@ -228,10 +219,7 @@ impl<'a> Parser<'a> {
                 None => return Err(self.error("string without end")),
             }
         }
-        let text = self.text.get(start..self.at).ok_or(FrameError::Json {
-            what: "bad escape",
-            at: start,
-        })?;
+        let text = self.text.get(start..self.at).ok_or(FrameError::Json { what: "bad escape", at: start })?;
         self.at += 1;
         Ok(Raw { text, escaped })
     }
@@ -274,11 +262,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), FrameError> {
-        if self.take_if(byte) {
-            Ok(())
-        } else {
-            Err(self.error(what))
-        }
+        if self.take_if(byte) { Ok(()) } else { Err(self.error(what)) }
     }
 
     fn take_if(&mut self, byte: u8) -> bool {
@@ -309,17 +293,12 @@ fn push_unescaped(out: &mut String, raw: Raw<'_>, at: usize) -> Result<(), Frame
     let mut rest = raw.text;
     loop {
         let at_special = scan::special(rest.as_bytes());
-        let Some((plain, special)) = rest
-            .split_at_checked(at_special)
-            .filter(|(_, special)| !special.is_empty())
+        let Some((plain, special)) = rest.split_at_checked(at_special).filter(|(_, special)| !special.is_empty())
         else {
             break;
         };
         out.push_str(plain);
-        let (character, taken) = unescape_one(special.as_bytes()).ok_or(FrameError::Json {
-            what: "bad escape",
-            at,
-        })?;
+        let (character, taken) = unescape_one(special.as_bytes()).ok_or(FrameError::Json { what: "bad escape", at })?;
         out.push(character);
         rest = &special[taken..];
     }
@@ -352,24 +331,16 @@ fn unicode(rest: &[u8]) -> Option<(char, usize)> {
     if let Some(character) = char::from_u32(high) {
         return Some((character, 5));
     }
-    let low = rest
-        .get(5..7)
-        .filter(|mark| *mark == b"\\u")
-        .and_then(|_| hex4(rest.get(7..11)?));
+    let low = rest.get(5..7).filter(|mark| *mark == b"\\u").and_then(|_| hex4(rest.get(7..11)?));
     match low {
         Some(low @ 0xDC00..=0xDFFF) if high < 0xDC00 => {
             let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-            Some((
-                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-                11,
-            ))
+            Some((char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 11))
         }
         _ => Some((char::REPLACEMENT_CHARACTER, 5)),
     }
 }
 
 fn hex4(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |value, digit| {
-        Some(value * 16 + char::from(*digit).to_digit(16)?)
-    })
+    digits.iter().try_fold(0, |value, digit| Some(value * 16 + char::from(*digit).to_digit(16)?))
 }

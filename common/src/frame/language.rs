@@ -6,8 +6,8 @@ pub struct Language(u8);
 
 /// Names by code, as the JSON header spells them.
 const NAMES: [&str; 14] = [
-    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP",
-    "OMS", "RUST", "NODE_JS",
+    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP", "OMS", "RUST",
+    "NODE_JS",
 ];
 
 impl Language {
@@ -34,10 +34,7 @@ impl Language {
 
     /// The language of a name in a JSON header; an unknown name reads as [`Language::OTHER`].
     pub fn from_name(name: &str) -> Language {
-        NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map_or(Language::OTHER, |code| Language(code as u8))
+        NAMES.iter().position(|known| *known == name).map_or(Language::OTHER, |code| Language(code as u8))
     }
 
     /// The name for a JSON header.

@@ -4,9 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use bytes::{BufMut, BytesMut};
 
-use super::{
-    FLAG_RESPONSE, FrameError, HeaderEncoding, Language, MAX_FRAME_LEN, WIRE_VERSION, scan,
-};
+use super::{FLAG_RESPONSE, FrameError, HeaderEncoding, Language, MAX_FRAME_LEN, WIRE_VERSION, scan};
 
 /// The fixed part of a header.
 pub(super) struct Head<'a> {
@@ -51,11 +49,7 @@ pub fn write_response(
     };
     if let Err(error) = write_frame(out, &head, fields, body) {
         let remark = error.to_string();
-        let head = Head {
-            code: crate::code::response::SYSTEM_ERROR,
-            remark: Some(&remark),
-            ..head
-        };
+        let head = Head { code: crate::code::response::SYSTEM_ERROR, remark: Some(&remark), ..head };
         write_frame(out, &head, |_| {}, &[]).expect("a response without fields and body fits");
     }
 }
@@ -70,10 +64,7 @@ pub(super) fn write_frame(
     let start = out.len();
     let body_len: usize = body.iter().map(|part| part.len()).sum();
     if body_len > MAX_FRAME_LEN {
-        return Err(FrameError::TooLong {
-            length: body_len as u64,
-            limit: MAX_FRAME_LEN,
-        });
+        return Err(FrameError::TooLong { length: body_len as u64, limit: MAX_FRAME_LEN });
     }
     out.reserve(8 + 256 + body_len);
     out.put_u64(0);
@@ -86,10 +77,7 @@ pub(super) fn write_frame(
     // The header length has 24 bits; a frame within the limit always fits.
     if whole > MAX_FRAME_LEN {
         out.truncate(start);
-        return Err(FrameError::TooLong {
-            length: whole as u64,
-            limit: MAX_FRAME_LEN,
-        });
+        return Err(FrameError::TooLong { length: whole as u64, limit: MAX_FRAME_LEN });
     }
     let kind: u32 = match head.encoding {
         HeaderEncoding::Json => 0,
@@ -107,11 +95,7 @@ pub(super) fn write_frame(
 fn write_json(out: &mut BytesMut, head: &Head<'_>, fields: impl FnOnce(&mut FieldWriter<'_>)) {
     out.extend_from_slice(b"{\"code\":");
     put_decimal(out, i64::from(head.code));
-    let mut writer = FieldWriter {
-        out,
-        encoding: HeaderEncoding::Json,
-        count: 0,
-    };
+    let mut writer = FieldWriter { out, encoding: HeaderEncoding::Json, count: 0 };
     fields(&mut writer);
     if writer.count > 0 {
         out.put_u8(b'}');
@@ -144,11 +128,7 @@ fn write_binary(out: &mut BytesMut, head: &Head<'_>, fields: impl FnOnce(&mut Fi
     out.extend_from_slice(remark.as_bytes());
     let ext_start = out.len();
     out.put_i32(0);
-    fields(&mut FieldWriter {
-        out,
-        encoding: HeaderEncoding::Binary,
-        count: 0,
-    });
+    fields(&mut FieldWriter { out, encoding: HeaderEncoding::Binary, count: 0 });
     let ext_len = out.len() - ext_start - 4;
     out[ext_start..ext_start + 4].copy_from_slice(&(ext_len as i32).to_be_bytes());
 }
@@ -195,11 +175,7 @@ impl FieldWriter<'_> {
         let out = &mut *self.out;
         match self.encoding {
             HeaderEncoding::Json => {
-                let opening: &[u8] = if self.count == 0 {
-                    b",\"extFields\":{\""
-                } else {
-                    b",\""
-                };
+                let opening: &[u8] = if self.count == 0 { b",\"extFields\":{\"" } else { b",\"" };
                 out.extend_from_slice(opening);
                 put_escaped(out, key);
                 out.extend_from_slice(b"\":\"");
@@ -252,14 +228,7 @@ fn put_escaped(out: &mut BytesMut, text: &str) {
             0x0c => out.extend_from_slice(b"\\f"),
             control => {
                 let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
-                out.extend_from_slice(&[
-                    b'\\',
-                    b'u',
-                    b'0',
-                    b'0',
-                    digit(control >> 4),
-                    digit(control & 15),
-                ]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(control >> 4), digit(control & 15)]);
             }
         }
     }

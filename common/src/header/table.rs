@@ -59,10 +59,7 @@ impl HeaderError {
     /// An error about a field whose text is shown, cut to a length that fits into a remark.
     pub fn not_a(what: &'static str, field: &'static str, text: &str) -> HeaderError {
         let text = text.chars().take(64).collect();
-        HeaderError {
-            field,
-            problem: HeaderProblem::NotA { what, text },
-        }
+        HeaderError { field, problem: HeaderProblem::NotA { what, text } }
     }
 }
 
@@ -91,10 +88,7 @@ pub(super) trait FieldValue<'a>: Sized {
 }
 
 fn missing(field: &'static str) -> HeaderError {
-    HeaderError {
-        field,
-        problem: HeaderProblem::Missing,
-    }
+    HeaderError { field, problem: HeaderProblem::Missing }
 }
 
 impl<'a> FieldValue<'a> for &'a str {
@@ -128,8 +122,7 @@ number_field!(i32, i64);
 impl<'a> FieldValue<'a> for bool {
     fn read(field: &'static str, text: Option<&'a str>) -> Result<bool, HeaderError> {
         // Whatever is not "true" is false, as in Java.
-        text.map(|text| text.eq_ignore_ascii_case("true"))
-            .ok_or_else(|| missing(field))
+        text.map(|text| text.eq_ignore_ascii_case("true")).ok_or_else(|| missing(field))
     }
 
     fn write(&self, field: &str, sink: &mut impl FieldSink) {
@@ -141,10 +134,7 @@ impl<'a, T: FieldValue<'a>> FieldValue<'a> for Option<T> {
     fn read(field: &'static str, text: Option<&'a str>) -> Result<Option<T>, HeaderError> {
         match T::read(field, text) {
             Ok(value) => Ok(Some(value)),
-            Err(HeaderError {
-                problem: HeaderProblem::Missing,
-                ..
-            }) => Ok(None),
+            Err(HeaderError { problem: HeaderProblem::Missing, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -57,46 +57,24 @@ fn errors_name_the_field_and_what_was_wrong() {
 
 #[test]
 fn booleans_read_as_java_reads_them() {
-    for (text, value) in [
-        ("true", true),
-        ("TRUE", true),
-        ("1", false),
-        ("", false),
-        ("yes", false),
-    ] {
+    for (text, value) in [("true", true), ("TRUE", true), ("1", false), ("", false), ("yes", false)] {
         let fields = fields(&[("hasMsg", text)]);
-        assert_eq!(
-            NotificationResponse::decode(&fields).unwrap().has_msg,
-            value,
-            "{text}"
-        );
+        assert_eq!(NotificationResponse::decode(&fields).unwrap().has_msg, value, "{text}");
     }
 }
 
 #[test]
 fn an_empty_number_counts_as_missing() {
-    let fields = fields(&[
-        ("topic", "T"),
-        ("queueId", "1"),
-        ("group", "G"),
-        ("offset", ""),
-        ("timestamp", ""),
-    ]);
+    let fields = fields(&[("topic", "T"), ("queueId", "1"), ("group", "G"), ("offset", ""), ("timestamp", "")]);
     let header = ResetOffsetHeader::decode(&fields).unwrap();
-    assert_eq!(
-        (header.offset, header.timestamp, header.queue_id),
-        (None, -1, Some(1))
-    );
+    assert_eq!((header.offset, header.timestamp, header.queue_id), (None, -1, Some(1)));
 }
 
 #[test]
 fn early_go_spellings_are_read() {
     let fields = fields(&[("Topic", "T"), ("QueueId", "2"), ("timestamp", "5")]);
     let header = SearchOffsetHeader::decode(&fields).unwrap();
-    assert_eq!(
-        (header.topic, header.queue_id, header.timestamp),
-        ("T", 2, 5)
-    );
+    assert_eq!((header.topic, header.queue_id, header.timestamp), ("T", 2, 5));
 }
 
 #[test]

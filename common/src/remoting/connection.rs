@@ -29,11 +29,8 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// What servers say in the requests that they send to clients: what the oldest client understands.
-    pub(super) const SERVER: Stamp = Stamp {
-        encoding: HeaderEncoding::Json,
-        language: Language::JAVA,
-        version: WIRE_VERSION,
-    };
+    pub(super) const SERVER: Stamp =
+        Stamp { encoding: HeaderEncoding::Json, language: Language::JAVA, version: WIRE_VERSION };
 }
 
 /// A connection: any thread may write to it and call through it; its own task reads and flushes.
@@ -74,12 +71,7 @@ struct Pending {
 }
 
 impl Connection {
-    pub(super) fn new(
-        peer: SocketAddr,
-        local: SocketAddr,
-        stamp: Stamp,
-        limits: ConnectionLimits,
-    ) -> Connection {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr, stamp: Stamp, limits: ConnectionLimits) -> Connection {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Connection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -181,13 +173,8 @@ impl Connection {
         drop(waiting);
         match result {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) => Err(CallError::ConnectionLost {
-                address: self.peer.to_string(),
-            }),
-            Err(_) => Err(CallError::Timeout {
-                address: self.peer.to_string(),
-                after: timeout,
-            }),
+            Ok(Err(_)) => Err(CallError::ConnectionLost { address: self.peer.to_string() }),
+            Err(_) => Err(CallError::Timeout { address: self.peer.to_string(), after: timeout }),
         }
     }
 
@@ -248,15 +235,8 @@ impl Connection {
     }
 
     fn not_sent(&self) -> CallError {
-        let reason = if self.is_open() {
-            "out buffer is full"
-        } else {
-            "connection is closed"
-        };
-        CallError::NotSent {
-            address: self.peer.to_string(),
-            reason,
-        }
+        let reason = if self.is_open() { "out buffer is full" } else { "connection is closed" };
+        CallError::NotSent { address: self.peer.to_string(), reason }
     }
 
     fn register(&self) -> Result<(Waiting<'_>, oneshot::Receiver<Frame>), CallError> {
@@ -270,13 +250,7 @@ impl Connection {
             // After a wrap a number may still belong to a call that is waiting.
             if let Entry::Vacant(free) = pending.waiting.entry(opaque) {
                 free.insert(answer);
-                return Ok((
-                    Waiting {
-                        connection: self,
-                        opaque,
-                    },
-                    response,
-                ));
+                return Ok((Waiting { connection: self, opaque }, response));
             }
         }
     }

@@ -55,9 +55,7 @@ pub struct NoRequests;
 impl Service for NoRequests {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
         let remark = format!(" request type {} not supported", request.code);
-        connection.reply(
-            &Frame::response(&request, response::REQUEST_CODE_NOT_SUPPORTED).with_remark(remark),
-        );
+        connection.reply(&Frame::response(&request, response::REQUEST_CODE_NOT_SUPPORTED).with_remark(remark));
     }
 }
 

@@ -305,9 +305,7 @@ impl Pipe {
         }
         let limits = &self.connection.limits;
         let regular = limits.idle.min(limits.frame_time) / 4;
-        self.tick
-            .as_mut()
-            .reset(now + idle_left.min(frame_left).min(regular));
+        self.tick.as_mut().reset(now + idle_left.min(frame_left).min(regular));
         None
     }
 

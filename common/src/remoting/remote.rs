@@ -29,7 +29,8 @@ pub struct RemoteOptions {
     pub language: Language,
     /// Version named in requests. Default [`WIRE_VERSION`].
     pub version: i32,
-    /// Bounds of each connection.
+    /// Bounds of each connection. The default idle time is 100 s, below the server's 120 s: a client that closes first
+    /// does not send a request into a connection that the server is just closing.
     pub limits: ConnectionLimits,
 }
 
@@ -40,7 +41,7 @@ impl Default for RemoteOptions {
             encoding: HeaderEncoding::Json,
             language: Language::RUST,
             version: WIRE_VERSION,
-            limits: ConnectionLimits::default(),
+            limits: ConnectionLimits { idle: Duration::from_secs(100), ..ConnectionLimits::default() },
         }
     }
 }
@@ -76,25 +77,13 @@ struct Failure {
 impl Remote {
     /// A client. Requests that peers send on its connections go to `incoming`.
     pub fn new(options: RemoteOptions, incoming: Arc<dyn Service>) -> Remote {
-        let pool = Pool {
-            options,
-            incoming,
-            tasks: Tasks::new(),
-            targets: RwLock::default(),
-            closed: AtomicBool::new(false),
-        };
-        Remote {
-            pool: Arc::new(pool),
-        }
+        let pool =
+            Pool { options, incoming, tasks: Tasks::new(), targets: RwLock::default(), closed: AtomicBool::new(false) };
+        Remote { pool: Arc::new(pool) }
     }
 
     /// Sends a request to an address (`host:port`) and waits for the response; `timeout` covers connecting too.
-    pub async fn call(
-        &self,
-        addr: &str,
-        request: Frame,
-        timeout: Duration,
-    ) -> Result<Frame, CallError> {
+    pub async fn call(&self, addr: &str, request: Frame, timeout: Duration) -> Result<Frame, CallError> {
         let deadline = Instant::now() + timeout;
         let Ok(connection) = timeout_at(deadline, self.connection(addr)).await else {
             return Err(CallError::Connect {
@@ -103,9 +92,7 @@ impl Remote {
             });
         };
         let connection = connection?;
-        connection
-            .call(request, deadline.saturating_duration_since(Instant::now()))
-            .await
+        connection.call(request, deadline.saturating_duration_since(Instant::now())).await
     }
 
     /// Sends a request that gets no answer.
@@ -138,10 +125,7 @@ impl Remote {
                 Ok(connection)
             }
             Err(error) => {
-                *last_failure = Some(Failure {
-                    at: Instant::now(),
-                    error: error.clone(),
-                });
+                *last_failure = Some(Failure { at: Instant::now(), error: error.clone() });
                 Err(error)
             }
         }
@@ -163,58 +147,32 @@ impl Remote {
         if let Some(target) = self.pool.targets.read().get(addr) {
             return target.clone();
         }
-        self.pool
-            .targets
-            .write()
-            .entry(addr.to_owned())
-            .or_default()
-            .clone()
+        self.pool.targets.write().entry(addr.to_owned()).or_default().clone()
     }
 
     async fn connect(&self, addr: &str) -> Result<Arc<Connection>, CallError> {
         if self.pool.closed.load(Ordering::Acquire) {
-            return Err(CallError::NotSent {
-                address: addr.to_owned(),
-                reason: "client is closed",
-            });
+            return Err(CallError::NotSent { address: addr.to_owned(), reason: "client is closed" });
         }
-        let (host, port) = split_address(addr).ok_or_else(|| CallError::BadAddress {
-            address: addr.to_owned(),
-        })?;
+        let (host, port) = split_address(addr).ok_or_else(|| CallError::BadAddress { address: addr.to_owned() })?;
         let options = &self.pool.options;
-        let failed = |reason: String| CallError::Connect {
-            address: addr.to_owned(),
-            reason,
-        };
+        let failed = |reason: String| CallError::Connect { address: addr.to_owned(), reason };
         let stream = match timeout(options.connect_timeout, connect_any(host, port)).await {
             Ok(stream) => stream.map_err(|error| failed(error.to_string()))?,
             Err(_) => {
-                return Err(failed(format!(
-                    "no answer within {} ms",
-                    options.connect_timeout.as_millis()
-                )));
+                return Err(failed(format!("no answer within {} ms", options.connect_timeout.as_millis())));
             }
         };
-        let stamp = Stamp {
-            encoding: options.encoding,
-            language: options.language,
-            version: options.version,
-        };
-        let connection =
-            wrap(&stream, stamp, &options.limits).map_err(|error| failed(error.to_string()))?;
-        self.pool.tasks.spawn(
-            "connection",
-            pipe::run(connection.clone(), stream, self.pool.incoming.clone()),
-        );
+        let stamp = Stamp { encoding: options.encoding, language: options.language, version: options.version };
+        let connection = wrap(&stream, stamp, &options.limits).map_err(|error| failed(error.to_string()))?;
+        self.pool.tasks.spawn("connection", pipe::run(connection.clone(), stream, self.pool.incoming.clone()));
         Ok(connection)
     }
 }
 
 impl Target {
     fn open_connection(&self) -> Option<Arc<Connection>> {
-        self.current
-            .load_full()
-            .filter(|connection| connection.is_open())
+        self.current.load_full().filter(|connection| connection.is_open())
     }
 }
 
@@ -237,9 +195,7 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Pool").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -252,18 +208,13 @@ async fn connect_any(host: &str, port: u16) -> std::io::Result<TcpStream> {
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| {
-        std::io::Error::new(std::io::ErrorKind::NotFound, "host has no address")
-    }))
+    Err(last.unwrap_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "host has no address")))
 }
 
 /// Splits at the last colon, as the Java side does; an IPv6 address may stand in brackets or bare.
 fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.trim().rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().ok()?;
     (!host.is_empty()).then_some((host, port))
 }
@@ -277,10 +228,7 @@ mod tests {
         assert_eq!(split_address("10.0.0.1:10911"), Some(("10.0.0.1", 10911)));
         assert_eq!(split_address(" broker:80 "), Some(("broker", 80)));
         assert_eq!(split_address("[::1]:9876"), Some(("::1", 9876)));
-        assert_eq!(
-            split_address("2001:db8::1:9876"),
-            Some(("2001:db8::1", 9876))
-        );
+        assert_eq!(split_address("2001:db8::1:9876"), Some(("2001:db8::1", 9876)));
         for bad in ["", "host", "host:", ":1", "host:70000", "host:x", "[]:1"] {
             assert_eq!(split_address(bad), None, "{bad}");
         }

@@ -25,10 +25,7 @@ pub struct ServeLimits {
 
 impl Default for ServeLimits {
     fn default() -> ServeLimits {
-        ServeLimits {
-            connections: 65_535,
-            connection: ConnectionLimits::default(),
-        }
+        ServeLimits { connections: 65_535, connection: ConnectionLimits::default() }
     }
 }
 
@@ -42,19 +39,8 @@ const LOG_GAP: Duration = Duration::from_secs(10);
 /// Accepts connections until `shutdown`, then closes them; returns after the last of them has ended.
 ///
 /// What a service still has in hand at that moment is not waited for: stop taking requests first, then cancel.
-pub async fn serve(
-    listener: TcpListener,
-    service: Arc<dyn Service>,
-    limits: ServeLimits,
-    shutdown: Shutdown,
-) {
-    let mut server = Server {
-        service,
-        limits,
-        open: Arc::default(),
-        tasks: Tasks::new(),
-        full: LogGate::default(),
-    };
+pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, limits: ServeLimits, shutdown: Shutdown) {
+    let mut server = Server { service, limits, open: Arc::default(), tasks: Tasks::new(), full: LogGate::default() };
     let mut failing = LogGate::default();
     let mut pause = ACCEPT_PAUSE_MIN;
     let mut stop = pin!(shutdown.cancelled());
@@ -102,10 +88,7 @@ impl Server {
     fn open(&mut self, stream: TcpStream) {
         if self.open.lock().len() >= self.limits.connections {
             if self.full.is_open() {
-                tracing::warn!(
-                    limit = self.limits.connections,
-                    "too many connections, refusing new ones"
-                );
+                tracing::warn!(limit = self.limits.connections, "too many connections, refusing new ones");
             }
             return;
         }
@@ -123,27 +106,16 @@ impl Server {
 }
 
 /// Prepares a socket and makes the connection for it.
-pub(super) fn wrap(
-    stream: &TcpStream,
-    stamp: Stamp,
-    limits: &ConnectionLimits,
-) -> io::Result<Arc<Connection>> {
+pub(super) fn wrap(stream: &TcpStream, stamp: Stamp, limits: &ConnectionLimits) -> io::Result<Arc<Connection>> {
     stream.set_nodelay(true)?;
-    Ok(Arc::new(Connection::new(
-        stream.peer_addr()?,
-        stream.local_addr()?,
-        stamp,
-        limits.clone(),
-    )))
+    Ok(Arc::new(Connection::new(stream.peer_addr()?, stream.local_addr()?, stamp, limits.clone())))
 }
 
 /// Whether an accept failed because of the connection it was about, so that the next one may be tried at once.
 fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
 }
 

@@ -44,12 +44,7 @@ impl Service for Probe {
                 connection.reply(&Frame::response(&request, 0));
             }
             LARGE => connection.write_with(|out| {
-                let head = ResponseHead {
-                    encoding: request.encoding,
-                    opaque: request.opaque,
-                    code: 0,
-                    remark: None,
-                };
+                let head = ResponseHead { encoding: request.encoding, opaque: request.opaque, code: 0, remark: None };
                 write_response(out, head, |_| {}, &[&vec![7; 64 * 1024]]);
             }),
             _ => panic!("on purpose"),
@@ -78,16 +73,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (probe, shutdown) = (Arc::new(Probe::default()), Shutdown::new());
-        let running = Tasks::new().spawn(
-            "server",
-            serve(listener, probe.clone(), limits, shutdown.clone()),
-        );
-        Server {
-            address,
-            probe,
-            shutdown,
-            running,
-        }
+        let running = Tasks::new().spawn("server", serve(listener, probe.clone(), limits, shutdown.clone()));
+        Server { address, probe, shutdown, running }
     }
 
     async fn with(change: impl FnOnce(&mut ConnectionLimits)) -> Server {
@@ -103,14 +90,8 @@ impl Server {
     /// Stops, and asserts that nothing is left running.
     async fn stop(self) {
         self.shutdown.cancel();
-        timeout(SOON, self.running)
-            .await
-            .expect("all connections end")
-            .unwrap();
-        assert_eq!(
-            self.probe.opened.load(Ordering::SeqCst),
-            self.probe.closed.load(Ordering::SeqCst)
-        );
+        timeout(SOON, self.running).await.expect("all connections end").unwrap();
+        assert_eq!(self.probe.opened.load(Ordering::SeqCst), self.probe.closed.load(Ordering::SeqCst));
     }
 }
 
@@ -124,18 +105,14 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(SOON, wait)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain until {what}"));
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
 }
 
 /// Reads until the peer closes.
 async fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A reset is an end as well.
-    let _ = timeout(SOON, stream.read_to_end(&mut bytes))
-        .await
-        .expect("the peer closes");
+    let _ = timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("the peer closes");
     bytes
 }
 
@@ -151,24 +128,15 @@ async fn many_calls_share_one_connection_in_both_directions() {
     let client_side = Arc::new(Probe::default());
     let remote = Remote::new(RemoteOptions::default(), client_side.clone());
     let connection = remote.connection(&server.address).await.unwrap();
-    until("the server sees it", || {
-        !server.probe.connections.lock().is_empty()
-    })
-    .await;
+    until("the server sees it", || !server.probe.connections.lock().is_empty()).await;
     let back = server.probe.connections.lock()[0].clone();
     let tasks = Tasks::new();
     let answered = Arc::new(AtomicUsize::new(0));
     for n in 0..2_000_usize {
-        let connection = if n % 2 == 0 {
-            connection.clone()
-        } else {
-            back.clone()
-        };
+        let connection = if n % 2 == 0 { connection.clone() } else { back.clone() };
         let answered = answered.clone();
         tasks.spawn("caller", async move {
-            let request = Frame::request(ECHO)
-                .with_field("n", n)
-                .with_body(vec![n as u8; n]);
+            let request = Frame::request(ECHO).with_field("n", n).with_body(vec![n as u8; n]);
             let response = connection.call(request, SOON).await.unwrap();
             assert_eq!(response.fields.get("n"), Some(n.to_string().as_str()));
             assert_eq!(response.body.len(), n);
@@ -189,10 +157,7 @@ async fn many_calls_share_one_connection_in_both_directions() {
 async fn a_oneway_request_is_never_answered() {
     let server = Server::start(ServeLimits::default()).await;
     let remote = remote();
-    remote
-        .oneway(&server.address, Frame::request(COUNT))
-        .await
-        .unwrap();
+    remote.oneway(&server.address, Frame::request(COUNT)).await.unwrap();
     let mut stream = server.raw().await;
     let mut oneway = Frame::request(COUNT);
     oneway.set_oneway();
@@ -209,10 +174,7 @@ async fn a_oneway_request_is_never_answered() {
         }
     };
     assert_eq!(first.opaque, 77, "the first answer is the request's");
-    until("both were seen", || {
-        server.probe.counted.load(Ordering::SeqCst) == 2
-    })
-    .await;
+    until("both were seen", || server.probe.counted.load(Ordering::SeqCst) == 2).await;
     server.stop().await;
 }
 
@@ -220,36 +182,16 @@ async fn a_oneway_request_is_never_answered() {
 async fn a_timed_out_call_leaves_no_entry_and_its_late_answer_is_ignored() {
     let server = Server::start(ServeLimits::default()).await;
     let remote = remote();
-    let error = remote
-        .call(
-            &server.address,
-            Frame::request(SILENCE),
-            Duration::from_millis(30),
-        )
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, CallError::Timeout { .. })
-            && error.outcome_unknown()
-            && error.is_retryable()
-    );
+    let error = remote.call(&server.address, Frame::request(SILENCE), Duration::from_millis(30)).await.unwrap_err();
+    assert!(matches!(error, CallError::Timeout { .. }) && error.outcome_unknown() && error.is_retryable());
     let connection = remote.connection(&server.address).await.unwrap();
     assert_eq!(connection.calls_waiting(), 0);
     let mut late = Frame::response(&Frame::request(SILENCE), 0);
     late.opaque = 0;
     server.probe.connections.lock()[0].reply(&late);
-    remote
-        .call(&server.address, Frame::request(ECHO), SOON)
-        .await
-        .unwrap();
+    remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
     // Dropped calls leave nothing behind either.
-    drop(
-        timeout(
-            Duration::from_millis(10),
-            connection.call(Frame::request(SILENCE), SOON),
-        )
-        .await,
-    );
+    drop(timeout(Duration::from_millis(10), connection.call(Frame::request(SILENCE), SOON)).await);
     assert_eq!(connection.calls_waiting(), 0);
     server.stop().await;
 }
@@ -261,27 +203,15 @@ async fn calls_end_with_their_connection_and_the_next_one_reconnects() {
     let first = remote.connection(&server.address).await.unwrap();
     let call = first.call(Frame::request(SILENCE), SOON);
     let cut = async {
-        until("the server sees it", || {
-            !server.probe.connections.lock().is_empty()
-        })
-        .await;
+        until("the server sees it", || !server.probe.connections.lock().is_empty()).await;
         server.probe.connections.lock()[0].close("cut by the test");
     };
     let (result, ()) = tokio::join!(call, cut);
     let error = result.unwrap_err();
     assert!(matches!(error, CallError::ConnectionLost { .. }) && error.outcome_unknown());
-    assert!(matches!(
-        first.send_oneway(Frame::request(COUNT)),
-        Err(CallError::NotSent { .. })
-    ));
-    remote
-        .call(&server.address, Frame::request(ECHO), SOON)
-        .await
-        .unwrap();
-    assert_ne!(
-        remote.connection(&server.address).await.unwrap().id(),
-        first.id()
-    );
+    assert!(matches!(first.send_oneway(Frame::request(COUNT)), Err(CallError::NotSent { .. })));
+    remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
+    assert_ne!(remote.connection(&server.address).await.unwrap().id(), first.id());
     server.stop().await;
 }
 
@@ -296,25 +226,12 @@ async fn concurrent_callers_share_one_attempt_to_connect() {
     assert_eq!(server.probe.opened.load(Ordering::SeqCst), 1);
     let gone = server.address.clone();
     server.stop().await;
-    let error = remote
-        .call(&gone, Frame::request(ECHO), SOON)
-        .await
-        .unwrap_err();
+    let error = remote.call(&gone, Frame::request(ECHO), SOON).await.unwrap_err();
     assert!(!error.outcome_unknown() || matches!(error, CallError::ConnectionLost { .. }));
-    until(
-        "the client sees the end",
-        || !matches!(remote.pool_connection(&gone), Some(c) if c.is_open()),
-    )
-    .await;
-    let error = remote
-        .call(&gone, Frame::request(ECHO), SOON)
-        .await
-        .unwrap_err();
+    until("the client sees the end", || !matches!(remote.pool_connection(&gone), Some(c) if c.is_open())).await;
+    let error = remote.call(&gone, Frame::request(ECHO), SOON).await.unwrap_err();
     assert!(matches!(error, CallError::Connect { .. }) && !error.outcome_unknown());
-    let error = remote
-        .call("nonsense", Frame::request(ECHO), SOON)
-        .await
-        .unwrap_err();
+    let error = remote.call("nonsense", Frame::request(ECHO), SOON).await.unwrap_err();
     assert!(matches!(error, CallError::BadAddress { .. }) && !error.is_retryable());
 }
 
@@ -332,19 +249,9 @@ async fn requests_say_what_the_options_say() {
         ..RemoteOptions::default()
     };
     let remote = Remote::new(options, Arc::new(NoRequests));
-    let answer = remote
-        .call(&server.address, Frame::request(ECHO), SOON)
-        .await
-        .unwrap();
-    assert_eq!(
-        answer.encoding,
-        HeaderEncoding::Binary,
-        "the answer mirrors the request"
-    );
-    assert_eq!(
-        (answer.language, answer.version),
-        (Language::JAVA, crate::frame::WIRE_VERSION)
-    );
+    let answer = remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
+    assert_eq!(answer.encoding, HeaderEncoding::Binary, "the answer mirrors the request");
+    assert_eq!((answer.language, answer.version), (Language::JAVA, crate::frame::WIRE_VERSION));
     server.stop().await;
 }
 
@@ -353,20 +260,11 @@ async fn an_unknown_request_is_answered_as_such() {
     let server = Server::start(ServeLimits::default()).await;
     let remote = remote();
     let _connection = remote.connection(&server.address).await.unwrap();
-    until("the server sees it", || {
-        !server.probe.connections.lock().is_empty()
-    })
-    .await;
+    until("the server sees it", || !server.probe.connections.lock().is_empty()).await;
     let back = server.probe.connections.lock()[0].clone();
     let answer = back.call(Frame::request(4711), SOON).await.unwrap();
-    assert_eq!(
-        answer.code,
-        crate::code::response::REQUEST_CODE_NOT_SUPPORTED
-    );
-    assert_eq!(
-        answer.remark.as_deref(),
-        Some(" request type 4711 not supported")
-    );
+    assert_eq!(answer.code, crate::code::response::REQUEST_CODE_NOT_SUPPORTED);
+    assert_eq!(answer.remark.as_deref(), Some(" request type 4711 not supported"));
     server.stop().await;
 }
 
@@ -374,10 +272,7 @@ async fn an_unknown_request_is_answered_as_such() {
 async fn garbage_closes_its_own_connection_alone() {
     let server = Server::start(ServeLimits::default()).await;
     let remote = remote();
-    remote
-        .call(&server.address, Frame::request(ECHO), SOON)
-        .await
-        .unwrap();
+    remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
     let rubbish: [&[u8]; 5] = [
         b"\x00\x00\x00\x14\x00\x00\x01\x90xxxxxxxxxxxxxxxx",
         b"\x00\x00\x00\x18\x07\x00\x00\x01xxxxxxxxxxxxxxxxxxxx",
@@ -389,25 +284,13 @@ async fn garbage_closes_its_own_connection_alone() {
         let mut stream = server.raw().await;
         stream.write_all(bytes).await.unwrap();
         assert_eq!(read_to_end(&mut stream).await, b"", "nothing is answered");
-        remote
-            .call(&server.address, Frame::request(ECHO), SOON)
-            .await
-            .unwrap();
+        remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
     }
     // So does a request whose handling panics; what was answered before it still goes out or not, but nobody else suffers.
-    let error = self::remote()
-        .call(&server.address, Frame::request(PANIC), SOON)
-        .await
-        .unwrap_err();
+    let error = self::remote().call(&server.address, Frame::request(PANIC), SOON).await.unwrap_err();
     assert!(matches!(error, CallError::ConnectionLost { .. }));
-    remote
-        .call(&server.address, Frame::request(ECHO), SOON)
-        .await
-        .unwrap();
-    until("six have ended", || {
-        server.probe.closed.load(Ordering::SeqCst) == 6
-    })
-    .await;
+    remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
+    until("six have ended", || server.probe.closed.load(Ordering::SeqCst) == 6).await;
     server.stop().await;
 }
 
@@ -429,31 +312,14 @@ async fn a_peer_that_does_not_read_is_not_read_from() {
         sent += 1;
     }
     stream.write_all(&requests).await.unwrap();
-    until("the out buffer is full", || {
-        server
-            .probe
-            .connections
-            .lock()
-            .first()
-            .is_some_and(|c| !c.is_writable())
-    })
-    .await;
+    until("the out buffer is full", || server.probe.connections.lock().first().is_some_and(|c| !c.is_writable())).await;
     let connection = server.probe.connections.lock()[0].clone();
     assert!(connection.is_open());
-    assert!(matches!(
-        connection.send_oneway(Frame::request(COUNT)),
-        Err(CallError::NotSent { .. })
-    ));
+    assert!(matches!(connection.send_oneway(Frame::request(COUNT)), Err(CallError::NotSent { .. })));
     // Everything arrives once the peer reads.
     let (mut buffer, mut answered) = (BytesMut::new(), 0);
     while answered < sent {
-        assert_ne!(
-            timeout(SOON, stream.read_buf(&mut buffer))
-                .await
-                .unwrap()
-                .unwrap(),
-            0
-        );
+        assert_ne!(timeout(SOON, stream.read_buf(&mut buffer)).await.unwrap().unwrap(), 0);
         while let Some(frame) = FrameDecoder::default().next(&mut buffer).unwrap() {
             assert_eq!(frame.opaque, answered as i32, "answers keep their order");
             answered += 1;
@@ -478,10 +344,7 @@ async fn far_above_the_bound_the_connection_is_closed() {
         connection.reply(&response);
     }
     until("it is closed", || !connection.is_open()).await;
-    until("its end was told", || {
-        server.probe.closed.load(Ordering::SeqCst) == 1
-    })
-    .await;
+    until("its end was told", || server.probe.closed.load(Ordering::SeqCst) == 1).await;
     drop(stream);
     server.stop().await;
 }
@@ -494,10 +357,7 @@ async fn a_call_waits_for_room_within_its_time() {
     let connection = server.probe.connections.lock()[0].clone();
     let response = Frame::response(&Frame::request(ECHO), 0).with_body(vec![0; 8 * 1024 * 1024]);
     connection.reply(&response);
-    let error = connection
-        .call(Frame::request(ECHO), Duration::from_millis(30))
-        .await
-        .unwrap_err();
+    let error = connection.call(Frame::request(ECHO), Duration::from_millis(30)).await.unwrap_err();
     assert!(matches!(error, CallError::NotSent { .. }) && !error.outcome_unknown());
     let call = connection.call(Frame::request(ECHO), SOON);
     let peer = async {
@@ -505,9 +365,7 @@ async fn a_call_waits_for_room_within_its_time() {
         loop {
             while let Some(frame) = FrameDecoder::default().next(&mut buffer).unwrap() {
                 if !frame.is_response() {
-                    return stream
-                        .write_all(&encoded(&Frame::response(&frame, 9)))
-                        .await;
+                    return stream.write_all(&encoded(&Frame::response(&frame, 9))).await;
                 }
             }
             stream.read_buf(&mut buffer).await.unwrap();
@@ -530,11 +388,7 @@ async fn silence_and_slow_frames_end_a_connection() {
     let mut slow = server.raw().await;
     slow.write_all(&[0, 0, 1, 0, 0]).await.unwrap();
     read_to_end(&mut slow).await;
-    assert_eq!(
-        server.probe.closed.load(Ordering::SeqCst),
-        1,
-        "the slow one goes first"
-    );
+    assert_eq!(server.probe.closed.load(Ordering::SeqCst), 1, "the slow one goes first");
     read_to_end(&mut silent).await;
     // A busy one stays.
     let remote = remote();
@@ -548,28 +402,15 @@ async fn silence_and_slow_frames_end_a_connection() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_refused() {
-    let server = Server::start(ServeLimits {
-        connections: 2,
-        ..ServeLimits::default()
-    })
-    .await;
+    let server = Server::start(ServeLimits { connections: 2, ..ServeLimits::default() }).await;
     let (one, _two) = (server.raw().await, server.raw().await);
-    until("two are open", || {
-        server.probe.opened.load(Ordering::SeqCst) == 2
-    })
-    .await;
+    until("two are open", || server.probe.opened.load(Ordering::SeqCst) == 2).await;
     let mut third = server.raw().await;
     assert_eq!(read_to_end(&mut third).await, b"");
     assert_eq!(server.probe.opened.load(Ordering::SeqCst), 2);
     drop(one);
-    until("one has ended", || {
-        server.probe.closed.load(Ordering::SeqCst) == 1
-    })
-    .await;
-    remote()
-        .call(&server.address, Frame::request(ECHO), SOON)
-        .await
-        .unwrap();
+    until("one has ended", || server.probe.closed.load(Ordering::SeqCst) == 1).await;
+    remote().call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
     server.stop().await;
 }
 
@@ -580,17 +421,11 @@ async fn a_thousand_connections_come_and_go_without_a_trace() {
         let mut streams = Vec::new();
         for _ in 0..100 {
             let mut stream = server.raw().await;
-            stream
-                .write_all(&encoded(&Frame::request(COUNT)))
-                .await
-                .unwrap();
+            stream.write_all(&encoded(&Frame::request(COUNT))).await.unwrap();
             streams.push(stream);
         }
     }
-    until("all have ended", || {
-        server.probe.closed.load(Ordering::SeqCst) == 1_000
-    })
-    .await;
+    until("all have ended", || server.probe.closed.load(Ordering::SeqCst) == 1_000).await;
     assert_eq!(server.probe.counted.load(Ordering::SeqCst), 1_000);
     server.stop().await;
 }
@@ -601,22 +436,11 @@ async fn large_frames_pass() {
     let remote = remote();
     for size in [0, 1, 8 * 1024, 300_000, 4 * 1024 * 1024, 15 * 1024 * 1024] {
         let body: Vec<u8> = (0..size).map(|n: usize| (n % 251) as u8).collect();
-        let answer = remote
-            .call(
-                &server.address,
-                Frame::request(ECHO).with_body(body.clone()),
-                SOON,
-            )
-            .await
-            .unwrap();
+        let answer = remote.call(&server.address, Frame::request(ECHO).with_body(body.clone()), SOON).await.unwrap();
         assert!(answer.body == body, "{size}");
     }
     let error = remote
-        .call(
-            &server.address,
-            Frame::request(ECHO).with_body(vec![0; 17 * 1024 * 1024]),
-            SOON,
-        )
+        .call(&server.address, Frame::request(ECHO).with_body(vec![0; 17 * 1024 * 1024]), SOON)
         .await
         .unwrap_err();
     assert!(matches!(error, CallError::Frame(_)) && !error.is_retryable());
