@@ -46,27 +46,14 @@ impl Admin {
             force: None,
         };
         for addr in self.masters().await? {
-            core.request(
-                &addr,
-                Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header),
-            )
-            .await?;
+            core.request(&addr, Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await?;
         }
         Ok(())
     }
 
     /// The queues of `topic` that can be read now, in order.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RequestError> {
-        Ok(self
-            .client
-            .core()
-            .routes
-            .for_reading(topic)
-            .await?
-            .readable
-            .iter()
-            .cloned()
-            .collect())
+        Ok(self.client.core().routes.for_reading(topic).await?.readable.iter().cloned().collect())
     }
 
     /// The offset of the oldest message that the queue keeps.
@@ -82,25 +69,14 @@ impl Admin {
     }
 
     /// The offset of the first message stored at or after `time`; the end of the queue if there is none.
-    pub async fn search_offset(
-        &self,
-        queue: &MessageQueue,
-        time: SystemTime,
-    ) -> Result<i64, RequestError> {
+    pub async fn search_offset(&self, queue: &MessageQueue, time: SystemTime) -> Result<i64, RequestError> {
         self.client.core().routes.for_reading(queue.topic()).await?;
-        let millis = time
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as i64;
+        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
         offset_search(self.client.core(), queue, millis).await
     }
 
     /// The offset that a consumer group has stored for the queue.
-    pub async fn consumer_offset(
-        &self,
-        group: &str,
-        queue: &MessageQueue,
-    ) -> Result<Option<i64>, RequestError> {
+    pub async fn consumer_offset(&self, group: &str, queue: &MessageQueue) -> Result<Option<i64>, RequestError> {
         self.client.core().routes.for_reading(queue.topic()).await?;
         offset_stored(self.client.core(), group, queue).await
     }
@@ -117,20 +93,12 @@ impl Admin {
     }
 
     /// The message with this offset message id, from the broker that the id names; `None` if it is not there (any more).
-    pub async fn view_message(
-        &self,
-        topic: &str,
-        offset_message_id: &str,
-    ) -> Result<Option<MessageExt>, RequestError> {
+    pub async fn view_message(&self, topic: &str, offset_message_id: &str) -> Result<Option<MessageExt>, RequestError> {
         let core = self.client.core();
-        let id: OffsetMessageId = offset_message_id
-            .parse()
-            .map_err(|error| RequestError::malformed(offset_message_id, error))?;
+        let id: OffsetMessageId =
+            offset_message_id.parse().map_err(|error| RequestError::malformed(offset_message_id, error))?;
         let addr = id.host.to_string();
-        let header = ViewMessageHeader {
-            offset: id.position,
-            topic: Some(topic),
-        };
+        let header = ViewMessageHeader { offset: id.position, topic: Some(topic) };
         let ask = Frame::request(request::VIEW_MESSAGE_BY_ID).with_header(&header);
         let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
         match answer.code {
@@ -139,10 +107,8 @@ impl Admin {
             response::SYSTEM_ERROR | response::QUERY_NOT_FOUND => return Ok(None),
             _ => return Err(refused(&addr, answer)),
         }
-        let unit =
-            Unit::decode(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
-        let message = MessageExt::from_unit(unit, "")
-            .map_err(|error| RequestError::malformed(&addr, error))?;
+        let unit = Unit::decode(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
+        let message = MessageExt::from_unit(unit, "").map_err(|error| RequestError::malformed(&addr, error))?;
         Ok(Some(message))
     }
 
@@ -156,8 +122,7 @@ impl Admin {
     ) -> Result<(), RequestError> {
         let core = self.client.core();
         for addr in self.masters().await? {
-            core.unregister(&addr, client_id, producer_group, consumer_group)
-                .await?;
+            core.unregister(&addr, client_id, producer_group, consumer_group).await?;
         }
         Ok(())
     }
@@ -168,12 +133,9 @@ impl Admin {
         let ask = Frame::request(request::GET_BROKER_CLUSTER_INFO);
         let (addr, answer) = core.routes.ask_names(&ask).await?;
         let answer = expect_success(&addr, answer)?;
-        let info: ClusterInfo = json::from_slice(&answer.body)
-            .map_err(|error| RequestError::malformed(&addr, error))?;
-        let masters = info
-            .broker_addr_table
-            .into_values()
-            .filter_map(|mut broker| broker.broker_addrs.remove(&MASTER));
+        let info: ClusterInfo =
+            json::from_slice(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
+        let masters = info.broker_addr_table.into_values().filter_map(|mut broker| broker.broker_addrs.remove(&MASTER));
         Ok(masters.collect())
     }
 }

@@ -41,11 +41,7 @@ impl Broker {
 
     /// The broker answered a heartbeat that was made at `epoch`.
     pub(crate) fn greeted(&self, connection: u64, epoch: u64, abilities: Abilities) {
-        *self.last.lock() = Some(Greeting {
-            connection,
-            epoch,
-            abilities,
-        });
+        *self.last.lock() = Some(Greeting { connection, epoch, abilities });
     }
 }
 
@@ -83,12 +79,7 @@ impl Brokers {
     /// A connection ended. If a broker knew us by it, it must be greeted again.
     pub(crate) fn connection_lost(&self, connection: u64) {
         let by_addr = self.by_addr.lock();
-        let known = by_addr.values().any(|broker| {
-            broker
-                .last
-                .lock()
-                .is_some_and(|last| last.connection == connection)
-        });
+        let known = by_addr.values().any(|broker| broker.last.lock().is_some_and(|last| last.connection == connection));
         if known {
             self.greet_soon.notify_one();
         }
@@ -97,12 +88,8 @@ impl Brokers {
     /// Every broker that has answered a heartbeat.
     pub(crate) fn greeted(&self) -> Vec<(Arc<str>, Arc<Broker>)> {
         let by_addr = self.by_addr.lock();
-        let greeted = by_addr
-            .iter()
-            .filter(|(_, broker)| broker.last.lock().is_some());
-        greeted
-            .map(|(addr, broker)| (Arc::clone(addr), Arc::clone(broker)))
-            .collect()
+        let greeted = by_addr.iter().filter(|(_, broker)| broker.last.lock().is_some());
+        greeted.map(|(addr, broker)| (Arc::clone(addr), Arc::clone(broker))).collect()
     }
 
     /// Forgets the addresses that no route names any more.
@@ -119,17 +106,11 @@ mod tests {
     fn a_greeting_holds_for_its_connection_and_its_groups() {
         let brokers = Brokers::default();
         let broker = brokers.at("h:1");
-        let able = Abilities {
-            confirms_decisions: true,
-        };
+        let able = Abilities { confirms_decisions: true };
         assert_eq!(broker.current(7, brokers.epoch()), None);
         broker.greeted(7, brokers.epoch(), able);
         assert_eq!(brokers.at("h:1").current(7, brokers.epoch()), Some(able));
-        assert_eq!(
-            broker.current(8, brokers.epoch()),
-            None,
-            "another connection"
-        );
+        assert_eq!(broker.current(8, brokers.epoch()), None, "another connection");
         brokers.groups_changed();
         assert_eq!(broker.current(7, brokers.epoch()), None, "another group");
     }

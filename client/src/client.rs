@@ -51,10 +51,7 @@ impl Client {
     pub(crate) async fn start(settings: Settings) -> Result<Client, StartError> {
         let names = NameServers::parse(&settings.namesrv)?;
         let incoming = Arc::new(Incoming::default());
-        let options = RemoteOptions {
-            connect_timeout: settings.connect_timeout,
-            ..RemoteOptions::default()
-        };
+        let options = RemoteOptions { connect_timeout: settings.connect_timeout, ..RemoteOptions::default() };
         let remote = Remote::new(options, incoming.clone());
         // The address by which this machine reaches the cluster is the one that tells operators most.
         let ip = names.local_ip(&remote).await?;
@@ -63,9 +60,7 @@ impl Client {
         incoming.attach(&core);
         heartbeat::start(&core);
         tracing::info!(client = %core.id, "client started");
-        Ok(Client {
-            handle: Arc::new(Handle { core }),
-        })
+        Ok(Client { handle: Arc::new(Handle { core }) })
     }
 
     /// The id under which brokers and tools know this client: address, `@`, process id, `#` and a number.
@@ -121,12 +116,9 @@ fn client_id(ip: IpAddr, instance: Option<&str>) -> String {
     if let Some(instance) = instance {
         return format!("{ip}@{instance}");
     }
-    let now = clock::wall_ms() as u64 * 1_000_000
-        + u64::from(clock::monotonic().subsec_nanos() % 1_000_000);
+    let now = clock::wall_ms() as u64 * 1_000_000 + u64::from(clock::monotonic().subsec_nanos() % 1_000_000);
     let number = LAST
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-            Some(now.max(last + 1))
-        })
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)))
         .map_or(now, |last| now.max(last + 1));
     format!("{ip}@{}#{number}", std::process::id())
 }

@@ -35,9 +35,7 @@ pub(crate) struct Core {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Core").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -56,69 +54,39 @@ impl Core {
     }
 
     /// One request to one address; the answer may carry any code.
-    pub(crate) async fn call(
-        &self,
-        addr: &str,
-        request: Frame,
-        timeout: Duration,
-    ) -> Result<Frame, RequestError> {
-        self.remote
-            .call(addr, request, timeout)
-            .await
-            .map_err(|error| RequestError::from_call(addr, &error))
+    pub(crate) async fn call(&self, addr: &str, request: Frame, timeout: Duration) -> Result<Frame, RequestError> {
+        self.remote.call(addr, request, timeout).await.map_err(|error| RequestError::from_call(addr, &error))
     }
 
     /// One request to one address within the usual time, whose answer must be a success.
     pub(crate) async fn request(&self, addr: &str, request: Frame) -> Result<Frame, RequestError> {
-        expect_success(
-            addr,
-            self.call(addr, request, self.settings.request_timeout)
-                .await?,
-        )
+        expect_success(addr, self.call(addr, request, self.settings.request_timeout).await?)
     }
 
     /// One request that wants no answer.
     pub(crate) async fn oneway(&self, addr: &str, request: Frame) -> Result<(), RequestError> {
-        self.remote
-            .oneway(addr, request)
-            .await
-            .map_err(|error| RequestError::from_call(addr, &error))
+        self.remote.oneway(addr, request).await.map_err(|error| RequestError::from_call(addr, &error))
     }
 
     /// The address at which `broker` takes writes, from the routes; asks the name servers once if it is unknown.
-    pub(crate) async fn master_of(
-        &self,
-        broker: &str,
-        topic: &str,
-    ) -> Result<Arc<str>, RequestError> {
+    pub(crate) async fn master_of(&self, broker: &str, topic: &str) -> Result<Arc<str>, RequestError> {
         if let Some(addr) = self.routes.master(broker) {
             return Ok(addr);
         }
         self.routes.refresh(topic, false).await?;
-        self.routes
-            .master(broker)
-            .ok_or_else(|| RequestError::NoRoute {
-                topic: topic.to_owned(),
-            })
+        self.routes.master(broker).ok_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })
     }
 
     /// Tells the brokers that the client has left a producer group or a consumer group. The group must be out of the
     /// register already, or the next heartbeat would bring it back.
     pub(crate) async fn leave(&self, producer_group: Option<&str>, consumer_group: Option<&str>) {
-        let farewells = self
-            .brokers
-            .greeted()
-            .into_iter()
-            .map(|(addr, broker)| async move {
-                // A heartbeat under way may still name the group: the farewell has to come after it.
-                let _greeting = broker.greeting.lock().await;
-                if let Err(error) = self
-                    .unregister(&addr, &self.id, producer_group, consumer_group)
-                    .await
-                {
-                    tracing::debug!(%addr, %error, "broker not told that a group was left");
-                }
-            });
+        let farewells = self.brokers.greeted().into_iter().map(|(addr, broker)| async move {
+            // A heartbeat under way may still name the group: the farewell has to come after it.
+            let _greeting = broker.greeting.lock().await;
+            if let Err(error) = self.unregister(&addr, &self.id, producer_group, consumer_group).await {
+                tracing::debug!(%addr, %error, "broker not told that a group was left");
+            }
+        });
         join_all(farewells).await;
     }
 
@@ -130,17 +98,8 @@ impl Core {
         producer_group: Option<&str>,
         consumer_group: Option<&str>,
     ) -> Result<(), RequestError> {
-        let header = UnregisterClientHeader {
-            client_id,
-            producer_group,
-            consumer_group,
-        };
-        self.request(
-            addr,
-            Frame::request(request::UNREGISTER_CLIENT).with_header(&header),
-        )
-        .await
-        .map(drop)
+        let header = UnregisterClientHeader { client_id, producer_group, consumer_group };
+        self.request(addr, Frame::request(request::UNREGISTER_CLIENT).with_header(&header)).await.map(drop)
     }
 
     /// Ends all members, then the client itself.
@@ -168,18 +127,10 @@ impl Core {
 
 /// Turns every code but success into an error.
 pub(crate) fn expect_success(addr: &str, answer: Frame) -> Result<Frame, RequestError> {
-    if answer.code == response::SUCCESS {
-        Ok(answer)
-    } else {
-        Err(refused(addr, answer))
-    }
+    if answer.code == response::SUCCESS { Ok(answer) } else { Err(refused(addr, answer)) }
 }
 
 /// The error that an answer stands for.
 pub(crate) fn refused(addr: &str, answer: Frame) -> RequestError {
-    RequestError::Refused {
-        addr: addr.to_owned(),
-        code: answer.code,
-        remark: answer.remark.unwrap_or_default(),
-    }
+    RequestError::Refused { addr: addr.to_owned(), code: answer.code, remark: answer.remark.unwrap_or_default() }
 }

@@ -72,30 +72,15 @@ impl RequestError {
     pub(crate) fn from_call(addr: &str, error: &CallError) -> RequestError {
         let addr = addr.to_owned();
         match error {
-            CallError::Timeout { after, .. } => RequestError::TimedOut {
-                addr,
-                after: *after,
-            },
-            other if !other.outcome_unknown() => RequestError::Unreachable {
-                addr,
-                reason: other.to_string(),
-            },
-            other => RequestError::ConnectionLost {
-                addr,
-                reason: other.to_string(),
-            },
+            CallError::Timeout { after, .. } => RequestError::TimedOut { addr, after: *after },
+            other if !other.outcome_unknown() => RequestError::Unreachable { addr, reason: other.to_string() },
+            other => RequestError::ConnectionLost { addr, reason: other.to_string() },
         }
     }
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers hand over the error they end with"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand over the error they end with")]
     pub(crate) fn malformed(addr: &str, reason: impl ToString) -> RequestError {
-        RequestError::Malformed {
-            addr: addr.to_owned(),
-            reason: reason.to_string(),
-        }
+        RequestError::Malformed { addr: addr.to_owned(), reason: reason.to_string() }
     }
 
     /// The response code, if the server answered with one.
@@ -185,9 +170,7 @@ pub enum SendError {
 
 impl SendError {
     pub(crate) fn invalid(reason: impl Into<String>) -> SendError {
-        SendError::Invalid {
-            reason: reason.into(),
-        }
+        SendError::Invalid { reason: reason.into() }
     }
 
     /// Whether sending again may succeed.
@@ -215,9 +198,7 @@ pub enum TransactionError {
     Half(#[source] SendError),
     /// The broker stored the half message below the level it is configured for (codes 10, 11, 12). The local
     /// transaction did not run and the half was rolled back.
-    #[error(
-        "the local transaction did not run: half message {transaction_id} was stored with code {code} only"
-    )]
+    #[error("the local transaction did not run: half message {transaction_id} was stored with code {code} only")]
     HalfNotSafe {
         /// The transaction's id.
         transaction_id: String,
@@ -243,9 +224,7 @@ pub enum TransactionError {
         last: RequestError,
     },
     /// The opposite decision had been made before this one (by a check or an operator), and the first decision stands.
-    #[error(
-        "{decision:?} of transaction {transaction_id} came after the opposite decision: {remark}"
-    )]
+    #[error("{decision:?} of transaction {transaction_id} came after the opposite decision: {remark}")]
     OppositeDecision {
         /// The transaction's id.
         transaction_id: String,
@@ -328,24 +307,16 @@ pub enum StartError {
 }
 
 impl StartError {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers hand over the error they end with"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand over the error they end with")]
     pub(crate) fn setting(setting: &'static str, reason: impl ToString) -> StartError {
-        StartError::Setting {
-            setting,
-            reason: reason.to_string(),
-        }
+        StartError::Setting { setting, reason: reason.to_string() }
     }
 
     /// Whether the same start may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
             StartError::Request(error) => error.is_retryable(),
-            StartError::Setting { .. }
-            | StartError::GroupInUse { .. }
-            | StartError::Subscription { .. } => false,
+            StartError::Setting { .. } | StartError::GroupInUse { .. } | StartError::Subscription { .. } => false,
         }
     }
 }
@@ -355,24 +326,14 @@ mod tests {
     use super::*;
 
     fn refused(code: i32) -> RequestError {
-        RequestError::Refused {
-            addr: "a".into(),
-            code,
-            remark: String::new(),
-        }
+        RequestError::Refused { addr: "a".into(), code, remark: String::new() }
     }
 
     #[test]
     fn a_lost_answer_is_retryable_and_unknown_and_a_refused_connection_only_retryable() {
-        let timed_out = RequestError::TimedOut {
-            addr: "a".into(),
-            after: Duration::from_secs(3),
-        };
+        let timed_out = RequestError::TimedOut { addr: "a".into(), after: Duration::from_secs(3) };
         assert!(timed_out.is_retryable() && timed_out.outcome_unknown());
-        let unreachable = RequestError::Unreachable {
-            addr: "a".into(),
-            reason: "refused".into(),
-        };
+        let unreachable = RequestError::Unreachable { addr: "a".into(), reason: "refused".into() };
         assert!(unreachable.is_retryable() && !unreachable.outcome_unknown());
     }
 

@@ -15,11 +15,7 @@ impl Gate {
     /// At most `count` inside, at least one.
     pub(crate) fn new(count: u32) -> Gate {
         let count = count.max(1);
-        Gate {
-            places: Semaphore::new(count as usize),
-            count,
-            closing: tokio_util::sync::CancellationToken::new(),
-        }
+        Gate { places: Semaphore::new(count as usize), count, closing: tokio_util::sync::CancellationToken::new() }
     }
 
     /// Waits for a place; `None` once closing has begun.
@@ -62,12 +58,7 @@ mod tests {
         let gate = Gate::new(2);
         let inside = gate.enter().await.expect("open");
         let mut closing = Box::pin(gate.close());
-        assert!(
-            tokio::time::timeout(Duration::from_secs(1), &mut closing)
-                .await
-                .is_err(),
-            "somebody is inside"
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut closing).await.is_err(), "somebody is inside");
         assert!(gate.enter().await.is_none());
         drop(inside);
         closing.await;
@@ -79,20 +70,11 @@ mod tests {
         let gate = Gate::new(1);
         let inside = gate.enter().await.expect("open");
         let mut waiting = Box::pin(gate.enter());
-        assert!(
-            tokio::time::timeout(Duration::from_secs(1), &mut waiting)
-                .await
-                .is_err(),
-            "the gate is full"
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err(), "the gate is full");
         let closing = async {
             let close = gate.close();
             tokio::pin!(close);
-            assert!(
-                tokio::time::timeout(Duration::from_secs(1), &mut close)
-                    .await
-                    .is_err()
-            );
+            assert!(tokio::time::timeout(Duration::from_secs(1), &mut close).await.is_err());
             drop(inside);
             close.await;
         };

@@ -96,19 +96,10 @@ impl Groups {
     }
 }
 
-fn add<M: ?Sized>(
-    members: &Mutex<HashMap<String, Weak<M>>>,
-    group: &str,
-    member: Weak<M>,
-) -> Result<(), StartError> {
+fn add<M: ?Sized>(members: &Mutex<HashMap<String, Weak<M>>>, group: &str, member: Weak<M>) -> Result<(), StartError> {
     let mut members = members.lock();
-    if members
-        .get(group)
-        .is_some_and(|member| member.strong_count() > 0)
-    {
-        return Err(StartError::GroupInUse {
-            group: group.to_owned(),
-        });
+    if members.get(group).is_some_and(|member| member.strong_count() > 0) {
+        return Err(StartError::GroupInUse { group: group.to_owned() });
     }
     members.insert(group.to_owned(), member);
     Ok(())

@@ -29,18 +29,13 @@ pub(crate) struct ConsumerReport {
 impl ConsumerReport {
     /// The topics subscribed to.
     pub(crate) fn topics(&self) -> Vec<Arc<str>> {
-        self.data
-            .subscription_data_set
-            .iter()
-            .map(|subscription| subscription.topic.as_str().into())
-            .collect()
+        self.data.subscription_data_set.iter().map(|subscription| subscription.topic.as_str().into()).collect()
     }
 }
 
 /// Starts both loops.
 pub(crate) fn start(core: &Arc<Core>) {
-    core.tasks
-        .spawn("client heartbeat", heartbeats(Arc::clone(core)));
+    core.tasks.spawn("client heartbeat", heartbeats(Arc::clone(core)));
     core.tasks.spawn("client routes", routes(Arc::clone(core)));
 }
 
@@ -105,13 +100,7 @@ pub(crate) async fn greet_all(core: &Core) -> bool {
         }
     }
     let addrs = core.routes.broker_addrs(consumers.is_empty());
-    core.brokers.retain(
-        &core
-            .routes
-            .broker_addrs(false)
-            .into_iter()
-            .collect::<HashSet<_>>(),
-    );
+    core.brokers.retain(&core.routes.broker_addrs(false).into_iter().collect::<HashSet<_>>());
     let greetings = addrs.iter().map(|addr| async move {
         let greeted = greet(core, addr, Force::Always).await;
         if let Err(error) = &greeted {
@@ -130,18 +119,10 @@ pub(crate) enum Force {
 }
 
 /// Makes sure that the broker at `addr` knows the present groups on the present connection, and says what it can do.
-pub(crate) async fn greet(
-    core: &Core,
-    addr: &str,
-    force: Force,
-) -> Result<Abilities, RequestError> {
+pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abilities, RequestError> {
     let broker = core.brokers.at(addr);
-    let connect = || async {
-        core.remote
-            .connection(addr)
-            .await
-            .map_err(|error| RequestError::from_call(addr, &error))
-    };
+    let connect =
+        || async { core.remote.connection(addr).await.map_err(|error| RequestError::from_call(addr, &error)) };
     if force == Force::IfNeeded {
         let connection = connect().await?;
         if let Some(abilities) = broker.current(connection.id(), core.brokers.epoch()) {
@@ -157,37 +138,25 @@ pub(crate) async fn greet(
     {
         return Ok(abilities);
     }
-    let heartbeat =
-        Frame::request(request::HEART_BEAT).with_body(json::to_bytes(&data(core), Form::Strict));
-    let answer = connection
-        .call(heartbeat, core.settings.request_timeout)
-        .await;
+    let heartbeat = Frame::request(request::HEART_BEAT).with_body(json::to_bytes(&data(core), Form::Strict));
+    let answer = connection.call(heartbeat, core.settings.request_timeout).await;
     let answer = answer.map_err(|error| RequestError::from_call(addr, &error))?;
     let answer = expect_success(addr, answer)?;
-    let abilities = Abilities {
-        confirms_decisions: answer.fields.get(OURS.0) == Some(OURS.1),
-    };
+    let abilities = Abilities { confirms_decisions: answer.fields.get(OURS.0) == Some(OURS.1) };
     broker.greeted(connection.id(), epoch, abilities);
     Ok(abilities)
 }
 
 /// All groups of the client.
 fn data(core: &Core) -> HeartbeatData {
-    let mut producer_data_set = vec![ProducerData {
-        group_name: CLIENT_INNER_PRODUCER.to_owned(),
-    }];
-    producer_data_set.extend(core.groups.producers().iter().map(|producer| ProducerData {
-        group_name: producer.group().to_owned(),
-    }));
+    let mut producer_data_set = vec![ProducerData { group_name: CLIENT_INNER_PRODUCER.to_owned() }];
+    producer_data_set.extend(
+        core.groups.producers().iter().map(|producer| ProducerData { group_name: producer.group().to_owned() }),
+    );
     HeartbeatData {
         client_id: core.id.clone(),
         producer_data_set,
-        consumer_data_set: core
-            .groups
-            .consumers()
-            .iter()
-            .map(|consumer| consumer.report().data)
-            .collect(),
+        consumer_data_set: core.groups.consumers().iter().map(|consumer| consumer.report().data).collect(),
         ..HeartbeatData::default()
     }
 }

@@ -60,14 +60,11 @@ mod transaction;
 pub use admin::Admin;
 pub use builder::ClientBuilder;
 pub use client::Client;
-pub use consumer::{
-    ConsumeFrom, PullConsumer, PullConsumerBuilder, PushConsumer, PushConsumerBuilder,
-};
+pub use consumer::{ConsumeFrom, PullConsumer, PullConsumerBuilder, PushConsumer, PushConsumerBuilder};
 pub use error::{RequestError, SendError, StartError, TransactionError};
 pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 pub use transaction::{
-    Decision, Half, Outcome, TransactionListener, TransactionProducer, TransactionProducerBuilder,
-    TransactionResult,
+    Decision, Half, Outcome, TransactionListener, TransactionProducer, TransactionProducerBuilder, TransactionResult,
 };

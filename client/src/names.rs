@@ -21,29 +21,18 @@ impl NameServers {
     /// Reads `host:port`, several joined by `;` or `,`.
     pub(crate) fn parse(text: &str) -> Result<NameServers, StartError> {
         let mut addrs = Vec::new();
-        for addr in text
-            .split([';', ','])
-            .map(str::trim)
-            .filter(|addr| !addr.is_empty())
-        {
-            let port = addr
-                .rsplit_once(':')
-                .and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+        for addr in text.split([';', ',']).map(str::trim).filter(|addr| !addr.is_empty()) {
+            let port =
+                addr.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
             if port.is_none() {
-                return Err(StartError::setting(
-                    "namesrv",
-                    format!("{addr:?} is not host:port"),
-                ));
+                return Err(StartError::setting("namesrv", format!("{addr:?} is not host:port")));
             }
             addrs.push(Arc::from(addr));
         }
         if addrs.is_empty() {
             return Err(StartError::setting("namesrv", "no address given"));
         }
-        Ok(NameServers {
-            addrs,
-            current: AtomicUsize::new(0),
-        })
+        Ok(NameServers { addrs, current: AtomicUsize::new(0) })
     }
 
     /// Asks the current one, and on a failure of transport each of the others once. The answer may carry any code.
@@ -95,10 +84,7 @@ mod tests {
     #[test]
     fn lists_are_read_and_nonsense_is_refused() {
         let names = NameServers::parse("a:9876; b:9877,[::1]:9878;").expect("three");
-        assert_eq!(
-            names.addrs.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
-            ["a:9876", "b:9877", "[::1]:9878"]
-        );
+        assert_eq!(names.addrs.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a:9876", "b:9877", "[::1]:9878"]);
         for bad in ["", ";", "a", "a:", ":9876", "a:99999"] {
             assert!(NameServers::parse(bad).is_err(), "{bad:?}");
         }

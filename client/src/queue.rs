@@ -17,11 +17,7 @@ pub struct MessageQueue {
 impl MessageQueue {
     /// The queue `id` of `topic` on the broker group named `broker`.
     pub fn new(topic: impl Into<Arc<str>>, broker: impl Into<Arc<str>>, id: i32) -> MessageQueue {
-        MessageQueue {
-            topic: topic.into(),
-            broker: broker.into(),
-            id,
-        }
+        MessageQueue { topic: topic.into(), broker: broker.into(), id }
     }
 
     /// The topic, without namespace handling: what the broker knows it by.

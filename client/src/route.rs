@@ -68,37 +68,21 @@ impl Route {
 
     fn build(topic: &str, lines: &RouteLines, count_max: i32, is_template: bool) -> Route {
         let topic: Arc<str> = topic.into();
-        let brokers: BTreeMap<_, _> = lines
-            .brokers
-            .iter()
-            .map(|broker| (Arc::clone(&broker.name), broker.addrs.clone()))
-            .collect();
-        let mut route = Route {
-            brokers,
-            is_template,
-            ..Route::default()
-        };
-        let queue =
-            |broker: &Arc<str>, id| MessageQueue::new(Arc::clone(&topic), Arc::clone(broker), id);
+        let brokers: BTreeMap<_, _> =
+            lines.brokers.iter().map(|broker| (Arc::clone(&broker.name), broker.addrs.clone())).collect();
+        let mut route = Route { brokers, is_template, ..Route::default() };
+        let queue = |broker: &Arc<str>, id| MessageQueue::new(Arc::clone(&topic), Arc::clone(broker), id);
         let mut lines_sorted: Vec<&QueueLine> = lines.queues.iter().collect();
         lines_sorted.sort_by(|one, other| one.broker.cmp(&other.broker));
         for line in lines_sorted {
-            let Some(addrs) = route
-                .brokers
-                .get(&line.broker)
-                .filter(|addrs| !addrs.is_empty())
-            else {
+            let Some(addrs) = route.brokers.get(&line.broker).filter(|addrs| !addrs.is_empty()) else {
                 continue;
             };
             if line.perm.is_writable() && addrs.contains_key(&MASTER) {
-                route
-                    .writable
-                    .extend((0..line.write_count.min(count_max)).map(|id| queue(&line.broker, id)));
+                route.writable.extend((0..line.write_count.min(count_max)).map(|id| queue(&line.broker, id)));
             }
             if line.perm.is_readable() {
-                route
-                    .readable
-                    .extend((0..line.read_count.min(count_max)).map(|id| queue(&line.broker, id)));
+                route.readable.extend((0..line.read_count.min(count_max)).map(|id| queue(&line.broker, id)));
             }
         }
         // An ordered topic has the queues that its configuration names, also while their broker is away: a key must not
@@ -106,15 +90,10 @@ impl Route {
         if let Some(order) = lines.order.as_deref().filter(|order| !order.is_empty()) {
             let ordered = order.split(';').filter_map(|item| {
                 let (broker, count) = item.split_once(':')?;
-                Some((
-                    Arc::<str>::from(broker.trim()),
-                    count.trim().parse::<i32>().ok()?.min(QUEUES_MAX),
-                ))
+                Some((Arc::<str>::from(broker.trim()), count.trim().parse::<i32>().ok()?.min(QUEUES_MAX)))
             });
             route.writable = ordered
-                .flat_map(|(broker, count)| {
-                    (0..count).map(|id| queue(&broker, id)).collect::<Vec<_>>()
-                })
+                .flat_map(|(broker, count)| (0..count).map(|id| queue(&broker, id)).collect::<Vec<_>>())
                 .collect();
         }
         route
@@ -131,11 +110,7 @@ pub(crate) mod testing {
     use super::*;
 
     pub(crate) fn lines() -> RouteLines {
-        let addrs = |list: &[(i64, &str)]| {
-            list.iter()
-                .map(|(id, addr)| (*id, Arc::from(*addr)))
-                .collect()
-        };
+        let addrs = |list: &[(i64, &str)]| list.iter().map(|(id, addr)| (*id, Arc::from(*addr))).collect();
         let queues = |broker: &str, read_count, write_count, perm| QueueLine {
             broker: broker.into(),
             read_count,
@@ -144,20 +119,10 @@ pub(crate) mod testing {
         };
         RouteLines {
             brokers: vec![
-                BrokerLine {
-                    name: "b".into(),
-                    addrs: addrs(&[(0, "h:1"), (1, "h:2")]),
-                },
-                BrokerLine {
-                    name: "a".into(),
-                    addrs: addrs(&[(1, "h:3")]),
-                },
+                BrokerLine { name: "b".into(), addrs: addrs(&[(0, "h:1"), (1, "h:2")]) },
+                BrokerLine { name: "a".into(), addrs: addrs(&[(1, "h:3")]) },
             ],
-            queues: vec![
-                queues("b", 2, 1, 6),
-                queues("a", 1, 1, 6),
-                queues("ghost", 9, 9, 6),
-            ],
+            queues: vec![queues("b", 2, 1, 6), queues("a", 1, 1, 6), queues("ghost", 9, 9, 6)],
             order: None,
         }
     }
@@ -212,9 +177,6 @@ mod tests {
     fn an_ordered_topic_keeps_its_queues() {
         let mut lines = lines();
         lines.order = Some("a:1;b:2;junk".into());
-        assert_eq!(
-            shown(&Route::of("T", &lines).writable),
-            ["T@a:0", "T@b:0", "T@b:1"]
-        );
+        assert_eq!(shown(&Route::of("T", &lines).writable), ["T@a:0", "T@b:0", "T@b:1"]);
     }
 }

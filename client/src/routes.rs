@@ -93,11 +93,7 @@ impl Routes {
     }
 
     /// Asks the name servers, unless somebody else does so right now: then shares the answer.
-    pub(crate) async fn refresh(
-        &self,
-        topic: &str,
-        or_template: bool,
-    ) -> Result<Arc<Route>, RequestError> {
+    pub(crate) async fn refresh(&self, topic: &str, or_template: bool) -> Result<Arc<Route>, RequestError> {
         let entry = self.entry(topic);
         let answers_before = entry.known.read().0;
         let _asking = entry.asking.lock().await;
@@ -123,9 +119,7 @@ impl Routes {
             // No such topic, or nobody to ask: what was known before is the better guess.
             failure => match entry.known.read().1.clone() {
                 Some(route) if or_template || !route.is_template => Ok(route),
-                _ => Err(failure.err().unwrap_or_else(|| RequestError::NoRoute {
-                    topic: topic.to_owned(),
-                })),
+                _ => Err(failure.err().unwrap_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })),
             },
         }
     }
@@ -136,17 +130,10 @@ impl Routes {
             let mut topics = self.topics.write();
             topics.retain(|topic, entry| {
                 let mut unused = entry.unused_refreshes.write();
-                *unused = if entry.used.swap(false, Ordering::Relaxed) {
-                    0
-                } else {
-                    *unused + 1
-                };
+                *unused = if entry.used.swap(false, Ordering::Relaxed) { 0 } else { *unused + 1 };
                 *unused < UNUSED_REFRESHES_MAX || pinned.contains(topic)
             });
-            topics
-                .iter()
-                .map(|(topic, entry)| (Arc::clone(topic), entry.known.read().1.clone()))
-                .collect()
+            topics.iter().map(|(topic, entry)| (Arc::clone(topic), entry.known.read().1.clone())).collect()
         };
         stream::iter(due)
             .map(|(topic, before)| async move {
@@ -173,19 +160,14 @@ impl Routes {
     pub(crate) fn reader(&self, broker: &str, preferred: i64) -> Option<(i64, Arc<str>)> {
         let addrs = self.addrs.read();
         let replicas = addrs.get(broker)?;
-        let found = replicas
-            .get_key_value(&preferred)
-            .or_else(|| replicas.first_key_value())?;
+        let found = replicas.get_key_value(&preferred).or_else(|| replicas.first_key_value())?;
         Some((*found.0, Arc::clone(found.1)))
     }
 
     /// Every broker address of the routes, of masters alone or of all.
     pub(crate) fn broker_addrs(&self, masters_only: bool) -> Vec<Arc<str>> {
         let addrs = self.addrs.read();
-        let all = addrs
-            .values()
-            .flatten()
-            .filter(|(id, _)| !masters_only || **id == MASTER);
+        let all = addrs.values().flatten().filter(|(id, _)| !masters_only || **id == MASTER);
         let mut all: Vec<Arc<str>> = all.map(|(_, addr)| Arc::clone(addr)).collect();
         all.sort_unstable();
         all.dedup();
@@ -214,12 +196,8 @@ impl Routes {
     fn index_addrs(&self, latest: &Route) {
         let named: HashSet<Arc<str>> = {
             let topics = self.topics.read();
-            let routes = topics
-                .values()
-                .filter_map(|entry| entry.known.read().1.clone());
-            routes
-                .flat_map(|route| route.brokers.keys().cloned().collect::<Vec<_>>())
-                .collect()
+            let routes = topics.values().filter_map(|entry| entry.known.read().1.clone());
+            routes.flat_map(|route| route.brokers.keys().cloned().collect::<Vec<_>>()).collect()
         };
         let mut addrs = self.addrs.write();
         let known: HashSet<Arc<str>> = addrs.values().flat_map(BTreeMap::values).cloned().collect();
@@ -227,21 +205,13 @@ impl Routes {
         for (broker, replicas) in &latest.brokers {
             addrs.insert(Arc::clone(broker), replicas.clone());
         }
-        if latest
-            .brokers
-            .values()
-            .flat_map(BTreeMap::values)
-            .any(|addr| !known.contains(addr))
-        {
+        if latest.brokers.values().flat_map(BTreeMap::values).any(|addr| !known.contains(addr)) {
             self.broker_appeared.notify_one();
         }
     }
 
     /// Any question to the name servers.
-    pub(crate) async fn ask_names(
-        &self,
-        question: &Frame,
-    ) -> Result<(Arc<str>, Frame), RequestError> {
+    pub(crate) async fn ask_names(&self, question: &Frame) -> Result<(Arc<str>, Frame), RequestError> {
         self.names.call(&self.remote, question, self.timeout).await
     }
 
@@ -260,8 +230,8 @@ impl Routes {
             response::TOPIC_NOT_EXIST => return Ok(None),
             _ => return Err(refused(&addr, answer)),
         }
-        let data: TopicRouteData = json::from_slice(&answer.body)
-            .map_err(|error| RequestError::malformed(&addr, error))?;
+        let data: TopicRouteData =
+            json::from_slice(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
         Ok(Some(lines_of(data)))
     }
 }
@@ -273,11 +243,7 @@ fn lines_of(data: TopicRouteData) -> RouteLines {
             .into_iter()
             .map(|broker| BrokerLine {
                 name: broker.broker_name.into(),
-                addrs: broker
-                    .broker_addrs
-                    .into_iter()
-                    .map(|(id, addr)| (id, addr.into()))
-                    .collect(),
+                addrs: broker.broker_addrs.into_iter().map(|(id, addr)| (id, addr.into())).collect(),
             })
             .collect(),
         queues: data

@@ -34,11 +34,7 @@ pub(super) async fn run(group: Arc<Group>) {
             complete = round(&group) => complete,
         };
         let wait = if complete { interval } else { pause };
-        pause = if complete {
-            RETRY_FIRST.min(interval)
-        } else {
-            (pause * 2).min(interval)
-        };
+        pause = if complete { RETRY_FIRST.min(interval) } else { (pause * 2).min(interval) };
         tokio::select! {
             biased;
             () = group.intake.cancelled() => return,
@@ -55,8 +51,7 @@ async fn round(group: &Arc<Group>) -> bool {
         if let Err(error) = balance_topic(group, &subscription.topic).await {
             complete = false;
             // A retry topic appears with the group's first heartbeat; that it is missing in the first moments is normal.
-            let expected = is_retry_topic(&subscription.topic)
-                && matches!(error, RequestError::NoRoute { .. });
+            let expected = is_retry_topic(&subscription.topic) && matches!(error, RequestError::NoRoute { .. });
             if !expected {
                 tracing::warn!(group = %group.name, topic = %subscription.topic, %error, "not rebalanced");
             }
@@ -71,18 +66,9 @@ async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), Reque
     let Some(target) = allocate_average(&route.readable, &members, &group.core.id) else {
         // The broker does not know us (yet, or any more). What we hold stays ours until it knows better.
         greet(&group.core, &addr, Force::Always).await?;
-        return Err(RequestError::malformed(
-            &addr,
-            "this client is not among the members of its group",
-        ));
+        return Err(RequestError::malformed(&addr, "this client is not among the members of its group"));
     };
-    let held: Vec<MessageQueue> = group
-        .held
-        .lock()
-        .keys()
-        .filter(|queue| queue.topic() == &**topic)
-        .cloned()
-        .collect();
+    let held: Vec<MessageQueue> = group.held.lock().keys().filter(|queue| queue.topic() == &**topic).cloned().collect();
     let change = Reassignment::between(&held, &target);
     if change.is_empty() {
         return Ok(());
@@ -94,14 +80,8 @@ async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), Reque
 }
 
 /// The members of the group, from any broker of the topic, and the address that named them.
-async fn members(
-    group: &Group,
-    topic: &str,
-    route: &Route,
-) -> Result<(Arc<str>, BTreeSet<String>), RequestError> {
-    let mut failure = RequestError::NoRoute {
-        topic: topic.to_owned(),
-    };
+async fn members(group: &Group, topic: &str, route: &Route) -> Result<(Arc<str>, BTreeSet<String>), RequestError> {
+    let mut failure = RequestError::NoRoute { topic: topic.to_owned() };
     for broker in route.brokers.keys() {
         let Some((_, addr)) = group.core.routes.reader(broker, MASTER) else {
             continue;
@@ -120,13 +100,10 @@ async fn members(
 
 async fn members_from(group: &Group, addr: &str) -> Result<BTreeSet<String>, RequestError> {
     greet(&group.core, addr, Force::IfNeeded).await?;
-    let header = GetConsumerListByGroupHeader {
-        consumer_group: &group.name,
-    };
+    let header = GetConsumerListByGroupHeader { consumer_group: &group.name };
     let ask = Frame::request(request::GET_CONSUMER_LIST_BY_GROUP).with_header(&header);
     let answer = group.core.request(addr, ask).await?;
-    let list: ConsumerIdList =
-        json::from_slice(&answer.body).map_err(|error| RequestError::malformed(addr, error))?;
+    let list: ConsumerIdList = json::from_slice(&answer.body).map_err(|error| RequestError::malformed(addr, error))?;
     Ok(list.consumer_id_list.into_iter().collect())
 }
 
@@ -144,8 +121,6 @@ async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestErr
         }
     }
     group.held.lock().insert(queue.clone(), Arc::clone(&held));
-    group
-        .tasks
-        .spawn("pull", pull::run(Arc::clone(group), held, start));
+    group.tasks.spawn("pull", pull::run(Arc::clone(group), held, start));
     Ok(())
 }

@@ -67,25 +67,15 @@ impl PushConsumerBuilder {
     }
 
     /// Subscribes to the messages of `topic` with one of these tags: `*` for all, `A`, `A || B`.
-    pub fn subscribe(
-        mut self,
-        topic: impl AsRef<str>,
-        tags: impl AsRef<str>,
-    ) -> PushConsumerBuilder {
-        self.subscriptions
-            .push(Subscription::tags(topic.as_ref(), tags.as_ref()));
+    pub fn subscribe(mut self, topic: impl AsRef<str>, tags: impl AsRef<str>) -> PushConsumerBuilder {
+        self.subscriptions.push(Subscription::tags(topic.as_ref(), tags.as_ref()));
         self
     }
 
     /// Subscribes to the messages of `topic` that meet an SQL92 condition over their properties, for example
     /// `amount > 100 AND region IN ('north', 'south')`. The broker must have property filters switched on.
-    pub fn subscribe_sql(
-        mut self,
-        topic: impl AsRef<str>,
-        condition: impl AsRef<str>,
-    ) -> PushConsumerBuilder {
-        self.subscriptions
-            .push(Subscription::sql(topic.as_ref(), condition.as_ref()));
+    pub fn subscribe_sql(mut self, topic: impl AsRef<str>, condition: impl AsRef<str>) -> PushConsumerBuilder {
+        self.subscriptions.push(Subscription::sql(topic.as_ref(), condition.as_ref()));
         self
     }
 
@@ -122,11 +112,8 @@ impl PushConsumerBuilder {
 
     /// Messages and body bytes that wait or are handled, per queue, at most. Default 1000 messages, 100 MiB.
     pub fn buffer(mut self, messages: usize, bytes: usize) -> PushConsumerBuilder {
-        self.settings.limits = BufferLimits {
-            messages,
-            bytes,
-            span: self.settings.limits.span.max(2 * messages as i64),
-        };
+        self.settings.limits =
+            BufferLimits { messages, bytes, span: self.settings.limits.span.max(2 * messages as i64) };
         self
     }
 
@@ -215,11 +202,7 @@ impl PushConsumerBuilder {
         let core = Arc::clone(self.client.core());
         check_conditions(&core, &self.group, &subscriptions).await?;
         let group = Arc::new(Group {
-            retry_sender: Sender::new(
-                &core,
-                CLIENT_INNER_PRODUCER.to_owned(),
-                SendSettings::default(),
-            ),
+            retry_sender: Sender::new(&core, CLIENT_INNER_PRODUCER.to_owned(), SendSettings::default()),
             name: self.group,
             subscriptions,
             handler,
@@ -238,21 +221,13 @@ impl PushConsumerBuilder {
         core.brokers.groups_changed();
         // So that the first look at the members finds us among them.
         heartbeat::greet_all(&core).await;
-        group
-            .tasks
-            .spawn("rebalance", balance::run(Arc::clone(&group)));
-        group
-            .tasks
-            .spawn("offsets", offsets::run(Arc::clone(&group)));
+        group.tasks.spawn("rebalance", balance::run(Arc::clone(&group)));
+        group.tasks.spawn("offsets", offsets::run(Arc::clone(&group)));
         if group.settings.is_ordered {
-            group
-                .tasks
-                .spawn("queue locks", lock::run(Arc::clone(&group)));
+            group.tasks.spawn("queue locks", lock::run(Arc::clone(&group)));
         }
         for _ in 0..group.settings.concurrency {
-            group
-                .tasks
-                .spawn("handler", dispatch::run(Arc::clone(&group)));
+            group.tasks.spawn("handler", dispatch::run(Arc::clone(&group)));
         }
         Ok(PushConsumer::new(self.client, group))
     }
@@ -263,24 +238,15 @@ impl PushConsumerBuilder {
             return Err(StartError::setting("subscribe", "no topic given"));
         }
         for (index, subscription) in subscriptions.iter().enumerate() {
-            if subscriptions[..index]
-                .iter()
-                .any(|other| other.topic == subscription.topic)
-            {
-                return Err(StartError::setting(
-                    "subscribe",
-                    format!("{} twice", subscription.topic),
-                ));
+            if subscriptions[..index].iter().any(|other| other.topic == subscription.topic) {
+                return Err(StartError::setting("subscribe", format!("{} twice", subscription.topic)));
             }
         }
         for (setting, value) in [
             ("concurrency", settings.concurrency),
             ("batch_max", settings.batch_max),
             ("pull_max", settings.pull_max.max(0) as usize),
-            (
-                "buffer",
-                settings.limits.messages.min(settings.limits.bytes),
-            ),
+            ("buffer", settings.limits.messages.min(settings.limits.bytes)),
         ] {
             if value == 0 {
                 return Err(StartError::setting(setting, "must be at least 1"));
@@ -300,25 +266,15 @@ impl PushConsumerBuilder {
 }
 
 /// Has a broker read each SQL condition, so that a mistake is told now and not by messages that never come.
-async fn check_conditions(
-    core: &Core,
-    group: &str,
-    subscriptions: &[Subscription],
-) -> Result<(), StartError> {
+async fn check_conditions(core: &Core, group: &str, subscriptions: &[Subscription]) -> Result<(), StartError> {
     for subscription in subscriptions {
         if !matches!(subscription.expression, Expression::Sql(_)) {
             continue;
         }
         let route = core.routes.for_reading(&subscription.topic).await?;
-        let addr = route
-            .brokers
-            .keys()
-            .find_map(|broker| core.routes.reader(broker, 0));
+        let addr = route.brokers.keys().find_map(|broker| core.routes.reader(broker, 0));
         let Some((_, addr)) = addr else {
-            return Err(RequestError::NoRoute {
-                topic: subscription.topic.to_string(),
-            }
-            .into());
+            return Err(RequestError::NoRoute { topic: subscription.topic.to_string() }.into());
         };
         let body = CheckClientBody {
             client_id: core.id.clone(),
@@ -326,16 +282,12 @@ async fn check_conditions(
             namespace: None,
             subscription_data: subscription.data(),
         };
-        let ask = Frame::request(request::CHECK_CLIENT_CONFIG)
-            .with_body(json::to_bytes(&body, Form::Strict));
+        let ask = Frame::request(request::CHECK_CLIENT_CONFIG).with_body(json::to_bytes(&body, Form::Strict));
         let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
         match answer.code {
             response::SUCCESS => {}
             response::SUBSCRIPTION_PARSE_FAILED | response::SYSTEM_ERROR => {
-                let (topic, reason) = (
-                    subscription.topic.to_string(),
-                    answer.remark.unwrap_or_default(),
-                );
+                let (topic, reason) = (subscription.topic.to_string(), answer.remark.unwrap_or_default());
                 return Err(StartError::Subscription { topic, reason });
             }
             _ => return Err(refused(&addr, answer).into()),

@@ -28,15 +28,10 @@ impl ResetRequest {
     pub(crate) fn decode(request: &Frame) -> Result<ResetRequest, ResetError> {
         let header: ResetOffsetHeader<'_> = request.header()?;
         let body: ResetOffsetBody = json::from_slice(&request.body)?;
-        let offsets = body.offset_table.into_iter().map(|(queue, offset)| {
-            (
-                MessageQueue::new(queue.topic, queue.broker_name, queue.queue_id),
-                offset,
-            )
-        });
-        Ok(ResetRequest {
-            group: header.group.to_owned(),
-            offsets: offsets.collect(),
-        })
+        let offsets = body
+            .offset_table
+            .into_iter()
+            .map(|(queue, offset)| (MessageQueue::new(queue.topic, queue.broker_name, queue.queue_id), offset));
+        Ok(ResetRequest { group: header.group.to_owned(), offsets: offsets.collect() })
     }
 }

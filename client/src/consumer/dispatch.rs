@@ -42,11 +42,7 @@ async fn concurrent(group: &Arc<Group>, held: &Arc<HeldQueue>) {
         return;
     }
     let offsets: Vec<i64> = batch.iter().map(MessageExt::queue_offset).collect();
-    match group
-        .handler
-        .handle(batch.clone(), group.settings.handler_timeout)
-        .await
-    {
+    match group.handler.handle(batch.clone(), group.settings.handler_timeout).await {
         Handled::Consumed => held.buffer.lock().finish(offsets),
         Handled::Failed(reason) => {
             tracing::warn!(queue = %held.queue, ?offsets, reason, "handler failed");
@@ -93,11 +89,7 @@ async fn ordered(group: &Arc<Group>, held: &Arc<HeldQueue>) {
         let batch = held.buffer.lock().take(group.settings.batch_max);
         if !batch.is_empty() {
             let offsets: Vec<i64> = batch.iter().map(MessageExt::queue_offset).collect();
-            match group
-                .handler
-                .handle(batch.clone(), group.settings.handler_timeout)
-                .await
-            {
+            match group.handler.handle(batch.clone(), group.settings.handler_timeout).await {
                 Handled::Consumed => {
                     held.failures.store(0, Ordering::Release);
                     held.buffer.lock().finish(offsets);
@@ -141,9 +133,7 @@ async fn exhausted(group: &Group, held: &HeldQueue, batch: &[MessageExt], failur
         }
     }
     held.failures.store(0, Ordering::Release);
-    held.buffer
-        .lock()
-        .finish(batch.iter().map(MessageExt::queue_offset));
+    held.buffer.lock().finish(batch.iter().map(MessageExt::queue_offset));
     true
 }
 

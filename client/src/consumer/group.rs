@@ -91,9 +91,7 @@ impl HeldQueue {
 
     /// Whether the broker's lock certainly holds now.
     pub(crate) fn is_locked(&self) -> bool {
-        self.locked_until
-            .lock()
-            .is_some_and(|until| Instant::now() < until)
+        self.locked_until.lock().is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -123,9 +121,7 @@ pub(crate) struct Group {
 impl Group {
     /// The subscription to `topic`.
     pub(crate) fn subscription(&self, topic: &str) -> Option<&Subscription> {
-        self.subscriptions
-            .iter()
-            .find(|subscription| &*subscription.topic == topic)
+        self.subscriptions.iter().find(|subscription| &*subscription.topic == topic)
     }
 
     /// The queues held now.
@@ -157,8 +153,7 @@ impl Group {
             held.buffer.lock().drop_waiting();
         }
         // Pull loops end at once, workers with their handler.
-        let all_ended =
-            tokio::time::timeout(self.core.settings.shutdown_timeout, self.tasks.join()).await;
+        let all_ended = tokio::time::timeout(self.core.settings.shutdown_timeout, self.tasks.join()).await;
         if all_ended.is_err() {
             tracing::warn!(group = %self.name, "handlers still run at the end of the consumer");
         }

@@ -37,11 +37,7 @@ impl Handler {
         E: Display,
     {
         Handler::batch(move |mut messages: Vec<MessageExt>| {
-            handle(
-                messages
-                    .pop()
-                    .expect("the dispatcher hands over one message"),
-            )
+            handle(messages.pop().expect("the dispatcher hands over one message"))
         })
     }
 
@@ -72,10 +68,7 @@ impl Handler {
         let guarded = AssertUnwindSafe(async { (self.run)(messages).await }).catch_unwind();
         match tokio::time::timeout(timeout, guarded).await {
             Ok(Ok(handled)) => handled,
-            Ok(Err(panic)) => Handled::Failed(format!(
-                "the handler panicked: {}",
-                panic_text(panic.as_ref())
-            )),
+            Ok(Err(panic)) => Handled::Failed(format!("the handler panicked: {}", panic_text(panic.as_ref()))),
             Err(_) => Handled::Failed(format!("the handler took longer than {timeout:?}")),
         }
     }
@@ -84,8 +77,7 @@ impl Handler {
 /// The text of a panic, if it is one.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)")
 }
 
 #[cfg(test)]
@@ -94,43 +86,21 @@ mod tests {
     use crate::message::testing::delivered;
 
     async fn ended(handler: Handler) -> Handled {
-        handler
-            .handle(vec![delivered("T", 0, b"x")], Duration::from_secs(5))
-            .await
+        handler.handle(vec![delivered("T", 0, b"x")], Duration::from_secs(5)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_way_to_end_is_told() {
-        assert_eq!(
-            ended(Handler::single(|_| async { Ok::<_, String>(()) })).await,
-            Handled::Consumed
-        );
-        assert_eq!(
-            ended(Handler::single(|_| async { Err("no") })).await,
-            Handled::Failed("no".into())
-        );
-        let panics = Handler::single(|_| async {
-            if true {
-                panic!("ouch")
-            } else {
-                Ok::<_, String>(())
-            }
-        });
-        assert_eq!(
-            ended(panics).await,
-            Handled::Failed("the handler panicked: ouch".into())
-        );
+        assert_eq!(ended(Handler::single(|_| async { Ok::<_, String>(()) })).await, Handled::Consumed);
+        assert_eq!(ended(Handler::single(|_| async { Err("no") })).await, Handled::Failed("no".into()));
+        let panics = Handler::single(|_| async { if true { panic!("ouch") } else { Ok::<_, String>(()) } });
+        assert_eq!(ended(panics).await, Handled::Failed("the handler panicked: ouch".into()));
         let panics_early = Handler::batch(|messages| {
             assert!(messages.is_empty(), "early");
             async { Ok::<_, String>(()) }
         });
-        assert_eq!(
-            ended(panics_early).await,
-            Handled::Failed("the handler panicked: early".into())
-        );
+        assert_eq!(ended(panics_early).await, Handled::Failed("the handler panicked: early".into()));
         let hangs = Handler::single(|_| std::future::pending::<Result<(), String>>());
-        assert!(
-            matches!(ended(hangs).await, Handled::Failed(reason) if reason.contains("longer than 5s"))
-        );
+        assert!(matches!(ended(hangs).await, Handled::Failed(reason) if reason.contains("longer than 5s")));
     }
 }

@@ -38,43 +38,35 @@ pub(super) async fn run(group: Arc<Group>) {
 
 /// Tries to lock the queues, one request per broker; notes on each until when its lock is trusted.
 pub(super) async fn lock(group: &Group, held: &[Arc<HeldQueue>]) {
-    join_all(
-        by_broker(held)
-            .into_iter()
-            .map(|(broker, held)| async move {
-                // Counted from before the request left: the broker's life of the lock began no earlier.
-                let until = Instant::now() + TRUSTED;
-                match ask(group, broker, &held, request::LOCK_BATCH_MQ).await {
-                    Ok(locked) => {
-                        for held in held {
-                            let is_locked = locked.contains(&held.queue);
-                            *held.locked_until.lock() = is_locked.then_some(until);
-                            if is_locked && held.buffer.lock().waiting() > 0 {
-                                group.ready.push(held);
-                            }
-                            if is_locked {
-                                held.room.notify_one();
-                            }
-                        }
+    join_all(by_broker(held).into_iter().map(|(broker, held)| async move {
+        // Counted from before the request left: the broker's life of the lock began no earlier.
+        let until = Instant::now() + TRUSTED;
+        match ask(group, broker, &held, request::LOCK_BATCH_MQ).await {
+            Ok(locked) => {
+                for held in held {
+                    let is_locked = locked.contains(&held.queue);
+                    *held.locked_until.lock() = is_locked.then_some(until);
+                    if is_locked && held.buffer.lock().waiting() > 0 {
+                        group.ready.push(held);
                     }
-                    Err(error) => tracing::warn!(broker, %error, "queues not locked"),
+                    if is_locked {
+                        held.room.notify_one();
+                    }
                 }
-            }),
-    )
+            }
+            Err(error) => tracing::warn!(broker, %error, "queues not locked"),
+        }
+    }))
     .await;
 }
 
 /// Gives the locks back.
 pub(super) async fn unlock(group: &Group, held: &[Arc<HeldQueue>]) {
-    join_all(
-        by_broker(held)
-            .into_iter()
-            .map(|(broker, held)| async move {
-                if let Err(error) = ask(group, broker, &held, request::UNLOCK_BATCH_MQ).await {
-                    tracing::debug!(broker, %error, "queues not unlocked; their locks expire");
-                }
-            }),
-    )
+    join_all(by_broker(held).into_iter().map(|(broker, held)| async move {
+        if let Err(error) = ask(group, broker, &held, request::UNLOCK_BATCH_MQ).await {
+            tracing::debug!(broker, %error, "queues not unlocked; their locks expire");
+        }
+    }))
     .await;
 }
 
@@ -92,9 +84,8 @@ async fn ask(
     held: &[&Arc<HeldQueue>],
     code: i32,
 ) -> Result<Vec<MessageQueue>, RequestError> {
-    let queues = held.iter().map(|held| {
-        body::MessageQueue::new(held.queue.topic(), held.queue.broker(), held.queue.id())
-    });
+    let queues =
+        held.iter().map(|held| body::MessageQueue::new(held.queue.topic(), held.queue.broker(), held.queue.id()));
     let batch = LockBatchBody {
         consumer_group: group.name.clone(),
         client_id: group.core.id.clone(),
@@ -111,7 +102,5 @@ async fn ask(
     let locked: LockBatchResponse =
         json::from_slice(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
     let queues = locked.lock_ok_mq_set.into_iter();
-    Ok(queues
-        .map(|queue| MessageQueue::new(queue.topic, queue.broker_name, queue.queue_id))
-        .collect())
+    Ok(queues.map(|queue| MessageQueue::new(queue.topic, queue.broker_name, queue.queue_id)).collect())
 }

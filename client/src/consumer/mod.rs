@@ -43,6 +43,5 @@ pub use start::ConsumeFrom;
 pub(crate) use control::ResetRequest;
 pub(crate) use handler::panic_text;
 pub(crate) use offsets::{
-    max as offset_max, min as offset_min, put as offset_put, search as offset_search,
-    stored as offset_stored,
+    max as offset_max, min as offset_min, put as offset_put, search as offset_search, stored as offset_stored,
 };

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
-    GetMaxOffsetHeader, HeaderError, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader,
-    SearchOffsetHeader, UpdateConsumerOffsetHeader,
+    GetMaxOffsetHeader, HeaderError, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader, SearchOffsetHeader,
+    UpdateConsumerOffsetHeader,
 };
 use escrowmq_common::name::is_retry_topic;
 use futures_util::future::join_all;
@@ -36,11 +36,7 @@ pub(crate) async fn start_of(
 }
 
 /// The offset that `group` has stored.
-pub(crate) async fn stored(
-    core: &Core,
-    group: &str,
-    queue: &MessageQueue,
-) -> Result<Option<i64>, RequestError> {
+pub(crate) async fn stored(core: &Core, group: &str, queue: &MessageQueue) -> Result<Option<i64>, RequestError> {
     let header = QueryConsumerOffsetHeader {
         consumer_group: group,
         topic: queue.topic(),
@@ -58,60 +54,25 @@ pub(crate) async fn stored(
 
 /// The offset of the next message to be written.
 pub(crate) async fn max(core: &Core, queue: &MessageQueue) -> Result<i64, RequestError> {
-    let header = GetMaxOffsetHeader {
-        topic: queue.topic(),
-        queue_id: queue.id(),
-        committed: Some(true),
-    };
-    offset(
-        core,
-        queue,
-        Frame::request(request::GET_MAX_OFFSET).with_header(&header),
-    )
-    .await
+    let header = GetMaxOffsetHeader { topic: queue.topic(), queue_id: queue.id(), committed: Some(true) };
+    offset(core, queue, Frame::request(request::GET_MAX_OFFSET).with_header(&header)).await
 }
 
 /// The offset of the oldest message kept.
 pub(crate) async fn min(core: &Core, queue: &MessageQueue) -> Result<i64, RequestError> {
-    let header = QueueHeader {
-        topic: queue.topic(),
-        queue_id: queue.id(),
-    };
-    offset(
-        core,
-        queue,
-        Frame::request(request::GET_MIN_OFFSET).with_header(&header),
-    )
-    .await
+    let header = QueueHeader { topic: queue.topic(), queue_id: queue.id() };
+    offset(core, queue, Frame::request(request::GET_MIN_OFFSET).with_header(&header)).await
 }
 
 /// The offset of the first message stored at `time` (milliseconds since 1970) or later.
-pub(crate) async fn search(
-    core: &Core,
-    queue: &MessageQueue,
-    time: i64,
-) -> Result<i64, RequestError> {
-    let header = SearchOffsetHeader {
-        topic: queue.topic(),
-        queue_id: queue.id(),
-        timestamp: time,
-        boundary_type: None,
-    };
-    offset(
-        core,
-        queue,
-        Frame::request(request::SEARCH_OFFSET_BY_TIMESTAMP).with_header(&header),
-    )
-    .await
+pub(crate) async fn search(core: &Core, queue: &MessageQueue, time: i64) -> Result<i64, RequestError> {
+    let header =
+        SearchOffsetHeader { topic: queue.topic(), queue_id: queue.id(), timestamp: time, boundary_type: None };
+    offset(core, queue, Frame::request(request::SEARCH_OFFSET_BY_TIMESTAMP).with_header(&header)).await
 }
 
 /// Stores an offset and waits until the broker has it.
-pub(crate) async fn put(
-    core: &Core,
-    group: &str,
-    queue: &MessageQueue,
-    offset: i64,
-) -> Result<(), RequestError> {
+pub(crate) async fn put(core: &Core, group: &str, queue: &MessageQueue, offset: i64) -> Result<(), RequestError> {
     let header = UpdateConsumerOffsetHeader {
         consumer_group: group,
         topic: queue.topic(),
@@ -120,11 +81,7 @@ pub(crate) async fn put(
     };
     let update = Frame::request(request::UPDATE_CONSUMER_OFFSET).with_header(&header);
     let (addr, answer) = ask_broker(core, queue, update).await?;
-    if answer.code == response::SUCCESS {
-        Ok(())
-    } else {
-        Err(refused(&addr, answer))
-    }
+    if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
 }
 
 /// Stores what a queue has earned, if the broker does not have it yet.
@@ -160,11 +117,7 @@ pub(super) async fn run(group: Arc<Group>) {
     }
 }
 
-async fn ask_broker(
-    core: &Core,
-    queue: &MessageQueue,
-    ask: Frame,
-) -> Result<(Arc<str>, Frame), RequestError> {
+async fn ask_broker(core: &Core, queue: &MessageQueue, ask: Frame) -> Result<(Arc<str>, Frame), RequestError> {
     let addr = match core.routes.master(queue.broker()) {
         Some(addr) => addr,
         // Without a master a replica answers, as it does for pulls.
@@ -187,6 +140,5 @@ async fn offset(core: &Core, queue: &MessageQueue, ask: Frame) -> Result<i64, Re
 
 fn offset_of(addr: &str, answer: &Frame) -> Result<i64, RequestError> {
     let read: Result<OffsetResponse, HeaderError> = answer.header();
-    read.map(|answer| answer.offset)
-        .map_err(|error| RequestError::malformed(addr, error))
+    read.map(|answer| answer.offset).map_err(|error| RequestError::malformed(addr, error))
 }

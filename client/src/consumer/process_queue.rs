@@ -21,11 +21,7 @@ pub(crate) struct BufferLimits {
 
 impl Default for BufferLimits {
     fn default() -> BufferLimits {
-        BufferLimits {
-            messages: 1000,
-            bytes: 100 << 20,
-            span: 2000,
-        }
+        BufferLimits { messages: 1000, bytes: 100 << 20, span: 2000 }
     }
 }
 
@@ -45,12 +41,7 @@ pub(crate) struct ProcessQueue {
 impl ProcessQueue {
     /// An empty buffer of a queue that is consumed from `start` on.
     pub(crate) fn new(start: i64) -> ProcessQueue {
-        ProcessQueue {
-            waiting: VecDeque::new(),
-            running: BTreeMap::new(),
-            bytes: 0,
-            next: start,
-        }
+        ProcessQueue { waiting: VecDeque::new(), running: BTreeMap::new(), bytes: 0, next: start }
     }
 
     /// Takes in what a pull brought, and that the broker has examined everything below `next`. Messages below what was
@@ -74,8 +65,7 @@ impl ProcessQueue {
         let count = count.min(self.waiting.len());
         let taken: Vec<MessageExt> = self.waiting.drain(..count).collect();
         for message in &taken {
-            self.running
-                .insert(message.queue_offset(), message.body().len());
+            self.running.insert(message.queue_offset(), message.body().len());
         }
         taken
     }
@@ -95,9 +85,7 @@ impl ProcessQueue {
             if self.running.remove(&message.queue_offset()).is_none() {
                 continue;
             }
-            let at = self
-                .waiting
-                .partition_point(|other| other.queue_offset() < message.queue_offset());
+            let at = self.waiting.partition_point(|other| other.queue_offset() < message.queue_offset());
             self.waiting.insert(at, message);
         }
     }
@@ -149,12 +137,7 @@ mod tests {
 
     fn filled(range: std::ops::Range<i64>) -> ProcessQueue {
         let mut queue = ProcessQueue::new(range.start);
-        queue.put(
-            range
-                .clone()
-                .map(|offset| delivered("T", offset, b"0123456789")),
-            range.end,
-        );
+        queue.put(range.clone().map(|offset| delivered("T", offset, b"0123456789")), range.end);
         queue
     }
 
@@ -200,10 +183,7 @@ mod tests {
         let mut queue = filled(0..4);
         let taken = queue.take(3);
         queue.finish([1]);
-        let back = taken
-            .into_iter()
-            .filter(|message| message.queue_offset() != 1)
-            .collect();
+        let back = taken.into_iter().filter(|message| message.queue_offset() != 1).collect();
         queue.give_back(back);
         assert_eq!(queue.committable(), 0);
         assert_eq!(offsets(&queue.take(9)), [0, 2, 3]);
@@ -211,24 +191,14 @@ mod tests {
 
     #[test]
     fn each_bound_stops_the_puller() {
-        let limits = BufferLimits {
-            messages: 4,
-            bytes: 35,
-            span: 10,
-        };
+        let limits = BufferLimits { messages: 4, bytes: 35, span: 10 };
         assert!(!filled(0..3).is_full(limits));
         assert!(filled(0..4).is_full(limits));
-        assert!(filled(0..3).is_full(BufferLimits {
-            bytes: 30,
-            ..limits
-        }));
+        assert!(filled(0..3).is_full(BufferLimits { bytes: 30, ..limits }));
         let mut stuck = filled(0..1);
         stuck.take(1);
         stuck.put([], 11);
-        assert!(
-            stuck.is_full(limits),
-            "one message unfinished, eleven behind it"
-        );
+        assert!(stuck.is_full(limits), "one message unfinished, eleven behind it");
         stuck.finish([0]);
         assert!(!stuck.is_full(limits));
     }
@@ -240,23 +210,14 @@ mod tests {
         queue.drop_waiting();
         queue.finish([0, 1]);
         assert_eq!(queue.committable(), 2);
-        assert!(
-            !queue.is_full(BufferLimits {
-                messages: 1,
-                bytes: 1,
-                span: 1
-            }),
-            "nothing is counted any more"
-        );
+        assert!(!queue.is_full(BufferLimits { messages: 1, bytes: 1, span: 1 }), "nothing is counted any more");
     }
 
     #[test]
     fn random_endings_never_commit_past_an_unfinished_message() {
         let mut state: u64 = 42;
         let mut random = move |below: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) as usize % below.max(1)
         };
         let mut queue = ProcessQueue::new(0);
@@ -266,10 +227,7 @@ mod tests {
             match random(4) {
                 0 => {
                     let count = random(8) as i64;
-                    queue.put(
-                        (next..next + count).map(|offset| delivered("T", offset, b"x")),
-                        next + count,
-                    );
+                    queue.put((next..next + count).map(|offset| delivered("T", offset, b"x")), next + count);
                     next += count;
                 }
                 1 => running.extend(queue.take(random(5))),
@@ -285,10 +243,7 @@ mod tests {
                 _ => {}
             }
             let committable = queue.committable();
-            assert!(
-                (0..committable).all(|offset| done.contains(&offset)),
-                "committable {committable}"
-            );
+            assert!((0..committable).all(|offset| done.contains(&offset)), "committable {committable}");
         }
         assert!(done.len() > 100);
     }

@@ -72,15 +72,9 @@ impl Pull<'_> {
     pub(crate) async fn run(&self, core: &Core) -> Result<(Pulled, i64), RequestError> {
         let (replica, addr) = match core.routes.reader(self.queue.broker(), self.replica) {
             Some(found) => found,
-            None => (
-                MASTER,
-                core.master_of(self.queue.broker(), self.queue.topic())
-                    .await?,
-            ),
+            None => (MASTER, core.master_of(self.queue.broker(), self.queue.topic()).await?),
         };
-        let timeout = self
-            .hold
-            .map_or(core.settings.request_timeout, |hold| hold + HOLD_MARGIN);
+        let timeout = self.hold.map_or(core.settings.request_timeout, |hold| hold + HOLD_MARGIN);
         let answer = core.call(&addr, self.frame(replica), timeout).await?;
         let unreadable = |error: &dyn ToString| RequestError::malformed(&addr, error.to_string());
         let read = |answer: &Frame| -> Result<PullMessageResponse, RequestError> {
@@ -90,30 +84,16 @@ impl Pull<'_> {
             response::SUCCESS => {
                 let header = read(&answer)?;
                 let messages = self.messages(answer, &addr)?;
-                Ok((
-                    Pulled::Messages {
-                        messages,
-                        next: header.next_begin_offset,
-                    },
-                    header.suggest_which_broker_id,
-                ))
+                Ok((Pulled::Messages { messages, next: header.next_begin_offset }, header.suggest_which_broker_id))
             }
             response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY => {
                 let header = read(&answer)?;
-                let pulled = Pulled::Messages {
-                    messages: Vec::new(),
-                    next: header.next_begin_offset,
-                };
+                let pulled = Pulled::Messages { messages: Vec::new(), next: header.next_begin_offset };
                 Ok((pulled, header.suggest_which_broker_id))
             }
             response::PULL_OFFSET_MOVED => {
                 let header = read(&answer)?;
-                Ok((
-                    Pulled::Moved {
-                        to: header.next_begin_offset,
-                    },
-                    header.suggest_which_broker_id,
-                ))
+                Ok((Pulled::Moved { to: header.next_begin_offset }, header.suggest_which_broker_id))
             }
             _ => Err(refused(&addr, answer)),
         }
@@ -149,11 +129,7 @@ impl Pull<'_> {
             queue_id: self.queue.id(),
             queue_offset: self.offset,
             max_msg_nums: self.count_max,
-            sys_flag: bits
-                .into_iter()
-                .filter(|(set, _)| *set)
-                .map(|(_, bit)| bit)
-                .sum(),
+            sys_flag: bits.into_iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum(),
             commit_offset: commit.unwrap_or(0),
             suspend_timeout_millis: self.hold.map_or(0, |hold| hold.as_millis() as i64),
             subscription: text.as_deref(),
@@ -224,9 +200,7 @@ async fn room(group: &Group, held: &HeldQueue) {
 }
 
 async fn pull(group: &Group, held: &HeldQueue, next: i64) -> Result<Pulled, RequestError> {
-    let subscription = group
-        .subscription(held.queue.topic())
-        .expect("only subscribed topics are balanced");
+    let subscription = group.subscription(held.queue.topic()).expect("only subscribed topics are balanced");
     let committable = held.buffer.lock().committable();
     let pull = Pull {
         group: &group.name,
@@ -247,10 +221,7 @@ async fn pull(group: &Group, held: &HeldQueue, next: i64) -> Result<Pulled, Requ
 /// Does what may cure a failed pull. Answers how long to wait before the next.
 async fn recover(group: &Group, held: &HeldQueue, error: &RequestError) -> Duration {
     match error {
-        RequestError::Refused {
-            code: response::FLOW_CONTROL,
-            ..
-        } => return PAUSE_FLOW,
+        RequestError::Refused { code: response::FLOW_CONTROL, .. } => return PAUSE_FLOW,
         RequestError::Refused { addr, code, .. } => {
             // The broker lost sight of the group: tell it who we are.
             let unknown = [
@@ -282,10 +253,7 @@ async fn moved(group: &Arc<Group>, held: &Arc<HeldQueue>, to: i64) {
         tracing::warn!(queue = %held.queue, offset = to, %error, "moved offset not stored");
     }
     let mut all = group.held.lock();
-    if all
-        .get(&held.queue)
-        .is_some_and(|current| Arc::ptr_eq(current, held))
-    {
+    if all.get(&held.queue).is_some_and(|current| Arc::ptr_eq(current, held)) {
         all.remove(&held.queue);
     }
     drop(all);

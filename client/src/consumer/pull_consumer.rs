@@ -41,13 +41,7 @@ pub struct PullConsumerBuilder {
 
 impl PullConsumerBuilder {
     pub(crate) fn new(client: Client, group: String) -> PullConsumerBuilder {
-        PullConsumerBuilder {
-            client,
-            group,
-            from: ConsumeFrom::First,
-            pull_max: 32,
-            tags: "*".to_owned(),
-        }
+        PullConsumerBuilder { client, group, from: ConsumeFrom::First, pull_max: 32, tags: "*".to_owned() }
     }
 
     /// Where to begin in a queue for which the group has stored no offset. Default [`ConsumeFrom::First`].
@@ -76,8 +70,7 @@ impl PullConsumerBuilder {
     /// already has a consumer of the group.
     pub async fn start(self) -> Result<PullConsumer, StartError> {
         validate_group(&self.group).map_err(|error| StartError::setting("group", error))?;
-        let filter = TagFilter::parse(self.tags.trim())
-            .map_err(|error| StartError::setting("tags", error))?;
+        let filter = TagFilter::parse(self.tags.trim()).map_err(|error| StartError::setting("tags", error))?;
         let core = Arc::clone(self.client.core());
         let shared = Arc::new(Shared {
             core: Arc::clone(&core),
@@ -139,38 +132,18 @@ impl PullConsumer {
 
     /// The queues of `topic` that can be read now.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RequestError> {
-        Ok(self
-            .shared
-            .core
-            .routes
-            .for_reading(topic)
-            .await?
-            .readable
-            .iter()
-            .cloned()
-            .collect())
+        Ok(self.shared.core.routes.for_reading(topic).await?.readable.iter().cloned().collect())
     }
 
     /// Reads these queues from now on, and no others. Each goes on where the group's stored offset says.
-    pub async fn assign(
-        &self,
-        queues: impl IntoIterator<Item = MessageQueue>,
-    ) -> Result<(), RequestError> {
+    pub async fn assign(&self, queues: impl IntoIterator<Item = MessageQueue>) -> Result<(), RequestError> {
         let mut positions = BTreeMap::new();
         for queue in queues {
             self.shared.core.routes.for_reading(queue.topic()).await?;
             let known = self.shared.positions.lock().get(&queue).copied();
             let start = match known {
                 Some(position) => position,
-                None => {
-                    offsets::start_of(
-                        &self.shared.core,
-                        &self.shared.group,
-                        &queue,
-                        self.shared.from,
-                    )
-                    .await?
-                }
+                None => offsets::start_of(&self.shared.core, &self.shared.group, &queue, self.shared.from).await?,
             };
             positions.insert(queue, start);
         }
@@ -187,12 +160,7 @@ impl PullConsumer {
 
     /// Goes on at this offset of an assigned queue. Answers whether the queue is assigned.
     pub fn seek(&self, queue: &MessageQueue, offset: i64) -> bool {
-        self.shared
-            .positions
-            .lock()
-            .get_mut(queue)
-            .map(|position| *position = offset)
-            .is_some()
+        self.shared.positions.lock().get_mut(queue).map(|position| *position = offset).is_some()
     }
 
     /// The next messages of one of the assigned queues; waits up to `timeout` for some. Empty if none came in time.
@@ -204,13 +172,8 @@ impl PullConsumer {
             if self.shared.closed.load(Ordering::Acquire) {
                 return Err(RequestError::ShutDown);
             }
-            let mut queues: Vec<(MessageQueue, i64)> = self
-                .shared
-                .positions
-                .lock()
-                .iter()
-                .map(|(queue, position)| (queue.clone(), *position))
-                .collect();
+            let mut queues: Vec<(MessageQueue, i64)> =
+                self.shared.positions.lock().iter().map(|(queue, position)| (queue.clone(), *position)).collect();
             if queues.is_empty() {
                 return Ok(Vec::new());
             }
@@ -219,10 +182,8 @@ impl PullConsumer {
             let left = ends.saturating_duration_since(Instant::now());
             let hold = Some(left.min(HOLD_MAX)).filter(|left| !left.is_zero());
             // All at once: the first one with messages ends the wait, the others have moved nothing.
-            let mut pulls: FuturesUnordered<_> = queues
-                .iter()
-                .map(|(queue, position)| self.pull(queue, *position, hold))
-                .collect();
+            let mut pulls: FuturesUnordered<_> =
+                queues.iter().map(|(queue, position)| self.pull(queue, *position, hold)).collect();
             while let Some((queue, position, pulled)) = pulls.next().await {
                 match pulled? {
                     Pulled::Messages { messages, next } => {
@@ -280,11 +241,7 @@ impl PullConsumer {
             carry_subscription: true,
             replica: 0,
         };
-        (
-            queue,
-            position,
-            pull.run(&self.shared.core).await.map(|(pulled, _)| pulled),
-        )
+        (queue, position, pull.run(&self.shared.core).await.map(|(pulled, _)| pulled))
     }
 
     /// Moves a position on, unless a seek moved it in the meantime.

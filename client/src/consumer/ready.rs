@@ -27,10 +27,7 @@ pub(crate) struct ReadyLine<Q> {
 
 impl<Q: Queued> ReadyLine<Q> {
     pub(crate) fn new() -> ReadyLine<Q> {
-        ReadyLine {
-            line: Mutex::new(VecDeque::new()),
-            count: Semaphore::new(0),
-        }
+        ReadyLine { line: Mutex::new(VecDeque::new()), count: Semaphore::new(0) }
     }
 
     /// Puts the queue at the end, unless it stands somewhere already.
@@ -74,10 +71,7 @@ mod tests {
     #[tokio::test]
     async fn each_stands_in_line_once_and_they_take_turns() {
         let line = ReadyLine::new();
-        let (one, two) = (
-            Arc::new(Named(1, AtomicBool::default())),
-            Arc::new(Named(2, AtomicBool::default())),
-        );
+        let (one, two) = (Arc::new(Named(1, AtomicBool::default())), Arc::new(Named(2, AtomicBool::default())));
         line.push(&one);
         line.push(&one);
         line.push(&two);

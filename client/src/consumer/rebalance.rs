@@ -43,16 +43,8 @@ impl Reassignment {
     ) -> Reassignment {
         let held: BTreeSet<&MessageQueue> = held.into_iter().collect();
         Reassignment {
-            lost: held
-                .iter()
-                .filter(|queue| !target.contains(**queue))
-                .map(|queue| (*queue).clone())
-                .collect(),
-            won: target
-                .iter()
-                .filter(|queue| !held.contains(queue))
-                .cloned()
-                .collect(),
+            lost: held.iter().filter(|queue| !target.contains(**queue)).map(|queue| (*queue).clone()).collect(),
+            won: target.iter().filter(|queue| !held.contains(queue)).cloned().collect(),
         }
     }
 
@@ -67,9 +59,7 @@ mod tests {
     use super::*;
 
     fn queues(count: i32) -> BTreeSet<MessageQueue> {
-        (0..count)
-            .map(|id| MessageQueue::new("T", "a", id))
-            .collect()
+        (0..count).map(|id| MessageQueue::new("T", "a", id)).collect()
     }
 
     fn members(count: usize) -> BTreeSet<String> {
@@ -77,11 +67,7 @@ mod tests {
     }
 
     fn ids(share: Option<BTreeSet<MessageQueue>>) -> Vec<i32> {
-        share
-            .expect("a member")
-            .iter()
-            .map(MessageQueue::id)
-            .collect()
+        share.expect("a member").iter().map(MessageQueue::id).collect()
     }
 
     /// The rule as the Java client spells it out, to compare with.
@@ -94,15 +80,9 @@ mod tests {
         } else {
             queues.len() / members
         };
-        let start = if remainder > 0 && index < remainder {
-            index * average
-        } else {
-            index * average + remainder
-        };
+        let start = if remainder > 0 && index < remainder { index * average } else { index * average + remainder };
         let range = average.min(queues.len().saturating_sub(start));
-        (0..range)
-            .map(|i| queues[(start + i) % queues.len()])
-            .collect()
+        (0..range).map(|i| queues[(start + i) % queues.len()]).collect()
     }
 
     #[test]
@@ -111,11 +91,7 @@ mod tests {
             for member_count in 1..9 {
                 let all: Vec<i32> = (0..queue_count).collect();
                 for index in 0..member_count {
-                    let share = allocate_average(
-                        &queues(queue_count),
-                        &members(member_count),
-                        &format!("c{index}"),
-                    );
+                    let share = allocate_average(&queues(queue_count), &members(member_count), &format!("c{index}"));
                     assert_eq!(
                         ids(share),
                         java_average(&all, member_count, index),
@@ -154,14 +130,8 @@ mod tests {
         let held = queues(4);
         let target: BTreeSet<_> = (2..6).map(|id| MessageQueue::new("T", "a", id)).collect();
         let change = Reassignment::between(&held, &target);
-        assert_eq!(
-            change.lost.iter().map(MessageQueue::id).collect::<Vec<_>>(),
-            [0, 1]
-        );
-        assert_eq!(
-            change.won.iter().map(MessageQueue::id).collect::<Vec<_>>(),
-            [4, 5]
-        );
+        assert_eq!(change.lost.iter().map(MessageQueue::id).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(change.won.iter().map(MessageQueue::id).collect::<Vec<_>>(), [4, 5]);
         assert!(Reassignment::between(&held, &held).is_empty());
     }
 }

@@ -38,11 +38,7 @@ pub(super) async fn bury(group: &Group, message: &MessageExt, failures: u32) -> 
 }
 
 /// The usual way: the broker copies the message itself.
-async fn send_back(
-    group: &Group,
-    message: &MessageExt,
-    max: u32,
-) -> Result<(), crate::error::RequestError> {
+async fn send_back(group: &Group, message: &MessageExt, max: u32) -> Result<(), crate::error::RequestError> {
     let queue = message.queue();
     let addr = group.core.master_of(queue.broker(), queue.topic()).await?;
     let id = message.message_id();
@@ -63,8 +59,7 @@ async fn send_back(
 
 /// The other way: an ordinary send to the retry topic, to any broker.
 async fn resend(group: &Group, message: &MessageExt, times: u32, max: u32) -> bool {
-    let mut copy =
-        Message::new(retry_topic(&group.name), message.body().clone()).flag(message.flag());
+    let mut copy = Message::new(retry_topic(&group.name), message.body().clone()).flag(message.flag());
     for (key, value) in message.properties() {
         copy.set(key.to_owned(), value);
     }
@@ -73,17 +68,10 @@ async fn resend(group: &Group, message: &MessageExt, times: u32, max: u32) -> bo
     if message.property(name::ORIGIN_MESSAGE_ID).is_none() {
         copy.set(name::ORIGIN_MESSAGE_ID, message.message_id());
     }
-    copy.set(
-        name::DELAY,
-        (FIRST_RETRY_LEVEL + message.reconsume_times()).to_string(),
-    );
+    copy.set(name::DELAY, (FIRST_RETRY_LEVEL + message.reconsume_times()).to_string());
     let mut prepared = Prepared::retried(copy, group.retry_sender.settings());
     prepared.reconsume = Some((times as i32, max as i32));
-    match group
-        .retry_sender
-        .send_prepared(&prepared, None, None)
-        .await
-    {
+    match group.retry_sender.send_prepared(&prepared, None, None).await {
         Ok(_) => true,
         Err(error) => {
             tracing::warn!(id = %message.message_id(), ?error, "not sent to the retry topic either");

@@ -54,19 +54,12 @@ mod tests {
         assert_eq!(ConsumeFrom::Last.start_point(false), StartPoint::End);
         assert_eq!(ConsumeFrom::First.start_point(false), StartPoint::At(0));
         let time = UNIX_EPOCH + Duration::from_millis(1500);
-        assert_eq!(
-            ConsumeFrom::Timestamp(time).start_point(false),
-            StartPoint::Since(1500)
-        );
+        assert_eq!(ConsumeFrom::Timestamp(time).start_point(false), StartPoint::Since(1500));
     }
 
     #[test]
     fn a_retry_topic_is_read_whole() {
-        for from in [
-            ConsumeFrom::Last,
-            ConsumeFrom::First,
-            ConsumeFrom::Timestamp(UNIX_EPOCH),
-        ] {
+        for from in [ConsumeFrom::Last, ConsumeFrom::First, ConsumeFrom::Timestamp(UNIX_EPOCH)] {
             assert_eq!(from.start_point(true), StartPoint::At(0));
         }
     }

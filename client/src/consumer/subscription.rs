@@ -32,13 +32,8 @@ impl Subscription {
     /// By tags: `*`, `A`, `A || B`.
     pub(crate) fn tags(topic: &str, expression: &str) -> Result<Subscription, StartError> {
         validate_topic(topic).map_err(|error| StartError::setting("topic", error))?;
-        let tags = TagFilter::parse(expression.trim())
-            .map_err(|error| StartError::setting("expression", error))?;
-        Ok(Subscription {
-            topic: topic.into(),
-            expression: Expression::Tags(tags),
-            version: clock::wall_ms(),
-        })
+        let tags = TagFilter::parse(expression.trim()).map_err(|error| StartError::setting("expression", error))?;
+        Ok(Subscription { topic: topic.into(), expression: Expression::Tags(tags), version: clock::wall_ms() })
     }
 
     /// By an SQL92 condition.
@@ -48,21 +43,13 @@ impl Subscription {
             return Err(StartError::setting("expression", "the condition is empty"));
         }
         let expression = Expression::Sql(condition.to_owned());
-        Ok(Subscription {
-            topic: topic.into(),
-            expression,
-            version: clock::wall_ms(),
-        })
+        Ok(Subscription { topic: topic.into(), expression, version: clock::wall_ms() })
     }
 
     /// To the retry topic of `group`: everything, because what is retried was wanted once.
     pub(crate) fn retry(group: &str) -> Subscription {
         let topic = retry_topic(group).into();
-        Subscription {
-            topic,
-            expression: Expression::Tags(TagFilter::All),
-            version: clock::wall_ms(),
-        }
+        Subscription { topic, expression: Expression::Tags(TagFilter::All), version: clock::wall_ms() }
     }
 
     /// The name of the expression's language.
@@ -85,11 +72,9 @@ impl Subscription {
     pub(crate) fn text(&self) -> String {
         match &self.expression {
             Expression::Tags(TagFilter::All) => "*".to_owned(),
-            Expression::Tags(TagFilter::Tags(tags)) => tags
-                .iter()
-                .map(|(tag, _)| tag.as_str())
-                .collect::<Vec<_>>()
-                .join(" || "),
+            Expression::Tags(TagFilter::Tags(tags)) => {
+                tags.iter().map(|(tag, _)| tag.as_str()).collect::<Vec<_>>().join(" || ")
+            }
             Expression::Sql(condition) => condition.clone(),
         }
     }
@@ -118,22 +103,11 @@ mod tests {
 
     #[test]
     fn a_subscription_reports_texts_and_hashes() {
-        let data = Subscription::tags("T", "TagA || TagB")
-            .expect("good")
-            .data();
-        assert_eq!(
-            (data.topic.as_str(), data.sub_string.as_str()),
-            ("T", "TagA || TagB")
-        );
-        assert_eq!(
-            data.code_set.into_iter().collect::<Vec<_>>(),
-            [2_598_919, 2_598_920]
-        );
+        let data = Subscription::tags("T", "TagA || TagB").expect("good").data();
+        assert_eq!((data.topic.as_str(), data.sub_string.as_str()), ("T", "TagA || TagB"));
+        assert_eq!(data.code_set.into_iter().collect::<Vec<_>>(), [2_598_919, 2_598_920]);
         let retry = Subscription::retry("g").data();
-        assert_eq!(
-            (retry.topic.as_str(), retry.sub_string.as_str()),
-            ("%RETRY%g", "*")
-        );
+        assert_eq!((retry.topic.as_str(), retry.sub_string.as_str()), ("%RETRY%g", "*"));
         assert!(retry.tags_set.is_empty());
     }
 

@@ -23,10 +23,7 @@ pub struct MessageExt {
 
 impl MessageExt {
     /// Takes a unit that was read from `broker` and unfolds its body.
-    pub(crate) fn from_unit(
-        mut unit: wire::Message,
-        broker: &str,
-    ) -> Result<MessageExt, wire::CompressionError> {
+    pub(crate) fn from_unit(mut unit: wire::Message, broker: &str) -> Result<MessageExt, wire::CompressionError> {
         unit.decompress(PLAIN_BYTES_MAX)?;
         let queue = MessageQueue::new(unit.topic.as_str(), broker, unit.queue_id);
         if let Some(topic) = unit.property(name::RETRY_TOPIC) {
@@ -73,9 +70,7 @@ impl MessageExt {
     /// The transaction's id, if it was sent in a transaction.
     pub fn transaction_id(&self) -> Option<&str> {
         self.unit.property(name::TRANSACTION_PREPARED)?;
-        self.unit
-            .property(name::TRANSACTION_ID)
-            .or_else(|| self.unit.unique_id())
+        self.unit.property(name::TRANSACTION_ID).or_else(|| self.unit.unique_id())
     }
 
     /// The tag.

@@ -30,12 +30,7 @@ pub struct Message {
 impl Message {
     /// A message for `topic`. The body must not be empty.
     pub fn new(topic: impl Into<Arc<str>>, body: impl Into<Bytes>) -> Message {
-        Message {
-            topic: topic.into(),
-            body: body.into(),
-            flag: 0,
-            properties: Vec::new(),
-        }
+        Message { topic: topic.into(), body: body.into(), flag: 0, properties: Vec::new() }
     }
 
     /// Sets the tag, the one word that consumers filter by.
@@ -74,11 +69,7 @@ impl Message {
     #[must_use]
     pub fn delay_level(mut self, level: u8) -> Message {
         self.properties.retain(|(name, _)| name != name::DELAY);
-        if level > 0 {
-            self.with(name::DELAY, level.to_string())
-        } else {
-            self
-        }
+        if level > 0 { self.with(name::DELAY, level.to_string()) } else { self }
     }
 
     /// Delivers the message at this wall time of the broker, with a precision of one second. Needs a broker of the
@@ -142,10 +133,7 @@ impl Message {
 
     /// A property by name, the protocol's own included.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.properties
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, value)| value.as_str())
+        self.properties.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn topic_shared(&self) -> Arc<str> {
@@ -175,11 +163,7 @@ impl Message {
 
     /// The properties in the form of the wire.
     pub(crate) fn property_text(&self) -> String {
-        let length = self
-            .properties
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 2)
-            .sum();
+        let length = self.properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
         let mut text = String::with_capacity(length);
         for (name, value) in &self.properties {
             text.push_str(name);
@@ -197,10 +181,7 @@ impl Message {
             return Err(SendError::invalid("the body is empty"));
         }
         if self.body.len() > body_bytes_max {
-            let reason = format!(
-                "the body has {} bytes, the limit is {body_bytes_max}",
-                self.body.len()
-            );
+            let reason = format!("the body has {} bytes, the limit is {body_bytes_max}", self.body.len());
             return Err(SendError::invalid(reason));
         }
         let mut bytes = 0;
@@ -208,27 +189,17 @@ impl Message {
             bytes += key.len() + value.len() + 2;
             // Names from this crate are borrowed, names from the user are owned.
             if matches!(key, Cow::Owned(_)) && name::is_reserved(key) {
-                return Err(SendError::invalid(format!(
-                    "property name {key} belongs to the protocol"
-                )));
+                return Err(SendError::invalid(format!("property name {key} belongs to the protocol")));
             }
             if key.is_empty() || value.is_empty() {
-                return Err(SendError::invalid(format!(
-                    "property {key:?} has an empty name or value"
-                )));
+                return Err(SendError::invalid(format!("property {key:?} has an empty name or value")));
             }
-            if [key.as_ref(), value.as_str()]
-                .iter()
-                .any(|text| text.contains([NAME_END, ITEM_END]))
-            {
-                return Err(SendError::invalid(format!(
-                    "property {key:?} holds a separator of the protocol"
-                )));
+            if [key.as_ref(), value.as_str()].iter().any(|text| text.contains([NAME_END, ITEM_END])) {
+                return Err(SendError::invalid(format!("property {key:?} holds a separator of the protocol")));
             }
         }
         if bytes > PROPERTIES_BYTES_MAX {
-            let reason =
-                format!("the properties have {bytes} bytes, the limit is {PROPERTIES_BYTES_MAX}");
+            let reason = format!("the properties have {bytes} bytes, the limit is {PROPERTIES_BYTES_MAX}");
             return Err(SendError::invalid(reason));
         }
         Ok(())
@@ -245,32 +216,16 @@ mod tests {
 
     #[test]
     fn properties_take_the_form_of_the_wire() {
-        let message = Message::new("T", "b")
-            .tag("a")
-            .key("k1")
-            .keys(["k2", "k3"])
-            .property("x", "1")
-            .property("x", "2");
-        assert_eq!(
-            message.property_text(),
-            "TAGS\u{1}a\u{2}KEYS\u{1}k1 k2 k3\u{2}x\u{1}2\u{2}"
-        );
+        let message =
+            Message::new("T", "b").tag("a").key("k1").keys(["k2", "k3"]).property("x", "1").property("x", "2");
+        assert_eq!(message.property_text(), "TAGS\u{1}a\u{2}KEYS\u{1}k1 k2 k3\u{2}x\u{1}2\u{2}");
         message.validate(1000).expect("a good message");
     }
 
     #[test]
     fn a_delay_can_be_taken_back() {
-        assert_eq!(
-            Message::new("T", "b").delay_level(3).get("DELAY"),
-            Some("3")
-        );
-        assert_eq!(
-            Message::new("T", "b")
-                .delay_level(3)
-                .delay_level(0)
-                .get("DELAY"),
-            None
-        );
+        assert_eq!(Message::new("T", "b").delay_level(3).get("DELAY"), Some("3"));
+        assert_eq!(Message::new("T", "b").delay_level(3).delay_level(0).get("DELAY"), None);
     }
 
     #[test]
@@ -281,8 +236,6 @@ mod tests {
         assert!(reason(&Message::new("T", "b").property("TRAN_MSG", "true")).contains("protocol"));
         assert!(reason(&Message::new("T", "b").property("a\u{1}b", "c")).contains("separator"));
         assert!(reason(&Message::new("T", "b").property("a", "")).contains("empty"));
-        assert!(
-            reason(&Message::new("T", "b").property("a", "x".repeat(32_767))).contains("32767")
-        );
+        assert!(reason(&Message::new("T", "b").property("a", "x".repeat(32_767))).contains("32767"));
     }
 }

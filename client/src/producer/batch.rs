@@ -36,28 +36,18 @@ pub struct BatchResult {
 
 impl Sender {
     /// Sends the messages of one topic in one request.
-    pub(super) async fn send_batch(
-        &self,
-        messages: Vec<Message>,
-    ) -> Result<BatchResult, SendError> {
+    pub(super) async fn send_batch(&self, messages: Vec<Message>) -> Result<BatchResult, SendError> {
         let _place = self.enter().await?;
         let (prepared, message_ids) = packed(messages, self.settings())?;
-        let sent =
-            self.send_prepared(&prepared, None, None)
-                .await
-                .map_err(|error| match error {
-                    SenderError::Send(error) => error,
-                    SenderError::Unconfirmable { addr } => {
-                        unreachable!("a batch asks {addr} for no confirmation")
-                    }
-                })?;
+        let sent = self.send_prepared(&prepared, None, None).await.map_err(|error| match error {
+            SenderError::Send(error) => error,
+            SenderError::Unconfirmable { addr } => {
+                unreachable!("a batch asks {addr} for no confirmation")
+            }
+        })?;
         Ok(BatchResult {
             message_ids,
-            offset_message_ids: sent
-                .offset_message_id
-                .split(',')
-                .map(str::to_owned)
-                .collect(),
+            offset_message_ids: sent.offset_message_id.split(',').map(str::to_owned).collect(),
             queue: sent.queue,
             first_queue_offset: sent.queue_offset,
             level: sent.level,
@@ -68,10 +58,7 @@ impl Sender {
 }
 
 /// Checks the messages and puts them into one body. Answers their unique ids too.
-fn packed(
-    messages: Vec<Message>,
-    settings: &SendSettings,
-) -> Result<(Prepared, Vec<String>), SendError> {
+fn packed(messages: Vec<Message>, settings: &SendSettings) -> Result<(Prepared, Vec<String>), SendError> {
     let topic = match messages.first() {
         Some(first) => first.topic_shared(),
         None => return Err(SendError::invalid("the batch is empty")),
@@ -84,26 +71,15 @@ fn packed(
     for mut message in messages {
         message.validate(settings.body_bytes_max)?;
         if message.topic() != &*topic {
-            return Err(SendError::invalid(format!(
-                "the batch mixes topics {topic} and {}",
-                message.topic()
-            )));
+            return Err(SendError::invalid(format!("the batch mixes topics {topic} and {}", message.topic())));
         }
         if is_delayed(&message) {
-            return Err(SendError::invalid(
-                "a message of a batch can be neither delayed nor timed",
-            ));
+            return Err(SendError::invalid("a message of a batch can be neither delayed nor timed"));
         }
         ids.push(seal(&mut message));
         let properties = message.property_text();
-        let inner = BatchMessage {
-            flag: message.flag_value(),
-            body: message.body(),
-            properties: &properties,
-        };
-        inner
-            .write(&mut body)
-            .map_err(|error| SendError::invalid(error.to_string()))?;
+        let inner = BatchMessage { flag: message.flag_value(), body: message.body(), properties: &properties };
+        inner.write(&mut body).map_err(|error| SendError::invalid(error.to_string()))?;
         if body.len() > settings.body_bytes_max {
             let reason = format!("the batch has more than {} bytes", settings.body_bytes_max);
             return Err(SendError::Invalid { reason });
@@ -134,32 +110,16 @@ mod tests {
     use super::*;
 
     fn pack(messages: Vec<Message>) -> Result<(Prepared, Vec<String>), SendError> {
-        packed(
-            messages,
-            &SendSettings {
-                body_bytes_max: 1000,
-                ..SendSettings::default()
-            },
-        )
+        packed(messages, &SendSettings { body_bytes_max: 1000, ..SendSettings::default() })
     }
 
     #[test]
     fn each_message_keeps_its_own_id_and_the_batch_has_another() {
-        let (prepared, ids) = pack(vec![
-            Message::new("T", "a").tag("x"),
-            Message::new("T", "b"),
-        ])
-        .expect("a batch");
-        let inner: Vec<_> = batch::messages(&prepared.body)
-            .collect::<Result<_, _>>()
-            .expect("readable");
+        let (prepared, ids) = pack(vec![Message::new("T", "a").tag("x"), Message::new("T", "b")]).expect("a batch");
+        let inner: Vec<_> = batch::messages(&prepared.body).collect::<Result<_, _>>().expect("readable");
         assert_eq!(inner.len(), 2);
         for (message, id) in inner.iter().zip(&ids) {
-            assert!(
-                message
-                    .properties
-                    .contains(&format!("UNIQ_KEY\u{1}{id}\u{2}"))
-            );
+            assert!(message.properties.contains(&format!("UNIQ_KEY\u{1}{id}\u{2}")));
         }
         assert!(inner[0].properties.contains("TAGS\u{1}x\u{2}"));
         assert!(prepared.properties.contains(&prepared.message_id));
@@ -173,11 +133,7 @@ mod tests {
         assert!(reason(vec![Message::new("T", "a"), Message::new("U", "a")]).contains("mixes"));
         assert!(reason(vec![Message::new("T", "a").delay_level(2)]).contains("delayed"));
         assert!(
-            reason(vec![
-                Message::new("T", vec![0; 600]),
-                Message::new("T", vec![0; 600])
-            ])
-            .contains("more than 1000")
+            reason(vec![Message::new("T", vec![0; 600]), Message::new("T", vec![0; 600])]).contains("more than 1000")
         );
         assert!(reason(vec![Message::new("%RETRY%g", "a")]).contains("retry"));
     }

@@ -54,11 +54,7 @@ impl SendSettings {
         if self.retry.attempt_timeout.is_zero() || self.retry.deadline.is_zero() {
             return Err(StartError::setting("timeout", "must not be zero"));
         }
-        Ok(self
-            .topics
-            .iter()
-            .map(|topic| topic.as_str().into())
-            .collect())
+        Ok(self.topics.iter().map(|topic| topic.as_str().into()).collect())
     }
 }
 
@@ -124,11 +120,7 @@ pub struct ProducerBuilder {
 
 impl ProducerBuilder {
     pub(crate) fn new(client: Client, group: String) -> ProducerBuilder {
-        ProducerBuilder {
-            client,
-            group,
-            send: SendSettings::default(),
-        }
+        ProducerBuilder { client, group, send: SendSettings::default() }
     }
 
     send_setters!();

@@ -59,13 +59,7 @@ struct Shared {
 
 impl Producer {
     fn new(client: Client, sender: Sender, topics: Vec<Arc<str>>) -> Producer {
-        Producer {
-            shared: Arc::new(Shared {
-                client,
-                sender,
-                topics,
-            }),
-        }
+        Producer { shared: Arc::new(Shared { client, sender, topics }) }
     }
 
     /// The producer's group.
@@ -80,11 +74,7 @@ impl Producer {
     }
 
     /// Sends a message to this queue and no other.
-    pub async fn send_to(
-        &self,
-        message: Message,
-        queue: &MessageQueue,
-    ) -> Result<SendResult, SendError> {
+    pub async fn send_to(&self, message: Message, queue: &MessageQueue) -> Result<SendResult, SendError> {
         self.shared.sender.send(message, Some(queue.clone())).await
     }
 
@@ -105,15 +95,7 @@ impl Producer {
 
     /// The queues of `topic` that take messages now.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RequestError> {
-        Ok(self
-            .shared
-            .client
-            .core()
-            .routes
-            .for_sending(topic)
-            .await?
-            .writable
-            .clone())
+        Ok(self.shared.client.core().routes.for_sending(topic).await?.writable.clone())
     }
 
     /// Refuses further sends, waits for those in flight and tells the brokers. A second call does nothing.

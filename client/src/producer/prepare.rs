@@ -74,14 +74,9 @@ pub(super) fn seal(message: &mut Message) -> String {
 
 /// Whether the message is to be delivered later than it is sent.
 pub(super) fn is_delayed(message: &Message) -> bool {
-    [
-        name::DELAY,
-        name::TIMER_DELIVER_MS,
-        name::TIMER_DELAY_MS,
-        name::TIMER_DELAY_SECONDS,
-    ]
-    .iter()
-    .any(|name| message.get(name).is_some())
+    [name::DELAY, name::TIMER_DELIVER_MS, name::TIMER_DELAY_MS, name::TIMER_DELAY_SECONDS]
+        .iter()
+        .any(|name| message.get(name).is_some())
 }
 
 /// The body as it travels. One that does not shrink travels as it is.
@@ -90,10 +85,7 @@ fn compressed(body: &Bytes, threshold: usize) -> (Bytes, SysFlag) {
         && let Ok(smaller) = CompressionType::Zlib.compress(body, DEFAULT_LEVEL)
         && smaller.len() < body.len()
     {
-        return (
-            smaller.into(),
-            SysFlag::default().with_compression(CompressionType::Zlib),
-        );
+        return (smaller.into(), SysFlag::default().with_compression(CompressionType::Zlib));
     }
     (body.clone(), SysFlag::default())
 }
@@ -107,16 +99,9 @@ mod tests {
         let settings = SendSettings::default();
         let prepared = Prepared::new(Message::new("T", "b"), &settings).expect("a good message");
         assert_eq!(prepared.message_id.len(), 32);
-        assert!(
-            prepared
-                .properties
-                .contains(&format!("UNIQ_KEY\u{1}{}\u{2}", prepared.message_id))
-        );
+        assert!(prepared.properties.contains(&format!("UNIQ_KEY\u{1}{}\u{2}", prepared.message_id)));
         assert!(prepared.properties.contains("WAIT\u{1}true\u{2}"));
-        let given = Prepared::new(
-            Message::new("T", "b").unique_id("mine").wait_stored(false),
-            &settings,
-        );
+        let given = Prepared::new(Message::new("T", "b").unique_id("mine").wait_stored(false), &settings);
         let given = given.expect("a good message");
         assert_eq!(given.message_id, "mine");
         assert!(given.properties.contains("WAIT\u{1}false\u{2}"));
@@ -125,30 +110,20 @@ mod tests {
     #[test]
     fn large_bodies_shrink_and_small_or_dense_ones_stay() {
         let settings = SendSettings::default();
-        let large =
-            Prepared::new(Message::new("T", vec![7; 5000]), &settings).expect("a good message");
+        let large = Prepared::new(Message::new("T", vec![7; 5000]), &settings).expect("a good message");
         assert!(large.body.len() < 5000);
         assert_eq!(large.sys_flag.0, 1 | 0x300);
-        let plain = CompressionType::Zlib
-            .decompress(&large.body, 5000)
-            .expect("zlib");
+        let plain = CompressionType::Zlib.decompress(&large.body, 5000).expect("zlib");
         assert_eq!(plain, vec![7; 5000]);
-        let small =
-            Prepared::new(Message::new("T", vec![7; 4095]), &settings).expect("a good message");
+        let small = Prepared::new(Message::new("T", vec![7; 4095]), &settings).expect("a good message");
         assert_eq!((small.body.len(), small.sys_flag.0), (4095, 0));
     }
 
     #[test]
     fn delays_are_noticed() {
-        let delayed = |message| {
-            Prepared::new(message, &SendSettings::default())
-                .expect("a good message")
-                .is_delayed
-        };
+        let delayed = |message| Prepared::new(message, &SendSettings::default()).expect("a good message").is_delayed;
         assert!(!delayed(Message::new("T", "b")));
         assert!(delayed(Message::new("T", "b").delay_level(1)));
-        assert!(delayed(
-            Message::new("T", "b").deliver_after(std::time::Duration::from_secs(1))
-        ));
+        assert!(delayed(Message::new("T", "b").deliver_after(std::time::Duration::from_secs(1))));
     }
 }

@@ -52,22 +52,13 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     pub(crate) fn new(policy: RetryPolicy, now: Instant) -> Attempts {
-        Attempts {
-            policy,
-            ends: now + policy.deadline,
-            made: 0,
-            counted: 0,
-            pause: PAUSE_FIRST,
-            maybe_stored: false,
-        }
+        Attempts { policy, ends: now + policy.deadline, made: 0, counted: 0, pause: PAUSE_FIRST, maybe_stored: false }
     }
 
     /// Begins an attempt; its answer may be awaited this long.
     pub(crate) fn begin(&mut self, now: Instant) -> Duration {
         self.made += 1;
-        self.policy
-            .attempt_timeout
-            .min(self.ends.saturating_duration_since(now))
+        self.policy.attempt_timeout.min(self.ends.saturating_duration_since(now))
     }
 
     /// Attempts begun so far.
@@ -81,20 +72,12 @@ impl Attempts {
     }
 
     /// Judges a failed attempt. `alternatives`: another broker could take the message.
-    pub(crate) fn judge(
-        &mut self,
-        failure: &RequestError,
-        alternatives: bool,
-        now: Instant,
-    ) -> Verdict {
+    pub(crate) fn judge(&mut self, failure: &RequestError, alternatives: bool, now: Instant) -> Verdict {
         self.maybe_stored |= failure.outcome_unknown();
         let passes_by_itself = match failure {
             RequestError::Unreachable { .. } | RequestError::NoRoute { .. } => true,
             RequestError::Refused { code, .. } => {
-                matches!(
-                    *code,
-                    response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | response::GO_AWAY
-                )
+                matches!(*code, response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | response::GO_AWAY)
             }
             _ => false,
         };
@@ -106,11 +89,7 @@ impl Attempts {
         }
         // The first failure of a kind that hits one broker goes elsewhere at once; from then on, and when there is no
         // elsewhere, pauses grow so that a broker that comes back is not met by a storm.
-        let pause = if alternatives && self.made == 1 {
-            Duration::ZERO
-        } else {
-            self.pause
-        };
+        let pause = if alternatives && self.made == 1 { Duration::ZERO } else { self.pause };
         if !pause.is_zero() {
             self.pause = (self.pause * 2).min(PAUSE_MAX);
         }
@@ -118,40 +97,25 @@ impl Attempts {
             return Verdict::GiveUp;
         }
         let refresh_route = match failure {
-            RequestError::Unreachable { .. }
-            | RequestError::ConnectionLost { .. }
-            | RequestError::NoRoute { .. } => true,
+            RequestError::Unreachable { .. } | RequestError::ConnectionLost { .. } | RequestError::NoRoute { .. } => {
+                true
+            }
             RequestError::Refused { code, .. } => {
-                matches!(
-                    *code,
-                    response::NO_PERMISSION
-                        | response::TOPIC_NOT_EXIST
-                        | response::SERVICE_NOT_AVAILABLE
-                )
+                matches!(*code, response::NO_PERMISSION | response::TOPIC_NOT_EXIST | response::SERVICE_NOT_AVAILABLE)
             }
             _ => false,
         };
-        Verdict::Again {
-            pause,
-            refresh_route,
-        }
+        Verdict::Again { pause, refresh_route }
     }
 
     /// The error to hand to the caller after the last failure.
     pub(crate) fn into_error(self, message_id: &str, last: RequestError) -> SendError {
         if self.maybe_stored {
-            SendError::OutcomeUnknown {
-                message_id: message_id.to_owned(),
-                attempts: self.made,
-                last,
-            }
+            SendError::OutcomeUnknown { message_id: message_id.to_owned(), attempts: self.made, last }
         } else if matches!(last, RequestError::ShutDown) && self.made == 0 {
             SendError::ShutDown
         } else {
-            SendError::NotStored {
-                attempts: self.made,
-                last,
-            }
+            SendError::NotStored { attempts: self.made, last }
         }
     }
 }
@@ -160,32 +124,19 @@ impl Attempts {
 mod tests {
     use super::*;
 
-    const POLICY: RetryPolicy = RetryPolicy {
-        attempts_max: 3,
-        attempt_timeout: Duration::from_secs(3),
-        deadline: Duration::from_secs(10),
-    };
+    const POLICY: RetryPolicy =
+        RetryPolicy { attempts_max: 3, attempt_timeout: Duration::from_secs(3), deadline: Duration::from_secs(10) };
 
     fn refused(code: i32) -> RequestError {
-        RequestError::Refused {
-            addr: "a".into(),
-            code,
-            remark: String::new(),
-        }
+        RequestError::Refused { addr: "a".into(), code, remark: String::new() }
     }
 
     fn timed_out() -> RequestError {
-        RequestError::TimedOut {
-            addr: "a".into(),
-            after: Duration::from_secs(3),
-        }
+        RequestError::TimedOut { addr: "a".into(), after: Duration::from_secs(3) }
     }
 
     fn unreachable() -> RequestError {
-        RequestError::Unreachable {
-            addr: "a".into(),
-            reason: "refused".into(),
-        }
+        RequestError::Unreachable { addr: "a".into(), reason: "refused".into() }
     }
 
     fn begun(now: Instant) -> Attempts {
@@ -197,11 +148,7 @@ mod tests {
     #[test]
     fn a_message_at_fault_is_not_tried_again() {
         let now = Instant::now();
-        for code in [
-            response::MESSAGE_ILLEGAL,
-            response::INVALID_PARAMETER,
-            response::REQUEST_CODE_NOT_SUPPORTED,
-        ] {
+        for code in [response::MESSAGE_ILLEGAL, response::INVALID_PARAMETER, response::REQUEST_CODE_NOT_SUPPORTED] {
             let mut attempts = begun(now);
             assert_eq!(attempts.judge(&refused(code), true, now), Verdict::GiveUp);
             let error = attempts.into_error("id", refused(code));
@@ -212,23 +159,9 @@ mod tests {
     #[test]
     fn the_first_failure_goes_elsewhere_at_once() {
         let now = Instant::now();
-        for failure in [
-            refused(response::SYSTEM_ERROR),
-            refused(response::NO_PERMISSION),
-            timed_out(),
-            unreachable(),
-        ] {
+        for failure in [refused(response::SYSTEM_ERROR), refused(response::NO_PERMISSION), timed_out(), unreachable()] {
             let verdict = begun(now).judge(&failure, true, now);
-            assert!(
-                matches!(
-                    verdict,
-                    Verdict::Again {
-                        pause: Duration::ZERO,
-                        ..
-                    }
-                ),
-                "{failure}: {verdict:?}"
-            );
+            assert!(matches!(verdict, Verdict::Again { pause: Duration::ZERO, .. }), "{failure}: {verdict:?}");
         }
     }
 
@@ -252,10 +185,7 @@ mod tests {
         loop {
             attempts.begin(now);
             match attempts.judge(&unreachable(), false, now) {
-                Verdict::Again {
-                    pause,
-                    refresh_route,
-                } => {
+                Verdict::Again { pause, refresh_route } => {
                     assert!(pause <= PAUSE_MAX && refresh_route);
                     now += pause;
                 }
@@ -275,11 +205,7 @@ mod tests {
         attempts.judge(&timed_out(), true, now);
         attempts.begin(now);
         attempts.judge(&refused(response::MESSAGE_ILLEGAL), true, now);
-        assert!(
-            attempts
-                .into_error("id", refused(response::MESSAGE_ILLEGAL))
-                .outcome_unknown()
-        );
+        assert!(attempts.into_error("id", refused(response::MESSAGE_ILLEGAL)).outcome_unknown());
     }
 
     #[test]
@@ -287,13 +213,7 @@ mod tests {
         let now = Instant::now();
         let mut attempts = Attempts::new(POLICY, now);
         assert_eq!(attempts.begin(now), Duration::from_secs(3));
-        assert_eq!(
-            attempts.begin(now + Duration::from_secs(9)),
-            Duration::from_secs(1)
-        );
-        assert_eq!(
-            attempts.begin(now + Duration::from_secs(11)),
-            Duration::ZERO
-        );
+        assert_eq!(attempts.begin(now + Duration::from_secs(9)), Duration::from_secs(1));
+        assert_eq!(attempts.begin(now + Duration::from_secs(11)), Duration::ZERO);
     }
 }

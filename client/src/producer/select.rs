@@ -47,8 +47,7 @@ pub(crate) fn select<'q>(
     penalties: &Penalties,
     now: Instant,
 ) -> Option<&'q MessageQueue> {
-    let from_turn =
-        || (0..queues.len()).map(|step| &queues[(turn.wrapping_add(step)) % queues.len()]);
+    let from_turn = || (0..queues.len()).map(|step| &queues[(turn.wrapping_add(step)) % queues.len()]);
     let elsewhere = |queue: &MessageQueue| last.is_none_or(|last| last.broker() != queue.broker());
     from_turn()
         .find(|queue| elsewhere(queue) && !penalties.applies_to(queue.broker(), now))
@@ -84,34 +83,17 @@ mod tests {
     fn turns_go_round() {
         let queues = two_brokers();
         let picked: Vec<_> = (0..5)
-            .map(|turn| {
-                select(&queues, turn, None, &Penalties::default(), Instant::now()).expect("a queue")
-            })
+            .map(|turn| select(&queues, turn, None, &Penalties::default(), Instant::now()).expect("a queue"))
             .cloned()
             .collect();
-        assert_eq!(
-            picked,
-            [
-                queue("a", 0),
-                queue("a", 1),
-                queue("b", 0),
-                queue("b", 1),
-                queue("a", 0)
-            ]
-        );
+        assert_eq!(picked, [queue("a", 0), queue("a", 1), queue("b", 0), queue("b", 1), queue("a", 0)]);
     }
 
     #[test]
     fn a_retry_leaves_the_broker_that_failed() {
         let queues = two_brokers();
         for turn in 0..8 {
-            let picked = select(
-                &queues,
-                turn,
-                Some(&queue("a", 1)),
-                &Penalties::default(),
-                Instant::now(),
-            );
+            let picked = select(&queues, turn, Some(&queue("a", 1)), &Penalties::default(), Instant::now());
             assert_eq!(picked.expect("a queue").broker(), "b");
         }
     }
@@ -119,28 +101,13 @@ mod tests {
     #[test]
     fn with_one_broker_a_retry_takes_another_queue() {
         let queues = [queue("a", 0), queue("a", 1)];
-        let picked = select(
-            &queues,
-            1,
-            Some(&queue("a", 1)),
-            &Penalties::default(),
-            Instant::now(),
-        );
+        let picked = select(&queues, 1, Some(&queue("a", 1)), &Penalties::default(), Instant::now());
         assert_eq!(picked, Some(&queue("a", 0)));
         assert_eq!(
-            select(
-                &queues[..1],
-                7,
-                Some(&queue("a", 0)),
-                &Penalties::default(),
-                Instant::now()
-            ),
+            select(&queues[..1], 7, Some(&queue("a", 0)), &Penalties::default(), Instant::now()),
             Some(&queue("a", 0))
         );
-        assert_eq!(
-            select(&[], 0, None, &Penalties::default(), Instant::now()),
-            None
-        );
+        assert_eq!(select(&[], 0, None, &Penalties::default(), Instant::now()), None);
     }
 
     #[test]
@@ -149,32 +116,12 @@ mod tests {
         let mut penalties = Penalties::default();
         let now = Instant::now();
         penalties.add("a".into(), now);
-        assert_eq!(
-            select(&queues, 0, None, &penalties, now)
-                .expect("a queue")
-                .broker(),
-            "b"
-        );
-        assert_eq!(
-            select(&queues, 0, None, &penalties, now + PENALTY)
-                .expect("a queue")
-                .broker(),
-            "a"
-        );
+        assert_eq!(select(&queues, 0, None, &penalties, now).expect("a queue").broker(), "b");
+        assert_eq!(select(&queues, 0, None, &penalties, now + PENALTY).expect("a queue").broker(), "a");
         penalties.add("b".into(), now);
-        assert_eq!(
-            select(&queues, 0, None, &penalties, now)
-                .expect("a queue")
-                .broker(),
-            "a"
-        );
+        assert_eq!(select(&queues, 0, None, &penalties, now).expect("a queue").broker(), "a");
         penalties.clear("a");
-        assert_eq!(
-            select(&queues, 2, None, &penalties, now)
-                .expect("a queue")
-                .broker(),
-            "a"
-        );
+        assert_eq!(select(&queues, 2, None, &penalties, now).expect("a queue").broker(), "a");
     }
 
     #[test]

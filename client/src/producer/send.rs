@@ -187,21 +187,15 @@ impl Sender {
     }
 
     /// Sends one ordinary message.
-    pub(crate) async fn send(
-        &self,
-        message: Message,
-        pinned: Option<MessageQueue>,
-    ) -> Result<SendResult, SendError> {
+    pub(crate) async fn send(&self, message: Message, pinned: Option<MessageQueue>) -> Result<SendResult, SendError> {
         let _place = self.enter().await?;
         let prepared = Prepared::new(message, &self.settings)?;
-        self.send_prepared(&prepared, pinned, None)
-            .await
-            .map_err(|error| match error {
-                SenderError::Send(error) => error,
-                SenderError::Unconfirmable { addr } => {
-                    unreachable!("an ordinary message asks {addr} for no confirmation")
-                }
-            })
+        self.send_prepared(&prepared, pinned, None).await.map_err(|error| match error {
+            SenderError::Send(error) => error,
+            SenderError::Unconfirmable { addr } => {
+                unreachable!("an ordinary message asks {addr} for no confirmation")
+            }
+        })
     }
 
     /// Sends one half message. The caller holds a place.
@@ -213,23 +207,12 @@ impl Sender {
         let sent = self.send_prepared(prepared, None, Some(needs)).await?;
         let Ok(id) = sent.offset_message_id.parse::<OffsetMessageId>() else {
             // The half is stored, but nobody can name it: only its check can settle it.
-            let last = RequestError::malformed(
-                sent.queue.broker(),
-                "the broker's message id names no position",
-            );
+            let last = RequestError::malformed(sent.queue.broker(), "the broker's message id names no position");
             let message_id = sent.message_id;
-            return Err(SendError::OutcomeUnknown {
-                message_id,
-                attempts: sent.attempts,
-                last,
-            }
-            .into());
+            return Err(SendError::OutcomeUnknown { message_id, attempts: sent.attempts, last }.into());
         };
         let half = Half {
-            transaction_id: sent
-                .transaction_id
-                .clone()
-                .unwrap_or_else(|| sent.message_id.clone()),
+            transaction_id: sent.transaction_id.clone().unwrap_or_else(|| sent.message_id.clone()),
             message_id: sent.message_id.clone(),
             queue: sent.queue.clone(),
             position: id.position,
@@ -258,14 +241,9 @@ impl Sender {
                     None => self.choose(&route, turn, prepared, last_queue.as_ref())?,
                 };
                 let queue = &*last_queue.insert(queue);
-                let alternatives = pinned.is_none()
-                    && prepared.sharding_key.is_none()
-                    && route.writable_elsewhere(queue.broker());
-                let attempt = Attempt {
-                    prepared,
-                    queue,
-                    half,
-                };
+                let alternatives =
+                    pinned.is_none() && prepared.sharding_key.is_none() && route.writable_elsewhere(queue.broker());
+                let attempt = Attempt { prepared, queue, half };
                 Ok::<_, RequestError>((self.attempt(&attempt, timeout).await, alternatives))
             };
             let (failure, alternatives) = match attempt.await {
@@ -280,9 +258,7 @@ impl Sender {
                     if let Some(queue) = &last_queue
                         && failure.is_retryable()
                     {
-                        self.penalties
-                            .lock()
-                            .add(queue.broker_shared(), Instant::now());
+                        self.penalties.lock().add(queue.broker_shared(), Instant::now());
                     }
                     (failure, alternatives)
                 }
@@ -290,10 +266,7 @@ impl Sender {
             };
             tracing::debug!(id = %prepared.message_id, attempt = attempts.made(), %failure, "send attempt failed");
             match attempts.judge(&failure, alternatives, Instant::now()) {
-                Verdict::Again {
-                    pause,
-                    refresh_route: refresh,
-                } => {
+                Verdict::Again { pause, refresh_route: refresh } => {
                     refresh_route = refresh;
                     if !pause.is_zero() {
                         tokio::time::sleep(pause).await;
@@ -315,27 +288,13 @@ impl Sender {
             let route = self.route(&prepared.topic, false).await?;
             let queue = self.choose(&route, turn, &prepared, None)?;
             let addr = self.core.master_of(queue.broker(), &prepared.topic).await?;
-            self.core
-                .oneway(
-                    &addr,
-                    self.frame(&Attempt {
-                        prepared: &prepared,
-                        queue: &queue,
-                        half: None,
-                    }),
-                )
-                .await
+            self.core.oneway(&addr, self.frame(&Attempt { prepared: &prepared, queue: &queue, half: None })).await
         };
-        sent.await
-            .map_err(|last| SendError::NotStored { attempts: 1, last })
+        sent.await.map_err(|last| SendError::NotStored { attempts: 1, last })
     }
 
     async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
-        if refresh {
-            self.core.routes.refresh(topic, true).await
-        } else {
-            self.core.routes.for_sending(topic).await
-        }
+        if refresh { self.core.routes.refresh(topic, true).await } else { self.core.routes.for_sending(topic).await }
     }
 
     fn choose(
@@ -347,45 +306,24 @@ impl Sender {
     ) -> Result<MessageQueue, RequestError> {
         let queue = match &prepared.sharding_key {
             Some(key) => select::select_by_key(&route.writable, key),
-            None => select::select(
-                &route.writable,
-                turn,
-                last,
-                &self.penalties.lock(),
-                Instant::now(),
-            ),
+            None => select::select(&route.writable, turn, last, &self.penalties.lock(), Instant::now()),
         };
-        queue.cloned().ok_or_else(|| RequestError::NoRoute {
-            topic: prepared.topic.to_string(),
-        })
+        queue.cloned().ok_or_else(|| RequestError::NoRoute { topic: prepared.topic.to_string() })
     }
 
-    async fn attempt(
-        &self,
-        attempt: &Attempt<'_>,
-        timeout: std::time::Duration,
-    ) -> Result<SendResult, AttemptError> {
+    async fn attempt(&self, attempt: &Attempt<'_>, timeout: std::time::Duration) -> Result<SendResult, AttemptError> {
         let queue = attempt.queue;
         let master = self.core.master_of(queue.broker(), queue.topic()).await;
         let addr = master.map_err(AttemptError::Failed)?;
         if let Some(needs) = attempt.half {
             // Before the half is there: a broker that does not know the group could ask nobody about it.
-            let abilities = greet(&self.core, &addr, Force::IfNeeded)
-                .await
-                .map_err(|error| {
-                    // Nothing of the half was sent, whatever became of the heartbeat.
-                    AttemptError::Failed(RequestError::Unreachable {
-                        addr: addr.to_string(),
-                        reason: error.to_string(),
-                    })
-                })?;
+            let abilities = greet(&self.core, &addr, Force::IfNeeded).await.map_err(|error| {
+                // Nothing of the half was sent, whatever became of the heartbeat.
+                AttemptError::Failed(RequestError::Unreachable { addr: addr.to_string(), reason: error.to_string() })
+            })?;
             suits(abilities, needs, attempt.prepared, &addr).map_err(AttemptError::Final)?;
         }
-        let answer = self
-            .core
-            .call(&addr, self.frame(attempt), timeout)
-            .await
-            .map_err(AttemptError::Failed)?;
+        let answer = self.core.call(&addr, self.frame(attempt), timeout).await.map_err(AttemptError::Failed)?;
         let Some(level) = StoreLevel::of(answer.code) else {
             return Err(AttemptError::Failed(refused(&addr, answer)));
         };
@@ -395,24 +333,13 @@ impl Sender {
                 // A success that cannot be read: stored, and no attempt will tell more.
                 let last = RequestError::malformed(&addr, error);
                 let message_id = attempt.prepared.message_id.clone();
-                return Err(AttemptError::Final(
-                    SendError::OutcomeUnknown {
-                        message_id,
-                        attempts: 1,
-                        last,
-                    }
-                    .into(),
-                ));
+                return Err(AttemptError::Final(SendError::OutcomeUnknown { message_id, attempts: 1, last }.into()));
             }
         };
         Ok(SendResult {
             message_id: attempt.prepared.message_id.clone(),
             offset_message_id: sent.msg_id.to_owned(),
-            queue: MessageQueue::new(
-                Arc::clone(&attempt.prepared.topic),
-                queue.broker_shared(),
-                sent.queue_id,
-            ),
+            queue: MessageQueue::new(Arc::clone(&attempt.prepared.topic), queue.broker_shared(), sent.queue_id),
             queue_offset: sent.queue_offset,
             transaction_id: sent.transaction_id.map(str::to_owned),
             level,
@@ -425,9 +352,7 @@ impl Sender {
     fn frame(&self, attempt: &Attempt<'_>) -> Frame {
         let (prepared, queue) = (attempt.prepared, attempt.queue);
         let sys_flag = match attempt.half {
-            Some(_) => prepared
-                .sys_flag
-                .with_transaction(TransactionType::Prepared),
+            Some(_) => prepared.sys_flag.with_transaction(TransactionType::Prepared),
             None => prepared.sys_flag,
         };
         let header = SendMessageHeader {
@@ -446,28 +371,15 @@ impl Sender {
             batch: prepared.is_batch,
             broker_name: Some(queue.broker()),
         };
-        let code = if prepared.is_batch {
-            request::SEND_BATCH_MESSAGE
-        } else {
-            request::SEND_MESSAGE_V2
-        };
-        Frame::request(code)
-            .with_header(&header)
-            .with_body(prepared.body.clone())
+        let code = if prepared.is_batch { request::SEND_BATCH_MESSAGE } else { request::SEND_MESSAGE_V2 };
+        Frame::request(code).with_header(&header).with_body(prepared.body.clone())
     }
 }
 
 /// Whether a half message may go to a broker with these abilities.
-fn suits(
-    abilities: Abilities,
-    needs: HalfNeeds,
-    prepared: &Prepared,
-    addr: &str,
-) -> Result<(), SenderError> {
+fn suits(abilities: Abilities, needs: HalfNeeds, prepared: &Prepared, addr: &str) -> Result<(), SenderError> {
     if needs.confirmation && !abilities.confirms_decisions {
-        return Err(SenderError::Unconfirmable {
-            addr: addr.to_owned(),
-        });
+        return Err(SenderError::Unconfirmable { addr: addr.to_owned() });
     }
     if prepared.is_delayed && !abilities.confirms_decisions {
         let reason = format!("the broker at {addr} does not keep delays of transactional messages");

@@ -32,31 +32,20 @@ pub struct TransactionProducerBuilder {
 
 impl std::fmt::Debug for TransactionProducerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TransactionProducerBuilder")
-            .field("group", &self.group)
-            .finish_non_exhaustive()
+        f.debug_struct("TransactionProducerBuilder").field("group", &self.group).finish_non_exhaustive()
     }
 }
 
 impl TransactionProducerBuilder {
-    pub(crate) fn new(
-        client: Client,
-        group: String,
-        listener: Arc<dyn Listener>,
-    ) -> TransactionProducerBuilder {
+    pub(crate) fn new(client: Client, group: String, listener: Arc<dyn Listener>) -> TransactionProducerBuilder {
         TransactionProducerBuilder {
             client,
             group,
             listener,
             send: SendSettings::default(),
-            decisions: DecisionPolicy {
-                attempt_timeout: Duration::from_secs(3),
-                deadline: Duration::from_secs(15),
-            },
+            decisions: DecisionPolicy { attempt_timeout: Duration::from_secs(3), deadline: Duration::from_secs(15) },
             checks_max: 16,
-            needs: HalfNeeds {
-                confirmation: false,
-            },
+            needs: HalfNeeds { confirmation: false },
         }
     }
 
@@ -100,11 +89,8 @@ impl TransactionProducerBuilder {
         let core = Arc::clone(self.client.core());
         let (tasks, shutdown) = (Tasks::new(), core.shutdown.child());
         let orphans = Arc::new(Mutex::new(Orphans::default()));
-        let checker = Checker {
-            group: self.group.clone(),
-            listener: Arc::clone(&self.listener),
-            orphans: Arc::clone(&orphans),
-        };
+        let checker =
+            Checker { group: self.group.clone(), listener: Arc::clone(&self.listener), orphans: Arc::clone(&orphans) };
         let checks = Checks::start(checker, self.checks_max, &tasks, shutdown.clone());
         let shared = Arc::new(Shared {
             client: self.client,

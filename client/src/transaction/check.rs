@@ -43,12 +43,7 @@ pub(super) struct Checks {
 
 impl Checks {
     /// Starts answering, at most `concurrency` at a time, until `shutdown`.
-    pub(super) fn start(
-        checker: Checker,
-        concurrency: usize,
-        tasks: &Tasks,
-        shutdown: Shutdown,
-    ) -> Checks {
+    pub(super) fn start(checker: Checker, concurrency: usize, tasks: &Tasks, shutdown: Shutdown) -> Checks {
         let (waiting, mut arriving) = mpsc::channel::<Check>(WAITING_MAX);
         let (checker, inner) = (Arc::new(checker), tasks.clone());
         tasks.spawn("transaction checks", async move {
@@ -79,8 +74,7 @@ impl Checks {
     /// Takes a check in, or drops it if too many wait.
     pub(super) fn push(&self, check: Check) {
         if let Err(error) = self.waiting.try_send(check) {
-            let (mpsc::error::TrySendError::Full(check) | mpsc::error::TrySendError::Closed(check)) =
-                error;
+            let (mpsc::error::TrySendError::Full(check) | mpsc::error::TrySendError::Closed(check)) = error;
             tracing::warn!(id = %check.unit.message_id(), "check dropped: too many wait, or the producer is shut down");
         }
     }
@@ -97,9 +91,7 @@ impl Checker {
         };
         let message_id = check.unit.message_id();
         let transaction_id = header.transaction_id.unwrap_or(&message_id);
-        let (decision, remark) = self
-            .decide(transaction_id, header.broker_name, check.unit.clone())
-            .await;
+        let (decision, remark) = self.decide(transaction_id, header.broker_name, check.unit.clone()).await;
         tracing::debug!(id = transaction_id, ?decision, "check answered");
         let answer = EndTransactionHeader {
             producer_group: &self.group,
@@ -121,12 +113,7 @@ impl Checker {
         }
     }
 
-    async fn decide(
-        &self,
-        transaction_id: &str,
-        broker: Option<&str>,
-        unit: Unit,
-    ) -> (Decision, Option<String>) {
+    async fn decide(&self, transaction_id: &str, broker: Option<&str>, unit: Unit) -> (Decision, Option<String>) {
         if self.orphans.lock().is_stray(transaction_id, broker) {
             return (Decision::Rollback, None);
         }
@@ -137,11 +124,7 @@ impl Checker {
         match self.listener.check(&message).await {
             Ok(decision) => (decision, None),
             Err(panic) => {
-                tracing::error!(
-                    id = transaction_id,
-                    panic,
-                    "check_local_transaction panicked"
-                );
+                tracing::error!(id = transaction_id, panic, "check_local_transaction panicked");
                 (Decision::Unknown, Some(panic))
             }
         }

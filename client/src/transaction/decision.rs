@@ -68,16 +68,7 @@ pub(super) async fn tell(
     let ends = Instant::now() + policy.deadline;
     let mut pause = PAUSE_FIRST;
     loop {
-        let failure = match attempt(
-            core,
-            group,
-            half,
-            decision,
-            remark.clone(),
-            policy.attempt_timeout,
-        )
-        .await
-        {
+        let failure = match attempt(core, group, half, decision, remark.clone(), policy.attempt_timeout).await {
             Ok(answered) => return answered,
             Err(failure) => failure,
         };
@@ -85,11 +76,7 @@ pub(super) async fn tell(
         let again = Instant::now() + pause;
         if decision == Decision::Unknown || again >= ends {
             let transaction_id = half.transaction_id.clone();
-            return Err(TransactionError::OutcomeUnknown {
-                transaction_id,
-                decision,
-                last: failure,
-            });
+            return Err(TransactionError::OutcomeUnknown { transaction_id, decision, last: failure });
         }
         if !matches!(failure, RequestError::TimedOut { .. }) {
             // The broker may have moved; a failed refresh leaves what is known.
@@ -109,9 +96,7 @@ async fn attempt(
     remark: Option<String>,
     timeout: Duration,
 ) -> Result<Result<Outcome, TransactionError>, RequestError> {
-    let addr = core
-        .master_of(half.queue.broker(), half.queue.topic())
-        .await?;
+    let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
     let abilities = greet(core, &addr, Force::IfNeeded).await?;
     let header = EndTransactionHeader {
         producer_group: group,
@@ -164,9 +149,7 @@ fn judge(
         // A code that other requests repeat, and the one of a broker that does not lead any more. "System error" is not
         // among them here: it is the broker's word that there is no such half message.
         code if code == response::SLAVE_NOT_AVAILABLE
-            || (code_is_retryable(code)
-                && code != response::SYSTEM_ERROR
-                && code != response::NO_PERMISSION) =>
+            || (code_is_retryable(code) && code != response::SYSTEM_ERROR && code != response::NO_PERMISSION) =>
         {
             Err(refused(addr, answer))
         }
@@ -180,14 +163,8 @@ fn judge(
 }
 
 fn committed_queue(half: &Half, answer: &Frame) -> MessageQueue {
-    let id = number(answer, "queueId")
-        .and_then(|id| i32::try_from(id).ok())
-        .unwrap_or(half.queue.id());
-    let topic: Arc<str> = answer
-        .fields
-        .get("topic")
-        .unwrap_or(half.queue.topic())
-        .into();
+    let id = number(answer, "queueId").and_then(|id| i32::try_from(id).ok()).unwrap_or(half.queue.id());
+    let topic: Arc<str> = answer.fields.get("topic").unwrap_or(half.queue.topic()).into();
     MessageQueue::new(topic, half.queue.broker_shared(), id)
 }
 
@@ -221,85 +198,40 @@ mod tests {
         Frame::response(&Frame::request(request::END_TRANSACTION), code)
     }
 
-    fn judged(
-        decision: Decision,
-        answer: Frame,
-    ) -> Result<Result<Outcome, TransactionError>, RequestError> {
+    fn judged(decision: Decision, answer: Frame) -> Result<Result<Outcome, TransactionError>, RequestError> {
         judge("h:1", &half(), decision, answer)
     }
 
     #[test]
     fn a_confirmed_commit_names_its_place() {
-        let settled = answer(0)
-            .with_field("queueOffset", 42)
-            .with_field("queueId", 2)
-            .with_field("topic", "T");
-        let outcome = judged(Decision::Commit, settled)
-            .expect("final")
-            .expect("settled");
+        let settled = answer(0).with_field("queueOffset", 42).with_field("queueId", 2).with_field("topic", "T");
+        let outcome = judged(Decision::Commit, settled).expect("final").expect("settled");
         let queue = MessageQueue::new("T", "a", 2);
-        assert_eq!(
-            outcome,
-            Outcome::Committed {
-                queue,
-                queue_offset: Some(42)
-            }
-        );
-        let bare = judged(Decision::Commit, answer(0))
-            .expect("final")
-            .expect("settled");
+        assert_eq!(outcome, Outcome::Committed { queue, queue_offset: Some(42) });
+        let bare = judged(Decision::Commit, answer(0)).expect("final").expect("settled");
         let queue = MessageQueue::new("T", "a", 1);
-        assert_eq!(
-            bare,
-            Outcome::Committed {
-                queue,
-                queue_offset: None
-            }
-        );
-        assert_eq!(
-            judged(Decision::Rollback, answer(0))
-                .expect("final")
-                .expect("settled"),
-            Outcome::RolledBack
-        );
+        assert_eq!(bare, Outcome::Committed { queue, queue_offset: None });
+        assert_eq!(judged(Decision::Rollback, answer(0)).expect("final").expect("settled"), Outcome::RolledBack);
     }
 
     #[test]
     fn the_opposite_decision_is_told_with_what_stands() {
-        let opposite = answer(604)
-            .with_remark("committed before")
-            .with_field("decision", "commit");
-        let error = judged(Decision::Rollback, opposite)
-            .expect("final")
-            .expect_err("opposite");
-        let TransactionError::OppositeDecision { settled, .. } = error else {
-            panic!("{error}")
-        };
+        let opposite = answer(604).with_remark("committed before").with_field("decision", "commit");
+        let error = judged(Decision::Rollback, opposite).expect("final").expect_err("opposite");
+        let TransactionError::OppositeDecision { settled, .. } = error else { panic!("{error}") };
         assert_eq!(settled, Some(Decision::Commit));
     }
 
     #[test]
     fn passing_codes_are_repeated_and_others_are_not() {
-        for code in [
-            response::SYSTEM_BUSY,
-            response::SERVICE_NOT_AVAILABLE,
-            response::SLAVE_NOT_AVAILABLE,
-            response::GO_AWAY,
-        ] {
+        for code in
+            [response::SYSTEM_BUSY, response::SERVICE_NOT_AVAILABLE, response::SLAVE_NOT_AVAILABLE, response::GO_AWAY]
+        {
             assert!(judged(Decision::Commit, answer(code)).is_err(), "{code}");
         }
-        for code in [
-            response::SYSTEM_ERROR,
-            response::NO_PERMISSION,
-            response::REQUEST_CODE_NOT_SUPPORTED,
-        ] {
-            let error = judged(Decision::Commit, answer(code))
-                .expect("final")
-                .expect_err("refused");
-            assert!(
-                matches!(error, TransactionError::DecisionRefused { .. }),
-                "{code}"
-            );
+        for code in [response::SYSTEM_ERROR, response::NO_PERMISSION, response::REQUEST_CODE_NOT_SUPPORTED] {
+            let error = judged(Decision::Commit, answer(code)).expect("final").expect_err("refused");
+            assert!(matches!(error, TransactionError::DecisionRefused { .. }), "{code}");
         }
     }
 }

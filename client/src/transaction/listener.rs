@@ -31,18 +31,11 @@ pub enum Decision {
 /// A panic counts as [`Decision::Unknown`].
 pub trait TransactionListener: Send + Sync + 'static {
     /// Runs the local transaction of a half message that the broker has stored.
-    fn execute_local_transaction(
-        &self,
-        message: &Message,
-        half: &Half,
-    ) -> impl Future<Output = Decision> + Send;
+    fn execute_local_transaction(&self, message: &Message, half: &Half) -> impl Future<Output = Decision> + Send;
 
     /// Says what became of the local transaction of `message`, found by its
     /// [`transaction_id`](MessageExt::transaction_id), a key or its content.
-    fn check_local_transaction(
-        &self,
-        message: &MessageExt,
-    ) -> impl Future<Output = Decision> + Send;
+    fn check_local_transaction(&self, message: &MessageExt) -> impl Future<Output = Decision> + Send;
 }
 
 type Deciding<'a> = Pin<Box<dyn Future<Output = Result<Decision, String>> + Send + 'a>>;
@@ -55,24 +48,17 @@ pub(crate) trait Listener: Send + Sync + 'static {
 
 impl<L: TransactionListener> Listener for L {
     fn execute<'a>(&'a self, message: &'a Message, half: &'a Half) -> Deciding<'a> {
-        Box::pin(caught(async move {
-            self.execute_local_transaction(message, half).await
-        }))
+        Box::pin(caught(async move { self.execute_local_transaction(message, half).await }))
     }
 
     fn check<'a>(&'a self, message: &'a MessageExt) -> Deciding<'a> {
-        Box::pin(caught(async move {
-            self.check_local_transaction(message).await
-        }))
+        Box::pin(caught(async move { self.check_local_transaction(message).await }))
     }
 }
 
 /// The decision, or the text of the panic.
 pub(crate) async fn caught(deciding: impl Future<Output = Decision>) -> Result<Decision, String> {
-    AssertUnwindSafe(deciding)
-        .catch_unwind()
-        .await
-        .map_err(|panic| panic_text(panic.as_ref()).to_owned())
+    AssertUnwindSafe(deciding).catch_unwind().await.map_err(|panic| panic_text(panic.as_ref()).to_owned())
 }
 
 #[cfg(test)]
@@ -95,13 +81,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_text() {
-        let reason = Listener::check(&Rude, &delivered("T", 0, b"x"))
-            .await
-            .expect_err("a panic");
+        let reason = Listener::check(&Rude, &delivered("T", 0, b"x")).await.expect_err("a panic");
         assert!(reason.contains("not that one"), "{reason}");
-        assert_eq!(
-            Listener::check(&Rude, &delivered("U", 0, b"x")).await,
-            Ok(Decision::Commit)
-        );
+        assert_eq!(Listener::check(&Rude, &delivered("U", 0, b"x")).await, Ok(Decision::Commit));
     }
 }

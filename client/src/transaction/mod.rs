@@ -85,9 +85,7 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TransactionProducer")
-            .field("group", &self.sender.group())
-            .finish_non_exhaustive()
+        f.debug_struct("TransactionProducer").field("group", &self.sender.group()).finish_non_exhaustive()
     }
 }
 
@@ -113,11 +111,7 @@ impl TransactionProducer {
 
     /// Like [`send`](TransactionProducer::send), with the local transaction given here instead of the listener's
     /// `execute_local_transaction`. Checks still go to the listener.
-    pub async fn send_with<F, R>(
-        &self,
-        message: Message,
-        local: F,
-    ) -> Result<TransactionResult, TransactionError>
+    pub async fn send_with<F, R>(&self, message: Message, local: F) -> Result<TransactionResult, TransactionError>
     where
         F: FnOnce(Half) -> R,
         R: Future<Output = Decision>,
@@ -134,19 +128,14 @@ impl TransactionProducer {
 }
 
 impl Shared {
-    async fn send<F>(
-        &self,
-        mut message: Message,
-        local: F,
-    ) -> Result<TransactionResult, TransactionError>
+    async fn send<F>(&self, mut message: Message, local: F) -> Result<TransactionResult, TransactionError>
     where
         F: AsyncFnOnce(Half) -> Result<Decision, String>,
     {
         let _place = self.sender.enter().await.map_err(TransactionError::Half)?;
         message.set(name::TRANSACTION_PREPARED, "true");
         message.set(name::PRODUCER_GROUP, self.sender.group());
-        let prepared =
-            Prepared::new(message, self.sender.settings()).map_err(TransactionError::Half)?;
+        let prepared = Prepared::new(message, self.sender.settings()).map_err(TransactionError::Half)?;
         let (sent, half) = self.send_half(&prepared).await?;
         if sent.level != StoreLevel::Full {
             // As other clients do: a half that may be lost by the next crash must not carry a local transaction. If this
@@ -154,10 +143,7 @@ impl Shared {
             self.orphans.lock().never_ran(&half.transaction_id);
             let _ = self.tell(&half, Decision::Rollback, None).await;
             let (transaction_id, code) = (half.transaction_id, sent.level.code());
-            return Err(TransactionError::HalfNotSafe {
-                transaction_id,
-                code,
-            });
+            return Err(TransactionError::HalfNotSafe { transaction_id, code });
         }
         let (decision, remark) = match local(half.clone()).await {
             Ok(decision) => (decision, None),
@@ -167,26 +153,18 @@ impl Shared {
             }
         };
         let outcome = self.tell(&half, decision, remark).await?;
-        Ok(TransactionResult {
-            half: sent,
-            decision,
-            outcome,
-        })
+        Ok(TransactionResult { half: sent, decision, outcome })
     }
 
     async fn send_half(&self, prepared: &Prepared) -> Result<(SendResult, Half), TransactionError> {
         match self.sender.send_half(prepared, self.needs).await {
             Ok((sent, half)) => {
                 if sent.possible_duplicate {
-                    self.orphans
-                        .lock()
-                        .lives_on(&half.transaction_id, half.queue.broker_shared());
+                    self.orphans.lock().lives_on(&half.transaction_id, half.queue.broker_shared());
                 }
                 Ok((sent, half))
             }
-            Err(SenderError::Unconfirmable { addr }) => {
-                Err(TransactionError::Unconfirmable { addr })
-            }
+            Err(SenderError::Unconfirmable { addr }) => Err(TransactionError::Unconfirmable { addr }),
             Err(SenderError::Send(error)) => {
                 if let SendError::OutcomeUnknown { message_id, .. } = &error {
                     self.orphans.lock().never_ran(message_id);
@@ -196,21 +174,8 @@ impl Shared {
         }
     }
 
-    async fn tell(
-        &self,
-        half: &Half,
-        decision: Decision,
-        remark: Option<String>,
-    ) -> Result<Outcome, TransactionError> {
-        tell(
-            self.client.core(),
-            self.sender.group(),
-            half,
-            decision,
-            remark,
-            self.decisions,
-        )
-        .await
+    async fn tell(&self, half: &Half, decision: Decision, remark: Option<String>) -> Result<Outcome, TransactionError> {
+        tell(self.client.core(), self.sender.group(), half, decision, remark, self.decisions).await
     }
 }
 
@@ -224,11 +189,7 @@ impl ProducerMember for Shared {
     }
 
     fn check(&self, connection: &Arc<Connection>, request: Frame, unit: Unit) {
-        self.checks.push(Check {
-            connection: Arc::clone(connection),
-            request,
-            unit,
-        });
+        self.checks.push(Check { connection: Arc::clone(connection), request, unit });
     }
 
     fn close(&self) -> Closing<'_> {

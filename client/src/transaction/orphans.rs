@@ -89,10 +89,7 @@ mod tests {
         for n in 0..=REMEMBERED_MAX {
             orphans.never_ran(&n.to_string());
         }
-        assert_eq!(
-            (orphans.homes.len(), orphans.order.len()),
-            (REMEMBERED_MAX, REMEMBERED_MAX)
-        );
+        assert_eq!((orphans.homes.len(), orphans.order.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
         assert!(!orphans.is_stray("0", None) && orphans.is_stray("1", None));
     }
 }
