@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::server::Creations;
 use crate::shard::Shard;
+use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
 use crate::transaction::Transactions;
 
@@ -36,6 +37,8 @@ pub struct Broker {
     pub creations: Creations,
     /// Counts since start.
     pub metrics: Metrics,
+    /// Counts by topic and group over time.
+    pub stats: Stats,
     /// The address that clients are told: brokerIP1 and listenPort. Part of message ids.
     pub store_host: SocketAddr,
     /// The broker's own time.

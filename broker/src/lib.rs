@@ -20,5 +20,6 @@ pub mod schedule;
 pub mod server;
 pub mod shard;
 pub mod start;
+pub mod stats;
 pub mod steady_clock;
 pub mod transaction;

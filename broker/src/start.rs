@@ -20,6 +20,7 @@ use crate::registration::{self, Registration};
 use crate::server::{Creations, Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::transaction::{self, Transactions};
+use crate::stats::{self, Stats};
 use crate::{delivery, schedule};
 
 /// Why a broker did not start.
@@ -112,6 +113,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         registration: Registration::new(shard.shard.clone()),
         creations: Creations::default(),
         metrics: Metrics::default(),
+        stats: Stats::new(shard.time.now()),
         store_host: SocketAddr::new(config.broker_ip, address.port()),
         time: Arc::clone(&shard.time),
         clock,
@@ -168,6 +170,7 @@ impl Phases {
         spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
+        spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));
         let registry = Arc::clone(broker);
         let stop = shutdown.clone();

@@ -62,6 +62,11 @@ impl Results {
         own.unwrap_or(&self.others).add_one();
     }
 
+    /// Requests that were answered with this code; those of a code without a count of its own are not known.
+    pub fn count(&self, code: i32) -> u64 {
+        usize::try_from(code).ok().and_then(|code| self.by_code.get(code)).map_or(0, Count::get)
+    }
+
     /// Codes that occurred with their counts; `other` is those above 31.
     fn each(&self) -> impl Iterator<Item = (String, u64)> {
         let codes = self.by_code.iter().enumerate().map(|(code, count)| (code.to_string(), count.get()));

@@ -1,0 +1,434 @@
+//! How much goes through topics and groups, minute by minute.
+//!
+//! Handlers add to a count per topic and per group of a topic: a look into a map and three atomics. A task samples the
+//! counts every ten seconds, and what tools ask for is computed from the samples.
+//!
+//! Promises: counting waits for nobody; memory is bounded, also against clients that invent names ([`SERIES_MAX`]); what
+//! was quiet for a day is forgotten. All of it is in memory and begins at zero with each start.
+//!
+//! Left to others: totals since the start (`metrics`), and what is in the queues (`shard`).
+
+mod window;
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use escrowmq_common::body::BrokerStatsData;
+use escrowmq_common::code::response;
+use escrowmq_common::task::Shutdown;
+use parking_lot::Mutex;
+
+use crate::broker::Broker;
+use window::{STEP, Sample, Spans, Window};
+
+/// Most names that are counted per family; further ones are not counted alone.
+pub const SERIES_MAX: usize = 50_000;
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+/// A count with its history.
+#[derive(Debug)]
+struct Series {
+    sum: AtomicU64,
+    times: AtomicU64,
+    spans: Mutex<Spans>,
+}
+
+impl Series {
+    fn new(at: u64) -> Self {
+        let spans = Mutex::new(Spans::new(Sample { at, sum: 0, times: 0 }));
+        Self { sum: AtomicU64::new(0), times: AtomicU64::new(0), spans }
+    }
+
+    fn add(&self, sum: u64) {
+        self.sum.fetch_add(sum, Ordering::Relaxed);
+        self.times.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn now(&self, at: u64) -> Sample {
+        Sample { at, sum: self.sum.load(Ordering::Relaxed), times: self.times.load(Ordering::Relaxed) }
+    }
+
+    fn look(&self, at: u64) -> BrokerStatsData {
+        self.spans.lock().look(self.now(at))
+    }
+}
+
+/// Counts of one kind by name.
+#[derive(Debug, Default)]
+struct Family {
+    by_key: DashMap<Box<str>, Arc<Series>>,
+}
+
+impl Family {
+    fn add(&self, key: &str, sum: u64, at: u64) {
+        if let Some(series) = self.by_key.get(key) {
+            return series.add(sum);
+        }
+        if self.by_key.len() < SERIES_MAX {
+            self.by_key.entry(key.into()).or_insert_with(|| Arc::new(Series::new(at))).add(sum);
+        }
+    }
+
+    fn look(&self, key: &str, at: u64) -> Option<BrokerStatsData> {
+        self.by_key.get(key).map(|series| series.look(at))
+    }
+
+    fn tick(&self, at: u64) {
+        self.by_key.retain(|_, series| {
+            let now = series.now(at);
+            let mut spans = series.spans.lock();
+            let is_quiet = spans.is_quiet(now);
+            spans.offer(now);
+            !is_quiet
+        });
+    }
+}
+
+/// Counts of the whole broker since its start; `metrics` keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Messages stored.
+    pub put: u64,
+    /// Messages handed out.
+    pub got: u64,
+    /// Pulls that found something.
+    pub pulls_found: u64,
+    /// Pulls that found nothing.
+    pub pulls_missed: u64,
+}
+
+/// Rates per second over the last ten seconds, minute and ten minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates(pub [f64; 3]);
+
+impl std::fmt::Display for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [short, middle, long] = self.0;
+        write!(f, "{short} {middle} {long}")
+    }
+}
+
+/// Rates of the whole broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BrokerRates {
+    /// Messages stored.
+    pub put: Rates,
+    /// Messages handed out.
+    pub got: Rates,
+    /// Pulls that found something.
+    pub found: Rates,
+    /// Pulls that found nothing.
+    pub missed: Rates,
+    /// Messages stored and handed out before this day began (UTC), since the start.
+    pub this_morning: (u64, u64),
+    /// The same of the day before.
+    pub yesterday_morning: (u64, u64),
+}
+
+#[derive(Debug)]
+struct Whole {
+    put: (Spans, Window),
+    got: (Spans, Window),
+    found: Window,
+    missed: Window,
+    day: u64,
+    this_morning: (u64, u64),
+    yesterday_morning: (u64, u64),
+    last: Totals,
+}
+
+impl Whole {
+    fn new(at: u64) -> Self {
+        let first = Sample { at, sum: 0, times: 0 };
+        let window = || Window::new(STEP, 60, first);
+        Self {
+            put: (Spans::new(first), window()),
+            got: (Spans::new(first), window()),
+            found: window(),
+            missed: window(),
+            day: at / DAY,
+            this_morning: (0, 0),
+            yesterday_morning: (0, 0),
+            last: Totals::default(),
+        }
+    }
+
+    fn tick(&mut self, at: u64, totals: Totals) {
+        if at / DAY > self.day {
+            self.day = at / DAY;
+            self.yesterday_morning = self.this_morning;
+            self.this_morning = (self.last.put, self.last.got);
+        }
+        self.last = totals;
+        let sample = |sum| Sample { at, sum, times: sum };
+        self.put.0.offer(sample(totals.put));
+        self.put.1.offer(sample(totals.put));
+        self.got.0.offer(sample(totals.got));
+        self.got.1.offer(sample(totals.got));
+        self.found.offer(sample(totals.pulls_found));
+        self.missed.offer(sample(totals.pulls_missed));
+    }
+}
+
+/// What tools can ask for by name and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Messages stored, by topic.
+    TopicPutNums,
+    /// Bytes stored, by topic.
+    TopicPutSize,
+    /// Messages handed out, by `topic@group`.
+    GroupGetNums,
+    /// Bytes handed out, by `topic@group`.
+    GroupGetSize,
+    /// Messages sent back, by `topic@group`.
+    SendBackNums,
+    /// Messages stored, by cluster.
+    BrokerPutNums,
+    /// Messages handed out, by cluster.
+    BrokerGetNums,
+}
+
+impl Figure {
+    /// The figure with this wire name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "TOPIC_PUT_NUMS" => Self::TopicPutNums,
+            "TOPIC_PUT_SIZE" => Self::TopicPutSize,
+            "GROUP_GET_NUMS" => Self::GroupGetNums,
+            "GROUP_GET_SIZE" => Self::GroupGetSize,
+            "SNDBCK_PUT_NUMS" => Self::SendBackNums,
+            "BROKER_PUT_NUMS" => Self::BrokerPutNums,
+            "BROKER_GET_NUMS" => Self::BrokerGetNums,
+            _ => return None,
+        })
+    }
+}
+
+/// The counts of topics and groups. Shared by all connections.
+#[derive(Debug)]
+pub struct Stats {
+    topic_put: Family,
+    topic_put_bytes: Family,
+    group_get: Family,
+    group_get_bytes: Family,
+    send_back: Family,
+    whole: Mutex<Whole>,
+    /// When the last samples were taken, in milliseconds since 1970.
+    sampled: AtomicU64,
+    /// When counting began.
+    began: u64,
+}
+
+thread_local! {
+    /// `topic@group`, put together without an allocation.
+    static KEY: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn with_key(topic: &str, group: &str, then: impl FnOnce(&str)) {
+    KEY.with_borrow_mut(|key| {
+        key.clear();
+        write!(key, "{topic}@{group}").expect("a String takes everything");
+        then(key);
+    });
+}
+
+impl Stats {
+    /// Counting begins at `now`, in milliseconds since 1970.
+    pub fn new(now: u64) -> Self {
+        Self {
+            topic_put: Family::default(),
+            topic_put_bytes: Family::default(),
+            group_get: Family::default(),
+            group_get_bytes: Family::default(),
+            send_back: Family::default(),
+            whole: Mutex::new(Whole::new(now)),
+            sampled: AtomicU64::new(now),
+            began: now,
+        }
+    }
+
+    /// Messages of a topic became visible, or wait for their time. Half messages do not count before their commit.
+    pub fn topic_put(&self, topic: &str, messages: u64, bytes: u64) {
+        let at = self.sampled.load(Ordering::Relaxed);
+        self.topic_put.add(topic, messages, at);
+        self.topic_put_bytes.add(topic, bytes, at);
+    }
+
+    /// Messages of a topic were handed to a group.
+    pub fn group_get(&self, group: &str, topic: &str, messages: u64, bytes: u64) {
+        let at = self.sampled.load(Ordering::Relaxed);
+        with_key(topic, group, |key| {
+            self.group_get.add(key, messages, at);
+            self.group_get_bytes.add(key, bytes, at);
+        });
+    }
+
+    /// A group sent a message of a topic back.
+    pub fn send_back(&self, group: &str, topic: &str) {
+        let at = self.sampled.load(Ordering::Relaxed);
+        with_key(topic, group, |key| self.send_back.add(key, 1, at));
+    }
+
+    /// When counting began: the start of the broker, in milliseconds since 1970.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// Messages per second stored in a topic, over the last minute.
+    pub fn topic_put_rate(&self, topic: &str, now: u64) -> f64 {
+        self.topic_put.look(topic, now).map_or(0.0, |data| data.stats_minute.tps)
+    }
+
+    /// Messages per second of a topic handed to a group, over the last minute.
+    pub fn group_get_rate(&self, group: &str, topic: &str, now: u64) -> f64 {
+        let mut rate = 0.0;
+        with_key(topic, group, |key| rate = self.group_get.look(key, now).map_or(0.0, |data| data.stats_minute.tps));
+        rate
+    }
+
+    /// A figure over the last minute, hour and day; `None` if nothing of that name was counted.
+    pub fn look(&self, figure: Figure, key: &str, now: u64) -> Option<BrokerStatsData> {
+        match figure {
+            Figure::TopicPutNums => self.topic_put.look(key, now),
+            Figure::TopicPutSize => self.topic_put_bytes.look(key, now),
+            Figure::GroupGetNums => self.group_get.look(key, now),
+            Figure::GroupGetSize => self.group_get_bytes.look(key, now),
+            Figure::SendBackNums => self.send_back.look(key, now),
+            Figure::BrokerPutNums => {
+                let whole = self.whole.lock();
+                Some(whole.put.0.look(Sample { at: now, sum: whole.last.put, times: whole.last.put }))
+            }
+            Figure::BrokerGetNums => {
+                let whole = self.whole.lock();
+                Some(whole.got.0.look(Sample { at: now, sum: whole.last.got, times: whole.last.got }))
+            }
+        }
+    }
+
+    /// The rates of the whole broker, whose counts are `totals` now.
+    pub fn rates(&self, now: u64, totals: Totals) -> BrokerRates {
+        let whole = self.whole.lock();
+        let rates = |window: &Window, sum| {
+            Rates([1, 6, 60].map(|steps| window.over(steps, Sample { at: now, sum, times: sum }).tps))
+        };
+        BrokerRates {
+            put: rates(&whole.put.1, totals.put),
+            got: rates(&whole.got.1, totals.got),
+            found: rates(&whole.found, totals.pulls_found),
+            missed: rates(&whole.missed, totals.pulls_missed),
+            this_morning: whole.this_morning,
+            yesterday_morning: whole.yesterday_morning,
+        }
+    }
+
+    /// Takes samples; every ten seconds.
+    pub fn tick(&self, now: u64, totals: Totals) {
+        self.sampled.store(now, Ordering::Relaxed);
+        self.whole.lock().tick(now, totals);
+        for family in [&self.topic_put, &self.topic_put_bytes, &self.group_get, &self.group_get_bytes, &self.send_back]
+        {
+            family.tick(now);
+        }
+    }
+}
+
+/// The counts of the whole broker.
+pub fn totals(broker: &Broker) -> Totals {
+    let metrics = &broker.metrics;
+    Totals {
+        put: metrics.messages_in.get(),
+        got: metrics.messages_out.get(),
+        pulls_found: metrics.pulls.count(response::SUCCESS),
+        pulls_missed: metrics.pulls.count(response::PULL_NOT_FOUND),
+    }
+}
+
+/// Samples the counts until the broker stops.
+pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(STEP));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => broker.stats.tick(broker.now(), totals(&broker)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_700_000_000_000;
+
+    #[test]
+    fn counts_are_kept_by_name_and_span() {
+        let stats = Stats::new(START);
+        stats.topic_put("T", 2, 600);
+        stats.topic_put("T", 4, 100);
+        stats.group_get("G", "T", 5, 50);
+        stats.send_back("G", "T");
+        let now = START + 60_000;
+        let data = stats.look(Figure::TopicPutNums, "T", now).unwrap();
+        assert_eq!((data.stats_minute.sum, data.stats_day.sum), (6, 6));
+        assert!((data.stats_minute.avgpt - 3.0).abs() < 1e-9);
+        assert!((stats.topic_put_rate("T", now) - 0.1).abs() < 1e-9);
+        assert_eq!(stats.look(Figure::TopicPutSize, "T", now).unwrap().stats_minute.sum, 700);
+        assert_eq!(stats.look(Figure::GroupGetNums, "T@G", now).unwrap().stats_minute.sum, 5);
+        assert_eq!(stats.look(Figure::SendBackNums, "T@G", now).unwrap().stats_minute.sum, 1);
+        assert!(stats.look(Figure::TopicPutNums, "other", now).is_none());
+        for step in 1..=10 {
+            stats.tick(START + step * STEP, Totals::default());
+        }
+        let later = stats.look(Figure::TopicPutNums, "T", START + 10 * STEP).unwrap();
+        assert_eq!((later.stats_minute.sum, later.stats_hour.sum), (0, 6));
+    }
+
+    #[test]
+    fn names_that_are_quiet_for_a_day_are_forgotten() {
+        let stats = Stats::new(START);
+        stats.topic_put("quiet", 1, 1);
+        for hour in 1..=30 {
+            stats.topic_put("busy", 1, 1);
+            stats.tick(START + hour * 3_600_000, Totals::default());
+        }
+        let now = START + 30 * 3_600_000;
+        assert!(stats.look(Figure::TopicPutNums, "quiet", now).is_none());
+        assert_eq!(stats.look(Figure::TopicPutNums, "busy", now).unwrap().stats_day.sum, 24);
+    }
+
+    #[test]
+    fn invented_names_cost_a_bounded_amount() {
+        let family = Family::default();
+        for n in 0..SERIES_MAX + 10 {
+            family.add(&n.to_string(), 1, START);
+        }
+        assert_eq!(family.by_key.len(), SERIES_MAX);
+        family.add("0", 1, START);
+        assert_eq!(family.look("0", START).unwrap().stats_minute.sum, 2);
+    }
+
+    #[test]
+    fn the_whole_broker_has_rates_and_mornings() {
+        let stats = Stats::new(START);
+        let totals = |put| Totals { put, ..Totals::default() };
+        for step in 1..=60 {
+            stats.tick(START + step * STEP, totals(step * 50));
+        }
+        let rates = stats.rates(START + 60 * STEP, totals(3_000));
+        assert_eq!(rates.put.to_string(), "0 5 5");
+        let rates = stats.rates(START + 61 * STEP, totals(3_100));
+        assert!((rates.put.0[0] - 10.0).abs() < 1e-9);
+        assert_eq!(rates.this_morning, (0, 0));
+        stats.tick(START + DAY, totals(4_000));
+        assert_eq!(stats.rates(START + DAY, totals(4_000)).this_morning, (3_000, 0));
+        assert_eq!(stats.look(Figure::BrokerPutNums, "any", START + DAY).unwrap().stats_day.sum, 4_000);
+    }
+}
