@@ -60,15 +60,22 @@ impl Shard {
         self.shared.intake.submit(command, admission, completion)
     }
 
-    /// Submits a command and waits for its outcome.
-    pub async fn propose(&self, command: &Command<'_>, admission: Admission) -> Result<Outcome, SubmitError> {
+    /// Submits a command, before this returns, and waits for its outcome.
+    pub fn propose(
+        &self,
+        command: &Command<'_>,
+        admission: Admission,
+    ) -> impl Future<Output = Result<Outcome, SubmitError>> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         let completion: Completion = Box::new(move |outcome| {
             // The waiting side may have gone; the command happens all the same.
             let _ = sender.send(outcome);
         });
-        self.submit(command, admission, completion).map_err(|(error, _)| error)?;
-        receiver.await.unwrap_or(Err(SubmitError::OutcomeUnknown))
+        let submitted = self.submit(command, admission, completion).map_err(|(error, _)| error);
+        async move {
+            submitted?;
+            receiver.await.unwrap_or(Err(SubmitError::OutcomeUnknown))
+        }
     }
 
     /// All topics.

@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use super::bytes::{Cursor, Malformed};
 
 /// Something that can write a message unit once, into the batch.
-pub trait WriteUnit {
+pub trait WriteUnit: Sync {
     /// Appends the unit.
     fn write_unit(&self, out: &mut BytesMut);
 }

@@ -27,6 +27,9 @@ mod open;
 mod outcome;
 mod topic;
 
+#[cfg(test)]
+mod tests;
+
 pub mod apply;
 mod handle;
 mod locate;

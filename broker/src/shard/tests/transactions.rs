@@ -1,0 +1,177 @@
+//! Half messages: hidden, settled once and one way, recognised when repeated.
+
+use super::*;
+use crate::shard::{Checked, CheckedHalf, Park, ParkReason, Refusal, Resume};
+
+#[tokio::test]
+async fn a_half_is_hidden_until_its_commit_and_settles_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let half = prepare(shard, &queue, "u1", "secret").await;
+    publish(shard, &queue, When::Now, &["plain"]).await;
+    assert_eq!(bodies(shard, &queue), ["plain"]);
+    assert!(shard.locate(half.half, queue.id).expect("readable").is_none(), "found by no id");
+    assert_eq!(shard.counters().open_halves(), 1);
+
+    let Outcome::Settled(first) = settle(shard, half.half, half.counter, Decision::Commit).await else {
+        panic!("not settled")
+    };
+    assert!(first.first && first.offset == Some(1));
+    assert_eq!(bodies(shard, &queue), ["plain", "secret"]);
+    let entry = shard.entry(&queue, 1).expect("readable").expect("there");
+    assert!(entry.flags.is_committed() && entry.half == half.half);
+    assert_eq!(shard.locate(half.half, queue.id).expect("readable").map(|at| at.entry.offset), Some(1));
+
+    let Outcome::Settled(again) = settle(shard, half.half, half.counter, Decision::Commit).await else {
+        panic!("a repeat gets the first one's result")
+    };
+    assert_eq!((again.first, again.offset, again.at), (false, Some(1), first.at));
+    let opposite = settle(shard, half.half, half.counter, Decision::Rollback).await;
+    assert!(matches!(opposite, Outcome::Refused(Refusal::AlreadyDecided(_))), "{opposite:?}");
+    assert_eq!(bodies(shard, &queue), ["plain", "secret"], "delivered once");
+    assert_eq!((shard.counters().open_halves(), shard.counters().committed()), (0, 1));
+    opened.close().await.expect("closes");
+
+    let opened = open(dir.path()).await;
+    let opposite = settle(&opened.shard, half.half, half.counter, Decision::Rollback).await;
+    assert!(matches!(opposite, Outcome::Refused(Refusal::AlreadyDecided(_))), "remembered: {opposite:?}");
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn a_rolled_back_message_is_never_seen() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let half = prepare(shard, &queue, "u1", "secret").await;
+    settle(shard, half.half, half.counter, Decision::Rollback).await;
+    let commit = settle(shard, half.half, half.counter, Decision::Commit).await;
+    assert!(matches!(commit, Outcome::Refused(Refusal::AlreadyDecided(_))), "{commit:?}");
+    assert_eq!(bodies(shard, &queue), [] as [&str; 0]);
+    assert!(shard.locate(half.half, queue.id).expect("readable").is_none());
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn strangers_and_guesses_decide_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let half = prepare(shard, &queue, "u1", "secret").await;
+    let wrong_counter = settle(shard, half.half, half.counter + 1, Decision::Commit).await;
+    assert_eq!(wrong_counter, Outcome::Refused(Refusal::WrongCounter(half.counter)));
+    let nothing = settle(shard, half.half + 1, half.counter, Decision::Commit).await;
+    assert_eq!(nothing, Outcome::Refused(Refusal::NoSuchHalf(half.half + 1)));
+    let stranger = Settle {
+        half: half.half,
+        counter: Some(half.counter),
+        decision: Decision::Commit,
+        group: Some("others"),
+        by: "",
+        reason: "",
+        rewritten: None,
+    };
+    let stranger = shard.propose(&Command::Settle(stranger), Admission::Reserved).await;
+    assert_eq!(stranger, Ok(Outcome::Refused(Refusal::WrongGroup("producers".into()))));
+    assert_eq!(shard.counters().open_halves(), 1);
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn a_repeated_half_gets_the_first_identity() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let first = prepare(shard, &queue, "u1", "body").await;
+    let repeat = prepare(shard, &queue, "u1", "body").await;
+    assert_eq!((repeat.half, repeat.counter, repeat.repeated), (first.half, first.counter, true));
+    let other = prepare_as(shard, &queue, "u1", "another body", When::Now).await;
+    assert_eq!(other, Outcome::Refused(Refusal::UniqueIdTaken(first.half)));
+    settle(shard, first.half, first.counter, Decision::Commit).await;
+    let late = prepare(shard, &queue, "u1", "body").await;
+    assert_eq!((late.half, late.repeated), (first.half, true), "for a while after the decision, too");
+    assert_eq!(bodies(shard, &queue), ["body"]);
+    assert_ne!(prepare(shard, &queue, "", "body").await.half, prepare(shard, &queue, "", "body").await.half);
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn a_committed_message_keeps_its_delay() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let Outcome::Prepared(half) = prepare_as(shard, &queue, "u1", "later", When::After(5_000)).await else {
+        panic!("not prepared")
+    };
+    let Outcome::Settled(settled) = settle(shard, half.half, half.counter, Decision::Commit).await else {
+        panic!("not settled")
+    };
+    assert_eq!(settled.offset, None);
+    assert_eq!(bodies(shard, &queue), [] as [&str; 0]);
+    let fire = Command::Fire { upto: settled.at + 5_000, limit: 10 };
+    shard.propose(&fire, Admission::Reserved).await.expect("taken");
+    assert_eq!(bodies(shard, &queue), ["later"]);
+    let Outcome::Settled(repeat) = settle(shard, half.half, half.counter, Decision::Commit).await else {
+        panic!("not settled")
+    };
+    assert_eq!(repeat.offset, Some(0));
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn checks_count_parking_hides_nothing_and_resuming_starts_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let half = prepare(shard, &queue, "u1", "body").await;
+    for (due, counts) in [(100, true), (200, false), (300, true)] {
+        let halves = vec![CheckedHalf { half: half.half, next_due: due, counts }];
+        let checked = Command::Checked(Checked { first_checked_upto: half.half, halves });
+        assert_eq!(shard.propose(&checked, Admission::Reserved).await, Ok(Outcome::Handled(1)));
+    }
+    let row = shard.half(half.half).expect("readable").expect("undecided");
+    assert_eq!((row.checks, row.next_due), (2, 300));
+    let park = Command::Park(Park { half: half.half, reason: ParkReason::ChecksExhausted, by: "" });
+    shard.propose(&park, Admission::Reserved).await.expect("taken");
+    assert_eq!((shard.counters().open_halves(), shard.counters().parked_halves()), (0, 1));
+    let resume = |only_if| Command::Resume(Resume { half: half.half, by: "", only_if });
+    let refused = shard.propose(&resume(Some(ParkReason::NoChecker)), Admission::Reserved).await;
+    assert_eq!(refused, Ok(Outcome::Refused(Refusal::NotParked(Some(ParkReason::ChecksExhausted)))));
+    assert_eq!(shard.propose(&resume(None), Admission::Reserved).await, Ok(Outcome::Done));
+    let row = shard.half(half.half).expect("readable").expect("undecided");
+    assert!(row.checks == 0 && row.parked.is_none() && row.next_due > 300);
+    settle(shard, half.half, half.counter, Decision::Commit).await;
+    assert_eq!((shard.counters().open_halves(), shard.counters().parked_halves()), (0, 0));
+    assert_eq!(bodies(shard, &queue), ["body"]);
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
+async fn deleting_the_topic_parks_its_halves() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let half = prepare(shard, &queue(shard, "T", 0), "u1", "body").await;
+    shard.propose(&Command::DeleteTopic("T"), Admission::Reserved).await.expect("taken");
+    let row = shard.half(half.half).expect("readable").expect("undecided");
+    assert!(matches!(row.parked, Some((ParkReason::TopicDeleted, _))));
+    let commit = settle(shard, half.half, half.counter, Decision::Commit).await;
+    assert!(matches!(commit, Outcome::Refused(Refusal::NoSuchQueue(_))), "{commit:?}");
+    let rollback = settle(shard, half.half, half.counter, Decision::Rollback).await;
+    assert!(matches!(rollback, Outcome::Settled(_)), "{rollback:?}");
+    opened.close().await.expect("closes");
+}
