@@ -98,7 +98,7 @@ impl Nameserver {
         limits.connection.idle = config.server_channel_max_idle_time_seconds;
         let (address, port) = (config.bind_address.clone(), config.listen_port);
         let listen = async {
-            let listener = TcpListener::bind((address.as_str(), port)).await?;
+            let listener = TcpListener::bind((address.trim_matches(['[', ']']), port)).await?;
             let local_addr = listener.local_addr()?;
             Ok((listener, local_addr))
         };
@@ -131,7 +131,7 @@ impl Nameserver {
     }
 
     /// Waits until it has stopped serving, for whatever reason.
-    pub async fn failed(&self) {
+    pub async fn stopped(&self) {
         self.shutdown.cancelled().await;
     }
 }

@@ -88,7 +88,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tracing::info!("listening on {}", nameserver.local_addr());
         tokio::select! {
             name = signals.next() => tracing::info!("stopping on {name}"),
-            () = nameserver.failed() => {
+            () = nameserver.stopped() => {
                 nameserver.stop().await;
                 anyhow::bail!("a part that everything depends on has ended");
             }

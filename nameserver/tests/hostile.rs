@@ -50,6 +50,8 @@ async fn broken_registrations_are_answered_and_change_nothing() {
     negative.fields.insert("brokerId", -1);
     let mut nameless = plain();
     nameless.fields.insert("brokerName", "");
+    let mut forging = plain();
+    forging.fields.insert("brokerName", "a\n2026 INFO all is well");
     let mut no_number = plain();
     no_number.fields.insert("brokerId", "zero");
     let deep = "[".repeat(100_000);
@@ -63,7 +65,7 @@ async fn broken_registrations_are_answered_and_change_nothing() {
         &deep,
     ];
     let broken = bodies.map(|body| plain().with_body(body.to_owned()));
-    let requests = broken.into_iter().chain([compressed, negative, nameless, no_number]);
+    let requests = broken.into_iter().chain([compressed, negative, nameless, forging, no_number]);
     for request in requests.chain([Frame::request(request::REGISTER_BROKER)]) {
         let shown = format!("{:?} {:?}", request.fields, request.body.slice(..request.body.len().min(80)));
         let answer = stage.call(request).await;

@@ -4,10 +4,12 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::code::{request, response};
-use escrowmq_common::frame::Frame;
+use escrowmq_common::frame::{Frame, HeaderEncoding};
+use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
 use escrowmq_nameserver::Nameserver;
 use support::{PATIENCE, Stage, registration, text};
 
@@ -87,6 +89,19 @@ async fn a_slave_hears_of_its_master_and_versions_can_be_asked_for() {
     let stranger = stage.call(ask("h:9", 1)).await;
     assert_eq!(stranger.fields.get("changed"), Some("true"));
     assert!(stranger.body.is_empty());
+}
+
+#[tokio::test]
+async fn a_binary_request_gets_a_binary_answer() {
+    let stage = Stage::start().await;
+    stage.call(registration("h:1", 0, 1, &["T", "U"])).await;
+    let options = RemoteOptions { encoding: HeaderEncoding::Binary, ..RemoteOptions::default() };
+    let remote = Remote::new(options, Arc::new(NoRequests));
+    for (topic, code) in [("T", response::SUCCESS), ("X", response::TOPIC_NOT_EXIST)] {
+        let asked = Frame::request(request::GET_ROUTEINFO_BY_TOPIC).with_field("topic", topic);
+        let answer = remote.call(&stage.address(), asked, PATIENCE).await.unwrap();
+        assert_eq!((answer.code, answer.encoding), (code, HeaderEncoding::Binary));
+    }
 }
 
 #[tokio::test]

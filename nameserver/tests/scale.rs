@@ -13,13 +13,13 @@ use support::{PATIENCE, Stage, registration};
 
 const TOPICS: usize = 100_000;
 
-fn large(counter: i64, queues: i32) -> Frame {
+fn large() -> Frame {
     let mut body = RegisterBrokerBody::default();
     let wrapper = &mut body.topic_config_serialize_wrapper;
-    wrapper.data_version = DataVersion { counter, ..DataVersion::default() };
+    wrapper.data_version = DataVersion { counter: 1, ..DataVersion::default() };
     wrapper.topic_config_table = (0..TOPICS)
         .map(|n| format!("orders-of-customer-{n}"))
-        .map(|name| (name.clone(), TopicConfig::new(name, queues)))
+        .map(|name| (name.clone(), TopicConfig::new(name, 4)))
         .collect::<BTreeMap<_, _>>();
     Frame::request(request::REGISTER_BROKER)
         .with_field("brokerName", "large")
@@ -38,24 +38,22 @@ async fn lookups_go_on_while_a_hundred_thousand_topics_are_registered() {
     let stage = Stage::start().await;
     stage.call(registration("h:1", 0, 1, &["T", "U"])).await;
     let broker = stage.connect().await;
-    for (counter, queues) in [(1, 4), (2, 8)] {
-        let registering = broker.call(large(counter, queues));
-        tokio::pin!(registering);
-        let mut lookups = 0;
-        let answer = loop {
-            tokio::select! {
-                biased;
-                answer = &mut registering => break answer,
-                route = stage.route("T") => assert!(route.is_some()),
-            }
-            lookups += 1;
-        };
-        assert_eq!(answer.code, response::SUCCESS, "{:?}", answer.remark);
-        assert!(lookups > 20, "{lookups} lookups while registering");
-        let last = stage.route(&format!("orders-of-customer-{}", TOPICS - 1)).await;
-        assert!(last.is_some_and(|route| route.contains(&format!("\"readQueueNums\":{queues}"))));
-    }
+    let mut registering = Box::pin(broker.call(large()));
+    let mut lookups = 0;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut registering => break answer,
+            route = stage.route("T") => assert!(route.is_some()),
+        }
+        lookups += 1;
+    };
+    assert_eq!(answer.code, response::SUCCESS, "{:?}", answer.remark);
+    assert!(lookups > 20, "{lookups} lookups while registering");
+    let last = stage.route(&format!("orders-of-customer-{}", TOPICS - 1)).await;
+    assert!(last.is_some_and(|route| route.contains("\"readQueueNums\":4")));
     // The dead broker disappears from all its topics at once, before they are cleaned one by one.
+    drop(registering);
     drop(broker);
     stage.until_route("orders-of-customer-7", |route| route.is_none()).await;
     let cleaned = async {

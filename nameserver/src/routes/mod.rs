@@ -16,6 +16,7 @@
 //! Parsing requests, answering them, closing connections and telling brokers is left to the server.
 
 pub mod answer;
+mod changes;
 mod group;
 mod json;
 mod registration;
@@ -26,9 +27,10 @@ mod view;
 #[cfg(test)]
 mod scenarios;
 
+pub use changes::{Changes, MinBrokerChange, RouteTableOptions, TopicChange};
 pub use group::{BrokerGroup, BrokerId, Brokers};
 pub use registration::{Refused, Registered, Registration, TopicSettings};
-pub use table::{Changes, MinBrokerChange, RouteTable, RouteTableOptions, TopicChange};
+pub use table::RouteTable;
 pub use topic::{QueueMapping, Queues, TopicRoute};
 pub use view::Routes;
 

@@ -1,5 +1,6 @@
 //! What lookups read.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,8 +20,8 @@ pub struct Routes {
 
 impl Routes {
     /// The live broker groups of this moment.
-    pub fn brokers(&self) -> Arc<Brokers> {
-        self.brokers.load_full()
+    pub fn brokers(&self) -> impl Deref<Target = Arc<Brokers>> {
+        self.brokers.load()
     }
 
     /// One topic's entry.

@@ -190,22 +190,22 @@ impl Registrar {
         outcome
     }
 
-    fn take(&mut self, connection: &Arc<Connection>, request: &Frame) {
-        self.waiting.release(request.body.len());
+    fn take(&mut self, connection: &Arc<Connection>, asked: &Frame) {
+        self.waiting.release(asked.body.len());
         // A registration over a connection that has ended meanwhile would stay until it expires: the end of the
         // connection may have been handled already. After this look it has not, and will be behind us.
-        if !connection.is_open() {
+        if asked.code == request::REGISTER_BROKER && !connection.is_open() {
             return;
         }
-        let answer = match request.code {
-            request::REGISTER_BROKER => self.register_broker(connection, request),
-            request::UNREGISTER_BROKER => self.unregister_broker(connection, request),
-            request::BROKER_HEARTBEAT => self.broker_heartbeat(request),
-            request::QUERY_DATA_VERSION => self.query_data_version(request),
-            request::WIPE_WRITE_PERM_OF_BROKER => self.wipe_write_permission(request),
-            request::ADD_WRITE_PERM_OF_BROKER => self.add_write_permission(request),
-            request::DELETE_TOPIC_IN_NAMESRV => self.delete_topic(request),
-            request::REGISTER_TOPIC_IN_NAMESRV => self.register_topic(request),
+        let answer = match asked.code {
+            request::REGISTER_BROKER => self.register_broker(connection, asked),
+            request::UNREGISTER_BROKER => self.unregister_broker(connection, asked),
+            request::BROKER_HEARTBEAT => self.broker_heartbeat(asked),
+            request::QUERY_DATA_VERSION => self.query_data_version(asked),
+            request::WIPE_WRITE_PERM_OF_BROKER => self.wipe_write_permission(asked),
+            request::ADD_WRITE_PERM_OF_BROKER => self.add_write_permission(asked),
+            request::DELETE_TOPIC_IN_NAMESRV => self.delete_topic(asked),
+            request::REGISTER_TOPIC_IN_NAMESRV => self.register_topic(asked),
             code => unreachable!("the dispatch sends no {code} here"),
         };
         connection.reply(&answer);

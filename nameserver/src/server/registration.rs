@@ -157,16 +157,22 @@ fn registration(connection: &Connection, request: &Frame) -> Result<Registration
     if let Some((field, _)) = names.iter().find(|(_, value)| value.trim().is_empty()) {
         return Err(format!("{field}: blank"));
     }
+    // They are logged and shown by tools.
+    let unprintable = |(_, value): &&(_, &str)| value.chars().any(char::is_control);
+    if let Some((field, _)) = names.iter().find(unprintable) {
+        return Err(format!("{field}: control characters"));
+    }
     if header.broker_id < 0 {
         return Err("brokerId: below 0".to_owned());
     }
     if header.body_crc32 != 0 && header.body_crc32 != checksum(&request.body) {
         return Err("crc32 not match".to_owned());
     }
-    let silence_max = header.heartbeat_timeout_millis.map_or(SILENCE_MAX, |millis| {
-        let asked = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-        asked.min(SILENCE_LIMIT)
-    });
+    let asked = header.heartbeat_timeout_millis.map(u64::try_from);
+    let silence_max = match asked {
+        Some(Ok(millis @ 1..)) => Duration::from_millis(millis).min(SILENCE_LIMIT),
+        _ => SILENCE_MAX,
+    };
     let topics = body(&header, request)?.topic_config_serialize_wrapper;
     // Brokers before 5.0 do not send the field at all, and that makes a difference.
     let knows_acting = request.fields.get("enableActingMaster").is_some();
