@@ -12,8 +12,8 @@ use super::Log;
 use super::disk::is_no_space;
 use super::error::{AppendError, LogFailure, TruncateError};
 use super::format::{
-    Link, MARK_SLACK_BYTES, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_VERSION, RecordHeader,
-    SEGMENT_HEADER_BYTES, segment_path,
+    Link, MARK_SLACK_BYTES, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_VERSION, RecordHeader, SEGMENT_HEADER_BYTES,
+    segment_path,
 };
 use super::position::Position;
 use super::record::{NewRecord, Record, RecordId};
@@ -65,9 +65,7 @@ impl Log {
                     return Ok(());
                 }
             }
-            let spare = self
-                .shared
-                .make_spare(self.shared.default_capacity().max(bytes))?;
+            let spare = self.shared.make_spare(self.shared.default_capacity().max(bytes))?;
             self.shared.front.lock().spares.push_back(spare);
         }
     }
@@ -76,20 +74,11 @@ impl Log {
     /// appended before, and before those appended later. `done` is always called once.
     pub fn save_vote(&self, vote: Vec<u8>, done: impl FnOnce(io::Result<()>) + Send + 'static) {
         if vote.len() > VOTE_BYTES_MAX {
-            let why = format!(
-                "a vote of {} bytes is larger than {VOTE_BYTES_MAX}",
-                vote.len()
-            );
+            let why = format!("a vote of {} bytes is larger than {VOTE_BYTES_MAX}", vote.len());
             return done(Err(io::Error::new(io::ErrorKind::InvalidInput, why)));
         }
         let saved = vote.clone();
-        self.shared.enqueue(
-            Op::Vote {
-                vote,
-                done: Box::new(done),
-            },
-            |front| front.vote = Some(saved),
-        );
+        self.shared.enqueue(Op::Vote { vote, done: Box::new(done) }, |front| front.vote = Some(saved));
     }
 
     /// The vote saved last; [`Log::save_vote`] shows here at once.
@@ -99,20 +88,11 @@ impl Log {
 
     /// Flushes everything appended so far. `done` is always called once, after everything queued before it.
     pub fn sync(&self, done: impl FnOnce(io::Result<()>) + Send + 'static) {
-        self.shared.enqueue(
-            Op::Sync {
-                done: Box::new(done),
-            },
-            |_| (),
-        );
+        self.shared.enqueue(Op::Sync { done: Box::new(done) }, |_| ());
     }
 
     /// Calls `done` once everything before `position` is durable; at once if it is. Does not cause a flush.
-    pub fn when_durable(
-        &self,
-        position: Position,
-        done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) {
+    pub fn when_durable(&self, position: Position, done: impl FnOnce(io::Result<()>) + Send + 'static) {
         if self.durable_end() >= position {
             return done(Ok(()));
         }
@@ -132,7 +112,7 @@ impl Log {
     }
 
     /// Cuts off all records after `index`, or all that there are if `None`. They are gone for readers when
-    /// this returns; `done` is called when that is durable. On an error nothing is cut and `done` is dropped.
+    /// this returns; `done` is called when that is durable, and all that remains. On an error nothing is cut and `done` is dropped.
     pub fn truncate_after(
         &self,
         index: Option<u64>,
@@ -156,25 +136,14 @@ struct SpareNeeded {
 }
 
 impl Shared {
-    fn append(
-        &self,
-        records: Vec<NewRecord>,
-        at: Option<Position>,
-        done: Done,
-    ) -> Result<Position, AppendError> {
+    fn append(&self, records: Vec<NewRecord>, at: Option<Position>, done: Done) -> Result<Position, AppendError> {
         for record in &records {
             if record.bytes() > RECORD_BYTES_MAX {
-                return Err(AppendError::TooLarge {
-                    bytes: record.bytes(),
-                    limit: RECORD_BYTES_MAX,
-                });
+                return Err(AppendError::TooLarge { bytes: record.bytes(), limit: RECORD_BYTES_MAX });
             }
         }
         // The expensive part of the checksums, before any lock.
-        let payload_crcs: Vec<u32> = records
-            .iter()
-            .map(|record| crc32fast::hash(&record.payload))
-            .collect();
+        let payload_crcs: Vec<u32> = records.iter().map(|record| crc32fast::hash(&record.payload)).collect();
         let mut front = loop {
             let front = self.front.lock();
             front.check()?;
@@ -193,8 +162,7 @@ impl Shared {
         let first = front.end;
         let ops = self.accept(&mut front, records, &payload_crcs, done);
         // Without a flush to wait for, and with nobody writing, this thread is the fastest writer there is.
-        let inline =
-            !front.writing && front.queue.is_empty() && ops.len() == 1 && !self.syncs_each();
+        let inline = !front.writing && front.queue.is_empty() && ops.len() == 1 && !self.syncs_each();
         front.queue.extend(ops);
         if inline {
             front.writing = true;
@@ -208,13 +176,7 @@ impl Shared {
     }
 
     /// Gives the records their positions and checksums, shows them to readers, and returns what is to be written.
-    fn accept(
-        &self,
-        front: &mut Front,
-        records: Vec<NewRecord>,
-        payload_crcs: &[u32],
-        done: Done,
-    ) -> Vec<Op> {
+    fn accept(&self, front: &mut Front, records: Vec<NewRecord>, payload_crcs: &[u32], done: Done) -> Vec<Op> {
         let epoch = front.epoch;
         let mut ops = Vec::with_capacity(1);
         let mut frames = Vec::with_capacity(records.len());
@@ -224,17 +186,9 @@ impl Shared {
             if bytes > front.room {
                 if !frames.is_empty() {
                     let frames = std::mem::take(&mut frames);
-                    ops.push(Op::Write {
-                        frames,
-                        end: front.end,
-                        epoch,
-                        done: None,
-                    });
+                    ops.push(Op::Write { frames, end: front.end, epoch, done: None });
                 }
-                let spare = front
-                    .spares
-                    .pop_front()
-                    .expect("the plan found enough spares");
+                let spare = front.spares.pop_front().expect("the plan found enough spares");
                 ops.push(self.start_segment(front, &mut view, spare, new.index));
             }
             let header = RecordHeader {
@@ -248,50 +202,22 @@ impl Shared {
                 kind: new.kind,
             };
             let (header, crc) = header.encode(*payload_crc);
-            frames.push(Frame {
-                position: front.end,
-                header,
-                payload: new.payload.clone(),
-            });
-            let record = Record {
-                term: new.term,
-                index: new.index,
-                kind: new.kind,
-                position: front.end,
-                payload: new.payload,
-            };
-            view.segments
-                .last()
-                .expect("records lie in a segment")
-                .note(new.index, front.end);
-            front.last = Some(Link {
-                term: new.term,
-                index: new.index,
-                position: front.end,
-                crc,
-            });
+            frames.push(Frame { position: front.end, header, payload: new.payload.clone() });
+            let record =
+                Record { term: new.term, index: new.index, kind: new.kind, position: front.end, payload: new.payload };
+            view.segments.last().expect("records lie in a segment").note(new.index, front.end);
+            front.last = Some(Link { term: new.term, index: new.index, position: front.end, crc });
             front.end = record.end();
             front.room -= bytes;
             view.tail.push(record, crc);
         }
         view.last = front.last;
         view.end = front.end;
-        ops.push(Op::Write {
-            frames,
-            end: front.end,
-            epoch,
-            done: Some(done),
-        });
+        ops.push(Op::Write { frames, end: front.end, epoch, done: Some(done) });
         ops
     }
 
-    fn start_segment(
-        &self,
-        front: &mut Front,
-        view: &mut View,
-        spare: Spare,
-        first_index: u64,
-    ) -> Op {
+    fn start_segment(&self, front: &mut Front, view: &mut View, spare: Spare, first_index: u64) -> Op {
         let place = SegmentPlace {
             start: front.end,
             previous: front.last,
@@ -303,18 +229,11 @@ impl Shared {
         let segment = Arc::new(Segment::fresh(place, spare.file));
         // An empty segment (all its records were cut off, or never came) has this very start and file name: the new
         // file replaces it.
-        if view
-            .segments
-            .last()
-            .is_some_and(|last| last.start == segment.start)
-        {
+        if view.segments.last().is_some_and(|last| last.start == segment.start) {
             view.segments.pop();
         }
         view.segments.push(Arc::clone(&segment));
-        Op::Roll {
-            segment,
-            spare: spare.path,
-        }
+        Op::Roll { segment, spare: spare.path, epoch: front.epoch }
     }
 
     /// Puts an operation into the queue, or answers it if the log takes none.
@@ -349,21 +268,14 @@ impl Shared {
         let created = self.disk.create(&path);
         let result = created.and_then(|file| file.allocate(bytes).map(|()| file));
         match result {
-            Ok(file) => Ok(Spare {
-                path,
-                file,
-                capacity,
-            }),
+            Ok(file) => Ok(Spare { path, file, capacity }),
             Err(error) => {
                 // Gives back what was allocated; if even that fails the next start removes the file.
                 let _ = self.disk.remove(&path);
                 if is_no_space(&error) {
                     return Err(AppendError::NoSpace { bytes });
                 }
-                let failure = LogFailure {
-                    action: "creating a segment file",
-                    source: Arc::new(error),
-                };
+                let failure = LogFailure { action: "creating a segment file", source: Arc::new(error) };
                 self.fail(failure.clone(), Vec::new());
                 Err(AppendError::Failed(failure))
             }
@@ -375,14 +287,8 @@ impl Shared {
         let mut front = self.front.lock();
         front.check().map_err(refused)?;
         if front.last.map(|last| last.index) == after {
-            // Nothing to cut; answered in order all the same.
-            let op = Op::Write {
-                frames: Vec::new(),
-                end: front.end,
-                epoch: front.epoch,
-                done: Some(done),
-            };
-            front.queue.push_back(op);
+            // Nothing to cut. Flushed all the same: the answer says that the log up to here is durable.
+            front.queue.push_back(Op::Sync { done });
             drop(front);
             self.wake.notify_one();
             return Ok(());
@@ -401,38 +307,27 @@ impl Shared {
         view.end = cut;
         view.tail.cut(cut);
         let mut remove = Vec::new();
-        while view.segments.len() > 1 && view.segments.last().is_some_and(|last| last.start >= cut)
-        {
+        while view.segments.len() > 1 && view.segments.last().is_some_and(|last| last.start >= cut) {
             remove.extend(view.segments.pop());
         }
         remove.reverse();
         let keep = view.segments.last().cloned();
         if let Some(segment) = &keep {
             segment.cut(cut);
+            // Purging sees this together with the view: it must not delete what the truncation is to keep.
+            self.rolled.fetch_min(segment.start.get(), Ordering::AcqRel);
         }
         drop(view);
         self.written_end.fetch_min(cut.get(), Ordering::AcqRel);
         self.durable_end.fetch_min(cut.get(), Ordering::AcqRel);
         let epoch = front.epoch;
-        let lost: Vec<Done> = front
-            .waiters
-            .extract_if(.., |(position, _)| *position > cut)
-            .map(|(_, done)| done)
-            .collect();
-        front.queue.push_back(Op::Truncate {
-            cut,
-            keep,
-            remove,
-            epoch,
-            done,
-        });
+        let lost: Vec<Done> =
+            front.waiters.extract_if(.., |(position, _)| *position > cut).map(|(_, done)| done).collect();
+        front.queue.push_back(Op::Truncate { cut, keep, remove, epoch, done });
         drop(front);
         self.wake.notify_one();
         for done in lost {
-            done(Err(io::Error::new(
-                io::ErrorKind::Interrupted,
-                "the records were cut off",
-            )));
+            done(Err(io::Error::new(io::ErrorKind::Interrupted, "the records were cut off")));
         }
         Ok(())
     }
@@ -441,23 +336,13 @@ impl Shared {
     fn link_of(&self, after: Option<u64>) -> Result<Option<(Link, Position)>, TruncateError> {
         let view = self.view.read();
         if after < self.committed() {
-            return Err(TruncateError::Committed {
-                after,
-                committed: self.committed().unwrap_or(0),
-            });
+            return Err(TruncateError::Committed { after, committed: self.committed().unwrap_or(0) });
         }
-        let out_of_range = TruncateError::OutOfRange {
-            after,
-            first: view.first_index(),
-            last: view.last.map(|last| last.index),
-        };
+        let out_of_range =
+            TruncateError::OutOfRange { after, first: view.first_index(), last: view.last.map(|last| last.index) };
         let purged = view.segments.first().and_then(|segment| segment.previous);
         let Some(index) = after else {
-            return if purged.is_none() {
-                Ok(None)
-            } else {
-                Err(out_of_range)
-            };
+            return if purged.is_none() { Ok(None) } else { Err(out_of_range) };
         };
         let last = view.last.ok_or_else(|| out_of_range.clone())?;
         if index == last.index {
@@ -470,29 +355,16 @@ impl Shared {
             return Err(out_of_range);
         }
         if let (Some(record), Some(crc)) = (view.tail.get(index), view.tail.crc(index)) {
-            let link = Link {
-                term: record.term,
-                index,
-                position: record.position,
-                crc,
-            };
+            let link = Link { term: record.term, index, position: record.position, crc };
             return Ok(Some((link, record.end())));
         }
         // Old enough to be in a file: the next record's place tells where this one ends.
-        let (segment, end) = view
-            .segment_of(index)
-            .expect("an index that is held lies in a segment");
+        let (segment, end) = view.segment_of(index).expect("an index that is held lies in a segment");
         drop(view);
-        let header = self.header_of(&segment, end, index).map_err(|source| {
-            TruncateError::Failed(LogFailure {
-                action: "reading",
-                source: Arc::new(source),
-            })
-        })?;
-        Ok(Some((
-            header.link(),
-            header.position.advance(u64::from(header.length)),
-        )))
+        let header = self
+            .header_of(&segment, end, index)
+            .map_err(|source| TruncateError::Failed(LogFailure { action: "reading", source: Arc::new(source) }))?;
+        Ok(Some((header.link(), header.position.advance(u64::from(header.length)))))
     }
 
     /// Reads one record's header from its segment.
@@ -503,10 +375,7 @@ impl Shared {
             let mut bytes = [0; RECORD_HEADER_BYTES as usize];
             let read = file.read_at(&mut bytes, segment.offset_of(position))?;
             let header = RecordHeader::decode(&bytes);
-            if read < bytes.len()
-                || header.position != position
-                || header.index != at
-                || !header.length_is_plausible()
+            if read < bytes.len() || header.position != position || header.index != at || !header.length_is_plausible()
             {
                 return Err(segment.damaged(position, "no record where one should begin"));
             }
@@ -525,9 +394,10 @@ impl Shared {
                 let mut view = self.view.write();
                 let rolled = Position(self.rolled.load(Ordering::Acquire));
                 // The next segment remembers the last purged record, so it must be on disk, by name and content.
-                let complete = view.segments.get(1).is_some_and(|next| {
-                    next.start <= rolled && next.previous.is_some_and(|last| last.index <= index)
-                });
+                let complete = view
+                    .segments
+                    .get(1)
+                    .is_some_and(|next| next.start <= rolled && next.previous.is_some_and(|last| last.index <= index));
                 if !complete {
                     return Ok(());
                 }
@@ -545,16 +415,9 @@ impl Front {
         if let (Some(given), Some(first)) = (at, records.first())
             && given != self.end
         {
-            return Err(AppendError::WrongPosition {
-                index: first.index,
-                given,
-                end: self.end,
-            });
+            return Err(AppendError::WrongPosition { index: first.index, given, end: self.end });
         }
-        let mut last = self.last.map(|last| RecordId {
-            term: last.term,
-            index: last.index,
-        });
+        let mut last = self.last.map(|last| RecordId { term: last.term, index: last.index });
         for record in records {
             if let Some(last) = last
                 && (record.index != last.index + 1 || record.term < last.term)
@@ -566,10 +429,7 @@ impl Front {
                     last_index: last.index,
                 });
             }
-            last = Some(RecordId {
-                term: record.term,
-                index: record.index,
-            });
+            last = Some(RecordId { term: record.term, index: record.index });
         }
         Ok(())
     }
@@ -586,10 +446,7 @@ impl Front {
                     Some((_, spare)) if spare.capacity >= bytes => room = spare.capacity,
                     Some((at, _)) => return Err(SpareNeeded { at, capacity }),
                     None => {
-                        return Err(SpareNeeded {
-                            at: self.spares.len(),
-                            capacity,
-                        });
+                        return Err(SpareNeeded { at: self.spares.len(), capacity });
                     }
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! The log needs few operations: append-like positioned writes, positioned reads, flushes, and names in one
 //! folder. Everything goes through these two traits, so that a test can run the same code on a disk that
-//! loses, tears and refuses writes ([`super::sim_disk`]).
+//! loses, tears and refuses writes (`sim_disk`).
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
@@ -58,10 +58,7 @@ pub trait DiskFile: Send + Sync {
 
 /// Whether an error says that there is no room, as opposed to a broken device.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The file system of the machine.
@@ -86,12 +83,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -120,11 +112,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
@@ -170,10 +158,7 @@ impl DiskFile for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self
-                .0
-                .read_at(&mut buffer[filled..], offset + filled as u64)
-            {
+            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -89,9 +89,7 @@ pub enum AppendError {
     #[error("the log is closed")]
     Closed,
     /// The record does not follow the last one: its index is not the next one or its term is lower.
-    #[error(
-        "record (term {term}, index {index}) does not follow (term {last_term}, index {last_index})"
-    )]
+    #[error("record (term {term}, index {index}) does not follow (term {last_term}, index {last_index})")]
     OutOfOrder {
         /// The refused record's term.
         term: u64,

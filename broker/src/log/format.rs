@@ -66,7 +66,7 @@
 //!
 //! # Vote file
 //!
-//! See [`super::vote`].
+//! See `vote.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -181,8 +181,7 @@ impl SegmentHeader {
         if block.len() < SEGMENT_HEADER_BYTES as usize || is_zero(block) {
             return Err(HeaderFault::Blank);
         }
-        if &block[0..8] != SEGMENT_MAGIC || get_u32(block, 4092) != crc32fast::hash(&block[..4092])
-        {
+        if &block[0..8] != SEGMENT_MAGIC || get_u32(block, 4092) != crc32fast::hash(&block[..4092]) {
             return Err(HeaderFault::Damaged);
         }
         let version = get_u32(block, 8);
@@ -254,12 +253,7 @@ impl RecordHeader {
     }
 
     pub(crate) fn link(&self) -> Link {
-        Link {
-            term: self.term,
-            index: self.index,
-            position: self.position,
-            crc: self.crc,
-        }
+        Link { term: self.term, index: self.index, position: self.position, crc: self.crc }
     }
 }
 
@@ -298,8 +292,7 @@ impl Claim {
 
     /// Reads the local part of the record at `position`; `None` if its checksum is wrong.
     pub(crate) fn decode_local(bytes: &[u8], salt: u64, position: Position) -> Option<Claim> {
-        (get_u32(bytes, 16) == local_crc(salt, position, &bytes[..16]))
-            .then(|| Claim::decode(bytes))
+        (get_u32(bytes, 16) == local_crc(salt, position, &bytes[..16])).then(|| Claim::decode(bytes))
     }
 
     /// Encodes a mark at `position`.
@@ -325,10 +318,7 @@ impl Claim {
 
     fn decode(bytes: &[u8]) -> Claim {
         let committed = get_u64(bytes, 8);
-        Claim {
-            durable_end: Position(get_u64(bytes, 0)),
-            committed: (committed != UNKNOWN_INDEX).then_some(committed),
-        }
+        Claim { durable_end: Position(get_u64(bytes, 0)), committed: (committed != UNKNOWN_INDEX).then_some(committed) }
     }
 }
 
@@ -349,9 +339,7 @@ fn mark_crc(salt: u64, mark: &[u8]) -> u32 {
 
 /// Whether all bytes are zero; compares words, because recovery asks it of whole segments.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    bytes
-        .chunks(64)
-        .all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+    bytes.chunks(64).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 pub(crate) fn get_u32(bytes: &[u8], at: usize) -> u32 {
@@ -388,11 +376,7 @@ mod tests {
         let (bytes, _) = header.encode(crc32fast::hash(payload));
         let mut out = bytes.to_vec();
         out.extend_from_slice(payload);
-        Claim {
-            durable_end: Position(7),
-            committed: Some(3),
-        }
-        .encode_local(9, Position(7), &mut out);
+        Claim { durable_end: Position(7), committed: Some(3) }.encode_local(9, Position(7), &mut out);
         out
     }
 
@@ -410,10 +394,7 @@ mod tests {
         assert_eq!(get_u64(&bytes, 44), 7);
         assert_eq!(get_u64(&bytes, 52), 3);
         // Golden checksums: a change of these is a change of the disk format.
-        assert_eq!(
-            (get_u32(&bytes, 4), get_u32(&bytes, 60)),
-            (0xBFE4_5B12, 0x4D70_162C)
-        );
+        assert_eq!((get_u32(&bytes, 4), get_u32(&bytes, 60)), (0xBFE4_5B12, 0x4D70_162C));
         assert!(chained_part_is_good(&bytes));
         let header = RecordHeader::decode(&bytes);
         assert_eq!((header.term, header.index, header.length), (5, 6, 64));
@@ -429,11 +410,7 @@ mod tests {
             if bit / 8 < local {
                 assert!(!chained_part_is_good(&bad), "bit {bit} went unseen");
             } else {
-                assert_eq!(
-                    Claim::decode_local(&bad[local..], 9, Position(7)),
-                    None,
-                    "bit {bit}"
-                );
+                assert_eq!(Claim::decode_local(&bad[local..], 9, Position(7)), None, "bit {bit}");
             }
         }
     }
@@ -443,50 +420,25 @@ mod tests {
         let header = SegmentHeader {
             start: Position(123_456),
             salt: 77,
-            previous: Some(Link {
-                term: 3,
-                index: 90,
-                position: Position(123_000),
-                crc: 8,
-            }),
+            previous: Some(Link { term: 3, index: 90, position: Position(123_000), crc: 8 }),
             committed: Some(88),
         };
         let block = header.encode();
         assert_eq!(SegmentHeader::decode(&block), Ok(header));
-        let bare = SegmentHeader {
-            previous: None,
-            committed: None,
-            ..header
-        };
+        let bare = SegmentHeader { previous: None, committed: None, ..header };
         assert_eq!(SegmentHeader::decode(&bare.encode()), Ok(bare));
         for byte in 0..block.len() {
             let mut bad = block.clone();
             bad[byte] ^= 0x10;
-            assert_eq!(
-                SegmentHeader::decode(&bad),
-                Err(HeaderFault::Damaged),
-                "byte {byte}"
-            );
+            assert_eq!(SegmentHeader::decode(&bad), Err(HeaderFault::Damaged), "byte {byte}");
         }
-        assert_eq!(
-            SegmentHeader::decode(&vec![0; 4096]),
-            Err(HeaderFault::Blank)
-        );
-        assert_eq!(
-            SegmentHeader::decode(&block[..4000]),
-            Err(HeaderFault::Blank)
-        );
+        assert_eq!(SegmentHeader::decode(&vec![0; 4096]), Err(HeaderFault::Blank));
+        assert_eq!(SegmentHeader::decode(&block[..4000]), Err(HeaderFault::Blank));
     }
 
     #[test]
     fn a_newer_segment_is_named_as_such() {
-        let mut block = SegmentHeader {
-            start: Position(0),
-            salt: 0,
-            previous: None,
-            committed: None,
-        }
-        .encode();
+        let mut block = SegmentHeader { start: Position(0), salt: 0, previous: None, committed: None }.encode();
         put_u32(&mut block, 8, 2);
         let crc = crc32fast::hash(&block[..4092]);
         put_u32(&mut block, 4092, crc);
@@ -495,36 +447,20 @@ mod tests {
 
     #[test]
     fn a_mark_belongs_to_its_place_and_file() {
-        let claim = Claim {
-            durable_end: Position(500),
-            committed: None,
-        };
+        let claim = Claim { durable_end: Position(500), committed: None };
         let mark = claim.encode_mark(4, Position(500));
         assert_eq!(Claim::decode_mark(&mark, 4, Position(500)), Some(claim));
         assert_eq!(Claim::decode_mark(&mark, 5, Position(500)), None);
         assert_eq!(Claim::decode_mark(&mark, 4, Position(501)), None);
-        assert!(
-            !RecordHeader {
-                length: get_u32(&mark, 0),
-                ..RecordHeader::decode(&[0; 40])
-            }
-            .length_is_plausible()
-        );
+        assert!(!RecordHeader { length: get_u32(&mark, 0), ..RecordHeader::decode(&[0; 40]) }.length_is_plausible());
     }
 
     #[test]
     fn only_segment_names_are_segments() {
-        assert_eq!(
-            parse_segment_name("00000000000000001024.log"),
-            Some(Position(1024))
-        );
-        for name in [
-            "1024.log",
-            "0000000000000000102x.log",
-            "00000000000000001024.tmp",
-            "vote",
-            "99999999999999999999.log",
-        ] {
+        assert_eq!(parse_segment_name("00000000000000001024.log"), Some(Position(1024)));
+        for name in
+            ["1024.log", "0000000000000000102x.log", "00000000000000001024.tmp", "vote", "99999999999999999999.log"]
+        {
             assert_eq!(parse_segment_name(name), None, "{name}");
         }
     }

@@ -28,8 +28,8 @@
 //!
 //! # Files
 //!
-//! [`format`] has every byte, [`vote`] those of the vote file, [`recovery`] the rules of opening, [`shared`] who owns
-//! what, [`writer`] the group commit, [`disk`] the seam to the file system.
+//! `format` has every byte, `vote` those of the vote file, `recovery` the rules of opening, `shared` who owns what,
+//! `writer` the group commit, `disk` the seam to the file system.
 
 mod append;
 pub mod disk;
@@ -42,6 +42,8 @@ mod recovery;
 mod segment;
 mod settings;
 mod shared;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim_disk;
 mod tail;
 mod view;
 mod vote;
@@ -109,26 +111,14 @@ impl Log {
     /// blocking is allowed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, settings: LogSettings) -> Result<Log, OpenError> {
         settings.validate()?;
-        let io_error = |action| {
-            move |source| OpenError::Io {
-                action,
-                path: dir.into(),
-                source,
-            }
-        };
-        disk.create_dir(dir)
-            .map_err(io_error("create the folder"))?;
-        let lock = disk
-            .lock(&dir.join(LOCK_FILE))
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.into() },
-                _ => io_error("lock")(source),
-            })?;
+        let io_error = |action| move |source| OpenError::Io { action, path: dir.into(), source };
+        disk.create_dir(dir).map_err(io_error("create the folder"))?;
+        let lock = disk.lock(&dir.join(LOCK_FILE)).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.into() },
+            _ => io_error("lock")(source),
+        })?;
         let found = recovery::recover(&*disk, dir, &settings)?;
-        let newest = found
-            .segments
-            .last()
-            .map_or(0, |segment| segment.start.get());
+        let newest = found.segments.last().map_or(0, |segment| segment.start.get());
         let shared = Arc::new(Shared {
             front: Mutex::new(Front {
                 queue: VecDeque::new(),
@@ -139,17 +129,14 @@ impl Log {
                 last: found.last,
                 room: found.room,
                 spares: VecDeque::new(),
+                spare_retry: None,
                 epoch: 0,
                 vote: found.vote.vote().map(<[u8]>::to_vec),
                 waiters: Vec::new(),
                 flush_due: None,
             }),
             wake: Condvar::new(),
-            files: Mutex::new(Files {
-                active: found.active,
-                vote: found.vote,
-                arena: Vec::new(),
-            }),
+            files: Mutex::new(Files { active: found.active, vote: found.vote, arena: Vec::new() }),
             view: RwLock::new(View {
                 tail: Tail::default(),
                 segments: found.segments,
@@ -174,15 +161,9 @@ impl Log {
             .name("log-writer".into())
             .spawn(move || writer.run_writer())
             .map_err(io_error("start the writer thread of"))?;
-        let closer = Closer {
-            shared: Arc::clone(&shared),
-            thread: Mutex::new(Some(thread)),
-            lock: Mutex::new(Some(lock)),
-        };
-        Ok(Log {
-            shared,
-            closer: Arc::new(closer),
-        })
+        let closer =
+            Closer { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)), lock: Mutex::new(Some(lock)) };
+        Ok(Log { shared, closer: Arc::new(closer) })
     }
 
     /// Index of the oldest record held; if none is held, the one that the next record will have, or 0 in a log that
@@ -193,10 +174,7 @@ impl Log {
 
     /// The newest record held, or if all are purged the last purged one; `None` in an empty log.
     pub fn last(&self) -> Option<RecordId> {
-        self.shared.view.read().last.map(|last| RecordId {
-            term: last.term,
-            index: last.index,
-        })
+        self.shared.view.read().last.map(|last| RecordId { term: last.term, index: last.index })
     }
 
     /// The last record that has been purged; `None` if the log holds all records since its beginning.
@@ -228,10 +206,7 @@ impl Log {
                 start: segment.start,
                 end: view.end_of(at),
                 first_index: segment.first_index,
-                previous: segment.previous.map(|link| RecordId {
-                    term: link.term,
-                    index: link.index,
-                }),
+                previous: segment.previous.map(|link| RecordId { term: link.term, index: link.index }),
             }
         };
         (0..view.segments.len()).map(info).collect()
@@ -298,14 +273,7 @@ impl Closer {
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the log's writer thread panicked");
         }
-        let waiters: Vec<Done> = self
-            .shared
-            .front
-            .lock()
-            .waiters
-            .drain(..)
-            .map(|(_, done)| done)
-            .collect();
+        let waiters: Vec<Done> = self.shared.front.lock().waiters.drain(..).map(|(_, done)| done).collect();
         for done in waiters {
             done(Err(io::Error::other(AppendError::Closed)));
         }

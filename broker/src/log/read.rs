@@ -37,15 +37,8 @@ impl Log {
     fn try_read_entries(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         let view = self.shared.view.read();
-        let Some(last) = view
-            .last_held()
-            .filter(|last| from <= last.index && from < to)
-        else {
-            return if from < view.first_index() {
-                Err(purged(from, view.first_index()))
-            } else {
-                Ok(records)
-            };
+        let Some(last) = view.last_held().filter(|last| from <= last.index && from < to) else {
+            return if from < view.first_index() { Err(purged(from, view.first_index())) } else { Ok(records) };
         };
         if from < view.first_index() {
             return Err(purged(from, view.first_index()));
@@ -62,9 +55,7 @@ impl Log {
             }
             return Ok(records);
         }
-        let (segment, end) = view
-            .segment_of(from)
-            .expect("an index that is held lies in a segment");
+        let (segment, end) = view.segment_of(from).expect("an index that is held lies in a segment");
         // Beyond this point the file may not be written yet, but all of that is in the tail cache.
         let to = view.tail.first_index().map_or(to, |tail| to.min(tail));
         let epoch = view.epoch;
@@ -131,8 +122,7 @@ impl Log {
                     if !chained_part_is_good(&rest[..length]) {
                         return Err(segment.damaged(position, "a record's checksum is wrong"));
                     }
-                    let payload =
-                        at + RECORD_HEADER_BYTES as usize..at + length - LOCAL_BYTES as usize;
+                    let payload = at + RECORD_HEADER_BYTES as usize..at + length - LOCAL_BYTES as usize;
                     records.push(Record {
                         term: header.term,
                         index,
@@ -183,15 +173,9 @@ impl Log {
             let why = format!("position {position} is below the first one kept, {first}");
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
-        let (segment, end) = view
-            .segment_at(position)
-            .ok_or_else(|| beyond(position, len))?;
+        let (segment, end) = view.segment_at(position).ok_or_else(|| beyond(position, len))?;
         let end = end.min(Position(self.shared.written_end.load(Ordering::Acquire)));
-        if position
-            .get()
-            .checked_add(len as u64)
-            .is_none_or(|upto| upto > end.get())
-        {
+        if position.get().checked_add(len as u64).is_none_or(|upto| upto > end.get()) {
             return Err(beyond(position, len));
         }
         let epoch = view.epoch;
@@ -224,48 +208,30 @@ impl Log {
         match (view.purged(), view.last) {
             (Some(purged), _) if purged.index == index => return Ok(Some(purged.term)),
             (_, Some(last)) if index >= view.first_index() && index <= last.index => {
-                let at = view
-                    .segments
-                    .partition_point(|segment| segment.first_index <= index)
-                    - 1;
+                let at = view.segments.partition_point(|segment| segment.first_index <= index) - 1;
                 let before = view.segments[at].previous.map(|link| link.term);
                 let after: Option<&Arc<Segment>> = view.segments.get(at + 1);
                 let last_term = after.and_then(|next| next.previous).unwrap_or(last).term;
                 // Terms never fall, so equal terms at both ends settle it.
-                if before == Some(last_term)
-                    || after.and_then(|next| next.previous).unwrap_or(last).index == index
-                {
+                if before == Some(last_term) || after.and_then(|next| next.previous).unwrap_or(last).index == index {
                     return Ok(Some(last_term));
                 }
             }
             _ => return Ok(None),
         }
         drop(view);
-        Ok(self
-            .read_entries(index, index + 1, 0)?
-            .first()
-            .map(|record| record.term))
+        Ok(self.read_entries(index, index + 1, 0)?.first().map(|record| record.term))
     }
 
     fn unless_truncated<T>(&self, epoch: u64, result: io::Result<T>) -> io::Result<T> {
-        if self.shared.view.read().epoch == epoch {
-            result
-        } else {
-            Err(io::ErrorKind::Interrupted.into())
-        }
+        if self.shared.view.read().epoch == epoch { result } else { Err(io::ErrorKind::Interrupted.into()) }
     }
 }
 
 fn purged(index: u64, first: u64) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("record {index} has been purged, the first one is {first}"),
-    )
+    io::Error::new(io::ErrorKind::NotFound, format!("record {index} has been purged, the first one is {first}"))
 }
 
 fn beyond(position: Position, len: usize) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        format!("{len} bytes at position {position} lie beyond the log's end"),
-    )
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{len} bytes at position {position} lie beyond the log's end"))
 }

@@ -23,9 +23,9 @@ use super::append::SPARE_PREFIX;
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
 use super::format::{
-    Claim, FORMAT_VERSION, HeaderFault, LOCAL_BYTES, Link, MARK_BYTES, MARK_SLACK_BYTES,
-    RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, RECORD_VERSION, RecordHeader, SEGMENT_HEADER_BYTES,
-    SegmentHeader, chained_part_is_good, is_zero, parse_segment_name, segment_path,
+    Claim, FORMAT_VERSION, HeaderFault, LOCAL_BYTES, Link, MARK_BYTES, MARK_SLACK_BYTES, RECORD_HEADER_BYTES,
+    RECORD_OVERHEAD_BYTES, RECORD_VERSION, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, chained_part_is_good,
+    is_zero, parse_segment_name, segment_path,
 };
 use super::position::Position;
 use super::segment::{Segment, SegmentPlace};
@@ -74,16 +74,9 @@ struct Scan {
 }
 
 /// Recovers the log in `dir`. Takes no lock on the folder.
-pub(crate) fn recover(
-    disk: &dyn Disk,
-    dir: &Path,
-    settings: &LogSettings,
-) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path, settings: &LogSettings) -> Result<Recovered, OpenError> {
     let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let mut starts: Vec<Position> = names
-        .iter()
-        .filter_map(|name| parse_segment_name(name))
-        .collect();
+    let mut starts: Vec<Position> = names.iter().filter_map(|name| parse_segment_name(name)).collect();
     starts.sort_unstable();
     if !starts.is_empty() && !VoteFile::exists(&names) {
         return Err(OpenError::Corrupt {
@@ -94,7 +87,7 @@ pub(crate) fn recover(
         });
     }
     let vote = VoteFile::load(disk, dir, VoteFile::exists(&names))?;
-    let found = open_segments(disk, dir, &starts)?;
+    let (found, blank) = open_segments(disk, dir, &starts)?;
     let Some((newest, sealed)) = found.split_last() else {
         let claimed = vote.durable_end().max(settings.durable_at_least);
         if claimed > Position::ZERO {
@@ -102,12 +95,10 @@ pub(crate) fn recover(
                 file: dir.into(),
                 offset: 0,
                 position: Position::ZERO,
-                why: format!(
-                    "there is no segment, but everything before {claimed} had been flushed"
-                ),
+                why: format!("there is no segment, but everything before {claimed} had been flushed"),
             });
         }
-        remove_leftovers(disk, dir, &names)?;
+        remove_leftovers(disk, dir, &names, blank)?;
         return Ok(Recovered::empty(vote.open(disk, dir)?));
     };
     let mut segments = Vec::with_capacity(found.len());
@@ -116,40 +107,27 @@ pub(crate) fn recover(
         segments.push(Arc::new(Segment::sealed(segment.place(first_index))));
     }
     let scan = scan(newest)?;
-    let claimed = scan
-        .durable_end
-        .max(vote.durable_end())
-        .max(settings.durable_at_least);
+    let claimed = scan.durable_end.max(vote.durable_end()).max(settings.durable_at_least);
     if claimed > scan.end {
         let why = scan.fault.as_deref().unwrap_or("the log ends here");
-        return Err(newest.corrupt(
-            scan.end,
-            format!("{why}, but everything before {claimed} had been flushed"),
-        ));
+        return Err(newest.corrupt(scan.end, format!("{why}, but everything before {claimed} had been flushed")));
     }
     let used = scan.end.since(newest.header.start);
     let mut file_len = newest.file_len;
     if let Some(fault) = &scan.fault {
         tracing::warn!(file = %newest.path.display(), end = %scan.end, %fault, "cutting a torn write off the log");
         file_len = SEGMENT_HEADER_BYTES + used;
-        newest
-            .file
-            .set_len(file_len)
-            .map_err(io_error("cut", &newest.path))?;
+        newest.file.set_len(file_len).map_err(io_error("cut", &newest.path))?;
     }
     if scan.fault.is_some() || claimed < scan.end {
         let from = claimed.max(newest.header.start);
         rewrite(newest, from, scan.end).map_err(io_error("rewrite the end of", &newest.path))?;
     }
     let capacity = file_len.saturating_sub(SEGMENT_HEADER_BYTES + MARK_SLACK_BYTES);
-    remove_leftovers(disk, dir, &names)?;
+    remove_leftovers(disk, dir, &names, blank)?;
     let vote = vote.open(disk, dir)?;
     // An empty segment is replaced by the next one, see `start_segment`.
-    let room = if used == 0 {
-        0
-    } else {
-        capacity.saturating_sub(used)
-    };
+    let room = if used == 0 { 0 } else { capacity.saturating_sub(used) };
     let place = newest.place(scan.first_index.unwrap_or(0));
     let segment = Arc::new(Segment::fresh(place, Arc::clone(&newest.file)));
     for (index, position) in scan.records {
@@ -188,21 +166,18 @@ impl Recovered {
     }
 }
 
-/// Removes what an earlier process had prepared and not used: the spare files.
-fn remove_leftovers(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<(), OpenError> {
-    for name in names.iter().filter(|name| name.starts_with(SPARE_PREFIX)) {
-        let path = dir.join(name);
+/// Removes what an earlier process had prepared and not used. Durable with the folder's flush that follows.
+fn remove_leftovers(disk: &dyn Disk, dir: &Path, names: &[String], blank: Option<PathBuf>) -> Result<(), OpenError> {
+    let spares = names.iter().filter(|name| name.starts_with(SPARE_PREFIX));
+    for path in spares.map(|name| dir.join(name)).chain(blank) {
         disk.remove(&path).map_err(io_error("remove", &path))?;
     }
     Ok(())
 }
 
-/// Opens the segments and reads their headers.
-fn open_segments(
-    disk: &dyn Disk,
-    dir: &Path,
-    starts: &[Position],
-) -> Result<Vec<Found>, OpenError> {
+/// Opens the segments and reads their headers. Also answers the newest file's path if it is blank.
+fn open_segments(disk: &dyn Disk, dir: &Path, starts: &[Position]) -> Result<(Vec<Found>, Option<PathBuf>), OpenError> {
+    let mut blank = None;
     let mut found: Vec<Found> = Vec::with_capacity(starts.len());
     for (nth, &start) in starts.iter().enumerate() {
         let path = segment_path(dir, start);
@@ -210,42 +185,25 @@ fn open_segments(
         let file = disk.open(&path).map_err(io_error("open", &path))?;
         let file_len = file.len().map_err(io_error("measure", &path))?;
         let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
-        let read = file
-            .read_at(&mut block, 0)
-            .map_err(io_error("read", &path))?;
-        let corrupt = |why: &str| OpenError::Corrupt {
-            file: path.clone(),
-            offset: 0,
-            position: start,
-            why: why.into(),
-        };
+        let read = file.read_at(&mut block, 0).map_err(io_error("read", &path))?;
+        let corrupt =
+            |why: &str| OpenError::Corrupt { file: path.clone(), offset: 0, position: start, why: why.into() };
         match SegmentHeader::decode(&block[..read]) {
-            Ok(header) if header.start == start => found.push(Found {
-                path,
-                file,
-                file_len,
-                header,
-            }),
+            Ok(header) if header.start == start => found.push(Found { path, file, file_len, header }),
             Ok(_) => return Err(corrupt("the header belongs to another segment")),
             Err(HeaderFault::Newer(version)) => {
-                return Err(OpenError::NewerFormat {
-                    file: path,
-                    found: version,
-                    known: FORMAT_VERSION,
-                });
+                return Err(OpenError::NewerFormat { file: path, found: version, known: FORMAT_VERSION });
             }
-            Err(HeaderFault::Blank)
-                if newest && all_zero(&*file).map_err(io_error("read", &path))? =>
-            {
-                // A segment gets its name after its header, so this never held a record; the next
-                // segment may well get the same name and replace it.
-                tracing::warn!(file = %path.display(), "a log segment is blank and not used");
+            Err(HeaderFault::Blank) if newest && all_zero(&*file).map_err(io_error("read", &path))? => {
+                // A segment gets its name after its header, so this never held a record.
+                tracing::warn!(file = %path.display(), "removing a log segment that is blank");
+                blank = Some(path);
             }
             Err(HeaderFault::Blank) => return Err(corrupt("the segment's header is missing")),
             Err(HeaderFault::Damaged) => return Err(corrupt("the segment's header is damaged")),
         }
     }
-    Ok(found)
+    Ok((found, blank))
 }
 
 /// Checks that the segment's last record is the one that the next segment continues. Answers the index of
@@ -259,9 +217,7 @@ fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<u6
         let scan = scan(segment)?;
         // Records behind the end would overlap the next segment.
         if scan.end != end || scan.last != Some(link) {
-            let why = scan
-                .fault
-                .unwrap_or_else(|| "its records do not lead to the next segment".into());
+            let why = scan.fault.unwrap_or_else(|| "its records do not lead to the next segment".into());
             return Err(segment.corrupt(scan.end, why));
         }
     }
@@ -270,23 +226,18 @@ fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<u6
         .transpose()
         .map_err(io_error("read", &segment.path))?
         .flatten();
-    let joins = header.is_some_and(|header| {
-        header.link() == link && header.position.advance(u64::from(header.length)) == end
-    });
+    let joins =
+        header.is_some_and(|header| header.link() == link && header.position.advance(u64::from(header.length)) == end);
     if !joins {
-        let why = format!(
-            "the record at {} that ends at {end} is not here: a segment is missing or damaged",
-            link.position
-        );
+        let why =
+            format!("the record at {} that ends at {end} is not here: a segment is missing or damaged", link.position);
         return Err(segment.corrupt(end, why));
     }
     if let Some(previous) = segment.header.previous {
         return Ok(previous.index + 1);
     }
     let start = segment.header.start;
-    let first = segment
-        .header_at(start)
-        .map_err(io_error("read", &segment.path))?;
+    let first = segment.header_at(start).map_err(io_error("read", &segment.path))?;
     first
         .filter(|first| first.position == start && first.index <= link.index)
         .map(|first| first.index)
@@ -309,20 +260,14 @@ fn scan(segment: &Found) -> Result<Scan, OpenError> {
     };
     loop {
         let offset = segment.offset_of(scan.end);
-        let Some(bytes) = window
-            .get(offset, RECORD_HEADER_BYTES as usize)
-            .map_err(&failed)?
-        else {
+        let Some(bytes) = window.get(offset, RECORD_HEADER_BYTES as usize).map_err(&failed)? else {
             break;
         };
         let header = RecordHeader::decode(bytes);
         if !header.length_is_plausible() || header.position != scan.end {
             break;
         }
-        let Some(bytes) = window
-            .get(offset, header.length as usize)
-            .map_err(&failed)?
-        else {
+        let Some(bytes) = window.get(offset, header.length as usize).map_err(&failed)? else {
             break;
         };
         if !chained_part_is_good(bytes) {
@@ -358,11 +303,7 @@ fn scan(segment: &Found) -> Result<Scan, OpenError> {
 
 fn follows(header: &RecordHeader, last: Option<Link>) -> bool {
     match last {
-        Some(last) => {
-            header.previous_crc == last.crc
-                && header.index == last.index + 1
-                && header.term >= last.term
-        }
+        Some(last) => header.previous_crc == last.crc && header.index == last.index + 1 && header.term >= last.term,
         None => header.previous_crc == 0,
     }
 }
@@ -384,9 +325,7 @@ fn look_ahead(segment: &Found, window: &mut Window<'_>, scan: &mut Scan) -> io::
     }
     while segment.offset_of(position) < window.file_len() {
         let rest = (window.file_len() - segment.offset_of(position)) as usize;
-        let bytes = window
-            .get(segment.offset_of(position), rest.min(STEP))?
-            .unwrap_or_default();
+        let bytes = window.get(segment.offset_of(position), rest.min(STEP))?.unwrap_or_default();
         if bytes.is_empty() || is_zero(bytes) {
             position = position.advance(rest.min(STEP) as u64);
             continue;
@@ -406,12 +345,7 @@ fn look_ahead(segment: &Found, window: &mut Window<'_>, scan: &mut Scan) -> io::
 }
 
 /// What a mark or a record's local part claims, if there is one for this very position.
-fn claim_at(
-    window: &mut Window<'_>,
-    offset: u64,
-    salt: u64,
-    position: Position,
-) -> io::Result<Option<Claim>> {
+fn claim_at(window: &mut Window<'_>, offset: u64, salt: u64, position: Position) -> io::Result<Option<Claim>> {
     let Some(bytes) = window.get(offset, MARK_BYTES as usize)? else {
         return Ok(None);
     };
@@ -426,9 +360,7 @@ fn claim_at(
         return Ok(None);
     }
     let local = offset + u64::from(header.length) - LOCAL_BYTES;
-    Ok(window
-        .get(local, LOCAL_BYTES as usize)?
-        .and_then(|bytes| Claim::decode_local(bytes, salt, position)))
+    Ok(window.get(local, LOCAL_BYTES as usize)?.and_then(|bytes| Claim::decode_local(bytes, salt, position)))
 }
 
 impl Scan {
@@ -444,15 +376,11 @@ fn rewrite(segment: &Found, from: Position, to: Position) -> io::Result<()> {
     let mut at = from;
     while at < to {
         let len = buffer.len().min(to.since(at) as usize);
-        let read = segment
-            .file
-            .read_at(&mut buffer[..len], segment.offset_of(at))?;
+        let read = segment.file.read_at(&mut buffer[..len], segment.offset_of(at))?;
         if read < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        segment
-            .file
-            .write_vectored_at(&[IoSlice::new(&buffer[..len])], segment.offset_of(at))?;
+        segment.file.write_vectored_at(&[IoSlice::new(&buffer[..len])], segment.offset_of(at))?;
         at = at.advance(len as u64);
     }
     segment.file.sync_data()
@@ -481,14 +409,8 @@ impl Found {
         let mut bytes = [0; RECORD_HEADER_BYTES as usize];
         let read = self.file.read_at(&mut bytes, self.offset_of(position))?;
         let header = RecordHeader::decode(&bytes);
-        let whole = self
-            .offset_of(position)
-            .saturating_add(u64::from(header.length))
-            <= self.file_len;
-        Ok(
-            (read == bytes.len() && whole && u64::from(header.length) >= RECORD_OVERHEAD_BYTES)
-                .then_some(header),
-        )
+        let whole = self.offset_of(position).saturating_add(u64::from(header.length)) <= self.file_len;
+        Ok((read == bytes.len() && whole && u64::from(header.length) >= RECORD_OVERHEAD_BYTES).then_some(header))
     }
 
     fn place(&self, first_index: u64) -> SegmentPlace {
@@ -502,20 +424,11 @@ impl Found {
     }
 
     fn corrupt(&self, position: Position, why: String) -> OpenError {
-        OpenError::Corrupt {
-            file: self.path.clone(),
-            offset: self.offset_of(position),
-            position,
-            why,
-        }
+        OpenError::Corrupt { file: self.path.clone(), offset: self.offset_of(position), position, why }
     }
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
-    move |source| OpenError::Io {
-        action,
-        path: path.clone(),
-        source,
-    }
+    move |source| OpenError::Io { action, path: path.clone(), source }
 }

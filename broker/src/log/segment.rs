@@ -51,11 +51,7 @@ impl Segment {
         Segment::new(place, None, None)
     }
 
-    fn new(
-        place: SegmentPlace,
-        file: Option<Arc<dyn DiskFile>>,
-        sparse: Option<Vec<(u64, Position)>>,
-    ) -> Segment {
+    fn new(place: SegmentPlace, file: Option<Arc<dyn DiskFile>>, sparse: Option<Vec<(u64, Position)>>) -> Segment {
         Segment {
             start: place.start,
             previous: place.previous,
@@ -104,12 +100,7 @@ impl Segment {
 
     /// A record at or before `index`, near it: its index and position. `end` is where this segment's
     /// records end.
-    pub(crate) fn near(
-        &self,
-        disk: &dyn Disk,
-        index: u64,
-        end: Position,
-    ) -> io::Result<(u64, Position)> {
+    pub(crate) fn near(&self, disk: &dyn Disk, index: u64, end: Position) -> io::Result<(u64, Position)> {
         if self.sparse.lock().is_none() {
             // Walked through without the lock: two readers may do it at once, with the same result.
             let walked = self.walk(disk, end)?;
@@ -118,9 +109,7 @@ impl Segment {
         let sparse = self.sparse.lock();
         let entries = sparse.as_deref().unwrap_or_default();
         let after = entries.partition_point(|(noted, _)| *noted <= index);
-        Ok(after
-            .checked_sub(1)
-            .map_or((self.first_index, self.start), |at| entries[at]))
+        Ok(after.checked_sub(1).map_or((self.first_index, self.start), |at| entries[at]))
     }
 
     /// Builds the sparse index by hopping from header to header. Checksums are left to the read that follows.

@@ -21,11 +21,7 @@ pub enum Flush {
 /// The interval of [`Flush::Async`] unless configured.
 pub const ASYNC_FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 /// The smallest segment: 1 MiB.
-pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) {
-    8 << 10
-} else {
-    1 << 20
-};
+pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 1 << 20 };
 
 /// Settings of one log.
 #[derive(Clone, Debug)]
@@ -71,9 +67,9 @@ impl LogSettings {
             )));
         }
         match self.flush {
-            Flush::Async { interval } if interval.is_zero() => Err(OpenError::Settings(
-                "the flush interval must not be zero".into(),
-            )),
+            Flush::Async { interval } if interval.is_zero() => {
+                Err(OpenError::Settings("the flush interval must not be zero".into()))
+            }
             Flush::Sync | Flush::Async { .. } => Ok(()),
         }
     }

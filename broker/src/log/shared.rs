@@ -49,7 +49,8 @@ pub(crate) struct Shared {
     pub(crate) written_end: AtomicU64,
     /// Everything before this position has been flushed.
     pub(crate) durable_end: AtomicU64,
-    /// Start of the newest segment whose header is durable: older ones may be deleted.
+    /// Start of the newest segment that is on disk, name and header, and that no truncation under way removes:
+    /// older ones may be deleted.
     pub(crate) rolled: AtomicU64,
     /// Committed index plus one, 0 when unknown.
     pub(crate) committed: AtomicU64,
@@ -78,6 +79,8 @@ pub(crate) struct Front {
     pub(crate) room: u64,
     /// Preallocated files, the next segments.
     pub(crate) spares: VecDeque<Spare>,
+    /// Not before this time does the writer thread try again to prepare a spare, after it found no space.
+    pub(crate) spare_retry: Option<Instant>,
     /// Raised by each truncation: writes queued before it no longer count for `written_end`.
     pub(crate) epoch: u64,
     pub(crate) vote: Option<Vec<u8>>,
@@ -114,6 +117,7 @@ pub(crate) enum Op {
     Roll {
         segment: Arc<Segment>,
         spare: PathBuf,
+        epoch: u64,
     },
     Vote {
         vote: Vec<u8>,
@@ -172,6 +176,14 @@ impl Shared {
         }
     }
 
+    /// Records that a segment is on disk, unless a truncation has been asked for since.
+    pub(crate) fn note_rolled(&self, start: Position, epoch: u64) {
+        let front = self.front.lock();
+        if front.epoch == epoch {
+            self.rolled.store(start.get(), Ordering::Release);
+        }
+    }
+
     /// Records what has been flushed and calls those who waited for it.
     pub(crate) fn note_durable(&self, end: Position, epoch: u64) {
         let ready: Vec<Done> = {
@@ -181,11 +193,7 @@ impl Shared {
             }
             self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
             let durable = Position(self.durable_end.load(Ordering::Acquire));
-            front
-                .waiters
-                .extract_if(.., |(position, _)| *position <= durable)
-                .map(|(_, done)| done)
-                .collect()
+            front.waiters.extract_if(.., |(position, _)| *position <= durable).map(|(_, done)| done).collect()
         };
         for done in ready {
             done(Ok(()));

@@ -45,8 +45,7 @@ impl Tail {
         assert!(
             self.records
                 .back()
-                .is_none_or(|last| last.record.index + 1 == record.index
-                    && last.record.end() == record.position),
+                .is_none_or(|last| last.record.index + 1 == record.index && last.record.end() == record.position),
             "the tail cache has no holes"
         );
         self.bytes += cost(&record);
@@ -55,11 +54,7 @@ impl Tail {
 
     /// Removes the records that begin at or after `cut`.
     pub(crate) fn cut(&mut self, cut: Position) {
-        while self
-            .records
-            .back()
-            .is_some_and(|last| last.record.position >= cut)
-        {
+        while self.records.back().is_some_and(|last| last.record.position >= cut) {
             self.bytes -= self.records.pop_back().map_or(0, |held| cost(&held.record));
         }
     }
@@ -90,8 +85,7 @@ impl Tail {
 
     fn held(&self, index: u64) -> Option<&Held> {
         let first = self.first_index()?;
-        self.records
-            .get(usize::try_from(index.checked_sub(first)?).ok()?)
+        self.records.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }
 
     /// Payload bytes at a position; `None` unless they lie within one payload that is held.
@@ -99,16 +93,9 @@ impl Tail {
         if position < self.records.front()?.record.position {
             return None;
         }
-        let after = self
-            .records
-            .partition_point(|held| held.record.position <= position);
+        let after = self.records.partition_point(|held| held.record.position <= position);
         let record = &self.records.get(after.checked_sub(1)?)?.record;
-        let from = usize::try_from(
-            position
-                .get()
-                .checked_sub(record.payload_position().get())?,
-        )
-        .ok()?;
+        let from = usize::try_from(position.get().checked_sub(record.payload_position().get())?).ok()?;
         let to = from.checked_add(len)?;
         (to <= record.payload.len()).then(|| record.payload.slice(from..to))
     }
@@ -167,10 +154,7 @@ mod tests {
         assert_eq!(tail.read(Position(1039), 1), None, "within a header");
         assert_eq!(tail.read(Position(999), 1), None, "before the cache");
         assert_eq!(tail.read(second.advance(40), 0).unwrap().len(), 0);
-        assert_eq!(
-            tail.read(third.payload_position(), 20).unwrap(),
-            vec![2; 20]
-        );
+        assert_eq!(tail.read(third.payload_position(), 20).unwrap(), vec![2; 20]);
         assert_eq!(tail.read(third.payload_position(), usize::MAX), None);
     }
 

@@ -26,48 +26,34 @@ pub(crate) struct View {
 impl View {
     /// Position of the oldest record held, or of the next one if none is.
     pub(crate) fn first_position(&self) -> Position {
-        self.segments
-            .first()
-            .map_or(self.end, |segment| segment.start)
+        self.segments.first().map_or(self.end, |segment| segment.start)
     }
 
     /// The record right before the oldest one held, if there ever was one.
     pub(crate) fn purged(&self) -> Option<RecordId> {
         let previous = self.segments.first()?.previous?;
-        Some(RecordId {
-            term: previous.term,
-            index: previous.index,
-        })
+        Some(RecordId { term: previous.term, index: previous.index })
     }
 
     /// Index of the oldest record held, or of the next one; 0 in a log that never had a record.
     pub(crate) fn first_index(&self) -> u64 {
-        self.segments
-            .first()
-            .map_or(0, |segment| segment.first_index)
+        self.segments.first().map_or(0, |segment| segment.first_index)
     }
 
     /// The newest record held. Unlike `last` this is no record that has been purged.
     pub(crate) fn last_held(&self) -> Option<Link> {
-        self.last
-            .filter(|last| last.position >= self.first_position())
+        self.last.filter(|last| last.position >= self.first_position())
     }
 
     /// The segment that holds `position`, and where its records end.
     pub(crate) fn segment_at(&self, position: Position) -> Option<(Arc<Segment>, Position)> {
-        let at = self
-            .segments
-            .partition_point(|segment| segment.start <= position)
-            .checked_sub(1)?;
+        let at = self.segments.partition_point(|segment| segment.start <= position).checked_sub(1)?;
         Some(self.with_end(at))
     }
 
     /// The segment that holds the record with `index`, and where its records end.
     pub(crate) fn segment_of(&self, index: u64) -> Option<(Arc<Segment>, Position)> {
-        let at = self
-            .segments
-            .partition_point(|segment| segment.first_index <= index)
-            .checked_sub(1)?;
+        let at = self.segments.partition_point(|segment| segment.first_index <= index).checked_sub(1)?;
         Some(self.with_end(at))
     }
 
@@ -77,8 +63,6 @@ impl View {
 
     /// Where the records of the segment number `at` end.
     pub(crate) fn end_of(&self, at: usize) -> Position {
-        self.segments
-            .get(at + 1)
-            .map_or(self.end, |next| next.start)
+        self.segments.get(at + 1).map_or(self.end, |next| next.start)
     }
 }

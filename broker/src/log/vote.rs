@@ -92,11 +92,7 @@ impl Slot {
             }
             _ => return Err(SlotFault::Damaged),
         };
-        Ok(Slot {
-            sequence: get_u64(bytes, 16),
-            durable_end: Position(get_u64(bytes, 24)),
-            vote,
-        })
+        Ok(Slot { sequence: get_u64(bytes, 16), durable_end: Position(get_u64(bytes, 24)), vote })
     }
 }
 
@@ -111,24 +107,14 @@ impl VoteFile {
     pub(crate) fn load(disk: &dyn Disk, dir: &Path, exists: bool) -> Result<SavedVote, OpenError> {
         let path = dir.join(VOTE_FILE);
         if !exists {
-            return Ok(SavedVote {
-                path,
-                file: None,
-                latest: Slot::default(),
-            });
+            return Ok(SavedVote { path, file: None, latest: Slot::default() });
         }
         let file = disk.open(&path).map_err(io_error("open", &path))?;
         let mut bytes = vec![0; 2 * SLOT_BYTES];
-        let read = file
-            .read_at(&mut bytes, 0)
-            .map_err(io_error("read", &path))?;
+        let read = file.read_at(&mut bytes, 0).map_err(io_error("read", &path))?;
         bytes[read..].fill(0);
         let latest = choose(&path, &bytes)?.unwrap_or_default();
-        Ok(SavedVote {
-            path,
-            file: Some(file),
-            latest,
-        })
+        Ok(SavedVote { path, file: Some(file), latest })
     }
 
     /// Whether the vote file is among the names of a folder's files.
@@ -143,11 +129,7 @@ impl VoteFile {
 
     /// Saves a vote durably.
     pub(crate) fn save(&mut self, vote: Vec<u8>, durable_end: Position) -> io::Result<()> {
-        self.latest = Slot {
-            sequence: self.latest.sequence + 1,
-            durable_end,
-            vote: Some(vote),
-        };
+        self.latest = Slot { sequence: self.latest.sequence + 1, durable_end, vote: Some(vote) };
         self.write()
     }
 
@@ -165,8 +147,7 @@ impl VoteFile {
     fn write(&mut self) -> io::Result<()> {
         let slot = self.latest.encode();
         for offset in [0, SLOT_BYTES as u64] {
-            self.file
-                .write_vectored_at(&[IoSlice::new(&slot)], offset)?;
+            self.file.write_vectored_at(&[IoSlice::new(&slot)], offset)?;
             // The second slot is touched only when the first is safe: one of them is whole at any time.
             self.file.sync_data()?;
         }
@@ -195,31 +176,22 @@ impl SavedVote {
             None => disk.create(&path).map_err(io_error("create", &path))?,
         };
         // The file always has its full length from here on, so that saving a vote needs no space.
-        file.allocate(2 * SLOT_BYTES as u64)
-            .map_err(io_error("allocate", &path))?;
+        file.allocate(2 * SLOT_BYTES as u64).map_err(io_error("allocate", &path))?;
         let mut vote_file = VoteFile { file, latest };
         vote_file.write().map_err(io_error("write", &path))?;
-        disk.sync_dir(dir)
-            .map_err(io_error("flush the folder", dir))?;
+        disk.sync_dir(dir).map_err(io_error("flush the folder", dir))?;
         Ok(vote_file)
     }
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
-    move |source| OpenError::Io {
-        action,
-        path: path.clone(),
-        source,
-    }
+    move |source| OpenError::Io { action, path: path.clone(), source }
 }
 
 /// The newer of the two slots; `None` if no vote was ever saved.
 fn choose(path: &Path, bytes: &[u8]) -> Result<Option<Slot>, OpenError> {
-    let slots = [
-        Slot::decode(&bytes[..SLOT_BYTES]),
-        Slot::decode(&bytes[SLOT_BYTES..]),
-    ];
+    let slots = [Slot::decode(&bytes[..SLOT_BYTES]), Slot::decode(&bytes[SLOT_BYTES..])];
     let corrupt = |offset: usize, why: &str| OpenError::Corrupt {
         file: PathBuf::from(path),
         offset: offset as u64,
@@ -228,17 +200,9 @@ fn choose(path: &Path, bytes: &[u8]) -> Result<Option<Slot>, OpenError> {
     };
     match slots {
         [Err(SlotFault::Newer(found)), _] | [_, Err(SlotFault::Newer(found))] => {
-            Err(OpenError::NewerFormat {
-                file: path.into(),
-                found,
-                known: FORMAT_VERSION,
-            })
+            Err(OpenError::NewerFormat { file: path.into(), found, known: FORMAT_VERSION })
         }
-        [Ok(first), Ok(second)] => Ok(Some(if second.sequence > first.sequence {
-            second
-        } else {
-            first
-        })),
+        [Ok(first), Ok(second)] => Ok(Some(if second.sequence > first.sequence { second } else { first })),
         [Ok(slot), Err(fault)] | [Err(fault), Ok(slot)] => {
             if matches!(fault, SlotFault::Damaged) {
                 tracing::warn!(file = %path.display(), "one of the two vote slots was torn or damaged; the other one is used");
@@ -246,12 +210,7 @@ fn choose(path: &Path, bytes: &[u8]) -> Result<Option<Slot>, OpenError> {
             Ok(Some(slot))
         }
         // The first save of all may be torn; the second slot is untouched then.
-        [
-            Err(SlotFault::Blank | SlotFault::Damaged),
-            Err(SlotFault::Blank),
-        ] => Ok(None),
-        [Err(_), Err(SlotFault::Damaged)] => {
-            Err(corrupt(SLOT_BYTES, "both vote slots are unreadable"))
-        }
+        [Err(SlotFault::Blank | SlotFault::Damaged), Err(SlotFault::Blank)] => Ok(None),
+        [Err(_), Err(SlotFault::Damaged)] => Err(corrupt(SLOT_BYTES, "both vote slots are unreadable")),
     }
 }

@@ -18,13 +18,7 @@ pub(crate) struct Window<'a> {
 impl<'a> Window<'a> {
     /// A window that reads at least `chunk` bytes at once.
     pub(crate) fn new(file: &'a dyn DiskFile, chunk: usize) -> io::Result<Window<'a>> {
-        Ok(Window {
-            file,
-            file_len: file.len()?,
-            chunk,
-            buffer: Vec::new(),
-            base: 0,
-        })
+        Ok(Window { file, file_len: file.len()?, chunk, buffer: Vec::new(), base: 0 })
     }
 
     /// The file's length when the window was made.
@@ -35,14 +29,10 @@ impl<'a> Window<'a> {
     /// The bytes at `offset`; `None` if the file ends before `offset + len`, so that no length read from a
     /// damaged file makes us allocate more than the file's own size.
     pub(crate) fn get(&mut self, offset: u64, len: usize) -> io::Result<Option<&[u8]>> {
-        if offset
-            .checked_add(len as u64)
-            .is_none_or(|end| end > self.file_len)
-        {
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.file_len) {
             return Ok(None);
         }
-        let held =
-            offset >= self.base && offset + len as u64 <= self.base + self.buffer.len() as u64;
+        let held = offset >= self.base && offset + len as u64 <= self.base + self.buffer.len() as u64;
         if !held {
             let rest = self.file_len - offset;
             let want = (self.chunk.max(len) as u64).min(rest) as usize;

@@ -7,13 +7,11 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::disk::DiskFile;
 use super::error::LogFailure;
-use super::format::{
-    Claim, LOCAL_BYTES, MARK_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
-};
+use super::format::{Claim, LOCAL_BYTES, MARK_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::position::Position;
 use super::segment::Segment;
 use super::settings::Flush;
@@ -24,6 +22,8 @@ use super::vote::VoteFile;
 const SMALL_GROUP_BYTES: u64 = 64 << 10;
 /// Records per write call: each takes two of the kernel's 1024 buffers.
 const RECORDS_PER_WRITE: usize = 500;
+/// Time between attempts to prepare a segment while the disk is full. An append that needs it does not wait.
+const SPARE_RETRY: Duration = Duration::from_secs(1);
 const HEADER: usize = RECORD_HEADER_BYTES as usize;
 const LOCAL: usize = LOCAL_BYTES as usize;
 /// Zeros are written in pieces of this size.
@@ -73,23 +73,15 @@ impl Files {
         let Some(first) = frames.first() else {
             return Ok(());
         };
-        let active = self
-            .active
-            .as_mut()
-            .expect("a roll precedes the first write");
-        assert_eq!(
-            first.position, active.written,
-            "records are written without gaps"
-        );
+        let active = self.active.as_mut().expect("a roll precedes the first write");
+        assert_eq!(first.position, active.written, "records are written without gaps");
         // Headers and local parts alternate with payloads: h0 [payload 0] l0 h1 [payload 1] l1 ...
         self.arena.clear();
         let mut end = first.position;
         for frame in frames {
             self.arena.extend_from_slice(&frame.header);
             claim.encode_local(active.segment.salt, frame.position, &mut self.arena);
-            end = frame
-                .position
-                .advance((HEADER + LOCAL + frame.payload.len()) as u64);
+            end = frame.position.advance((HEADER + LOCAL + frame.payload.len()) as u64);
         }
         let mut buffers = Vec::with_capacity(2 * frames.len() + 1);
         let mut from = 0;
@@ -103,9 +95,7 @@ impl Files {
         }
         buffers.push(IoSlice::new(&self.arena[from..]));
         active.unsynced = true;
-        active
-            .file
-            .write_vectored_at(&buffers, active.segment.offset_of(first.position))?;
+        active.file.write_vectored_at(&buffers, active.segment.offset_of(first.position))?;
         active.written = end;
         Ok(())
     }
@@ -132,9 +122,7 @@ impl Files {
             return Ok(());
         }
         let mark = claim.encode_mark(active.segment.salt, active.written);
-        active
-            .file
-            .write_vectored_at(&[IoSlice::new(&mark)], offset)
+        active.file.write_vectored_at(&[IoSlice::new(&mark)], offset)
     }
 
     /// Fills the file with zeros up to `ahead` bytes beyond the last record, and flushes, so that the next
@@ -143,10 +131,7 @@ impl Files {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        let limit = active
-            .segment
-            .start
-            .advance(active.file_len.saturating_sub(SEGMENT_HEADER_BYTES));
+        let limit = active.segment.start.advance(active.file_len.saturating_sub(SEGMENT_HEADER_BYTES));
         let to = active.written.advance(ahead).min(limit);
         let mut from = active.zeroed.max(active.written);
         if from.since(active.written) > ahead / 8 || from >= to {
@@ -154,10 +139,7 @@ impl Files {
         }
         while from < to {
             let len = to.since(from).min(ZERO_CHUNK_BYTES as u64);
-            active.file.write_vectored_at(
-                &[IoSlice::new(&ZEROS[..len as usize])],
-                active.segment.offset_of(from),
-            )?;
+            active.file.write_vectored_at(&[IoSlice::new(&ZEROS[..len as usize])], active.segment.offset_of(from))?;
             from = from.advance(len);
         }
         active.file.sync_data()?;
@@ -168,10 +150,7 @@ impl Files {
 
 impl Shared {
     fn claim(&self) -> Claim {
-        Claim {
-            durable_end: Position(self.durable_end.load(Ordering::Acquire)),
-            committed: self.committed(),
-        }
+        Claim { durable_end: Position(self.durable_end.load(Ordering::Acquire)), committed: self.committed() }
     }
 
     /// The writer thread: runs until the log is closed.
@@ -192,19 +171,10 @@ impl Shared {
         let mut files = self.files.lock();
         if self.front.lock().failure.is_none() {
             let epoch = self.front.lock().epoch;
-            let end = files
-                .active
-                .as_ref()
-                .map_or(Position::ZERO, |active| active.written);
+            let end = files.active.as_ref().map_or(Position::ZERO, |active| active.written);
             match files.sync() {
                 Ok(()) => self.note_durable(end, epoch),
-                Err(source) => self.fail(
-                    LogFailure {
-                        action: "flush",
-                        source: Arc::new(source),
-                    },
-                    Vec::new(),
-                ),
+                Err(source) => self.fail(LogFailure { action: "flush", source: Arc::new(source) }, Vec::new()),
             }
             if self.front.lock().failure.is_none() {
                 // Best effort: the log is closed and durable either way.
@@ -271,13 +241,7 @@ impl Shared {
         let mut answers = Vec::with_capacity(ops.len());
         if let Err((action, source)) = self.try_ops(files, ops, may_sync, &mut answers) {
             answers.extend(ops.drain(..).filter_map(Op::into_done));
-            self.fail(
-                LogFailure {
-                    action,
-                    source: Arc::new(source),
-                },
-                answers,
-            );
+            self.fail(LogFailure { action, source: Arc::new(source) }, answers);
         }
     }
 
@@ -295,16 +259,8 @@ impl Shared {
         let mut group = Group::default();
         while let Some(op) = ops.pop_front() {
             match op {
-                Op::Write {
-                    frames,
-                    end,
-                    epoch,
-                    done,
-                } => {
-                    group.bytes += frames
-                        .iter()
-                        .map(|frame| frame.payload.len() as u64)
-                        .sum::<u64>();
+                Op::Write { frames, end, epoch, done } => {
+                    group.bytes += frames.iter().map(|frame| frame.payload.len() as u64).sum::<u64>();
                     if group.frames.is_empty() {
                         group.frames = frames;
                     } else {
@@ -317,10 +273,11 @@ impl Shared {
                     group.must_sync = true;
                     answers.push(done);
                 }
-                Op::Roll { segment, spare } => {
+                Op::Roll { segment, spare, epoch } => {
                     self.finish(files, &mut group, true, answers)?;
-                    self.roll(files, segment, &spare)
-                        .map_err(during("starting a segment"))?;
+                    let start = segment.start;
+                    self.roll(files, segment, &spare).map_err(during("starting a segment"))?;
+                    self.note_rolled(start, epoch);
                 }
                 Op::Vote { vote, done } => {
                     // Records queued before the vote are flushed and answered before it.
@@ -328,24 +285,16 @@ impl Shared {
                     self.finish(files, &mut group, sync, answers)?;
                     answers.push(done);
                     let durable = self.claim().durable_end;
-                    files
-                        .vote
-                        .save(vote, durable)
-                        .map_err(during("saving the vote"))?;
+                    files.vote.save(vote, durable).map_err(during("saving the vote"))?;
                     answer(answers);
                 }
-                Op::Truncate {
-                    cut,
-                    keep,
-                    remove,
-                    epoch,
-                    done,
-                } => {
+                Op::Truncate { cut, keep, remove, epoch, done } => {
                     let sync = group.must_sync || self.syncs_each();
                     self.finish(files, &mut group, sync, answers)?;
                     answers.push(done);
-                    self.truncate(files, cut, keep, &remove)
-                        .map_err(during("truncation"))?;
+                    let kept = keep.as_ref().map_or(Position::ZERO, |segment| segment.start);
+                    self.truncate(files, cut, keep, &remove).map_err(during("truncation"))?;
+                    self.note_rolled(kept, epoch);
                     if self.front.lock().epoch == epoch {
                         self.written_end.store(cut.get(), Ordering::Release);
                     }
@@ -359,30 +308,18 @@ impl Shared {
         self.finish(files, &mut group, sync, answers)?;
         if sync && wrote {
             if small && self.syncs_each() && self.settings.zero_ahead_bytes > 0 {
-                files
-                    .zero_ahead(self.settings.zero_ahead_bytes)
-                    .map_err(during("zero-filling"))?;
+                files.zero_ahead(self.settings.zero_ahead_bytes).map_err(during("zero-filling"))?;
             }
             if self.front.lock().queue.is_empty() {
-                files
-                    .mark(self.claim())
-                    .map_err(during("writing the mark"))?;
+                files.mark(self.claim()).map_err(during("writing the mark"))?;
             }
         }
         Ok(())
     }
 
     /// Writes a group, flushes it if asked to, and answers it.
-    fn finish(
-        &self,
-        files: &mut Files,
-        group: &mut Group,
-        sync: bool,
-        answers: &mut Vec<Done>,
-    ) -> Result<(), Failed> {
-        files
-            .write(&group.frames, self.claim())
-            .map_err(during("write"))?;
+    fn finish(&self, files: &mut Files, group: &mut Group, sync: bool, answers: &mut Vec<Done>) -> Result<(), Failed> {
+        files.write(&group.frames, self.claim()).map_err(during("write"))?;
         group.frames.clear();
         if let Some((end, epoch)) = group.end {
             self.note_written(end, epoch, sync);
@@ -393,12 +330,7 @@ impl Shared {
                 self.note_durable(end, epoch);
             } else if let Some(active) = &files.active {
                 let epoch = self.front.lock().epoch;
-                self.note_durable(
-                    active
-                        .written
-                        .min(Position(self.written_end.load(Ordering::Acquire))),
-                    epoch,
-                );
+                self.note_durable(active.written.min(Position(self.written_end.load(Ordering::Acquire))), epoch);
             }
         }
         *group = Group::default();
@@ -428,10 +360,7 @@ impl Shared {
     fn flush_beside(&self) {
         let (end, epoch) = {
             let front = self.front.lock();
-            (
-                Position(self.written_end.load(Ordering::Acquire)),
-                front.epoch,
-            )
+            (Position(self.written_end.load(Ordering::Acquire)), front.epoch)
         };
         // Only this thread changes which file is active, so nothing can roll or truncate during the flush.
         let file = {
@@ -443,13 +372,7 @@ impl Shared {
         };
         let Some(file) = file else { return };
         if let Err(source) = file.sync_data() {
-            return self.fail(
-                LogFailure {
-                    action: "flush",
-                    source: Arc::new(source),
-                },
-                Vec::new(),
-            );
+            return self.fail(LogFailure { action: "flush", source: Arc::new(source) }, Vec::new());
         }
         self.note_durable(end, epoch);
         // Idle now: leave a mark, unless an appender is writing.
@@ -461,13 +384,7 @@ impl Shared {
         };
         if idle {
             if let Err(source) = self.files.lock().mark(self.claim()) {
-                self.fail(
-                    LogFailure {
-                        action: "writing the mark",
-                        source: Arc::new(source),
-                    },
-                    Vec::new(),
-                );
+                self.fail(LogFailure { action: "writing the mark", source: Arc::new(source) }, Vec::new());
             }
             self.front.lock().writing = false;
         }
@@ -475,12 +392,7 @@ impl Shared {
 
     /// Starts a segment. Its predecessor is flushed already, and everything here is durable before the first
     /// record: a crash leaves either no such segment or an empty one with a good header.
-    fn roll(
-        &self,
-        files: &mut Files,
-        segment: Arc<Segment>,
-        spare: &std::path::Path,
-    ) -> io::Result<()> {
+    fn roll(&self, files: &mut Files, segment: Arc<Segment>, spare: &std::path::Path) -> io::Result<()> {
         let file = segment.file(&*self.disk)?;
         let header = SegmentHeader {
             start: segment.start,
@@ -492,20 +404,13 @@ impl Shared {
         file.sync_data()?;
         self.disk.rename(spare, &segment.path)?;
         self.disk.sync_dir(&self.dir)?;
-        self.rolled.store(segment.start.get(), Ordering::Release);
         let file_len = file.len()?;
         if let Some(old) = files.active.take() {
             // Readers open it again if they need it.
             old.segment.close_file();
         }
-        files.active = Some(Active {
-            written: segment.start,
-            zeroed: segment.start,
-            file_len,
-            unsynced: false,
-            segment,
-            file,
-        });
+        files.active =
+            Some(Active { written: segment.start, zeroed: segment.start, file_len, unsynced: false, segment, file });
         Ok(())
     }
 
@@ -531,15 +436,7 @@ impl Shared {
         // suffix behind. The next record goes to a new segment.
         file.set_len(file_len)?;
         file.sync_data()?;
-        self.rolled.store(segment.start.get(), Ordering::Release);
-        files.active = Some(Active {
-            segment,
-            file,
-            written: cut,
-            zeroed: cut,
-            file_len,
-            unsynced: false,
-        });
+        files.active = Some(Active { segment, file, written: cut, zeroed: cut, file_len, unsynced: false });
         Ok(())
     }
 
@@ -552,13 +449,15 @@ impl Shared {
                 && front.spares.is_empty()
                 && front.room < self.settings.segment_bytes / 2
                 && front.last.is_some()
+                && front.spare_retry.is_none_or(|retry| Instant::now() >= retry)
         };
         if wanted {
             // An append that needs the segment tries again and reports the error.
             match self.make_spare(self.default_capacity()) {
                 Ok(spare) => self.front.lock().spares.push_back(spare),
                 Err(error) => {
-                    tracing::debug!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
+                    self.front.lock().spare_retry = Some(Instant::now() + SPARE_RETRY);
+                    tracing::warn!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
                 }
             }
         }
@@ -593,16 +492,8 @@ struct FailOnPanic<'a>(&'a Shared);
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let source = Arc::new(io::Error::other(
-                "a thread panicked while it was writing the log",
-            ));
-            self.0.fail(
-                LogFailure {
-                    action: "writing",
-                    source,
-                },
-                Vec::new(),
-            );
+            let source = Arc::new(io::Error::other("a thread panicked while it was writing the log"));
+            self.0.fail(LogFailure { action: "writing", source }, Vec::new());
         }
     }
 }

@@ -10,9 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{outcome, payload, record, small};
-use crate::log::{
-    AppendError, Flush, Log, LogSettings, OpenError, Position, RealDisk, RecordId, TruncateError,
-};
+use crate::log::{AppendError, Flush, Log, LogSettings, OpenError, Position, RealDisk, RecordId, TruncateError};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -22,9 +20,7 @@ fn open(dir: &Path, settings: LogSettings) -> Log {
 
 fn append(log: &Log, term: u64, index: u64, len: usize) -> Position {
     let (done, outcome) = outcome();
-    let position = log
-        .append(vec![record(term, index, payload(index, len))], done)
-        .unwrap();
+    let position = log.append(vec![record(term, index, payload(index, len))], done).unwrap();
     outcome.wait().unwrap();
     position
 }
@@ -36,14 +32,8 @@ fn check(log: &Log, from: u64, to: u64, len: usize) {
         assert!(!records.is_empty(), "record {next} is missing");
         for record in records {
             assert_eq!((record.index, &record.payload), (next, &payload(next, len)));
-            assert_eq!(
-                log.read(record.payload_position(), len).unwrap(),
-                payload(next, len)
-            );
-            assert_eq!(
-                log.read(record.payload_position().advance(3), 4).unwrap(),
-                payload(next, len)[3..7]
-            );
+            assert_eq!(log.read(record.payload_position(), len).unwrap(), payload(next, len));
+            assert_eq!(log.read(record.payload_position().advance(3), 4).unwrap(), payload(next, len)[3..7]);
             assert_eq!(log.term_of(next).unwrap(), Some(record.term));
             next += 1;
         }
@@ -55,10 +45,7 @@ fn records_survive_a_clean_restart() {
     for flush in [Flush::Sync, Flush::Async { interval: HOUR }] {
         let dir = TempDir::new().unwrap();
         let log = open(dir.path(), small(flush));
-        assert_eq!(
-            (log.last(), log.end(), log.first_index()),
-            (None, Position::ZERO, 0)
-        );
+        assert_eq!((log.last(), log.end(), log.first_index()), (None, Position::ZERO, 0));
         let mut position = Position::ZERO;
         for index in 1..=200 {
             assert_eq!(append(&log, 1 + index / 50, index, 500), position);
@@ -69,41 +56,18 @@ fn records_survive_a_clean_restart() {
         check(&log, 1, 201, 500);
         append(&log, 9, 201, 500);
         log.close().unwrap();
-        assert!(matches!(
-            log.append(Vec::new(), |_| ()),
-            Err(AppendError::Closed)
-        ));
+        assert!(matches!(log.append(Vec::new(), |_| ()), Err(AppendError::Closed)));
         check(&log, 1, 202, 500);
 
         let log = open(dir.path(), small(flush));
-        assert_eq!(
-            log.last(),
-            Some(RecordId {
-                term: 9,
-                index: 201
-            })
-        );
-        assert_eq!(
-            (log.end(), log.durable_end()),
-            (Position(201 * 560), Position(201 * 560))
-        );
+        assert_eq!(log.last(), Some(RecordId { term: 9, index: 201 }));
+        assert_eq!((log.end(), log.durable_end()), (Position(201 * 560), Position(201 * 560)));
         assert_eq!((log.first_index(), log.committed()), (1, Some(150)));
         check(&log, 1, 202, 500);
         assert_eq!(append(&log, 9, 202, 500), Position(201 * 560));
         check(&log, 1, 203, 500);
         drop(log);
-        check(
-            &open(
-                dir.path(),
-                LogSettings {
-                    verify_all: true,
-                    ..small(flush)
-                },
-            ),
-            1,
-            203,
-            500,
-        );
+        check(&open(dir.path(), LogSettings { verify_all: true, ..small(flush) }), 1, 203, 500);
     }
 }
 
@@ -112,11 +76,7 @@ fn one_append_may_span_segments_and_hold_records_larger_than_one() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path(), small(Flush::Sync));
     let sizes = [100, 9000, 50_000, 0, 9000, 9000, 200_000, 1, 0];
-    let records = sizes
-        .iter()
-        .enumerate()
-        .map(|(i, len)| record(1, i as u64, payload(i as u64, *len)))
-        .collect();
+    let records = sizes.iter().enumerate().map(|(i, len)| record(1, i as u64, payload(i as u64, *len))).collect();
     let (done, outcome) = outcome();
     log.append(records, done).unwrap();
     outcome.wait().unwrap();
@@ -141,27 +101,15 @@ fn reads_stop_at_both_ends() {
         append(&log, 1, index, 1000);
         log.release_upto(index);
     }
-    assert_eq!(
-        log.read(log.end(), 1).unwrap_err().kind(),
-        ErrorKind::UnexpectedEof
-    );
-    assert_eq!(
-        log.read(Position(40), usize::MAX).unwrap_err().kind(),
-        ErrorKind::UnexpectedEof
-    );
+    assert_eq!(log.read(log.end(), 1).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(log.read(Position(40), usize::MAX).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert!(log.read_entries(101, 200, 1 << 20).unwrap().is_empty());
     assert_eq!(log.term_of(101).unwrap(), None);
     let purged = log.purge_upto(60).unwrap().unwrap();
     assert!(purged.index <= 60 && purged.index > 40, "{purged:?}");
     assert_eq!(log.first_index(), purged.index + 1);
-    assert_eq!(
-        log.read(Position(40), 1).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
-    assert_eq!(
-        log.read_entries(1, 5, 1).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(log.read(Position(40), 1).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(log.read_entries(1, 5, 1).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(log.term_of(purged.index).unwrap(), Some(1));
     assert_eq!(log.term_of(purged.index - 1).unwrap(), None);
     check(&log, purged.index + 1, 101, 1000);
@@ -182,14 +130,8 @@ fn a_truncated_suffix_is_gone_and_can_be_written_anew() {
         append(&log, 1, index, 1000);
     }
     log.set_committed(20);
-    assert!(matches!(
-        log.truncate_after(Some(19), |_| ()),
-        Err(TruncateError::Committed { committed: 20, .. })
-    ));
-    assert!(matches!(
-        log.truncate_after(Some(61), |_| ()),
-        Err(TruncateError::OutOfRange { .. })
-    ));
+    assert!(matches!(log.truncate_after(Some(19), |_| ()), Err(TruncateError::Committed { committed: 20, .. })));
+    assert!(matches!(log.truncate_after(Some(61), |_| ()), Err(TruncateError::OutOfRange { .. })));
     let (done, outcome) = outcome();
     log.truncate_after(Some(30), done).unwrap();
     assert_eq!(log.last(), Some(RecordId { term: 1, index: 30 }));
@@ -229,38 +171,13 @@ fn records_must_continue_the_log() {
     append(&log, 2, 5, 10);
     for bad in [record(2, 5, ""), record(2, 7, ""), record(1, 6, "")] {
         let error = log.append(vec![bad], |_| ()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                AppendError::OutOfOrder {
-                    last_term: 2,
-                    last_index: 5,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, AppendError::OutOfOrder { last_term: 2, last_index: 5, .. }), "{error}");
         assert!(!error.is_retryable());
     }
-    let error = log
-        .append_at(Position(71), vec![record(2, 6, "")], |_| ())
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            AppendError::WrongPosition {
-                end: Position(70),
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = log.append_at(Position(71), vec![record(2, 6, "")], |_| ()).unwrap_err();
+    assert!(matches!(error, AppendError::WrongPosition { end: Position(70), .. }), "{error}");
     let (done, outcome) = outcome();
-    assert_eq!(
-        log.append_at(Position(70), vec![record(2, 6, "")], done)
-            .unwrap(),
-        Position(70)
-    );
+    assert_eq!(log.append_at(Position(70), vec![record(2, 6, "")], done).unwrap(), Position(70));
     outcome.wait().unwrap();
 }
 
@@ -276,10 +193,7 @@ fn the_vote_survives() {
         saved.wait().unwrap();
         let (done, too_large) = outcome();
         log.save_vote(vec![0; 4061], done);
-        assert_eq!(
-            too_large.wait().unwrap_err().kind(),
-            ErrorKind::InvalidInput
-        );
+        assert_eq!(too_large.wait().unwrap_err().kind(), ErrorKind::InvalidInput);
         log.close().unwrap();
         let (done, closed) = outcome();
         log.save_vote(Vec::new(), done);
@@ -294,18 +208,13 @@ fn a_folder_has_one_user_and_foreign_files_are_left_alone() {
     fs::write(dir.path().join("notes.txt"), "keep me").unwrap();
     fs::write(dir.path().join("123.log"), "keep me too").unwrap();
     let log = open(dir.path(), small(Flush::Sync));
-    let error = Log::open(Arc::new(RealDisk), dir.path(), small(Flush::Sync))
-        .err()
-        .unwrap();
+    let error = Log::open(Arc::new(RealDisk), dir.path(), small(Flush::Sync)).err().unwrap();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
     append(&log, 1, 1, 10);
     drop(log);
     let log = open(dir.path(), small(Flush::Sync));
     check(&log, 1, 2, 10);
-    assert_eq!(
-        fs::read(dir.path().join("123.log")).unwrap(),
-        b"keep me too"
-    );
+    assert_eq!(fs::read(dir.path().join("123.log")).unwrap(), b"keep me too");
     assert!(dir.path().join("notes.txt").exists());
 }
 
@@ -327,12 +236,7 @@ fn what_is_async_becomes_durable_by_sync_by_time_and_on_demand() {
     assert_eq!(log.durable_end(), log.end());
     drop(log);
 
-    let log = open(
-        dir.path(),
-        small(Flush::Async {
-            interval: Duration::from_millis(5),
-        }),
-    );
+    let log = open(dir.path(), small(Flush::Async { interval: Duration::from_millis(5) }));
     append(&log, 1, 3, 10);
     let (done, durable) = outcome();
     log.when_durable(log.end(), done);
@@ -341,21 +245,9 @@ fn what_is_async_becomes_durable_by_sync_by_time_and_on_demand() {
 
 #[test]
 fn many_threads_append_and_read_at_once() {
-    for flush in [
-        Flush::Sync,
-        Flush::Async {
-            interval: Duration::from_millis(3),
-        },
-    ] {
+    for flush in [Flush::Sync, Flush::Async { interval: Duration::from_millis(3) }] {
         let dir = TempDir::new().unwrap();
-        let log = open(
-            dir.path(),
-            LogSettings {
-                tail_cache_bytes: 8 << 10,
-                segment_bytes: 64 << 10,
-                ..small(flush)
-            },
-        );
+        let log = open(dir.path(), LogSettings { tail_cache_bytes: 8 << 10, segment_bytes: 64 << 10, ..small(flush) });
         let (appended, answered) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
         let next = parking_lot::Mutex::new(1_u64);
         std::thread::scope(|scope| {
@@ -368,8 +260,7 @@ fn many_threads_append_and_read_at_once() {
                             result.unwrap();
                             answered.fetch_add(1, Ordering::SeqCst);
                         };
-                        log.append(vec![record(1, *next, payload(*next, 300))], done)
-                            .unwrap();
+                        log.append(vec![record(1, *next, payload(*next, 300))], done).unwrap();
                         log.release_upto(*next);
                         *next += 1;
                         appended.fetch_add(1, Ordering::SeqCst);
@@ -380,12 +271,7 @@ fn many_threads_append_and_read_at_once() {
                 scope.spawn(|| {
                     while appended.load(Ordering::SeqCst) < 1200 {
                         if let Some(last) = log.last() {
-                            check(
-                                &log,
-                                last.index.saturating_sub(40).max(1),
-                                last.index + 1,
-                                300,
-                            );
+                            check(&log, last.index.saturating_sub(40).max(1), last.index + 1, 300);
                         }
                     }
                 });

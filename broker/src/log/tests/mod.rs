@@ -1,6 +1,10 @@
 //! Tests of the whole log.
 
 mod basic;
+mod crash;
+mod damage;
+mod faults;
+mod model;
 
 use std::io;
 use std::sync::mpsc;
@@ -15,9 +19,7 @@ pub(crate) struct Outcome(mpsc::Receiver<io::Result<()>>);
 
 impl Outcome {
     pub(crate) fn wait(self) -> io::Result<()> {
-        self.0
-            .recv_timeout(Duration::from_secs(30))
-            .expect("every operation is answered")
+        self.0.recv_timeout(Duration::from_secs(30)).expect("every operation is answered")
     }
 }
 
@@ -32,12 +34,7 @@ pub(crate) fn outcome() -> (impl FnOnce(io::Result<()>) + Send + 'static, Outcom
 }
 
 pub(crate) fn record(term: u64, index: u64, payload: impl Into<Bytes>) -> NewRecord {
-    NewRecord {
-        term,
-        index,
-        kind: 1,
-        payload: payload.into(),
-    }
+    NewRecord { term, index, kind: 1, payload: payload.into() }
 }
 
 /// Payload bytes that depend on the seed and look like nothing else.

@@ -1,0 +1,657 @@
+//! A disk in memory that does what real ones do at the worst moment.
+//!
+//! Every file has two contents: what a process sees, and what would be there after a power cut. Changes wait between
+//! the two until a flush. A power cut ([`SimDisk::crash`]) keeps an arbitrary part of them:
+//!
+//! * A sector (512 bytes) is written whole or not at all; of several writes to one sector any earlier version
+//!   may be the one that is kept. Sectors are independent, so writes are torn and reordered.
+//! * A file's length changes in one step, in order with other changes of its length.
+//! * Names change by a journal (any prefix) or, on other file systems, one by one (any subset), until the folder is
+//!   flushed.
+//! * A failed flush forgets: the process still sees its writes, a later flush reports success, and after a power
+//!   cut they are gone.
+//!
+//! Operations that change something are counted, so that a test can cut the power at each one
+//! ([`Faults::power_off_at`]). Randomness comes from seeds alone.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFile};
+
+const SECTOR_BYTES: usize = 512;
+
+/// What shall go wrong. Numbers count from 1, since the disk was made; `None` means never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The power goes off during this operation (see [`SimDisk::operations`]); it and everything after it fail.
+    pub power_off_at: Option<u64>,
+    /// This write of a file fails, having written a part.
+    pub fail_write_at: Option<u64>,
+    /// This flush of a file fails, and forgets what it should have flushed.
+    pub fail_sync_at: Option<u64>,
+    /// The disk's size in bytes; allocating and extending beyond it fails for want of space.
+    pub capacity: Option<u64>,
+}
+
+/// A simulated disk. Clones share it.
+#[derive(Clone, Default)]
+pub struct SimDisk {
+    world: Arc<Mutex<World>>,
+}
+
+#[derive(Clone, Default)]
+struct World {
+    inodes: Vec<Inode>,
+    /// Names as processes see them.
+    names: BTreeMap<PathBuf, usize>,
+    /// Names as a power cut would leave them, if none of the pending changes were kept.
+    durable_names: BTreeMap<PathBuf, usize>,
+    pending_names: Vec<NameChange>,
+    locked: Vec<PathBuf>,
+    faults: Faults,
+    operations: u64,
+    writes: u64,
+    syncs: u64,
+    off: bool,
+    /// Decides what becomes of the operation that the power cut hits.
+    random: Random,
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    visible: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write { offset: usize, data: Vec<u8> },
+    Length(usize),
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+    Rename { from: PathBuf, to: PathBuf, inode: usize },
+}
+
+/// How much of the pending changes a power cut keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    Everything,
+    /// Changes up to some point, as a device with an ordered queue would.
+    Prefix,
+    /// Each sector and each name by itself.
+    Any,
+}
+
+enum Step {
+    Go,
+    /// The power goes off during this operation; it may or may not have its effect.
+    Last {
+        effective: bool,
+    },
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new() -> SimDisk {
+        SimDisk::default()
+    }
+
+    /// Plans faults from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world.lock().faults = faults;
+    }
+
+    /// The number of changing operations so far: writes, flushes, allocations, cuts, changes of names.
+    pub fn operations(&self) -> u64 {
+        self.world.lock().operations
+    }
+
+    /// The number of writes so far.
+    pub fn writes(&self) -> u64 {
+        self.world.lock().writes
+    }
+
+    /// The number of file flushes so far.
+    pub fn syncs(&self) -> u64 {
+        self.world.lock().syncs
+    }
+
+    /// Whether the planned power cut has happened.
+    pub fn is_off(&self) -> bool {
+        self.world.lock().off
+    }
+
+    /// Whether nothing is waiting for a flush.
+    pub fn is_settled(&self) -> bool {
+        let world = self.world.lock();
+        world.pending_names.is_empty()
+            && world.inodes.iter().all(|inode| inode.pending.is_empty() && inode.visible == inode.durable)
+    }
+
+    /// The disk as it is found after a power cut now. This one stays as it is, so that several seeds can be tried;
+    /// seeds 0 and 1 keep nothing and everything of what was not flushed.
+    #[must_use]
+    pub fn crash(&self, seed: u64) -> SimDisk {
+        let world = self.world.lock().clone();
+        let mut random = Random::new(seed);
+        let keep = match seed {
+            0 => Keep::Nothing,
+            1 => Keep::Everything,
+            _ if random.below(3) == 0 => Keep::Prefix,
+            _ => Keep::Any,
+        };
+        let names = surviving_names(&world, keep, &mut random);
+        let inodes = world
+            .inodes
+            .iter()
+            .map(|inode| {
+                let content = inode.after_crash(keep, &mut random);
+                Inode { visible: content.clone(), durable: content, pending: Vec::new() }
+            })
+            .collect();
+        let mut after = World { inodes, durable_names: names.clone(), names, random, ..World::default() };
+        after.forget_unnamed();
+        SimDisk { world: Arc::new(Mutex::new(after)) }
+    }
+
+    /// An independent copy of the disk, as processes see it, without faults.
+    #[must_use]
+    pub fn fork(&self) -> SimDisk {
+        let mut world = self.world.lock().clone();
+        world.faults = Faults::default();
+        world.off = false;
+        world.locked.clear();
+        SimDisk { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// Flips one bit of a file, durably, as a failing medium would.
+    pub fn flip(&self, path: &Path, bit: usize) {
+        let mut world = self.world.lock();
+        let inode = world.names[path];
+        let inode = &mut world.inodes[inode];
+        for content in [&mut inode.visible, &mut inode.durable] {
+            if let Some(byte) = content.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    /// Replaces a file's content, durably.
+    pub fn replace(&self, path: &Path, content: &[u8]) {
+        let mut world = self.world.lock();
+        let inode = world.names[path];
+        world.inodes[inode] = Inode { visible: content.to_vec(), durable: content.to_vec(), pending: Vec::new() };
+    }
+
+    /// Deletes a file, durably.
+    pub fn delete(&self, path: &Path) {
+        let mut world = self.world.lock();
+        world.names.remove(path);
+        world.durable_names.remove(path);
+    }
+
+    /// All files as processes see them.
+    pub fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let world = self.world.lock();
+        world.names.iter().map(|(path, inode)| (path.clone(), world.inodes[*inode].visible.clone())).collect()
+    }
+}
+
+impl World {
+    /// Counts an operation; an error if the power is off.
+    fn step(&mut self) -> io::Result<Step> {
+        if self.off {
+            return Err(power_is_off());
+        }
+        self.operations += 1;
+        if self.faults.power_off_at == Some(self.operations) {
+            self.off = true;
+            return Ok(Step::Last { effective: self.random.below(2) == 0 });
+        }
+        Ok(Step::Go)
+    }
+
+    /// Counts an operation and executes it.
+    fn change<T>(&mut self, effect: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        match self.step()? {
+            Step::Go => effect(self),
+            Step::Last { effective } => {
+                if effective {
+                    let _ = effect(self);
+                }
+                Err(power_is_off())
+            }
+        }
+    }
+
+    /// Frees the memory of files that no name leads to any more.
+    fn forget_unnamed(&mut self) {
+        let named: BTreeSet<usize> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        for (nth, inode) in self.inodes.iter_mut().enumerate() {
+            if !named.contains(&nth) && self.pending_names.is_empty() {
+                *inode = Inode::default();
+            }
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[*inode].visible.len() as u64).sum()
+    }
+
+    /// Fails if the file cannot grow to `len` bytes.
+    fn check_space(&self, inode: usize, len: usize) -> io::Result<()> {
+        let growth = len.saturating_sub(self.inodes[inode].visible.len()) as u64;
+        match self.faults.capacity {
+            Some(capacity) if growth > 0 && self.used() + growth > capacity => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, change: NameChange) {
+        apply_name(&mut self.names, &change);
+        self.pending_names.push(change);
+    }
+
+    fn find(&self, path: &Path) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
+    match change {
+        NameChange::Link(path, inode) => {
+            names.insert(path.clone(), *inode);
+        }
+        NameChange::Unlink(path) => {
+            names.remove(path);
+        }
+        NameChange::Rename { from, to, inode } => {
+            if names.get(from) == Some(inode) {
+                names.remove(from);
+            }
+            names.insert(to.clone(), *inode);
+        }
+    }
+}
+
+fn surviving_names(world: &World, keep: Keep, random: &mut Random) -> BTreeMap<PathBuf, usize> {
+    let mut names = world.durable_names.clone();
+    let prefix = random.below(world.pending_names.len() as u64 + 1) as usize;
+    for (nth, change) in world.pending_names.iter().enumerate() {
+        let kept = match keep {
+            Keep::Nothing => false,
+            Keep::Everything => true,
+            Keep::Prefix => nth < prefix,
+            Keep::Any => random.below(2) == 0,
+        };
+        if kept {
+            apply_name(&mut names, change);
+        }
+    }
+    names
+}
+
+impl Inode {
+    fn after_crash(&self, keep: Keep, random: &mut Random) -> Vec<u8> {
+        let mut content = self.durable.clone();
+        let prefix = random.below(self.pending.len() as u64 + 1) as usize;
+        let lengths = self.pending.iter().filter(|change| matches!(change, Change::Length(_))).count();
+        let lengths_kept = random.below(lengths as u64 + 1) as usize;
+        // How many writes touch each sector, and up to which of them it is kept.
+        let mut versions: BTreeMap<usize, u64> = BTreeMap::new();
+        for change in &self.pending {
+            if let Change::Write { offset, data } = change {
+                for sector in sectors(*offset, data.len()) {
+                    *versions.entry(sector).or_default() += 1;
+                }
+            }
+        }
+        for version in versions.values_mut() {
+            *version = random.below(*version + 1);
+        }
+        let (mut seen_lengths, mut seen_versions) = (0, BTreeMap::<usize, u64>::new());
+        for (nth, change) in self.pending.iter().enumerate() {
+            match change {
+                Change::Length(len) => {
+                    seen_lengths += 1;
+                    let kept = match keep {
+                        Keep::Nothing => false,
+                        Keep::Everything => true,
+                        Keep::Prefix => nth < prefix,
+                        Keep::Any => seen_lengths <= lengths_kept,
+                    };
+                    if kept {
+                        content.resize(*len, 0);
+                    }
+                }
+                Change::Write { offset, data } => {
+                    for sector in sectors(*offset, data.len()) {
+                        let version = seen_versions.entry(sector).or_default();
+                        *version += 1;
+                        let kept = match keep {
+                            Keep::Nothing => false,
+                            Keep::Everything => true,
+                            // The write at the border is torn.
+                            Keep::Prefix => nth < prefix || nth == prefix && random.below(2) == 0,
+                            Keep::Any => *version <= versions[&sector],
+                        };
+                        if kept {
+                            write_sector(&mut content, sector, *offset, data);
+                        }
+                    }
+                }
+            }
+        }
+        content
+    }
+}
+
+fn sectors(offset: usize, len: usize) -> std::ops::Range<usize> {
+    offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES)
+}
+
+/// Writes the part of `data` that falls into one sector.
+fn write_sector(content: &mut Vec<u8>, sector: usize, offset: usize, data: &[u8]) {
+    let from = offset.max(sector * SECTOR_BYTES);
+    let to = (offset + data.len()).min((sector + 1) * SECTOR_BYTES);
+    if content.len() < to {
+        content.resize(to, 0);
+    }
+    content[from..to].copy_from_slice(&data[from - offset..to - offset]);
+}
+
+fn power_is_off() -> io::Error {
+    io::Error::other("the power is off")
+}
+
+impl Disk for SimDisk {
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        // Folders exist by being named.
+        Ok(())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let inode = self.world.lock().find(path)?;
+        Ok(Arc::new(SimFile { world: Arc::clone(&self.world), inode }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut world = self.world.lock();
+        let inode = world.change(|world| {
+            world.inodes.push(Inode::default());
+            let inode = world.inodes.len() - 1;
+            world.apply(NameChange::Link(path.into(), inode));
+            Ok(inode)
+        })?;
+        Ok(Arc::new(SimFile { world: Arc::clone(&self.world), inode }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let world = self.world.lock();
+        let here = world.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(here.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.world.lock().change(|world| {
+            world.find(path)?;
+            world.apply(NameChange::Unlink(path.into()));
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.world.lock().change(|world| {
+            let inode = world.find(from)?;
+            world.apply(NameChange::Rename { from: from.into(), to: to.into(), inode });
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        self.world.lock().change(|world| {
+            world.durable_names = world.names.clone();
+            world.pending_names.clear();
+            Ok(())
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let mut world = self.world.lock();
+        if world.locked.iter().any(|locked| locked == path) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        world.locked.push(path.into());
+        Ok(Box::new(SimLock { world: Arc::clone(&self.world), path: path.into() }))
+    }
+}
+
+struct SimLock {
+    world: Arc<Mutex<World>>,
+    path: PathBuf,
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.world.lock().locked.retain(|locked| *locked != self.path);
+    }
+}
+
+struct SimFile {
+    world: Arc<Mutex<World>>,
+    inode: usize,
+}
+
+impl SimFile {
+    fn write(world: &mut World, inode: usize, offset: usize, data: Vec<u8>) {
+        let inode = &mut world.inodes[inode];
+        if inode.visible.len() < offset + data.len() {
+            inode.visible.resize(offset + data.len(), 0);
+        }
+        inode.visible[offset..offset + data.len()].copy_from_slice(&data);
+        inode.pending.push(Change::Write { offset, data });
+    }
+}
+
+impl DiskFile for SimFile {
+    fn write_vectored_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut data: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
+        let offset = offset as usize;
+        let mut world = self.world.lock();
+        let step = world.step()?;
+        world.writes += 1;
+        if world.faults.fail_write_at == Some(world.writes) {
+            let part = world.random.below(data.len() as u64 + 1) as usize;
+            data.truncate(part);
+            SimFile::write(&mut world, self.inode, offset, data);
+            return Err(io::Error::other("the disk refused a write"));
+        }
+        match step {
+            Step::Go => {
+                world.check_space(self.inode, offset + data.len())?;
+                SimFile::write(&mut world, self.inode, offset, data);
+                Ok(())
+            }
+            // Always pending: the crash decides which sectors made it.
+            Step::Last { .. } => {
+                SimFile::write(&mut world, self.inode, offset, data);
+                Err(power_is_off())
+            }
+        }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let world = self.world.lock();
+        let content = &world.inodes[self.inode].visible;
+        let from = content.len().min(offset as usize);
+        let len = buffer.len().min(content.len() - from);
+        buffer[..len].copy_from_slice(&content[from..from + len]);
+        Ok(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.syncs += 1;
+        if !world.off && world.faults.fail_sync_at == Some(world.syncs) {
+            world.inodes[self.inode].pending.clear();
+            return Err(io::Error::other("the disk refused a flush"));
+        }
+        world.change(|world| {
+            let inode = &mut world.inodes[self.inode];
+            // Not simply the visible content: what a failed flush forgot stays forgotten.
+            inode.durable = inode.after_crash(Keep::Everything, &mut Random::new(0));
+            inode.pending.clear();
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.world.lock().change(|world| {
+            world.check_space(self.inode, len as usize)?;
+            let inode = &mut world.inodes[self.inode];
+            if inode.visible.len() < len as usize {
+                inode.visible.resize(len as usize, 0);
+                inode.pending.push(Change::Length(len as usize));
+            }
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.world.lock().change(|world| {
+            world.check_space(self.inode, len as usize)?;
+            let inode = &mut world.inodes[self.inode];
+            inode.visible.resize(len as usize, 0);
+            inode.pending.push(Change::Length(len as usize));
+            Ok(())
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.world.lock().inodes[self.inode].visible.len() as u64)
+    }
+}
+
+/// A small repeatable source of numbers.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Random {
+        Random::new(0)
+    }
+}
+
+impl Random {
+    /// A source that depends on the seed alone.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The next number (splitmix64).
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which must not be zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(disk: &SimDisk) -> (PathBuf, Arc<dyn DiskFile>) {
+        let path = PathBuf::from("/d/file");
+        let file = disk.create(&path).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        (path, file)
+    }
+
+    fn write(file: &dyn DiskFile, offset: u64, byte: u8, len: usize) {
+        file.write_vectored_at(&[IoSlice::new(&vec![byte; len])], offset).unwrap();
+    }
+
+    #[test]
+    fn only_flushed_bytes_are_sure_to_survive() {
+        let disk = SimDisk::new();
+        let (path, file) = file(&disk);
+        write(&*file, 0, 1, 1024);
+        file.sync_data().unwrap();
+        write(&*file, 0, 2, 1024);
+        assert_eq!(disk.crash(0).image()[&path], vec![1; 1024]);
+        assert_eq!(disk.crash(1).image()[&path], vec![2; 1024]);
+        let mut torn = 0;
+        for seed in 2..40 {
+            let content = disk.crash(seed).image()[&path].clone();
+            assert!(content.chunks(512).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+            torn += usize::from(content[0] != content[1023]);
+        }
+        assert!(torn > 0, "some crash tears the write");
+    }
+
+    #[test]
+    fn a_failed_flush_forgets_and_the_next_one_lies() {
+        let disk = SimDisk::new();
+        let (path, file) = file(&disk);
+        disk.set_faults(Faults { fail_sync_at: Some(1), ..Faults::default() });
+        write(&*file, 0, 1, 10);
+        file.sync_data().unwrap_err();
+        file.sync_data().unwrap();
+        assert_eq!(disk.image()[&path], vec![1; 10]);
+        assert_eq!(disk.crash(1).image()[&path], vec![]);
+    }
+
+    #[test]
+    fn names_are_lost_unless_the_folder_was_flushed() {
+        let disk = SimDisk::new();
+        let (path, _) = file(&disk);
+        disk.rename(&path, Path::new("/d/other")).unwrap();
+        assert!(disk.crash(0).image().contains_key(&path));
+        assert!(disk.crash(1).image().contains_key(Path::new("/d/other")));
+        assert_eq!(disk.list(Path::new("/d")).unwrap(), ["other"]);
+    }
+
+    #[test]
+    fn the_power_goes_off_once_and_stays_off() {
+        let disk = SimDisk::new();
+        let (path, file) = file(&disk);
+        disk.set_faults(Faults { power_off_at: Some(disk.operations() + 2), ..Faults::default() });
+        write(&*file, 0, 1, 10);
+        file.write_vectored_at(&[IoSlice::new(&[2; 10])], 10).unwrap_err();
+        file.sync_data().unwrap_err();
+        disk.remove(&path).unwrap_err();
+        assert!(disk.is_off());
+        assert_eq!(disk.crash(1).image()[&path].len(), 20, "the last write may have happened");
+        assert_eq!(disk.crash(0).image()[&path].len(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_growth_only() {
+        let disk = SimDisk::new();
+        let (_, file) = file(&disk);
+        disk.set_faults(Faults { capacity: Some(1000), ..Faults::default() });
+        file.allocate(1000).unwrap();
+        assert_eq!(file.allocate(1001).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        write(&*file, 990, 1, 10);
+        assert!(file.write_vectored_at(&[IoSlice::new(&[1])], 1000).is_err());
+    }
+}
