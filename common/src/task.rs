@@ -128,14 +128,16 @@ impl Tasks {
 }
 
 /// Answers whether the future ended without a panic; logs one.
-async fn named<F: Future<Output = ()>>(name: &'static str, future: F) -> bool {
-    match AssertUnwindSafe(future).catch_unwind().await {
+///
+/// Built from combinators: an `async fn` would hold the future twice, as its argument and as what it awaits.
+fn named<F: Future<Output = ()>>(name: &'static str, future: F) -> impl Future<Output = bool> {
+    AssertUnwindSafe(future).catch_unwind().map(move |result| match result {
         Ok(()) => true,
         Err(panic) => {
             log_panic(name, &*panic);
             false
         }
-    }
+    })
 }
 
 fn named_call<T>(name: &'static str, work: impl FnOnce() -> T) -> Option<T> {

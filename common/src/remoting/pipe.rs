@@ -20,7 +20,7 @@ use super::{Connection, Service};
 use crate::frame::{FrameDecoder, FrameError};
 
 /// Least and most room for one read. It grows while reads fill it and shrinks while they do not.
-const READ_MIN: usize = 8 * 1024;
+const READ_MIN: usize = 4 * 1024;
 const READ_MAX: usize = 256 * 1024;
 
 /// A buffer above this is given back after use, a smaller one when the connection pauses.
@@ -240,6 +240,9 @@ impl Pipe {
         if read.is_ready() {
             // Answers of this batch are flushed behind it without anybody waking us.
             self.connection.out.lock().attended = true;
+        } else if self.input.is_empty() {
+            // The socket was thought ready and is not, as a fresh one always is.
+            self.input = BytesMut::new();
         }
         read
     }
