@@ -95,8 +95,8 @@ impl Arguments {
     /// The settings of these arguments, over the file and this process's environment.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         // Names or values that are no text cannot be ours.
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         BrokerConfig::load(self.file.as_deref(), environment, self.overrides.clone())
     }
 }
@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn both_spellings_of_a_key_and_the_short_flags() {
-        let arguments = read(&["-n", "a:1;b:2", "--listenPort", "1", "--broker-name", "x", "-c", "/f", "--brokerId=-1"]);
+        let arguments =
+            read(&["-n", "a:1;b:2", "--listenPort", "1", "--broker-name", "x", "-c", "/f", "--brokerId=-1"]);
         let mut overrides = arguments.overrides;
         overrides.sort();
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());

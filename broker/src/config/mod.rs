@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
 use escrowmq_common::frame::MAX_FRAME_LEN;
+use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
 
 pub use arguments::{Arguments, command};
 pub use properties::{edit, parse};
@@ -112,11 +112,8 @@ impl BrokerConfig {
     ) -> Result<Loaded, ConfigError> {
         let mut loaded = Loaded { config: Self::default(), meaningless: Vec::new() };
         if let Some(path) = file {
-            let text = fs::read(path).map_err(|source| ConfigError::File {
-                step: "read",
-                path: path.to_owned(),
-                source,
-            })?;
+            let text =
+                fs::read(path).map_err(|source| ConfigError::File { step: "read", path: path.to_owned(), source })?;
             loaded.config.config_file = Some(path.to_owned());
             loaded.set_all(parse(&text)?)?;
         }
@@ -224,8 +221,8 @@ impl BrokerConfig {
             rule("namesrvAddr", address, port.is_some(), || "is not of the form host:port".to_owned())?;
         }
         let metrics = self.metrics_port;
-        let taken = metrics != 0
-            && (metrics == self.listen_port || self.listen_port > 2 && metrics == self.listen_port - 2);
+        let taken =
+            metrics != 0 && (metrics == self.listen_port || self.listen_port > 2 && metrics == self.listen_port - 2);
         rule("metricsPort", metrics, !taken, || "is taken by listenPort or the fast port two below".to_owned())
     }
 
@@ -272,12 +269,7 @@ fn positive() -> String {
     "must be above 0".to_owned()
 }
 
-fn rule(
-    key: &'static str,
-    value: impl ToString,
-    holds: bool,
-    why: impl FnOnce() -> String,
-) -> Result<(), ConfigError> {
+fn rule(key: &'static str, value: impl ToString, holds: bool, why: impl FnOnce() -> String) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::BadValue { key, value: value.to_string(), why: why() }) }
 }
 

@@ -1,10 +1,7 @@
 //! Finds what a mistyped word may have meant.
 
 /// The candidate with the fewest letters to change, add or drop; case counts for nothing.
-pub(super) fn nearest(
-    word: &str,
-    candidates: impl Iterator<Item = &'static str>,
-) -> &'static str {
+pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>) -> &'static str {
     let best = candidates.min_by_key(|candidate| distance(word, candidate));
     best.expect("there is at least one key")
 }

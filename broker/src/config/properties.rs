@@ -12,9 +12,7 @@ pub fn parse(text: &[u8]) -> Result<BTreeMap<String, String>, ConfigError> {
         Ok(text) => java_properties::read(escaped(text).as_bytes()),
         Err(_) => java_properties::read(text),
     };
-    let entries = read.map_err(|error| ConfigError::Syntax {
-        why: error.to_string(),
-    })?;
+    let entries = read.map_err(|error| ConfigError::Syntax { why: error.to_string() })?;
     Ok(entries.into_iter().collect())
 }
 
@@ -100,14 +98,8 @@ mod tests {
     fn an_edit_keeps_what_it_does_not_concern() {
         let text = "# kept: a=1\na = 1\nb=two \\\n  lines\n\nc=3\na=again";
         let edited = edit(text, &map(&[("a", "9"), ("b", "C:\\x"), ("new", "ö")])).unwrap();
-        assert_eq!(
-            edited,
-            "# kept: a=1\na=9\nb=C:\\\\x\n\nc=3\nnew=\\u00f6\n"
-        );
-        assert_eq!(
-            parse(edited.as_bytes()).unwrap(),
-            map(&[("a", "9"), ("b", "C:\\x"), ("c", "3"), ("new", "ö")])
-        );
+        assert_eq!(edited, "# kept: a=1\na=9\nb=C:\\\\x\n\nc=3\nnew=\\u00f6\n");
+        assert_eq!(parse(edited.as_bytes()).unwrap(), map(&[("a", "9"), ("b", "C:\\x"), ("c", "3"), ("new", "ö")]));
     }
 
     #[test]

@@ -78,7 +78,11 @@ fn store(page: &mut Page, broker: &Broker) {
     page.gauge("log_first_position", "Log position of the oldest kept byte.", log.first_position().get());
     page.gauge("log_end_position", "Log position behind the newest byte.", log.end().get());
     page.gauge("log_durable_position", "Log position up to which bytes are on the device.", log.durable_end().get());
-    page.gauge("applied_position", "Log position up to which the state is applied.", broker.shard.counters().applied_end());
+    page.gauge(
+        "applied_position",
+        "Log position up to which the state is applied.",
+        broker.shard.counters().applied_end(),
+    );
     page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
     page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.is_failed()));
 }

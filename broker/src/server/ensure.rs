@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
-use crate::shard::{Admission, Command, Completion, GroupSettings, Outcome, Refusal, SubmitError, Topic, TopicSettings};
+use crate::shard::{
+    Admission, Command, Completion, GroupSettings, Outcome, Refusal, SubmitError, Topic, TopicSettings,
+};
 
 /// Why there is no such topic or group.
 #[derive(Debug, Clone, thiserror::Error)]

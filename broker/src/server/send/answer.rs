@@ -1,0 +1,178 @@
+//! What the sender hears.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use escrowmq_common::code::response;
+use escrowmq_common::frame::FieldWriter;
+use escrowmq_common::message::{OffsetMessageId, RecallHandle};
+
+use super::super::reply::{code_of, code_of_refusal};
+use super::{Refused, Reply};
+use crate::broker::Broker;
+use crate::shard::{Outcome, Prepared, Published, SubmitError};
+
+/// What the answer needs of the request, kept until the outcome is there.
+pub(super) struct Answer {
+    pub(super) broker: Arc<Broker>,
+    pub(super) reply: Reply,
+    /// The queue's number within its topic.
+    pub(super) queue: u32,
+    pub(super) unique_key: KeptText,
+    /// Bytes of the bodies.
+    pub(super) body_bytes: usize,
+    /// Broker name and topic of the handle for a message that can be called back, with its time.
+    pub(super) recall: Option<Box<Recall>>,
+    pub(super) is_dead_letter: bool,
+}
+
+/// What a recall handle is made of, besides the unique key.
+pub(super) struct Recall {
+    pub(super) topic: String,
+    pub(super) deliver_timestamp: u64,
+}
+
+impl Answer {
+    /// Answers with what became of the command.
+    pub(super) fn outcome(self, outcome: Result<Outcome, SubmitError>) {
+        match outcome {
+            Ok(Outcome::Published(published)) => self.published(&published),
+            Ok(Outcome::Prepared(prepared)) => self.prepared(&prepared),
+            Ok(Outcome::Refused(refusal)) => {
+                let refused = Refused::new(code_of_refusal(&refusal), refusal.to_string());
+                refuse(&self.broker, self.reply, &refused);
+            }
+            Ok(Outcome::Done | Outcome::Settled(_) | Outcome::Locked(_) | Outcome::Handled(_)) => {
+                unreachable!("a message is published, prepared or refused")
+            }
+            Err(error) => refuse(&self.broker, self.reply, &Refused::new(code_of(&error), error.to_string())),
+        }
+    }
+
+    fn published(self, published: &Published) {
+        if self.is_dead_letter {
+            self.broker.metrics.dead_letters.add_one();
+        }
+        let host = self.broker.store_host;
+        let ids = IdList { host, first: published.position, more: &published.more_positions };
+        self.stored(&ids, published.first_offset);
+    }
+
+    fn prepared(self, prepared: &Prepared) {
+        let ids = IdList { host: self.broker.store_host, first: prepared.half, more: &[] };
+        self.stored(&ids, prepared.counter);
+    }
+
+    fn stored(self, ids: &IdList<'_>, queue_offset: u64) {
+        let metrics = &self.broker.metrics;
+        metrics.sends.record(response::SUCCESS);
+        metrics.messages_in.add(1 + ids.more.len() as u64);
+        metrics.bytes_in.add(self.body_bytes as u64);
+        let config = self.broker.config();
+        self.reply.send(
+            response::SUCCESS,
+            None,
+            |fields| {
+                fields.display("msgId", ids);
+                fields.number("queueId", self.queue);
+                fields.number("queueOffset", queue_offset.cast_signed());
+                if let Some(key) = self.unique_key.as_str() {
+                    fields.text("transactionId", key);
+                    if let Some(recall) = &self.recall {
+                        fields.display("recallHandle", recall.handle(&config.broker_name, key));
+                    }
+                }
+                origin(fields, &config);
+            },
+            &[],
+        );
+    }
+}
+
+impl Recall {
+    fn handle(&self, broker: &str, unique_key: &str) -> RecallHandle {
+        RecallHandle {
+            topic: self.topic.clone(),
+            broker: broker.to_owned(),
+            deliver_timestamp: self.deliver_timestamp.cast_signed(),
+            unique_key: unique_key.to_owned(),
+        }
+    }
+}
+
+/// Answers an error. Java producers read the two fields from every answer, and fail without them.
+pub(super) fn refuse(broker: &Broker, reply: Reply, refused: &Refused) {
+    broker.metrics.sends.record(refused.code);
+    let config = broker.config();
+    reply.send(refused.code, Some(&refused.remark), |fields| origin(fields, &config), &[]);
+}
+
+/// The fields that every answer to a send has.
+pub(super) fn origin(fields: &mut FieldWriter<'_>, config: &crate::config::BrokerConfig) {
+    fields.text("MSG_REGION", &config.region_id);
+    fields.boolean("TRACE_ON", config.trace_on);
+}
+
+/// The message ids of a send, with commas between those of a batch.
+struct IdList<'a> {
+    host: SocketAddr,
+    first: u64,
+    more: &'a [u64],
+}
+
+impl fmt::Display for IdList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = |position: u64| OffsetMessageId { host: self.host, position: position.cast_signed() };
+        id(self.first).fmt(f)?;
+        for position in self.more {
+            write!(f, ",{}", id(*position))?;
+        }
+        Ok(())
+    }
+}
+
+/// A short text that outlives its request: without an allocation up to what unique keys usually have.
+pub(super) enum KeptText {
+    Absent,
+    Short { length: u8, bytes: [u8; KeptText::SHORT_BYTES] },
+    Long(Box<str>),
+}
+
+impl KeptText {
+    /// The usual unique keys have 32 or 56 digits.
+    const SHORT_BYTES: usize = 62;
+
+    pub(super) fn new(text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::Absent };
+        if text.len() > Self::SHORT_BYTES {
+            return Self::Long(text.into());
+        }
+        let mut bytes = [0; Self::SHORT_BYTES];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Self::Short { length: text.len() as u8, bytes }
+    }
+
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Absent => None,
+            Self::Short { length, bytes } => {
+                Some(str::from_utf8(&bytes[..usize::from(*length)]).expect("copied from a text"))
+            }
+            Self::Long(text) => Some(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_texts_are_what_they_were() {
+        for text in ["", "u", &"x".repeat(62), &"x".repeat(63), "ключ"] {
+            assert_eq!(KeptText::new(Some(text)).as_str(), Some(text));
+        }
+        assert_eq!(KeptText::new(None).as_str(), None);
+    }
+}

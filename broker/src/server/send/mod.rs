@@ -1,0 +1,182 @@
+//! Sends: plain messages, half messages, batches, retries, replies.
+//!
+//! ```text
+//!  header --> target (topic, queue; creates what is missing) --> when --> unit --> Publish or Prepare --> answer
+//! ```
+//!
+//! Promises: the checks come in the order that clients know; a message is answered with success only after its command
+//! was applied; every answer, errors included, carries region and trace flag. A plain send copies its body once, from
+//! the frame into the batch, and allocates one box, for its answer.
+//!
+//! Left to others: what a half becomes (`shard::apply`, `transaction`), consumers (`pull`).
+
+mod answer;
+mod batch;
+mod known;
+mod push;
+mod single;
+mod stamp;
+mod target;
+mod when;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{HeaderError, SendMessageHeader};
+use escrowmq_common::message::{UnitBuilder, UnitError};
+use escrowmq_common::remoting::Connection;
+
+pub(super) use target::next_of;
+
+use super::Reply;
+use super::ensure::{self, EnsureError};
+use super::reply::code_of;
+use crate::broker::Broker;
+use crate::shard::{SubmitError, TopicSettings, WriteUnit};
+
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+    attempt(broker, connection, request, reply, 0);
+}
+
+pub(super) fn handle_reply(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+    attempt(broker, connection, request, reply, 0);
+}
+
+/// Why a message is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) code: i32,
+    pub(super) remark: Cow<'static, str>,
+}
+
+impl Refused {
+    pub(super) fn new(code: i32, remark: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+
+    fn illegal(remark: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(response::MESSAGE_ILLEGAL, remark)
+    }
+}
+
+/// Something that is created first.
+#[derive(Debug)]
+enum Missing {
+    Topic(TopicSettings),
+    Group(String),
+}
+
+/// Why handling a request stops before its command is submitted.
+#[derive(Debug)]
+enum Stop {
+    Refused(Refused),
+    NotDone(SubmitError),
+    Missing(Missing),
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<HeaderError> for Stop {
+    fn from(error: HeaderError) -> Self {
+        Self::Refused(Refused::new(response::SYSTEM_ERROR, error.to_string()))
+    }
+}
+
+impl From<UnitError> for Refused {
+    fn from(error: UnitError) -> Self {
+        match error {
+            UnitError::TooLong { part: "properties", bytes, limit } => {
+                Self::illegal(format!("message properties length too long: {bytes} bytes, at most {limit}"))
+            }
+            other => Self::illegal(other.to_string()),
+        }
+    }
+}
+
+/// A message needs at most a topic, a group, its retry topic and its dead-letter topic.
+const CREATIONS_MAX: u32 = 4;
+
+/// Handles the request; what is missing is created first, and then it is handled anew.
+fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply, created: u32) {
+    let done = match request.code {
+        request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
+            push::handle(broker, connection, &request, &reply)
+        }
+        _ => store(broker, connection, &request, &reply),
+    };
+    let missing = match done {
+        Ok(()) => return,
+        Err(Stop::Refused(refused)) => return answer::refuse(broker, reply, &refused),
+        Err(Stop::NotDone(error)) => {
+            return answer::refuse(broker, reply, &Refused::new(code_of(&error), error.to_string()));
+        }
+        Err(Stop::Missing(missing)) => missing,
+    };
+    if created == CREATIONS_MAX {
+        let refused = Refused::new(response::SYSTEM_ERROR, "its topic or group is deleted again and again");
+        return answer::refuse(broker, reply, &refused);
+    }
+    let (again, from) = (Arc::clone(broker), Arc::clone(connection));
+    let then = move |result: Result<(), EnsureError>| match result {
+        Ok(()) => attempt(&again, &from, request, reply, created + 1),
+        Err(error) => answer::refuse(&again, reply, &Refused::new(error.code(), error.to_string())),
+    };
+    match missing {
+        Missing::Topic(settings) => ensure::topic(broker, settings, move |topic| then(topic.map(drop))),
+        Missing::Group(group) => ensure::group(broker, &group, move |group| then(group.map(drop))),
+    }
+}
+
+fn store(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: &Reply) -> Result<(), Stop> {
+    let mut header: SendMessageHeader<'_> = request.header()?;
+    header.batch |= request.code == request::SEND_BATCH_MESSAGE;
+    let config = broker.config();
+    if header.batch {
+        batch::refuse_topic(header.topic)?;
+    }
+    let target = target::resolve(broker, &config, &header, request.version, connection.peer())?;
+    let send = Send { broker, connection, config: &config, request, header: &header, target: &target, reply };
+    if header.batch { batch::publish(&send) } else { single::store(&send) }
+}
+
+/// A request whose target is known.
+struct Send<'a> {
+    broker: &'a Arc<Broker>,
+    connection: &'a Arc<Connection>,
+    config: &'a crate::config::BrokerConfig,
+    request: &'a Frame,
+    header: &'a SendMessageHeader<'a>,
+    target: &'a target::Target,
+    reply: &'a Reply,
+}
+
+impl Send<'_> {
+    /// Whether the body has a size that is taken.
+    fn check_body(&self) -> Result<(), Refused> {
+        let bytes = self.request.body.len();
+        if bytes == 0 {
+            return Err(Refused::new(response::SYSTEM_ERROR, "the message body is empty"));
+        }
+        if bytes > self.config.max_message_size {
+            let limit = self.config.max_message_size;
+            return Err(Refused::illegal(format!("message body size {bytes} exceeds the maximum of {limit}")));
+        }
+        Ok(())
+    }
+}
+
+/// A unit on its way into a batch. Its size was checked, so writing it cannot fail.
+struct NewUnit<'a>(UnitBuilder<'a>);
+
+impl WriteUnit for NewUnit<'_> {
+    fn write_unit(&self, out: &mut BytesMut) {
+        self.0.write(out).expect("the size was checked before");
+    }
+}

@@ -1,0 +1,118 @@
+//! A single message: plain, delayed, a retry, a dead letter, or half.
+
+use std::sync::Arc;
+
+use escrowmq_common::code::response;
+use escrowmq_common::message::properties::PropertyEditor;
+use escrowmq_common::message::properties::name;
+use escrowmq_common::message::{SysFlag, TransactionType, UnitBuilder, body_crc, unique_id};
+
+use super::answer::{Answer, KeptText, Recall};
+use super::known::Known;
+use super::stamp::{Decimal, Pieces, cleaned};
+use super::when::{DelayRules, Due, due};
+use super::{NewUnit, Refused, Send, Stop};
+use crate::shard::{Admission, Command, Message, MessageList, Prepare, Publish, When};
+
+/// Stores the message of a request.
+pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
+    let Send { broker, config, header, target, .. } = *send;
+    let own = header.properties.unwrap_or_default();
+    let known = Known::of(own);
+    let is_half = known.is_half(header.reconsume_times);
+    if is_half && config.reject_transaction_message {
+        let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip);
+        return Err(Refused::new(response::NO_PERMISSION, remark).into());
+    }
+    send.check_body()?;
+    let now = broker.now();
+    // Dead letters stay where they are: their delay was that of one more attempt.
+    let due = if target.is_dead_letter { Due::NOW } else { due(&known, &DelayRules::new(config, now), is_half)? };
+
+    // The unique key is the sender's, or one of ours.
+    let made = known.unique_key.is_none().then(unique_id);
+    let unique_key = known.unique_key.or(made.as_deref()).unwrap_or_default();
+    let mut own = cleaned(own, known.needs_edit);
+    if target.is_dead_letter && known.delay.is_some() {
+        own = PropertyEditor::new(&own).remove(name::DELAY).finish().into();
+    }
+    let queue_number = Decimal::new(u64::from(target.queue.index));
+    let (due_text, now_text) = (Decimal::new(due.timer.unwrap_or_default()), Decimal::new(now));
+    let mut pieces = Pieces::new(&own);
+    pieces.add_origin(config);
+    if made.is_some() {
+        pieces.add("UNIQ_KEY\u{1}", unique_key);
+    }
+    if is_half || due.when != When::Now {
+        pieces.add_real(&target.topic.settings.name, queue_number.as_str());
+    }
+    if is_half {
+        pieces.add("__transactionId__\u{1}", unique_key);
+    }
+    if due.timer.is_some() {
+        pieces.add("TIMER_OUT_MS\u{1}", due_text.as_str());
+        pieces.add("TIMER_ENQUEUE_MS\u{1}", now_text.as_str());
+    }
+
+    // Halves need the checksum on its own; for others it is computed while the unit is written.
+    let crc = is_half.then(|| body_crc(&send.request.body));
+    let unit = NewUnit(UnitBuilder {
+        topic: &target.topic.settings.name,
+        queue_id: target.queue.index.cast_signed(),
+        flag: header.flag,
+        queue_offset: 0,
+        position: 0,
+        sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
+        born_timestamp: header.born_timestamp,
+        born_host: send.connection.peer(),
+        store_timestamp: 0,
+        store_host: broker.store_host,
+        reconsume_times: header.reconsume_times,
+        prepared_offset: 0,
+        body: &send.request.body,
+        body_crc: crc,
+        properties: pieces.as_slice(),
+    });
+    unit.0.size().map_err(Refused::from)?;
+    let message = Message::new(known.tag_hash(), &unit);
+
+    let recall = due
+        .timer
+        .filter(|_| !is_half)
+        .map(|deliver_timestamp| Box::new(Recall { topic: target.topic.settings.name.clone(), deliver_timestamp }));
+    let answer = Answer {
+        broker: Arc::clone(broker),
+        reply: send.reply.clone(),
+        queue: target.queue.index,
+        unique_key: KeptText::new(Some(unique_key)),
+        body_bytes: send.request.body.len(),
+        recall,
+        is_dead_letter: target.is_dead_letter,
+    };
+    if let Some(body_crc) = crc {
+        let group = known.producer_group.unwrap_or(header.producer_group);
+        let client = broker.clients.client_id_of(send.connection.id(), group);
+        let command = Command::Prepare(Prepare {
+            queue: target.queue.id,
+            when: due.when,
+            immunity: known.immunity_ms(),
+            first_half: None,
+            body_crc,
+            duplicate_window: config.transaction_duplicate_window.as_millis() as u64,
+            group,
+            client: client.as_deref().unwrap_or_default(),
+            unique_id: unique_key,
+            message,
+        });
+        submit(send, &command, answer)
+    } else {
+        let messages = MessageList::One(message);
+        submit(send, &Command::Publish(Publish { queue: target.queue.id, when: due.when, messages }), answer)
+    }
+}
+
+/// Submits the command; its outcome is the answer.
+pub(super) fn submit(send: &Send<'_>, command: &Command<'_>, answer: Answer) -> Result<(), Stop> {
+    let completion = Box::new(move |outcome| answer.outcome(outcome));
+    send.broker.shard.submit(command, Admission::Normal, completion).map_err(|(error, _)| Stop::NotDone(error))
+}
