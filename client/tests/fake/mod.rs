@@ -32,27 +32,27 @@ use tokio::net::TcpListener;
 
 /// A request as a broker saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub broker: String,
-    pub connection: u64,
-    pub frame: Frame,
+pub(crate) struct Seen {
+    pub(crate) broker: String,
+    pub(crate) connection: u64,
+    pub(crate) frame: Frame,
 }
 
 impl Seen {
     /// A field of the request.
-    pub fn field(&self, name: &str) -> Option<String> {
+    pub(crate) fn field(&self, name: &str) -> Option<String> {
         self.frame.fields.get(name).map(str::to_owned)
     }
 
     /// A property of the message that was sent.
-    pub fn property(&self, name: &str) -> Option<String> {
+    pub(crate) fn property(&self, name: &str) -> Option<String> {
         let text = self.frame.fields.get("i")?;
         Properties::new(text).get(name).map(str::to_owned)
     }
 }
 
 /// What a hook decides.
-pub enum Hook {
+pub(crate) enum Hook {
     /// Let the broker do its work.
     Pass,
     /// Answer with this code and remark instead.
@@ -94,9 +94,9 @@ struct BrokerState {
     locks: HashMap<(String, String, i32), String>,
 }
 
-pub struct Broker {
-    pub name: String,
-    pub addr: SocketAddr,
+pub(crate) struct Broker {
+    pub(crate) name: String,
+    pub(crate) addr: SocketAddr,
     /// Whether it announces itself as ours.
     confirms: bool,
     state: Mutex<BrokerState>,
@@ -105,12 +105,14 @@ pub struct Broker {
     shutdown: Shutdown,
     tasks: Tasks,
     arrived: tokio::sync::Notify,
+    /// What successful sends are answered with.
+    level: Mutex<i32>,
 }
 
 /// The cluster.
-pub struct Cluster {
-    pub namesrv: String,
-    pub brokers: Vec<Arc<Broker>>,
+pub(crate) struct Cluster {
+    pub(crate) namesrv: String,
+    pub(crate) brokers: Vec<Arc<Broker>>,
     topics: Arc<Mutex<BTreeMap<String, i32>>>,
     shutdown: Shutdown,
     tasks: Tasks,
@@ -123,7 +125,7 @@ struct NameServer {
 
 impl Cluster {
     /// So many brokers, named `a`, `b`, ..., and these topics with so many queues on each.
-    pub async fn start(brokers: usize, confirms: bool, topics: &[(&str, i32)]) -> Cluster {
+    pub(crate) async fn start(brokers: usize, confirms: bool, topics: &[(&str, i32)]) -> Cluster {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new();
         let mut all = Vec::new();
@@ -139,6 +141,7 @@ impl Cluster {
                 shutdown: shutdown.child(),
                 tasks: tasks.clone(),
                 arrived: tokio::sync::Notify::new(),
+                level: Mutex::new(response::SUCCESS),
             });
             let service = Arc::new(BrokerService(Arc::clone(&broker)));
             tasks.spawn("fake broker", serve(listener, service, ServeLimits::default(), broker.shutdown.clone()));
@@ -154,44 +157,54 @@ impl Cluster {
     }
 
     /// Every request with this code, of all brokers, each broker's in order.
-    pub fn seen(&self, code: i32) -> Vec<Seen> {
+    pub(crate) fn seen(&self, code: i32) -> Vec<Seen> {
         self.brokers.iter().flat_map(|broker| broker.seen(code)).collect()
     }
 
     /// Makes all brokers call this before their work.
-    pub fn hook(&self, hook: impl Fn(&Seen) -> Hook + Send + Sync + Clone + 'static) {
+    pub(crate) fn hook(&self, hook: impl Fn(&Seen) -> Hook + Send + Sync + Clone + 'static) {
         for broker in &self.brokers {
             broker.hook(hook.clone());
         }
     }
 
     /// Changes how many queues a topic has.
-    pub fn set_topic(&self, topic: &str, queues: i32) {
+    pub(crate) fn set_topic(&self, topic: &str, queues: i32) {
         self.topics.lock().insert(topic.to_owned(), queues);
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.tasks.join().await;
     }
 }
 
 impl Broker {
-    pub fn hook(&self, hook: impl Fn(&Seen) -> Hook + Send + Sync + 'static) {
+    pub(crate) fn hook(&self, hook: impl Fn(&Seen) -> Hook + Send + Sync + 'static) {
         *self.hook.lock() = Some(Box::new(hook));
     }
 
-    pub fn seen(&self, code: i32) -> Vec<Seen> {
+    pub(crate) fn seen(&self, code: i32) -> Vec<Seen> {
         self.seen.lock().iter().filter(|seen| seen.frame.code == code).cloned().collect()
     }
 
+    /// The codes of all requests, in order.
+    pub(crate) fn codes(&self) -> Vec<i32> {
+        self.seen.lock().iter().map(|seen| seen.frame.code).collect()
+    }
+
+    /// Stores from now on with less than it is configured for, and says so with this code.
+    pub(crate) fn lower_level(&self, code: i32) {
+        *self.level.lock() = code;
+    }
+
     /// Stops listening and cuts all connections.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.shutdown.cancel();
     }
 
     /// Stores a message without a producer.
-    pub fn store(&self, topic: &str, queue: i32, body: &str, tag: &str) {
+    pub(crate) fn store(&self, topic: &str, queue: i32, body: &str, tag: &str) {
         let properties = format!("TAGS\u{1}{tag}\u{2}UNIQ_KEY\u{1}{body}\u{2}");
         let message = Stored {
             topic: topic.to_owned(),
@@ -205,31 +218,31 @@ impl Broker {
     }
 
     /// Bodies in a queue, in order.
-    pub fn bodies(&self, topic: &str, queue: i32) -> Vec<String> {
+    pub(crate) fn bodies(&self, topic: &str, queue: i32) -> Vec<String> {
         let state = self.state.lock();
         let positions = state.queues.get(&(topic.to_owned(), queue)).cloned().unwrap_or_default();
         positions.iter().map(|position| String::from_utf8_lossy(&state.log[*position].body).into_owned()).collect()
     }
 
-    pub fn offset(&self, group: &str, topic: &str, queue: i32) -> Option<i64> {
+    pub(crate) fn offset(&self, group: &str, topic: &str, queue: i32) -> Option<i64> {
         self.state.lock().offsets.get(&(group.to_owned(), topic.to_owned(), queue)).copied()
     }
 
-    pub fn consumers(&self, group: &str) -> Vec<String> {
+    pub(crate) fn consumers(&self, group: &str) -> Vec<String> {
         self.state.lock().consumers.get(group).map(|members| members.keys().cloned().collect()).unwrap_or_default()
     }
 
-    pub fn producers(&self, group: &str) -> Vec<String> {
+    pub(crate) fn producers(&self, group: &str) -> Vec<String> {
         self.state.lock().producers.get(group).map(|members| members.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Positions of the halves that nobody has decided.
-    pub fn open_halves(&self) -> Vec<usize> {
+    pub(crate) fn open_halves(&self) -> Vec<usize> {
         self.state.lock().halves.keys().copied().collect()
     }
 
     /// Asks some producer of `group` about the half at `position`.
-    pub fn check(&self, group: &str, position: usize) {
+    pub(crate) fn check(&self, group: &str, position: usize) {
         let (connection, frame) = {
             let state = self.state.lock();
             let connection = state.producers[group].values().next().expect("a producer").clone();
@@ -286,11 +299,11 @@ impl Broker {
         out.freeze()
     }
 
-    fn handle(&self, connection: &Arc<Connection>, frame: &Frame) -> Option<Frame> {
+    fn handle(&self, connection: &Arc<Connection>, frame: &Frame) -> Frame {
         let ok = || Frame::response(frame, response::SUCCESS);
         let code = |code| Frame::response(frame, code);
         match frame.code {
-            request::HEART_BEAT => Some(self.heartbeat(connection, frame)),
+            request::HEART_BEAT => self.heartbeat(connection, frame),
             request::UNREGISTER_CLIENT => {
                 let header: UnregisterClientHeader<'_> = frame.header().expect("a good header");
                 let mut state = self.state.lock();
@@ -303,39 +316,39 @@ impl Broker {
                     }
                     Self::notify(&state, group);
                 }
-                Some(ok())
+                ok()
             }
             request::GET_CONSUMER_LIST_BY_GROUP => {
                 let members = self.consumers(frame.fields.get("consumerGroup").unwrap_or_default());
                 if members.is_empty() {
-                    return Some(code(response::SYSTEM_ERROR).with_remark("no consumer for this group"));
+                    return code(response::SYSTEM_ERROR).with_remark("no consumer for this group");
                 }
-                Some(ok().with_body(json::to_bytes(&ConsumerIdList { consumer_id_list: members }, Form::Loose)))
+                ok().with_body(json::to_bytes(&ConsumerIdList { consumer_id_list: members }, Form::Loose))
             }
-            request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => Some(self.send(frame)),
-            request::END_TRANSACTION => Some(self.end(frame)),
+            request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => self.send(frame),
+            request::END_TRANSACTION => self.end(frame),
             request::QUERY_CONSUMER_OFFSET => {
                 let header: QueryConsumerOffsetHeader<'_> = frame.header().expect("a good header");
-                Some(match self.offset(header.consumer_group, header.topic, header.queue_id) {
+                match self.offset(header.consumer_group, header.topic, header.queue_id) {
                     Some(offset) => ok().with_header(&OffsetResponse { offset }),
                     None => code(response::QUERY_NOT_FOUND),
-                })
+                }
             }
             request::UPDATE_CONSUMER_OFFSET => {
                 let header: UpdateConsumerOffsetHeader<'_> = frame.header().expect("a good header");
                 let key = (header.consumer_group.to_owned(), header.topic.to_owned(), header.queue_id);
                 self.state.lock().offsets.insert(key, header.commit_offset);
-                Some(ok())
+                ok()
             }
             request::GET_MAX_OFFSET => {
                 let topic = frame.fields.get("topic").unwrap_or_default().to_owned();
                 let queue = frame.fields.get("queueId").and_then(|id| id.parse().ok()).unwrap_or(0);
                 let offset = self.bodies(&topic, queue).len() as i64;
-                Some(ok().with_header(&OffsetResponse { offset }))
+                ok().with_header(&OffsetResponse { offset })
             }
-            request::CONSUMER_SEND_MSG_BACK => Some(self.send_back(frame)),
-            request::LOCK_BATCH_MQ | request::UNLOCK_BATCH_MQ => Some(self.lock(frame)),
-            other => Some(code(response::REQUEST_CODE_NOT_SUPPORTED).with_remark(format!("{other}"))),
+            request::CONSUMER_SEND_MSG_BACK => self.send_back(frame),
+            request::LOCK_BATCH_MQ | request::UNLOCK_BATCH_MQ => self.lock(frame),
+            other => code(response::REQUEST_CODE_NOT_SUPPORTED).with_remark(format!("{other}")),
         }
     }
 
@@ -378,7 +391,7 @@ impl Broker {
             topic: topic.clone(),
             body: Bytes::copy_from_slice(body),
             properties: properties.to_owned(),
-            sys_flag: header.sys_flag & !12,
+            sys_flag: header.sys_flag & !SysFlag::TRANSACTION_MASK,
             flag: header.flag,
             reconsume_times: header.reconsume_times,
         };
@@ -399,7 +412,7 @@ impl Broker {
             let (position, offset) = self.append(stored(&frame.body, properties), &topic, queue);
             (id(position), offset)
         };
-        Frame::response(frame, response::SUCCESS).with_header(&SendMessageResponse {
+        Frame::response(frame, *self.level.lock()).with_header(&SendMessageResponse {
             msg_id: &ids,
             queue_id: header.queue_id,
             queue_offset: offset,
@@ -564,9 +577,8 @@ impl Service for BrokerService {
             });
             return;
         }
-        if let Some(answer) = broker.handle(connection, &frame)
-            && !frame.is_oneway()
-        {
+        let answer = broker.handle(connection, &frame);
+        if !frame.is_oneway() {
             connection.reply(&answer);
         }
     }
@@ -633,7 +645,7 @@ impl Service for NameServer {
 }
 
 /// Waits until the condition holds; fails the test after ten seconds.
-pub async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let ends = tokio::time::Instant::now() + Duration::from_secs(10);
     while !condition() {
         assert!(tokio::time::Instant::now() < ends, "waited in vain: {what}");
