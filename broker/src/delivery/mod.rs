@@ -1,3 +1,92 @@
-//! Delivery.
+//! Delivery: what a pull finds, pulls that wait for a message, and how far each group has come.
+//!
+//! ```text
+//!  pull -> place (offset against the queue's ends) -> entries that the filter wants -> units -> connection
+//!            |  nothing yet                              |  bytes not in memory
+//!            v                                           v
+//!          holds <-- arrivals, deadline, close         cold readers (a few at a time)
+//! ```
+//!
+//! Promises: messages of a queue are answered in order and without gaps; a corrupt one is an error, never skipped; a
+//! held pull is answered once, when something for it arrives or its time is over, and costs nothing in between; reads
+//! from memory never queue behind reads from files; a group's offset never goes back unless somebody resets it.
+//!
+//! Left to others: whether the request is allowed (`server`), the bytes (`shard`), who is in a group
+//! (`client_registry`), retries and dead letters (`server::send_back`).
 
+mod cold;
 pub mod filter;
+mod hold;
+mod hold_table;
+mod offsets;
+mod place;
+mod pull;
+
+use std::sync::Arc;
+
+use escrowmq_common::task::Shutdown;
+
+pub use cold::ColdReaders;
+pub use hold::Holds;
+pub use hold_table::{HoldId, HoldTable};
+pub use offsets::{CommitRefusal, Offsets};
+pub use place::{Place, PullStatus, place};
+pub use pull::{Ask, Pull, Wants};
+
+use crate::broker::Broker;
+use crate::shard::{Queue, SubmitError};
+
+/// Held pulls, consumer offsets, readers of files. One per broker.
+#[derive(Default)]
+pub struct Delivery {
+    /// Pulls that wait for a message.
+    pub holds: Holds,
+    /// How far groups have come.
+    pub offsets: Offsets,
+    /// Who reads files for pulls.
+    pub cold: ColdReaders,
+}
+
+impl Delivery {
+    /// Nothing is held and nothing is known that is not stored.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a group's offset to any value, for an operator. The queue's consumer is told at its next pull, which is now
+    /// if one is held; what it commits before that is ignored.
+    pub async fn reset_offset(
+        &self,
+        broker: &Arc<Broker>,
+        group: &str,
+        queue: &Queue,
+        offset: u64,
+    ) -> Result<(), SubmitError> {
+        self.offsets.reset(group, queue.id, offset);
+        let result = self.offsets.flush(&broker.shard).await;
+        queue.arrivals.wake();
+        result
+    }
+
+    /// Writes all offsets that are only in memory.
+    pub async fn flush_offsets(&self, broker: &Arc<Broker>) {
+        if let Err(error) = self.offsets.flush(&broker.shard).await {
+            tracing::warn!(%error, "consumer offsets of the last second are not stored; messages will come again");
+        }
+    }
+
+    /// Forgets what is known of a group that was deleted.
+    pub fn forget_group(&self, group: &str) {
+        self.offsets.forget_group(group);
+    }
+}
+
+/// Answers held pulls and stores offsets until the broker stops.
+pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+    let keeper = Arc::clone(&broker);
+    let stop = shutdown.clone();
+    broker.tasks.spawn("consumer offsets", async move {
+        keeper.delivery.offsets.run(&keeper.shard, stop).await;
+    });
+    hold::run(broker, shutdown).await;
+}

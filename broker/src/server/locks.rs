@@ -1,13 +1,100 @@
-//! Requests of the family `locks`.
+//! Queue locks of ordered consumers.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use escrowmq_common::body::json::{Form, from_slice, to_bytes};
+use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
+use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
-
 use super::Reply;
+use super::reply::code_of_refusal;
 use crate::broker::Broker;
+use crate::shard::{Admission, Command, Completion, Lock, Outcome, QueueId};
 
-pub(super) fn handle(_broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    reply.unsupported(request.code);
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let body: LockBatchBody = match from_slice(&request.body) {
+        Ok(body) => body,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    match request.code {
+        request::LOCK_BATCH_MQ => lock(broker, body, reply),
+        request::UNLOCK_BATCH_MQ => unlock(broker, &body, reply),
+        other => reply.unsupported(other),
+    }
+}
+
+/// The queues of a request that exist here, each once.
+fn known(broker: &Broker, queues: Vec<MessageQueue>) -> HashMap<QueueId, MessageQueue> {
+    let id = |queue: &MessageQueue| {
+        let topic = broker.shard.topics().get(&queue.topic)?;
+        topic.queue(queue.queue_id).map(|queue| queue.id)
+    };
+    queues.into_iter().filter_map(|queue| Some((id(&queue)?, queue))).collect()
+}
+
+fn lock(broker: &Arc<Broker>, body: LockBatchBody, reply: Reply) {
+    let queues = known(broker, body.mq_set);
+    if queues.is_empty() {
+        return held(reply, Vec::new());
+    }
+    let command = Command::Lock(Lock {
+        group: &body.consumer_group,
+        client: &body.client_id,
+        life: broker.config().lock_life.as_millis() as u64,
+        queues: queues.keys().copied().collect(),
+    });
+    submit(broker, &command, reply, move |reply, outcome| match outcome {
+        Outcome::Locked(ids) => {
+            let mut queues = queues;
+            held(reply, ids.iter().filter_map(|id| queues.remove(id)).collect());
+        }
+        other => unexpected(reply, &other),
+    });
+}
+
+fn held(reply: Reply, queues: Vec<MessageQueue>) {
+    reply.body(&to_bytes(&LockBatchResponse { lock_ok_mq_set: queues }, Form::Loose));
+}
+
+fn unlock(broker: &Arc<Broker>, body: &LockBatchBody, reply: Reply) {
+    let queues = known(broker, body.mq_set.clone());
+    if queues.is_empty() {
+        return reply.ok();
+    }
+    let command = Command::Unlock(Lock {
+        group: &body.consumer_group,
+        client: &body.client_id,
+        life: 0,
+        queues: queues.keys().copied().collect(),
+    });
+    submit(broker, &command, reply, |reply, outcome| match outcome {
+        Outcome::Done => reply.ok(),
+        other => unexpected(reply, &other),
+    });
+}
+
+fn submit(broker: &Broker, command: &Command<'_>, reply: Reply, answer: impl FnOnce(Reply, Outcome) + Send + 'static) {
+    let back = reply.clone();
+    let completion: Completion = Box::new(move |result| match result {
+        Ok(outcome) => answer(back, outcome),
+        Err(error) => back.not_done(&error),
+    });
+    // A lock that cannot be renewed makes its owner stop: it goes before new messages.
+    if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, completion) {
+        reply.not_done(&error);
+    }
+}
+
+fn unexpected(reply: Reply, outcome: &Outcome) {
+    match outcome {
+        Outcome::Refused(refusal) => reply.error(code_of_refusal(refusal), &refusal.to_string()),
+        Outcome::Published(_)
+        | Outcome::Prepared(_)
+        | Outcome::Settled(_)
+        | Outcome::Locked(_)
+        | Outcome::Handled(_)
+        | Outcome::Done => unreachable!("locks are taken, given up or refused"),
+    }
 }

@@ -1,15 +1,165 @@
-//! Requests of the family `membership`.
+//! Who is there: heartbeats, leaving, and questions about members.
 
 use std::sync::Arc;
 
+use escrowmq_common::body::json::{Form, from_slice, to_bytes};
+use escrowmq_common::body::{CheckClientBody, HeartbeatData};
+use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{GetConsumerListByGroupHeader, UnregisterClientHeader};
+use escrowmq_common::name;
 use escrowmq_common::remoting::Connection;
+use parking_lot::Mutex;
 
-use super::Reply;
+use super::pull::check_sql;
+use super::{Reply, ensure};
 use crate::broker::Broker;
+use crate::client_registry::{Beat, Client, ConsumerBeat};
+use crate::delivery::filter::Filter;
 
-pub(super) fn handle(_broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    reply.unsupported(request.code);
+/// Groups of one heartbeat, producers and consumers each. A client has a handful.
+const GROUPS_MAX: usize = 10_000;
+/// Longest client id, in bytes.
+const CLIENT_ID_BYTES_MAX: usize = 1024;
+/// The heartbeat's answer has this field with the value 1 where decisions can be awaited.
+const AWAITED_DECISIONS: &str = "ESCROWMQ";
+
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+    match request.code {
+        request::HEART_BEAT => heartbeat(broker, connection, &request, reply),
+        request::UNREGISTER_CLIENT => unregister(broker, connection, &request, reply),
+        request::GET_CONSUMER_LIST_BY_GROUP => list(broker, &request, reply),
+        request::CHECK_CLIENT_CONFIG => check(broker, &request, reply),
+        // Who is asked for the queues of a topic must know those of all brokers; the broker knows its own. Clients that
+        // get this answer share the queues among themselves.
+        other => reply.unsupported(other),
+    }
 }
 
-pub(super) fn closed(_broker: &Arc<Broker>, _connection: &Arc<Connection>) {}
+pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
+    broker.delivery.holds.drop_connection(connection.id());
+    broker.clients.closed(connection);
+}
+
+fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
+    let data: HeartbeatData = match from_slice(&request.body) {
+        Ok(data) => data,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    if let Err(remark) = sane(&data) {
+        return reply.error(response::SYSTEM_ERROR, &remark);
+    }
+    let client =
+        Client { id: Arc::from(data.client_id.as_str()), language: request.language, version: request.version };
+    let config = broker.config();
+    let mut new_groups = Vec::new();
+    let mut consumers = Vec::with_capacity(data.consumer_data_set.len());
+    for group in &data.consumer_data_set {
+        let name = group.group_name.as_str();
+        let settings = broker.shard.groups().get(name);
+        if settings.is_none() {
+            if !may_create(name, config.auto_create_subscription_group) {
+                continue;
+            }
+            new_groups.push(name);
+        } else if broker.shard.topics().get(&name::retry_topic(name)).is_none() {
+            new_groups.push(name);
+        }
+        let notify = config.notify_consumer_ids_changed
+            && settings.is_none_or(|settings| settings.notify_consumer_ids_changed_enable);
+        consumers.push(ConsumerBeat { data: group, notify });
+    }
+    let producers = data.producer_data_set.iter().map(|group| group.group_name.as_str());
+    let beat = Beat {
+        producers: producers.filter(|group| !group.is_empty()).collect(),
+        consumers,
+        without_subscriptions: data.without_sub,
+        life: config.client_expiry,
+    };
+    broker.clients.heartbeat(connection, &Arc::new(client), &beat);
+    after_creation(broker, &new_groups, reply);
+}
+
+fn sane(data: &HeartbeatData) -> Result<(), String> {
+    if data.client_id.is_empty() || data.client_id.len() > CLIENT_ID_BYTES_MAX {
+        return Err(format!("clientID must have 1 to {CLIENT_ID_BYTES_MAX} bytes"));
+    }
+    let groups = data.consumer_data_set.len().max(data.producer_data_set.len());
+    if groups > GROUPS_MAX {
+        return Err(format!("{groups} groups in one heartbeat, at most {GROUPS_MAX} are taken"));
+    }
+    Ok(())
+}
+
+/// Whether a group that is not there will be.
+fn may_create(group: &str, automatically: bool) -> bool {
+    (automatically || name::is_system_group(group)) && name::validate_group(group).is_ok()
+}
+
+/// Answers when all new groups are there with their retry topics: the client pulls next.
+fn after_creation(broker: &Arc<Broker>, groups: &[&str], reply: Reply) {
+    if groups.is_empty() {
+        return accept(reply);
+    }
+    let waiting = Arc::new(Mutex::new((groups.len(), Some(reply))));
+    for group in groups {
+        let (waiting, name) = (Arc::clone(&waiting), (*group).to_owned());
+        ensure::group(broker, group, move |created| {
+            if let Err(error) = created {
+                // The next heartbeat tries again; meanwhile the group's pulls are refused.
+                tracing::warn!(group = name, %error, "consumer group not created");
+            }
+            let mut waiting = waiting.lock();
+            waiting.0 -= 1;
+            if waiting.0 == 0
+                && let Some(reply) = waiting.1.take()
+            {
+                accept(reply);
+            }
+        });
+    }
+}
+
+fn accept(reply: Reply) {
+    reply.send(response::SUCCESS, None, |fields| fields.text(AWAITED_DECISIONS, "1"), &[]);
+}
+
+fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
+    let header: UnregisterClientHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    broker.clients.unregister(connection, header.producer_group, header.consumer_group);
+    reply.ok();
+}
+
+fn list(broker: &Broker, request: &Frame, reply: Reply) {
+    let header: GetConsumerListByGroupHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    let ids = broker.clients.consumer_ids(header.consumer_group);
+    if ids.consumer_id_list.is_empty() {
+        let remark = format!("no consumer for this group, {}", header.consumer_group);
+        return reply.error(response::SYSTEM_ERROR, &remark);
+    }
+    reply.body(&to_bytes(&ids, Form::Strict));
+}
+
+fn check(broker: &Broker, request: &Frame, reply: Reply) {
+    let body: CheckClientBody = match from_slice(&request.body) {
+        Ok(body) => body,
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
+    let subscription = &body.subscription_data;
+    if subscription.is_tag_type() {
+        return reply.ok();
+    }
+    if let Err((code, remark)) = check_sql(broker) {
+        return reply.error(code, &remark);
+    }
+    match Filter::of_subscription(subscription) {
+        Ok(_) => reply.ok(),
+        Err(error) => reply.error(response::SUBSCRIPTION_PARSE_FAILED, &error.to_string()),
+    }
+}

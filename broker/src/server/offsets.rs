@@ -1,13 +1,160 @@
-//! Requests of the family `offsets`.
+//! Offsets of consumer groups, and the ends of queues.
 
 use std::sync::Arc;
 
-use escrowmq_common::frame::Frame;
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::{Fields, Frame};
+use escrowmq_common::header::{
+    EarliestStoreTimeResponse, GetMaxOffsetHeader, Header, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader,
+    SearchOffsetHeader, UpdateConsumerOffsetHeader,
+};
 use escrowmq_common::remoting::Connection;
 
 use super::Reply;
 use crate::broker::Broker;
+use crate::delivery::CommitRefusal;
+use crate::shard::{Queue, ReadError};
 
-pub(super) fn handle(_broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    reply.unsupported(request.code);
+/// A group without an offset starts at the beginning of a queue whose first message lies within so many bytes of the
+/// log's end: such a topic is young, and its first messages are likely meant for whoever comes now.
+const YOUNG_BYTES: u64 = 1 << 30;
+
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+    let fields = &request.fields;
+    let handled = match request.code {
+        request::QUERY_CONSUMER_OFFSET => with(fields, |header| query(broker, &header, reply.clone())),
+        request::UPDATE_CONSUMER_OFFSET => with(fields, |header| update(broker, connection, &header, reply.clone())),
+        // Early Go releases ask for an offset by time under this code, with capitals.
+        request::GET_MAX_OFFSET if fields.get("Timestamp").is_some() => {
+            with(fields, |header| search(broker, &header, reply.clone()))
+        }
+        request::GET_MAX_OFFSET => with(fields, |header: GetMaxOffsetHeader<'_>| {
+            let end = queue(broker, header.topic, header.queue_id).map_or(0, |queue| queue.max_offset());
+            send_offset(reply.clone(), end);
+        }),
+        request::GET_MIN_OFFSET => with(fields, |header: QueueHeader<'_>| {
+            let begin = queue(broker, header.topic, header.queue_id).map_or(0, |queue| queue.min_offset());
+            send_offset(reply.clone(), begin);
+        }),
+        request::SEARCH_OFFSET_BY_TIMESTAMP => with(fields, |header| search(broker, &header, reply.clone())),
+        request::GET_EARLIEST_MSG_STORETIME => with(fields, |header| earliest(broker, &header, reply.clone())),
+        other => return reply.unsupported(other),
+    };
+    if let Err(error) = handled {
+        reply.error(response::SYSTEM_ERROR, &error);
+    }
+}
+
+/// Decodes a header and hands it on; the error says which field is wrong.
+fn with<'a, H: Header<'a>>(fields: &'a Fields, handle: impl FnOnce(H)) -> Result<(), String> {
+    H::decode(fields).map(handle).map_err(|error| error.to_string())
+}
+
+fn queue(broker: &Broker, topic: &str, queue_id: i32) -> Option<Arc<Queue>> {
+    broker.shard.topics().get(topic)?.queue(queue_id).cloned()
+}
+
+fn send_offset(reply: Reply, offset: u64) {
+    let header = OffsetResponse { offset: offset.cast_signed() };
+    reply.send(response::SUCCESS, None, |fields| header.write(fields), &[]);
+}
+
+fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) {
+    let none = "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first";
+    let Some(queue) = queue(broker, header.topic, header.queue_id) else {
+        return reply.error(response::QUERY_NOT_FOUND, none);
+    };
+    match broker.delivery.offsets.newest(&broker.shard, header.consumer_group, queue.id) {
+        Ok(Some(offset)) => return send_offset(reply, offset),
+        Ok(None) => {}
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    }
+    if header.set_zero_if_not_found == Some(false) {
+        let remark = "Not found, do not set to zero, maybe this group boot first";
+        return reply.error(response::QUERY_NOT_FOUND, remark);
+    }
+    match is_young(broker, &queue) {
+        Ok(true) => send_offset(reply, 0),
+        Ok(false) => reply.error(response::QUERY_NOT_FOUND, none),
+        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    }
+}
+
+/// Whether the queue still has its first message, and that one is recent.
+fn is_young(broker: &Broker, queue: &Queue) -> Result<bool, ReadError> {
+    if queue.min_offset() > 0 || queue.max_offset() == 0 {
+        return Ok(false);
+    }
+    let first = broker.shard.entry(queue, 0)?;
+    let end = broker.shard.log().end().get();
+    Ok(first.is_some_and(|entry| end.saturating_sub(entry.position) <= YOUNG_BYTES))
+}
+
+fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumerOffsetHeader<'_>, reply: Reply) {
+    let group = header.consumer_group;
+    if broker.shard.groups().get(group).is_none() {
+        return reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &format!("Group {group} not exist!"));
+    }
+    let Some(topic) = broker.shard.topics().get(header.topic) else {
+        return reply.error(response::TOPIC_NOT_EXIST, &format!("Topic {} not exist!", header.topic));
+    };
+    let Some(queue) = topic.queue(header.queue_id) else {
+        let remark = format!("QueueId {} of topic {} not exist!", header.queue_id, header.topic);
+        return reply.error(response::INVALID_PARAMETER, &remark);
+    };
+    let Ok(offset) = u64::try_from(header.commit_offset) else {
+        let remark = format!("Offset {} is negative", header.commit_offset);
+        return reply.error(response::INVALID_PARAMETER, &remark);
+    };
+    let is_member = || broker.clients.is_consumer(group, connection.id());
+    let offsets = &broker.delivery.offsets;
+    match offsets.commit(&broker.shard, group, queue.id, offset, connection.id(), is_member) {
+        Ok(()) if reply.is_oneway() => {}
+        Ok(()) => offsets.when_stored(move |stored| match stored {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.not_done(&error),
+        }),
+        Err(error @ (CommitRefusal::Lower { .. } | CommitRefusal::Reset(_))) => {
+            tracing::debug!(group, topic = header.topic, queue = header.queue_id, %error, "offset not taken");
+            reply.error(response::SYSTEM_ERROR, &error.to_string());
+        }
+        Err(CommitRefusal::Index(error)) => {
+            tracing::error!(group, topic = header.topic, %error, "offset not taken");
+            reply.error(response::SYSTEM_ERROR, &error.to_string());
+        }
+    }
+}
+
+fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
+    let Some(queue) = queue(broker, header.topic, header.queue_id) else { return send_offset(reply, 0) };
+    let upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
+    // A time before 1970 is before everything.
+    let time = u64::try_from(header.timestamp).unwrap_or_default();
+    let reader = Arc::clone(broker);
+    broker.tasks.spawn_blocking("search offset", move || {
+        let found = if upper { last_upto(&reader, &queue, time) } else { reader.shard.offset_at_time(&queue, time) };
+        match found {
+            Ok(offset) => send_offset(reply, offset),
+            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        }
+    });
+}
+
+/// The last message that entered the queue at or before `time`; 0 if there is none.
+fn last_upto(broker: &Broker, queue: &Queue, time: u64) -> Result<u64, ReadError> {
+    let after = broker.shard.offset_at_time(queue, time.saturating_add(1))?;
+    Ok(if after > queue.min_offset() { after - 1 } else { 0 })
+}
+
+fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
+    let send = |reply: Reply, timestamp| {
+        let header = EarliestStoreTimeResponse { timestamp };
+        reply.send(response::SUCCESS, None, |fields| header.write(fields), &[]);
+    };
+    let Some(queue) = queue(broker, header.topic, header.queue_id) else { return send(reply, -1) };
+    let reader = Arc::clone(broker);
+    broker.tasks.spawn_blocking("earliest store time", move || match reader.shard.entries(&queue, 0, 1, 1, |_| true) {
+        Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.cast_signed())),
+        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    });
 }

@@ -1,13 +1,206 @@
-//! Requests of the family `pull`.
+//! Pulls: whether the request is allowed, in the order in which clients know the refusals.
 
 use std::sync::Arc;
 
+use escrowmq_common::body::EXPRESSION_SQL92;
+use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::header::PullMessageHeader;
+use escrowmq_common::name;
 use escrowmq_common::remoting::Connection;
 
-use super::Reply;
+use super::{Reply, ensure};
 use crate::broker::Broker;
+use crate::client_registry::SubscriptionLook;
+use crate::delivery::filter::Filter;
+use crate::delivery::{Ask, Pull, Wants};
+use crate::shard::{GroupSettings, TopicSettings};
 
-pub(super) fn handle(_broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    reply.unsupported(request.code);
+/// Bits of a pull's sysFlag.
+mod flag {
+    pub(super) const COMMIT: i32 = 1;
+    pub(super) const MAY_HOLD: i32 = 2;
+    pub(super) const SUBSCRIPTION: i32 = 4;
+}
+
+/// Where users find what to do about a refusal.
+const HINT: &str = "see docs/delivery.md";
+
+/// Why a pull is refused: code and remark.
+type Refused = (i32, String);
+
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+    let header: PullMessageHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return refuse(broker, reply, (response::SYSTEM_ERROR, error.to_string())),
+    };
+    if let Err(refused) = check_broker(broker, request.code) {
+        return refuse(broker, reply, refused);
+    }
+    if let Some(group) = broker.shard.groups().get(header.consumer_group) {
+        return pull(broker, connection, group, &header, reply);
+    }
+    // Pull consumers need no heartbeat: their first pull makes the group.
+    let group = header.consumer_group.to_owned();
+    let (puller, connection) = (Arc::clone(broker), Arc::clone(connection));
+    ensure::group(broker, &group, move |group| match group {
+        // This may be the apply thread, which must not read.
+        Ok(group) => {
+            let again = Arc::clone(&puller);
+            puller.tasks.spawn("first pull", async move {
+                let header: PullMessageHeader<'_> = request.header().expect("it decoded before");
+                pull(&again, &connection, group, &header, reply);
+            });
+        }
+        Err(error) => refuse(&puller, reply, (error.code(), error.to_string())),
+    });
+}
+
+fn refuse(broker: &Broker, reply: Reply, (code, remark): Refused) {
+    broker.metrics.pulls.record(code);
+    reply.error(code, &remark);
+}
+
+fn check_broker(broker: &Broker, code: i32) -> Result<(), Refused> {
+    let config = broker.config();
+    if config.broker_permission & TopicSettings::READ == 0 {
+        let remark = format!("the broker[{}] pulling message is forbidden", config.broker_name);
+        return Err((response::NO_PERMISSION, remark));
+    }
+    if code == request::LITE_PULL_MESSAGE && !config.lite_pull_message_enable {
+        let remark = format!("the broker[{}] for lite pull consumer is forbidden", config.broker_name);
+        return Err((response::NO_PERMISSION, remark));
+    }
+    Ok(())
+}
+
+fn pull(
+    broker: &Arc<Broker>,
+    connection: &Arc<Connection>,
+    group: Arc<GroupSettings>,
+    header: &PullMessageHeader<'_>,
+    reply: Reply,
+) {
+    match checked(broker, connection, group, header, &reply) {
+        Ok(pull) => {
+            // Before the look, which tells a consumer of a reset: what it commits here is from before.
+            if header.sys_flag & flag::COMMIT != 0 {
+                commit(broker, connection, &pull, header.commit_offset);
+            }
+            pull.serve(broker);
+        }
+        Err(refused) => refuse(broker, reply, refused),
+    }
+}
+
+fn commit(broker: &Broker, connection: &Connection, pull: &Pull, offset: i64) {
+    let Ok(offset) = u64::try_from(offset) else { return };
+    let (group, queue) = (&pull.group.name, pull.queue.id);
+    let is_member = || broker.clients.is_consumer(group, connection.id());
+    let result = broker.delivery.offsets.commit(&broker.shard, group, queue, offset, connection.id(), is_member);
+    if let Err(error) = result {
+        tracing::debug!(group, %queue, %error, "offset of a pull not taken");
+    }
+}
+
+fn checked(
+    broker: &Broker,
+    connection: &Connection,
+    group: Arc<GroupSettings>,
+    header: &PullMessageHeader<'_>,
+    reply: &Reply,
+) -> Result<Pull, Refused> {
+    if !group.consume_enable {
+        return Err((response::NO_PERMISSION, format!("subscription group no permission, {}", group.name)));
+    }
+    if matches!(header.topic, name::HALF_TOPIC | name::OP_HALF_TOPIC) {
+        return Err((response::NO_PERMISSION, format!("the topic[{}] pulling message is forbidden", header.topic)));
+    }
+    let Some(topic) = broker.shard.topics().get(header.topic) else {
+        let remark = format!("topic[{}] not exist, apply first please! {HINT}", header.topic);
+        return Err((response::TOPIC_NOT_EXIST, remark));
+    };
+    if !topic.is_readable() {
+        return Err((response::NO_PERMISSION, format!("the topic[{}] pulling message is forbidden", header.topic)));
+    }
+    let index = u32::try_from(header.queue_id).ok().filter(|index| *index < topic.settings.read_queues);
+    let Some(queue) = index.and_then(|index| topic.queues.get(index as usize)).cloned() else {
+        let remark = format!(
+            "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[{}]",
+            header.queue_id,
+            header.topic,
+            topic.settings.read_queues,
+            connection.peer()
+        );
+        return Err((response::INVALID_PARAMETER, remark));
+    };
+    let wants = wants(broker, &group, header)?;
+    let ask = Ask {
+        offset: header.queue_offset,
+        count_max: header.max_msg_nums,
+        bytes_max: header.max_msg_bytes,
+        until: until(broker, header),
+    };
+    Ok(Pull::new(reply.clone(), group, topic, queue, wants, ask))
+}
+
+/// Until when the pull may be held.
+fn until(broker: &Broker, header: &PullMessageHeader<'_>) -> Option<std::time::Duration> {
+    if header.sys_flag & flag::MAY_HOLD == 0 {
+        return None;
+    }
+    let config = broker.config();
+    let time =
+        if config.long_polling_enable { Pull::hold_time(header.suspend_timeout_millis) } else { config.short_polling };
+    Some(broker.clock.monotonic() + time)
+}
+
+/// The subscription that holds: the request's own, or that of the group's heartbeats.
+fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>) -> Result<Wants, Refused> {
+    let unparsable = || (response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed".to_owned());
+    let wants = if header.sys_flag & flag::SUBSCRIPTION != 0 {
+        if header.expression_type == Some(EXPRESSION_SQL92) {
+            check_sql(broker)?;
+        }
+        let text = header.subscription.unwrap_or_default();
+        let filter = Filter::compile(header.expression_type, text).map_err(|_| unparsable())?;
+        Wants::Named(Arc::new(filter))
+    } else {
+        let SubscriptionLook::Group { is_broadcast, subscription } = broker.clients.look_up(&group.name, header.topic)
+        else {
+            let remark = format!("the consumer's group info not exist; {HINT}");
+            return Err((response::SUBSCRIPTION_NOT_EXIST, remark));
+        };
+        if is_broadcast && !group.consume_broadcast_enable {
+            let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
+            return Err((response::NO_PERMISSION, remark));
+        }
+        let Some(subscription) = subscription else {
+            let remark = format!("the consumer's subscription not exist; {HINT}");
+            return Err((response::SUBSCRIPTION_NOT_EXIST, remark));
+        };
+        if subscription.version() < header.sub_version {
+            return Err((response::SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest".to_owned()));
+        }
+        if !subscription.data.is_tag_type() {
+            check_sql(broker)?;
+        }
+        if subscription.filter.is_err() {
+            return Err(unparsable());
+        }
+        Wants::Subscribed(subscription)
+    };
+    // What failed once passed the filter once; its properties may have changed on the way back.
+    if wants.is_expression() && name::is_retry_topic(header.topic) && !broker.config().filter_support_retry {
+        return Ok(Wants::Named(Arc::new(Filter::All)));
+    }
+    Ok(wants)
+}
+
+pub(super) fn check_sql(broker: &Broker) -> Result<(), Refused> {
+    if broker.config().enable_property_filter {
+        return Ok(());
+    }
+    let remark = "The broker does not support consumer to filter message by SQL92; set enablePropertyFilter=true";
+    Err((response::SYSTEM_ERROR, remark.to_owned()))
 }

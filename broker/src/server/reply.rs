@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
 use escrowmq_common::remoting::Connection;
@@ -45,6 +46,36 @@ impl Reply {
         }
         let head = ResponseHead { encoding: self.encoding, opaque: self.opaque, code, remark };
         self.connection.write_with(|out| write_response(out, head, fields, body));
+    }
+
+    /// Answers with a body of `length` bytes that `write` appends straight to the connection's buffer. If it fails,
+    /// nothing was sent, and the way back is still open.
+    pub fn send_with<E>(
+        &self,
+        code: i32,
+        remark: Option<&str>,
+        fields: impl FnOnce(&mut FieldWriter<'_>),
+        length: usize,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.oneway {
+            return Ok(());
+        }
+        let head = ResponseHead { encoding: self.encoding, opaque: self.opaque, code, remark };
+        let mut result = Ok(());
+        self.connection.write_with(|out| {
+            let start = out.len();
+            out.reserve(512 + length);
+            write_response(out, head, fields, &[]);
+            result = write(out);
+            if result.is_err() {
+                return out.truncate(start);
+            }
+            // The frame's first four bytes are the length of the rest, written before the body was there.
+            let rest = u32::try_from(out.len() - start - 4).expect("a body is bounded by the limits of a pull");
+            out[start..start + 4].copy_from_slice(&rest.to_be_bytes());
+        });
+        result
     }
 
     /// Answers success without fields or body.

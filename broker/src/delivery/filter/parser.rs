@@ -14,9 +14,9 @@ use super::expression::{Compare, Expression, TextTest, Value};
 use super::lexer::{Keyword, Spanned, Token, tokens};
 
 /// Deepest nesting of parentheses and negations.
-pub const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 /// Longest expression, in bytes.
-pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+pub(super) const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// Where and why a text is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

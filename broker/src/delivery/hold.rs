@@ -1,0 +1,170 @@
+//! Pulls that wait for a message, and the one task that answers them.
+//!
+//! A pull is entered here, then registered at its queue, then looks once more: whichever of arrival and registration
+//! comes first, the other sees it. Apply only notes which holds are woken; the task reads and writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::code::response;
+use escrowmq_common::task::Shutdown;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::hold_table::{HoldId, HoldTable};
+use super::pull::Pull;
+use crate::broker::Broker;
+use crate::shard::Ticket;
+
+/// So many pulls are held; further ones are answered at once. A hold takes about 400 bytes.
+const HOLDS_MAX: usize = 100_000;
+/// Longest time that a pull is held: clients give up after 30 s.
+pub(super) const HOLD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Holds that are answered before other tasks get their turn.
+const TURN: usize = 64;
+/// Wait of the task when nothing is held.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Which holds apply has woken.
+#[derive(Default)]
+struct Woken {
+    ids: Mutex<Vec<HoldId>>,
+    work: Notify,
+}
+
+impl Woken {
+    fn push(&self, id: HoldId) {
+        self.ids.lock().push(id);
+        self.work.notify_one();
+    }
+}
+
+/// The held pulls of a broker.
+#[derive(Default)]
+pub struct Holds {
+    table: Mutex<HoldTable<Pull>>,
+    woken: Arc<Woken>,
+}
+
+impl Holds {
+    /// How many pulls are held.
+    pub fn len(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops the pulls of a connection that ended: nobody waits for their answers.
+    pub fn drop_connection(&self, connection: u64) {
+        loop {
+            let taken = self.table.lock().take_of(connection);
+            let Some((pull, ticket)) = taken else { return };
+            cancel(&pull, ticket);
+        }
+    }
+
+    fn take(&self, id: HoldId) -> Option<Pull> {
+        // A woken hold is registered nowhere any more; one that was pushed by its own second look may be.
+        let (pull, ticket) = self.table.lock().take(id)?;
+        cancel(&pull, ticket);
+        Some(pull)
+    }
+}
+
+fn cancel(pull: &Pull, ticket: Option<Ticket>) {
+    if let Some(ticket) = ticket {
+        pull.queue.arrivals.cancel(ticket);
+    }
+}
+
+/// Holds a pull for which nothing lies before `offset`. `until` is its deadline by the broker's monotonic clock.
+pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: u64, until: Duration) {
+    let holds = &broker.delivery.holds;
+    pull.note_hold(offset);
+    let queue = Arc::clone(&pull.queue);
+    let (group, connection) = (Arc::clone(&pull.group), Arc::clone(pull.reply.connection()));
+    let (id, is_first) = {
+        let mut table = holds.table.lock();
+        if table.len() >= HOLDS_MAX {
+            drop(table);
+            return pull.answer_nothing(broker);
+        }
+        let id = table.insert(pull, connection.id(), until);
+        (id, table.next_deadline() == Some(until))
+    };
+    broker.metrics.held_pulls.set(holds.len() as u64);
+    if is_first {
+        // The task waits for a later deadline.
+        holds.woken.work.notify_one();
+    }
+    let woken = Arc::clone(&holds.woken);
+    let ticket = queue.arrivals.register(Box::new(move || woken.push(id)));
+    if !holds.table.lock().set_ticket(id, ticket) {
+        queue.arrivals.cancel(ticket);
+    }
+    if !connection.is_open() {
+        // It ended before the pull was entered, so nobody else would drop it.
+        holds.take(id);
+        return;
+    }
+    let changed = queue.max_offset() > offset
+        || broker.shard.topics().queue(queue.id).is_none()
+        || broker.delivery.offsets.is_reset(&group.name, queue.id);
+    if changed {
+        holds.woken.push(id);
+    }
+}
+
+/// Answers held pulls until the broker stops.
+pub(super) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+    let holds = &broker.delivery.holds;
+    loop {
+        let work = holds.woken.work.notified();
+        let woken = std::mem::take(&mut *holds.woken.ids.lock());
+        for turn in woken.chunks(TURN) {
+            for pull in turn.iter().filter_map(|id| holds.take(*id)) {
+                wake(&broker, pull);
+            }
+            tokio::task::yield_now().await;
+        }
+        let now = broker.clock.monotonic();
+        loop {
+            let due = holds.table.lock().take_due(now);
+            let Some((pull, ticket)) = due else { break };
+            cancel(&pull, ticket);
+            pull.answer_nothing(&broker);
+        }
+        let next = {
+            let table = holds.table.lock();
+            broker.metrics.held_pulls.set(table.len() as u64);
+            table.next_deadline()
+        };
+        let wait = next.map_or(IDLE, |next| next.saturating_sub(now));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = work => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn wake(broker: &Arc<Broker>, pull: Pull) {
+    let connection = pull.reply.connection();
+    if !connection.is_open() {
+        return;
+    }
+    if broker.shard.topics().queue(pull.queue.id).is_none() {
+        let remark = format!("topic[{}] not exist, it was deleted", pull.queue.topic);
+        broker.metrics.pulls.record(response::TOPIC_NOT_EXIST);
+        return pull.reply.error(response::TOPIC_NOT_EXIST, &remark);
+    }
+    // Its client does not read what it got already: a small answer, and it asks again when it can.
+    if !connection.is_writable() {
+        return pull.answer_nothing(broker);
+    }
+    pull.serve(broker);
+}

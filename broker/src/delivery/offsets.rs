@@ -1,0 +1,326 @@
+//! How far each group has come in each queue.
+//!
+//! The newest value is in memory, where the next reader sees it; it is stored in batches, at most once a second for a
+//! group and queue, and sooner where somebody waits for it. After a crash a group has lost at most the last second of
+//! its commits and gets those messages again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use escrowmq_common::task::Shutdown;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::index::IndexError;
+use crate::shard::{Admission, Command, OffsetCommit, QueueId, Shard, SubmitError};
+
+/// How often what changed is stored.
+const STORE_INTERVAL: Duration = Duration::from_secs(1);
+/// Offsets of one command.
+const BATCH: usize = 4096;
+/// How many turns of storing pass between two looks for deleted queues and groups.
+const TIDY_TURNS: u32 = 60;
+
+/// Why an offset is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitRefusal {
+    /// Below what is stored, from a member of the group that another member took the queue over from.
+    #[error("offset {offset} is below the stored {stored}, and another consumer pulls the queue now")]
+    Lower {
+        /// What the client wants.
+        offset: u64,
+        /// What is stored.
+        stored: u64,
+    },
+    /// An operator moved the group, and the consumer has not heard of it yet.
+    #[error("the offset was reset to {0}; pull again first")]
+    Reset(u64),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// One group in one queue.
+#[derive(Debug, Default)]
+struct Slot {
+    /// The newest offset; `None` until it was read or written once.
+    newest: Option<u64>,
+    /// Whether `newest` is still to be stored.
+    dirty: bool,
+    /// The connection that pulled last.
+    puller: Option<u64>,
+    /// Where an operator moved the group, until its consumer hears of it.
+    reset: Option<u64>,
+}
+
+/// Called when a commit is stored, or could not be.
+type Stored = Box<dyn FnOnce(Result<(), SubmitError>) + Send>;
+
+/// What is to be stored next.
+#[derive(Default)]
+struct Pending {
+    dirty: Vec<(Arc<str>, QueueId)>,
+    waiters: Vec<Stored>,
+}
+
+/// The offsets of all groups.
+#[derive(Default)]
+pub struct Offsets {
+    groups: DashMap<Arc<str>, HashMap<QueueId, Slot>>,
+    pending: Mutex<Pending>,
+    /// Somebody waits for a commit.
+    hurry: Notify,
+    /// One flush at a time, so that an older value never overtakes a newer one.
+    flushing: tokio::sync::Mutex<()>,
+}
+
+impl Offsets {
+    /// The next offset that a group consumes from a queue; `None` if it never committed one.
+    pub fn newest(&self, shard: &Shard, group: &str, queue: QueueId) -> Result<Option<u64>, IndexError> {
+        let known = self.groups.get(group).and_then(|slots| slots.get(&queue)?.newest);
+        match known {
+            Some(offset) => Ok(Some(offset)),
+            None => shard.offset(group, queue),
+        }
+    }
+
+    /// All offsets of a group: those that are stored, as far as newer ones are not known.
+    pub fn all_of(&self, shard: &Shard, group: &str) -> Result<Vec<(QueueId, u64)>, IndexError> {
+        let mut offsets: HashMap<QueueId, u64> = shard.offsets(group)?.into_iter().collect();
+        if let Some(slots) = self.groups.get(group) {
+            offsets.extend(slots.iter().filter_map(|(queue, slot)| Some((*queue, slot.newest?))));
+        }
+        Ok(offsets.into_iter().collect())
+    }
+
+    /// A connection pulls a queue for a group. Says where the group was moved to, once.
+    pub fn pulled(&self, group: &str, queue: QueueId, connection: u64) -> Option<u64> {
+        self.with_slot(group, queue, |slot| {
+            slot.puller = Some(connection);
+            slot.reset.take()
+        })
+    }
+
+    /// Where the group was moved to, once; for a pull that waits.
+    pub fn take_reset(&self, group: &str, queue: QueueId) -> Option<u64> {
+        self.groups.get_mut(group)?.get_mut(&queue)?.reset.take()
+    }
+
+    /// Whether the group was moved and its consumer does not know yet.
+    pub fn is_reset(&self, group: &str, queue: QueueId) -> bool {
+        self.groups.get(group).is_some_and(|slots| slots.get(&queue).is_some_and(|slot| slot.reset.is_some()))
+    }
+
+    /// A consumer commits an offset. `is_member` says whether its connection is in the group; it is asked only for an
+    /// offset that goes back.
+    pub fn commit(
+        &self,
+        shard: &Shard,
+        group: &str,
+        queue: QueueId,
+        offset: u64,
+        connection: u64,
+        is_member: impl FnOnce() -> bool,
+    ) -> Result<(), CommitRefusal> {
+        let stored = self.newest(shard, group, queue)?;
+        let may_go_back = stored.is_none_or(|stored| offset >= stored) || !is_member();
+        let became_dirty = self.with_slot(group, queue, |slot| {
+            // What was committed since the look above is newer than what is stored.
+            let newest = slot.newest.or(stored);
+            judge(slot, newest, offset, connection, may_go_back)?;
+            if newest == Some(offset) && !slot.dirty {
+                slot.newest = newest;
+                return Ok(false);
+            }
+            slot.newest = Some(offset);
+            Ok::<bool, CommitRefusal>(!std::mem::replace(&mut slot.dirty, true))
+        })?;
+        if became_dirty {
+            self.mark(group, queue);
+        }
+        Ok(())
+    }
+
+    /// Calls `stored` when everything that was committed before is stored.
+    pub fn when_stored(&self, stored: impl FnOnce(Result<(), SubmitError>) + Send + 'static) {
+        self.pending.lock().waiters.push(Box::new(stored));
+        self.hurry.notify_one();
+    }
+
+    /// An operator moves a group. Stored by the next [`flush`](Self::flush).
+    pub fn reset(&self, group: &str, queue: QueueId, offset: u64) {
+        let became_dirty = self.with_slot(group, queue, |slot| {
+            slot.newest = Some(offset);
+            slot.reset = Some(offset);
+            !std::mem::replace(&mut slot.dirty, true)
+        });
+        if became_dirty {
+            self.mark(group, queue);
+        }
+    }
+
+    /// Forgets a group that was deleted, also what was to be stored of it.
+    pub fn forget_group(&self, group: &str) {
+        self.groups.remove(group);
+    }
+
+    /// Stores what changed, and answers who waits. Returns the first error; what could not be stored is kept for the
+    /// next turn.
+    pub async fn flush(&self, shard: &Shard) -> Result<(), SubmitError> {
+        let _turn = self.flushing.lock().await;
+        let pending = std::mem::take(&mut *self.pending.lock());
+        let mut result = Ok(());
+        for batch in pending.dirty.chunks(BATCH) {
+            if let Err(error) = self.store(shard, batch).await {
+                result = Err(error);
+            }
+        }
+        for waiter in pending.waiters {
+            waiter(result.clone());
+        }
+        result
+    }
+
+    async fn store(&self, shard: &Shard, batch: &[(Arc<str>, QueueId)]) -> Result<(), SubmitError> {
+        let mut commits = Vec::with_capacity(batch.len());
+        for (group, queue) in batch {
+            let Some(mut slots) = self.groups.get_mut(group) else { continue };
+            let Some(slot) = slots.get_mut(queue) else { continue };
+            // Cleared before the value is on its way: a commit that comes meanwhile is stored by the next turn.
+            slot.dirty = false;
+            if let Some(offset) = slot.newest {
+                commits.push(OffsetCommit { group, queue: *queue, offset });
+            }
+        }
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let result = shard.propose(&Command::CommitOffsets(commits), Admission::Reserved).await;
+        if let Err(error) = result {
+            for (group, queue) in batch {
+                let again = self.groups.get_mut(group).is_some_and(|mut slots| {
+                    slots.get_mut(queue).is_some_and(|slot| !std::mem::replace(&mut slot.dirty, true))
+                });
+                if again {
+                    self.mark(group, *queue);
+                }
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Stores what changed, until the broker stops. What is left then is stored by a last [`flush`](Self::flush).
+    pub(super) async fn run(&self, shard: &Shard, shutdown: Shutdown) {
+        let mut turns = tokio::time::interval(STORE_INTERVAL);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turn = 0_u32;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = self.hurry.notified() => {}
+                _ = turns.tick() => turn += 1,
+            }
+            if let Err(error) = self.flush(shard).await {
+                tracing::warn!(%error, "consumer offsets not stored; trying again");
+            }
+            if turn >= TIDY_TURNS {
+                turn = 0;
+                self.tidy(shard);
+            }
+        }
+    }
+
+    /// Drops what is known of queues and groups that no longer exist.
+    fn tidy(&self, shard: &Shard) {
+        self.groups.retain(|group, slots| {
+            let group_exists = shard.groups().get(group).is_some();
+            slots.retain(|queue, slot| slot.dirty || group_exists && shard.topics().queue(*queue).is_some());
+            !slots.is_empty()
+        });
+    }
+
+    fn mark(&self, group: &str, queue: QueueId) {
+        let name = self.groups.get(group).map_or_else(|| Arc::from(group), |slots| Arc::clone(slots.key()));
+        self.pending.lock().dirty.push((name, queue));
+    }
+
+    fn with_slot<R>(&self, group: &str, queue: QueueId, change: impl FnOnce(&mut Slot) -> R) -> R {
+        // A known group is found without allocating its name again.
+        if let Some(mut slots) = self.groups.get_mut(group) {
+            return change(slots.entry(queue).or_default());
+        }
+        let mut slots = self.groups.entry(Arc::from(group)).or_default();
+        change(slots.entry(queue).or_default())
+    }
+}
+
+/// Whether a consumer may commit `offset`. Going back is for whoever pulled last, and for those who are no members:
+/// tools. A member that lost the queue would otherwise undo the progress of the one that has it now.
+fn judge(
+    slot: &Slot,
+    newest: Option<u64>,
+    offset: u64,
+    connection: u64,
+    may_go_back: bool,
+) -> Result<(), CommitRefusal> {
+    if let Some(reset) = slot.reset {
+        return Err(CommitRefusal::Reset(reset));
+    }
+    match newest {
+        Some(stored) if offset < stored && !may_go_back && slot.puller != Some(connection) => {
+            Err(CommitRefusal::Lower { offset, stored })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE: QueueId = QueueId(1);
+
+    #[test]
+    fn only_the_last_puller_and_strangers_go_back() {
+        let slot = Slot { puller: Some(7), ..Slot::default() };
+        let refused =
+            |newest, offset, connection, may_go_back| judge(&slot, newest, offset, connection, may_go_back).is_err();
+        assert!(!refused(None, 5, 8, false));
+        assert!(!refused(Some(5), 5, 8, false));
+        assert!(!refused(Some(5), 6, 8, false));
+        assert!(refused(Some(5), 4, 8, false));
+        assert!(!refused(Some(5), 4, 7, false));
+        assert!(!refused(Some(5), 4, 8, true));
+        // Nobody pulled yet: a member may still not go back.
+        let fresh = Slot::default();
+        assert!(judge(&fresh, Some(5), 4, 8, false).is_err());
+    }
+
+    #[test]
+    fn commits_wait_until_the_consumer_hears_of_a_reset() {
+        let offsets = Offsets::default();
+        offsets.reset("G", QUEUE, 3);
+        assert!(offsets.is_reset("G", QUEUE));
+        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, true).is_err());
+        assert!(refused);
+        assert_eq!(offsets.pulled("G", QUEUE, 1), Some(3));
+        assert_eq!(offsets.pulled("G", QUEUE, 1), None);
+        assert!(!offsets.is_reset("G", QUEUE));
+        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, true).is_err());
+        assert!(!refused);
+    }
+
+    #[test]
+    fn an_offset_is_listed_for_storing_once() {
+        let offsets = Offsets::default();
+        offsets.reset("G", QUEUE, 3);
+        offsets.reset("G", QUEUE, 4);
+        assert_eq!(offsets.pending.lock().dirty, [(Arc::from("G"), QUEUE)]);
+        offsets.forget_group("G");
+        assert!(offsets.groups.is_empty());
+    }
+}

@@ -1,0 +1,457 @@
+//! One pull on its way: looked up, filtered, written or held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use escrowmq_common::code::response;
+use escrowmq_common::frame::FieldWriter;
+use escrowmq_common::header::{Header as _, PullMessageResponse};
+use escrowmq_common::message::{MessageUnit, UnitError};
+
+use super::filter::{Expression, Filter};
+use super::hold::{HOLD_TIME_MAX, hold};
+use super::place::{Place, PullStatus, place};
+use crate::broker::Broker;
+use crate::client_registry::Subscription;
+use crate::index::QueueEntry;
+use crate::server::Reply;
+use crate::shard::{GroupSettings, Queue, ReadError, Topic};
+
+/// Entries that one pull looks at in the index. With a rare tag the client comes again with the offset reached.
+const SCAN_MAX: usize = 4096;
+/// Messages that one pull reads for an expression.
+const READ_COUNT_MAX: usize = 1024;
+/// Bytes that one pull reads for an expression.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a pull wants of its queue.
+#[derive(Debug, Clone)]
+pub enum Wants {
+    /// What the group's members subscribed to; its filter was compiled well.
+    Subscribed(Arc<Subscription>),
+    /// What the request says itself.
+    Named(Arc<Filter>),
+}
+
+impl Wants {
+    /// Whether messages must be read to decide.
+    pub fn is_expression(&self) -> bool {
+        self.filter().expression().is_some()
+    }
+
+    fn filter(&self) -> &Filter {
+        match self {
+            Self::Subscribed(subscription) => {
+                subscription.filter.as_ref().expect("a pull with a bad filter is refused before it gets here")
+            }
+            Self::Named(filter) => filter,
+        }
+    }
+}
+
+/// A pull that passed its checks.
+pub struct Pull {
+    /// The way back.
+    pub reply: Reply,
+    /// For whom.
+    pub group: Arc<GroupSettings>,
+    /// Of which topic.
+    pub topic: Arc<Topic>,
+    /// From which queue.
+    pub queue: Arc<Queue>,
+    /// What of it.
+    pub wants: Wants,
+    /// The offset that the client named.
+    pub asked: i64,
+    /// Most messages that the client takes at once, at least 1.
+    pub count_max: usize,
+    /// Bytes after which the client takes no further message.
+    pub bytes_max: usize,
+    /// Until when it may be held, by the broker's monotonic clock; `None` if it must be answered at once.
+    pub until: Option<Duration>,
+    /// While it is held: the offset up to which nothing was for it.
+    progress: Option<u64>,
+}
+
+/// What a pull asks for, beside who and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// The offset that the client named.
+    pub offset: i64,
+    /// Most messages that it takes at once.
+    pub count_max: i32,
+    /// Bytes after which it takes no further message, if it says so.
+    pub bytes_max: Option<i32>,
+    /// Until when it may be held.
+    pub until: Option<Duration>,
+}
+
+/// Where messages may be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heat {
+    Memory,
+    Files,
+}
+
+/// What a look at the messages found.
+enum Look {
+    /// In memory a moment ago; to be copied straight into the connection's buffer.
+    Entries { entries: Vec<QueueEntry>, next: u64 },
+    /// Copied already.
+    Units { bytes: BytesMut, count: usize, next: u64 },
+    /// Everything up to `next` is for others.
+    NothingFor { next: u64 },
+    /// The message at `at` cannot be served.
+    Failed { at: u64, error: LookError },
+    /// Files must be read.
+    Cold,
+}
+
+/// Why a message cannot be served.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the index has no entry")]
+    Missing,
+    #[error("the stored message does not decode: {0}")]
+    Malformed(#[from] UnitError),
+}
+
+impl Pull {
+    /// A pull that was not looked at yet.
+    pub fn new(
+        reply: Reply,
+        group: Arc<GroupSettings>,
+        topic: Arc<Topic>,
+        queue: Arc<Queue>,
+        wants: Wants,
+        ask: Ask,
+    ) -> Self {
+        let positive = |number: i32| usize::try_from(number).ok().filter(|number| *number > 0);
+        Self {
+            reply,
+            group,
+            topic,
+            queue,
+            wants,
+            asked: ask.offset,
+            count_max: positive(ask.count_max).unwrap_or(1),
+            bytes_max: ask.bytes_max.and_then(positive).unwrap_or(usize::MAX),
+            until: ask.until,
+            progress: None,
+        }
+    }
+
+    /// How long a pull that asks for `suspend` milliseconds is held.
+    pub fn hold_time(suspend: i64) -> Duration {
+        Duration::from_millis(u64::try_from(suspend).unwrap_or_default()).min(HOLD_TIME_MAX)
+    }
+
+    /// Answers, holds, or hands over to the readers of files. Never blocks.
+    pub fn serve(self, broker: &Arc<Broker>) {
+        let offsets = &broker.delivery.offsets;
+        let (group, queue) = (&self.group.name, self.queue.id);
+        let reset = if self.progress.is_none() {
+            offsets.pulled(group, queue, self.reply.connection().id())
+        } else {
+            offsets.take_reset(group, queue)
+        };
+        if let Some(reset) = reset
+            && self.asked != reset.cast_signed()
+        {
+            return self.answer(broker, PullStatus::OffsetReset, reset);
+        }
+        let from = self.progress.map_or(self.asked, u64::cast_signed);
+        match place(from, self.queue.min_offset(), self.queue.max_offset()) {
+            Place::At(offset) => {
+                let look = self.look(broker, offset, Heat::Memory);
+                self.finish(broker, offset, look);
+            }
+            Place::Next(status, offset) => match self.until {
+                Some(until) if until > broker.clock.monotonic() => hold(broker, self, offset, until),
+                _ => self.answer(broker, status, offset),
+            },
+            Place::Outside(status, offset) => self.answer(broker, status, offset),
+        }
+    }
+
+    /// It is held: nothing before `offset` is for it.
+    pub(super) fn note_hold(&mut self, offset: u64) {
+        self.progress = Some(offset);
+    }
+
+    /// Answers a held pull for which nothing came.
+    pub(super) fn answer_nothing(self, broker: &Arc<Broker>) {
+        let next = self.progress.unwrap_or(self.asked.cast_unsigned());
+        let status = if next.cast_signed() != self.asked {
+            PullStatus::NoMatchedMessage
+        } else if self.queue.max_offset() == 0 {
+            PullStatus::NoMessageInQueue
+        } else {
+            PullStatus::OffsetOverflowOne
+        };
+        self.answer(broker, status, next);
+    }
+
+    fn finish(self, broker: &Arc<Broker>, from: u64, look: Look) {
+        match look {
+            Look::Entries { entries, next } => self.write(broker, from, entries, next),
+            Look::Units { bytes, count, next } => {
+                count_found(broker, count, bytes.len());
+                let fields = self.fields(next);
+                self.reply.send(response::SUCCESS, Some(PullStatus::Found.name()), fields, &[&bytes]);
+            }
+            Look::NothingFor { next } => match self.until {
+                // What woke it was for others: it goes on waiting.
+                Some(until) if self.progress.is_some() && until > broker.clock.monotonic() => {
+                    hold(broker, self, next, until);
+                }
+                _ => self.answer(broker, PullStatus::NoMatchedMessage, next),
+            },
+            Look::Failed { at, error } => self.fail(broker, at, &error),
+            Look::Cold => self.read_files(broker, from),
+        }
+    }
+
+    fn look(&self, broker: &Broker, from: u64, heat: Heat) -> Look {
+        let config = broker.config();
+        let (count, bytes) = match heat {
+            Heat::Memory => (config.max_transfer_count, config.max_transfer_bytes),
+            Heat::Files => (config.max_transfer_count_cold, config.max_transfer_bytes_cold),
+        };
+        let limits = Limits { count: self.count_max.min(count.max(1)), bytes: self.bytes_max.min(bytes) };
+        match self.wants.filter().expression() {
+            None => self.look_by_index(broker, from, limits, heat),
+            Some(expression) => self.look_by_expression(broker, from, limits, heat, expression),
+        }
+    }
+
+    /// Decides by the index alone.
+    fn look_by_index(&self, broker: &Broker, from: u64, limits: Limits, heat: Heat) -> Look {
+        let filter = self.wants.filter();
+        let found =
+            broker.shard.entries(&self.queue, from, limits.count, SCAN_MAX, |entry| filter.may_match(entry.tag_hash));
+        let found = match found {
+            Ok(found) if found.next_offset <= from => return self.missing(from),
+            Ok(found) => found,
+            Err(error) => return Look::Failed { at: from, error: error.into() },
+        };
+        let (mut entries, mut next) = (found.wanted, found.next_offset);
+        if entries.is_empty() {
+            return Look::NothingFor { next };
+        }
+        let fitting = limits.fitting(&entries);
+        if fitting < entries.len() {
+            next = entries[fitting].offset;
+            entries.truncate(fitting);
+        }
+        if heat == Heat::Memory {
+            return Look::Entries { entries, next };
+        }
+        let mut bytes = BytesMut::with_capacity(entries.iter().map(|entry| entry.length as usize).sum());
+        for (count, entry) in entries.iter().enumerate() {
+            match broker.shard.unit(&self.queue, entry, &mut bytes) {
+                Ok(()) => {}
+                // What lies before the message that fails is served; the next pull gets the error.
+                Err(_) if count > 0 => return Look::Units { bytes, count, next: entry.offset },
+                Err(error) => return Look::Failed { at: entry.offset, error: error.into() },
+            }
+        }
+        Look::Units { bytes, count: entries.len(), next }
+    }
+
+    /// Reads each message to decide.
+    fn look_by_expression(
+        &self,
+        broker: &Broker,
+        from: u64,
+        limits: Limits,
+        heat: Heat,
+        expression: &Expression,
+    ) -> Look {
+        let found = match broker.shard.entries(&self.queue, from, READ_COUNT_MAX, READ_COUNT_MAX, |_| true) {
+            Ok(found) if found.next_offset <= from => return self.missing(from),
+            Ok(found) => found,
+            Err(error) => return Look::Failed { at: from, error: error.into() },
+        };
+        let mut bytes = BytesMut::new();
+        let (mut count, mut read, mut next) = (0, 0, from);
+        for entry in &found.wanted {
+            let start = bytes.len();
+            let unit = match heat {
+                Heat::Memory => broker.shard.hot_unit(&self.queue, entry, &mut bytes),
+                Heat::Files => Some(broker.shard.unit(&self.queue, entry, &mut bytes)),
+            };
+            let passes = match unit {
+                // What was decided so far stays decided; the next look begins here, in files.
+                None if next > from => break,
+                None => return Look::Cold,
+                Some(Err(_)) if next > from => break,
+                Some(Err(error)) => return Look::Failed { at: entry.offset, error: error.into() },
+                Some(Ok(())) => match MessageUnit::decode(&bytes[start..]) {
+                    Ok(unit) => expression.passes(&unit),
+                    Err(_) if next > from => break,
+                    Err(error) => return Look::Failed { at: entry.offset, error: error.into() },
+                },
+            };
+            if passes {
+                if count > 0 && bytes.len() > limits.bytes {
+                    bytes.truncate(start);
+                    break;
+                }
+                count += 1;
+            } else {
+                bytes.truncate(start);
+            }
+            next = entry.offset + 1;
+            read += entry.length as usize;
+            if count >= limits.count || read >= READ_BYTES_MAX {
+                break;
+            }
+        }
+        if count > 0 { Look::Units { bytes, count, next } } else { Look::NothingFor { next } }
+    }
+
+    /// There should be an entry at `from` and there is none.
+    fn missing(&self, from: u64) -> Look {
+        let min = self.queue.min_offset();
+        if min > from { Look::NothingFor { next: min } } else { Look::Failed { at: from, error: LookError::Missing } }
+    }
+
+    /// Copies messages from memory straight into the connection's buffer.
+    fn write(self, broker: &Arc<Broker>, from: u64, mut entries: Vec<QueueEntry>, mut next: u64) {
+        loop {
+            let length = entries.iter().map(|entry| entry.length as usize).sum();
+            let remark = Some(PullStatus::Found.name());
+            let written = self.reply.send_with(response::SUCCESS, remark, self.fields(next), length, |out| {
+                for (at, entry) in entries.iter().enumerate() {
+                    match broker.shard.hot_unit(&self.queue, entry, out) {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => return Err((at, Some(error))),
+                        None => return Err((at, None)),
+                    }
+                }
+                Ok(())
+            });
+            match written {
+                Ok(()) => return count_found(broker, entries.len(), length),
+                Err((0, None)) => return self.read_files(broker, from),
+                Err((0, Some(error))) => return self.fail(broker, entries[0].offset, &error.into()),
+                // What lies before is served; the next pull begins at this one.
+                Err((at, _)) => {
+                    next = entries[at].offset;
+                    entries.truncate(at);
+                }
+            }
+        }
+    }
+
+    fn read_files(self, broker: &Arc<Broker>, from: u64) {
+        let reply = self.reply.clone();
+        let refused = broker.delivery.cold.read(broker, move |broker| {
+            let look = self.look(broker, from, Heat::Files);
+            self.finish(broker, from, look);
+        });
+        if refused.is_err() {
+            broker.metrics.pulls.record(response::SYSTEM_BUSY);
+            reply.error(response::SYSTEM_BUSY, "too many pulls wait for the disk, try again");
+        }
+    }
+
+    fn fail(self, broker: &Broker, at: u64, error: &LookError) {
+        let min = self.queue.min_offset();
+        if min > at {
+            // It was deleted while it was looked for.
+            return self.answer(broker, PullStatus::MessageWasRemoving, min);
+        }
+        let (topic, queue) = (&self.queue.topic, self.queue.index);
+        tracing::error!(%topic, queue, offset = at, %error, "message not served");
+        broker.metrics.pulls.record(response::SYSTEM_ERROR);
+        let remark = format!("offset {at} of queue {queue} of topic {topic}: {error}");
+        self.reply.error(response::SYSTEM_ERROR, &remark);
+    }
+
+    fn answer(self, broker: &Broker, status: PullStatus, next: u64) {
+        let code = status.code(self.asked);
+        broker.metrics.pulls.record(code);
+        let fields = self.fields(next);
+        self.reply.send(code, Some(status.name()), fields, &[]);
+    }
+
+    fn fields(&self, next: u64) -> impl FnOnce(&mut FieldWriter<'_>) + use<> {
+        let response = PullMessageResponse {
+            suggest_which_broker_id: 0,
+            next_begin_offset: next.cast_signed(),
+            min_offset: self.queue.min_offset().cast_signed(),
+            max_offset: self.queue.max_offset().cast_signed(),
+            topic_sys_flag: Some(self.topic.settings.sys_flag.cast_signed()),
+            group_sys_flag: Some(self.group.group_sys_flag.cast_signed()),
+            offset_delta: None,
+            forbidden_type: None,
+        };
+        move |writer| response.write(writer)
+    }
+}
+
+fn count_found(broker: &Broker, messages: usize, bytes: usize) {
+    broker.metrics.pulls.record(response::SUCCESS);
+    broker.metrics.messages_out.add(messages as u64);
+    broker.metrics.bytes_out.add(bytes as u64);
+}
+
+/// Bounds of one answer.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    count: usize,
+    bytes: usize,
+}
+
+impl Limits {
+    /// How many of the entries fit; always the first one.
+    fn fitting(self, entries: &[QueueEntry]) -> usize {
+        let mut bytes = 0_usize;
+        let fits = |entry: &&QueueEntry| {
+            bytes += entry.length as usize;
+            bytes <= self.bytes
+        };
+        entries.iter().take_while(fits).count().clamp(1, self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::EntryFlags;
+
+    fn entries(lengths: &[u32]) -> Vec<QueueEntry> {
+        let entry = |(offset, length): (usize, &u32)| QueueEntry {
+            offset: offset as u64,
+            position: 0,
+            length: *length,
+            tag_hash: 0,
+            store_time: 0,
+            flags: EntryFlags::PLAIN,
+            half: 0,
+        };
+        lengths.iter().enumerate().map(entry).collect()
+    }
+
+    #[test]
+    fn answers_are_bounded_and_never_empty() {
+        let limits = Limits { count: 3, bytes: 100 };
+        assert_eq!(limits.fitting(&entries(&[50, 50, 1])), 2);
+        assert_eq!(limits.fitting(&entries(&[50, 51])), 1);
+        assert_eq!(limits.fitting(&entries(&[500, 1])), 1);
+        assert_eq!(limits.fitting(&entries(&[1, 1, 1, 1])), 3);
+        assert_eq!(Limits { count: 1, bytes: 0 }.fitting(&entries(&[1, 1])), 1);
+    }
+
+    #[test]
+    fn hold_times_are_capped() {
+        assert_eq!(Pull::hold_time(15_000), Duration::from_secs(15));
+        assert_eq!(Pull::hold_time(-1), Duration::ZERO);
+        assert_eq!(Pull::hold_time(i64::MAX), HOLD_TIME_MAX);
+    }
+}
