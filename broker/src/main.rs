@@ -1,0 +1,95 @@
+//! The broker's process: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use escrowmq_broker::config::{Arguments, Loaded, command};
+use escrowmq_broker::start::start;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::new(&command().get_matches());
+    let filter = match EnvFilter::try_new(&arguments.log_level) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("escrowmq-broker: log level: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let loaded = match arguments.load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.print {
+        for (key, value) in loaded.config.effective() {
+            println!("{key}={value}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(loaded: Loaded) -> anyhow::Result<()> {
+    if !loaded.meaningless.is_empty() {
+        tracing::warn!(keys = ?loaded.meaningless, "keys without meaning here are ignored");
+    }
+    for (key, value) in loaded.config.effective() {
+        tracing::info!(key, value, "setting");
+    }
+    if loaded.config.namesrv_addr.is_empty() {
+        tracing::warn!("no nameserver is named (-n): clients find no route to this broker");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let running = tokio::select! {
+            running = start(loaded.config) => running?,
+            // Recovery starts over the next time.
+            name = signals.next() => anyhow::bail!("stopped on {name} while starting"),
+        };
+        tracing::info!("serving at {}", running.local_addr());
+        let name = signals.next().await;
+        tracing::info!("stopping on {name}; a second signal stops at once");
+        tokio::select! {
+            stopped = running.stop() => stopped?,
+            name = signals.next() => {
+                tracing::warn!("stopped at once on {name}; the next start recovers");
+                // Nothing may wait any more, not even the runtime for its tasks.
+                std::process::exit(1);
+            }
+        }
+        Ok(())
+    })
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
