@@ -1,0 +1,93 @@
+//! The producer process that the demo kills: it stores a half message, ends its local transaction, and never gets to tell.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use escrowmq_client::{Client, Decision, Half, Message, MessageExt, TransactionListener};
+use escrowmq_common::task::Tasks;
+
+use super::ledger::Ledger;
+use super::orders::ORPHANED;
+
+/// Arguments of the hidden `escrowmq demo-producer`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Nameserver
+    #[arg(long)]
+    namesrv: String,
+    /// Topic to send to
+    #[arg(long)]
+    topic: String,
+    /// Producer group
+    #[arg(long)]
+    group: String,
+    /// File with the outcomes of local transactions
+    #[arg(long)]
+    ledger: PathBuf,
+    /// What the message says
+    #[arg(long)]
+    body: String,
+}
+
+/// Sends one half message, prints its transaction id when it is stored and the local transaction has ended, and waits to be
+/// killed. Ends by itself when its standard input does.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let ended = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                sent = send(arguments) => sent,
+                () = orphaned() => Ok(()),
+            }
+        });
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever started this process is gone.
+async fn orphaned() {
+    let reading = Tasks::new().spawn_blocking("standard input", || {
+        // Nothing is ever written to it: the read ends with whoever holds the other side.
+        let _ = std::io::stdin().read(&mut [0]);
+    });
+    let _ = reading.await;
+}
+
+async fn send(arguments: &Arguments) -> anyhow::Result<()> {
+    let client = Client::builder(&arguments.namesrv).connect().await?;
+    let producer =
+        client.transaction_producer(&arguments.group, Mute).topics([arguments.topic.as_str()]).start().await?;
+    let ledger = Ledger::at(&arguments.ledger);
+    let message = Message::new(arguments.topic.as_str(), arguments.body.clone()).tag(ORPHANED);
+    let local = async move |half: Half| {
+        if let Err(error) = ledger.write(&half.transaction_id, Decision::Commit) {
+            eprintln!("the ledger: {error:#}");
+            return Decision::Rollback;
+        }
+        println!("{}", half.transaction_id);
+        std::future::pending().await
+    };
+    producer.send_with(message, local).await?;
+    anyhow::bail!("the local transaction failed")
+}
+
+/// Answers no check: it is as good as dead.
+struct Mute;
+
+impl TransactionListener for Mute {
+    async fn execute_local_transaction(&self, _: &Message, _: &Half) -> Decision {
+        Decision::Unknown
+    }
+
+    async fn check_local_transaction(&self, _: &MessageExt) -> Decision {
+        std::future::pending().await
+    }
+}
