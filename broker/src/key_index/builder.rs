@@ -279,7 +279,9 @@ impl<S: LogSource> Builder<S> {
         known.runs.insert(at, Arc::new(run));
         drop(known);
         // Dying here leaves them for the next start, which sees that they are inside the new one.
-        sources.iter().for_each(|source| folder::delete(source));
+        for source in &sources {
+            folder::delete(source);
+        }
         Ok(())
     }
 

@@ -37,7 +37,6 @@ use std::time::Duration;
 
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::builder::{Builder, Limits};
 use self::entry::Entry;
@@ -46,9 +45,6 @@ use self::known::{Known, Shared};
 use self::run::{Hits, Run};
 use crate::log::Record;
 use crate::shard::Shard;
-
-/// Most lookups at the same time; each reads files on a thread of its own.
-const LOOKUPS_MAX: usize = 16;
 
 /// Where the index reads the log.
 pub trait LogSource: Send + 'static {
@@ -109,7 +105,6 @@ pub struct Reach {
 #[derive(Clone)]
 pub struct KeyIndex {
     shared: Arc<Shared>,
-    lookups: Arc<Semaphore>,
 }
 
 impl KeyIndex {
@@ -118,10 +113,10 @@ impl KeyIndex {
     pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         let runs = folder::load(&dir)?;
-        let next_index = runs.back().map_or(0, |run| run.coverage.last_index + 1);
-        let known = Mutex::new(Known { runs, next_index, ..Known::default() });
+        // Nothing counts as known before the builder has compared the runs with the log.
+        let known = Mutex::new(Known { runs, ..Known::default() });
         let shared = Shared { dir, known, wanted: Condvar::new(), progress: Condvar::new() };
-        Ok(Self { shared: Arc::new(shared), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Opens the index of a shard and follows its log on a thread of its own until `shutdown`.
@@ -139,11 +134,6 @@ impl KeyIndex {
 
     fn follow_within(&self, source: impl LogSource, shutdown: &Shutdown, limits: Limits) {
         Builder::new(Arc::clone(&self.shared), source, limits).run(shutdown);
-    }
-
-    /// Leave for one lookup; `None` if too many run already.
-    pub fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.lookups).try_acquire_owned().ok()
     }
 
     /// Waits until the record with this Raft index is known, or `patience` is over; says whether it is known. Blocks.

@@ -91,11 +91,6 @@ impl Run {
         fs::remove_file(&self.path)
     }
 
-    /// How many entries it holds.
-    pub(super) fn len(&self) -> u64 {
-        self.entries
-    }
-
     fn blocks(&self) -> u64 {
         self.entries.div_ceil(BLOCK_ENTRIES as u64)
     }
@@ -434,7 +429,7 @@ mod tests {
         for count in [0, 1, 203, 204, 205, 5_000] {
             let entries = spread(count);
             let run = write(dir.path(), &entries);
-            assert_eq!(run.len(), count);
+            assert_eq!(run.entries, count);
             for entry in &entries {
                 assert_eq!(positions(&run, entry.hash), [entry.position]);
                 assert!(positions(&run, entry.hash ^ 1).is_empty());

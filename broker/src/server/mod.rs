@@ -12,16 +12,21 @@
 mod admin;
 pub(crate) mod ensure;
 pub(crate) mod groups;
+mod lag;
 mod locks;
 mod membership;
 mod messages;
 mod offsets;
+mod progress;
 mod pull;
 mod relay;
 mod reply;
+mod reset;
+mod runtime;
 mod send;
 mod send_back;
 mod settings;
+mod slow;
 mod stats;
 pub(crate) mod topics;
 mod transaction;
@@ -104,7 +109,13 @@ impl Service for Server {
         }
     }
 
+    fn on_open(&self, _connection: &Arc<Connection>) {
+        self.broker.metrics.connections.add_one();
+        self.broker.metrics.connections_opened.add_one();
+    }
+
     fn on_close(&self, connection: &Arc<Connection>) {
+        self.broker.metrics.connections.take_one();
         membership::closed(&self.broker, connection);
     }
 }

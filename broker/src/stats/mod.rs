@@ -423,9 +423,9 @@ mod tests {
             stats.tick(START + step * STEP, totals(step * 50));
         }
         let rates = stats.rates(START + 60 * STEP, totals(3_000));
-        assert_eq!(rates.put.to_string(), "0 5 5");
+        assert_eq!(rates.put.to_string(), "5 5 5");
         let rates = stats.rates(START + 61 * STEP, totals(3_100));
-        assert!((rates.put.0[0] - 10.0).abs() < 1e-9);
+        assert!((rates.put.0[0] - 7.5).abs() < 1e-9);
         assert_eq!(rates.this_morning, (0, 0));
         stats.tick(START + DAY, totals(4_000));
         assert_eq!(stats.rates(START + DAY, totals(4_000)).this_morning, (3_000, 0));

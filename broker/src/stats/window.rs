@@ -45,8 +45,8 @@ impl Window {
 
     /// What came in the last `steps` steps, up to `now`.
     pub(super) fn over(&self, steps: usize, now: Sample) -> BrokerStatsItem {
-        let at = self.samples.len().saturating_sub(steps);
-        let Some(first) = self.samples.get(at.min(self.samples.len().saturating_sub(1))) else {
+        let at = self.samples.len().saturating_sub(steps + 1);
+        let Some(first) = self.samples.get(at) else {
             return BrokerStatsItem::default();
         };
         let (sum, times) = (now.sum.saturating_sub(first.sum), now.times.saturating_sub(first.times));
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(item.sum, 6);
         assert!((item.tps - 100.0).abs() < 1e-9, "{item:?}");
         assert!((item.avgpt - 1.0).abs() < 1e-9);
-        assert_eq!(window.over(1, sample(205, 21)).sum, 1);
+        assert_eq!(window.over(1, sample(205, 21)).sum, 2);
     }
 
     #[test]

@@ -1,0 +1,110 @@
+//! How far groups are behind: in time, and all of them at once.
+
+use std::collections::BTreeMap;
+
+use escrowmq_common::body::{BrokerConsumeStats, ConsumeTimeSpan, ConsumeTimeSpanBody};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{GetBrokerConsumeStatsHeader, GroupTopicHeader};
+
+use super::progress;
+use super::stats::{Problem, consume_stats_of, header};
+use crate::broker::Broker;
+use crate::shard::Queue;
+
+/// Most groups of one answer.
+const GROUPS_MAX: usize = 10_000;
+
+/// For each queue of a topic: its first and last message's time, and the time of the last one consumed.
+pub(super) fn time_spans(broker: &Broker, request: &Frame) -> Result<ConsumeTimeSpanBody, Problem> {
+    let asked: GroupTopicHeader<'_> = header(request)?;
+    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
+    let spans: Result<Vec<_>, Problem> =
+        progress::queues(&topic).map(|queue| time_span(broker, asked.group, queue)).collect();
+    Ok(ConsumeTimeSpanBody { consume_time_span_set: spans? })
+}
+
+fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeSpan, Problem> {
+    let (min, max) = (queue.min_offset(), queue.max_offset());
+    let time = |offset: u64| progress::store_time(broker, queue, offset).map(|time| time.unwrap_or(-1));
+    let first = time(min)?;
+    let last = max.checked_sub(1).map_or(Ok(-1), time)?;
+    let consumed = progress::offset(broker, group, queue)?.unwrap_or_default();
+    let consumed_time = if consumed > 0 { time(consumed - 1)? } else { first };
+    let delay = if consumed < max {
+        let waiting_since = time(consumed.max(min))?;
+        (broker.now().cast_signed() - waiting_since).max(0)
+    } else {
+        0
+    };
+    Ok(ConsumeTimeSpan {
+        consume_time_stamp: consumed_time,
+        consume_time_stamp_str: Some(readable(consumed_time)),
+        delay_time: delay,
+        max_time_stamp: last,
+        max_time_stamp_str: Some(readable(last)),
+        message_queue: progress::name_of(broker, queue),
+        min_time_stamp: first,
+        min_time_stamp_str: Some(readable(first)),
+    })
+}
+
+/// A time as tools show it, UTC: `2026-11-20#21:14:09:770`.
+fn readable(millis: i64) -> String {
+    let (days, in_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
+    let (year, month, day) = civil(days);
+    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
+    format!("{year:04}-{month:02}-{day:02}#{hour:02}:{minute:02}:{second:02}:{milli:03}")
+}
+
+/// Year, month and day of a number of days since 1970. Counts from a first of March, so that the leap day comes last
+/// in its year, and in eras of 400 years, which all have the same length.
+fn civil(days: i64) -> (i64, i64, i64) {
+    const DAYS_PER_ERA: i64 = 146_097;
+    let since_march = days + 719_468;
+    let era = since_march.div_euclid(DAYS_PER_ERA);
+    let day_of_era = since_march.rem_euclid(DAYS_PER_ERA);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// How far all groups are behind, those that consume in order or the others.
+pub(super) fn of_all(broker: &Broker, request: &Frame) -> Result<BrokerConsumeStats, Problem> {
+    let is_order = header::<GetBrokerConsumeStatsHeader>(request)?.is_order;
+    let mut all = BrokerConsumeStats { broker_addr: Some(broker.store_host.to_string()), ..Default::default() };
+    let mut groups = broker.shard.groups().all();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    groups.retain(|group| group.consume_message_orderly == is_order);
+    for group in groups.iter().take(GROUPS_MAX) {
+        let mut of_group = Vec::new();
+        for topic in progress::topics_of(broker, &group.name)? {
+            let stats = consume_stats_of(broker, &group.name, &topic)?;
+            for offset in stats.offset_table.values() {
+                all.total_diff += offset.broker_offset - offset.consumer_offset;
+                all.total_inflight_diff += offset.pull_offset - offset.consumer_offset;
+            }
+            of_group.push(stats);
+        }
+        all.consume_stats_list.push(BTreeMap::from([(group.name.clone(), of_group)]));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_tools_show_them() {
+        assert_eq!(readable(1_795_209_249_770), "2026-11-20#21:14:09:770");
+        assert_eq!(readable(0), "1970-01-01#00:00:00:000");
+        assert_eq!(readable(-1), "1969-12-31#23:59:59:999");
+        assert_eq!(readable(951_782_400_000), "2000-02-29#00:00:00:000");
+        assert_eq!(readable(951_868_800_000), "2000-03-01#00:00:00:000");
+        assert_eq!(readable(4_107_542_399_000), "2100-02-28#23:59:59:000");
+    }
+}
