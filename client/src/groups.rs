@@ -38,6 +38,8 @@ pub(crate) trait ConsumerMember: Send + Sync {
     fn rebalance(&self);
     /// An operator set offsets.
     fn reset(self: Arc<Self>, request: ResetRequest);
+    /// A tool asks something through a broker, on `connection`.
+    fn asked(self: Arc<Self>, connection: &Arc<Connection>, request: Frame);
     /// Ends it; twice is once.
     fn close(&self) -> Closing<'_>;
 }

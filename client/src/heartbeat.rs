@@ -8,6 +8,7 @@ use escrowmq_common::body::{ConsumerData, Form, HeartbeatData, ProducerData, jso
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::name::CLIENT_INNER_PRODUCER;
+use escrowmq_common::remoting::CallError;
 use futures_util::future::join_all;
 
 use crate::brokers::Abilities;
@@ -140,7 +141,14 @@ pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abili
     }
     let heartbeat = Frame::request(request::HEART_BEAT).with_body(json::to_bytes(&data(core), Form::Strict));
     let answer = connection.call(heartbeat, core.settings.request_timeout).await;
-    let answer = answer.map_err(|error| RequestError::from_call(addr, &error))?;
+    let answer = answer.map_err(|error| {
+        // A connection over which not even this is answered may lead to a machine that is gone: the system would notice
+        // after minutes. The next use opens another.
+        if matches!(error, CallError::Timeout { .. }) {
+            connection.close("no answer to a heartbeat");
+        }
+        RequestError::from_call(addr, &error)
+    })?;
     let answer = expect_success(addr, answer)?;
     let abilities = Abilities { confirms_decisions: answer.fields.get(OURS.0) == Some(OURS.1) };
     broker.greeted(connection.id(), epoch, abilities);

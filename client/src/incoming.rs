@@ -51,6 +51,10 @@ impl Service for Incoming {
                     tracing::warn!(peer = %connection.peer(), %error, "unreadable offset reset");
                 }
             },
+            request::GET_CONSUMER_STATUS_FROM_CLIENT => asked(&core, connection, request, "group"),
+            request::GET_CONSUMER_RUNNING_INFO | request::CONSUME_MESSAGE_DIRECTLY => {
+                asked(&core, connection, request, "consumerGroup");
+            }
             code => {
                 if !request.is_oneway() {
                     let remark = format!(" request type {code} not supported");
@@ -67,6 +71,17 @@ impl Service for Incoming {
         {
             core.brokers.connection_lost(connection.id());
         }
+    }
+}
+
+/// Hands a tool's question to the consumer group that the field names.
+fn asked(core: &Core, connection: &Arc<Connection>, request: Frame, field: &str) {
+    let group = request.fields.get(field).unwrap_or_default();
+    if let Some(consumer) = core.groups.consumer(group) {
+        consumer.asked(connection, request);
+    } else {
+        let remark = format!("the consumer group {group:?} is not in this client");
+        connection.reply(&Frame::response(&request, response::SYSTEM_ERROR).with_remark(remark));
     }
 }
 

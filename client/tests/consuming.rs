@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use escrowmq_client::{Client, ConsumeFrom, MessageExt, MessageQueue, PushConsumerBuilder};
+use escrowmq_common::body::{ConsumeDirectlyResult, ConsumeResult, ConsumerRunningInfo, json};
 use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
 use fake::{Cluster, Hook, until};
 
 const GROUP: &str = "G";
@@ -484,6 +486,63 @@ async fn a_pull_consumer_reads_seeks_and_commits() {
     assert_eq!(again.iter().map(|message| &message.body()[..]).collect::<Vec<_>>(), [b"m3"]);
     consumer.shutdown().await;
     assert!(cluster.brokers[0].consumers(GROUP).is_empty());
+    client.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_resets_an_offset() {
+    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    for number in 0..3 {
+        cluster.brokers[0].store("T", 0, &format!("m{number}"), "x");
+    }
+    let client = client(&cluster).await;
+    let journal = Journal::default();
+    let _consumer = consumer(&client).start(noting(&journal)).await.expect("started");
+    until("all are handled", || journal.all().len() == 3).await;
+    until("the offset is stored", || cluster.brokers[0].offset(GROUP, "T", 0) == Some(3)).await;
+    let body = r#"{"offsetTable":{{"brokerName":"a","queueId":0,"topic":"T"}:1}}"#;
+    let reset = Frame::request(request::RESET_CONSUMER_CLIENT_OFFSET)
+        .with_field("topic", "T")
+        .with_field("group", GROUP)
+        .with_field("timestamp", 0)
+        .with_field("isForce", true)
+        .with_body(body);
+    cluster.brokers[0].consumer(GROUP).send_oneway(reset).expect("an open connection");
+    until("it consumes from there again", || journal.all().len() == 5).await;
+    assert_eq!(journal.all()[3..], ["m1", "m2"]);
+    until("the offset is stored again", || cluster.brokers[0].offset(GROUP, "T", 0) == Some(3)).await;
+    client.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_tool_asks_what_the_consumer_does_and_has_it_handle_a_message() {
+    let cluster = Cluster::start(1, false, &[("T", 2)]).await;
+    let client = client(&cluster).await;
+    let consumer = consumer(&client)
+        .start(|message| async move { if message.body().starts_with(b"bad") { Err("refused") } else { Ok(()) } })
+        .await
+        .expect("started");
+    until("it holds the queues", || consumer.assignment().iter().filter(|queue| queue.topic() == "T").count() == 2)
+        .await;
+    let connection = cluster.brokers[0].consumer(GROUP);
+    let ask = |code| {
+        let request = Frame::request(code).with_field("consumerGroup", GROUP).with_field("clientId", client.id());
+        request.with_field("msgId", "x").with_field("brokerName", "a")
+    };
+    let answer =
+        connection.call(ask(request::GET_CONSUMER_RUNNING_INFO), Duration::from_secs(5)).await.expect("answered");
+    let info: ConsumerRunningInfo = json::from_slice(&answer.body).expect("readable");
+    assert!(info.topics().contains("T"));
+    assert!(info.mq_table.iter().any(|(queue, _)| queue.topic == "T" && queue.queue_id == 1));
+    for (body, expected) in [("good", ConsumeResult::Success), ("bad", ConsumeResult::Later)] {
+        let unit = cluster.brokers[0].loose_unit("T", body);
+        let request = ask(request::CONSUME_MESSAGE_DIRECTLY).with_body(unit);
+        let answer = connection.call(request, Duration::from_secs(5)).await.expect("answered");
+        let result: ConsumeDirectlyResult = json::from_slice(&answer.body).expect("readable");
+        assert_eq!(result.consume_result, expected);
+    }
     client.shutdown().await;
     cluster.stop().await;
 }

@@ -110,9 +110,12 @@ async fn members_from(group: &Group, addr: &str) -> Result<BTreeSet<String>, Req
 /// Takes a queue over: finds its start and begins to pull.
 async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestError> {
     let start = offsets::start_of(&group.core, &group.name, queue, group.settings.from).await?;
-    let held = Arc::new(HeldQueue::new(queue.clone(), start, group.intake.child()));
-    // The start itself is stored with the first round, so that a group keeps its place even on a queue that stays empty.
-    held.stored.store(-1, Ordering::Release);
+    let held = Arc::new(HeldQueue::new(queue.clone(), start.offset, group.intake.child()));
+    // A start that is not the group's offset yet is stored with the first round, so that the group keeps its place also
+    // on a queue that stays empty.
+    if start.is_stored {
+        held.stored.store(start.offset, Ordering::Release);
+    }
     if group.settings.is_ordered {
         lock::lock(group, &[Arc::clone(&held)]).await;
         if !held.is_locked() {
@@ -121,6 +124,6 @@ async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestErr
         }
     }
     group.held.lock().insert(queue.clone(), Arc::clone(&held));
-    group.tasks.spawn("pull", pull::run(Arc::clone(group), held, start));
+    group.tasks.spawn("pull", pull::run(Arc::clone(group), held, start.offset));
     Ok(())
 }

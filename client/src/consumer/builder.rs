@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use escrowmq_common::body::{CheckClientBody, Form, json};
+use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::name::{CLIENT_INNER_PRODUCER, validate_group};
@@ -212,6 +213,7 @@ impl PushConsumerBuilder {
             intake: core.shutdown.child(),
             tasks: Tasks::new(),
             closed: AtomicBool::new(false),
+            started_ms: clock::wall_ms(),
             ended: Shutdown::new(),
             settings,
             core: Arc::clone(&core),

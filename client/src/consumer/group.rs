@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::Connection;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -17,7 +19,7 @@ use super::process_queue::{BufferLimits, ProcessQueue};
 use super::ready::{Queued, ReadyLine};
 use super::start::ConsumeFrom;
 use super::subscription::Subscription;
-use super::{lock, offsets};
+use super::{inspect, lock, offsets};
 use crate::core::Core;
 use crate::groups::{Closing, ConsumerMember};
 use crate::heartbeat::ConsumerReport;
@@ -100,6 +102,8 @@ pub(crate) struct Group {
     pub(crate) core: Arc<Core>,
     pub(crate) name: String,
     pub(crate) settings: ConsumerSettings,
+    /// When it began, in milliseconds since 1970.
+    pub(crate) started_ms: i64,
     /// By topic, the retry topic included.
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) handler: Handler,
@@ -207,6 +211,10 @@ impl ConsumerMember for Group {
             }
             group.rebalance_soon.notify_one();
         });
+    }
+
+    fn asked(self: Arc<Self>, connection: &Arc<Connection>, request: Frame) {
+        inspect::answer(&self, connection, request);
     }
 
     fn close(&self) -> Closing<'_> {

@@ -23,6 +23,7 @@ mod control;
 mod dispatch;
 mod group;
 mod handler;
+mod inspect;
 mod lock;
 mod offsets;
 mod process_queue;

@@ -18,21 +18,30 @@ use crate::core::{Core, refused};
 use crate::error::RequestError;
 use crate::queue::MessageQueue;
 
+/// Where a queue is gone on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) offset: i64,
+    /// The broker has it as the group's offset already: storing it again would only risk to overwrite a newer one.
+    pub(crate) is_stored: bool,
+}
+
 /// Where `group` goes on in `queue`: at its stored offset, else where it is set to begin.
 pub(crate) async fn start_of(
     core: &Core,
     group: &str,
     queue: &MessageQueue,
     from: ConsumeFrom,
-) -> Result<i64, RequestError> {
-    if let Some(stored) = stored(core, group, queue).await? {
-        return Ok(stored);
+) -> Result<Start, RequestError> {
+    if let Some(offset) = stored(core, group, queue).await? {
+        return Ok(Start { offset, is_stored: true });
     }
-    match from.start_point(is_retry_topic(queue.topic())) {
-        StartPoint::At(offset) => Ok(offset),
-        StartPoint::End => max(core, queue).await,
-        StartPoint::Since(time) => search(core, queue, time).await,
-    }
+    let offset = match from.start_point(is_retry_topic(queue.topic())) {
+        StartPoint::At(offset) => offset,
+        StartPoint::End => max(core, queue).await?,
+        StartPoint::Since(time) => search(core, queue, time).await?,
+    };
+    Ok(Start { offset, is_stored: false })
 }
 
 /// The offset that `group` has stored.

@@ -118,6 +118,16 @@ impl ProcessQueue {
         self.running.len()
     }
 
+    /// Body bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// One past the newest message seen or skipped.
+    pub(crate) fn next(&self) -> i64 {
+        self.next
+    }
+
     /// Forgets what no handler has begun: at loss of the queue or at shutdown. The committable offset then stays at or
     /// below the first message forgotten, so it is delivered again.
     pub(crate) fn drop_waiting(&mut self) {

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::body::{ConsumeType, ConsumerData};
+use escrowmq_common::code::response;
+use escrowmq_common::frame::Frame;
 use escrowmq_common::message::TagFilter;
 use escrowmq_common::name::validate_group;
+use escrowmq_common::remoting::Connection;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -143,7 +146,9 @@ impl PullConsumer {
             let known = self.shared.positions.lock().get(&queue).copied();
             let start = match known {
                 Some(position) => position,
-                None => offsets::start_of(&self.shared.core, &self.shared.group, &queue, self.shared.from).await?,
+                None => {
+                    offsets::start_of(&self.shared.core, &self.shared.group, &queue, self.shared.from).await?.offset
+                }
             };
             positions.insert(queue, start);
         }
@@ -278,6 +283,11 @@ impl ConsumerMember for Shared {
                 *position = offset;
             }
         }
+    }
+
+    fn asked(self: Arc<Self>, connection: &Arc<Connection>, request: Frame) {
+        let answer = Frame::response(&request, response::REQUEST_CODE_NOT_SUPPORTED);
+        connection.reply(&answer.with_remark("a pull consumer has no handler and no buffers"));
     }
 
     fn close(&self) -> Closing<'_> {

@@ -255,6 +255,10 @@ impl Sender {
                 }
                 Ok((Err(AttemptError::Final(error)), _)) => return Err(error),
                 Ok((Err(AttemptError::Failed(failure)), alternatives)) => {
+                    if matches!(failure, RequestError::TimedOut { .. }) {
+                        // Slow, or gone without a word? A heartbeat tells, and closes a dead connection.
+                        self.core.brokers.greet_soon.notify_one();
+                    }
                     if let Some(queue) = &last_queue
                         && failure.is_retryable()
                     {

@@ -146,19 +146,33 @@ fn judge(
             settled: settled(&answer),
             remark: answer.remark.unwrap_or_default(),
         })),
-        // A code that other requests repeat, and the one of a broker that does not lead any more. "System error" is not
-        // among them here: it is the broker's word that there is no such half message.
-        code if code == response::SLAVE_NOT_AVAILABLE
-            || (code_is_retryable(code) && code != response::SYSTEM_ERROR && code != response::NO_PERMISSION) =>
-        {
-            Err(refused(addr, answer))
-        }
+        code if is_passing(code, answer.remark.as_deref().unwrap_or_default()) => Err(refused(addr, answer)),
         code => Ok(Err(TransactionError::DecisionRefused {
             transaction_id: transaction_id(),
             decision,
             code,
             remark: answer.remark.unwrap_or_default(),
         })),
+    }
+}
+
+/// How brokers say that there is nothing to decide: no such half message, or not this group's.
+const REFUSALS: [&str; 4] = [
+    "Find prepared transaction message failed",
+    "The producer group wrong",
+    "The transaction state table offset wrong",
+    "The commit log offset wrong",
+];
+
+/// Whether an answer says nothing about the half message, so that the decision is worth repeating.
+fn is_passing(code: i32, remark: &str) -> bool {
+    match code {
+        // Everything that a broker did not expect, a lost leader among it, except where it says what is wrong.
+        response::SYSTEM_ERROR => !REFUSALS.iter().any(|refusal| remark.starts_with(refusal)),
+        // A broker that does not lead any more, or not yet.
+        response::SLAVE_NOT_AVAILABLE => true,
+        response::NO_PERMISSION | response::TOPIC_NOT_EXIST => false,
+        code => code_is_retryable(code),
     }
 }
 
@@ -229,9 +243,18 @@ mod tests {
         {
             assert!(judged(Decision::Commit, answer(code)).is_err(), "{code}");
         }
-        for code in [response::SYSTEM_ERROR, response::NO_PERMISSION, response::REQUEST_CODE_NOT_SUPPORTED] {
+        for code in [response::NO_PERMISSION, response::TOPIC_NOT_EXIST, response::REQUEST_CODE_NOT_SUPPORTED] {
             let error = judged(Decision::Commit, answer(code)).expect("final").expect_err("refused");
             assert!(matches!(error, TransactionError::DecisionRefused { .. }), "{code}");
         }
+    }
+
+    #[test]
+    fn a_system_error_is_final_only_where_it_says_why() {
+        let unknown = answer(response::SYSTEM_ERROR).with_remark("the outcome is unknown");
+        assert!(judged(Decision::Commit, unknown).is_err());
+        let refused = answer(response::SYSTEM_ERROR).with_remark("The producer group wrong, want A, is B");
+        let error = judged(Decision::Commit, refused).expect("final").expect_err("refused");
+        assert!(matches!(error, TransactionError::DecisionRefused { .. }), "{error}");
     }
 }

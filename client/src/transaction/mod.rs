@@ -159,9 +159,8 @@ impl Shared {
     async fn send_half(&self, prepared: &Prepared) -> Result<(SendResult, Half), TransactionError> {
         match self.sender.send_half(prepared, self.needs).await {
             Ok((sent, half)) => {
-                if sent.possible_duplicate {
-                    self.orphans.lock().lives_on(&half.transaction_id, half.queue.broker_shared());
-                }
+                let home = half.queue.broker_shared();
+                self.orphans.lock().lives_on(&half.transaction_id, home, sent.possible_duplicate);
                 Ok((sent, half))
             }
             Err(SenderError::Unconfirmable { addr }) => Err(TransactionError::Unconfirmable { addr }),

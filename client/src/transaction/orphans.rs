@@ -29,9 +29,12 @@ pub(crate) struct Orphans {
 }
 
 impl Orphans {
-    /// The half message on `broker` counts; earlier attempts may have left others elsewhere.
-    pub(crate) fn lives_on(&mut self, transaction_id: &str, broker: Arc<str>) {
-        self.remember(transaction_id, Home::Broker(broker));
+    /// The half message on `broker` counts. It needs to be remembered if earlier attempts `may_have_left` others
+    /// elsewhere, or if an earlier send with the same id ended without a local transaction.
+    pub(crate) fn lives_on(&mut self, transaction_id: &str, broker: Arc<str>, may_have_left: bool) {
+        if may_have_left || self.homes.contains_key(transaction_id) {
+            self.remember(transaction_id, Home::Broker(broker));
+        }
     }
 
     /// The local transaction did not run, and yet a half message may exist.
@@ -68,7 +71,9 @@ mod tests {
     fn only_the_other_half_is_stray() {
         let mut orphans = Orphans::default();
         assert!(!orphans.is_stray("t", Some("a")), "never heard of");
-        orphans.lives_on("t", "a".into());
+        orphans.lives_on("t", "a".into(), false);
+        assert!(orphans.homes.is_empty(), "the usual case needs no memory");
+        orphans.lives_on("t", "a".into(), true);
         assert!(!orphans.is_stray("t", Some("a")));
         assert!(orphans.is_stray("t", Some("b")));
         assert!(!orphans.is_stray("t", None));
@@ -79,7 +84,7 @@ mod tests {
         let mut orphans = Orphans::default();
         orphans.never_ran("t");
         assert!(orphans.is_stray("t", Some("a")) && orphans.is_stray("t", None));
-        orphans.lives_on("t", "a".into());
+        orphans.lives_on("t", "a".into(), false);
         assert!(!orphans.is_stray("t", Some("a")));
     }
 

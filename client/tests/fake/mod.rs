@@ -217,6 +217,19 @@ impl Broker {
         self.append(message, topic, queue);
     }
 
+    /// A message as a broker would hand it out, that is in no queue.
+    pub(crate) fn loose_unit(&self, topic: &str, body: &str) -> Bytes {
+        let message = Stored {
+            topic: topic.to_owned(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            properties: String::new(),
+            sys_flag: 0,
+            flag: 0,
+            reconsume_times: 0,
+        };
+        self.unit(&message, topic, 0, 0, 0)
+    }
+
     /// Bodies in a queue, in order.
     pub(crate) fn bodies(&self, topic: &str, queue: i32) -> Vec<String> {
         let state = self.state.lock();
@@ -262,6 +275,11 @@ impl Broker {
             (connection, Frame::request(request::CHECK_TRANSACTION_STATE).with_header(&header).with_body(unit))
         };
         connection.send_oneway(frame).expect("an open connection");
+    }
+
+    /// The connection of some member of a consumer group.
+    pub(crate) fn consumer(&self, group: &str) -> Arc<Connection> {
+        Arc::clone(self.state.lock().consumers[group].values().next().expect("a consumer"))
     }
 
     fn append(&self, message: Stored, topic: &str, queue: i32) -> (usize, i64) {
@@ -459,7 +477,9 @@ impl Broker {
             (None, Some(before)) => Frame::response(frame, response::ILLEGAL_OPERATION)
                 .with_remark("the opposite decision was first")
                 .with_field("decision", if before { "commit" } else { "rollback" }),
-            (None, None) => Frame::response(frame, response::SYSTEM_ERROR).with_remark("no such half"),
+            (None, None) => {
+                Frame::response(frame, response::SYSTEM_ERROR).with_remark("Find prepared transaction message failed")
+            }
         }
     }
 
