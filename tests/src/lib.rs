@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Harness of the tests that run real processes.
+//!
+//! ```text
+//!  test --starts--> Nameserver, Broker (Process: folder, ports, log, kill)   [processes]
+//!    |  Wire: single frames, each of them as the test wants it               [wire]
+//!    |  the SDK: what a user would do                                        [escrowmq_client]
+//!    |  until: waits for a condition, up to a deadline                       [wait]
+//!    `  Ledger: who was told what, kept outside of the broker                [ledger]
+//! ```
+//!
+//! Promises: a test never sleeps in the hope of something, never meets another test (own folder, own ports, own
+//! processes), leaves no process behind, and shows the end of the processes' logs when it fails. Only processes that were
+//! started here are ever signalled, through their handle.
+
+pub mod ledger;
+pub mod processes;
+pub mod wait;
+pub mod wire;
+
+pub use processes::{Broker, Cluster, Nameserver, Settings};
+pub use wait::{DEADLINE, since, until, until_within};
+pub use wire::{Check, End, Half, Pulled, Wire};
