@@ -75,13 +75,13 @@ impl Service for Server {
             | request::GET_MAX_OFFSET
             | request::GET_MIN_OFFSET
             | request::SEARCH_OFFSET_BY_TIMESTAMP
-            | request::GET_EARLIEST_MSG_STORETIME => offsets::handle(broker, connection, request, reply),
+            | request::GET_EARLIEST_MSG_STORETIME => offsets::handle(broker, connection, &request, reply),
             request::HEART_BEAT
             | request::UNREGISTER_CLIENT
             | request::GET_CONSUMER_LIST_BY_GROUP
             | request::CHECK_CLIENT_CONFIG
-            | request::QUERY_ASSIGNMENT => membership::handle(broker, connection, request, reply),
-            request::LOCK_BATCH_MQ | request::UNLOCK_BATCH_MQ => locks::handle(broker, request, reply),
+            | request::QUERY_ASSIGNMENT => membership::handle(broker, connection, &request, reply),
+            request::LOCK_BATCH_MQ | request::UNLOCK_BATCH_MQ => locks::handle(broker, &request, reply),
             request::VIEW_MESSAGE_BY_ID | request::QUERY_MESSAGE => messages::handle(broker, request, reply),
             request::UPDATE_AND_CREATE_TOPIC
             | request::UPDATE_AND_CREATE_TOPIC_LIST

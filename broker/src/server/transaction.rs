@@ -8,6 +8,7 @@ use escrowmq_common::header::{EndTransactionHeader, ResumeCheckHalfMessageHeader
 use escrowmq_common::message::OffsetMessageId;
 
 use super::Reply;
+use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
 use crate::shard::{Admission, Command, Decision, Outcome, Refusal, Resume, Settle, Settled, SubmitError};
 
@@ -62,8 +63,14 @@ pub(super) fn end(broker: &Arc<Broker>, request: Frame, reply: Reply) {
 
 fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>) {
     match result {
-        Ok(Outcome::Settled(settled)) => settled_answer(broker, reply, &settled),
-        Ok(Outcome::Refused(refusal)) => refused_answer(reply, &refusal),
+        Ok(Outcome::Settled(settled)) => {
+            broker.metrics.decisions.record(response::SUCCESS);
+            settled_answer(broker, reply, &settled);
+        }
+        Ok(Outcome::Refused(refusal)) => {
+            broker.metrics.decisions.record(code_of_refusal(&refusal));
+            refused_answer(reply, &refusal);
+        }
         Ok(
             other @ (Outcome::Published(_)
             | Outcome::Prepared(_)
@@ -71,7 +78,10 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>) {
             | Outcome::Handled(_)
             | Outcome::Done),
         ) => unreachable!("a decision never has the outcome {other:?}"),
-        Err(error) => reply.not_done(&error),
+        Err(error) => {
+            broker.metrics.decisions.record(code_of(&error));
+            reply.not_done(&error);
+        }
     }
 }
 
