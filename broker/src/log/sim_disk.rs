@@ -617,7 +617,7 @@ mod tests {
         file.sync_data().unwrap_err();
         file.sync_data().unwrap();
         assert_eq!(disk.image()[&path], vec![1; 10]);
-        assert_eq!(disk.crash(1).image()[&path], vec![]);
+        assert_eq!(disk.crash(1).image()[&path], Vec::<u8>::new());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! and not fewer than were acknowledged.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -338,4 +338,49 @@ fn a_missing_folder_is_a_new_log() {
     let disk = SimDisk::new();
     let log = Log::open(Arc::new(disk), Path::new("/elsewhere"), LogSettings::default()).unwrap();
     assert_eq!((log.last(), log.vote()), (None, None));
+}
+
+#[test]
+fn a_purge_leaves_no_hole_wherever_the_power_goes_off() {
+    let disk = SimDisk::new();
+    let log = open(&disk, Flush::Sync).unwrap();
+    let (done, written) = outcome();
+    log.append((1..=20).map(|index| record(1, index, payload(index, 5000))).collect(), done).unwrap();
+    written.wait().unwrap();
+    log.close().unwrap();
+    for cut in 1..14 {
+        let disk = disk.fork();
+        let log = open(&disk, Flush::Sync).unwrap();
+        disk.set_faults(Faults { power_off_at: Some(disk.operations() + cut), ..Faults::default() });
+        let purged = log.purge_upto(15);
+        for seed in 0..12 {
+            let log =
+                open(&disk.crash(seed), Flush::Sync).unwrap_or_else(|error| panic!("cut {cut}, crash {seed}: {error}"));
+            assert_eq!(content(&log).entries.len() as u64, 21 - log.first_index());
+            assert!(purged.is_err() || log.first_index() > 10);
+        }
+    }
+}
+
+#[test]
+fn a_purge_does_not_overtake_a_truncation() {
+    let disk = SimDisk::new();
+    let log = open(&disk, Flush::Sync).unwrap();
+    let (done, written) = outcome();
+    log.append((1..=9).map(|index| record(1, index, payload(index, 4000))).collect(), done).unwrap();
+    written.wait().unwrap();
+    // The writer thread is kept busy, so that what follows is decided before any of it happens.
+    let (go, gate) = mpsc::channel::<()>();
+    log.append(vec![record(1, 10, payload(10, 10))], move |_| gate.recv().unwrap()).unwrap();
+    log.truncate_after(Some(4), |_| ()).unwrap();
+    let (done, written) = outcome();
+    log.append(vec![record(2, 5, payload(50, 5000))], done).unwrap();
+    log.set_committed(5);
+    log.purge_upto(5).unwrap();
+    go.send(()).unwrap();
+    written.wait().unwrap();
+    assert!(log.failure().is_none());
+    drop(log);
+    let log = open(&disk.crash(0), Flush::Sync).unwrap();
+    assert_eq!(content(&log).entries.last().unwrap().payload, payload(50, 5000));
 }

@@ -129,6 +129,7 @@ fn a_torn_tail_is_cut() {
         content[at..at + garbage.len()].copy_from_slice(&garbage);
         disk.replace(&path, &content);
         let log = open(&disk).unwrap();
+        assert!(disk.image()[&path][at..].iter().all(|byte| *byte == 0), "nothing of it is left");
         assert_eq!(read_all(&log).unwrap(), records);
         assert_eq!(append(&log, 16, 10), end);
         drop(log);
@@ -167,6 +168,30 @@ fn a_later_record_tells_that_an_earlier_one_had_been_flushed() {
     assert_eq!(read_all(&open(&torn).unwrap()).unwrap().len(), 2, "the third was never flushed");
     wipe(&disk, second, 40);
     assert_corrupt(open(&disk), "had been flushed");
+}
+
+#[test]
+fn records_of_another_history_do_not_continue_this_one() {
+    let log_of = |seed: u64| {
+        let disk = SimDisk::new();
+        let log = open_with(&disk, small(ASYNC)).unwrap();
+        for index in 1..=3 {
+            let (done, written) = outcome();
+            log.append(vec![record(1, index, payload(seed + index, 400))], done).unwrap();
+            written.wait().unwrap();
+        }
+        // The next process sees the records, none of them flushed.
+        disk.fork()
+    };
+    let (ours, theirs) = (log_of(0), log_of(100));
+    let path = segment_path(&dir(), Position::ZERO);
+    let mut mixed = ours.image()[&path].clone();
+    let second = SEGMENT_HEADER_BYTES as usize + 460;
+    mixed[second..].copy_from_slice(&theirs.image()[&path][second..]);
+    ours.replace(&path, &mixed);
+    let records = read_all(&open(&ours).unwrap()).unwrap();
+    assert_eq!(records.len(), 1, "the second record has the right place and checksum, but another predecessor");
+    assert_eq!(records[0].payload, payload(1, 400));
 }
 
 #[test]
