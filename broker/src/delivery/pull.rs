@@ -285,10 +285,9 @@ impl Pull {
                 Heat::Files => Some(broker.shard.unit(&self.queue, entry, &mut bytes)),
             };
             let passes = match unit {
-                // What was decided so far stays decided; the next look begins here, in files.
-                None if next > from => break,
+                // What was decided so far stays decided; the next look begins here.
+                None | Some(Err(_)) if next > from => break,
                 None => return Look::Cold,
-                Some(Err(_)) if next > from => break,
                 Some(Err(error)) => return Look::Failed { at: entry.offset, error: error.into() },
                 Some(Ok(())) => match MessageUnit::decode(&bytes[start..]) {
                     Ok(unit) => expression.passes(&unit),

@@ -13,7 +13,7 @@ use super::reply::code_of_refusal;
 use crate::broker::Broker;
 use crate::shard::{Admission, Command, Completion, Lock, Outcome, QueueId};
 
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let body: LockBatchBody = match from_slice(&request.body) {
         Ok(body) => body,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),

@@ -24,12 +24,12 @@ const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// The heartbeat's answer has this field with the value 1 where decisions can be awaited.
 const AWAITED_DECISIONS: &str = "ESCROWMQ";
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     match request.code {
-        request::HEART_BEAT => heartbeat(broker, connection, &request, reply),
-        request::UNREGISTER_CLIENT => unregister(broker, connection, &request, reply),
-        request::GET_CONSUMER_LIST_BY_GROUP => list(broker, &request, reply),
-        request::CHECK_CLIENT_CONFIG => check(broker, &request, reply),
+        request::HEART_BEAT => heartbeat(broker, connection, request, reply),
+        request::UNREGISTER_CLIENT => unregister(broker, connection, request, reply),
+        request::GET_CONSUMER_LIST_BY_GROUP => list(broker, request, reply),
+        request::CHECK_CLIENT_CONFIG => check(broker, request, reply),
         // Who is asked for the queues of a topic must know those of all brokers; the broker knows its own. Clients that
         // get this answer share the queues among themselves.
         other => reply.unsupported(other),

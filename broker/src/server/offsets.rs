@@ -19,7 +19,7 @@ use crate::shard::{Queue, ReadError};
 /// log's end: such a topic is young, and its first messages are likely meant for whoever comes now.
 const YOUNG_BYTES: u64 = 1 << 30;
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     let fields = &request.fields;
     let handled = match request.code {
         request::QUERY_CONSUMER_OFFSET => with(fields, |header| query(broker, &header, reply.clone())),

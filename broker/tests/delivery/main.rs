@@ -1,0 +1,8 @@
+//! Delivery over real connections: pulls, held pulls, offsets, locks and membership.
+
+mod hold;
+mod locks;
+mod membership;
+mod offsets;
+mod pull;
+mod support;

@@ -1,0 +1,154 @@
+//! Heartbeats and what they cause.
+
+use escrowmq_common::body::json::{Form, from_slice, to_bytes};
+use escrowmq_common::body::{CheckClientBody, ConsumerIdList, ProducerData, SubscriptionData};
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+
+use super::support::{Client, Node, heartbeat, until};
+
+const NOTICE: i32 = request::NOTIFY_CONSUMER_IDS_CHANGED;
+
+fn list(group: &str) -> Frame {
+    Frame::request(request::GET_CONSUMER_LIST_BY_GROUP).with_field("consumerGroup", group)
+}
+
+async fn members(client: &Client, group: &str) -> Vec<String> {
+    let answer = client.call(list(group)).await;
+    if answer.code != 0 {
+        return Vec::new();
+    }
+    from_slice::<ConsumerIdList>(&answer.body).unwrap().consumer_id_list
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_makes_the_group_and_a_member() {
+    let node = Node::start().await;
+    let mut client = node.client("c1").await;
+    let answer = client.join("G", "T", "*").await;
+    assert_eq!(answer.code, 0, "{:?}", answer.remark);
+    assert!(answer.body.is_empty());
+    assert!(answer.version >= 232);
+    assert_eq!(answer.fields.get("ESCROWMQ"), Some("1"));
+    assert_eq!(answer.fields.get("IS_SUPPORT_HEART_BEAT_V2"), None);
+    let notice = client.incoming(NOTICE).await;
+    assert!(notice.is_oneway());
+    assert_eq!(notice.fields.get("consumerGroup"), Some("G"));
+    let shard = &node.running().broker().shard;
+    assert!(shard.groups().get("G").is_some());
+    assert_eq!(shard.topics().get("%RETRY%G").unwrap().settings.read_queues, 1);
+    assert_eq!(members(&client, "G").await, ["c1"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_hear_of_each_other() {
+    let node = Node::start().await;
+    let (mut a, b, observer) = (node.client("a").await, node.client("b").await, node.client("o").await);
+    a.join("G", "T", "*").await;
+    a.incoming(NOTICE).await;
+    b.join("G", "T", "*").await;
+    a.incoming(NOTICE).await;
+    assert_eq!(members(&observer, "G").await, ["a", "b"]);
+    b.close().await;
+    a.incoming(NOTICE).await;
+    assert_eq!(members(&observer, "G").await, ["a"]);
+    let leave = Frame::request(request::UNREGISTER_CLIENT).with_field("clientID", "a").with_field("consumerGroup", "G");
+    assert_eq!(a.call(leave).await.code, 0);
+    let answer = observer.call(list("G")).await;
+    assert_eq!((answer.code, answer.remark.as_deref()), (1, Some("no consumer for this group, G")));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_and_odd_heartbeats() {
+    let node = Node::start().await;
+    let client = node.client("c").await;
+    let beat = |body: &str| Frame::request(request::HEART_BEAT).with_body(body.to_owned());
+    for (code, body) in [
+        (1, "{bad"),
+        (1, ""),
+        (1, r#"{"producerDataSet":[]}"#),
+        (0, r#"{"clientID":"raw@1","producerDataSet":[{"groupName":"PG_raw"}],"consumerDataSet":[]}"#),
+        (0, r#"{"clientID":"raw@1","consumerDataSet":[{"groupName":"bad group"}]}"#),
+        (0, r#"{"clientID":"raw@1","consumerDataSet":null,"new":[{}]}"#),
+    ] {
+        let answer = client.call(beat(body)).await;
+        assert_eq!(answer.code, code, "{body}: {:?}", answer.remark);
+    }
+    assert!(members(&client, "bad group").await.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_not_made_where_that_is_switched_off() {
+    let node = Node::with(|config| config.auto_create_subscription_group = false).await;
+    let client = node.client("c").await;
+    assert_eq!(client.join("G", "T", "*").await.code, 0);
+    assert!(members(&client, "G").await.is_empty());
+    assert!(node.running().broker().shard.groups().get("G").is_none());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn producers_are_asked_in_turn_and_the_sender_first() {
+    let node = Node::start().await;
+    let clients = &node.running().broker().clients;
+    let mut connected = Vec::new();
+    for id in ["a", "b", "c"] {
+        let client = node.client(id).await;
+        let mut data = heartbeat(id, "G", "T", "*");
+        data.producer_data_set = vec![ProducerData { group_name: "PG".to_owned() }];
+        assert_eq!(client.heartbeat(&data).await.code, 0);
+        connected.push(client);
+    }
+    assert!(clients.take_joined_groups().iter().any(|group| &**group == "PG"));
+    assert!(clients.take_joined_groups().is_empty());
+    let b = clients.producer_connection("b").unwrap();
+    assert_eq!(clients.client_id_of(b.id(), "PG").as_deref(), Some("b"));
+    for _ in 0..3 {
+        assert_eq!(clients.pick_checker("PG", "b").unwrap().id(), b.id());
+    }
+    let mut others: Vec<u64> = (0..3).map(|_| clients.pick_checker("PG", "gone").unwrap().id()).collect();
+    others.sort_unstable();
+    others.dedup();
+    assert_eq!(others.len(), 3);
+    connected.remove(1).close().await;
+    until("b is gone", async || clients.producer_connection("b").is_none()).await;
+    assert_ne!(clients.pick_checker("PG", "b").unwrap().id(), b.id());
+    for client in connected {
+        client.close().await;
+    }
+    until("all are gone", async || clients.connections() == 0).await;
+    assert!(clients.pick_checker("PG", "a").is_none());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_are_checked_before_a_consumer_starts() {
+    let check = |expression: &str| {
+        let body = CheckClientBody {
+            client_id: "c".to_owned(),
+            group: "G".to_owned(),
+            subscription_data: SubscriptionData {
+                topic: "T".to_owned(),
+                expression_type: Some("SQL92".to_owned()),
+                sub_string: expression.to_owned(),
+                ..SubscriptionData::default()
+            },
+            ..CheckClientBody::default()
+        };
+        Frame::request(request::CHECK_CLIENT_CONFIG).with_body(to_bytes(&body, Form::Loose))
+    };
+    let node = Node::with(|config| config.enable_property_filter = true).await;
+    let client = node.client("c").await;
+    assert_eq!(client.call(check("color = 'red' AND TAGS is not null")).await.code, 0);
+    assert_eq!(client.call(check("color === red")).await.code, 23);
+    node.stop().await;
+    let node = Node::start().await;
+    let client = node.client("c").await;
+    assert_eq!(client.call(check("color = 'red'")).await.code, 1);
+    let ask = Frame::request(request::QUERY_ASSIGNMENT).with_body("{}");
+    assert_eq!(client.call(ask).await.code, 3);
+    node.stop().await;
+}

@@ -1,0 +1,158 @@
+//! How far groups have come.
+
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::PullMessageHeader;
+
+use super::support::{Client, Node, number, pull, pull_request, until};
+
+fn of_queue(code: i32, topic: &str, queue: i32) -> Frame {
+    Frame::request(code).with_field("topic", topic).with_field("queueId", queue)
+}
+
+fn query(group: &str, topic: &str) -> Frame {
+    of_queue(request::QUERY_CONSUMER_OFFSET, topic, 0).with_field("consumerGroup", group)
+}
+
+fn commit(group: &str, topic: &str, offset: i64) -> Frame {
+    of_queue(request::UPDATE_CONSUMER_OFFSET, topic, 0)
+        .with_field("consumerGroup", group)
+        .with_field("commitOffset", offset)
+}
+
+async fn filled(node: &Node) -> Client {
+    let client = node.client("c").await;
+    for _ in 0..10 {
+        client.send("T", 0, b"x", &[]).await;
+    }
+    client.join("G", "T", "*").await;
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_awaited_commit_survives_a_restart() {
+    let mut node = Node::start().await;
+    let client = filled(&node).await;
+    let answer = client.call(commit("G", "T", 4)).await;
+    assert_eq!(answer.code, 0, "{:?}", answer.remark);
+    // Stored, and not only seen.
+    let broker = node.running().broker().clone();
+    let queue = broker.shard.topics().get("T").unwrap().queues[0].id;
+    assert_eq!(broker.shard.offset("G", queue).unwrap(), Some(4));
+    drop(broker);
+    client.oneway(commit("G", "T", 6)).await;
+    until("the commit is seen", async || number(&client.call(query("G", "T")).await, "offset") == 6).await;
+    client.close().await;
+    node.restart().await;
+    let client = node.client("c").await;
+    assert_eq!(number(&client.call(query("G", "T")).await, "offset"), 6);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oneway_commits_are_stored_within_seconds() {
+    let node = Node::start().await;
+    let client = filled(&node).await;
+    client.oneway(commit("G", "T", 7)).await;
+    let broker = node.running().broker();
+    let queue = broker.shard.topics().get("T").unwrap().queues[0].id;
+    until("the offset is stored", async || broker.shard.offset("G", queue).unwrap() == Some(7)).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_have_their_codes() {
+    let node = Node::start().await;
+    let client = filled(&node).await;
+    for (code, request) in [
+        (26, commit("Nobody", "T", 1)),
+        (17, commit("G", "NoSuchTopic", 1)),
+        (29, commit("G", "T", 1).with_field("queueId", 77)),
+        (29, commit("G", "T", -5)),
+        (1, of_queue(request::UPDATE_CONSUMER_OFFSET, "T", 0).with_field("consumerGroup", "G")),
+        (0, commit("G", "T", 1_000)),
+    ] {
+        let answer = client.call(request).await;
+        assert_eq!(answer.code, code, "{:?}", answer.remark);
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lost_the_queue_does_not_take_it_back() {
+    let node = Node::start().await;
+    let old = filled(&node).await;
+    let new = node.client("d").await;
+    new.join("G", "T", "*").await;
+    old.call(pull_request(&pull("G", "T", 0, 0))).await;
+    // The queue goes over to the new member, which comes further.
+    new.call(pull_request(&pull("G", "T", 0, 3))).await;
+    assert_eq!(new.call(commit("G", "T", 8)).await.code, 0);
+    assert_eq!(old.call(commit("G", "T", 3)).await.code, 1);
+    assert_eq!(number(&old.call(query("G", "T")).await, "offset"), 8);
+    // Forward is always right; whoever pulls may go back, and so may a tool.
+    assert_eq!(old.call(commit("G", "T", 9)).await.code, 0);
+    assert_eq!(new.call(commit("G", "T", 2)).await.code, 0);
+    let tool = node.client("tool").await;
+    assert_eq!(tool.call(commit("G", "T", 1)).await.code, 0);
+    assert_eq!(number(&old.call(query("G", "T")).await, "offset"), 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_commit_on_the_way() {
+    let node = Node::start().await;
+    let client = filled(&node).await;
+    let header = PullMessageHeader { sys_flag: 5, commit_offset: 5, ..pull("G", "T", 0, 5) };
+    assert_eq!(client.call(pull_request(&header)).await.code, 0);
+    assert_eq!(number(&client.call(query("G", "T")).await, "offset"), 5);
+    let header = PullMessageHeader { commit_offset: 9, ..pull("G", "T", 0, 5) };
+    assert_eq!(client.call(pull_request(&header)).await.code, 0);
+    assert_eq!(number(&client.call(query("G", "T")).await, "offset"), 5);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_without_an_offset() {
+    let node = Node::start().await;
+    let client = filled(&node).await;
+    // A young queue begins at 0, unless the client wants to decide.
+    assert_eq!(number(&client.call(query("New", "T")).await, "offset"), 0);
+    let decides = query("New", "T").with_field("setZeroIfNotFound", false);
+    assert_eq!(client.call(decides).await.code, 22);
+    let zero = query("New", "T").with_field("setZeroIfNotFound", true);
+    assert_eq!(client.call(zero).await.code, 0);
+    assert_eq!(client.call(query("New", "NoSuchTopic")).await.code, 22);
+    let empty = of_queue(request::QUERY_CONSUMER_OFFSET, "T", 1).with_field("consumerGroup", "New");
+    assert_eq!(client.call(empty).await.code, 22);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_and_times_of_queues() {
+    let node = Node::start().await;
+    let client = filled(&node).await;
+    let offset = async |request| number(&client.call(request).await, "offset");
+    assert_eq!(offset(of_queue(request::GET_MAX_OFFSET, "T", 0)).await, 10);
+    assert_eq!(offset(of_queue(request::GET_MAX_OFFSET, "T", 1)).await, 0);
+    assert_eq!(offset(of_queue(request::GET_MAX_OFFSET, "NoSuchTopic", 0)).await, 0);
+    assert_eq!(offset(of_queue(request::GET_MIN_OFFSET, "T", 0)).await, 0);
+    assert_eq!(offset(of_queue(request::GET_MIN_OFFSET, "NoSuchTopic", 0)).await, 0);
+    let at = |time: i64, boundary: &str| {
+        of_queue(request::SEARCH_OFFSET_BY_TIMESTAMP, "T", 0)
+            .with_field("timestamp", time)
+            .with_field("boundaryType", boundary)
+    };
+    assert_eq!(offset(at(-1, "LOWER")).await, 0);
+    assert_eq!(offset(at(1, "LOWER")).await, 0);
+    assert_eq!(offset(at(i64::MAX, "LOWER")).await, 10);
+    assert_eq!(offset(at(1, "UPPER")).await, 0);
+    assert_eq!(offset(at(i64::MAX, "UPPER")).await, 9);
+    let unknown = of_queue(request::SEARCH_OFFSET_BY_TIMESTAMP, "NoSuchTopic", 0).with_field("timestamp", 1);
+    assert_eq!(offset(unknown).await, 0);
+    let time = async |request| number(&client.call(request).await, "timestamp");
+    assert!(time(of_queue(request::GET_EARLIEST_MSG_STORETIME, "T", 0)).await > 1_600_000_000_000);
+    assert_eq!(time(of_queue(request::GET_EARLIEST_MSG_STORETIME, "T", 1)).await, -1);
+    assert_eq!(time(of_queue(request::GET_EARLIEST_MSG_STORETIME, "NoSuchTopic", 0)).await, -1);
+    node.stop().await;
+}

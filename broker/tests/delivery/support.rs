@@ -1,0 +1,227 @@
+//! A broker in a temporary folder, and a client that speaks the protocol by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use escrowmq_broker::config::BrokerConfig;
+use escrowmq_broker::start::{RunningBroker, start};
+use escrowmq_common::body::json::{Form, to_bytes};
+use escrowmq_common::body::{ConsumerData, HeartbeatData, MessageModel, ProducerData, SubscriptionData};
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{PullMessageHeader, SendMessageHeader};
+use escrowmq_common::message::{Message, decode_units};
+use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// Longest wait of a test for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A broker of its own.
+pub struct Node {
+    running: Option<RunningBroker>,
+    config: BrokerConfig,
+    _folder: TempDir,
+}
+
+impl Node {
+    /// Starts with the defaults.
+    pub async fn start() -> Node {
+        Node::with(|_| {}).await
+    }
+
+    /// Starts with settings changed.
+    pub async fn with(change: impl FnOnce(&mut BrokerConfig)) -> Node {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = BrokerConfig {
+            broker_name: "broker-a".to_owned(),
+            broker_ip: "127.0.0.1".parse().unwrap(),
+            bind_address: "127.0.0.1".to_owned(),
+            listen_port: 0,
+            store_path: Some(folder.path().to_owned()),
+            segment_bytes: 8 << 20,
+            ..BrokerConfig::default()
+        };
+        change(&mut config);
+        let running = start(config.clone()).await.unwrap();
+        Node { running: Some(running), config, _folder: folder }
+    }
+
+    pub fn running(&self) -> &RunningBroker {
+        self.running.as_ref().unwrap()
+    }
+
+    /// Stops and starts again on the same folder.
+    pub async fn restart(&mut self) {
+        self.running.take().unwrap().stop().await.unwrap();
+        self.running = Some(start(self.config.clone()).await.unwrap());
+    }
+
+    pub async fn client(&self, id: &str) -> Client {
+        Client::connect(id, self.running().local_addr().to_string())
+    }
+
+    pub async fn stop(mut self) {
+        self.running.take().unwrap().stop().await.unwrap();
+    }
+}
+
+/// Hands on what the broker asks.
+struct Incoming(mpsc::UnboundedSender<Frame>);
+
+impl Service for Incoming {
+    fn on_request(&self, _connection: &Arc<Connection>, request: Frame) {
+        let _ = self.0.send(request);
+    }
+}
+
+/// One client with one connection.
+pub struct Client {
+    pub id: String,
+    address: String,
+    remote: Remote,
+    incoming: mpsc::UnboundedReceiver<Frame>,
+}
+
+impl Client {
+    fn connect(id: &str, address: String) -> Client {
+        let (sender, incoming) = mpsc::unbounded_channel();
+        let remote = Remote::new(RemoteOptions::default(), Arc::new(Incoming(sender)));
+        Client { id: id.to_owned(), address, remote, incoming }
+    }
+
+    /// The client of another instance that can be used beside this one, on the same connection.
+    pub fn remote(&self) -> (Remote, String) {
+        (self.remote.clone(), self.address.clone())
+    }
+
+    pub async fn call(&self, request: Frame) -> Frame {
+        self.remote.call(&self.address, request, PATIENCE).await.unwrap()
+    }
+
+    pub async fn oneway(&self, request: Frame) {
+        self.remote.oneway(&self.address, request).await.unwrap();
+    }
+
+    /// The next request of the broker with this code.
+    pub async fn incoming(&mut self, code: i32) -> Frame {
+        let next = async {
+            loop {
+                let request = self.incoming.recv().await.expect("the client lives");
+                if request.code == code {
+                    return request;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("the broker asks in time")
+    }
+
+    pub async fn close(self) {
+        self.remote.close().await;
+    }
+
+    /// Sends a message and returns its queue offset.
+    pub async fn send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> i64 {
+        let answer = self.try_send(topic, queue, body, properties).await;
+        assert_eq!(answer.code, 0, "{:?}", answer.remark);
+        answer.fields.get("queueOffset").unwrap().parse().unwrap()
+    }
+
+    pub async fn try_send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> Frame {
+        let text: String = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
+        let header = SendMessageHeader {
+            producer_group: "PG",
+            topic,
+            default_topic: "TBW102",
+            default_topic_queue_nums: 4,
+            queue_id: queue,
+            sys_flag: 0,
+            born_timestamp: 1,
+            flag: 0,
+            properties: Some(&text),
+            reconsume_times: 0,
+            unit_mode: false,
+            max_reconsume_times: None,
+            batch: false,
+            broker_name: None,
+        };
+        let body = Bytes::copy_from_slice(body);
+        self.call(Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(body)).await
+    }
+
+    /// Enters a consumer group.
+    pub async fn join(&self, group: &str, topic: &str, expression: &str) -> Frame {
+        self.heartbeat(&heartbeat(&self.id, group, topic, expression)).await
+    }
+
+    pub async fn heartbeat(&self, data: &HeartbeatData) -> Frame {
+        self.call(Frame::request(request::HEART_BEAT).with_body(to_bytes(data, Form::Loose))).await
+    }
+}
+
+/// The heartbeat of one consumer.
+pub fn heartbeat(client: &str, group: &str, topic: &str, expression: &str) -> HeartbeatData {
+    HeartbeatData {
+        client_id: client.to_owned(),
+        consumer_data_set: vec![ConsumerData {
+            group_name: group.to_owned(),
+            message_model: MessageModel::Clustering,
+            subscription_data_set: vec![SubscriptionData {
+                topic: topic.to_owned(),
+                sub_string: expression.to_owned(),
+                sub_version: 10,
+                ..SubscriptionData::default()
+            }],
+            ..ConsumerData::default()
+        }],
+        producer_data_set: vec![ProducerData { group_name: "CLIENT_INNER_PRODUCER".to_owned() }],
+        ..HeartbeatData::default()
+    }
+}
+
+/// A pull that names its own subscription and waits for nothing; change what differs.
+pub fn pull<'a>(group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64) -> PullMessageHeader<'a> {
+    PullMessageHeader {
+        consumer_group: group,
+        topic,
+        queue_id,
+        queue_offset,
+        max_msg_nums: 32,
+        sys_flag: 4,
+        commit_offset: 0,
+        suspend_timeout_millis: 0,
+        subscription: Some("*"),
+        sub_version: 0,
+        expression_type: None,
+        max_msg_bytes: None,
+        request_source: None,
+        proxy_forward_client_id: None,
+        broker_name: None,
+    }
+}
+
+pub fn pull_request(header: &PullMessageHeader<'_>) -> Frame {
+    Frame::request(request::PULL_MESSAGE).with_header(header)
+}
+
+/// The messages of an answer.
+pub fn messages(answer: &Frame) -> Vec<Message> {
+    decode_units(&answer.body).unwrap()
+}
+
+/// A number among the fields of an answer.
+pub fn number(answer: &Frame, field: &str) -> i64 {
+    answer.fields.get(field).unwrap_or_else(|| panic!("{field} in {answer:?}")).parse().unwrap()
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("in vain: {what}"));
+}
