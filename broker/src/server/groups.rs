@@ -10,7 +10,7 @@ use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionG
 use escrowmq_common::name;
 
 use super::Reply;
-use super::ensure::{self, EnsureError, done};
+use super::ensure::{EnsureError, done};
 use super::topics::Page;
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
@@ -32,11 +32,6 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => show_all(broker, &request, reply),
         other => reply.unsupported(other),
     }
-}
-
-/// The group of this name; it is created, with its retry topic, where groups are created automatically.
-pub(crate) async fn ensure_group(broker: &Arc<Broker>, group: &str) -> Result<Arc<GroupSettings>, EnsureError> {
-    ensure::group_of(broker, group).await
 }
 
 /// A group as the protocol shows it.
@@ -114,7 +109,11 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         let command = Command::DeleteGroup { group: &group, offsets };
         match done(remover.shard.propose(&command, Admission::Reserved).await) {
             // Deleting twice is no error: tools ask every broker of a cluster.
-            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => reply.ok(),
+            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
+                // Its newest offsets are in memory too.
+                remover.delivery.forget_group(&group);
+                reply.ok();
+            }
             Err(error) => reply.error(error.code(), &error.to_string()),
         }
     });
