@@ -21,7 +21,7 @@ use crate::shard::{
 
 /// Why there is no such topic or group.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum EnsureError {
+pub(crate) enum EnsureError {
     /// Groups are not created automatically, or not under this name.
     #[error("subscription group not exist, {0}")]
     NoGroup(String),
@@ -38,7 +38,7 @@ pub enum EnsureError {
 
 impl EnsureError {
     /// The response code that says so.
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         match self {
             Self::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
             Self::Submit(error) => code_of(error),

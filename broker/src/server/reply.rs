@@ -105,7 +105,7 @@ impl Reply {
 }
 
 /// The response code for a command that has no outcome: each is one that makes clients try again.
-pub fn code_of(error: &SubmitError) -> i32 {
+pub(super) fn code_of(error: &SubmitError) -> i32 {
     match error {
         SubmitError::Busy(_) => response::SYSTEM_BUSY,
         SubmitError::DiskFull | SubmitError::Stopping | SubmitError::NotLeader | SubmitError::StoreFailed => {
@@ -116,7 +116,7 @@ pub fn code_of(error: &SubmitError) -> i32 {
 }
 
 /// The response code for a refused command.
-pub fn code_of_refusal(refusal: &Refusal) -> i32 {
+pub(super) fn code_of_refusal(refusal: &Refusal) -> i32 {
     match refusal {
         Refusal::NoSuchQueue(_) | Refusal::NoSuchTopic(_) => response::TOPIC_NOT_EXIST,
         Refusal::NoSuchGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,

@@ -18,7 +18,7 @@ use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::meta::encode_cold;
 use crate::registration::{data_version, topic_config};
-use crate::shard::{Admission, Command, Topic, TopicSettings};
+use crate::shard::{Admission, Command, TopicSettings};
 
 /// More queues than this in one topic are a mistake.
 const QUEUES_MAX: u32 = 16_384;
@@ -35,11 +35,6 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         request::GET_ALL_TOPIC_CONFIG => show_all(broker, &request, reply),
         other => reply.unsupported(other),
     }
-}
-
-/// The topic of this name, created with these settings if there is none.
-pub(crate) async fn ensure_topic(broker: &Arc<Broker>, settings: TopicSettings) -> Result<Arc<Topic>, EnsureError> {
-    ensure::topic_of(broker, settings).await
 }
 
 /// Creates the topics that clients and tools expect of every broker, as far as they are missing.

@@ -164,10 +164,10 @@ fn look(broker: &Broker, place: &mut Place) -> Result<Round, IndexError> {
 fn policy(broker: &Broker) -> CheckPolicy {
     let config = broker.config();
     CheckPolicy {
-        first_after: config.transaction_time_out.as_millis() as u64,
-        interval: config.transaction_check_interval.as_millis() as u64,
+        first_after: millis(config.transaction_time_out),
+        interval: millis(config.transaction_check_interval),
         checks_max: config.transaction_check_max,
-        park_after: config.transaction_park_after.as_millis() as u64,
+        park_after: millis(config.transaction_park_after),
     }
 }
 
