@@ -86,16 +86,16 @@ pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: u64, until: Dur
     pull.note_hold(offset);
     let queue = Arc::clone(&pull.queue);
     let (group, connection) = (Arc::clone(&pull.group), Arc::clone(pull.reply.connection()));
-    let (id, is_first) = {
+    let (id, is_first, count) = {
         let mut table = holds.table.lock();
         if table.len() >= HOLDS_MAX {
             drop(table);
             return pull.answer_nothing(broker);
         }
         let id = table.insert(pull, connection.id(), until);
-        (id, table.next_deadline() == Some(until))
+        (id, table.next_deadline() == Some(until), table.len())
     };
-    broker.metrics.held_pulls.set(holds.len() as u64);
+    broker.metrics.held_pulls.set(count as u64);
     if is_first {
         // The task waits for a later deadline.
         holds.woken.work.notify_one();
