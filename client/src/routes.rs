@@ -14,6 +14,7 @@ use escrowmq_common::remoting::Remote;
 use futures_util::{StreamExt, stream};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::core::refused;
 use crate::error::RequestError;
@@ -24,6 +25,8 @@ use crate::route::{BrokerLine, MASTER, QueueLine, Route, RouteLines};
 const UNUSED_REFRESHES_MAX: u32 = 20;
 /// Questions to the name servers at the same time during a refresh of all topics.
 const REFRESH_CONCURRENCY: usize = 8;
+/// An answer is not asked for again so soon after it came.
+const REFRESH_GAP: Duration = Duration::from_millis(200);
 
 /// The addresses of one broker group by broker id.
 type Replicas = BTreeMap<i64, Arc<str>>;
@@ -44,12 +47,20 @@ pub(crate) struct Routes {
 /// One topic.
 #[derive(Debug, Default)]
 struct Entry {
-    /// The last answer, and how many came before it. A failed refresh keeps it: brokers outlive name servers.
-    known: RwLock<(u64, Option<Arc<Route>>)>,
+    /// The last answer. A failed refresh keeps it: brokers outlive name servers.
+    known: RwLock<Known>,
     /// Held by the one that asks, so that a crowd asks once.
     asking: tokio::sync::Mutex<()>,
     used: AtomicBool,
     unused_refreshes: RwLock<u32>,
+}
+
+/// What the name servers said of a topic.
+#[derive(Debug, Default)]
+struct Known {
+    route: Option<Arc<Route>>,
+    /// When they said so.
+    at: Option<Instant>,
 }
 
 impl Routes {
@@ -89,18 +100,18 @@ impl Routes {
         if !entry.used.load(Ordering::Relaxed) {
             entry.used.store(true, Ordering::Relaxed);
         }
-        entry.known.read().1.clone()
+        entry.known.read().route.clone()
     }
 
     /// Asks the name servers, unless somebody else does so right now: then shares the answer.
     pub(crate) async fn refresh(&self, topic: &str, or_template: bool) -> Result<Arc<Route>, RequestError> {
         let entry = self.entry(topic);
-        let answers_before = entry.known.read().0;
         let _asking = entry.asking.lock().await;
         {
+            // One who waited shares the answer, and a thousand queues that fail together are one question.
             let known = entry.known.read();
-            if let (answers, Some(route)) = &*known
-                && *answers > answers_before
+            if let Known { route: Some(route), at: Some(at) } = &*known
+                && at.elapsed() < REFRESH_GAP
                 && (or_template || !route.is_template)
             {
                 return Ok(Arc::clone(route));
@@ -117,7 +128,7 @@ impl Routes {
         match answer {
             Ok(Some(route)) => Ok(self.learn(&entry, route)),
             // No such topic, or nobody to ask: what was known before is the better guess.
-            failure => match entry.known.read().1.clone() {
+            failure => match entry.known.read().route.clone() {
                 Some(route) if or_template || !route.is_template => Ok(route),
                 _ => Err(failure.err().unwrap_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })),
             },
@@ -133,7 +144,7 @@ impl Routes {
                 *unused = if entry.used.swap(false, Ordering::Relaxed) { 0 } else { *unused + 1 };
                 *unused < UNUSED_REFRESHES_MAX || pinned.contains(topic)
             });
-            topics.iter().map(|(topic, entry)| (Arc::clone(topic), entry.known.read().1.clone())).collect()
+            topics.iter().map(|(topic, entry)| (Arc::clone(topic), entry.known.read().route.clone())).collect()
         };
         stream::iter(due)
             .map(|(topic, before)| async move {
@@ -185,7 +196,7 @@ impl Routes {
         let route = Arc::new(route);
         {
             let mut known = entry.known.write();
-            *known = (known.0 + 1, Some(Arc::clone(&route)));
+            *known = Known { route: Some(Arc::clone(&route)), at: Some(Instant::now()) };
         }
         entry.used.store(true, Ordering::Relaxed);
         self.index_addrs(&route);
@@ -196,7 +207,7 @@ impl Routes {
     fn index_addrs(&self, latest: &Route) {
         let named: HashSet<Arc<str>> = {
             let topics = self.topics.read();
-            let routes = topics.values().filter_map(|entry| entry.known.read().1.clone());
+            let routes = topics.values().filter_map(|entry| entry.known.read().route.clone());
             routes.flat_map(|route| route.brokers.keys().cloned().collect::<Vec<_>>()).collect()
         };
         let mut addrs = self.addrs.write();

@@ -149,6 +149,7 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
     let mut next = start;
     let dropped = held.dropped.cancelled();
     tokio::pin!(dropped);
+    let mut failures: u32 = 0;
     loop {
         let pulled = tokio::select! {
             biased;
@@ -160,6 +161,7 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
         };
         let pause = match pulled {
             Ok(Pulled::Messages { messages, next: to }) => {
+                failures = 0;
                 next = next.max(to);
                 let arrived = !messages.is_empty();
                 held.buffer.lock().put(messages, next);
@@ -174,7 +176,11 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
                 return;
             }
             Err(error) => {
-                tracing::warn!(queue = %held.queue, %error, "pull failed");
+                // An outage is told when it begins, and then ever more rarely.
+                failures += 1;
+                if failures.is_power_of_two() {
+                    tracing::warn!(queue = %held.queue, failures, %error, "pull failed");
+                }
                 recover(&group, &held, &error).await
             }
         };
@@ -201,6 +207,10 @@ async fn room(group: &Group, held: &HeldQueue) {
 
 async fn pull(group: &Group, held: &HeldQueue, next: i64) -> Result<Pulled, RequestError> {
     let subscription = group.subscription(held.queue.topic()).expect("only subscribed topics are balanced");
+    // After a reconnect the broker does not know the group yet and would refuse.
+    if let Some((_, addr)) = group.core.routes.reader(held.queue.broker(), held.replica.load(Ordering::Relaxed)) {
+        greet(&group.core, &addr, Force::IfNeeded).await?;
+    }
     let committable = held.buffer.lock().committable();
     let pull = Pull {
         group: &group.name,
