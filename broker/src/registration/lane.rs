@@ -124,8 +124,11 @@ impl Lane {
         let topics = broker.shard.topics().all();
         let is_full =
             full || self.told.is_empty() || self.connection != connection.id() || self.permission != permission;
-        let news: Vec<&Arc<Topic>> =
-            if is_full { topics.iter().collect() } else { topics.iter().filter(|topic| !self.knows(topic)).collect() };
+        let mut news: Vec<&Arc<Topic>> = topics.iter().filter(|topic| is_full || !self.knows(topic)).collect();
+        if news.is_empty() {
+            // Topics went: what is left is told again.
+            news = topics.iter().collect();
+        }
         let (body, compressed) = table::body(&news, table::version_of(&broker, version), permission);
         let request = Frame::request(request::REGISTER_BROKER)
             .with_header(&RegisterBrokerHeader {

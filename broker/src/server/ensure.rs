@@ -74,7 +74,7 @@ pub(crate) fn topic(
         }));
     });
     let command = encode_cold(&settings);
-    create(broker, |creations| &creations.topics, settings.name, waiting, &Command::PutTopic(&command));
+    create(broker, Kind::Topic, settings.name, waiting, &Command::PutTopic(&command));
 }
 
 /// Calls `then` with the group of this name; creates it, and its retry topic, where groups are created automatically.
@@ -99,7 +99,7 @@ pub(crate) fn group(
         },
     });
     let command = encode_cold(&GroupSettings::new(group));
-    create(broker, |creations| &creations.groups, group.to_owned(), waiting, &Command::PutGroup(&command));
+    create(broker, Kind::Group, group.to_owned(), waiting, &Command::PutGroup(&command));
 }
 
 fn retry_topic(
@@ -128,30 +128,51 @@ pub(crate) async fn group_of(broker: &Arc<Broker>, name: &str) -> Result<Arc<Gro
     receiver.await.unwrap_or(Err(EnsureError::Submit(SubmitError::OutcomeUnknown)))
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Topic,
+    Group,
+}
+
+impl Kind {
+    fn creations(self, creations: &Creations) -> &Mutex<HashMap<String, Vec<Then>>> {
+        match self {
+            Self::Topic => &creations.topics,
+            Self::Group => &creations.groups,
+        }
+    }
+
+    fn is_there(self, broker: &Broker, name: &str) -> bool {
+        match self {
+            Self::Topic => broker.shard.topics().get(name).is_some(),
+            Self::Group => broker.shard.groups().get(name).is_some(),
+        }
+    }
+}
+
 /// Submits the command if nobody has for this name, and calls `waiting` with the result in any case.
-fn create(
-    broker: &Arc<Broker>,
-    table: fn(&Creations) -> &Mutex<HashMap<String, Vec<Then>>>,
-    name: String,
-    waiting: Then,
-    command: &Command<'_>,
-) {
+fn create(broker: &Arc<Broker>, kind: Kind, name: String, waiting: Then, command: &Command<'_>) {
     {
-        let mut creations = table(&broker.creations).lock();
+        let mut creations = kind.creations(&broker.creations).lock();
         let all = creations.entry(name.clone()).or_default();
         all.push(waiting);
         if all.len() > 1 {
             return;
         }
     }
+    // Another creation may have ended between the caller's look and ours; this one must not overwrite its settings.
+    let is_there = kind.is_there(broker, &name);
     let finisher = Arc::clone(broker);
-    let completion: Completion = Box::new(move |outcome| {
-        let created = done(outcome);
-        let all = table(&finisher.creations).lock().remove(&name).unwrap_or_default();
+    let finish = move |created: &Result<(), EnsureError>| {
+        let all = kind.creations(&finisher.creations).lock().remove(&name).unwrap_or_default();
         for waiting in all {
-            waiting(&created);
+            waiting(created);
         }
-    });
+    };
+    if is_there {
+        return finish(&Ok(()));
+    }
+    let completion: Completion = Box::new(move |outcome| finish(&done(outcome)));
     if let Err((error, completion)) = broker.shard.submit(command, Admission::Normal, completion) {
         completion(Err(error));
     }

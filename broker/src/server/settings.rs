@@ -34,6 +34,8 @@ fn update(broker: &Broker, body: &[u8]) -> Result<(), ConfigError> {
     let changed = broker.config().updated(&changes)?;
     let is_kept = changed.keep(&changes)?;
     broker.config.store(Arc::new(changed));
+    // Nameservers show the permission.
+    broker.registration.changed();
     for (key, value) in &changes {
         let at_once = KEYS.iter().any(|known| known.name == key && known.at_once);
         tracing::info!(key, value, at_once, is_kept, "setting changed by a tool");
