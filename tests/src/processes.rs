@@ -9,8 +9,8 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use escrowmq_client::{Client, ClientBuilder};
@@ -54,14 +54,18 @@ fn beside_the_test() -> PathBuf {
 
 /// A port that nobody listens at now. Two threads of a test never get the same one.
 pub fn free_port() -> u16 {
+    static START: OnceLock<u16> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let width = PORTS.end - PORTS.start;
-    let seed = u64::from(std::process::id()).wrapping_mul(7_919) + u64::from(clock::monotonic().subsec_nanos());
-    let start = (seed % u64::from(width)) as u16;
+    // Tests that run at the same time begin at different places.
+    let start = *START.get_or_init(|| {
+        let seed = u64::from(std::process::id()) * 7_919 + clock::wall_ms().unsigned_abs() * 1_000_003;
+        (seed % u64::from(width)) as u16 / 4 * 4
+    });
     loop {
         // Steps of four leave the broker's second port, two below the first, to itself.
         let step = NEXT.fetch_add(4, Ordering::Relaxed);
-        let port = PORTS.start + (start / 4 * 4 + step) % width;
+        let port = PORTS.start + (start + step % width) % width;
         let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
         if is_free(port) && is_free(port - 2) {
             return port;

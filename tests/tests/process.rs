@@ -77,7 +77,7 @@ async fn an_unknown_key_is_refused_with_the_nearest_known_one() {
         assert!(!broker.wait(STOP).await.success());
         let log = broker.log();
         let key = written.split_once('=').unwrap().0;
-        assert!(log.contains(key) && log.contains(&format!("'{nearest}'")) || log.contains(nearest), "{log}");
+        assert!(log.contains(key) && log.contains(nearest), "{log}");
     }
 }
 
