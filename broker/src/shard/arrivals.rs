@@ -48,7 +48,7 @@ impl Arrivals {
         let mut waiters = self.waiters.lock();
         let found = waiters.iter().position(|(each, _)| *each == ticket);
         if let Some(at) = found {
-            waiters.swap_remove(at);
+            drop(waiters.swap_remove(at));
         }
         if waiters.is_empty() {
             self.waiting.store(false, Ordering::Release);
