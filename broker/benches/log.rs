@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use escrowmq_broker::log::{ASYNC_FLUSH_INTERVAL, Flush, Log, LogSettings, NewRecord, RealDisk};
+use escrowmq_common::clock;
 
 /// How long each line is measured.
 const RUN: Duration = Duration::from_secs(4);
@@ -36,16 +37,16 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
     let (answers, answered) = mpsc::channel();
     let mut latencies = Vec::new();
     let mut index = 0;
-    let start = Instant::now();
+    let start = clock::monotonic();
     let mut outstanding = 0;
-    while start.elapsed() < RUN || outstanding > 0 {
-        while outstanding < under_way && start.elapsed() < RUN {
+    while (clock::monotonic() - start) < RUN || outstanding > 0 {
+        while outstanding < under_way && (clock::monotonic() - start) < RUN {
             index += 1;
-            let (answers, began) = (answers.clone(), Instant::now());
+            let (answers, began) = (answers.clone(), clock::monotonic());
             let record = NewRecord { term: 1, index, kind: 1, payload: payload.clone() };
             let done = move |result: std::io::Result<()>| {
                 result.expect("the disk works");
-                answers.send(began.elapsed()).expect("the main thread listens");
+                answers.send(clock::monotonic() - began).expect("the main thread listens");
             };
             log.append(vec![record], done).expect("append");
             log.release_upto(index);
@@ -61,7 +62,7 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
         }
         log.purge_upto(index).expect("purge");
     }
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = (clock::monotonic() - start).as_secs_f64();
     log.close().expect("close");
     std::fs::remove_dir_all(&dir).expect("remove the folder");
     latencies.sort_unstable();

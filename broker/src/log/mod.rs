@@ -157,6 +157,7 @@ impl Log {
             settings,
         });
         let writer = Arc::clone(&shared);
+        #[expect(clippy::disallowed_methods, reason = "the log joins its thread itself, as a part of being closed")]
         let thread = thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || writer.run_writer())

@@ -18,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -80,14 +80,14 @@ pub(crate) struct Front {
     /// Preallocated files, the next segments.
     pub(crate) spares: VecDeque<Spare>,
     /// Not before this time does the writer thread try again to prepare a spare, after it found no space.
-    pub(crate) spare_retry: Option<Instant>,
+    pub(crate) spare_retry: Option<Duration>,
     /// Raised by each truncation: writes queued before it no longer count for `written_end`.
     pub(crate) epoch: u64,
     pub(crate) vote: Option<Vec<u8>>,
     /// Who waits for a position to become durable.
     pub(crate) waiters: Vec<(Position, Done)>,
-    /// When to flush next; `None` while everything written is flushed or flushed at once.
-    pub(crate) flush_due: Option<Instant>,
+    /// When to flush next, on the monotonic clock; `None` while everything written is flushed or flushed at once.
+    pub(crate) flush_due: Option<Duration>,
 }
 
 /// A preallocated file that has no name of a segment yet.

@@ -7,7 +7,9 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use escrowmq_common::clock;
 
 use super::disk::DiskFile;
 use super::error::LogFailure;
@@ -188,7 +190,7 @@ impl Shared {
         let mut front = self.front.lock();
         loop {
             if let Some(due) = front.flush_due
-                && Instant::now() >= due
+                && clock::monotonic() >= due
             {
                 front.flush_due = None;
                 return Work::Flush;
@@ -203,7 +205,8 @@ impl Shared {
             }
             match front.flush_due {
                 Some(due) => {
-                    self.wake.wait_until(&mut front, due);
+                    let rest = due.saturating_sub(clock::monotonic());
+                    self.wake.wait_for(&mut front, rest);
                 }
                 None => self.wake.wait(&mut front),
             }
@@ -349,7 +352,7 @@ impl Shared {
         } else if let Flush::Async { interval } = self.settings.flush
             && front.flush_due.is_none()
         {
-            front.flush_due = Some(Instant::now() + interval);
+            front.flush_due = Some(clock::monotonic() + interval);
             drop(front);
             // The writer may be waiting without a deadline.
             self.wake.notify_one();
@@ -449,14 +452,14 @@ impl Shared {
                 && front.spares.is_empty()
                 && front.room < self.settings.segment_bytes / 2
                 && front.last.is_some()
-                && front.spare_retry.is_none_or(|retry| Instant::now() >= retry)
+                && front.spare_retry.is_none_or(|retry| clock::monotonic() >= retry)
         };
         if wanted {
             // An append that needs the segment tries again and reports the error.
             match self.make_spare(self.default_capacity()) {
                 Ok(spare) => self.front.lock().spares.push_back(spare),
                 Err(error) => {
-                    self.front.lock().spare_retry = Some(Instant::now() + SPARE_RETRY);
+                    self.front.lock().spare_retry = Some(clock::monotonic() + SPARE_RETRY);
                     tracing::warn!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
                 }
             }

@@ -203,7 +203,8 @@ fn message_bytes_cannot_pose_as_a_claim() {
     put_u32(&mut forged, 100, 60);
     put_u64(&mut forged, 128, fake_at.get());
     put_u64(&mut forged, 140, u64::MAX);
-    let crc = crc32fast::hash(&forged[140..156]);
+    // The sender knows the position and the format, so only the salt is missing.
+    let crc = crc32fast::hash(&[&fake_at.get().to_be_bytes(), &forged[140..156]].concat());
     put_u32(&mut forged, 156, crc);
     let (disk, _, third) = unflushed_third(forged);
     wipe(&disk, third, 40);
