@@ -17,10 +17,10 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// Longest wait of a test for something that must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker of its own.
-pub struct Node {
+pub(crate) struct Node {
     running: Option<RunningBroker>,
     config: BrokerConfig,
     _folder: TempDir,
@@ -28,12 +28,12 @@ pub struct Node {
 
 impl Node {
     /// Starts with the defaults.
-    pub async fn start() -> Node {
+    pub(crate) async fn start() -> Node {
         Node::with(|_| {}).await
     }
 
     /// Starts with settings changed.
-    pub async fn with(change: impl FnOnce(&mut BrokerConfig)) -> Node {
+    pub(crate) async fn with(change: impl FnOnce(&mut BrokerConfig)) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let mut config = BrokerConfig {
             broker_name: "broker-a".to_owned(),
@@ -49,21 +49,21 @@ impl Node {
         Node { running: Some(running), config, _folder: folder }
     }
 
-    pub fn running(&self) -> &RunningBroker {
+    pub(crate) fn running(&self) -> &RunningBroker {
         self.running.as_ref().unwrap()
     }
 
     /// Stops and starts again on the same folder.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.running.take().unwrap().stop().await.unwrap();
         self.running = Some(start(self.config.clone()).await.unwrap());
     }
 
-    pub async fn client(&self, id: &str) -> Client {
+    pub(crate) async fn client(&self, id: &str) -> Client {
         Client::connect(id, self.running().local_addr().to_string())
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.running.take().unwrap().stop().await.unwrap();
     }
 }
@@ -78,8 +78,8 @@ impl Service for Incoming {
 }
 
 /// One client with one connection.
-pub struct Client {
-    pub id: String,
+pub(crate) struct Client {
+    pub(crate) id: String,
     address: String,
     remote: Remote,
     incoming: mpsc::UnboundedReceiver<Frame>,
@@ -93,20 +93,20 @@ impl Client {
     }
 
     /// The client of another instance that can be used beside this one, on the same connection.
-    pub fn remote(&self) -> (Remote, String) {
+    pub(crate) fn remote(&self) -> (Remote, String) {
         (self.remote.clone(), self.address.clone())
     }
 
-    pub async fn call(&self, request: Frame) -> Frame {
+    pub(crate) async fn call(&self, request: Frame) -> Frame {
         self.remote.call(&self.address, request, PATIENCE).await.unwrap()
     }
 
-    pub async fn oneway(&self, request: Frame) {
+    pub(crate) async fn oneway(&self, request: Frame) {
         self.remote.oneway(&self.address, request).await.unwrap();
     }
 
     /// The next request of the broker with this code.
-    pub async fn incoming(&mut self, code: i32) -> Frame {
+    pub(crate) async fn incoming(&mut self, code: i32) -> Frame {
         let next = async {
             loop {
                 let request = self.incoming.recv().await.expect("the client lives");
@@ -118,18 +118,18 @@ impl Client {
         tokio::time::timeout(PATIENCE, next).await.expect("the broker asks in time")
     }
 
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.remote.close().await;
     }
 
     /// Sends a message and returns its queue offset.
-    pub async fn send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> i64 {
+    pub(crate) async fn send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> i64 {
         let answer = self.try_send(topic, queue, body, properties).await;
         assert_eq!(answer.code, 0, "{:?}", answer.remark);
         answer.fields.get("queueOffset").unwrap().parse().unwrap()
     }
 
-    pub async fn try_send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> Frame {
+    pub(crate) async fn try_send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> Frame {
         let text: String = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
         let header = SendMessageHeader {
             producer_group: "PG",
@@ -152,17 +152,17 @@ impl Client {
     }
 
     /// Enters a consumer group.
-    pub async fn join(&self, group: &str, topic: &str, expression: &str) -> Frame {
+    pub(crate) async fn join(&self, group: &str, topic: &str, expression: &str) -> Frame {
         self.heartbeat(&heartbeat(&self.id, group, topic, expression)).await
     }
 
-    pub async fn heartbeat(&self, data: &HeartbeatData) -> Frame {
+    pub(crate) async fn heartbeat(&self, data: &HeartbeatData) -> Frame {
         self.call(Frame::request(request::HEART_BEAT).with_body(to_bytes(data, Form::Loose))).await
     }
 }
 
 /// The heartbeat of one consumer.
-pub fn heartbeat(client: &str, group: &str, topic: &str, expression: &str) -> HeartbeatData {
+pub(crate) fn heartbeat(client: &str, group: &str, topic: &str, expression: &str) -> HeartbeatData {
     HeartbeatData {
         client_id: client.to_owned(),
         consumer_data_set: vec![ConsumerData {
@@ -182,7 +182,7 @@ pub fn heartbeat(client: &str, group: &str, topic: &str, expression: &str) -> He
 }
 
 /// A pull that names its own subscription and waits for nothing; change what differs.
-pub fn pull<'a>(group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64) -> PullMessageHeader<'a> {
+pub(crate) fn pull<'a>(group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64) -> PullMessageHeader<'a> {
     PullMessageHeader {
         consumer_group: group,
         topic,
@@ -202,22 +202,22 @@ pub fn pull<'a>(group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64
     }
 }
 
-pub fn pull_request(header: &PullMessageHeader<'_>) -> Frame {
+pub(crate) fn pull_request(header: &PullMessageHeader<'_>) -> Frame {
     Frame::request(request::PULL_MESSAGE).with_header(header)
 }
 
 /// The messages of an answer.
-pub fn messages(answer: &Frame) -> Vec<Message> {
-    decode_units(&answer.body).unwrap()
+pub(crate) fn messages(answer: &Frame) -> Vec<Message> {
+    decode_units(answer.body.clone()).collect::<Result<_, _>>().unwrap()
 }
 
 /// A number among the fields of an answer.
-pub fn number(answer: &Frame, field: &str) -> i64 {
+pub(crate) fn number(answer: &Frame, field: &str) -> i64 {
     answer.fields.get(field).unwrap_or_else(|| panic!("{field} in {answer:?}")).parse().unwrap()
 }
 
 /// Waits until something holds.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
