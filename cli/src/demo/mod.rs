@@ -61,17 +61,18 @@ fn perform(arguments: &Arguments, timeline: Timeline) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("the runtime")?;
     // Outlives the story, so that its processes end and its logs can be told however the story ends.
     let mut cluster = Cluster::new(folder.path(), arguments.verbose)?;
-    let ended = runtime.block_on(async {
+    let told = runtime.block_on(async {
         tokio::select! {
-            ended = story::tell(&mut cluster, timeline) => ended,
-            name = interrupted() => Err(anyhow::anyhow!("interrupted by {}", name?)),
+            ended = story::tell(&mut cluster, timeline) => Ok(ended),
+            name = interrupted() => Err(name),
         }
     });
     // What is still running in here would talk to processes that are about to go.
     runtime.shutdown_background();
-    if ended.is_err() {
-        cluster.tell_logs();
-    }
+    let ended = match told {
+        Ok(ended) => ended.inspect_err(|_| cluster.tell_logs()),
+        Err(name) => Err(anyhow::anyhow!("interrupted by {}", name?)),
+    };
     drop(cluster);
     if arguments.keep {
         timeline.note(&format!("data, settings and logs stay in {}", folder.keep().display()));

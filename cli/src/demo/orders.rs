@@ -38,7 +38,7 @@ impl Orders {
         self.timeline.tell(
             Fact::Hidden,
             &format!(
-                "{name}: queue {} ends at {end}; a pull of all queues finds {} and not this one",
+                "{name}: queue {} ends at {end}; pulling all queues brings {}, not this one",
                 half.queue.id(),
                 messages(visible.count())
             ),
@@ -119,7 +119,7 @@ pub(super) fn short(transaction_id: &str) -> &str {
 /// A number of messages in words.
 pub(super) fn messages(count: usize) -> String {
     match count {
-        0 => "no message".to_owned(),
+        0 => "nothing".to_owned(),
         1 => "1 message".to_owned(),
         _ => format!("{count} messages"),
     }
