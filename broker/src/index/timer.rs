@@ -83,6 +83,13 @@ pub fn due(index: &Index, from: u64, upto: u64, limit: usize) -> Result<Vec<Time
         .collect()
 }
 
+/// The timer with this due time and position.
+pub fn get(index: &Index, due: u64, position: u64) -> Result<Option<TimerRow>, IndexError> {
+    let key = table::key2(table::TIMER, due, position);
+    let Some(value) = index.get(key)? else { return Ok(None) };
+    TimerRow::decode(&key, &value).map(Some).map_err(IndexError::row(table::TIMER))
+}
+
 /// The earliest due time at or after `from`.
 pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
     let low = table::key2(table::TIMER, from, 0);

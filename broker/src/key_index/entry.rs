@@ -53,6 +53,7 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u6
             | Command::PutGroup(_)
             | Command::DeleteGroup { .. }
             | Command::Fire { .. }
+            | Command::Cancel { .. }
             | Command::Lock(_)
             | Command::Unlock(_)
             | Command::Trim { .. }

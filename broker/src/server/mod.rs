@@ -19,6 +19,7 @@ mod messages;
 mod offsets;
 mod progress;
 mod pull;
+mod recall;
 mod relay;
 mod reply;
 mod reset;
@@ -66,6 +67,7 @@ impl Service for Server {
             request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
                 send::handle_reply(broker, connection, request, reply);
             }
+            request::RECALL_MESSAGE => recall::handle(broker, &request, reply),
             request::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request, reply),
             request::END_TRANSACTION => transaction::end(broker, request, reply),
             request::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, request, reply),
@@ -82,7 +84,7 @@ impl Service for Server {
             | request::CHECK_CLIENT_CONFIG
             | request::QUERY_ASSIGNMENT => membership::handle(broker, connection, &request, reply),
             request::LOCK_BATCH_MQ | request::UNLOCK_BATCH_MQ => locks::handle(broker, &request, reply),
-            request::VIEW_MESSAGE_BY_ID | request::QUERY_MESSAGE => messages::handle(broker, request, reply),
+            request::VIEW_MESSAGE_BY_ID | request::QUERY_MESSAGE => messages::handle(broker, &request, reply),
             request::UPDATE_AND_CREATE_TOPIC
             | request::UPDATE_AND_CREATE_TOPIC_LIST
             | request::DELETE_TOPIC_IN_BROKER

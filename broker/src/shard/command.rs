@@ -242,6 +242,13 @@ pub enum Command<'a> {
         /// At most so many, in order of due time.
         limit: u32,
     },
+    /// Forget a message that waits for its time: it is never seen.
+    Cancel {
+        /// When it would be due, in milliseconds since 1970.
+        due: u64,
+        /// Log position of its unit.
+        position: u64,
+    },
     /// Take or renew queue locks.
     Lock(Lock<'a>),
     /// Give up queue locks.
@@ -285,6 +292,7 @@ mod tag {
     pub(super) const TRIM: u8 = 15;
     pub(super) const EXPIRE: u8 = 16;
     pub(super) const SETTING: u8 = 17;
+    pub(super) const CANCEL: u8 = 18;
 }
 
 impl<'a> Command<'a> {
@@ -385,6 +393,11 @@ impl<'a> Command<'a> {
                 out.put_u64(*upto);
                 out.put_u32(*limit);
                 tag::FIRE
+            }
+            Self::Cancel { due, position } => {
+                out.put_u64(*due);
+                out.put_u64(*position);
+                tag::CANCEL
             }
             Self::Lock(lock) => {
                 put_lock(out, lock);
@@ -501,6 +514,7 @@ impl<'a> Command<'a> {
                 Self::DeleteGroup { group: body.text("group")?, offsets: body.u8("offsets flag")? != 0 }
             }
             tag::FIRE => Self::Fire { upto: body.u64("upto")?, limit: body.u32("limit")? },
+            tag::CANCEL => Self::Cancel { due: body.u64("due")?, position: body.u64("position")? },
             tag::LOCK => Self::Lock(get_lock(body)?),
             tag::UNLOCK => Self::Unlock(get_lock(body)?),
             tag::TRIM => Self::Trim { upto: body.u64("upto")? },

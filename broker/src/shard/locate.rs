@@ -7,12 +7,16 @@
 use std::io::ErrorKind;
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
+use escrowmq_common::message::properties::name as property;
 use escrowmq_common::message::{MessageUnit, UNIT_OVERHEAD_BYTES_MAX};
 
 use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
+use crate::index::{self, TimerRow};
 use crate::log::Position;
 
+/// Messages with the same due time that are looked at for one of them.
+const SAME_TIME_MAX: usize = 10_000;
 /// A longer unit cannot have come in.
 const UNIT_BYTES_MAX: usize = MAX_FRAME_LEN + UNIT_OVERHEAD_BYTES_MAX;
 
@@ -38,6 +42,18 @@ impl Shard {
             Some(queue) => self.locate(position, queue.id),
             None => Ok(None),
         }
+    }
+
+    /// The message of a topic that waits until `due` under this unique key. May read a file.
+    pub fn waiting(&self, due: u64, topic: &str, unique_key: &str) -> Result<Option<TimerRow>, ReadError> {
+        for row in index::timer::due(self.index(), due, due, SAME_TIME_MAX)? {
+            let Some(bytes) = self.bytes_at(row.position, row.length as usize)? else { continue };
+            let Ok(unit) = MessageUnit::decode(&bytes) else { continue };
+            if unit.topic() == topic && unit.property(property::UNIQUE_KEY) == Some(unique_key) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
 
     /// Bytes of the log, if they are there. The length is looked at before anything is allocated.

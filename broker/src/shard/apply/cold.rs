@@ -120,6 +120,17 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) 
     Ok(Outcome::Handled(fired))
 }
 
+/// Says how many were forgotten: one, or none if it is not waiting any more. A committed message is not forgotten: its
+/// transaction has ended with its delivery.
+pub(super) fn cancel(shared: &Shared, staged: &mut Staged, due: u64, position: u64) -> Result<Outcome, IndexError> {
+    let Some(row) = index::timer::get(&shared.index, due, position)?.filter(|row| !row.flags.is_committed()) else {
+        return Ok(Outcome::Handled(0));
+    };
+    row.delete(&mut staged.rows);
+    staged.sequences.timers -= 1;
+    Ok(Outcome::Handled(1))
+}
+
 pub(super) fn lock(shared: &Shared, staged: &mut Staged, lock: &Lock<'_>) -> Result<Outcome, IndexError> {
     let now = staged.stamp();
     let mut held = Vec::new();

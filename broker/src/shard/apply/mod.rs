@@ -174,6 +174,7 @@ impl StateMachine {
             Command::PutGroup(settings) => Ok(cold::put_group(staged, settings)),
             Command::DeleteGroup { group, offsets } => Ok(cold::delete_group(shared, staged, group, *offsets)),
             Command::Fire { upto, limit } => cold::fire(shared, staged, *upto, *limit),
+            Command::Cancel { due, position } => cold::cancel(shared, staged, *due, *position),
             Command::Lock(lock) => cold::lock(shared, staged, lock),
             Command::Unlock(lock) => cold::unlock(shared, staged, lock),
             Command::Trim { upto: _ } => Ok(Outcome::Done),
@@ -237,6 +238,7 @@ impl Command<'_> {
                 | Self::PutGroup(_)
                 | Self::DeleteGroup { .. }
                 | Self::Fire { .. }
+                | Self::Cancel { .. }
                 | Self::Lock(_)
                 | Self::Unlock(_)
                 | Self::Trim { .. }

@@ -1,0 +1,130 @@
+//! `RECALL_MESSAGE`: takes a timer message back before its time.
+
+use std::sync::Arc;
+
+use escrowmq_common::code::response;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::RecallMessageHeader;
+use escrowmq_common::message::RecallHandle;
+
+use super::Reply;
+use super::reply::code_of;
+use crate::broker::Broker;
+use crate::config::BrokerConfig;
+use crate::shard::{Admission, Command, Outcome};
+
+type Refusal = (i32, String);
+
+pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let handle = match checked(broker, request) {
+        Ok(handle) => handle,
+        Err((code, remark)) => return answer(broker, reply, Err((code, remark))),
+    };
+    let recalling = Arc::clone(broker);
+    broker.tasks.spawn("recall", async move {
+        let done = recall(&recalling, handle).await;
+        answer(&recalling, reply, done);
+    });
+}
+
+/// Answers the unique key of the message that was taken back.
+fn answer(broker: &Broker, reply: Reply, done: Result<String, Refusal>) {
+    let config = broker.config();
+    match done {
+        Ok(unique_key) => reply.send(
+            response::SUCCESS,
+            None,
+            |fields| {
+                fields.text("msgId", &unique_key);
+                fields.text("MSG_REGION", &config.region_id);
+            },
+            &[],
+        ),
+        Err((code, remark)) => {
+            reply.send(code, Some(&remark), |fields| fields.text("MSG_REGION", &config.region_id), &[]);
+        }
+    }
+}
+
+fn checked(broker: &Broker, request: &Frame) -> Result<RecallHandle, Refusal> {
+    let config = broker.config();
+    if !config.recall_message_enable {
+        return Err((response::NO_PERMISSION, "recall failed, operation is forbidden".to_owned()));
+    }
+    let header: RecallMessageHeader<'_> =
+        request.header().map_err(|error| (response::SYSTEM_ERROR, error.to_string()))?;
+    if broker.shard.topics().get(header.topic).is_none() {
+        let remark = format!("recall failed, the topic[{}] not exist", header.topic);
+        return Err((response::TOPIC_NOT_EXIST, remark));
+    }
+    let handle = header.recall_handle.parse::<RecallHandle>();
+    let handle = handle.map_err(|_| (response::ILLEGAL_OPERATION, "recall failed, handle is invalid".to_owned()))?;
+    match objection(&config, &handle, header.topic, broker.now()) {
+        None => Ok(handle),
+        Some(why) => Err((response::ILLEGAL_OPERATION, format!("recall failed, {why}"))),
+    }
+}
+
+/// Why this handle names nothing that can be taken back here, if so.
+fn objection(config: &BrokerConfig, handle: &RecallHandle, topic: &str, now: u64) -> Option<&'static str> {
+    if handle.topic != topic {
+        return Some("topic not match");
+    }
+    if handle.broker != config.broker_name {
+        return Some("broker service not available");
+    }
+    let limit = now.saturating_add(config.timer_max_delay.as_millis() as u64);
+    match u64::try_from(handle.deliver_timestamp) {
+        Ok(due) if due > now && due <= limit => None,
+        _ => Some("timestamp invalid"),
+    }
+}
+
+async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Refusal> {
+    let due = handle.deliver_timestamp.cast_unsigned();
+    let (reader, topic, unique_key) = (Arc::clone(broker), handle.topic, handle.unique_key.clone());
+    let found = broker.tasks.spawn_blocking("find timer", move || reader.shard.waiting(due, &topic, &unique_key));
+    let row = match found.await.ok().flatten() {
+        Some(Ok(row)) => row,
+        Some(Err(error)) => return Err((response::SYSTEM_ERROR, error.to_string())),
+        None => return Err((response::SYSTEM_ERROR, "the message could not be looked up".to_owned())),
+    };
+    let gone = || (response::ILLEGAL_OPERATION, "recall failed, no such message waits for its time".to_owned());
+    let position = row.ok_or_else(gone)?.position;
+    match broker.shard.propose(&Command::Cancel { due, position }, Admission::Reserved).await {
+        Ok(Outcome::Handled(1..)) => Ok(handle.unique_key),
+        Ok(Outcome::Handled(0)) => Err(gone()),
+        Ok(
+            Outcome::Published(_)
+            | Outcome::Prepared(_)
+            | Outcome::Settled(_)
+            | Outcome::Locked(_)
+            | Outcome::Done
+            | Outcome::Refused(_),
+        ) => unreachable!("a cancel says how many it took"),
+        Err(error) => Err((code_of(&error), error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_must_fit_topic_broker_and_time() {
+        let config = BrokerConfig { broker_name: "b".into(), ..BrokerConfig::default() };
+        let handle = |topic: &str, broker: &str, deliver_timestamp| RecallHandle {
+            topic: topic.into(),
+            broker: broker.into(),
+            deliver_timestamp,
+            unique_key: "U".into(),
+        };
+        let objection = |handle: &RecallHandle| objection(&config, handle, "T", 1_000);
+        assert_eq!(objection(&handle("T", "b", 1_001)), None);
+        assert_eq!(objection(&handle("X", "b", 1_001)), Some("topic not match"));
+        assert_eq!(objection(&handle("T", "c", 1_001)), Some("broker service not available"));
+        for time in [1_000, 0, -1, i64::MAX] {
+            assert_eq!(objection(&handle("T", "b", time)), Some("timestamp invalid"), "{time}");
+        }
+    }
+}

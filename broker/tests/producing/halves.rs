@@ -1,0 +1,95 @@
+//! Half messages: kept out of sight, recognised when repeated, delivered when committed.
+
+use crate::support::{Stage, create_topic, end, field, position, send};
+
+const HALF: [(&str, &str); 4] = [("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "TX1"), ("TAGS", "t")];
+
+#[tokio::test]
+async fn a_half_is_seen_after_its_commit_and_not_before() {
+    let stage = Stage::new().await;
+    stage.done(create_topic("T", 4)).await;
+    let half = stage.done(send("T", &HALF)).await;
+    assert_eq!(field(&half, "transactionId"), Some("TX1"));
+    assert_eq!(field(&half, "queueOffset"), Some("0"), "the dense counter");
+    assert_eq!(field(&half, "queueId"), Some("0"));
+    assert!(stage.stored("T", 0).is_empty());
+    stage.done(send("T", &[("UNIQ_KEY", "plain")])).await;
+
+    stage.done(end(&half, 8)).await;
+    let stored = stage.stored("T", 0);
+    let message = &stored[1];
+    assert_eq!((message.position, message.prepared_offset), (position(&half), position(&half)));
+    assert_eq!(message.sys_flag.0 & 12, 8);
+    for (name, value) in [
+        ("TRAN_MSG", "true"),
+        ("PGROUP", "PG"),
+        ("__transactionId__", "TX1"),
+        ("REAL_TOPIC", "T"),
+        ("REAL_QID", "0"),
+        ("CLUSTER", "DefaultCluster"),
+    ] {
+        assert_eq!(message.property(name), Some(value), "{name}");
+    }
+    // Decided once: the opposite is refused, a repeat is not.
+    assert_eq!(stage.call(end(&half, 12)).await.code, 604);
+    assert_eq!(stage.call(end(&half, 8)).await.code, 0);
+    assert_eq!(stage.stored("T", 0).len(), 2);
+}
+
+#[tokio::test]
+async fn a_rolled_back_half_is_never_seen() {
+    let stage = Stage::new().await;
+    let half = stage.done(send("T", &HALF)).await;
+    stage.done(end(&half, 12)).await;
+    assert_eq!(stage.call(end(&half, 8)).await.code, 604);
+    assert!(stage.stored("T", 0).is_empty());
+}
+
+#[tokio::test]
+async fn a_repeated_half_gets_the_first_ones_identity() {
+    let stage = Stage::new().await;
+    let first = stage.done(send("T", &HALF)).await;
+    let again = stage.done(send("T", &HALF)).await;
+    assert_eq!(field(&again, "msgId"), field(&first, "msgId"));
+    assert_eq!(field(&again, "queueOffset"), field(&first, "queueOffset"));
+    let other = stage.call(send("T", &HALF).with_body("another body")).await;
+    assert_eq!(other.code, 13, "{:?}", other.remark);
+    assert!(field(&other, "MSG_REGION").is_some());
+}
+
+#[tokio::test]
+async fn the_sender_is_remembered_by_its_client_id() {
+    let stage = Stage::new().await;
+    stage.producer("client-1", "PG").await;
+    let half = stage.done(send("T", &HALF)).await;
+    let row = stage.running.broker().shard.half(position(&half).cast_unsigned()).unwrap().unwrap();
+    assert_eq!((row.group.as_str(), row.client.as_str(), row.unique_id.as_str()), ("PG", "client-1", "TX1"));
+    assert_eq!(row.immunity, None);
+    let immune = [HALF[0], HALF[1], ("UNIQ_KEY", "TX2"), ("CHECK_IMMUNITY_TIME_IN_SECONDS", "90")];
+    let half = stage.done(send("T", &immune)).await;
+    let row = stage.running.broker().shard.half(position(&half).cast_unsigned()).unwrap().unwrap();
+    assert_eq!(row.immunity, Some(90_000));
+}
+
+#[tokio::test]
+async fn transactions_can_be_refused() {
+    let stage = Stage::with(|config| config.reject_transaction_message = true).await;
+    assert_eq!(stage.call(send("T", &HALF)).await.code, 16);
+    // Not a half: a retry of a client that carries the property on.
+    let retry = escrowmq_common::header::SendMessageHeader {
+        reconsume_times: 1,
+        ..crate::support::header("T", "TRAN_MSG\u{1}true\u{2}DELAY\u{1}1\u{2}")
+    };
+    stage.done(crate::support::of(&retry)).await;
+}
+
+#[tokio::test]
+async fn a_committed_half_with_a_delay_waits_for_it() {
+    let stage = Stage::new().await;
+    let delayed = [HALF[0], HALF[1], ("UNIQ_KEY", "TX3"), ("DELAY", "1")];
+    let half = stage.done(send("T", &delayed)).await;
+    assert_eq!(field(&half, "recallHandle"), None);
+    stage.done(end(&half, 8)).await;
+    assert!(stage.stored("T", 0).is_empty(), "one second has not passed");
+    stage.until("it comes after its delay", |stage| stage.stored("T", 0).len() == 1).await;
+}

@@ -1,0 +1,15 @@
+//! What producers and operators of topics ask of a broker, over real sockets.
+
+#![allow(unreachable_pub, reason = "the support module is shared by the files of this program")]
+
+mod golden;
+mod halves;
+mod hostile;
+mod metrics;
+mod registration;
+mod replies;
+mod retries;
+mod sends;
+mod support;
+mod timers;
+mod topics;
