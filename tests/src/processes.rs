@@ -310,6 +310,12 @@ fn data_folder(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
+/// Starts a broker with everything in `folder`, at a free port, and does not wait for anything.
+pub fn spawn_broker_at(settings: &Settings, folder: &Path) -> (Process, u16) {
+    let port = free_port();
+    (spawn_broker(settings, port, folder), port)
+}
+
 fn spawn_broker(settings: &Settings, port: u16, folder: &Path) -> Process {
     let file = folder.join("broker.conf");
     let settings = settings.clone().with("listenPort", port).with("storePathRootDir", data_folder(folder).display());
