@@ -32,13 +32,16 @@
 //! `writer` the group commit, `disk` the seam to the file system.
 
 mod append;
+mod check;
 pub mod disk;
 pub mod error;
+mod files;
 pub mod format;
 mod position;
 mod read;
 mod record;
 mod recovery;
+mod scan;
 mod segment;
 mod settings;
 mod shared;
@@ -63,6 +66,7 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+pub use self::check::{Report, Salvage, SegmentReport, check, salvage};
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
 pub use self::position::Position;
@@ -70,10 +74,10 @@ pub use self::record::{NewRecord, Record, RecordId};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
 
+use self::files::Files;
 use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
-use self::writer::Files;
 
 const LOCK_FILE: &str = "lock";
 
@@ -113,10 +117,7 @@ impl Log {
         settings.validate()?;
         let io_error = |action| move |source| OpenError::Io { action, path: dir.into(), source };
         disk.create_dir(dir).map_err(io_error("create the folder"))?;
-        let lock = disk.lock(&dir.join(LOCK_FILE)).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.into() },
-            _ => io_error("lock")(source),
-        })?;
+        let lock = check::lock(disk.as_ref(), dir)?;
         let found = recovery::recover(&*disk, dir, &settings)?;
         let newest = found.segments.last().map_or(0, |segment| segment.start.get());
         let shared = Arc::new(Shared {
@@ -152,6 +153,7 @@ impl Log {
             ack_after_sync: AtomicBool::new(false),
             spare_count: AtomicU64::new(0),
             purging: Mutex::new(()),
+            cold: Mutex::new(VecDeque::new()),
             disk,
             dir: dir.into(),
             settings,

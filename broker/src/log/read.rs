@@ -67,14 +67,14 @@ impl Log {
     /// Reads `from..to` out of one segment.
     fn read_from_file(
         &self,
-        segment: &Segment,
+        segment: &Arc<Segment>,
         end: Position,
         from: u64,
         to: u64,
         max_bytes: u64,
     ) -> io::Result<Vec<Record>> {
         let disk = &*self.shared.disk;
-        let file = segment.file(disk)?;
+        let file = self.shared.file_of(segment)?;
         let (mut index, mut position) = segment.near(disk, from, end)?;
         let mut records: Vec<Record> = Vec::new();
         let mut taken = 0;
@@ -184,9 +184,9 @@ impl Log {
         self.unless_truncated(epoch, result)
     }
 
-    fn read_exact(&self, segment: &Segment, position: Position, len: usize) -> io::Result<Bytes> {
+    fn read_exact(&self, segment: &Arc<Segment>, position: Position, len: usize) -> io::Result<Bytes> {
         let mut buffer = vec![0; len];
-        let file = segment.file(&*self.shared.disk)?;
+        let file = self.shared.file_of(segment)?;
         if file.read_at(&mut buffer, segment.offset_of(position))? < len {
             return Err(segment.damaged(position, "the file ends before its last record"));
         }

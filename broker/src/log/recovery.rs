@@ -22,20 +22,17 @@ use std::sync::Arc;
 use super::append::SPARE_PREFIX;
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
+use super::files::Active;
 use super::format::{
-    Claim, FORMAT_VERSION, HeaderFault, LOCAL_BYTES, Link, MARK_BYTES, MARK_SLACK_BYTES, RECORD_HEADER_BYTES,
-    RECORD_OVERHEAD_BYTES, RECORD_VERSION, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, chained_part_is_good,
-    is_zero, parse_segment_name, segment_path,
+    FORMAT_VERSION, HeaderFault, Link, MARK_SLACK_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, is_zero,
+    parse_segment_name, segment_path,
 };
 use super::position::Position;
-use super::segment::{Segment, SegmentPlace};
+use super::scan::{Found, SCAN_BYTES, Scan, scan};
+use super::segment::Segment;
 use super::settings::LogSettings;
-use super::vote::VoteFile;
+use super::vote::{SavedVote, VoteFile};
 use super::window::Window;
-use super::writer::Active;
-
-/// Bytes per read while scanning.
-const SCAN_BYTES: usize = 1 << 20;
 
 /// A log as found on disk.
 pub(crate) struct Recovered {
@@ -50,106 +47,118 @@ pub(crate) struct Recovered {
     pub(crate) committed: Option<u64>,
 }
 
-/// A segment file with a good header.
-struct Found {
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    file_len: u64,
-    header: SegmentHeader,
-}
-
-/// What a scan of one segment came to.
-struct Scan {
-    /// Where the good records end.
-    end: Position,
-    last: Option<Link>,
-    first_index: Option<u64>,
-    /// (index, position) of each record.
-    records: Vec<(u64, Position)>,
-    /// The highest durable end that anything in the file claims.
-    durable_end: Position,
-    committed: Option<u64>,
-    /// Why the scan ended, if there is something else than preallocated space.
-    fault: Option<String>,
+/// What the files say, before anything is changed.
+struct Inspection {
+    names: Vec<String>,
+    vote: SavedVote,
+    found: Vec<Found>,
+    /// The newest file, if it is blank.
+    blank: Option<PathBuf>,
+    /// The first index of each segment but the newest.
+    first_indices: Vec<u64>,
+    /// The newest segment's records; `None` if there is no segment.
+    scan: Option<Scan>,
+    /// Everything before this position had been flushed.
+    claimed: Position,
 }
 
 /// Recovers the log in `dir`. Takes no lock on the folder.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path, settings: &LogSettings) -> Result<Recovered, OpenError> {
+    inspect(disk, dir, settings)?.repair(disk, dir)
+}
+
+/// Whether [`recover`] would succeed. Changes nothing.
+pub(crate) fn judge(disk: &dyn Disk, dir: &Path, settings: &LogSettings) -> Result<(), OpenError> {
+    inspect(disk, dir, settings).map(|_| ())
+}
+
+fn inspect(disk: &dyn Disk, dir: &Path, settings: &LogSettings) -> Result<Inspection, OpenError> {
     let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let mut starts: Vec<Position> = names.iter().filter_map(|name| parse_segment_name(name)).collect();
-    starts.sort_unstable();
+    let starts = segment_starts(&names);
+    let lost = |why: String| OpenError::Corrupt { file: dir.into(), offset: 0, position: Position::ZERO, why };
     if !starts.is_empty() && !VoteFile::exists(&names) {
-        return Err(OpenError::Corrupt {
-            file: dir.into(),
-            offset: 0,
-            position: Position::ZERO,
-            why: "the vote file is missing beside log segments".into(),
-        });
+        return Err(lost("the vote file is missing beside log segments".into()));
     }
     let vote = VoteFile::load(disk, dir, VoteFile::exists(&names))?;
     let (found, blank) = open_segments(disk, dir, &starts)?;
-    let Some((newest, sealed)) = found.split_last() else {
-        let claimed = vote.durable_end().max(settings.durable_at_least);
-        if claimed > Position::ZERO {
-            return Err(OpenError::Corrupt {
-                file: dir.into(),
-                offset: 0,
-                position: Position::ZERO,
-                why: format!("there is no segment, but everything before {claimed} had been flushed"),
-            });
+    let mut claimed = vote.durable_end().max(settings.durable_at_least);
+    let mut first_indices = Vec::with_capacity(found.len());
+    for pair in found.windows(2) {
+        first_indices.push(check_sealed(&pair[0], &pair[1].header, settings.verify_all)?);
+    }
+    let scan = found.last().map(scan).transpose()?;
+    match (&scan, found.last()) {
+        (Some(scan), Some(newest)) => {
+            claimed = claimed.max(scan.durable_end);
+            if claimed > scan.end {
+                let why = scan.fault.as_deref().unwrap_or("the log ends here");
+                let why = format!("{why}, but everything before {claimed} had been flushed");
+                return Err(newest.corrupt(scan.end, why));
+            }
         }
-        remove_leftovers(disk, dir, &names, blank)?;
-        return Ok(Recovered::empty(vote.open(disk, dir)?));
-    };
-    let mut segments = Vec::with_capacity(found.len());
-    for (segment, next) in sealed.iter().zip(&found[1..]) {
-        let first_index = check_sealed(segment, &next.header, settings.verify_all)?;
-        segments.push(Arc::new(Segment::sealed(segment.place(first_index))));
+        _ if claimed > Position::ZERO => {
+            return Err(lost(format!("there is no segment, but everything before {claimed} had been flushed")));
+        }
+        _ => {}
     }
-    let scan = scan(newest)?;
-    let claimed = scan.durable_end.max(vote.durable_end()).max(settings.durable_at_least);
-    if claimed > scan.end {
-        let why = scan.fault.as_deref().unwrap_or("the log ends here");
-        return Err(newest.corrupt(scan.end, format!("{why}, but everything before {claimed} had been flushed")));
+    Ok(Inspection { names, vote, found, blank, first_indices, scan, claimed })
+}
+
+/// Where the segments among a folder's files start, in rising order.
+pub(crate) fn segment_starts(names: &[String]) -> Vec<Position> {
+    let mut starts: Vec<Position> = names.iter().filter_map(|name| parse_segment_name(name)).collect();
+    starts.sort_unstable();
+    starts
+}
+
+impl Inspection {
+    /// Cuts what is torn, makes the rest durable, and puts the log together.
+    fn repair(self, disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
+        let (Some(newest), Some(scan)) = (self.found.last(), self.scan) else {
+            remove_leftovers(disk, dir, &self.names, self.blank)?;
+            return Ok(Recovered::empty(self.vote.open(disk, dir)?));
+        };
+        let used = scan.end.since(newest.header.start);
+        let mut file_len = newest.file_len;
+        if let Some(fault) = &scan.fault {
+            tracing::warn!(file = %newest.path.display(), end = %scan.end, %fault, "cutting a torn write off the log");
+            file_len = SEGMENT_HEADER_BYTES + used;
+            newest.file.set_len(file_len).map_err(io_error("cut", &newest.path))?;
+        }
+        if scan.fault.is_some() || self.claimed < scan.end {
+            let from = self.claimed.max(newest.header.start);
+            rewrite(newest, from, scan.end).map_err(io_error("rewrite the end of", &newest.path))?;
+        }
+        remove_leftovers(disk, dir, &self.names, self.blank)?;
+        let vote = self.vote.open(disk, dir)?;
+        let sealed = self.found.iter().zip(&self.first_indices);
+        let mut segments: Vec<_> =
+            sealed.map(|(segment, first_index)| Arc::new(Segment::sealed(segment.place(*first_index)))).collect();
+        let place = newest.place(scan.first_index.unwrap_or(0));
+        let segment = Arc::new(Segment::fresh(place, Arc::clone(&newest.file)));
+        for (index, position) in scan.records {
+            segment.note(index, position);
+        }
+        segments.push(Arc::clone(&segment));
+        let capacity = file_len.saturating_sub(SEGMENT_HEADER_BYTES + MARK_SLACK_BYTES);
+        Ok(Recovered {
+            segments,
+            active: Some(Active {
+                segment,
+                file: Arc::clone(&newest.file),
+                written: scan.end,
+                zeroed: scan.end,
+                file_len,
+                unsynced: false,
+            }),
+            vote,
+            last: scan.last,
+            end: scan.end,
+            // An empty segment is replaced by the next one, see `start_segment`.
+            room: if used == 0 { 0 } else { capacity.saturating_sub(used) },
+            committed: scan.committed.min(scan.last.map(|last| last.index)),
+        })
     }
-    let used = scan.end.since(newest.header.start);
-    let mut file_len = newest.file_len;
-    if let Some(fault) = &scan.fault {
-        tracing::warn!(file = %newest.path.display(), end = %scan.end, %fault, "cutting a torn write off the log");
-        file_len = SEGMENT_HEADER_BYTES + used;
-        newest.file.set_len(file_len).map_err(io_error("cut", &newest.path))?;
-    }
-    if scan.fault.is_some() || claimed < scan.end {
-        let from = claimed.max(newest.header.start);
-        rewrite(newest, from, scan.end).map_err(io_error("rewrite the end of", &newest.path))?;
-    }
-    let capacity = file_len.saturating_sub(SEGMENT_HEADER_BYTES + MARK_SLACK_BYTES);
-    remove_leftovers(disk, dir, &names, blank)?;
-    let vote = vote.open(disk, dir)?;
-    // An empty segment is replaced by the next one, see `start_segment`.
-    let room = if used == 0 { 0 } else { capacity.saturating_sub(used) };
-    let place = newest.place(scan.first_index.unwrap_or(0));
-    let segment = Arc::new(Segment::fresh(place, Arc::clone(&newest.file)));
-    for (index, position) in scan.records {
-        segment.note(index, position);
-    }
-    segments.push(Arc::clone(&segment));
-    Ok(Recovered {
-        segments,
-        active: Some(Active {
-            segment,
-            file: Arc::clone(&newest.file),
-            written: scan.end,
-            zeroed: scan.end,
-            file_len,
-            unsynced: false,
-        }),
-        vote,
-        last: scan.last,
-        end: scan.end,
-        room,
-        committed: scan.committed.min(scan.last.map(|last| last.index)),
-    })
 }
 
 impl Recovered {
@@ -176,7 +185,11 @@ fn remove_leftovers(disk: &dyn Disk, dir: &Path, names: &[String], blank: Option
 }
 
 /// Opens the segments and reads their headers. Also answers the newest file's path if it is blank.
-fn open_segments(disk: &dyn Disk, dir: &Path, starts: &[Position]) -> Result<(Vec<Found>, Option<PathBuf>), OpenError> {
+pub(crate) fn open_segments(
+    disk: &dyn Disk,
+    dir: &Path,
+    starts: &[Position],
+) -> Result<(Vec<Found>, Option<PathBuf>), OpenError> {
     let mut blank = None;
     let mut found: Vec<Found> = Vec::with_capacity(starts.len());
     for (nth, &start) in starts.iter().enumerate() {
@@ -244,132 +257,6 @@ fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<u6
         .ok_or_else(|| segment.corrupt(start, "the first record is missing".into()))
 }
 
-/// Reads a segment's records from its start as far as they are good.
-fn scan(segment: &Found) -> Result<Scan, OpenError> {
-    let failed = io_error("read", &segment.path);
-    let mut window = Window::new(&*segment.file, SCAN_BYTES).map_err(&failed)?;
-    let mut scan = Scan {
-        end: segment.header.start,
-        last: segment.header.previous,
-        first_index: segment.header.previous.map(|previous| previous.index + 1),
-        records: Vec::new(),
-        // The segment before was flushed before this one began.
-        durable_end: segment.header.start,
-        committed: segment.header.committed,
-        fault: None,
-    };
-    loop {
-        let offset = segment.offset_of(scan.end);
-        let Some(bytes) = window.get(offset, RECORD_HEADER_BYTES as usize).map_err(&failed)? else {
-            break;
-        };
-        let header = RecordHeader::decode(bytes);
-        if !header.length_is_plausible() || header.position != scan.end {
-            break;
-        }
-        let Some(bytes) = window.get(offset, header.length as usize).map_err(&failed)? else {
-            break;
-        };
-        if !chained_part_is_good(bytes) {
-            scan.fault = Some("the record's checksum is wrong".into());
-            break;
-        }
-        if header.version > RECORD_VERSION {
-            return Err(OpenError::NewerFormat {
-                file: segment.path.clone(),
-                found: u32::from(header.version),
-                known: u32::from(RECORD_VERSION),
-            });
-        }
-        if !follows(&header, scan.last) {
-            scan.fault = Some("the record does not continue the one before".into());
-            break;
-        }
-        let local = &bytes[header.length as usize - LOCAL_BYTES as usize..];
-        if let Some(claim) = Claim::decode_local(local, segment.header.salt, header.position) {
-            scan.note(claim);
-        } else {
-            // The record itself is good; only what it claims is lost.
-            tracing::warn!(file = %segment.path.display(), position = %scan.end, "a record's local part is damaged");
-        }
-        scan.first_index.get_or_insert(header.index);
-        scan.records.push((header.index, header.position));
-        scan.last = Some(header.link());
-        scan.end = header.position.advance(u64::from(header.length));
-    }
-    look_ahead(segment, &mut window, &mut scan).map_err(&failed)?;
-    Ok(scan)
-}
-
-fn follows(header: &RecordHeader, last: Option<Link>) -> bool {
-    match last {
-        Some(last) => header.previous_crc == last.crc && header.index == last.index + 1 && header.term >= last.term,
-        None => header.previous_crc == 0,
-    }
-}
-
-/// Searches the bytes behind the last good record for claims of durability, and notes a fault if there is
-/// anything but zeros and a mark.
-///
-/// Records are recognised at any byte, because the length that would lead to the next one may be what is damaged.
-/// The salted checksum of the local part is tested before anything expensive or believed: message
-/// bytes cannot forge it.
-fn look_ahead(segment: &Found, window: &mut Window<'_>, scan: &mut Scan) -> io::Result<()> {
-    const STEP: usize = 4096;
-    let salt = segment.header.salt;
-    let mut position = scan.end;
-    let mark = window.get(segment.offset_of(position), MARK_BYTES as usize)?;
-    if let Some(claim) = mark.and_then(|bytes| Claim::decode_mark(bytes, salt, position)) {
-        scan.note(claim);
-        position = position.advance(MARK_BYTES);
-    }
-    while segment.offset_of(position) < window.file_len() {
-        let rest = (window.file_len() - segment.offset_of(position)) as usize;
-        let bytes = window.get(segment.offset_of(position), rest.min(STEP))?.unwrap_or_default();
-        if bytes.is_empty() || is_zero(bytes) {
-            position = position.advance(rest.min(STEP) as u64);
-            continue;
-        }
-        if scan.fault.is_none() {
-            scan.fault = Some("there is no whole record here".into());
-        }
-        for _ in 0..rest.min(STEP) {
-            let offset = segment.offset_of(position);
-            if let Some(claim) = claim_at(window, offset, salt, position)? {
-                scan.note(claim);
-            }
-            position = position.advance(1);
-        }
-    }
-    Ok(())
-}
-
-/// What a mark or a record's local part claims, if there is one for this very position.
-fn claim_at(window: &mut Window<'_>, offset: u64, salt: u64, position: Position) -> io::Result<Option<Claim>> {
-    let Some(bytes) = window.get(offset, MARK_BYTES as usize)? else {
-        return Ok(None);
-    };
-    if let Some(claim) = Claim::decode_mark(bytes, salt, position) {
-        return Ok(Some(claim));
-    }
-    let Some(bytes) = window.get(offset, RECORD_HEADER_BYTES as usize)? else {
-        return Ok(None);
-    };
-    let header = RecordHeader::decode(bytes);
-    if header.position != position || !header.length_is_plausible() {
-        return Ok(None);
-    }
-    let local = offset + u64::from(header.length) - LOCAL_BYTES;
-    Ok(window.get(local, LOCAL_BYTES as usize)?.and_then(|bytes| Claim::decode_local(bytes, salt, position)))
-}
-
-impl Scan {
-    fn note(&mut self, claim: Claim) {
-        self.durable_end = self.durable_end.max(claim.durable_end);
-        self.committed = self.committed.max(claim.committed);
-    }
-}
-
 /// Writes the bytes of `from..to` again and flushes them.
 fn rewrite(segment: &Found, from: Position, to: Position) -> io::Result<()> {
     let mut buffer = vec![0; SCAN_BYTES.min(to.since(from) as usize)];
@@ -399,36 +286,8 @@ fn all_zero(file: &dyn DiskFile) -> io::Result<bool> {
     Ok(true)
 }
 
-impl Found {
-    fn offset_of(&self, position: Position) -> u64 {
-        SEGMENT_HEADER_BYTES + position.since(self.header.start)
-    }
-
-    /// The record header at a position, if the file reaches that far.
-    fn header_at(&self, position: Position) -> io::Result<Option<RecordHeader>> {
-        let mut bytes = [0; RECORD_HEADER_BYTES as usize];
-        let read = self.file.read_at(&mut bytes, self.offset_of(position))?;
-        let header = RecordHeader::decode(&bytes);
-        let whole = self.offset_of(position).saturating_add(u64::from(header.length)) <= self.file_len;
-        Ok((read == bytes.len() && whole && u64::from(header.length) >= RECORD_OVERHEAD_BYTES).then_some(header))
-    }
-
-    fn place(&self, first_index: u64) -> SegmentPlace {
-        SegmentPlace {
-            start: self.header.start,
-            previous: self.header.previous,
-            salt: self.header.salt,
-            first_index,
-            path: self.path.clone(),
-        }
-    }
-
-    fn corrupt(&self, position: Position, why: String) -> OpenError {
-        OpenError::Corrupt { file: self.path.clone(), offset: self.offset_of(position), position, why }
-    }
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
+/// Makes an error out of what the operating system answered.
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_path_buf();
     move |source| OpenError::Io { action, path: path.clone(), source }
 }

@@ -70,13 +70,18 @@ impl Segment {
 
     /// The open file.
     pub(crate) fn file(&self, disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
+        self.file_or_open(disk).map(|(file, _)| file)
+    }
+
+    /// The open file, and whether it had to be opened.
+    pub(crate) fn file_or_open(&self, disk: &dyn Disk) -> io::Result<(Arc<dyn DiskFile>, bool)> {
         let mut file = self.file.lock();
         if let Some(open) = &*file {
-            return Ok(Arc::clone(open));
+            return Ok((Arc::clone(open), false));
         }
         let open = disk.open(&self.path)?;
         *file = Some(Arc::clone(&open));
-        Ok(open)
+        Ok((open, true))
     }
 
     /// Closes the file until it is needed again. Reads in progress keep their handle.

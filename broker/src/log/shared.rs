@@ -16,8 +16,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,12 +25,15 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::disk::{Disk, DiskFile};
 use super::error::{AppendError, LogFailure};
+use super::files::Files;
 use super::format::{Link, RECORD_HEADER_BYTES};
 use super::position::Position;
 use super::segment::Segment;
 use super::settings::{Flush, LogSettings};
 use super::view::View;
-use super::writer::Files;
+
+/// Old segments kept open for readers, so that a large log does not use up the process's files.
+const COLD_FILES_MAX: usize = 64;
 
 /// Called once with the outcome of an operation.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send + 'static>;
@@ -62,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) spare_count: AtomicU64,
     /// Held while segments are deleted.
     pub(crate) purging: Mutex<()>,
+    /// Old segments that readers have opened, in that order; bounded by [`COLD_FILES_MAX`].
+    pub(crate) cold: Mutex<VecDeque<Weak<Segment>>>,
 }
 
 /// The appenders' side.
@@ -160,6 +165,21 @@ impl Shared {
     /// Whether each group is flushed before it is answered.
     pub(crate) fn syncs_each(&self) -> bool {
         self.settings.flush == Flush::Sync || self.ack_after_sync.load(Ordering::Relaxed)
+    }
+
+    /// A segment's file for reading. Opening one too many closes the one that was opened first.
+    pub(crate) fn file_of(&self, segment: &Arc<Segment>) -> io::Result<Arc<dyn DiskFile>> {
+        let (file, opened) = segment.file_or_open(&*self.disk)?;
+        if opened {
+            let mut cold = self.cold.lock();
+            cold.push_back(Arc::downgrade(segment));
+            if cold.len() > COLD_FILES_MAX
+                && let Some(oldest) = cold.pop_front().and_then(|oldest| oldest.upgrade())
+            {
+                oldest.close_file();
+            }
+        }
+        Ok(file)
     }
 
     pub(crate) fn committed(&self) -> Option<u64> {

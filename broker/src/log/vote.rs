@@ -28,6 +28,7 @@ use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
 use super::format::{FORMAT_VERSION, get_u32, get_u64, is_zero, put_u32, put_u64};
 use super::position::Position;
+use super::recovery::io_error;
 
 const VOTE_FILE: &str = "vote";
 const VOTE_MAGIC: &[u8; 8] = b"ESCRVOTE";
@@ -182,11 +183,6 @@ impl SavedVote {
         disk.sync_dir(dir).map_err(io_error("flush the folder", dir))?;
         Ok(vote_file)
     }
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> OpenError {
-    let path = path.to_path_buf();
-    move |source| OpenError::Io { action, path: path.clone(), source }
 }
 
 /// The newer of the two slots; `None` if no vote was ever saved.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::crash::{ASYNC, dir};
 use super::{outcome, payload, record, small};
 use crate::log::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, put_u32, put_u64, segment_path};
-use crate::log::sim_disk::{Random, SimDisk};
-use crate::log::{Disk, Flush, Log, LogSettings, OpenError, Position, Record};
+use crate::log::sim_disk::{Faults, Random, SimDisk};
+use crate::log::{Disk, Flush, Log, LogSettings, OpenError, Position, Record, check, salvage};
 
 fn open_with(disk: &SimDisk, settings: LogSettings) -> Result<Log, OpenError> {
     Log::open(Arc::new(disk.clone()), &dir(), settings)
@@ -122,7 +122,7 @@ fn a_torn_tail_is_cut() {
         let path = segment_files(&disk).pop().unwrap();
         let end = records.last().unwrap().end();
         let mut content = disk.image()[&path].clone();
-        let start = Position(path.file_stem().unwrap().to_str().unwrap().parse().unwrap());
+        let start = files_start(&path);
         let at = (SEGMENT_HEADER_BYTES + end.since(start)) as usize;
         content.resize(at + 4000, 0);
         content[at..].fill(0);
@@ -293,4 +293,55 @@ fn damage_found_while_reading_is_an_error_with_a_place() {
     assert_eq!(log.read_entries(1, 3, 1 << 20).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     assert_eq!(log.read_entries(3, 4, 1).unwrap(), records[2..3]);
     let _ = disk.list(&dir());
+}
+
+#[test]
+fn a_check_tells_where_the_damage_is_and_salvage_keeps_what_is_in_front_of_it() {
+    let (sound, records) = closed_log();
+    let files = segment_files(&sound);
+    let report = check(&sound, &dir()).unwrap();
+    assert!(report.verdict.is_ok());
+    assert_eq!(report.segments.iter().map(|segment| segment.records).sum::<u64>(), 15);
+    let image = sound.image();
+    let kept = salvage(&sound, &dir()).unwrap();
+    assert_eq!((kept.end, kept.set_aside.len()), (records[14].end(), 0));
+    assert!(sound.image() == image, "nothing to do");
+
+    // A record in the middle of each segment, then each header.
+    for (nth, path) in files.iter().enumerate() {
+        for in_header in [false, true] {
+            let disk = sound.fork();
+            let at = if in_header { 20 } else { SEGMENT_HEADER_BYTES as usize + 2360 + 100 };
+            disk.flip(path, at * 8);
+            let report = check(&disk, &dir()).unwrap();
+            assert!(matches!(report.verdict, Err(OpenError::Corrupt { .. })));
+            assert!(report.segments[nth].fault.is_some());
+            // Whenever the power goes off, salvaging again ends the same way.
+            for cut in 1.. {
+                let broken = disk.fork();
+                broken.set_faults(Faults { power_off_at: Some(disk.operations() + cut), ..Faults::default() });
+                let whole = salvage(&broken, &dir()).is_ok() && !broken.is_off();
+                let after = broken.crash(if whole { 0 } else { cut });
+                let kept = salvage(&after, &dir()).unwrap();
+                let log = open(&after).unwrap();
+                let found = read_all(&log).unwrap();
+                let good = records.iter().take_while(|record| {
+                    let damaged = files_start(path).advance(if in_header { 0 } else { 2360 });
+                    record.position < damaged
+                });
+                assert!(found.iter().eq(good), "segment {nth}, header {in_header}, cut {cut}");
+                assert_eq!((kept.end, log.vote()), (log.end(), Some(b"vote".to_vec())));
+                append(&log, found.len() as u64 + 1, 5000);
+                if whole {
+                    let names: Vec<_> = after.image().into_keys().collect();
+                    assert!(names.iter().any(|path| path.extension().is_some_and(|ext| ext == "damaged")));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn files_start(path: &std::path::Path) -> Position {
+    Position(path.file_stem().unwrap().to_str().unwrap().parse().unwrap())
 }

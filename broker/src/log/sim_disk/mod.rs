@@ -14,17 +14,21 @@
 //! Operations that change something are counted, so that a test can cut the power at each one
 //! ([`Faults::power_off_at`]). Randomness comes from seeds alone.
 
+mod random;
+mod world;
+
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::disk::{Disk, DiskFile};
+pub use self::random::Random;
 
-const SECTOR_BYTES: usize = 512;
+use self::world::{Change, Inode, Keep, NameChange, Step, World, power_is_off, surviving_names};
+use super::disk::{Disk, DiskFile};
 
 /// What shall go wrong. Numbers count from 1, since the disk was made; `None` means never.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,63 +47,6 @@ pub struct Faults {
 #[derive(Clone, Default)]
 pub struct SimDisk {
     world: Arc<Mutex<World>>,
-}
-
-#[derive(Clone, Default)]
-struct World {
-    inodes: Vec<Inode>,
-    /// Names as processes see them.
-    names: BTreeMap<PathBuf, usize>,
-    /// Names as a power cut would leave them, if none of the pending changes were kept.
-    durable_names: BTreeMap<PathBuf, usize>,
-    pending_names: Vec<NameChange>,
-    locked: Vec<PathBuf>,
-    faults: Faults,
-    operations: u64,
-    writes: u64,
-    syncs: u64,
-    off: bool,
-    /// Decides what becomes of the operation that the power cut hits.
-    random: Random,
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    visible: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Change {
-    Write { offset: usize, data: Vec<u8> },
-    Length(usize),
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename { from: PathBuf, to: PathBuf, inode: usize },
-}
-
-/// How much of the pending changes a power cut keeps.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Nothing,
-    Everything,
-    /// Changes up to some point, as a device with an ordered queue would.
-    Prefix,
-    /// Each sector and each name by itself.
-    Any,
-}
-
-enum Step {
-    Go,
-    /// The power goes off during this operation; it may or may not have its effect.
-    Last {
-        effective: bool,
-    },
 }
 
 impl SimDisk {
@@ -207,173 +154,6 @@ impl SimDisk {
         let world = self.world.lock();
         world.names.iter().map(|(path, inode)| (path.clone(), world.inodes[*inode].visible.clone())).collect()
     }
-}
-
-impl World {
-    /// Counts an operation; an error if the power is off.
-    fn step(&mut self) -> io::Result<Step> {
-        if self.off {
-            return Err(power_is_off());
-        }
-        self.operations += 1;
-        if self.faults.power_off_at == Some(self.operations) {
-            self.off = true;
-            return Ok(Step::Last { effective: self.random.below(2) == 0 });
-        }
-        Ok(Step::Go)
-    }
-
-    /// Counts an operation and executes it.
-    fn change<T>(&mut self, effect: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
-        match self.step()? {
-            Step::Go => effect(self),
-            Step::Last { effective } => {
-                if effective {
-                    let _ = effect(self);
-                }
-                Err(power_is_off())
-            }
-        }
-    }
-
-    /// Frees the memory of files that no name leads to any more.
-    fn forget_unnamed(&mut self) {
-        let named: BTreeSet<usize> = self.names.values().chain(self.durable_names.values()).copied().collect();
-        for (nth, inode) in self.inodes.iter_mut().enumerate() {
-            if !named.contains(&nth) && self.pending_names.is_empty() {
-                *inode = Inode::default();
-            }
-        }
-    }
-
-    fn used(&self) -> u64 {
-        self.names.values().map(|inode| self.inodes[*inode].visible.len() as u64).sum()
-    }
-
-    /// Fails if the file cannot grow to `len` bytes.
-    fn check_space(&self, inode: usize, len: usize) -> io::Result<()> {
-        let growth = len.saturating_sub(self.inodes[inode].visible.len()) as u64;
-        match self.faults.capacity {
-            Some(capacity) if growth > 0 && self.used() + growth > capacity => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn apply(&mut self, change: NameChange) {
-        apply_name(&mut self.names, &change);
-        self.pending_names.push(change);
-    }
-
-    fn find(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
-    match change {
-        NameChange::Link(path, inode) => {
-            names.insert(path.clone(), *inode);
-        }
-        NameChange::Unlink(path) => {
-            names.remove(path);
-        }
-        NameChange::Rename { from, to, inode } => {
-            if names.get(from) == Some(inode) {
-                names.remove(from);
-            }
-            names.insert(to.clone(), *inode);
-        }
-    }
-}
-
-fn surviving_names(world: &World, keep: Keep, random: &mut Random) -> BTreeMap<PathBuf, usize> {
-    let mut names = world.durable_names.clone();
-    let prefix = random.below(world.pending_names.len() as u64 + 1) as usize;
-    for (nth, change) in world.pending_names.iter().enumerate() {
-        let kept = match keep {
-            Keep::Nothing => false,
-            Keep::Everything => true,
-            Keep::Prefix => nth < prefix,
-            Keep::Any => random.below(2) == 0,
-        };
-        if kept {
-            apply_name(&mut names, change);
-        }
-    }
-    names
-}
-
-impl Inode {
-    fn after_crash(&self, keep: Keep, random: &mut Random) -> Vec<u8> {
-        let mut content = self.durable.clone();
-        let prefix = random.below(self.pending.len() as u64 + 1) as usize;
-        let lengths = self.pending.iter().filter(|change| matches!(change, Change::Length(_))).count();
-        let lengths_kept = random.below(lengths as u64 + 1) as usize;
-        // How many writes touch each sector, and up to which of them it is kept.
-        let mut versions: BTreeMap<usize, u64> = BTreeMap::new();
-        for change in &self.pending {
-            if let Change::Write { offset, data } = change {
-                for sector in sectors(*offset, data.len()) {
-                    *versions.entry(sector).or_default() += 1;
-                }
-            }
-        }
-        for version in versions.values_mut() {
-            *version = random.below(*version + 1);
-        }
-        let (mut seen_lengths, mut seen_versions) = (0, BTreeMap::<usize, u64>::new());
-        for (nth, change) in self.pending.iter().enumerate() {
-            match change {
-                Change::Length(len) => {
-                    seen_lengths += 1;
-                    let kept = match keep {
-                        Keep::Nothing => false,
-                        Keep::Everything => true,
-                        Keep::Prefix => nth < prefix,
-                        Keep::Any => seen_lengths <= lengths_kept,
-                    };
-                    if kept {
-                        content.resize(*len, 0);
-                    }
-                }
-                Change::Write { offset, data } => {
-                    for sector in sectors(*offset, data.len()) {
-                        let version = seen_versions.entry(sector).or_default();
-                        *version += 1;
-                        let kept = match keep {
-                            Keep::Nothing => false,
-                            Keep::Everything => true,
-                            // The write at the border is torn.
-                            Keep::Prefix => nth < prefix || nth == prefix && random.below(2) == 0,
-                            Keep::Any => *version <= versions[&sector],
-                        };
-                        if kept {
-                            write_sector(&mut content, sector, *offset, data);
-                        }
-                    }
-                }
-            }
-        }
-        content
-    }
-}
-
-fn sectors(offset: usize, len: usize) -> std::ops::Range<usize> {
-    offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES)
-}
-
-/// Writes the part of `data` that falls into one sector.
-fn write_sector(content: &mut Vec<u8>, sector: usize, offset: usize, data: &[u8]) {
-    let from = offset.max(sector * SECTOR_BYTES);
-    let to = (offset + data.len()).min((sector + 1) * SECTOR_BYTES);
-    if content.len() < to {
-        content.resize(to, 0);
-    }
-    content[from..to].copy_from_slice(&data[from - offset..to - offset]);
-}
-
-fn power_is_off() -> io::Error {
-    io::Error::other("the power is off")
 }
 
 impl Disk for SimDisk {
@@ -541,37 +321,6 @@ impl DiskFile for SimFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.world.lock().inodes[self.inode].visible.len() as u64)
-    }
-}
-
-/// A small repeatable source of numbers.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Default for Random {
-    fn default() -> Random {
-        Random::new(0)
-    }
-}
-
-impl Random {
-    /// A source that depends on the seed alone.
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    /// The next number (splitmix64).
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `bound`, which must not be zero.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.draw() % bound
     }
 }
 
