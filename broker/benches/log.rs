@@ -39,14 +39,14 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
     let mut index = 0;
     let start = clock::monotonic();
     let mut outstanding = 0;
-    while (clock::monotonic() - start) < RUN || outstanding > 0 {
-        while outstanding < under_way && (clock::monotonic() - start) < RUN {
+    while clock::monotonic().saturating_sub(start) < RUN || outstanding > 0 {
+        while outstanding < under_way && clock::monotonic().saturating_sub(start) < RUN {
             index += 1;
             let (answers, began) = (answers.clone(), clock::monotonic());
             let record = NewRecord { term: 1, index, kind: 1, payload: payload.clone() };
             let done = move |result: std::io::Result<()>| {
                 result.expect("the disk works");
-                answers.send(clock::monotonic() - began).expect("the main thread listens");
+                answers.send(clock::monotonic().saturating_sub(began)).expect("the main thread listens");
             };
             log.append(vec![record], done).expect("append");
             log.release_upto(index);
@@ -62,7 +62,7 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
         }
         log.purge_upto(index).expect("purge");
     }
-    let seconds = (clock::monotonic() - start).as_secs_f64();
+    let seconds = clock::monotonic().saturating_sub(start).as_secs_f64();
     log.close().expect("close");
     std::fs::remove_dir_all(&dir).expect("remove the folder");
     latencies.sort_unstable();
