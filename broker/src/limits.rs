@@ -14,7 +14,7 @@ const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
 /// Raises the limit of open files to what is allowed; returns the limit in force, `None` where there is none.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let Some(current) = limit.current else { return None };
+    let current = limit.current?;
     let wanted = limit.maximum.unwrap_or(u64::MAX).max(current);
     // Some systems count up to the limit when a process starts another one: a million is enough for everybody.
     let wanted = wanted.min(1 << 20).max(current);

@@ -269,7 +269,12 @@ fn positive() -> String {
     "must be above 0".to_owned()
 }
 
-fn rule(key: &'static str, value: impl ToString, holds: bool, why: impl FnOnce() -> String) -> Result<(), ConfigError> {
+fn rule(
+    key: &'static str,
+    value: impl std::fmt::Display,
+    holds: bool,
+    why: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::BadValue { key, value: value.to_string(), why: why() }) }
 }
 

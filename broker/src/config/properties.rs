@@ -60,7 +60,7 @@ fn logical_lines(text: &str) -> impl Iterator<Item = &str> {
             let comment = end == 0 && line.trim_start().starts_with(['#', '!']);
             let slashes = body.len() - body.trim_end_matches('\\').len();
             end = line_end;
-            if comment || slashes % 2 == 0 || end == rest.len() {
+            if comment || slashes.is_multiple_of(2) || end == rest.len() {
                 break;
             }
         }

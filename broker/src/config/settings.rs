@@ -68,6 +68,7 @@ macro_rules! settings {
         /// Everything that can be set. The fields are named after their keys, see [`KEYS`].
         #[derive(Debug, Clone, PartialEq)]
         #[allow(clippy::struct_excessive_bools, reason = "independent switches that operators know by name")]
+        #[allow(clippy::doc_markdown, reason = "the same texts are shown by --help")]
         pub struct BrokerConfig {
             $($(#[doc = $doc])+ pub $field: $type,)+
             /// The file that was given at start, which also keeps changes made in the running broker.

@@ -29,6 +29,7 @@ pub(super) mod boolean {
         }
     }
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the table passes fields by reference")]
     pub(in super::super) fn show(value: &bool) -> String {
         value.to_string()
     }
@@ -62,6 +63,7 @@ pub(super) mod seconds {
 
 /// Texts with ';' between them.
 pub(super) mod list {
+    #[allow(clippy::unnecessary_wraps, reason = "one form for all notations")]
     pub(in super::super) fn read(text: &str) -> Result<Vec<String>, String> {
         let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
         Ok(parts.map(str::to_owned).collect())
@@ -76,10 +78,12 @@ pub(super) mod list {
 pub(super) mod path {
     use std::path::PathBuf;
 
+    #[allow(clippy::unnecessary_wraps, reason = "one form for all notations")]
     pub(in super::super) fn read(text: &str) -> Result<Option<PathBuf>, String> {
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))
     }
 
+    #[allow(clippy::ref_option, reason = "the table passes fields by reference")]
     pub(in super::super) fn show(value: &Option<PathBuf>) -> String {
         value.as_ref().map_or_else(String::new, |path| path.display().to_string())
     }

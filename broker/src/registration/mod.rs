@@ -14,6 +14,7 @@ mod lane;
 mod table;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -116,13 +117,13 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
             stays
         });
         for address in wanted {
-            if !running.contains_key(&address) {
+            if let Entry::Vacant(free) = running.entry(address) {
                 let (progress, seen) = watch::channel(Progress::default());
                 let stop = shutdown.child();
-                let lane = Lane::new(Arc::clone(&broker), address.clone(), progress);
+                let lane = Lane::new(Arc::clone(&broker), free.key().clone(), progress);
                 tasks.spawn("registration", lane.run(stop.clone()));
-                registration.lanes.lock().insert(address.clone(), seen);
-                running.insert(address, stop);
+                registration.lanes.lock().insert(free.key().clone(), seen);
+                free.insert(stop);
             }
         }
         registration.started.send_replace(true);

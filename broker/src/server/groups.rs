@@ -17,6 +17,7 @@ use crate::index::meta::encode_cold;
 use crate::registration::data_version;
 use crate::shard::{Admission, Command, GroupSettings};
 
+#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     match request.code {
         request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => match from_slice::<SubscriptionGroupConfig>(&request.body) {
@@ -124,13 +125,11 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Ok(header) => header,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
     };
-    match broker.shard.groups().get(header.group) {
-        Some(group) => reply.body(&to_bytes(&group_config(&group), Form::Strict)),
-        None => {
-            let remark = format!("No group in this broker. group: {}", header.group);
-            reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &remark);
-        }
+    if let Some(group) = broker.shard.groups().get(header.group) {
+        return reply.body(&to_bytes(&group_config(&group), Form::Strict));
     }
+    let remark = format!("No group in this broker. group: {}", header.group);
+    reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &remark);
 }
 
 fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {

@@ -26,6 +26,7 @@ const QUEUES_MAX: u32 = 16_384;
 /// Where users look up what went wrong with a topic.
 pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
 
+#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     match request.code {
         request::UPDATE_AND_CREATE_TOPIC => create(broker, &request, reply),
@@ -213,13 +214,11 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Ok(header) => header,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
     };
-    match broker.shard.topics().get(header.topic) {
-        Some(topic) => reply.body(&to_bytes(&topic_config(&topic.settings), Form::Strict)),
-        None => {
-            let remark = format!("No topic in this broker. topic: {}", header.topic);
-            reply.error(response::TOPIC_NOT_EXIST, &remark);
-        }
+    if let Some(topic) = broker.shard.topics().get(header.topic) {
+        return reply.body(&to_bytes(&topic_config(&topic.settings), Form::Strict));
     }
+    let remark = format!("No topic in this broker. topic: {}", header.topic);
+    reply.error(response::TOPIC_NOT_EXIST, &remark);
 }
 
 fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {

@@ -1,5 +1,7 @@
 //! Pulls that are answered at once.
 
+use std::path::Path;
+
 use escrowmq_common::body::SubscriptionGroupConfig;
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::code::request;
@@ -200,5 +202,49 @@ async fn what_left_memory_is_read_from_files() {
     };
     let answer = client.call(pull_request(&sql)).await;
     assert_eq!(messages(&answer)[0].queue_offset, 1);
+    node.stop().await;
+}
+
+/// Flips a bit in the first place in the folder's files that holds `pattern`.
+fn damage(folder: &Path, pattern: &[u8]) {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut bytes = std::fs::read(&path).unwrap();
+            if let Some(at) = bytes.windows(pattern.len()).position(|window| window == pattern) {
+                bytes[at] ^= 1;
+                return std::fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+    panic!("no file holds the pattern");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_message_is_an_error_and_is_not_skipped() {
+    // Small segments: the damage must not lie in the last one, which is verified at start.
+    let mut node = Node::with(|config| config.segment_bytes = 1 << 20).await;
+    let client = node.client("c").await;
+    for n in 0..40 {
+        let body = format!("{:<50000}", format!("message number {n} of the test"));
+        client.send("T", 0, body.as_bytes(), &[]).await;
+    }
+    client.close().await;
+    node.restart_after(|folder| damage(folder, b"message number 2 of the test")).await;
+    let client = node.client("c").await;
+    let answer = client.call(pull_request(&pull("G", "T", 0, 0))).await;
+    assert_eq!((messages(&answer).len(), number(&answer, "nextBeginOffset")), (2, 2));
+    let answer = client.call(pull_request(&pull("G", "T", 0, 2))).await;
+    assert_eq!(answer.code, 1);
+    let remark = answer.remark.unwrap();
+    assert!(remark.contains("offset 2") && remark.contains("checksum"), "{remark}");
+    assert!(answer.body.is_empty());
+    // What lies behind it is served to whoever asks for it.
+    assert_eq!(messages(&client.call(pull_request(&pull("G", "T", 0, 3))).await)[0].queue_offset, 3);
     node.stop().await;
 }

@@ -1,5 +1,6 @@
 //! A broker in a temporary folder, and a client that speaks the protocol by hand.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Node {
     running: Option<RunningBroker>,
     config: BrokerConfig,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Node {
@@ -46,7 +47,7 @@ impl Node {
         };
         change(&mut config);
         let running = start(config.clone()).await.unwrap();
-        Node { running: Some(running), config, _folder: folder }
+        Node { running: Some(running), config, folder }
     }
 
     pub(crate) fn running(&self) -> &RunningBroker {
@@ -55,7 +56,13 @@ impl Node {
 
     /// Stops and starts again on the same folder.
     pub(crate) async fn restart(&mut self) {
+        self.restart_after(|_| {}).await;
+    }
+
+    /// Stops, lets something happen to the folder, and starts again.
+    pub(crate) async fn restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
         self.running.take().unwrap().stop().await.unwrap();
+        meanwhile(self.folder.path());
         self.running = Some(start(self.config.clone()).await.unwrap());
     }
 

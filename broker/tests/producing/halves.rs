@@ -1,5 +1,7 @@
 //! Half messages: kept out of sight, recognised when repeated, delivered when committed.
 
+use escrowmq_common::message::TransactionType;
+
 use crate::support::{Stage, create_topic, end, field, position, send};
 
 const HALF: [(&str, &str); 4] = [("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "TX1"), ("TAGS", "t")];
@@ -19,7 +21,7 @@ async fn a_half_is_seen_after_its_commit_and_not_before() {
     let stored = stage.stored("T", 0);
     let message = &stored[1];
     assert_eq!((message.position, message.prepared_offset), (position(&half), position(&half)));
-    assert_eq!(message.sys_flag.0 & 12, 8);
+    assert_eq!(message.sys_flag.transaction(), TransactionType::Commit);
     for (name, value) in [
         ("TRAN_MSG", "true"),
         ("PGROUP", "PG"),

@@ -10,6 +10,7 @@ use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
+use escrowmq_common::message::properties::append;
 use escrowmq_common::message::{Message, OffsetMessageId};
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
@@ -146,7 +147,11 @@ pub fn of(header: &SendMessageHeader<'_>) -> Frame {
 
 /// A property string.
 pub fn text(properties: &[(&str, &str)]) -> String {
-    properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect()
+    let mut text = String::new();
+    for (name, value) in properties {
+        append(&mut text, name, value);
+    }
+    text
 }
 
 pub fn field<'a>(answer: &'a Frame, name: &str) -> Option<&'a str> {
@@ -158,7 +163,7 @@ pub fn position(answer: &Frame) -> i64 {
     field(answer, "msgId").unwrap().parse::<OffsetMessageId>().unwrap().position
 }
 
-/// END_TRANSACTION for the half that this answer is about: 8 commits, 12 rolls back.
+/// `END_TRANSACTION` for the half that this answer is about: 8 commits, 12 rolls back.
 pub fn end(half: &Frame, decision: i32) -> Frame {
     Frame::request(request::END_TRANSACTION)
         .with_field("producerGroup", "PG")

@@ -142,15 +142,16 @@ fn propose(
 /// The passing on decides the code; what was stored is told as well.
 fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>, stored: Option<Stored>) {
     let place = match stored {
-        None => None,
         Some(Ok(Outcome::Published(published))) => Some(published),
-        Some(Ok(
-            Outcome::Prepared(_)
+        // Not to be stored, or its topic was deleted meanwhile.
+        None
+        | Some(Ok(
+            Outcome::Refused(_)
+            | Outcome::Prepared(_)
             | Outcome::Settled(_)
             | Outcome::Locked(_)
             | Outcome::Handled(_)
-            | Outcome::Done
-            | Outcome::Refused(_),
+            | Outcome::Done,
         )) => None,
         Some(Err(error)) => {
             tracing::debug!(%error, "a reply was not stored");

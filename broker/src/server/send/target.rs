@@ -122,13 +122,11 @@ pub(in crate::server) fn next_of(count: u32) -> u32 {
 fn missing(broker: &Broker, config: &BrokerConfig, header: &SendMessageHeader<'_>) -> Stop {
     let template = broker.shard.topics().get(header.default_topic);
     let template = template.as_ref().map(|topic| &topic.settings);
-    match new_topic(config, header.topic, template, header.default_topic_queue_nums) {
-        Some(settings) => Stop::Missing(Missing::Topic(settings)),
-        None => {
-            let remark = format!("topic[{}] not exist, apply first please!{HINT}", header.topic);
-            Stop::Refused(Refused::new(response::TOPIC_NOT_EXIST, remark))
-        }
+    if let Some(settings) = new_topic(config, header.topic, template, header.default_topic_queue_nums) {
+        return Stop::Missing(Missing::Topic(settings));
     }
+    let remark = format!("topic[{}] not exist, apply first please!{HINT}", header.topic);
+    Stop::Refused(Refused::new(response::TOPIC_NOT_EXIST, remark))
 }
 
 /// The settings of a topic that a send may create.
