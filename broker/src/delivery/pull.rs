@@ -199,7 +199,7 @@ impl Pull {
         match look {
             Look::Entries { entries, next } => self.write(broker, from, entries, next),
             Look::Units { bytes, count, next } => {
-                count_found(broker, count, bytes.len());
+                self.count_found(broker, count, bytes.len());
                 let fields = self.fields(next);
                 self.reply.send(response::SUCCESS, Some(PullStatus::Found.name()), fields, &[&bytes]);
             }
@@ -335,7 +335,7 @@ impl Pull {
                 Ok(())
             });
             match written {
-                Ok(()) => return count_found(broker, entries.len(), length),
+                Ok(()) => return self.count_found(broker, entries.len(), length),
                 Err((0, None)) => return self.read_files(broker, from),
                 Err((0, Some(error))) => return self.fail(broker, entries[0].offset, &error.into()),
                 // What lies before is served; the next pull begins at this one.
@@ -379,6 +379,14 @@ impl Pull {
         self.reply.send(code, Some(status.name()), fields, &[]);
     }
 
+    fn count_found(&self, broker: &Broker, messages: usize, bytes: usize) {
+        broker.metrics.pulls.record(response::SUCCESS);
+        broker.metrics.messages_out.add(messages as u64);
+        broker.metrics.bytes_out.add(bytes as u64);
+        let (group, topic) = (&self.group.name, &self.topic.settings.name);
+        broker.stats.group_get(group, topic, messages as u64, bytes as u64);
+    }
+
     fn fields(&self, next: u64) -> impl FnOnce(&mut FieldWriter<'_>) + use<> {
         let response = PullMessageResponse {
             suggest_which_broker_id: 0,
@@ -392,12 +400,6 @@ impl Pull {
         };
         move |writer| response.write(writer)
     }
-}
-
-fn count_found(broker: &Broker, messages: usize, bytes: usize) {
-    broker.metrics.pulls.record(response::SUCCESS);
-    broker.metrics.messages_out.add(messages as u64);
-    broker.metrics.bytes_out.add(bytes as u64);
 }
 
 /// Bounds of one answer.

@@ -62,7 +62,7 @@ impl<S: LogSource> Builder<S> {
                 Ok(worked) => {
                     reconciled = true;
                     if !worked {
-                        self.wait(IDLE);
+                        self.wait_unless_wanted();
                     }
                 }
                 Err(error) => {
@@ -82,6 +82,14 @@ impl<S: LogSource> Builder<S> {
         self.shared.wanted.wait_for(&mut known, time);
     }
 
+    /// Waits, unless a lookup asked since the last turn began for what is not known.
+    fn wait_unless_wanted(&self) {
+        let mut known = self.shared.known.lock();
+        if known.wanted.take().is_none_or(|wanted| wanted < known.next_index) {
+            self.shared.wanted.wait_for(&mut known, IDLE);
+        }
+    }
+
     /// Drops runs that were made from another log: one that was lost with a crash, or replaced.
     fn reconcile(&mut self) -> io::Result<()> {
         let mut known = self.shared.known.lock();
@@ -98,10 +106,12 @@ impl<S: LogSource> Builder<S> {
             known.runs.drain(..).for_each(|run| folder::delete(&run));
         }
         known.next_index = known.runs.back().map_or(first, |run| run.coverage.last_index + 1);
+        drop(known);
+        self.shared.progress.notify_all();
         Ok(())
     }
 
-    /// One round. Says whether there was anything to do.
+    /// One round. Says whether there is more to do at once.
     fn turn(&mut self) -> io::Result<bool> {
         self.drop_damaged();
         self.drop_purged();
@@ -156,6 +166,7 @@ impl<S: LogSource> Builder<S> {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 tracing::warn!(index = from, %error, "keys of a log record that cannot be read are not indexed");
                 self.shared.known.lock().next_index = from + 1;
+                self.shared.progress.notify_all();
                 return Ok(true);
             }
             Err(error) => return Err(error),
@@ -171,7 +182,8 @@ impl<S: LogSource> Builder<S> {
                 self.write_sealed()?;
             }
         }
-        Ok(!records.is_empty())
+        // Records that came meanwhile can wait for the next round, in which there are more of them.
+        Ok(records.last().is_some_and(|last| last.index < applied))
     }
 
     fn forget_all(&mut self) {

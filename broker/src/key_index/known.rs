@@ -37,6 +37,8 @@ pub(super) struct Known {
     pub(super) next_index: u64,
     /// A lookup found the run that begins with this index damaged.
     pub(super) damaged: Option<u64>,
+    /// Index of a record that a lookup waits for, until the builder has seen that.
+    pub(super) wanted: Option<u64>,
     /// The builder has ended.
     pub(super) stopped: bool,
 }
@@ -79,6 +81,7 @@ impl Shared {
         let deadline = clock::monotonic() + patience;
         let mut known = self.known.lock();
         while known.next_index <= index && !known.stopped {
+            known.wanted = known.wanted.max(Some(index));
             self.wanted.notify_one();
             let Some(left) = deadline.checked_sub(clock::monotonic()).filter(|left| !left.is_zero()) else {
                 break;

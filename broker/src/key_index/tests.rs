@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::*;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A log of records, of which the first ones may be gone.
 #[derive(Clone, Default)]
 struct Records {
-    records: Arc<Mutex<Vec<Record>>>,
+    all: Arc<Mutex<Vec<Record>>>,
     first: Arc<AtomicU64>,
     reads: Arc<AtomicU64>,
     term: u64,
@@ -27,12 +27,14 @@ impl Records {
     /// Appends a batch and says where its payload begins.
     fn append(&self, stamp: u64, commands: &[Command<'_>]) -> u64 {
         let mut batch = OpenBatch::with_capacity(1024);
-        commands.iter().for_each(|command| batch.push(command));
+        for command in commands {
+            batch.push(command);
+        }
         self.append_record(1, batch.seal(stamp))
     }
 
-    fn append_record(&self, kind: u8, payload: bytes::Bytes) -> u64 {
-        let mut records = self.records.lock();
+    fn append_record(&self, kind: u8, payload: Bytes) -> u64 {
+        let mut records = self.all.lock();
         let position = records.last().map_or(Position::ZERO, Record::end);
         let record = Record { term: self.term, index: records.len() as u64, kind, position, payload };
         let at = record.payload_position().get();
@@ -41,13 +43,13 @@ impl Records {
     }
 
     fn last(&self) -> u64 {
-        self.records.lock().len() as u64 - 1
+        self.all.lock().len() as u64 - 1
     }
 }
 
 impl LogSource for Records {
     fn applied(&self) -> Option<u64> {
-        self.records.lock().last().map(|record| record.index)
+        self.all.lock().last().map(|record| record.index)
     }
 
     fn first_index(&self) -> u64 {
@@ -55,12 +57,12 @@ impl LogSource for Records {
     }
 
     fn first_position(&self) -> u64 {
-        self.records.lock().get(self.first_index() as usize).map_or(0, |record| record.position.get())
+        self.all.lock().get(self.first_index() as usize).map_or(0, |record| record.position.get())
     }
 
     fn term_of(&self, index: u64) -> io::Result<Option<u64>> {
         let held = index >= self.first_index();
-        Ok(self.records.lock().get(index as usize).filter(|_| held).map(|record| record.term))
+        Ok(self.all.lock().get(index as usize).filter(|_| held).map(|record| record.term))
     }
 
     fn read(&self, from: u64, to: u64, _: u64) -> io::Result<Vec<Record>> {
@@ -68,11 +70,11 @@ impl LogSource for Records {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.reads.fetch_add(1, Ordering::SeqCst);
-        Ok(self.records.lock()[from as usize..to as usize].iter().take(10).cloned().collect())
+        Ok(self.all.lock()[from as usize..to as usize].iter().take(10).cloned().collect())
     }
 }
 
-fn unit(topic: &str, unique: &str, keys: &str) -> Vec<u8> {
+fn unit(topic: &str, unique: &str, keys: &str) -> Bytes {
     let properties = format!("UNIQ_KEY\u{1}{unique}\u{2}KEYS\u{1}{keys}\u{2}");
     let host = "127.0.0.1:1".parse().unwrap();
     let mut out = BytesMut::new();
@@ -95,10 +97,10 @@ fn unit(topic: &str, unique: &str, keys: &str) -> Vec<u8> {
     }
     .write(&mut out)
     .unwrap();
-    out.to_vec()
+    out.freeze()
 }
 
-fn publish(unit: &Vec<u8>) -> Command<'_> {
+fn publish(unit: &Bytes) -> Command<'_> {
     let messages = MessageList::One(Message::new(0, unit));
     Command::Publish(Publish { queue: QueueId(1), when: When::Now, messages })
 }
@@ -179,9 +181,9 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
             rewritten: Some(Message::new(0, &half)),
         })],
     );
-    records.append_record(3, bytes::Bytes::from_static(b"a membership"));
+    records.append_record(3, Bytes::from_static(b"a membership"));
     let following = Following::start(dir.path(), &records, Limits::default());
-    let stored = records.records.lock().clone();
+    let stored = records.all.lock().clone();
     let read_unit = |position: u64| {
         let base = if position >= settled { settled } else { payload };
         let record = &stored[usize::from(position >= settled)];

@@ -18,7 +18,7 @@ use escrowmq_common::remoting::Connection;
 use serde_json::json;
 
 use super::stats::{Problem, answer, answer_slowly, groups_with_offsets, header};
-use super::{Reply, lag, progress, stats};
+use super::{Reply, lag, progress, slow, stats};
 use crate::broker::Broker;
 use crate::index;
 use crate::stats::Figure;
@@ -41,7 +41,12 @@ pub(super) fn handle(broker: &Arc<Broker>, _connection: &Arc<Connection>, reques
         | request::CLEAN_UNUSED_TOPIC
         | request::DELETE_EXPIRED_COMMITLOG
         | request::TRIGGER_DELETE_FILES => reply.ok(),
-        request::CLONE_GROUP_OFFSET => answer_slowly(broker, "clone offsets", request, reply, clone_offsets),
+        request::CLONE_GROUP_OFFSET => {
+            slow::run(broker, "clone offsets", reply, move |broker, reply| match clone_offsets(broker, &request) {
+                Ok(()) => reply.ok(),
+                Err(problem) => reply.error(problem.code, &problem.remark),
+            });
+        }
         request::QUERY_CORRECTION_OFFSET => answer_slowly(broker, "compare offsets", request, reply, correction),
         request::QUERY_CONSUME_QUEUE => answer_slowly(broker, "queue entries", request, reply, queue_entries),
         request::VIEW_BROKER_STATS_DATA => answer(reply, figures(broker, &request)),
@@ -156,8 +161,8 @@ fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, P
 
 fn figures(broker: &Broker, request: &Frame) -> Result<BrokerStatsData, Problem> {
     let asked: ViewBrokerStatsHeader<'_> = header(request)?;
-    let data =
-        Figure::from_name(asked.stats_name).and_then(|figure| broker.stats.look(figure, asked.stats_key, broker.now()));
+    let data = Figure::from_name(asked.stats_name)
+        .and_then(|figure| broker.stats.look(figure, asked.stats_key, broker.shard.topics(), broker.now()));
     data.ok_or_else(|| Problem::new(response::SYSTEM_ERROR, format!("The stats <{}> not exist", asked.stats_name)))
 }
 

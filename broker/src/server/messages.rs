@@ -32,10 +32,10 @@ const PASSED_OVER_MAX: usize = 1 << 20;
 /// How long a query waits for the index to reach the newest message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     match request.code {
-        request::VIEW_MESSAGE_BY_ID => view(broker, &request, reply),
-        _ => query(broker, &request, reply),
+        request::VIEW_MESSAGE_BY_ID => view(broker, request, reply),
+        _ => query(broker, request, reply),
     }
 }
 

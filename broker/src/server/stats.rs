@@ -94,7 +94,7 @@ fn topic_stats(broker: &Broker, request: &Frame) -> Result<TopicStats, Problem> 
     let name = header::<TopicHeader<'_>>(request)?.topic;
     let topic = broker.shard.topics().get(name).ok_or_else(|| Problem::no_topic(name))?;
     let mut stats =
-        TopicStats { topic_put_tps: broker.stats.topic_put_rate(name, broker.now()), ..TopicStats::default() };
+        TopicStats { topic_put_tps: broker.stats.topic_put_rate(&topic, broker.now()), ..TopicStats::default() };
     for queue in progress::queues(&topic) {
         let (min, max) = (queue.min_offset(), queue.max_offset());
         let last = max.checked_sub(1).map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();

@@ -1,7 +1,8 @@
 //! How much goes through topics and groups, minute by minute.
 //!
-//! Handlers add to a count per topic and per group of a topic: a look into a map and three atomics. A task samples the
-//! counts every ten seconds, and what tools ask for is computed from the samples.
+//! What enters a topic is in the ends of its queues, so sending pays nothing for it: commits, retries and messages whose
+//! time has come count, half messages do not. What groups read is counted by the pulls: a look into a map and two
+//! atomics. A task takes samples every ten seconds, and what tools ask for is computed from the samples.
 //!
 //! Promises: counting waits for nobody; memory is bounded, also against clients that invent names ([`SERIES_MAX`]); what
 //! was quiet for a day is forgotten. All of it is in memory and begins at zero with each start.
@@ -11,6 +12,7 @@
 mod window;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
+use crate::shard::{Topic, Topics};
 use window::{STEP, Sample, Spans, Window};
 
 /// Most names that are counted per family; further ones are not counted alone.
@@ -87,6 +90,70 @@ impl Family {
             !is_quiet
         });
     }
+}
+
+/// What entered the topics, by the ends of their queues.
+#[derive(Debug, Default)]
+struct TopicPuts {
+    by_topic: HashMap<Box<str>, TopicPut>,
+    /// Topics were looked at before: one that appears from now on is new, and all of its messages are.
+    is_warm: bool,
+}
+
+#[derive(Debug)]
+struct TopicPut {
+    /// The sum at the last look.
+    last: u64,
+    /// `None` until something comes in.
+    spans: Option<Box<Spans>>,
+}
+
+impl TopicPuts {
+    /// Takes samples of all topics, given with the messages that ever entered them. `before` is the time of the last
+    /// samples.
+    fn tick<'a>(&mut self, before: u64, at: u64, topics: impl Iterator<Item = (&'a str, u64)>) {
+        let mut seen = HashMap::with_capacity(self.by_topic.len());
+        for (topic, sum) in topics.take(SERIES_MAX) {
+            let known = self.by_topic.remove_entry(topic);
+            let base = if self.is_warm { 0 } else { sum };
+            let (name, mut put) = known.unwrap_or_else(|| (topic.into(), TopicPut { last: base, spans: None }));
+            if sum != put.last && put.spans.is_none() {
+                let first = Sample { at: before, sum: put.last, times: put.last };
+                put.spans = Some(Box::new(Spans::new(first)));
+            }
+            if let Some(spans) = &mut put.spans {
+                let now = Sample { at, sum, times: sum };
+                if spans.is_quiet(now) {
+                    put.spans = None;
+                } else {
+                    spans.offer(now);
+                }
+            }
+            put.last = sum;
+            seen.insert(name, put);
+        }
+        self.by_topic = seen;
+        self.is_warm = true;
+    }
+
+    /// Over the last minute, hour and day, if `sum` messages ever entered the topic.
+    fn look(&self, topic: &str, sum: u64, now: u64) -> Option<BrokerStatsData> {
+        let put = self.by_topic.get(topic);
+        let sample = Sample { at: now, sum, times: sum };
+        match put {
+            Some(TopicPut { spans: Some(spans), .. }) => Some(spans.look(sample)),
+            Some(TopicPut { spans: None, last }) if *last == sum => None,
+            _ => {
+                let base = put.map_or(0, |put| put.last);
+                Some(Spans::new(Sample { at: now, sum: base, times: base }).look(sample))
+            }
+        }
+    }
+}
+
+/// How many messages ever entered a topic.
+pub fn entered(topic: &Topic) -> u64 {
+    topic.queues.iter().map(|queue| queue.max_offset()).sum()
 }
 
 /// Counts of the whole broker since its start; `metrics` keeps them.
@@ -178,16 +245,12 @@ impl Whole {
 /// What tools can ask for by name and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
-    /// Messages stored, by topic.
+    /// Messages that entered a topic, by topic.
     TopicPutNums,
-    /// Bytes stored, by topic.
-    TopicPutSize,
     /// Messages handed out, by `topic@group`.
     GroupGetNums,
     /// Bytes handed out, by `topic@group`.
     GroupGetSize,
-    /// Messages sent back, by `topic@group`.
-    SendBackNums,
     /// Messages stored, by cluster.
     BrokerPutNums,
     /// Messages handed out, by cluster.
@@ -199,10 +262,8 @@ impl Figure {
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "TOPIC_PUT_NUMS" => Self::TopicPutNums,
-            "TOPIC_PUT_SIZE" => Self::TopicPutSize,
             "GROUP_GET_NUMS" => Self::GroupGetNums,
             "GROUP_GET_SIZE" => Self::GroupGetSize,
-            "SNDBCK_PUT_NUMS" => Self::SendBackNums,
             "BROKER_PUT_NUMS" => Self::BrokerPutNums,
             "BROKER_GET_NUMS" => Self::BrokerGetNums,
             _ => return None,
@@ -213,11 +274,9 @@ impl Figure {
 /// The counts of topics and groups. Shared by all connections.
 #[derive(Debug)]
 pub struct Stats {
-    topic_put: Family,
-    topic_put_bytes: Family,
+    topics: Mutex<TopicPuts>,
     group_get: Family,
     group_get_bytes: Family,
-    send_back: Family,
     whole: Mutex<Whole>,
     /// When the last samples were taken, in milliseconds since 1970.
     sampled: AtomicU64,
@@ -242,22 +301,13 @@ impl Stats {
     /// Counting begins at `now`, in milliseconds since 1970.
     pub fn new(now: u64) -> Self {
         Self {
-            topic_put: Family::default(),
-            topic_put_bytes: Family::default(),
+            topics: Mutex::default(),
             group_get: Family::default(),
             group_get_bytes: Family::default(),
-            send_back: Family::default(),
             whole: Mutex::new(Whole::new(now)),
             sampled: AtomicU64::new(now),
             began: now,
         }
-    }
-
-    /// Messages of a topic became visible, or wait for their time. Half messages do not count before their commit.
-    pub fn topic_put(&self, topic: &str, messages: u64, bytes: u64) {
-        let at = self.sampled.load(Ordering::Relaxed);
-        self.topic_put.add(topic, messages, at);
-        self.topic_put_bytes.add(topic, bytes, at);
     }
 
     /// Messages of a topic were handed to a group.
@@ -269,20 +319,19 @@ impl Stats {
         });
     }
 
-    /// A group sent a message of a topic back.
-    pub fn send_back(&self, group: &str, topic: &str) {
-        let at = self.sampled.load(Ordering::Relaxed);
-        with_key(topic, group, |key| self.send_back.add(key, 1, at));
-    }
-
     /// When counting began: the start of the broker, in milliseconds since 1970.
     pub fn began(&self) -> u64 {
         self.began
     }
 
-    /// Messages per second stored in a topic, over the last minute.
-    pub fn topic_put_rate(&self, topic: &str, now: u64) -> f64 {
-        self.topic_put.look(topic, now).map_or(0.0, |data| data.stats_minute.tps)
+    /// Messages per second that entered a topic, over the last minute.
+    pub fn topic_put_rate(&self, topic: &Topic, now: u64) -> f64 {
+        self.topic_put(topic, now).map_or(0.0, |data| data.stats_minute.tps)
+    }
+
+    /// What entered a topic over the last minute, hour and day; `None` if nothing did.
+    pub fn topic_put(&self, topic: &Topic, now: u64) -> Option<BrokerStatsData> {
+        self.topics.lock().look(&topic.settings.name, entered(topic), now)
     }
 
     /// Messages per second of a topic handed to a group, over the last minute.
@@ -293,13 +342,11 @@ impl Stats {
     }
 
     /// A figure over the last minute, hour and day; `None` if nothing of that name was counted.
-    pub fn look(&self, figure: Figure, key: &str, now: u64) -> Option<BrokerStatsData> {
+    pub fn look(&self, figure: Figure, key: &str, topics: &Topics, now: u64) -> Option<BrokerStatsData> {
         match figure {
-            Figure::TopicPutNums => self.topic_put.look(key, now),
-            Figure::TopicPutSize => self.topic_put_bytes.look(key, now),
+            Figure::TopicPutNums => self.topic_put(&*topics.get(key)?, now),
             Figure::GroupGetNums => self.group_get.look(key, now),
             Figure::GroupGetSize => self.group_get_bytes.look(key, now),
-            Figure::SendBackNums => self.send_back.look(key, now),
             Figure::BrokerPutNums => {
                 let whole = self.whole.lock();
                 Some(whole.put.0.look(Sample { at: now, sum: whole.last.put, times: whole.last.put }))
@@ -328,13 +375,13 @@ impl Stats {
     }
 
     /// Takes samples; every ten seconds.
-    pub fn tick(&self, now: u64, totals: Totals) {
-        self.sampled.store(now, Ordering::Relaxed);
+    pub fn tick(&self, now: u64, totals: Totals, topics: &[Arc<Topic>]) {
+        let before = self.sampled.swap(now, Ordering::Relaxed);
         self.whole.lock().tick(now, totals);
-        for family in [&self.topic_put, &self.topic_put_bytes, &self.group_get, &self.group_get_bytes, &self.send_back]
-        {
-            family.tick(now);
-        }
+        let entered = topics.iter().map(|topic| (topic.settings.name.as_str(), entered(topic)));
+        self.topics.lock().tick(before, now, entered);
+        self.group_get.tick(now);
+        self.group_get_bytes.tick(now);
     }
 }
 
@@ -357,7 +404,10 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            _ = ticks.tick() => broker.stats.tick(broker.now(), totals(&broker)),
+            _ = ticks.tick() => {
+                let topics = broker.shard.topics().all();
+                broker.stats.tick(broker.now(), totals(&broker), &topics);
+            }
         }
     }
 }
@@ -368,40 +418,65 @@ mod tests {
 
     const START: u64 = 1_700_000_000_000;
 
+    fn look(stats: &Stats, key: &str, now: u64) -> Option<BrokerStatsData> {
+        stats.look(Figure::GroupGetNums, key, &Topics::default(), now)
+    }
+
     #[test]
-    fn counts_are_kept_by_name_and_span() {
+    fn reads_are_counted_by_topic_and_group() {
         let stats = Stats::new(START);
-        stats.topic_put("T", 2, 600);
-        stats.topic_put("T", 4, 100);
-        stats.group_get("G", "T", 5, 50);
-        stats.send_back("G", "T");
+        stats.group_get("G", "T", 2, 600);
+        stats.group_get("G", "T", 4, 100);
+        stats.group_get("H", "T", 5, 50);
         let now = START + 60_000;
-        let data = stats.look(Figure::TopicPutNums, "T", now).unwrap();
+        let data = look(&stats, "T@G", now).unwrap();
         assert_eq!((data.stats_minute.sum, data.stats_day.sum), (6, 6));
         assert!((data.stats_minute.avgpt - 3.0).abs() < 1e-9);
-        assert!((stats.topic_put_rate("T", now) - 0.1).abs() < 1e-9);
-        assert_eq!(stats.look(Figure::TopicPutSize, "T", now).unwrap().stats_minute.sum, 700);
-        assert_eq!(stats.look(Figure::GroupGetNums, "T@G", now).unwrap().stats_minute.sum, 5);
-        assert_eq!(stats.look(Figure::SendBackNums, "T@G", now).unwrap().stats_minute.sum, 1);
-        assert!(stats.look(Figure::TopicPutNums, "other", now).is_none());
+        assert!((stats.group_get_rate("G", "T", now) - 0.1).abs() < 1e-9);
+        let bytes = stats.look(Figure::GroupGetSize, "T@G", &Topics::default(), now).unwrap();
+        assert_eq!(bytes.stats_minute.sum, 700);
+        assert!(look(&stats, "T@other", now).is_none());
         for step in 1..=10 {
-            stats.tick(START + step * STEP, Totals::default());
+            stats.tick(START + step * STEP, Totals::default(), &[]);
         }
-        let later = stats.look(Figure::TopicPutNums, "T", START + 10 * STEP).unwrap();
+        let later = look(&stats, "T@G", START + 10 * STEP).unwrap();
         assert_eq!((later.stats_minute.sum, later.stats_hour.sum), (0, 6));
+    }
+
+    #[test]
+    fn what_entered_a_topic_is_counted_since_the_start() {
+        let mut puts = TopicPuts::default();
+        puts.tick(START, START, [("old", 1000)].into_iter());
+        assert!(puts.look("old", 1000, START).is_none());
+        assert_eq!(puts.look("old", 1007, START + 5).unwrap().stats_minute.sum, 7);
+        // A topic that came later is new with all of its messages.
+        assert_eq!(puts.look("new", 5, START + 5).unwrap().stats_minute.sum, 5);
+        puts.tick(START, START + STEP, [("old", 1010), ("new", 5)].into_iter());
+        let now = START + STEP;
+        assert_eq!(puts.look("old", 1012, now).unwrap().stats_minute.sum, 12);
+        assert_eq!(puts.look("new", 5, now).unwrap().stats_minute.sum, 5);
+        // A deleted topic is forgotten, and a new one of its name starts anew.
+        puts.tick(now, now + STEP, [("old", 1012)].into_iter());
+        puts.tick(now, now + 2 * STEP, [("old", 1012), ("new", 1)].into_iter());
+        assert_eq!(puts.look("new", 1, now + 2 * STEP).unwrap().stats_minute.sum, 1);
+        for hour in 1..=26 {
+            let at = now + hour * 3_600_000;
+            puts.tick(at, at, [("old", 1012)].into_iter());
+        }
+        assert!(puts.look("old", 1012, now + 26 * 3_600_000).is_none());
     }
 
     #[test]
     fn names_that_are_quiet_for_a_day_are_forgotten() {
         let stats = Stats::new(START);
-        stats.topic_put("quiet", 1, 1);
+        stats.group_get("quiet", "T", 1, 1);
         for hour in 1..=30 {
-            stats.topic_put("busy", 1, 1);
-            stats.tick(START + hour * 3_600_000, Totals::default());
+            stats.group_get("busy", "T", 1, 1);
+            stats.tick(START + hour * 3_600_000, Totals::default(), &[]);
         }
         let now = START + 30 * 3_600_000;
-        assert!(stats.look(Figure::TopicPutNums, "quiet", now).is_none());
-        assert_eq!(stats.look(Figure::TopicPutNums, "busy", now).unwrap().stats_day.sum, 24);
+        assert!(look(&stats, "T@quiet", now).is_none());
+        assert_eq!(look(&stats, "T@busy", now).unwrap().stats_day.sum, 24);
     }
 
     #[test]
@@ -420,15 +495,16 @@ mod tests {
         let stats = Stats::new(START);
         let totals = |put| Totals { put, ..Totals::default() };
         for step in 1..=60 {
-            stats.tick(START + step * STEP, totals(step * 50));
+            stats.tick(START + step * STEP, totals(step * 50), &[]);
         }
         let rates = stats.rates(START + 60 * STEP, totals(3_000));
         assert_eq!(rates.put.to_string(), "5 5 5");
         let rates = stats.rates(START + 61 * STEP, totals(3_100));
         assert!((rates.put.0[0] - 7.5).abs() < 1e-9);
         assert_eq!(rates.this_morning, (0, 0));
-        stats.tick(START + DAY, totals(4_000));
+        stats.tick(START + DAY, totals(4_000), &[]);
         assert_eq!(stats.rates(START + DAY, totals(4_000)).this_morning, (3_000, 0));
-        assert_eq!(stats.look(Figure::BrokerPutNums, "any", START + DAY).unwrap().stats_day.sum, 4_000);
+        let day = stats.look(Figure::BrokerPutNums, "any", &Topics::default(), START + DAY).unwrap();
+        assert_eq!(day.stats_day.sum, 4_000);
     }
 }

@@ -1,0 +1,6 @@
+//! What operators' tools ask of a broker, over real sockets.
+
+mod groups;
+mod messages;
+mod settings;
+mod support;

@@ -1,0 +1,167 @@
+//! A broker in a folder of its own, and a client that speaks frames.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use escrowmq_broker::config::BrokerConfig;
+use escrowmq_broker::start::{RunningBroker, start};
+use escrowmq_common::body::json::from_slice;
+use escrowmq_common::clock;
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::{Frame, Language};
+use escrowmq_common::header::SendMessageHeader;
+use escrowmq_common::message::{Message, OffsetMessageId, decode_units};
+use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
+use parking_lot::Mutex;
+
+/// Long enough for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running broker and a connection to it.
+pub struct Bench {
+    pub broker: RunningBroker,
+    pub address: String,
+    remote: Remote,
+    /// What the broker asked of this client, and what is answered to that.
+    pub incoming: Arc<Incoming>,
+    _folder: tempfile::TempDir,
+}
+
+/// Answers requests of the broker as a consumer would.
+#[derive(Default)]
+pub struct Incoming {
+    pub seen: Mutex<Vec<Frame>>,
+    /// The body of every answer; none is given without.
+    pub answer: Mutex<Option<Bytes>>,
+}
+
+impl Service for Incoming {
+    fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
+        if let Some(body) = self.answer.lock().clone() {
+            connection.reply(&Frame::response(&request, response::SUCCESS).with_body(body));
+        }
+        self.seen.lock().push(request);
+    }
+}
+
+impl Bench {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = BrokerConfig {
+            broker_name: "broker-a".to_owned(),
+            broker_ip: [127, 0, 0, 1].into(),
+            bind_address: "127.0.0.1".to_owned(),
+            listen_port: 0,
+            store_path: Some(folder.path().to_owned()),
+            segment_bytes: 4 << 20,
+            ..BrokerConfig::default()
+        };
+        change(&mut config);
+        let broker = start(config).await.unwrap();
+        let incoming = Arc::new(Incoming::default());
+        let options = RemoteOptions { language: Language::JAVA, ..RemoteOptions::default() };
+        let remote = Remote::new(options, Arc::clone(&incoming) as Arc<dyn Service>);
+        let address = broker.local_addr().to_string();
+        Self { broker, address, remote, incoming, _folder: folder }
+    }
+
+    pub async fn call(&self, request: Frame) -> Frame {
+        self.remote.call(&self.address, request, PATIENCE).await.unwrap()
+    }
+
+    /// Calls, and checks that the answer is a success.
+    pub async fn done(&self, request: Frame) -> Frame {
+        let code = request.code;
+        let answer = self.call(request).await;
+        assert_eq!(answer.code, response::SUCCESS, "request {code}: {:?}", answer.remark);
+        answer
+    }
+
+    /// A JSON body as a value, whatever its keys look like.
+    pub async fn json(&self, request: Frame) -> serde_json::Value {
+        from_slice(&self.done(request).await.body).unwrap()
+    }
+
+    /// Sends a message and says where it is.
+    pub async fn send(&self, topic: &str, properties: &[(&str, &str)]) -> Sent {
+        let answer = self.done(send_request(topic, properties)).await;
+        let id: OffsetMessageId = answer.fields.get("msgId").unwrap().parse().unwrap();
+        let offset = answer.fields.get("queueOffset").unwrap().parse().unwrap();
+        Sent { id, offset }
+    }
+
+    /// Decides a half message: 8 commits, 12 rolls back.
+    pub async fn decide(&self, half: &Sent, decision: i32) -> Frame {
+        let request = Frame::request(request::END_TRANSACTION)
+            .with_field("producerGroup", "PG")
+            .with_field("tranStateTableOffset", half.offset)
+            .with_field("commitLogOffset", half.id.position)
+            .with_field("commitOrRollback", decision);
+        self.call(request).await
+    }
+
+    pub async fn create_group(&self, group: &str) {
+        let body = format!(r#"{{"groupName":"{group}"}}"#);
+        self.done(Frame::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(body)).await;
+    }
+
+    /// Registers this connection as a push consumer of the topic.
+    pub async fn subscribe(&self, group: &str, topic: &str, model: &str) {
+        let body = format!(
+            r#"{{"clientID":"me","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","consumeType":"CONSUME_PASSIVELY","groupName":"{group}","messageModel":"{model}","subscriptionDataSet":[{{"classFilterMode":false,"codeSet":[],"expressionType":"TAG","subString":"*","subVersion":1,"tagsSet":[],"topic":"{topic}"}}],"unitMode":false}}],"producerDataSet":[{{"groupName":"PG"}}]}}"#
+        );
+        self.done(Frame::request(request::HEART_BEAT).with_body(body)).await;
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, mut condition: impl FnMut() -> F) {
+        let deadline = clock::monotonic() + PATIENCE;
+        while !condition().await {
+            assert!(clock::monotonic() < deadline, "{what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Where a message was stored.
+pub struct Sent {
+    pub id: OffsetMessageId,
+    pub offset: i64,
+}
+
+/// A send to queue 0.
+pub fn send_request(topic: &str, properties: &[(&str, &str)]) -> Frame {
+    let properties: String = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
+    let header = SendMessageHeader {
+        producer_group: "PG",
+        topic,
+        default_topic: "TBW102",
+        default_topic_queue_nums: 4,
+        queue_id: 0,
+        sys_flag: 0,
+        born_timestamp: clock::wall_ms(),
+        flag: 0,
+        properties: Some(&properties),
+        reconsume_times: 0,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+        broker_name: None,
+    };
+    Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body("a body")
+}
+
+/// A request about a topic.
+pub fn of_topic(code: i32, topic: &str) -> Frame {
+    Frame::request(code).with_field("topic", topic)
+}
+
+/// The messages of an answer.
+pub fn units(answer: &Frame) -> Vec<Message> {
+    decode_units(answer.body.clone()).map(Result::unwrap).collect()
+}
