@@ -1,6 +1,8 @@
 //! The command line of EscrowMQ.
 
+mod admin;
 mod demo;
+mod standalone;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a nameserver and a broker in one process
+    Standalone(standalone::Arguments),
+    /// Ask a cluster, and change it
+    Admin(admin::Arguments),
     /// See half messages stay hidden, get decided, checked back and delivered, with real processes and real kills
     Demo(demo::Arguments),
     /// The producer process of the demo
@@ -25,6 +31,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Standalone(arguments) => standalone::run(arguments),
+        Command::Admin(arguments) => admin::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }

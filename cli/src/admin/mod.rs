@@ -1,0 +1,83 @@
+//! `escrowmq admin`: what an operator asks of a cluster.
+//!
+//! Each command asks a nameserver who is there, asks all the brokers that it concerns, and prints one table, or with
+//! `--json` one JSON value. An answer that is no success ends the command with the broker's own words and exit code 1.
+
+mod cluster;
+mod connection;
+mod group;
+mod message;
+mod offset;
+mod output;
+mod topic;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use connection::Cluster;
+use output::Output;
+
+/// Arguments of `escrowmq admin`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Nameservers, host:port with ';' between them
+    #[arg(long, short, global = true, default_value = "127.0.0.1:9876", env = "NAMESRV_ADDR")]
+    namesrv: String,
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subject {
+    /// Topics: create, list, delete, status
+    #[command(subcommand)]
+    Topic(topic::Command),
+    /// Consumer groups: create, list
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Brokers and what they do
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Messages: view by id, find by key
+    #[command(subcommand)]
+    Message(message::Command),
+    /// Consumer offsets: show, reset
+    #[command(subcommand)]
+    Offset(offset::Command),
+}
+
+/// Runs one command.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("escrowmq: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(perform(arguments)) {
+        Ok(output) => {
+            print!("{}", if arguments.json { output.json() } else { output.table() });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("escrowmq: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn perform(arguments: &Arguments) -> anyhow::Result<Output> {
+    let cluster = Cluster::new(&arguments.namesrv);
+    match &arguments.subject {
+        Subject::Topic(command) => topic::run(&cluster, command).await,
+        Subject::Group(command) => group::run(&cluster, command).await,
+        Subject::Cluster(command) => cluster::run(&cluster, command).await,
+        Subject::Message(command) => message::run(&cluster, command).await,
+        Subject::Offset(command) => offset::run(&cluster, command).await,
+    }
+}

@@ -1,0 +1,91 @@
+//! Consumer offsets.
+
+use anyhow::bail;
+use escrowmq_common::body::{ConsumeStats, ResetOffsetBody};
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{GetConsumeStatsHeader, ResetOffsetHeader};
+use escrowmq_common::name::retry_topic;
+use serde_json::json;
+
+use super::connection::Cluster;
+use super::output::Output;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Show how far a consumer group has come, queue by queue
+    Show {
+        /// Name of the group
+        group: String,
+        /// Only this topic
+        #[arg(long, short)]
+        topic: Option<String>,
+    },
+    /// Set a group's offsets in a topic to a time
+    Reset {
+        /// Name of the group
+        group: String,
+        /// Topic whose queues are meant
+        topic: String,
+        /// Milliseconds since 1970, "earliest" or "latest"
+        #[arg(long)]
+        to: String,
+    },
+}
+
+pub(super) async fn run(cluster: &Cluster, command: &Command) -> anyhow::Result<Output> {
+    match command {
+        Command::Show { group, topic } => show(cluster, group, topic.as_deref()).await,
+        Command::Reset { group, topic, to } => reset(cluster, group, topic, to).await,
+    }
+}
+
+async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Result<Output> {
+    // Every broker that knows the group serves its retry topic; a group without one may still have offsets.
+    let masters = match cluster.masters_of(&retry_topic(group)).await {
+        Ok(masters) if !masters.is_empty() => masters,
+        _ => cluster.masters(None).await?,
+    };
+    let header = GetConsumeStatsHeader { consumer_group: group, topic, topic_list: None };
+    let mut output = Output::new(&["TOPIC", "BROKER", "QUEUE", "OFFSET", "MAX OFFSET", "LAG"]);
+    let mut lag = 0;
+    for master in masters {
+        let ask = Frame::request(request::GET_CONSUME_STATS).with_header(&header);
+        let stats: ConsumeStats = cluster.ask(&master.address, ask).await?;
+        for (queue, offset) in stats.offset_table {
+            let behind = offset.broker_offset - offset.consumer_offset;
+            lag += behind;
+            output.row([
+                json!(queue.topic),
+                json!(queue.broker_name),
+                json!(queue.queue_id),
+                json!(offset.consumer_offset),
+                json!(offset.broker_offset),
+                json!(behind),
+            ]);
+        }
+    }
+    output.note(format!("{lag} messages behind"));
+    Ok(output)
+}
+
+async fn reset(cluster: &Cluster, group: &str, topic: &str, to: &str) -> anyhow::Result<Output> {
+    let timestamp = match to {
+        "earliest" => 0,
+        "latest" => -1,
+        time => match time.parse::<i64>() {
+            Ok(time) if time >= 0 => time,
+            _ => bail!("--to {time}: expected milliseconds since 1970, earliest or latest"),
+        },
+    };
+    let header = ResetOffsetHeader { topic, group, timestamp, is_force: true, queue_id: None, offset: None };
+    let mut output = Output::new(&["BROKER", "QUEUE", "OFFSET"]);
+    for master in cluster.masters_of(topic).await? {
+        let ask = Frame::request(request::INVOKE_BROKER_TO_RESET_OFFSET).with_header(&header);
+        let body: ResetOffsetBody = cluster.ask(&master.address, ask).await?;
+        for (queue, offset) in body.offset_table {
+            output.row([json!(queue.broker_name), json!(queue.queue_id), json!(offset)]);
+        }
+    }
+    Ok(output)
+}

@@ -1,0 +1,199 @@
+//! `escrowmq standalone`: a nameserver and a broker in one process.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use escrowmq_broker::config::BrokerConfig;
+use escrowmq_broker::start::{RunningBroker, start};
+use escrowmq_nameserver::{Config, Nameserver};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Arguments of `escrowmq standalone`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Port of the nameserver; 0 takes any free one
+    #[arg(long, short, default_value_t = 9876)]
+    port: u16,
+    /// Port of the broker; 0 takes any free one
+    #[arg(long, short, default_value_t = 10911)]
+    broker_port: u16,
+    /// Folder of the data [default: ~/.escrowmq/standalone]
+    #[arg(long, short)]
+    dir: Option<PathBuf>,
+    /// When a send is answered: after its bytes are on the device (sync), or in the operating system (async)
+    #[arg(long, short, value_enum, default_value_t = Flush::Sync)]
+    flush: Flush,
+    /// Address that clients are told; 127.0.0.1 serves this machine alone
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// A setting of the broker, by the name that RocketMQ's operators know; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    settings: Vec<(String, String)>,
+    /// What to log on stderr: error, warn, info, debug, or a filter like escrowmq_broker=debug
+    #[arg(long, default_value = "warn", env = "ESCROWMQ_LOG")]
+    log: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Flush {
+    Sync,
+    Async,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Runs both until a signal.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    match perform(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("escrowmq: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: Arguments) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log).context("--log")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(arguments))
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let folder = match arguments.dir.clone() {
+        Some(folder) => folder,
+        None => std::env::home_dir().context("no home folder; name one with --dir")?.join(".escrowmq/standalone"),
+    };
+    let mut config = broker_config(&arguments, &folder.join("broker"))?;
+    let nameserver = nameserver_config(&arguments, &folder);
+    let nameserver = Nameserver::start(nameserver).await.context("the nameserver does not start")?;
+    let names = format!("{}:{}", host(arguments.host), nameserver.local_addr().port());
+    config.namesrv_addr = vec![names.clone()];
+    let broker = tokio::select! {
+        broker = start(config) => broker.context("the broker does not start")?,
+        () = signals.next() => return Ok(()),
+    };
+    let address = format!("{}:{}", host(arguments.host), broker.local_addr().port());
+    println!("ready: nameserver {names}, broker {address}, data {}", folder.display());
+    signals.next().await;
+    tokio::select! {
+        stopped = stop(broker, &nameserver) => stopped,
+        // A second signal: the next start recovers.
+        () = signals.next() => std::process::exit(1),
+    }
+}
+
+/// The broker first: it says good-bye to the nameserver.
+async fn stop(broker: RunningBroker, nameserver: &Nameserver) -> anyhow::Result<()> {
+    broker.stop().await?;
+    nameserver.stop().await;
+    Ok(())
+}
+
+/// An address as a part of `host:port`.
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// Where to listen: who told clients a loopback address serves nobody else.
+fn bind_address(host: IpAddr) -> String {
+    match host {
+        host if host.is_loopback() => host.to_string(),
+        IpAddr::V4(_) => "0.0.0.0".to_owned(),
+        IpAddr::V6(_) => "::".to_owned(),
+    }
+}
+
+fn nameserver_config(arguments: &Arguments, folder: &Path) -> Config {
+    Config {
+        listen_port: arguments.port,
+        bind_address: bind_address(arguments.host),
+        kv_config_path: folder.join("nameserver/kvConfig.json"),
+        ..Config::default()
+    }
+}
+
+/// The broker's settings, but for the nameserver, whose port is not known before it listens.
+fn broker_config(arguments: &Arguments, folder: &Path) -> anyhow::Result<BrokerConfig> {
+    let flush = match arguments.flush {
+        Flush::Sync => "SYNC_FLUSH",
+        Flush::Async => "ASYNC_FLUSH",
+    };
+    let ours = [
+        ("brokerName", "standalone".to_owned()),
+        ("brokerIP1", arguments.host.to_string()),
+        ("bindAddress", bind_address(arguments.host)),
+        ("listenPort", arguments.broker_port.to_string()),
+        ("storePathRootDir", folder.display().to_string()),
+        ("flushDiskType", flush.to_owned()),
+    ];
+    let ours = ours.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let loaded = BrokerConfig::load(None, [], ours.chain(arguments.settings.iter().cloned()))?;
+    for key in loaded.meaningless {
+        eprintln!("escrowmq: {key} means nothing here and is ignored");
+    }
+    Ok(loaded.config)
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(settings: &[&str]) -> Arguments {
+        Arguments {
+            port: 0,
+            broker_port: 7,
+            dir: None,
+            flush: Flush::Async,
+            host: [127, 0, 0, 1].into(),
+            settings: settings.iter().map(|text| key_value(text).unwrap()).collect(),
+            log: "warn".to_owned(),
+        }
+    }
+
+    #[test]
+    fn flags_become_settings_and_set_wins() {
+        let config = broker_config(&arguments(&["brokerName = b", "maxMessageSize=9"]), Path::new("/d")).unwrap();
+        assert_eq!((config.listen_port, config.broker_name.as_str(), config.max_message_size), (7, "b", 9));
+        assert_eq!(config.store_path.as_deref(), Some(Path::new("/d")));
+        assert!(broker_config(&arguments(&["noSuchKey=1"]), Path::new("/d")).is_err());
+        assert!(key_value("novalue").is_err());
+    }
+
+    #[test]
+    fn only_a_loopback_address_is_listened_at_alone() {
+        assert_eq!(bind_address([127, 0, 0, 1].into()), "127.0.0.1");
+        assert_eq!(bind_address([10, 0, 0, 1].into()), "0.0.0.0");
+        assert_eq!(bind_address("fd00::1".parse().unwrap()), "::");
+        assert_eq!(host("::1".parse().unwrap()), "[::1]");
+    }
+}
