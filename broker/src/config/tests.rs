@@ -117,3 +117,13 @@ fn what_is_in_force_is_listed_with_derived_values() {
     assert!(listed["storePathRootDir"].ends_with(".escrowmq/b"));
     assert_eq!(listed.len(), KEYS.len());
 }
+
+#[test]
+fn the_configuration_page_names_every_key_with_its_text() {
+    let page = include_str!("../../../docs/configuration.md");
+    for key in KEYS {
+        let change = if key.at_once { "at once" } else { "restart" };
+        let row = format!("| `{}` | {} | {change} |", key.name, key.about.trim());
+        assert!(page.lines().any(|line| line == row), "docs/configuration.md lacks: {row}");
+    }
+}
