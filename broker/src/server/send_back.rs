@@ -36,10 +36,6 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         },
         Err(error) => return finish(broker, reply, Err((response::SYSTEM_ERROR, error.to_string()))),
     };
-    if broker.config().broker_permission & TopicSettings::WRITE == 0 {
-        let remark = format!("the broker[{}] sending message is forbidden", broker.config().broker_ip);
-        return finish(broker, reply, Err((response::NO_PERMISSION, remark)));
-    }
     let retrying = Arc::clone(broker);
     broker.tasks.spawn("send back", async move {
         let done = send_back(&retrying, wanted).await;
@@ -75,6 +71,10 @@ fn finish(broker: &Broker, reply: Reply, done: Done) {
 async fn send_back(broker: &Arc<Broker>, wanted: Wanted) -> Done {
     let ensured = |error: EnsureError| (error.code(), error.to_string());
     let group = ensure::group_of(broker, &wanted.group).await.map_err(ensured)?;
+    if broker.config().broker_permission & TopicSettings::WRITE == 0 {
+        let remark = format!("the broker[{}] sending message is forbidden", broker.config().broker_ip);
+        return Err((response::NO_PERMISSION, remark));
+    }
     if group.retry_queues == 0 {
         // The group wants no retries: done, and nothing comes again.
         return Ok(());
