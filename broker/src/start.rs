@@ -19,8 +19,8 @@ use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
 use crate::server::{Creations, Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
-use crate::transaction::{self, Transactions};
 use crate::stats::{self, Stats};
+use crate::transaction::{self, Transactions};
 use crate::{delivery, schedule};
 
 /// Why a broker did not start.
@@ -90,10 +90,8 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let folder = lock_folder(&config.data_folder())?;
     let clock = Clock::system();
     let listener = listen(&config.bind_address, config.listen_port).await?;
-    let address = listener.local_addr().map_err(|source| StartError::Listen {
-        address: config.bind_address.clone(),
-        source,
-    })?;
+    let address =
+        listener.local_addr().map_err(|source| StartError::Listen { address: config.bind_address.clone(), source })?;
     let settings = ShardSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
     let shard = OpenShard::open(settings, clock.clone()).await?;
     let shutdown = Shutdown::new();
@@ -176,9 +174,7 @@ impl Phases {
         let stop = shutdown.clone();
         spawn.spawn("client registry", async move { registry.clients.run(stop).await });
         let registration = &self.registration;
-        registration
-            .tasks
-            .spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));
+        registration.tasks.spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));
     }
 
     async fn serve_metrics(&self, broker: &Arc<Broker>) -> Result<Option<SocketAddr>, StartError> {

@@ -71,14 +71,8 @@ const SYSTEM_TOPICS: &[&str] = &[
 ];
 
 /// Topics that producers may not send to.
-const SEND_FORBIDDEN: &[&str] = &[
-    SCHEDULE_TOPIC,
-    HALF_TOPIC,
-    OP_HALF_TOPIC,
-    CHECK_MAX_TIME_TOPIC,
-    SELF_TEST_TOPIC,
-    OFFSET_MOVED_EVENT,
-];
+const SEND_FORBIDDEN: &[&str] =
+    &[SCHEDULE_TOPIC, HALF_TOPIC, OP_HALF_TOPIC, CHECK_MAX_TIME_TOPIC, SELF_TEST_TOPIC, OFFSET_MOVED_EVENT];
 
 /// Groups that users may not create or delete.
 const SYSTEM_GROUPS: &[&str] = &[
@@ -110,9 +104,7 @@ pub enum NameError {
         limit: usize,
     },
     /// A character that is not allowed.
-    #[error(
-        "The specified {what}[{name}] contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
-    )]
+    #[error("The specified {what}[{name}] contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")]
     IllegalCharacter {
         /// `topic` or `group`.
         what: &'static str,
@@ -146,10 +138,7 @@ fn validate(what: &'static str, name: &str, limit: usize) -> Result<(), NameErro
         return Err(NameError::TooLong { what, limit });
     }
     if !name.bytes().all(is_legal) {
-        return Err(NameError::IllegalCharacter {
-            what,
-            name: name.to_owned(),
-        });
+        return Err(NameError::IllegalCharacter { what, name: name.to_owned() });
     }
     Ok(())
 }
@@ -195,9 +184,7 @@ pub fn is_dead_letter_topic(topic: &str) -> bool {
 
 /// The group of a retry topic (plain form) or dead-letter topic.
 pub fn group_of(topic: &str) -> Option<&str> {
-    topic
-        .strip_prefix(RETRY_PREFIX)
-        .or_else(|| topic.strip_prefix(DLQ_PREFIX))
+    topic.strip_prefix(RETRY_PREFIX).or_else(|| topic.strip_prefix(DLQ_PREFIX))
 }
 
 /// Whether the topic belongs to the system: clients can neither create nor delete it, tools do not list it.
@@ -275,19 +262,13 @@ mod tests {
         }
         assert_eq!(validate_topic(&retry_topic(&"g".repeat(120))), Ok(()));
         assert_eq!(validate_topic(""), Err(NameError::Blank("topic")));
-        assert!(matches!(
-            validate_topic(&"t".repeat(128)),
-            Err(NameError::TooLong { limit: 127, .. })
-        ));
+        assert!(matches!(validate_topic(&"t".repeat(128)), Err(NameError::TooLong { limit: 127, .. })));
         assert!(matches!(
             validate_topic(&format!("%DLQ%{}", "g".repeat(251))),
             Err(NameError::TooLong { limit: 255, .. })
         ));
         for bad in ["a b", "a+b", "ü", "a.b", "a\u{1}"] {
-            assert!(
-                matches!(validate_topic(bad), Err(NameError::IllegalCharacter { .. })),
-                "{bad}"
-            );
+            assert!(matches!(validate_topic(bad), Err(NameError::IllegalCharacter { .. })), "{bad}");
         }
         assert_eq!(validate_group(&"g".repeat(120)), Ok(()));
         assert!(validate_group(&"g".repeat(121)).is_err());

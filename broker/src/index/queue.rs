@@ -188,9 +188,7 @@ pub fn scan(
     let mut rows = index.cursor(&low, &page_key(queue, from), &high)?;
     while let Some((key, value)) = rows.row() {
         let page = Page::decode(key, value).map_err(IndexError::row(table::QUEUE))?;
-        let go_on = page
-            .entries(|entry| entry.offset < from || each(entry))
-            .map_err(IndexError::row(table::QUEUE))?;
+        let go_on = page.entries(|entry| entry.offset < from || each(entry)).map_err(IndexError::row(table::QUEUE))?;
         if !go_on {
             break;
         }

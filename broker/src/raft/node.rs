@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::task::Tasks;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
-use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::sync::oneshot;
 
@@ -44,7 +44,12 @@ pub struct Node {
 
 impl Node {
     /// Starts the member on a thread of its own, and returns when it leads and has applied all that was committed.
-    pub async fn start(shard: Shard, applier: Arc<Applier>, time: Arc<SteadyClock>, tasks: &Tasks) -> Result<Self, StartError> {
+    pub async fn start(
+        shard: Shard,
+        applier: Arc<Applier>,
+        time: Arc<SteadyClock>,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
         let (ready_sender, ready) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let member = Member { shard: shard.clone(), applier, time };
@@ -120,8 +125,7 @@ impl Member {
         let fail = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
         let store = LogStore::new(self.shard.log().clone(), Arc::clone(awaiting));
         let state = State::new(Arc::clone(&self.applier), Arc::clone(awaiting));
-        let raft =
-            Raft::new(NODE_ID, Arc::new(config), NoPeers, store, state).await.map_err(|error| fail(&error))?;
+        let raft = Raft::new(NODE_ID, Arc::new(config), NoPeers, store, state).await.map_err(|error| fail(&error))?;
         let members: BTreeMap<u64, BasicNode> = BTreeMap::from([(NODE_ID, BasicNode::default())]);
         match raft.initialize(members).await {
             Ok(()) => {}

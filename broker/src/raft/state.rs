@@ -36,7 +36,8 @@ impl RaftStateMachine<TypeConfig> for State {
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let applied = self.applier.applied();
         let members = self.applier.membership().map_err(io::Error::other)?;
-        let members = members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
+        let members =
+            members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
         Ok(((applied.end != 0).then(|| log_id(applied.term, applied.index)), members))
     }
 

@@ -13,9 +13,9 @@ use parking_lot::{Condvar, Mutex};
 use super::apply::{ApplyError, CommittedEntry, Content, StateMachine};
 use super::batch::HEAD_BYTES;
 use super::handle::Shared;
+use crate::index::IndexError;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
-use crate::index::IndexError;
 use crate::log::Position;
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.

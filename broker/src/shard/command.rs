@@ -470,7 +470,15 @@ impl<'a> Command<'a> {
                     0 => None,
                     _ => Some(Message::decode(body)?),
                 };
-                Self::Settle(Settle { half, counter, decision, group: has_group.then_some(group), by, reason, rewritten })
+                Self::Settle(Settle {
+                    half,
+                    counter,
+                    decision,
+                    group: has_group.then_some(group),
+                    by,
+                    reason,
+                    rewritten,
+                })
             }
             tag::CHECKED => {
                 let first_checked_upto = body.u64("first checked")?;

@@ -32,7 +32,9 @@ pub enum ShardError {
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
     /// Files of log and index do not belong together.
-    #[error("the index has applied the log up to position {applied}, but the log ends at {end}: they do not belong together, or the log lost flushed bytes. Run `escrowmq fsck` on the data folder")]
+    #[error(
+        "the index has applied the log up to position {applied}, but the log ends at {end}: they do not belong together, or the log lost flushed bytes. Run `escrowmq fsck` on the data folder"
+    )]
     IndexAhead {
         /// End of what the index has applied.
         applied: u64,

@@ -26,7 +26,9 @@ pub enum ReadError {
         source: std::io::Error,
     },
     /// The bytes are not what was written there.
-    #[error("the message at log position {position} does not match its checksum; it is not served. Run `escrowmq fsck` on the data folder")]
+    #[error(
+        "the message at log position {position} does not match its checksum; it is not served. Run `escrowmq fsck` on the data folder"
+    )]
     Corrupt {
         /// Where.
         position: u64,

@@ -80,11 +80,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
             Ok(round) => {
                 let more = round.more;
                 let next = round.next;
-                if submit(&broker, round, place.first).await {
-                    wait_time(&broker, more, next)
-                } else {
-                    PAUSE_REFUSED
-                }
+                if submit(&broker, round, place.first).await { wait_time(&broker, more, next) } else { PAUSE_REFUSED }
             }
             Err(error) => {
                 tracing::error!(%error, "check-back: cannot read what is due; trying again");

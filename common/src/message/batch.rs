@@ -51,17 +51,11 @@ impl BatchMessage<'_> {
     pub fn write(&self, out: &mut BytesMut) -> Result<(), BatchError> {
         if self.properties.len() > SHORT_BYTES_MAX {
             let bytes = self.properties.len();
-            return Err(BatchError::TooLong {
-                part: "properties",
-                bytes,
-            });
+            return Err(BatchError::TooLong { part: "properties", bytes });
         }
         let total = OVERHEAD_BYTES + self.body.len() + self.properties.len();
         if i32::try_from(total).is_err() {
-            return Err(BatchError::TooLong {
-                part: "body",
-                bytes: self.body.len(),
-            });
+            return Err(BatchError::TooLong { part: "body", bytes: self.body.len() });
         }
         out.reserve(total);
         out.put_i32(total as i32);
@@ -79,10 +73,7 @@ impl BatchMessage<'_> {
 
 /// Reads a batch body in place.
 pub fn messages(body: &[u8]) -> BatchMessages<'_> {
-    BatchMessages {
-        rest: body,
-        number: 0,
-    }
+    BatchMessages { rest: body, number: 0 }
 }
 
 /// Iterator over a batch body. It ends after the first error: a batch with one bad message is bad as a whole, so look
@@ -96,24 +87,14 @@ pub struct BatchMessages<'a> {
 impl<'a> BatchMessages<'a> {
     fn read(&mut self) -> Result<BatchMessage<'a>, BatchError> {
         let number = self.number;
-        let declared = Cursor::new(self.rest)
-            .i32()
-            .ok_or(BatchError::Truncated(number))?;
+        let declared = Cursor::new(self.rest).i32().ok_or(BatchError::Truncated(number))?;
         let total = usize::try_from(declared).map_err(|_| BatchError::Size(number))?;
-        let message = self
-            .rest
-            .get(..total)
-            .ok_or(BatchError::Truncated(number))?;
+        let message = self.rest.get(..total).ok_or(BatchError::Truncated(number))?;
         self.rest = &self.rest[total..];
         self.number += 1;
         let (flag, body, properties) = fields(message).ok_or(BatchError::Size(number))?;
-        let properties =
-            std::str::from_utf8(properties).map_err(|_| BatchError::Properties(number))?;
-        Ok(BatchMessage {
-            flag,
-            body,
-            properties,
-        })
+        let properties = std::str::from_utf8(properties).map_err(|_| BatchError::Properties(number))?;
+        Ok(BatchMessage { flag, body, properties })
     }
 }
 
@@ -150,19 +131,9 @@ mod tests {
 
     fn two() -> BytesMut {
         let mut out = BytesMut::new();
-        let first = BatchMessage {
-            flag: 1,
-            body: b"a",
-            properties: "K\u{1}v\u{2}",
-        };
+        let first = BatchMessage { flag: 1, body: b"a", properties: "K\u{1}v\u{2}" };
         first.write(&mut out).unwrap();
-        BatchMessage {
-            flag: -1,
-            body: b"",
-            properties: "",
-        }
-        .write(&mut out)
-        .unwrap();
+        BatchMessage { flag: -1, body: b"", properties: "" }.write(&mut out).unwrap();
         out
     }
 
@@ -173,14 +144,7 @@ mod tests {
         let read = read.unwrap();
         assert_eq!(read.len(), 2);
         assert_eq!(read[0].properties, "K\u{1}v\u{2}");
-        assert_eq!(
-            read[1],
-            BatchMessage {
-                flag: -1,
-                body: b"",
-                properties: ""
-            }
-        );
+        assert_eq!(read[1], BatchMessage { flag: -1, body: b"", properties: "" });
     }
 
     #[test]
@@ -195,20 +159,10 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_errors() {
-        for (at, value) in [
-            (0, i32::MAX),
-            (0, -1),
-            (0, 0),
-            (0, 21),
-            (16, i32::MAX),
-            (16, -1),
-        ] {
+        for (at, value) in [(0, i32::MAX), (0, -1), (0, 0), (0, 21), (16, i32::MAX), (16, -1)] {
             let mut body = two();
             body[at..at + 4].copy_from_slice(&value.to_be_bytes());
-            assert!(
-                messages(&body).any(|message| message.is_err()),
-                "{at} {value}"
-            );
+            assert!(messages(&body).any(|message| message.is_err()), "{at} {value}");
         }
     }
 }

@@ -115,16 +115,9 @@ impl<'a> UnitBuilder<'a> {
     /// The fixed part is put together on the stack and copied once: a check of the buffer's capacity for each of
     /// fifteen fields would cost more than the fields.
     fn write_head(&self, size: usize, out: &mut BytesMut) {
-        let (born, store) = (
-            host::canonical(self.born_host),
-            host::canonical(self.store_host),
-        );
+        let (born, store) = (host::canonical(self.born_host), host::canonical(self.store_host));
         let sys_flag = self.sys_flag.with_hosts(born.is_ipv6(), store.is_ipv6());
-        let magic = if self.topic_length_bytes() == 1 {
-            field::MAGIC_V1
-        } else {
-            field::MAGIC_V2
-        };
+        let magic = if self.topic_length_bytes() == 1 { field::MAGIC_V1 } else { field::MAGIC_V2 };
         let crc = self.body_crc.unwrap_or_else(|| body_crc(self.body));
 
         let mut head = [0; HEAD_BYTES_MAX];
@@ -155,11 +148,7 @@ impl<'a> UnitBuilder<'a> {
     }
 
     fn topic_length_bytes(&self) -> usize {
-        if self.topic.len() <= TOPIC_V1_BYTES_MAX {
-            1
-        } else {
-            2
-        }
+        if self.topic.len() <= TOPIC_V1_BYTES_MAX { 1 } else { 2 }
     }
 }
 
@@ -168,11 +157,7 @@ fn width_of(address: SocketAddr) -> usize {
 }
 
 fn check(part: &'static str, bytes: usize, limit: usize) -> Result<(), UnitError> {
-    if bytes <= limit {
-        Ok(())
-    } else {
-        Err(UnitError::TooLong { part, bytes, limit })
-    }
+    if bytes <= limit { Ok(()) } else { Err(UnitError::TooLong { part, bytes, limit }) }
 }
 
 #[cfg(test)]
@@ -232,10 +217,7 @@ mod tests {
         let mut parts = parts("T", &[]);
         parts.born_host = "[::ffff:192.0.2.1]:5".parse().unwrap();
         let narrow = written(&parts);
-        assert_eq!(
-            MessageUnit::decode(&narrow).unwrap().born_host(),
-            "192.0.2.1:5".parse().unwrap()
-        );
+        assert_eq!(MessageUnit::decode(&narrow).unwrap().born_host(), "192.0.2.1:5".parse().unwrap());
         parts.born_host = "[2001:db8::1]:5".parse().unwrap();
         parts.store_host = "[2001:db8::2]:6".parse().unwrap();
         let wide = written(&parts);
@@ -280,10 +262,7 @@ mod tests {
             assert_eq!(short, bytes[..cut]);
         }
         bytes[4] = 0;
-        assert!(matches!(
-            UnitPatch::default().apply(&mut bytes),
-            Err(UnitError::UnknownMagic(_))
-        ));
+        assert!(matches!(UnitPatch::default().apply(&mut bytes), Err(UnitError::UnknownMagic(_))));
     }
 
     #[test]
@@ -292,11 +271,7 @@ mod tests {
         let mut out = BytesMut::new();
         assert_eq!(
             parts("T", &[&long]).write(&mut out),
-            Err(UnitError::TooLong {
-                part: "properties",
-                bytes: 32_768,
-                limit: 32_767
-            })
+            Err(UnitError::TooLong { part: "properties", bytes: 32_768, limit: 32_767 })
         );
         assert!(parts(&long, &[]).write(&mut out).is_err());
         assert!(out.is_empty());

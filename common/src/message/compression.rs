@@ -71,14 +71,11 @@ impl CompressionType {
         let compressed = match self {
             Self::Lz4 => {
                 let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
-                encoder
-                    .write_all(body)
-                    .and_then(|()| encoder.finish().map_err(io::Error::other))
+                encoder.write_all(body).and_then(|()| encoder.finish().map_err(io::Error::other))
             }
             Self::Zstd => zstd::bulk::compress(body, level as i32),
             Self::Zlib => {
-                let mut encoder =
-                    flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(level));
+                let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(level));
                 encoder.write_all(body).and_then(|()| encoder.finish())
             }
         };
@@ -89,9 +86,9 @@ impl CompressionType {
     /// have been produced, whatever its header says.
     pub fn decompress(self, body: &[u8], limit: usize) -> Result<Bytes, CompressionError> {
         match self {
-            Self::Lz4 if !is_whole_lz4_frame(body) => Err(CompressionError::Corrupt(
-                io::ErrorKind::UnexpectedEof.into(),
-            )),
+            Self::Lz4 if !is_whole_lz4_frame(body) => {
+                Err(CompressionError::Corrupt(io::ErrorKind::UnexpectedEof.into()))
+            }
             Self::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(body), body.len(), limit),
             Self::Zstd => decompress_zstd(body, limit),
             Self::Zlib => read_bounded(flate2::read::ZlibDecoder::new(body), body.len(), limit),
@@ -99,17 +96,10 @@ impl CompressionType {
     }
 }
 
-fn read_bounded(
-    reader: impl Read,
-    compressed_bytes: usize,
-    limit: usize,
-) -> Result<Bytes, CompressionError> {
+fn read_bounded(reader: impl Read, compressed_bytes: usize, limit: usize) -> Result<Bytes, CompressionError> {
     // Text shrinks to about a third; a wrong guess costs one more growth step, not correctness.
     let mut plain = Vec::with_capacity(compressed_bytes.saturating_mul(3).min(limit));
-    reader
-        .take(limit as u64 + 1)
-        .read_to_end(&mut plain)
-        .map_err(CompressionError::Corrupt)?;
+    reader.take(limit as u64 + 1).read_to_end(&mut plain).map_err(CompressionError::Corrupt)?;
     if plain.len() > limit {
         return Err(CompressionError::TooLarge { limit });
     }
@@ -129,8 +119,7 @@ fn is_whole_lz4_frame(frame: &[u8]) -> bool {
         cursor.take(4)?;
         let flags = cursor.u8()?;
         let has = |bit: u8| flags & bit != 0;
-        let descriptor_bytes =
-            2 + if has(CONTENT_SIZE) { 8 } else { 0 } + if has(DICTIONARY) { 4 } else { 0 };
+        let descriptor_bytes = 2 + if has(CONTENT_SIZE) { 8 } else { 0 } + if has(DICTIONARY) { 4 } else { 0 };
         cursor.take(descriptor_bytes)?;
         loop {
             // Alone in this protocol, the compressed formats are little-endian.
@@ -172,27 +161,14 @@ fn decompress_zstd(body: &[u8], limit: usize) -> Result<Bytes, CompressionError>
 mod tests {
     use super::*;
 
-    const ALL: [CompressionType; 3] = [
-        CompressionType::Lz4,
-        CompressionType::Zstd,
-        CompressionType::Zlib,
-    ];
+    const ALL: [CompressionType; 3] = [CompressionType::Lz4, CompressionType::Zstd, CompressionType::Zlib];
 
     #[test]
     fn every_type_takes_back_what_it_wrote() {
         for kind in ALL {
-            for body in [
-                &b""[..],
-                b"x",
-                &vec![7; 100_000],
-                b"rocket rocket rocket rocket",
-            ] {
+            for body in [&b""[..], b"x", &vec![7; 100_000], b"rocket rocket rocket rocket"] {
                 let compressed = kind.compress(body, DEFAULT_LEVEL).unwrap();
-                assert_eq!(
-                    kind.decompress(&compressed, body.len()).unwrap(),
-                    body,
-                    "{kind:?}"
-                );
+                assert_eq!(kind.decompress(&compressed, body.len()).unwrap(), body, "{kind:?}");
             }
         }
     }
@@ -203,10 +179,7 @@ mod tests {
             let bomb = kind.compress(&vec![0; 1 << 20], DEFAULT_LEVEL).unwrap();
             assert!(bomb.len() < 1 << 14);
             assert!(
-                matches!(
-                    kind.decompress(&bomb, 1000),
-                    Err(CompressionError::TooLarge { limit: 1000 })
-                ),
+                matches!(kind.decompress(&bomb, 1000), Err(CompressionError::TooLarge { limit: 1000 })),
                 "{kind:?}"
             );
         }
@@ -217,30 +190,16 @@ mod tests {
         let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
         encoder.write_all(&vec![1; 50_000]).unwrap();
         let frame = encoder.finish().unwrap();
-        assert_eq!(
-            CompressionType::Zstd
-                .decompress(&frame, 50_000)
-                .unwrap()
-                .len(),
-            50_000
-        );
-        assert!(matches!(
-            CompressionType::Zstd.decompress(&frame, 49_999),
-            Err(CompressionError::TooLarge { .. })
-        ));
+        assert_eq!(CompressionType::Zstd.decompress(&frame, 50_000).unwrap().len(), 50_000);
+        assert!(matches!(CompressionType::Zstd.decompress(&frame, 49_999), Err(CompressionError::TooLarge { .. })));
     }
 
     #[test]
     fn a_cut_stream_is_an_error() {
         for kind in ALL {
-            let compressed = kind
-                .compress(b"some body that matters", DEFAULT_LEVEL)
-                .unwrap();
+            let compressed = kind.compress(b"some body that matters", DEFAULT_LEVEL).unwrap();
             for cut in 0..compressed.len() {
-                assert!(
-                    kind.decompress(&compressed[..cut], 1000).is_err(),
-                    "{kind:?} {cut}"
-                );
+                assert!(kind.decompress(&compressed[..cut], 1000).is_err(), "{kind:?} {cut}");
             }
         }
     }

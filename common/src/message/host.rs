@@ -39,10 +39,7 @@ pub(super) fn write(host: SocketAddr, out: &mut [u8]) -> usize {
 /// Reads a host. A port beyond 65535 cannot be a socket address; its low 16 bits are kept, because the host of a
 /// delivered message is information only and must not cost the message.
 pub(super) fn read(cursor: &mut Cursor<'_>, is_v6: bool) -> Option<SocketAddr> {
-    let ip: IpAddr = if is_v6 {
-        Ipv6Addr::from(cursor.array::<16>()?).into()
-    } else {
-        Ipv4Addr::from(cursor.array::<4>()?).into()
-    };
+    let ip: IpAddr =
+        if is_v6 { Ipv6Addr::from(cursor.array::<16>()?).into() } else { Ipv4Addr::from(cursor.array::<4>()?).into() };
     Some(SocketAddr::new(ip, cursor.i32()? as u16))
 }

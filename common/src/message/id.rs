@@ -158,11 +158,7 @@ impl UniqueIds {
         prefix[ip_bytes..ip_bytes + 2].copy_from_slice(&process.to_be_bytes());
         let generator = random() as u32;
         prefix[ip_bytes + 2..ip_bytes + 6].copy_from_slice(&generator.to_be_bytes());
-        Self {
-            prefix,
-            prefix_bytes: ip_bytes + 6,
-            counter: AtomicU16::new(0),
-        }
+        Self { prefix, prefix_bytes: ip_bytes + 6, counter: AtomicU16::new(0) }
     }
 
     /// The next id.
@@ -186,9 +182,7 @@ impl UniqueIds {
 /// The next id of this process.
 pub fn unique_id() -> UniqueId {
     static PROCESS: OnceLock<UniqueIds> = OnceLock::new();
-    PROCESS
-        .get_or_init(|| UniqueIds::new(outgoing_ip()))
-        .next_id()
+    PROCESS.get_or_init(|| UniqueIds::new(outgoing_ip())).next_id()
 }
 
 /// The address that packets to other machines would carry. Connecting a datagram socket sends nothing; the target is an
@@ -218,8 +212,7 @@ fn month_start(millis: i64) -> i64 {
     // Days since the first of March of year 0: leap days then come last in a year, and months follow a 153-day rhythm.
     let shifted = days + 719_468;
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month + 2) / 5;
@@ -241,10 +234,7 @@ impl HexText {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        Self {
-            digits,
-            length: (bytes.len() * 2) as u8,
-        }
+        Self { digits, length: (bytes.len() * 2) as u8 }
     }
 }
 
@@ -272,10 +262,7 @@ impl DecodedId {
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
-        Ok(Self {
-            bytes,
-            length: digits.len() / 2,
-        })
+        Ok(Self { bytes, length: digits.len() / 2 })
     }
 
     fn as_slice(&self) -> &[u8] {
@@ -305,18 +292,10 @@ mod tests {
     #[test]
     fn offset_ids_are_read_back() {
         for host in ["192.0.2.1:10911", "[2001:db8::1]:65535"] {
-            let id = OffsetMessageId {
-                host: host.parse().unwrap(),
-                position: i64::MAX,
-            };
+            let id = OffsetMessageId { host: host.parse().unwrap(), position: i64::MAX };
             assert_eq!(id.to_string().parse(), Ok(id));
         }
-        for bad in [
-            "",
-            "C0",
-            "zz000201 0002A9F00000000075BCD15",
-            &"0".repeat(33),
-        ] {
+        for bad in ["", "C0", "zz000201 0002A9F00000000075BCD15", &"0".repeat(33)] {
             assert_eq!(bad.parse::<OffsetMessageId>(), Err(MessageIdError));
         }
     }
@@ -333,22 +312,15 @@ mod tests {
         assert_eq!(second.generator, first.generator);
         let wide = UniqueIds::new("fd00::2".parse().unwrap()).next_id();
         assert_eq!(wide.len(), 56);
-        assert_eq!(
-            wide.parse::<UniqueIdParts>().unwrap().ip,
-            "fd00::2".parse::<IpAddr>().unwrap()
-        );
+        assert_eq!(wide.parse::<UniqueIdParts>().unwrap().ip, "fd00::2".parse::<IpAddr>().unwrap());
     }
 
     #[test]
     fn threads_never_get_the_same_id() {
         let made: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..5000).map(|_| unique_id()).collect::<Vec<_>>()))
-                .collect();
-            workers
-                .into_iter()
-                .flat_map(|worker| worker.join().unwrap())
-                .collect()
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..5000).map(|_| unique_id()).collect::<Vec<_>>())).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
         assert_eq!(made.iter().collect::<HashSet<_>>().len(), 20_000);
     }

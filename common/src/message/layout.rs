@@ -80,13 +80,7 @@ impl AfterHosts {
         let store_host = store_timestamp + 8;
         let reconsume_times = store_host + host::width(sys_flag.is_store_host_v6());
         let prepared_offset = reconsume_times + 4;
-        Self {
-            store_timestamp,
-            store_host,
-            reconsume_times,
-            prepared_offset,
-            body_length: prepared_offset + 8,
-        }
+        Self { store_timestamp, store_host, reconsume_times, prepared_offset, body_length: prepared_offset + 8 }
     }
 }
 
@@ -95,9 +89,7 @@ impl UnitLayout {
     /// must fill the declared size exactly.
     pub fn of(bytes: &[u8]) -> Result<Self, UnitError> {
         let mut cursor = Cursor::new(bytes);
-        let short = UnitError::Truncated {
-            available: bytes.len(),
-        };
+        let short = UnitError::Truncated { available: bytes.len() };
         let (Some(declared), Some(magic)) = (cursor.i32(), cursor.i32()) else {
             return Err(short);
         };
@@ -172,39 +164,25 @@ impl UnitPatch {
     /// Fails, changing nothing, if the bytes do not begin with a unit's magic or end before the patched fields do. The
     /// variable part is not looked at.
     pub fn apply(&self, unit: &mut [u8]) -> Result<(), UnitError> {
-        let short = UnitError::Truncated {
-            available: unit.len(),
-        };
+        let short = UnitError::Truncated { available: unit.len() };
         let mut head = Cursor::at(unit, field::MAGIC);
         let magic = head.i32().ok_or(short)? as u32;
         if magic != field::MAGIC_V1 && magic != field::MAGIC_V2 {
             return Err(UnitError::UnknownMagic(magic));
         }
-        let short = UnitError::Truncated {
-            available: unit.len(),
-        };
+        let short = UnitError::Truncated { available: unit.len() };
         let sys_flag = SysFlag(Cursor::at(unit, field::SYS_FLAG).i32().ok_or(short)?);
         let after = AfterHosts::new(sys_flag);
         if unit.len() < after.body_length {
-            return Err(UnitError::Truncated {
-                available: unit.len(),
-            });
+            return Err(UnitError::Truncated { available: unit.len() });
         }
         put(unit, field::QUEUE_ID, self.queue_id.to_be_bytes());
         put(unit, field::QUEUE_OFFSET, self.queue_offset.to_be_bytes());
         put(unit, field::POSITION, self.position.to_be_bytes());
         let sys_flag = sys_flag.with_transaction(self.transaction);
         put(unit, field::SYS_FLAG, sys_flag.0.to_be_bytes());
-        put(
-            unit,
-            after.store_timestamp,
-            self.store_timestamp.to_be_bytes(),
-        );
-        put(
-            unit,
-            after.prepared_offset,
-            self.prepared_offset.to_be_bytes(),
-        );
+        put(unit, after.store_timestamp, self.store_timestamp.to_be_bytes());
+        put(unit, after.prepared_offset, self.prepared_offset.to_be_bytes());
         Ok(())
     }
 }

@@ -99,10 +99,7 @@ impl Message {
 
     /// The id made of store host and position.
     pub fn offset_message_id(&self) -> OffsetMessageId {
-        OffsetMessageId {
-            host: self.store_host,
-            position: self.position,
-        }
+        OffsetMessageId { host: self.store_host, position: self.position }
     }
 
     /// The id that users see: the producer's, else the broker's.

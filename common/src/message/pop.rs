@@ -162,11 +162,7 @@ pub struct OrderCount {
 
 /// Writes `startOffsetInfo`.
 pub fn write_start_offsets(items: &[StartOffset]) -> String {
-    join(
-        items
-            .iter()
-            .map(|item| format!("{} {} {}", item.topic, item.queue_id, item.offset)),
-    )
+    join(items.iter().map(|item| format!("{} {} {}", item.topic, item.queue_id, item.offset)))
 }
 
 /// Reads `startOffsetInfo`.
@@ -174,11 +170,7 @@ pub fn parse_start_offsets(text: &str) -> Result<Vec<StartOffset>, PopTextError>
     items(text)
         .map(|item| {
             let mut parts = Parts::new(item, ' ', "startOffsetInfo");
-            let start = StartOffset {
-                topic: parts.topic()?,
-                queue_id: parts.number()?,
-                offset: parts.number()?,
-            };
+            let start = StartOffset { topic: parts.topic()?, queue_id: parts.number()?, offset: parts.number()? };
             parts.end()?;
             Ok(start)
         })
@@ -199,17 +191,9 @@ pub fn parse_message_offsets(text: &str) -> Result<Vec<MessageOffsets>, PopTextE
         .map(|item| {
             let mut parts = Parts::new(item, ' ', "msgOffsetInfo");
             let (topic, queue_id) = (parts.topic()?, parts.number()?);
-            let offsets = parts
-                .text()?
-                .split(',')
-                .map(|offset| parts.parse(offset))
-                .collect::<Result<_, _>>()?;
+            let offsets = parts.text()?.split(',').map(|offset| parts.parse(offset)).collect::<Result<_, _>>()?;
             parts.end()?;
-            Ok(MessageOffsets {
-                topic,
-                queue_id,
-                offsets,
-            })
+            Ok(MessageOffsets { topic, queue_id, offsets })
         })
         .collect()
 }
@@ -240,12 +224,7 @@ pub fn parse_order_counts(text: &str) -> Result<Vec<OrderCount>, PopTextError> {
             };
             let count = parts.number()?;
             parts.end()?;
-            Ok(OrderCount {
-                topic,
-                queue_id,
-                offset,
-                count,
-            })
+            Ok(OrderCount { topic, queue_id, offset, count })
         })
         .collect()
 }
@@ -253,9 +232,7 @@ pub fn parse_order_counts(text: &str) -> Result<Vec<OrderCount>, PopTextError> {
 /// The messages that a batch acknowledgement names, as distances from the receipt's start offset, ascending. `text` is
 /// Base64 of a bit set whose lowest bit comes first.
 pub fn parse_ack_bits(text: &str) -> Result<Vec<usize>, PopTextError> {
-    let bytes = STANDARD
-        .decode(text)
-        .map_err(|_| PopTextError("acknowledgement bit set"))?;
+    let bytes = STANDARD.decode(text).map_err(|_| PopTextError("acknowledgement bit set"))?;
     if bytes.len() > BITS_MAX / 8 {
         return Err(PopTextError("acknowledgement bit set"));
     }
@@ -294,17 +271,11 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn new(text: &'a str, separator: char, what: &'static str) -> Self {
-        Self {
-            rest: text.split(separator),
-            what,
-        }
+        Self { rest: text.split(separator), what }
     }
 
     fn text(&mut self) -> Result<&'a str, PopTextError> {
-        self.rest
-            .next()
-            .filter(|part| !part.is_empty())
-            .ok_or(PopTextError(self.what))
+        self.rest.next().filter(|part| !part.is_empty()).ok_or(PopTextError(self.what))
     }
 
     fn parse<T: FromStr>(&self, part: &str) -> Result<T, PopTextError> {
@@ -321,11 +292,7 @@ impl<'a> Parts<'a> {
     }
 
     fn end(mut self) -> Result<(), PopTextError> {
-        if self.rest.next().is_none() {
-            Ok(())
-        } else {
-            Err(PopTextError(self.what))
-        }
+        if self.rest.next().is_none() { Ok(()) } else { Err(PopTextError(self.what)) }
     }
 }
 
@@ -352,10 +319,7 @@ mod tests {
     #[test]
     fn lists_are_read_back() {
         let offsets = "0 0 100,101,103;1 0 5";
-        assert_eq!(
-            write_message_offsets(&parse_message_offsets(offsets).unwrap()),
-            offsets
-        );
+        assert_eq!(write_message_offsets(&parse_message_offsets(offsets).unwrap()), offsets);
         let counts = "0 2 1;0 qo2%100 3";
         let parsed = parse_order_counts(counts).unwrap();
         assert_eq!(parsed[1].offset, Some(100));

@@ -263,8 +263,7 @@ impl<'a> Properties<'a> {
 
     /// Whether the value of `name` is `true` in any case. A missing property is false.
     pub fn is_true(&self, name: &str) -> bool {
-        self.get(name)
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// All items in the order written. A name that occurs twice comes twice; the later one counts.
@@ -284,12 +283,10 @@ impl<'a> Properties<'a> {
     /// name counts.
     pub(super) fn find<'b>(bytes: &'b [u8], name: &str) -> Option<&'b str> {
         let name = name.as_bytes();
-        let value = bytes
-            .rsplit(|&byte| byte == ITEM_END_BYTE)
-            .find_map(|item| {
-                let value = item.strip_prefix(name)?.strip_prefix(&[NAME_END_BYTE])?;
-                (!name.is_empty() && !value.is_empty()).then_some(value)
-            })?;
+        let value = bytes.rsplit(|&byte| byte == ITEM_END_BYTE).find_map(|item| {
+            let value = item.strip_prefix(name)?.strip_prefix(&[NAME_END_BYTE])?;
+            (!name.is_empty() && !value.is_empty()).then_some(value)
+        })?;
         std::str::from_utf8(value).ok()
     }
 }
@@ -344,10 +341,7 @@ impl<'a> PropertyEditor<'a> {
         if name.is_empty() || value.is_empty() {
             return Err(PropertyError::Empty(name.into_owned()));
         }
-        if [&name, &value]
-            .iter()
-            .any(|text| text.contains([NAME_END, ITEM_END]))
-        {
+        if [&name, &value].iter().any(|text| text.contains([NAME_END, ITEM_END])) {
             return Err(PropertyError::Separator(name.into_owned()));
         }
         self.put(name, value);
@@ -361,11 +355,7 @@ impl<'a> PropertyEditor<'a> {
         value: impl Into<Cow<'a, str>>,
     ) -> Result<&mut Self, PropertyError> {
         let name = name.into();
-        if self.get(&name).is_some() {
-            Ok(self)
-        } else {
-            self.set(name, value)
-        }
+        if self.get(&name).is_some() { Ok(self) } else { self.set(name, value) }
     }
 
     /// Removes `name`, if it is there.
@@ -376,11 +366,7 @@ impl<'a> PropertyEditor<'a> {
 
     /// The new string.
     pub fn finish(&self) -> String {
-        let bytes = self
-            .items
-            .iter()
-            .map(|(name, value)| name.len() + value.len() + 2)
-            .sum();
+        let bytes = self.items.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
         let mut text = String::with_capacity(bytes);
         for (name, value) in &self.items {
             text.push_str(name);
@@ -423,10 +409,7 @@ mod tests {
 
     #[test]
     fn an_empty_later_item_does_not_hide_an_earlier_value() {
-        assert_eq!(
-            Properties::new("K\u{1}v\u{2}K\u{1}\u{2}").get("K"),
-            Some("v")
-        );
+        assert_eq!(Properties::new("K\u{1}v\u{2}K\u{1}\u{2}").get("K"), Some("v"));
     }
 
     #[test]
@@ -448,13 +431,7 @@ mod tests {
     #[test]
     fn the_editor_keeps_order_and_collapses_doubles() {
         let mut editor = PropertyEditor::new("A\u{1}1\u{2}B\u{1}2\u{2}A\u{1}3");
-        editor
-            .set("B", "4")
-            .unwrap()
-            .set_default("A", "9")
-            .unwrap()
-            .set("C", "5")
-            .unwrap();
+        editor.set("B", "4").unwrap().set_default("A", "9").unwrap().set("C", "5").unwrap();
         assert_eq!(editor.finish(), "A\u{1}3\u{2}B\u{1}4\u{2}C\u{1}5\u{2}");
         editor.remove("A").remove("missing");
         assert_eq!(editor.get("A"), None);

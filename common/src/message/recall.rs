@@ -29,12 +29,7 @@ pub struct RecallHandleError;
 
 impl fmt::Display for RecallHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            topic,
-            broker,
-            deliver_timestamp,
-            unique_key,
-        } = self;
+        let Self { topic, broker, deliver_timestamp, unique_key } = self;
         let plain = format!("{VERSION} {topic} {broker} {deliver_timestamp} {unique_key}");
         f.write_str(&URL_SAFE.encode(plain))
     }
@@ -47,12 +42,7 @@ impl FromStr for RecallHandle {
         let plain = URL_SAFE.decode(text).map_err(|_| RecallHandleError)?;
         let plain = std::str::from_utf8(&plain).map_err(|_| RecallHandleError)?;
         let mut parts = plain.split(' ');
-        let mut part = || {
-            parts
-                .next()
-                .filter(|part| !part.is_empty())
-                .ok_or(RecallHandleError)
-        };
+        let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(RecallHandleError);
         if part()? != VERSION {
             return Err(RecallHandleError);
         }
@@ -62,11 +52,7 @@ impl FromStr for RecallHandle {
             deliver_timestamp: part()?.parse().map_err(|_| RecallHandleError)?,
             unique_key: part()?.to_owned(),
         };
-        if parts.next().is_some() {
-            Err(RecallHandleError)
-        } else {
-            Ok(handle)
-        }
+        if parts.next().is_some() { Err(RecallHandleError) } else { Ok(handle) }
     }
 }
 
@@ -76,24 +62,11 @@ mod tests {
 
     #[test]
     fn handles_are_read_back_and_others_refused() {
-        let handle = RecallHandle {
-            topic: "T".into(),
-            broker: "b".into(),
-            deliver_timestamp: 5,
-            unique_key: "U".into(),
-        };
+        let handle =
+            RecallHandle { topic: "T".into(), broker: "b".into(), deliver_timestamp: 5, unique_key: "U".into() };
         assert_eq!(handle.to_string().parse(), Ok(handle));
-        for plain in [
-            "v2 T b 5 U",
-            "v1 T b x U",
-            "v1 T b 5",
-            "v1 T b 5 U more",
-            "v1  b 5 U",
-        ] {
-            assert!(
-                URL_SAFE.encode(plain).parse::<RecallHandle>().is_err(),
-                "{plain}"
-            );
+        for plain in ["v2 T b 5 U", "v1 T b x U", "v1 T b 5", "v1 T b 5 U more", "v1  b 5 U"] {
+            assert!(URL_SAFE.encode(plain).parse::<RecallHandle>().is_err(), "{plain}");
         }
         assert!("***".parse::<RecallHandle>().is_err());
     }

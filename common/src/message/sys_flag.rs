@@ -104,9 +104,7 @@ impl SysFlag {
         if self.0 & Self::COMPRESSED == 0 {
             return None;
         }
-        Some(CompressionType::from_sys_flag_bits(
-            self.0 & Self::COMPRESSION_MASK,
-        ))
+        Some(CompressionType::from_sys_flag_bits(self.0 & Self::COMPRESSION_MASK))
     }
 
     /// Marks the body as compressed by `compression`.

@@ -6,16 +6,12 @@ use super::properties::{Properties, name};
 
 /// The hash of Java strings: over UTF-16 code units, wrapping at 32 bits.
 pub fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0, |hash: i32, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    })
+    text.encode_utf16().fold(0, |hash: i32, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }
 
 /// What a queue entry stores for a message with this property string: the tag's hash, 0 without a tag.
 pub fn tags_code(properties: Properties<'_>) -> i64 {
-    properties
-        .get(name::TAGS)
-        .map_or(0, |tag| i64::from(java_hash(tag)))
+    properties.get(name::TAGS).map_or(0, |tag| i64::from(java_hash(tag)))
 }
 
 /// The expression contains separators only.
@@ -39,11 +35,7 @@ impl TagFilter {
             return Ok(Self::All);
         }
         let mut tags: Vec<(String, i32)> = Vec::new();
-        for tag in expression
-            .split("||")
-            .map(str::trim)
-            .filter(|tag| !tag.is_empty())
-        {
+        for tag in expression.split("||").map(str::trim).filter(|tag| !tag.is_empty()) {
             if !tags.iter().any(|(known, _)| known == tag) {
                 tags.push((tag.to_owned(), java_hash(tag)));
             }
@@ -80,10 +72,7 @@ mod tests {
         assert_eq!(TagFilter::parse("*"), Ok(TagFilter::All));
         assert_eq!(TagFilter::parse(""), Ok(TagFilter::All));
         let two = TagFilter::parse("TagA || TagB||TagA|| ").unwrap();
-        let expected = vec![
-            ("TagA".to_owned(), 2_598_919),
-            ("TagB".to_owned(), 2_598_920),
-        ];
+        let expected = vec![("TagA".to_owned(), 2_598_919), ("TagB".to_owned(), 2_598_920)];
         assert_eq!(two, TagFilter::Tags(expected));
         assert!(TagFilter::parse(" || ").is_err());
     }

@@ -72,22 +72,12 @@ impl<'a> MessageUnit<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, UnitError> {
         let layout = UnitLayout::of(bytes)?;
         let bytes = &bytes[..layout.total];
-        let topic =
-            std::str::from_utf8(&bytes[layout.topic.clone()]).map_err(|_| UnitError::Topic)?;
+        let topic = std::str::from_utf8(&bytes[layout.topic.clone()]).map_err(|_| UnitError::Topic)?;
         let sys_flag = SysFlag(i32_at(bytes, field::SYS_FLAG));
-        let host_at = |at, is_v6| {
-            host::read(&mut Cursor::at(bytes, at), is_v6).expect("the layout was checked")
-        };
+        let host_at = |at, is_v6| host::read(&mut Cursor::at(bytes, at), is_v6).expect("the layout was checked");
         let born_host = host_at(field::BORN_HOST, sys_flag.is_born_host_v6());
         let store_host = host_at(layout.store_host, sys_flag.is_store_host_v6());
-        Ok(Self {
-            bytes,
-            layout,
-            topic,
-            sys_flag,
-            born_host,
-            store_host,
-        })
+        Ok(Self { bytes, layout, topic, sys_flag, born_host, store_host })
     }
 
     /// The whole unit.
@@ -192,20 +182,13 @@ impl<'a> MessageUnit<'a> {
 
     /// The id made of store host and position.
     pub fn offset_message_id(&self) -> OffsetMessageId {
-        OffsetMessageId {
-            host: self.store_host,
-            position: self.position(),
-        }
+        OffsetMessageId { host: self.store_host, position: self.position() }
     }
 
     /// Verifies the body against the stored checksum.
     pub fn check_crc(&self) -> Result<(), UnitError> {
         let (stored, actual) = (self.body_crc(), body_crc(self.body()));
-        if stored == actual {
-            Ok(())
-        } else {
-            Err(UnitError::BodyCrc { stored, actual })
-        }
+        if stored == actual { Ok(()) } else { Err(UnitError::BodyCrc { stored, actual }) }
     }
 }
 

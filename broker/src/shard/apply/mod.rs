@@ -149,8 +149,7 @@ impl StateMachine {
                     }
                 }
             }
-            self.applied =
-                Applied { term: entry.term, index: entry.index, end: entry.end, stamp: staged.stamp() };
+            self.applied = Applied { term: entry.term, index: entry.index, end: entry.end, stamp: staged.stamp() };
             answers.push((completions, outcomes));
             if staged.changes_registry() {
                 self.write(&mut staged, &mut answers)?;

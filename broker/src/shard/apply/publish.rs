@@ -29,8 +29,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
         match &mut published {
             None => {
                 let stamp = staged.stamp();
-                published =
-                    Some(Published { first_offset: offset, position, more_positions: Vec::new(), stamp, due });
+                published = Some(Published { first_offset: offset, position, more_positions: Vec::new(), stamp, due });
             }
             Some(first) => first.more_positions.push(position),
         }

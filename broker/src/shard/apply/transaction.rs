@@ -60,12 +60,7 @@ pub(super) fn prepare(shared: &Shared, staged: &mut Staged, prepare: &Prepare<'_
 }
 
 /// What a send under a unique id that is already known gets: the first one's identity, or a refusal.
-fn repeated(
-    shared: &Shared,
-    staged: &mut Staged,
-    key: &[u8],
-    body_crc: u32,
-) -> Result<Option<Outcome>, IndexError> {
+fn repeated(shared: &Shared, staged: &mut Staged, key: &[u8], body_crc: u32) -> Result<Option<Outcome>, IndexError> {
     let Some((half, first_crc)) = staged.open(&shared.index, key)? else { return Ok(None) };
     if first_crc != body_crc {
         return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(half))));
@@ -73,6 +68,11 @@ fn repeated(
     let (counter, stamp) = if let Some(row) = staged.half(&shared.index, half)? {
         (row.counter, row.prepared_at)
     } else if let Some(row) = staged.decision(&shared.index, half)? {
+        // A producer repeats a half before its local transaction has run; with a half that a check has rolled back
+        // meanwhile it would run in vain, because its commit could not count any more.
+        if row.decision == Decision::Rollback {
+            return Ok(None);
+        }
         (row.counter, row.at)
     } else {
         // Its decision is forgotten already: the window has ended in all but the clean-up.

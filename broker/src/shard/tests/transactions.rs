@@ -105,6 +105,31 @@ async fn a_repeated_half_gets_the_first_identity() {
 }
 
 #[tokio::test]
+async fn a_half_repeated_after_its_rollback_is_a_new_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    let first = prepare(shard, &queue, "u1", "body").await;
+    settle(shard, first.half, first.counter, Decision::Rollback).await;
+    let second = prepare(shard, &queue, "u1", "body").await;
+    assert!(second.half != first.half && !second.repeated, "its local transaction has not run yet");
+    let again = prepare(shard, &queue, "u1", "body").await;
+    assert_eq!((again.half, again.repeated), (second.half, true));
+    let committed = settle(shard, second.half, second.counter, Decision::Commit).await;
+    assert!(matches!(committed, Outcome::Settled(_)), "{committed:?}");
+    let opposite = settle(shard, first.half, first.counter, Decision::Commit).await;
+    assert!(matches!(opposite, Outcome::Refused(Refusal::AlreadyDecided(_))), "{opposite:?}");
+    // The end of the first one's window leaves the second one's alone.
+    let expire = Command::Expire { decided_before: 0, limit: 100 };
+    shard.propose(&expire, Admission::Reserved).await.expect("taken");
+    assert_eq!(prepare(shard, &queue, "u1", "body").await.half, second.half);
+    assert_eq!(bodies(shard, &queue), ["body"]);
+    opened.close().await.expect("closes");
+}
+
+#[tokio::test]
 async fn a_committed_message_keeps_its_delay() {
     let dir = tempfile::tempdir().expect("a folder");
     let opened = open(dir.path()).await;
