@@ -108,8 +108,7 @@ impl Admin {
             _ => return Err(refused(&addr, answer)),
         }
         let unit = Unit::decode(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
-        let message = MessageExt::from_unit(unit, "").map_err(|error| RequestError::malformed(&addr, error))?;
-        Ok(Some(message))
+        Ok(Some(MessageExt::from_unit(unit, "")))
     }
 
     /// Tells every broker that the client `client_id` has left its producer group, its consumer group, or both. For

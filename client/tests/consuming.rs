@@ -546,3 +546,37 @@ async fn a_tool_asks_what_the_consumer_does_and_has_it_handle_a_message() {
     client.shutdown().await;
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_broadcast_gives_every_member_everything_and_keeps_offsets_in_a_file() {
+    let cluster = Cluster::start(1, false, &[("T", 2)]).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    for number in 0..4 {
+        cluster.brokers[0].store("T", number % 2, &format!("m{number}"), "x");
+    }
+    let (one, other) = (client(&cluster).await, client(&cluster).await);
+    let (first, second) = (Journal::default(), Journal::default());
+    let failing = {
+        let first = first.clone();
+        move |message: MessageExt| {
+            let body = first.note(&message);
+            std::future::ready(if body == "m1" { Err("passed over") } else { Ok(()) })
+        }
+    };
+    let _one = consumer(&one).broadcast(file("one")).start(failing).await.expect("started");
+    let _other = consumer(&other).broadcast(file("other")).start(noting(&second)).await.expect("started");
+    until("both have all", || first.all().len() == 4 && second.all().len() == 4).await;
+    assert_eq!(first.sorted(), second.sorted());
+    one.shutdown().await;
+    other.shutdown().await;
+    assert_eq!(cluster.brokers[0].offset(GROUP, "T", 0), None, "the broker keeps no offsets");
+    assert!(cluster.seen(request::CONSUMER_SEND_MSG_BACK).is_empty());
+    cluster.brokers[0].store("T", 0, "m4", "x");
+    let again = client(&cluster).await;
+    let _again = consumer(&again).broadcast(file("other")).start(noting(&second)).await.expect("started");
+    until("only the new one comes", || second.all().len() == 5).await;
+    assert_eq!(second.all()[4], "m4");
+    again.shutdown().await;
+    cluster.stop().await;
+}

@@ -13,6 +13,7 @@ use escrowmq_common::name::is_retry_topic;
 use futures_util::future::join_all;
 
 use super::group::{Group, HeldQueue};
+use super::offsets::Start;
 use super::rebalance::{Reassignment, allocate_average};
 use super::{lock, offsets, pull};
 use crate::error::RequestError;
@@ -62,21 +63,30 @@ async fn round(group: &Arc<Group>) -> bool {
 
 async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), RequestError> {
     let route = group.core.routes.for_reading(topic).await?;
-    let (addr, members) = members(group, topic, &route).await?;
-    let Some(target) = allocate_average(&route.readable, &members, &group.core.id) else {
-        // The broker does not know us (yet, or any more). What we hold stays ours until it knows better.
-        greet(&group.core, &addr, Force::Always).await?;
-        return Err(RequestError::malformed(&addr, "this client is not among the members of its group"));
+    let target = match group.offset_file {
+        Some(_) => route.readable.clone(),
+        None => share(group, topic, &route).await?,
     };
     let held: Vec<MessageQueue> = group.held.lock().keys().filter(|queue| queue.topic() == &**topic).cloned().collect();
     let change = Reassignment::between(&held, &target);
     if change.is_empty() {
         return Ok(());
     }
-    tracing::info!(group = %group.name, %topic, members = members.len(), lost = ?change.lost, won = ?change.won, "rebalanced");
+    tracing::info!(group = %group.name, %topic, lost = ?change.lost, won = ?change.won, "rebalanced");
     join_all(change.lost.iter().map(|queue| group.release(queue))).await;
     let taken = join_all(change.won.iter().map(|queue| take(group, queue))).await;
     taken.into_iter().collect()
+}
+
+/// What of the topic is ours, among the members that a broker knows.
+async fn share(group: &Group, topic: &str, route: &Route) -> Result<BTreeSet<MessageQueue>, RequestError> {
+    let (addr, members) = members(group, topic, route).await?;
+    if let Some(share) = allocate_average(&route.readable, &members, &group.core.id) {
+        return Ok(share);
+    }
+    // The broker does not know us (yet, or any more). What we hold stays ours until it knows better.
+    greet(&group.core, &addr, Force::Always).await?;
+    Err(RequestError::malformed(&addr, "this client is not among the members of its group"))
 }
 
 /// The members of the group, from any broker of the topic, and the address that named them.
@@ -109,7 +119,11 @@ async fn members_from(group: &Group, addr: &str) -> Result<BTreeSet<String>, Req
 
 /// Takes a queue over: finds its start and begins to pull.
 async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestError> {
-    let start = offsets::start_of(&group.core, &group.name, queue, group.settings.from).await?;
+    let start = match group.offset_file.as_ref().and_then(|file| file.get(queue)) {
+        Some(offset) => Start { offset, is_stored: true },
+        None if group.offset_file.is_some() => offsets::first_of(&group.core, queue, group.settings.from).await?,
+        None => offsets::start_of(&group.core, &group.name, queue, group.settings.from).await?,
+    };
     let held = Arc::new(HeldQueue::new(queue.clone(), start.offset, group.intake.child()));
     // A start that is not the group's offset yet is stored with the first round, so that the group keeps its place also
     // on a queue that stays empty.

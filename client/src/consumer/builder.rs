@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -18,10 +19,10 @@ use tokio::sync::Notify;
 
 use super::group::{ConsumerSettings, Group};
 use super::handler::Handler;
+use super::offset_file::OffsetFile;
 use super::process_queue::BufferLimits;
 use super::push_consumer::PushConsumer;
 use super::ready::ReadyLine;
-use super::retry::ATTEMPTS_MAX;
 use super::start::ConsumeFrom;
 use super::subscription::{Expression, Subscription};
 use super::{balance, dispatch, lock, offsets};
@@ -62,6 +63,7 @@ impl PushConsumerBuilder {
                 commit_interval: Duration::from_secs(5),
                 rebalance_interval: Duration::from_secs(20),
                 is_ordered: false,
+                broadcast: None,
             },
             subscriptions: Vec::new(),
         }
@@ -142,6 +144,13 @@ impl PushConsumerBuilder {
         self
     }
 
+    /// Every member of the group gets every message, instead of each message going to one member. This member's offsets
+    /// lie in the file `offsets`, which must not be shared. A message whose handler fails is logged and passed.
+    pub fn broadcast(mut self, offsets: impl Into<PathBuf>) -> PushConsumerBuilder {
+        self.settings.broadcast = Some(offsets.into());
+        self
+    }
+
     /// Starts to consume with a handler per message. `Ok` moves the offset on; an error or a panic lets the broker try
     /// the message again later, to any member of the group.
     ///
@@ -195,10 +204,12 @@ impl PushConsumerBuilder {
         let subscriptions = std::mem::take(&mut self.subscriptions);
         let mut subscriptions = subscriptions.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.check(&subscriptions)?;
-        subscriptions.push(Subscription::retry(&self.group));
         let settings = self.settings;
-        if !settings.is_ordered && settings.attempts_max.is_none() {
-            tracing::debug!(group = %self.group, attempts = ATTEMPTS_MAX, "attempts by default");
+        let broadcast = settings.broadcast.clone();
+        let offset_file = broadcast.map(OffsetFile::open).transpose();
+        let offset_file = offset_file.map_err(|error| StartError::setting("broadcast", error))?;
+        if offset_file.is_none() {
+            subscriptions.push(Subscription::retry(&self.group));
         }
         let core = Arc::clone(self.client.core());
         check_conditions(&core, &self.group, &subscriptions).await?;
@@ -207,6 +218,7 @@ impl PushConsumerBuilder {
             name: self.group,
             subscriptions,
             handler,
+            offset_file,
             held: Mutex::new(HashMap::new()),
             ready: ReadyLine::new(),
             rebalance_soon: Notify::new(),
@@ -236,6 +248,9 @@ impl PushConsumerBuilder {
 
     fn check(&self, subscriptions: &[Subscription]) -> Result<(), StartError> {
         let settings = &self.settings;
+        if settings.is_ordered && settings.broadcast.is_some() {
+            return Err(StartError::setting("broadcast", "an ordered consumer cannot broadcast"));
+        }
         if subscriptions.is_empty() {
             return Err(StartError::setting("subscribe", "no topic given"));
         }

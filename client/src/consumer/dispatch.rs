@@ -57,6 +57,11 @@ async fn give_up(group: &Arc<Group>, held: &Arc<HeldQueue>, batch: Vec<MessageEx
     if held.is_dropped() {
         return;
     }
+    if group.offset_file.is_some() {
+        // The other members have had it too; nobody takes it back for one of them.
+        held.buffer.lock().finish(batch.iter().map(MessageExt::queue_offset));
+        return;
+    }
     let mut kept = Vec::new();
     for message in batch {
         if retry::hand_over(group, &message).await {

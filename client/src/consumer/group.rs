@@ -1,6 +1,7 @@
 //! What the tasks of one push consumer share.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::control::ResetRequest;
 use super::handler::Handler;
+use super::offset_file::OffsetFile;
 use super::process_queue::{BufferLimits, ProcessQueue};
 use super::ready::{Queued, ReadyLine};
 use super::start::ConsumeFrom;
@@ -41,6 +43,8 @@ pub(crate) struct ConsumerSettings {
     pub(crate) rebalance_interval: Duration,
     /// One handler per queue at a time, failures retried in place, queues locked at the broker.
     pub(crate) is_ordered: bool,
+    /// Every member reads everything; offsets lie in this file.
+    pub(crate) broadcast: Option<PathBuf>,
 }
 
 /// A queue that this member holds.
@@ -107,6 +111,8 @@ pub(crate) struct Group {
     /// By topic, the retry topic included.
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) handler: Handler,
+    /// The offsets of a broadcast consumer; others keep theirs at the broker.
+    pub(crate) offset_file: Option<OffsetFile>,
     /// The queues of this member. The balance task alone adds and removes.
     pub(crate) held: Mutex<HashMap<MessageQueue, Arc<HeldQueue>>>,
     pub(crate) ready: ReadyLine<HeldQueue>,
@@ -183,7 +189,10 @@ impl ConsumerMember for Group {
             data: ConsumerData {
                 group_name: self.name.clone(),
                 consume_type: ConsumeType::Passively,
-                message_model: MessageModel::Clustering,
+                message_model: match self.offset_file {
+                    Some(_) => MessageModel::Broadcasting,
+                    None => MessageModel::Clustering,
+                },
                 consume_from_where: match self.settings.from {
                     ConsumeFrom::Last => ConsumeFromWhere::LastOffset,
                     ConsumeFrom::First => ConsumeFromWhere::FirstOffset,
@@ -205,7 +214,7 @@ impl ConsumerMember for Group {
             for (queue, offset) in request.offsets {
                 // The offset that the handlers earned goes first; the operator's word is the last.
                 group.release(&queue).await;
-                if let Err(error) = offsets::put(&group.core, &group.name, &queue, offset).await {
+                if let Err(error) = offsets::set(&group, &queue, offset).await {
                     tracing::warn!(%queue, offset, %error, "reset offset not stored");
                 }
             }

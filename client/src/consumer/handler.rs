@@ -64,6 +64,9 @@ impl Handler {
     /// Runs the handler to its end, its panic or its timeout, whichever is first. A handler out of time is dropped at
     /// its next await point.
     pub(crate) async fn handle(&self, messages: Vec<MessageExt>, timeout: Duration) -> Handled {
+        if let Some(error) = messages.iter().find_map(MessageExt::body_error) {
+            return Handled::Failed(format!("the body cannot be unfolded: {error}"));
+        }
         // The call itself runs user code too (everything before the returned future), so it sits inside the net.
         let guarded = AssertUnwindSafe(async { (self.run)(messages).await }).catch_unwind();
         match tokio::time::timeout(timeout, guarded).await {

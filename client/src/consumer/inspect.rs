@@ -110,7 +110,7 @@ async fn consume_directly(group: &Group, request: &Frame) -> Result<ConsumeDirec
     let header: ConsumeMessageDirectlyHeader<'_> = request.header().map_err(|error| error.to_string())?;
     let unit = Unit::decode(&request.body).map_err(|error| error.to_string())?;
     let broker = header.broker_name.unwrap_or_default();
-    let message = MessageExt::from_unit(unit, broker).map_err(|error| error.to_string())?;
+    let message = MessageExt::from_unit(unit, broker);
     let began = clock::monotonic();
     let handled = group.handler.handle(vec![message], group.settings.handler_timeout.min(PATIENCE)).await;
     let (consume_result, remark) = match handled {

@@ -25,6 +25,7 @@ mod group;
 mod handler;
 mod inspect;
 mod lock;
+mod offset_file;
 mod offsets;
 mod process_queue;
 mod pull;

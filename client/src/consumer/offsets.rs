@@ -36,6 +36,11 @@ pub(crate) async fn start_of(
     if let Some(offset) = stored(core, group, queue).await? {
         return Ok(Start { offset, is_stored: true });
     }
+    first_of(core, queue, from).await
+}
+
+/// Where a queue is begun of which nothing is stored.
+pub(crate) async fn first_of(core: &Core, queue: &MessageQueue, from: ConsumeFrom) -> Result<Start, RequestError> {
     let offset = match from.start_point(is_retry_topic(queue.topic())) {
         StartPoint::At(offset) => offset,
         StartPoint::End => max(core, queue).await?,
@@ -93,13 +98,24 @@ pub(crate) async fn put(core: &Core, group: &str, queue: &MessageQueue, offset: 
     if answer.code == response::SUCCESS { Ok(()) } else { Err(refused(&addr, answer)) }
 }
 
-/// Stores what a queue has earned, if the broker does not have it yet.
+/// Stores an offset where this consumer keeps its offsets.
+pub(super) async fn set(group: &Group, queue: &MessageQueue, offset: i64) -> Result<(), RequestError> {
+    match &group.offset_file {
+        Some(file) => {
+            file.put(queue, offset);
+            Ok(())
+        }
+        None => put(&group.core, &group.name, queue, offset).await,
+    }
+}
+
+/// Stores what a queue has earned, if that is not stored yet.
 pub(super) async fn store(group: &Group, held: &HeldQueue) {
     let offset = held.buffer.lock().committable();
     if held.stored.load(Ordering::Acquire) == offset {
         return;
     }
-    match put(&group.core, &group.name, &held.queue, offset).await {
+    match set(group, &held.queue, offset).await {
         Ok(()) => held.stored.store(offset, Ordering::Release),
         Err(error) => tracing::warn!(queue = %held.queue, offset, %error, "offset not stored"),
     }
@@ -108,6 +124,11 @@ pub(super) async fn store(group: &Group, held: &HeldQueue) {
 /// Stores what several queues have earned.
 pub(super) async fn store_all(group: &Group, held: &[Arc<HeldQueue>]) {
     join_all(held.iter().map(|held| store(group, held))).await;
+    if let Some(file) = &group.offset_file
+        && let Err(error) = file.save(&group.core.tasks).await
+    {
+        tracing::warn!(group = %group.name, %error, "offsets not saved");
+    }
 }
 
 /// Stores all offsets again and again until the consumer ends.

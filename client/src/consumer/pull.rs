@@ -105,8 +105,7 @@ impl Pull<'_> {
         let mut messages = Vec::new();
         for unit in decode_units(answer.body) {
             let unit = unit.map_err(|error| RequestError::malformed(addr, error))?;
-            let message = MessageExt::from_unit(unit, self.queue.broker())
-                .map_err(|error| RequestError::malformed(addr, error))?;
+            let message = MessageExt::from_queue(unit, self.queue.clone());
             if self.subscription.wants(&message) {
                 messages.push(message);
             }
@@ -217,7 +216,7 @@ async fn pull(group: &Group, held: &HeldQueue, next: i64) -> Result<Pulled, Requ
         queue: &held.queue,
         subscription,
         offset: next,
-        commit: (committable > 0).then_some(committable),
+        commit: Some(committable).filter(|offset| *offset > 0 && group.offset_file.is_none()),
         count_max: group.settings.pull_max,
         hold: Some(group.settings.hold),
         carry_subscription: false,
@@ -259,7 +258,7 @@ async fn moved(group: &Arc<Group>, held: &Arc<HeldQueue>, to: i64) {
     held.dropped.cancel();
     held.buffer.lock().drop_waiting();
     tokio::time::sleep(PAUSE_MOVED).await;
-    if let Err(error) = offsets::put(&group.core, &group.name, &held.queue, to).await {
+    if let Err(error) = offsets::set(group, &held.queue, to).await {
         tracing::warn!(queue = %held.queue, offset = to, %error, "moved offset not stored");
     }
     let mut all = group.held.lock();

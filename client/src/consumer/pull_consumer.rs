@@ -189,20 +189,35 @@ impl PullConsumer {
             // All at once: the first one with messages ends the wait, the others have moved nothing.
             let mut pulls: FuturesUnordered<_> =
                 queues.iter().map(|(queue, position)| self.pull(queue, *position, hold)).collect();
+            let (mut answered, mut failure) = (false, None);
             while let Some((queue, position, pulled)) = pulls.next().await {
-                match pulled? {
-                    Pulled::Messages { messages, next } => {
+                match pulled {
+                    Ok(Pulled::Messages { messages, next }) => {
                         self.advance(queue, position, next);
                         if !messages.is_empty() {
                             return Ok(messages);
                         }
+                        answered = true;
                     }
-                    Pulled::Moved { to } => self.advance(queue, position, to),
+                    Ok(Pulled::Moved { to }) => {
+                        self.advance(queue, position, to);
+                        answered = true;
+                    }
+                    // One broker that fails does not keep the messages of the others.
+                    Err(error) => {
+                        failure = Some(error);
+                        continue;
+                    }
                 }
                 if hold.is_some() {
                     // This queue's filter passed over something, or its hold is over: look at all of them again.
                     break;
                 }
+            }
+            if let Some(failure) = failure
+                && !answered
+            {
+                return Err(failure);
             }
             if Instant::now() >= ends {
                 return Ok(Vec::new());

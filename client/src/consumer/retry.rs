@@ -12,7 +12,7 @@ use crate::message::{Message, MessageExt};
 use crate::producer::Prepared;
 
 /// Attempts per message unless the consumer is set to another number.
-pub(crate) const ATTEMPTS_MAX: u32 = 16;
+const ATTEMPTS_MAX: u32 = 16;
 
 /// The broker's first delay level for retries: 10 s.
 const FIRST_RETRY_LEVEL: u32 = 3;

@@ -1,6 +1,8 @@
 //! A message that a broker handed out.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,119 +15,150 @@ use crate::queue::MessageQueue;
 /// room for brokers that are configured to take more.
 const PLAIN_BYTES_MAX: usize = 64 << 20;
 
-/// A message with all that the broker knows about it. Cloning shares the body with the response it came in.
-#[derive(Clone, Debug)]
+/// A message with all that the broker knows about it. Cloning is cheap: clones share everything.
+#[derive(Clone)]
 pub struct MessageExt {
+    shared: Arc<Delivered>,
+}
+
+struct Delivered {
     unit: wire::Message,
     /// Where it was read from: for a retried message the retry topic's queue.
     queue: MessageQueue,
+    body_error: Option<String>,
+}
+
+impl fmt::Debug for MessageExt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageExt")
+            .field("topic", &self.topic())
+            .field("message_id", &self.message_id())
+            .field("queue", self.queue())
+            .field("queue_offset", &self.queue_offset())
+            .field("reconsume_times", &self.reconsume_times())
+            .field("body_bytes", &self.body().len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl MessageExt {
     /// Takes a unit that was read from `broker` and unfolds its body.
-    pub(crate) fn from_unit(mut unit: wire::Message, broker: &str) -> Result<MessageExt, wire::CompressionError> {
-        unit.decompress(PLAIN_BYTES_MAX)?;
+    pub(crate) fn from_unit(unit: wire::Message, broker: &str) -> MessageExt {
         let queue = MessageQueue::new(unit.topic.as_str(), broker, unit.queue_id);
-        if let Some(topic) = unit.property(name::RETRY_TOPIC) {
-            unit.topic = topic.to_owned();
+        MessageExt::from_queue(unit, queue)
+    }
+
+    /// Takes a unit that was read from `queue` and unfolds its body. A body that does not unfold stays as it is: the
+    /// message must be neither lost nor stop its queue.
+    pub(crate) fn from_queue(mut unit: wire::Message, queue: MessageQueue) -> MessageExt {
+        let body_error = unit.decompress(PLAIN_BYTES_MAX).err().map(|error| error.to_string());
+        let original = unit.property(name::RETRY_TOPIC).map(str::to_owned);
+        if let Some(topic) = original {
+            unit.topic = topic;
         }
-        Ok(MessageExt { unit, queue })
+        MessageExt { shared: Arc::new(Delivered { unit, queue, body_error }) }
     }
 
     /// The topic it was sent to; for a retried message the original one.
     pub fn topic(&self) -> &str {
-        &self.unit.topic
+        &self.shared.unit.topic
+    }
+
+    /// Why the body cannot be unfolded, if it was sent compressed and cannot: [`body`](MessageExt::body) is then what was
+    /// sent. A push consumer does not hand such a message to its handler; it goes the way of failed messages.
+    pub fn body_error(&self) -> Option<&str> {
+        self.shared.body_error.as_deref()
     }
 
     /// The body, plain.
     pub fn body(&self) -> &Bytes {
-        &self.unit.body
+        &self.shared.unit.body
     }
 
     /// The queue it was read from; for a retried message a queue of the group's retry topic.
     pub fn queue(&self) -> &MessageQueue {
-        &self.queue
+        &self.shared.queue
     }
 
     /// Its number in that queue.
     pub fn queue_offset(&self) -> i64 {
-        self.unit.queue_offset
+        self.shared.unit.queue_offset
     }
 
     /// Byte position in the broker's log.
     pub fn position(&self) -> i64 {
-        self.unit.position
+        self.shared.unit.position
     }
 
     /// The unique id that the producer gave it, else the broker's offset message id.
     pub fn message_id(&self) -> String {
-        self.unit.message_id()
+        self.shared.unit.message_id()
     }
 
     /// The broker's own id: its address and the position.
     pub fn offset_message_id(&self) -> String {
-        self.unit.offset_message_id().to_string()
+        self.shared.unit.offset_message_id().to_string()
     }
 
     /// The transaction's id, if it was sent in a transaction.
     pub fn transaction_id(&self) -> Option<&str> {
-        self.unit.property(name::TRANSACTION_PREPARED)?;
-        self.unit.property(name::TRANSACTION_ID).or_else(|| self.unit.unique_id())
+        self.shared.unit.property(name::TRANSACTION_PREPARED)?;
+        self.shared.unit.property(name::TRANSACTION_ID).or_else(|| self.shared.unit.unique_id())
     }
 
     /// The tag.
     pub fn tag(&self) -> Option<&str> {
-        self.unit.tag()
+        self.shared.unit.tag()
     }
 
     /// The index keys.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.unit.keys()
+        self.shared.unit.keys()
     }
 
     /// The sharding key.
     pub fn sharding_key(&self) -> Option<&str> {
-        self.unit.property(name::SHARDING_KEY)
+        self.shared.unit.property(name::SHARDING_KEY)
     }
 
     /// A property, the user's own or the protocol's.
     pub fn property(&self, name: &str) -> Option<&str> {
-        self.unit.property(name)
+        self.shared.unit.property(name)
     }
 
     /// All properties.
     pub fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.unit.properties().iter()
+        self.shared.unit.properties().iter()
     }
 
     /// The user's own number.
     pub fn flag(&self) -> i32 {
-        self.unit.flag
+        self.shared.unit.flag
     }
 
     /// How many attempts to consume it have failed before this one.
     pub fn reconsume_times(&self) -> u32 {
-        self.unit.reconsume_times.max(0) as u32
+        self.shared.unit.reconsume_times.max(0) as u32
     }
 
     /// When it was made, by the producer's clock.
     pub fn born_at(&self) -> SystemTime {
-        from_millis(self.unit.born_timestamp)
+        from_millis(self.shared.unit.born_timestamp)
     }
 
     /// The producer's address as the broker saw it.
     pub fn born_host(&self) -> SocketAddr {
-        self.unit.born_host
+        self.shared.unit.born_host
     }
 
     /// When it was stored, by the broker's clock.
     pub fn stored_at(&self) -> SystemTime {
-        from_millis(self.unit.store_timestamp)
+        from_millis(self.shared.unit.store_timestamp)
     }
 
     /// The address of the broker that stored it.
     pub fn store_host(&self) -> SocketAddr {
-        self.unit.store_host
+        self.shared.unit.store_host
     }
 }
 
@@ -158,6 +191,21 @@ pub(crate) mod testing {
             body: Bytes::copy_from_slice(body),
             property_text: String::new(),
         };
-        MessageExt::from_unit(unit, "a").expect("a plain body")
+        MessageExt::from_unit(unit, "a")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_does_not_unfold_is_kept_and_told() {
+        let mut unit = testing::delivered("T", 0, b"not zlib").shared.unit.clone();
+        unit.sys_flag = wire::SysFlag(wire::SysFlag::COMPRESSED);
+        let message = MessageExt::from_unit(unit, "a");
+        assert_eq!(message.body(), &b"not zlib"[..]);
+        assert!(message.body_error().is_some());
+        assert_eq!(testing::delivered("T", 0, b"plain").body_error(), None);
     }
 }

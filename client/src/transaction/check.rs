@@ -117,10 +117,7 @@ impl Checker {
         if self.orphans.lock().is_stray(transaction_id, broker) {
             return (Decision::Rollback, None);
         }
-        let message = match MessageExt::from_unit(unit, broker.unwrap_or_default()) {
-            Ok(message) => message,
-            Err(error) => return (Decision::Unknown, Some(error.to_string())),
-        };
+        let message = MessageExt::from_unit(unit, broker.unwrap_or_default());
         match self.listener.check(&message).await {
             Ok(decision) => (decision, None),
             Err(panic) => {
