@@ -165,7 +165,7 @@ settings! {
     "transactionParkAfter" now transaction_park_after: Duration as millis = Duration::from_secs(24 * 60 * 60);
     /// Hours that decisions are remembered, to answer repeats and refuse opposites. Default 72.
     "transactionRecordHours" now transaction_record_hours: u32 as plain = 72;
-    /// Milliseconds after a decision in which a repeated half message is still recognised. Default 60000.
+    /// Milliseconds after a commit in which a repeated half message is still recognised. Default 60000.
     "transactionDuplicateWindow" now transaction_duplicate_window: Duration as millis = Duration::from_secs(60);
 
     /// The delay levels in order, as number and s, m, h or d. Default 18 levels from 1s to 2h, as clients expect.

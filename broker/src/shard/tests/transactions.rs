@@ -121,10 +121,7 @@ async fn a_half_repeated_after_its_rollback_is_a_new_one() {
     assert!(matches!(committed, Outcome::Settled(_)), "{committed:?}");
     let opposite = settle(shard, first.half, first.counter, Decision::Commit).await;
     assert!(matches!(opposite, Outcome::Refused(Refusal::AlreadyDecided(_))), "{opposite:?}");
-    // The end of the first one's window leaves the second one's alone.
-    let expire = Command::Expire { decided_before: 0, limit: 100 };
-    shard.propose(&expire, Admission::Reserved).await.expect("taken");
-    assert_eq!(prepare(shard, &queue, "u1", "body").await.half, second.half);
+    assert_eq!(prepare(shard, &queue, "u1", "body").await.half, second.half, "committed: recognised again");
     assert_eq!(bodies(shard, &queue), ["body"]);
     opened.close().await.expect("closes");
 }
