@@ -153,6 +153,22 @@ async fn decisions_of_every_kind_settle_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_half_repeated_after_a_check_rolled_it_back_can_still_be_committed() {
+    // The answer to the half got lost, the check found nothing in the database, and then the producer repeats the half:
+    // its local transaction runs now, so its decision must count.
+    let (_broker, wire) = with_topic(Settings::default().without_checks()).await;
+    let lost = wire.half(GROUP, TOPIC, "repeated", "body").await;
+    assert_eq!(wire.end(&lost, End::Rollback).await.unwrap().code, response::SUCCESS);
+    let repeated = wire.half(GROUP, TOPIC, "repeated", "body").await;
+    assert_ne!(repeated.position, lost.position);
+    let committed = wire.end(&repeated, End::Commit).await.unwrap();
+    assert_eq!(committed.code, response::SUCCESS, "{:?}", committed.remark);
+    assert_eq!(wire.end(&lost, End::Commit).await.unwrap().code, response::ILLEGAL_OPERATION);
+    assert_eq!(wire.half(GROUP, TOPIC, "repeated", "body").await, repeated, "a committed one is recognised");
+    assert_eq!(wire.read_queue(TOPIC, 0).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_the_last_check_it_is_parked_and_can_be_resumed() {
     let (broker, wire) = with_topic(impatient().with("transactionCheckMax", 2)).await;
     wire.greet("parker@1", GROUP, &[]).await;
