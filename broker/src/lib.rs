@@ -3,6 +3,7 @@
 //! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
 //! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for.
 //! * [`client_registry`]: which producers and consumers are connected.
+//! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
 //! * [`server`]: requests in, responses out. [`config`]: the settings.
 
 pub mod broker;
