@@ -111,8 +111,10 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         match done(remover.shard.propose(&command, Admission::Reserved).await) {
             // Deleting twice is no error: tools ask every broker of a cluster.
             Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
-                // Its newest offsets are in memory too.
-                remover.delivery.forget_group(&group);
+                if offsets {
+                    // The newest ones are in memory too.
+                    remover.delivery.forget_group(&group);
+                }
                 reply.ok();
             }
             Err(error) => reply.error(error.code(), &error.to_string()),
