@@ -196,21 +196,45 @@ async fn a_decision_that_nobody_confirms_is_unknown_and_not_a_failure() {
 async fn the_opposite_decision_is_told() {
     let stage = Stage::set(1, true).await;
     let broker = Arc::clone(&stage.cluster.brokers[0]);
-    let answers = Arc::clone(&stage.listener.answers);
-    answers.lock().expect("no panic inside").insert("x".into(), Decision::Rollback);
-    let checked = Arc::clone(&stage.listener.checked);
-    // While the local transaction runs, a check is answered with a rollback.
+    // Another process of the group, the first one in the broker's order, so that it is asked.
+    let other = Client::builder(&stage.cluster.namesrv).instance_name("0").connect().await.expect("a name server");
+    let listener = Obedient::default();
+    listener.answers.lock().expect("no panic inside").insert("x".into(), Decision::Rollback);
+    let others = other.transaction_producer("P", listener.clone()).topics(["T"]).start().await.expect("started");
+    // While the local transaction runs here, it answers a check with a rollback.
     let local = async move |_: Half| {
         let position = broker.open_halves()[0];
         broker.check("P", position);
         until("the check is answered", || broker.open_halves().is_empty()).await;
-        assert_eq!(checked.lock().expect("no panic inside").len(), 1);
+        assert_eq!(listener.checked().len(), 1);
         Decision::Commit
     };
     let error = stage.producer.send_with(Message::new("T", "x"), |half| local(half)).await.expect_err("too late");
     let TransactionError::OppositeDecision { decision, settled, .. } = error else { panic!("{error}") };
     assert_eq!((decision, settled), (Decision::Commit, Some(Decision::Rollback)));
     assert!(stage.visible().is_empty());
+    others.shutdown().await;
+    other.shutdown().await;
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_check_of_a_running_transaction_does_not_reach_the_listener() {
+    let stage = Stage::set(1, true).await;
+    let cluster = &stage.cluster;
+    stage.listener.answers.lock().expect("no panic inside").insert("x".into(), Decision::Rollback);
+    let local = async |_: Half| {
+        let broker = &cluster.brokers[0];
+        broker.check("P", broker.open_halves()[0]);
+        until("the check is answered", || cluster.seen(request::END_TRANSACTION).len() == 1).await;
+        Decision::Commit
+    };
+    let result = stage.producer.send_with(Message::new("T", "x"), local).await.expect("committed");
+    assert!(matches!(result.outcome, Outcome::Committed { .. }), "{:?}", result.outcome);
+    let answer = &stage.cluster.seen(request::END_TRANSACTION)[0];
+    assert_eq!(answer.field("commitOrRollback").as_deref(), Some("0"), "not known yet");
+    assert!(stage.listener.checked().is_empty());
+    assert_eq!(stage.visible(), ["x"]);
     stage.strike().await;
 }
 

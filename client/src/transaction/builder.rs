@@ -10,6 +10,7 @@ use super::check::{Checker, Checks};
 use super::decision::DecisionPolicy;
 use super::listener::Listener;
 use super::orphans::Orphans;
+use super::running::Running;
 use super::{Shared, TransactionProducer};
 use crate::client::Client;
 use crate::error::StartError;
@@ -89,8 +90,13 @@ impl TransactionProducerBuilder {
         let core = Arc::clone(self.client.core());
         let (tasks, shutdown) = (Tasks::new(), core.shutdown.child());
         let orphans = Arc::new(Mutex::new(Orphans::default()));
-        let checker =
-            Checker { group: self.group.clone(), listener: Arc::clone(&self.listener), orphans: Arc::clone(&orphans) };
+        let running = Running::default();
+        let checker = Checker {
+            group: self.group.clone(),
+            listener: Arc::clone(&self.listener),
+            orphans: Arc::clone(&orphans),
+            running: running.clone(),
+        };
         let checks = Checks::start(checker, self.checks_max, &tasks, shutdown.clone());
         let shared = Arc::new(Shared {
             client: self.client,
@@ -98,6 +104,7 @@ impl TransactionProducerBuilder {
             topics,
             listener: self.listener,
             orphans,
+            running,
             checks,
             decisions: self.decisions,
             needs: self.needs,

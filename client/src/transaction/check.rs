@@ -15,6 +15,7 @@ use super::Decision;
 use super::decision::wire_type;
 use super::listener::Listener;
 use super::orphans::Orphans;
+use super::running::Running;
 use crate::message::MessageExt;
 
 /// Checks that wait for a free place; a broker that gets no answer asks again, so more are dropped. Twice what one of our
@@ -33,6 +34,7 @@ pub(super) struct Checker {
     pub(super) group: String,
     pub(super) listener: Arc<dyn Listener>,
     pub(super) orphans: Arc<Mutex<Orphans>>,
+    pub(super) running: Running,
 }
 
 /// The queue in front of the listener.
@@ -114,6 +116,9 @@ impl Checker {
     }
 
     async fn decide(&self, transaction_id: &str, broker: Option<&str>, unit: Unit) -> (Decision, Option<String>) {
+        if self.running.has(transaction_id) {
+            return (Decision::Unknown, None);
+        }
         if self.orphans.lock().is_stray(transaction_id, broker) {
             return (Decision::Rollback, None);
         }

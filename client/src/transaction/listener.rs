@@ -25,8 +25,9 @@ pub enum Decision {
 ///
 /// Both methods may run many times at once. `check_local_transaction` must be able to answer in any process of the
 /// producer group, also after a restart: it looks into the database, not into memory. It may be asked about a message
-/// whose send failed here with an unknown outcome, and about one whose local transaction still runs; it answers
-/// [`Decision::Unknown`] as long as the database does not know.
+/// whose send failed with an unknown outcome, and about one whose local transaction still runs in another process; it
+/// answers [`Decision::Unknown`] as long as the database does not know. As long as a transaction runs in the producer's own
+/// process, the producer answers so itself.
 ///
 /// A panic counts as [`Decision::Unknown`].
 pub trait TransactionListener: Send + Sync + 'static {

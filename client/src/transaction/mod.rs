@@ -21,6 +21,7 @@ mod check;
 mod decision;
 mod listener;
 mod orphans;
+mod running;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use check::{Check, Checks};
 use decision::{DecisionPolicy, tell};
 use listener::{Listener, caught};
 use orphans::Orphans;
+use running::Running;
 
 use crate::client::Client;
 use crate::error::{SendError, TransactionError};
@@ -76,6 +78,7 @@ struct Shared {
     topics: Vec<Arc<str>>,
     listener: Arc<dyn Listener>,
     orphans: Arc<Mutex<Orphans>>,
+    running: Running,
     checks: Checks,
     decisions: DecisionPolicy,
     needs: HalfNeeds,
@@ -136,6 +139,7 @@ impl Shared {
         message.set(name::TRANSACTION_PREPARED, "true");
         message.set(name::PRODUCER_GROUP, self.sender.group());
         let prepared = Prepared::new(message, self.sender.settings()).map_err(TransactionError::Half)?;
+        let run = self.running.begin(&prepared.message_id);
         let (sent, half) = self.send_half(&prepared).await?;
         if sent.level != StoreLevel::Full {
             // As other clients do: a half that may be lost by the next crash must not carry a local transaction. If this
@@ -152,6 +156,8 @@ impl Shared {
                 (Decision::Unknown, Some(panic))
             }
         };
+        // From here on the listener knows as much as we do.
+        drop(run);
         let outcome = self.tell(&half, decision, remark).await?;
         Ok(TransactionResult { half: sent, decision, outcome })
     }
