@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// A setting of the broker, by the name that RocketMQ's operators know; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
-    /// What to log on stderr: error, warn, info, debug, or a filter like escrowmq_broker=debug
+    /// What to log on stderr: error, warn, info, debug, or a filter like `escrowmq_broker=debug`
     #[arg(long, default_value = "warn", env = "ESCROWMQ_LOG")]
     log: String,
 }

@@ -85,7 +85,9 @@ async fn list(cluster: &Cluster, all: bool) -> anyhow::Result<Output> {
     topics.retain(|name| all || is_own(name));
     topics.sort_unstable();
     let mut output = Output::new(&["TOPIC"]);
-    topics.into_iter().for_each(|topic| output.row([json!(topic)]));
+    for topic in topics {
+        output.row([json!(topic)]);
+    }
     Ok(output)
 }
 
