@@ -163,7 +163,7 @@ async fn is_serving(process: &mut Process, port: u16) -> bool {
 pub struct Nameserver {
     process: Process,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Nameserver {
@@ -172,15 +172,19 @@ impl Nameserver {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for _ in 0..START_ATTEMPTS {
             let port = free_port();
-            let mut command = Command::new(binary("escrowmq-nameserver"));
-            command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-            command.arg("--set").arg(format!("kvConfigPath={}", folder.path().join("kvConfig.json").display()));
-            let mut process = Process::start("nameserver", command, &folder.path().join("nameserver.log"));
+            let mut process = spawn_nameserver(port, folder.path());
             if is_serving(&mut process, port).await {
-                return Nameserver { process, port, _folder: folder };
+                return Nameserver { process, port, folder };
             }
         }
         panic!("the nameserver ends right after its start");
+    }
+
+    /// `kill -9`, and a new start at the same port, with nothing remembered but what is on disk.
+    pub async fn crash(&mut self) {
+        self.process.kill();
+        self.process = spawn_nameserver(self.port, self.folder.path());
+        assert!(is_serving(&mut self.process, self.port).await, "the nameserver does not start again");
     }
 
     /// Where it listens.
@@ -192,6 +196,13 @@ impl Nameserver {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+fn spawn_nameserver(port: u16, folder: &Path) -> Process {
+    let mut command = Command::new(binary("escrowmq-nameserver"));
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
+    command.arg("--set").arg(format!("kvConfigPath={}", folder.join("kvConfig.json").display()));
+    Process::start("nameserver", command, &folder.join("nameserver.log"))
 }
 
 /// Keys of a `broker.conf`.

@@ -55,7 +55,9 @@ async fn contents(wire: &Wire) -> Contents<i32> {
 }
 
 async fn acknowledged_survives(flush: &str) {
-    let mut cluster = Cluster::start(Settings::default().with("flushDiskType", flush)).await;
+    // Small segments, so that crashes meet the change from one to the next.
+    let settings = Settings::default().with("flushDiskType", flush).with("mappedFileSizeCommitLog", 1 << 20);
+    let mut cluster = Cluster::start(settings).await;
     let client = cluster.client_with_topic(TOPIC, QUEUES as u32).await;
     let delivered: Arc<Mutex<std::collections::BTreeSet<Entry>>> = Arc::default();
     let seen = Arc::clone(&delivered);

@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use escrowmq_client::Message;
 use escrowmq_common::code::response;
 use escrowmq_tests::processes::{Process, binary, free_port};
-use escrowmq_tests::{Broker, Cluster, Settings};
+use escrowmq_tests::{Broker, Cluster, Settings, until};
 
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ async fn sigterm_while_pulls_are_held_stops_as_fast() {
     let client = cluster.client_with_topic("Held", 4).await;
     let consumer = client.push_consumer("held-consumer").subscribe("Held", "*");
     let consumer = consumer.start(|_| async { Ok::<(), std::convert::Infallible>(()) }).await.unwrap();
-    escrowmq_tests::until("assignment", async || (consumer.assignment().len() >= 4).then_some(())).await;
+    until("assignment", async || (consumer.assignment().len() >= 4).then_some(())).await;
     cluster.broker.process().terminate();
     assert!(cluster.broker.process().wait(STOP).await.success());
 }
@@ -93,4 +94,17 @@ async fn a_taken_port_is_named() {
     assert!(!second.wait(STOP).await.success());
     assert!(second.log().contains(&format!("cannot listen at 127.0.0.1:{port}")), "{}", second.log());
     assert_eq!(broker.process().ended(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nameserver_that_starts_again_hears_of_the_broker() {
+    let mut cluster = Cluster::start(Settings::default()).await;
+    let client = cluster.client_with_topic("Known", 1).await;
+    cluster.nameserver.crash().await;
+    cluster.until_registered().await;
+    // Also one who asks only now.
+    let newcomer = cluster.client().await;
+    until("route", async || (newcomer.admin().queues("Known").await.ok()?.len() == 1).then_some(())).await;
+    let producer = client.producer("known-producer").start().await.unwrap();
+    producer.send(Message::new("Known", "body")).await.expect("sent");
 }
