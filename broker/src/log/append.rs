@@ -52,21 +52,19 @@ impl Log {
         self.shared.append(records, Some(position), Box::new(done))
     }
 
-    /// Makes sure that records of `bytes` in total (see [`NewRecord::bytes`]) can be appended without running out
-    /// of space. For callers that must not fail once they have decided to append.
+    /// Makes sure that the next append, of one record that takes `bytes` (see [`NewRecord::bytes`]), will not
+    /// run out of space. For callers that must not fail once they have decided to append.
     pub fn reserve(&self, bytes: u64) -> Result<(), AppendError> {
         loop {
             {
                 let front = self.shared.front.lock();
                 front.check()?;
-                // The last part of each segment may be too short for a record, so only whole spares count.
-                let spare: u64 = front.spares.iter().map(|spare| spare.capacity).sum();
-                if front.room >= bytes || spare >= bytes {
+                if front.room >= bytes || front.spares.front().is_some_and(|spare| spare.capacity >= bytes) {
                     return Ok(());
                 }
             }
             let spare = self.shared.make_spare(self.shared.default_capacity().max(bytes))?;
-            self.shared.front.lock().spares.push_back(spare);
+            self.shared.front.lock().spares.push_front(spare);
         }
     }
 
