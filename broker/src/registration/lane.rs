@@ -7,7 +7,7 @@ use std::time::Duration;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{BrokerIdentityHeader, RegisterBrokerHeader};
-use escrowmq_common::remoting::CallError;
+use escrowmq_common::remoting::{CallError, Connection};
 use escrowmq_common::task::Shutdown;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -45,18 +45,19 @@ pub(super) struct Lane {
     /// What the nameserver was told, as long as it can be trusted to remember.
     told: HashMap<Arc<str>, Arc<Topic>>,
     /// The connection that it was told on: another one may lead to a nameserver that was restarted.
-    connection: u64,
+    connection: Option<Arc<Connection>>,
     permission: u32,
 }
 
 impl Lane {
     pub(super) fn new(broker: Arc<Broker>, address: String, progress: watch::Sender<Progress>) -> Self {
-        Self { broker, address, progress, told: HashMap::new(), connection: 0, permission: 0 }
+        Self { broker, address, progress, told: HashMap::new(), connection: None, permission: 0 }
     }
 
     pub(super) async fn run(mut self, shutdown: Shutdown) {
         let broker = Arc::clone(&self.broker);
         let mut wake = broker.registration.wake.subscribe();
+        let mut lost = broker.registration.lost.subscribe();
         let mut full = true;
         loop {
             let version = broker.registration.version();
@@ -79,6 +80,12 @@ impl Lane {
                         // Woken for what the nameserver already has, or while it does not answer: no reason to ask.
                         if !failed && broker.registration.version() != version {
                             break false;
+                        }
+                    }
+                    _ = lost.changed() => {
+                        // It may have forgotten us, and clients that ask it now find no route.
+                        if !failed && !self.is_connected() {
+                            break true;
                         }
                     }
                 }
@@ -122,8 +129,7 @@ impl Lane {
         })??;
         let permission = broker.config().broker_permission;
         let topics = broker.shard.topics().all();
-        let is_full =
-            full || self.told.is_empty() || self.connection != connection.id() || self.permission != permission;
+        let is_full = full || self.told.is_empty() || !self.is_told_on(&connection) || self.permission != permission;
         let mut news: Vec<&Arc<Topic>> = topics.iter().filter(|topic| is_full || !self.knows(topic)).collect();
         if news.is_empty() {
             // Topics went: what is left is told again.
@@ -148,10 +154,19 @@ impl Lane {
         if answer.code != response::SUCCESS {
             return Err(RegisterError::Refused { code: answer.code, remark: answer.remark.unwrap_or_default() });
         }
-        self.connection = connection.id();
+        self.connection = Some(connection);
         self.permission = permission;
         self.told = topics.into_iter().map(|topic| (Arc::from(topic.settings.name.as_str()), topic)).collect();
         Ok(())
+    }
+
+    /// Whether the connection on which the nameserver was told is still there.
+    fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_open())
+    }
+
+    fn is_told_on(&self, connection: &Connection) -> bool {
+        self.connection.as_ref().is_some_and(|told_on| told_on.id() == connection.id())
     }
 
     fn knows(&self, topic: &Arc<Topic>) -> bool {

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Promises: each nameserver has a lane of its own, so one that is down delays no other; a lane registers at once after
-//! a change, and then only what changed; everything goes out again every `registerNameServerPeriod`, to a nameserver
-//! that was restarted, and after a failure. Lanes unregister when the broker stops.
+//! a change, and then only what changed; everything goes out again every `registerNameServerPeriod`, as soon as a
+//! nameserver is back whose connection was lost, and after a failure. Lanes unregister when the broker stops.
 //!
 //! Left to others: when this broker may be registered at all (the start-up runs this only once it serves).
 
@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::clock;
-use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::{Connection, NoRequests, Remote, RemoteOptions, Service};
 use escrowmq_common::task::{Shutdown, Tasks};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -47,18 +48,37 @@ pub struct Registration {
     started_at: i64,
     /// Wakes the lanes.
     wake: watch::Sender<()>,
+    /// Tells the lanes that some connection has ended.
+    lost: watch::Sender<()>,
     /// How far each lane is, by address.
     lanes: Mutex<HashMap<String, watch::Receiver<Progress>>>,
     /// Whether the lanes of all configured nameservers are there.
     started: watch::Sender<bool>,
 }
 
+/// The broker's end of its connections to nameservers.
+struct Line {
+    lost: watch::Sender<()>,
+}
+
+impl Service for Line {
+    fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
+        NoRequests.on_request(connection, request);
+    }
+
+    fn on_close(&self, _: &Arc<Connection>) {
+        self.lost.send_replace(());
+    }
+}
+
 impl Registration {
     /// The handle for the topics of this shard. Nothing is registered before [`run`].
     pub fn new(shard: Shard) -> Self {
+        let lost = watch::Sender::new(());
         Self {
             shard,
-            remote: Remote::new(RemoteOptions::default(), Arc::new(NoRequests)),
+            remote: Remote::new(RemoteOptions::default(), Arc::new(Line { lost: lost.clone() })),
+            lost,
             others: AtomicU64::new(0),
             started_at: clock::wall_ms(),
             wake: watch::Sender::new(()),
