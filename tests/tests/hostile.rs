@@ -73,6 +73,7 @@ async fn attacked(cluster: &mut Cluster, attack: impl Future<Output = ()> + Send
     }
     latencies.sort();
     let p99 = latencies[latencies.len() * 99 / 100];
+    eprintln!("{} ordinary requests beside the attack: p99 {p99:?}", latencies.len());
     assert!(p99 < P99, "p99 of {} requests was {p99:?}", latencies.len());
     assert_eq!(wire.read_queue(TOPIC, 0).await.len() as i64, sent);
     assert_eq!(cluster.broker.process().ended(), None, "the broker lives");
