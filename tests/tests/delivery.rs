@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use escrowmq_client::{Client, ConsumeFrom, Message, MessageExt};
 use escrowmq_common::clock;
+use escrowmq_common::code::response;
 use escrowmq_tests::{Cluster, Settings, until};
 use parking_lot::Mutex;
 
@@ -241,4 +242,64 @@ async fn offsets_survive_a_crash() {
     sent(&client, "offsets-producer", (0..10).map(|n| Message::new("Offsets", format!("new {n}")))).await;
     until("the new ones", async || (seen.lock().len() == 10).then_some(())).await;
     assert!(bodies(&seen).iter().all(|body| body.starts_with("new")), "{:?}", bodies(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_every_size_arrive_unchanged() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let client = cluster.client_with_topic("Sizes", 1).await;
+    let mut state = 0x5eed_u64;
+    let mut noise = |size: usize| -> Vec<u8> {
+        let mut roll = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        (0..size).map(|_| roll()).collect()
+    };
+    let mut bodies = vec![vec![0], vec![7; 1 << 20]];
+    bodies.extend([1, 4_095, 4_096, 65_536, 300_000, 4 << 20].map(&mut noise));
+    let seen = Seen::default();
+    let taking = Arc::clone(&seen);
+    let consumer = client.push_consumer("sizes").subscribe("Sizes", "*").consume_from(ConsumeFrom::First);
+    let _consumer = consumer
+        .start(move |message| {
+            taking.lock().push(message);
+            async { Ok::<(), Infallible>(()) }
+        })
+        .await
+        .unwrap();
+    sent(&client, "sizes-producer", bodies.iter().map(|body| Message::new("Sizes", body.clone()))).await;
+    until("all of them", async || (seen.lock().len() == bodies.len()).then_some(())).await;
+    let mut arrived = seen.lock().clone();
+    arrived.sort_by_key(MessageExt::queue_offset);
+    for (message, body) in arrived.iter().zip(&bodies) {
+        assert!(message.body() == body, "a body of {} bytes came with {}", body.len(), message.body().len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_above_the_limit_is_refused_and_the_connection_goes_on() {
+    let cluster = Cluster::start(Settings::default().with("maxMessageSize", 1000)).await;
+    let wire = cluster.broker.wire();
+    wire.create_topic("Limits", 1).await;
+    let refused = wire.send("Limits", 0, vec![1; 1001], &[]).await.expect("an answer");
+    assert_eq!(refused.code, response::MESSAGE_ILLEGAL);
+    assert!(refused.remark.is_some_and(|remark| remark.contains("1000")), "it names the limit");
+    assert_eq!(wire.send("Limits", 0, vec![1; 1000], &[]).await.expect("an answer").code, response::SUCCESS);
+    assert_eq!(wire.read_queue("Limits", 0).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_lies_in_one_queue_in_a_row() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let client = cluster.client_with_topic("Batches", 4).await;
+    let producer = client.producer("batches-producer").start().await.unwrap();
+    let batch = (0..50).map(|number| Message::new("Batches", format!("{number}")).tag("t").key(format!("k{number}")));
+    let result = producer.send_batch(batch.collect()).await.expect("sent");
+    let found = cluster.broker.wire().read_queue("Batches", result.queue.id()).await;
+    let bodies: Vec<_> = found.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()).collect();
+    assert_eq!(bodies, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(
+        found.iter().enumerate().all(|(n, message)| message.queue_offset == n as i64 && message.tag() == Some("t"))
+    );
 }

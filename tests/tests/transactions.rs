@@ -15,7 +15,8 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::ResumeCheckHalfMessageHeader;
 use escrowmq_common::message::OffsetMessageId;
 use escrowmq_common::message::properties::name;
-use escrowmq_tests::{Broker, Cluster, End, Half, Settings, Wire, since, until, wire};
+use escrowmq_tests::{Broker, Cluster, End, Half, Settings, Wire, since, until, until_within, wire};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 const TOPIC: &str = "Transactions";
@@ -271,4 +272,40 @@ async fn a_committed_message_keeps_its_delay() {
     assert_eq!(wire.end(&half, End::Commit).await.unwrap().code, response::SUCCESS);
     assert_eq!(wire.end(&half, End::Rollback).await.unwrap().code, response::ILLEGAL_OPERATION);
     assert_eq!(wire.read_queue(TOPIC, 0).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_undecided_halves_settle_by_checks_over_a_crash() {
+    const HALVES: usize = 5_000;
+    const LANES: usize = 100;
+    let mut cluster = Cluster::start(impatient().with("transactionTimeOut", 2000)).await;
+    let client = cluster.client_with_topic(TOPIC, 4).await;
+    let listener = Listener::default();
+    let producer = producer(&client, &listener).await;
+    let lanes = (0..LANES).map(async |lane| {
+        for number in 0..HALVES / LANES {
+            let message = Message::new(TOPIC, format!("{lane}/{number}")).tag("TAGC");
+            let result = producer.send(message).await.expect("stored");
+            assert_eq!(result.outcome, Outcome::Undecided);
+        }
+    });
+    join_all(lanes).await;
+    cluster.broker.crash().await;
+    let wire = cluster.broker.wire();
+    let mut committed = 0;
+    until_within(Duration::from_secs(60), "all of them", async || {
+        let mut ends = 0;
+        for queue in 0..4 {
+            ends += wire.pull("counter", TOPIC, queue, 0, 1).await.max;
+        }
+        assert!(ends >= committed, "what is visible stays visible");
+        committed = ends;
+        (ends >= HALVES as i64).then_some(())
+    })
+    .await;
+    let mut bodies = std::collections::BTreeSet::new();
+    for queue in 0..4 {
+        bodies.extend(wire.read_queue(TOPIC, queue).await.into_iter().map(|message| message.body));
+    }
+    assert_eq!((bodies.len(), committed), (HALVES, HALVES as i64), "each once");
 }
