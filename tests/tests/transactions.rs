@@ -309,3 +309,27 @@ async fn thousands_of_undecided_halves_settle_by_checks_over_a_crash() {
     }
     assert_eq!((bodies.len(), committed), (HALVES, HALVES as i64), "each once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_that_race_settle_one_way_and_agree() {
+    let (broker, wire) = with_topic(Settings::default().without_checks()).await;
+    let connections: Vec<Wire> = (0..8).map(|_| broker.wire()).collect();
+    let mut visible = 0;
+    for round in 0..50 {
+        let half = wire.half(GROUP, TOPIC, &format!("raced-{round}"), "body").await;
+        let racing = connections.iter().enumerate().map(async |(number, connection)| {
+            let end = if (number + round) % 2 == 0 { End::Commit } else { End::Rollback };
+            (end, connection.end(&half, end).await.expect("an answer").code)
+        });
+        let answers = join_all(racing).await;
+        let winners: Vec<End> =
+            answers.iter().filter(|(_, code)| *code == response::SUCCESS).map(|(end, _)| *end).collect();
+        assert_eq!(winners.len(), connections.len() / 2, "all of one kind succeed: {answers:?}");
+        assert!(winners.iter().all(|end| *end == winners[0]), "and none of the other: {answers:?}");
+        let refused = answers.iter().filter(|(_, code)| *code == response::ILLEGAL_OPERATION).count();
+        assert_eq!(refused, connections.len() / 2, "{answers:?}");
+        visible += usize::from(winners[0] == End::Commit);
+    }
+    assert_eq!(wire.read_queue(TOPIC, 0).await.len(), visible);
+    assert!((1..50).contains(&visible), "both kinds win sometimes");
+}
