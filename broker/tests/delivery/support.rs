@@ -56,14 +56,13 @@ impl Node {
 
     /// Stops and starts again on the same folder.
     pub(crate) async fn restart(&mut self) {
-        self.restart_after(|_| {}).await;
+        self.running.take().unwrap().stop().await.unwrap();
+        self.running = Some(start(self.config.clone()).await.unwrap());
     }
 
-    /// Stops, lets something happen to the folder, and starts again.
-    pub(crate) async fn restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
-        self.running.take().unwrap().stop().await.unwrap();
-        meanwhile(self.folder.path());
-        self.running = Some(start(self.config.clone()).await.unwrap());
+    /// Where its data is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) async fn client(&self, id: &str) -> Client {
