@@ -233,17 +233,28 @@ pub fn put_open_end(batch: &mut IndexBatch, end: u64, half: u64, key: &[u8]) {
     batch.put(table::key2(table::OPEN_END, end, half), key);
 }
 
-/// Keys whose window ended before `before`, at most `limit`: `(row key, open key, half id)`.
-pub fn ended_opens(index: &Index, before: u64, limit: usize) -> Result<Vec<(Box<[u8]>, Box<[u8]>, u64)>, IndexError> {
+/// A duplicate window that has ended.
+#[derive(Debug)]
+pub struct EndedWindow {
+    /// The window's own row.
+    pub row: Box<[u8]>,
+    /// The key under which the half was recognised.
+    pub open_key: Box<[u8]>,
+    /// The half.
+    pub half: u64,
+}
+
+/// The windows that ended before `before`, at most `limit`.
+pub fn ended_opens(index: &Index, before: u64, limit: usize) -> Result<Vec<EndedWindow>, IndexError> {
     let low = table::key2(table::OPEN_END, 0, 0);
     let high = table::key2(table::OPEN_END, before, 0);
     index
         .scan(&low, &high)
         .take(limit)
         .map(|row| {
-            row.map(|(key, value)| {
-                let half = table::numbers_of_key2(&key).unwrap_or_default().1;
-                (key, value, half)
+            row.map(|(row, open_key)| {
+                let half = table::numbers_of_key2(&row).unwrap_or_default().1;
+                EndedWindow { row, open_key, half }
             })
         })
         .collect()

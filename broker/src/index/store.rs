@@ -49,6 +49,9 @@ impl IndexError {
     }
 }
 
+/// A row: key and value.
+pub type Row = (Box<[u8]>, Box<[u8]>);
+
 /// Rows that become visible together.
 #[derive(Default)]
 pub struct IndexBatch {
@@ -126,11 +129,7 @@ impl Index {
     }
 
     /// Rows from `from` on, upwards, below `to`.
-    pub fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), IndexError>> + use<'_> {
+    pub fn scan(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Row, IndexError>> + use<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to);
         self.db
@@ -139,16 +138,12 @@ impl Index {
     }
 
     /// Rows whose key starts with `prefix`, from `from` on, upwards.
-    pub fn scan_prefix(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), IndexError>> + use<'_> {
+    pub fn scan_prefix(&self, prefix: &[u8], from: &[u8]) -> impl Iterator<Item = Result<Row, IndexError>> + use<'_> {
         self.scan(from, &after_prefix(prefix))
     }
 
     /// The last row at or below `key`, not below `from`.
-    pub fn last_at_or_below(&self, from: &[u8], key: &[u8]) -> Result<Option<(Box<[u8]>, Box<[u8]>)>, IndexError> {
+    pub fn last_at_or_below(&self, from: &[u8], key: &[u8]) -> Result<Option<Row>, IndexError> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         let mut rows = self.db.raw_iterator_opt(options);

@@ -69,8 +69,8 @@ impl Service for Server {
             }
             request::RECALL_MESSAGE => recall::handle(broker, &request, reply),
             request::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request, reply),
-            request::END_TRANSACTION => transaction::end(broker, request, reply),
-            request::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, request, reply),
+            request::END_TRANSACTION => transaction::end(broker, &request, reply),
+            request::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, &request, reply),
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => pull::handle(broker, connection, request, reply),
             request::QUERY_CONSUMER_OFFSET
             | request::UPDATE_CONSUMER_OFFSET

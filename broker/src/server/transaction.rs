@@ -17,8 +17,8 @@ const COMMIT: i32 = 8;
 const ROLLBACK: i32 = 12;
 const UNKNOWN: i32 = 0;
 
-/// END_TRANSACTION: the first decision wins, a repeat gets the first one's result, the opposite is refused.
-pub(super) fn end(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+/// `END_TRANSACTION`: the first decision wins, a repeat gets the first one's result, the opposite is refused.
+pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: EndTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
@@ -137,8 +137,8 @@ fn refused_answer(reply: Reply, refusal: &Refusal) {
     }
 }
 
-/// RESUME_CHECK_HALF_MESSAGE: puts a parked half back into the checks.
-pub(super) fn resume(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+/// `RESUME_CHECK_HALF_MESSAGE`: puts a parked half back into the checks.
+pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: ResumeCheckHalfMessageHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),

@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 
 /// What an operator or the automatic creation chose for a consumer group. Replicated. The fields are the protocol's
-/// SubscriptionGroupConfig, with its defaults.
+/// `SubscriptionGroupConfig`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "the protocol's own switches")]
 pub struct GroupSettings {

@@ -162,11 +162,11 @@ pub(super) fn expire(
     limit: u32,
 ) -> Result<Outcome, IndexError> {
     let mut handled = index::decision::expire(&shared.index, &mut staged.rows, decided_before, limit as usize)?;
-    for (row, key, half) in index::half::ended_opens(&shared.index, staged.stamp(), limit as usize)? {
-        staged.rows.delete(&row);
+    for ended in index::half::ended_opens(&shared.index, staged.stamp(), limit as usize)? {
+        staged.rows.delete(&ended.row);
         // The key may belong to a newer half by now.
-        if staged.open(&shared.index, &key)?.is_some_and(|(current, _)| current == half) {
-            staged.rows.delete(&key);
+        if staged.open(&shared.index, &ended.open_key)?.is_some_and(|(current, _)| current == ended.half) {
+            staged.rows.delete(&ended.open_key);
         }
         handled += 1;
     }
