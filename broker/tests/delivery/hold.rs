@@ -10,7 +10,7 @@ use escrowmq_common::header::PullMessageHeader;
 use super::support::{Client, Node, PATIENCE, messages, number, pull, pull_request, until};
 
 /// A pull that may wait for a quarter of a minute.
-fn held<'a>(topic: &'a str, queue: i32, offset: i64) -> PullMessageHeader<'a> {
+fn held(topic: &str, queue: i32, offset: i64) -> PullMessageHeader<'_> {
     PullMessageHeader { sys_flag: 6, suspend_timeout_millis: 15_000, ..pull("G", topic, queue, offset) }
 }
 
@@ -28,7 +28,7 @@ async fn until_held(node: &Node, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_wakes_it_at_once() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"first", &[]).await;
     let waiting = start_pull(&client, &held("T", 0, 1));
     until_held(&node, 1).await;
@@ -37,7 +37,7 @@ async fn a_message_wakes_it_at_once() {
     let before = clock::monotonic();
     client.send("T", 0, b"second", &[]).await;
     let answer = waiting.await.unwrap();
-    assert!(clock::monotonic() - before < Duration::from_secs(5));
+    assert!(clock::monotonic().saturating_sub(before) < Duration::from_secs(5));
     assert_eq!((answer.code, number(&answer, "nextBeginOffset")), (0, 2));
     assert_eq!(&messages(&answer)[0].body[..], b"second");
     until_held(&node, 0).await;
@@ -47,12 +47,12 @@ async fn a_message_wakes_it_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn time_ends_it() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"first", &[]).await;
     let header = PullMessageHeader { suspend_timeout_millis: 300, ..held("T", 0, 1) };
     let before = clock::monotonic();
     let answer = client.call(pull_request(&header)).await;
-    let waited = clock::monotonic() - before;
+    let waited = clock::monotonic().saturating_sub(before);
     assert!(waited >= Duration::from_millis(290) && waited < Duration::from_secs(10), "{waited:?}");
     assert_eq!((answer.code, number(&answer, "nextBeginOffset")), (19, 1));
     // Without the right to wait there is no wait.
@@ -68,18 +68,18 @@ async fn short_polling_takes_the_place_of_long_polling() {
         config.short_polling = Duration::from_millis(200);
     })
     .await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"first", &[]).await;
     let before = clock::monotonic();
     assert_eq!(client.call(pull_request(&held("T", 0, 1))).await.code, 19);
-    assert!(clock::monotonic() - before < Duration::from_secs(10));
+    assert!(clock::monotonic().saturating_sub(before) < Duration::from_secs(10));
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_for_others_do_not_end_it() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"x", &[("TAGS", "A")]).await;
     let waiting = start_pull(&client, &PullMessageHeader { subscription: Some("B"), ..held("T", 0, 1) });
     until_held(&node, 1).await;
@@ -105,7 +105,7 @@ async fn messages_for_others_do_not_end_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_connection_drops_it() {
     let node = Node::start().await;
-    let (client, other) = (node.client("c").await, node.client("d").await);
+    let (client, other) = (node.client("c"), node.client("d"));
     other.send("T", 0, b"x", &[]).await;
     let waiting: Vec<_> = (0..50).map(|_| start_pull(&client, &held("T", 0, 1))).collect();
     let stays = start_pull(&other, &held("T", 0, 1));
@@ -123,7 +123,7 @@ async fn a_closed_connection_drops_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_ends_it() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"x", &[]).await;
     let waiting = start_pull(&client, &held("T", 0, 1));
     until_held(&node, 1).await;
@@ -136,7 +136,7 @@ async fn a_deleted_topic_ends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_is_missed_between_look_and_wait() {
     let node = Node::start().await;
-    let (producer, consumer) = (node.client("p").await, node.client("c").await);
+    let (producer, consumer) = (node.client("p"), node.client("c"));
     producer.send("T", 0, b"x", &[]).await;
     let sends = async {
         for _ in 0..500 {
@@ -160,7 +160,7 @@ async fn no_message_is_missed_between_look_and_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_moves_the_consumer() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for _ in 0..5 {
         client.send("T", 0, b"x", &[]).await;
     }

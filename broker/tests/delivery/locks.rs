@@ -31,7 +31,7 @@ async fn lock(client: &Client, queues: &[i32]) -> Vec<i32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_has_one_owner() {
     let mut node = Node::start().await;
-    let (a, b) = (node.client("a").await, node.client("b").await);
+    let (a, b) = (node.client("a"), node.client("b"));
     a.send("T", 0, b"x", &[]).await;
     assert_eq!(lock(&a, &[0, 1, 77]).await, [0, 1]);
     assert_eq!(lock(&b, &[0, 1, 2]).await, [2]);
@@ -45,7 +45,7 @@ async fn a_queue_has_one_owner() {
     b.close().await;
     // Locks outlive a restart.
     node.restart().await;
-    let a = node.client("a").await;
+    let a = node.client("a");
     assert_eq!(lock(&a, &[0, 1]).await, [1]);
     assert_eq!(a.call(Frame::request(request::LOCK_BATCH_MQ).with_body("{bad")).await.code, 1);
     node.stop().await;
@@ -54,7 +54,7 @@ async fn a_queue_has_one_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_not_renewed_ends() {
     let node = Node::with(|config| config.lock_life = Duration::from_millis(300)).await;
-    let (a, b) = (node.client("a").await, node.client("b").await);
+    let (a, b) = (node.client("a"), node.client("b"));
     a.send("T", 0, b"x", &[]).await;
     assert_eq!(lock(&a, &[0]).await, [0]);
     until("the lock ends", async || lock(&b, &[0]).await == [0]).await;

@@ -24,7 +24,7 @@ async fn members(client: &Client, group: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_makes_the_group_and_a_member() {
     let node = Node::start().await;
-    let mut client = node.client("c1").await;
+    let mut client = node.client("c1");
     let answer = client.join("G", "T", "*").await;
     assert_eq!(answer.code, 0, "{:?}", answer.remark);
     assert!(answer.body.is_empty());
@@ -44,7 +44,7 @@ async fn a_heartbeat_makes_the_group_and_a_member() {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_hear_of_each_other() {
     let node = Node::start().await;
-    let (mut a, b, observer) = (node.client("a").await, node.client("b").await, node.client("o").await);
+    let (mut a, b, observer) = (node.client("a"), node.client("b"), node.client("o"));
     a.join("G", "T", "*").await;
     a.incoming(NOTICE).await;
     b.join("G", "T", "*").await;
@@ -63,7 +63,7 @@ async fn members_hear_of_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_and_odd_heartbeats() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     let beat = |body: &str| Frame::request(request::HEART_BEAT).with_body(body.to_owned());
     for (code, body) in [
         (1, "{bad"),
@@ -83,7 +83,7 @@ async fn bad_and_odd_heartbeats() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_are_not_made_where_that_is_switched_off() {
     let node = Node::with(|config| config.auto_create_subscription_group = false).await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     assert_eq!(client.join("G", "T", "*").await.code, 0);
     assert!(members(&client, "G").await.is_empty());
     assert!(node.running().broker().shard.groups().get("G").is_none());
@@ -96,7 +96,7 @@ async fn producers_are_asked_in_turn_and_the_sender_first() {
     let clients = &node.running().broker().clients;
     let mut connected = Vec::new();
     for id in ["a", "b", "c"] {
-        let client = node.client(id).await;
+        let client = node.client(id);
         let mut data = heartbeat(id, "G", "T", "*");
         data.producer_data_set = vec![ProducerData { group_name: "PG".to_owned() }];
         assert_eq!(client.heartbeat(&data).await.code, 0);
@@ -141,12 +141,12 @@ async fn expressions_are_checked_before_a_consumer_starts() {
         Frame::request(request::CHECK_CLIENT_CONFIG).with_body(to_bytes(&body, Form::Loose))
     };
     let node = Node::with(|config| config.enable_property_filter = true).await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     assert_eq!(client.call(check("color = 'red' AND TAGS is not null")).await.code, 0);
     assert_eq!(client.call(check("color === red")).await.code, 23);
     node.stop().await;
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     assert_eq!(client.call(check("color = 'red'")).await.code, 1);
     let ask = Frame::request(request::QUERY_ASSIGNMENT).with_body("{}");
     assert_eq!(client.call(ask).await.code, 3);

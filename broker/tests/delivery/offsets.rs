@@ -21,7 +21,7 @@ fn commit(group: &str, topic: &str, offset: i64) -> Frame {
 }
 
 async fn filled(node: &Node) -> Client {
-    let client = node.client("c").await;
+    let client = node.client("c");
     for _ in 0..10 {
         client.send("T", 0, b"x", &[]).await;
     }
@@ -44,7 +44,7 @@ async fn an_awaited_commit_survives_a_restart() {
     until("the commit is seen", async || number(&client.call(query("G", "T")).await, "offset") == 6).await;
     client.close().await;
     node.restart().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     assert_eq!(number(&client.call(query("G", "T")).await, "offset"), 6);
     node.stop().await;
 }
@@ -82,7 +82,7 @@ async fn commits_have_their_codes() {
 async fn a_member_that_lost_the_queue_does_not_take_it_back() {
     let node = Node::start().await;
     let old = filled(&node).await;
-    let new = node.client("d").await;
+    let new = node.client("d");
     new.join("G", "T", "*").await;
     old.call(pull_request(&pull("G", "T", 0, 0))).await;
     // The queue goes over to the new member, which comes further.
@@ -93,7 +93,7 @@ async fn a_member_that_lost_the_queue_does_not_take_it_back() {
     // Forward is always right; whoever pulls may go back, and so may a tool.
     assert_eq!(old.call(commit("G", "T", 9)).await.code, 0);
     assert_eq!(new.call(commit("G", "T", 2)).await.code, 0);
-    let tool = node.client("tool").await;
+    let tool = node.client("tool");
     assert_eq!(tool.call(commit("G", "T", 1)).await.code, 0);
     assert_eq!(number(&old.call(query("G", "T")).await, "offset"), 1);
     node.stop().await;

@@ -14,7 +14,7 @@ use super::support::{Node, messages, number, pull, pull_request};
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_come_in_order_with_their_fields() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for n in 0..3 {
         assert_eq!(client.send("T", 1, format!("body {n}").as_bytes(), &[("TAGS", "A"), ("n", "x")]).await, n);
     }
@@ -43,7 +43,7 @@ async fn messages_come_in_order_with_their_fields() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_the_request_hold() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for _ in 0..5 {
         client.send("T", 0, &[7; 1000], &[]).await;
     }
@@ -63,7 +63,7 @@ async fn limits_of_the_request_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_outside_are_answered_as_clients_expect() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for _ in 0..5 {
         client.send("T", 0, b"x", &[]).await;
     }
@@ -86,7 +86,7 @@ async fn offsets_outside_are_answered_as_clients_expect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_have_their_codes() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"x", &[]).await;
     let cases = [
         (17, pull("G", "NoSuchTopic", 0, 0)),
@@ -122,7 +122,7 @@ async fn refusals_have_their_codes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lite_pulls_can_be_switched_off() {
     let node = Node::with(|config| config.lite_pull_message_enable = false).await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     client.send("T", 0, b"x", &[]).await;
     let lite = Frame::request(request::LITE_PULL_MESSAGE).with_header(&pull("G", "T", 0, 0));
     assert_eq!(client.call(lite).await.code, 16);
@@ -133,7 +133,7 @@ async fn lite_pulls_can_be_switched_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_are_filtered() {
     let node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for n in 0..10 {
         let tag = if n % 5 == 3 { "B" } else { "A" };
         client.send("T", 0, b"x", &[("TAGS", tag)]).await;
@@ -151,7 +151,7 @@ async fn tags_are_filtered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn expressions_are_filtered() {
     let node = Node::with(|config| config.enable_property_filter = true).await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for n in 0..10 {
         let number = n.to_string();
         client.send("T", 0, b"x", &[("n", &number), ("color", if n < 5 { "red" } else { "blue" })]).await;
@@ -174,15 +174,15 @@ async fn expressions_are_filtered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_left_memory_is_read_from_files() {
     let mut node = Node::with(|config| config.enable_property_filter = true).await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for n in 0..40_u8 {
         let tag = if n % 2 == 0 { "even" } else { "odd" };
-        client.send("T", 0, &[n; 100_000], &[("TAGS", tag)]).await;
+        client.send("T", 0, &vec![n; 100_000], &[("TAGS", tag)]).await;
     }
     client.close().await;
     // After a restart nothing is in memory.
     node.restart().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     let mut next = 0;
     let mut seen = Vec::new();
     while next < 40 {
@@ -190,7 +190,7 @@ async fn what_left_memory_is_read_from_files() {
         let answer = client.call(pull_request(&odd)).await;
         assert_eq!(answer.code, 0, "{:?}", answer.remark);
         for message in messages(&answer) {
-            assert_eq!(&message.body[..], &[message.queue_offset as u8; 100_000]);
+            assert_eq!(&message.body[..], vec![message.queue_offset as u8; 100_000]);
             seen.push(message.queue_offset);
         }
         next = number(&answer, "nextBeginOffset");
@@ -229,7 +229,7 @@ fn damage(folder: &Path, pattern: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_corrupt_message_is_an_error_and_is_not_skipped() {
     let mut node = Node::start().await;
-    let client = node.client("c").await;
+    let client = node.client("c");
     for n in 0..40 {
         let body = format!("{:<50000}", format!("message number {n} of the test"));
         client.send("T", 0, body.as_bytes(), &[]).await;
@@ -238,7 +238,7 @@ async fn a_corrupt_message_is_an_error_and_is_not_skipped() {
     // After a restart nothing is in memory; a start would refuse a damaged log.
     node.restart().await;
     damage(node.folder(), b"message number 2 of the test");
-    let client = node.client("c").await;
+    let client = node.client("c");
     let answer = client.call(pull_request(&pull("G", "T", 0, 0))).await;
     assert_eq!((messages(&answer).len(), number(&answer, "nextBeginOffset")), (2, 2));
     let answer = client.call(pull_request(&pull("G", "T", 0, 2))).await;

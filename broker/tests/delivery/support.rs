@@ -65,7 +65,7 @@ impl Node {
         self.folder.path()
     }
 
-    pub(crate) async fn client(&self, id: &str) -> Client {
+    pub(crate) fn client(&self, id: &str) -> Client {
         Client::connect(id, self.running().local_addr().to_string())
     }
 
@@ -136,7 +136,7 @@ impl Client {
     }
 
     pub(crate) async fn try_send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> Frame {
-        let text: String = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
+        let text = properties.iter().fold(String::new(), |text, (name, value)| text + name + "\u{1}" + value + "\u{2}");
         let header = SendMessageHeader {
             producer_group: "PG",
             topic,

@@ -16,10 +16,10 @@ use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
 
 /// Long enough for a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running broker and a connection to it.
-pub struct Bench {
+pub(crate) struct Bench {
     pub broker: RunningBroker,
     pub address: String,
     remote: Remote,
@@ -30,7 +30,7 @@ pub struct Bench {
 
 /// Answers requests of the broker as a consumer would.
 #[derive(Default)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     pub seen: Mutex<Vec<Frame>>,
     /// The body of every answer; none is given without.
     pub answer: Mutex<Option<Bytes>>,
@@ -46,11 +46,11 @@ impl Service for Incoming {
 }
 
 impl Bench {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = BrokerConfig {
             broker_name: "broker-a".to_owned(),
@@ -70,12 +70,12 @@ impl Bench {
         Self { broker, address, remote, incoming, _folder: folder }
     }
 
-    pub async fn call(&self, request: Frame) -> Frame {
+    pub(crate) async fn call(&self, request: Frame) -> Frame {
         self.remote.call(&self.address, request, PATIENCE).await.unwrap()
     }
 
     /// Calls, and checks that the answer is a success.
-    pub async fn done(&self, request: Frame) -> Frame {
+    pub(crate) async fn done(&self, request: Frame) -> Frame {
         let code = request.code;
         let answer = self.call(request).await;
         assert_eq!(answer.code, response::SUCCESS, "request {code}: {:?}", answer.remark);
@@ -83,12 +83,12 @@ impl Bench {
     }
 
     /// A JSON body as a value, whatever its keys look like.
-    pub async fn json(&self, request: Frame) -> serde_json::Value {
+    pub(crate) async fn json(&self, request: Frame) -> serde_json::Value {
         from_slice(&self.done(request).await.body).unwrap()
     }
 
     /// Sends a message and says where it is.
-    pub async fn send(&self, topic: &str, properties: &[(&str, &str)]) -> Sent {
+    pub(crate) async fn send(&self, topic: &str, properties: &[(&str, &str)]) -> Sent {
         let answer = self.done(send_request(topic, properties)).await;
         let id: OffsetMessageId = answer.fields.get("msgId").unwrap().parse().unwrap();
         let offset = answer.fields.get("queueOffset").unwrap().parse().unwrap();
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     /// Decides a half message: 8 commits, 12 rolls back.
-    pub async fn decide(&self, half: &Sent, decision: i32) -> Frame {
+    pub(crate) async fn decide(&self, half: &Sent, decision: i32) -> Frame {
         let request = Frame::request(request::END_TRANSACTION)
             .with_field("producerGroup", "PG")
             .with_field("tranStateTableOffset", half.offset)
@@ -105,13 +105,13 @@ impl Bench {
         self.call(request).await
     }
 
-    pub async fn create_group(&self, group: &str) {
+    pub(crate) async fn create_group(&self, group: &str) {
         let body = format!(r#"{{"groupName":"{group}"}}"#);
         self.done(Frame::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(body)).await;
     }
 
     /// Registers this connection as a push consumer of the topic.
-    pub async fn subscribe(&self, group: &str, topic: &str, model: &str) {
+    pub(crate) async fn subscribe(&self, group: &str, topic: &str, model: &str) {
         let body = format!(
             r#"{{"clientID":"me","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","consumeType":"CONSUME_PASSIVELY","groupName":"{group}","messageModel":"{model}","subscriptionDataSet":[{{"classFilterMode":false,"codeSet":[],"expressionType":"TAG","subString":"*","subVersion":1,"tagsSet":[],"topic":"{topic}"}}],"unitMode":false}}],"producerDataSet":[{{"groupName":"PG"}}]}}"#
         );
@@ -119,7 +119,7 @@ impl Bench {
     }
 
     /// Waits until `condition` holds.
-    pub async fn until<F: Future<Output = bool>>(&self, what: &str, mut condition: impl FnMut() -> F) {
+    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, mut condition: impl FnMut() -> F) {
         let deadline = clock::monotonic() + PATIENCE;
         while !condition().await {
             assert!(clock::monotonic() < deadline, "{what}");
@@ -129,14 +129,15 @@ impl Bench {
 }
 
 /// Where a message was stored.
-pub struct Sent {
+pub(crate) struct Sent {
     pub id: OffsetMessageId,
     pub offset: i64,
 }
 
 /// A send to queue 0.
-pub fn send_request(topic: &str, properties: &[(&str, &str)]) -> Frame {
-    let properties: String = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
+pub(crate) fn send_request(topic: &str, properties: &[(&str, &str)]) -> Frame {
+    let properties =
+        properties.iter().fold(String::new(), |text, (name, value)| text + name + "\u{1}" + value + "\u{2}");
     let header = SendMessageHeader {
         producer_group: "PG",
         topic,
@@ -157,11 +158,11 @@ pub fn send_request(topic: &str, properties: &[(&str, &str)]) -> Frame {
 }
 
 /// A request about a topic.
-pub fn of_topic(code: i32, topic: &str) -> Frame {
+pub(crate) fn of_topic(code: i32, topic: &str) -> Frame {
     Frame::request(code).with_field("topic", topic)
 }
 
 /// The messages of an answer.
-pub fn units(answer: &Frame) -> Vec<Message> {
+pub(crate) fn units(answer: &Frame) -> Vec<Message> {
     decode_units(answer.body.clone()).map(Result::unwrap).collect()
 }
