@@ -25,7 +25,6 @@ async fn a_message_that_was_sent_back_comes_again_in_the_retry_topic() {
     let stage = fast().await;
     let sent = stage.done(send("T", &[("UNIQ_KEY", "U"), ("TAGS", "a")])).await;
     stage.done(back(position(&sent), "CG", 0)).await;
-    assert!(stage.stored("%RETRY%CG", 0).is_empty());
     stage.until("the retry is due", |stage| stage.stored("%RETRY%CG", 0).len() == 1).await;
     let retry = stage.stored("%RETRY%CG", 0).remove(0);
     assert_eq!((retry.topic.as_str(), retry.reconsume_times), ("%RETRY%CG", 1));

@@ -13,7 +13,6 @@ async fn a_delayed_message_comes_after_its_level() {
     let sent = clock::wall_ms();
     let answer = stage.done(send("T", &[("DELAY", "1"), ("TAGS", "a")])).await;
     assert_eq!(field(&answer, "recallHandle"), None);
-    assert!(stage.stored("T", 0).is_empty());
     stage.until("it is due", |stage| stage.stored("T", 0).len() == 1).await;
     let message = stage.stored("T", 0).remove(0);
     assert!(message.store_timestamp - sent >= 900, "{}", message.store_timestamp - sent);
@@ -29,11 +28,11 @@ async fn a_timer_names_its_time_and_can_be_called_back_by_its_handle() {
     let handle: RecallHandle = field(&answer, "recallHandle").unwrap().parse().unwrap();
     assert_eq!((handle.topic.as_str(), handle.broker.as_str(), handle.unique_key.as_str()), ("T", "broker-a", "U"));
     assert_eq!(handle.deliver_timestamp, due);
-    assert!(stage.stored("T", 0).is_empty());
     stage.until("it is due", |stage| stage.stored("T", 0).len() == 1).await;
     let message = stage.stored("T", 0).remove(0);
     assert_eq!(message.property("TIMER_OUT_MS"), Some(due.to_string().as_str()));
     assert!(message.property("TIMER_ENQUEUE_MS").is_some());
+    assert!(message.store_timestamp >= due - 100, "{} before its time", due - message.store_timestamp);
 }
 
 #[tokio::test]
@@ -54,16 +53,15 @@ async fn a_timer_message_is_taken_back_before_its_time() {
         Frame::request(request::RECALL_MESSAGE).with_field("topic", "T").with_field("recallHandle", handle)
     };
     let stage = Stage::with(|config| config.recall_message_enable = true).await;
-    let soon = (clock::wall_ms() + 3_000).to_string();
+    let soon = (clock::wall_ms() + 3_600_000).to_string();
+    let waiting = |stage: &Stage| stage.running.broker().shard.counters().timers();
     let first = stage.done(send("T", &[("TIMER_DELIVER_MS", &soon), ("UNIQ_KEY", "one")])).await;
     stage.done(send("T", &[("TIMER_DELIVER_MS", &soon), ("UNIQ_KEY", "two")])).await;
     let handle = field(&first, "recallHandle").unwrap();
     assert_eq!(field(&stage.done(recall(handle)).await, "msgId"), Some("one"));
     assert_eq!(stage.call(recall(handle)).await.code, 604, "it is gone already");
     assert_eq!(stage.call(recall("junk")).await.code, 604);
-    stage.until("the other one is due", |stage| !stage.stored("T", 0).is_empty()).await;
-    let stored = stage.stored("T", 0);
-    assert_eq!(stored.iter().map(|message| message.unique_id()).collect::<Vec<_>>(), [Some("two")]);
+    assert_eq!(waiting(&stage), 1, "the other one of the same time still waits");
 
     let plain = Stage::new().await;
     assert_eq!(plain.call(recall(handle)).await.code, 16);
