@@ -1,6 +1,6 @@
 //! Reads what is due, asks, and records that it asked.
 //!
-//! A round looks at no more than [`ROUND`] halves, writes the checks to their connections and submits one command for
+//! A round looks at no more than `ROUND` halves, writes the checks to their connections and submits one command for
 //! all of them. A crash between the two repeats a check, which producers answer again.
 
 use std::collections::VecDeque;

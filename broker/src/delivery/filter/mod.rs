@@ -4,7 +4,7 @@
 //!  text --lexer--> tokens --parser--> Expression --evaluate(properties)--> true | false | NULL | error
 //! ```
 //!
-//! Promises: no text makes the parser panic, nest deeper than [`parser::DEPTH_MAX`] or take more memory than a small
+//! Promises: no text makes the parser panic, nest deeper than `parser::DEPTH_MAX` or take more memory than a small
 //! multiple of the text; a tag filter decides by the index alone, without reading a message; only `true` is delivered.
 //!
 //! Left to others: the exact comparison of tags, which is the consumer's (different tags may share a hash).
