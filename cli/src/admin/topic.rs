@@ -4,7 +4,9 @@ use escrowmq_common::body::{TopicList, TopicStats};
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::CreateTopicHeader;
-use escrowmq_common::name::{AUTO_CREATE_TOPIC, DLQ_PREFIX, Perm, RETRY_PREFIX, is_system_topic, validate_topic};
+use escrowmq_common::name::{
+    AUTO_CREATE_TOPIC, DLQ_PREFIX, Perm, RETRY_PREFIX, is_system_topic, reply_topic, validate_topic,
+};
 use serde_json::json;
 
 use super::connection::Cluster;
@@ -78,7 +80,11 @@ async fn list(cluster: &Cluster, all: bool) -> anyhow::Result<Output> {
     let ask = Frame::request(request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER);
     let mut topics = cluster.ask_names::<TopicList>(ask).await?.topic_list;
     let masters = cluster.masters(None).await?;
-    let is_of_broker = |name: &str| masters.iter().any(|master| name == master.name || name == master.cluster);
+    let is_of_broker = |name: &str| {
+        masters
+            .iter()
+            .any(|master| name == master.name || name == master.cluster || name == reply_topic(&master.cluster))
+    };
     let is_own = |name: &str| {
         !(name.starts_with(RETRY_PREFIX) || name.starts_with(DLQ_PREFIX) || is_system_topic(name) || is_of_broker(name))
     };
