@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 
+use escrowmq_client::{Client, Message};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_escrowmq");
@@ -90,6 +91,36 @@ fn one_process_serves_and_the_admin_commands_find_it() {
     assert_eq!(cluster.admin(&["message", "view", "zz"]).status.code(), Some(1));
     cluster.text(&["topic", "delete", "Orders"]);
     assert_eq!(cluster.json(&["topic", "list"]), Value::Array(Vec::new()));
+    cluster.stop();
+}
+
+/// Sends one message through the SDK.
+fn send(namesrv: &str, message: Message) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::builder(namesrv).connect().await.unwrap();
+        let producer = client.producer("P").start().await.unwrap();
+        producer.send(message).await.unwrap();
+        client.shutdown().await;
+    });
+}
+
+#[test]
+fn a_message_is_found_and_shown() {
+    let cluster = Standalone::start();
+    cluster.text(&["topic", "create", "Orders"]);
+    send(&cluster.namesrv, Message::new("Orders", "the body").tag("paid").key("order-17"));
+    let found = cluster.json(&["message", "find", "Orders", "order-17"]);
+    let (id, unique) = (found[0]["offset_message_id"].as_str().unwrap(), found[0]["unique_id"].as_str().unwrap());
+    for arguments in [vec!["message", "view", id], vec!["message", "view", unique, "--topic", "Orders"]] {
+        let fields = cluster.json(&arguments);
+        let field = |name: &str| {
+            fields.as_array().unwrap().iter().find(|field| field["field"] == name).unwrap()["value"].clone()
+        };
+        assert_eq!((field("topic"), field("body")), ("Orders".into(), "the body".into()));
+        assert_eq!((field("property KEYS"), field("property TAGS")), ("order-17".into(), "paid".into()));
+    }
+    assert!(cluster.text(&["topic", "status", "Orders"]).contains("1 messages"));
     cluster.stop();
 }
 
