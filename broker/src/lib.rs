@@ -5,6 +5,7 @@
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
 //! * [`server`]: requests in, responses out. [`config`]: the settings.
+//! * [`planted`]: failures that tests switch on; nothing of them is in the product.
 
 pub mod broker;
 pub mod client_registry;
@@ -15,6 +16,7 @@ pub mod key_index;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod planted;
 pub mod raft;
 pub mod registration;
 pub mod schedule;

@@ -14,6 +14,7 @@ use super::position::Position;
 use super::recovery::io_error;
 use super::segment::SegmentPlace;
 use super::window::Window;
+use crate::planted::{Bug, planted};
 
 /// Bytes per read while scanning.
 pub(crate) const SCAN_BYTES: usize = 1 << 20;
@@ -96,7 +97,7 @@ pub(crate) fn scan(segment: &Found) -> Result<Scan, OpenError> {
         let Some(bytes) = window.get(offset, header.length as usize).map_err(&failed)? else {
             break;
         };
-        if !chained_part_is_good(bytes) {
+        if !chained_part_is_good(bytes) && !planted(Bug::TornRecordTaken) {
             scan.fault = Some("the record's checksum is wrong".into());
             break;
         }
@@ -128,6 +129,9 @@ pub(crate) fn scan(segment: &Found) -> Result<Scan, OpenError> {
 }
 
 fn follows(header: &RecordHeader, last: Option<Link>) -> bool {
+    if planted(Bug::TornRecordTaken) {
+        return last.is_none_or(|last| header.index == last.index + 1);
+    }
     match last {
         Some(last) => header.previous_crc == last.crc && header.index == last.index + 1 && header.term >= last.term,
         None => header.previous_crc == 0,

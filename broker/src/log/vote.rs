@@ -29,6 +29,7 @@ use super::error::OpenError;
 use super::format::{FORMAT_VERSION, get_u32, get_u64, is_zero, put_u32, put_u64};
 use super::position::Position;
 use super::recovery::io_error;
+use crate::planted::{Bug, planted};
 
 const VOTE_FILE: &str = "vote";
 const VOTE_MAGIC: &[u8; 8] = b"ESCRVOTE";
@@ -150,7 +151,9 @@ impl VoteFile {
         for offset in [0, SLOT_BYTES as u64] {
             self.file.write_vectored_at(&[IoSlice::new(&slot)], offset)?;
             // The second slot is touched only when the first is safe: one of them is whole at any time.
-            self.file.sync_data()?;
+            if !planted(Bug::VoteUnsynced) {
+                self.file.sync_data()?;
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::position::Position;
 use super::segment::Segment;
 use super::settings::Flush;
 use super::shared::{Done, Frame, Op, Shared};
+use crate::planted::{Bug, planted};
 
 /// Groups larger than this are not prepared for by zero-filling: a flush of that size dwarfs what it saves.
 const SMALL_GROUP_BYTES: u64 = 64 << 10;
@@ -203,6 +204,9 @@ impl Shared {
     /// Writes a group, flushes it if asked to, and answers it.
     fn finish(&self, files: &mut Files, group: &mut Group, sync: bool, answers: &mut Vec<Done>) -> Result<(), Failed> {
         files.write(&group.frames, self.claim()).map_err(during("write"))?;
+        if planted(Bug::AckBeforeFlush) {
+            answer(answers);
+        }
         group.frames.clear();
         if let Some((end, epoch)) = group.end {
             self.note_written(end, epoch, sync);
@@ -286,7 +290,9 @@ impl Shared {
         file.write_vectored_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync_data()?;
         self.disk.rename(spare, &segment.path)?;
-        self.disk.sync_dir(&self.dir)?;
+        if !planted(Bug::SegmentNameUnsynced) {
+            self.disk.sync_dir(&self.dir)?;
+        }
         let file_len = file.len()?;
         if let Some(old) = files.active.take() {
             // Readers open it again if they need it.
@@ -317,7 +323,9 @@ impl Shared {
         let file_len = segment.offset_of(cut);
         // Cutting the file, and not overwriting it, makes this one step and leaves nothing of the old
         // suffix behind. The next record goes to a new segment.
-        file.set_len(file_len)?;
+        if !planted(Bug::SuffixRevived) {
+            file.set_len(file_len)?;
+        }
         file.sync_data()?;
         files.active = Some(Active { segment, file, written: cut, zeroed: cut, file_len, unsynced: false });
         Ok(())

@@ -17,6 +17,7 @@ use crate::index::IndexError;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
 use crate::log::Position;
+use crate::planted::{Bug, planted};
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -159,7 +160,7 @@ impl Applier {
     }
 
     fn wait_durable(&self, position: Position) -> Result<(), FlushError> {
-        if self.shared.log.durable_end() >= position {
+        if self.shared.log.durable_end() >= position || planted(Bug::IndexAhead) {
             return Ok(());
         }
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);

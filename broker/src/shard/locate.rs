@@ -14,6 +14,7 @@ use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
 use crate::log::Position;
+use crate::planted::{Bug, planted};
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;
@@ -38,6 +39,21 @@ impl Shard {
         let Ok(unit) = MessageUnit::decode(&unit) else { return Ok(None) };
         let Some(topic) = self.topics().get(unit.topic()) else { return Ok(None) };
         let queue = usize::try_from(unit.queue_id()).ok().and_then(|index| topic.queues.get(index));
+        if planted(Bug::RolledBackById)
+            && let Some(queue) = queue
+            && let Some(row) = index::decision::get(self.index(), position)?.filter(|row| row.offset.is_none())
+        {
+            let entry = index::QueueEntry {
+                offset: 0,
+                position,
+                length: length as u32,
+                tag_hash: 0,
+                store_time: row.at,
+                flags: index::EntryFlags::PLAIN,
+                half: position,
+            };
+            return Ok(Some(Located { queue: std::sync::Arc::clone(queue), entry }));
+        }
         match queue {
             Some(queue) => self.locate(position, queue.id),
             None => Ok(None),

@@ -12,7 +12,7 @@ use super::handle::{Shard, ShardSettings, Shared};
 use super::intake::Intake;
 use super::topic::Topics;
 use crate::index::{Index, IndexError, meta};
-use crate::log::{Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
+use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
 use crate::raft::{Node, StartError};
 use crate::steady_clock::SteadyClock;
 
@@ -57,8 +57,13 @@ pub struct OpenShard {
 impl OpenShard {
     /// Opens the shard in its folder and returns when everything committed is applied and commands are taken.
     pub async fn open(settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
+        Self::open_on(Arc::new(RealDisk), settings, clock).await
+    }
+
+    /// Like [`open`](Self::open), with the log's files on this disk. The index is on the machine's file system.
+    pub async fn open_on(disk: Arc<dyn Disk>, settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
         let tasks = Tasks::new();
-        let opened = tasks.spawn_blocking("open shard", move || open_files(&settings));
+        let opened = tasks.spawn_blocking("open shard", move || open_files(disk, &settings));
         let (shard, applier) = opened.await.ok().flatten().unwrap_or_else(|| {
             Err(ShardError::Thread(std::io::Error::other("the shard's files could not be opened: a task panicked")))
         })?;
@@ -90,12 +95,12 @@ impl OpenShard {
     }
 }
 
-fn open_files(settings: &ShardSettings) -> Result<(Shard, Arc<Applier>), ShardError> {
+fn open_files(disk: Arc<dyn Disk>, settings: &ShardSettings) -> Result<(Shard, Arc<Applier>), ShardError> {
     let index = Index::open(&settings.dir.join("index"))?;
     // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
     let applied = meta::applied(&index)?.unwrap_or_default();
     let log_settings = LogSettings { durable_at_least: Position(applied.end), ..settings.log.clone() };
-    let log = Log::open(Arc::new(RealDisk), &settings.dir.join("log"), log_settings)?;
+    let log = Log::open(disk, &settings.dir.join("log"), log_settings)?;
     if log.end() < Position(applied.end) {
         return Err(ShardError::IndexAhead { applied: applied.end, end: log.end().0 });
     }

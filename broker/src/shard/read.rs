@@ -10,6 +10,7 @@ use super::ids::QueueId;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
 use crate::log::Position;
+use crate::planted::{Bug, planted};
 
 /// Why a read did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +135,20 @@ impl Shard {
     /// rolled-back one and one that waits for its time are not found. `queue` is the queue that the unit names.
     pub fn locate(&self, position: u64, queue: QueueId) -> Result<Option<Located>, ReadError> {
         let Some(queue) = self.topics().queue(queue) else { return Ok(None) };
+        if planted(Bug::HalfById)
+            && let Some(row) = index::half::get(self.index(), position)?
+        {
+            let entry = QueueEntry {
+                offset: 0,
+                position,
+                length: row.length,
+                tag_hash: row.tag_hash,
+                store_time: row.prepared_at,
+                flags: index::EntryFlags::PLAIN,
+                half: position,
+            };
+            return Ok(Some(Located { queue, entry }));
+        }
         let found = if let Some(decision) = index::decision::get(self.index(), position)? {
             match decision.offset {
                 Some(offset) => self.entry(&queue, offset)?,
@@ -167,7 +182,7 @@ fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), R
     let Some((head, unit)) = stored.split_at_checked(MESSAGE_HEAD_BYTES as usize) else { return Err(corrupt) };
     let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes"));
     let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
-    if length as usize != unit.len() || crc32fast::hash(unit) != crc {
+    if length as usize != unit.len() || crc32fast::hash(unit) != crc && !planted(Bug::ChecksumUnread) {
         return Err(corrupt);
     }
     out.extend_from_slice(unit);

@@ -8,6 +8,7 @@ use super::transaction::park_row;
 use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
+use crate::planted::{Bug, planted};
 use crate::shard::command::{Lock, OffsetCommit, ParkReason};
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
@@ -16,7 +17,11 @@ use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::topic::{Queue, Topic, TopicSettings};
 
 pub(super) fn commit_offsets(shared: &Shared, staged: &mut Staged, commits: &[OffsetCommit<'_>]) -> Outcome {
-    for commit in commits {
+    for (nth, commit) in commits.iter().enumerate() {
+        let same = |other: &OffsetCommit<'_>| (other.group, other.queue) == (commit.group, commit.queue);
+        if planted(Bug::OffsetBack) && commits[..nth].iter().any(same) {
+            continue;
+        }
         // A queue that was deleted meanwhile keeps no offsets.
         if shared.topics.queue(commit.queue).is_some() {
             index::offset::put(&mut staged.rows, commit.group, commit.queue, commit.offset);
@@ -57,6 +62,10 @@ pub(super) fn delete_topic(shared: &Shared, staged: &mut Staged, name: &str) -> 
         true
     })?;
     for row in orphans {
+        if planted(Bug::HalfDroppedWithTopic) {
+            staged.remove_half(row.half);
+            continue;
+        }
         park_row(staged, row, ParkReason::TopicDeleted, "");
     }
     for queue in &topic.queues {
@@ -109,7 +118,9 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) 
             half: row.half,
         };
         let offset = place.enter_now(staged);
-        row.fired(&mut staged.rows, offset);
+        if !planted(Bug::TimerTwice) {
+            row.fired(&mut staged.rows, offset);
+        }
         if row.flags.is_committed()
             && let Some(mut decision) = staged.decision(&shared.index, row.half)?
         {

@@ -33,6 +33,7 @@ use super::outcome::Outcome;
 use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
+use crate::planted::{Bug, planted};
 
 /// What an entry holds, besides its log id.
 #[derive(Debug, Clone)]
@@ -91,6 +92,9 @@ pub struct StateMachine {
 impl StateMachine {
     /// The state that the index holds; fills the topics and groups that handlers read.
     pub(in crate::shard) fn load(shared: Arc<Shared>) -> Result<Self, IndexError> {
+        if planted(Bug::TimerLost) {
+            forget_timers(&shared.index)?;
+        }
         let applied = meta::applied(&shared.index)?.unwrap_or_default();
         let sequences = meta::sequences(&shared.index)?;
         for row in meta::topics(&shared.index)? {
@@ -201,7 +205,9 @@ impl StateMachine {
         if staged.sequences != self.sequences {
             meta::put_sequences(&mut rows, &staged.sequences);
         }
-        meta::put_applied(&mut rows, self.applied);
+        if !planted(Bug::AppliedForgotten) {
+            meta::put_applied(&mut rows, self.applied);
+        }
         self.shared.index.write(rows)?;
         // From here on readers see it. A crash before the next flush only means that it is applied again.
         self.sequences = staged.sequences;
@@ -220,11 +226,21 @@ impl StateMachine {
     }
 }
 
+/// [`Bug::TimerLost`].
+fn forget_timers(index: &crate::index::Index) -> Result<(), IndexError> {
+    let mut rows = IndexBatch::default();
+    for row in crate::index::timer::due(index, 0, u64::MAX - 1, usize::MAX)? {
+        row.delete(&mut rows);
+    }
+    index.write(rows)
+}
+
 /// The ends of a queue: its pages tell, or what a trim left.
 fn queue_ends(index: &crate::index::Index, id: super::QueueId) -> Result<(u64, u64), IndexError> {
     let kept = meta::ends(index, id)?.unwrap_or_default();
     let pages = crate::index::queue::ends(index, id)?;
-    Ok(pages.map_or(kept, |(min, max)| (min.max(kept.0), max.max(kept.1))))
+    let (min, max) = pages.map_or(kept, |(min, max)| (min.max(kept.0), max.max(kept.1)));
+    Ok((min, if planted(Bug::QueueOffsetReused) { min.max(max.saturating_sub(1)) } else { max }))
 }
 
 impl Command<'_> {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::publish::{Place, extent};
 use super::staged::Staged;
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError};
+use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Decision, Park, ParkReason, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::{Outcome, Prepared, Refusal, Settled};
@@ -24,6 +25,10 @@ pub(super) fn prepare(shared: &Shared, staged: &mut Staged, prepare: &Prepare<'_
         return Ok(repeat);
     }
     let (position, length) = extent(staged, &prepare.message);
+    if planted(Bug::HalfInQueue) {
+        let (tag_hash, flags) = (prepare.message.tag_hash as i32, EntryFlags::COMMITTED);
+        Place { queue: &queue, position, length, tag_hash, flags, half: position }.enter_now(staged);
+    }
     let counter = staged.sequences.next_half;
     let stamp = staged.stamp();
     let next_due = prepare.immunity.map_or(0, |immunity| stamp.saturating_add(immunity));
@@ -142,7 +147,13 @@ fn decide(
         let key = index::half::open_key(&row.group, topic, &row.unique_id);
         index::half::put_open_end(&mut staged.rows, at.saturating_add(row.duplicate_window), row.half, &key);
     }
-    staged.remove_half(row.half);
+    let kept = match settle.decision {
+        Decision::Commit => planted(Bug::DoubleSettle),
+        Decision::Rollback => planted(Bug::CommitAfterRollback),
+    };
+    if !kept {
+        staged.remove_half(row.half);
+    }
     let decision = DecisionRow {
         decision: settle.decision,
         queue: row.queue,

@@ -1,0 +1,101 @@
+//! Known failures of systems like this one, to be switched on one at a time: what shows that the tests bite.
+//!
+//! Each hook in the product reads `if planted(Bug::...)`. Only a build for tests, or one with the feature `planted`, has
+//! code behind it: there the environment variable `ESCROWMQ_PLANT` names the bug. Everywhere else [`planted`] is a constant,
+//! and nothing of the hooks remains in the program.
+
+/// A failure that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Appends are answered before they are flushed.
+    AckBeforeFlush,
+    /// A new segment's name is not flushed.
+    SegmentNameUnsynced,
+    /// What a truncation cut off stays in the file.
+    SuffixRevived,
+    /// A record's checksum and its link to the record before are not verified at recovery.
+    TornRecordTaken,
+    /// A failed flush is taken for a success.
+    FailedFlushIgnored,
+    /// A vote is reported before it is flushed.
+    VoteUnsynced,
+    /// The index is flushed without the log in front of it.
+    IndexAhead,
+    /// The applied log id is not in the write that it belongs to.
+    AppliedForgotten,
+    /// A repeated commit delivers again.
+    DoubleSettle,
+    /// A commit after a rollback is taken.
+    CommitAfterRollback,
+    /// The decision is forgotten.
+    DecisionLost,
+    /// An undecided half is in its queue.
+    HalfInQueue,
+    /// An undecided half is found by its position, and so by its key.
+    HalfById,
+    /// A rolled-back half is found by its position, and so by its key.
+    RolledBackById,
+    /// Of two commits of one consumer offset the older one wins.
+    OffsetBack,
+    /// After a restart a queue gives the last offset away again.
+    QueueOffsetReused,
+    /// Messages that wait for their time are forgotten at a restart.
+    TimerLost,
+    /// A message that waited for its time becomes visible twice.
+    TimerTwice,
+    /// Deleting a topic deletes its undecided halves.
+    HalfDroppedWithTopic,
+    /// A message's own checksum is not verified when it is read.
+    ChecksumUnread,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 20] = [
+        Bug::AckBeforeFlush,
+        Bug::SegmentNameUnsynced,
+        Bug::SuffixRevived,
+        Bug::TornRecordTaken,
+        Bug::FailedFlushIgnored,
+        Bug::VoteUnsynced,
+        Bug::IndexAhead,
+        Bug::AppliedForgotten,
+        Bug::DoubleSettle,
+        Bug::CommitAfterRollback,
+        Bug::DecisionLost,
+        Bug::HalfInQueue,
+        Bug::HalfById,
+        Bug::RolledBackById,
+        Bug::OffsetBack,
+        Bug::QueueOffsetReused,
+        Bug::TimerLost,
+        Bug::TimerTwice,
+        Bug::HalfDroppedWithTopic,
+        Bug::ChecksumUnread,
+    ];
+
+    /// The value of `ESCROWMQ_PLANT` that switches it on.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// Whether this failure was asked for.
+#[cfg(any(test, feature = "planted"))]
+pub(crate) fn planted(bug: Bug) -> bool {
+    static ASKED: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
+    let read = || {
+        let name = std::env::var("ESCROWMQ_PLANT").ok().filter(|name| !name.is_empty())?;
+        let bug = Bug::ALL.into_iter().find(|bug| bug.name() == name);
+        Some(bug.unwrap_or_else(|| panic!("ESCROWMQ_PLANT names no known bug: {name}")))
+    };
+    *ASKED.get_or_init(read) == Some(bug)
+}
+
+/// Never: this build has no planted failures.
+#[cfg(not(any(test, feature = "planted")))]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "nothing of a hook may remain")]
+pub(crate) const fn planted(_: Bug) -> bool {
+    false
+}
