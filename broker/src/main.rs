@@ -7,6 +7,9 @@ use escrowmq_broker::start::start;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::new(&command().get_matches());
     let filter = match EnvFilter::try_new(&arguments.log_level) {

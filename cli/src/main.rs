@@ -8,6 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// EscrowMQ: a transactional message broker that speaks the RocketMQ remoting protocol.
 #[derive(Debug, Parser)]
 #[command(name = "escrowmq", version)]

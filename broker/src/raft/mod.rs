@@ -4,9 +4,9 @@
 //! intake -> propose -> core -> log_store (append, flush) -> core (commit) -> state (apply) -> completions
 //! ```
 //!
-//! A single broker is a Raft group of one voter and runs this same code. The core, the batcher and apply run on one
-//! thread of their own, so that the load of connections cannot delay them, and a step from one to the next is no thread
-//! switch.
+//! A single broker is a Raft group of one voter and runs this same code. The core, the batcher and apply are tasks of the
+//! shard's executor ([`crate::shard::executor`]): a step from one to the next is no thread switch, and the load of
+//! connections cannot delay them.
 //!
 //! Promises: an entry is applied only when it is committed, and committed only when it is as durable as the flush mode
 //! says; a proposal's completions are called exactly once. Leaves to others: the bytes (`log`), the meaning (`shard`).
@@ -16,6 +16,7 @@ mod log_store;
 mod membership;
 mod network;
 mod node;
+mod runtime;
 mod state;
 
 pub use node::{Node, StartError};
@@ -32,6 +33,7 @@ openraft::declare_raft_types!(
         Node = openraft::impls::BasicNode,
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
         Entry = LogEntry,
+        AsyncRuntime = runtime::ShardRuntime,
 );
 
 /// The id of a log entry.

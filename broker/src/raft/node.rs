@@ -1,4 +1,4 @@
-//! A member of the group: its thread, its core, and the loop that proposes batches.
+//! A member of the group: its core, and the loop that proposes batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
 use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::TypeConfig;
@@ -43,7 +44,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the member on a thread of its own, and returns when it leads and has applied all that was committed.
+    /// Starts the member on the shard's executor, and returns when it leads and has applied all that was committed.
     pub async fn start(
         shard: Shard,
         applier: Arc<Applier>,
@@ -53,31 +54,33 @@ impl Node {
         let (ready_sender, ready) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let member = Member { shard: shard.clone(), applier, time };
-        let thread = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    let _ = ready_sender.send(Err(StartError::Thread(error.to_string())));
-                    return;
-                }
-            };
-            runtime.block_on(member.run(ready_sender));
+        let executor = shard.executor();
+        let (own, timers) = (executor.clone(), Handle::current());
+        let thread = tasks.spawn_thread("shard", move || own.run(timers));
+        thread.map_err(|error| StartError::Thread(error.to_string()))?;
+        executor.spawn(async move {
+            member.run(ready_sender).await;
+            // Whoever stops the node may have given up waiting.
             let _ = ended_sender.send(());
-        };
-        tasks.spawn_thread("shard", thread).map_err(|error| StartError::Thread(error.to_string()))?;
-        ready.await.map_err(|_| StartError::Thread("ended before it was ready".to_owned()))??;
+        });
+        let started = ready.await;
+        if !matches!(started, Ok(Ok(()))) {
+            executor.stop();
+        }
+        started.map_err(|_| StartError::Thread("ended before it was ready".to_owned()))??;
         Ok(Self { ended, shard })
     }
 
     /// Stops taking commands, finishes those at hand, and ends the thread.
     pub async fn stop(self) {
         self.shard.intake().stop();
-        // The thread sends, or drops the sender: it has ended either way.
+        // The task sends, or drops the sender: it has ended either way.
         let _ = self.ended.await;
+        self.shard.executor().stop();
     }
 }
 
-/// What runs on the thread.
+/// What runs on the executor.
 struct Member {
     shard: Shard,
     applier: Arc<Applier>,

@@ -15,7 +15,7 @@ use crate::shard::Applier;
 use crate::shard::apply::{CommittedEntry, Content};
 
 /// Entries applied in one go, in bytes: bounds memory and the length of one index write.
-const APPLY_BYTES: usize = 4 * 1024 * 1024;
+const APPLY_BYTES: usize = 1024 * 1024;
 
 /// Feeds committed entries to the shard.
 pub(super) struct State {
@@ -75,6 +75,7 @@ impl RaftStateMachine<TypeConfig> for State {
                 responders.extend(responder);
             }
             if ended || bytes >= APPLY_BYTES {
+                self.applier.room().await;
                 self.applier.apply(std::mem::take(&mut ready)).map_err(io::Error::other)?;
                 for responder in responders.drain(..) {
                     responder.send(());

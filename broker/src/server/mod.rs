@@ -111,6 +111,15 @@ impl Service for Server {
         }
     }
 
+    fn on_read(&self, requests: &mut dyn FnMut()) -> bool {
+        self.broker.shard.executor().hold(requests)
+    }
+
+    /// The thread that read what was submitted carries it out.
+    fn after_reads(&self) {
+        self.broker.shard.executor().lend();
+    }
+
     fn on_open(&self, _connection: &Arc<Connection>) {
         self.broker.metrics.connections.add_one();
         self.broker.metrics.connections_opened.add_one();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use super::apply::{ApplyError, CommittedEntry, Content, StateMachine};
 use super::batch::HEAD_BYTES;
@@ -26,9 +27,11 @@ const FLUSH_EVERY: Duration = Duration::from_secs(30);
 pub struct Applier {
     shared: Arc<Shared>,
     machine: Mutex<StateMachine>,
-    /// Asks the flush thread to look, and apply to go on.
+    /// Asks the flush thread to look.
     turn: Mutex<Turn>,
     changed: Condvar,
+    /// A flush has ended.
+    flushed: Notify,
     unflushed: AtomicU64,
     /// Raft index up to which the index is on disk.
     flushed_index: AtomicU64,
@@ -38,7 +41,6 @@ pub struct Applier {
 #[derive(Default)]
 struct Turn {
     flush_wanted: bool,
-    failed: bool,
 }
 
 impl Applier {
@@ -50,6 +52,7 @@ impl Applier {
             machine: Mutex::new(machine),
             turn: Mutex::new(Turn::default()),
             changed: Condvar::new(),
+            flushed: Notify::new(),
             unflushed: AtomicU64::new(0),
             flushed_index: AtomicU64::new(flushed),
             stopping: AtomicBool::new(false),
@@ -74,7 +77,6 @@ impl Applier {
     /// Applies committed entries and answers those who wait for them.
     pub fn apply(&self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
         let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
-        self.wait_for_room();
         let own: Vec<u64> = entries
             .iter()
             .filter(|entry| entry.completions.is_some())
@@ -96,24 +98,32 @@ impl Applier {
         let unflushed = self.shared.index.unflushed_bytes();
         self.unflushed.store(unflushed, Ordering::Relaxed);
         if unflushed >= FLUSH_BYTES {
-            let mut turn = self.turn.lock();
-            if !turn.flush_wanted {
-                turn.flush_wanted = true;
-                self.changed.notify_all();
-            }
+            self.want_flush();
         }
     }
 
-    /// Waits while so much is unflushed that RocksDB could soon flush by itself.
-    fn wait_for_room(&self) {
+    /// Waits while so much is unflushed that RocksDB could soon flush by itself. To be awaited before each
+    /// [`apply`](Self::apply).
+    pub async fn room(&self) {
         if self.unflushed.load(Ordering::Relaxed) < FLUSH_BOUND_BYTES {
             return;
         }
+        loop {
+            let flushed = self.flushed.notified();
+            // After a failed flush nothing more is flushed, and nothing more is taken in either.
+            if self.shared.intake.is_failed() || self.shared.index.unflushed_bytes() < FLUSH_BOUND_BYTES {
+                return;
+            }
+            self.want_flush();
+            flushed.await;
+        }
+    }
+
+    fn want_flush(&self) {
         let mut turn = self.turn.lock();
-        while !turn.failed && self.shared.index.unflushed_bytes() >= FLUSH_BOUND_BYTES {
+        if !turn.flush_wanted {
             turn.flush_wanted = true;
             self.changed.notify_all();
-            self.changed.wait_for(&mut turn, Duration::from_secs(1));
         }
     }
 
@@ -130,11 +140,10 @@ impl Applier {
             if let Err(error) = self.flush() {
                 tracing::error!(%error, "the index cannot be flushed: no writes until a restart");
                 self.shared.intake.set_failed();
-                self.turn.lock().failed = true;
-                self.changed.notify_all();
+                self.flushed.notify_waiters();
                 return;
             }
-            self.changed.notify_all();
+            self.flushed.notify_waiters();
             if stopping {
                 return;
             }
@@ -143,6 +152,8 @@ impl Applier {
 
     /// Makes the index durable up to what was applied when this was called.
     pub fn flush(&self) -> Result<(), FlushError> {
+        // Most of the log's flush happens here, while apply goes on.
+        self.wait_durable(Position(self.applied().end))?;
         let applied = {
             // Held across the log's flush: nothing may enter the write buffer that the log is not durable for.
             let machine = self.machine.lock();

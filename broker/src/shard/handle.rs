@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::command::Command;
 use super::completion::{Completion, SubmitError};
+use super::executor::Executor;
 use super::group::Groups;
 use super::ids::QueueId;
 use super::intake::{Admission, Intake};
@@ -26,6 +27,7 @@ pub struct ShardSettings {
 
 /// The parts that handlers, runners and apply share.
 pub(in crate::shard) struct Shared {
+    pub(in crate::shard) executor: Executor,
     pub(in crate::shard) intake: Intake,
     pub(in crate::shard) topics: Topics,
     pub(in crate::shard) groups: Groups,
@@ -76,6 +78,12 @@ impl Shard {
             submitted?;
             receiver.await.unwrap_or(Err(SubmitError::OutcomeUnknown))
         }
+    }
+
+    /// What runs the write path. A thread that has submitted commands and has nothing better to do lends itself:
+    /// see [`Executor::lend`].
+    pub fn executor(&self) -> &Executor {
+        &self.shared.executor
     }
 
     /// All topics.

@@ -108,8 +108,9 @@ impl Intake {
         if command.is_alone() || pending.batch.len() >= BATCH_BYTES {
             pending.close_open();
         }
-        drop(pending);
+        // Under the lock: once it is released the batch may be applied, and its bytes taken off again.
         self.bytes.fetch_add(added as u64, Ordering::Relaxed);
+        drop(pending);
         if was_idle {
             self.work.notify_one();
         }

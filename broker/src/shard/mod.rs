@@ -31,6 +31,7 @@ mod topic;
 mod tests;
 
 pub mod apply;
+pub mod executor;
 mod handle;
 mod locate;
 mod read;

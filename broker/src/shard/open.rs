@@ -7,6 +7,7 @@ use escrowmq_common::task::Tasks;
 
 use super::applier::Applier;
 use super::apply::{Counters, Signals};
+use super::executor::Executor;
 use super::group::Groups;
 use super::handle::{Shard, ShardSettings, Shared};
 use super::intake::Intake;
@@ -105,6 +106,7 @@ fn open_files(disk: Arc<dyn Disk>, settings: &ShardSettings) -> Result<(Shard, A
         return Err(ShardError::IndexAhead { applied: applied.end, end: log.end().0 });
     }
     let shared = Arc::new(Shared {
+        executor: Executor::default(),
         intake: Intake::default(),
         topics: Topics::default(),
         groups: Groups::default(),

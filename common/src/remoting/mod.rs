@@ -41,6 +41,18 @@ pub trait Service: Send + Sync + 'static {
     /// Answer through [`Connection::reply`] or [`Connection::write_with`], now or later, from any thread.
     fn on_request(&self, connection: &Arc<Connection>, request: Frame);
 
+    /// Calls `requests`, once, which hands on all requests of one read through [`on_request`](Service::on_request).
+    /// Answers whether [`after_reads`](Service::after_reads) is to be called.
+    fn on_read(&self, requests: &mut dyn FnMut()) -> bool {
+        requests();
+        false
+    }
+
+    /// Called after an [`on_read`](Service::on_read) that asked for it, when what else there was to read at that moment
+    /// has been read: the place for what is better done once for many requests. Called in any case, even if the
+    /// connection ends.
+    fn after_reads(&self) {}
+
     /// A connection was opened; no request of it has been seen yet.
     fn on_open(&self, _connection: &Arc<Connection>) {}
 

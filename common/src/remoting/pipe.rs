@@ -92,6 +92,15 @@ enum Event {
     End(End),
 }
 
+/// Tells the service that the reads of the moment are done, at the latest when the connection ends.
+struct AfterReads(Arc<dyn Service>);
+
+impl Drop for AfterReads {
+    fn drop(&mut self) {
+        self.0.after_reads();
+    }
+}
+
 struct Pipe {
     connection: Arc<Connection>,
     stream: TcpStream,
@@ -113,6 +122,8 @@ struct Pipe {
     last_activity: Instant,
     /// Whether anything happened since the last tick.
     active: bool,
+    /// What the service asked for after the last read.
+    after_reads: Option<AfterReads>,
     tick: Pin<Box<Sleep>>,
 }
 
@@ -130,6 +141,7 @@ impl Pipe {
             backlog: false,
             last_activity: Instant::now(),
             active: false,
+            after_reads: None,
             tick: Box::pin(sleep(limits.idle.min(limits.frame_time) / 4)),
             connection,
             stream,
@@ -151,6 +163,11 @@ impl Pipe {
             };
             if let Some(end) = end {
                 return end;
+            }
+            if let Some(after_reads) = self.after_reads.take() {
+                // To the end of the queue: connections that are ready as well read theirs first.
+                tokio::task::yield_now().await;
+                drop(after_reads);
             }
         }
     }
@@ -260,17 +277,27 @@ impl Pipe {
         self.touch();
         let mut whole_frames = false;
         self.backlog = true;
-        while self.connection.is_writable() {
-            match self.decoder.next(&mut self.input) {
-                Ok(Some(frame)) if frame.is_response() => self.connection.complete(frame),
-                Ok(Some(frame)) => self.service.on_request(&self.connection, frame),
-                Ok(None) => {
-                    self.backlog = false;
-                    break;
+        let mut undecodable = None;
+        let asked = self.service.on_read(&mut || {
+            while self.connection.is_writable() {
+                match self.decoder.next(&mut self.input) {
+                    Ok(Some(frame)) if frame.is_response() => self.connection.complete(frame),
+                    Ok(Some(frame)) => self.service.on_request(&self.connection, frame),
+                    Ok(None) => {
+                        self.backlog = false;
+                        break;
+                    }
+                    Err(error) => {
+                        undecodable = Some(error);
+                        break;
+                    }
                 }
-                Err(error) => return Some(End::Undecodable(error)),
+                whole_frames = true;
             }
-            whole_frames = true;
+        });
+        self.after_reads = asked.then(|| AfterReads(Arc::clone(&self.service)));
+        if let Some(error) = undecodable {
+            return Some(End::Undecodable(error));
         }
         if self.input.is_empty() {
             self.frame_begun = None;
