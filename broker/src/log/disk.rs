@@ -6,13 +6,13 @@
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock, fsync};
-use rustix::io::{Errno, pwritev};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev};
 
 /// A folder tree that files live in.
 pub trait Disk: Send + Sync + 'static {
@@ -41,6 +41,11 @@ pub trait DiskFile: Send + Sync {
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Reads until `buffer` is full or the file ends; answers the number of bytes read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Fills all buffers one after the other if the bytes can be had without waiting for the device; answers whether
+    /// it did. What the buffers hold otherwise is undefined.
+    fn read_cached(&self, _buffers: &mut [IoSliceMut<'_>], _offset: u64) -> bool {
+        false
+    }
     /// Makes everything written so far durable, and the file's length.
     fn sync_data(&self) -> io::Result<()>;
     /// Reserves space so that the file has at least `len` bytes, new ones being zero, and writes within it
@@ -166,6 +171,12 @@ impl DiskFile for RealFile {
             }
         }
         Ok(filled)
+    }
+
+    fn read_cached(&self, buffers: &mut [IoSliceMut<'_>], offset: u64) -> bool {
+        let wanted: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        // Less than all, or an error, such as from a file system that cannot tell: whoever may wait reads it again.
+        preadv2(&self.0, buffers, offset, ReadWriteFlags::NOWAIT).is_ok_and(|read| read == wanted)
     }
 
     fn sync_data(&self) -> io::Result<()> {

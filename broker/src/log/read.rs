@@ -1,6 +1,6 @@
 //! Reading records and payload bytes, from memory if possible, else from the files.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -196,6 +196,33 @@ impl Log {
     /// Like [`Log::read`], but only from memory: never blocks, `None` if the bytes are not in the tail cache.
     pub fn read_hot(&self, position: Position, len: usize) -> Option<Bytes> {
         self.shared.view.read().tail.read(position, len)
+    }
+
+    /// Fills `buffers`, one after the other, with payload bytes at `position` (see [`Log::read`]) if that needs no wait
+    /// for the disk: they are in the tail cache, or the system has them in its page cache. Answers whether it did.
+    pub fn read_ready(&self, position: Position, buffers: &mut [IoSliceMut<'_>]) -> bool {
+        let len: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let view = self.shared.view.read();
+        if let Some(bytes) = view.tail.read(position, len) {
+            let mut rest = &bytes[..];
+            for buffer in buffers {
+                let (part, after) = rest.split_at(buffer.len());
+                buffer.copy_from_slice(part);
+                rest = after;
+            }
+            return true;
+        }
+        let Some((segment, end)) = view.segment_at(position).filter(|_| position >= view.first_position()) else {
+            return false;
+        };
+        let end = end.min(Position(self.shared.written_end.load(Ordering::Acquire)));
+        if position.get().checked_add(len as u64).is_none_or(|upto| upto > end.get()) {
+            return false;
+        }
+        let epoch = view.epoch;
+        drop(view);
+        let Ok(file) = self.shared.file_of(&segment) else { return false };
+        file.read_cached(buffers, segment.offset_of(position)) && self.shared.view.read().epoch == epoch
     }
 
     /// The term of the record with `index`; also that of the last purged record. `None` outside of that.

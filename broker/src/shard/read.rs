@@ -1,5 +1,6 @@
 //! Reading what apply made visible: entries of a queue, the bytes of a message, the place of a position.
 
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -95,11 +96,24 @@ impl Shard {
         Ok(found.wanted.into_iter().find(|entry| entry.offset == offset))
     }
 
-    /// Appends the unit of an entry as consumers get it, if its bytes are in memory; `None` if a file must be read.
+    /// Appends the unit of an entry as consumers get it, if its bytes are in memory, the broker's or the system's; `None`
+    /// if the disk must be waited for, and then nothing is appended.
     pub fn hot_unit(&self, queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Option<Result<(), ReadError>> {
         let (at, length) = stored_extent(entry.position, entry.length);
-        let stored = self.log().read_hot(at, length)?;
-        Some(put_unit(&stored, queue, entry, out))
+        if let Some(stored) = self.log().read_hot(at, length) {
+            return Some(put_unit(&stored, queue, entry, out));
+        }
+        // Straight from the file into its place in the answer.
+        let start = out.len();
+        let mut head = [0; MESSAGE_HEAD_BYTES as usize];
+        out.resize(start + entry.length as usize, 0);
+        let mut buffers = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut out[start..])];
+        if !self.log().read_ready(at, &mut buffers) {
+            out.truncate(start);
+            return None;
+        }
+        let checked = check(&head, &out[start..], entry.position);
+        Some(checked.and_then(|()| patch(queue, entry, &mut out[start..])).inspect_err(|_| out.truncate(start)))
     }
 
     /// Appends the unit of an entry as consumers get it. May read a file: call it where blocking is allowed.
@@ -176,15 +190,18 @@ fn stored_extent(position: u64, length: u32) -> (Position, usize) {
     (Position(position - MESSAGE_HEAD_BYTES), length as usize + MESSAGE_HEAD_BYTES as usize)
 }
 
-/// Verifies a stored message and appends its unit as it was written.
-fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), ReadError> {
-    let corrupt = ReadError::Corrupt { position };
-    let Some((head, unit)) = stored.split_at_checked(MESSAGE_HEAD_BYTES as usize) else { return Err(corrupt) };
+/// Whether a unit is what its head in the log says.
+fn check(head: &[u8], unit: &[u8], position: u64) -> Result<(), ReadError> {
     let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes"));
     let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
-    if length as usize != unit.len() || crc32fast::hash(unit) != crc && !planted(Bug::ChecksumUnread) {
-        return Err(corrupt);
-    }
+    let good = length as usize == unit.len() && (crc32fast::hash(unit) == crc || planted(Bug::ChecksumUnread));
+    if good { Ok(()) } else { Err(ReadError::Corrupt { position }) }
+}
+
+/// Verifies a stored message and appends its unit as it was written.
+fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), ReadError> {
+    let (head, unit) = stored.split_at_checked(MESSAGE_HEAD_BYTES as usize).ok_or(ReadError::Corrupt { position })?;
+    check(head, unit, position)?;
     out.extend_from_slice(unit);
     Ok(())
 }
@@ -192,6 +209,11 @@ fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), R
 fn put_unit(stored: &[u8], queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Result<(), ReadError> {
     let start = out.len();
     put_checked(stored, entry.position, out)?;
+    patch(queue, entry, &mut out[start..])
+}
+
+/// Puts the fields that only the index knows into a unit.
+fn patch(queue: &Queue, entry: &QueueEntry, unit: &mut [u8]) -> Result<(), ReadError> {
     let committed = entry.flags.is_committed();
     UnitPatch {
         queue_id: queue.index.cast_signed(),
@@ -201,6 +223,6 @@ fn put_unit(stored: &[u8], queue: &Queue, entry: &QueueEntry, out: &mut BytesMut
         store_timestamp: entry.store_time.cast_signed(),
         prepared_offset: if committed { entry.half.cast_signed() } else { 0 },
     }
-    .apply(&mut out[start..])
+    .apply(unit)
     .map_err(|_| ReadError::Corrupt { position: entry.position })
 }
