@@ -119,6 +119,11 @@ impl Log {
         self.shared.truncate_after(index, Box::new(done))
     }
 
+    /// Whether nothing waits to be written.
+    pub fn is_idle(&self) -> bool {
+        self.shared.front.lock().queue.is_empty()
+    }
+
     /// Deletes the segments whose records all have an index of at most `index`; never the newest segment. Returns
     /// the last purged record, which may be an older one. Deletes files: call it where blocking is allowed.
     pub fn purge_upto(&self, index: u64) -> io::Result<Option<RecordId>> {

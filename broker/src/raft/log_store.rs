@@ -17,6 +17,7 @@ use super::entry::{Extent, LogEntry, Proposal};
 use super::{LogId, TypeConfig, Vote, log_id, membership};
 use crate::log::{Log, NewRecord, Record, RecordId};
 use crate::shard::Completions;
+use crate::shard::executor::Executor;
 
 /// What a record holds: the kind byte of the log.
 pub(crate) mod kind {
@@ -69,12 +70,13 @@ impl Awaiting {
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: Log,
+    executor: Executor,
     awaiting: Arc<Awaiting>,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: Log, awaiting: Arc<Awaiting>) -> Self {
-        Self { log, awaiting }
+    pub(crate) fn new(log: Log, executor: Executor, awaiting: Arc<Awaiting>) -> Self {
+        Self { log, executor, awaiting }
     }
 
     /// Entries of an index range, as many as fit into the read bound.
@@ -229,7 +231,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             records.push(record_of(&entry));
         }
-        self.log.append(records, move |result| callback.io_completed(result)).map_err(io::Error::other)?;
+        let (executor, log) = (self.executor.clone(), self.log.clone());
+        let flushed = move |result| {
+            // The writer goes on with what is queued; with nothing queued it answers those it flushed for itself.
+            if log.is_idle() {
+                executor.run_with(|| callback.io_completed(result));
+            } else {
+                callback.io_completed(result);
+            }
+        };
+        self.log.append(records, flushed).map_err(io::Error::other)?;
         Ok(())
     }
 

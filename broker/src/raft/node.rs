@@ -126,7 +126,7 @@ impl Member {
         };
         let config = config.validate().map_err(|error| StartError::Settings(error.to_string()))?;
         let fail = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
-        let store = LogStore::new(self.shard.log().clone(), Arc::clone(awaiting));
+        let store = LogStore::new(self.shard.log().clone(), self.shard.executor().clone(), Arc::clone(awaiting));
         let state = State::new(Arc::clone(&self.applier), Arc::clone(awaiting));
         let raft = Raft::new(NODE_ID, Arc::new(config), NoPeers, store, state).await.map_err(|error| fail(&error))?;
         let members: BTreeMap<u64, BasicNode> = BTreeMap::from([(NODE_ID, BasicNode::default())]);

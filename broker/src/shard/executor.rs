@@ -147,6 +147,13 @@ impl Executor {
         self.poll_ready(Some(clock::monotonic() + LENT));
     }
 
+    /// Does `work` and runs the tasks that it made ready, on this thread unless another is at it.
+    pub fn run_with(&self, work: impl FnOnce()) {
+        if self.hold(work) {
+            self.lend();
+        }
+    }
+
     fn address(&self) -> usize {
         Arc::as_ptr(&self.inner).addr()
     }
