@@ -333,7 +333,6 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..LENDERS {
                 let (executor, first) = (executor.clone(), first.clone());
-                #[expect(clippy::disallowed_methods, reason = "the scope joins it")]
                 scope.spawn(move || {
                     for each in 0..MESSAGES {
                         if executor.hold(|| first.send(each).unwrap()) {
