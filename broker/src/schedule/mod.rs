@@ -46,7 +46,9 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 async fn step(broker: &Broker) -> Result<Duration, IndexError> {
     loop {
         let now = broker.now();
-        let Some(due) = index::timer::next_due(broker.shard.index(), 0)? else { return Ok(LOOK_EVERY) };
+        let Some(due) = index::timer::next_due(broker.shard.index(), broker.shard.counters().timers_from())? else {
+            return Ok(LOOK_EVERY);
+        };
         if due > now {
             // Due times count whole milliseconds: one more, so that the look comes after, not on the edge.
             return Ok((broker.time.until(due) + Duration::from_millis(1)).min(LOOK_EVERY));

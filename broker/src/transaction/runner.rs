@@ -25,14 +25,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_REFUSED: Duration = Duration::from_secs(1);
 /// A look at least this often, whatever the due times say.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often, and after how many bytes of log, it is recorded how far first checks have come.
+const RECORD_EVERY: Duration = Duration::from_secs(30);
+const RECORD_BYTES: u64 = 1024 * 1024;
 /// Due times this far back are looked at again, in milliseconds: a command may be applied a little after its stamp.
 const LOOK_BACK_MS: u64 = 10_000;
 
 /// Where the runner is in the tables.
 #[derive(Debug, Default)]
 struct Place {
-    /// Halves up to this id have had their first check, or have a due time of their own.
+    /// Halves up to this id are decided, have had their first check, or have a due time of their own. Moving it on saves
+    /// the next look from all the rows that are gone.
     first: u64,
+    /// When `first` was last recorded, on the monotonic clock.
+    recorded: Duration,
     /// Due times up to here were looked at.
     due: u64,
     /// Groups that have an instance now and may have halves waiting.
@@ -80,7 +86,14 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
             Ok(round) => {
                 let more = round.more;
                 let next = round.next;
-                if submit(&broker, round, place.first).await { wait_time(&broker, more, next) } else { PAUSE_REFUSED }
+                let first = place.to_record(&broker, !round.checked.is_empty());
+                if submit(&broker, round, first).await {
+                    wait_time(&broker, more, next)
+                } else {
+                    // What is not in the log was not done: it is looked at again.
+                    place.first = place.first.min(broker.shard.counters().first_checked());
+                    PAUSE_REFUSED
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "check-back: cannot read what is due; trying again");
@@ -110,10 +123,25 @@ fn wait_time(broker: &Broker, more: bool, next: Option<u64>) -> Duration {
     next.map_or(LOOK_EVERY, |due| broker.time.until(due)).min(LOOK_EVERY)
 }
 
+impl Place {
+    /// What of `first` goes into the log now: with checks always, else so rarely that it costs nothing. A start looks at
+    /// a few more rows for it.
+    fn to_record(&mut self, broker: &Broker, with_checks: bool) -> Option<u64> {
+        let now = broker.clock.monotonic();
+        let known = broker.shard.counters().first_checked();
+        let due = self.first > known.saturating_add(RECORD_BYTES) && now >= self.recorded + RECORD_EVERY;
+        if with_checks || due {
+            self.recorded = now;
+            return Some(self.first.max(known));
+        }
+        None
+    }
+}
+
 /// Submits what a round decided; says whether all of it was taken.
-async fn submit(broker: &Broker, round: Round, first_checked_upto: u64) -> bool {
+async fn submit(broker: &Broker, round: Round, first_checked_upto: Option<u64>) -> bool {
     let mut taken = true;
-    if !round.checked.is_empty() || first_checked_upto > broker.shard.counters().first_checked() {
+    if let Some(first_checked_upto) = first_checked_upto {
         let command = Command::Checked(Checked { first_checked_upto, halves: round.checked });
         taken &= propose(broker, &command).await;
     }
@@ -262,23 +290,33 @@ impl Look<'_> {
     /// Halves whose first check comes in the order in which they were prepared: no row of their own is needed.
     fn first_checks(&mut self, place: &mut Place) -> Result<(), IndexError> {
         let mut next = None;
-        let mut first = place.first;
+        // Read before the look: halves of later entries have later ids.
+        let applied_end = self.broker.shard.counters().applied_end();
+        let mut first = place.first.max(applied_end.saturating_sub(1));
         index::half::scan(self.broker.shard.index(), place.first + 1, |row| {
             if row.next_due == 0 && row.parked.is_none() {
-                if self.left == 0 {
-                    return false;
-                }
-                if let Step::NotDue(due) = self.handle(&row) {
-                    next = Some(due);
+                let due = if self.left == 0 { Some(None) } else { self.not_due(&row) };
+                if let Some(due) = due {
+                    // Looked at again the next time: nothing is left below it.
+                    next = due;
+                    first = row.half.saturating_sub(1);
                     return false;
                 }
             }
-            first = row.half;
+            first = first.max(row.half);
             true
         })?;
         place.first = first;
         self.next_at(next);
         Ok(())
+    }
+
+    /// Handles a half unless its time has not come; says when that is.
+    fn not_due(&mut self, row: &HalfRow) -> Option<Option<u64>> {
+        match self.handle(row) {
+            Step::NotDue(due) => Some(Some(due)),
+            _ => None,
+        }
     }
 
     fn next_at(&mut self, due: Option<u64>) {

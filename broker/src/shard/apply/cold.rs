@@ -100,8 +100,13 @@ pub(super) fn delete_group(shared: &Shared, staged: &mut Staged, group: &str, of
 }
 
 pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) -> Result<Outcome, IndexError> {
-    let due = index::timer::due(&shared.index, 0, upto, limit as usize)?;
+    // What was fired before left nothing but tombstones: they are not looked at again.
+    let due = index::timer::due(&shared.index, shared.counters.timers_from(), upto, limit as usize)?;
     let fired = due.len() as u32;
+    // What is stored from now on is due after this entry's stamp.
+    let all_until = upto.min(staged.stamp()).saturating_add(1);
+    let from = if fired < limit { Some(all_until) } else { due.last().map(|row| row.due.min(all_until)) };
+    shared.counters.timers_fired(from.unwrap_or_default());
     for row in due {
         staged.sequences.timers -= 1;
         let Some(queue) = shared.topics.queue(row.queue) else {

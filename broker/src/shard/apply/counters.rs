@@ -20,6 +20,8 @@ pub struct Counters {
     applied_index: AtomicU64,
     applied_end: AtomicU64,
     stamp: AtomicU64,
+    /// No message waits for an earlier time, in milliseconds since 1970. Only saves work: 0 after a start.
+    timers_from: AtomicU64,
     /// Decisions that were refused because the opposite came first, since start.
     pub refused_opposites: AtomicU64,
     /// Repeated half sends that got the first one's identity, since start.
@@ -56,6 +58,12 @@ impl Counters {
         applied_end,
         /// The newest stamp applied, in milliseconds since 1970.
         stamp,
+        /// No message waits for an earlier time than this, in milliseconds since 1970: where to look from.
+        timers_from,
+    }
+
+    pub(in crate::shard) fn timers_fired(&self, from: u64) {
+        self.timers_from.fetch_max(from, Ordering::Relaxed);
     }
 
     pub(in crate::shard) fn set(&self, sequences: &Sequences, applied: Applied) {
