@@ -86,7 +86,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
             Ok(round) => {
                 let more = round.more;
                 let next = round.next;
-                let first = place.to_record(&broker, !round.checked.is_empty());
+                let first = place.due_for_record(&broker, !round.checked.is_empty());
                 if submit(&broker, round, first).await {
                     wait_time(&broker, more, next)
                 } else {
@@ -126,7 +126,7 @@ fn wait_time(broker: &Broker, more: bool, next: Option<u64>) -> Duration {
 impl Place {
     /// What of `first` goes into the log now: with checks always, else so rarely that it costs nothing. A start looks at
     /// a few more rows for it.
-    fn to_record(&mut self, broker: &Broker, with_checks: bool) -> Option<u64> {
+    fn due_for_record(&mut self, broker: &Broker, with_checks: bool) -> Option<u64> {
         let now = broker.clock.monotonic();
         let known = broker.shard.counters().first_checked();
         let due = self.first > known.saturating_add(RECORD_BYTES) && now >= self.recorded + RECORD_EVERY;
@@ -289,16 +289,14 @@ impl Look<'_> {
 
     /// Halves whose first check comes in the order in which they were prepared: no row of their own is needed.
     fn first_checks(&mut self, place: &mut Place) -> Result<(), IndexError> {
-        let mut next = None;
         // Read before the look: halves of later entries have later ids.
         let applied_end = self.broker.shard.counters().applied_end();
         let mut first = place.first.max(applied_end.saturating_sub(1));
         index::half::scan(self.broker.shard.index(), place.first + 1, |row| {
             if row.next_due == 0 && row.parked.is_none() {
-                let due = if self.left == 0 { Some(None) } else { self.not_due(&row) };
-                if let Some(due) = due {
+                let step = if self.left == 0 { Step::Nothing } else { self.handle(&row) };
+                if let Step::NotDue(_) | Step::Nothing = step {
                     // Looked at again the next time: nothing is left below it.
-                    next = due;
                     first = row.half.saturating_sub(1);
                     return false;
                 }
@@ -307,16 +305,7 @@ impl Look<'_> {
             true
         })?;
         place.first = first;
-        self.next_at(next);
         Ok(())
-    }
-
-    /// Handles a half unless its time has not come; says when that is.
-    fn not_due(&mut self, row: &HalfRow) -> Option<Option<u64>> {
-        match self.handle(row) {
-            Step::NotDue(due) => Some(Some(due)),
-            _ => None,
-        }
     }
 
     fn next_at(&mut self, due: Option<u64>) {
