@@ -1,6 +1,7 @@
 //! The command line of EscrowMQ.
 
 mod admin;
+mod bench;
 mod demo;
 mod standalone;
 
@@ -25,6 +26,8 @@ enum Command {
     Standalone(standalone::Arguments),
     /// Ask a cluster, and change it
     Admin(admin::Arguments),
+    /// Load a broker, this one or another that speaks the protocol, and measure it
+    Bench(bench::Arguments),
     /// See half messages stay hidden, get decided, checked back and delivered, with real processes and real kills
     Demo(demo::Arguments),
     /// The producer process of the demo
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Admin(arguments) => admin::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }

@@ -1,96 +1,39 @@
 //! The binary as a user runs it: one process with nameserver and broker, and the admin commands against it.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+mod support;
+
+use std::process::Command;
 
 use escrowmq_client::{Client, Message};
 use serde_json::Value;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_escrowmq");
-
-/// A running `escrowmq standalone`.
-struct Standalone {
-    child: Child,
-    namesrv: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Standalone {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(BINARY)
-            .args(["standalone", "--port", "0", "--broker-port", "0", "--flush", "async", "--dir"])
-            .arg(folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let namesrv = line.strip_prefix("ready: nameserver ").and_then(|rest| rest.split(',').next());
-        let namesrv = namesrv.unwrap_or_else(|| panic!("not ready: {line:?}")).to_owned();
-        Self { child, namesrv, _folder: folder }
-    }
-
-    fn admin(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY).arg("admin").args(arguments).args(["--namesrv", &self.namesrv]).output().unwrap()
-    }
-
-    /// The standard output of a command that succeeds.
-    fn text(&self, arguments: &[&str]) -> String {
-        let output = self.admin(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let mut arguments = arguments.to_vec();
-        arguments.push("--json");
-        serde_json::from_str(&self.text(&arguments)).unwrap()
-    }
-
-    /// Ends it as an operator does, and waits.
-    fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Standalone {
-    fn drop(&mut self) {
-        // Only after a failed test it still runs.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{BINARY, Standalone};
 
 #[test]
 fn one_process_serves_and_the_admin_commands_find_it() {
     let cluster = Standalone::start();
-    assert!(cluster.text(&["topic", "create", "Orders", "--queues", "3"]).contains("3 queues on 1 broker"));
-    assert_eq!(cluster.json(&["topic", "list"])[0]["topic"], "Orders");
-    assert!(cluster.json(&["topic", "list", "--all"]).as_array().unwrap().len() > 1);
-    let queues = cluster.json(&["topic", "status", "Orders"]);
+    assert!(cluster.text("admin", &["topic", "create", "Orders", "--queues", "3"]).contains("3 queues on 1 broker"));
+    assert_eq!(cluster.json("admin", &["topic", "list"])[0]["topic"], "Orders");
+    assert!(cluster.json("admin", &["topic", "list", "--all"]).as_array().unwrap().len() > 1);
+    let queues = cluster.json("admin", &["topic", "status", "Orders"]);
     assert_eq!(queues.as_array().unwrap().len(), 3);
     assert_eq!((&queues[0]["max_offset"], &queues[0]["last_message"]), (&0.into(), &Value::Null));
-    cluster.text(&["group", "create", "G", "--retries", "2"]);
-    let groups = cluster.json(&["group", "list"]);
+    cluster.text("admin", &["group", "create", "G", "--retries", "2"]);
+    let groups = cluster.json("admin", &["group", "list"]);
     let group = groups.as_array().unwrap().iter().find(|group| group["group"] == "G").unwrap();
     assert_eq!((&group["retries"], &group["members"]), (&2.into(), &0.into()));
-    let brokers = cluster.json(&["cluster", "list"]);
+    let brokers = cluster.json("admin", &["cluster", "list"]);
     assert_eq!((&brokers[0]["broker"], &brokers[0]["id"]), (&"standalone".into(), &0.into()));
-    assert!(cluster.text(&["cluster", "list"]).starts_with("CLUSTER"));
-    assert!(cluster.text(&["message", "find", "Orders", "none"]).contains("0 messages"));
-    assert!(cluster.text(&["offset", "reset", "G", "Orders", "--to", "earliest"]).contains("OFFSET"));
-    assert_eq!(cluster.json(&["offset", "show", "G"]).as_array().unwrap().len(), 3);
+    assert!(cluster.text("admin", &["cluster", "list"]).starts_with("CLUSTER"));
+    assert!(cluster.text("admin", &["message", "find", "Orders", "none"]).contains("0 messages"));
+    assert!(cluster.text("admin", &["offset", "reset", "G", "Orders", "--to", "earliest"]).contains("OFFSET"));
+    assert_eq!(cluster.json("admin", &["offset", "show", "G"]).as_array().unwrap().len(), 3);
 
-    let missing = cluster.admin(&["topic", "status", "Nowhere"]);
+    let missing = cluster.run("admin", &["topic", "status", "Nowhere"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("Nowhere"));
-    assert_eq!(cluster.admin(&["message", "view", "zz"]).status.code(), Some(1));
-    cluster.text(&["topic", "delete", "Orders"]);
-    assert_eq!(cluster.json(&["topic", "list"]), Value::Array(Vec::new()));
+    assert_eq!(cluster.run("admin", &["message", "view", "zz"]).status.code(), Some(1));
+    cluster.text("admin", &["topic", "delete", "Orders"]);
+    assert_eq!(cluster.json("admin", &["topic", "list"]), Value::Array(Vec::new()));
     cluster.stop();
 }
 
@@ -108,19 +51,19 @@ fn send(namesrv: &str, message: Message) {
 #[test]
 fn a_message_is_found_and_shown() {
     let cluster = Standalone::start();
-    cluster.text(&["topic", "create", "Orders"]);
+    cluster.text("admin", &["topic", "create", "Orders"]);
     send(&cluster.namesrv, Message::new("Orders", "the body").tag("paid").key("order-17"));
-    let found = cluster.json(&["message", "find", "Orders", "order-17"]);
+    let found = cluster.json("admin", &["message", "find", "Orders", "order-17"]);
     let (id, unique) = (found[0]["offset_message_id"].as_str().unwrap(), found[0]["unique_id"].as_str().unwrap());
     for arguments in [vec!["message", "view", id], vec!["message", "view", unique, "--topic", "Orders"]] {
-        let fields = cluster.json(&arguments);
+        let fields = cluster.json("admin", &arguments);
         let field = |name: &str| {
             fields.as_array().unwrap().iter().find(|field| field["field"] == name).unwrap()["value"].clone()
         };
         assert_eq!((field("topic"), field("body")), ("Orders".into(), "the body".into()));
         assert_eq!((field("property KEYS"), field("property TAGS")), ("order-17".into(), "paid".into()));
     }
-    assert!(cluster.text(&["topic", "status", "Orders"]).contains("1 messages"));
+    assert!(cluster.text("admin", &["topic", "status", "Orders"]).contains("1 messages"));
     cluster.stop();
 }
 

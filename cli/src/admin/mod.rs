@@ -4,7 +4,7 @@
 //! `--json` one JSON value. An answer that is no success ends the command with the broker's own words and exit code 1.
 
 mod cluster;
-mod connection;
+pub(crate) mod connection;
 mod group;
 mod message;
 mod offset;

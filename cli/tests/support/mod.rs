@@ -1,0 +1,82 @@
+//! A running `escrowmq standalone`, and other commands of the same binary against it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_escrowmq");
+
+/// A running `escrowmq standalone`.
+pub struct Standalone {
+    child: Child,
+    /// Address of the nameserver.
+    pub namesrv: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Standalone {
+    /// Starts one with an empty folder and waits until it is ready.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(BINARY)
+            .args(["standalone", "--port", "0", "--broker-port", "0", "--flush", "async", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let namesrv = line.strip_prefix("ready: nameserver ").and_then(|rest| rest.split(',').next());
+        let namesrv = namesrv.unwrap_or_else(|| panic!("not ready: {line:?}")).to_owned();
+        Self { child, namesrv, _folder: folder }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A command against it, such as `admin` or `bench`.
+    pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut process = Command::new(BINARY);
+        process.arg(command).args(arguments).args(["--namesrv", &self.namesrv]);
+        process
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: &str, arguments: &[&str]) -> Output {
+        self.command(command, arguments).output().unwrap()
+    }
+
+    /// The standard output of a command that succeeds.
+    pub fn text(&self, command: &str, arguments: &[&str]) -> String {
+        let output = self.run(command, arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The JSON of a command that succeeds.
+    pub fn json(&self, command: &str, arguments: &[&str]) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        serde_json::from_str(&self.text(command, &arguments)).unwrap()
+    }
+
+    /// Ends it as an operator does, and waits.
+    pub fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Standalone {
+    fn drop(&mut self) {
+        // Only after a failed test it still runs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
