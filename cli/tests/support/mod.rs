@@ -6,19 +6,19 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 /// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_escrowmq");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_escrowmq");
 
 /// A running `escrowmq standalone`.
-pub struct Standalone {
+pub(crate) struct Standalone {
     child: Child,
     /// Address of the nameserver.
-    pub namesrv: String,
+    pub(crate) namesrv: String,
     _folder: tempfile::TempDir,
 }
 
 impl Standalone {
     /// Starts one with an empty folder and waits until it is ready.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(BINARY)
             .args(["standalone", "--port", "0", "--broker-port", "0", "--flush", "async", "--dir"])
@@ -34,24 +34,25 @@ impl Standalone {
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    #[allow(dead_code, reason = "not each test file looks at the process")]
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// A command against it, such as `admin` or `bench`.
-    pub fn command(&self, command: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut process = Command::new(BINARY);
         process.arg(command).args(arguments).args(["--namesrv", &self.namesrv]);
         process
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, command: &str, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &str, arguments: &[&str]) -> Output {
         self.command(command, arguments).output().unwrap()
     }
 
     /// The standard output of a command that succeeds.
-    pub fn text(&self, command: &str, arguments: &[&str]) -> String {
+    pub(crate) fn text(&self, command: &str, arguments: &[&str]) -> String {
         let output = self.run(command, arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -59,14 +60,14 @@ impl Standalone {
     }
 
     /// The JSON of a command that succeeds.
-    pub fn json(&self, command: &str, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, command: &str, arguments: &[&str]) -> Value {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         serde_json::from_str(&self.text(command, &arguments)).unwrap()
     }
 
     /// Ends it as an operator does, and waits.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         assert!(self.child.wait().unwrap().success());
