@@ -11,6 +11,7 @@ use crate::delivery::Delivery;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
+use crate::retention::Retention;
 use crate::server::Creations;
 use crate::shard::Shard;
 use crate::stats::Stats;
@@ -31,6 +32,8 @@ pub struct Broker {
     pub keys: KeyIndex,
     /// Check-backs.
     pub transactions: Transactions,
+    /// What is known of room and age.
+    pub retention: Retention,
     /// Nameservers that must hear of topic changes.
     pub registration: Registration,
     /// Topics and groups that are being created.

@@ -2,6 +2,7 @@
 //!
 //! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
 //! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for.
+//! * [`retention`]: what goes, and what happens when the disk is full.
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
 //! * [`server`]: requests in, responses out. [`config`]: the settings.
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod planted;
 pub mod raft;
 pub mod registration;
+pub mod retention;
 pub mod schedule;
 pub mod server;
 pub mod shard;

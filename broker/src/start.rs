@@ -17,6 +17,7 @@ use crate::limits::{FolderError, LockedFolder, lock_folder, raise_open_files};
 use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
+use crate::retention::{self, Retention};
 use crate::server::{Creations, Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::stats::{self, Stats};
@@ -81,6 +82,8 @@ impl Phase {
     }
 }
 
+/// Space set aside for what must pass when the disk is full: decisions, offsets, trims.
+const RESERVE_BYTES: u64 = 8 << 20;
 /// The distance of the second port, which old clients and some tools use, below the first.
 const FAST_PORT_BELOW: u16 = 2;
 
@@ -108,6 +111,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         delivery: Delivery::new(),
         keys,
         transactions: Transactions::default(),
+        retention: Retention::default(),
         registration: Registration::new(shard.shard.clone()),
         creations: Creations::default(),
         metrics: Metrics::default(),
@@ -168,6 +172,7 @@ impl Phases {
         spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
+        spawn.spawn("retention", retention::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));
         let registry = Arc::clone(broker);
@@ -223,6 +228,7 @@ fn log_settings(config: &BrokerConfig) -> LogSettings {
             FlushDisk::Sync => Flush::Sync,
             FlushDisk::Async => Flush::Async { interval: config.flush_interval },
         },
+        reserve_bytes: config.segment_bytes.min(RESERVE_BYTES),
         ..LogSettings::default()
     }
 }

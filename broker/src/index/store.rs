@@ -1,6 +1,7 @@
 //! RocksDB behind the few calls that the tables need; nothing else in the workspace names it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Direction, FlushOptions, IteratorMode, LogLevel,
@@ -43,6 +44,11 @@ pub enum IndexError {
 }
 
 impl IndexError {
+    /// Whether the disk had no room; nothing is lost then, and it works again when there is room.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(error) if error.as_ref().contains("No space left"))
+    }
+
     /// Names the table of a row that does not decode.
     pub fn row(table: u8) -> impl Fn(Malformed) -> Self {
         move |source| Self::Row { table: char::from(table), source }
@@ -81,9 +87,13 @@ impl IndexBatch {
 }
 
 /// The index of one shard.
+///
+/// RocksDB writes what is in memory to files when it is closed. That is right only if the log is durable up to there;
+/// else the index must be [abandoned](Self::abandon) instead.
 pub struct Index {
-    db: DB,
+    db: Arc<DB>,
     unlogged: WriteOptions,
+    path: PathBuf,
 }
 
 impl Index {
@@ -110,7 +120,19 @@ impl Index {
         options.set_stats_dump_period_sec(0);
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        Ok(Self { db: DB::open(&options, path)?, unlogged })
+        let db = DB::open(&options, path)?;
+        Ok(Self { db: Arc::new(db), unlogged, path: path.to_owned() })
+    }
+
+    /// Leaves the database open for ever, so that what is in memory never reaches files: the log may not be durable that
+    /// far. The process should end soon; the folder stays locked until then.
+    pub fn abandon(&self) {
+        std::mem::forget(Arc::clone(&self.db));
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes the batch visible.

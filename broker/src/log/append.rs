@@ -18,6 +18,7 @@ use super::format::{
 use super::position::Position;
 use super::record::{NewRecord, Record, RecordId};
 use super::segment::{Segment, SegmentPlace};
+use super::settings::Room;
 use super::shared::{Done, Frame, Front, Op, Shared, Spare};
 use super::view::View;
 use super::vote::VOTE_BYTES_MAX;
@@ -52,20 +53,44 @@ impl Log {
         self.shared.append(records, Some(position), Box::new(done))
     }
 
-    /// Makes sure that the next append, of one record that takes `bytes` (see [`NewRecord::bytes`]), will not
-    /// run out of space. For callers that must not fail once they have decided to append.
-    pub fn reserve(&self, bytes: u64) -> Result<(), AppendError> {
+    /// Makes sure that the next records appended, which take so many bytes each (see [`NewRecord::bytes`]) and come in
+    /// this order, will not run out of space. For callers that must not fail once they have decided to append. What
+    /// `reserve` promised earlier and was not appended yet must be among them.
+    pub fn reserve(&self, records: &[u64], room: Room) -> Result<(), AppendError> {
         loop {
-            {
+            let needed = {
                 let front = self.shared.front.lock();
                 front.check()?;
-                if front.room >= bytes || front.spares.front().is_some_and(|spare| spare.capacity >= bytes) {
-                    return Ok(());
+                match front.plan(records.iter().copied()) {
+                    Ok(()) => return Ok(()),
+                    Err(needed) => needed,
                 }
-            }
-            let spare = self.shared.make_spare(self.shared.default_capacity().max(bytes))?;
-            self.shared.front.lock().spares.push_front(spare);
+            };
+            self.shared.provide(&needed, room)?;
         }
+    }
+
+    /// Prepares what a disk that was full lacks: the reserve, and room for the next records. An error says that there is
+    /// no room yet. Does nothing if all is there. Call it where blocking is allowed.
+    pub fn replenish(&self) -> Result<(), AppendError> {
+        let shared = &*self.shared;
+        let lacks_reserve = {
+            let front = shared.front.lock();
+            front.check()?;
+            shared.settings.reserve_bytes > 0 && front.reserve.is_none()
+        };
+        if lacks_reserve {
+            shared.make_reserve()?;
+        }
+        let lacks_spare = {
+            let front = shared.front.lock();
+            front.spares.is_empty() && front.room < shared.default_capacity() / 2
+        };
+        if lacks_spare {
+            let spare = shared.make_spare(shared.default_capacity())?;
+            shared.front.lock().spares.push_back(spare);
+        }
+        Ok(())
     }
 
     /// Saves the Raft vote, at most 4060 bytes. It is flushed in the log's own order: after the records
@@ -135,7 +160,8 @@ impl Log {
 /// Room of the current segment was exceeded and the spare number `at` is missing or too small.
 struct SpareNeeded {
     at: usize,
-    capacity: u64,
+    /// Bytes of the record that does not fit.
+    bytes: u64,
 }
 
 impl Shared {
@@ -151,14 +177,11 @@ impl Shared {
             let front = self.front.lock();
             front.check()?;
             front.check_order(&records, at)?;
-            match front.plan(&records, self.default_capacity()) {
+            match front.plan(records.iter().map(NewRecord::bytes)) {
                 Ok(()) => break front,
                 Err(needed) => {
                     drop(front);
-                    let spare = self.make_spare(needed.capacity)?;
-                    let mut front = self.front.lock();
-                    let at = needed.at.min(front.spares.len());
-                    front.spares.insert(at, spare);
+                    self.provide(&needed, Room::Reserve)?;
                 }
             }
         };
@@ -261,6 +284,37 @@ impl Shared {
     /// The bytes of records that a segment of the configured size takes.
     pub(crate) fn default_capacity(&self) -> u64 {
         self.settings.segment_bytes - SEGMENT_HEADER_BYTES - MARK_SLACK_BYTES
+    }
+
+    /// Adds the spare that a plan lacks; from the reserve if there is no other room and that is allowed.
+    fn provide(&self, needed: &SpareNeeded, room: Room) -> Result<(), AppendError> {
+        let made = self.make_spare(self.default_capacity().max(needed.bytes));
+        let mut front = self.front.lock();
+        let spare = match made {
+            Err(AppendError::NoSpace { .. })
+                if room == Room::Reserve
+                    && front.reserve.as_ref().is_some_and(|reserve| reserve.capacity >= needed.bytes) =>
+            {
+                tracing::warn!(dir = %self.dir.display(), "no space for a log segment: using the reserve");
+                front.reserve.take().expect("looked at under this lock")
+            }
+            made => made?,
+        };
+        let at = needed.at.min(front.spares.len());
+        front.spares.insert(at, spare);
+        Ok(())
+    }
+
+    /// Sets space aside for what must pass when the disk is full.
+    pub(crate) fn make_reserve(&self) -> Result<(), AppendError> {
+        let reserve = self.make_spare(self.settings.reserve_bytes)?;
+        let mut front = self.front.lock();
+        match &front.reserve {
+            None => front.reserve = Some(reserve),
+            // Somebody was faster: one more spare does no harm.
+            Some(_) => front.spares.push_back(reserve),
+        }
+        Ok(())
     }
 
     /// Creates and preallocates a file for a future segment.
@@ -438,19 +492,15 @@ impl Front {
     }
 
     /// Whether the records fit into the current segment and the spares, in that order.
-    fn plan(&self, records: &[NewRecord], default_capacity: u64) -> Result<(), SpareNeeded> {
+    fn plan(&self, records: impl Iterator<Item = u64>) -> Result<(), SpareNeeded> {
         let mut room = self.room;
         let mut spares = self.spares.iter().enumerate();
-        for record in records {
-            let bytes = record.bytes();
+        for bytes in records {
             if bytes > room {
-                let capacity = default_capacity.max(bytes);
                 match spares.next() {
                     Some((_, spare)) if spare.capacity >= bytes => room = spare.capacity,
-                    Some((at, _)) => return Err(SpareNeeded { at, capacity }),
-                    None => {
-                        return Err(SpareNeeded { at: self.spares.len(), capacity });
-                    }
+                    Some((at, _)) => return Err(SpareNeeded { at, bytes }),
+                    None => return Err(SpareNeeded { at: self.spares.len(), bytes }),
                 }
             }
             room -= bytes;

@@ -71,7 +71,7 @@ pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
 pub use self::position::Position;
 pub use self::record::{NewRecord, Record, RecordId};
-pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, SEGMENT_BYTES_MIN};
+pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
 
 use self::files::Files;
@@ -130,6 +130,7 @@ impl Log {
                 last: found.last,
                 room: found.room,
                 spares: VecDeque::new(),
+                reserve: None,
                 spare_retry: None,
                 epoch: 0,
                 vote: found.vote.vote().map(<[u8]>::to_vec),

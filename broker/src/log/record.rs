@@ -21,7 +21,12 @@ pub struct NewRecord {
 impl NewRecord {
     /// The bytes that this record will take in the log, by which the position of the next one is larger.
     pub fn bytes(&self) -> u64 {
-        record_bytes(self.payload.len())
+        Self::bytes_with(self.payload.len())
+    }
+
+    /// The bytes that a record with so many payload bytes will take.
+    pub fn bytes_with(payload_len: usize) -> u64 {
+        record_bytes(payload_len)
     }
 }
 

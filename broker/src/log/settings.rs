@@ -18,6 +18,15 @@ pub enum Flush {
     },
 }
 
+/// Which space may be promised to records, see [`Log::reserve`](super::Log::reserve).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// What the disk has, without the reserve.
+    Common,
+    /// The reserve too, if there is nothing else.
+    Reserve,
+}
+
 /// The interval of [`Flush::Async`] unless configured.
 pub const ASYNC_FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 /// The smallest segment: 1 MiB.
@@ -37,6 +46,10 @@ pub struct LogSettings {
     /// How far ahead of the writer the file is filled with zeros, in bytes; 4 MiB by default, 0 turns it off.
     /// A flush then has no file metadata to write. Only done while flushes are small and synchronous.
     pub zero_ahead_bytes: u64,
+    /// Bytes of a preallocated file that only [`Log::reserve`](super::Log::reserve) with
+    /// [`Room::Reserve`](super::Room::Reserve) and [`Log::append`](super::Log::append) may fall back on when the disk is full.
+    /// Default: none (0).
+    pub reserve_bytes: u64,
     /// A position up to which the caller knows that the log had been flushed, for instance the end of what
     /// the index had durably applied. A log that ends before it is refused as damaged. Default: unknown (zero).
     pub durable_at_least: Position,
@@ -52,6 +65,7 @@ impl Default for LogSettings {
             flush: Flush::Sync,
             tail_cache_bytes: 32 << 20,
             zero_ahead_bytes: 4 << 20,
+            reserve_bytes: 0,
             durable_at_least: Position::ZERO,
             verify_all: false,
         }

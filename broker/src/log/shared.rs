@@ -84,6 +84,8 @@ pub(crate) struct Front {
     pub(crate) room: u64,
     /// Preallocated files, the next segments.
     pub(crate) spares: VecDeque<Spare>,
+    /// Space for what must pass when the disk is full; becomes a spare when it is needed.
+    pub(crate) reserve: Option<Spare>,
     /// Not before this time does the writer thread try again to prepare a spare, after it found no space.
     pub(crate) spare_retry: Option<Duration>,
     /// Raised by each truncation: writes queued before it no longer count for `written_end`.

@@ -333,23 +333,27 @@ impl Shared {
 
     /// Prepares the next segment's file while there is time, so that no append has to.
     fn prepare_spare(&self) {
-        let wanted = {
+        let (spare, reserve) = {
             let front = self.front.lock();
-            front.failure.is_none()
-                && !front.closing
-                && front.spares.is_empty()
-                && front.room < self.settings.segment_bytes / 2
-                && front.last.is_some()
-                && front.spare_retry.is_none_or(|retry| clock::monotonic() >= retry)
+            if front.failure.is_some()
+                || front.closing
+                || front.last.is_none()
+                || front.spare_retry.is_some_and(|retry| clock::monotonic() < retry)
+            {
+                return;
+            }
+            let spare = front.spares.is_empty() && front.room < self.settings.segment_bytes / 2;
+            (spare, self.settings.reserve_bytes > 0 && front.reserve.is_none())
         };
-        if wanted {
-            // An append that needs the segment tries again and reports the error.
-            match self.make_spare(self.default_capacity()) {
-                Ok(spare) => self.front.lock().spares.push_back(spare),
-                Err(error) => {
-                    self.front.lock().spare_retry = Some(clock::monotonic() + SPARE_RETRY);
-                    tracing::warn!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
-                }
+        // An append that needs the segment tries again and reports the error.
+        let reserved = if reserve { self.make_reserve() } else { Ok(()) };
+        let made =
+            reserved.and_then(|()| if spare { self.make_spare(self.default_capacity()).map(Some) } else { Ok(None) });
+        match made {
+            Ok(spare) => self.front.lock().spares.extend(spare),
+            Err(error) => {
+                self.front.lock().spare_retry = Some(clock::monotonic() + SPARE_RETRY);
+                tracing::warn!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
             }
         }
     }

@@ -84,6 +84,12 @@ fn store(page: &mut Page, broker: &Broker) {
         broker.shard.counters().applied_end(),
     );
     page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
+    page.counter("disk_full_refusals_total", "Messages refused for want of room.", intake.refused_full());
+    page.gauge(
+        "disk_used_ratio_percent",
+        "Percent of the disk with the data folder that is in use.",
+        broker.retention.disk_used_percent.get(),
+    );
     page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.is_failed()));
 }
 

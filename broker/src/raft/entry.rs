@@ -8,6 +8,7 @@ use openraft::entry::RaftEntry;
 use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 
+use super::room::Claim;
 use super::{CommittedLeader, LogId, Payload, log_id};
 use crate::shard::Completions;
 
@@ -19,11 +20,24 @@ pub(crate) struct Proposal {
     /// The batch in its final bytes; log, peers and tail cache share them.
     pub(crate) batch: Bytes,
     completions: Mutex<Option<Completions>>,
+    /// Its claim to room in the log, until it is appended or dropped.
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Proposal {
     pub(crate) fn new(batch: Bytes, completions: Option<Completions>) -> Self {
-        Self { batch, completions: Mutex::new(completions) }
+        Self { batch, completions: Mutex::new(completions), claim: Mutex::new(None) }
+    }
+
+    /// With a claim to room in the log.
+    pub(crate) fn with_claim(mut self, claim: Claim) -> Self {
+        self.claim = Mutex::new(Some(claim));
+        self
+    }
+
+    /// It is being appended: what it claimed is used.
+    pub(crate) fn drop_claim(&self) {
+        drop(self.claim.lock().take());
     }
 
     pub(crate) fn take_completions(&self) -> Option<Completions> {

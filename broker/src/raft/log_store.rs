@@ -11,7 +11,7 @@ use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, RaftLogReader};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::entry::{Extent, LogEntry, Proposal};
 use super::{LogId, TypeConfig, Vote, log_id, membership};
@@ -36,6 +36,8 @@ const READ_BYTES: u64 = 1024 * 1024;
 #[derive(Default)]
 pub(crate) struct Awaiting {
     entries: Mutex<VecDeque<(u64, Completions)>>,
+    /// Told when an append or an apply failed: nothing that waits here will be applied any more.
+    failed: Notify,
 }
 
 impl Awaiting {
@@ -53,6 +55,16 @@ impl Awaiting {
             return entries.pop_front().map(|(_, completions)| completions);
         }
         None
+    }
+
+    /// Something failed for good.
+    pub(crate) fn fail(&self) {
+        self.failed.notify_one();
+    }
+
+    /// Waits until something failed for good.
+    pub(crate) async fn failed(&self) {
+        self.failed.notified().await;
     }
 
     fn drop_after(&self, index: Option<u64>) {
@@ -223,16 +235,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries = entries.into_iter();
         let mut records = Vec::with_capacity(entries.size_hint().0);
         for entry in entries {
-            if let EntryPayload::Normal(proposal) = &entry.payload
-                && let Some(mut completions) = proposal.take_completions()
-            {
-                completions.mark_appended();
-                self.awaiting.push(entry.id().index(), completions);
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                if let Some(mut completions) = proposal.take_completions() {
+                    completions.mark_appended();
+                    self.awaiting.push(entry.id().index(), completions);
+                }
+                proposal.drop_claim();
             }
             records.push(record_of(&entry));
         }
         let (executor, log) = (self.executor.clone(), self.log.clone());
-        let flushed = move |result| {
+        let awaiting = Arc::clone(&self.awaiting);
+        let flushed = move |result: io::Result<()>| {
+            if result.is_err() {
+                awaiting.fail();
+            }
             // The writer goes on with what is queued; with nothing queued it answers those it flushed for itself.
             if log.is_idle() {
                 executor.run_with(|| callback.io_completed(result));
@@ -240,7 +257,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 callback.io_completed(result);
             }
         };
-        self.log.append(records, flushed).map_err(io::Error::other)?;
+        self.log.append(records, flushed).map_err(|error| {
+            self.awaiting.fail();
+            io::Error::other(error)
+        })?;
         Ok(())
     }
 

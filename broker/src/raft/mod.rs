@@ -16,6 +16,7 @@ mod log_store;
 mod membership;
 mod network;
 mod node;
+mod room;
 mod runtime;
 mod state;
 

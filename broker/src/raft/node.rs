@@ -16,8 +16,10 @@ use super::TypeConfig;
 use super::entry::Proposal;
 use super::log_store::{Awaiting, LogStore};
 use super::network::NoPeers;
+use super::room::{Claim, Claims};
 use super::state::State;
-use crate::shard::{Applier, Completions, HEAD_BYTES, ReadyBatch, Shard};
+use crate::log::{AppendError, NewRecord, Room};
+use crate::shard::{Applier, Completion, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError};
 use crate::steady_clock::SteadyClock;
 
 /// The id of the only voter.
@@ -99,7 +101,14 @@ impl Member {
             }
         };
         let _ = ready.send(Ok(()));
-        self.propose(&raft).await;
+        tokio::select! {
+            () = self.propose(&raft) => {}
+            () = awaiting.failed() => {
+                let why = self.shard.log().failure().map(|failure| failure.to_string());
+                tracing::error!(why, "the store failed: no writes until a restart; reads go on");
+                self.shard.intake().set_failed();
+            }
+        }
         if let Err(error) = raft.shutdown().await {
             tracing::error!(%error, "raft did not end cleanly");
         }
@@ -159,10 +168,12 @@ impl Member {
 
     /// Turns ready batches into entries until the intake is stopped and drained, or the core has ended.
     async fn propose(&self, raft: &Raft<TypeConfig, State>) {
-        while let Some(ReadyBatch { batch, completions }) = self.shard.intake().next().await {
+        let claims = Claims::default();
+        while let Some(ready) = self.shard.intake().next().await {
+            let Some((ReadyBatch { batch, completions }, claim)) = self.make_room(&claims, ready) else { continue };
             let bytes = batch.seal(self.time.now());
             let size = (bytes.len() - HEAD_BYTES) as u64;
-            let proposal = Proposal::new(bytes, Some(Completions::new(completions)));
+            let proposal = Proposal::new(bytes, Some(Completions::new(completions))).with_claim(claim);
             if let Err(error) = raft.client_write_ff(proposal, None).await {
                 tracing::error!(%error, bytes = size, "the store failed: no writes until a restart");
                 self.shard.intake().entry_done(size);
@@ -180,5 +191,53 @@ impl Member {
                 break;
             }
         }
+    }
+
+    /// Sets room aside for a batch. Without room its new messages are refused, and the rest may use the log's reserve;
+    /// without even that all is refused.
+    fn make_room(&self, claims: &Claims, ready: ReadyBatch) -> Option<(ReadyBatch, Claim)> {
+        let (log, intake) = (self.shard.log(), self.shard.intake());
+        let room = if ready.batch.brings_messages() { Room::Common } else { Room::Reserve };
+        let error = match claims.claim(log, NewRecord::bytes_with(ready.batch.len()), room) {
+            Ok(claim) => return Some((ready, claim)),
+            Err(error) => error,
+        };
+        let before = ready.batch.command_bytes();
+        if !matches!(error, AppendError::NoSpace { .. }) {
+            tracing::error!(%error, "the store failed: no writes until a restart");
+            refuse(ready.completions, &SubmitError::StoreFailed);
+            intake.entry_done(before);
+            intake.set_failed();
+            return None;
+        }
+        if intake.set_full(Full::Log, true) {
+            tracing::error!(%error, "disk full: new messages are refused until there is room; decisions and reads go on");
+        }
+        let (rest, stayed) = ready.batch.without_messages();
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        for (completion, stayed) in ready.completions.into_iter().zip(stayed) {
+            if stayed { kept.push(completion) } else { refused.push(completion) }
+        }
+        let after = if rest.is_empty() { before } else { rest.command_bytes() };
+        intake.shrunk(before, after, refused.len() as u64);
+        refuse(refused, &SubmitError::DiskFull);
+        if rest.is_empty() {
+            intake.entry_done(after);
+            return None;
+        }
+        match claims.claim(log, NewRecord::bytes_with(rest.len()), Room::Reserve) {
+            Ok(claim) => Some((ReadyBatch { batch: rest, completions: kept }, claim)),
+            Err(_) => {
+                refuse(kept, &SubmitError::DiskFull);
+                intake.entry_done(after);
+                None
+            }
+        }
+    }
+}
+
+fn refuse(completions: Vec<Completion>, why: &SubmitError) {
+    for completion in completions {
+        completion(Err(why.clone()));
     }
 }

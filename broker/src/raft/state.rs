@@ -49,7 +49,7 @@ impl RaftStateMachine<TypeConfig> for State {
         let mut responders = Vec::new();
         let mut bytes = 0;
         loop {
-            let next = entries.try_next().await?;
+            let next = entries.try_next().await.inspect_err(|_| self.awaiting.fail())?;
             let ended = next.is_none();
             if let Some((entry, responder)) = next {
                 let id = entry.id();
@@ -76,7 +76,10 @@ impl RaftStateMachine<TypeConfig> for State {
             }
             if ended || bytes >= APPLY_BYTES {
                 self.applier.room().await;
-                self.applier.apply(std::mem::take(&mut ready)).map_err(io::Error::other)?;
+                self.applier.apply(std::mem::take(&mut ready)).map_err(|error| {
+                    self.awaiting.fail();
+                    io::Error::other(error)
+                })?;
                 for responder in responders.drain(..) {
                     responder.send(());
                 }

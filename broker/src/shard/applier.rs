@@ -14,14 +14,21 @@ use tokio::sync::Notify;
 use super::apply::{ApplyError, CommittedEntry, Content, StateMachine};
 use super::batch::HEAD_BYTES;
 use super::handle::Shared;
+use super::intake::Full;
 use crate::index::IndexError;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
 use crate::log::Position;
 use crate::planted::{Bug, planted};
+use crate::retention::DiskUse;
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
+
+/// Pause before the next try while the disk has no room.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// What a flush may take beside the rows themselves.
+const FLUSH_OVERHEAD_BYTES: u64 = 1 << 20;
 
 /// Applies entries and flushes the index.
 pub struct Applier {
@@ -137,11 +144,28 @@ impl Applier {
             turn.flush_wanted = false;
             drop(turn);
             let stopping = self.stopping.load(Ordering::Acquire);
-            if let Err(error) = self.flush() {
-                tracing::error!(%error, "the index cannot be flushed: no writes until a restart");
-                self.shared.intake.set_failed();
-                self.flushed.notify_waiters();
-                return;
+            match self.flush() {
+                Ok(()) => {
+                    if self.shared.intake.set_full(Full::Index, false) {
+                        tracing::info!("the index has room again");
+                    }
+                }
+                // Nothing is lost: what is in memory stays there, and the log has it.
+                Err(error) if error.is_no_space() => {
+                    if self.shared.intake.set_full(Full::Index, true) {
+                        tracing::error!(%error, "disk full: the index stays in memory; new messages are refused");
+                    }
+                    if !stopping {
+                        self.changed.wait_for(&mut self.turn.lock(), FULL_PAUSE);
+                        self.turn.lock().flush_wanted = true;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the index cannot be flushed: no writes until a restart");
+                    self.shared.intake.set_failed();
+                    self.flushed.notify_waiters();
+                    return;
+                }
             }
             self.flushed.notify_waiters();
             if stopping {
@@ -161,6 +185,7 @@ impl Applier {
             if applied.index == self.flushed_index() {
                 return Ok(());
             }
+            self.check_room()?;
             self.wait_durable(Position(applied.end))?;
             self.shared.index.begin_flush()?;
             applied
@@ -168,6 +193,16 @@ impl Applier {
         self.shared.index.flush()?;
         self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Looks for room before a flush: RocksDB stops taking writes when one fails.
+    fn check_room(&self) -> Result<(), FlushError> {
+        let needed = self.shared.index.unflushed_bytes() + FLUSH_OVERHEAD_BYTES;
+        // What cannot be asked is not refused.
+        match DiskUse::of(self.shared.index.path()) {
+            Ok(disk) if disk.free < needed => Err(FlushError::NoRoom { needed, free: disk.free }),
+            _ => Ok(()),
+        }
     }
 
     fn wait_durable(&self, position: Position) -> Result<(), FlushError> {
@@ -199,7 +234,26 @@ pub enum FlushError {
     /// The log was closed meanwhile.
     #[error("the log was closed")]
     LogClosed,
+    /// The disk has no room for it.
+    #[error("the index needs {needed} bytes and the disk has {free}")]
+    NoRoom {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// RocksDB failed.
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+impl FlushError {
+    /// Whether it works again when the disk has room.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Index(error) => error.is_no_space(),
+            Self::Log(_) | Self::LogClosed => false,
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub const HEAD_BYTES: usize = 16;
 pub struct OpenBatch {
     bytes: BytesMut,
     count: u32,
+    /// Commands that bring new messages.
+    new_messages: u32,
 }
 
 impl OpenBatch {
@@ -25,18 +27,46 @@ impl OpenBatch {
     pub fn with_capacity(capacity: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEAD_BYTES + capacity);
         bytes.resize(HEAD_BYTES, 0);
-        Self { bytes, count: 0 }
+        Self { bytes, count: 0, new_messages: 0 }
     }
 
     /// Adds a command.
     pub fn push(&mut self, command: &Command<'_>) {
         command.encode(&mut self.bytes);
         self.count += 1;
+        self.new_messages += u32::from(command.brings_messages());
+    }
+
+    /// Whether there are commands that bring new messages: those that a full disk refuses.
+    pub fn brings_messages(&self) -> bool {
+        self.new_messages > 0
+    }
+
+    /// The same without the commands that bring new messages, and for each command, in order, whether it stayed.
+    pub fn without_messages(&self) -> (Self, Vec<bool>) {
+        let mut rest = Self::with_capacity(4096);
+        let mut cursor = Cursor::based(&self.bytes[HEAD_BYTES..], HEAD_BYTES);
+        let stayed = (0..self.count)
+            .map(|_| {
+                let command = Command::decode(&mut cursor).expect("encoded by us a moment ago");
+                let stays = !command.brings_messages();
+                if stays {
+                    rest.push(&command);
+                }
+                stays
+            })
+            .collect();
+        (rest, stayed)
     }
 
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes of the commands alone.
+    pub fn command_bytes(&self) -> u64 {
+        (self.bytes.len() - HEAD_BYTES) as u64
     }
 
     /// Whether no command was added.

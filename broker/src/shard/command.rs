@@ -296,6 +296,11 @@ mod tag {
 }
 
 impl<'a> Command<'a> {
+    /// Whether it brings a message that was not stored before.
+    pub fn brings_messages(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Prepare(_))
+    }
+
     /// Appends the command's bytes.
     pub fn encode(&self, out: &mut BytesMut) {
         let start = out.len();

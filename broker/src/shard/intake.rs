@@ -5,7 +5,7 @@
 //! timer, so an idle broker has no added latency and a busy one has large batches.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -30,6 +30,18 @@ pub enum Admission {
     Normal,
     /// What settles, acknowledges or frees: admitted when new messages are already refused.
     Reserved,
+}
+
+/// Why new messages are refused for want of room. Each reason comes and goes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Full {
+    /// More of the disk is in use than the configuration allows.
+    Mark = 1,
+    /// The log got no room for its next segment.
+    Log = 2,
+    /// The index got no room for what is in memory.
+    Index = 4,
 }
 
 /// A batch that is ready for the log.
@@ -59,7 +71,10 @@ pub struct Intake {
     bytes: AtomicU64,
     /// Entries proposed and not yet applied.
     entries: AtomicU64,
-    disk_full: AtomicBool,
+    /// Why new messages are refused, if so: bits of [`Full`].
+    full: AtomicU8,
+    /// Messages refused for want of room, since start.
+    refused_full: AtomicU64,
     failed: AtomicBool,
 }
 
@@ -76,7 +91,8 @@ impl Default for Intake {
             drained: Notify::new(),
             bytes: AtomicU64::new(0),
             entries: AtomicU64::new(0),
-            disk_full: AtomicBool::new(false),
+            full: AtomicU8::new(0),
+            refused_full: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         }
     }
@@ -123,7 +139,10 @@ impl Intake {
         }
         let bytes = self.bytes.load(Ordering::Relaxed);
         let bound = match admission {
-            Admission::Normal if self.disk_full.load(Ordering::Relaxed) => return Err(SubmitError::DiskFull),
+            Admission::Normal if self.is_disk_full() => {
+                self.refused_full.fetch_add(1, Ordering::Relaxed);
+                return Err(SubmitError::DiskFull);
+            }
             Admission::Normal => NORMAL_BYTES,
             Admission::Reserved => NORMAL_BYTES + RESERVED_BYTES,
         };
@@ -195,14 +214,36 @@ impl Intake {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Refuses new messages while the disk has no room.
-    pub fn set_disk_full(&self, full: bool) {
-        self.disk_full.store(full, Ordering::Relaxed);
+    /// Refuses new messages for this reason, or not any more. Says whether that is a change.
+    pub fn set_full(&self, why: Full, full: bool) -> bool {
+        let bit = why as u8;
+        let before = match full {
+            true => self.full.fetch_or(bit, Ordering::Relaxed),
+            false => self.full.fetch_and(!bit, Ordering::Relaxed),
+        };
+        (before & bit != 0) != full
+    }
+
+    /// Whether new messages are refused for this reason.
+    pub fn is_full(&self, why: Full) -> bool {
+        self.full.load(Ordering::Relaxed) & why as u8 != 0
     }
 
     /// Whether new messages are refused because the disk has no room.
     pub fn is_disk_full(&self) -> bool {
-        self.disk_full.load(Ordering::Relaxed)
+        self.full.load(Ordering::Relaxed) != 0
+    }
+
+    /// Messages that were refused for want of room, since start.
+    pub fn refused_full(&self) -> u64 {
+        self.refused_full.load(Ordering::Relaxed)
+    }
+
+    /// Some commands of a batch that was taken with [`next`](Self::next) are given up for want of room; the rest of
+    /// `bytes_left` goes on.
+    pub fn shrunk(&self, bytes_before: u64, bytes_left: u64, given_up: u64) {
+        self.bytes.fetch_sub(bytes_before - bytes_left, Ordering::Relaxed);
+        self.refused_full.fetch_add(given_up, Ordering::Relaxed);
     }
 
     /// The store failed: refuses everything until a restart.

@@ -48,7 +48,7 @@ pub use completion::{Completion, Completions, SubmitError};
 pub use group::{GroupSettings, Groups};
 pub use handle::{Shard, ShardSettings};
 pub use ids::QueueId;
-pub use intake::{Admission, Intake, ReadyBatch};
+pub use intake::{Admission, Full, Intake, ReadyBatch};
 pub use message::{Message, MessageList, Unit, WriteUnit};
 pub use open::{OpenShard, ShardError};
 pub use outcome::{Outcome, Prepared, Published, Refusal, Settled};

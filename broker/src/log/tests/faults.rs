@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::crash::{ASYNC, dir, examine, open, run};
 use super::{outcome, payload, record};
 use crate::log::sim_disk::{Faults, SimDisk};
-use crate::log::{AppendError, Flush, Log};
+use crate::log::{AppendError, Flush, Log, LogSettings, Room};
 
 fn append(log: &Log, index: u64, len: usize) -> Result<std::io::Result<()>, AppendError> {
     let (done, written) = outcome();
@@ -110,13 +110,13 @@ fn a_full_disk_refuses_appends_until_there_is_room() {
         let (done, saved) = outcome();
         log.save_vote(vec![1], done);
         saved.wait().unwrap();
-        assert!(log.reserve(3060).is_err());
+        assert!(log.reserve(&[3060], Room::Common).is_err());
         log.set_committed(index);
         log.release_upto(index);
         assert_eq!(log.read_entries(1, 2, 1).unwrap()[0].payload, payload(1, 3000));
         // Deleting old segments makes room.
         log.purge_upto(index).unwrap();
-        log.reserve(3060).unwrap();
+        log.reserve(&[3060], Room::Common).unwrap();
         append(&log, index + 1, 3000).unwrap().unwrap();
         let (done, synced) = outcome();
         log.sync(done);
@@ -182,7 +182,7 @@ fn what_was_reserved_can_be_appended_on_a_full_disk() {
     let log = open(&disk, Flush::Sync).unwrap();
     append(&log, 1, 9000).unwrap().unwrap();
     for (index, len) in [(2, 9000), (3, 40_000)] {
-        log.reserve(record(1, index, payload(index, len)).bytes()).unwrap();
+        log.reserve(&[record(1, index, payload(index, len)).bytes()], Room::Common).unwrap();
         let full: u64 = disk.image().values().map(|content| content.len() as u64).sum();
         disk.set_faults(Faults { capacity: Some(full), ..Faults::default() });
         append(&log, index, len).unwrap().unwrap();
@@ -190,4 +190,35 @@ fn what_was_reserved_can_be_appended_on_a_full_disk() {
     }
     drop(log);
     assert_eq!(open(&disk, Flush::Sync).unwrap().last().unwrap().index, 3);
+}
+
+#[test]
+fn the_reserve_is_kept_for_what_must_pass() {
+    let disk = SimDisk::new();
+    let settings = LogSettings { reserve_bytes: 8 << 10, ..super::small(Flush::Sync) };
+    let log = Log::open(Arc::new(disk.clone()), &dir(), settings.clone()).unwrap();
+    append(&log, 1, 3000).unwrap().unwrap();
+    log.replenish().unwrap();
+    let full: u64 = disk.image().values().map(|content| content.len() as u64).sum();
+    disk.set_faults(Faults { capacity: Some(full), ..Faults::default() });
+    let mut index = 2;
+    while log.reserve(&[3060], Room::Common).is_ok() {
+        append(&log, index, 3000).unwrap().unwrap();
+        index += 1;
+    }
+    // What is promised together fits together: the reserve takes two of these, not three.
+    assert!(log.reserve(&[3060, 3060, 3060], Room::Reserve).is_err());
+    for _ in 0..2 {
+        log.reserve(&[3060], Room::Reserve).unwrap();
+        append(&log, index, 3000).unwrap().unwrap();
+        index += 1;
+    }
+    assert!(log.replenish().is_err(), "still full");
+    assert!(log.failure().is_none());
+    disk.set_faults(Faults::default());
+    log.replenish().unwrap();
+    log.reserve(&[3060], Room::Common).unwrap();
+    append(&log, index, 3000).unwrap().unwrap();
+    drop(log);
+    assert_eq!(Log::open(Arc::new(disk), &dir(), settings).unwrap().last().unwrap().index, index);
 }

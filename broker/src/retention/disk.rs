@@ -1,0 +1,48 @@
+//! How full the disk is.
+
+use std::io;
+use std::path::Path;
+
+/// The use of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that this process may still use.
+    pub free: u64,
+}
+
+impl DiskUse {
+    /// That of the file system in which `path` lies.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let stat = rustix::fs::statvfs(path)?;
+        let block = stat.f_frsize;
+        Ok(Self { used: stat.f_blocks.saturating_sub(stat.f_bfree) * block, free: stat.f_bavail * block })
+    }
+
+    /// Percent in use of what this process may use, rounded up, as `df` shows it.
+    pub fn percent(&self) -> u32 {
+        let all = self.used.saturating_add(self.free);
+        if all == 0 { 0 } else { (u128::from(self.used) * 100).div_ceil(u128::from(all)) as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percents_are_those_of_df() {
+        assert_eq!(DiskUse { used: 0, free: 0 }.percent(), 0);
+        assert_eq!(DiskUse { used: 1, free: 99 }.percent(), 1);
+        assert_eq!(DiskUse { used: 75, free: 25 }.percent(), 75);
+        assert_eq!(DiskUse { used: 7501, free: 2499 }.percent(), 76);
+        assert_eq!(DiskUse { used: u64::MAX / 2, free: 0 }.percent(), 100);
+    }
+
+    #[test]
+    fn a_real_disk_answers() {
+        let disk = DiskUse::of(Path::new(".")).expect("this folder lies somewhere");
+        assert!(disk.used + disk.free > 0);
+    }
+}

@@ -1,0 +1,33 @@
+//! Whether new messages may come in: the disk's marks, and the log's own room.
+//!
+//! The log and the index say at once when they get no room, see [`Full`]. Here is who notices that there is room again,
+//! and who refuses in time, before the disk is full to the last byte.
+
+use crate::broker::Broker;
+use crate::shard::Full;
+
+use super::DiskUse;
+
+/// One look. Blocks: it may create a file.
+pub(super) fn look(broker: &Broker) {
+    let (log, intake) = (broker.shard.log(), broker.shard.intake());
+    match DiskUse::of(broker.shard.index().path()) {
+        Ok(disk) => {
+            let percent = disk.percent();
+            broker.retention.disk_used_percent.set(u64::from(percent));
+            let mark = broker.config().disk_full_percent;
+            let full = percent > mark;
+            if intake.set_full(Full::Mark, full) {
+                if full {
+                    tracing::error!(percent, mark, "disk full: new messages are refused; decisions and reads go on");
+                } else {
+                    tracing::info!(percent, "the disk has room again");
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
+    }
+    if intake.is_full(Full::Log) && log.replenish().is_ok() && intake.set_full(Full::Log, false) {
+        tracing::info!("the log has room again");
+    }
+}

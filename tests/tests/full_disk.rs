@@ -1,0 +1,245 @@
+//! Disks without room, and disks that fail, under the real broker: a small file system of its own, a tracer that makes
+//! calls fail. Both need privileges; elsewhere the tests say that they are skipped.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use escrowmq_common::code::response;
+use escrowmq_tests::processes::{Process, spawn_broker_at};
+use escrowmq_tests::{Broker, End, Settings, Wire, until};
+use tempfile::TempDir;
+
+const TOPIC: &str = "Full";
+const GROUP: &str = "full-producer";
+const MIB: usize = 1 << 20;
+const DISK_MIB: usize = 64;
+
+/// Smallest segments, and no mark but the last byte.
+fn settings() -> Settings {
+    Settings::default()
+        .without_checks()
+        .with("mappedFileSizeCommitLog", 1 << 20)
+        .with("diskMaxUsedSpaceRatio", 100)
+        .with("diskSpaceWarningLevelRatio", 100)
+}
+
+/// A folder whose `data` is a file system of 64 MiB.
+struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// `None`, and a line that says so, where file systems cannot be mounted.
+    fn mount(test: &str) -> Option<SmallDisk> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data");
+        fs::create_dir(&data).expect("a folder");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={DISK_MIB}m"), "tmpfs"]).arg(&data);
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("SKIPPED {test}: mounting a file system needs privileges that are not there");
+            return None;
+        }
+        Some(SmallDisk { folder })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    async fn start(&self, settings: &Settings) -> (Process, Wire) {
+        let (process, port) = spawn_broker_at(settings, self.folder.path());
+        let wire = Wire::to(format!("127.0.0.1:{port}"));
+        let probe = || Wire::to(format!("127.0.0.1:{port}"));
+        until("the broker", async || {
+            let frame = escrowmq_common::frame::Frame::request(escrowmq_common::code::request::GET_BROKER_RUNTIME_INFO);
+            probe().call(frame).await.ok()
+        })
+        .await;
+        (process, wire)
+    }
+
+    /// Takes all the room there is, or as much as is asked for.
+    fn fill(&self, bytes: usize) {
+        let mut filler = File::options().create(true).append(true).open(self.data().join("filler")).expect("a file");
+        let chunk = vec![1; 4096];
+        for _ in 0..bytes / chunk.len() {
+            if filler.write_all(&chunk).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.data().join("filler")).expect("the filler is there");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a broker that is being killed may still have files open.
+        let _ = Command::new("umount").arg("-l").arg(self.data()).status();
+    }
+}
+
+async fn send(wire: &Wire, body: Vec<u8>) -> (i32, String) {
+    let answer = wire.send(TOPIC, 0, body, &[]).await.expect("an answer");
+    (answer.code, answer.remark.map(|remark| remark.to_string()).unwrap_or_default())
+}
+
+/// Sends until a message is refused; says how many were taken and why not.
+async fn send_until_refused(wire: &Wire) -> (usize, String) {
+    for sent in 0..DISK_MIB * 20 {
+        let (code, remark) = send(wire, vec![7; MIB / 10]).await;
+        if code != response::SUCCESS {
+            assert_eq!(code, response::SERVICE_NOT_AVAILABLE, "{remark}");
+            return (sent, remark);
+        }
+    }
+    panic!("a disk of {DISK_MIB} MiB took more than twice its size");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_messages_takes_decisions_and_recovers() {
+    let Some(disk) = SmallDisk::mount("a_full_disk_refuses_messages_takes_decisions_and_recovers") else { return };
+    let (mut broker, wire) = disk.start(&settings()).await;
+    wire.create_topic(TOPIC, 1).await;
+    let mut expected = 0;
+    for round in 0..3 {
+        let committed = wire.half(GROUP, TOPIC, &format!("c{round}"), "committed").await;
+        let rolled_back = wire.half(GROUP, TOPIC, &format!("r{round}"), "rolled back").await;
+        disk.fill(usize::MAX);
+        let (sent, remark) = send_until_refused(&wire).await;
+        assert!(remark.contains("disk full"), "{remark}");
+        expected += sent;
+        // It stays refused, decisions pass, and what is there can be read.
+        assert_eq!(send(&wire, vec![7; 10]).await.0, response::SERVICE_NOT_AVAILABLE);
+        assert_eq!(wire.end(&committed, End::Commit).await.unwrap().code, response::SUCCESS);
+        assert_eq!(wire.end(&rolled_back, End::Rollback).await.unwrap().code, response::SUCCESS);
+        expected += 1;
+        assert_eq!(wire.read_queue(TOPIC, 0).await.len(), expected);
+        disk.empty();
+        until("messages are taken again", async || {
+            (send(&wire, vec![8; 10]).await.0 == response::SUCCESS).then_some(())
+        })
+        .await;
+        expected += 1;
+        if round == 1 {
+            // A crash right after a full disk.
+            broker.kill();
+            drop(broker);
+            let (again, wire) = disk.start(&settings()).await;
+            assert_eq!(wire.read_queue(TOPIC, 0).await.len(), expected);
+            return assert_ends_well(again).await;
+        }
+    }
+}
+
+async fn assert_ends_well(mut broker: Process) {
+    broker.terminate();
+    assert!(broker.wait(Duration::from_secs(20)).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mark_refuses_messages_before_the_disk_is_full() {
+    let Some(disk) = SmallDisk::mount("the_mark_refuses_messages_before_the_disk_is_full") else { return };
+    let settings = settings().with("diskMaxUsedSpaceRatio", 60).with("diskSpaceWarningLevelRatio", 60);
+    let (broker, wire) = disk.start(&settings).await;
+    wire.create_topic(TOPIC, 1).await;
+    let half = wire.half(GROUP, TOPIC, "h", "half").await;
+    disk.fill(40 * MIB);
+    let refused = until("a refusal", async || {
+        let (code, remark) = send(&wire, vec![1; 10]).await;
+        (code != response::SUCCESS).then_some((code, remark))
+    })
+    .await;
+    assert_eq!(refused.0, response::SERVICE_NOT_AVAILABLE, "{}", refused.1);
+    assert_eq!(wire.end(&half, End::Commit).await.unwrap().code, response::SUCCESS);
+    disk.empty();
+    until("messages are taken again", async || (send(&wire, vec![1; 10]).await.0 == response::SUCCESS).then_some(()))
+        .await;
+    assert_ends_well(broker).await;
+}
+
+/// A tracer that lets calls of a running process fail. Ends with its drop, and the calls work again.
+struct Tracer(Child);
+
+impl Tracer {
+    fn attach(pid: u32, inject: &str, output: &Path) -> Option<Tracer> {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-p", &pid.to_string(), "-e", &format!("inject={inject}"), "-o"]).arg(output);
+        let child = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
+        Some(Tracer(child))
+    }
+
+    /// Whether it follows the process; it may not be allowed to.
+    fn is_attached(&mut self, pid: u32) -> Option<bool> {
+        if self.0.try_wait().expect("a child can be waited for").is_some() {
+            return Some(false);
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).map(str::trim);
+        tracer.is_some_and(|tracer| tracer != "0").then_some(true)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_call_stops_writes_until_a_restart_and_loses_nothing_acknowledged() {
+    for (nth, inject) in ["fdatasync:error=EIO", "pwritev:error=EIO", "fdatasync:error=ENOSPC"].into_iter().enumerate()
+    {
+        let mut broker = Broker::start(settings()).await;
+        let wire = broker.wire();
+        wire.create_topic(TOPIC, 1).await;
+        let half = wire.half(GROUP, TOPIC, "h", "half").await;
+        for number in 0..20_u8 {
+            assert_eq!(send(&wire, vec![number; 100]).await.0, response::SUCCESS);
+        }
+        let pid = broker.process().id();
+        let output = broker.data_folder().join("trace");
+        let attached = async {
+            let mut tracer = Tracer::attach(pid, inject, &output)?;
+            until("the tracer", async || tracer.is_attached(pid)).await.then_some(tracer)
+        };
+        let Some(tracer) = attached.await else {
+            eprintln!("SKIPPED {inject}: no tracer that may follow a process");
+            return;
+        };
+        let (code, remark) = send(&wire, vec![100; 100]).await;
+        assert_ne!(code, response::SUCCESS, "{inject}: {remark}");
+        drop(tracer);
+        // The device works again; what it lost nobody knows.
+        for _ in 0..3 {
+            let (code, remark) = send(&wire, vec![101; 100]).await;
+            assert_eq!(code, response::SERVICE_NOT_AVAILABLE, "{inject}: {remark}");
+            assert!(remark.contains("restart"), "{remark}");
+        }
+        assert_eq!(wire.end(&half, End::Commit).await.unwrap().code, response::SERVICE_NOT_AVAILABLE);
+        assert_eq!(wire.read_queue(TOPIC, 0).await.len(), 20, "{inject}: reads go on");
+        assert!(broker.process().log().contains("no writes until a restart"));
+        if nth % 2 == 0 {
+            broker.kill();
+        } else {
+            // An end in good order must not make things worse.
+            broker.process().terminate();
+            broker.process().wait(Duration::from_secs(20)).await;
+        }
+        broker.start_again().await;
+        let wire = broker.wire();
+        let bodies: Vec<u8> = wire.read_queue(TOPIC, 0).await.iter().map(|message| message.body[0]).collect();
+        assert!(bodies.starts_with(&(0..20).collect::<Vec<u8>>()), "{inject}: {bodies:?}");
+        assert!(bodies.len() <= 21 && !bodies.contains(&101), "{inject}: {bodies:?}");
+        assert_eq!(wire.end(&half, End::Commit).await.unwrap().code, response::SUCCESS);
+        assert_eq!(send(&wire, vec![102; 100]).await.0, response::SUCCESS);
+    }
+}
