@@ -124,7 +124,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         config: arc_swap::ArcSwap::from_pointee(config),
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
-    phases.run(&broker);
+    phases.run(&broker, &shard);
     let metrics_address = phases.serve_metrics(&broker).await?;
     phases.serve_clients(&broker, listener, address).await;
     broker.registration.now().await;
@@ -165,14 +165,15 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Arc<Broker>) {
+    fn run(&self, broker: &Arc<Broker>, shard: &OpenShard) {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
         spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("retention", retention::run(Arc::clone(broker), shutdown.clone()));
+        let (applier, purger) = (Arc::clone(shard.applier()), shard.purger().clone());
+        spawn.spawn("retention", retention::run(Arc::clone(broker), applier, purger, shutdown.clone()));
         spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));
         let registry = Arc::clone(broker);

@@ -84,7 +84,6 @@ pub(super) const MEANINGLESS: &[&str] = &[
     "disableConsumeIfConsumerReadSlowly",
     "disappearTimeAfterStart",
     "diskFallRecorded",
-    "diskSpaceCleanForciblyRatio",
     "duplicationEnable",
     "enableBroadcastOffsetStore",
     "enableBuildConsumeQueueConcurrently",

@@ -34,6 +34,9 @@ pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_";
 /// Keys that no tool may change: who the broker is and where its files are.
 const NEVER_BY_TOOLS: [&str; 5] = ["brokerName", "brokerClusterName", "brokerId", "storePathRootDir", "dLegerPeers"];
 
+/// The least limit of the log's size.
+const MAX_STORE_LEAST: u64 = 4 << 20;
+
 /// Why settings were not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -234,8 +237,13 @@ impl BrokerConfig {
         rule("fileReservedTime", self.file_reserved_hours, self.file_reserved_hours > 0, positive)?;
         let (soft, hard) = (self.disk_max_used_percent, self.disk_full_percent);
         rule("diskSpaceWarningLevelRatio", hard, (1..=100).contains(&hard), || "must be 1 to 100".to_owned())?;
+        let clean = self.disk_clean_percent;
+        rule("diskSpaceCleanForciblyRatio", clean, (1..=100).contains(&clean), || "must be 1 to 100".to_owned())?;
+        rule("maxStoreSize", self.max_store_bytes, matches!(self.max_store_bytes, 0 | MAX_STORE_LEAST..), || {
+            "must be 0 for no limit, or at least 4194304: four files of the smallest size".to_owned()
+        })?;
         rule("diskMaxUsedSpaceRatio", soft, (1..=hard).contains(&soft), || {
-            "must be 1 to diskSpaceWarningLevelRatio: old messages go before new ones are refused".to_owned()
+            "must be 1 to diskSpaceWarningLevelRatio: the warning comes before messages are refused".to_owned()
         })
     }
 

@@ -128,8 +128,14 @@ settings! {
     "mappedFileSizeCommitLog" start segment_bytes: u64 as plain = 128 << 20;
     /// Hours that messages are kept. Default 72.
     "fileReservedTime" now file_reserved_hours: u32 as plain = 72;
-    /// Percent of the disk in use above which old messages go before their time. Default 75.
+    /// Bytes of log files that are kept; beyond, the oldest messages go before their time, whole files at a time. Default
+    /// 0, no limit but the time and the disk.
+    "maxStoreSize" now max_store_bytes: u64 as plain = 0;
+    /// Percent of the disk in use above which a warning is logged. Default 75. RocketMQ deletes what is past its time
+    /// then; here that goes at once anyway.
     "diskMaxUsedSpaceRatio" now disk_max_used_percent: u32 as plain = 75;
+    /// Percent of the disk in use above which the oldest messages go before their time, a file at a time. Default 85.
+    "diskSpaceCleanForciblyRatio" now disk_clean_percent: u32 as plain = 85;
     /// Percent of the disk in use above which new messages are refused; decisions are still taken. Default 90.
     "diskSpaceWarningLevelRatio" now disk_full_percent: u32 as plain = 90;
 

@@ -251,15 +251,18 @@ impl Pull {
             return Look::Entries { entries, next };
         }
         let mut bytes = BytesMut::with_capacity(entries.iter().map(|entry| entry.length as usize).sum());
-        for (count, entry) in entries.iter().enumerate() {
+        let mut count = 0;
+        for entry in &entries {
             match broker.shard.unit(&self.queue, entry, &mut bytes) {
-                Ok(()) => {}
+                Ok(()) => count += 1,
+                // Its bytes went with old files, before those of messages that came into the queue earlier.
+                Err(error) if error.is_gone() => {}
                 // What lies before the message that fails is served; the next pull gets the error.
                 Err(_) if count > 0 => return Look::Units { bytes, count, next: entry.offset },
                 Err(error) => return Look::Failed { at: entry.offset, error: error.into() },
             }
         }
-        Look::Units { bytes, count: entries.len(), next }
+        if count > 0 { Look::Units { bytes, count, next } } else { Look::NothingFor { next } }
     }
 
     /// Reads each message to decide.
@@ -285,6 +288,7 @@ impl Pull {
                 Heat::Files => Some(broker.shard.unit(&self.queue, entry, &mut bytes)),
             };
             let passes = match unit {
+                Some(Err(error)) if error.is_gone() => false,
                 // What was decided so far stays decided; the next look begins here.
                 None | Some(Err(_)) if next > from => break,
                 None => return Look::Cold,

@@ -205,6 +205,31 @@ fn cold_rows<T: DeserializeOwned>(index: &Index, prefix: &str) -> Result<Vec<T>,
     Ok(rows)
 }
 
+/// How far retention has come. Written by the commands that move it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Bytes below this log position may be deleted.
+    pub trimmed: u64,
+    /// Every half with an id below this one was moved, if it is still undecided.
+    pub moved_halves: u64,
+}
+
+/// Writes how far retention has come.
+pub fn put_kept(batch: &mut IndexBatch, kept: Kept) {
+    let mut value = BytesMut::with_capacity(16);
+    value.put_u64(kept.trimmed);
+    value.put_u64(kept.moved_halves);
+    batch.put(key("kept"), &value);
+}
+
+/// How far retention has come; zeros for a new index.
+pub fn kept(index: &Index) -> Result<Kept, IndexError> {
+    let Some(value) = index.get(key("kept"))? else { return Ok(Kept::default()) };
+    let mut row = Cursor::new(&value);
+    let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
+    Ok(Kept { trimmed: number()?, moved_halves: number()? })
+}
+
 /// Key of the queue's ends, kept where pages cannot tell them: after all pages were trimmed.
 fn ends_key(queue: QueueId) -> Vec<u8> {
     let mut key = key("ends/");

@@ -12,6 +12,7 @@ pub mod decision;
 pub mod half;
 pub mod meta;
 pub mod offset;
+pub mod pin;
 pub mod queue;
 pub mod store;
 pub mod table;
@@ -19,6 +20,7 @@ pub mod timer;
 
 pub use decision::DecisionRow;
 pub use half::HalfRow;
+pub use pin::PinOwner;
 pub use queue::{EntryFlags, PageBuilder, QueueEntry};
 pub use store::{Index, IndexBatch, IndexError};
 pub use timer::TimerRow;

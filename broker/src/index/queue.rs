@@ -299,6 +299,58 @@ fn search_page(
     Ok(best)
 }
 
+/// What is left of a queue after a trim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed {
+    /// The first offset that is kept.
+    pub min: u64,
+    /// Log position of that entry; `None` if nothing is left.
+    pub oldest: Option<u64>,
+}
+
+/// Pages up to this number are removed one by one; more are removed as a range, which costs later readers more.
+const SINGLE_DELETES_MAX: usize = 64;
+
+/// Removes the oldest entries of a queue whose bytes lie below `upto`; nothing behind the first one that is kept.
+pub fn trim(
+    index: &Index,
+    batch: &mut IndexBatch,
+    queue: QueueId,
+    (min, max): (u64, u64),
+    upto: u64,
+) -> Result<Trimmed, IndexError> {
+    let (low, high) = bounds(queue);
+    let mut rows = index.cursor(&low, &page_key(queue, min), &high)?;
+    let mut gone: Vec<u64> = Vec::new();
+    let mut left = Trimmed { min: max, oldest: None };
+    while let Some((key, value)) = rows.row() {
+        let page = Page::decode(key, value).map_err(IndexError::row(table::QUEUE))?;
+        let first = page.first_offset;
+        let all_gone = page
+            .entries(|entry| {
+                let goes = entry.offset < min || entry.position < upto;
+                if !goes {
+                    left = Trimmed { min: entry.offset, oldest: Some(entry.position) };
+                }
+                goes
+            })
+            .map_err(IndexError::row(table::QUEUE))?;
+        if !all_gone {
+            break;
+        }
+        gone.push(first);
+        rows.advance()?;
+    }
+    if gone.len() <= SINGLE_DELETES_MAX {
+        for first in gone {
+            batch.delete(page_key(queue, first));
+        }
+    } else if let Some(last) = gone.last() {
+        batch.delete_range(page_key(queue, 0), page_key(queue, last + 1));
+    }
+    Ok(left)
+}
+
 /// Removes all pages of a queue.
 pub fn delete_all(batch: &mut IndexBatch, queue: QueueId) {
     let (low, high) = bounds(queue);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Direction, FlushOptions, IteratorMode, LogLevel,
     Options, ReadOptions, WriteBatch, WriteOptions,
@@ -205,6 +206,12 @@ impl Index {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         Ok(self.db.flush_opt(&options)?)
+    }
+
+    /// Makes a copy of the files in a new folder, hard links where that is possible. What is in memory is written first:
+    /// the caller made the log durable up to what the index has applied.
+    pub fn copy_to(&self, folder: &Path) -> Result<(), IndexError> {
+        Ok(Checkpoint::new(&self.db)?.create_checkpoint(folder)?)
     }
 
     /// Bytes in memory that are not in files yet.

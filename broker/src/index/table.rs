@@ -18,7 +18,7 @@ pub const DECISION_AGE: u8 = b'E';
 pub const TIMER: u8 = b'T';
 /// `position u64` -> queue offset of a message that waited for its time and is visible now.
 pub const FIRED: u8 = b'F';
-/// `position u64` -> (): lowest bytes that retention must keep, for what is not found by its id.
+/// `position u64` -> whose bytes retention must keep there: timers, and halves that were moved.
 pub const PIN: u8 = b'P';
 /// `group, queue id u32` -> consumer offset.
 pub const OFFSET: u8 = b'C';

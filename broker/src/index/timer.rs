@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::pin::{self, PinOwner};
 use super::queue::EntryFlags;
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
@@ -39,7 +40,7 @@ impl TimerRow {
         out.put_u8(self.flags.bits());
         out.put_u64(self.half);
         batch.put(table::key2(table::TIMER, self.due, self.position), &out);
-        batch.put(table::key1(table::PIN, self.position), []);
+        pin::put(batch, self.position, PinOwner::Timer { due: self.due });
     }
 
     /// Removes the row, because its time has come, and remembers where the message went.
@@ -51,7 +52,7 @@ impl TimerRow {
     /// Removes the row: the message is never seen.
     pub fn delete(&self, batch: &mut IndexBatch) {
         batch.delete(table::key2(table::TIMER, self.due, self.position));
-        batch.delete(table::key1(table::PIN, self.position));
+        pin::delete(batch, self.position);
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
@@ -95,6 +96,11 @@ pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
     let low = table::key2(table::TIMER, from, 0);
     let row = index.scan_prefix(&[table::TIMER], &low).next().transpose()?;
     Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| due))
+}
+
+/// Forgets where messages went whose bytes lie below a position.
+pub fn forget_fired(batch: &mut IndexBatch, below: u64) {
+    batch.delete_range(table::key1(table::FIRED, 0), table::key1(table::FIRED, below));
 }
 
 /// Queue offset of a message that waited for its time and is visible now.

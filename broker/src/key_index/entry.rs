@@ -44,6 +44,7 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u6
                     found.message(message);
                 }
             }
+            Command::Roll(roll) => roll.moved.iter().for_each(|moved| found.message(&moved.message)),
             Command::Checked(_)
             | Command::Park(_)
             | Command::Resume(_)

@@ -90,6 +90,18 @@ fn store(page: &mut Page, broker: &Broker) {
         "Percent of the disk with the data folder that is in use.",
         broker.retention.disk_used_percent.get(),
     );
+    let retention = &broker.retention;
+    page.counter("log_trimmed_bytes_total", "Bytes of log files that went.", retention.trimmed_bytes.get());
+    page.counter(
+        "log_moved_bytes_total",
+        "Bytes of half messages and waiting ones that were written anew.",
+        retention.moved_bytes.get(),
+    );
+    page.gauge(
+        "log_pinned_bytes",
+        "Bytes of log that would go if half messages and waiting ones did not need some of them.",
+        retention.pinned_bytes.get(),
+    );
     page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.is_failed()));
 }
 

@@ -20,7 +20,7 @@ mod room;
 mod runtime;
 mod state;
 
-pub use node::{Node, StartError};
+pub use node::{Node, Purger, StartError};
 
 use entry::{LogEntry, Proposal};
 use openraft::impls::leader_id_std;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::task::Tasks;
@@ -10,7 +11,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::TypeConfig;
 use super::entry::Proposal;
@@ -22,6 +23,8 @@ use crate::log::{AppendError, NewRecord, Room};
 use crate::shard::{Applier, Completion, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError};
 use crate::steady_clock::SteadyClock;
 
+/// How long openraft may take for a snapshot: it asks the state machine how far it is.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 /// The id of the only voter.
 const NODE_ID: u64 = 1;
 
@@ -43,6 +46,29 @@ pub enum StartError {
 pub struct Node {
     ended: oneshot::Receiver<()>,
     shard: Shard,
+    purger: Purger,
+}
+
+/// Asks for records to leave the log.
+#[derive(Clone, Default)]
+pub struct Purger {
+    wanted: Arc<Wanted>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    upto: AtomicU64,
+    changed: Notify,
+}
+
+impl Purger {
+    /// Lets whole files go whose records all have an index of at most `upto`. The caller knows that the state which
+    /// follows from them is on disk. Happens later.
+    pub fn purge(&self, upto: u64) {
+        if self.wanted.upto.fetch_max(upto, Ordering::AcqRel) < upto {
+            self.wanted.changed.notify_one();
+        }
+    }
 }
 
 impl Node {
@@ -55,7 +81,8 @@ impl Node {
     ) -> Result<Self, StartError> {
         let (ready_sender, ready) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
-        let member = Member { shard: shard.clone(), applier, time };
+        let purger = Purger::default();
+        let member = Member { shard: shard.clone(), applier, time, purger: purger.clone() };
         let executor = shard.executor();
         let (own, timers) = (executor.clone(), Handle::current());
         let thread = tasks.spawn_thread("shard", move || own.run(timers));
@@ -70,7 +97,12 @@ impl Node {
             executor.stop();
         }
         started.map_err(|_| StartError::Thread("ended before it was ready".to_owned()))??;
-        Ok(Self { ended, shard })
+        Ok(Self { ended, shard, purger })
+    }
+
+    /// Who may ask for records to leave the log.
+    pub fn purger(&self) -> &Purger {
+        &self.purger
     }
 
     /// Stops taking commands, finishes those at hand, and ends the thread.
@@ -87,6 +119,7 @@ struct Member {
     shard: Shard,
     applier: Arc<Applier>,
     time: Arc<SteadyClock>,
+    purger: Purger,
 }
 
 impl Member {
@@ -103,6 +136,7 @@ impl Member {
         let _ = ready.send(Ok(()));
         tokio::select! {
             () = self.propose(&raft) => {}
+            () = self.purge(&raft) => {}
             () = awaiting.failed() => {
                 let why = self.shard.log().failure().map(|failure| failure.to_string());
                 tracing::error!(why, "the store failed: no writes until a restart; reads go on");
@@ -166,6 +200,31 @@ impl Member {
         Ok(raft)
     }
 
+    /// Purges what retention asks for. Ends when the core has ended.
+    async fn purge(&self, raft: &Raft<TypeConfig, State>) {
+        let failed = loop {
+            self.purger.wanted.changed.notified().await;
+            let upto = self.purger.wanted.upto.load(Ordering::Acquire);
+            // Openraft purges below a snapshot only; ours is the index, wherever it is.
+            if let Err(error) = raft.trigger().snapshot().await {
+                break error;
+            }
+            let covers = "a snapshot that covers what is purged";
+            let waiting = raft.wait(Some(SNAPSHOT_PATIENCE));
+            let covered = waiting.metrics(|metrics| metrics.snapshot.is_some_and(|id| id.index() >= upto), covers);
+            if let Err(error) = covered.await {
+                tracing::warn!(%error, upto, "old records stay for now");
+                continue;
+            }
+            if let Err(error) = raft.trigger().purge_log(upto).await {
+                break error;
+            }
+        };
+        tracing::error!(%failed, "the store failed: nothing can be purged");
+        // Whoever proposes next, or waits, is told by those who saw the failure itself.
+        std::future::pending::<()>().await;
+    }
+
     /// Turns ready batches into entries until the intake is stopped and drained, or the core has ended.
     async fn propose(&self, raft: &Raft<TypeConfig, State>) {
         let claims = Claims::default();
@@ -225,14 +284,12 @@ impl Member {
             intake.entry_done(after);
             return None;
         }
-        match claims.claim(log, NewRecord::bytes_with(rest.len()), Room::Reserve) {
-            Ok(claim) => Some((ReadyBatch { batch: rest, completions: kept }, claim)),
-            Err(_) => {
-                refuse(kept, &SubmitError::DiskFull);
-                intake.entry_done(after);
-                None
-            }
+        if let Ok(claim) = claims.claim(log, NewRecord::bytes_with(rest.len()), Room::Reserve) {
+            return Some((ReadyBatch { batch: rest, completions: kept }, claim));
         }
+        refuse(kept, &SubmitError::DiskFull);
+        intake.entry_done(after);
+        None
     }
 }
 

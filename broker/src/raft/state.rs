@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
-use openraft::{EntryPayload, RaftSnapshotBuilder};
+use openraft::{EntryPayload, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 
 use super::log_store::Awaiting;
 use super::{LogId, StoredMembership, TypeConfig, log_id, membership};
@@ -31,14 +31,10 @@ impl State {
 
 impl RaftStateMachine<TypeConfig> for State {
     type SnapshotData = ();
-    type SnapshotBuilder = NoSnapshots;
+    type SnapshotBuilder = Snapshots;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let applied = self.applier.applied();
-        let members = self.applier.membership().map_err(io::Error::other)?;
-        let members =
-            members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
-        Ok(((applied.end != 0).then(|| log_id(applied.term, applied.index)), members))
+        applied_state(&self.applier)
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -91,12 +87,12 @@ impl RaftStateMachine<TypeConfig> for State {
         }
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshots {
-        NoSnapshots
+    async fn get_snapshot_builder(&mut self) -> Snapshots {
+        Snapshots { applier: Arc::clone(&self.applier) }
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<TypeConfig>, _snapshot: ()) -> io::Result<()> {
-        Err(no_snapshots())
+        Err(io::Error::new(io::ErrorKind::Unsupported, "a group of one member installs no snapshots"))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, ()>>> {
@@ -104,18 +100,24 @@ impl RaftStateMachine<TypeConfig> for State {
     }
 }
 
-/// A group of one voter has nobody to send a snapshot to: its own index is its snapshot, and the log is kept by
-/// retention, never by snapshots.
-pub(super) struct NoSnapshots;
-
-fn no_snapshots() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "a group of one member takes no snapshots")
+/// Openraft purges its log only below a snapshot. In a group of one voter there is nobody to send one to: the index is
+/// the snapshot, and this says how far it has come.
+pub(super) struct Snapshots {
+    applier: Arc<Applier>,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for NoSnapshots {
+impl RaftSnapshotBuilder<TypeConfig> for Snapshots {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, ()>> {
-        Err(no_snapshots())
+        let (last_log_id, last_membership) = applied_state(&self.applier)?;
+        Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: () })
     }
+}
+
+fn applied_state(applier: &Applier) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let applied = applier.applied();
+    let members = applier.membership().map_err(io::Error::other)?;
+    let members = members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
+    Ok(((applied.end != 0).then(|| log_id(applied.term, applied.index)), members))
 }

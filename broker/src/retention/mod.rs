@@ -1,41 +1,122 @@
-//! What happens as the disk fills up: who is refused, and what goes.
+//! What happens as the disk fills up: who is refused, what is moved, and what goes.
+//!
+//! ```text
+//! each second:  disk and log have room? --> new messages are taken or refused
+//!               files by age and size   --> Roll what is pinned below --> Trim --> base for the index --> files go
+//! ```
+//!
+//! Messages go by a logged [`Trim`](crate::shard::Command::Trim) alone, the oldest files of the log first; the state
+//! machine clips it to the lowest bytes that a half message or a waiting one needs. So that those hold nothing up for
+//! long, their bytes are written anew at the log's end (`Roll`) when they are older than half the retention; and a
+//! message that becomes visible with bytes older than a quarter is written anew too, so that it stays from then on.
 //!
 //! Promises: a full disk refuses new messages with an error that clients try again after, and nothing else; decisions,
-//! offsets and trims have a reserve; as soon as there is room again messages are taken again, by itself.
+//! offsets and trims have a reserve; as soon as there is room again messages are taken again, by itself. A file goes only
+//! when the trim is durable, the index is on disk beyond it, and a copy of the index from which a lost one can be built
+//! again is kept. Leaves to others: what a trim does to queues (`shard::apply`), deleting files (`log`).
 
+mod age;
 mod disk;
+mod plan;
+mod roll;
 mod room;
+mod trim;
 
 pub use disk::DiskUse;
+pub(crate) use roll::{gather_due, rewritten};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::task::Shutdown;
 
+use self::plan::Plan;
+use self::trim::Trimmer;
 use crate::broker::Broker;
 use crate::metrics::Count;
+use crate::raft::Purger;
+use crate::shard::Applier;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Between looks at how much came in.
+const STEP: Duration = Duration::from_millis(100);
+/// So much news is looked at before the second is over.
+const SOON_BYTES: u64 = 64 << 20;
 
 /// What is known of room and age, for metrics and for decisions on old halves.
 #[derive(Debug, Default)]
 pub struct Retention {
     /// Percent of the disk in use, as of the last look.
     pub disk_used_percent: Count,
+    /// Trims that let something go, since start.
+    pub trims: Count,
+    /// Bytes of log files that went, since start.
+    pub trimmed_bytes: Count,
+    /// Bytes that were moved because they must be kept, since start.
+    pub moved_bytes: Count,
+    /// Bytes of log that would go if half messages and waiting ones did not need some of them.
+    pub pinned_bytes: Count,
+    rewrite_below: AtomicU64,
+    lowest_pin: AtomicU64,
+}
+
+impl Retention {
+    /// Log position below which bytes are too old for a message that becomes visible now; 0 if none are.
+    pub fn rewrite_below(&self) -> u64 {
+        self.rewrite_below.load(Ordering::Relaxed)
+    }
+
+    /// Whether some message that waits may have bytes too old to become visible with. A look at two numbers.
+    pub fn has_old_pins(&self) -> bool {
+        self.lowest_pin.load(Ordering::Relaxed) < self.rewrite_below()
+    }
+
+    fn note(&self, plan: &Plan, lowest_pin: Option<u64>) {
+        let lowest = lowest_pin.unwrap_or(u64::MAX);
+        self.rewrite_below.store(plan.rewrite, Ordering::Relaxed);
+        self.lowest_pin.store(lowest, Ordering::Relaxed);
+        self.pinned_bytes.set(plan.trim.saturating_sub(lowest));
+    }
 }
 
 /// Looks every second until shutdown.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub async fn run(broker: Arc<Broker>, applier: Arc<Applier>, purger: Purger, shutdown: Shutdown) {
+    let mut trimmer = Some(Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
     loop {
         let looker = Arc::clone(&broker);
         // A panic is logged by whoever spawned it; the next look is in a second.
         let _ = broker.tasks.spawn_blocking("disk", move || room::look(&looker)).await;
+        let round =
+            trimmer.take().unwrap_or_else(|| Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
+        let runtime = tokio::runtime::Handle::current();
+        // Reads files between commands, so it has a thread of its own.
+        let done = broker.tasks.spawn_blocking("retention", move || runtime.block_on(round.round())).await;
+        if let Ok(Some((next, result))) = done {
+            trimmer = Some(next);
+            if let Err(error) = result {
+                tracing::warn!(%error, "retention: trying again");
+            }
+        }
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = pause(&broker) => {}
+        }
+    }
+}
+
+/// Waits until the next look: a second, or less if so much came in that a limit of size may be passed.
+async fn pause(broker: &Broker) {
+    let end = broker.shard.log().end().get();
+    for _ in 0..EVERY.as_millis() / STEP.as_millis() {
+        tokio::time::sleep(STEP).await;
+        let limit = broker.config().max_store_bytes;
+        let came = broker.shard.log().end().get() - end;
+        if limit > 0 && came >= (limit / 8).min(SOON_BYTES) {
+            return;
         }
     }
 }

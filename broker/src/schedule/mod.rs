@@ -12,6 +12,7 @@ use escrowmq_common::task::Shutdown;
 
 use crate::broker::Broker;
 use crate::index::{self, IndexError};
+use crate::retention;
 use crate::shard::{Admission, Command, Outcome};
 
 /// Most messages that one command makes visible.
@@ -42,8 +43,28 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     }
 }
 
+/// Writes old bytes of what is due anew. Says whether that is done.
+async fn refresh(broker: &Arc<Broker>, now: u64) -> Result<bool, IndexError> {
+    loop {
+        let reader = Arc::clone(broker);
+        let gather = move || {
+            let below = reader.retention.rewrite_below();
+            retention::gather_due(&reader, now, below, FIRE_LIMIT as usize)
+        };
+        let Ok(Some(load)) = broker.tasks.spawn_blocking("old timers", gather).await else { return Ok(false) };
+        let load = load?;
+        if load.is_empty() {
+            return Ok(true);
+        }
+        if let Err(error) = load.command(|command| broker.shard.propose(command, Admission::Reserved)).await {
+            tracing::warn!(%error, "timers: could not write old bytes anew; trying again");
+            return Ok(false);
+        }
+    }
+}
+
 /// Fires what is due, and says how long until the next.
-async fn step(broker: &Broker) -> Result<Duration, IndexError> {
+async fn step(broker: &Arc<Broker>) -> Result<Duration, IndexError> {
     loop {
         let now = broker.now();
         let Some(due) = index::timer::next_due(broker.shard.index(), broker.shard.counters().timers_from())? else {
@@ -52,6 +73,10 @@ async fn step(broker: &Broker) -> Result<Duration, IndexError> {
         if due > now {
             // Due times count whole milliseconds: one more, so that the look comes after, not on the edge.
             return Ok((broker.time.until(due) + Duration::from_millis(1)).min(LOOK_EVERY));
+        }
+        // What becomes visible now stays from now on: bytes that would go soon are written anew first.
+        if broker.retention.has_old_pins() && !refresh(broker, now).await? {
+            return Ok(PAUSE_FAILED);
         }
         let fire = Command::Fire { upto: now, limit: FIRE_LIMIT };
         match broker.shard.propose(&fire, Admission::Reserved).await {

@@ -162,6 +162,12 @@ fn create(broker: &Arc<Broker>, kind: Kind, name: String, waiting: Then, command
     }
     // Another creation may have ended between the caller's look and ours; this one must not overwrite its settings.
     let is_there = kind.is_there(broker, &name);
+    // A full disk can still be read, by new groups too.
+    let admission = match kind {
+        Kind::Group => Admission::Reserved,
+        Kind::Topic if name::is_retry_topic(&name) => Admission::Reserved,
+        Kind::Topic => Admission::Normal,
+    };
     let finisher = Arc::clone(broker);
     let finish = move |created: &Result<(), EnsureError>| {
         let all = kind.creations(&finisher.creations).lock().remove(&name).unwrap_or_default();
@@ -173,7 +179,7 @@ fn create(broker: &Arc<Broker>, kind: Kind, name: String, waiting: Then, command
         return finish(&Ok(()));
     }
     let completion: Completion = Box::new(move |outcome| finish(&done(outcome)));
-    if let Err((error, completion)) = broker.shard.submit(command, Admission::Normal, completion) {
+    if let Err((error, completion)) = broker.shard.submit(command, admission, completion) {
         completion(Err(error));
     }
 }

@@ -9,12 +9,13 @@ use escrowmq_common::header::PullMessageHeader;
 use escrowmq_common::name;
 use escrowmq_common::remoting::Connection;
 
+use super::ensure::EnsureError;
 use super::{Reply, ensure};
 use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
 use crate::delivery::filter::Filter;
 use crate::delivery::{Ask, Pull, Wants};
-use crate::shard::{GroupSettings, TopicSettings};
+use crate::shard::{GroupSettings, SubmitError, TopicSettings};
 
 /// Bits of a pull's sysFlag.
 mod flag {
@@ -43,7 +44,8 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
     // Pull consumers need no heartbeat: their first pull makes the group.
     let group = header.consumer_group.to_owned();
     let (puller, connection) = (Arc::clone(broker), Arc::clone(connection));
-    ensure::group(broker, &group, move |group| match group {
+    let unsaved = group.clone();
+    ensure::group(broker, &group, move |group| match group.or_else(|error| unwritten(error, unsaved)) {
         // This may be the apply thread, which must not read.
         Ok(group) => {
             let again = Arc::clone(&puller);
@@ -54,6 +56,16 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
         }
         Err(error) => refuse(&puller, reply, (error.code(), error.to_string())),
     });
+}
+
+/// A store that takes no writes any more can still be read, by groups that it does not know.
+fn unwritten(error: EnsureError, group: String) -> Result<Arc<GroupSettings>, EnsureError> {
+    match error {
+        EnsureError::Submit(SubmitError::StoreFailed | SubmitError::DiskFull) => {
+            Ok(Arc::new(GroupSettings::new(group)))
+        }
+        error => Err(error),
+    }
 }
 
 fn refuse(broker: &Broker, reply: Reply, (code, remark): Refused) {

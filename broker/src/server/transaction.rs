@@ -10,7 +10,8 @@ use escrowmq_common::message::OffsetMessageId;
 use super::Reply;
 use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
-use crate::shard::{Admission, Command, Decision, Outcome, Refusal, Resume, Settle, Settled, SubmitError};
+use crate::retention;
+use crate::shard::{Admission, Command, Decision, Message, Outcome, Refusal, Resume, Settle, Settled, SubmitError};
 
 /// The protocol's numbers for a producer's answer.
 const COMMIT: i32 = 8;
@@ -43,7 +44,7 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             );
         }
     };
-    let settle = Command::Settle(Settle {
+    let settle = Settle {
         half,
         counter: Some(counter),
         decision,
@@ -51,7 +52,36 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         by: "",
         reason: "",
         rewritten: None,
+    };
+    if decision == Decision::Commit && half < broker.retention.rewrite_below() {
+        return commit_old(broker, &settle, reply);
+    }
+    submit(broker, settle, reply);
+}
+
+/// Commits a half whose bytes may be too old to stay for long from now on: they are read, and written anew.
+fn commit_old(broker: &Arc<Broker>, settle: &Settle<'_>, reply: Reply) {
+    let (half, counter) = (settle.half, settle.counter);
+    let group = settle.group.unwrap_or_default().to_owned();
+    let broker = Arc::clone(broker);
+    let tasks = broker.tasks.clone();
+    tasks.spawn("old commit", async move {
+        let reader = Arc::clone(&broker);
+        let read = broker.tasks.spawn_blocking("old commit", move || retention::rewritten(&reader, half)).await;
+        let message = match read {
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(error))) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            _ => return reply.not_done(&SubmitError::Stopping),
+        };
+        let rewritten = message.as_ref().map(|(tag_hash, unit)| Message::new(*tag_hash, unit));
+        let decision = Decision::Commit;
+        let settle = Settle { half, counter, decision, group: Some(&group), by: "", reason: "", rewritten };
+        submit(&broker, settle, reply);
     });
+}
+
+fn submit(broker: &Arc<Broker>, settle: Settle<'_>, reply: Reply) {
+    let settle = Command::Settle(settle);
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
         Box::new(move |result| answer(&broker, reply, result))

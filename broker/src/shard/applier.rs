@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::apply::{ApplyError, CommittedEntry, Content, StateMachine};
+use super::base;
 use super::batch::HEAD_BYTES;
 use super::handle::Shared;
 use super::intake::Full;
@@ -42,6 +43,8 @@ pub struct Applier {
     unflushed: AtomicU64,
     /// Raft index up to which the index is on disk.
     flushed_index: AtomicU64,
+    /// Raft index up to which the copy of the index has applied; 0 if none was made since start.
+    base_index: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -62,6 +65,7 @@ impl Applier {
             flushed: Notify::new(),
             unflushed: AtomicU64::new(0),
             flushed_index: AtomicU64::new(flushed),
+            base_index: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         })
     }
@@ -195,6 +199,30 @@ impl Applier {
         Ok(())
     }
 
+    /// Before records up to `index` leave the log: makes the index durable beyond them, and keeps a copy of it from which
+    /// a lost one can be built again. Does nothing if the last copy will do.
+    pub fn keep_base(&self, index: u64) -> Result<(), FlushError> {
+        if self.base_index.load(Ordering::Acquire) >= index {
+            return Ok(());
+        }
+        // Most of it without holding the state machine still.
+        self.flush()?;
+        let dir = self.shared.index.path().parent().expect("the index lies in the shard's folder");
+        let new = base::begin(dir).map_err(FlushError::Base)?;
+        let applied = {
+            let machine = self.machine.lock();
+            let applied = machine.applied();
+            self.check_room()?;
+            self.wait_durable(Position(applied.end))?;
+            self.shared.index.copy_to(&new)?;
+            applied
+        };
+        self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
+        base::finish(dir).map_err(FlushError::Base)?;
+        self.base_index.fetch_max(applied.index, Ordering::AcqRel);
+        Ok(())
+    }
+
     /// Looks for room before a flush: RocksDB stops taking writes when one fails.
     fn check_room(&self) -> Result<(), FlushError> {
         let needed = self.shared.index.unflushed_bytes() + FLUSH_OVERHEAD_BYTES;
@@ -234,6 +262,9 @@ pub enum FlushError {
     /// The log was closed meanwhile.
     #[error("the log was closed")]
     LogClosed,
+    /// The copy of the index.
+    #[error("the copy of the index: {0}")]
+    Base(std::io::Error),
     /// The disk has no room for it.
     #[error("the index needs {needed} bytes and the disk has {free}")]
     NoRoom {
@@ -253,7 +284,7 @@ impl FlushError {
         match self {
             Self::NoRoom { .. } => true,
             Self::Index(error) => error.is_no_space(),
-            Self::Log(_) | Self::LogClosed => false,
+            Self::Log(_) | Self::LogClosed | Self::Base(_) => false,
         }
     }
 }

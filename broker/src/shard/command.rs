@@ -10,6 +10,7 @@ use bytes::{BufMut, BytesMut};
 use super::bytes::{Cursor, Malformed, put_short_bytes, put_text};
 use super::ids::QueueId;
 use super::message::{Message, MessageList};
+use crate::index::pin::PinOwner;
 
 /// When a message becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +206,26 @@ pub struct Lock<'a> {
     pub queues: Vec<QueueId>,
 }
 
+/// The bytes of a message that nobody sees yet, written anew at the log's end.
+#[derive(Debug, Clone, Copy)]
+pub struct Moved<'a> {
+    /// Whose bytes.
+    pub owner: PinOwner,
+    /// Where they were; if they are elsewhere by now, nothing is moved.
+    pub from: u64,
+    /// The message.
+    pub message: Message<'a>,
+}
+
+/// Moves bytes that retention must keep away from the log's old end.
+#[derive(Debug, Clone)]
+pub struct Roll<'a> {
+    /// With this command every undecided half with an id below has been moved.
+    pub halves_upto: u64,
+    /// What is moved.
+    pub moved: Vec<Moved<'a>>,
+}
+
 /// A durable change. See the module.
 #[derive(Debug, Clone)]
 pub enum Command<'a> {
@@ -258,6 +279,8 @@ pub enum Command<'a> {
         /// The position.
         upto: u64,
     },
+    /// Move old bytes that must be kept.
+    Roll(Roll<'a>),
     /// Forget decisions and duplicate windows that ended.
     Expire {
         /// Decisions made before this time, in milliseconds since 1970.
@@ -293,6 +316,7 @@ mod tag {
     pub(super) const EXPIRE: u8 = 16;
     pub(super) const SETTING: u8 = 17;
     pub(super) const CANCEL: u8 = 18;
+    pub(super) const ROLL: u8 = 19;
 }
 
 impl<'a> Command<'a> {
@@ -416,6 +440,18 @@ impl<'a> Command<'a> {
                 out.put_u64(*upto);
                 tag::TRIM
             }
+            Self::Roll(roll) => {
+                out.put_u64(roll.halves_upto);
+                put_count(out, roll.moved.len());
+                for moved in &roll.moved {
+                    let (kind, number) = moved.owner.parts();
+                    out.put_u8(kind);
+                    out.put_u64(number);
+                    out.put_u64(moved.from);
+                    moved.message.encode(out);
+                }
+                tag::ROLL
+            }
             Self::Expire { decided_before, limit } => {
                 out.put_u64(*decided_before);
                 out.put_u32(*limit);
@@ -531,6 +567,17 @@ impl<'a> Command<'a> {
             tag::LOCK => Self::Lock(get_lock(body)?),
             tag::UNLOCK => Self::Unlock(get_lock(body)?),
             tag::TRIM => Self::Trim { upto: body.u64("upto")? },
+            tag::ROLL => {
+                let halves_upto = body.u64("halves upto")?;
+                let count = get_count(body, 33)?;
+                let mut moved = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let (kind, number) = (body.u8("owner kind")?, body.u64("owner")?);
+                    let owner = PinOwner::from_parts(kind, number).ok_or_else(|| body.malformed("owner kind"))?;
+                    moved.push(Moved { owner, from: body.u64("from")?, message: Message::decode(body)? });
+                }
+                Self::Roll(Roll { halves_upto, moved })
+            }
             tag::EXPIRE => Self::Expire { decided_before: body.u64("decided before")?, limit: body.u32("limit")? },
             tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
             _ => return Err(body.malformed("command tag: written by a newer version")),

@@ -144,6 +144,11 @@ impl Shard {
         index::offset::of_group(self.index(), group)
     }
 
+    /// The lowest log position whose bytes must be kept, for an undecided half or a message that waits.
+    pub fn lowest_pin(&self) -> Result<Option<u64>, IndexError> {
+        super::apply::lowest_pin(&self.shared)
+    }
+
     /// The undecided half with this id.
     pub fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
         index::half::get(self.index(), half)

@@ -217,9 +217,10 @@ impl Intake {
     /// Refuses new messages for this reason, or not any more. Says whether that is a change.
     pub fn set_full(&self, why: Full, full: bool) -> bool {
         let bit = why as u8;
-        let before = match full {
-            true => self.full.fetch_or(bit, Ordering::Relaxed),
-            false => self.full.fetch_and(!bit, Ordering::Relaxed),
+        let before = if full {
+            self.full.fetch_or(bit, Ordering::Relaxed)
+        } else {
+            self.full.fetch_and(!bit, Ordering::Relaxed)
         };
         (before & bit != 0) != full
     }

@@ -15,6 +15,7 @@
 
 mod applier;
 mod arrivals;
+mod base;
 mod batch;
 mod bytes;
 mod command;
@@ -41,8 +42,8 @@ pub use arrivals::{Arrivals, Ticket, Wake};
 pub use batch::{Batch, HEAD_BYTES, OpenBatch};
 pub use bytes::{Cursor, Malformed, put_short_bytes, put_text};
 pub use command::{
-    Checked, CheckedHalf, Command, Decision, Lock, OffsetCommit, Park, ParkReason, Prepare, Publish, Resume, Settle,
-    When,
+    Checked, CheckedHalf, Command, Decision, Lock, Moved, OffsetCommit, Park, ParkReason, Prepare, Publish, Resume,
+    Roll, Settle, When,
 };
 pub use completion::{Completion, Completions, SubmitError};
 pub use group::{GroupSettings, Groups};

@@ -7,6 +7,7 @@ use escrowmq_common::task::Tasks;
 
 use super::applier::Applier;
 use super::apply::{Counters, Signals};
+use super::base;
 use super::executor::Executor;
 use super::group::Groups;
 use super::handle::{Shard, ShardSettings, Shared};
@@ -14,7 +15,7 @@ use super::intake::Intake;
 use super::topic::Topics;
 use crate::index::{Index, IndexError, meta};
 use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
-use crate::raft::{Node, StartError};
+use crate::raft::{Node, Purger, StartError};
 use crate::steady_clock::SteadyClock;
 
 /// Why a shard did not open.
@@ -32,6 +33,19 @@ pub enum ShardError {
     /// A task's thread.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
+    /// The copy of the index.
+    #[error("the copy of the index: {0}")]
+    Base(std::io::Error),
+    /// The index was lost, and old records of the log are gone.
+    #[error(
+        "the index has applied {applied} records, but the log begins behind record {purged}: the index was lost or replaced. Put back the folder 'index' or 'base' of this broker, or restore a backup"
+    )]
+    IndexLost {
+        /// Index of the last record applied.
+        applied: u64,
+        /// Index of the last record that is gone.
+        purged: u64,
+    },
     /// Files of log and index do not belong together.
     #[error(
         "the index has applied the log up to position {applied}, but the log ends at {end}: they do not belong together, or the log lost flushed bytes. Run `escrowmq fsck` on the data folder"
@@ -82,6 +96,11 @@ impl OpenShard {
         Ok(Self { shard, time, applier, node, tasks })
     }
 
+    /// Who may ask for records to leave the log.
+    pub fn purger(&self) -> &Purger {
+        self.node.purger()
+    }
+
     /// The state machine, for retention.
     pub fn applier(&self) -> &Arc<Applier> {
         &self.applier
@@ -97,13 +116,19 @@ impl OpenShard {
 }
 
 fn open_files(disk: Arc<dyn Disk>, settings: &ShardSettings) -> Result<(Shard, Arc<Applier>), ShardError> {
-    let index = Index::open(&settings.dir.join("index"))?;
+    if base::restore(&settings.dir).map_err(ShardError::Base)? {
+        tracing::warn!("there was no index; it is built again from the last copy and the log");
+    }
+    let index = Index::open(&settings.dir.join(base::INDEX))?;
     // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
     let applied = meta::applied(&index)?.unwrap_or_default();
     let log_settings = LogSettings { durable_at_least: Position(applied.end), ..settings.log.clone() };
     let log = Log::open(disk, &settings.dir.join("log"), log_settings)?;
     if log.end() < Position(applied.end) {
         return Err(ShardError::IndexAhead { applied: applied.end, end: log.end().0 });
+    }
+    if let Some(purged) = log.purged().filter(|purged| purged.index > applied.index) {
+        return Err(ShardError::IndexLost { applied: applied.index, purged: purged.index });
     }
     let shared = Arc::new(Shared {
         executor: Executor::default(),

@@ -37,6 +37,13 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether the bytes went with old files of the log.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Log { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
 /// Entries of a queue that were looked at.
 #[derive(Debug, Default)]
 pub struct QueueEntries {
@@ -138,6 +145,14 @@ impl Shard {
         }
         .apply(&mut out[start..])
         .map_err(|_| ReadError::Corrupt { position: row.position })
+    }
+
+    /// The unit of a message as it was written, wherever it is and whoever may see it. May read a file.
+    pub fn raw_unit(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {
+        let stored = self.stored(position, length)?;
+        let mut unit = BytesMut::with_capacity(length as usize);
+        put_checked(&stored, position, &mut unit)?;
+        Ok(unit.freeze())
     }
 
     fn stored(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {

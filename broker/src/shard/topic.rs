@@ -66,6 +66,8 @@ pub struct Queue {
     pub index: u32,
     min: AtomicU64,
     max: AtomicU64,
+    /// No entry's bytes lie below this log position, as far as the last trim saw; 0 before the first.
+    oldest: AtomicU64,
     /// Who waits for the next message.
     pub arrivals: Arrivals,
 }
@@ -73,7 +75,15 @@ pub struct Queue {
 impl Queue {
     /// A queue with what the index knows of it.
     pub fn new(id: QueueId, topic: Arc<str>, index: u32, min: u64, max: u64) -> Self {
-        Self { id, topic, index, min: AtomicU64::new(min), max: AtomicU64::new(max), arrivals: Arrivals::default() }
+        Self {
+            id,
+            topic,
+            index,
+            min: AtomicU64::new(min),
+            max: AtomicU64::new(max),
+            oldest: AtomicU64::new(0),
+            arrivals: Arrivals::default(),
+        }
     }
 
     /// The first offset that is still kept.
@@ -84,6 +94,17 @@ impl Queue {
     /// The offset that the next message will get: everything below is visible and readable.
     pub fn max_offset(&self) -> u64 {
         self.max.load(Ordering::Acquire)
+    }
+
+    /// A log position below which no entry's bytes lie that a trim would remove.
+    pub(in crate::shard) fn oldest(&self) -> u64 {
+        self.oldest.load(Ordering::Acquire)
+    }
+
+    /// Apply publishes a new first offset after the index was written.
+    pub(in crate::shard) fn trim(&self, min: u64, oldest: u64) {
+        self.oldest.store(oldest, Ordering::Release);
+        self.min.store(min, Ordering::Release);
     }
 
     /// Apply publishes new ends after the index was written.

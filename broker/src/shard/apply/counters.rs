@@ -22,6 +22,9 @@ pub struct Counters {
     stamp: AtomicU64,
     /// No message waits for an earlier time, in milliseconds since 1970. Only saves work: 0 after a start.
     timers_from: AtomicU64,
+    trimmed: AtomicU64,
+    /// No half with a lower id is undecided. Only saves work: 0 after a start.
+    halves_from: AtomicU64,
     /// Decisions that were refused because the opposite came first, since start.
     pub refused_opposites: AtomicU64,
     /// Repeated half sends that got the first one's identity, since start.
@@ -60,10 +63,22 @@ impl Counters {
         stamp,
         /// No message waits for an earlier time than this, in milliseconds since 1970: where to look from.
         timers_from,
+        /// Log position below which retention has let everything go.
+        trimmed,
+        /// No half with a lower id is undecided: where to look from.
+        halves_from,
     }
 
     pub(in crate::shard) fn timers_fired(&self, from: u64) {
         self.timers_from.fetch_max(from, Ordering::Relaxed);
+    }
+
+    pub(in crate::shard) fn halves_decided(&self, from: u64) {
+        self.halves_from.fetch_max(from, Ordering::Relaxed);
+    }
+
+    pub(in crate::shard) fn set_trimmed(&self, upto: u64) {
+        self.trimmed.store(upto, Ordering::Release);
     }
 
     pub(in crate::shard) fn set(&self, sequences: &Sequences, applied: Applied) {

@@ -14,10 +14,12 @@
 mod cold;
 mod counters;
 mod publish;
+mod retention;
 mod staged;
 mod transaction;
 
 pub use counters::{Counters, Signals};
+pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
 
 use std::sync::Arc;
@@ -111,6 +113,7 @@ impl StateMachine {
             shared.groups.put(group);
         }
         shared.counters.set(&sequences, applied);
+        shared.counters.set_trimmed(meta::kept(&shared.index)?.trimmed);
         Ok(Self { shared, applied, sequences })
     }
 
@@ -180,7 +183,8 @@ impl StateMachine {
             Command::Cancel { due, position } => cold::cancel(shared, staged, *due, *position),
             Command::Lock(lock) => cold::lock(shared, staged, lock),
             Command::Unlock(lock) => cold::unlock(shared, staged, lock),
-            Command::Trim { upto: _ } => Ok(Outcome::Done),
+            Command::Trim { upto } => retention::trim(shared, staged, *upto),
+            Command::Roll(roll) => retention::roll(shared, staged, roll),
             Command::Expire { decided_before, limit } => cold::expire(shared, staged, *decided_before, *limit),
             Command::Setting { key, value } => {
                 meta::put_setting(&mut staged.rows, key, value);
@@ -257,6 +261,7 @@ impl Command<'_> {
                 | Self::Lock(_)
                 | Self::Unlock(_)
                 | Self::Trim { .. }
+                | Self::Roll(_)
                 | Self::Expire { .. }
                 | Self::Setting { .. }
         )

@@ -28,6 +28,10 @@ pub(in crate::shard) struct Staged {
     pub(in crate::shard) registry: Vec<RegistryChange>,
     pub(in crate::shard) halves_changed: bool,
     pub(in crate::shard) timers_changed: bool,
+    /// Queues that lost entries, with their new first offset and the log position of what is the oldest now.
+    pub(in crate::shard) trimmed: Vec<(Arc<Queue>, u64, u64)>,
+    /// Bytes below may go, as of this write.
+    pub(in crate::shard) kept: Option<u64>,
     pages: HashMap<QueueId, (Arc<Queue>, PageBuilder)>,
     /// Halves as changed by the commands at hand; `None` is decided.
     halves: HashMap<u64, Option<HalfRow>>,
@@ -45,6 +49,8 @@ impl Staged {
             registry: Vec::new(),
             halves_changed: false,
             timers_changed: false,
+            trimmed: Vec::new(),
+            kept: None,
             pages: HashMap::new(),
             halves: HashMap::new(),
             decisions: HashMap::new(),
@@ -144,6 +150,12 @@ impl Staged {
                 RegistryChange::RemoveGroup(name) => shared.groups.remove(&name),
             }
             shared.signals.topics.notify_one();
+        }
+        for (queue, min, oldest) in self.trimmed.drain(..) {
+            queue.trim(min, oldest);
+        }
+        if let Some(upto) = self.kept.take() {
+            shared.counters.set_trimmed(upto);
         }
         self.halves.clear();
         self.decisions.clear();

@@ -98,9 +98,11 @@ pub(super) fn settle(shared: &Shared, staged: &mut Staged, settle: &Settle<'_>) 
         if settle.decision == Decision::Commit {
             return Ok(Outcome::Refused(Refusal::NoSuchQueue(row.queue)));
         }
+        unpin(staged, &row);
         return Ok(decide(staged, settle, &row, None, None));
     };
     if settle.decision == Decision::Rollback {
+        unpin(staged, &row);
         return Ok(decide(staged, settle, &row, None, Some(&queue.topic)));
     }
     let (position, length) = match &settle.rewritten {
@@ -109,9 +111,18 @@ pub(super) fn settle(shared: &Shared, staged: &mut Staged, settle: &Settle<'_>) 
     };
     let place =
         Place { queue: &queue, position, length, tag_hash: row.tag_hash, flags: EntryFlags::COMMITTED, half: row.half };
+    // Before the message enters: it may wait for its time, and is pinned then where it lies.
+    unpin(staged, &row);
     let (number, due) = place.enter(staged, row.when);
     let offset = due.is_none().then_some(number);
     Ok(decide(staged, settle, &row, offset, Some(&queue.topic)))
+}
+
+/// A half that was moved has a pin of its own, which goes with the decision.
+fn unpin(staged: &mut Staged, row: &HalfRow) {
+    if row.position != row.half {
+        index::pin::delete(&mut staged.rows, row.position);
+    }
 }
 
 /// Why this sender may not decide, if so.

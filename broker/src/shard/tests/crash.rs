@@ -11,7 +11,7 @@ fn image(of: &Path) -> tempfile::TempDir {
     copy
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(super) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for file in fs::read_dir(from).expect("readable").map(|file| file.expect("readable")) {
         let target = to.join(file.file_name());

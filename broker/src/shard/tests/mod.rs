@@ -2,7 +2,9 @@
 //! index was deleted and rebuilt from the log.
 
 mod crash;
+mod faults;
 mod publish;
+mod retention;
 mod transactions;
 
 use std::net::SocketAddr;

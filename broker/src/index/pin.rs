@@ -1,0 +1,85 @@
+//! Which bytes retention must keep although they are in no queue: those of half messages and of messages that wait.
+//!
+//! A half lies where its id says until it is moved, so the half table itself is the pin of all that never were moved: of
+//! those from a mark on. Moved halves and all timers have a row here, by position.
+
+use bytes::{BufMut, BytesMut};
+
+use super::store::{Index, IndexBatch, IndexError};
+use super::table;
+use crate::shard::Cursor;
+
+const HALF: u8 = 1;
+const TIMER: u8 = 2;
+
+/// Whose bytes they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PinOwner {
+    /// An undecided half message.
+    Half {
+        /// Its id.
+        half: u64,
+    },
+    /// A message that waits for its time.
+    Timer {
+        /// When it is due, in milliseconds since 1970.
+        due: u64,
+    },
+}
+
+impl PinOwner {
+    /// The stored form: kind and number.
+    pub fn parts(self) -> (u8, u64) {
+        match self {
+            Self::Half { half } => (HALF, half),
+            Self::Timer { due } => (TIMER, due),
+        }
+    }
+
+    /// From the stored form.
+    pub fn from_parts(kind: u8, number: u64) -> Option<Self> {
+        match kind {
+            HALF => Some(Self::Half { half: number }),
+            TIMER => Some(Self::Timer { due: number }),
+            _ => None,
+        }
+    }
+}
+
+/// Keeps the bytes at a position.
+pub fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {
+    let mut value = BytesMut::with_capacity(9);
+    let (kind, number) = owner.parts();
+    value.put_u8(kind);
+    value.put_u64(number);
+    batch.put(table::key1(table::PIN, position), &value);
+}
+
+/// Lets them go.
+pub fn delete(batch: &mut IndexBatch, position: u64) {
+    batch.delete(table::key1(table::PIN, position));
+}
+
+/// Calls `each` with the pins of this table from `from` on and below `upto`, lowest position first, until it says stop.
+pub fn scan(
+    index: &Index,
+    from: u64,
+    upto: u64,
+    mut each: impl FnMut(u64, PinOwner) -> bool,
+) -> Result<(), IndexError> {
+    let low = table::key1(table::PIN, from);
+    let high = table::key1(table::PIN, upto);
+    for row in index.scan(&low, &high) {
+        let (key, value) = row?;
+        let mut cursor = Cursor::new(&value);
+        let mut read = || {
+            let (kind, number) = (cursor.u8("pin kind")?, cursor.u64("pin owner")?);
+            PinOwner::from_parts(kind, number).ok_or_else(|| cursor.malformed("pin kind"))
+        };
+        let owner = read().map_err(IndexError::row(table::PIN))?;
+        if !each(table::number_of_key1(&key).unwrap_or_default(), owner) {
+            break;
+        }
+    }
+    Ok(())
+}

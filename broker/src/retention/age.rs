@@ -1,0 +1,145 @@
+//! How old the log's files are.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::log::{Log, SegmentInfo};
+use crate::shard::Batch;
+
+/// Records at the beginning of a file that are looked at for a time: a leader's first entries have none.
+const LOOK_RECORDS: u64 = 16;
+/// Bytes of them read at once.
+const LOOK_BYTES: u64 = 64 << 10;
+/// The kind byte of records that hold commands and so a time.
+const COMMANDS: u8 = 1;
+
+/// When each file was begun. Remembers what it has read.
+#[derive(Debug, Default)]
+pub(super) struct Ages {
+    begun: HashMap<u64, u64>,
+}
+
+/// The log's files as retention sees them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Files {
+    /// The files from the oldest to the newest, the newest being written.
+    pub(super) segments: Vec<SegmentInfo>,
+    /// The first stamp in each, in milliseconds since 1970; rises.
+    begun: Vec<u64>,
+}
+
+impl Ages {
+    /// Looks at the files. Reads the beginning of those that are new.
+    pub(super) fn look(&mut self, log: &Log) -> io::Result<Files> {
+        let segments = log.segments();
+        let mut begun: Vec<u64> = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            let known = self.begun.get(&segment.start.get()).copied();
+            let stamp = match known {
+                Some(stamp) => Some(stamp),
+                None => first_stamp(log, segment)?,
+            };
+            if let Some(stamp) = stamp {
+                self.begun.insert(segment.start.get(), stamp);
+            }
+            // Stamps never go back, so a file without any is as old as the one before.
+            begun.push(stamp.unwrap_or_else(|| begun.last().copied().unwrap_or_default()));
+        }
+        let first = segments.first().map_or(0, |segment| segment.start.get());
+        self.begun.retain(|start, _| *start >= first);
+        Ok(Files { segments, begun })
+    }
+}
+
+fn first_stamp(log: &Log, segment: &SegmentInfo) -> io::Result<Option<u64>> {
+    let from = segment.first_index;
+    let records = log.read_entries(from, from + LOOK_RECORDS, LOOK_BYTES)?;
+    let stamps = records.iter().filter(|record| record.kind == COMMANDS);
+    Ok(stamps.filter_map(|record| Batch::decode(&record.payload).ok()).map(|batch| batch.stamp).next())
+}
+
+impl Files {
+    #[cfg(test)]
+    pub(super) fn of(files: impl Iterator<Item = (SegmentInfo, u64)>) -> Files {
+        let (segments, begun) = files.unzip();
+        Files { segments, begun }
+    }
+
+    /// Bytes of records in all files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(SegmentInfo::bytes).sum()
+    }
+
+    /// The end of the last file all of whose records are from before `time`; the newest file is never among them.
+    pub(super) fn older_than(&self, time: u64) -> u64 {
+        // What lies in a file is older than what the next one begins with.
+        self.boundary(self.begun.iter().skip(1).take_while(|begun| **begun <= time).count())
+    }
+
+    /// The end of as few of the oldest files as it takes to leave at most `bytes`, or all but the newest.
+    pub(super) fn beyond(&self, bytes: u64) -> u64 {
+        let mut left = self.bytes();
+        let goes = |segment: &&SegmentInfo| {
+            let goes = left > bytes;
+            left -= segment.bytes();
+            goes
+        };
+        self.boundary(self.segments.iter().take_while(goes).count())
+    }
+
+    /// Where the first `count` files end, the newest one left out.
+    pub(super) fn boundary(&self, count: usize) -> u64 {
+        let count = count.min(self.segments.len().saturating_sub(1));
+        self.segments.get(count).map_or(0, |segment| segment.start.get())
+    }
+
+    /// Index of the last record of the files that end at or before `position`; `None` if there is no such file.
+    pub(super) fn last_index_below(&self, position: u64) -> Option<u64> {
+        let next = self.segments.iter().skip(1).take_while(|segment| segment.start.get() <= position).last()?;
+        Some(next.first_index - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Position;
+
+    /// Files of 100 bytes and 10 records each, begun at these times.
+    fn files(begun: &[u64]) -> Files {
+        let segment = |at: u64| SegmentInfo {
+            start: Position(1000 + 100 * at),
+            end: Position(1100 + 100 * at),
+            first_index: 1 + 10 * at,
+            previous: None,
+        };
+        Files { segments: (0..begun.len() as u64).map(segment).collect(), begun: begun.to_vec() }
+    }
+
+    #[test]
+    fn a_file_is_as_old_as_its_newest_record() {
+        let files = files(&[10, 20, 30, 40]);
+        assert_eq!(files.older_than(19), 1000, "the first file may hold records of 19");
+        assert_eq!(files.older_than(20), 1100);
+        assert_eq!(files.older_than(35), 1200);
+        assert_eq!(files.older_than(1000), 1300, "the newest stays");
+    }
+
+    #[test]
+    fn size_takes_the_oldest_first_and_leaves_the_newest() {
+        let files = files(&[1, 2, 3, 4]);
+        assert_eq!(files.beyond(400), 1000);
+        assert_eq!(files.beyond(399), 1100);
+        assert_eq!(files.beyond(200), 1200);
+        assert_eq!(files.beyond(0), 1300);
+        assert_eq!(Files::default().beyond(0), 0);
+    }
+
+    #[test]
+    fn whole_files_are_purged() {
+        let files = files(&[1, 2, 3]);
+        assert_eq!(files.last_index_below(1099), None);
+        assert_eq!(files.last_index_below(1100), Some(10));
+        assert_eq!(files.last_index_below(5000), Some(20));
+    }
+}
