@@ -98,6 +98,10 @@ def free_ports(count):
         return ports[2::3][:count]
 
 
+class Failed(Exception):
+    """A server does not start."""
+
+
 class External:
     """Somebody else's server: never started, stopped or killed."""
 
@@ -131,7 +135,17 @@ class Server:
     def pids(self):
         return [process.pid for process in self.processes.values() if process.poll() is None]
 
-    def start(self, flush):
+    def start(self, flush, attempts=3):
+        """Starts both. A port may have been taken meanwhile: then again, with others."""
+        for left in reversed(range(attempts)):
+            try:
+                return self.start_once(flush)
+            except Failed:
+                self.stop()
+                if left == 0:
+                    raise
+
+    def start_once(self, flush):
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(self.folder)
         self.name_port, self.broker_port, self.ha_port = free_ports(3)
@@ -152,8 +166,13 @@ class Server:
                                                  env=dict(os.environ, **environment), start_new_session=True)
 
     def alive(self, which):
-        if self.processes[which].poll() is not None:
-            raise SystemExit(f"{self.name}: the {which} ended with {self.processes[which].returncode}; see {self.folder}")
+        code = self.processes[which].poll()
+        if code is not None:
+            raise Failed(f"{self.name}: the {which} ended with {code}: {self.last_words(which)}")
+
+    def last_words(self, which):
+        with open(os.path.join(self.folder, which + ".log"), errors="replace") as log:
+            return log.read()[-400:].strip()
 
     def wait_port(self, port, which):
         deadline = time.monotonic() + 120
@@ -163,7 +182,7 @@ class Server:
                     return
             self.alive(which)
             time.sleep(0.005)
-        raise SystemExit(f"{self.name}: the {which} does not listen; see {self.folder}")
+        raise Failed(f"{self.name}: the {which} does not listen")
 
     def wait_ack(self):
         """Until a message is acknowledged."""
@@ -179,7 +198,7 @@ class Server:
                 pass
             self.alive("broker")
             time.sleep(0.005)
-        raise SystemExit(f"{self.name}: no message is accepted; see {self.folder}")
+        raise Failed(f"{self.name}: no message is accepted")
 
     def wait_registered(self):
         """Until the nameserver knows the broker."""
@@ -192,7 +211,7 @@ class Server:
             if known:
                 return
             time.sleep(0.05)
-        raise SystemExit(f"{self.name}: the broker does not register; see {self.folder}")
+        raise Failed(f"{self.name}: the broker does not register")
 
     def crash(self):
         """kill -9 of the broker and a new start; seconds until a message is acknowledged."""
