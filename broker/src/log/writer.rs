@@ -164,9 +164,9 @@ impl Shared {
                     self.note_rolled(start, epoch);
                 }
                 Op::Vote { vote, done } => {
-                    // Records queued before the vote are flushed and answered before it.
-                    let sync = group.must_sync || self.syncs_each();
-                    self.finish(files, &mut group, sync, answers)?;
+                    // Records queued before the vote are durable before it, in any flush mode: a vote without the
+                    // membership that it was cast in would be a member of no group.
+                    self.finish(files, &mut group, true, answers)?;
                     answers.push(done);
                     let durable = self.claim().durable_end;
                     files.vote.save(vote, durable).map_err(during("saving the vote"))?;
