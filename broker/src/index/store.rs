@@ -100,28 +100,25 @@ pub struct Index {
 impl Index {
     /// Opens the index, or creates an empty one.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
-        blocks.set_bloom_filter(10.0, false);
-        blocks.set_cache_index_and_filter_blocks(true);
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_block_based_table_factory(&blocks);
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-        options.set_max_write_buffer_number(4);
-        // One thread writes; concurrent inserts would only cost.
-        options.set_allow_concurrent_memtable_write(false);
-        options.set_max_background_jobs(2);
-        options.set_max_open_files(512);
-        // What is not flushed by us must not be flushed at close: the log may not be durable that far.
-        options.set_avoid_unnecessary_blocking_io(true);
-        options.set_log_level(LogLevel::Warn);
-        options.set_keep_log_file_num(2);
-        options.set_stats_dump_period_sec(0);
+        Self::open_with(&options(), path)
+    }
+
+    /// An empty index that keeps its files in memory.
+    #[cfg(test)]
+    pub fn in_memory() -> Result<Self, IndexError> {
+        let mut options = options();
+        options.set_env(&rocksdb::Env::mem_env()?);
+        options.set_max_file_opening_threads(1);
+        let mut index = Self::open_with(&options, Path::new("/index"))?;
+        // With a log RocksDB has nothing to flush when it is closed: many of these are opened and closed.
+        index.unlogged = WriteOptions::default();
+        Ok(index)
+    }
+
+    fn open_with(options: &Options, path: &Path) -> Result<Self, IndexError> {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        let db = DB::open(&options, path)?;
+        let db = DB::open(options, path)?;
         Ok(Self { db: Arc::new(db), unlogged, path: path.to_owned() })
     }
 
@@ -218,6 +215,30 @@ impl Index {
     pub fn unflushed_bytes(&self) -> u64 {
         self.db.property_int_value("rocksdb.size-all-mem-tables").ok().flatten().unwrap_or(0)
     }
+}
+
+/// How RocksDB works for us.
+fn options() -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(4);
+    // One thread writes; concurrent inserts would only cost.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    // What is not flushed by us must not be flushed at close: the log may not be durable that far.
+    options.set_avoid_unnecessary_blocking_io(true);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(2);
+    options.set_stats_dump_period_sec(0);
+    options
 }
 
 /// Rows in key order, borrowed: no copy per row.
