@@ -1,5 +1,6 @@
 # make demo   see a half message stay hidden, a check fire and the commit arrive (the first build compiles RocksDB)
 # make test   all tests
+# make torture  power cuts and kills with fresh seeds for TORTURE_SECONDS (600)
 # make check  format, lints, documentation, licences
 # make build  release binaries, linked from bin/
 # Each target does the set-up that it needs.
@@ -11,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/escrowmq/target
 PROFILE := --release
 BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
 
-.PHONY: setup build demo test check clean
+.PHONY: setup build demo test torture check clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -27,6 +28,9 @@ demo: build
 
 test: build
 	ESCROWMQ_BIN="$(CURDIR)/bin" cargo test --locked $(PROFILE) --workspace
+
+torture: build
+	ESCROWMQ_BIN="$(CURDIR)/bin" tests/torture
 
 check: setup
 	cargo fmt --all --check

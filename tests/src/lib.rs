@@ -5,14 +5,20 @@
 //!    |  Wire: single frames, each of them as the test wants it               [wire]
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
-//!    `  Ledger: who was told what, kept outside of the broker                [ledger]
+//!    |  Ledger: who was told what, kept outside of the broker                [ledger]
+//!    |  LocalDatabase: the application's own truth, on disk first            [local]
+//!    |  Recorder: what happened, line by line                                [history]
+//!    `  judge: whether that may be                                           [checker]
 //! ```
 //!
 //! Promises: a test never sleeps in the hope of something, never meets another test (own folder, own ports, own
 //! processes), leaves no process behind, and shows the end of the processes' logs when it fails. Only processes that were
 //! started here are ever signalled, through their handle.
 
+pub mod checker;
+pub mod history;
 pub mod ledger;
+pub mod local;
 pub mod processes;
 pub mod wait;
 pub mod wire;

@@ -20,6 +20,8 @@ mod room;
 mod runtime;
 mod state;
 
+#[cfg(test)]
+pub(crate) use log_store::kind;
 pub use node::{Node, Purger, StartError};
 
 use entry::{LogEntry, Proposal};

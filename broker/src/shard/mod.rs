@@ -29,6 +29,8 @@ mod outcome;
 mod topic;
 
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 mod tests;
 
 pub mod apply;

@@ -1,5 +1,6 @@
 //! Opening a shard: index, log, state machine, and the thread that proposes and applies.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
@@ -77,8 +78,19 @@ impl OpenShard {
 
     /// Like [`open`](Self::open), with the log's files on this disk. The index is on the machine's file system.
     pub async fn open_on(disk: Arc<dyn Disk>, settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
+        let dir = settings.dir.clone();
+        Self::open_parts(disk, move || open_index(&dir), settings, clock).await
+    }
+
+    /// Like [`open_on`](Self::open_on), with an index from elsewhere.
+    pub(in crate::shard) async fn open_parts(
+        disk: Arc<dyn Disk>,
+        index: impl FnOnce() -> Result<Index, ShardError> + Send + 'static,
+        settings: ShardSettings,
+        clock: Clock,
+    ) -> Result<Self, ShardError> {
         let tasks = Tasks::new();
-        let opened = tasks.spawn_blocking("open shard", move || open_files(disk, &settings));
+        let opened = tasks.spawn_blocking("open shard", move || open_files(disk, index()?, &settings));
         let (shard, applier) = opened.await.ok().flatten().unwrap_or_else(|| {
             Err(ShardError::Thread(std::io::Error::other("the shard's files could not be opened: a task panicked")))
         })?;
@@ -115,11 +127,20 @@ impl OpenShard {
     }
 }
 
-fn open_files(disk: Arc<dyn Disk>, settings: &ShardSettings) -> Result<(Shard, Arc<Applier>), ShardError> {
-    if base::restore(&settings.dir).map_err(ShardError::Base)? {
+/// Opens the index in the shard's folder; a lost one comes back from the last copy.
+fn open_index(dir: &Path) -> Result<Index, ShardError> {
+    if base::restore(dir).map_err(ShardError::Base)? {
         tracing::warn!("there was no index; it is built again from the last copy and the log");
     }
-    let index = Index::open(&settings.dir.join(base::INDEX))?;
+    Ok(Index::open(&dir.join(base::INDEX))?)
+}
+
+/// Opens the log beside an index, and puts both together.
+pub(in crate::shard) fn open_files(
+    disk: Arc<dyn Disk>,
+    index: Index,
+    settings: &ShardSettings,
+) -> Result<(Shard, Arc<Applier>), ShardError> {
     // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
     let applied = meta::applied(&index)?.unwrap_or_default();
     let log_settings = LogSettings { durable_at_least: Position(applied.end), ..settings.log.clone() };

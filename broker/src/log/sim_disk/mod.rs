@@ -15,6 +15,7 @@
 //! ([`Faults::power_off_at`]). Randomness comes from seeds alone.
 
 mod random;
+mod recording;
 mod world;
 
 use std::any::Any;
@@ -22,12 +23,14 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 pub use self::random::Random;
+pub use self::recording::Replay;
 
-use self::world::{Change, Inode, Keep, NameChange, Step, World, power_is_off, surviving_names};
+use self::world::{Inode, NameChange, Operation, Step, World, power_is_off};
 use super::disk::{Disk, DiskFile};
 
 /// What shall go wrong. Numbers count from 1, since the disk was made; `None` means never.
@@ -39,6 +42,10 @@ pub struct Faults {
     pub fail_write_at: Option<u64>,
     /// This flush of a file fails, and forgets what it should have flushed.
     pub fail_sync_at: Option<u64>,
+    /// From this flush of a file on every flush fails, and forgets.
+    pub fail_syncs_from: Option<u64>,
+    /// How long a flush of a file takes.
+    pub sync_takes: Duration,
     /// The disk's size in bytes; allocating and extending beyond it fails for want of space.
     pub capacity: Option<u64>,
 }
@@ -91,25 +98,7 @@ impl SimDisk {
     /// seeds 0 and 1 keep nothing and everything of what was not flushed.
     #[must_use]
     pub fn crash(&self, seed: u64) -> SimDisk {
-        let world = self.world.lock().clone();
-        let mut random = Random::new(seed);
-        let keep = match seed {
-            0 => Keep::Nothing,
-            1 => Keep::Everything,
-            _ if random.below(3) == 0 => Keep::Prefix,
-            _ => Keep::Any,
-        };
-        let names = surviving_names(&world, keep, &mut random);
-        let inodes = world
-            .inodes
-            .iter()
-            .map(|inode| {
-                let content = inode.after_crash(keep, &mut random);
-                Inode { visible: content.clone(), durable: content, pending: Vec::new() }
-            })
-            .collect();
-        let mut after = World { inodes, durable_names: names.clone(), names, random, ..World::default() };
-        after.forget_unnamed();
+        let after = self.world.lock().crash(seed);
         SimDisk { world: Arc::new(Mutex::new(after)) }
     }
 
@@ -149,6 +138,20 @@ impl SimDisk {
         world.durable_names.remove(path);
     }
 
+    /// The same files in another folder.
+    #[must_use]
+    pub fn moved(&self, from: &Path, to: &Path) -> SimDisk {
+        let mut world = self.world.lock().clone();
+        let moved = |names: &BTreeMap<PathBuf, usize>| {
+            let place = |path: &PathBuf| path.strip_prefix(from).map_or_else(|_| path.clone(), |name| to.join(name));
+            names.iter().map(|(path, inode)| (place(path), *inode)).collect()
+        };
+        world.names = moved(&world.names);
+        world.durable_names = moved(&world.durable_names);
+        world.pending_names.clear();
+        SimDisk { world: Arc::new(Mutex::new(world)) }
+    }
+
     /// All files as processes see them.
     pub fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let world = self.world.lock();
@@ -170,9 +173,8 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world.lock();
         let inode = world.change(|world| {
-            world.inodes.push(Inode::default());
-            let inode = world.inodes.len() - 1;
-            world.apply(NameChange::Link(path.into(), inode));
+            let inode = world.inodes.len();
+            world.execute(Operation::Name(NameChange::Link(path.into(), inode)));
             Ok(inode)
         })?;
         Ok(Arc::new(SimFile { world: Arc::clone(&self.world), inode }))
@@ -187,7 +189,7 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.world.lock().change(|world| {
             world.find(path)?;
-            world.apply(NameChange::Unlink(path.into()));
+            world.execute(Operation::Name(NameChange::Unlink(path.into())));
             Ok(())
         })
     }
@@ -195,15 +197,14 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.world.lock().change(|world| {
             let inode = world.find(from)?;
-            world.apply(NameChange::Rename { from: from.into(), to: to.into(), inode });
+            world.execute(Operation::Name(NameChange::Rename { from: from.into(), to: to.into(), inode }));
             Ok(())
         })
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         self.world.lock().change(|world| {
-            world.durable_names = world.names.clone();
-            world.pending_names.clear();
+            world.execute(Operation::SyncNames);
             Ok(())
         })
     }
@@ -234,17 +235,6 @@ struct SimFile {
     inode: usize,
 }
 
-impl SimFile {
-    fn write(world: &mut World, inode: usize, offset: usize, data: Vec<u8>) {
-        let inode = &mut world.inodes[inode];
-        if inode.visible.len() < offset + data.len() {
-            inode.visible.resize(offset + data.len(), 0);
-        }
-        inode.visible[offset..offset + data.len()].copy_from_slice(&data);
-        inode.pending.push(Change::Write { offset, data });
-    }
-}
-
 impl DiskFile for SimFile {
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut data: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
@@ -255,18 +245,18 @@ impl DiskFile for SimFile {
         if world.faults.fail_write_at == Some(world.writes) {
             let part = world.random.below(data.len() as u64 + 1) as usize;
             data.truncate(part);
-            SimFile::write(&mut world, self.inode, offset, data);
+            world.execute(Operation::Write { inode: self.inode, offset, data });
             return Err(io::Error::other("the disk refused a write"));
         }
         match step {
             Step::Go => {
                 world.check_space(self.inode, offset + data.len())?;
-                SimFile::write(&mut world, self.inode, offset, data);
+                world.execute(Operation::Write { inode: self.inode, offset, data });
                 Ok(())
             }
             // Always pending: the crash decides which sectors made it.
             Step::Last { .. } => {
-                SimFile::write(&mut world, self.inode, offset, data);
+                world.execute(Operation::Write { inode: self.inode, offset, data });
                 Err(power_is_off())
             }
         }
@@ -282,17 +272,21 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let takes = self.world.lock().faults.sync_takes;
+        if !takes.is_zero() {
+            std::thread::sleep(takes);
+        }
         let mut world = self.world.lock();
         world.syncs += 1;
-        if !world.off && world.faults.fail_sync_at == Some(world.syncs) {
-            world.inodes[self.inode].pending.clear();
+        let syncs = world.syncs;
+        let fails =
+            world.faults.fail_sync_at == Some(syncs) || world.faults.fail_syncs_from.is_some_and(|from| from <= syncs);
+        if !world.off && fails {
+            world.execute(Operation::FailedSync { inode: self.inode });
             return Err(io::Error::other("the disk refused a flush"));
         }
         world.change(|world| {
-            let inode = &mut world.inodes[self.inode];
-            // Not simply the visible content: what a failed flush forgot stays forgotten.
-            inode.durable = inode.after_crash(Keep::Everything, &mut Random::new(0));
-            inode.pending.clear();
+            world.execute(Operation::Sync { inode: self.inode });
             Ok(())
         })
     }
@@ -300,10 +294,8 @@ impl DiskFile for SimFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.world.lock().change(|world| {
             world.check_space(self.inode, len as usize)?;
-            let inode = &mut world.inodes[self.inode];
-            if inode.visible.len() < len as usize {
-                inode.visible.resize(len as usize, 0);
-                inode.pending.push(Change::Length(len as usize));
+            if world.inodes[self.inode].visible.len() < len as usize {
+                world.execute(Operation::Length { inode: self.inode, len: len as usize });
             }
             Ok(())
         })
@@ -312,9 +304,7 @@ impl DiskFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.world.lock().change(|world| {
             world.check_space(self.inode, len as usize)?;
-            let inode = &mut world.inodes[self.inode];
-            inode.visible.resize(len as usize, 0);
-            inode.pending.push(Change::Length(len as usize));
+            world.execute(Operation::Length { inode: self.inode, len: len as usize });
             Ok(())
         })
     }

@@ -22,6 +22,8 @@ pub(super) struct World {
     pub(super) writes: u64,
     pub(super) syncs: u64,
     pub(super) off: bool,
+    /// What was done so far with the number of each operation, if that is being recorded.
+    pub(super) recording: Option<Recording>,
     /// Decides what becomes of the operation that the power cut hits.
     pub(super) random: Random,
 }
@@ -44,6 +46,37 @@ pub(super) enum NameChange {
     Link(PathBuf, usize),
     Unlink(PathBuf),
     Rename { from: PathBuf, to: PathBuf, inode: usize },
+}
+
+/// Something done to the disk.
+#[derive(Clone)]
+pub(super) enum Operation {
+    Name(NameChange),
+    SyncNames,
+    Write {
+        inode: usize,
+        offset: usize,
+        data: Vec<u8>,
+    },
+    Length {
+        inode: usize,
+        len: usize,
+    },
+    Sync {
+        inode: usize,
+    },
+    /// A flush that failed: what it should have flushed is forgotten.
+    FailedSync {
+        inode: usize,
+    },
+}
+
+/// What was done to a disk since some moment.
+#[derive(Clone)]
+pub(super) struct Recording {
+    /// The disk at that moment.
+    pub(super) start: Box<World>,
+    pub(super) operations: Vec<(u64, Operation)>,
 }
 
 /// How much of the pending changes a power cut keeps.
@@ -92,6 +125,77 @@ impl World {
         }
     }
 
+    /// Does something, and notes it if that is asked for.
+    pub(super) fn execute(&mut self, operation: Operation) {
+        self.perform(&operation);
+        let number = self.operations;
+        if let Some(recording) = &mut self.recording {
+            recording.operations.push((number, operation));
+        }
+    }
+
+    /// Does something.
+    pub(super) fn perform(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Name(change) => {
+                if let NameChange::Link(_, inode) = change
+                    && self.inodes.len() <= *inode
+                {
+                    self.inodes.resize_with(inode + 1, Inode::default);
+                }
+                apply_name(&mut self.names, change);
+                self.pending_names.push(change.clone());
+            }
+            Operation::SyncNames => {
+                self.durable_names = self.names.clone();
+                self.pending_names.clear();
+            }
+            Operation::Write { inode, offset, data } => {
+                let inode = &mut self.inodes[*inode];
+                if inode.visible.len() < offset + data.len() {
+                    inode.visible.resize(offset + data.len(), 0);
+                }
+                inode.visible[*offset..offset + data.len()].copy_from_slice(data);
+                inode.pending.push(Change::Write { offset: *offset, data: data.clone() });
+            }
+            Operation::Length { inode, len } => {
+                let inode = &mut self.inodes[*inode];
+                inode.visible.resize(*len, 0);
+                inode.pending.push(Change::Length(*len));
+            }
+            Operation::Sync { inode } => {
+                let inode = &mut self.inodes[*inode];
+                // Not simply the visible content: what a failed flush forgot stays forgotten.
+                inode.durable = inode.after_crash(Keep::Everything, &mut Random::new(0));
+                inode.pending.clear();
+            }
+            Operation::FailedSync { inode } => self.inodes[*inode].pending.clear(),
+        }
+    }
+
+    /// What a power cut now leaves; see [`SimDisk::crash`](super::SimDisk::crash).
+    pub(super) fn crash(&self, seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let keep = match seed {
+            0 => Keep::Nothing,
+            1 => Keep::Everything,
+            _ if random.below(3) == 0 => Keep::Prefix,
+            _ => Keep::Any,
+        };
+        let names = surviving_names(self, keep, &mut random);
+        let inodes = self
+            .inodes
+            .iter()
+            .map(|inode| {
+                let content = inode.after_crash(keep, &mut random);
+                Inode { visible: content.clone(), durable: content, pending: Vec::new() }
+            })
+            .collect();
+        let mut after = World { inodes, durable_names: names.clone(), names, random, ..World::default() };
+        after.forget_unnamed();
+        after
+    }
+
     /// Frees the memory of files that no name leads to any more.
     pub(super) fn forget_unnamed(&mut self) {
         let named: BTreeSet<usize> = self.names.values().chain(self.durable_names.values()).copied().collect();
@@ -113,11 +217,6 @@ impl World {
             Some(capacity) if growth > 0 && self.used() + growth > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
-    }
-
-    pub(super) fn apply(&mut self, change: NameChange) {
-        apply_name(&mut self.names, &change);
-        self.pending_names.push(change);
     }
 
     pub(super) fn find(&self, path: &Path) -> io::Result<usize> {
@@ -142,7 +241,7 @@ fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
     }
 }
 
-pub(super) fn surviving_names(world: &World, keep: Keep, random: &mut Random) -> BTreeMap<PathBuf, usize> {
+fn surviving_names(world: &World, keep: Keep, random: &mut Random) -> BTreeMap<PathBuf, usize> {
     let mut names = world.durable_names.clone();
     let prefix = random.below(world.pending_names.len() as u64 + 1) as usize;
     for (nth, change) in world.pending_names.iter().enumerate() {
@@ -160,7 +259,7 @@ pub(super) fn surviving_names(world: &World, keep: Keep, random: &mut Random) ->
 }
 
 impl Inode {
-    pub(super) fn after_crash(&self, keep: Keep, random: &mut Random) -> Vec<u8> {
+    fn after_crash(&self, keep: Keep, random: &mut Random) -> Vec<u8> {
         let mut content = self.durable.clone();
         let prefix = random.below(self.pending.len() as u64 + 1) as usize;
         let lengths = self.pending.iter().filter(|change| matches!(change, Change::Length(_))).count();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Stage, bytes_of, create_topic};
+use super::support::{Stage, bytes_of, create_topic};
 
 #[derive(Deserialize)]
 struct Pair {

@@ -3,7 +3,7 @@
 use escrowmq_common::clock;
 use escrowmq_common::message::TransactionType;
 
-use crate::support::{Stage, create_topic, end, field, position, send};
+use super::support::{Stage, create_topic, end, field, position, send};
 
 const HALF: [(&str, &str); 4] = [("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "TX1"), ("TAGS", "t")];
 
@@ -81,9 +81,9 @@ async fn transactions_can_be_refused() {
     // Not a half: a retry of a client that carries the property on.
     let retry = escrowmq_common::header::SendMessageHeader {
         reconsume_times: 1,
-        ..crate::support::header("T", "TRAN_MSG\u{1}true\u{2}DELAY\u{1}1\u{2}")
+        ..super::support::header("T", "TRAN_MSG\u{1}true\u{2}DELAY\u{1}1\u{2}")
     };
-    stage.done(crate::support::of(&retry)).await;
+    stage.done(super::support::of(&retry)).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use crate::support::{Stage, field, header, of, send};
+use super::support::{Stage, field, header, of, send};
 
 #[tokio::test]
 async fn every_send_request_without_its_fields_is_answered() {

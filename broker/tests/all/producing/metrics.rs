@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Stage, send};
+use super::support::{Stage, send};
 
 async fn get(stage: &Stage, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(stage.running.metrics_addr().unwrap()).await.unwrap();

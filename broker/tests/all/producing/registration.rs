@@ -12,7 +12,7 @@ use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-use crate::support::{Stage, create_topic};
+use super::support::{Stage, create_topic};
 
 /// A nameserver that writes down what it hears.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use crate::support::{Stage, field, header, text};
+use super::support::{Stage, field, header, text};
 
 fn reply(properties: &[(&str, &str)]) -> Frame {
     Frame::request(request::SEND_REPLY_MESSAGE_V2)

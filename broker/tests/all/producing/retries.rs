@@ -4,7 +4,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
 
-use crate::support::{Stage, end, field, header, of, position, send, text};
+use super::support::{Stage, end, field, header, of, position, send, text};
 
 fn back(position: i64, group: &str, delay_level: i32) -> Frame {
     Frame::request(request::CONSUMER_SEND_MSG_BACK)

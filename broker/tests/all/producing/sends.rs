@@ -6,7 +6,7 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::message::OffsetMessageId;
 use escrowmq_common::message::batch::BatchMessage;
 
-use crate::support::{Stage, create_topic, field, header, of, position, send, text};
+use super::support::{Stage, create_topic, field, header, of, position, send, text};
 
 #[tokio::test]
 async fn a_message_is_stored_as_sent_with_the_brokers_own_properties() {
@@ -123,13 +123,13 @@ async fn members_of_a_batch_are_messages_of_their_own() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let stage = Stage::open(crate::support::settings(folder.path())).await;
+    let stage = Stage::open(super::support::settings(folder.path())).await;
     for n in 0..20 {
         stage.done(send("T", &[("UNIQ_KEY", &format!("K{n}"))])).await;
     }
     let before: Vec<_> = stage.stored("T", 0).iter().map(|message| message.position).collect();
     stage.running.stop().await.unwrap();
-    let stage = Stage::open(crate::support::settings(folder.path())).await;
+    let stage = Stage::open(super::support::settings(folder.path())).await;
     let after = stage.stored("T", 0);
     assert_eq!(after.iter().map(|message| message.position).collect::<Vec<_>>(), before);
     assert_eq!(after[19].unique_id(), Some("K19"));

@@ -5,7 +5,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::message::RecallHandle;
 
-use crate::support::{Stage, field, send};
+use super::support::{Stage, field, send};
 
 #[tokio::test]
 async fn a_delayed_message_comes_after_its_level() {

@@ -5,7 +5,7 @@ use escrowmq_common::body::{SubscriptionGroupConfig, TopicConfig, TopicConfigTab
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use crate::support::{Stage, create_topic, send};
+use super::support::{Stage, create_topic, send};
 
 fn of_topic(code: i32, topic: &str) -> Frame {
     Frame::request(code).with_field("topic", topic)

@@ -6,7 +6,7 @@ use escrowmq_common::body::json::from_slice;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
-use crate::support::{Bench, of_topic};
+use super::support::{Bench, of_topic};
 
 fn of_group(code: i32, group: &str) -> Frame {
     Frame::request(code).with_field("consumerGroup", group)
@@ -198,7 +198,7 @@ async fn questions_are_relayed_to_consumers() {
     assert_eq!(bench.done(directly).await.body, "{\"whatever\":1}");
     let asked = bench.incoming.seen.lock().iter().find(|frame| frame.code == 309).cloned().unwrap();
     assert_eq!(asked.fields.get("brokerName"), Some("broker-a"));
-    assert_eq!(crate::support::units(&asked)[0].body, "a body");
+    assert_eq!(super::support::units(&asked)[0].body, "a body");
 
     let table = format!(r#"{{"consumerTable":{{}},"messageQueueTable":{{{}:7}}}}"#, queue("T", 0));
     *bench.incoming.answer.lock() = Some(table.into());

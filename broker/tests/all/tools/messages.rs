@@ -5,7 +5,7 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::message::OffsetMessageId;
 
-use crate::support::{Bench, units};
+use super::support::{Bench, units};
 
 fn view(position: i64) -> Frame {
     Frame::request(request::VIEW_MESSAGE_BY_ID).with_field("offset", position).with_field("topic", "T")

@@ -3,7 +3,7 @@
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
-use crate::support::{Bench, of_topic};
+use super::support::{Bench, of_topic};
 
 fn update(text: &'static str) -> Frame {
     Frame::request(request::UPDATE_BROKER_CONFIG).with_body(text)
@@ -25,7 +25,7 @@ async fn settings_are_shown_and_changed() {
     bench.done(update("transactionCheckMax=7\nautoCreateTopicEnable=false\n")).await;
     assert_eq!(setting(&bench, "transactionCheckMax").await.as_deref(), Some("7"));
     // In force at once.
-    let refused = bench.call(crate::support::send_request("NewTopic", &[])).await;
+    let refused = bench.call(super::support::send_request("NewTopic", &[])).await;
     assert_eq!(refused.code, response::TOPIC_NOT_EXIST);
     // All or none.
     for (text, why) in [

@@ -1,0 +1,136 @@
+//! What a workload does to a shard, as values that can be written down, encoded and predicted.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use escrowmq_common::message::{SysFlag, UnitBuilder};
+
+use crate::index::meta::encode_cold;
+use crate::shard::{
+    Checked, CheckedHalf, Command, Decision, GroupSettings, Message, MessageList, OffsetCommit, Park, ParkReason,
+    Prepare, Publish, QueueId, Resume, Settle, TopicSettings, When,
+};
+
+/// The producer group of all halves.
+pub(super) const PRODUCERS: &str = "producers";
+/// How long a repeated half is recognised after its decision, in milliseconds.
+pub(super) const WINDOW_MS: u64 = 5_000;
+
+/// A topic, and the number of a queue in it.
+pub(super) type Place = (String, i32);
+
+/// One command. Names are made up by the workload; ids are those that the shard gave out.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    PutTopic { name: String, queues: u32 },
+    DeleteTopic { name: String },
+    PutGroup { name: String },
+    DeleteGroup { name: String, offsets: bool },
+    Publish { queue: u32, place: Place, when: When, bodies: Vec<String> },
+    Prepare { queue: u32, place: Place, when: When, unique_id: String, body: String },
+    Settle { half: u64, counter: u64, group: String, decision: Decision },
+    Checked { halves: Vec<CheckedHalf> },
+    Park { half: u64 },
+    Resume { half: u64, only_if: Option<ParkReason> },
+    Offsets(Vec<(String, u32, u64)>),
+    Fire { upto: u64, limit: u32 },
+    Cancel { due: u64, position: u64 },
+    Expire { decided_before: u64, limit: u32 },
+    Setting { key: String, value: String },
+}
+
+impl Act {
+    /// Hands the command to `with`.
+    pub(super) fn with_command<T>(&self, with: impl FnOnce(&Command<'_>) -> T) -> T {
+        match self {
+            Act::PutTopic { name, queues } => {
+                with(&Command::PutTopic(&encode_cold(&TopicSettings::new(name.as_str(), *queues))))
+            }
+            Act::DeleteTopic { name } => with(&Command::DeleteTopic(name)),
+            Act::PutGroup { name } => with(&Command::PutGroup(&encode_cold(&GroupSettings::new(name.as_str())))),
+            Act::DeleteGroup { name, offsets } => with(&Command::DeleteGroup { group: name, offsets: *offsets }),
+            Act::Publish { queue, place, when, bodies } => {
+                let units: Vec<BytesMut> = bodies.iter().map(|body| unit(place, body, body)).collect();
+                let units: Vec<Vec<u8>> = units.iter().map(|unit| unit.to_vec()).collect();
+                let messages: Vec<Message<'_>> = units.iter().map(|unit| Message::new(7, unit)).collect();
+                with(&Command::Publish(Publish {
+                    queue: QueueId(*queue),
+                    when: *when,
+                    messages: MessageList::Many(&messages),
+                }))
+            }
+            Act::Prepare { queue, place, when, unique_id, body } => {
+                let unit = unit(place, body, unique_id).to_vec();
+                with(&Command::Prepare(Prepare {
+                    queue: QueueId(*queue),
+                    when: *when,
+                    immunity: None,
+                    first_half: None,
+                    body_crc: crc32fast::hash(body.as_bytes()),
+                    duplicate_window: WINDOW_MS,
+                    group: PRODUCERS,
+                    client: "client",
+                    unique_id,
+                    message: Message::new(7, &unit),
+                }))
+            }
+            Act::Settle { half, counter, group, decision } => with(&Command::Settle(Settle {
+                half: *half,
+                counter: Some(*counter),
+                decision: *decision,
+                group: Some(group),
+                by: "",
+                reason: "",
+                rewritten: None,
+            })),
+            Act::Checked { halves } => {
+                with(&Command::Checked(Checked { first_checked_upto: 0, halves: halves.clone() }))
+            }
+            Act::Park { half } => with(&Command::Park(Park { half: *half, reason: ParkReason::Operator, by: "me" })),
+            Act::Resume { half, only_if } => {
+                with(&Command::Resume(Resume { half: *half, by: "me", only_if: *only_if }))
+            }
+            Act::Offsets(commits) => {
+                let commits = commits.iter().map(|(group, queue, offset)| OffsetCommit {
+                    group,
+                    queue: QueueId(*queue),
+                    offset: *offset,
+                });
+                with(&Command::CommitOffsets(commits.collect()))
+            }
+            Act::Fire { upto, limit } => with(&Command::Fire { upto: *upto, limit: *limit }),
+            Act::Cancel { due, position } => with(&Command::Cancel { due: *due, position: *position }),
+            Act::Expire { decided_before, limit } => {
+                with(&Command::Expire { decided_before: *decided_before, limit: *limit })
+            }
+            Act::Setting { key, value } => with(&Command::Setting { key, value }),
+        }
+    }
+}
+
+/// A message as a handler stores it; `key` is its unique key and its key.
+fn unit((topic, queue_id): &Place, body: &str, key: &str) -> BytesMut {
+    let host: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
+    let properties = format!("UNIQ_KEY\u{1}{key}\u{2}KEYS\u{1}{key}\u{2}");
+    let mut out = BytesMut::new();
+    UnitBuilder {
+        topic,
+        queue_id: *queue_id,
+        flag: 0,
+        queue_offset: 0,
+        position: 0,
+        sys_flag: SysFlag(0),
+        born_timestamp: 1,
+        born_host: host,
+        store_timestamp: 0,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_offset: 0,
+        body: body.as_bytes(),
+        body_crc: None,
+        properties: &[&properties],
+    }
+    .write(&mut out)
+    .expect("small enough");
+    out
+}

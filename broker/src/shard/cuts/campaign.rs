@@ -1,0 +1,144 @@
+//! Lives and cuts by seed.
+
+use std::time::Duration;
+
+use escrowmq_common::clock::{self, Clock};
+
+use super::history::History;
+use super::life::{Life, Rows, block_on, live};
+use super::recover::{Expected, recover};
+use crate::log::Flush;
+use crate::log::sim_disk::{Faults, Random, SimDisk};
+
+/// Nothing is flushed but what the workload asks for.
+const ASYNC: Flush = Flush::Async { interval: Duration::from_secs(60 * 60) };
+/// Lives per seed: each but the first begins after a power cut.
+const LIVES: usize = 3;
+/// Bursts of commands per life.
+const BURSTS: usize = 9;
+/// Images per operation: a power cut that keeps nothing, everything, two random parts.
+const IMAGES: u64 = 4;
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) cuts: u64,
+    pub(super) kills: u64,
+    pub(super) commands: u64,
+}
+
+/// One seed; an error says what is wrong.
+pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
+    let mut random = Random::new(seed);
+    let mut history = History::new();
+    let mut counts = Counts::default();
+    let clock = Clock::manual(1_700_000_000_000);
+    let mut disk = SimDisk::new();
+    let mut rows: Option<Rows> = None;
+    for nth in 0..LIVES {
+        disk.record();
+        // A flush that takes its time lets everything that does not wait for it overtake.
+        let sync_takes = Duration::from_micros(if seed % 2 == 0 { 300 } else { 0 });
+        disk.set_faults(Faults { sync_takes, ..Faults::default() });
+        let before = history.steps.len();
+        let lived = block_on(live(&mut history, &disk, rows.take(), flush, &clock, &mut random, BURSTS));
+        let life = lived.map_err(|why| format!("life {nth}: {why}"))?;
+        counts.commands += (history.steps.len() - before) as u64;
+        let next = cut_everywhere(&history, &disk, &life, flush, &clock, &mut random, &mut counts);
+        let (image, snapshot) = next.map_err(|why| format!("life {nth}, {why}"))?;
+        // The next life sees an image with its index, or without any.
+        disk = image;
+        rows = snapshot.filter(|_| random.below(3) > 0);
+        let recovered = recover(&disk.fork(), None, flush, &history, &mut random)?;
+        history.forget_after(recovered.shard.log(), recovered.steps);
+    }
+    Ok(counts)
+}
+
+/// Cuts the power at each operation. Answers one of the images, with the index that belongs to it.
+fn cut_everywhere(
+    history: &History,
+    disk: &SimDisk,
+    life: &Life,
+    flush: Flush,
+    clock: &Clock,
+    random: &mut Random,
+    counts: &mut Counts,
+) -> Result<(SimDisk, Option<Rows>), String> {
+    let mut replay = disk.replay();
+    let mut chosen = None;
+    let mut passed = 0;
+    while let Some(cut) = replay.next_operation() {
+        let snapshot = life.snapshot(cut);
+        let required = life.required(cut, flush);
+        let expected = Expected { history, required, flushed: required, flush };
+        for seed in [0, 1, 2 + cut, 1000 + cut].into_iter().take(IMAGES as usize) {
+            let image = replay.cut(seed);
+            let rows = snapshot.filter(|_| random.below(2) == 0);
+            let examined = expected.examine(&image, rows, clock, random);
+            examined.map_err(|why| format!("power cut at operation {cut}, image {seed}: {why}"))?;
+            counts.cuts += 1;
+            passed += 1;
+            if random.below(passed) == 0 {
+                chosen = Some((image, snapshot.cloned()));
+            }
+        }
+        let (flushed, required) = (required, life.required_after_kill(cut));
+        let rows = snapshot.filter(|_| random.below(2) == 0);
+        let expected = Expected { history, required, flushed, flush };
+        let examined = expected.examine(&replay.kill(), rows, clock, random);
+        examined.map_err(|why| format!("kill before operation {cut}: {why}"))?;
+        counts.kills += 1;
+        replay.advance();
+    }
+    chosen.ok_or_else(|| "a life does something to the disk".to_owned())
+}
+
+/// The seeds of a test: one that was asked for, so many in order, or fresh ones for so long.
+pub(super) fn seeds(first: u64, count: u64) -> impl Iterator<Item = u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let (asked, seconds) = (number("ESCROWMQ_CUT_SEED"), number("ESCROWMQ_CUT_SECONDS"));
+    let until = seconds.map(|seconds| clock::monotonic() + Duration::from_secs(seconds));
+    let fresh = clock::wall_ms().unsigned_abs() * 1000 + first;
+    (0..).map_while(move |nth| match (asked, until) {
+        (Some(seed), _) => (nth == 0).then_some(seed),
+        (None, Some(until)) => (nth < count || clock::monotonic() < until).then_some(fresh + nth),
+        (None, None) => (nth < count).then_some(first + nth),
+    })
+}
+
+/// Tries seeds; panics with the command that tries the failing one again.
+fn search(test: &str, first: u64, count: u64, flush: Flush) {
+    let mut all = Counts::default();
+    let started = clock::monotonic();
+    let mut told = started;
+    for seed in seeds(first, count) {
+        match run(seed, flush) {
+            Ok(counts) => {
+                all.cuts += counts.cuts;
+                all.kills += counts.kills;
+                all.commands += counts.commands;
+            }
+            Err(why) => panic!(
+                "seed {seed}: {why}\n\nagain: ESCROWMQ_CUT_SEED={seed} cargo test --release -p escrowmq-broker --lib {test}\n"
+            ),
+        }
+        if clock::monotonic() - told > Duration::from_secs(15) {
+            told = clock::monotonic();
+            println!("{test}: seed {seed}, {all:?} in {:?}", told - started);
+        }
+    }
+    let took = clock::monotonic() - started;
+    println!("{test}: {} power cuts, {} kills, {} commands in {took:?}", all.cuts, all.kills, all.commands);
+    assert!(all.cuts > 100 && all.commands > 20, "too little was tried to show anything: {all:?}");
+}
+
+#[test]
+fn power_cuts_with_synchronous_flush() {
+    search("power_cuts_with_synchronous_flush", 1, 8, Flush::Sync);
+}
+
+#[test]
+fn power_cuts_with_asynchronous_flush() {
+    search("power_cuts_with_asynchronous_flush", 1001, 9, ASYNC);
+}

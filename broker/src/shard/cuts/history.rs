@@ -1,0 +1,189 @@
+//! What was done, what was answered, and what the log held: all that a recovered shard is judged by.
+
+use std::collections::BTreeMap;
+
+use bytes::BytesMut;
+
+use super::act::Act;
+use super::model::Model;
+use crate::log::{Log, Record};
+use crate::raft::kind;
+use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
+
+/// A command that was submitted and answered.
+pub(super) struct Step {
+    pub(super) act: Act,
+    /// The command as it must stand in the log.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A record as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    term: u64,
+    kind: u8,
+    position: u64,
+    crc: u32,
+    /// Commands in all records up to this one.
+    steps: usize,
+}
+
+/// All commands so far, over all lives of the shard.
+pub(super) struct History {
+    pub(super) steps: Vec<Step>,
+    /// The state after each number of commands, from none on.
+    pub(super) models: Vec<Model>,
+    records: BTreeMap<u64, Mark>,
+}
+
+impl History {
+    pub(super) fn new() -> Self {
+        Self { steps: Vec::new(), models: vec![Model::default()], records: BTreeMap::new() }
+    }
+
+    /// The state after all commands.
+    pub(super) fn model(&self) -> &Model {
+        self.models.last().expect("there is one for no command")
+    }
+
+    /// Adds an answered command; the answer must be the one that the model gives.
+    pub(super) fn push(&mut self, act: Act, now: u64, outcome: Outcome) -> Result<(), String> {
+        let mut model = self.model().clone();
+        let expected = model.apply(&act, now, &outcome);
+        if expected != outcome {
+            return Err(format!(
+                "command {}, {act:?}, was answered with\n  {outcome:?} instead of\n  {expected:?}",
+                self.steps.len()
+            ));
+        }
+        let mut bytes = BytesMut::new();
+        act.with_command(|command| command.encode(&mut bytes));
+        self.steps.push(Step { act, bytes: bytes.to_vec() });
+        self.models.push(model);
+        Ok(())
+    }
+
+    /// Notes the records that the log has got since, and which of the commands whose outcome is unknown they hold. Those
+    /// happened as the model says; the others did not, or nobody will ever know.
+    pub(super) fn note_unknown(&mut self, log: &Log, unknown: Vec<Act>, now: u64) -> Result<(), String> {
+        let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| index + 1);
+        let known: usize = self.steps.len() - self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
+        let mut acts = unknown.into_iter();
+        let mut seen = 0;
+        for record in read(log, next)?.iter().filter(|record| record.kind == kind::BATCH) {
+            let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
+            for command in batch.commands() {
+                seen += 1;
+                if seen <= known {
+                    continue;
+                }
+                let command = command.map_err(|error| error.to_string())?;
+                let act = acts.next().ok_or("the log holds a command that nobody sent")?;
+                let hint = hint(&command, record.payload_position().get());
+                let mut model = self.model().clone();
+                model.apply(&act, now, &hint);
+                let mut bytes = BytesMut::new();
+                act.with_command(|command| command.encode(&mut bytes));
+                self.steps.push(Step { act, bytes: bytes.to_vec() });
+                self.models.push(model);
+            }
+        }
+        self.note_records(log)
+    }
+
+    /// Notes the records that the log has got since.
+    pub(super) fn note_records(&mut self, log: &Log) -> Result<(), String> {
+        let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| index + 1);
+        for record in read(log, next)? {
+            let before = self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
+            let steps = before + self.count(&record, before)?;
+            self.records.insert(record.index, mark(&record, steps));
+        }
+        Ok(())
+    }
+
+    /// The commands in a record, which must be those that come next.
+    fn count(&self, record: &Record, before: usize) -> Result<usize, String> {
+        if record.kind != kind::BATCH {
+            return Ok(0);
+        }
+        let wrong = |what: &dyn std::fmt::Display| format!("record {}: {what}", record.index);
+        let batch = Batch::decode(&record.payload).map_err(|error| wrong(&error))?;
+        let mut count = 0;
+        for command in batch.commands() {
+            let mut bytes = BytesMut::new();
+            command.map_err(|error| wrong(&error))?.encode(&mut bytes);
+            let step = self.steps.get(before + count).ok_or_else(|| wrong(&"a command that nobody sent"))?;
+            if step.bytes != bytes {
+                return Err(wrong(&format!("another command than {:?}", step.act)));
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// How many commands a recovered log holds; an error if it holds anything that was not written like that.
+    pub(super) fn steps_in(&self, log: &Log) -> Result<usize, String> {
+        let mut steps = 0;
+        for record in read(log, log.first_index())? {
+            let found = mark(&record, 0);
+            let written = self.records.get(&record.index).copied();
+            if written.map(|written| Mark { steps: 0, ..written }) != Some(found) {
+                return Err(format!("record {} is {found:?}, written was {written:?}", record.index));
+            }
+            steps = written.map_or(0, |written| written.steps);
+        }
+        Ok(steps)
+    }
+
+    /// Forgets what a log that was recovered does not hold any more.
+    pub(super) fn forget_after(&mut self, log: &Log, steps: usize) {
+        let last = log.last().map_or(0, |last| last.index);
+        self.records.retain(|index, _| *index <= last && log.last().is_some());
+        self.steps.truncate(steps);
+        self.models.truncate(steps + 1);
+    }
+}
+
+fn mark(record: &Record, steps: usize) -> Mark {
+    Mark {
+        term: record.term,
+        kind: record.kind,
+        position: record.position.get(),
+        crc: crc32fast::hash(&record.payload),
+        steps,
+    }
+}
+
+/// As much of an outcome as the log says: where messages lie.
+fn hint(command: &Command<'_>, payload: u64) -> Outcome {
+    let position = |message: &Message<'_>| match message.unit {
+        Unit::Stored { at, .. } => payload + at as u64,
+        Unit::New(_) => unreachable!("the command was decoded"),
+    };
+    match command {
+        Command::Publish(publish) => {
+            let mut positions = publish.messages.stored().map(|message| position(&message));
+            let first = positions.next().expect("a publish has messages");
+            let more_positions = positions.collect();
+            Outcome::Published(Published { first_offset: 0, position: first, more_positions, stamp: 0, due: None })
+        }
+        Command::Prepare(prepare) => {
+            let half = position(&prepare.message);
+            Outcome::Prepared(Prepared { half, counter: 0, stamp: 0, repeated: false })
+        }
+        _ => Outcome::Done,
+    }
+}
+
+/// All records from an index on.
+pub(super) fn read(log: &Log, from: u64) -> Result<Vec<Record>, String> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut next = from;
+    while let Some(last) = log.last().filter(|last| next <= last.index) {
+        let read = log.read_entries(next, last.index + 1, 1 << 20).map_err(|error| error.to_string())?;
+        next = read.last().ok_or_else(|| format!("record {next} is missing"))?.index + 1;
+        records.extend(read);
+    }
+    Ok(records)
+}

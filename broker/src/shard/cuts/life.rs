@@ -1,0 +1,315 @@
+//! One life of a shard: opened on a disk that records, given random commands, closed.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
+
+use escrowmq_common::clock::Clock;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+
+use super::act::{Act, PRODUCERS, Place};
+use super::history::History;
+use super::model::Model;
+use super::view::View;
+use crate::index::{Index, IndexBatch, IndexError};
+use crate::log::sim_disk::{Random, SimDisk};
+use crate::log::{Flush, LogSettings};
+use crate::shard::{
+    Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, ShardSettings, SubmitError, When,
+};
+
+/// Nothing that a shard answers takes longer, on however busy a machine.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// All rows of an index.
+pub(super) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
+
+/// What a life left behind, besides its disk.
+#[derive(Default)]
+pub(super) struct Life {
+    /// So many commands were answered when so many operations of the disk were done.
+    answered: Vec<(usize, u64)>,
+    /// So many commands were durable when so many operations of the disk were done, whatever the flush mode.
+    durable: Vec<(usize, u64)>,
+    /// The index as a flush left it, and the operations that were done by then.
+    pub(super) snapshots: Vec<(u64, Rows)>,
+}
+
+impl Life {
+    /// So many commands must be there if the power goes off during this operation.
+    pub(super) fn required(&self, cut: u64, flush: Flush) -> usize {
+        let durable = most(&self.durable, cut);
+        if flush == Flush::Sync { durable.max(most(&self.answered, cut)) } else { durable }
+    }
+
+    /// So many commands must be there if the process dies before this operation.
+    pub(super) fn required_after_kill(&self, cut: u64) -> usize {
+        most(&self.durable, cut).max(most(&self.answered, cut))
+    }
+
+    /// The index as the last flush before this operation left it.
+    pub(super) fn snapshot(&self, cut: u64) -> Option<&Rows> {
+        self.snapshots.iter().rev().find(|(at, _)| *at < cut).map(|(_, rows)| rows)
+    }
+}
+
+fn most(counts: &[(usize, u64)], cut: u64) -> usize {
+    counts.iter().filter(|(_, at)| *at < cut).map(|(count, _)| *count).max().unwrap_or(0)
+}
+
+pub(super) fn settings(flush: Flush) -> ShardSettings {
+    let log = LogSettings {
+        segment_bytes: 16 << 10,
+        flush,
+        tail_cache_bytes: 4 << 10,
+        zero_ahead_bytes: 4 << 10,
+        ..LogSettings::default()
+    };
+    ShardSettings { dir: PathBuf::from("/shard"), log }
+}
+
+/// An index in memory with these rows.
+pub(super) fn index_of(rows: Option<&Rows>) -> Result<Index, IndexError> {
+    let index = Index::in_memory()?;
+    if let Some(rows) = rows {
+        let mut batch = IndexBatch::default();
+        for (key, value) in rows.iter() {
+            batch.put(key, value);
+        }
+        index.write(batch)?;
+    }
+    Ok(index)
+}
+
+pub(super) fn rows_of(index: &Index) -> Result<Rows, String> {
+    let rows: Result<Vec<_>, _> = index.scan(&[0], &[u8::MAX]).collect();
+    rows.map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// Runs a future. Tasks of a shard outlive it and use the runtime's timers, so there is one for all, and it never ends.
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let make =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    RUNTIME.get_or_init(make).block_on(future)
+}
+
+/// Opens a shard on a simulated disk, with raft and all its threads.
+pub(super) async fn open(disk: &SimDisk, rows: Option<Rows>, flush: Flush, clock: &Clock) -> Result<OpenShard, String> {
+    let index = move || Ok(index_of(rows.as_ref())?);
+    OpenShard::open_parts(Arc::new(disk.clone()), index, settings(flush), clock.clone())
+        .await
+        .map_err(|error| format!("the shard does not open: {error}"))
+}
+
+/// Answers in the order in which they came.
+type Answers = mpsc::Receiver<(usize, Result<Outcome, SubmitError>)>;
+
+/// Submits commands at once, without waiting, and notes when they are answered.
+pub(super) fn submit(
+    opened: &OpenShard,
+    disk: &SimDisk,
+    first: usize,
+    acts: &[Act],
+    answered: &Arc<Mutex<Vec<(usize, u64)>>>,
+) -> Answers {
+    let (sender, answers) = mpsc::channel();
+    for (nth, act) in acts.iter().enumerate() {
+        let (sender, disk, answered) = (sender.clone(), disk.clone(), Arc::clone(answered));
+        let refused = sender.clone();
+        let completion = Box::new(move |result: Result<Outcome, SubmitError>| {
+            if result.is_ok() {
+                answered.lock().push((first + nth + 1, disk.operations()));
+            }
+            // Whoever waits may have given up.
+            let _ = sender.send((nth, result));
+        });
+        act.with_command(|command| {
+            if let Err((error, _)) = opened.shard.submit(command, Admission::Reserved, completion) {
+                let _ = refused.send((nth, Err(error)));
+            }
+        });
+    }
+    answers
+}
+
+/// The answers to all of `count` commands.
+pub(super) fn collect(answers: &Answers, count: usize) -> Result<Vec<Result<Outcome, SubmitError>>, String> {
+    let mut all: Vec<Option<Result<Outcome, SubmitError>>> = vec![None; count];
+    for _ in 0..count {
+        let (nth, result) = answers.recv_timeout(ANSWER).map_err(|_| "a command was never answered".to_owned())?;
+        if all[nth].replace(result).is_some() {
+            return Err("a command was answered twice".to_owned());
+        }
+    }
+    Ok(all.into_iter().map(|answer| answer.expect("each was answered once")).collect())
+}
+
+/// Lives once: `bursts` bursts of random commands. `recording` disks are replayed by the caller.
+pub(super) async fn live(
+    history: &mut History,
+    disk: &SimDisk,
+    rows: Option<Rows>,
+    flush: Flush,
+    clock: &Clock,
+    random: &mut Random,
+    bursts: usize,
+) -> Result<Life, String> {
+    let mut life = Life::default();
+    let before = history.steps.len();
+    life.durable.push((before, 0));
+    if let Some(rows) = &rows {
+        life.snapshots.push((0, Arc::clone(rows)));
+    }
+    let opened = open(disk, rows, flush, clock).await?;
+    let differences = history.model().view.differences(&View::of(&opened.shard)?);
+    if !differences.is_empty() {
+        return Err(format!("opened with {before} commands in the log:\n{differences}"));
+    }
+    let answered = Arc::new(Mutex::new(Vec::new()));
+    for _ in 0..bursts {
+        clock.advance(Duration::from_millis(random.below(700)));
+        let now = opened.time.now();
+        let mut acts = Vec::new();
+        for _ in 0..1 + random.below(5) {
+            let act = act(history.model(), &acts, now, random);
+            acts.push(act);
+        }
+        let answers = submit(&opened, disk, history.steps.len(), &acts, &answered);
+        let outcomes = collect(&answers, acts.len())?;
+        for (act, outcome) in acts.into_iter().zip(outcomes) {
+            let outcome = outcome.map_err(|error| format!("{act:?} was refused: {error}"))?;
+            history.push(act, now, outcome)?;
+        }
+        history.note_records(opened.shard.log())?;
+        match random.below(6) {
+            0 => {
+                let (sender, synced) = mpsc::channel();
+                opened.shard.log().sync(move |result| {
+                    let _ = sender.send(result);
+                });
+                let result = synced.recv_timeout(ANSWER).map_err(|_| "a flush was never answered")?;
+                result.map_err(|error| error.to_string())?;
+                life.durable.push((history.steps.len(), disk.operations()));
+            }
+            1 => {
+                opened.applier().flush().map_err(|error| error.to_string())?;
+                life.snapshots.push((disk.operations(), rows_of(opened.shard.index())?));
+            }
+            _ => {}
+        }
+    }
+    let shard = opened.shard.clone();
+    opened.close().await.map_err(|error| error.to_string())?;
+    life.durable.push((history.steps.len(), disk.operations()));
+    life.snapshots.push((disk.operations(), rows_of(shard.index())?));
+    history.note_records(shard.log())?;
+    life.answered = std::mem::take(&mut *answered.lock());
+    Ok(life)
+}
+
+/// A random command that fits the state, or nearly does. `others` were made for the same moment.
+pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) -> Act {
+    let view = &model.view;
+    let queues: Vec<(u32, Place)> = model.places.iter().map(|(id, place)| (*id, place.clone())).collect();
+    let queue = match queues.len() as u64 {
+        0 => return Act::PutTopic { name: "topic-0".into(), queues: 2 },
+        count => queues[random.below(count) as usize].clone(),
+    };
+    let halves: Vec<u64> = view.halves.keys().copied().collect();
+    let decided: Vec<u64> = view.decisions.keys().copied().collect();
+    let pick = |from: &[u64], random: &mut Random| {
+        if from.is_empty() { 12_345 } else { from[random.below(from.len() as u64) as usize] }
+    };
+    let group = |random: &mut Random| format!("group-{}", random.below(3));
+    match random.below(100) {
+        0..24 => {
+            let bodies = (0..1 + random.below(3)).map(|_| body(random)).collect();
+            Act::Publish { queue: queue.0, place: queue.1, when: when(now, random), bodies }
+        }
+        24..42 => {
+            let repeat = others.iter().find(|other| matches!(other, Act::Prepare { .. }));
+            if let Some(repeat) = repeat.filter(|_| random.below(4) == 0) {
+                return repeat.clone();
+            }
+            let open = view.halves.values().find(|half| half.counter % 5 == random.below(5));
+            if let Some(open) = open.filter(|_| random.below(6) == 0)
+                && let Some(place) = model.places.get(&open.queue)
+            {
+                let body = if random.below(3) == 0 { body(random) } else { open.body.clone() };
+                let (place, unique_id) = (place.clone(), open.unique_id.clone());
+                return Act::Prepare { queue: open.queue, place, when: open.when, unique_id, body };
+            }
+            let unique_id = format!("unique-{}", random.draw());
+            Act::Prepare { queue: queue.0, place: queue.1, when: when(now, random), unique_id, body: body(random) }
+        }
+        42..66 => {
+            // Repeated and opposite decisions are a third of all.
+            let half = if random.below(3) == 0 { pick(&decided, random) } else { pick(&halves, random) };
+            let counter = view.halves.get(&half).map(|row| row.counter);
+            let counter = counter.or(view.decisions.get(&half).map(|row| row.counter)).unwrap_or(0);
+            let decision = if random.below(3) == 0 { Decision::Rollback } else { Decision::Commit };
+            let counter = counter + u64::from(random.below(20) == 0);
+            let group = if random.below(20) == 0 { "strangers" } else { PRODUCERS }.to_owned();
+            Act::Settle { half, counter, group, decision }
+        }
+        66..75 => {
+            let count = 1 + random.below(3);
+            let commits = (0..count).map(|_| {
+                let queue = queues[random.below(queues.len() as u64) as usize].0;
+                (group(random), queue, random.below(50))
+            });
+            let mut commits: Vec<_> = commits.collect();
+            if random.below(2) == 0 {
+                let (group, queue, offset) = commits[0].clone();
+                commits.push((group, queue, offset + 3));
+            }
+            Act::Offsets(commits)
+        }
+        75..80 => Act::Fire { upto: now + 1000 * random.below(2), limit: 1 + random.below(3) as u32 },
+        80..83 => Act::PutTopic { name: format!("topic-{}", random.below(4)), queues: 1 + random.below(3) as u32 },
+        83..85 => Act::DeleteTopic { name: format!("topic-{}", random.below(4)) },
+        85 => Act::PutGroup { name: group(random) },
+        86 => Act::DeleteGroup { name: group(random), offsets: random.below(2) == 0 },
+        87..90 => {
+            let halves = (0..1 + random.below(2)).map(|_| CheckedHalf {
+                half: pick(&halves, random),
+                next_due: now + random.below(5000),
+                counts: random.below(2) == 0,
+            });
+            Act::Checked { halves: halves.collect() }
+        }
+        90..92 => Act::Park { half: pick(&halves, random) },
+        92..94 => {
+            let only_if = (random.below(2) == 0).then_some(ParkReason::TopicDeleted);
+            Act::Resume { half: pick(&halves, random), only_if }
+        }
+        94..96 => {
+            let waiting: Vec<(u64, u64)> = view.timers.keys().copied().collect();
+            let (due, position) = match waiting.len() as u64 {
+                0 => (now, 1),
+                count => waiting[random.below(count) as usize],
+            };
+            Act::Cancel { due, position }
+        }
+        96 => Act::Expire { decided_before: now.saturating_sub(random.below(20_000)), limit: 3 },
+        _ => Act::Setting { key: format!("setting-{}", random.below(4)), value: format!("{}", random.below(9)) },
+    }
+}
+
+fn when(now: u64, random: &mut Random) -> When {
+    match random.below(6) {
+        0 => When::After(random.below(3000)),
+        1 => When::At(now.saturating_sub(500) + random.below(3000)),
+        _ => When::Now,
+    }
+}
+
+/// A body like no other.
+fn body(random: &mut Random) -> String {
+    let length = if random.below(30) == 0 { 5000 } else { random.below(500) as usize };
+    let number = random.draw();
+    let letter = (b'a' + (number % 26) as u8) as char;
+    format!("{number}-{}", letter.to_string().repeat(length))
+}

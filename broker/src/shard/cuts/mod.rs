@@ -1,0 +1,27 @@
+//! Power cuts at every operation of the disk, over the whole shard.
+//!
+//! ```text
+//! seed -> live: random commands, answers, a disk that records -> for each operation: cut -> recover -> judge
+//!              |                                                      (several images, and the death of the process)
+//!              `-> model: predicts each answer and each state
+//! ```
+//!
+//! A *life* opens the shard with raft and all its threads on a simulated disk, and submits random commands: sends, halves,
+//! decisions first, repeated and opposite, offsets, timers, topics, groups. Then the recording of the disk is replayed: at
+//! each of its operations the power goes off in several ways, the log is recovered by the product's own code, the
+//! commands in it are applied to an index (as its last flush left it, or an empty one), and what the shard then shows
+//! must be what the model shows after the same number of commands: not fewer than were acknowledged at that moment, and
+//! no others than were submitted, in that order. The next life begins on one of the images.
+//!
+//! Everything comes from a seed; only the order in which threads meet does not. A failure prints the command that tries
+//! its seed again. `ESCROWMQ_CUT_SECONDS` makes the search go on with fresh seeds for so long.
+
+mod act;
+mod campaign;
+mod faults;
+mod history;
+mod life;
+mod model;
+mod planted;
+mod recover;
+mod view;

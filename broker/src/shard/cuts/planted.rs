@@ -1,0 +1,83 @@
+//! Each planted failure is found: the searches of this folder, and those of the log alone, run once more in processes of
+//! their own with one failure planted, and must fail.
+
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use escrowmq_common::clock;
+
+use crate::planted::Bug;
+
+/// A search that has not found anything by then has not found it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The test that is meant to find it: a part of its name.
+fn finder(bug: Bug) -> &'static str {
+    match bug {
+        Bug::SuffixRevived => "log::tests::crash::acknowledged_records",
+        Bug::FailedFlushIgnored => "shard::cuts::faults::a_disk_that_fails",
+        Bug::ChecksumUnread => "shard::cuts::faults::a_flipped_bit",
+        Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
+        _ => "shard::cuts::campaign::power_cuts_with_synchronous",
+    }
+}
+
+/// Starts the search with the failure planted.
+fn start(bug: Option<Bug>, test: &str) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("the running test is a file"));
+    command.args([test, "--test-threads=1", "--nocapture"]);
+    command.env("ESCROWMQ_PLANT", bug.map(Bug::name).unwrap_or_default()).env("RUST_BACKTRACE", "0");
+    command.env_remove("ESCROWMQ_CUT_SECONDS").env_remove("ESCROWMQ_CUT_SEED");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the search starts")
+}
+
+/// What the search found, or `None` if it was content.
+fn finding(mut child: Child) -> Option<String> {
+    let mut told = String::new();
+    let mut errors = child.stderr.take().expect("it is piped");
+    let reading = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| errors.read_to_string(&mut told));
+        let deadline = clock::monotonic() + PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                break Some(status);
+            }
+            if clock::monotonic() > deadline {
+                child.kill().expect("a child can be killed");
+                child.wait().expect("a killed child ends");
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        reading.join().expect("reading does not panic").expect("it is text");
+        status
+    });
+    let failed = reading.is_some_and(|status| !status.success());
+    let is_reason = |line: &&str| {
+        !line.is_empty() && !line.starts_with("thread") && !line.starts_with("note:") && !line.starts_with("\nthread")
+    };
+    failed.then(|| told.lines().find(is_reason).unwrap_or("it failed").chars().take(180).collect())
+}
+
+#[test]
+fn each_planted_failure_is_found() {
+    let mut missed = Vec::new();
+    // Two at a time: most of a search is one thread.
+    for pair in Bug::ALL.chunks(2) {
+        let children: Vec<_> = pair.iter().map(|bug| (*bug, start(Some(*bug), finder(*bug)))).collect();
+        for (bug, child) in children {
+            match finding(child) {
+                Some(why) => println!("{bug:?} is found by {}: {why}", finder(bug)),
+                None => missed.push(bug),
+            }
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_planted() {
+    // The other half of the proof: the same way of looking, without a failure.
+    assert_eq!(finding(start(None, finder(Bug::VoteUnsynced))), None);
+}

@@ -1,0 +1,230 @@
+//! What a shard shows, as plain values: what the model predicts and a recovered shard is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use bytes::BytesMut;
+use escrowmq_common::message::MessageUnit;
+
+use crate::index::{self, Index, table};
+use crate::shard::{Decision, ParkReason, QueueId, Shard, When};
+
+/// A message in a queue; its number is its place in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EntryView {
+    pub(super) body: String,
+    /// The unique key among the properties.
+    pub(super) key: String,
+    pub(super) position: u64,
+    pub(super) store_time: u64,
+    pub(super) committed: bool,
+    pub(super) half: u64,
+}
+
+/// An undecided half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HalfView {
+    pub(super) counter: u64,
+    pub(super) queue: u32,
+    pub(super) body: String,
+    pub(super) unique_id: String,
+    pub(super) when: When,
+    pub(super) prepared_at: u64,
+    pub(super) next_due: u64,
+    pub(super) checks: u32,
+    pub(super) parked: Option<(ParkReason, u64)>,
+}
+
+/// A decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DecisionView {
+    pub(super) decision: Decision,
+    pub(super) queue: u32,
+    pub(super) offset: Option<u64>,
+    pub(super) counter: u64,
+    pub(super) at: u64,
+}
+
+/// A message that waits for its time, by due time and position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TimerView {
+    pub(super) queue: u32,
+    pub(super) body: String,
+    pub(super) key: String,
+    pub(super) committed: bool,
+    pub(super) half: u64,
+}
+
+/// Counts that must add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) open: u64,
+    pub(super) parked: u64,
+    pub(super) committed: u64,
+    pub(super) rolled_back: u64,
+    pub(super) next_half: u64,
+    pub(super) next_timer: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) topics: BTreeMap<String, Vec<u32>>,
+    pub(super) queues: BTreeMap<u32, Vec<EntryView>>,
+    pub(super) halves: BTreeMap<u64, HalfView>,
+    pub(super) decisions: BTreeMap<u64, DecisionView>,
+    pub(super) timers: BTreeMap<(u64, u64), TimerView>,
+    pub(super) offsets: BTreeMap<(String, u32), u64>,
+    pub(super) groups: BTreeSet<String>,
+    pub(super) settings: BTreeMap<String, String>,
+    pub(super) counts: Counts,
+}
+
+impl View {
+    /// What the shard shows now; an error says what could not be read.
+    pub(super) fn of(shard: &Shard) -> Result<View, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let mut view = View::default();
+        for topic in shard.topics().all() {
+            view.topics.insert(topic.settings.name.clone(), topic.queues.iter().map(|queue| queue.id.0).collect());
+            for queue in &topic.queues {
+                let found = shard.entries(queue, 0, usize::MAX, usize::MAX, |_| true).map_err(|error| told(&error))?;
+                let mut entries = Vec::with_capacity(found.wanted.len());
+                for (expected, entry) in (queue.min_offset()..).zip(&found.wanted) {
+                    if entry.offset != expected {
+                        return Err(format!("{}: offset {} where {expected} is due", queue.id, entry.offset));
+                    }
+                    let mut out = BytesMut::new();
+                    shard.unit(queue, entry, &mut out).map_err(|error| told(&error))?;
+                    let (body, key) = body(&out)?;
+                    entries.push(EntryView {
+                        body,
+                        key,
+                        position: entry.position,
+                        store_time: entry.store_time,
+                        committed: entry.flags.is_committed(),
+                        half: entry.half,
+                    });
+                }
+                if queue.max_offset() - queue.min_offset() != entries.len() as u64 {
+                    return Err(format!("{}: {} entries up to {}", queue.id, entries.len(), queue.max_offset()));
+                }
+                view.queues.insert(queue.id.0, entries);
+            }
+        }
+        view.groups = shard.groups().all().iter().map(|group| group.name.clone()).collect();
+        view.add_rows(shard, shard.index())?;
+        let counters = shard.counters();
+        view.counts = Counts {
+            open: counters.open_halves(),
+            parked: counters.parked_halves(),
+            committed: counters.committed(),
+            rolled_back: counters.rolled_back(),
+            next_half: counters.next_half(),
+            next_timer: counters.next_timer(),
+        };
+        if counters.timers() != view.timers.len() as u64 {
+            return Err(format!("{} timers are counted, {} are there", counters.timers(), view.timers.len()));
+        }
+        let open = view.halves.values().filter(|half| half.parked.is_none()).count() as u64;
+        if (open, view.halves.len() as u64 - open) != (view.counts.open, view.counts.parked) {
+            return Err(format!("{:?} are counted, {open} of {} halves are open", view.counts, view.halves.len()));
+        }
+        Ok(view)
+    }
+
+    fn add_rows(&mut self, shard: &Shard, index: &Index) -> Result<(), String> {
+        let told = |error: index::IndexError| error.to_string();
+        let mut rows = Vec::new();
+        index::half::scan(index, 0, |row| {
+            rows.push(row);
+            true
+        })
+        .map_err(told)?;
+        for row in rows {
+            let mut out = BytesMut::new();
+            shard.half_unit(&row, &mut out).map_err(|error| error.to_string())?;
+            let half = HalfView {
+                counter: row.counter,
+                queue: row.queue.0,
+                body: body(&out)?.0,
+                unique_id: row.unique_id,
+                when: row.when,
+                prepared_at: row.prepared_at,
+                next_due: row.next_due,
+                checks: row.checks,
+                parked: row.parked,
+            };
+            self.halves.insert(row.half, half);
+        }
+        for row in index.scan_prefix(&[table::DECISION], &[table::DECISION]) {
+            let half = table::number_of_key1(&row.map_err(told)?.0).ok_or("a decision's key")?;
+            let row = index::decision::get(index, half).map_err(told)?.ok_or("a decision's row")?;
+            let decision = DecisionView {
+                decision: row.decision,
+                queue: row.queue.0,
+                offset: row.offset,
+                counter: row.counter,
+                at: row.at,
+            };
+            self.decisions.insert(half, decision);
+        }
+        for row in index::timer::due(index, 0, u64::MAX - 1, usize::MAX).map_err(told)? {
+            let stored = shard.log().read(crate::log::Position(row.position - 16), row.length as usize + 16);
+            let stored = stored.map_err(|error| error.to_string())?;
+            // Nobody is served these bytes yet; whoever looks at them checks them.
+            if crc32fast::hash(&stored[16..]).to_be_bytes() != stored[12..16] {
+                return Err(format!("the message at {} does not match its checksum", row.position));
+            }
+            let (body, key) = body(&stored[16..])?;
+            let timer =
+                TimerView { queue: row.queue.0, body, key, committed: row.flags.is_committed(), half: row.half };
+            self.timers.insert((row.due, row.position), timer);
+        }
+        for row in index.scan_prefix(&[table::OFFSET], &[table::OFFSET]) {
+            let key = row.map_err(told)?.0;
+            let (group, queue) = (&key[3..key.len() - 4], &key[key.len() - 4..]);
+            let group = String::from_utf8_lossy(group).into_owned();
+            let queue = QueueId(u32::from_be_bytes(queue.try_into().expect("four bytes")));
+            let offset = index::offset::get(index, &group, queue).map_err(told)?.ok_or("an offset's row")?;
+            self.offsets.insert((group, queue.0), offset);
+        }
+        for number in 0..4 {
+            let key = format!("setting-{number}");
+            if let Some(value) = index::meta::setting(index, &key).map_err(told)? {
+                self.settings.insert(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// In which parts two views differ, in words; empty if they are equal.
+    pub(super) fn differences(&self, found: &View) -> String {
+        let mut text = String::new();
+        let mut part = |name: &str, expected: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug, same: bool| {
+            if !same {
+                let _ = writeln!(text, "{name}:\n  expected {expected:?}\n  found    {found:?}");
+            }
+        };
+        part("topics", &self.topics, &found.topics, self.topics == found.topics);
+        for queue in self.queues.keys().chain(found.queues.keys()).collect::<BTreeSet<_>>() {
+            let (expected, found) = (self.queues.get(queue), found.queues.get(queue));
+            part(&format!("queue {queue}"), &expected, &found, expected == found);
+        }
+        part("halves", &self.halves, &found.halves, self.halves == found.halves);
+        part("decisions", &self.decisions, &found.decisions, self.decisions == found.decisions);
+        part("timers", &self.timers, &found.timers, self.timers == found.timers);
+        part("offsets", &self.offsets, &found.offsets, self.offsets == found.offsets);
+        part("groups", &self.groups, &found.groups, self.groups == found.groups);
+        part("settings", &self.settings, &found.settings, self.settings == found.settings);
+        part("counts", &self.counts, &found.counts, self.counts == found.counts);
+        text
+    }
+}
+
+/// Body and unique key of a unit. Its checksums are the shard's business: what it serves is compared with what it should be.
+fn body(unit: &[u8]) -> Result<(String, String), String> {
+    let unit = MessageUnit::decode(unit).map_err(|error| error.to_string())?;
+    let key = unit.property("UNIQ_KEY").unwrap_or_default().to_owned();
+    Ok((String::from_utf8_lossy(unit.body()).into_owned(), key))
+}

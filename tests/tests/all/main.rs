@@ -1,0 +1,13 @@
+//! Tests with real processes, in one program: each test program more would be linked once more. A module is a file of the
+//! table in `tests/README.md`; `cargo test -p escrowmq-tests --test all kills::` runs one of them.
+
+mod crash;
+mod delivery;
+mod demo;
+mod disk;
+mod groups;
+mod hidden;
+mod kills;
+mod no_loss;
+mod process;
+mod transactions;
