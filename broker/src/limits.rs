@@ -40,6 +40,15 @@ pub enum FolderError {
         /// The process that uses it, if it left its number.
         pid: Option<u32>,
     },
+    /// A restore into it was interrupted.
+    #[error(
+        "the data folder {} holds an unfinished restore: run `escrowmq restore` again, into an empty folder",
+        folder.display()
+    )]
+    Restoring {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// It cannot be made or written.
     #[error("the data folder {} cannot be used: {source}", folder.display())]
     Io {
@@ -61,7 +70,8 @@ impl FolderError {
 #[derive(Debug)]
 pub struct LockedFolder {
     path: PathBuf,
-    _lock: File,
+    /// `None` where there was no lock file and none was to be made.
+    _lock: Option<File>,
 }
 
 impl LockedFolder {
@@ -71,25 +81,59 @@ impl LockedFolder {
     }
 }
 
-/// Makes the data folder if there is none, and takes it.
+/// The folder in a data folder that a restore works in, and that is there until it is done.
+pub const RESTORING: &str = "restoring";
+
+/// Makes the data folder if there is none, and takes it. Refuses one that a restore did not finish.
 pub fn lock_folder(folder: &Path) -> Result<LockedFolder, FolderError> {
+    if folder.join(RESTORING).exists() {
+        return Err(FolderError::Restoring { folder: folder.to_owned() });
+    }
+    lock_folder_for_restore(folder)
+}
+
+/// Like [`lock_folder`], for the restore itself.
+pub fn lock_folder_for_restore(folder: &Path) -> Result<LockedFolder, FolderError> {
     let failed = |source| FolderError::Io { folder: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(failed)?;
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join("lock"));
     let mut file = open.map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let _ = file.read_to_string(&mut text);
-            return Err(FolderError::InUse { folder: folder.to_owned(), pid: text.trim().parse().ok() });
-        }
-        Err(errno) => return Err(failed(errno.into())),
-    }
+    take(&mut file, folder)?;
     // Only for the message above: a folder whose lock cannot be written is refused all the same.
     file.set_len(0).map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(LockedFolder { path: folder.to_owned(), _lock: file })
+    Ok(LockedFolder { path: folder.to_owned(), _lock: Some(file) })
+}
+
+/// Takes a data folder that exists, without making or changing anything in it: for tools that look at a stopped broker.
+pub fn lock_existing_folder(folder: &Path) -> Result<LockedFolder, FolderError> {
+    let failed = |source| FolderError::Io { folder: folder.to_owned(), source };
+    if !folder.is_dir() {
+        return Err(failed(io::ErrorKind::NotFound.into()));
+    }
+    match File::open(folder.join("lock")) {
+        Ok(mut file) => {
+            take(&mut file, folder)?;
+            Ok(LockedFolder { path: folder.to_owned(), _lock: Some(file) })
+        }
+        // No broker ever ran here, so none has it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(LockedFolder { path: folder.to_owned(), _lock: None })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn take(file: &mut File, folder: &Path) -> Result<(), FolderError> {
+    match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            Err(FolderError::InUse { folder: folder.to_owned(), pid: text.trim().parse().ok() })
+        }
+        Err(errno) => Err(FolderError::Io { folder: folder.to_owned(), source: errno.into() }),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 mod admin;
 mod bench;
 mod demo;
+mod fsck;
+mod progress;
 mod standalone;
 
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ enum Command {
     Admin(admin::Arguments),
     /// Load a broker, this one or another that speaks the protocol, and measure it
     Bench(bench::Arguments),
+    /// Look at the data of a stopped broker, name what is damaged, and repair it
+    Fsck(fsck::Arguments),
     /// See half messages stay hidden, get decided, checked back and delivered, with real processes and real kills
     Demo(demo::Arguments),
     /// The producer process of the demo
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Admin(arguments) => admin::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Fsck(arguments) => fsck::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }

@@ -47,7 +47,7 @@ impl DecisionRow {
         batch.put(table::key2(table::DECISION_AGE, self.at, half), []);
     }
 
-    fn decode(value: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
         if row.u8("decision version")? != VERSION {
             return Err(row.malformed("decision version"));

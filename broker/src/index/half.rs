@@ -90,7 +90,7 @@ impl HalfRow {
         out
     }
 
-    fn decode(half: u64, value: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(half: u64, value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
         if row.u8("half version")? != VERSION {
             return Err(row.malformed("half version"));
@@ -223,9 +223,12 @@ pub fn put_open(batch: &mut IndexBatch, key: &[u8], half: u64, body_crc: u32) {
 /// The half id and body checksum remembered under a key.
 pub fn get_open(index: &Index, key: &[u8]) -> Result<Option<(u64, u32)>, IndexError> {
     let Some(value) = index.get(key)? else { return Ok(None) };
-    let mut cursor = Cursor::new(&value);
-    let read = |cursor: &mut Cursor<'_>| Ok((cursor.u64("half")?, cursor.u32("body crc")?));
-    read(&mut cursor).map(Some).map_err(IndexError::row(table::OPEN))
+    decode_open(&value).map(Some).map_err(IndexError::row(table::OPEN))
+}
+
+pub(super) fn decode_open(value: &[u8]) -> Result<(u64, u32), Malformed> {
+    let mut cursor = Cursor::new(value);
+    Ok((cursor.u64("half")?, cursor.u32("body crc")?))
 }
 
 /// Lets the key of a decided half go at a time.

@@ -230,6 +230,18 @@ pub fn kept(index: &Index) -> Result<Kept, IndexError> {
     Ok(Kept { trimmed: number()?, moved_halves: number()? })
 }
 
+/// Decodes a row of this table as its reader would.
+pub(super) fn verify(key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+    let name = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+    let decoded = match name.as_str() {
+        topic if topic.starts_with(TOPIC) => decode_cold::<TopicRow>(value).map(drop),
+        group if group.starts_with(GROUP) => decode_cold::<GroupSettings>(value).map(drop),
+        "applied" if value.len() < 32 => Err(format!("{} bytes instead of 32", value.len())),
+        _ => Ok(()),
+    };
+    decoded.map_err(|why| IndexError::Cold { name, why })
+}
+
 /// Key of the queue's ends, kept where pages cannot tell them: after all pages were trimmed.
 fn ends_key(queue: QueueId) -> Vec<u8> {
     let mut key = key("ends/");

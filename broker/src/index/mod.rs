@@ -9,6 +9,7 @@
 //! [flush](store::Index::flush): never before the log is durable up to what the index has applied.
 
 pub mod decision;
+pub mod format;
 pub mod half;
 pub mod meta;
 pub mod offset;
@@ -17,6 +18,7 @@ pub mod queue;
 pub mod store;
 pub mod table;
 pub mod timer;
+pub mod verify;
 
 pub use decision::DecisionRow;
 pub use half::HalfRow;

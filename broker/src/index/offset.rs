@@ -100,7 +100,7 @@ pub fn any_lock(index: &Index, group: &str, now: u64) -> Result<bool, IndexError
     Ok(false)
 }
 
-fn decode_lock(value: &[u8]) -> Result<LockRow, IndexError> {
+pub(super) fn decode_lock(value: &[u8]) -> Result<LockRow, IndexError> {
     let mut cursor = Cursor::new(value);
     let until = cursor.u64("until").map_err(IndexError::row(table::LOCK))?;
     let client = cursor.text("client").map_err(IndexError::row(table::LOCK))?.to_owned();

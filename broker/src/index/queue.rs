@@ -140,14 +140,14 @@ fn page_offset(key: &[u8]) -> Option<u64> {
     (key.len() == 13).then(|| Some(u64::from_be_bytes(key.get(5..13)?.try_into().ok()?)))?
 }
 
-struct Page<'a> {
+pub(super) struct Page<'a> {
     first_offset: u64,
     visible_at: u64,
     entries: Cursor<'a>,
 }
 
 impl<'a> Page<'a> {
-    fn decode(key: &[u8], value: &'a [u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(key: &[u8], value: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(value);
         let first_offset = page_offset(key).ok_or_else(|| cursor.malformed("page key"))?;
         if cursor.u8("page version")? != VERSION {
@@ -158,7 +158,7 @@ impl<'a> Page<'a> {
     }
 
     /// Calls `each` with every entry until it says stop.
-    fn entries(mut self, mut each: impl FnMut(QueueEntry) -> bool) -> Result<bool, Malformed> {
+    pub(super) fn entries(mut self, mut each: impl FnMut(QueueEntry) -> bool) -> Result<bool, Malformed> {
         let mut offset = self.first_offset;
         while self.entries.remaining() > 0 {
             let position = self.entries.u64("position")?;

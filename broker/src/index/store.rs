@@ -9,6 +9,7 @@ use rocksdb::{
     Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::format;
 use crate::shard::Malformed;
 
 /// Memory of one write buffer. Far above [`FLUSH_BYTES`], so that RocksDB never flushes on its own.
@@ -26,6 +27,19 @@ pub enum IndexError {
     /// RocksDB failed: the disk, or a file that is not what it was.
     #[error("index: {0}")]
     Store(#[from] rocksdb::Error),
+    /// The index was written by a newer version of this program.
+    #[error(
+        "index folder {} has format version {found}, this program knows versions up to {known}; use a newer program",
+        path.display()
+    )]
+    NewerFormat {
+        /// Its folder.
+        path: PathBuf,
+        /// The version found.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
     /// A row does not decode.
     #[error("index: a row of table {table}: {source}")]
     Row {
@@ -100,7 +114,10 @@ pub struct Index {
 impl Index {
     /// Opens the index, or creates an empty one.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        Self::open_with(&options(), path)
+        let index = Self::open_with(&options(), path)?;
+        format::require(&index, path)?;
+        format::put(&index)?;
+        Ok(index)
     }
 
     /// An empty index that keeps its files in memory.
@@ -120,6 +137,18 @@ impl Index {
         unlogged.disable_wal(true);
         let db = DB::open(options, path)?;
         Ok(Self { db: Arc::new(db), unlogged, path: path.to_owned() })
+    }
+
+    /// Opens an index that exists, without changing any file.
+    pub fn open_read_only(path: &Path) -> Result<Self, IndexError> {
+        let mut options = options();
+        options.create_if_missing(false);
+        // Every file is opened, and its footer and its own index verified, here and not at the first read.
+        options.set_max_open_files(-1);
+        let db = DB::open_for_read_only(&options, path, false)?;
+        let index = Self { db: Arc::new(db), unlogged: WriteOptions::default(), path: path.to_owned() };
+        format::require(&index, path)?;
+        Ok(index)
     }
 
     /// Leaves the database open for ever, so that what is in memory never reaches files: the log may not be durable that
@@ -211,6 +240,36 @@ impl Index {
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(folder)?)
     }
 
+    /// The files that hold the rows.
+    pub fn files(&self) -> Result<Vec<IndexFile>, IndexError> {
+        let files = self.db.live_files()?.into_iter().map(|file| IndexFile {
+            name: file.name.trim_start_matches('/').to_owned(),
+            bytes: file.size as u64,
+            first_key: file.start_key.unwrap_or_default(),
+        });
+        Ok(files.collect())
+    }
+
+    /// Calls `each` with every row in the order of keys; all checksums are verified, and nothing is kept in memory.
+    pub fn for_all(&self, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), IndexError> {
+        let mut rows = self.rows();
+        while let Some((key, value)) = rows.row() {
+            each(key, value);
+            rows.advance()?;
+        }
+        Ok(rows.rows.status()?)
+    }
+
+    /// All rows, from the first on.
+    pub fn rows(&self) -> RowCursor<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        let mut rows = self.db.raw_iterator_opt(options);
+        rows.seek_to_first();
+        RowCursor { rows }
+    }
+
     /// Bytes in memory that are not in files yet.
     pub fn unflushed_bytes(&self) -> u64 {
         self.db.property_int_value("rocksdb.size-all-mem-tables").ok().flatten().unwrap_or(0)
@@ -239,6 +298,17 @@ fn options() -> Options {
     options.set_keep_log_file_num(2);
     options.set_stats_dump_period_sec(0);
     options
+}
+
+/// A file of the index.
+#[derive(Debug, Clone)]
+pub struct IndexFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The first key that it holds.
+    pub first_key: Vec<u8>,
 }
 
 /// Rows in key order, borrowed: no copy per row.

@@ -55,7 +55,7 @@ impl TimerRow {
         pin::delete(batch, self.position);
     }
 
-    fn decode(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
         let (due, position) = table::numbers_of_key2(key).ok_or_else(|| row.malformed("timer key"))?;
         if row.u8("timer version")? != VERSION {

@@ -31,7 +31,7 @@ mod tests;
 pub use entry::{WORDS_MAX, words};
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,53 @@ pub trait LogSource: Send + 'static {
     /// The records `from..to`, at most `max_bytes` of them but at least one. Errors as those of
     /// [`Log::read_entries`](crate::log::Log::read_entries).
     fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>>;
+}
+
+/// A file of a key index that is damaged.
+#[derive(Debug)]
+pub struct DamagedRun {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong; of kind [`io::ErrorKind::Unsupported`] if it was written by a newer version.
+    pub error: io::Error,
+}
+
+/// Reads all files of the key index in `dir`, which nobody must be using, and says how many there are and which are
+/// damaged. Changes nothing. No folder is an index without files.
+pub fn verify(dir: &Path) -> io::Result<(usize, Vec<DamagedRun>)> {
+    let mut damaged = Vec::new();
+    let mut runs = 0;
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, damaged)),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if !Run::is_name(&path) {
+            continue;
+        }
+        runs += 1;
+        let verified = Run::open(path.clone()).map_err(|error| (0, error)).and_then(|run| Arc::new(run).verify());
+        if let Err((offset, error)) = verified {
+            damaged.push(DamagedRun { path, offset, error });
+        }
+    }
+    Ok((runs, damaged))
+}
+
+/// Writes a file of `entries` made-up entries, for tests of what reads such files.
+#[cfg(test)]
+pub(crate) fn write_run_for_tests(dir: &Path, entries: u64) {
+    let mut writer = run::RunWriter::create(dir, "made", 0).unwrap();
+    for nth in 0..entries {
+        writer.push(Entry { hash: nth << 32, position: nth, seconds: 1 }).unwrap();
+    }
+    let coverage =
+        run::Coverage { first_index: 0, last_index: 1, last_term: 1, start: 0, end: entries, newest_stamp: 1 };
+    writer.finish(coverage).unwrap();
 }
 
 impl LogSource for Shard {

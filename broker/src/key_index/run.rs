@@ -66,11 +66,22 @@ fn damaged(path: &Path, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
 }
 
+fn newer(path: &Path, found: u8) -> io::Error {
+    let path = path.display();
+    let why =
+        format!("{path} has format version {found}, this program knows versions up to {VERSION}; use a newer program");
+    io::Error::new(io::ErrorKind::Unsupported, why)
+}
+
 impl Run {
     /// Opens the run in a file, and verifies its head and size.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::open(&path)?;
         let head = read_block(&file, 0, &path)?;
+        let version = head[MAGIC.len()];
+        if head.starts_with(MAGIC) && version > VERSION {
+            return Err(newer(&path, version));
+        }
         let (level, entries, coverage) = decode_head(&head).map_err(|error| damaged(&path, &error.to_string()))?;
         let run = Self { path, file, coverage, level, entries };
         let bytes = run.file.metadata()?.len();
@@ -79,6 +90,21 @@ impl Run {
             return Err(damaged(&run.path, "its size is not what its head says"));
         }
         Ok(run)
+    }
+
+    /// Reads every block and checks order and count of the entries; the offset in the file and the reason of the first
+    /// thing that is wrong.
+    pub(super) fn verify(self: &Arc<Self>) -> Result<(), (u64, io::Error)> {
+        let mut last = None;
+        for (nth, entry) in (0..).zip(self.scan()) {
+            let offset = (1 + nth / BLOCK_ENTRIES as u64) * BLOCK_BYTES as u64;
+            let entry = entry.map_err(|error| (offset, error))?;
+            if last.is_some_and(|last| last > entry) {
+                return Err((offset, damaged(&self.path, "its entries are not in order")));
+            }
+            last = Some(entry);
+        }
+        Ok(())
     }
 
     /// Whether a file of this name is a run.
@@ -282,7 +308,7 @@ fn read_block(file: &File, number: u64, path: &Path) -> io::Result<Box<Block>> {
 
 fn decode_head(head: &Block) -> Result<(u8, u64, Coverage), Malformed> {
     let mut cursor = Cursor::new(head);
-    if cursor.take(MAGIC.len(), "magic")? != MAGIC || cursor.u8("version")? != VERSION {
+    if cursor.take(MAGIC.len(), "magic")? != MAGIC || cursor.u8("version")? == 0 {
         return Err(cursor.malformed("magic or version"));
     }
     let level = cursor.u8("level")?;

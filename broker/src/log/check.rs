@@ -1,26 +1,27 @@
-//! Looking at a closed log, and saving what is left of a damaged one: what `escrowmq fsck` does.
+//! Looking at a closed log: what `escrowmq fsck` does.
 
 use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::LOCK_FILE;
-use super::disk::{Disk, DiskFile};
+use super::disk::Disk;
 use super::error::OpenError;
-use super::format::{Link, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
+use super::format::{FORMAT_VERSION, HeaderFault, Link, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
 use super::position::Position;
 use super::record::RecordId;
 use super::recovery::{io_error, judge, segment_starts};
-use super::scan::{Found, SCAN_BYTES, scan};
+use super::scan::{Found, Scan, scan_with};
 use super::settings::LogSettings;
-use super::vote::VoteFile;
+use super::vote::{SlotReport, VoteFile};
 
 /// What [`check`] found.
 #[derive(Debug)]
 pub struct Report {
     /// The segments from the oldest to the newest.
     pub segments: Vec<SegmentReport>,
+    /// The vote file's slots that are damaged.
+    pub votes: Vec<SlotReport>,
     /// Whether the log can be opened, every record of every segment verified.
     pub verdict: Result<(), OpenError>,
 }
@@ -38,145 +39,153 @@ pub struct SegmentReport {
     pub records: u64,
     /// The last good record, or the one before the segment if it has none.
     pub last: Option<RecordId>,
+    /// The index of its first record; `None` while it is unknown.
+    pub first_index: Option<u64>,
     /// Everything before this position had been flushed, according to this file.
     pub durable_end: Position,
     /// What is behind the good records, if it is something else than free space; or why nothing could be read.
     pub fault: Option<String>,
+    /// Good records whose local part is damaged: nothing is lost but what that part claimed.
+    pub damaged_locals: Vec<Position>,
 }
 
-/// What [`salvage`] did.
-#[derive(Debug)]
-pub struct Salvage {
-    /// Where the log ends now.
-    pub end: Position,
-    /// The last record kept.
-    pub last: Option<RecordId>,
-    /// Copies of what did not stay, for an expert to look at.
-    pub set_aside: Vec<PathBuf>,
+impl SegmentReport {
+    /// The offset in the file of a position.
+    pub fn offset_of(&self, position: Position) -> u64 {
+        SEGMENT_HEADER_BYTES + position.since(self.start)
+    }
+}
+
+/// A good record, as [`check_with`] shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenRecord<'a> {
+    /// The file that it is in.
+    pub path: &'a Path,
+    /// Offset of its payload in that file.
+    pub payload_offset: u64,
+    /// Raft term.
+    pub term: u64,
+    /// Raft index.
+    pub index: u64,
+    /// What the payload is, as given at the append.
+    pub kind: u8,
+    /// Where the record begins.
+    pub position: Position,
+    /// Its payload.
+    pub payload: &'a [u8],
 }
 
 /// Reads every record of the log in `dir`, which must not be open, and says what is there. Changes nothing.
 pub fn check(disk: &dyn Disk, dir: &Path) -> Result<Report, OpenError> {
-    let _lock = lock(disk, dir)?;
-    let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let segments = segment_starts(&names).into_iter().map(|start| report(disk, dir, start)).collect();
-    let settings = LogSettings { verify_all: true, ..LogSettings::default() };
-    Ok(Report { segments, verdict: judge(disk, dir, &settings) })
+    check_with(disk, dir, |_| ())
 }
 
-fn report(disk: &dyn Disk, dir: &Path, start: Position) -> SegmentReport {
-    let path = segment_path(dir, start);
-    match open_found(disk, &path, start).and_then(|found| scan(&found)) {
-        Ok(scan) => SegmentReport {
-            path,
-            start,
-            end: scan.end,
-            records: scan.records.len() as u64,
-            last: scan.last.map(id_of),
-            durable_end: scan.durable_end,
-            fault: scan.fault,
-        },
-        Err(error) => SegmentReport {
-            path,
-            start,
-            end: start,
-            records: 0,
-            last: None,
-            durable_end: start,
-            fault: Some(error.to_string()),
-        },
-    }
-}
-
-/// Cuts a damaged log behind its last good record before the damage, so that it can be opened. **This gives up
-/// records that had been acknowledged.** It is for a broker without replicas, when the disk has lost them anyway. What
-/// does not stay is kept beside the log in files that end in `.damaged`. State derived from the lost records
-/// must be rebuilt by the caller.
-///
-/// A log that can be opened is left as it is. Fails if the vote file is missing or unreadable: a replica
-/// without its vote must not come back by itself.
-pub fn salvage(disk: &dyn Disk, dir: &Path) -> Result<Salvage, OpenError> {
+/// Like [`check`], and shows each good record.
+pub fn check_with(disk: &dyn Disk, dir: &Path, mut show: impl FnMut(SeenRecord<'_>)) -> Result<Report, OpenError> {
     let _lock = lock(disk, dir)?;
     let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let starts = segment_starts(&names);
-    let settings = LogSettings { verify_all: true, ..LogSettings::default() };
-    let sound = match judge(disk, dir, &settings) {
-        Ok(()) => true,
-        Err(OpenError::Corrupt { .. }) if VoteFile::exists(&names) => false,
-        Err(error) => return Err(error),
-    };
-    let mut good = good_prefix(disk, dir, &starts)?;
-    if good.segments == 0 {
-        // Nothing is left, so the log begins anew.
-        good.end = Position::ZERO;
-    }
-    let mut set_aside = Vec::new();
-    let outcome = |set_aside| Salvage { end: good.end, last: good.last.map(id_of), set_aside };
-    if sound {
-        return Ok(outcome(set_aside));
-    }
-    // First the claim, then from the newest file on: after a crash this can simply be run again.
-    let mut vote = VoteFile::load(disk, dir, VoteFile::exists(&names))?.open(disk, dir)?;
-    vote.lower_durable_end(good.end).map_err(io_error("write the vote file in", dir))?;
-    for &start in starts[good.segments..].iter().rev() {
+    let mut segments = Vec::new();
+    let mut damage = None;
+    let mut before: Option<(Found, Scan)> = None;
+    for start in segment_starts(&names) {
         let path = segment_path(dir, start);
-        let aside = aside(&path);
-        disk.rename(&path, &aside).map_err(io_error("set aside", &path))?;
-        disk.sync_dir(dir).map_err(io_error("flush the folder", dir))?;
-        set_aside.push(aside);
-    }
-    if let Some(newest) = good.newest {
-        let aside = aside(&newest.path);
-        copy(disk, &*newest.file, &aside).map_err(io_error("copy to", &aside))?;
-        disk.sync_dir(dir).map_err(io_error("flush the folder", dir))?;
-        set_aside.push(aside);
-        let len = SEGMENT_HEADER_BYTES + good.end.since(newest.header.start);
-        newest.file.set_len(len).and_then(|()| newest.file.sync_data()).map_err(io_error("cut", &newest.path))?;
-    }
-    Ok(outcome(set_aside))
-}
-
-/// The segments from the oldest on as far as all is well.
-struct GoodPrefix {
-    /// How many segments have something to keep.
-    segments: usize,
-    /// The last of these.
-    newest: Option<Found>,
-    end: Position,
-    last: Option<Link>,
-}
-
-fn good_prefix(disk: &dyn Disk, dir: &Path, starts: &[Position]) -> Result<GoodPrefix, OpenError> {
-    let first = starts.first().copied().unwrap_or_default();
-    let mut good = GoodPrefix { segments: 0, newest: None, end: first, last: None };
-    for &start in starts {
-        let found = match open_found(disk, &segment_path(dir, start), start) {
-            Ok(found) => found,
-            Err(error @ (OpenError::Io { .. } | OpenError::NewerFormat { .. })) => return Err(error),
-            Err(_) => break,
-        };
-        // What comes before the first segment has been purged; all others continue their predecessor.
-        if good.segments > 0 && (start != good.end || found.header.previous != good.last) {
-            break;
-        }
-        let scan = scan(&found)?;
-        good.segments += 1;
-        good.newest = Some(found);
-        good.end = scan.end;
-        good.last = scan.last;
-        if scan.fault.is_some() {
-            break;
+        let scanned = open_found(disk, &path, start).and_then(|found| {
+            scan_with(&found, |header, payload| {
+                show(SeenRecord {
+                    path: &path,
+                    payload_offset: found.offset_of(header.position) + super::format::RECORD_HEADER_BYTES,
+                    term: header.term,
+                    index: header.index,
+                    kind: header.kind,
+                    position: header.position,
+                    payload,
+                });
+            })
+            .map(|scan| (found, scan))
+        });
+        match scanned {
+            Ok((found, scan)) => {
+                segments.push(report_of(&path, start, &scan));
+                if let Some((sealed, its)) = &before {
+                    damage = damage.or_else(|| broken_joint(sealed, its, &found));
+                }
+                before = Some((found, scan));
+            }
+            Err(error) => {
+                segments.push(unreadable(path, start, &error));
+                before = None;
+            }
         }
     }
-    Ok(good)
+    let votes = VoteFile::damaged_slots(disk, dir, VoteFile::exists(&names))?;
+    // All records were read above: the judgement itself looks at the newest segment and at all headers.
+    let verdict = judge(disk, dir, &LogSettings::default());
+    let verdict = match (damage, verdict) {
+        (Some(damage), Ok(()) | Err(OpenError::Corrupt { .. })) => Err(damage),
+        (_, verdict) => verdict,
+    };
+    Ok(Report { segments, votes, verdict })
 }
 
-fn open_found(disk: &dyn Disk, path: &Path, start: Position) -> Result<Found, OpenError> {
+/// Reads a segment file that was cut behind its last record, under whatever name, and fails unless every byte of it is
+/// good. `start` is the position of its first record.
+pub fn verify_segment(disk: &dyn Disk, path: &Path, start: Position) -> Result<(), OpenError> {
+    let found = open_found(disk, path, start)?;
+    let scan = scan_with(&found, |_, _| ())?;
+    if scan.fault.is_some() || found.offset_of(scan.end) != found.file_len {
+        let why = scan.fault.clone().unwrap_or_else(|| "its records end before the file does".into());
+        return Err(found.corrupt(scan.end, why));
+    }
+    Ok(())
+}
+
+/// What is wrong between a segment and its successor.
+fn broken_joint(sealed: &Found, scan: &Scan, next: &Found) -> Option<OpenError> {
+    let joins = scan.end == next.header.start && scan.last == next.header.previous;
+    let why = || scan.fault.clone().unwrap_or_else(|| "its records do not lead to the next segment".into());
+    (!joins).then(|| sealed.corrupt(scan.end, why()))
+}
+
+fn report_of(path: &Path, start: Position, scan: &Scan) -> SegmentReport {
+    SegmentReport {
+        path: path.into(),
+        start,
+        end: scan.end,
+        records: scan.records.len() as u64,
+        last: scan.last.map(id_of),
+        first_index: scan.first_index,
+        durable_end: scan.durable_end,
+        fault: scan.fault.clone(),
+        damaged_locals: scan.damaged_locals.clone(),
+    }
+}
+
+fn unreadable(path: PathBuf, start: Position, error: &OpenError) -> SegmentReport {
+    SegmentReport {
+        path,
+        start,
+        end: start,
+        records: 0,
+        last: None,
+        first_index: None,
+        durable_end: start,
+        fault: Some(error.to_string()),
+        damaged_locals: Vec::new(),
+    }
+}
+
+/// Opens a segment whose header must be good.
+pub(super) fn open_found(disk: &dyn Disk, path: &Path, start: Position) -> Result<Found, OpenError> {
     let file = disk.open(path).map_err(io_error("open", path))?;
     let file_len = file.len().map_err(io_error("measure", path))?;
     let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
     let read = file.read_at(&mut block, 0).map_err(io_error("read", path))?;
-    let header = SegmentHeader::decode(&block[..read]).ok().filter(|header| header.start == start);
+    let header = match SegmentHeader::decode(&block[..read]) {
+        Err(HeaderFault::Newer(found)) => {
+            return Err(OpenError::NewerFormat { file: path.into(), found, known: FORMAT_VERSION });
+        }
+        decoded => decoded.ok().filter(|header| header.start == start),
+    };
     let header = header.ok_or_else(|| OpenError::Corrupt {
         file: path.into(),
         offset: 0,
@@ -184,26 +193,6 @@ fn open_found(disk: &dyn Disk, path: &Path, start: Position) -> Result<Found, Op
         why: "the segment's header is missing or damaged".into(),
     })?;
     Ok(Found { path: path.into(), file, file_len, header })
-}
-
-fn copy(disk: &dyn Disk, from: &dyn DiskFile, to: &Path) -> io::Result<()> {
-    let to: Arc<dyn DiskFile> = disk.create(to)?;
-    let mut buffer = vec![0; SCAN_BYTES];
-    let mut offset = 0;
-    loop {
-        let read = from.read_at(&mut buffer, offset)?;
-        if read == 0 {
-            return to.sync_data();
-        }
-        to.write_vectored_at(&[IoSlice::new(&buffer[..read])], offset)?;
-        offset += read as u64;
-    }
-}
-
-fn aside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".damaged");
-    name.into()
 }
 
 /// Takes the exclusive right to a log's folder.
@@ -214,6 +203,6 @@ pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + S
     })
 }
 
-fn id_of(link: Link) -> RecordId {
+pub(super) fn id_of(link: Link) -> RecordId {
     RecordId { term: link.term, index: link.index }
 }

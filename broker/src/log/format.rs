@@ -111,7 +111,12 @@ pub const fn record_bytes(payload_len: usize) -> u64 {
 
 /// The file name of the segment that starts at `start`.
 pub(crate) fn segment_path(dir: &Path, start: Position) -> PathBuf {
-    dir.join(format!("{:020}{SEGMENT_SUFFIX}", start.get()))
+    dir.join(segment_file_name(start))
+}
+
+/// The name of the segment that starts at `start`, without its folder.
+pub fn segment_file_name(start: Position) -> String {
+    format!("{:020}{SEGMENT_SUFFIX}", start.get())
 }
 
 /// The start position that a file name stands for; `None` for a file that is not a segment.
@@ -121,6 +126,11 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<Position> {
         return None;
     }
     digits.parse().ok().map(Position)
+}
+
+/// The position of the first record in a segment, from its file name; `None` for a file that is not a segment.
+pub fn segment_start(name: &str) -> Option<Position> {
+    parse_segment_name(name)
 }
 
 /// Identifies the record before a position: what the next record chains to.

@@ -37,10 +37,12 @@ pub mod disk;
 pub mod error;
 mod files;
 pub mod format;
+mod look;
 mod position;
 mod read;
 mod record;
 mod recovery;
+mod salvage;
 mod scan;
 mod segment;
 mod settings;
@@ -66,13 +68,16 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-pub use self::check::{Report, Salvage, SegmentReport, check, salvage};
+pub use self::check::{Report, SeenRecord, SegmentReport, check, check_with, verify_segment};
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
+pub use self::look::LookingDisk;
 pub use self::position::Position;
 pub use self::record::{NewRecord, Record, RecordId};
+pub use self::salvage::{Salvage, make_good, salvage};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
+pub use self::vote::{SlotReport, encode_vote_file, vote_for_copy};
 
 use self::files::Files;
 use self::shared::{Front, Shared};

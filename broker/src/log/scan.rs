@@ -40,6 +40,8 @@ pub(crate) struct Scan {
     pub(crate) committed: Option<u64>,
     /// Why the scan ended, if there is something else than preallocated space.
     pub(crate) fault: Option<String>,
+    /// Good records whose local part is damaged: nothing is lost but what they claimed.
+    pub(crate) damaged_locals: Vec<Position>,
 }
 
 impl Found {
@@ -73,6 +75,11 @@ impl Found {
 
 /// Reads a segment's records from its start as far as they are good.
 pub(crate) fn scan(segment: &Found) -> Result<Scan, OpenError> {
+    scan_with(segment, |_, _| ())
+}
+
+/// Like [`scan`], and shows each good record: its header and its payload.
+pub(crate) fn scan_with(segment: &Found, mut show: impl FnMut(&RecordHeader, &[u8])) -> Result<Scan, OpenError> {
     let failed = io_error("read", &segment.path);
     let mut window = Window::new(&*segment.file, SCAN_BYTES).map_err(&failed)?;
     let mut scan = Scan {
@@ -84,6 +91,7 @@ pub(crate) fn scan(segment: &Found) -> Result<Scan, OpenError> {
         durable_end: segment.header.start,
         committed: segment.header.committed,
         fault: None,
+        damaged_locals: Vec::new(),
     };
     loop {
         let offset = segment.offset_of(scan.end);
@@ -112,12 +120,14 @@ pub(crate) fn scan(segment: &Found) -> Result<Scan, OpenError> {
             scan.fault = Some("the record does not continue the one before".into());
             break;
         }
+        show(&header, &bytes[RECORD_HEADER_BYTES as usize..header.length as usize - LOCAL_BYTES as usize]);
         let local = &bytes[header.length as usize - LOCAL_BYTES as usize..];
         if let Some(claim) = Claim::decode_local(local, segment.header.salt, header.position) {
             scan.note(claim);
         } else {
             // The record itself is good; only what it claims is lost.
             tracing::warn!(file = %segment.path.display(), position = %scan.end, "a record's local part is damaged");
+            scan.damaged_locals.push(scan.end);
         }
         scan.first_index.get_or_insert(header.index);
         scan.records.push((header.index, header.position));

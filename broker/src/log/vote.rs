@@ -112,9 +112,7 @@ impl VoteFile {
             return Ok(SavedVote { path, file: None, latest: Slot::default() });
         }
         let file = disk.open(&path).map_err(io_error("open", &path))?;
-        let mut bytes = vec![0; 2 * SLOT_BYTES];
-        let read = file.read_at(&mut bytes, 0).map_err(io_error("read", &path))?;
-        bytes[read..].fill(0);
+        let bytes = read_slots(&*file).map_err(io_error("read", &path))?;
         let latest = choose(&path, &bytes)?.unwrap_or_default();
         Ok(SavedVote { path, file: Some(file), latest })
     }
@@ -122,6 +120,20 @@ impl VoteFile {
     /// Whether the vote file is among the names of a folder's files.
     pub(crate) fn exists(names: &[String]) -> bool {
         names.iter().any(|name| name == VOTE_FILE)
+    }
+
+    /// The slots that are damaged, without judging what that means. A blank slot is not damaged.
+    pub(crate) fn damaged_slots(disk: &dyn Disk, dir: &Path, exists: bool) -> Result<Vec<SlotReport>, OpenError> {
+        if !exists {
+            return Ok(Vec::new());
+        }
+        let path = dir.join(VOTE_FILE);
+        let bytes =
+            read_slots(&*disk.open(&path).map_err(io_error("open", &path))?).map_err(io_error("read", &path))?;
+        let slots = [0, SLOT_BYTES]
+            .into_iter()
+            .filter(|at| matches!(Slot::decode(&bytes[*at..*at + SLOT_BYTES]), Err(SlotFault::Damaged)));
+        Ok(slots.map(|at| SlotReport { path: path.clone(), offset: at as u64 }).collect())
     }
 
     /// The last saved vote.
@@ -157,6 +169,35 @@ impl VoteFile {
         }
         Ok(())
     }
+}
+
+/// The bytes of a vote file for a copy of a log that ends at `durable_end`.
+pub fn encode_vote_file(vote: Option<Vec<u8>>, durable_end: Position) -> Vec<u8> {
+    Slot { sequence: 1, durable_end, vote }.encode().repeat(2)
+}
+
+/// The bytes of a vote file for a copy of the closed log in `dir`, cut at `end`.
+pub fn vote_for_copy(disk: &dyn Disk, dir: &Path, end: u64) -> Result<Vec<u8>, OpenError> {
+    let names = disk.list(dir).map_err(io_error("list", dir))?;
+    let saved = VoteFile::load(disk, dir, VoteFile::exists(&names))?;
+    Ok(encode_vote_file(saved.latest.vote, Position(end)))
+}
+
+/// Both slots; what is behind the end of the file is blank.
+fn read_slots(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 2 * SLOT_BYTES];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes[read..].fill(0);
+    Ok(bytes)
+}
+
+/// A damaged slot of the vote file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotReport {
+    /// The vote file.
+    pub path: PathBuf,
+    /// Where the slot begins in it.
+    pub offset: u64,
 }
 
 /// What the vote file said before it was opened for writing.

@@ -101,7 +101,8 @@ fn id_of(record: RecordId) -> LogId {
     log_id(record.term, record.index)
 }
 
-fn entry_of(record: Record) -> io::Result<LogEntry> {
+/// The entry that a record holds.
+pub(super) fn entry_of(record: Record) -> io::Result<LogEntry> {
     let extent = Extent { payload: record.payload_position().0, end: record.end().0 };
     let payload = match record.kind {
         kind::BATCH => EntryPayload::Normal(Proposal::new(record.payload, None)),

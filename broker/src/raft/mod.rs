@@ -16,13 +16,14 @@ mod log_store;
 mod membership;
 mod network;
 mod node;
+mod replay;
 mod room;
 mod runtime;
 mod state;
 
-#[cfg(test)]
 pub(crate) use log_store::kind;
 pub use node::{Node, Purger, StartError};
+pub use replay::committed_entry;
 
 use entry::{LogEntry, Proposal};
 use openraft::impls::leader_id_std;

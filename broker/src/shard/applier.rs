@@ -4,6 +4,7 @@
 //! larger than what [`Applier`] lets it grow to. A flush holds the state machine still, makes the log durable up to what
 //! was applied, and only then starts.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -231,6 +232,19 @@ impl Applier {
             Ok(disk) if disk.free < needed => Err(FlushError::NoRoom { needed, free: disk.free }),
             _ => Ok(()),
         }
+    }
+
+    /// Makes a folder `target` that holds the index as it is at some applied entry, the log being durable that far.
+    /// Nothing is applied during the last, short part of it.
+    pub fn checkpoint(&self, target: &Path) -> Result<Applied, FlushError> {
+        // Most of it while others go on.
+        self.flush()?;
+        let machine = self.machine.lock();
+        let applied = machine.applied();
+        self.check_room()?;
+        self.wait_durable(Position(applied.end))?;
+        self.shared.index.copy_to(target)?;
+        Ok(applied)
     }
 
     fn wait_durable(&self, position: Position) -> Result<(), FlushError> {

@@ -26,6 +26,7 @@ mod intake;
 mod message;
 mod open;
 mod outcome;
+mod rebuild;
 mod topic;
 
 #[cfg(test)]
@@ -56,4 +57,5 @@ pub use message::{Message, MessageList, Unit, WriteUnit};
 pub use open::{OpenShard, ShardError};
 pub use outcome::{Outcome, Prepared, Published, Refusal, Settled};
 pub use read::{Located, QueueEntries, ReadError};
+pub use rebuild::{RebuildError, rebuild_index};
 pub use topic::{Queue, Topic, TopicSettings, Topics};

@@ -1,0 +1,177 @@
+//! Looking at the folder of a stopped broker, and repairing it: what `escrowmq fsck` does.
+//!
+//! [`Folder::take`] makes sure that no broker runs there. [`Folder::check`] reads every file and answers a [`Report`] of
+//! [`Finding`]s: which file, which byte, what it means, what to do. [`Folder::repair`] does what the findings allow.
+//!
+//! Promises: checking changes nothing; repairing never gives up a byte that had been acknowledged unless
+//! [`RepairOptions::drop_acknowledged_after`] names the very place; a repair that is interrupted can be run again. Leaves
+//! to others: how a broker recovers by itself (`log::recovery`), and everything that a running broker finds out.
+
+mod deep;
+mod finding;
+mod index;
+mod log;
+mod repair;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use finding::{Finding, Kind};
+pub use repair::{Action, RepairError, RepairOptions};
+
+use crate::key_index;
+use crate::limits::{FolderError, LockedFolder, lock_existing_folder};
+use crate::log::OpenError;
+
+/// How far a check or a repair has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// What is being done, as a phrase.
+    pub stage: &'static str,
+    /// How much of it is done, in bytes.
+    pub done: u64,
+    /// How much there is; 0 if that is not known.
+    pub total: u64,
+}
+
+/// Called now and then during long work, on the same thread.
+pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
+
+/// Why a check or a repair could not be done. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// There is no broker's data.
+    #[error("{} is no data folder of a broker: it has no folder `log`", dir.display())]
+    NoStore {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A broker runs on it, or the folder is out of reach.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The log could not be read at all.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What was seen, besides what is wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// Log segments.
+    pub segments: u64,
+    /// Good log records.
+    pub records: u64,
+    /// Messages in them, their checksums verified.
+    pub messages: u64,
+    /// Log position of the oldest record.
+    pub log_start: u64,
+    /// Log position behind the newest good record.
+    pub log_end: u64,
+    /// Raft index of the newest good record.
+    pub last_index: u64,
+    /// Whether the log holds everything since the beginning, so that an index can be made from it.
+    pub is_complete: bool,
+    /// How far the index has applied the log: Raft index and log position.
+    pub applied: Option<(u64, u64)>,
+    /// Rows of the index, by table letter.
+    pub rows: std::collections::BTreeMap<char, u64>,
+    /// Files of the key index.
+    pub key_files: u64,
+    /// Whether the index was compared with one that was made from the log.
+    pub is_compared: bool,
+}
+
+/// What a check came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What is wrong, in the order log, index, key index.
+    pub findings: Vec<Finding>,
+    /// What an operator may want to know besides.
+    pub notes: Vec<String>,
+    /// What was seen.
+    pub figures: Figures,
+}
+
+impl Report {
+    fn find(&mut self, kind: Kind, file: &Path, offset: Option<u64>, what: impl Into<String>) {
+        self.findings.push(Finding { kind, file: file.to_owned(), offset, what: what.into() });
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.findings.iter().any(|finding| finding.kind == kind)
+    }
+}
+
+/// The folder of a stopped broker, locked against a start as long as this lives.
+#[derive(Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    _lock: LockedFolder,
+}
+
+impl Folder {
+    /// Takes a broker's data folder, or the `broker` folder in that of `escrowmq standalone`. Fails if a broker runs
+    /// there. Changes nothing.
+    pub fn take(dir: &Path) -> Result<Folder, CheckError> {
+        let nested = dir.join("broker");
+        let dir = if !dir.join("log").is_dir() && nested.join("log").is_dir() { nested } else { dir.to_owned() };
+        let lock = lock_existing_folder(&dir)?;
+        if !dir.join("log").is_dir() {
+            return Err(CheckError::NoStore { dir });
+        }
+        Ok(Folder { dir, _lock: lock })
+    }
+
+    /// The folder of log and index.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads everything. With `deep`, makes an index from the log in a temporary folder, beside the data only if the
+    /// machine's temporary folder is there, and compares it with the stored one. Blocks.
+    pub fn check(&self, deep: bool, progress: OnProgress<'_>) -> Result<Report, CheckError> {
+        let mut report = Report::default();
+        log::check(&self.dir.join("log"), &mut report, progress)?;
+        index::check(&self.dir, &mut report, progress);
+        self.check_keys(&mut report)?;
+        if deep {
+            deep::check(&self.dir, &mut report, progress)?;
+        }
+        Ok(report)
+    }
+
+    /// Repairs what the report, which is of this folder and new, says. Blocks.
+    pub fn repair(
+        &self,
+        report: &Report,
+        options: &RepairOptions,
+        progress: OnProgress<'_>,
+    ) -> Result<Vec<Action>, RepairError> {
+        repair::repair(&self.dir, report, options, progress)
+    }
+
+    fn check_keys(&self, report: &mut Report) -> Result<(), CheckError> {
+        let path = self.dir.join("keys");
+        let (files, damaged) = key_index::verify(&path).map_err(|source| CheckError::Io { path, source })?;
+        report.figures.key_files = files as u64;
+        for run in damaged {
+            let kind = match run.error.kind() {
+                io::ErrorKind::Unsupported => Kind::NewerFormat,
+                _ => Kind::KeysDamaged,
+            };
+            report.find(kind, &run.path, Some(run.offset), run.error.to_string());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! Repairing what a check found.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Finding, Kind, OnProgress, Progress, Report};
+use crate::log::{Log, LogSettings, OpenError, Position, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage};
+use crate::shard::{RebuildError, rebuild_index};
+
+/// What a repair may do beyond what is safe.
+#[derive(Debug, Clone, Default)]
+pub struct RepairOptions {
+    /// The file and the byte of a [`Kind::LogDamaged`] or [`Kind::IndexAhead`] finding: **acknowledged bytes from there
+    /// on are given up**.
+    pub drop_acknowledged_after: Option<(PathBuf, u64)>,
+}
+
+/// What a repair did, or did not and why, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Something was changed.
+    Done(String),
+    /// Something that was found stays as it is.
+    Left(String),
+}
+
+/// Why a repair stopped. What was done until then is good and stays.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The place to give up bytes from is none that was found.
+    #[error("{} at byte {offset} is none of the places that were found damaged; nothing was changed", file.display())]
+    NoSuchPlace {
+        /// The file that was named.
+        file: PathBuf,
+        /// The byte that was named.
+        offset: u64,
+    },
+    /// Giving up bytes would leave an index that cannot be made anew.
+    #[error(
+        "the log begins at position {start}, so that no index can be made from it after a cut; restore a backup. \
+         Nothing was changed"
+    )]
+    NoWayBack {
+        /// Where the log begins.
+        start: u64,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// A new index.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    /// A file.
+    #[error("cannot change {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Kinds that an index made anew cures.
+const CURED_BY_REBUILD: [Kind; 3] = [Kind::IndexUnreadable, Kind::IndexRow, Kind::IndexDiffers];
+/// The name of an index while it is made.
+const UNFINISHED: &str = "index.rebuilding";
+
+pub(super) fn repair(
+    dir: &Path,
+    report: &Report,
+    options: &RepairOptions,
+    progress: OnProgress<'_>,
+) -> Result<Vec<Action>, RepairError> {
+    let mut actions = Vec::new();
+    let log = dir.join("log");
+    let dropped = options.drop_acknowledged_after.as_ref();
+    let lost: Vec<&Finding> =
+        report.findings.iter().filter(|finding| matches!(finding.kind, Kind::LogDamaged | Kind::IndexAhead)).collect();
+    if let Some((file, offset)) = dropped {
+        let named = |finding: &&&Finding| finding.offset == Some(*offset) && is_same(&finding.file, file);
+        if lost.iter().find(named).is_none() {
+            return Err(RepairError::NoSuchPlace { file: file.clone(), offset: *offset });
+        }
+    }
+    for finding in &report.findings {
+        if finding.kind == Kind::NewerFormat {
+            actions.push(Action::Left(format!("{finding}. It is not touched, and nothing else is")));
+            return Ok(actions);
+        }
+    }
+    if dropped.is_none() && !lost.is_empty() || report.has(Kind::VoteLost) {
+        let left = report
+            .findings
+            .iter()
+            .filter(|finding| matches!(finding.kind, Kind::LogDamaged | Kind::IndexAhead | Kind::VoteLost));
+        actions.extend(left.map(|finding| Action::Left(format!("{finding}. To {}", finding.kind.advice()))));
+        return Ok(actions);
+    }
+    let mut rebuild = report.findings.iter().any(|finding| CURED_BY_REBUILD.contains(&finding.kind));
+    if dropped.is_some() {
+        rebuild |= give_up(&log, report, &mut actions)?;
+    }
+    if report.has(Kind::TornTail) || report.has(Kind::VoteCopy) {
+        // Recovery does exactly this.
+        drop(open_log(&log)?);
+        actions.push(Action::Done("cut the torn tail and wrote both copies of the vote, as a start would".to_owned()));
+    }
+    if report.has(Kind::StrayBytes) || report.has(Kind::RecordNote) {
+        for path in make_good(&RealDisk, &log)? {
+            actions.push(Action::Done(format!("made good what nobody reads in {}", path.display())));
+        }
+    }
+    if rebuild {
+        if report.figures.is_complete {
+            rebuild_here(dir, progress)?;
+            actions.push(Action::Done("made the index anew from the log".to_owned()));
+        } else {
+            actions.push(Action::Left(
+                "the index stays: the log does not begin at its first record, so none can be made from it; restore a backup".to_owned(),
+            ));
+        }
+    }
+    for finding in &report.findings {
+        match finding.kind {
+            Kind::KeysDamaged => {
+                let failed = |source| RepairError::Io { path: finding.file.clone(), source };
+                fs::remove_file(&finding.file).map_err(failed)?;
+                let what = format!("removed {}; the next start builds it anew", finding.file.display());
+                actions.push(Action::Done(what));
+            }
+            Kind::MessageDamaged | Kind::CommandMalformed | Kind::IndexBehind => {
+                actions.push(Action::Left(format!("{finding}. {}", finding.kind.advice())));
+            }
+            _ => {}
+        }
+    }
+    Ok(actions)
+}
+
+/// Opens the log as a start would, but prepares no large file for what comes next.
+fn open_log(dir: &Path) -> Result<Log, OpenError> {
+    Log::open(Arc::new(RealDisk), dir, LogSettings { segment_bytes: SEGMENT_BYTES_MIN, ..LogSettings::default() })
+}
+
+fn is_same(left: &Path, right: &Path) -> bool {
+    left == right || left.canonicalize().ok().is_some_and(|left| right.canonicalize().ok() == Some(left))
+}
+
+/// Gives up acknowledged bytes, and says whether the index must be made anew.
+fn give_up(log: &Path, report: &Report, actions: &mut Vec<Action>) -> Result<bool, RepairError> {
+    let figures = &report.figures;
+    if !figures.is_complete {
+        return Err(RepairError::NoWayBack { start: figures.log_start });
+    }
+    let kept = salvage(&RealDisk, log)?;
+    let last = kept.last.map_or("none".to_owned(), |last| last.index.to_string());
+    actions.push(Action::Done(format!(
+        "gave up everything in the log from position {} on; the last record kept is {last}",
+        kept.end
+    )));
+    actions.extend(kept.set_aside.iter().map(|path| {
+        Action::Done(format!("kept a copy of what was there in {}; remove it when nobody needs it", path.display()))
+    }));
+    Ok(figures.applied.is_none_or(|(_, end)| Position(end) > kept.end))
+}
+
+/// Makes an index beside the old one and puts it in its place. Interrupted at any point, the next start or the next
+/// repair goes on from the log, which has everything.
+fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError> {
+    let (path, unfinished) = (dir.join("index"), dir.join(UNFINISHED));
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RepairError::Io { path, source }
+    };
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(failed(&unfinished))?;
+    }
+    let log = open_log(&dir.join("log"))?;
+    let total = log.end().get();
+    // What is behind is applied by the next start, when it knows that it is committed.
+    let committed = log.committed().unwrap_or(0);
+    rebuild_index(&log, &unfinished, committed, |done| {
+        progress(Progress { stage: "making the index from the log", done, total });
+    })?;
+    if path.exists() {
+        fs::remove_dir_all(&path).map_err(failed(&path))?;
+    }
+    fs::rename(&unfinished, &path).map_err(failed(&unfinished))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed(dir))
+}

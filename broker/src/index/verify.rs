@@ -1,0 +1,58 @@
+//! Looking at rows one by one, without asking for anything: what `escrowmq fsck` does.
+
+use super::half::{self, HalfRow};
+use super::queue::{self, QueueEntry};
+use super::store::IndexError;
+use super::timer::TimerRow;
+use super::{decision::DecisionRow, meta, offset, table};
+use crate::shard::{Malformed, QueueId};
+
+/// Where the bytes lie that a row points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Log position of the first byte.
+    pub from: u64,
+    /// Log position behind the last one.
+    pub upto: u64,
+}
+
+/// Decodes a row, and calls `points_at` with each message that it points at.
+pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Result<(), IndexError> {
+    let Some(&letter) = key.first() else { return Ok(()) };
+    let wrong = IndexError::row(letter);
+    let extent = |from: u64, length: u32| Extent { from, upto: from.saturating_add(u64::from(length)) };
+    match letter {
+        table::QUEUE => entries(key, value, |_, entry| points_at(extent(entry.position, entry.length)))?,
+        table::HALF => {
+            let id = table::number_of_key1(key).ok_or_else(|| wrong(Malformed { what: "half key", at: 0 }))?;
+            let row = HalfRow::decode(id, value).map_err(wrong)?;
+            points_at(extent(row.position, row.length));
+        }
+        table::TIMER => {
+            let row = TimerRow::decode(key, value).map_err(wrong)?;
+            points_at(extent(row.position, row.length));
+        }
+        table::DECISION => drop(DecisionRow::decode(value).map_err(wrong)?),
+        table::OPEN => drop(half::decode_open(value).map_err(wrong)?),
+        table::LOCK => drop(offset::decode_lock(value)?),
+        table::OFFSET | table::FIRED if value.len() != 8 => return Err(wrong(Malformed { what: "offset", at: 0 })),
+        table::META => meta::verify(key, value)?,
+        // Everything else is a key and nothing more, or looked at by nobody but its reader.
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Calls `each` with the entries of a row of the queue table.
+pub fn entries(key: &[u8], value: &[u8], mut each: impl FnMut(QueueId, QueueEntry)) -> Result<(), IndexError> {
+    let wrong = IndexError::row(table::QUEUE);
+    let id = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    let id = QueueId(id.ok_or_else(|| wrong(Malformed { what: "page key", at: 0 }))?);
+    let page = queue::Page::decode(key, value).map_err(&wrong)?;
+    page.entries(|entry| {
+        each(id, entry);
+        true
+    })
+    .map_err(wrong)?;
+    Ok(())
+}

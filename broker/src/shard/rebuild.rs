@@ -1,0 +1,86 @@
+//! An index made from the log alone, for tools: what a broker would make of an empty index folder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::applier::{Applier, FlushError};
+use super::apply::{ApplyError, Counters, Signals};
+use super::executor::Executor;
+use super::group::Groups;
+use super::handle::Shared;
+use super::intake::Intake;
+use super::topic::Topics;
+use crate::index::meta::Applied;
+use crate::index::store::FLUSH_BYTES;
+use crate::index::{Index, IndexError};
+use crate::log::Log;
+use crate::raft;
+
+/// Bytes of the log applied at once.
+const STEP_BYTES: u64 = 4 << 20;
+
+/// Why an index could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The log no longer begins at its first record: what came before is only in the index.
+    #[error("the log begins at record {first}: what came before it was trimmed and is only in the index")]
+    Trimmed {
+        /// Raft index of the first record that is left.
+        first: u64,
+    },
+    /// The log could not be read.
+    #[error("the log: {0}")]
+    Log(#[from] std::io::Error),
+    /// The new index could not be made or written.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A record could not be applied.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The new index could not be made durable.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+}
+
+/// Makes an index in the folder `target`, which must be empty or missing, out of the records of `log` up to the one with
+/// Raft index `upto`, all of which must be committed. `progress` is told the log position that was reached. Blocks.
+pub fn rebuild_index(
+    log: &Log,
+    target: &Path,
+    upto: u64,
+    mut progress: impl FnMut(u64),
+) -> Result<Applied, RebuildError> {
+    if let Some(purged) = log.purged() {
+        return Err(RebuildError::Trimmed { first: purged.index + 1 });
+    }
+    let shared = Arc::new(Shared {
+        executor: Executor::default(),
+        intake: Intake::default(),
+        topics: Topics::default(),
+        groups: Groups::default(),
+        index: Index::open(target)?,
+        log: log.clone(),
+        counters: Counters::default(),
+        signals: Signals::default(),
+    });
+    let applier = Applier::new(Arc::clone(&shared))?;
+    let mut next = log.first_index();
+    let end = log.last().map_or(0, |last| last.index + 1).min(upto.saturating_add(1));
+    while next < end {
+        let records = log.read_entries(next, end, STEP_BYTES)?;
+        let Some(last) = records.last() else {
+            return Err(std::io::Error::other(format!("record {next} is missing")).into());
+        };
+        next = last.index + 1;
+        let reached = last.end().get();
+        let entries = records.into_iter().map(raft::committed_entry).collect::<Result<Vec<_>, _>>()?;
+        applier.apply(entries)?;
+        // Nobody else flushes here.
+        if shared.index.unflushed_bytes() >= FLUSH_BYTES {
+            applier.flush()?;
+        }
+        progress(reached);
+    }
+    applier.flush()?;
+    Ok(applier.applied())
+}
