@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use escrowmq_common::clock::Clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 
+use crate::backup::prepare::Backups;
 use crate::client_registry::ClientRegistry;
 use crate::config::BrokerConfig;
 use crate::delivery::Delivery;
@@ -38,6 +39,8 @@ pub struct Broker {
     pub registration: Registration,
     /// Topics and groups that are being created.
     pub creations: Creations,
+    /// The backup that is being copied.
+    pub backups: Backups,
     /// Counts since start.
     pub metrics: Metrics,
     /// Counts by topic and group over time.

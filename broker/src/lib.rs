@@ -5,10 +5,11 @@
 //! * [`retention`]: what goes, and what happens when the disk is full.
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
-//! * [`check`]: what `escrowmq fsck` looks at.
+//! * [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
 //! * [`server`]: requests in, responses out. [`config`]: the settings.
 //! * [`planted`]: failures that tests switch on; nothing of them is in the product.
 
+pub mod backup;
 pub mod broker;
 pub mod check;
 pub mod client_registry;

@@ -8,6 +8,7 @@ use escrowmq_common::remoting::{ConnectionLimits, ServeLimits, Service, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
+use crate::backup::prepare::Backups;
 use crate::broker::Broker;
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, FlushDisk};
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The files of the key index.
     #[error("the key index: {0}")]
     Keys(std::io::Error),
+    /// Backups that an earlier process had prepared.
+    #[error("cannot remove an earlier prepared backup: {0}")]
+    Backups(std::io::Error),
     /// The topics that every broker has.
     #[error("the system topics: {0}")]
     Topics(String),
@@ -105,6 +109,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     };
     let keys = KeyIndex::start(folder.path().join("keys"), &shard.shard, &phases.runners.tasks, &shutdown)
         .map_err(StartError::Keys)?;
+    let backups = Backups::new(folder.path(), Arc::clone(shard.applier())).map_err(StartError::Backups)?;
     let broker = Arc::new(Broker {
         shard: shard.shard.clone(),
         clients: ClientRegistry::new(clock.clone()),
@@ -114,6 +119,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         retention: Retention::default(),
         registration: Registration::new(shard.shard.clone()),
         creations: Creations::default(),
+        backups,
         metrics: Metrics::default(),
         stats: Stats::new(shard.time.now()),
         store_host: SocketAddr::new(config.broker_ip, address.port()),

@@ -1,6 +1,7 @@
 //! The command line of EscrowMQ.
 
 mod admin;
+mod backup;
 mod bench;
 mod demo;
 mod fsck;
@@ -32,6 +33,10 @@ enum Command {
     Bench(bench::Arguments),
     /// Look at the data of a stopped broker, name what is damaged, and repair it
     Fsck(fsck::Arguments),
+    /// Copy the data of a broker, running or stopped, into a folder of backups
+    Backup(backup::BackupArguments),
+    /// Make a broker's data folder out of a backup
+    Restore(backup::RestoreArguments),
     /// See half messages stay hidden, get decided, checked back and delivered, with real processes and real kills
     Demo(demo::Arguments),
     /// The producer process of the demo
@@ -45,6 +50,8 @@ fn main() -> ExitCode {
         Command::Admin(arguments) => admin::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
+        Command::Backup(arguments) => backup::run_backup(&arguments),
+        Command::Restore(arguments) => backup::run_restore(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }

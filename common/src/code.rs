@@ -210,6 +210,12 @@ pub mod request {
     pub const RESET_MASTER_FLUSH_OFFSET: i32 = 908;
     /// Reads the epochs of a broker.
     pub const GET_BROKER_EPOCH_CACHE: i32 = 1007;
+    /// EscrowMQ's own, as all codes from 30,000 to 30,999: makes a running broker prepare a backup.
+    pub const PREPARE_BACKUP: i32 = 30_001;
+    /// The prepared backup is still being copied.
+    pub const RENEW_BACKUP: i32 = 30_002;
+    /// The prepared backup is copied, or given up.
+    pub const RELEASE_BACKUP: i32 = 30_003;
     /// Takes messages and hides them for a while.
     pub const POP_MESSAGE: i32 = 200_050;
     /// Confirms a popped message.

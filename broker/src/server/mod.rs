@@ -10,6 +10,7 @@
 //! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
 
 mod admin;
+mod backup;
 pub(crate) mod ensure;
 pub(crate) mod groups;
 mod lag;
@@ -107,6 +108,9 @@ impl Service for Server {
             | request::GET_CONSUMER_CONNECTION_LIST
             | request::GET_PRODUCER_CONNECTION_LIST
             | request::QUERY_TOPIC_CONSUME_BY_WHO => stats::handle(broker, request, reply),
+            request::PREPARE_BACKUP | request::RENEW_BACKUP | request::RELEASE_BACKUP => {
+                backup::handle(broker, connection, request, reply);
+            }
             _ => admin::handle(broker, connection, request, reply),
         }
     }

@@ -1,0 +1,72 @@
+//! What there is to copy of a broker that does not run.
+
+use std::fs;
+use std::path::Path;
+
+use super::target::write_whole;
+use super::{BackupError, Prepared, PreparedFile, failed, new_id};
+use crate::check::{Folder, Kind, Progress};
+use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
+use crate::log::{LookingDisk, vote_for_copy};
+
+/// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
+/// what must be written anew. Blocks: reads the whole store.
+pub fn prepare(
+    folder: &Folder,
+    scratch: &Path,
+    now_ms: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Prepared, BackupError> {
+    let report = folder.check(false, progress)?;
+    let harmless = [Kind::TornTail, Kind::StrayBytes, Kind::RecordNote, Kind::VoteCopy, Kind::KeysDamaged];
+    if let Some(finding) = report.findings.iter().find(|finding| !harmless.contains(&finding.kind)) {
+        return Err(BackupError::Findings(finding.to_string()));
+    }
+    let figures = &report.figures;
+    let log = folder.dir().join("log");
+    let mut files = Vec::new();
+    let mut starts = Vec::new();
+    for entry in fs::read_dir(&log).map_err(failed("list", &log))? {
+        let name = entry.map_err(failed("list", &log))?.file_name().to_string_lossy().into_owned();
+        starts.extend(segment_start(&name).map(|start| (start.get(), name)));
+    }
+    starts.sort_unstable();
+    for (nth, (start, name)) in starts.iter().enumerate() {
+        let end = starts.get(nth + 1).map_or(figures.log_end, |(next, _)| *next);
+        if end > *start {
+            let bytes = SEGMENT_HEADER_BYTES + end - start;
+            files.push(PreparedFile { name: format!("log/{name}"), path: log.join(name), bytes });
+        }
+    }
+    let vote = vote_for_copy(&LookingDisk, &log, figures.log_end)?;
+    let path = scratch.join("vote");
+    write_whole(&path, &vote)?;
+    files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
+    let index = folder.dir().join("index");
+    if index.is_dir() {
+        files.extend(index_files(&index)?);
+    }
+    Ok(Prepared {
+        id: new_id(now_ms),
+        created: now_ms,
+        log_start: figures.log_start,
+        log_end: figures.log_end,
+        applied: figures.applied.map_or(0, |(index, _)| index),
+        files,
+    })
+}
+
+/// The files of an index that nobody has open, but for its lock and its own log texts.
+pub(super) fn index_files(index: &Path) -> Result<Vec<PreparedFile>, BackupError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(index).map_err(failed("list", index))? {
+        let entry = entry.map_err(failed("list", index))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let metadata = entry.metadata().map_err(failed("measure", index))?;
+        if metadata.is_file() && name != "LOCK" && !name.starts_with("LOG") {
+            files.push(PreparedFile { name: format!("index/{name}"), path: entry.path(), bytes: metadata.len() });
+        }
+    }
+    files.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(files)
+}
