@@ -15,6 +15,8 @@ mod repair;
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_formats;
 
 use std::io;
 use std::path::{Path, PathBuf};

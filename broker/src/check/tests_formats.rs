@@ -1,0 +1,220 @@
+//! A folder that an older version wrote opens; a file of a newer version is refused by name, whatever kind it is of.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::tests::{check, files, filled, open, served};
+use super::*;
+use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
+use crate::index::{Index, IndexBatch, meta};
+use crate::log::format::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, get_u32, put_u32};
+
+/// The folders of released formats, one per version. Their log files end with their last record.
+fn formats() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    files(&dir.join("log")).into_keys().filter(|path| path.extension().is_some_and(|end| end == "log")).collect()
+}
+
+/// Writes the folder of this version. Done once for each release: `cargo test -- --ignored write_the_folder`.
+#[tokio::test]
+#[ignore = "writes into the sources"]
+async fn write_the_folder_of_this_version() {
+    let store = filled().await;
+    let target = formats().join(env!("CARGO_PKG_VERSION"));
+    let _ = fs::remove_dir_all(&target);
+    copy(store.path(), &target.join("store"));
+    for path in segments(&target.join("store")) {
+        let content = fs::read(&path).unwrap();
+        let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        fs::write(&path, &content[..used]).unwrap();
+    }
+    for path in files(&target).into_keys() {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("LOG") || name.eq_ignore_ascii_case("lock") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let opened = open(store.path()).await.unwrap();
+    let served: Vec<String> = served(&opened.shard).into_iter().map(Result::unwrap).collect();
+    opened.close().await.unwrap();
+    fs::write(target.join("served.txt"), served.join("\n")).unwrap();
+}
+
+#[tokio::test]
+async fn the_folder_of_every_released_version_opens() {
+    let mut versions = 0;
+    for entry in fs::read_dir(formats()).unwrap() {
+        let version = entry.unwrap().path();
+        let expected = fs::read_to_string(version.join("served.txt")).unwrap();
+        for with_index in [true, false] {
+            let store = tempfile::tempdir().unwrap();
+            copy(&version.join("store"), store.path());
+            if !with_index {
+                fs::remove_dir_all(store.path().join("index")).unwrap();
+            }
+            assert_eq!(check(store.path(), true).findings, [], "{}", version.display());
+            let opened = open(store.path()).await.unwrap();
+            let served: Vec<String> = served(&opened.shard).into_iter().map(Result::unwrap).collect();
+            opened.close().await.unwrap();
+            assert_eq!(served.join("\n"), expected, "{}", version.display());
+            assert_eq!(check(store.path(), true).findings, [], "{}", version.display());
+        }
+        versions += 1;
+    }
+    assert!(versions > 0);
+}
+
+/// The error of opening the store says that `file` is too new, and fsck says the same.
+async fn assert_refused(store: &Path, file: &Path, versions: [&str; 2]) {
+    let error = open(store).await.err().expect("a newer file is refused").to_string();
+    for part in [&*file.display().to_string(), versions[0], versions[1], "newer"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let report = check(store, false);
+    let named = |finding: &&Finding| finding.kind == Kind::NewerFormat && finding.file == file;
+    assert!(report.findings.iter().any(|finding| named(&finding)), "{report:?}");
+    let before = files(store);
+    let folder = Folder::take(store).unwrap();
+    let actions = folder.repair(&report, &RepairOptions::default(), &mut |_| ()).unwrap();
+    assert!(matches!(&actions[..], [Action::Left(_)]), "{actions:?}");
+    assert!(files(store) == before, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_newer_segment_is_refused() {
+    let store = filled().await;
+    let path = segments(store.path())[1].clone();
+    let mut content = fs::read(&path).unwrap();
+    put_u32(&mut content, 8, 9);
+    let crc = crc32fast::hash(&content[..4092]);
+    put_u32(&mut content, 4092, crc);
+    fs::write(&path, content).unwrap();
+    assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
+}
+
+/// The last record of a segment file with its place, its header and its payload.
+fn last_record(content: &[u8]) -> (usize, RecordHeader, Vec<u8>) {
+    let mut at = SEGMENT_HEADER_BYTES as usize;
+    loop {
+        let header = RecordHeader::decode(&content[at..]);
+        let next = at + header.length as usize;
+        let follows = content.get(next..next + RECORD_HEADER_BYTES as usize).map(RecordHeader::decode);
+        if follows.is_none_or(|next| next.previous_crc != header.crc) {
+            let payload = content[at + RECORD_HEADER_BYTES as usize..next - 20].to_vec();
+            return (at, header, payload);
+        }
+        at = next;
+    }
+}
+
+#[tokio::test]
+async fn a_newer_record_is_refused() {
+    let store = filled().await;
+    let path = segments(store.path()).pop().unwrap();
+    let mut content = fs::read(&path).unwrap();
+    let (at, header, payload) = last_record(&content);
+    let (bytes, _) = RecordHeader { version: 9, ..header }.encode(crc32fast::hash(&payload));
+    content[at..at + bytes.len()].copy_from_slice(&bytes);
+    fs::write(&path, content).unwrap();
+    assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
+}
+
+#[tokio::test]
+async fn a_newer_vote_file_is_refused() {
+    let store = filled().await;
+    let path = store.path().join("log/vote");
+    let mut content = fs::read(&path).unwrap();
+    for slot in content.chunks_mut(4096) {
+        put_u32(slot, 8, 9);
+        let crc = crc32fast::hash(&slot[..4092]);
+        put_u32(slot, 4092, crc);
+        assert_eq!(get_u32(slot, 8), 9);
+    }
+    fs::write(&path, content).unwrap();
+    assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
+}
+
+#[tokio::test]
+async fn a_newer_batch_is_refused() {
+    let store = filled().await;
+    let path = segments(store.path()).pop().unwrap();
+    let mut content = fs::read(&path).unwrap();
+    let (at, header, mut payload) = last_record(&content);
+    assert_eq!(header.kind, 1, "the last record is a batch");
+    payload[0] = 9;
+    let (bytes, _) = header.encode(crc32fast::hash(&payload));
+    let start = at + bytes.len();
+    content[at..start].copy_from_slice(&bytes);
+    content[start..start + payload.len()].copy_from_slice(&payload);
+    fs::write(&path, content).unwrap();
+    // An index that has applied it does not ask again.
+    fs::remove_dir_all(store.path().join("index")).unwrap();
+    let opened = tokio::time::timeout(Duration::from_secs(60), open(store.path())).await.expect("it does not hang");
+    let error = opened.err().expect("a newer batch is refused").to_string();
+    assert!(error.contains("newer version"), "{error}");
+    let report = check(store.path(), false);
+    let finding = report.findings.first().expect("found");
+    assert_eq!((finding.kind, &finding.file), (Kind::CommandMalformed, &path));
+}
+
+#[tokio::test]
+async fn a_newer_index_is_refused_and_one_without_a_version_is_the_first() {
+    let store = filled().await;
+    let path = store.path().join("index");
+    let put = |version: u32| {
+        let index = Index::open(&path).unwrap();
+        let mut batch = IndexBatch::default();
+        meta::put_bytes(&mut batch, FORMAT_ROW, &version.to_be_bytes());
+        index.write(batch).unwrap();
+        index.flush().unwrap();
+    };
+    put(INDEX_FORMAT + 7);
+    assert_refused(store.path(), &path, ["version 8", "up to 1"]).await;
+
+    let store = filled().await;
+    let path = store.path().join("index");
+    {
+        let index = Index::open(&path).unwrap();
+        let mut batch = IndexBatch::default();
+        batch.delete([b"M", FORMAT_ROW.as_bytes()].concat());
+        index.write(batch).unwrap();
+        index.flush().unwrap();
+    }
+    assert_eq!(check(store.path(), true).findings, []);
+    open(store.path()).await.unwrap().close().await.unwrap();
+    let index = Index::open_read_only(&path).unwrap();
+    assert_eq!(crate::index::format::version(&index).unwrap(), Some(INDEX_FORMAT));
+}
+
+#[tokio::test]
+async fn a_newer_file_of_the_key_index_is_refused() {
+    let store = filled().await;
+    let path = files(&store.path().join("keys")).into_keys().next().unwrap();
+    let mut content = fs::read(&path).unwrap();
+    content[10] = 9;
+    let crc = crc32fast::hash(&content[..4092]);
+    put_u32(&mut content, 4092, crc);
+    fs::write(&path, content).unwrap();
+    let error = crate::key_index::KeyIndex::open(store.path().join("keys")).err().expect("refused").to_string();
+    assert!(error.contains(&path.display().to_string()) && error.contains("version 9"), "{error}");
+    assert!(path.exists(), "it is not taken for a damaged one");
+    let report = check(store.path(), false);
+    assert_eq!((report.findings[0].kind, &report.findings[0].file), (Kind::NewerFormat, &path));
+}
