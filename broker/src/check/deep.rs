@@ -65,7 +65,7 @@ fn compare(
     let total = report.figures.log_end;
     let path = dir.join("index");
     let log = Log::open(Arc::new(LookingDisk), &dir.join("log"), LogSettings::default())?;
-    let made = rebuild_index(&log, &temporary.join("index"), applied, |done| {
+    let made = rebuild_index(&log, &dir.join("base"), &temporary.join("index"), applied, |done| {
         progress(Progress { stage: "making an index from the log", done, total });
     });
     if let Err(error) = made {

@@ -33,7 +33,6 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
         figures.log_end = last.end.get();
         figures.last_index = last.last.map_or(0, |last| last.index);
     }
-    figures.is_complete = figures.log_start == 0;
     let damage = checked.verdict.err();
     let newest = checked.segments.len().wrapping_sub(1);
     for (nth, segment) in checked.segments.iter().enumerate() {

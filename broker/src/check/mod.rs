@@ -82,7 +82,8 @@ pub struct Figures {
     pub log_end: u64,
     /// Raft index of the newest good record.
     pub last_index: u64,
-    /// Whether the log holds everything since the beginning, so that an index can be made from it.
+    /// Whether an index can be made: the log holds everything since the beginning, or there is a copy of the index
+    /// that retention kept for this.
     pub is_complete: bool,
     /// How far the index has applied the log: Raft index and log position.
     pub applied: Option<(u64, u64)>,
@@ -145,6 +146,7 @@ impl Folder {
     pub fn check(&self, deep: bool, progress: OnProgress<'_>) -> Result<Report, CheckError> {
         let mut report = Report::default();
         log::check(&self.dir.join("log"), &mut report, progress)?;
+        report.figures.is_complete = report.figures.log_start == 0 || self.dir.join("base/CURRENT").exists();
         index::check(&self.dir, &mut report, progress);
         self.check_keys(&mut report)?;
         if deep {

@@ -151,7 +151,8 @@ fn is_same(left: &Path, right: &Path) -> bool {
 /// Gives up acknowledged bytes, and says whether the index must be made anew.
 fn give_up(log: &Path, report: &Report, actions: &mut Vec<Action>) -> Result<bool, RepairError> {
     let figures = &report.figures;
-    if !figures.is_complete {
+    // Behind a cut the copy of the index may be ahead of the log.
+    if figures.log_start > 0 {
         return Err(RepairError::NoWayBack { start: figures.log_start });
     }
     let kept = salvage(&RealDisk, log)?;
@@ -181,7 +182,7 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let total = log.end().get();
     // What is behind is applied by the next start, when it knows that it is committed.
     let committed = log.committed().unwrap_or(0);
-    rebuild_index(&log, &unfinished, committed, |done| {
+    rebuild_index(&log, &dir.join("base"), &unfinished, committed, |done| {
         progress(Progress { stage: "making the index from the log", done, total });
     })?;
     if path.exists() {

@@ -42,16 +42,21 @@ pub enum RebuildError {
     Flush(#[from] FlushError),
 }
 
-/// Makes an index in the folder `target`, which must be empty or missing, out of the records of `log` up to the one with
+/// Makes an index in the folder `target`, which must be empty or missing, out of the records of `log`, and of the copy
+/// `base` of an index if the log no longer begins at its first record, up to the one with
 /// Raft index `upto`, all of which must be committed. `progress` is told the log position that was reached. Blocks.
 pub fn rebuild_index(
     log: &Log,
+    base: &Path,
     target: &Path,
     upto: u64,
     mut progress: impl FnMut(u64),
 ) -> Result<Applied, RebuildError> {
     if let Some(purged) = log.purged() {
-        return Err(RebuildError::Trimmed { first: purged.index + 1 });
+        if !base.is_dir() {
+            return Err(RebuildError::Trimmed { first: purged.index + 1 });
+        }
+        copy_files(base, target)?;
     }
     let shared = Arc::new(Shared {
         executor: Executor::default(),
@@ -64,7 +69,11 @@ pub fn rebuild_index(
         signals: Signals::default(),
     });
     let applier = Applier::new(Arc::clone(&shared))?;
-    let mut next = log.first_index();
+    let begun = applier.applied();
+    if let Some(purged) = log.purged().filter(|purged| purged.index > begun.index) {
+        return Err(RebuildError::Trimmed { first: purged.index + 1 });
+    }
+    let mut next = if begun.end == 0 { log.first_index() } else { begun.index + 1 };
     let end = log.last().map_or(0, |last| last.index + 1).min(upto.saturating_add(1));
     while next < end {
         let records = log.read_entries(next, end, STEP_BYTES)?;
@@ -83,4 +92,13 @@ pub fn rebuild_index(
     }
     applier.flush()?;
     Ok(applier.applied())
+}
+
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
