@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CheckError, Kind, OnProgress, Progress, Report};
 use crate::index::format::FORMAT_ROW;
@@ -26,6 +27,9 @@ const TABLES: [(u8, &str); 12] = [
     (table::META, "meta"),
 ];
 
+/// Numbers the temporary folders: one process may look at several stores at once.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// Compares the index of the store in `dir` with one made from its log, if that can be done.
 pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -> Result<(), CheckError> {
     let figures = &report.figures;
@@ -47,7 +51,8 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
         report.notes.push("not compared with the log: first repair what is damaged".to_owned());
         return Ok(());
     }
-    let temporary = std::env::temp_dir().join(format!("escrowmq-fsck-{}", std::process::id()));
+    let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = std::env::temp_dir().join(format!("escrowmq-fsck-{}-{nth}", std::process::id()));
     let failed = |source| CheckError::Io { path: temporary.clone(), source };
     std::fs::create_dir_all(&temporary).map_err(failed)?;
     let compared = compare(dir, &temporary, applied, report, progress);
