@@ -271,6 +271,7 @@ impl DiskFile for SimFile {
         Ok(len)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a slow disk takes its time")]
     fn sync_data(&self) -> io::Result<()> {
         let takes = self.world.lock().faults.sync_takes;
         if !takes.is_zero() {

@@ -38,7 +38,7 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
     for nth in 0..LIVES {
         disk.record();
         // A flush that takes its time lets everything that does not wait for it overtake.
-        let sync_takes = Duration::from_micros(if seed % 2 == 0 { 300 } else { 0 });
+        let sync_takes = Duration::from_micros(if seed.is_multiple_of(2) { 300 } else { 0 });
         disk.set_faults(Faults { sync_takes, ..Faults::default() });
         let before = history.steps.len();
         let lived = block_on(live(&mut history, &disk, rows.take(), flush, &clock, &mut random, BURSTS));
@@ -123,12 +123,12 @@ fn search(test: &str, first: u64, count: u64, flush: Flush) {
                 "seed {seed}: {why}\n\nagain: ESCROWMQ_CUT_SEED={seed} cargo test --release -p escrowmq-broker --lib {test}\n"
             ),
         }
-        if clock::monotonic() - told > Duration::from_secs(15) {
+        if clock::monotonic().checked_sub(told).unwrap() > Duration::from_secs(15) {
             told = clock::monotonic();
-            println!("{test}: seed {seed}, {all:?} in {:?}", told - started);
+            println!("{test}: seed {seed}, {all:?} in {:?}", told.checked_sub(started).unwrap());
         }
     }
-    let took = clock::monotonic() - started;
+    let took = clock::monotonic().checked_sub(started).unwrap();
     println!("{test}: {} power cuts, {} kills, {} commands in {took:?}", all.cuts, all.kills, all.commands);
     assert!(all.cuts > 100 && all.commands > 20, "too little was tried to show anything: {all:?}");
 }

@@ -35,14 +35,14 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
     for _ in 0..25 {
         clock.advance(Duration::from_millis(random.below(300)));
         let now = opened.time.now();
-        let acts: Vec<_> = (0..1 + random.below(3)).map(|_| act(history.model(), &[], now, &mut random)).collect();
+        let acts: Vec<_> = (0..=random.below(3)).map(|_| act(history.model(), &[], now, &mut random)).collect();
         let answers = submit(&opened, &disk, history.steps.len(), &acts, &answered);
         let outcomes = collect(&answers, acts.len())?;
         let mut unknown = Vec::new();
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             match outcome {
                 Ok(outcome) if unknown.is_empty() && !failed => {
-                    history.push(act, now, outcome)?;
+                    history.push(act, now, &outcome)?;
                     acknowledged = history.steps.len();
                 }
                 Ok(outcome) => return Err(format!("{act:?} got {outcome:?} after the store had failed")),
@@ -170,7 +170,7 @@ fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
         let acts = vec![act(history.model(), &[], now, &mut random)];
         let answers = submit(&opened, &disk, 0, &acts, &Arc::default());
         let outcome = collect(&answers, 1).expect("answered").remove(0).expect("taken");
-        history.push(acts.into_iter().next().expect("one"), now, outcome).expect("as predicted");
+        history.push(acts.into_iter().next().expect("one"), now, &outcome).expect("as predicted");
     }
     assert!(!rows_of(opened.shard.index()).expect("readable").is_empty());
     disk.set_faults(Faults { fail_syncs_from: Some(disk.syncs() + 1), ..Faults::default() });

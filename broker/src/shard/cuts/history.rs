@@ -47,10 +47,10 @@ impl History {
     }
 
     /// Adds an answered command; the answer must be the one that the model gives.
-    pub(super) fn push(&mut self, act: Act, now: u64, outcome: Outcome) -> Result<(), String> {
+    pub(super) fn push(&mut self, act: Act, now: u64, outcome: &Outcome) -> Result<(), String> {
         let mut model = self.model().clone();
-        let expected = model.apply(&act, now, &outcome);
-        if expected != outcome {
+        let expected = model.apply(&act, now, outcome);
+        if expected != *outcome {
             return Err(format!(
                 "command {}, {act:?}, was answered with\n  {outcome:?} instead of\n  {expected:?}",
                 self.steps.len()

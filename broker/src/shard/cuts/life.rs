@@ -172,7 +172,7 @@ pub(super) async fn live(
         clock.advance(Duration::from_millis(random.below(700)));
         let now = opened.time.now();
         let mut acts = Vec::new();
-        for _ in 0..1 + random.below(5) {
+        for _ in 0..=random.below(5) {
             let act = act(history.model(), &acts, now, random);
             acts.push(act);
         }
@@ -180,7 +180,7 @@ pub(super) async fn live(
         let outcomes = collect(&answers, acts.len())?;
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             let outcome = outcome.map_err(|error| format!("{act:?} was refused: {error}"))?;
-            history.push(act, now, outcome)?;
+            history.push(act, now, &outcome)?;
         }
         history.note_records(opened.shard.log())?;
         match random.below(6) {
@@ -225,7 +225,7 @@ pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) 
     let group = |random: &mut Random| format!("group-{}", random.below(3));
     match random.below(100) {
         0..24 => {
-            let bodies = (0..1 + random.below(3)).map(|_| body(random)).collect();
+            let bodies = (0..=random.below(3)).map(|_| body(random)).collect();
             Act::Publish { queue: queue.0, place: queue.1, when: when(now, random), bodies }
         }
         24..42 => {
@@ -273,7 +273,7 @@ pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) 
         85 => Act::PutGroup { name: group(random) },
         86 => Act::DeleteGroup { name: group(random), offsets: random.below(2) == 0 },
         87..90 => {
-            let halves = (0..1 + random.below(2)).map(|_| CheckedHalf {
+            let halves = (0..=random.below(2)).map(|_| CheckedHalf {
                 half: pick(&halves, random),
                 next_due: now + random.below(5000),
                 counts: random.below(2) == 0,

@@ -37,6 +37,7 @@ fn start(bug: Option<Bug>, test: &str) -> Child {
 }
 
 /// What the search found, or `None` if it was content.
+#[expect(clippy::disallowed_methods, reason = "the end of a child cannot be awaited with a deadline")]
 fn finding(mut child: Child) -> Option<String> {
     let mut told = String::new();
     let mut errors = child.stderr.take().expect("it is piped");

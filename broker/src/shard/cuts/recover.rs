@@ -119,24 +119,13 @@ impl Expected<'_> {
         if *steps < self.required {
             return Err(format!("{} commands were acknowledged, {steps} are there", self.required));
         }
-        self.judge_vote(shard.log())?;
+        judge_vote(shard.log())?;
         let model = &self.history.models[*steps];
         let differences = model.view.differences(&View::of(shard)?);
         if !differences.is_empty() {
             return Err(format!("{steps} commands are there, but:\n{differences}"));
         }
         judge_views_by_id(shard, model)
-    }
-
-    /// A term that wrote records was voted for first, and the vote must not be forgotten.
-    fn judge_vote(&self, log: &Log) -> Result<(), String> {
-        let Some(last) = log.last().filter(|last| last.term > 0) else { return Ok(()) };
-        let vote = log.vote().ok_or("there are records of a term, but no vote")?;
-        let term = u64::from_be_bytes(vote[..8].try_into().map_err(|_| "a vote is too short")?);
-        if term < last.term {
-            return Err(format!("there are records of term {}, but the vote is for {term}", last.term));
-        }
-        Ok(())
     }
 
     /// The power goes off again during recovery.
@@ -253,4 +242,15 @@ fn same_rows(one: &Rows, other: &Rows) -> Result<(), String> {
             String::from_utf8_lossy(other_key)
         )),
     }
+}
+
+/// A term that wrote records was voted for first, and the vote must not be forgotten.
+fn judge_vote(log: &Log) -> Result<(), String> {
+    let Some(last) = log.last().filter(|last| last.term > 0) else { return Ok(()) };
+    let vote = log.vote().ok_or("there are records of a term, but no vote")?;
+    let term = u64::from_be_bytes(vote[..8].try_into().map_err(|_| "a vote is too short")?);
+    if term < last.term {
+        return Err(format!("there are records of term {}, but the vote is for {term}", last.term));
+    }
+    Ok(())
 }
