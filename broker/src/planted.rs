@@ -1,7 +1,7 @@
 //! Known failures of systems like this one, to be switched on one at a time: what shows that the tests bite.
 //!
 //! Each hook in the product reads `if planted(Bug::...)`. Only a build for tests, or one with the feature `planted`, has
-//! code behind it: there the environment variable `ESCROWMQ_PLANT` names the bug. Everywhere else [`planted`] is a constant,
+//! code behind it: there the environment variable `ESCROWMQ_PLANT` names the bug. Everywhere else the hook is a constant,
 //! and nothing of the hooks remains in the program.
 
 /// A failure that can be planted.

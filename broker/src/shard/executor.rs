@@ -7,7 +7,7 @@
 //! load of connections cannot delay them, nor can a lender be kept for long.
 //!
 //! Promises: at most one thread polls at a time; a task that was woken is polled; a lender gets its thread back after
-//! [`LENT`], or one poll later. Leaves to others: what the tasks do. A task must not block.
+//! half a millisecond, or one poll later. Leaves to others: what the tasks do. A task must not block.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
