@@ -200,8 +200,10 @@ impl Sender {
     /// Number `nth` of a run, with so many requests in flight.
     pub(super) fn new(letters: Arc<Letters>, nth: usize, in_flight: usize, pace: Option<Pace>) -> Sender {
         let empty = Slot { opaque: 0, is_used: false, is_ending: false, since: 0, unique: 0 };
+        // A million ids for each millisecond: the next run of this process begins behind those of this one.
+        let next = (clock::wall_ms() as u64) << 20;
         Sender {
-            ids: UniqueIds { prefix: letters.run ^ ((nth as u64) << 32), next: clock::wall_ms() as u64 },
+            ids: UniqueIds { prefix: letters.run ^ ((nth as u64) << 32), next },
             next_queue: nth % letters.queues.len(),
             letters,
             slots: vec![empty; in_flight],
