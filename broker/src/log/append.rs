@@ -144,6 +144,11 @@ impl Log {
         self.shared.truncate_after(index, Box::new(done))
     }
 
+    /// Whether each append is answered after its flush.
+    pub fn flushes_each(&self) -> bool {
+        self.shared.syncs_each()
+    }
+
     /// Whether nothing waits to be written.
     pub fn is_idle(&self) -> bool {
         self.shared.front.lock().queue.is_empty()

@@ -251,8 +251,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if result.is_err() {
                 awaiting.fail();
             }
-            // The writer goes on with what is queued; with nothing queued it answers those it flushed for itself.
-            if log.is_idle() {
+            // The writer goes on with what is queued; with nothing queued it answers those it flushed for itself. Only
+            // where all that is applied is flushed: else whoever flushes the index may hold the state machine while it
+            // waits for this very thread.
+            if log.flushes_each() && log.is_idle() {
                 executor.run_with(|| callback.io_completed(result));
             } else {
                 callback.io_completed(result);

@@ -1,5 +1,7 @@
 //! Plain messages, batches, delays, offsets, locks.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::shard::{Lock, OffsetCommit, Refusal};
 
@@ -125,4 +127,31 @@ async fn offsets_and_locks_survive_a_restart() {
     let free = shard.propose(&Command::Lock(lock("two")), Admission::Reserved).await;
     assert_eq!(free, Ok(Outcome::Locked(vec![first, second])));
     opened.close().await.expect("closes");
+}
+
+/// The log's writer and whoever flushes the index wait for each other in one direction only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushing_the_index_beside_asynchronous_appends_ends() {
+    const FLUSHES: usize = 200;
+    let dir = tempfile::tempdir().expect("a folder");
+    let open = open_async(dir.path()).await;
+    let shard = open.shard.clone();
+    make_topic(&shard, "Topic", 1).await;
+    let queue = queue(&shard, "Topic", 0);
+    let applier = Arc::clone(open.applier());
+    let tasks = escrowmq_common::task::Tasks::new();
+    let flushing = tasks.spawn_blocking("flushes", move || (0..FLUSHES).all(|_| applier.flush().is_ok()));
+    let sending = async {
+        let mut flushing = std::pin::pin!(flushing);
+        loop {
+            tokio::select! {
+                biased;
+                flushed = &mut flushing => return flushed.ok().flatten(),
+                _ = publish(&shard, &queue, When::Now, &["body"]) => {}
+            }
+        }
+    };
+    let flushed = tokio::time::timeout(Duration::from_secs(60), sending).await.expect("neither waits for ever");
+    assert_eq!(flushed, Some(true));
+    open.close().await.expect("closes");
 }
