@@ -141,10 +141,6 @@ impl Place {
 /// Submits what a round decided; says whether all of it was taken.
 async fn submit(broker: &Broker, round: Round, first_checked_upto: Option<u64>) -> bool {
     let mut taken = true;
-    if let Some(first_checked_upto) = first_checked_upto {
-        let command = Command::Checked(Checked { first_checked_upto, halves: round.checked });
-        taken &= propose(broker, &command).await;
-    }
     for (half, reason) in round.parked {
         tracing::warn!(half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
         taken &= propose(broker, &Command::Park(Park { half, reason, by: "" })).await;
@@ -156,6 +152,14 @@ async fn submit(broker: &Broker, round: Round, first_checked_upto: Option<u64>) 
         } else {
             taken = false;
         }
+    }
+    // Last: a start looks for first checks behind what this records, so a half that is to be parked must be parked by
+    // then, or be looked at again.
+    if let Some(first_checked_upto) = first_checked_upto {
+        let known = broker.shard.counters().first_checked();
+        let first_checked_upto = if taken { first_checked_upto } else { known };
+        let command = Command::Checked(Checked { first_checked_upto, halves: round.checked });
+        taken &= propose(broker, &command).await;
     }
     taken
 }
