@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Direction, FlushOptions, IteratorMode, LogLevel,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Direction, FlushOptions,
+    IteratorMode, LogLevel, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::format;
@@ -278,10 +278,20 @@ impl Index {
 
 /// How RocksDB works for us.
 fn options() -> Options {
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(BLOCK_CACHE_BYTES);
+    // Few threads read; of many shards each would be too small for anything but data blocks.
+    cache.set_num_shard_bits(2);
     let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    blocks.set_block_cache(&Cache::new_lru_cache_opts(&cache));
     blocks.set_bloom_filter(10.0, false);
+    // A file of small rows has a filter of a megabyte. In parts, what is looked at stays in the cache: new keys are near
+    // each other.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_metadata_block_size(4096);
     blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_top_level_index_and_filter(true);
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_block_based_table_factory(&blocks);
@@ -290,6 +300,9 @@ fn options() -> Options {
     options.set_max_write_buffer_number(4);
     // One thread writes; concurrent inserts would only cost.
     options.set_allow_concurrent_memtable_write(false);
+    // Most rows that are looked for are new: what is in memory can say no at once as well.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.02);
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
     // What is not flushed by us must not be flushed at close: the log may not be durable that far.

@@ -26,7 +26,7 @@ pub use disk::DiskUse;
 pub(crate) use roll::{gather_due, rewritten};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::task::Shutdown;
@@ -61,6 +61,7 @@ pub struct Retention {
     pub pinned_bytes: Count,
     rewrite_below: AtomicU64,
     lowest_pin: AtomicU64,
+    above_soft_mark: AtomicBool,
 }
 
 impl Retention {
@@ -72,6 +73,15 @@ impl Retention {
     /// Whether some message that waits may have bytes too old to become visible with. A look at two numbers.
     pub fn has_old_pins(&self) -> bool {
         self.lowest_pin.load(Ordering::Relaxed) < self.rewrite_below()
+    }
+
+    /// Warns when the disk's use passes the soft mark; once, until it was below.
+    fn warn(&self, percent: u32, mark: u32) {
+        let above = percent > mark;
+        let was_above = self.above_soft_mark.swap(above, Ordering::Relaxed);
+        if above && !was_above {
+            tracing::warn!(percent, mark, "the disk fills up: see maxStoreSize and fileReservedTime");
+        }
     }
 
     fn note(&self, plan: &Plan, lowest_pin: Option<u64>) {

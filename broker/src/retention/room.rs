@@ -15,7 +15,8 @@ pub(super) fn look(broker: &Broker) {
         Ok(disk) => {
             let percent = disk.percent();
             broker.retention.disk_used_percent.set(u64::from(percent));
-            let mark = broker.config().disk_full_percent;
+            let (soft, mark) = (broker.config().disk_max_used_percent, broker.config().disk_full_percent);
+            broker.retention.warn(percent, soft);
             let full = percent > mark;
             if intake.set_full(Full::Mark, full) {
                 if full {
