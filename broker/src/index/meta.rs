@@ -257,12 +257,17 @@ pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: u64, max: u64) {
     batch.put(ends_key(queue), &value);
 }
 
-/// The ends of a queue as a trim left them.
-pub fn ends(index: &Index, queue: QueueId) -> Result<Option<(u64, u64)>, IndexError> {
-    let Some(value) = index.get(ends_key(queue))? else { return Ok(None) };
-    let mut row = Cursor::new(&value);
-    let mut number = || row.u64("ends").map_err(IndexError::row(table::META));
-    Ok(Some((number()?, number()?)))
+/// Calls `each` with every queue that a trim left its ends of.
+pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, u64, u64)) -> Result<(), IndexError> {
+    let prefix = key("ends/");
+    for row in index.scan_prefix(&prefix, &prefix) {
+        let (key, value) = row?;
+        let (mut id, mut row) = (Cursor::new(&key[prefix.len()..]), Cursor::new(&value));
+        let mut ends = || Ok((QueueId(id.u32("queue of ends")?), row.u64("ends")?, row.u64("ends")?));
+        let (queue, min, max) = ends().map_err(IndexError::row(table::META))?;
+        each(queue, min, max);
+    }
+    Ok(())
 }
 
 /// Removes the ends of a queue.

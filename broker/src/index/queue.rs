@@ -137,7 +137,13 @@ fn bounds(queue: QueueId) -> ([u8; 13], [u8; 14]) {
 }
 
 fn page_offset(key: &[u8]) -> Option<u64> {
-    (key.len() == 13).then(|| Some(u64::from_be_bytes(key.get(5..13)?.try_into().ok()?)))?
+    page_id(key).map(|(_, offset)| offset)
+}
+
+/// The queue and the first offset of a page.
+fn page_id(key: &[u8]) -> Option<(QueueId, u64)> {
+    let (queue, offset) = key.get(1..).filter(|rest| rest.len() == 12)?.split_at(4);
+    Some((QueueId(u32::from_be_bytes(queue.try_into().ok()?)), u64::from_be_bytes(offset.try_into().ok()?)))
 }
 
 pub(super) struct Page<'a> {
@@ -155,6 +161,16 @@ impl<'a> Page<'a> {
         }
         let visible_at = cursor.u64("visible at")?;
         Ok(Self { first_offset, visible_at, entries: cursor })
+    }
+
+    /// The offset after its last entry.
+    fn end(self) -> Result<u64, Malformed> {
+        let mut end = self.first_offset;
+        self.entries(|_| {
+            end += 1;
+            true
+        })?;
+        Ok(end)
     }
 
     /// Calls `each` with every entry until it says stop.
@@ -197,22 +213,28 @@ pub fn scan(
     Ok(())
 }
 
-/// The first offset that is kept and the offset after the last one, as far as pages tell; `None` without a page.
-pub fn ends(index: &Index, queue: QueueId) -> Result<Option<(u64, u64)>, IndexError> {
-    let (low, high) = bounds(queue);
-    let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, u64::MAX))? else {
-        return Ok(None);
-    };
-    let page = Page::decode(&key, &value).map_err(IndexError::row(table::QUEUE))?;
-    let mut max = page.first_offset;
-    page.entries(|_| {
-        max += 1;
-        true
-    })
-    .map_err(IndexError::row(table::QUEUE))?;
-    let rows = index.cursor(&low, &low, &high)?;
-    let min = rows.row().and_then(|(key, _)| page_offset(key)).unwrap_or(max);
-    Ok(Some((min, max)))
+/// Calls `each` with every queue that has a page, its first offset that is kept and the offset after its last one.
+///
+/// Costs a step or two for each queue, however many pages it has.
+pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, u64, u64)) -> Result<(), IndexError> {
+    let wrong = IndexError::row(table::QUEUE);
+    let (low, high) = ([table::QUEUE], [table::QUEUE + 1]);
+    let mut rows = index.cursor(&low, &low, &high)?;
+    while let Some((key, value)) = rows.row() {
+        let (queue, min) = page_id(key).ok_or_else(|| wrong(Cursor::new(key).malformed("page key")))?;
+        let only = Page::decode(key, value).and_then(Page::end).map_err(&wrong)?;
+        rows.advance()?;
+        let more = rows.row().and_then(|(key, _)| page_id(key)).is_some_and(|(next, _)| next == queue);
+        if !more {
+            each(queue, min, only);
+            continue;
+        }
+        rows.seek_back(page_key(queue, u64::MAX))?;
+        let Some((key, value)) = rows.row() else { break };
+        each(queue, min, Page::decode(key, value).and_then(Page::end).map_err(&wrong)?);
+        rows.advance()?;
+    }
+    Ok(())
 }
 
 /// The page's first offset and what `probe` says of its `visible at` and first store time.
@@ -355,4 +377,53 @@ pub fn trim(
 pub fn delete_all(batch: &mut IndexBatch, queue: QueueId) {
     let (low, high) = bounds(queue);
     batch.delete_range(low, high);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(position: u64) -> QueueEntry {
+        QueueEntry {
+            offset: 0,
+            position,
+            length: 1,
+            tag_hash: 0,
+            store_time: 1,
+            flags: EntryFlags::PLAIN,
+            half: position,
+        }
+    }
+
+    fn page(index: &Index, queue: u32, first_offset: u64, entries: u64) {
+        let (mut page, mut batch) = (PageBuilder::new(first_offset, 1), IndexBatch::default());
+        for each in 0..entries {
+            page.push(&entry(first_offset + each));
+        }
+        page.put(QueueId(queue), &mut batch);
+        index.write(batch).expect("a write");
+    }
+
+    #[test]
+    fn the_ends_of_all_queues_are_those_of_their_pages() {
+        let index = Index::in_memory().expect("an index");
+        page(&index, 1, 0, 3);
+        page(&index, 2, 5, 2);
+        page(&index, 2, 7, 1);
+        page(&index, 2, 8, 4);
+        page(&index, 7, 0, 1);
+        page(&index, 7, 1, 1);
+        page(&index, u32::MAX, 9, 1);
+        // Neighbours in other tables are not looked at.
+        let mut others = IndexBatch::default();
+        others.put([table::QUEUE - 1; 13], [1]);
+        others.put([table::QUEUE + 1; 13], [1]);
+        index.write(others).expect("a write");
+        for flushed in [false, true] {
+            let mut found = Vec::new();
+            for_all_ends(&index, |queue, min, max| found.push((queue.0, min, max))).expect("readable");
+            assert_eq!(found, [(1, 0, 3), (2, 5, 12), (7, 0, 2), (u32::MAX, 9, 10)], "flushed: {flushed}");
+            index.flush().expect("a flush");
+        }
+    }
 }

@@ -335,6 +335,12 @@ impl RowCursor<'_> {
         self.rows.item()
     }
 
+    /// Goes to the last row at or below `key`.
+    pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> Result<(), IndexError> {
+        self.rows.seek_for_prev(key);
+        Ok(self.rows.status()?)
+    }
+
     /// Goes to the next row.
     pub fn advance(&mut self) -> Result<(), IndexError> {
         self.rows.next();

@@ -103,12 +103,11 @@ impl StateMachine {
             let name: Arc<str> = Arc::from(row.settings.name.as_str());
             let mut queues = Vec::with_capacity(row.queues.len());
             for (index, id) in row.queues.iter().enumerate() {
-                let id = super::QueueId(*id);
-                let (min, max) = queue_ends(&shared.index, id)?;
-                queues.push(Arc::new(Queue::new(id, Arc::clone(&name), index as u32, min, max)));
+                queues.push(Arc::new(Queue::new(super::QueueId(*id), Arc::clone(&name), index as u32, 0, 0)));
             }
             shared.topics.put(Topic { settings: row.settings, queues });
         }
+        load_ends(&shared)?;
         for group in meta::groups(&shared.index)? {
             shared.groups.put(group);
         }
@@ -239,12 +238,18 @@ fn forget_timers(index: &crate::index::Index) -> Result<(), IndexError> {
     index.write(rows)
 }
 
-/// The ends of a queue: its pages tell, or what a trim left.
-fn queue_ends(index: &crate::index::Index, id: super::QueueId) -> Result<(u64, u64), IndexError> {
-    let kept = meta::ends(index, id)?.unwrap_or_default();
-    let pages = crate::index::queue::ends(index, id)?;
-    let (min, max) = pages.map_or(kept, |(min, max)| (min.max(kept.0), max.max(kept.1)));
-    Ok((min, if planted(Bug::QueueOffsetReused) { min.max(max.saturating_sub(1)) } else { max }))
+/// The ends of all queues: their pages tell, or what a trim left.
+fn load_ends(shared: &Shared) -> Result<(), IndexError> {
+    meta::for_all_ends(&shared.index, |id, min, max| {
+        if let Some(queue) = shared.topics.queue(id) {
+            queue.publish(min, max);
+        }
+    })?;
+    crate::index::queue::for_all_ends(&shared.index, |id, min, max| {
+        let Some(queue) = shared.topics.queue(id) else { return };
+        let (min, max) = (min.max(queue.min_offset()), max.max(queue.max_offset()));
+        queue.publish(min, if planted(Bug::QueueOffsetReused) { min.max(max.saturating_sub(1)) } else { max });
+    })
 }
 
 impl Command<'_> {
