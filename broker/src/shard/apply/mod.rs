@@ -134,13 +134,14 @@ impl StateMachine {
             let wrong = |source| ApplyError::Entry { index: entry.index, source };
             let completions = entry.completions.take();
             let mut outcomes = Vec::new();
+            let mut alone = false;
             match &entry.content {
                 Content::Blank => {}
                 Content::Membership(bytes) => meta::put_bytes(&mut staged.rows, MEMBERSHIP, bytes),
                 Content::Batch(payload) => {
                     let batch = Batch::decode(payload).map_err(wrong)?;
                     let mut commands = batch.commands().peekable();
-                    let alone = matches!(commands.peek(), Some(Ok(command)) if command.is_alone());
+                    alone = matches!(commands.peek(), Some(Ok(command)) if command.is_alone());
                     if alone {
                         // Everything before becomes visible first: this command reads whole tables.
                         self.write(&mut staged, &mut answers)?;
@@ -157,7 +158,9 @@ impl StateMachine {
             }
             self.applied = Applied { term: entry.term, index: entry.index, end: entry.end, stamp: staged.stamp() };
             answers.push((completions, outcomes));
-            if staged.changes_registry() {
+            if alone || staged.changes_registry() {
+                // What it removed has no overlay: whoever comes behind reads the index. Else outcomes would depend on
+                // which entries are applied together, and a replay could decide otherwise.
                 self.write(&mut staged, &mut answers)?;
             }
         }

@@ -126,6 +126,30 @@ async fn a_half_repeated_after_its_rollback_is_a_new_one() {
     opened.close().await.expect("closes");
 }
 
+/// Live, each command was applied alone; the replay applies them together.
+#[tokio::test]
+async fn a_replay_forgets_decisions_where_the_first_run_did() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue_now = queue(shard, "T", 0);
+    let first = prepare(shard, &queue_now, "u", "body").await;
+    settle(shard, first.half, first.counter, Decision::Commit).await;
+    let forget = Command::Expire { decided_before: u64::MAX, limit: 10 };
+    assert_eq!(shard.propose(&forget, Admission::Reserved).await, Ok(Outcome::Handled(1)));
+    let second = prepare(shard, &queue_now, "u", "body").await;
+    assert!(!second.repeated && second.half != first.half, "{second:?}");
+    opened.close().await.expect("closes");
+    std::fs::remove_dir_all(dir.path().join("index")).expect("removed");
+    let again = open(dir.path()).await;
+    assert_eq!(again.shard.counters().open_halves(), 1);
+    assert_eq!(again.shard.counters().next_half(), 2);
+    let settled = settle(&again.shard, second.half, second.counter, Decision::Commit).await;
+    assert!(matches!(settled, Outcome::Settled(_)), "{settled:?}");
+    again.close().await.expect("closes");
+}
+
 #[tokio::test]
 async fn a_committed_message_keeps_its_delay() {
     let dir = tempfile::tempdir().expect("a folder");
