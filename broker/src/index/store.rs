@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Direction, FlushOptions,
-    IteratorMode, LogLevel, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBPinnableSlice,
+    Direction, FlushOptions, IteratorMode, LogLevel, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::format;
@@ -296,6 +296,9 @@ fn options() -> Options {
     options.create_if_missing(true);
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::Lz4);
+    // Nearly all rows are new or soon gone. With levels each flush would rewrite rows of all queues: 1.6 to 1.7 times the
+    // CPU time in the background, measured with 8,000,000 stored messages and with 500,000 transactions.
+    options.set_compaction_style(DBCompactionStyle::Universal);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(4);
     // One thread writes; concurrent inserts would only cost.
