@@ -18,6 +18,7 @@ mod locks;
 mod membership;
 mod messages;
 mod offsets;
+mod pace;
 mod progress;
 mod pull;
 mod recall;
@@ -47,12 +48,13 @@ use crate::broker::Broker;
 /// The service of the broker's connections.
 pub struct Server {
     broker: Arc<Broker>,
+    pace: pace::Pace,
 }
 
 impl Server {
     /// Serves requests with the parts of this broker.
     pub fn new(broker: Arc<Broker>) -> Self {
-        Self { broker }
+        Self { broker, pace: pace::Pace::default() }
     }
 }
 
@@ -116,11 +118,18 @@ impl Service for Server {
     }
 
     fn on_read(&self, requests: &mut dyn FnMut()) -> bool {
-        self.broker.shard.executor().hold(requests)
+        let executor = self.broker.shard.executor();
+        let held = executor.hold(requests);
+        if held && self.pace.read() {
+            self.after_reads();
+            return false;
+        }
+        held
     }
 
     /// The thread that read what was submitted carries it out.
     fn after_reads(&self) {
+        self.pace.carried_out();
         self.broker.shard.executor().lend();
     }
 
