@@ -181,6 +181,7 @@ impl<'a> Session<'a> {
             put("rate", json!(load.rate));
         }
         put("title", json!(title));
+        put("interrupted", json!(self.is_interrupted));
         put("command", json!(command));
         put("brokers", json!(self.target.brokers()));
         put("topic", json!(topic.name));
