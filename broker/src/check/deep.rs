@@ -9,7 +9,7 @@ use crate::index::format::FORMAT_ROW;
 use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
-use crate::shard::{QueueId, rebuild_index};
+use crate::shard::{QueueId, find_base, rebuild_index};
 
 /// Tables whose rows are equal byte by byte; those of the queue table are packed as entries came, so its entries are.
 const TABLES: [(u8, &str); 12] = [
@@ -70,7 +70,7 @@ fn compare(
     let total = report.figures.log_end;
     let path = dir.join("index");
     let log = Log::open(Arc::new(LookingDisk), &dir.join("log"), LogSettings::default())?;
-    let made = rebuild_index(&log, &dir.join("base"), &temporary.join("index"), applied, |done| {
+    let made = rebuild_index(&log, find_base(dir).as_deref(), &temporary.join("index"), applied, |done| {
         progress(Progress { stage: "making an index from the log", done, total });
     });
     if let Err(error) = made {

@@ -57,6 +57,8 @@ pub enum Kind {
     IndexBehind,
     /// The index differs from what the log says.
     IndexDiffers,
+    /// The copy of the index that a lost one would be made from cannot be used.
+    BaseDamaged,
     /// A file of the key index is damaged.
     KeysDamaged,
 }
@@ -79,6 +81,7 @@ impl Kind {
             Self::IndexAhead => "index-ahead",
             Self::IndexBehind => "index-behind",
             Self::IndexDiffers => "index-differs",
+            Self::BaseDamaged => "base-damaged",
             Self::KeysDamaged => "keys-damaged",
         }
     }
@@ -126,6 +129,10 @@ impl Kind {
             Self::IndexDiffers => {
                 "the stored index is not what the log leads to: a bug, or damage that a checksum did not see"
             }
+            Self::BaseDamaged => {
+                "the copy of the index from which a lost one would be made, now that old records are gone from the log, \
+                 cannot be used; nothing reads it while the index is whole"
+            }
             Self::KeysDamaged => "a file that finds messages by key is damaged; it is derived from the log",
         }
     }
@@ -148,14 +155,18 @@ impl Kind {
             Self::CommandMalformed => "use the version that wrote it; if that is this one, report it",
             Self::NewerFormat => "use a newer version of this program",
             Self::IndexUnreadable | Self::IndexRow | Self::IndexDiffers => {
-                "--repair makes the index anew from the log, if the log holds everything since its beginning; else \
-                 restore a backup"
+                "--repair makes the index anew from the log, and from the copy `base` where old records are gone from the \
+                 log; without a whole copy restore a backup"
             }
             Self::IndexAhead => {
                 "restore a backup; without one, --repair --drop-acknowledged-after FILE:OFFSET, with the place named \
-                 here, accepts the loss and makes the index anew from what is left"
+                 here, accepts the loss and makes the index anew from what is left, if that leads to one"
             }
             Self::IndexBehind => "restore a backup",
+            Self::BaseDamaged => {
+                "--repair makes it anew from the index, if that is whole; the broker does so by itself when it next lets \
+                 old records go; look after the disk"
+            }
             Self::KeysDamaged => "nothing: the broker builds it anew; --repair removes it now",
         }
     }

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Kind, OnProgress, Progress, Report};
+use super::{Finding, Kind, OnProgress, Progress, Report};
 use crate::index::{Index, IndexError, meta, table, verify};
+use crate::shard::find_base;
 
 /// Rows of one kind of damage that are named; the others are counted.
 const NAMED_MAX: usize = 10;
@@ -34,27 +35,82 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) {
     }
 }
 
+/// Checks the copy of the index that retention keeps, and says whether an index can be made from it. The log has been
+/// checked.
+pub(super) fn check_base(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -> bool {
+    let Some(path) = find_base(dir) else { return false };
+    // As an index of its own, so that what is wrong with it is told from what is wrong with the index.
+    let mut own = Report::default();
+    (own.figures.log_start, own.figures.log_end) = (report.figures.log_start, report.figures.log_end);
+    let applied = match Index::open_read_only(&path) {
+        Err(error) => {
+            unreadable(&path, &error, &mut own);
+            None
+        }
+        Ok(base) => {
+            let applied = meta::applied(&base);
+            let read = files(&path, &base, &mut own).and_then(|total| rows(&path, &base, total, &mut own, progress));
+            match read.and(applied) {
+                Ok(applied) => applied,
+                Err(error) => {
+                    unreadable(&path, &error, &mut own);
+                    None
+                }
+            }
+        }
+    };
+    report.figures.base = applied.map(|applied| (applied.index, applied.end));
+    let (log_start, log_end) = (report.figures.log_start, report.figures.log_end);
+    let is_log_whole = ![Kind::LogDamaged, Kind::NewerFormat, Kind::VoteLost].into_iter().any(|kind| report.has(kind));
+    let fits = applied.is_some_and(|applied| (log_start..=log_end).contains(&applied.end));
+    // A log that is damaged says nothing about what points into it.
+    own.findings.retain(|finding| finding.kind != Kind::IndexRow || is_log_whole && fits);
+    if own.findings.is_empty() && !fits && is_log_whole {
+        let upto = applied.map_or(0, |applied| applied.end);
+        let what = format!("it has applied the log up to position {upto}, the log holds {log_start} to {log_end}");
+        own.find(Kind::BaseDamaged, &path, None, what);
+    }
+    let is_usable = own.findings.is_empty() && fits;
+    let kind = |kind| if kind == Kind::NewerFormat { kind } else { Kind::BaseDamaged };
+    report.findings.extend(own.findings.into_iter().map(|each| Finding { kind: kind(each.kind), ..each }));
+    is_usable
+}
+
 fn missing(path: &Path, report: &mut Report) {
     if report.figures.is_complete {
-        report.notes.push("there is no index: the next start makes it from the log".to_owned());
+        let from = if report.figures.log_start == 0 { "the log" } else { "the copy `base` and the log" };
+        report.notes.push(format!("there is no index: the next start makes it from {from}"));
     } else {
-        let what = format!("there is no index, and the log begins at position {}", report.figures.log_start);
+        let what = format!(
+            "there is no index, the log begins at position {}, and there is no whole copy `base` of an index",
+            report.figures.log_start
+        );
         report.find(Kind::IndexBehind, path, None, what);
     }
 }
 
 fn unreadable(path: &Path, error: &IndexError, report: &mut Report) {
-    let (file, offset) = place_in(path, &error.to_string());
+    let (file, offset) = match error {
+        // What RocksDB says then is about the file that it looked for.
+        IndexError::Store(_) if !is_current_good(path) => (path.join("CURRENT"), None),
+        _ => place_in(path, &error.to_string()),
+    };
     let kind = match error {
         IndexError::NewerFormat { .. } => Kind::NewerFormat,
         IndexError::Row { .. } | IndexError::Cold { .. } => Kind::IndexRow,
         IndexError::Store(_) => Kind::IndexUnreadable,
     };
-    let finding = super::Finding { kind, file, offset, what: error.to_string() };
+    let finding = Finding { kind, file, offset, what: error.to_string() };
     // A damaged block is met by every way to it.
     if !report.findings.iter().any(|known| known.file == finding.file && known.offset == finding.offset) {
         report.findings.push(finding);
     }
+}
+
+/// Whether the file that says which file to begin with names one that is there.
+fn is_current_good(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path.join("CURRENT")).unwrap_or_default();
+    text.strip_suffix('\n').is_some_and(|name| name.starts_with("MANIFEST-") && path.join(name).is_file())
 }
 
 /// The file and the offset that an error of the store names.

@@ -17,6 +17,8 @@ mod repair;
 pub(crate) mod tests;
 #[cfg(test)]
 mod tests_formats;
+#[cfg(test)]
+pub(crate) mod tests_trimmed;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -83,8 +85,10 @@ pub struct Figures {
     /// Raft index of the newest good record.
     pub last_index: u64,
     /// Whether an index can be made: the log holds everything since the beginning, or there is a copy of the index
-    /// that retention kept for this.
+    /// that retention kept for this, it is whole, and the log goes on from there.
     pub is_complete: bool,
+    /// How far that copy has applied the log: Raft index and log position.
+    pub base: Option<(u64, u64)>,
     /// How far the index has applied the log: Raft index and log position.
     pub applied: Option<(u64, u64)>,
     /// Rows of the index, by table letter.
@@ -98,7 +102,7 @@ pub struct Figures {
 /// What a check came to.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What is wrong, in the order log, index, key index.
+    /// What is wrong, in the order log, copy of the index, index, key index.
     pub findings: Vec<Finding>,
     /// What an operator may want to know besides.
     pub notes: Vec<String>,
@@ -146,7 +150,8 @@ impl Folder {
     pub fn check(&self, deep: bool, progress: OnProgress<'_>) -> Result<Report, CheckError> {
         let mut report = Report::default();
         log::check(&self.dir.join("log"), &mut report, progress)?;
-        report.figures.is_complete = report.figures.log_start == 0 || self.dir.join("base/CURRENT").exists();
+        let has_base = index::check_base(&self.dir, &mut report, progress);
+        report.figures.is_complete = report.figures.log_start == 0 || has_base;
         index::check(&self.dir, &mut report, progress);
         self.check_keys(&mut report)?;
         if deep {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Finding, Kind, OnProgress, Progress, Report};
-use crate::log::{Log, LogSettings, OpenError, Position, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage};
-use crate::shard::{RebuildError, rebuild_index};
+use crate::log::{Log, LogSettings, OpenError, Position, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage, salvage_end};
+use crate::shard::{RebuildError, find_base, make_base, rebuild_index, remove_base};
 
 /// What a repair may do beyond what is safe.
 #[derive(Debug, Clone, Default)]
@@ -39,12 +39,16 @@ pub enum RepairError {
     },
     /// Giving up bytes would leave an index that cannot be made anew.
     #[error(
-        "the log begins at position {start}, so that no index can be made from it after a cut; restore a backup. \
-         Nothing was changed"
+        "the log begins at position {start} and would end at {cut}: no index can be made from that, since {why}; restore \
+         a backup. Nothing was changed"
     )]
     NoWayBack {
         /// Where the log begins.
         start: u64,
+        /// Where it would end.
+        cut: u64,
+        /// What is wrong with the copy of the index.
+        why: String,
     },
     /// The log.
     #[error(transparent)]
@@ -100,7 +104,7 @@ pub(super) fn repair(
     }
     let mut rebuild = report.findings.iter().any(|finding| CURED_BY_REBUILD.contains(&finding.kind));
     if dropped.is_some() {
-        rebuild |= give_up(&log, report, &mut actions)?;
+        rebuild |= give_up(dir, rebuild, report, &mut actions)?;
     }
     if report.has(Kind::TornTail) || report.has(Kind::VoteCopy) {
         // Recovery does exactly this.
@@ -115,12 +119,18 @@ pub(super) fn repair(
     if rebuild {
         if report.figures.is_complete {
             rebuild_here(dir, progress)?;
-            actions.push(Action::Done("made the index anew from the log".to_owned()));
+            let from = if report.figures.log_start == 0 { "the log" } else { "the copy `base` and the log" };
+            actions.push(Action::Done(format!("made the index anew from {from}")));
         } else {
             actions.push(Action::Left(
-                "the index stays: the log does not begin at its first record, so none can be made from it; restore a backup".to_owned(),
+                "the index stays: the log does not begin at its first record, and there is no whole copy `base` of an \
+                 index, so none can be made; restore a backup"
+                    .to_owned(),
             ));
         }
+    }
+    if report.has(Kind::BaseDamaged) {
+        actions.push(repair_base(dir, rebuild, report)?);
     }
     for finding in &report.findings {
         match finding.kind {
@@ -148,14 +158,30 @@ fn is_same(left: &Path, right: &Path) -> bool {
     left == right || left.canonicalize().ok().is_some_and(|left| right.canonicalize().ok() == Some(left))
 }
 
-/// Gives up acknowledged bytes, and says whether the index must be made anew.
-fn give_up(log: &Path, report: &Report, actions: &mut Vec<Action>) -> Result<bool, RepairError> {
-    let figures = &report.figures;
-    // Behind a cut the copy of the index may be ahead of the log.
-    if figures.log_start > 0 {
-        return Err(RepairError::NoWayBack { start: figures.log_start });
+/// Gives up acknowledged bytes, and says whether the index must be made anew. `rebuild` says that it must be anyway.
+fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>) -> Result<bool, RepairError> {
+    let (log, figures) = (dir.join("log"), &report.figures);
+    let cut = salvage_end(&RealDisk, &log)?;
+    let is_ahead = figures.applied.is_none_or(|(_, end)| Position(end) > cut);
+    let base = figures.base.filter(|_| !report.has(Kind::BaseDamaged));
+    if figures.log_start > 0 && (is_ahead || rebuild) {
+        let why = match base {
+            None => Some("there is no whole copy `base` of an index".to_owned()),
+            Some((_, end)) if Position(end) > cut => Some(format!("the copy `base` has applied the log up to {end}")),
+            Some((_, end)) if end < figures.log_start => Some("the copy `base` is too old".to_owned()),
+            Some(_) => None,
+        };
+        if let Some(why) = why {
+            return Err(RepairError::NoWayBack { start: figures.log_start, cut: cut.get(), why });
+        }
     }
-    let kept = salvage(&RealDisk, log)?;
+    // What is given up will be written differently: no later start may take it from a copy.
+    if find_base(dir).is_some() && base.is_none_or(|(_, end)| Position(end) > cut) {
+        let failed = |source| RepairError::Io { path: dir.join("base"), source };
+        remove_base(dir).map_err(failed)?;
+        actions.push(Action::Done("removed the copy `base` of the index, which holds what is given up".to_owned()));
+    }
+    let kept = salvage(&RealDisk, &log)?;
     let last = kept.last.map_or("none".to_owned(), |last| last.index.to_string());
     actions.push(Action::Done(format!(
         "gave up everything in the log from position {} on; the last record kept is {last}",
@@ -164,7 +190,24 @@ fn give_up(log: &Path, report: &Report, actions: &mut Vec<Action>) -> Result<boo
     actions.extend(kept.set_aside.iter().map(|path| {
         Action::Done(format!("kept a copy of what was there in {}; remove it when nobody needs it", path.display()))
     }));
-    Ok(figures.applied.is_none_or(|(_, end)| Position(end) > kept.end))
+    Ok(is_ahead)
+}
+
+/// Makes the copy of the index anew from an index that is whole, or removes it where the log alone will do.
+fn repair_base(dir: &Path, rebuilt: bool, report: &Report) -> Result<Action, RepairError> {
+    let failed = |source| RepairError::Io { path: dir.join("base"), source };
+    if report.figures.log_start == 0 {
+        remove_base(dir).map_err(failed)?;
+        return Ok(Action::Done("removed the copy `base` of the index: the log has everything".to_owned()));
+    }
+    let is_index_whole = report.figures.applied.is_some() && !rebuilt && !report.has(Kind::IndexBehind);
+    if !is_index_whole {
+        let finding = report.findings.iter().find(|finding| finding.kind == Kind::BaseDamaged);
+        let what = finding.map_or(String::new(), ToString::to_string);
+        return Ok(Action::Left(format!("{what}. The index is not whole either: restore a backup")));
+    }
+    make_base(dir).map_err(failed)?;
+    Ok(Action::Done("made the copy `base` anew from the index".to_owned()))
 }
 
 /// Makes an index beside the old one and puts it in its place. Interrupted at any point, the next start or the next
@@ -182,7 +225,7 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let total = log.end().get();
     // What is behind is applied by the next start, when it knows that it is committed.
     let committed = log.committed().unwrap_or(0);
-    rebuild_index(&log, &dir.join("base"), &unfinished, committed, |done| {
+    rebuild_index(&log, find_base(dir).as_deref(), &unfinished, committed, |done| {
         progress(Progress { stage: "making the index from the log", done, total });
     })?;
     if path.exists() {

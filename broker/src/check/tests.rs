@@ -19,7 +19,7 @@ use crate::shard::{
     Shard, ShardSettings, TopicSettings, When,
 };
 
-fn unit(body: &str) -> Vec<u8> {
+pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
     let mut out = BytesMut::new();
     let properties = format!("KEYS\u{1}key-{body}\u{2}");
@@ -150,13 +150,13 @@ pub(crate) fn check(dir: &Path, deep: bool) -> Report {
     Folder::take(dir).unwrap().check(deep, &mut |_| ()).unwrap()
 }
 
-fn kinds(report: &Report) -> Vec<Kind> {
+pub(crate) fn kinds(report: &Report) -> Vec<Kind> {
     let mut kinds: Vec<Kind> = report.findings.iter().map(|finding| finding.kind).collect();
     kinds.dedup();
     kinds
 }
 
-fn repair(dir: &Path, drop_acknowledged_after: Option<(PathBuf, u64)>) -> Result<Vec<Action>, RepairError> {
+pub(crate) fn repair(dir: &Path, drop_acknowledged_after: Option<(PathBuf, u64)>) -> Result<Vec<Action>, RepairError> {
     let folder = Folder::take(dir).unwrap();
     let report = folder.check(false, &mut |_| ()).unwrap();
     folder.repair(&report, &RepairOptions { drop_acknowledged_after }, &mut |_| ())
@@ -226,35 +226,52 @@ async fn a_running_broker_is_left_alone() {
 /// that is not right; what was found never makes the broker serve something wrong either.
 #[tokio::test]
 async fn a_flipped_bit_is_named_or_harmless_and_never_served() {
-    let dir = filled().await;
+    let tally = flip(filled().await.path()).await;
+    for kind in ["index/CURRENT", "index/MANIFEST", "index/sst", "keys/run", "log/log", "log/vote"] {
+        assert!(tally[kind][0] >= 20, "{kind}: {tally:?}");
+    }
+    assert_names_the_file(&tally);
+}
+
+/// Of a table whose list of properties is damaged RocksDB says that its manifest is.
+pub(crate) fn assert_names_the_file(tally: &BTreeMap<String, [u32; 3]>) {
+    let is_named =
+        |(kind, each): (&String, &[u32; 3])| each[1] == 0 || kind.ends_with("/sst") && each[0] > 10 * each[1];
+    assert!(tally.iter().all(is_named), "a finding names the file: {tally:?}");
+}
+
+/// Flips bits in every file of a store, 24 in each. Answers how often the check named the file, how often it found
+/// something without naming it, and how often it found nothing, by kind of file.
+pub(crate) async fn flip(dir: &Path) -> BTreeMap<String, [u32; 3]> {
     let right = {
-        let copy = fork(dir.path());
+        let copy = fork(dir);
         let opened = open(copy.path()).await.unwrap();
         let right = served(&opened.shard);
         opened.close().await.unwrap();
         right
     };
-    assert!(right.iter().all(Result::is_ok) && right.len() > 90, "{right:?}");
+    assert!(right.iter().all(Result::is_ok) && right.len() > 80, "{right:?}");
     let mut random = Random::new(11);
     let mut tally: BTreeMap<String, [u32; 3]> = BTreeMap::new();
-    let bad = fork(dir.path());
-    for (path, content) in files(dir.path()) {
+    let bad = fork(dir);
+    for (path, content) in files(dir) {
         if content.is_empty() || path.file_name().is_some_and(|name| name == "lock" || name == "LOCK") {
             continue;
         }
-        let inside = path.strip_prefix(dir.path()).unwrap().to_owned();
+        let inside = path.strip_prefix(dir).unwrap().to_owned();
         let used = content.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
         for sample in 0..24 {
             let byte = if sample == 23 { content.len() - 1 } else { random.below(used as u64) as usize };
             let mut changed = content.clone();
             changed[byte] ^= 1 << random.below(8);
             fs::remove_dir_all(bad.path()).unwrap();
-            copy(dir.path(), bad.path());
+            copy(dir, bad.path());
             fs::write(bad.path().join(&inside), &changed).unwrap();
             let report = check(bad.path(), false);
             let named = report.findings.iter().any(|finding| finding.file.ends_with(&inside));
             let kind = inside.extension().or(inside.file_name()).unwrap().to_string_lossy().into_owned();
-            let kind = kind.split('-').next().unwrap().to_owned();
+            let folder = inside.parent().unwrap().display();
+            let kind = format!("{folder}/{}", kind.split('-').next().unwrap());
             let tally = tally.entry(kind).or_default();
             match (named, report.findings.is_empty()) {
                 (true, _) => tally[0] += 1,
@@ -274,12 +291,31 @@ async fn a_flipped_bit_is_named_or_harmless_and_never_served() {
             for item in now.iter().flatten() {
                 assert!(right.contains(&Ok(item.clone())), "{} byte {byte}: {item} is served", inside.display());
             }
+            // Each takes a second: such a start fails late.
+            if !inside.starts_with("base") || sample % 6 != 0 {
+                continue;
+            }
+            // What is made from a damaged copy is right, or nothing is.
+            fs::remove_dir_all(bad.path()).unwrap();
+            copy(dir, bad.path());
+            fs::write(bad.path().join(&inside), &changed).unwrap();
+            fs::remove_dir_all(bad.path().join("index")).unwrap();
+            let Ok(opened) = open(bad.path()).await else {
+                assert!(!report.findings.is_empty(), "{} byte {byte}: no index, not found", inside.display());
+                continue;
+            };
+            let now = served(&opened.shard);
+            opened.close().await.unwrap();
+            if report.findings.is_empty() {
+                assert_eq!(now, right, "{} byte {byte}, and no index: altered, unseen", inside.display());
+            }
+            for item in now.iter().flatten() {
+                assert!(right.contains(&Ok(item.clone())), "{} byte {byte}: {item} is served", inside.display());
+            }
         }
     }
     println!("named, found without the file's name, harmless: {tally:?}");
-    for kind in ["log", "vote", "sst", "run"] {
-        assert!(tally[kind][0] >= 20, "{kind}: {tally:?}");
-    }
+    tally
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
 pub use self::look::LookingDisk;
 pub use self::position::Position;
 pub use self::record::{NewRecord, Record, RecordId};
-pub use self::salvage::{Salvage, make_good, salvage};
+pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
 pub use self::vote::{SlotReport, encode_vote_file, vote_for_copy};

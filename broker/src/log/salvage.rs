@@ -74,6 +74,14 @@ pub fn salvage(disk: &dyn Disk, dir: &Path) -> Result<Salvage, OpenError> {
     Ok(outcome(set_aside))
 }
 
+/// Where [`salvage`] would cut: behind the last good record before any damage. Changes nothing.
+pub fn salvage_end(disk: &dyn Disk, dir: &Path) -> Result<Position, OpenError> {
+    let _lock = lock(disk, dir)?;
+    let names = disk.list(dir).map_err(io_error("list", dir))?;
+    let good = good_prefix(disk, dir, &segment_starts(&names))?;
+    Ok(if good.segments == 0 { Position::ZERO } else { good.end })
+}
+
 /// Blanks the free space of finished segments and gives records whose note is damaged a new one that claims nothing.
 /// Answers the files that were changed. No byte that anybody reads is touched.
 pub fn make_good(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, OpenError> {

@@ -3,6 +3,8 @@
 //! An index follows from the log alone only while the log has all its records. So before old records go, a copy of the
 //! index that has applied them is put beside it, in `base`: hard links, no bytes of its own while the index has the same
 //! files. A shard that finds no index starts from the base, and applies the log from there.
+//!
+//! What this cannot give: while base and index share a file, damage of that file is damage of both.
 
 use std::fs::{self, File};
 use std::io;
@@ -34,32 +36,58 @@ pub(in crate::shard) fn finish(dir: &Path) -> io::Result<()> {
     remove(&old)
 }
 
+/// The base of a shard's folder, if there is one.
+pub fn find_base(dir: &Path) -> Option<PathBuf> {
+    [BASE, OLD].iter().map(|name| dir.join(name)).find(|base| base.is_dir())
+}
+
+/// Makes a base of the index in `dir`, which nobody has open, in the place of the one that may be there.
+pub fn make_base(dir: &Path) -> io::Result<()> {
+    let new = begin(dir)?;
+    link_files(&dir.join(INDEX), &new)?;
+    finish(dir)
+}
+
+/// Removes the base of a shard's folder, if there is one.
+pub fn remove_base(dir: &Path) -> io::Result<()> {
+    for name in [OLD, BASE] {
+        remove(&dir.join(name))?;
+    }
+    sync(dir)
+}
+
 /// Makes an index from the base if there is no index. Says whether it did.
 pub(in crate::shard) fn restore(dir: &Path) -> io::Result<bool> {
     let index = dir.join(INDEX);
-    if index.exists() {
+    // Without that file a folder is no index: RocksDB would begin an empty one there.
+    if index.join("CURRENT").exists() {
         return Ok(false);
     }
-    let Some(base) = [BASE, OLD].iter().map(|name| dir.join(name)).find(|base| base.is_dir()) else {
-        return Ok(false);
-    };
+    let Some(base) = find_base(dir) else { return Ok(false) };
     let unfinished = dir.join("index.new");
     remove(&unfinished)?;
-    fs::create_dir(&unfinished)?;
-    for file in fs::read_dir(&base)? {
-        let file = file?;
-        let to = unfinished.join(file.file_name());
-        // Table files never change; the others do, so the base keeps its own.
-        let is_table = Path::new(&file.file_name()).extension().is_some_and(|extension| extension == "sst");
-        if !is_table || fs::hard_link(file.path(), &to).is_err() {
-            fs::copy(file.path(), &to)?;
-            File::open(&to)?.sync_all()?;
-        }
-    }
-    sync(&unfinished)?;
+    link_files(&base, &unfinished)?;
+    remove(&index)?;
     fs::rename(&unfinished, &index)?;
     sync(dir)?;
     Ok(true)
+}
+
+/// Fills the new folder `to` with the files of an index that nobody has open, durably.
+fn link_files(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for file in fs::read_dir(from)? {
+        let (file, name) = file.map(|file| (file.path(), file.file_name()))?;
+        let to = to.join(&name);
+        // Table files never change; the others do, so each side has its own.
+        let is_table = Path::new(&name).extension().is_some_and(|extension| extension == "sst");
+        let is_own = name.to_str().is_some_and(|name| name == "LOCK" || name.starts_with("LOG"));
+        if !is_own && (!is_table || fs::hard_link(&file, &to).is_err()) {
+            fs::copy(&file, &to)?;
+            File::open(&to)?.sync_all()?;
+        }
+    }
+    sync(to)
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

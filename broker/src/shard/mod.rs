@@ -42,6 +42,7 @@ mod read;
 
 pub use applier::{Applier, FlushError};
 pub use arrivals::{Arrivals, Ticket, Wake};
+pub use base::{find_base, make_base, remove_base};
 pub use batch::{Batch, HEAD_BYTES, OpenBatch};
 pub use bytes::{Cursor, Malformed, put_short_bytes, put_text};
 pub use command::{

@@ -43,19 +43,19 @@ pub enum RebuildError {
 }
 
 /// Makes an index in the folder `target`, which must be empty or missing, out of the records of `log`, and of the copy
-/// `base` of an index if the log no longer begins at its first record, up to the one with
+/// `base` of an index, if there is one, if the log no longer begins at its first record; up to the one with
 /// Raft index `upto`, all of which must be committed. `progress` is told the log position that was reached. Blocks.
 pub fn rebuild_index(
     log: &Log,
-    base: &Path,
+    base: Option<&Path>,
     target: &Path,
     upto: u64,
     mut progress: impl FnMut(u64),
 ) -> Result<Applied, RebuildError> {
     if let Some(purged) = log.purged() {
-        if !base.is_dir() {
+        let Some(base) = base else {
             return Err(RebuildError::Trimmed { first: purged.index + 1 });
-        }
+        };
         copy_files(base, target)?;
     }
     let shared = Arc::new(Shared {
