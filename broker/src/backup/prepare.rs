@@ -118,8 +118,13 @@ impl Backups {
             match fs::hard_link(&from, &to) {
                 Ok(()) => drop(linked.insert(segment.start)),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                // Trimmed since it was listed, or announced and not written yet: neither holds what was applied.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // Trimmed since it was listed, and older ones with it, of which links may have been made; or announced
+                // and not written yet. Neither is needed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    if segment.start < shard.log().first_position() {
+                        linked.retain(|start| *start > segment.start);
+                    }
+                }
                 Err(error) => return Err(failed("link", &to)(error)),
             }
         }

@@ -1,7 +1,8 @@
 //! Making a store out of a backup.
 //!
 //! Everything is copied into a folder `restoring` inside the new store, verified, and checked as `escrowmq fsck` does;
-//! only then index and log get their places. A broker does not start on a folder that has `restoring` in it.
+//! only then index and log get their places. Where the log does not begin at its first record, the copy of the
+//! index that a lost one would be made from is made as well: it is in no backup. A broker does not start on a folder that has `restoring` in it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,6 +13,7 @@ use super::target::{data_path, sum_of, sync_dir};
 use super::{BackupError, Copying, failed};
 use crate::check::{Folder, Report};
 use crate::limits::{FolderError, LockedFolder, RESTORING, lock_folder_for_restore};
+use crate::shard::make_base;
 
 /// Makes the store `to`, which must be empty or missing, out of the backup `id`, or the newest one, in `from`. Blocks.
 /// Returns the backup and what the check of the new store saw.
@@ -39,8 +41,11 @@ pub fn restore(
     let _lock = take(to)?;
     match fill(&manifest, from, &restoring, progress) {
         Ok(report) => {
-            for folder in ["index", "log"] {
+            for folder in ["base", "index", "log"] {
                 let (from, to) = (restoring.join(folder), to.join(folder));
+                if !from.exists() {
+                    continue;
+                }
                 fs::rename(&from, &to).map_err(failed("rename", &to))?;
             }
             sync_dir(to)?;
@@ -90,6 +95,9 @@ fn fill(
     }
     for folder in ["log", "index"] {
         sync_dir(&restoring.join(folder))?;
+    }
+    if manifest.log_start > 0 {
+        make_base(restoring).map_err(failed("copy", &restoring.join("index")))?;
     }
     let folder = Folder::take(restoring)?;
     let report = folder.check(false, &mut |step| {

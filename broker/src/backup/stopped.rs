@@ -8,6 +8,7 @@ use super::{BackupError, Prepared, PreparedFile, failed, new_id};
 use crate::check::{Folder, Kind, Progress};
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::{LookingDisk, vote_for_copy};
+use crate::shard::find_base;
 
 /// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
 /// what must be written anew. Blocks: reads the whole store.
@@ -18,7 +19,8 @@ pub fn prepare(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Prepared, BackupError> {
     let report = folder.check(false, progress)?;
-    let harmless = [Kind::TornTail, Kind::StrayBytes, Kind::RecordNote, Kind::VoteCopy, Kind::KeysDamaged];
+    let harmless =
+        [Kind::TornTail, Kind::StrayBytes, Kind::RecordNote, Kind::VoteCopy, Kind::BaseDamaged, Kind::KeysDamaged];
     if let Some(finding) = report.findings.iter().find(|finding| !harmless.contains(&finding.kind)) {
         return Err(BackupError::Findings(finding.to_string()));
     }
@@ -43,15 +45,19 @@ pub fn prepare(
     write_whole(&path, &vote)?;
     files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
     let index = folder.dir().join("index");
-    if index.is_dir() {
+    if index.join("CURRENT").exists() {
         files.extend(index_files(&index)?);
+    } else if figures.log_start > 0 {
+        // The check found it whole: it is what a start would begin with.
+        let base = find_base(folder.dir()).expect("a trimmed log without index and base is a finding");
+        files.extend(index_files(&base)?);
     }
     Ok(Prepared {
         id: new_id(now_ms),
         created: now_ms,
         log_start: figures.log_start,
         log_end: figures.log_end,
-        applied: figures.applied.map_or(0, |(index, _)| index),
+        applied: figures.applied.or(figures.base).map_or(0, |(index, _)| index),
         files,
     })
 }

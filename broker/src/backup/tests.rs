@@ -13,6 +13,7 @@ use super::target::{Target, Written};
 use super::*;
 use crate::check::Folder;
 use crate::check::tests::{check, filled, fork, open, served};
+use crate::check::tests_trimmed::{self, trimmed};
 use crate::limits::{RESTORING, lock_folder};
 use crate::shard::{Admission, Command, OffsetCommit, OpenShard};
 
@@ -240,4 +241,59 @@ async fn one_backup_is_prepared_at_a_time_and_goes_when_nobody_copies_it() {
     drop(Backups::new(crashed.path(), Arc::clone(again.applier())).unwrap());
     assert!(!crashed.path().join("backup").exists());
     again.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_of_a_trimmed_store_has_everything_and_survives_the_loss_of_its_index() {
+    let store = trimmed().await;
+    let right = tests_trimmed::all_of(fork(store.path()).path()).await;
+    // Taken from a running broker, from a stopped one, and from a stopped one that has lost its index.
+    for way in 0..3 {
+        let out = tempfile::tempdir().unwrap();
+        let store = fork(store.path());
+        match way {
+            0 => {
+                let opened = open(store.path()).await.unwrap();
+                let backups = backups(store.path(), &opened);
+                let prepared = backups.prepare(&opened.shard, NOW).unwrap();
+                assert!(prepared.log_start > 0);
+                write(out.path(), &prepared);
+                backups.release(&prepared.id).unwrap();
+                opened.close().await.unwrap();
+            }
+            1 => drop(backup_stopped(store.path(), out.path(), NOW)),
+            _ => {
+                fs::remove_dir_all(store.path().join("index")).unwrap();
+                backup_stopped(store.path(), out.path(), NOW);
+            }
+        }
+        let copy = restored(out.path());
+        let report = check(copy.path(), true);
+        assert_eq!(report.findings, []);
+        assert!(report.figures.is_complete && report.figures.is_compared && report.figures.base.is_some());
+        // Before its first start, and after it.
+        let fresh = fork(copy.path());
+        fs::remove_dir_all(fresh.path().join("index")).unwrap();
+        assert_eq!(tests_trimmed::all_of(fresh.path()).await, right, "way {way}");
+        assert_eq!(tests_trimmed::all_of(copy.path()).await, right, "way {way}");
+        let again = open(copy.path()).await.unwrap();
+        commit_offset(&again, 88).await;
+        again.close().await.unwrap();
+        let now = tests_trimmed::all_of(copy.path()).await;
+        fs::remove_dir_all(copy.path().join("index")).unwrap();
+        assert_eq!(tests_trimmed::all_of(copy.path()).await, now, "way {way}");
+        assert_eq!(check(copy.path(), true).findings, []);
+    }
+}
+
+#[tokio::test]
+async fn a_trimmed_store_without_an_index_and_a_copy_is_not_backed_up() {
+    let store = trimmed().await;
+    for folder in ["index", "base"] {
+        fs::remove_dir_all(store.path().join(folder)).unwrap();
+    }
+    let folder = Folder::take(store.path()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let error = stopped::prepare(&folder, scratch.path(), NOW, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, BackupError::Findings(_)), "{error}");
 }
