@@ -47,11 +47,19 @@ pub enum Bug {
     HalfDroppedWithTopic,
     /// A message's own checksum is not verified when it is read.
     ChecksumUnread,
+    /// A trim takes what an undecided half or a waiting message needs.
+    TrimUnpinned,
+    /// Files of the log go that the copy of the index has not applied.
+    PurgedBeyondBase,
+    /// The commit of a half that was moved points at its old place.
+    SettledAtOldPlace,
+    /// A half that was moved is not kept at its new place.
+    MovedUnpinned,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 24] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -72,6 +80,10 @@ impl Bug {
         Bug::TimerTwice,
         Bug::HalfDroppedWithTopic,
         Bug::ChecksumUnread,
+        Bug::TrimUnpinned,
+        Bug::PurgedBeyondBase,
+        Bug::SettledAtOldPlace,
+        Bug::MovedUnpinned,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

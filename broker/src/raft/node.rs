@@ -20,6 +20,7 @@ use super::network::NoPeers;
 use super::room::{Claim, Claims};
 use super::state::State;
 use crate::log::{AppendError, NewRecord, Room};
+use crate::planted::{Bug, planted};
 use crate::shard::{Applier, Completion, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError};
 use crate::steady_clock::SteadyClock;
 
@@ -205,6 +206,7 @@ impl Member {
         let failed = loop {
             self.purger.wanted.changed.notified().await;
             let upto = self.purger.wanted.upto.load(Ordering::Acquire);
+            let upto = if planted(Bug::PurgedBeyondBase) { self.applier.applied().index } else { upto };
             // Openraft purges below a snapshot only; ours is the index, wherever it is.
             if let Err(error) = raft.trigger().snapshot().await {
                 break error;

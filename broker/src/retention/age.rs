@@ -95,9 +95,14 @@ impl Files {
 
     /// Index of the last record of the files that end at or before `position`; `None` if there is no such file.
     pub(super) fn last_index_below(&self, position: u64) -> Option<u64> {
-        let next = self.segments.iter().skip(1).take_while(|segment| segment.start.get() <= position).last()?;
-        Some(next.first_index - 1)
+        last_index_below(&self.segments, position)
     }
+}
+
+/// Index of the last record of the files that end at or before `position`; `None` if there is no such file.
+pub(crate) fn last_index_below(segments: &[SegmentInfo], position: u64) -> Option<u64> {
+    let next = segments.iter().skip(1).take_while(|segment| segment.start.get() <= position).last()?;
+    Some(next.first_index - 1)
 }
 
 #[cfg(test)]

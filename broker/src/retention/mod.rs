@@ -22,7 +22,11 @@ mod roll;
 mod room;
 mod trim;
 
+#[cfg(test)]
+pub(crate) use age::last_index_below;
 pub use disk::DiskUse;
+#[cfg(test)]
+pub(crate) use roll::{Load, gather};
 pub(crate) use roll::{gather_due, rewritten};
 
 use std::sync::Arc;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::broker::Broker;
 use crate::index::pin::{self, PinOwner};
 use crate::index::{self, IndexError, meta};
-use crate::shard::{Command, Message, Moved, Roll};
+use crate::shard::{Command, Message, Moved, Roll, Shard};
 
 /// Bytes of messages that one command moves; a larger single one goes alone.
 const ROLL_BYTES: usize = 256 << 10;
@@ -26,10 +25,10 @@ pub(crate) struct Load {
 }
 
 /// What is pinned below `below`, as much as one command takes. Reads files.
-pub(super) fn gather(broker: &Broker, below: u64) -> Result<Load, IndexError> {
-    let index = broker.shard.index();
+pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, IndexError> {
+    let index = shard.index();
     let kept = meta::kept(index)?;
-    let moved = kept.moved_halves.max(broker.shard.counters().halves_from());
+    let moved = kept.moved_halves.max(shard.counters().halves_from());
     let mut load = Load { halves_upto: moved, ..Load::default() };
     let mut bytes = 0;
     let mut full = false;
@@ -40,7 +39,7 @@ pub(super) fn gather(broker: &Broker, below: u64) -> Result<Load, IndexError> {
         }
         if row.position == row.half {
             let owner = PinOwner::Half { half: row.half };
-            match load.take(broker, owner, row.position, row.length, row.tag_hash) {
+            match load.take(shard, owner, row.position, row.length, row.tag_hash) {
                 Some(length) => bytes += length,
                 None => load.unreadable.push(row.half),
             }
@@ -65,24 +64,24 @@ pub(super) fn gather(broker: &Broker, below: u64) -> Result<Load, IndexError> {
             PinOwner::Timer { due } => index::timer::get(index, due, position)?.map(|row| (row.length, row.tag_hash)),
         };
         let Some((length, tag_hash)) = extent else { continue };
-        bytes += load.take(broker, owner, position, length, tag_hash).unwrap_or_default();
+        bytes += load.take(shard, owner, position, length, tag_hash).unwrap_or_default();
     }
     Ok(load)
 }
 
 /// The messages that are due up to `upto` and whose bytes lie below `below`, as much as one command takes. Reads files.
-pub(crate) fn gather_due(broker: &Broker, upto: u64, below: u64, limit: usize) -> Result<Load, IndexError> {
-    let index = broker.shard.index();
+pub(crate) fn gather_due(shard: &Shard, upto: u64, below: u64, limit: usize) -> Result<Load, IndexError> {
+    let index = shard.index();
     let mut load = Load { halves_upto: meta::kept(index)?.moved_halves, ..Load::default() };
     let mut bytes = 0;
-    let from = broker.shard.counters().timers_from();
+    let from = shard.counters().timers_from();
     for row in index::timer::due(index, from, upto, limit)? {
         if bytes >= ROLL_BYTES {
             break;
         }
         if row.position < below {
             let owner = PinOwner::Timer { due: row.due };
-            bytes += load.take(broker, owner, row.position, row.length, row.tag_hash).unwrap_or_default();
+            bytes += load.take(shard, owner, row.position, row.length, row.tag_hash).unwrap_or_default();
         }
     }
     Ok(load)
@@ -90,8 +89,8 @@ pub(crate) fn gather_due(broker: &Broker, upto: u64, below: u64, limit: usize) -
 
 impl Load {
     /// Reads a message; says its length, or nothing if it cannot be read.
-    fn take(&mut self, broker: &Broker, owner: PinOwner, position: u64, length: u32, tag_hash: i32) -> Option<usize> {
-        match broker.shard.raw_unit(position, length) {
+    fn take(&mut self, shard: &Shard, owner: PinOwner, position: u64, length: u32, tag_hash: i32) -> Option<usize> {
+        match shard.raw_unit(position, length) {
             Ok(unit) => {
                 let length = unit.len();
                 self.messages.insert(position, (owner, i64::from(tag_hash), unit));
@@ -106,6 +105,17 @@ impl Load {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn halves_upto(&self) -> u64 {
+        self.halves_upto
+    }
+
+    /// Whose, where from, hash of the tag, and the message.
+    #[cfg(test)]
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (PinOwner, u64, i64, Bytes)> {
+        self.messages.iter().map(|(from, (owner, tag_hash, unit))| (*owner, *from, *tag_hash, unit.clone()))
     }
 
     /// Bytes of the messages.
@@ -124,13 +134,13 @@ impl Load {
     }
 }
 
-/// The message of a half whose bytes are too old to stay for long after its commit. Reads a file.
-pub(crate) fn rewritten(broker: &Broker, half: u64) -> Result<Option<(i64, Bytes)>, IndexError> {
-    let Some(row) = broker.shard.half(half)? else { return Ok(None) };
-    if row.position >= broker.retention.rewrite_below() {
+/// The message of a half whose bytes lie below `below`: too old to stay for long after its commit. Reads a file.
+pub(crate) fn rewritten(shard: &Shard, half: u64, below: u64) -> Result<Option<(i64, Bytes)>, IndexError> {
+    let Some(row) = shard.half(half)? else { return Ok(None) };
+    if row.position >= below {
         return Ok(None);
     }
-    match broker.shard.raw_unit(row.position, row.length) {
+    match shard.raw_unit(row.position, row.length) {
         Ok(unit) => Ok(Some((i64::from(row.tag_hash), unit))),
         Err(error) => {
             tracing::error!(%error, half, "the bytes of a half message cannot be read");

@@ -107,7 +107,7 @@ impl Trimmer {
     /// Moves pinned bytes until none lies below `below`, or the budget is used up.
     async fn move_pins(&mut self, below: u64) -> Result<(), RoundError> {
         while self.budget > 0 {
-            let load = roll::gather(&self.broker, below)?;
+            let load = roll::gather(&self.broker.shard, below)?;
             for half in &load.unreadable {
                 self.submit(&Command::Park(Park { half: *half, reason: ParkReason::Unreadable, by: "" })).await?;
             }

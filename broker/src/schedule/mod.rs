@@ -49,7 +49,7 @@ async fn refresh(broker: &Arc<Broker>, now: u64) -> Result<bool, IndexError> {
         let reader = Arc::clone(broker);
         let gather = move || {
             let below = reader.retention.rewrite_below();
-            retention::gather_due(&reader, now, below, FIRE_LIMIT as usize)
+            retention::gather_due(&reader.shard, now, below, FIRE_LIMIT as usize)
         };
         let Ok(Some(load)) = broker.tasks.spawn_blocking("old timers", gather).await else { return Ok(false) };
         let load = load?;

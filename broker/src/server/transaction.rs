@@ -67,7 +67,8 @@ fn commit_old(broker: &Arc<Broker>, settle: &Settle<'_>, reply: Reply) {
     let tasks = broker.tasks.clone();
     tasks.spawn("old commit", async move {
         let reader = Arc::clone(&broker);
-        let read = broker.tasks.spawn_blocking("old commit", move || retention::rewritten(&reader, half)).await;
+        let read = move || retention::rewritten(&reader.shard, half, reader.retention.rewrite_below());
+        let read = broker.tasks.spawn_blocking("old commit", read).await;
         let message = match read {
             Ok(Some(Ok(message))) => message,
             Ok(Some(Err(error))) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),

@@ -17,9 +17,9 @@ use super::base;
 use super::batch::HEAD_BYTES;
 use super::handle::Shared;
 use super::intake::Full;
-use crate::index::IndexError;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
+use crate::index::{Index, IndexError};
 use crate::log::Position;
 use crate::planted::{Bug, planted};
 use crate::retention::DiskUse;
@@ -210,15 +210,7 @@ impl Applier {
         self.flush()?;
         let dir = self.shared.index.path().parent().expect("the index lies in the shard's folder");
         let new = base::begin(dir).map_err(FlushError::Base)?;
-        let applied = {
-            let machine = self.machine.lock();
-            let applied = machine.applied();
-            self.check_room()?;
-            self.wait_durable(Position(applied.end))?;
-            self.shared.index.copy_to(&new)?;
-            applied
-        };
-        self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
+        let applied = self.copy(|index| index.copy_to(&new))?;
         base::finish(dir).map_err(FlushError::Base)?;
         self.base_index.fetch_max(applied.index, Ordering::AcqRel);
         Ok(())
@@ -239,11 +231,21 @@ impl Applier {
     pub fn checkpoint(&self, target: &Path) -> Result<Applied, FlushError> {
         // Most of it while others go on.
         self.flush()?;
+        self.copy(|index| index.copy_to(target))
+    }
+
+    /// Copies the index as it is at some applied entry, which flushes it, the log being durable that far. Nothing is applied
+    /// meanwhile.
+    pub(in crate::shard) fn copy(
+        &self,
+        copy: impl FnOnce(&Index) -> Result<(), IndexError>,
+    ) -> Result<Applied, FlushError> {
         let machine = self.machine.lock();
         let applied = machine.applied();
         self.check_room()?;
         self.wait_durable(Position(applied.end))?;
-        self.shared.index.copy_to(target)?;
+        copy(&self.shared.index)?;
+        self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
         Ok(applied)
     }
 

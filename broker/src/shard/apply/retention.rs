@@ -7,6 +7,7 @@ use super::staged::Staged;
 use crate::index::meta::{self, Kept};
 use crate::index::pin::{self, PinOwner};
 use crate::index::{self, IndexError};
+use crate::planted::{Bug, planted};
 use crate::shard::command::Roll;
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
@@ -16,7 +17,7 @@ use crate::shard::topic::Queue;
 /// memory at each queue.
 pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Outcome, IndexError> {
     let kept = meta::kept(&shared.index)?;
-    let pinned = lowest_pin(shared)?.unwrap_or(u64::MAX);
+    let pinned = lowest_pin(shared)?.filter(|_| !planted(Bug::TrimUnpinned)).unwrap_or(u64::MAX);
     // Never its own record: what lies behind is not applied yet.
     let upto = upto.min(pinned).min(staged.position(0));
     if upto <= kept.trimmed {
@@ -78,7 +79,9 @@ pub(super) fn roll(shared: &Shared, staged: &mut Staged, roll: &Roll<'_>) -> Res
                     pin::delete(&mut staged.rows, row.position);
                 }
                 (row.position, row.length) = (position, length);
-                pin::put(&mut staged.rows, position, each.owner);
+                if !planted(Bug::MovedUnpinned) {
+                    pin::put(&mut staged.rows, position, each.owner);
+                }
                 staged.put_half(row);
             }
             PinOwner::Timer { due } => {

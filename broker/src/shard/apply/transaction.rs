@@ -107,6 +107,7 @@ pub(super) fn settle(shared: &Shared, staged: &mut Staged, settle: &Settle<'_>) 
     }
     let (position, length) = match &settle.rewritten {
         Some(message) => extent(staged, message),
+        None if planted(Bug::SettledAtOldPlace) => (row.half, row.length),
         None => (row.position, row.length),
     };
     let place =

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use crate::index::meta::encode_cold;
+use crate::index::pin::PinOwner;
+use crate::retention::Load;
 use crate::shard::{
-    Checked, CheckedHalf, Command, Decision, GroupSettings, Message, MessageList, OffsetCommit, Park, ParkReason,
-    Prepare, Publish, QueueId, Resume, Settle, TopicSettings, When,
+    Checked, CheckedHalf, Command, Decision, GroupSettings, Lock, Message, MessageList, Moved, OffsetCommit, Park,
+    ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
 };
 
 /// The producer group of all halves.
@@ -19,6 +21,9 @@ pub(super) const WINDOW_MS: u64 = 5_000;
 /// A topic, and the number of a queue in it.
 pub(super) type Place = (String, i32);
 
+/// A message that is written anew: whose, where it was, hash of its tag, its unit.
+pub(super) type Piece = (PinOwner, u64, i64, Bytes);
+
 /// One command. Names are made up by the workload; ids are those that the shard gave out.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
@@ -28,7 +33,7 @@ pub(super) enum Act {
     DeleteGroup { name: String, offsets: bool },
     Publish { queue: u32, place: Place, when: When, bodies: Vec<String> },
     Prepare { queue: u32, place: Place, when: When, unique_id: String, body: String },
-    Settle { half: u64, counter: u64, group: String, decision: Decision },
+    Settle { half: u64, counter: u64, group: String, decision: Decision, rewritten: Option<(i64, Bytes)> },
     Checked { halves: Vec<CheckedHalf> },
     Park { half: u64 },
     Resume { half: u64, only_if: Option<ParkReason> },
@@ -37,6 +42,10 @@ pub(super) enum Act {
     Cancel { due: u64, position: u64 },
     Expire { decided_before: u64, limit: u32 },
     Setting { key: String, value: String },
+    Lock { group: String, client: String, life: u64, queues: Vec<u32> },
+    Unlock { group: String, client: String, queues: Vec<u32> },
+    Trim { upto: u64 },
+    Roll { halves_upto: u64, moved: Vec<Piece> },
 }
 
 impl Act {
@@ -74,14 +83,14 @@ impl Act {
                     message: Message::new(7, &unit),
                 }))
             }
-            Act::Settle { half, counter, group, decision } => with(&Command::Settle(Settle {
+            Act::Settle { half, counter, group, decision, rewritten } => with(&Command::Settle(Settle {
                 half: *half,
                 counter: Some(*counter),
                 decision: *decision,
                 group: Some(group),
                 by: "",
                 reason: "",
-                rewritten: None,
+                rewritten: rewritten.as_ref().map(|(tag_hash, unit)| Message::new(*tag_hash, unit)),
             })),
             Act::Checked { halves } => {
                 with(&Command::Checked(Checked { first_checked_upto: 0, halves: halves.clone() }))
@@ -104,8 +113,32 @@ impl Act {
                 with(&Command::Expire { decided_before: *decided_before, limit: *limit })
             }
             Act::Setting { key, value } => with(&Command::Setting { key, value }),
+            Act::Lock { group, client, life, queues } => {
+                with(&Command::Lock(Lock { group, client, life: *life, queues: queue_ids(queues) }))
+            }
+            Act::Unlock { group, client, queues } => {
+                with(&Command::Unlock(Lock { group, client, life: 0, queues: queue_ids(queues) }))
+            }
+            Act::Trim { upto } => with(&Command::Trim { upto: *upto }),
+            Act::Roll { halves_upto, moved } => {
+                let moved = moved.iter().map(|(owner, from, tag_hash, unit)| Moved {
+                    owner: *owner,
+                    from: *from,
+                    message: Message::new(*tag_hash, unit),
+                });
+                with(&Command::Roll(Roll { halves_upto: *halves_upto, moved: moved.collect() }))
+            }
         }
     }
+
+    /// The command that moves what retention has gathered.
+    pub(super) fn roll(load: &Load) -> Act {
+        Act::Roll { halves_upto: load.halves_upto(), moved: load.pieces().collect() }
+    }
+}
+
+fn queue_ids(queues: &[u32]) -> Vec<QueueId> {
+    queues.iter().copied().map(QueueId).collect()
 }
 
 /// A message as a handler stores it; `key` is its unique key and its key.

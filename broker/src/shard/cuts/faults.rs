@@ -7,7 +7,7 @@ use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 
 use super::history::History;
-use super::life::{self, Rows, act, block_on, collect, live, open, rows_of, submit};
+use super::life::{self, Kept, Rows, act, block_on, collect, live, open, rows_of, submit};
 use super::recover::{Expected, recover};
 use super::view::View;
 use crate::log::Flush;
@@ -24,8 +24,9 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
     let clock = Clock::manual(1_700_000_000_000);
     let disk = SimDisk::new();
     let mut history = History::new();
-    let before = block_on(live(&mut history, &disk, None, flush, &clock, &mut random, 3))?;
+    let before = block_on(live(&mut history, &disk, Kept::default(), flush, &clock, &mut random, 3))?;
     let rows = before.snapshots.last().map(|(_, rows)| Arc::clone(rows));
+    let base = before.bases.last().map(|(_, rows)| Arc::clone(rows));
     let opened = block_on(open(&disk, rows.clone(), flush, &clock))?;
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut acknowledged = history.steps.len();
@@ -35,14 +36,16 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
     for _ in 0..25 {
         clock.advance(Duration::from_millis(random.below(300)));
         let now = opened.time.now();
-        let acts: Vec<_> = (0..=random.below(3)).map(|_| act(history.model(), &[], now, &mut random)).collect();
+        let acts: Vec<_> =
+            (0..=random.below(3)).map(|_| act(history.model(), &opened.shard, &[], now, &mut random)).collect();
         let answers = submit(&opened, &disk, history.steps.len(), &acts, &answered);
         let outcomes = collect(&answers, acts.len())?;
         let mut unknown = Vec::new();
+        let mut places = history.new_places(opened.shard.log())?;
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             match outcome {
                 Ok(outcome) if unknown.is_empty() && !failed => {
-                    history.push(act, now, &outcome)?;
+                    history.push(act, now, &outcome, &places.pop_front().unwrap_or_default())?;
                     acknowledged = history.steps.len();
                 }
                 Ok(outcome) => return Err(format!("{act:?} got {outcome:?} after the store had failed")),
@@ -69,7 +72,7 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
     drop(shard);
     disk.set_faults(Faults::default());
     let required = if flush == Flush::Sync { acknowledged } else { synced };
-    let expected = Expected { history: &history, required, flushed: required, flush };
+    let expected = Expected { history: &history, required, flushed: required, flush, base: base.as_ref() };
     for (image, what) in [(disk.fork(), "a restart"), (disk.crash(0), "a power cut"), (disk.crash(seed), "a torn cut")]
     {
         let rows = rows.as_ref().filter(|_| random.below(2) == 0);
@@ -98,13 +101,15 @@ fn a_disk_that_fails_a_write_or_a_flush_stops_the_shard_and_loses_nothing() {
 }
 
 /// A shard that was closed in good order, with its history.
-fn closed(seed: u64) -> (SimDisk, History, Rows, Random) {
+fn closed(seed: u64) -> (SimDisk, History, Rows, Option<Rows>, Random) {
     let mut random = Random::new(seed);
     let (disk, mut history) = (SimDisk::new(), History::new());
     let clock = Clock::manual(1_700_000_000_000);
-    let life = block_on(live(&mut history, &disk, None, Flush::Sync, &clock, &mut random, 12)).expect("a good life");
+    let life = block_on(live(&mut history, &disk, Kept::default(), Flush::Sync, &clock, &mut random, 12))
+        .expect("a good life");
     let rows = Arc::clone(&life.snapshots.last().expect("closing flushes the index").1);
-    (disk, history, rows, random)
+    let base = life.bases.last().map(|(_, rows)| Arc::clone(rows));
+    (disk, history, rows, base, random)
 }
 
 /// What a shard serves that has applied everything.
@@ -119,7 +124,7 @@ fn served(disk: &SimDisk, rows: &Rows) -> Result<View, String> {
 fn a_flipped_bit_in_log_or_vote_is_found_or_harmless() {
     let (mut found, mut harmless) = (0, 0);
     for seed in 0..3 {
-        let (disk, history, rows, mut random) = closed(seed);
+        let (disk, history, rows, base, mut random) = closed(seed);
         let files: Vec<_> = disk.image().into_iter().filter(|(_, content)| !content.is_empty()).collect();
         for _ in 0..150 {
             let (path, content) = &files[random.below(files.len() as u64) as usize];
@@ -133,7 +138,7 @@ fn a_flipped_bit_in_log_or_vote_is_found_or_harmless() {
             let looked = match kept {
                 // The index needs nothing of the log: only what is read for somebody is looked at.
                 Some(rows) => served(&image, rows).map(|view| (history.steps.len(), view)),
-                None => recover(&image, None, Flush::Sync, &history, &mut random)
+                None => recover(&image, base.as_ref(), Flush::Sync, &history, &mut random)
                     .and_then(|recovered| Ok((recovered.steps, View::of(&recovered.shard)?))),
             };
             match looked {
@@ -167,10 +172,12 @@ fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
     let mut random = Random::new(1);
     for _ in 0..10 {
         let now = opened.time.now();
-        let acts = vec![act(history.model(), &[], now, &mut random)];
+        let acts = vec![act(history.model(), &opened.shard, &[], now, &mut random)];
         let answers = submit(&opened, &disk, 0, &acts, &Arc::default());
         let outcome = collect(&answers, 1).expect("answered").remove(0).expect("taken");
-        history.push(acts.into_iter().next().expect("one"), now, &outcome).expect("as predicted");
+        let places = history.new_places(opened.shard.log()).expect("readable").remove(0).unwrap_or_default();
+        history.push(acts.into_iter().next().expect("one"), now, &outcome, &places).expect("as predicted");
+        history.note_records(opened.shard.log()).expect("as sent");
     }
     assert!(!rows_of(opened.shard.index()).expect("readable").is_empty());
     disk.set_faults(Faults { fail_syncs_from: Some(disk.syncs() + 1), ..Faults::default() });

@@ -1,6 +1,6 @@
 //! What was done, what was answered, and what the log held: all that a recovered shard is judged by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::BytesMut;
 
@@ -47,9 +47,10 @@ impl History {
     }
 
     /// Adds an answered command; the answer must be the one that the model gives.
-    pub(super) fn push(&mut self, act: Act, now: u64, outcome: &Outcome) -> Result<(), String> {
+    /// `places` are the positions of the messages that it brought.
+    pub(super) fn push(&mut self, act: Act, now: u64, outcome: &Outcome, places: &[u64]) -> Result<(), String> {
         let mut model = self.model().clone();
-        let expected = model.apply(&act, now, outcome);
+        let expected = model.apply(&act, now, outcome, places);
         if expected != *outcome {
             return Err(format!(
                 "command {}, {act:?}, was answered with\n  {outcome:?} instead of\n  {expected:?}",
@@ -79,9 +80,9 @@ impl History {
                 }
                 let command = command.map_err(|error| error.to_string())?;
                 let act = acts.next().ok_or("the log holds a command that nobody sent")?;
-                let hint = hint(&command, record.payload_position().get());
+                let places = places(&command, record.payload_position().get());
                 let mut model = self.model().clone();
-                model.apply(&act, now, &hint);
+                model.apply(&act, now, &hint(&command, &places), &places);
                 let mut bytes = BytesMut::new();
                 act.with_command(|command| command.encode(&mut bytes));
                 self.steps.push(Step { act, bytes: bytes.to_vec() });
@@ -89,6 +90,11 @@ impl History {
             }
         }
         self.note_records(log)
+    }
+
+    /// For each command in the records since those that were noted: the positions of the messages that it brought.
+    pub(super) fn new_places(&self, log: &Log) -> Result<VecDeque<Vec<u64>>, String> {
+        places_from(log, self.records.last_key_value().map_or(log.first_index(), |(index, _)| index + 1))
     }
 
     /// Notes the records that the log has got since.
@@ -125,6 +131,10 @@ impl History {
     /// How many commands a recovered log holds; an error if it holds anything that was not written like that.
     pub(super) fn steps_in(&self, log: &Log) -> Result<usize, String> {
         let mut steps = 0;
+        if let Some(purged) = log.purged() {
+            let gone = self.records.get(&purged.index).filter(|mark| mark.term == purged.term);
+            steps = gone.ok_or_else(|| format!("{purged:?} is said to be gone, and was never written"))?.steps;
+        }
         for record in read(log, log.first_index())? {
             let found = mark(&record, 0);
             let written = self.records.get(&record.index).copied();
@@ -155,25 +165,47 @@ fn mark(record: &Record, steps: usize) -> Mark {
     }
 }
 
-/// As much of an outcome as the log says: where messages lie.
-fn hint(command: &Command<'_>, payload: u64) -> Outcome {
+/// The positions of the messages that a command brought, its payload beginning at this one.
+fn places(command: &Command<'_>, payload: u64) -> Vec<u64> {
     let position = |message: &Message<'_>| match message.unit {
         Unit::Stored { at, .. } => payload + at as u64,
         Unit::New(_) => unreachable!("the command was decoded"),
     };
     match command {
-        Command::Publish(publish) => {
-            let mut positions = publish.messages.stored().map(|message| position(&message));
-            let first = positions.next().expect("a publish has messages");
-            let more_positions = positions.collect();
-            Outcome::Published(Published { first_offset: 0, position: first, more_positions, stamp: 0, due: None })
-        }
-        Command::Prepare(prepare) => {
-            let half = position(&prepare.message);
-            Outcome::Prepared(Prepared { half, counter: 0, stamp: 0, repeated: false })
-        }
+        Command::Publish(publish) => publish.messages.stored().map(|message| position(&message)).collect(),
+        Command::Prepare(prepare) => vec![position(&prepare.message)],
+        Command::Settle(settle) => settle.rewritten.iter().map(position).collect(),
+        Command::Roll(roll) => roll.moved.iter().map(|moved| position(&moved.message)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// As much of an outcome as the log says: where messages lie.
+fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
+    match command {
+        Command::Publish(_) => Outcome::Published(Published {
+            first_offset: 0,
+            position: places[0],
+            more_positions: places[1..].to_vec(),
+            stamp: 0,
+            due: None,
+        }),
+        Command::Prepare(_) => Outcome::Prepared(Prepared { half: places[0], counter: 0, stamp: 0, repeated: false }),
         _ => Outcome::Done,
     }
+}
+
+/// For each command in the records from an index on: the positions of the messages that it brought.
+pub(super) fn places_from(log: &Log, from: u64) -> Result<VecDeque<Vec<u64>>, String> {
+    let mut all = VecDeque::new();
+    for record in read(log, from)?.iter().filter(|record| record.kind == kind::BATCH) {
+        let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
+        for command in batch.commands() {
+            let command = command.map_err(|error| error.to_string())?;
+            all.push_back(places(&command, record.payload_position().get()));
+        }
+    }
+    Ok(all)
 }
 
 /// All records from an index on.

@@ -15,8 +15,9 @@ use super::view::View;
 use crate::index::{Index, IndexBatch, IndexError};
 use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, LogSettings};
+use crate::retention::{gather, gather_due, last_index_below, rewritten};
 use crate::shard::{
-    Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, ShardSettings, SubmitError, When,
+    Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, Shard, ShardSettings, SubmitError, When,
 };
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
@@ -24,6 +25,14 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// All rows of an index.
 pub(super) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
+
+/// What is on the machine's file system beside the log.
+#[derive(Clone, Default)]
+pub(super) struct Kept {
+    pub(super) index: Option<Rows>,
+    /// The copy from which a lost index is built again.
+    pub(super) base: Option<Rows>,
+}
 
 /// What a life left behind, besides its disk.
 #[derive(Default)]
@@ -34,6 +43,10 @@ pub(super) struct Life {
     durable: Vec<(usize, u64)>,
     /// The index as a flush left it, and the operations that were done by then.
     pub(super) snapshots: Vec<(u64, Rows)>,
+    /// The copies that were kept before files of the log went, likewise.
+    pub(super) bases: Vec<(u64, Rows)>,
+    /// Times that files were asked to go.
+    pub(super) purges: u64,
 }
 
 impl Life {
@@ -50,8 +63,17 @@ impl Life {
 
     /// The index as the last flush before this operation left it.
     pub(super) fn snapshot(&self, cut: u64) -> Option<&Rows> {
-        self.snapshots.iter().rev().find(|(at, _)| *at < cut).map(|(_, rows)| rows)
+        newest(&self.snapshots, cut)
     }
+
+    /// The copy of it that was kept last before this operation.
+    pub(super) fn base(&self, cut: u64) -> Option<&Rows> {
+        newest(&self.bases, cut)
+    }
+}
+
+fn newest(rows: &[(u64, Rows)], cut: u64) -> Option<&Rows> {
+    rows.iter().rev().find(|(at, _)| *at < cut).map(|(_, rows)| rows)
 }
 
 fn most(counts: &[(usize, u64)], cut: u64) -> usize {
@@ -60,7 +82,7 @@ fn most(counts: &[(usize, u64)], cut: u64) -> usize {
 
 pub(super) fn settings(flush: Flush) -> ShardSettings {
     let log = LogSettings {
-        segment_bytes: 16 << 10,
+        segment_bytes: 8 << 10,
         flush,
         tail_cache_bytes: 4 << 10,
         zero_ahead_bytes: 4 << 10,
@@ -150,7 +172,7 @@ pub(super) fn collect(answers: &Answers, count: usize) -> Result<Vec<Result<Outc
 pub(super) async fn live(
     history: &mut History,
     disk: &SimDisk,
-    rows: Option<Rows>,
+    kept: Kept,
     flush: Flush,
     clock: &Clock,
     random: &mut Random,
@@ -159,9 +181,10 @@ pub(super) async fn live(
     let mut life = Life::default();
     let before = history.steps.len();
     life.durable.push((before, 0));
-    if let Some(rows) = &rows {
-        life.snapshots.push((0, Arc::clone(rows)));
-    }
+    // A lost index comes back from the copy.
+    let rows = kept.index.or_else(|| kept.base.clone());
+    life.snapshots.extend(rows.iter().map(|rows| (0, Arc::clone(rows))));
+    life.bases.extend(kept.base.map(|rows| (0, rows)));
     let opened = open(disk, rows, flush, clock).await?;
     let differences = history.model().view.differences(&View::of(&opened.shard)?);
     if !differences.is_empty() {
@@ -173,14 +196,15 @@ pub(super) async fn live(
         let now = opened.time.now();
         let mut acts = Vec::new();
         for _ in 0..=random.below(5) {
-            let act = act(history.model(), &acts, now, random);
+            let act = act(history.model(), &opened.shard, &acts, now, random);
             acts.push(act);
         }
         let answers = submit(&opened, disk, history.steps.len(), &acts, &answered);
         let outcomes = collect(&answers, acts.len())?;
+        let mut places = history.new_places(opened.shard.log())?;
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             let outcome = outcome.map_err(|error| format!("{act:?} was refused: {error}"))?;
-            history.push(act, now, &outcome)?;
+            history.push(act, now, &outcome, &places.pop_front().unwrap_or_default())?;
         }
         history.note_records(opened.shard.log())?;
         match random.below(6) {
@@ -197,6 +221,7 @@ pub(super) async fn live(
                 opened.applier().flush().map_err(|error| error.to_string())?;
                 life.snapshots.push((disk.operations(), rows_of(opened.shard.index())?));
             }
+            2 | 3 => purge(&opened, disk, &mut life, random).await?,
             _ => {}
         }
     }
@@ -209,8 +234,54 @@ pub(super) async fn live(
     Ok(life)
 }
 
+/// Lets files go as retention does: the index is made durable beyond them and copied, and then they are asked to go. The
+/// workload goes on meanwhile, or waits.
+async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut Random) -> Result<(), String> {
+    let log = opened.shard.log();
+    let Some(last) = last_index_below(&log.segments(), opened.shard.counters().trimmed()) else { return Ok(()) };
+    let mut copy = Ok(Rows::default());
+    let copied = opened.applier().copy(|index| {
+        copy = rows_of(index);
+        Ok(())
+    });
+    copied.map_err(|error| error.to_string())?;
+    let copy = copy?;
+    life.snapshots.push((disk.operations(), Arc::clone(&copy)));
+    life.bases.push((disk.operations(), copy));
+    opened.purger().purge(last);
+    life.purges += 1;
+    if random.below(2) == 0 {
+        let gone = async {
+            while log.purged().is_none_or(|purged| purged.index < last) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(ANSWER, gone).await.map_err(|_| "files never went")?;
+    }
+    Ok(())
+}
+
+/// A random command of retention: a trim, or bytes written anew that it would take or that are due.
+fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, IndexError> {
+    let cuts: Vec<u64> = shard.log().segments().iter().skip(1).map(|segment| segment.start.get()).collect();
+    let end = shard.log().end().get();
+    let cut = match cuts.len() as u64 {
+        0 => random.below(end.max(1)),
+        _ if random.below(6) == 0 => random.below(end),
+        count => cuts[random.below(count) as usize],
+    };
+    let load = match random.below(5) {
+        0 | 1 => Some(gather(shard, cut)?),
+        2 => Some(gather_due(shard, now + 1000, cut, 3)?),
+        _ => None,
+    };
+    // With nothing to move nothing is proposed.
+    let load = load.filter(|load| !load.is_empty());
+    Ok(load.map_or(Act::Trim { upto: cut }, |load| Act::roll(&load)))
+}
+
 /// A random command that fits the state, or nearly does. `others` were made for the same moment.
-pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) -> Act {
+pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random: &mut Random) -> Act {
     let view = &model.view;
     let queues: Vec<(u32, Place)> = model.places.iter().map(|(id, place)| (*id, place.clone())).collect();
     let queue = match queues.len() as u64 {
@@ -223,7 +294,10 @@ pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) 
         if from.is_empty() { 12_345 } else { from[random.below(from.len() as u64) as usize] }
     };
     let group = |random: &mut Random| format!("group-{}", random.below(3));
-    match random.below(100) {
+    if random.below(7) == 0 {
+        return keep(shard, now, random).expect("the index is readable");
+    }
+    match random.below(104) {
         0..24 => {
             let bodies = (0..=random.below(3)).map(|_| body(random)).collect();
             Act::Publish { queue: queue.0, place: queue.1, when: when(now, random), bodies }
@@ -252,7 +326,9 @@ pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) 
             let decision = if random.below(3) == 0 { Decision::Rollback } else { Decision::Commit };
             let counter = counter + u64::from(random.below(20) == 0);
             let group = if random.below(20) == 0 { "strangers" } else { PRODUCERS }.to_owned();
-            Act::Settle { half, counter, group, decision }
+            let old = decision == Decision::Commit && random.below(4) == 0;
+            let rewritten = old.then(|| rewritten(shard, half, u64::MAX).expect("the index is readable")).flatten();
+            Act::Settle { half, counter, group, decision, rewritten }
         }
         66..75 => {
             let count = 1 + random.below(3);
@@ -294,6 +370,15 @@ pub(super) fn act(model: &Model, others: &[Act], now: u64, random: &mut Random) 
             Act::Cancel { due, position }
         }
         96 => Act::Expire { decided_before: now.saturating_sub(random.below(20_000)), limit: 3 },
+        97..99 => {
+            let (group, client, life) = (group(random), format!("client-{}", random.below(2)), random.below(2000));
+            let queues = (0..=random.below(2)).map(|_| queues[random.below(queues.len() as u64) as usize].0);
+            Act::Lock { group, client, life, queues: queues.collect() }
+        }
+        99..101 => {
+            let (group, client) = (group(random), format!("client-{}", random.below(2)));
+            Act::Unlock { group, client, queues: vec![queue.0] }
+        }
         _ => Act::Setting { key: format!("setting-{}", random.below(4)), value: format!("{}", random.below(9)) },
     }
 }

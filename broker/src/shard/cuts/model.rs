@@ -1,12 +1,13 @@
 //! What a shard must be after some commands: the promises once more, in plain maps, by nobody who wrote apply.
 //!
 //! The model predicts each outcome. Two things it takes from the outcome itself, as no promise says what they are: the
-//! position of a message in the log, and the time.
+//! position of a message in the log, and the time. Of commands whose outcome names no position the log itself tells it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
-use super::view::{DecisionView, EntryView, HalfView, TimerView, View};
+use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
+use crate::index::pin::PinOwner;
 use crate::shard::{Decision, Outcome, ParkReason, Prepared, Published, QueueId, Refusal, Settled, When};
 
 /// The state after some commands.
@@ -23,15 +24,16 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// What the command must answer at this time; `got` says where messages lie.
-    pub(super) fn apply(&mut self, act: &Act, now: u64, got: &Outcome) -> Outcome {
+    /// What the command must answer at this time; `got` says where messages lie, and `places` where those
+    /// do that were written anew.
+    pub(super) fn apply(&mut self, act: &Act, now: u64, got: &Outcome, places: &[u64]) -> Outcome {
         match act {
             Act::PutTopic { name, queues } => {
                 let had = self.view.topics.entry(name.clone()).or_default();
                 while had.len() < *queues as usize {
                     had.push(self.next_queue);
                     self.places.insert(self.next_queue, (name.clone(), had.len() as i32 - 1));
-                    self.view.queues.insert(self.next_queue, Vec::new());
+                    self.view.queues.insert(self.next_queue, QueueView::default());
                     self.next_queue += 1;
                 }
                 Outcome::Done
@@ -53,7 +55,10 @@ impl Model {
             }
             Act::Publish { queue, when, bodies, .. } => self.publish(*queue, *when, bodies, now, got),
             Act::Prepare { queue, when, unique_id, body, .. } => self.prepare(*queue, *when, unique_id, body, now, got),
-            Act::Settle { half, counter, group, decision } => self.settle(*half, *counter, group, *decision, now),
+            Act::Settle { half, counter, group, decision, rewritten } => {
+                let place = rewritten.as_ref().map(|_| places[0]);
+                self.settle(*half, *counter, group, *decision, place, now)
+            }
             Act::Checked { halves } => {
                 let mut handled = 0;
                 for each in halves {
@@ -111,6 +116,70 @@ impl Model {
             Act::Setting { key, value } => {
                 self.view.settings.insert(key.clone(), value.clone());
                 Outcome::Done
+            }
+            Act::Lock { group, client, life, queues } => {
+                let mut held = Vec::new();
+                for queue in queues {
+                    let key = (group.clone(), *queue);
+                    let other = self.view.locks.get(&key).filter(|(owner, until)| owner != client && *until > now);
+                    if other.is_none() {
+                        self.view.locks.insert(key, (client.clone(), now + life));
+                        held.push(QueueId(*queue));
+                    }
+                }
+                Outcome::Locked(held)
+            }
+            Act::Unlock { group, client, queues } => {
+                for queue in queues {
+                    let key = (group.clone(), *queue);
+                    if self.view.locks.get(&key).is_some_and(|(owner, _)| owner == client) {
+                        self.view.locks.remove(&key);
+                    }
+                }
+                Outcome::Done
+            }
+            Act::Trim { upto } => {
+                self.trim(*upto);
+                Outcome::Done
+            }
+            Act::Roll { halves_upto, moved } => {
+                let moved = moved.iter().zip(places).filter(|((owner, from, ..), to)| self.roll(*owner, *from, **to));
+                let moved = moved.count() as u32;
+                self.view.moved_halves = self.view.moved_halves.max(*halves_upto);
+                Outcome::Handled(moved)
+            }
+        }
+    }
+
+    /// The oldest messages go whose bytes lie below the cut, unless somebody needs bytes below it.
+    fn trim(&mut self, upto: u64) {
+        let halves = self.view.halves.values().map(|half| half.position);
+        let needed = halves.chain(self.view.timers.keys().map(|(_, position)| *position)).min();
+        let upto = upto.min(needed.unwrap_or(u64::MAX));
+        if upto <= self.view.trimmed {
+            return;
+        }
+        self.view.trimmed = upto;
+        for queue in self.view.queues.values_mut() {
+            let goes = queue.entries.iter().take_while(|entry| entry.position < upto).count();
+            queue.entries.drain(..goes);
+            queue.min += goes as u64;
+            for entry in queue.entries.iter_mut().filter(|entry| entry.position < upto) {
+                (entry.body, entry.key) = (String::new(), String::new());
+            }
+        }
+    }
+
+    /// Says whether there was something to move.
+    fn roll(&mut self, owner: PinOwner, from: u64, to: u64) -> bool {
+        match owner {
+            PinOwner::Half { half } => {
+                let row = self.view.halves.get_mut(&half).filter(|row| row.position == from);
+                row.map(|row| row.position = to).is_some()
+            }
+            PinOwner::Timer { due } => {
+                let row = self.view.timers.remove(&(due, from));
+                row.map(|row| self.view.timers.insert((due, to), row)).is_some()
             }
         }
     }
@@ -177,10 +246,10 @@ impl Model {
             self.view.counts.next_timer += 1;
             return self.view.counts.next_timer - 1;
         }
-        let entries = self.view.queues.get_mut(&queue).expect("the queue exists");
+        let QueueView { min, entries } = self.view.queues.get_mut(&queue).expect("the queue exists");
         let (body, key) = (body.to_owned(), key.to_owned());
         entries.push(EntryView { body, key, position, store_time: now, committed, half: half.unwrap_or(position) });
-        entries.len() as u64 - 1
+        *min + entries.len() as u64 - 1
     }
 
     fn prepare(&mut self, queue: u32, when: When, unique_id: &str, body: &str, now: u64, got: &Outcome) -> Outcome {
@@ -206,6 +275,7 @@ impl Model {
         self.view.counts.open += 1;
         self.opens.insert(key, (*half, crc));
         let row = HalfView {
+            position: *half,
             counter,
             queue,
             body: body.to_owned(),
@@ -220,7 +290,16 @@ impl Model {
         Outcome::Prepared(Prepared { half: *half, counter, stamp: now, repeated: false })
     }
 
-    fn settle(&mut self, half: u64, counter: u64, group: &str, decision: Decision, now: u64) -> Outcome {
+    /// `place` is where its bytes lie if the decision brought them along.
+    fn settle(
+        &mut self,
+        half: u64,
+        counter: u64,
+        group: &str,
+        decision: Decision,
+        place: Option<u64>,
+        now: u64,
+    ) -> Outcome {
         let stranger = |own: u64| {
             if group != PRODUCERS {
                 return Some(Refusal::WrongGroup(PRODUCERS.to_owned()));
@@ -256,7 +335,8 @@ impl Model {
                 return Outcome::Refused(Refusal::NoSuchQueue(QueueId(row.queue)));
             }
             let due = due(row.when, now);
-            let number = self.enter(row.queue, (&row.body, &row.unique_id), half, due, Some(half), now);
+            let number =
+                self.enter(row.queue, (&row.body, &row.unique_id), place.unwrap_or(row.position), due, Some(half), now);
             offset = due.is_none().then_some(number);
             self.view.counts.committed += 1;
         } else {
@@ -312,10 +392,11 @@ impl Model {
         Outcome::Handled((forgotten.len() + ended.len()) as u32)
     }
 
-    /// Bodies that nobody may see: undecided, rolled back.
+    /// Positions of what nobody may see: undecided, rolled back.
     pub(super) fn hidden(&self) -> BTreeSet<u64> {
         let rolled_back = self.view.decisions.iter().filter(|(_, row)| row.decision == Decision::Rollback);
-        self.view.halves.keys().copied().chain(rolled_back.map(|(half, _)| *half)).collect()
+        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, row.position]);
+        halves.chain(rolled_back.map(|(half, _)| *half)).collect()
     }
 }
 

@@ -6,13 +6,14 @@ use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 
 use super::act::{Act, PRODUCERS};
-use super::history::{History, read};
+use super::history::{History, places_from, read};
 use super::life::{self, Rows};
 use super::model::Model;
-use super::view::View;
+use super::view::{EntryView, View};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
-use crate::log::{Flush, Log};
+use crate::log::{Disk, Flush, Log};
 use crate::raft::kind;
+use crate::retention::rewritten;
 use crate::shard::apply::{CommittedEntry, Content};
 use crate::shard::open::open_files;
 use crate::shard::{Decision, Shard, When};
@@ -25,6 +26,8 @@ pub(super) struct Expected<'a> {
     /// At least so many after one more power cut.
     pub(super) flushed: usize,
     pub(super) flush: Flush,
+    /// The copy of the index that is kept beside it.
+    pub(super) base: Option<&'a Rows>,
 }
 
 /// A shard that was recovered without raft: log, index, everything in the log applied. Cheap enough for each cut.
@@ -82,7 +85,7 @@ impl Expected<'_> {
     ) -> Result<usize, String> {
         let once = disk.fork();
         let operations = once.operations();
-        let recovered = recover(&once, rows, self.flush, self.history, random)?;
+        let recovered = recover(&once, rows.or_else(|| self.left(&once, random)), self.flush, self.history, random)?;
         self.judge(&recovered)?;
         let steps = recovered.steps;
         let depth = random.below(60);
@@ -90,7 +93,7 @@ impl Expected<'_> {
             // Opened again it is the same, and opening changes nothing.
             drop(recovered);
             let image = once.image();
-            let again = recover(&once, None, self.flush, self.history, random)?;
+            let again = recover(&once, self.left(&once, random), self.flush, self.history, random)?;
             self.judge(&again).map_err(|why| format!("recovered twice: {why}"))?;
             if again.steps != steps {
                 return Err(format!("{steps} commands were recovered, the second time {}", again.steps));
@@ -105,12 +108,19 @@ impl Expected<'_> {
         } else if depth == 8 {
             let kept = life::rows_of(recovered.shard.index())?;
             drop(recovered);
-            self.live_on(&once, rows, clock, steps, random)?;
-            let rebuilt = recover(disk, None, self.flush, self.history, random)?;
+            self.live_on(&once, rows.or(self.base), clock, steps, random)?;
+            let rebuilt = recover(disk, self.left(disk, random), self.flush, self.history, random)?;
             let rebuilt = life::rows_of(rebuilt.shard.index())?;
             same_rows(&kept, &rebuilt)?;
         }
         Ok(steps)
+    }
+
+    /// What a lost index is built again from: the copy, or nothing while the log has all its records.
+    fn left(&self, disk: &SimDisk, random: &mut Random) -> Option<&Rows> {
+        let first = life::settings(self.flush).dir.join("log").join(format!("{:020}.log", 0));
+        let whole = disk.open(&first).is_ok();
+        self.base.filter(|_| !whole || random.below(2) == 0)
     }
 
     /// Whether the state is the one after some number of commands, and not fewer than were acknowledged.
@@ -143,7 +153,7 @@ impl Expected<'_> {
             let settings = life::settings(self.flush).log;
             drop(Log::open(Arc::new(broken.clone()), &life::settings(self.flush).dir.join("log"), settings));
             let after = broken.crash(random.draw());
-            let then = recover(&after, None, self.flush, self.history, random)
+            let then = recover(&after, self.left(&after, random), self.flush, self.history, random)
                 .map_err(|why| format!("after a power cut in recovery: {why}"))?;
             let expected = Expected { required: self.flushed, ..*self };
             expected.judge(&then).map_err(|why| format!("after a power cut in recovery: {why}"))?;
@@ -172,11 +182,20 @@ impl Expected<'_> {
         let mut acts: Vec<Act> = Vec::new();
         for (half, row) in &model.view.halves {
             let decision = if random.below(2) == 0 { Decision::Commit } else { Decision::Rollback };
-            acts.push(Act::Settle { half: *half, counter: row.counter, group: PRODUCERS.to_owned(), decision });
+            let below = if random.below(3) == 0 { u64::MAX } else { 0 };
+            let rewritten = rewritten(&opened.shard, *half, below).map_err(|error| error.to_string())?;
+            let rewritten = rewritten.filter(|_| decision == Decision::Commit);
+            acts.push(Act::Settle {
+                half: *half,
+                counter: row.counter,
+                group: PRODUCERS.to_owned(),
+                decision,
+                rewritten,
+            });
         }
         for (half, row) in &model.view.decisions {
             let (half, counter, group) = (*half, row.counter, PRODUCERS.to_owned());
-            acts.push(Act::Settle { half, counter, group, decision: row.decision });
+            acts.push(Act::Settle { half, counter, group, decision: row.decision, rewritten: None });
         }
         for (queue, place) in &model.places {
             let (queue, place, bodies) = (*queue, place.clone(), vec![format!("after {queue}")]);
@@ -184,10 +203,13 @@ impl Expected<'_> {
         }
         acts.push(Act::Fire { upto: u64::MAX - 1, limit: 1000 });
         let now = opened.time.now();
+        let next = opened.shard.log().last().map_or(0, |last| last.index + 1);
         let answers = life::submit(&opened, disk, 0, &acts, &Arc::new(Mutex::new(Vec::new())));
-        for (act, outcome) in acts.iter().zip(life::collect(&answers, acts.len())?) {
+        let outcomes = life::collect(&answers, acts.len())?;
+        let places = places_from(opened.shard.log(), next)?;
+        for ((act, outcome), places) in acts.iter().zip(outcomes).zip(places) {
             let outcome = outcome.map_err(|error| format!("after the restart {act:?}: {error}"))?;
-            let expected = model.apply(act, now, &outcome);
+            let expected = model.apply(act, now, &outcome, &places);
             if expected != outcome {
                 return Err(format!("after the restart {act:?} got\n  {outcome:?} instead of\n  {expected:?}"));
             }
@@ -213,9 +235,10 @@ fn judge_views_by_id(shard: &Shard, model: &Model) -> Result<(), String> {
             return Err(format!("message {position} is shown before its time"));
         }
     }
-    for (queue, entries) in &model.view.queues {
-        // Decisions that were forgotten say no more where a message that waited is.
-        for (offset, entry) in (0..).zip(entries).filter(|(_, entry)| !entry.committed) {
+    for (queue, view) in &model.view.queues {
+        // Decisions that were forgotten say no more where a message that waited is; bytes that were trimmed may be gone.
+        let kept = |entry: &EntryView| !entry.committed && entry.position >= model.view.trimmed;
+        for (offset, entry) in (view.min..).zip(&view.entries).filter(|(_, entry)| kept(entry)) {
             let shown = found(entry.position)?.map(|located| (located.queue.id.0, located.entry.offset));
             if shown != Some((*queue, offset)) {
                 return Err(format!("message {} of queue {queue}:{offset} is shown at {shown:?}", entry.position));

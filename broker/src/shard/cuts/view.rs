@@ -9,11 +9,19 @@ use escrowmq_common::message::MessageUnit;
 use crate::index::{self, Index, table};
 use crate::shard::{Decision, ParkReason, QueueId, Shard, When};
 
-/// A message in a queue; its number is its place in the list.
+/// A queue: the number of its first message that is kept, and its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct QueueView {
+    pub(super) min: u64,
+    pub(super) entries: Vec<EntryView>,
+}
+
+/// A message in a queue; its number follows from its place in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EntryView {
+    /// Empty if its bytes lie below what was trimmed: they may be gone.
     pub(super) body: String,
-    /// The unique key among the properties.
+    /// The unique key among the properties, or empty likewise.
     pub(super) key: String,
     pub(super) position: u64,
     pub(super) store_time: u64,
@@ -24,6 +32,8 @@ pub(super) struct EntryView {
 /// An undecided half.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HalfView {
+    /// Where its bytes are.
+    pub(super) position: u64,
     pub(super) counter: u64,
     pub(super) queue: u32,
     pub(super) body: String,
@@ -70,13 +80,19 @@ pub(super) struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct View {
     pub(super) topics: BTreeMap<String, Vec<u32>>,
-    pub(super) queues: BTreeMap<u32, Vec<EntryView>>,
+    pub(super) queues: BTreeMap<u32, QueueView>,
     pub(super) halves: BTreeMap<u64, HalfView>,
     pub(super) decisions: BTreeMap<u64, DecisionView>,
     pub(super) timers: BTreeMap<(u64, u64), TimerView>,
     pub(super) offsets: BTreeMap<(String, u32), u64>,
     pub(super) groups: BTreeSet<String>,
     pub(super) settings: BTreeMap<String, String>,
+    /// Client and end of the lock on a queue, by group and queue.
+    pub(super) locks: BTreeMap<(String, u32), (String, u64)>,
+    /// Below this log position nothing is kept.
+    pub(super) trimmed: u64,
+    /// Undecided halves with an id below have been moved.
+    pub(super) moved_halves: u64,
     pub(super) counts: Counts,
 }
 
@@ -84,7 +100,8 @@ impl View {
     /// What the shard shows now; an error says what could not be read.
     pub(super) fn of(shard: &Shard) -> Result<View, String> {
         let told = |error: &dyn std::fmt::Display| error.to_string();
-        let mut view = View::default();
+        let kept = index::meta::kept(shard.index()).map_err(|error| told(&error))?;
+        let mut view = View { trimmed: kept.trimmed, moved_halves: kept.moved_halves, ..View::default() };
         for topic in shard.topics().all() {
             view.topics.insert(topic.settings.name.clone(), topic.queues.iter().map(|queue| queue.id.0).collect());
             for queue in &topic.queues {
@@ -95,10 +112,15 @@ impl View {
                         return Err(format!("{}: offset {} where {expected} is due", queue.id, entry.offset));
                     }
                     let mut out = BytesMut::new();
-                    shard.unit(queue, entry, &mut out).map_err(|error| told(&error))?;
-                    let (body, key) = body(&out)?;
+                    let (mut text, mut key) = (String::new(), String::new());
+                    match shard.unit(queue, entry, &mut out) {
+                        Ok(()) if entry.position < kept.trimmed => {}
+                        Ok(()) => (text, key) = body(&out)?,
+                        Err(error) if error.is_gone() && entry.position < kept.trimmed => {}
+                        Err(error) => return Err(format!("{}:{}: {error}", queue.id, entry.offset)),
+                    }
                     entries.push(EntryView {
-                        body,
+                        body: text,
                         key,
                         position: entry.position,
                         store_time: entry.store_time,
@@ -109,7 +131,7 @@ impl View {
                 if queue.max_offset() - queue.min_offset() != entries.len() as u64 {
                     return Err(format!("{}: {} entries up to {}", queue.id, entries.len(), queue.max_offset()));
                 }
-                view.queues.insert(queue.id.0, entries);
+                view.queues.insert(queue.id.0, QueueView { min: queue.min_offset(), entries });
             }
         }
         view.groups = shard.groups().all().iter().map(|group| group.name.clone()).collect();
@@ -145,6 +167,7 @@ impl View {
             let mut out = BytesMut::new();
             shard.half_unit(&row, &mut out).map_err(|error| error.to_string())?;
             let half = HalfView {
+                position: row.position,
                 counter: row.counter,
                 queue: row.queue.0,
                 body: body(&out)?.0,
@@ -189,6 +212,14 @@ impl View {
             let offset = index::offset::get(index, &group, queue).map_err(told)?.ok_or("an offset's row")?;
             self.offsets.insert((group, queue.0), offset);
         }
+        for row in index.scan_prefix(&[table::LOCK], &[table::LOCK]) {
+            let key = row.map_err(told)?.0;
+            let (group, queue) = (&key[3..key.len() - 4], &key[key.len() - 4..]);
+            let group = String::from_utf8_lossy(group).into_owned();
+            let queue = QueueId(u32::from_be_bytes(queue.try_into().expect("four bytes")));
+            let lock = index::offset::get_lock(index, &group, queue).map_err(told)?.ok_or("a lock's row")?;
+            self.locks.insert((group, queue.0), (lock.client, lock.until));
+        }
         for number in 0..4 {
             let key = format!("setting-{number}");
             if let Some(value) = index::meta::setting(index, &key).map_err(told)? {
@@ -217,6 +248,9 @@ impl View {
         part("offsets", &self.offsets, &found.offsets, self.offsets == found.offsets);
         part("groups", &self.groups, &found.groups, self.groups == found.groups);
         part("settings", &self.settings, &found.settings, self.settings == found.settings);
+        part("locks", &self.locks, &found.locks, self.locks == found.locks);
+        part("trimmed", &self.trimmed, &found.trimmed, self.trimmed == found.trimmed);
+        part("moved halves", &self.moved_halves, &found.moved_halves, self.moved_halves == found.moved_halves);
         part("counts", &self.counts, &found.counts, self.counts == found.counts);
         text
     }
