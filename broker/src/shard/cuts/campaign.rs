@@ -156,5 +156,5 @@ fn power_cuts_with_synchronous_flush() {
 
 #[test]
 fn power_cuts_with_asynchronous_flush() {
-    search("power_cuts_with_asynchronous_flush", 1001, 9, ASYNC);
+    search("power_cuts_with_asynchronous_flush", 1001, 7, ASYNC);
 }

@@ -345,7 +345,8 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
         }
         75..80 => Act::Fire { upto: now + 1000 * random.below(2), limit: 1 + random.below(3) as u32 },
         80..83 => Act::PutTopic { name: format!("topic-{}", random.below(4)), queues: 1 + random.below(3) as u32 },
-        83..85 => Act::DeleteTopic { name: format!("topic-{}", random.below(4)) },
+        83..85 if random.below(4) == 0 => Act::DeleteTopic { name: format!("topic-{}", random.below(4)) },
+        83..85 => Act::DeleteTopic { name: queue.1.0 },
         85 => Act::PutGroup { name: group(random) },
         86 => Act::DeleteGroup { name: group(random), offsets: random.below(2) == 0 },
         87..90 => {
