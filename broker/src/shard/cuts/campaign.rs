@@ -102,14 +102,15 @@ fn cut_everywhere(
     chosen.ok_or_else(|| "a life does something to the disk".to_owned())
 }
 
-/// The seeds of a test: one that was asked for, so many in order, or fresh ones for so long.
+/// The seeds of a test: so many in order; one that was asked for; fresh ones for so long; or from one on, for so long.
 pub(super) fn seeds(first: u64, count: u64) -> impl Iterator<Item = u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (asked, seconds) = (number("ESCROWMQ_CUT_SEED"), number("ESCROWMQ_CUT_SECONDS"));
     let until = seconds.map(|seconds| clock::monotonic() + Duration::from_secs(seconds));
     let fresh = clock::wall_ms().unsigned_abs() * 1000 + first;
     (0..).map_while(move |nth| match (asked, until) {
-        (Some(seed), _) => (nth == 0).then_some(seed),
+        (Some(seed), None) => (nth == 0).then_some(seed),
+        (Some(seed), Some(until)) => (clock::monotonic() < until).then_some(seed + nth),
         (None, Some(until)) => (nth < count || clock::monotonic() < until).then_some(fresh + nth),
         (None, None) => (nth < count).then_some(first + nth),
     })

@@ -263,7 +263,10 @@ async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut
 
 /// A random command of retention: a trim, or bytes written anew that it would take or that are due.
 fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, IndexError> {
-    let cuts: Vec<u64> = shard.log().segments().iter().skip(1).map(|segment| segment.start.get()).collect();
+    // Those that a purge may be taking just now are none: a seed does the same each time.
+    let trimmed = shard.counters().trimmed();
+    let starts = shard.log().segments().into_iter().map(|segment| segment.start.get());
+    let cuts: Vec<u64> = starts.filter(|start| *start > trimmed).collect();
     let end = shard.log().end().get();
     let cut = match cuts.len() as u64 {
         0 => random.below(end.max(1)),
