@@ -14,7 +14,7 @@ use super::model::Model;
 use super::view::View;
 use crate::index::{Index, IndexBatch, IndexError};
 use crate::log::sim_disk::{Random, SimDisk};
-use crate::log::{Flush, LogSettings};
+use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{gather, gather_due, last_index_below, rewritten};
 use crate::shard::{
     Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, Shard, ShardSettings, SubmitError, When,
@@ -209,12 +209,7 @@ pub(super) async fn live(
         history.note_records(opened.shard.log())?;
         match random.below(6) {
             0 => {
-                let (sender, synced) = mpsc::channel();
-                opened.shard.log().sync(move |result| {
-                    let _ = sender.send(result);
-                });
-                let result = synced.recv_timeout(ANSWER).map_err(|_| "a flush was never answered")?;
-                result.map_err(|error| error.to_string())?;
+                sync(opened.shard.log())?;
                 life.durable.push((history.steps.len(), disk.operations()));
             }
             1 => {
@@ -234,6 +229,16 @@ pub(super) async fn live(
     Ok(life)
 }
 
+fn sync(log: &Log) -> Result<(), String> {
+    let (sender, synced) = mpsc::channel();
+    log.sync(move |result| {
+        // Whoever waits may have given up.
+        let _ = sender.send(result);
+    });
+    let result = synced.recv_timeout(ANSWER).map_err(|_| "a flush was never answered")?;
+    result.map_err(|error| error.to_string())
+}
+
 /// Lets files go as retention does: the index is made durable beyond them and copied, and then they are asked to go. The
 /// workload goes on meanwhile, or waits.
 async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut Random) -> Result<(), String> {
@@ -248,9 +253,14 @@ async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut
     let copy = copy?;
     life.snapshots.push((disk.operations(), Arc::clone(&copy)));
     life.bases.push((disk.operations(), copy));
+    let waits = random.below(2) == 0;
+    if waits {
+        // A file stays while the one behind it is not on disk by name: until the next flush, and the next purge.
+        sync(log)?;
+    }
     opened.purger().purge(last);
     life.purges += 1;
-    if random.below(2) == 0 {
+    if waits {
         let gone = async {
             while log.purged().is_none_or(|purged| purged.index < last) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
