@@ -1,8 +1,9 @@
 //! Making a store out of a backup.
 //!
 //! Everything is copied into a folder `restoring` inside the new store, verified, and checked as `escrowmq fsck` does;
-//! only then index and log get their places. Where the log does not begin at its first record, the copy of the
-//! index that a lost one would be made from is made as well: it is in no backup. A broker does not start on a folder that has `restoring` in it.
+//! only then index and log get their places. Where the log does not begin at its first record, the copy of the index that
+//! a lost one would be made from is made as well: it is in no backup. A broker does not start on a folder that has
+//! `restoring` in it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

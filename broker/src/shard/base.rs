@@ -74,7 +74,7 @@ pub(in crate::shard) fn restore(dir: &Path) -> io::Result<bool> {
 }
 
 /// Fills the new folder `to` with the files of an index that nobody has open, durably.
-fn link_files(from: &Path, to: &Path) -> io::Result<()> {
+pub(in crate::shard) fn link_files(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for file in fs::read_dir(from)? {
         let (file, name) = file.map(|file| (file.path(), file.file_name()))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::applier::{Applier, FlushError};
 use super::apply::{ApplyError, Counters, Signals};
+use super::base::link_files;
 use super::executor::Executor;
 use super::group::Groups;
 use super::handle::Shared;
@@ -42,7 +43,7 @@ pub enum RebuildError {
     Flush(#[from] FlushError),
 }
 
-/// Makes an index in the folder `target`, which must be empty or missing, out of the records of `log`, and of the copy
+/// Makes an index in the folder `target`, which must be missing, out of the records of `log`, and of the copy
 /// `base` of an index, if there is one, if the log no longer begins at its first record; up to the one with
 /// Raft index `upto`, all of which must be committed. `progress` is told the log position that was reached. Blocks.
 pub fn rebuild_index(
@@ -56,7 +57,7 @@ pub fn rebuild_index(
         let Some(base) = base else {
             return Err(RebuildError::Trimmed { first: purged.index + 1 });
         };
-        copy_files(base, target)?;
+        link_files(base, target)?;
     }
     let shared = Arc::new(Shared {
         executor: Executor::default(),
@@ -92,13 +93,4 @@ pub fn rebuild_index(
     }
     applier.flush()?;
     Ok(applier.applied())
-}
-
-fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(to)?;
-    for file in std::fs::read_dir(from)? {
-        let file = file?;
-        std::fs::copy(file.path(), to.join(file.file_name()))?;
-    }
-    Ok(())
 }

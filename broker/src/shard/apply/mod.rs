@@ -158,9 +158,9 @@ impl StateMachine {
             }
             self.applied = Applied { term: entry.term, index: entry.index, end: entry.end, stamp: staged.stamp() };
             answers.push((completions, outcomes));
-            if alone || staged.changes_registry() {
-                // What it removed has no overlay: whoever comes behind reads the index. Else outcomes would depend on
-                // which entries are applied together, and a replay could decide otherwise.
+            if alone {
+                // What it removed has no overlay, and registries change with the write: whoever comes behind reads both.
+                // Else outcomes would depend on which entries are applied together, and a replay could decide otherwise.
                 self.write(&mut staged, &mut answers)?;
             }
         }

@@ -135,11 +135,6 @@ impl Staged {
         self.opens.insert(key, (half, body_crc));
     }
 
-    /// Whether the next entry must see this one's changes in the registries.
-    pub(in crate::shard) fn changes_registry(&self) -> bool {
-        !self.registry.is_empty()
-    }
-
     /// After the write: lets readers see it, and empties this for the next write. Returns the queues that grew.
     pub(in crate::shard) fn publish(&mut self, shared: &Shared) -> Vec<Arc<Queue>> {
         for change in self.registry.drain(..) {
