@@ -58,7 +58,8 @@ fn run(loaded: Loaded) -> anyhow::Result<()> {
     if loaded.config.namesrv_addr.is_empty() {
         tracing::warn!("no nameserver is named (-n): clients find no route to this broker");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let threads = loaded.config.connection_thread_count();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let running = tokio::select! {

@@ -62,18 +62,19 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 fn perform(arguments: Arguments) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log).context("--log")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(arguments))
-}
-
-async fn serve(arguments: Arguments) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
     let folder = match arguments.dir.clone() {
         Some(folder) => folder,
         None => std::env::home_dir().context("no home folder; name one with --dir")?.join(".escrowmq/standalone"),
     };
-    let mut config = broker_config(&arguments, &folder.join("broker"))?;
-    let nameserver = nameserver_config(&arguments, &folder);
+    let config = broker_config(&arguments, &folder.join("broker"))?;
+    let threads = config.connection_thread_count();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(serve(arguments, &folder, config))
+}
+
+async fn serve(arguments: Arguments, folder: &Path, mut config: BrokerConfig) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let nameserver = nameserver_config(&arguments, folder);
     let nameserver = Nameserver::start(nameserver).await.context("the nameserver does not start")?;
     let names = format!("{}:{}", host(arguments.host), nameserver.local_addr().port());
     config.namesrv_addr = vec![names.clone()];

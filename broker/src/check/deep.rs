@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CheckError, Kind, OnProgress, Progress, Report};
-use crate::index::format::FORMAT_ROW;
+use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
 use crate::index::store::{Row, after_prefix};
-use crate::index::{Index, IndexError, QueueEntry, table, verify};
+use crate::index::{Index, IndexError, QueueEntry, decision, format, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{QueueId, find_base, rebuild_index};
 
-/// Tables whose rows are equal byte by byte; those of the queue table are packed as entries came, so its entries are.
-const TABLES: [(u8, &str); 12] = [
+/// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
+/// in the pages is; and of repeated halves those are that can still be seen.
+const TABLES: [(u8, &str); 8] = [
     (table::HALF, "half"),
     (table::DUE, "due"),
-    (table::OPEN, "open"),
-    (table::OPEN_END, "open end"),
-    (table::DECISION, "decision"),
-    (table::DECISION_AGE, "decision age"),
     (table::TIMER, "timer"),
     (table::FIRED, "fired"),
     (table::PIN, "pin"),
@@ -49,6 +46,16 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
         .any(|kind| report.has(kind))
     {
         report.notes.push("not compared with the log: first repair what is damaged".to_owned());
+        return Ok(());
+    }
+    let path = dir.join("index");
+    if Index::open_read_only(&path)
+        .and_then(|index| format::version(&index))
+        .is_ok_and(|found| found != Some(INDEX_FORMAT))
+    {
+        let what =
+            "not compared with the log: the index is of an older version, which the next start brings up to date";
+        report.notes.push(what.to_owned());
         return Ok(());
     }
     let nth = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -87,6 +94,10 @@ fn compare(
         }
         let difference = first_difference(entries(&stored), entries(&made))?;
         differences.extend(difference.map(|why| format!("table queue: {why}")));
+        let difference = first_difference(decisions(&stored)?, decisions(&made)?)?;
+        differences.extend(difference.map(|why| format!("table decision: {why}")));
+        let difference = first_difference(repeats(&stored)?, repeats(&made)?)?;
+        differences.extend(difference.map(|why| format!("table repeat: {why}")));
         Ok(differences)
     });
     match differences {
@@ -139,6 +150,19 @@ fn rows(index: &Index, letter: u8) -> impl Iterator<Item = Result<Row, IndexErro
     index
         .scan(&[letter], &after_prefix(&[letter]))
         .filter(move |row| row.as_ref().map_or(true, |(key, _)| **key != *format_row))
+}
+
+fn repeats(index: &Index) -> Result<impl Iterator<Item = Result<Row, IndexError>> + use<'_>, IndexError> {
+    let now = meta::applied(index)?.map_or(0, |applied| applied.stamp);
+    let is_seen = move |(_, value): &Row| !verify::is_ended_repeat(value, now);
+    Ok(rows(index, table::REPEAT).filter(move |row| row.as_ref().map_or(true, is_seen)))
+}
+
+/// The decisions that are remembered, each as a text.
+fn decisions(index: &Index) -> Result<impl Iterator<Item = Result<(u64, String), IndexError>> + use<>, IndexError> {
+    let mut all = Vec::new();
+    decision::for_all(index, |half, row| all.push(Ok((half, format!("{row:?}")))))?;
+    Ok(all.into_iter())
 }
 
 /// An entry of a queue, for comparison.

@@ -205,7 +205,7 @@ async fn a_store_in_order_is_clean_and_a_check_changes_nothing() {
     assert_eq!(report.findings, []);
     let figures = &report.figures;
     assert!(figures.is_compared && figures.segments >= 3 && figures.messages == 120, "{figures:?}");
-    assert!(figures.rows[&'H'] == 20 && figures.rows[&'D'] == 40 && figures.rows[&'T'] == 6, "{figures:?}");
+    assert!(figures.rows[&'H'] == 20 && figures.rows[&'S'] > 0 && figures.rows[&'T'] == 6, "{figures:?}");
     assert_eq!(figures.key_files, 1);
     assert!(files(dir.path()) == before, "nothing was changed");
 }
@@ -387,7 +387,7 @@ async fn a_damaged_index_is_made_anew_and_a_wrong_one_is_found_by_comparing() {
         let index = crate::index::Index::open(&index).unwrap();
         let mut batch = crate::index::IndexBatch::default();
         crate::index::offset::put(&mut batch, "G", crate::shard::QueueId(0), 9);
-        index.write(batch).unwrap();
+        index.write(batch);
         index.flush().unwrap();
     }
     assert_eq!(check(dir.path(), false).findings, [], "only the comparison can tell");

@@ -274,7 +274,6 @@ pub(super) const MEANINGLESS: &[&str] = &[
     "serverNettyWorkerGroupEnable",
     "serverOnewaySemaphoreValue",
     "serverPooledByteBufAllocatorEnable",
-    "serverSelectorThreads",
     "serverSocketBacklog",
     "serverSocketRcvBufSize",
     "serverSocketSndBufSize",

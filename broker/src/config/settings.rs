@@ -210,6 +210,9 @@ settings! {
 
     /// Milliseconds between registrations at the nameservers. Default 30000; nameservers forget a broker after 120000.
     "registerNameServerPeriod" now register_period: Duration as millis = Duration::from_secs(30);
+    /// Threads that read requests, carry them out and write answers. Default 0: half as many as the machine has cores, at
+    /// least one; flushes, merges and reads of files have theirs. RocketMQ's own is 3.
+    "serverSelectorThreads" start connection_threads: usize as plain = 0;
     /// Most connections at a time. Default 65535.
     "maxConnections" start max_connections: usize as plain = 65_535;
     /// Seconds without any traffic after which a connection is closed. Default 120.

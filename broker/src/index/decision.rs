@@ -1,12 +1,29 @@
 //! How transactions were decided, for as long as it is remembered.
+//!
+//! Decisions on halves that lie near each other in the log share pages, because most halves are decided soon. Key of a
+//! page: place (half id / 64 KiB), number of its first decision. Value: `version u8 | entries`, an entry being `length u16
+//! | half id u64 | decision u8 | queue u32 | visible u8 | offset u64 | counter u64 | decided at u64 | group, by, reason`.
+//! Numbers rise with each entry, and of several entries of one half the last one counts: it says where a message went that
+//! had to wait for its time.
+//!
+//! A decision is forgotten by time alone, see [`meta::forgotten`]; its bytes go when RocksDB merges files.
 
-use bytes::{BufMut, BytesMut};
+use std::collections::BTreeMap;
 
-use super::store::{Index, IndexBatch, IndexError};
-use super::table;
+use bytes::BufMut;
+
+use super::store::{Index, IndexBatch, IndexError, after_prefix};
+use super::{meta, table};
 use crate::shard::{Cursor, Decision, Malformed, QueueId, put_text};
 
 const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 1;
+/// What the keys of all pages of a place begin with.
+const PLACE_KEY_BYTES: usize = 9;
+/// Bytes of an entry in front of its time.
+const BEFORE_AT_BYTES: usize = 30;
+/// Halves whose ids are equal but for so many bits share a place.
+const PLACE_BITS: u32 = 16;
 
 /// A decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +47,13 @@ pub struct DecisionRow {
 }
 
 impl DecisionRow {
-    /// Writes the decision and the row by which it is forgotten.
-    pub fn put(&self, half: u64, batch: &mut IndexBatch) {
-        let mut out = BytesMut::with_capacity(48 + self.group.len());
+    /// Writes the decision on a half. `number` is higher than that of every entry before.
+    pub fn put(&self, half: u64, number: u64, batch: &mut IndexBatch) {
+        let mut out = Vec::with_capacity(64 + self.group.len());
         out.put_u8(VERSION);
+        // Its length comes when it is known.
+        out.put_u16(0);
+        out.put_u64(half);
         out.put_u8(self.decision as u8);
         out.put_u32(self.queue.0);
         out.put_u8(u8::from(self.offset.is_some()));
@@ -43,20 +63,19 @@ impl DecisionRow {
         for text in [&self.group, &self.by, &self.reason] {
             put_text(&mut out, text);
         }
-        batch.put(table::key1(table::DECISION, half), &out);
-        batch.put(table::key2(table::DECISION_AGE, self.at, half), []);
+        let length = u16::try_from(out.len() - HEAD_BYTES - 2).expect("texts are bounded where they enter");
+        out[HEAD_BYTES..HEAD_BYTES + 2].copy_from_slice(&length.to_be_bytes());
+        let key = table::key2(table::DECISION, half >> PLACE_BITS, number);
+        batch.append(key, PLACE_KEY_BYTES, out, HEAD_BYTES);
     }
 
-    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
-        let mut row = Cursor::new(value);
-        if row.u8("decision version")? != VERSION {
-            return Err(row.malformed("decision version"));
-        }
+    fn decode(mut row: Cursor<'_>) -> Result<(u64, Self), Malformed> {
+        let half = row.u64("half")?;
         let decision = Decision::from_u8(row.u8("decision")?).ok_or_else(|| row.malformed("decision"))?;
         let queue = QueueId(row.u32("queue")?);
         let visible = row.u8("offset flag")? != 0;
         let offset = row.u64("offset")?;
-        Ok(Self {
+        let row = Self {
             decision,
             queue,
             offset: visible.then_some(offset),
@@ -65,36 +84,88 @@ impl DecisionRow {
             group: row.text("group")?.to_owned(),
             by: row.text("by")?.to_owned(),
             reason: row.text("reason")?.to_owned(),
-        })
+        };
+        Ok((half, row))
     }
+}
+
+/// Calls `each` with the bytes of every entry of a page.
+fn entries<'a>(page: &'a [u8], mut each: impl FnMut(&'a [u8]) -> Result<(), Malformed>) -> Result<(), Malformed> {
+    let mut page = Cursor::new(page);
+    if page.u8("decision version")? != VERSION {
+        return Err(page.malformed("decision version"));
+    }
+    while page.remaining() > 0 {
+        let length = page.u16("length of a decision")?;
+        each(page.take(usize::from(length), "decision")?)?;
+    }
+    Ok(())
+}
+
+/// Decodes a page as its readers would.
+pub(super) fn verify(page: &[u8]) -> Result<(), Malformed> {
+    entries(page, |entry| DecisionRow::decode(Cursor::new(entry)).map(drop))
+}
+
+/// Whether all decisions of a page were made before `before`.
+pub(super) fn is_forgotten(page: &[u8], before: u64) -> bool {
+    let mut all = true;
+    let looked = entries(page, |entry| {
+        let mut entry = Cursor::new(entry);
+        entry.take(BEFORE_AT_BYTES, "decision")?;
+        all &= entry.u64("decided at")? < before;
+        Ok(())
+    });
+    // What cannot be read is left for whoever looks for damage.
+    looked.is_ok() && all
 }
 
 /// How a half was decided, if it was and that is remembered.
 pub fn get(index: &Index, half: u64) -> Result<Option<DecisionRow>, IndexError> {
-    index
-        .get(table::key1(table::DECISION, half))?
-        .map(|value| DecisionRow::decode(&value).map_err(IndexError::row(table::DECISION)))
-        .transpose()
-}
-
-/// Forgets up to `limit` decisions made before `before`; says how many.
-pub fn expire(index: &Index, batch: &mut IndexBatch, before: u64, limit: usize) -> Result<u32, IndexError> {
-    let low = table::key2(table::DECISION_AGE, 0, 0);
-    let high = table::key2(table::DECISION_AGE, before, 0);
-    let mut forgotten = 0;
-    for row in index.scan(&low, &high).take(limit) {
-        let (key, _) = row?;
-        if let Some((_, half)) = table::numbers_of_key2(&key) {
-            batch.delete(table::key1(table::DECISION, half));
-        }
-        batch.delete(&key);
-        forgotten += 1;
+    let place = table::key1(table::DECISION, half >> PLACE_BITS);
+    let mut rows = index.cursor(&place, &place, &after_prefix(&place))?;
+    let mut found = None;
+    while let Some((_, page)) = rows.row() {
+        let looked = entries(page, |entry| {
+            if entry.starts_with(&half.to_be_bytes()) {
+                found = Some(DecisionRow::decode(Cursor::new(entry))?.1);
+            }
+            Ok(())
+        });
+        looked.map_err(IndexError::row(table::DECISION))?;
+        rows.advance()?;
     }
-    Ok(forgotten)
+    match found {
+        Some(row) if row.at < meta::forgotten(index)? => Ok(None),
+        found => Ok(found),
+    }
 }
 
-/// When the oldest decision that is remembered was made, in milliseconds since 1970.
-pub fn oldest(index: &Index) -> Result<Option<u64>, IndexError> {
-    let row = index.scan_prefix(&[table::DECISION_AGE], &[table::DECISION_AGE]).next().transpose()?;
-    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(at, _)| at))
+/// Calls `each` with all decisions that are remembered, in the order of half ids.
+pub fn for_all(index: &Index, mut each: impl FnMut(u64, DecisionRow)) -> Result<(), IndexError> {
+    let forgotten = meta::forgotten(index)?;
+    let mut place = (0, BTreeMap::new());
+    let mut show = |rows: &mut BTreeMap<u64, DecisionRow>| {
+        for (half, row) in std::mem::take(rows) {
+            if row.at >= forgotten {
+                each(half, row);
+            }
+        }
+    };
+    for row in index.scan_prefix(&[table::DECISION], &[table::DECISION]) {
+        let (key, page) = row?;
+        let (of, _) = table::numbers_of_key2(&key).unwrap_or_default();
+        if of != place.0 {
+            show(&mut place.1);
+            place.0 = of;
+        }
+        let looked = entries(&page, |entry| {
+            let (half, row) = DecisionRow::decode(Cursor::new(entry))?;
+            place.1.insert(half, row);
+            Ok(())
+        });
+        looked.map_err(IndexError::row(table::DECISION))?;
+    }
+    show(&mut place.1);
+    Ok(())
 }

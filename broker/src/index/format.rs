@@ -6,11 +6,11 @@
 
 use std::path::Path;
 
-use super::meta;
 use super::store::{Index, IndexBatch, IndexError};
+use super::{convert, meta};
 
 /// The version that this program writes, and the newest one that it reads.
-pub const INDEX_FORMAT: u32 = 1;
+pub const INDEX_FORMAT: u32 = 2;
 
 /// Name of the row in `meta`.
 pub const FORMAT_ROW: &str = "format";
@@ -35,12 +35,23 @@ pub(super) fn require(index: &Index, path: &Path) -> Result<(), IndexError> {
     }
 }
 
-/// Writes the version into an index that has none. It reaches the disk with the first flush.
-pub(super) fn put(index: &Index) -> Result<(), IndexError> {
-    if version(index)?.is_none() {
-        let mut batch = IndexBatch::default();
-        meta::put_bytes(&mut batch, FORMAT_ROW, &INDEX_FORMAT.to_be_bytes());
-        index.write(batch)?;
+/// Brings an index up to this version, and writes the version into a new one; there it reaches the disk with the first
+/// flush. Nobody else uses the index yet.
+pub(super) fn update(index: &Index) -> Result<(), IndexError> {
+    match version(index)? {
+        Some(INDEX_FORMAT) => {}
+        // A new index has applied nothing.
+        None if meta::applied(index)?.is_none() => {
+            let mut batch = IndexBatch::default();
+            put(&mut batch);
+            index.write(batch);
+        }
+        _ => convert::from_first(index)?,
     }
     Ok(())
+}
+
+/// Writes the version.
+pub(super) fn put(batch: &mut IndexBatch) {
+    meta::put_bytes(batch, FORMAT_ROW, &INDEX_FORMAT.to_be_bytes());
 }

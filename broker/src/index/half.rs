@@ -1,6 +1,7 @@
 //! Undecided half messages, what is due for a check, and repeated sends.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
+use sha2::{Digest, Sha256};
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
@@ -52,13 +53,18 @@ pub struct HalfRow {
 }
 
 impl HalfRow {
-    /// Writes the row.
+    /// Writes the row of a new half.
+    pub fn put_new(&self, batch: &mut IndexBatch) {
+        batch.put_new(table::key1(table::HALF, self.half), self.encode());
+    }
+
+    /// Writes the row of a known half.
     pub fn put(&self, batch: &mut IndexBatch) {
         batch.put(table::key1(table::HALF, self.half), self.encode());
     }
 
-    fn encode(&self) -> BytesMut {
-        let mut out = BytesMut::with_capacity(128 + self.group.len() + self.client.len() + self.unique_id.len());
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128 + self.group.len() + self.client.len() + self.unique_id.len());
         out.put_u8(VERSION);
         out.put_u64(self.counter);
         out.put_u64(self.position);
@@ -174,7 +180,7 @@ pub fn delete(batch: &mut IndexBatch, half: u64) {
 
 /// Makes a half due at a time.
 pub fn put_due(batch: &mut IndexBatch, due: u64, half: u64) {
-    batch.put(table::key2(table::DUE, due, half), []);
+    batch.put_new(table::key2(table::DUE, due, half), Vec::new());
 }
 
 /// Takes a due time back.
@@ -208,63 +214,55 @@ pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
 }
 
 /// The key under which a half send is recognised when it is repeated.
-pub fn open_key(group: &str, topic: &str, unique_id: &str) -> Vec<u8> {
-    table::key_of_texts(table::OPEN, &[group, topic, unique_id])
+pub type RepeatKey = [u8; 17];
+
+/// The key of a half with this unique id. A digest, cut to 128 bits: short, and nobody finds two texts with the same one.
+pub fn repeat_key(group: &str, topic: &str, unique_id: &str) -> RepeatKey {
+    let mut digest = Sha256::new();
+    for text in [group, topic, unique_id] {
+        // Behind their lengths, so that no two lists of texts are the same bytes.
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text.as_bytes());
+    }
+    let mut key = [table::REPEAT; 17];
+    key[1..].copy_from_slice(&digest.finalize()[..16]);
+    key
 }
 
-/// Remembers a half under its unique id.
-pub fn put_open(batch: &mut IndexBatch, key: &[u8], half: u64, body_crc: u32) {
-    let mut value = BytesMut::with_capacity(12);
-    value.put_u64(half);
-    value.put_u32(body_crc);
-    batch.put(key, &value);
-}
-
-/// The half id and body checksum remembered under a key.
-pub fn get_open(index: &Index, key: &[u8]) -> Result<Option<(u64, u32)>, IndexError> {
-    let Some(value) = index.get(key)? else { return Ok(None) };
-    decode_open(&value).map(Some).map_err(IndexError::row(table::OPEN))
-}
-
-pub(super) fn decode_open(value: &[u8]) -> Result<(u64, u32), Malformed> {
-    let mut cursor = Cursor::new(value);
-    Ok((cursor.u64("half")?, cursor.u32("body crc")?))
-}
-
-/// Lets the key of a decided half go at a time.
-pub fn put_open_end(batch: &mut IndexBatch, end: u64, half: u64, key: &[u8]) {
-    batch.put(table::key2(table::OPEN_END, end, half), key);
-}
-
-/// A duplicate window that has ended.
-#[derive(Debug)]
-pub struct EndedWindow {
-    /// The window's own row.
-    pub row: Box<[u8]>,
-    /// The key under which the half was recognised.
-    pub open_key: Box<[u8]>,
-    /// The half.
+/// What a repeated half send is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeat {
+    /// The half that was sent first.
     pub half: u64,
+    /// CRC-32 of its body.
+    pub body_crc: u32,
+    /// Until when a repeat gets its identity, in milliseconds since 1970; 0 while nothing is decided.
+    pub ends: u64,
 }
 
-/// The windows that ended before `before`, at most `limit`.
-pub fn ended_opens(index: &Index, before: u64, limit: usize) -> Result<Vec<EndedWindow>, IndexError> {
-    let low = table::key2(table::OPEN_END, 0, 0);
-    let high = table::key2(table::OPEN_END, before, 0);
-    index
-        .scan(&low, &high)
-        .take(limit)
-        .map(|row| {
-            row.map(|(row, open_key)| {
-                let half = table::numbers_of_key2(&row).unwrap_or_default().1;
-                EndedWindow { row, open_key, half }
-            })
-        })
-        .collect()
+impl Repeat {
+    /// Remembers the half under its key.
+    pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
+        let mut value = Vec::with_capacity(20);
+        value.put_u64(self.half);
+        value.put_u32(self.body_crc);
+        value.put_u64(self.ends);
+        batch.put(key, value);
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut row = Cursor::new(value);
+        Ok(Self { half: row.u64("half")?, body_crc: row.u32("body crc")?, ends: row.u64("end of window")? })
+    }
+
+    /// Whether its window has ended at `now`: then it is as if it were not there.
+    pub fn has_ended(&self, now: u64) -> bool {
+        self.ends != 0 && self.ends < now
+    }
 }
 
-/// When the first duplicate window of a decided half ends, in milliseconds since 1970.
-pub fn first_open_end(index: &Index) -> Result<Option<u64>, IndexError> {
-    let row = index.scan_prefix(&[table::OPEN_END], &[table::OPEN_END]).next().transpose()?;
-    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(end, _)| end))
+/// The half that is remembered under a key, even if its window has ended: such rows go when RocksDB merges files.
+pub fn get_repeat(index: &Index, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
+    let Some(value) = index.get(key)? else { return Ok(None) };
+    Repeat::decode(&value).map(Some).map_err(IndexError::row(table::REPEAT))
 }

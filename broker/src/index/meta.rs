@@ -1,6 +1,6 @@
 //! Everything there is one of: how far the index has applied, counters, topics, groups, settings.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,11 @@ use super::store::{Index, IndexBatch, IndexError};
 use super::table;
 use crate::shard::{Cursor, GroupSettings, QueueId, TopicSettings};
 
-fn key(name: &str) -> Vec<u8> {
+/// Names of rows that `store` looks at in files.
+pub(super) const APPLIED: &str = "applied";
+pub(super) const FORGOTTEN: &str = "forgotten";
+
+pub(super) fn key(name: &str) -> Vec<u8> {
     let mut key = vec![table::META];
     key.extend_from_slice(name.as_bytes());
     key
@@ -52,29 +56,36 @@ pub struct Sequences {
     pub rolled_back: u64,
     /// Messages that wait for their time.
     pub timers: u64,
+    /// The number of the next entry of a page of decisions.
+    pub decisions: u64,
+    /// When the newest decision was made, in milliseconds since 1970.
+    pub decided_at: u64,
 }
 
 /// Writes how far the index has applied.
 pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
-    let mut value = BytesMut::with_capacity(32);
+    let mut value = Vec::with_capacity(32);
     value.put_u64(applied.term);
     value.put_u64(applied.index);
     value.put_u64(applied.end);
     value.put_u64(applied.stamp);
-    batch.put(key("applied"), &value);
+    batch.put(key(APPLIED), value);
 }
 
 /// How far the index has applied; `None` for a new one.
 pub fn applied(index: &Index) -> Result<Option<Applied>, IndexError> {
-    let Some(value) = index.get(key("applied"))? else { return Ok(None) };
-    let mut row = Cursor::new(&value);
-    let mut number = || row.u64("applied").map_err(IndexError::row(table::META));
-    Ok(Some(Applied { term: number()?, index: number()?, end: number()?, stamp: number()? }))
+    index.get(key(APPLIED))?.map(|value| decode_applied(&value)).transpose()
+}
+
+pub(super) fn decode_applied(value: &[u8]) -> Result<Applied, IndexError> {
+    let mut row = Cursor::new(value);
+    let mut number = || row.u64(APPLIED).map_err(IndexError::row(table::META));
+    Ok(Applied { term: number()?, index: number()?, end: number()?, stamp: number()? })
 }
 
 /// Writes the counters.
 pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
-    let mut value = BytesMut::with_capacity(72);
+    let mut value = Vec::with_capacity(88);
     for number in [
         u64::from(sequences.next_queue),
         sequences.next_half,
@@ -85,17 +96,21 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
         sequences.committed,
         sequences.rolled_back,
         sequences.timers,
+        sequences.decisions,
+        sequences.decided_at,
     ] {
         value.put_u64(number);
     }
-    batch.put(key("sequences"), &value);
+    batch.put(key("sequences"), value);
 }
 
 /// The counters; all 0 for a new index.
 pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
     let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
     let mut row = Cursor::new(&value);
-    let mut number = || row.u64("sequences").map_err(IndexError::row(table::META));
+    // Version 1 of the index had no numbers of decisions.
+    let mut number =
+        || if row.remaining() == 0 { Ok(0) } else { row.u64("sequences").map_err(IndexError::row(table::META)) };
     Ok(Sequences {
         next_queue: number()? as u32,
         next_half: number()?,
@@ -106,6 +121,8 @@ pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
         committed: number()?,
         rolled_back: number()?,
         timers: number()?,
+        decisions: number()?,
+        decided_at: number()?,
     })
 }
 
@@ -216,10 +233,10 @@ pub struct Kept {
 
 /// Writes how far retention has come.
 pub fn put_kept(batch: &mut IndexBatch, kept: Kept) {
-    let mut value = BytesMut::with_capacity(16);
+    let mut value = Vec::with_capacity(16);
     value.put_u64(kept.trimmed);
     value.put_u64(kept.moved_halves);
-    batch.put(key("kept"), &value);
+    batch.put(key("kept"), value);
 }
 
 /// How far retention has come; zeros for a new index.
@@ -228,6 +245,17 @@ pub fn kept(index: &Index) -> Result<Kept, IndexError> {
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
     Ok(Kept { trimmed: number()?, moved_halves: number()? })
+}
+
+/// Lets decisions go that were made before a time.
+pub fn put_forgotten(batch: &mut IndexBatch, before: u64) {
+    batch.put(key(FORGOTTEN), before.to_be_bytes());
+}
+
+/// Decisions that were made before are forgotten, in milliseconds since 1970; 0 for a new index.
+pub fn forgotten(index: &Index) -> Result<u64, IndexError> {
+    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(0) };
+    Cursor::new(&value).u64("forgotten").map_err(IndexError::row(table::META))
 }
 
 /// Decodes a row of this table as its reader would.
@@ -251,10 +279,10 @@ fn ends_key(queue: QueueId) -> Vec<u8> {
 
 /// Writes the ends of a queue.
 pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: u64, max: u64) {
-    let mut value = BytesMut::with_capacity(16);
+    let mut value = Vec::with_capacity(16);
     value.put_u64(min);
     value.put_u64(max);
-    batch.put(ends_key(queue), &value);
+    batch.put(ends_key(queue), value);
 }
 
 /// Calls `each` with every queue that a trim left its ends of.

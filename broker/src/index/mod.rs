@@ -1,22 +1,34 @@
 //! The state of the shard on disk: what the log means.
 //!
-//! One RocksDB column family, one letter per table (see [`table`]), **without RocksDB's own log**: whatever RocksDB has
-//! flushed is a prefix of our write batches, and each batch carries the log id that it applied up to. After a crash the
-//! index is older than the log by some batches, never torn, and the shard applies the log from there again.
+//! One letter per table (see [`table`]). Rows are written to memory, and now and then all at once to RocksDB, one column
+//! family **without a log of its own**: what is in its files is the state after some batch, and each batch carries the log
+//! id that it applied up to. After a crash the index is older than the log by some batches, never torn, and the shard
+//! applies the log from there again.
+//!
+//! ```text
+//! apply --> layer in memory --(freeze)--> frozen layer --(log durable so far; one write, one flush)--> files of RocksDB
+//!                  |                           |                                                            |
+//! readers <--------+---------------------------+------------------------------------------------------------+
+//! ```
 //!
 //! Promises: a [`Batch`](store::IndexBatch) becomes visible whole or not at all; rows read back are the rows written, or
 //! an error that names the table. Leaves to others: what the rows mean (`shard::apply`), and when to
-//! [flush](store::Index::flush): never before the log is durable up to what the index has applied.
+//! [spill](store::Index::spill): never before the log is durable up to what the index has applied.
 
+mod convert;
+mod cursor;
 pub mod decision;
 pub mod format;
 pub mod half;
+mod memory;
 pub mod meta;
 pub mod offset;
 pub mod pin;
 pub mod queue;
 pub mod store;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 pub mod verify;
 

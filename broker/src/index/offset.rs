@@ -1,6 +1,6 @@
 //! What consumer groups own per queue: their offset, and the lock of an ordered consumer.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
@@ -73,10 +73,10 @@ pub struct LockRow {
 
 /// Writes a lock.
 pub fn put_lock(batch: &mut IndexBatch, group: &str, queue: QueueId, lock: &LockRow) {
-    let mut value = BytesMut::with_capacity(16 + lock.client.len());
+    let mut value = Vec::with_capacity(16 + lock.client.len());
     value.put_u64(lock.until);
     put_text(&mut value, &lock.client);
-    batch.put(key(table::LOCK, group, queue), &value);
+    batch.put(key(table::LOCK, group, queue), value);
 }
 
 /// Removes a lock.

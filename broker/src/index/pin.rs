@@ -3,7 +3,7 @@
 //! A half lies where its id says until it is moved, so the half table itself is the pin of all that never were moved: of
 //! those from a mark on. Moved halves and all timers have a row here, by position.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
@@ -48,11 +48,11 @@ impl PinOwner {
 
 /// Keeps the bytes at a position.
 pub fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {
-    let mut value = BytesMut::with_capacity(9);
+    let mut value = Vec::with_capacity(9);
     let (kind, number) = owner.parts();
     value.put_u8(kind);
     value.put_u64(number);
-    batch.put(table::key1(table::PIN, position), &value);
+    batch.put_new(table::key1(table::PIN, position), value);
 }
 
 /// Lets them go.

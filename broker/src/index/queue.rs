@@ -1,13 +1,13 @@
 //! Queue pages: where the messages of a queue are.
 //!
-//! Apply writes one page per queue and apply call, with all entries that the queue got in it: a busy queue has few
-//! large pages. Key: queue id, offset of the page's first entry; the page of an offset is found by seeking backwards.
+//! Apply writes the entries that a queue got in one apply call together, and what comes until the next flush of the index
+//! goes into the same page as long as it is small: a busy queue has few large pages. Key: queue id, offset of the page's first entry; the page of an offset is found by seeking backwards.
 //!
 //! Value: `version u8 | visible at u64 | entries`, an entry being `position u64 | length u32 | tag hash i32 | store time
 //! u64 | flags u8 | half id u64 if the flags say so`. `visible at` is the log position of the record that made the first
 //! entry visible; it rises from page to page, so that a position is found by binary search.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
@@ -16,6 +16,8 @@ use crate::shard::{Cursor, Malformed, QueueId};
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;
 const ENTRY_BYTES: usize = 25;
+/// What all keys of a queue's pages begin with.
+const QUEUE_KEY_BYTES: usize = 5;
 
 /// What kind of message an entry points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,13 +84,13 @@ pub struct PageBuilder {
     /// Offset of the first entry.
     pub first_offset: u64,
     count: u64,
-    bytes: BytesMut,
+    bytes: Vec<u8>,
 }
 
 impl PageBuilder {
     /// An empty page.
     pub fn new(first_offset: u64, visible_at: u64) -> Self {
-        let mut bytes = BytesMut::with_capacity(HEAD_BYTES + ENTRY_BYTES);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + ENTRY_BYTES);
         bytes.put_u8(VERSION);
         bytes.put_u64(visible_at);
         Self { first_offset, count: 0, bytes }
@@ -114,10 +116,10 @@ impl PageBuilder {
         self.first_offset + self.count
     }
 
-    /// Writes the page.
-    pub fn put(&self, queue: QueueId, batch: &mut IndexBatch) {
+    /// Writes the page: as a part of the queue's last one, as long as that is in memory and small.
+    pub fn put(self, queue: QueueId, batch: &mut IndexBatch) {
         if self.count > 0 {
-            batch.put(page_key(queue, self.first_offset), &self.bytes);
+            batch.append(page_key(queue, self.first_offset), QUEUE_KEY_BYTES, self.bytes, HEAD_BYTES);
         }
     }
 }
@@ -201,16 +203,27 @@ pub fn scan(
     mut each: impl FnMut(QueueEntry) -> bool,
 ) -> Result<(), IndexError> {
     let (low, high) = bounds(queue);
-    let mut rows = index.cursor(&low, &page_key(queue, from), &high)?;
-    while let Some((key, value)) = rows.row() {
-        let page = Page::decode(key, value).map_err(IndexError::row(table::QUEUE))?;
-        let go_on = page.entries(|entry| entry.offset < from || each(entry)).map_err(IndexError::row(table::QUEUE))?;
-        if !go_on {
-            break;
+    let start = page_key(queue, from);
+    let mut result = Ok(());
+    let mut read_page = |key: &[u8], value: &[u8]| {
+        let page = Page::decode(key, value);
+        let read = page.and_then(|page| page.entries(|entry| entry.offset < from || each(entry)));
+        read.unwrap_or_else(|error| {
+            result = Err(IndexError::row(table::QUEUE)(error));
+            false
+        })
+    };
+    // What came lately is in memory alone.
+    if !index.scan_memory(&low, &start, &high, &mut read_page) {
+        let mut rows = index.cursor(&low, &start, &high)?;
+        while let Some((key, value)) = rows.row() {
+            if !read_page(key, value) {
+                break;
+            }
+            rows.advance()?;
         }
-        rows.advance()?;
     }
-    Ok(())
+    result
 }
 
 /// Calls `each` with every queue that has a page, its first offset that is kept and the offset after its last one.
@@ -401,7 +414,7 @@ mod tests {
             page.push(&entry(first_offset + each));
         }
         page.put(QueueId(queue), &mut batch);
-        index.write(batch).expect("a write");
+        index.write(batch);
     }
 
     #[test]
@@ -418,12 +431,47 @@ mod tests {
         let mut others = IndexBatch::default();
         others.put([table::QUEUE - 1; 13], [1]);
         others.put([table::QUEUE + 1; 13], [1]);
-        index.write(others).expect("a write");
+        index.write(others);
         for flushed in [false, true] {
             let mut found = Vec::new();
             for_all_ends(&index, |queue, min, max| found.push((queue.0, min, max))).expect("readable");
             assert_eq!(found, [(1, 0, 3), (2, 5, 12), (7, 0, 2), (u32::MAX, 9, 10)], "flushed: {flushed}");
             index.flush().expect("a flush");
         }
+    }
+
+    #[test]
+    fn entries_are_found_in_memory_and_in_files() {
+        let index = Index::in_memory().expect("an index");
+        for round in 0..6 {
+            for part in 0..50 {
+                page(&index, 3, round * 500 + part * 10, 10);
+                page(&index, 4, round * 50 + part, 1);
+            }
+            for from in (0..(round + 1) * 500).step_by(37) {
+                let mut next = from;
+                scan(&index, QueueId(3), from, |entry| {
+                    assert_eq!((entry.offset, entry.position), (next, next));
+                    next += 1;
+                    true
+                })
+                .expect("readable");
+                assert_eq!(next, (round + 1) * 500, "from {from}");
+            }
+            match round % 3 {
+                0 => index.freeze(),
+                1 => index.spill().expect("a spill"),
+                _ => index.flush().expect("a flush"),
+            }
+        }
+        let mut pages = 0;
+        index.flush().expect("a flush");
+        index
+            .for_all(|key, value| {
+                pages += 1;
+                assert!(key[0] == table::QUEUE || value.len() < 4096);
+            })
+            .expect("readable");
+        assert!(pages < 60, "{pages} pages for 600 parts");
     }
 }

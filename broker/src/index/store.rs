@@ -1,22 +1,29 @@
-//! RocksDB behind the few calls that the tables need; nothing else in the workspace names it.
+//! The index as the tables see it: rows in memory over rows in RocksDB, behind a few calls. Beside `cursor`, nothing else
+//! in the workspace names RocksDB.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use rocksdb::checkpoint::Checkpoint;
+use rocksdb::compaction_filter::Decision as CompactionDecision;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBPinnableSlice,
-    Direction, FlushOptions, IteratorMode, LogLevel, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    FlushOptions, LogLevel, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::format;
-use crate::shard::Malformed;
+use super::cursor::{RowCursor, Rows};
+use super::half::Repeat;
+use super::memory::{Change, Key, Known, Layer, Spilled};
+use super::{decision, format, meta, table};
+use crate::shard::{Cursor, Malformed};
 
-/// Memory of one write buffer. Far above [`FLUSH_BYTES`], so that RocksDB never flushes on its own.
-const WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
-/// Batches flushed by us after so many bytes.
+/// Memory of one write buffer. Far above what is written at once, so that RocksDB never flushes on its own.
+const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
+/// Rows in memory are flushed by us after so many bytes.
 pub const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
-/// Apply waits for a flush beyond this, well before RocksDB would flush by itself.
+/// Apply waits for a flush beyond this.
 pub const FLUSH_BOUND_BYTES: u64 = 40 * 1024 * 1024;
 /// Blocks kept in memory.
 const BLOCK_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -76,47 +83,111 @@ pub type Row = (Box<[u8]>, Box<[u8]>);
 /// Rows that become visible together.
 #[derive(Default)]
 pub struct IndexBatch {
-    rows: WriteBatch,
+    changes: Vec<Change>,
 }
 
 impl IndexBatch {
     /// Writes a row.
-    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        self.rows.put(key, value);
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change::Put { key: Key::from(key.as_ref()), value: value.into(), is_new: false });
     }
 
-    /// Removes a row that may have been written more than once.
+    /// Writes a row of which the caller knows that there is none with its key. Removed before the next flush it leaves
+    /// nothing behind.
+    pub fn put_new(&mut self, key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) {
+        self.changes.push(Change::Put { key: Key::from(key.as_ref()), value: value.into(), is_new: true });
+    }
+
+    /// Adds to a page without its `head` first bytes, or writes it as a new one. A page below it with the same `prefix`
+    /// first bytes in its key ends where this one begins.
+    pub fn append(&mut self, key: impl AsRef<[u8]>, prefix: usize, value: impl Into<Vec<u8>>, head: usize) {
+        self.changes.push(Change::Append { key: Key::from(key.as_ref()), prefix, value: value.into(), head });
+    }
+
+    /// Removes a row, if there is one.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) {
-        self.rows.delete(key);
+        self.changes.push(Change::Delete { key: Key::from(key.as_ref()) });
     }
 
     /// Removes all rows from `from` up to `to`, exclusive.
     pub fn delete_range(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
-        self.rows.delete_range(from.as_ref(), to.as_ref());
-    }
-
-    /// Bytes that the batch takes.
-    pub fn size_bytes(&self) -> usize {
-        self.rows.size_in_bytes()
+        self.changes.push(Change::DeleteRange { from: Key::from(from.as_ref()), to: Key::from(to.as_ref()) });
     }
 }
 
-/// The index of one shard.
+/// A value that was read.
+pub enum Value<'a> {
+    /// From memory.
+    Copied(Vec<u8>),
+    /// From a file.
+    Pinned(DBPinnableSlice<'a>),
+}
+
+impl std::ops::Deref for Value<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Copied(value) => value,
+            Self::Pinned(value) => value,
+        }
+    }
+}
+
+/// The index of one shard: rows in memory over rows in files.
 ///
-/// RocksDB writes what is in memory to files when it is closed. That is right only if the log is durable up to there;
-/// else the index must be [abandoned](Self::abandon) instead.
+/// One thread writes at a time. A flush is [`freeze`](Self::freeze), which must not run beside a write, then
+/// [`spill`](Self::spill): what RocksDB holds is always what the index held at some freeze.
 pub struct Index {
-    db: Arc<DB>,
+    db: DB,
+    layers: ArcSwap<Layers>,
     unlogged: WriteOptions,
     path: PathBuf,
+    horizon: Arc<Horizon>,
+}
+
+/// What time has made meaningless: rows that nobody sees any more and that merging files may leave out. It never goes beyond
+/// what is in files, so that after a crash the log is applied to what was there the first time.
+#[derive(Debug, Default)]
+struct Horizon {
+    /// Decisions that were made before are forgotten.
+    forgotten: AtomicU64,
+    /// Windows of repeated halves that ended before are over.
+    now: AtomicU64,
+}
+
+impl Horizon {
+    fn is_behind(&self, key: &[u8], value: &[u8]) -> bool {
+        match key.first() {
+            Some(&table::DECISION) => decision::is_forgotten(value, self.forgotten.load(Ordering::Relaxed)),
+            Some(&table::REPEAT) => {
+                Repeat::decode(value).is_ok_and(|repeat| repeat.has_ended(self.now.load(Ordering::Relaxed)))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What is in memory.
+struct Layers {
+    /// Takes the writes.
+    active: Arc<Layer>,
+    /// On its way to files.
+    frozen: Option<Arc<Layer>>,
+}
+
+impl Layers {
+    fn newest_first(&self) -> impl Iterator<Item = &Arc<Layer>> {
+        std::iter::once(&self.active).chain(&self.frozen)
+    }
 }
 
 impl Index {
     /// Opens the index, or creates an empty one.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let index = Self::open_with(&options(), path)?;
+        let index = Self::open_with(options(), path)?;
         format::require(&index, path)?;
-        format::put(&index)?;
+        format::update(&index)?;
         Ok(index)
     }
 
@@ -126,17 +197,39 @@ impl Index {
         let mut options = options();
         options.set_env(&rocksdb::Env::mem_env()?);
         options.set_max_file_opening_threads(1);
-        let mut index = Self::open_with(&options, Path::new("/index"))?;
-        // With a log RocksDB has nothing to flush when it is closed: many of these are opened and closed.
-        index.unlogged = WriteOptions::default();
+        Self::open_with(options, Path::new("/index"))
+    }
+
+    fn open_with(mut options: Options, path: &Path) -> Result<Self, IndexError> {
+        let horizon = Arc::new(Horizon::default());
+        let behind = Arc::clone(&horizon);
+        options.set_compaction_filter("what time has made meaningless", move |_, key, value| {
+            if behind.is_behind(key, value) { CompactionDecision::Remove } else { CompactionDecision::Keep }
+        });
+        let index = Self::over(DB::open(&options, path)?, path, horizon);
+        index.move_horizon()?;
         Ok(index)
     }
 
-    fn open_with(options: &Options, path: &Path) -> Result<Self, IndexError> {
+    fn over(db: DB, path: &Path, horizon: Arc<Horizon>) -> Self {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
-        let db = DB::open(options, path)?;
-        Ok(Self { db: Arc::new(db), unlogged, path: path.to_owned() })
+        let layers = Layers { active: Arc::default(), frozen: None };
+        Self { db, layers: ArcSwap::from_pointee(layers), unlogged, path: path.to_owned(), horizon }
+    }
+
+    /// What is behind the state in files may go from them.
+    fn move_horizon(&self) -> Result<(), IndexError> {
+        let stored = |name: &str| self.db.get_pinned(meta::key(name));
+        if let Some(value) = stored(meta::FORGOTTEN)? {
+            let before = Cursor::new(&value).u64("forgotten").map_err(IndexError::row(table::META))?;
+            self.horizon.forgotten.store(before, Ordering::Relaxed);
+        }
+        if let Some(value) = stored(meta::APPLIED)? {
+            let applied = meta::decode_applied(&value)?;
+            self.horizon.now.store(applied.stamp, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Opens an index that exists, without changing any file.
@@ -145,16 +238,9 @@ impl Index {
         options.create_if_missing(false);
         // Every file is opened, and its footer and its own index verified, here and not at the first read.
         options.set_max_open_files(-1);
-        let db = DB::open_for_read_only(&options, path, false)?;
-        let index = Self { db: Arc::new(db), unlogged: WriteOptions::default(), path: path.to_owned() };
+        let index = Self::over(DB::open_for_read_only(&options, path, false)?, path, Arc::default());
         format::require(&index, path)?;
         Ok(index)
-    }
-
-    /// Leaves the database open for ever, so that what is in memory never reaches files: the log may not be durable that
-    /// far. The process should end soon; the folder stays locked until then.
-    pub fn abandon(&self) {
-        std::mem::forget(Arc::clone(&self.db));
     }
 
     /// The folder.
@@ -163,27 +249,28 @@ impl Index {
     }
 
     /// Makes the batch visible.
-    pub fn write(&self, batch: IndexBatch) -> Result<(), IndexError> {
-        Ok(self.db.write_opt(batch.rows, &self.unlogged)?)
+    pub fn write(&self, batch: IndexBatch) {
+        self.layers.load().active.write(batch.changes);
     }
 
     /// Reads a row.
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<DBPinnableSlice<'_>>, IndexError> {
-        Ok(self.db.get_pinned(key)?)
-    }
-
-    /// Whether a row exists.
-    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool, IndexError> {
-        Ok(self.get(key)?.is_some())
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>, IndexError> {
+        let key = key.as_ref();
+        for layer in self.layers.load().newest_first() {
+            match layer.get(key) {
+                Some(Known::Row(value)) => return Ok(Some(Value::Copied(value))),
+                Some(Known::Removed) => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(self.db.get_pinned(key)?.map(Value::Pinned))
     }
 
     /// Rows from `from` on, upwards, below `to`.
     pub fn scan(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Row, IndexError>> + use<'_> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(to);
-        self.db
-            .iterator_opt(IteratorMode::From(from, Direction::Forward), options)
-            .map(|row| row.map_err(IndexError::from))
+        let mut cursor = self.unplaced(from, to);
+        let placed = cursor.seek(from);
+        Rows { cursor, placed }
     }
 
     /// Rows whose key starts with `prefix`, from `from` on, upwards.
@@ -193,49 +280,90 @@ impl Index {
 
     /// The last row at or below `key`, not below `from`.
     pub fn last_at_or_below(&self, from: &[u8], key: &[u8]) -> Result<Option<Row>, IndexError> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(from);
-        let mut rows = self.db.raw_iterator_opt(options);
-        rows.seek_for_prev(key);
-        let row = rows.item().map(|(key, value)| (Box::from(key), Box::from(value)));
-        rows.status()?;
-        Ok(row)
+        let behind = [key, &[0]].concat();
+        let cursor = self.cursor(from, key, &behind)?;
+        Ok(cursor.row().map(|(key, value)| (Box::from(key), Box::from(value))))
     }
 
     /// A cursor positioned at the last row at or below `key`, or at the first one of `from..to`; see
     /// [`RowCursor`].
     pub fn cursor(&self, from: &[u8], key: &[u8], to: &[u8]) -> Result<RowCursor<'_>, IndexError> {
+        let mut cursor = self.unplaced(from, to);
+        cursor.seek_back(key)?;
+        Ok(cursor)
+    }
+
+    fn unplaced(&self, from: &[u8], to: &[u8]) -> RowCursor<'_> {
+        // Memory first: what goes to files meanwhile is in both then, and not in neither.
+        let layers = self.layers.load_full();
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
-        let mut rows = self.db.raw_iterator_opt(options);
-        rows.seek_for_prev(key);
-        if !rows.valid() {
-            rows.seek_to_first();
+        RowCursor::new(self.db.raw_iterator_opt(options), layers.newest_first().cloned(), from, to)
+    }
+
+    /// Calls `each` with the rows from the last one at or below `key` on, not below `from` and below `to`, until it says
+    /// stop, if that row is in memory; answers whether it is. For rows of which newer ones have higher keys. `each` must be
+    /// short: no write passes meanwhile.
+    pub fn scan_memory(&self, from: &[u8], key: &[u8], to: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> bool) -> bool {
+        let layers = self.layers.load();
+        if layers.active.scan_from(from, key, to, &mut each) {
+            return true;
         }
-        rows.status()?;
-        Ok(RowCursor { rows })
+        let Some(frozen) = &layers.frozen else { return false };
+        let mut goes_on = true;
+        let found = frozen.scan_from(from, key, to, |key, value| {
+            goes_on = each(key, value);
+            goes_on
+        });
+        if found && goes_on {
+            layers.active.for_range(key, to, each);
+        }
+        found
     }
 
-    /// Starts writing what is in memory to files, and returns when the next write goes to a new buffer: everything
-    /// written before is in this flush, nothing written later is.
+    /// Sets everything that is in memory aside for [`spill`](Self::spill), which must have taken what was set aside before.
+    /// Nobody writes meanwhile.
+    pub fn freeze(&self) {
+        let layers = self.layers.load();
+        assert!(layers.frozen.is_none(), "one flush at a time");
+        self.layers.store(Arc::new(Layers { active: Arc::default(), frozen: Some(Arc::clone(&layers.active)) }));
+    }
+
+    /// Whether something is set aside.
+    pub fn is_frozen(&self) -> bool {
+        self.layers.load().frozen.is_some()
+    }
+
+    /// Writes what is set aside to files; if that fails it stays set aside. Nobody freezes meanwhile.
     ///
-    /// The caller made the log durable up to what the index has applied.
-    pub fn begin_flush(&self) -> Result<(), IndexError> {
-        let mut options = FlushOptions::default();
-        options.set_wait(false);
-        Ok(self.db.flush_opt(&options)?)
-    }
-
-    /// Like [`begin_flush`](Self::begin_flush), and waits until the files are written.
-    pub fn flush(&self) -> Result<(), IndexError> {
+    /// The caller made the log durable up to what the index had applied when it was frozen.
+    pub fn spill(&self) -> Result<(), IndexError> {
+        let Some(frozen) = self.layers.load().frozen.clone() else { return Ok(()) };
+        // In one write: whenever RocksDB takes what is in its memory to a file, it is all of this.
+        let mut batch = WriteBatch::default();
+        frozen.for_all(|row| match row {
+            Spilled::Row(key, value) => batch.put(key, value),
+            Spilled::Removed(key) => batch.delete(key),
+            Spilled::RemovedRange(from, to) => batch.delete_range(from, to),
+        });
+        self.db.write_opt(batch, &self.unlogged)?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        Ok(self.db.flush_opt(&options)?)
+        self.db.flush_opt(&options)?;
+        let active = Arc::clone(&self.layers.load().active);
+        self.layers.store(Arc::new(Layers { active, frozen: None }));
+        self.move_horizon()
     }
 
-    /// Makes a copy of the files in a new folder, hard links where that is possible. What is in memory is written first:
-    /// the caller made the log durable up to what the index has applied.
+    /// Writes everything to files. Nobody writes or flushes meanwhile; see [`spill`](Self::spill).
+    pub fn flush(&self) -> Result<(), IndexError> {
+        self.spill()?;
+        self.freeze();
+        self.spill()
+    }
+
+    /// Makes a copy of the files in a new folder, hard links where that is possible. What is in memory is not in it.
     pub fn copy_to(&self, folder: &Path) -> Result<(), IndexError> {
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(folder)?)
     }
@@ -250,29 +378,24 @@ impl Index {
         Ok(files.collect())
     }
 
-    /// Calls `each` with every row in the order of keys; all checksums are verified, and nothing is kept in memory.
+    /// Calls `each` with every row of the files in the order of keys; all checksums are verified, and nothing is kept in
+    /// memory.
     pub fn for_all(&self, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), IndexError> {
-        let mut rows = self.rows();
-        while let Some((key, value)) = rows.row() {
-            each(key, value);
-            rows.advance()?;
-        }
-        Ok(rows.rows.status()?)
-    }
-
-    /// All rows, from the first on.
-    pub fn rows(&self) -> RowCursor<'_> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_verify_checksums(true);
         let mut rows = self.db.raw_iterator_opt(options);
         rows.seek_to_first();
-        RowCursor { rows }
+        while let Some((key, value)) = rows.item() {
+            each(key, value);
+            rows.next();
+        }
+        Ok(rows.status()?)
     }
 
     /// Bytes in memory that are not in files yet.
     pub fn unflushed_bytes(&self) -> u64 {
-        self.db.property_int_value("rocksdb.size-all-mem-tables").ok().flatten().unwrap_or(0)
+        self.layers.load().newest_first().map(|layer| layer.bytes() as u64).sum()
     }
 }
 
@@ -325,30 +448,6 @@ pub struct IndexFile {
     pub bytes: u64,
     /// The first key that it holds.
     pub first_key: Vec<u8>,
-}
-
-/// Rows in key order, borrowed: no copy per row.
-pub struct RowCursor<'a> {
-    rows: rocksdb::DBRawIterator<'a>,
-}
-
-impl RowCursor<'_> {
-    /// The row at hand.
-    pub fn row(&self) -> Option<(&[u8], &[u8])> {
-        self.rows.item()
-    }
-
-    /// Goes to the last row at or below `key`.
-    pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> Result<(), IndexError> {
-        self.rows.seek_for_prev(key);
-        Ok(self.rows.status()?)
-    }
-
-    /// Goes to the next row.
-    pub fn advance(&mut self) -> Result<(), IndexError> {
-        self.rows.next();
-        Ok(self.rows.status()?)
-    }
 }
 
 /// The smallest key above all keys with this prefix.

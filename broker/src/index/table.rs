@@ -1,4 +1,4 @@
-//! The tables: the first byte of every key.
+//! The tables: the first byte of every key. `D`, `E`, `O` and `W` were used by version 1, see `convert`.
 
 /// `queue id u32, first offset u64` -> a page of queue entries.
 pub const QUEUE: u8 = b'Q';
@@ -6,14 +6,10 @@ pub const QUEUE: u8 = b'Q';
 pub const HALF: u8 = b'H';
 /// `due u64, half id u64` -> (): checks after the first, and first checks with a time of their own.
 pub const DUE: u8 = b'U';
-/// `group, topic, unique id` -> half id and body checksum: recognises a repeated half.
-pub const OPEN: u8 = b'O';
-/// `end of window u64, half id u64` -> the `OPEN` key that ends then.
-pub const OPEN_END: u8 = b'W';
-/// `half id u64` -> how it was decided.
-pub const DECISION: u8 = b'D';
-/// `decided at u64, half id u64` -> (): decisions in the order in which they are forgotten.
-pub const DECISION_AGE: u8 = b'E';
+/// `digest of group, topic, unique id` -> half id, body checksum, until when: recognises a repeated half.
+pub const REPEAT: u8 = b'R';
+/// `place u64, number u64` -> a page of decisions.
+pub const DECISION: u8 = b'S';
 /// `due u64, position u64` -> a message that waits for its time.
 pub const TIMER: u8 = b'T';
 /// `position u64` -> queue offset of a message that waited for its time and is visible now.

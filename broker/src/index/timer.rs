@@ -1,6 +1,6 @@
 //! Messages that wait for their time, and where they went.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::pin::{self, PinOwner};
 use super::queue::EntryFlags;
@@ -32,14 +32,14 @@ pub struct TimerRow {
 impl TimerRow {
     /// Writes the row and pins the bytes.
     pub fn put(&self, batch: &mut IndexBatch) {
-        let mut out = BytesMut::with_capacity(32);
+        let mut out = Vec::with_capacity(32);
         out.put_u8(VERSION);
         out.put_u32(self.queue.0);
         out.put_u32(self.length);
         out.put_i32(self.tag_hash);
         out.put_u8(self.flags.bits());
         out.put_u64(self.half);
-        batch.put(table::key2(table::TIMER, self.due, self.position), &out);
+        batch.put_new(table::key2(table::TIMER, self.due, self.position), out);
         pin::put(batch, self.position, PinOwner::Timer { due: self.due });
     }
 

@@ -1,10 +1,10 @@
 //! Looking at rows one by one, without asking for anything: what `escrowmq fsck` does.
 
-use super::half::{self, HalfRow};
+use super::half::{HalfRow, Repeat};
 use super::queue::{self, QueueEntry};
 use super::store::IndexError;
 use super::timer::TimerRow;
-use super::{decision::DecisionRow, meta, offset, table};
+use super::{decision, meta, offset, table};
 use crate::shard::{Malformed, QueueId};
 
 /// Where the bytes lie that a row points at.
@@ -32,8 +32,8 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
             let row = TimerRow::decode(key, value).map_err(wrong)?;
             points_at(extent(row.position, row.length));
         }
-        table::DECISION => drop(DecisionRow::decode(value).map_err(wrong)?),
-        table::OPEN => drop(half::decode_open(value).map_err(wrong)?),
+        table::DECISION => decision::verify(value).map_err(wrong)?,
+        table::REPEAT => drop(Repeat::decode(value).map_err(wrong)?),
         table::LOCK => drop(offset::decode_lock(value)?),
         table::OFFSET | table::FIRED if value.len() != 8 => return Err(wrong(Malformed { what: "offset", at: 0 })),
         table::META => meta::verify(key, value)?,
@@ -41,6 +41,11 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
         _ => {}
     }
     Ok(())
+}
+
+/// Whether a row of the table of repeated halves means nothing any more at `now`.
+pub fn is_ended_repeat(value: &[u8], now: u64) -> bool {
+    Repeat::decode(value).is_ok_and(|repeat| repeat.has_ended(now))
 }
 
 /// Calls `each` with the entries of a row of the queue table.

@@ -166,16 +166,19 @@ impl Shared {
                 Op::Vote { vote, done } => {
                     // Records queued before the vote are durable before it, in any flush mode: a vote without the
                     // membership that it was cast in would be a member of no group.
-                    self.finish(files, &mut group, true, answers)?;
+                    let finished = self.finish(files, &mut group, true, answers);
+                    // Before the error: it is answered as well.
                     answers.push(done);
+                    finished?;
                     let durable = self.claim().durable_end;
                     files.vote.save(vote, durable).map_err(during("saving the vote"))?;
                     answer(answers);
                 }
                 Op::Truncate { cut, keep, remove, epoch, done } => {
                     let sync = group.must_sync || self.syncs_each();
-                    self.finish(files, &mut group, sync, answers)?;
+                    let finished = self.finish(files, &mut group, sync, answers);
                     answers.push(done);
+                    finished?;
                     let kept = keep.as_ref().map_or(Position::ZERO, |segment| segment.start);
                     self.truncate(files, cut, keep, &remove).map_err(during("truncation"))?;
                     self.note_rolled(kept, epoch);

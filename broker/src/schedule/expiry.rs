@@ -1,4 +1,4 @@
-//! Forgetting what need not be remembered any longer: old decisions, and duplicate windows that have ended.
+//! Forgetting what need not be remembered any longer: old decisions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use escrowmq_common::task::Shutdown;
 
 use crate::broker::Broker;
-use crate::index::{self, IndexError};
-use crate::shard::{Admission, Command, Outcome};
+use crate::index::{IndexError, meta};
+use crate::shard::{Admission, Command};
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(10);
-/// Most rows that one command forgets.
-const LIMIT: u32 = 5000;
+/// Decisions are remembered longer than asked by up to this time, in milliseconds: an entry of the log for each step.
+const STEP_MS: u64 = 60_000;
 
 /// Forgets until shutdown.
 pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
@@ -31,24 +31,14 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 
 async fn step(broker: &Broker) -> Result<(), IndexError> {
     let kept = u64::from(broker.config().transaction_record_hours) * 60 * 60 * 1000;
-    loop {
-        let now = broker.now();
-        let decided_before = now.saturating_sub(kept);
-        let index = broker.shard.index();
-        let old = index::decision::oldest(index)?.is_some_and(|at| at < decided_before)
-            || index::half::first_open_end(index)?.is_some_and(|end| end < now);
-        // An idle broker writes nothing.
-        if !old {
-            return Ok(());
-        }
-        let command = Command::Expire { decided_before, limit: LIMIT };
-        match broker.shard.propose(&command, Admission::Reserved).await {
-            Ok(Outcome::Handled(handled)) if handled > 0 => {}
-            Ok(_) => return Ok(()),
-            Err(error) => {
-                tracing::warn!(%error, "expiry: could not forget; trying again");
-                return Ok(());
-            }
-        }
+    let decided_before = broker.now().saturating_sub(kept);
+    let forgotten = meta::forgotten(broker.shard.index())?;
+    // An idle broker writes nothing: without a decision since then there is nothing to forget.
+    if decided_before < forgotten.saturating_add(STEP_MS) || broker.shard.counters().decided_at() < forgotten.max(1) {
+        return Ok(());
     }
+    if let Err(error) = broker.shard.propose(&Command::Expire { decided_before }, Admission::Reserved).await {
+        tracing::warn!(%error, "expiry: could not forget; trying again");
+    }
+    Ok(())
 }

@@ -1,8 +1,7 @@
 //! The state machine and its flushes: who may touch the index, and when it may become durable.
 //!
-//! The index must never be durable beyond the log. Nothing is flushed by RocksDB on its own: the write buffer is far
-//! larger than what [`Applier`] lets it grow to. A flush holds the state machine still, makes the log durable up to what
-//! was applied, and only then starts.
+//! The index must never be durable beyond the log. A flush sets aside what was applied, which is but a moment; then it
+//! makes the log durable up to there, and only then gives it to RocksDB.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +46,8 @@ pub struct Applier {
     /// Raft index up to which the copy of the index has applied; 0 if none was made since start.
     base_index: AtomicU64,
     stopping: AtomicBool,
+    /// How far what is set aside in the index has applied. Held by whoever flushes: one at a time.
+    flushing: Mutex<Option<Applied>>,
 }
 
 #[derive(Default)]
@@ -68,6 +69,7 @@ impl Applier {
             flushed_index: AtomicU64::new(flushed),
             base_index: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            flushing: Mutex::new(None),
         })
     }
 
@@ -181,21 +183,28 @@ impl Applier {
 
     /// Makes the index durable up to what was applied when this was called.
     pub fn flush(&self) -> Result<(), FlushError> {
-        // Most of the log's flush happens here, while apply goes on.
-        self.wait_durable(Position(self.applied().end))?;
-        let applied = {
-            // Held across the log's flush: nothing may enter the write buffer that the log is not durable for.
+        let mut flushing = self.flushing.lock();
+        // What an earlier flush set aside and did not finish.
+        self.spill(&mut flushing)?;
+        {
             let machine = self.machine.lock();
             let applied = machine.applied();
             if applied.index == self.flushed_index() {
                 return Ok(());
             }
-            self.check_room()?;
-            self.wait_durable(Position(applied.end))?;
-            self.shared.index.begin_flush()?;
-            applied
-        };
-        self.shared.index.flush()?;
+            self.shared.index.freeze();
+            *flushing = Some(applied);
+        }
+        self.spill(&mut flushing)
+    }
+
+    /// Makes durable what is set aside. If that fails it stays so.
+    fn spill(&self, flushing: &mut Option<Applied>) -> Result<(), FlushError> {
+        let Some(applied) = *flushing else { return Ok(()) };
+        self.wait_durable(Position(applied.end))?;
+        self.check_room()?;
+        self.shared.index.spill()?;
+        *flushing = None;
         self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
         Ok(())
     }
@@ -240,12 +249,16 @@ impl Applier {
         &self,
         copy: impl FnOnce(&Index) -> Result<(), IndexError>,
     ) -> Result<Applied, FlushError> {
+        let mut flushing = self.flushing.lock();
+        self.spill(&mut flushing)?;
         let machine = self.machine.lock();
         let applied = machine.applied();
-        self.check_room()?;
-        self.wait_durable(Position(applied.end))?;
+        if applied.index != self.flushed_index() {
+            self.shared.index.freeze();
+            *flushing = Some(applied);
+            self.spill(&mut flushing)?;
+        }
         copy(&self.shared.index)?;
-        self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
         Ok(applied)
     }
 

@@ -1,6 +1,6 @@
 //! Borrowed reading and writing of the shard's own records: fixed order, big-endian, every length checked before use.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// Bytes that are not what this version wrote: a reader ran past the end, or a tag or length is impossible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,13 +108,13 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends bytes behind a 16-bit length. Longer ones are a bug of the caller: every name and note was bounded before.
-pub fn put_short_bytes(out: &mut BytesMut, bytes: &[u8]) {
+pub fn put_short_bytes(out: &mut impl BufMut, bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).expect("names and notes are bounded below 64 KiB where they enter");
     out.put_u16(length);
     out.put_slice(bytes);
 }
 
 /// Appends text behind a 16-bit length.
-pub fn put_text(out: &mut BytesMut, text: &str) {
+pub fn put_text(out: &mut impl BufMut, text: &str) {
     put_short_bytes(out, text.as_bytes());
 }

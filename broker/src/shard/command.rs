@@ -281,12 +281,10 @@ pub enum Command<'a> {
     },
     /// Move old bytes that must be kept.
     Roll(Roll<'a>),
-    /// Forget decisions and duplicate windows that ended.
+    /// Forget decisions.
     Expire {
         /// Decisions made before this time, in milliseconds since 1970.
         decided_before: u64,
-        /// At most so many.
-        limit: u32,
     },
     /// A replicated setting.
     Setting {
@@ -452,9 +450,10 @@ impl<'a> Command<'a> {
                 }
                 tag::ROLL
             }
-            Self::Expire { decided_before, limit } => {
+            Self::Expire { decided_before } => {
                 out.put_u64(*decided_before);
-                out.put_u32(*limit);
+                // How many at most: of no meaning any more.
+                out.put_u32(u32::MAX);
                 tag::EXPIRE
             }
             Self::Setting { key, value } => {
@@ -578,7 +577,11 @@ impl<'a> Command<'a> {
                 }
                 Self::Roll(Roll { halves_upto, moved })
             }
-            tag::EXPIRE => Self::Expire { decided_before: body.u64("decided before")?, limit: body.u32("limit")? },
+            tag::EXPIRE => {
+                let decided_before = body.u64("decided before")?;
+                body.u32("limit")?;
+                Self::Expire { decided_before }
+            }
             tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
             _ => return Err(body.malformed("command tag: written by a newer version")),
         })

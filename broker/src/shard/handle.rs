@@ -37,19 +37,6 @@ pub(in crate::shard) struct Shared {
     pub(in crate::shard) signals: super::apply::Signals,
 }
 
-impl Drop for Shared {
-    /// The index is closed only if the log is durable up to what it has applied; else its files stay behind it.
-    fn drop(&mut self) {
-        let applied = index::meta::applied(&self.index);
-        if !applied.is_ok_and(|applied| self.log.durable_end().get() >= applied.unwrap_or_default().end) {
-            tracing::warn!(
-                "the log is not durable up to what the index has applied: the index is left as it is on disk"
-            );
-            self.index.abandon();
-        }
-    }
-}
-
 /// One shard: cheap to clone.
 #[derive(Clone)]
 pub struct Shard {

@@ -14,7 +14,7 @@ pub enum Outcome {
     Settled(Settled),
     /// Queue locks: the queues that the client holds now.
     Locked(Vec<QueueId>),
-    /// So many items were handled (`Fire`, `Expire`, `Checked`).
+    /// So many items were handled (`Fire`, `Checked`).
     Handled(u32),
     /// Done, and there is nothing more to say.
     Done,

@@ -171,20 +171,10 @@ pub(super) fn unlock(shared: &Shared, staged: &mut Staged, lock: &Lock<'_>) -> R
     Ok(Outcome::Done)
 }
 
-pub(super) fn expire(
-    shared: &Shared,
-    staged: &mut Staged,
-    decided_before: u64,
-    limit: u32,
-) -> Result<Outcome, IndexError> {
-    let mut handled = index::decision::expire(&shared.index, &mut staged.rows, decided_before, limit as usize)?;
-    for ended in index::half::ended_opens(&shared.index, staged.stamp(), limit as usize)? {
-        staged.rows.delete(&ended.row);
-        // The key may belong to a newer half by now.
-        if staged.open(&shared.index, &ended.open_key)?.is_some_and(|(current, _)| current == ended.half) {
-            staged.rows.delete(&ended.open_key);
-        }
-        handled += 1;
+/// Decisions made before a time are not seen any more. Costs nothing: their bytes go when files are merged.
+pub(super) fn expire(shared: &Shared, staged: &mut Staged, decided_before: u64) -> Result<Outcome, IndexError> {
+    if decided_before > meta::forgotten(&shared.index)? {
+        meta::put_forgotten(&mut staged.rows, decided_before);
     }
-    Ok(Outcome::Handled(handled))
+    Ok(Outcome::Done)
 }

@@ -25,6 +25,7 @@ pub struct Counters {
     trimmed: AtomicU64,
     /// No half with a lower id is undecided. Only saves work: 0 after a start.
     halves_from: AtomicU64,
+    decided_at: AtomicU64,
     /// Decisions that were refused because the opposite came first, since start.
     pub refused_opposites: AtomicU64,
     /// Repeated half sends that got the first one's identity, since start.
@@ -67,6 +68,8 @@ impl Counters {
         trimmed,
         /// No half with a lower id is undecided: where to look from.
         halves_from,
+        /// When the newest decision was made, in milliseconds since 1970; 0 if there never was one.
+        decided_at,
     }
 
     pub(in crate::shard) fn timers_fired(&self, from: u64) {
@@ -88,6 +91,7 @@ impl Counters {
             (&self.committed, sequences.committed),
             (&self.rolled_back, sequences.rolled_back),
             (&self.timers, sequences.timers),
+            (&self.decided_at, sequences.decided_at),
             (&self.next_timer, sequences.next_timer),
             (&self.next_half, sequences.next_half),
             (&self.first_checked, sequences.first_checked),

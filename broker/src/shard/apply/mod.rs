@@ -187,7 +187,7 @@ impl StateMachine {
             Command::Unlock(lock) => cold::unlock(shared, staged, lock),
             Command::Trim { upto } => retention::trim(shared, staged, *upto),
             Command::Roll(roll) => retention::roll(shared, staged, roll),
-            Command::Expire { decided_before, limit } => cold::expire(shared, staged, *decided_before, *limit),
+            Command::Expire { decided_before } => cold::expire(shared, staged, *decided_before),
             Command::Setting { key, value } => {
                 meta::put_setting(&mut staged.rows, key, value);
                 Ok(Outcome::Done)
@@ -205,16 +205,14 @@ impl StateMachine {
             return Ok(());
         }
         let mut rows: IndexBatch = std::mem::take(&mut staged.rows);
-        for (queue, page) in staged.pages() {
-            page.put(queue.id, &mut rows);
-        }
+        staged.put_pages(&mut rows);
         if staged.sequences != self.sequences {
             meta::put_sequences(&mut rows, &staged.sequences);
         }
         if !planted(Bug::AppliedForgotten) {
             meta::put_applied(&mut rows, self.applied);
         }
-        self.shared.index.write(rows)?;
+        self.shared.index.write(rows);
         // From here on readers see it. A crash before the next flush only means that it is applied again.
         self.sequences = staged.sequences;
         let woken = staged.publish(&self.shared);
@@ -238,7 +236,8 @@ fn forget_timers(index: &crate::index::Index) -> Result<(), IndexError> {
     for row in crate::index::timer::due(index, 0, u64::MAX - 1, usize::MAX)? {
         row.delete(&mut rows);
     }
-    index.write(rows)
+    index.write(rows);
+    Ok(())
 }
 
 /// The ends of all queues: their pages tell, or what a trim left.

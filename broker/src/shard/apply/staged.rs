@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::counters::Signals;
+use crate::index::half::{Repeat, RepeatKey};
 use crate::index::meta::Sequences;
 use crate::index::{self, DecisionRow, HalfRow, Index, IndexBatch, IndexError, PageBuilder, QueueEntry};
 use crate::planted::{Bug, planted};
@@ -33,10 +34,12 @@ pub(in crate::shard) struct Staged {
     /// Bytes below may go, as of this write.
     pub(in crate::shard) kept: Option<u64>,
     pages: HashMap<QueueId, (Arc<Queue>, PageBuilder)>,
+    /// Queues whose pages were put into the rows, with their new ends.
+    grown: Vec<(Arc<Queue>, u64)>,
     /// Halves as changed by the commands at hand; `None` is decided.
     halves: HashMap<u64, Option<HalfRow>>,
     decisions: HashMap<u64, DecisionRow>,
-    opens: HashMap<Vec<u8>, (u64, u32)>,
+    repeats: HashMap<RepeatKey, Repeat>,
     stamp: u64,
     payload_position: u64,
 }
@@ -52,9 +55,10 @@ impl Staged {
             trimmed: Vec::new(),
             kept: None,
             pages: HashMap::new(),
+            grown: Vec::new(),
             halves: HashMap::new(),
             decisions: HashMap::new(),
-            opens: HashMap::new(),
+            repeats: HashMap::new(),
             stamp,
             payload_position: 0,
         }
@@ -86,8 +90,12 @@ impl Staged {
         page.push(entry)
     }
 
-    pub(in crate::shard) fn pages(&self) -> impl Iterator<Item = &(Arc<Queue>, PageBuilder)> {
-        self.pages.values()
+    /// Puts what entered queues into the rows of the write.
+    pub(in crate::shard) fn put_pages(&mut self, rows: &mut IndexBatch) {
+        for (id, (queue, page)) in self.pages.drain() {
+            self.grown.push((queue, page.next_offset()));
+            page.put(id, rows);
+        }
     }
 
     /// An undecided half, as the commands so far left it.
@@ -96,6 +104,12 @@ impl Staged {
             Some(row) => Ok(row.clone()),
             None => index::half::get(index, half),
         }
+    }
+
+    pub(in crate::shard) fn put_new_half(&mut self, row: HalfRow) {
+        row.put_new(&mut self.rows);
+        self.halves_changed = true;
+        self.halves.insert(row.half, Some(row));
     }
 
     pub(in crate::shard) fn put_half(&mut self, row: HalfRow) {
@@ -118,21 +132,24 @@ impl Staged {
 
     pub(in crate::shard) fn put_decision(&mut self, half: u64, row: DecisionRow) {
         if !planted(Bug::DecisionLost) {
-            row.put(half, &mut self.rows);
+            row.put(half, self.sequences.decisions, &mut self.rows);
         }
+        self.sequences.decisions += 1;
         self.decisions.insert(half, row);
     }
 
-    pub(in crate::shard) fn open(&self, index: &Index, key: &[u8]) -> Result<Option<(u64, u32)>, IndexError> {
-        match self.opens.get(key) {
-            Some(open) => Ok(Some(*open)),
-            None => index::half::get_open(index, key),
-        }
+    /// What a half with this key would repeat.
+    pub(in crate::shard) fn repeat(&self, index: &Index, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
+        let repeat = match self.repeats.get(&key) {
+            Some(repeat) => Some(*repeat),
+            None => index::half::get_repeat(index, key)?,
+        };
+        Ok(repeat.filter(|repeat| !repeat.has_ended(self.stamp)))
     }
 
-    pub(in crate::shard) fn put_open(&mut self, key: Vec<u8>, half: u64, body_crc: u32) {
-        index::half::put_open(&mut self.rows, &key, half, body_crc);
-        self.opens.insert(key, (half, body_crc));
+    pub(in crate::shard) fn put_repeat(&mut self, key: RepeatKey, repeat: Repeat) {
+        repeat.put(key, &mut self.rows);
+        self.repeats.insert(key, repeat);
     }
 
     /// After the write: lets readers see it, and empties this for the next write. Returns the queues that grew.
@@ -154,13 +171,14 @@ impl Staged {
         }
         self.halves.clear();
         self.decisions.clear();
-        self.opens.clear();
-        let mut grown = Vec::with_capacity(self.pages.len());
-        for (_, (queue, page)) in self.pages.drain() {
-            queue.publish(queue.min_offset(), page.next_offset());
-            grown.push(queue);
-        }
+        self.repeats.clear();
+        let grown = self.grown.drain(..);
         grown
+            .map(|(queue, end)| {
+                queue.publish(queue.min_offset(), end);
+                queue
+            })
+            .collect()
     }
 
     pub(in crate::shard) fn signal(&mut self, signals: &Signals) {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::publish::{Place, extent};
 use super::staged::Staged;
+use crate::index::half::{Repeat, RepeatKey, repeat_key};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError};
 use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Decision, Park, ParkReason, Prepare, Resume, Settle};
@@ -17,9 +18,9 @@ pub(super) fn prepare(shared: &Shared, staged: &mut Staged, prepare: &Prepare<'_
     let Some(queue) = shared.topics.queue(prepare.queue) else {
         return Ok(Outcome::Refused(Refusal::NoSuchQueue(prepare.queue)));
     };
-    let open_key =
-        (!prepare.unique_id.is_empty()).then(|| index::half::open_key(prepare.group, &queue.topic, prepare.unique_id));
-    if let Some(key) = &open_key
+    let repeat_key =
+        (!prepare.unique_id.is_empty()).then(|| repeat_key(prepare.group, &queue.topic, prepare.unique_id));
+    if let Some(key) = repeat_key
         && let Some(repeat) = repeated(shared, staged, key, prepare.body_crc)?
     {
         return Ok(repeat);
@@ -37,10 +38,10 @@ pub(super) fn prepare(shared: &Shared, staged: &mut Staged, prepare: &Prepare<'_
     if next_due != 0 {
         index::half::put_due(&mut staged.rows, next_due, position);
     }
-    if let Some(key) = open_key {
-        staged.put_open(key, position, prepare.body_crc);
+    if let Some(key) = repeat_key {
+        staged.put_repeat(key, Repeat { half: position, body_crc: prepare.body_crc, ends: 0 });
     }
-    staged.put_half(HalfRow {
+    staged.put_new_half(HalfRow {
         half: position,
         counter,
         position,
@@ -65,9 +66,15 @@ pub(super) fn prepare(shared: &Shared, staged: &mut Staged, prepare: &Prepare<'_
 }
 
 /// What a send under a unique id that is already known gets: the first one's identity, or a refusal.
-fn repeated(shared: &Shared, staged: &mut Staged, key: &[u8], body_crc: u32) -> Result<Option<Outcome>, IndexError> {
-    let Some((half, first_crc)) = staged.open(&shared.index, key)? else { return Ok(None) };
-    if first_crc != body_crc {
+fn repeated(
+    shared: &Shared,
+    staged: &mut Staged,
+    key: RepeatKey,
+    body_crc: u32,
+) -> Result<Option<Outcome>, IndexError> {
+    let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
+    let half = first.half;
+    if first.body_crc != body_crc {
         return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(half))));
     }
     let (counter, stamp) = if let Some(row) = staged.half(&shared.index, half)? {
@@ -80,7 +87,7 @@ fn repeated(shared: &Shared, staged: &mut Staged, key: &[u8], body_crc: u32) -> 
         }
         (row.counter, row.at)
     } else {
-        // Its decision is forgotten already: the window has ended in all but the clean-up.
+        // Its decision is forgotten already.
         return Ok(None);
     };
     shared.counters.repeated_halves.fetch_add(1, Ordering::Relaxed);
@@ -156,8 +163,9 @@ fn decide(
         Decision::Rollback => staged.sequences.rolled_back += 1,
     }
     if let Some(topic) = topic.filter(|_| !row.unique_id.is_empty()) {
-        let key = index::half::open_key(&row.group, topic, &row.unique_id);
-        index::half::put_open_end(&mut staged.rows, at.saturating_add(row.duplicate_window), row.half, &key);
+        let ends = at.saturating_add(row.duplicate_window).max(1);
+        let key = repeat_key(&row.group, topic, &row.unique_id);
+        staged.put_repeat(key, Repeat { half: row.half, body_crc: row.body_crc, ends });
     }
     let kept = match settle.decision {
         Decision::Commit => planted(Bug::DoubleSettle),
@@ -176,6 +184,7 @@ fn decide(
         by: settle.by.to_owned(),
         reason: settle.reason.to_owned(),
     };
+    staged.sequences.decided_at = at;
     staged.put_decision(row.half, decision);
     Outcome::Settled(Settled { decision: settle.decision, queue: row.queue, offset, at, first: true })
 }

@@ -40,7 +40,7 @@ pub(super) enum Act {
     Offsets(Vec<(String, u32, u64)>),
     Fire { upto: u64, limit: u32 },
     Cancel { due: u64, position: u64 },
-    Expire { decided_before: u64, limit: u32 },
+    Expire { decided_before: u64 },
     Setting { key: String, value: String },
     Lock { group: String, client: String, life: u64, queues: Vec<u32> },
     Unlock { group: String, client: String, queues: Vec<u32> },
@@ -109,9 +109,7 @@ impl Act {
             }
             Act::Fire { upto, limit } => with(&Command::Fire { upto: *upto, limit: *limit }),
             Act::Cancel { due, position } => with(&Command::Cancel { due: *due, position: *position }),
-            Act::Expire { decided_before, limit } => {
-                with(&Command::Expire { decided_before: *decided_before, limit: *limit })
-            }
+            Act::Expire { decided_before } => with(&Command::Expire { decided_before: *decided_before }),
             Act::Setting { key, value } => with(&Command::Setting { key, value }),
             Act::Lock { group, client, life, queues } => {
                 with(&Command::Lock(Lock { group, client, life: *life, queues: queue_ids(queues) }))

@@ -97,9 +97,9 @@ pub(super) fn index_of(rows: Option<&Rows>) -> Result<Index, IndexError> {
     if let Some(rows) = rows {
         let mut batch = IndexBatch::default();
         for (key, value) in rows.iter() {
-            batch.put(key, value);
+            batch.put(key, &**value);
         }
-        index.write(batch)?;
+        index.write(batch);
     }
     Ok(index)
 }
@@ -383,7 +383,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             };
             Act::Cancel { due, position }
         }
-        96 => Act::Expire { decided_before: now.saturating_sub(random.below(20_000)), limit: 3 },
+        96 => Act::Expire { decided_before: now.saturating_sub(random.below(20_000)) },
         97..99 => {
             let (group, client, life) = (group(random), format!("client-{}", random.below(2)), random.below(2000));
             let queues = (0..=random.below(2)).map(|_| queues[random.below(queues.len() as u64) as usize].0);

@@ -16,10 +16,10 @@ pub(super) struct Model {
     pub(super) view: View,
     /// Topic of each queue that exists, and its number there.
     pub(super) places: BTreeMap<u32, Place>,
-    /// Repeated sends: (topic, unique id) to the half and the checksum of its body.
-    opens: BTreeMap<(String, String), (u64, u32)>,
-    /// When repeats are forgotten.
-    open_ends: BTreeMap<(u64, u64), (String, String)>,
+    /// Repeated sends: (topic, unique id) to the half, the checksum of its body, and until when if it is decided.
+    repeats: BTreeMap<(String, String), (u64, u32, Option<u64>)>,
+    /// Decisions made before are forgotten.
+    forgotten: u64,
     next_queue: u32,
 }
 
@@ -112,7 +112,7 @@ impl Model {
                 }
                 Outcome::Handled(u32::from(waits))
             }
-            Act::Expire { decided_before, limit } => self.expire(*decided_before, *limit, now),
+            Act::Expire { decided_before } => self.expire(*decided_before),
             Act::Setting { key, value } => {
                 self.view.settings.insert(key.clone(), value.clone());
                 Outcome::Done
@@ -258,7 +258,8 @@ impl Model {
         };
         let key = (topic.clone(), unique_id.to_owned());
         let crc = crc32fast::hash(body.as_bytes());
-        if let Some((half, first_crc)) = self.opens.get(&key).copied() {
+        let remembered = self.repeats.get(&key).filter(|(_, _, ends)| ends.is_none_or(|ends| ends >= now));
+        if let Some((half, first_crc, _)) = remembered.copied() {
             if first_crc != crc {
                 return Outcome::Refused(Refusal::UniqueIdTaken(half));
             }
@@ -273,7 +274,7 @@ impl Model {
         let counter = self.view.counts.next_half;
         self.view.counts.next_half += 1;
         self.view.counts.open += 1;
-        self.opens.insert(key, (*half, crc));
+        self.repeats.insert(key, (*half, crc, None));
         let row = HalfView {
             position: *half,
             counter,
@@ -348,7 +349,8 @@ impl Model {
             self.view.counts.open -= 1;
         }
         if let Some(topic) = topic {
-            self.open_ends.insert((now + WINDOW_MS, half), (topic, row.unique_id));
+            let crc = crc32fast::hash(row.body.as_bytes());
+            self.repeats.insert((topic, row.unique_id), (half, crc, Some(now + WINDOW_MS)));
         }
         self.view.halves.remove(&half);
         let decided = DecisionView { decision, queue: row.queue, offset, counter: row.counter, at: now };
@@ -373,23 +375,10 @@ impl Model {
         Outcome::Handled(due.len() as u32)
     }
 
-    fn expire(&mut self, before: u64, limit: u32, now: u64) -> Outcome {
-        let mut ages: Vec<(u64, u64)> = self.view.decisions.iter().map(|(half, row)| (row.at, *half)).collect();
-        ages.sort_unstable();
-        let forgotten: Vec<u64> =
-            ages.iter().take_while(|(at, _)| *at < before).take(limit as usize).map(|(_, half)| *half).collect();
-        for half in &forgotten {
-            self.view.decisions.remove(half);
-        }
-        let ended: Vec<(u64, u64)> =
-            self.open_ends.range(..(now, 0)).take(limit as usize).map(|(end, _)| *end).collect();
-        for end in &ended {
-            let key = self.open_ends.remove(end).expect("it was just there");
-            if self.opens.get(&key).is_some_and(|(half, _)| *half == end.1) {
-                self.opens.remove(&key);
-            }
-        }
-        Outcome::Handled((forgotten.len() + ended.len()) as u32)
+    fn expire(&mut self, before: u64) -> Outcome {
+        self.forgotten = self.forgotten.max(before);
+        self.view.decisions.retain(|_, row| row.at >= self.forgotten);
+        Outcome::Done
     }
 
     /// Positions of what nobody may see: undecided, rolled back.

@@ -180,9 +180,11 @@ impl View {
             };
             self.halves.insert(row.half, half);
         }
-        for row in index.scan_prefix(&[table::DECISION], &[table::DECISION]) {
-            let half = table::number_of_key1(&row.map_err(told)?.0).ok_or("a decision's key")?;
-            let row = index::decision::get(index, half).map_err(told)?.ok_or("a decision's row")?;
+        let mut unfound = None;
+        let shown = index::decision::for_all(index, |half, row| {
+            if !index::decision::get(index, half).is_ok_and(|found| found.as_ref() == Some(&row)) {
+                unfound = Some(half);
+            }
             let decision = DecisionView {
                 decision: row.decision,
                 queue: row.queue.0,
@@ -191,6 +193,10 @@ impl View {
                 at: row.at,
             };
             self.decisions.insert(half, decision);
+        });
+        shown.map_err(told)?;
+        if let Some(half) = unfound {
+            return Err(format!("the decision on half {half} is listed and not found"));
         }
         for row in index::timer::due(index, 0, u64::MAX - 1, usize::MAX).map_err(told)? {
             let stored = shard.log().read(crate::log::Position(row.position - 16), row.length as usize + 16);
