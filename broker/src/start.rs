@@ -7,12 +7,13 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::remoting::{ConnectionLimits, ServeLimits, Service, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 use crate::backup::prepare::Backups;
 use crate::broker::Broker;
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, FlushDisk};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, helper_count};
 use crate::key_index::KeyIndex;
 use crate::limits::{FolderError, LockedFolder, lock_folder, raise_open_files};
 use crate::log::{Flush, LogFailure, LogSettings};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// Backups that an earlier process had prepared.
     #[error("cannot remove an earlier prepared backup: {0}")]
     Backups(std::io::Error),
+    /// Threads that help with pulls.
+    #[error("a thread could not be started: {0}")]
+    Helpers(std::io::Error),
     /// The topics that every broker has.
     #[error("the system topics: {0}")]
     Topics(String),
@@ -130,7 +134,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         config: arc_swap::ArcSwap::from_pointee(config),
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
-    phases.run(&broker, &shard);
+    phases.run(&broker, &shard).map_err(StartError::Helpers)?;
     let metrics_address = phases.serve_metrics(&broker).await?;
     phases.serve_clients(&broker, listener, address).await;
     broker.registration.now().await;
@@ -171,7 +175,7 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Arc<Broker>, shard: &OpenShard) {
+    fn run(&self, broker: &Arc<Broker>, shard: &OpenShard) -> std::io::Result<()> {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
@@ -185,8 +189,22 @@ impl Phases {
         let registry = Arc::clone(broker);
         let stop = shutdown.clone();
         spawn.spawn("client registry", async move { registry.clients.run(stop).await });
+        for _ in 0..helper_count(broker.config().connection_thread_count()) {
+            let (helped, runtime) = (Arc::clone(broker), Handle::current());
+            spawn.spawn_thread("pull-helper", move || {
+                // Who finds that files must be read, or that nothing is there, spawns a task.
+                let _entered = runtime.enter();
+                helped.delivery.helpers.run(&helped);
+            })?;
+        }
+        let (helped, stop) = (Arc::clone(broker), shutdown.clone());
+        spawn.spawn("pull helpers", async move {
+            stop.cancelled().await;
+            helped.delivery.helpers.stop();
+        });
         let registration = &self.registration;
         registration.tasks.spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));
+        Ok(())
     }
 
     async fn serve_metrics(&self, broker: &Arc<Broker>) -> Result<Option<SocketAddr>, StartError> {

@@ -16,6 +16,7 @@
 
 mod cold;
 pub mod filter;
+mod helpers;
 mod hold;
 mod hold_table;
 mod offsets;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use escrowmq_common::task::Shutdown;
 
 pub use cold::ColdReaders;
+pub use helpers::{Helpers, helper_count};
 pub use hold::Holds;
 pub use hold_table::{HoldId, HoldTable};
 pub use offsets::{CommitRefusal, Offsets};
@@ -36,13 +38,15 @@ pub use pull::{Ask, Pull, Wants};
 use crate::broker::Broker;
 use crate::shard::{Queue, SubmitError};
 
-/// Held pulls, consumer offsets, readers of files. One per broker.
+/// Held pulls, consumer offsets, helpers, readers of files. One per broker.
 #[derive(Default)]
 pub struct Delivery {
     /// Pulls that wait for a message.
     pub holds: Holds,
     /// How far groups have come.
     pub offsets: Offsets,
+    /// Who takes pulls of old messages off busy threads.
+    pub helpers: Helpers,
     /// Who reads files for pulls.
     pub cold: ColdReaders,
 }

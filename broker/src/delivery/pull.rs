@@ -10,6 +10,7 @@ use escrowmq_common::header::{Header as _, PullMessageResponse};
 use escrowmq_common::message::{MessageUnit, UnitError};
 
 use super::filter::{Expression, Filter};
+use super::helpers::Helpers;
 use super::hold::{HOLD_TIME_MAX, hold};
 use super::place::{Place, PullStatus, place};
 use crate::broker::Broker;
@@ -166,8 +167,13 @@ impl Pull {
         let from = self.progress.map_or(self.asked, u64::cast_signed);
         match place(from, self.queue.min_offset(), self.queue.max_offset()) {
             Place::At(offset) => {
-                let look = self.look(broker, offset, Heat::Memory);
-                self.finish(broker, offset, look);
+                let is_old = offset <= self.queue.old_until();
+                if !is_old || !Helpers::has_company(self.reply.connection().id(), broker.clock.monotonic()) {
+                    return self.serve_from(broker, offset);
+                }
+                if let Err(pull) = broker.delivery.helpers.give(self, offset) {
+                    pull.serve_from(broker, offset);
+                }
             }
             Place::Next(status, offset) => match self.until {
                 Some(until) if until > broker.clock.monotonic() => hold(broker, self, offset, until),
@@ -175,6 +181,12 @@ impl Pull {
             },
             Place::Outside(status, offset) => self.answer(broker, status, offset),
         }
+    }
+
+    /// Looks from an offset of the queue on, and goes on as that says.
+    pub(super) fn serve_from(self, broker: &Arc<Broker>, offset: u64) {
+        let look = self.look(broker, offset, Heat::Memory);
+        self.finish(broker, offset, look);
     }
 
     /// It is held: nothing before `offset` is for it.
@@ -339,7 +351,12 @@ impl Pull {
                 Ok(())
             });
             match written {
-                Ok(()) => return self.count_found(broker, entries.len(), length),
+                Ok(()) => {
+                    if entries[0].position < broker.shard.log().memory_start().get() {
+                        self.queue.note_old(next);
+                    }
+                    return self.count_found(broker, entries.len(), length);
+                }
                 Err((0, None)) => return self.read_files(broker, from),
                 Err((0, Some(error))) => return self.fail(broker, entries[0].offset, &error.into()),
                 // What lies before is served; the next pull begins at this one.

@@ -64,7 +64,7 @@ impl DecisionRow {
             put_text(&mut out, text);
         }
         let length = u16::try_from(out.len() - HEAD_BYTES - 2).expect("texts are bounded where they enter");
-        out[HEAD_BYTES..HEAD_BYTES + 2].copy_from_slice(&length.to_be_bytes());
+        out[HEAD_BYTES..][..2].copy_from_slice(&length.to_be_bytes());
         let key = table::key2(table::DECISION, half >> PLACE_BITS, number);
         batch.append(key, PLACE_KEY_BYTES, out, HEAD_BYTES);
     }

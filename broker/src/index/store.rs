@@ -285,8 +285,7 @@ impl Index {
         Ok(cursor.row().map(|(key, value)| (Box::from(key), Box::from(value))))
     }
 
-    /// A cursor positioned at the last row at or below `key`, or at the first one of `from..to`; see
-    /// [`RowCursor`].
+    /// A cursor positioned at the last row at or below `key`, or at the first one of `from..to`.
     pub fn cursor(&self, from: &[u8], key: &[u8], to: &[u8]) -> Result<RowCursor<'_>, IndexError> {
         let mut cursor = self.unplaced(from, to);
         cursor.seek_back(key)?;

@@ -196,6 +196,12 @@ impl Log {
         self.shared.view.read().first_position()
     }
 
+    /// Bytes from here on are in the tail cache.
+    pub fn memory_start(&self) -> Position {
+        let view = self.shared.view.read();
+        view.tail.first_position().unwrap_or(view.end)
+    }
+
     /// Where the next record will begin.
     pub fn end(&self) -> Position {
         self.shared.view.read().end

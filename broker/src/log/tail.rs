@@ -40,6 +40,11 @@ impl Tail {
         self.records.front().map(|oldest| oldest.record.index)
     }
 
+    /// Where the oldest record held begins.
+    pub(crate) fn first_position(&self) -> Option<Position> {
+        self.records.front().map(|oldest| oldest.record.position)
+    }
+
     /// Adds the newest record and its checksum.
     pub(crate) fn push(&mut self, record: Record, crc: u32) {
         assert!(

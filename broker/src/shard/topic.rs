@@ -68,6 +68,9 @@ pub struct Queue {
     max: AtomicU64,
     /// No entry's bytes lie below this log position, as far as the last trim saw; 0 before the first.
     oldest: AtomicU64,
+    /// Messages up to this offset were not in the broker's memory when they were pulled last. A guess: it decides nothing but
+    /// who reads them.
+    old_until: AtomicU64,
     /// Who waits for the next message.
     pub arrivals: Arrivals,
 }
@@ -82,6 +85,7 @@ impl Queue {
             min: AtomicU64::new(min),
             max: AtomicU64::new(max),
             oldest: AtomicU64::new(0),
+            old_until: AtomicU64::new(0),
             arrivals: Arrivals::default(),
         }
     }
@@ -99,6 +103,16 @@ impl Queue {
     /// A log position below which no entry's bytes lie that a trim would remove.
     pub(in crate::shard) fn oldest(&self) -> u64 {
         self.oldest.load(Ordering::Acquire)
+    }
+
+    /// Messages before this offset are hardly in the broker's memory.
+    pub fn old_until(&self) -> u64 {
+        self.old_until.load(Ordering::Relaxed)
+    }
+
+    /// Messages before this offset were read from files.
+    pub fn note_old(&self, until: u64) {
+        self.old_until.store(until, Ordering::Relaxed);
     }
 
     /// Apply publishes a new first offset after the index was written.

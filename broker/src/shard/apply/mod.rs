@@ -144,7 +144,7 @@ impl StateMachine {
                     alone = matches!(commands.peek(), Some(Ok(command)) if command.is_alone());
                     if alone {
                         // Everything before becomes visible first: this command reads whole tables.
-                        self.write(&mut staged, &mut answers)?;
+                        self.write(&mut staged, &mut answers);
                     }
                     staged.begin_entry(batch.stamp, entry.payload_position);
                     for command in commands {
@@ -161,10 +161,11 @@ impl StateMachine {
             if alone {
                 // What it removed has no overlay, and registries change with the write: whoever comes behind reads both.
                 // Else outcomes would depend on which entries are applied together, and a replay could decide otherwise.
-                self.write(&mut staged, &mut answers)?;
+                self.write(&mut staged, &mut answers);
             }
         }
-        self.write(&mut staged, &mut answers)
+        self.write(&mut staged, &mut answers);
+        Ok(())
     }
 
     fn step(&self, staged: &mut Staged, command: &Command<'_>) -> Result<Outcome, IndexError> {
@@ -196,13 +197,9 @@ impl StateMachine {
     }
 
     /// Writes what is staged, lets readers see it, answers, wakes.
-    fn write(
-        &mut self,
-        staged: &mut Staged,
-        answers: &mut Vec<(Option<Completions>, Vec<Outcome>)>,
-    ) -> Result<(), ApplyError> {
+    fn write(&mut self, staged: &mut Staged, answers: &mut Vec<(Option<Completions>, Vec<Outcome>)>) {
         if answers.is_empty() {
-            return Ok(());
+            return;
         }
         let mut rows: IndexBatch = std::mem::take(&mut staged.rows);
         staged.put_pages(&mut rows);
@@ -226,7 +223,6 @@ impl StateMachine {
             queue.arrivals.wake();
         }
         staged.signal(&self.shared.signals);
-        Ok(())
     }
 }
 
