@@ -10,7 +10,7 @@ use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
 use crate::index::{Index, IndexBatch, meta};
 use crate::log::format::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, get_u32, put_u32};
 
-/// The folders of released formats, one per version. Their log files end with their last record.
+/// The folders of released formats, one per version and format of the index. Their log files end with their last record.
 fn formats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
 }
@@ -32,12 +32,12 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     files(&dir.join("log")).into_keys().filter(|path| path.extension().is_some_and(|end| end == "log")).collect()
 }
 
-/// Writes the folder of this version. Done once for each release: `cargo test -- --ignored write_the_folder`.
+/// Writes the folder of this version. Done once for each release, and each format: `cargo test -- --ignored write_the_folder`.
 #[tokio::test]
 #[ignore = "writes into the sources"]
 async fn write_the_folder_of_this_version() {
     let store = filled().await;
-    let target = formats().join(env!("CARGO_PKG_VERSION"));
+    let target = formats().join(format!("{}-index-{INDEX_FORMAT}", env!("CARGO_PKG_VERSION")));
     let _ = fs::remove_dir_all(&target);
     copy(store.path(), &target.join("store"));
     for path in segments(&target.join("store")) {
