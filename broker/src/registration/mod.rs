@@ -38,6 +38,9 @@ use lane::{Lane, Progress};
 /// Longest time that one nameserver gets for an answer, and that [`Registration::now`] waits.
 const CALL_TIME: Duration = Duration::from_secs(3);
 
+/// Longest time that [`Registration::told`] waits: whoever waits for it has a client with a patience of three seconds.
+const TOLD_TIME: Duration = Duration::from_secs(1);
+
 /// The handle: asks for a registration, and waits for it.
 pub struct Registration {
     shard: Shard,
@@ -102,6 +105,14 @@ impl Registration {
     /// again, or 3 seconds have passed. Without any nameserver it returns at once.
     pub async fn now(&self) {
         let _ = timeout(CALL_TIME, self.registered()).await;
+    }
+
+    /// Waits until the nameservers know the topics that there are now: those that answered last time, and for a second at
+    /// most. Not while the broker only starts.
+    pub async fn told(&self) {
+        if *self.started.borrow() {
+            let _ = timeout(TOLD_TIME, self.registered()).await;
+        }
     }
 
     async fn registered(&self) {

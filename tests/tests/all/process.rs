@@ -5,9 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use escrowmq_client::Message;
-use escrowmq_common::code::response;
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::GetRouteInfoHeader;
 use escrowmq_tests::processes::{Process, binary, free_port};
-use escrowmq_tests::{Broker, Cluster, Settings, until};
+use escrowmq_tests::{Broker, Cluster, Settings, Wire, until};
 
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(5);
@@ -64,6 +66,23 @@ async fn sigterm_while_pulls_are_held_stops_as_fast() {
     until("assignment", async || (consumer.assignment().len() >= 4).then_some(())).await;
     cluster.broker.process().terminate();
     assert!(cluster.broker.process().wait(STOP).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_a_send_creates_has_a_route_when_the_send_is_answered() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let (wire, names) = (cluster.broker.wire(), Wire::to(cluster.nameserver.address()));
+    for number in 0..50 {
+        let topic = format!("Fresh-{number}");
+        assert_eq!(wire.send(&topic, 0, "body", &[]).await.unwrap().code, response::SUCCESS);
+        let header = GetRouteInfoHeader {
+            topic: Some(&topic),
+            accept_standard_json_only: false,
+            zone_name: None,
+            zone_mode: false,
+        };
+        names.ask(Frame::request(request::GET_ROUTEINFO_BY_TOPIC).with_header(&header)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

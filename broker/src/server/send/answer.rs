@@ -25,6 +25,8 @@ pub(super) struct Answer {
     /// Broker name and topic of the handle for a message that can be called back, with its time.
     pub(super) recall: Option<Box<Recall>>,
     pub(super) is_dead_letter: bool,
+    /// The topic or group was created for this message.
+    pub(super) is_first: bool,
 }
 
 /// What a recall handle is made of, besides the unique key.
@@ -34,8 +36,21 @@ pub(super) struct Recall {
 }
 
 impl Answer {
-    /// Answers with what became of the command.
+    /// Answers with what became of the command; for the first message of a topic when nameservers know the topic, because
+    /// whoever hears of it may look for its route at once.
     pub(super) fn outcome(self, outcome: Result<Outcome, SubmitError>) {
+        if !self.is_first {
+            return self.answer(outcome);
+        }
+        let broker = Arc::clone(&self.broker);
+        let tasks = broker.tasks.clone();
+        tasks.spawn("first message", async move {
+            broker.registration.told().await;
+            self.answer(outcome);
+        });
+    }
+
+    fn answer(self, outcome: Result<Outcome, SubmitError>) {
         match outcome {
             Ok(Outcome::Published(published)) => self.published(&published),
             Ok(Outcome::Prepared(prepared)) => self.prepared(&prepared),

@@ -68,6 +68,7 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
         body_bytes: members.iter().map(|member| member.message.body.len()).sum(),
         recall: None,
         is_dead_letter: false,
+        is_first: send.is_first,
     };
     let messages = MessageList::Many(&messages);
     submit(send, &Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages }), answer)

@@ -109,7 +109,7 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
         request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
             push::handle(broker, connection, &request, &reply)
         }
-        _ => store(broker, connection, &request, &reply),
+        _ => store(broker, connection, &request, &reply, created > 0),
     };
     let missing = match done {
         Ok(()) => return,
@@ -134,7 +134,13 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
     }
 }
 
-fn store(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: &Reply) -> Result<(), Stop> {
+fn store(
+    broker: &Arc<Broker>,
+    connection: &Arc<Connection>,
+    request: &Frame,
+    reply: &Reply,
+    is_first: bool,
+) -> Result<(), Stop> {
     let mut header: SendMessageHeader<'_> = request.header()?;
     header.batch |= request.code == request::SEND_BATCH_MESSAGE;
     let config = broker.config();
@@ -142,7 +148,8 @@ fn store(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, re
         batch::refuse_topic(header.topic)?;
     }
     let target = target::resolve(broker, &config, &header, request.version, connection.peer())?;
-    let send = Send { broker, connection, config: &config, request, header: &header, target: &target, reply };
+    let header = &header;
+    let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first };
     if header.batch { batch::publish(&send) } else { single::store(&send) }
 }
 
@@ -155,6 +162,8 @@ struct Send<'a> {
     header: &'a SendMessageHeader<'a>,
     target: &'a target::Target,
     reply: &'a Reply,
+    /// The topic or group was created for it.
+    is_first: bool,
 }
 
 impl Send<'_> {

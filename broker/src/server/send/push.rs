@@ -32,7 +32,8 @@ pub(super) fn handle(
     let header: SendMessageHeader<'_> = request.header()?;
     let config = broker.config();
     let target = target::resolve(broker, &config, &header, request.version, connection.peer())?;
-    let send = Send { broker, connection, config: &config, request, header: &header, target: &target, reply };
+    let header = &header;
+    let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first: false };
     send.check_body()?;
     let own = header.properties.unwrap_or_default();
     let known = Known::of(own);

@@ -88,6 +88,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         body_bytes: send.request.body.len(),
         recall,
         is_dead_letter: target.is_dead_letter,
+        is_first: send.is_first,
     };
     if let Some(body_crc) = crc {
         let group = known.producer_group.unwrap_or(header.producer_group);
