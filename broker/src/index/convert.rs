@@ -12,7 +12,7 @@ use super::half::{self, Repeat};
 use super::meta::{self, Sequences};
 use super::store::{FLUSH_BYTES, Index, IndexBatch, IndexError};
 use super::table::{self, numbers_of_key2};
-use crate::shard::{Cursor, Decision, Malformed, QueueId};
+use crate::shard::{Cursor, Malformed};
 
 /// `group, topic, unique id` -> half id and body checksum.
 const OPEN: u8 = b'O';
@@ -85,20 +85,7 @@ fn decision(value: &[u8]) -> Result<DecisionRow, Malformed> {
     if row.u8("decision version")? != 1 {
         return Err(row.malformed("decision version"));
     }
-    let decision = Decision::from_u8(row.u8("decision")?).ok_or_else(|| row.malformed("decision"))?;
-    let queue = QueueId(row.u32("queue")?);
-    let visible = row.u8("offset flag")? != 0;
-    let offset = row.u64("offset")?;
-    Ok(DecisionRow {
-        decision,
-        queue,
-        offset: visible.then_some(offset),
-        counter: row.u64("counter")?,
-        at: row.u64("at")?,
-        group: row.text("group")?.to_owned(),
-        by: row.text("by")?.to_owned(),
-        reason: row.text("reason")?.to_owned(),
-    })
+    DecisionRow::read(&mut row)
 }
 
 /// Memory stays bounded, however many rows there are.
@@ -113,7 +100,7 @@ mod tests {
 
     use super::super::decision;
     use super::*;
-    use crate::shard::put_text;
+    use crate::shard::{Decision, put_text};
 
     #[test]
     fn rows_of_the_first_version_say_the_same_afterwards() {

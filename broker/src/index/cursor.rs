@@ -87,8 +87,7 @@ impl<'a> RowCursor<'a> {
         let mut below = if within { Bound::Included(key.to_vec()) } else { Bound::Excluded(self.to.clone()) };
         loop {
             let upto = below.as_ref().map(Vec::as_slice);
-            let last =
-                self.layers.iter().filter_map(|head| head.layer.last(&self.from, upto)).map(|(key, _)| key).max();
+            let last = self.layers.iter().filter_map(|head| head.layer.last(&self.from, upto)).max();
             let found = match (self.files.key(), &last) {
                 (Some(file), Some(key)) => file.max(key.as_slice()),
                 (Some(file), None) => file,

@@ -70,12 +70,16 @@ impl DecisionRow {
     }
 
     fn decode(mut row: Cursor<'_>) -> Result<(u64, Self), Malformed> {
-        let half = row.u64("half")?;
+        Ok((row.u64("half")?, Self::read(&mut row)?))
+    }
+
+    /// Reads what stands behind the half id.
+    pub(super) fn read(row: &mut Cursor<'_>) -> Result<Self, Malformed> {
         let decision = Decision::from_u8(row.u8("decision")?).ok_or_else(|| row.malformed("decision"))?;
         let queue = QueueId(row.u32("queue")?);
         let visible = row.u8("offset flag")? != 0;
         let offset = row.u64("offset")?;
-        let row = Self {
+        Ok(Self {
             decision,
             queue,
             offset: visible.then_some(offset),
@@ -84,8 +88,7 @@ impl DecisionRow {
             group: row.text("group")?.to_owned(),
             by: row.text("by")?.to_owned(),
             reason: row.text("reason")?.to_owned(),
-        };
-        Ok((half, row))
+        })
     }
 }
 

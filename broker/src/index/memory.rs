@@ -162,15 +162,14 @@ impl Layer {
     }
 
     /// The last key within the bounds that this layer knows something of.
-    pub(super) fn last(&self, from: &[u8], to: Bound<&[u8]>) -> Option<(Key, Known)> {
+    pub(super) fn last(&self, from: &[u8], to: Bound<&[u8]>) -> Option<Key> {
         match to {
             Bound::Included(to) if to < from => return None,
             Bound::Excluded(to) if to <= from => return None,
             _ => {}
         }
         let rows = self.rows.read();
-        let (key, slot) = rows.slots.range::<[u8], _>((Bound::Included(from), to)).next_back()?;
-        Some((key.clone(), slot.known()))
+        rows.slots.range::<[u8], _>((Bound::Included(from), to)).next_back().map(|(key, _)| key.clone())
     }
 
     /// Calls `each` with the rows from the last one at or below `key` on, below `to`, until it says stop. Answers whether
