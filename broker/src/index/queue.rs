@@ -202,28 +202,58 @@ pub fn scan(
     from: u64,
     mut each: impl FnMut(QueueEntry) -> bool,
 ) -> Result<(), IndexError> {
+    // What came lately is in memory alone.
+    if scan_memory(index, queue, from, &mut each)? {
+        return Ok(());
+    }
+    scan_files(index, queue, from, each)
+}
+
+/// Like [`scan`], if the entry at `from` is in memory; answers whether it is. `each` must be short.
+pub fn scan_memory(
+    index: &Index,
+    queue: QueueId,
+    from: u64,
+    mut each: impl FnMut(QueueEntry) -> bool,
+) -> Result<bool, IndexError> {
     let (low, high) = bounds(queue);
-    let start = page_key(queue, from);
     let mut result = Ok(());
-    let mut read_page = |key: &[u8], value: &[u8]| {
-        let page = Page::decode(key, value);
-        let read = page.and_then(|page| page.entries(|entry| entry.offset < from || each(entry)));
-        read.unwrap_or_else(|error| {
-            result = Err(IndexError::row(table::QUEUE)(error));
+    let found = index.scan_memory(&low, &page_key(queue, from), &high, |key, value| {
+        read_page(key, value, from, &mut each).unwrap_or_else(|error| {
+            result = Err(error);
             false
         })
-    };
-    // What came lately is in memory alone.
-    if !index.scan_memory(&low, &start, &high, &mut read_page) {
-        let mut rows = index.cursor(&low, &start, &high)?;
-        while let Some((key, value)) = rows.row() {
-            if !read_page(key, value) {
-                break;
-            }
-            rows.advance()?;
+    });
+    result.map(|()| found)
+}
+
+/// Like [`scan`], wherever the entries are: what begins in files may go on in memory.
+pub fn scan_files(
+    index: &Index,
+    queue: QueueId,
+    from: u64,
+    mut each: impl FnMut(QueueEntry) -> bool,
+) -> Result<(), IndexError> {
+    let (low, high) = bounds(queue);
+    let mut rows = index.cursor(&low, &page_key(queue, from), &high)?;
+    while let Some((key, value)) = rows.row() {
+        if !read_page(key, value, from, &mut each)? {
+            break;
         }
+        rows.advance()?;
     }
-    result
+    Ok(())
+}
+
+fn read_page(
+    key: &[u8],
+    value: &[u8],
+    from: u64,
+    each: &mut impl FnMut(QueueEntry) -> bool,
+) -> Result<bool, IndexError> {
+    let page = Page::decode(key, value);
+    let read = page.and_then(|page| page.entries(|entry| entry.offset < from || each(entry)));
+    read.map_err(IndexError::row(table::QUEUE))
 }
 
 /// Calls `each` with every queue that has a page, its first offset that is kept and the offset after its last one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::ahead::ReadAhead;
 use super::command::Command;
 use super::completion::{Completion, SubmitError};
 use super::executor::Executor;
@@ -33,6 +34,7 @@ pub(in crate::shard) struct Shared {
     pub(in crate::shard) groups: Groups,
     pub(in crate::shard) index: Index,
     pub(in crate::shard) log: Log,
+    pub(in crate::shard) ahead: ReadAhead,
     pub(in crate::shard) counters: super::apply::Counters,
     pub(in crate::shard) signals: super::apply::Signals,
 }

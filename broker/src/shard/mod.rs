@@ -13,6 +13,7 @@
 //! Left to others: the bytes on disk (`log`, `index`), agreement (`raft`), what a request means (`server`), and when
 //! something is due (`transaction`, `schedule`, `delivery`).
 
+mod ahead;
 mod applier;
 mod arrivals;
 mod base;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use escrowmq_common::clock::Clock;
 use escrowmq_common::task::Tasks;
 
+use super::ahead::ReadAhead;
 use super::applier::Applier;
 use super::apply::{Counters, Signals};
 use super::base;
@@ -158,6 +159,7 @@ pub(in crate::shard) fn open_files(
         groups: Groups::default(),
         index,
         log,
+        ahead: ReadAhead::default(),
         counters: Counters::default(),
         signals: Signals::default(),
     });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use escrowmq_common::message::{TransactionType, UnitPatch};
 
+use super::ahead::AHEAD;
 use super::handle::Shard;
 use super::ids::QueueId;
 use super::topic::Queue;
@@ -83,7 +84,8 @@ impl Shard {
             return Ok(found);
         }
         let mut looked = 0;
-        index::queue::scan(self.index(), queue.id, from, |entry| {
+        // Takes an entry; answers whether it wants another one.
+        let mut take = |entry: QueueEntry| {
             if entry.offset >= max {
                 return false;
             }
@@ -93,7 +95,34 @@ impl Shard {
                 found.wanted.push(entry);
             }
             found.wanted.len() < limit && looked < scan_limit && entry.offset + 1 < max
-        })?;
+        };
+        if index::queue::scan_memory(self.index(), queue.id, from, &mut take)? {
+            return Ok(found);
+        }
+        let mut ahead = self.shared.ahead.take(queue.id, from);
+        let mut wants_more = true;
+        let mut next = from;
+        while wants_more && let Some(entry) = ahead.pop_front() {
+            next = entry.offset + 1;
+            wants_more = take(entry);
+        }
+        if wants_more && next < max {
+            let scanned = index::queue::scan_files(self.index(), queue.id, next, |entry| {
+                if wants_more {
+                    wants_more = take(entry);
+                } else {
+                    ahead.push_back(entry);
+                }
+                entry.offset + 1 < max && ahead.len() < AHEAD
+            });
+            // What is wrong further on is for whoever gets there.
+            if wants_more {
+                scanned?;
+            }
+        }
+        if !ahead.is_empty() {
+            self.shared.ahead.keep(queue.id, ahead);
+        }
         Ok(found)
     }
 

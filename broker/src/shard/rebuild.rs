@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::ahead::ReadAhead;
 use super::applier::{Applier, FlushError};
 use super::apply::{ApplyError, Counters, Signals};
 use super::base::link_files;
@@ -66,6 +67,7 @@ pub fn rebuild_index(
         groups: Groups::default(),
         index: Index::open(target)?,
         log: log.clone(),
+        ahead: ReadAhead::default(),
         counters: Counters::default(),
         signals: Signals::default(),
     });
