@@ -81,7 +81,7 @@ impl Ord for Key {
 pub(super) enum Change {
     /// Writes a row. `is_new`: no row with this key can be seen, so that removing it from this layer removes it for good.
     Put { key: Key, value: Vec<u8>, is_new: bool },
-    /// Adds to a page of a queue, behind its `head` first bytes, or begins one. A page below has the same `prefix` first
+    /// Adds to a page, without the `head` first bytes of the value, or begins one. A page below has the same `prefix` first
     /// bytes in its key and ends where this one begins.
     Append { key: Key, prefix: usize, value: Vec<u8>, head: usize },
     /// Removes a row, if there is one.

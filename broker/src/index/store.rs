@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rocksdb::checkpoint::Checkpoint;
@@ -144,6 +144,8 @@ pub struct Index {
     unlogged: WriteOptions,
     path: PathBuf,
     horizon: Arc<Horizon>,
+    /// RocksDB has what is set aside, in its memory: a flush that is tried again does not write it once more.
+    is_written: AtomicBool,
 }
 
 /// What time has made meaningless: rows that nobody sees any more and that merging files may leave out. It never goes beyond
@@ -215,7 +217,14 @@ impl Index {
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true);
         let layers = Layers { active: Arc::default(), frozen: None };
-        Self { db, layers: ArcSwap::from_pointee(layers), unlogged, path: path.to_owned(), horizon }
+        Self {
+            db,
+            layers: ArcSwap::from_pointee(layers),
+            unlogged,
+            path: path.to_owned(),
+            horizon,
+            is_written: AtomicBool::new(false),
+        }
     }
 
     /// What is behind the state in files may go from them.
@@ -339,19 +348,16 @@ impl Index {
     /// The caller made the log durable up to what the index had applied when it was frozen.
     pub fn spill(&self) -> Result<(), IndexError> {
         let Some(frozen) = self.layers.load().frozen.clone() else { return Ok(()) };
-        // In one write: whenever RocksDB takes what is in its memory to a file, it is all of this.
-        let mut batch = WriteBatch::default();
-        frozen.for_all(|row| match row {
-            Spilled::Row(key, value) => batch.put(key, value),
-            Spilled::Removed(key) => batch.delete(key),
-            Spilled::RemovedRange(from, to) => batch.delete_range(from, to),
-        });
-        self.db.write_opt(batch, &self.unlogged)?;
+        if !self.is_written.load(Ordering::Acquire) {
+            self.db.write_opt(as_one_write(&frozen), &self.unlogged)?;
+            self.is_written.store(true, Ordering::Release);
+        }
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.db.flush_opt(&options)?;
         let active = Arc::clone(&self.layers.load().active);
         self.layers.store(Arc::new(Layers { active, frozen: None }));
+        self.is_written.store(false, Ordering::Release);
         self.move_horizon()
     }
 
@@ -396,6 +402,17 @@ impl Index {
     pub fn unflushed_bytes(&self) -> u64 {
         self.layers.load().newest_first().map(|layer| layer.bytes() as u64).sum()
     }
+}
+
+/// All of a layer in one write: whenever RocksDB takes what is in its memory to a file, it is all of it.
+fn as_one_write(layer: &Layer) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    layer.for_all(|row| match row {
+        Spilled::Row(key, value) => batch.put(key, value),
+        Spilled::Removed(key) => batch.delete(key),
+        Spilled::RemovedRange(from, to) => batch.delete_range(from, to),
+    });
+    batch
 }
 
 /// How RocksDB works for us.

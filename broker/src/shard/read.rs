@@ -113,7 +113,8 @@ impl Shard {
                 } else {
                     ahead.push_back(entry);
                 }
-                entry.offset + 1 < max && ahead.len() < AHEAD
+                // Who asks for a single entry wants no others next.
+                (wants_more || limit > 1) && entry.offset + 1 < max && ahead.len() < AHEAD
             });
             // What is wrong further on is for whoever gets there.
             if wants_more {
