@@ -111,7 +111,7 @@ fn messages(payload: &[u8], each: &mut impl FnMut(&Message<'_>)) -> Result<(), M
         match command? {
             Command::Publish(publish) => publish.messages.stored().for_each(|message| each(&message)),
             Command::Prepare(prepare) => each(&prepare.message),
-            Command::Settle(settle) => settle.rewritten.iter().for_each(&mut *each),
+            Command::Settle(settle) => settle.rewritten.iter().for_each(|(_, message)| each(message)),
             _ => {}
         }
     }

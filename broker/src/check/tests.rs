@@ -66,7 +66,7 @@ pub(crate) async fn filled() -> tempfile::TempDir {
         let message = Message::new(7, &bytes);
         let when = if round % 10 == 9 { When::After(3_600_000) } else { When::Now };
         let messages = MessageList::One(message);
-        propose(shard, Command::Publish(Publish { queue: queue.id, when, messages })).await;
+        propose(shard, Command::Publish(Publish { queue: queue.id, when, messages, once: None })).await;
         let prepare = Prepare {
             queue: queue.id,
             when: When::Now,
@@ -89,7 +89,7 @@ pub(crate) async fn filled() -> tempfile::TempDir {
                 group: Some("producers"),
                 by: "",
                 reason: "",
-                rewritten: None,
+                rewritten: Vec::new(),
             };
             propose(shard, Command::Settle(settle)).await;
         }

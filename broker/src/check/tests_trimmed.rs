@@ -38,7 +38,7 @@ pub(crate) async fn trimmed() -> tempfile::TempDir {
             group: Some("producers"),
             by: "",
             reason: "",
-            rewritten: None,
+            rewritten: Vec::new(),
         };
         assert!(matches!(propose(shard, Command::Settle(settle)).await, Outcome::Settled(_)));
     }
@@ -69,7 +69,7 @@ async fn publish(shard: &Shard, name: &str, count: usize) {
     for nth in 0..count {
         let bytes = unit(&format!("{name}{nth:0>300}"));
         let messages = MessageList::One(Message::new(7, &bytes));
-        propose(shard, Command::Publish(Publish { queue, when: When::Now, messages })).await;
+        propose(shard, Command::Publish(Publish { queue, when: When::Now, messages, once: None })).await;
     }
 }
 

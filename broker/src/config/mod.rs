@@ -258,6 +258,14 @@ impl BrokerConfig {
         }
     }
 
+    /// What an acknowledgement stands for, as answers name it.
+    pub fn store_level(&self) -> &'static str {
+        match self.flush_disk_type {
+            FlushDisk::Sync => "flushed",
+            FlushDisk::Async => "appended",
+        }
+    }
+
     fn validate_times(&self) -> Result<(), ConfigError> {
         for (key, time) in [
             ("flushIntervalCommitLog", self.flush_interval),

@@ -171,6 +171,9 @@ settings! {
     "transactionParkAfter" now transaction_park_after: Duration as millis = Duration::from_secs(24 * 60 * 60);
     /// Hours that decisions are remembered, to answer repeats and refuse opposites. Default 72.
     "transactionRecordHours" now transaction_record_hours: u32 as plain = 72;
+    /// Undecided transactions that one producer group may have; further half messages are refused as busy. 0 for no limit.
+    /// Default 5000000.
+    "transactionOpenMax" now transaction_open_max: u64 as plain = 5_000_000;
     /// Milliseconds after a commit in which a repeated half message is still recognised. Default 60000.
     "transactionDuplicateWindow" now transaction_duplicate_window: Duration as millis = Duration::from_secs(60);
 

@@ -1,8 +1,8 @@
-//! From the first version of the index to the second.
+//! From older versions of the index to the next one.
 //!
 //! Version 1 had a row for each decision and one more to find it by age, and likewise two for each half that is recognised
-//! when it is repeated. Nothing is served while they are written anew; a crash in between leaves version 1, and the next
-//! start begins again.
+//! when it is repeated. Version 2 listed no halves and had no numbers for producer groups. Nothing is served while rows are
+//! written anew; a crash in between leaves the older version, and the next start begins again.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,10 @@ use super::decision::DecisionRow;
 use super::format::{self, INDEX_FORMAT};
 use super::half::{self, Repeat};
 use super::meta::{self, Sequences};
+use super::producer::ProducerRow;
 use super::store::{FLUSH_BYTES, Index, IndexBatch, IndexError};
 use super::table::{self, numbers_of_key2};
-use crate::shard::{Cursor, Malformed};
+use crate::shard::{Cursor, Malformed, QueueId};
 
 /// `group, topic, unique id` -> half id and body checksum.
 const OPEN: u8 = b'O';
@@ -22,10 +23,12 @@ const OPEN_END: u8 = b'W';
 const DECISION: u8 = b'D';
 /// `decided at u64, half id u64` -> ().
 const DECISION_AGE: u8 = b'E';
+/// Halves written anew at once.
+const PAGE: usize = 1000;
 
-/// Brings an index of version 1 up to date.
+/// Brings an index of version 1 to version 2.
 pub(super) fn from_first(index: &Index) -> Result<(), IndexError> {
-    tracing::info!("the index is of version 1 and is brought up to version {INDEX_FORMAT}");
+    tracing::info!("the index is of version 1 and is brought up to version 2");
     // What an attempt left that was cut short.
     let mut batch = IndexBatch::default();
     for table in [table::REPEAT, table::DECISION] {
@@ -39,7 +42,58 @@ pub(super) fn from_first(index: &Index) -> Result<(), IndexError> {
         batch.delete_range([table], [table + 1]);
     }
     meta::put_sequences(&mut batch, &sequences);
-    format::put(&mut batch);
+    format::put(&mut batch, 2);
+    index.write(batch);
+    index.flush()
+}
+
+/// Brings an index of version 2 to version 3.
+pub(super) fn from_second(index: &Index) -> Result<(), IndexError> {
+    tracing::info!("the index is of version 2 and is brought up to version {INDEX_FORMAT}");
+    let mut batch = IndexBatch::default();
+    // What an attempt left that was cut short.
+    batch.delete_range([table::LISTED], [table::LISTED + 1]);
+    index.write(batch);
+    let mut topics = HashMap::new();
+    for topic in meta::topics(index)? {
+        let first = topic.queues.first().copied().unwrap_or_default();
+        topics.extend(topic.queues.iter().map(|queue| (*queue, first)));
+    }
+    let mut sequences = meta::sequences(index)?;
+    sequences.next_producer = 0;
+    let mut producers: HashMap<String, ProducerRow> = HashMap::new();
+    let mut from = 0;
+    loop {
+        // Page by page: what is scanned is written anew.
+        let mut rows = Vec::new();
+        half::scan(index, from, |row| {
+            rows.push(row);
+            rows.len() < PAGE
+        })?;
+        let Some(last) = rows.last().map(|row| row.half) else { break };
+        let mut batch = IndexBatch::default();
+        for mut row in rows {
+            row.topic = QueueId(topics.get(&row.queue.0).copied().unwrap_or(row.queue.0));
+            let producer = producers.entry(row.group.clone()).or_insert_with(|| {
+                let id = sequences.next_producer;
+                sequences.next_producer += 1;
+                ProducerRow { id, open: 0, parked: 0, used_at: 0, name: row.group.clone() }
+            });
+            row.group_id = producer.id;
+            let count = if row.parked.is_some() { &mut producer.parked } else { &mut producer.open };
+            *count += 1;
+            producer.used_at = producer.used_at.max(row.prepared_at);
+            half::put_converted(&mut batch, &row);
+        }
+        write(index, batch)?;
+        from = last + 1;
+    }
+    let mut batch = IndexBatch::default();
+    for producer in producers.values() {
+        producer.put(&mut batch);
+    }
+    meta::put_sequences(&mut batch, &sequences);
+    format::put(&mut batch, INDEX_FORMAT);
     index.write(batch);
     index.flush()
 }
@@ -56,7 +110,7 @@ fn repeats(index: &Index) -> Result<(), IndexError> {
             let (mut key, mut value) = (Cursor::new(&key[1..]), Cursor::new(&value));
             let key = half::repeat_key(key.text("group")?, key.text("topic")?, key.text("unique id")?);
             let (half, body_crc) = (value.u64("half")?, value.u32("body crc")?);
-            Ok((key, Repeat { half, body_crc, ends: ends.get(&half).copied().unwrap_or_default() }))
+            Ok((key, Repeat { half, body_crc, ends: ends.get(&half).copied().unwrap_or_default(), place: None }))
         };
         let (key, repeat) = read().map_err(IndexError::row(OPEN))?;
         let mut batch = IndexBatch::default();
@@ -146,7 +200,10 @@ mod tests {
         for half in 0..300 {
             let key = half::repeat_key("group", "topic", &format!("id {half}"));
             let ends = if half < 200 { 60_000 + half } else { 0 };
-            assert_eq!(half::get_repeat(&index, key).expect("readable"), Some(Repeat { half, body_crc: 7, ends }));
+            assert_eq!(
+                half::get_repeat(&index, key).expect("readable"),
+                Some(Repeat { half, body_crc: 7, ends, place: None })
+            );
         }
         let sequences = meta::sequences(&index).expect("readable");
         assert_eq!((sequences.decisions, sequences.decided_at), (200, 1000));

@@ -2,7 +2,8 @@
 //!
 //! Decisions on halves that lie near each other in the log share pages, because most halves are decided soon. Key of a
 //! page: place (half id / 64 KiB), number of its first decision. Value: `version u8 | entries`, an entry being `length u16
-//! | half id u64 | decision u8 | queue u32 | visible u8 | offset u64 | counter u64 | decided at u64 | group, by, reason`.
+//! | half id u64 | decision u8 | queue u32 | visible u8 | offset u64 | counter u64 | decided at u64 | group, by, reason`, and
+//! of a transaction of several halves `first half u64 (all ones for the first one itself) | further halves u64 each`.
 //! Numbers rise with each entry, and of several entries of one half the last one counts: it says where a message went that
 //! had to wait for its time.
 //!
@@ -44,6 +45,10 @@ pub struct DecisionRow {
     pub by: String,
     /// Why, for an operator.
     pub reason: String,
+    /// The first half of the transaction, if this is a further one.
+    pub first_half: Option<u64>,
+    /// The further halves of the transaction, if this is the first one.
+    pub members: Vec<u64>,
 }
 
 impl DecisionRow {
@@ -63,6 +68,12 @@ impl DecisionRow {
         for text in [&self.group, &self.by, &self.reason] {
             put_text(&mut out, text);
         }
+        if self.first_half.is_some() || !self.members.is_empty() {
+            out.put_u64(self.first_half.unwrap_or(u64::MAX));
+            for member in &self.members {
+                out.put_u64(*member);
+            }
+        }
         let length = u16::try_from(out.len() - HEAD_BYTES - 2).expect("texts are bounded where they enter");
         out[HEAD_BYTES..][..2].copy_from_slice(&length.to_be_bytes());
         let key = table::key2(table::DECISION, half >> PLACE_BITS, number);
@@ -79,7 +90,7 @@ impl DecisionRow {
         let queue = QueueId(row.u32("queue")?);
         let visible = row.u8("offset flag")? != 0;
         let offset = row.u64("offset")?;
-        Ok(Self {
+        let mut decoded = Self {
             decision,
             queue,
             offset: visible.then_some(offset),
@@ -88,7 +99,16 @@ impl DecisionRow {
             group: row.text("group")?.to_owned(),
             by: row.text("by")?.to_owned(),
             reason: row.text("reason")?.to_owned(),
-        })
+            first_half: None,
+            members: Vec::new(),
+        };
+        if row.remaining() > 0 {
+            decoded.first_half = Some(row.u64("first half")?).filter(|first| *first != u64::MAX);
+            while row.remaining() > 0 {
+                decoded.members.push(row.u64("member")?);
+            }
+        }
+        Ok(decoded)
     }
 }
 

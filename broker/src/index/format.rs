@@ -10,7 +10,7 @@ use super::store::{Index, IndexBatch, IndexError};
 use super::{convert, meta};
 
 /// The version that this program writes, and the newest one that it reads.
-pub const INDEX_FORMAT: u32 = 2;
+pub const INDEX_FORMAT: u32 = 3;
 
 /// Name of the row in `meta`.
 pub const FORMAT_ROW: &str = "format";
@@ -43,15 +43,19 @@ pub(super) fn update(index: &Index) -> Result<(), IndexError> {
         // A new index has applied nothing.
         None if meta::applied(index)?.is_none() => {
             let mut batch = IndexBatch::default();
-            put(&mut batch);
+            put(&mut batch, INDEX_FORMAT);
             index.write(batch);
         }
-        _ => convert::from_first(index)?,
+        Some(2) => convert::from_second(index)?,
+        _ => {
+            convert::from_first(index)?;
+            convert::from_second(index)?;
+        }
     }
     Ok(())
 }
 
-/// Writes the version.
-pub(super) fn put(batch: &mut IndexBatch) {
-    meta::put_bytes(batch, FORMAT_ROW, &INDEX_FORMAT.to_be_bytes());
+/// Writes a version.
+pub(super) fn put(batch: &mut IndexBatch, version: u32) {
+    meta::put_bytes(batch, FORMAT_ROW, &version.to_be_bytes());
 }

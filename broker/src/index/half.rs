@@ -1,13 +1,21 @@
-//! Undecided half messages, what is due for a check, and repeated sends.
+//! Undecided half messages, what is due for a check, and repeated sends. Listings are in `listing`.
 
 use bytes::BufMut;
 use sha2::{Digest, Sha256};
 
+use super::listing::{self, LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
 use crate::shard::{Cursor, Malformed, ParkReason, QueueId, When, put_text};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Before halves were listed by group: without the ids of group and topic, members, and who was asked.
+const FIRST_VERSION: u8 = 1;
+
+/// So many of the checks that were sent are remembered.
+pub const ASKED_MAX: usize = 16;
+/// So many of the operators' acts are remembered.
+pub const ACTS_MAX: usize = 8;
 
 /// A half message without a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,49 +30,80 @@ pub struct HalfRow {
     pub length: u32,
     /// The queue that it enters when committed.
     pub queue: QueueId,
+    /// Id of the first queue of its topic, which names the topic in listings.
+    pub topic: QueueId,
     /// Hash of its tag.
     pub tag_hash: i32,
     /// When it becomes visible, counted from the commit.
     pub when: When,
     /// Its own wait before the first check, in milliseconds.
     pub immunity: Option<u64>,
-    /// First half of its transaction, if it is not a transaction of its own.
+    /// First half of its transaction, if it is a further one: it is settled with that one, and never checked.
     pub first_half: Option<u64>,
+    /// Further halves of its transaction, if it is the first one.
+    pub members: Vec<u64>,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_at: u64,
     /// When the next check is due, in milliseconds since 1970; 0 while the first check, by order, is not done.
     pub next_due: u64,
     /// Checks sent that count.
     pub checks: u32,
+    /// Whom the last checks went to, the newest at the end.
+    pub asked: Vec<Asked>,
     /// Why it is parked, and since when; `None` while it is open.
     pub parked: Option<(ParkReason, u64)>,
+    /// What operators did with it, the newest at the end.
+    pub acts: Vec<Act>,
     /// How long after its decision a repeat still gets its identity, in milliseconds.
     pub duplicate_window: u64,
     /// CRC-32 of its body.
     pub body_crc: u32,
+    /// Id of the producer group.
+    pub group_id: u32,
     /// The producer group that is asked.
     pub group: String,
     /// The client that sent it.
     pub client: String,
     /// Its unique key; may be empty.
     pub unique_id: String,
-    /// Who parked it, for an operator.
-    pub parked_by: String,
+}
+
+/// A check that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// Client id of the instance that was asked.
+    pub client: String,
+}
+
+/// What an operator did with a half, short of deciding it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// Parked, or else resumed.
+    pub parked: bool,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
 }
 
 impl HalfRow {
-    /// Writes the row of a new half.
-    pub fn put_new(&self, batch: &mut IndexBatch) {
-        batch.put_new(table::key1(table::HALF, self.half), self.encode());
+    /// The key of its due time; `None` while it has none.
+    fn due_key(&self) -> Option<[u8; 17]> {
+        let is_due = self.next_due != 0 && self.parked.is_none() && self.first_half.is_none();
+        is_due.then(|| table::key2(table::DUE, self.next_due, self.half))
     }
 
-    /// Writes the row of a known half.
-    pub fn put(&self, batch: &mut IndexBatch) {
-        batch.put(table::key1(table::HALF, self.half), self.encode());
+    /// Its key in the listing.
+    fn listed_key(&self) -> [u8; LISTED_BYTES] {
+        listed_key(self.parked.is_some(), self.group_id, self.topic.0, self.half)
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128 + self.group.len() + self.client.len() + self.unique_id.len());
+        let mut out = Vec::with_capacity(144 + self.group.len() + self.client.len() + self.unique_id.len());
         out.put_u8(VERSION);
         out.put_u64(self.counter);
         out.put_u64(self.position);
@@ -90,15 +129,34 @@ impl HalfRow {
         out.put_u64(since);
         out.put_u64(self.duplicate_window);
         out.put_u32(self.body_crc);
-        for text in [&self.group, &self.client, &self.unique_id, &self.parked_by] {
+        for text in [&self.group, &self.client, &self.unique_id] {
             put_text(&mut out, text);
+        }
+        out.put_u32(self.topic.0);
+        out.put_u32(self.group_id);
+        out.put_u8(self.members.len() as u8);
+        for member in &self.members {
+            out.put_u64(*member);
+        }
+        out.put_u8(self.asked.len() as u8);
+        for asked in &self.asked {
+            out.put_u64(asked.at);
+            put_text(&mut out, &asked.client);
+        }
+        out.put_u8(self.acts.len() as u8);
+        for act in &self.acts {
+            out.put_u64(act.at);
+            out.put_u8(u8::from(act.parked));
+            put_text(&mut out, &act.by);
+            put_text(&mut out, &act.why);
         }
         out
     }
 
     pub(super) fn decode(half: u64, value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        if row.u8("half version")? != VERSION {
+        let version = row.u8("half version")?;
+        if version != VERSION && version != FIRST_VERSION {
             return Err(row.malformed("half version"));
         }
         let counter = row.u64("counter")?;
@@ -129,28 +187,92 @@ impl HalfRow {
         let duplicate_window = row.u64("duplicate window")?;
         let body_crc = row.u32("body crc")?;
         let mut text = || row.text("text").map(str::to_owned);
-        Ok(Self {
+        let (group, client, unique_id) = (text()?, text()?, text()?);
+        let mut decoded = Self {
             half,
             counter,
             position,
             length,
             queue,
+            topic: queue,
             tag_hash,
             when,
             immunity,
             first_half,
+            members: Vec::new(),
             prepared_at,
             next_due,
             checks,
+            asked: Vec::new(),
             parked: reason.map(|reason| (reason, since)),
+            acts: Vec::new(),
             duplicate_window,
             body_crc,
-            group: text()?,
-            client: text()?,
-            unique_id: text()?,
-            parked_by: text()?,
-        })
+            group_id: 0,
+            group,
+            client,
+            unique_id,
+        };
+        if version == FIRST_VERSION {
+            decoded.read_parked_by(&mut row)?;
+        } else {
+            decoded.read_lists(&mut row)?;
+        }
+        Ok(decoded)
     }
+
+    fn read_parked_by(&mut self, row: &mut Cursor<'_>) -> Result<(), Malformed> {
+        let by = row.text("parked by")?.to_owned();
+        if !by.is_empty() {
+            let at = self.parked.map_or(self.prepared_at, |(_, since)| since);
+            self.acts.push(Act { at, parked: self.parked.is_some(), by, why: String::new() });
+        }
+        Ok(())
+    }
+
+    fn read_lists(&mut self, row: &mut Cursor<'_>) -> Result<(), Malformed> {
+        self.topic = QueueId(row.u32("topic")?);
+        self.group_id = row.u32("group id")?;
+        for _ in 0..row.u8("members")? {
+            self.members.push(row.u64("member")?);
+        }
+        for _ in 0..row.u8("asked")? {
+            self.asked.push(Asked { at: row.u64("asked at")?, client: row.text("asked")?.to_owned() });
+        }
+        for _ in 0..row.u8("acts")? {
+            let (at, parked) = (row.u64("act at")?, row.u8("act")? != 0);
+            let (by, why) = (row.text("by")?.to_owned(), row.text("why")?.to_owned());
+            self.acts.push(Act { at, parked, by, why });
+        }
+        Ok(())
+    }
+}
+
+/// Moves the rows of a half from one state to another: its own, its due time's, and the one that lists it. `None` in front:
+/// there is no such half yet; behind: it is not undecided any more.
+pub fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfRow>) {
+    let (old_due, new_due) = (old.and_then(HalfRow::due_key), new.and_then(HalfRow::due_key));
+    if old_due != new_due {
+        old_due.inspect(|key| batch.delete(key));
+        new_due.inspect(|key| batch.put_new(key, Vec::new()));
+    }
+    let (old_listed, new_listed) = (old.map(HalfRow::listed_key), new.map(HalfRow::listed_key));
+    if old_listed != new_listed {
+        old_listed.inspect(|key| batch.delete(key));
+        new_listed.inspect(|key| batch.put_new(key, Vec::new()));
+    }
+    match (old, new) {
+        (None, Some(new)) => batch.put_new(table::key1(table::HALF, new.half), new.encode()),
+        (Some(_), Some(new)) => batch.put(table::key1(table::HALF, new.half), new.encode()),
+        (Some(old), None) => batch.delete(table::key1(table::HALF, old.half)),
+        (None, None) => {}
+    }
+}
+
+/// Writes the row of a half of an older version anew, and lists it.
+pub(super) fn put_converted(batch: &mut IndexBatch, row: &HalfRow) {
+    batch.put(table::key1(table::HALF, row.half), row.encode());
+    listing::put(batch, row.parked.is_some(), row.group_id, row.topic.0, row.half);
 }
 
 /// The undecided half with this id.
@@ -171,21 +293,6 @@ pub fn scan(index: &Index, from: u64, mut each: impl FnMut(HalfRow) -> bool) -> 
         }
     }
     Ok(())
-}
-
-/// Removes an undecided half.
-pub fn delete(batch: &mut IndexBatch, half: u64) {
-    batch.delete(table::key1(table::HALF, half));
-}
-
-/// Makes a half due at a time.
-pub fn put_due(batch: &mut IndexBatch, due: u64, half: u64) {
-    batch.put_new(table::key2(table::DUE, due, half), Vec::new());
-}
-
-/// Takes a due time back.
-pub fn delete_due(batch: &mut IndexBatch, due: u64, half: u64) {
-    batch.delete(table::key2(table::DUE, due, half));
 }
 
 /// Calls `each` with `(due, half id)` of the halves due from `from` up to `upto`, earliest first, until it says stop.
@@ -232,27 +339,55 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str) -> RepeatKey {
 /// What a repeated half send is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeat {
-    /// The half that was sent first.
+    /// The half or the log position of the message that was sent first.
     pub half: u64,
     /// CRC-32 of its body.
     pub body_crc: u32,
     /// Until when a repeat gets its identity, in milliseconds since 1970; 0 while nothing is decided.
     pub ends: u64,
+    /// Where it is, if it is a plain message and no half.
+    pub place: Option<RepeatPlace>,
+}
+
+/// Where a plain message is that may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepeatPlace {
+    /// Its queue.
+    pub queue: QueueId,
+    /// Its queue offset, or its number among those that wait.
+    pub offset: u64,
+    /// Its store time, in milliseconds since 1970.
+    pub stamp: u64,
+    /// When it becomes visible, in milliseconds since 1970; 0 if it is.
+    pub due: u64,
 }
 
 impl Repeat {
     /// Remembers the half under its key.
     pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
-        let mut value = Vec::with_capacity(20);
+        let mut value = Vec::with_capacity(48);
         value.put_u64(self.half);
         value.put_u32(self.body_crc);
         value.put_u64(self.ends);
+        if let Some(place) = &self.place {
+            value.put_u32(place.queue.0);
+            value.put_u64(place.offset);
+            value.put_u64(place.stamp);
+            value.put_u64(place.due);
+        }
         batch.put(key, value);
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        Ok(Self { half: row.u64("half")?, body_crc: row.u32("body crc")?, ends: row.u64("end of window")? })
+        let (half, body_crc, ends) = (row.u64("half")?, row.u32("body crc")?, row.u64("end of window")?);
+        let place = if row.remaining() == 0 {
+            None
+        } else {
+            let (queue, offset) = (QueueId(row.u32("queue")?), row.u64("offset")?);
+            Some(RepeatPlace { queue, offset, stamp: row.u64("stamp")?, due: row.u64("due")? })
+        };
+        Ok(Self { half, body_crc, ends, place })
     }
 
     /// Whether its window has ended at `now`: then it is as if it were not there.
@@ -261,7 +396,7 @@ impl Repeat {
     }
 }
 
-/// The half that is remembered under a key, even if its window has ended: such rows go when RocksDB merges files.
+/// What is remembered under a key, even if its window has ended: such rows go when RocksDB merges files.
 pub fn get_repeat(index: &Index, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
     let Some(value) = index.get(key)? else { return Ok(None) };
     Repeat::decode(&value).map(Some).map_err(IndexError::row(table::REPEAT))

@@ -60,6 +60,8 @@ pub struct Sequences {
     pub decisions: u64,
     /// When the newest decision was made, in milliseconds since 1970.
     pub decided_at: u64,
+    /// The next number of a producer group.
+    pub next_producer: u32,
 }
 
 /// Writes how far the index has applied.
@@ -85,7 +87,7 @@ pub(super) fn decode_applied(value: &[u8]) -> Result<Applied, IndexError> {
 
 /// Writes the counters.
 pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
-    let mut value = Vec::with_capacity(88);
+    let mut value = Vec::with_capacity(96);
     for number in [
         u64::from(sequences.next_queue),
         sequences.next_half,
@@ -98,6 +100,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
         sequences.timers,
         sequences.decisions,
         sequences.decided_at,
+        u64::from(sequences.next_producer),
     ] {
         value.put_u64(number);
     }
@@ -108,7 +111,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
 pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
     let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
     let mut row = Cursor::new(&value);
-    // Version 1 of the index had no numbers of decisions.
+    // Version 1 of the index had no numbers of decisions, version 2 none of producer groups.
     let mut number =
         || if row.remaining() == 0 { Ok(0) } else { row.u64("sequences").map_err(IndexError::row(table::META)) };
     Ok(Sequences {
@@ -123,6 +126,7 @@ pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
         timers: number()?,
         decisions: number()?,
         decided_at: number()?,
+        next_producer: number()? as u32,
     })
 }
 

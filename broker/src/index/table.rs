@@ -6,7 +6,12 @@ pub const QUEUE: u8 = b'Q';
 pub const HALF: u8 = b'H';
 /// `due u64, half id u64` -> (): checks after the first, and first checks with a time of their own.
 pub const DUE: u8 = b'U';
-/// `digest of group, topic, unique id` -> half id, body checksum, until when: recognises a repeated half.
+/// `parked u8, producer group u32, topic u32, half id u64` -> (): undecided halves in the order in which they are listed. A
+/// topic is named by the id of its first queue.
+pub const LISTED: u8 = b'G';
+/// `producer group u32` -> its name, how many undecided halves it has.
+pub const PRODUCERS: u8 = b'N';
+/// `digest of group, topic, unique id` -> half id, body checksum, until when: recognises a repeated send.
 pub const REPEAT: u8 = b'R';
 /// `place u64, number u64` -> a page of decisions.
 pub const DECISION: u8 = b'S';

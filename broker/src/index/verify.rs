@@ -1,6 +1,7 @@
 //! Looking at rows one by one, without asking for anything: what `escrowmq fsck` does.
 
 use super::half::{HalfRow, Repeat};
+use super::producer::ProducerRow;
 use super::queue::{self, QueueEntry};
 use super::store::IndexError;
 use super::timer::TimerRow;
@@ -33,6 +34,7 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
             points_at(extent(row.position, row.length));
         }
         table::DECISION => decision::verify(value).map_err(wrong)?,
+        table::PRODUCERS => drop(ProducerRow::decode(key, value).map_err(wrong)?),
         table::REPEAT => drop(Repeat::decode(value).map_err(wrong)?),
         table::LOCK => drop(offset::decode_lock(value)?),
         table::OFFSET | table::FIRED if value.len() != 8 => return Err(wrong(Malformed { what: "offset", at: 0 })),

@@ -39,13 +39,10 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u6
                 publish.messages.stored().for_each(|message| found.message(&message));
             }
             Command::Prepare(prepare) => found.message(&prepare.message),
-            Command::Settle(settle) => {
-                if let Some(message) = &settle.rewritten {
-                    found.message(message);
-                }
-            }
+            Command::Settle(settle) => settle.rewritten.iter().for_each(|(_, message)| found.message(message)),
             Command::Roll(roll) => roll.moved.iter().for_each(|moved| found.message(&moved.message)),
             Command::Checked(_)
+            | Command::Extend(_)
             | Command::Park(_)
             | Command::Resume(_)
             | Command::CommitOffsets(_)

@@ -102,7 +102,7 @@ fn unit(topic: &str, unique: &str, keys: &str) -> Bytes {
 
 fn publish(unit: &Bytes) -> Command<'_> {
     let messages = MessageList::One(Message::new(0, unit));
-    Command::Publish(Publish { queue: QueueId(1), when: When::Now, messages })
+    Command::Publish(Publish { queue: QueueId(1), when: When::Now, messages, once: None })
 }
 
 /// An index that follows `records` until it is stopped.
@@ -154,6 +154,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
                 queue: QueueId(1),
                 when: When::At(99),
                 messages: MessageList::Many(&[Message::new(0, &one), Message::new(0, &two)]),
+                once: None,
             }),
             Command::Prepare(Prepare {
                 queue: QueueId(1),
@@ -178,7 +179,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
             group: None,
             by: "",
             reason: "",
-            rewritten: Some(Message::new(0, &half)),
+            rewritten: vec![(1, Message::new(0, &half))],
         })],
     );
     records.append_record(3, Bytes::from_static(b"a membership"));

@@ -5,10 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Results;
 use crate::broker::Broker;
-use crate::index;
-
-/// Undecided halves that are looked at for the age of the oldest; the page must not cost more with more of them.
-const HALVES_LOOKED_AT: usize = 1_000;
+use crate::shard::HalfQuery;
 
 /// The whole page. Reads the index: call it where blocking is allowed.
 pub(super) fn page(broker: &Broker) -> String {
@@ -114,19 +111,14 @@ struct Ages {
 
 impl Ages {
     fn look(broker: &Broker) -> Self {
-        let mut ages = Self::default();
-        let mut looked = 0;
-        let result = index::half::scan(broker.shard.index(), 0, |row| {
-            looked += 1;
-            let age = if row.parked.is_some() { &mut ages.parked } else { &mut ages.open };
-            // In order of half id, which is the order of time.
-            age.get_or_insert(row.prepared_at);
-            looked < HALVES_LOOKED_AT && (ages.open.is_none() || ages.parked.is_none())
-        });
-        if let Err(error) = result {
-            tracing::warn!(%error, "cannot read half messages for metrics");
-        }
-        ages
+        let oldest = |parked| {
+            let query = HalfQuery { parked: Some(parked), ..HalfQuery::default() };
+            let oldest = broker.shard.halves(&query, 1).inspect_err(|error| {
+                tracing::warn!(%error, "cannot read half messages for metrics");
+            });
+            oldest.ok().and_then(|rows| rows.first().map(|row| row.prepared_at))
+        };
+        Self { open: oldest(false), parked: oldest(true) }
     }
 }
 

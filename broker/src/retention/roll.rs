@@ -134,17 +134,22 @@ impl Load {
     }
 }
 
-/// The message of a half whose bytes lie below `below`: too old to stay for long after its commit. Reads a file.
-pub(crate) fn rewritten(shard: &Shard, half: u64, below: u64) -> Result<Option<(i64, Bytes)>, IndexError> {
-    let Some(row) = shard.half(half)? else { return Ok(None) };
-    if row.position >= below {
-        return Ok(None);
-    }
-    match shard.raw_unit(row.position, row.length) {
-        Ok(unit) => Ok(Some((i64::from(row.tag_hash), unit))),
-        Err(error) => {
-            tracing::error!(%error, half, "the bytes of a half message cannot be read");
-            Ok(None)
+/// The messages of a half's transaction whose bytes lie below `below`: too old to stay for long after their commit. With the
+/// ids of their halves and the hashes of their tags. Reads files.
+pub(crate) fn rewritten(shard: &Shard, half: u64, below: u64) -> Result<Vec<(u64, i64, Bytes)>, IndexError> {
+    let Some(named) = shard.half(half)? else { return Ok(Vec::new()) };
+    let first = match named.first_half {
+        Some(first) => shard.half(first)?.unwrap_or(named),
+        None => named,
+    };
+    let mut messages = Vec::new();
+    let ids = std::iter::once(first.half).chain(first.members.iter().copied());
+    for id in ids {
+        let Some(row) = shard.half(id)?.filter(|row| row.position < below) else { continue };
+        match shard.raw_unit(row.position, row.length) {
+            Ok(unit) => messages.push((id, i64::from(row.tag_hash), unit)),
+            Err(error) => tracing::error!(%error, half = id, "the bytes of a half message cannot be read"),
         }
     }
+    Ok(messages)
 }

@@ -109,7 +109,8 @@ impl Trimmer {
         while self.budget > 0 {
             let load = roll::gather(&self.broker.shard, below)?;
             for half in &load.unreadable {
-                self.submit(&Command::Park(Park { half: *half, reason: ParkReason::Unreadable, by: "" })).await?;
+                self.submit(&Command::Park(Park { half: *half, reason: ParkReason::Unreadable, by: "", why: "" }))
+                    .await?;
             }
             if load.is_empty() && load.unreadable.is_empty() {
                 break;

@@ -23,6 +23,8 @@ const GROUPS_MAX: usize = 10_000;
 const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// The heartbeat's answer has this field with the value 1 where decisions can be awaited.
 const AWAITED_DECISIONS: &str = "ESCROWMQ";
+/// And this one where transactions of several messages and leases are known.
+const TRANSACTIONS: &str = "ESCROWMQ_TXN";
 
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     match request.code {
@@ -121,7 +123,15 @@ fn after_creation(broker: &Arc<Broker>, groups: &[&str], reply: Reply) {
 }
 
 fn accept(reply: Reply) {
-    reply.send(response::SUCCESS, None, |fields| fields.text(AWAITED_DECISIONS, "1"), &[]);
+    reply.send(
+        response::SUCCESS,
+        None,
+        |fields| {
+            fields.text(AWAITED_DECISIONS, "1");
+            fields.text(TRANSACTIONS, "1");
+        },
+        &[],
+    );
 }
 
 fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, reply: Reply) {

@@ -121,7 +121,11 @@ pub(super) fn code_of_refusal(refusal: &Refusal) -> i32 {
         Refusal::NoSuchQueue(_) | Refusal::NoSuchTopic(_) => response::TOPIC_NOT_EXIST,
         Refusal::NoSuchGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
         Refusal::UniqueIdTaken(_) => response::MESSAGE_ILLEGAL,
-        Refusal::AlreadyDecided(_) | Refusal::NotParked(_) => response::ILLEGAL_OPERATION,
+        Refusal::AlreadyDecided(_)
+        | Refusal::NotParked(_)
+        | Refusal::NotOpen(_)
+        | Refusal::NotFirstHalf(..)
+        | Refusal::TransactionFull(_) => response::ILLEGAL_OPERATION,
         Refusal::NoSuchHalf(_)
         | Refusal::WrongGroup(_)
         | Refusal::WrongCounter(_)

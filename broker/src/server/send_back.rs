@@ -101,7 +101,7 @@ async fn send_back(broker: &Arc<Broker>, wanted: Wanted) -> Done {
     retry.0.size().map_err(|error| (response::MESSAGE_ILLEGAL, error.to_string()))?;
     let tag_hash = tags_code(escrowmq_common::message::Properties::new(&properties));
     let messages = MessageList::One(Message::new(tag_hash, &retry));
-    let command = Command::Publish(Publish { queue: queue.id, when: fate.when(), messages });
+    let command = Command::Publish(Publish { queue: queue.id, when: fate.when(), messages, once: None });
     // A message that is not taken back is consumed again at once by a client that has it already: it goes before new ones.
     let outcome = broker.shard.propose(&command, Admission::Reserved).await;
     match outcome {
@@ -272,7 +272,7 @@ mod tests {
         let mut bytes = BytesMut::new();
         parts.write(&mut bytes).unwrap();
         let unit = MessageUnit::decode(&bytes).unwrap();
-        let queue = Arc::new(Queue::new(QueueId(1), Arc::from("%RETRY%G"), 0, 0, 0));
+        let queue = Arc::new(Queue::new(QueueId(1), QueueId(1), Arc::from("%RETRY%G"), 0));
         let topic = Topic { settings: fate.topic(&GroupSettings::new("G")), queues: vec![Arc::clone(&queue)] };
         properties(&unit, &fate, &topic, &queue)
     }

@@ -163,6 +163,11 @@ fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> 
     if settings.perm & !7 != 0 {
         return Some(format!("perm {} is no sum of 4 (read), 2 (write) and 1 (inherit)", settings.perm.cast_signed()));
     }
+    let (window, most) = (TopicSettings::DUPLICATE_WINDOW, TopicSettings::DUPLICATE_WINDOW_MAX);
+    let set = settings.attributes.iter().find(|(name, _)| name == window);
+    if let Some((_, seconds)) = set.filter(|(_, seconds)| !seconds.parse::<u64>().is_ok_and(|set| set <= most)) {
+        return Some(format!("{window}={seconds} must be a number of seconds up to {most}"));
+    }
     None
 }
 

@@ -1,22 +1,28 @@
-//! Decisions on half messages, and resuming parked ones.
+//! Decisions on half messages, leases on them, and RocketMQ's own way to resume parked ones.
 
+use std::fmt;
 use std::sync::Arc;
 
 use escrowmq_common::code::response;
-use escrowmq_common::frame::Frame;
-use escrowmq_common::header::{EndTransactionHeader, ResumeCheckHalfMessageHeader};
+use escrowmq_common::frame::{FieldWriter, Frame};
+use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
 
 use super::Reply;
 use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
 use crate::retention;
-use crate::shard::{Admission, Command, Decision, Message, Outcome, Refusal, Resume, Settle, Settled, SubmitError};
+use crate::shard::{
+    Admission, Command, Decision, Extend, Message, Outcome, Refusal, Resume, Settle, Settled, SubmitError,
+};
 
 /// The protocol's numbers for a producer's answer.
 const COMMIT: i32 = 8;
 const ROLLBACK: i32 = 12;
 const UNKNOWN: i32 = 0;
+
+/// Longest lease that a producer gets at once, in milliseconds: one that dies is missed after it.
+const LEASE_MAX: u64 = 60 * 60 * 1000;
 
 /// `END_TRANSACTION`: the first decision wins, a repeat gets the first one's result, the opposite is refused.
 pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
@@ -29,14 +35,11 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     else {
         return reply.error(response::SYSTEM_ERROR, "Find prepared transaction message failed: negative offset");
     };
-    if header.from_transaction_check {
-        broker.transactions.answered(reply.connection().id(), half);
-    }
+    let is_answer = header.from_transaction_check && broker.transactions.answered(reply.connection().id(), half);
     let decision = match header.commit_or_rollback {
         COMMIT => Decision::Commit,
         ROLLBACK => Decision::Rollback,
-        // An answered check, and no decision: the next check asks again.
-        UNKNOWN => return reply.ok(),
+        UNKNOWN => return undecided(broker, request, &header, (half, counter), is_answer, reply),
         other => {
             return reply.error(
                 response::SYSTEM_ERROR,
@@ -44,45 +47,65 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             );
         }
     };
-    let settle = Settle {
-        half,
-        counter: Some(counter),
-        decision,
-        group: Some(header.producer_group),
-        by: "",
-        reason: "",
-        rewritten: None,
-    };
-    if decision == Decision::Commit && half < broker.retention.rewrite_below() {
-        return commit_old(broker, &settle, reply);
-    }
-    submit(broker, settle, reply);
+    let named = Named { half, counter: Some(counter), group: Some(header.producer_group), by: "", reason: "" };
+    decide(broker, named, decision, reply);
 }
 
-/// Commits a half whose bytes may be too old to stay for long from now on: they are read, and written anew.
-fn commit_old(broker: &Arc<Broker>, settle: &Settle<'_>, reply: Reply) {
-    let (half, counter) = (settle.half, settle.counter);
-    let group = settle.group.unwrap_or_default().to_owned();
+/// A transaction as somebody names it who decides it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'a> {
+    /// The half, any one of the transaction.
+    pub(super) half: u64,
+    /// Its counter, if the sender must know it.
+    pub(super) counter: Option<u64>,
+    /// The producer group that decides; `None` for an operator.
+    pub(super) group: Option<&'a str>,
+    /// The operator.
+    pub(super) by: &'a str,
+    /// The operator's reason.
+    pub(super) reason: &'a str,
+}
+
+/// Decides, and answers with what became of it.
+pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision, reply: Reply) {
+    if decision == Decision::Commit && named.half < broker.retention.rewrite_below() {
+        commit_old(broker, named, reply);
+    } else {
+        submit(broker, named, decision, Vec::new(), reply);
+    }
+}
+
+/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written anew.
+fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
+    let Named { half, counter, .. } = named;
+    let group = named.group.map(str::to_owned);
+    let (by, reason) = (named.by.to_owned(), named.reason.to_owned());
     let broker = Arc::clone(broker);
     let tasks = broker.tasks.clone();
     tasks.spawn("old commit", async move {
         let reader = Arc::clone(&broker);
         let read = move || retention::rewritten(&reader.shard, half, reader.retention.rewrite_below());
         let read = broker.tasks.spawn_blocking("old commit", read).await;
-        let message = match read {
-            Ok(Some(Ok(message))) => message,
+        let messages = match read {
+            Ok(Some(Ok(messages))) => messages,
             Ok(Some(Err(error))) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
             _ => return reply.not_done(&SubmitError::Stopping),
         };
-        let rewritten = message.as_ref().map(|(tag_hash, unit)| Message::new(*tag_hash, unit));
-        let decision = Decision::Commit;
-        let settle = Settle { half, counter, decision, group: Some(&group), by: "", reason: "", rewritten };
-        submit(&broker, settle, reply);
+        let anew = messages.iter().map(|(half, tag_hash, unit)| (*half, Message::new(*tag_hash, unit))).collect();
+        let named = Named { half, counter, group: group.as_deref(), by: &by, reason: &reason };
+        submit(&broker, named, Decision::Commit, anew, reply);
     });
 }
 
-fn submit(broker: &Arc<Broker>, settle: Settle<'_>, reply: Reply) {
-    let settle = Command::Settle(settle);
+fn submit(
+    broker: &Arc<Broker>,
+    named: Named<'_>,
+    decision: Decision,
+    rewritten: Vec<(u64, Message<'_>)>,
+    reply: Reply,
+) {
+    let Named { half, counter, group, by, reason } = named;
+    let settle = Command::Settle(Settle { half, counter, decision, group, by, reason, rewritten });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
         Box::new(move |result| answer(&broker, reply, result))
@@ -118,11 +141,15 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>) {
 
 fn settled_answer(broker: &Broker, reply: Reply, settled: &Settled) {
     let queue = broker.shard.topics().queue(settled.queue);
+    let level = broker.config().store_level();
     reply.send(
         response::SUCCESS,
         None,
         |fields| {
             fields.text("outcome", outcome_name(settled.decision));
+            fields.boolean("repeated", !settled.first);
+            fields.number("decidedAt", settled.at.cast_signed());
+            fields.text("storeLevel", level);
             if let Some(offset) = settled.offset {
                 fields.number("queueOffset", offset.cast_signed());
             }
@@ -130,9 +157,35 @@ fn settled_answer(broker: &Broker, reply: Reply, settled: &Settled) {
                 fields.text("topic", &queue.topic);
                 fields.number("queueId", queue.index.cast_signed());
             }
+            if !settled.members.is_empty() {
+                fields.display("members", Members { broker, settled });
+            }
         },
         &[],
     );
+}
+
+/// The further messages of a transaction: `half:topic:queue:offset`, the offset empty where there is none yet.
+struct Members<'a> {
+    broker: &'a Broker,
+    settled: &'a Settled,
+}
+
+impl fmt::Display for Members<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, member) in self.settled.members.iter().enumerate() {
+            let separator = if nth == 0 { "" } else { ";" };
+            write!(f, "{separator}{}:", member.half)?;
+            match self.broker.shard.topics().queue(member.queue) {
+                Some(queue) => write!(f, "{}:{}:", queue.topic, queue.index)?,
+                None => f.write_str("::")?,
+            }
+            if let Some(offset) = member.offset {
+                offset.fmt(f)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn outcome_name(decision: Decision) -> &'static str {
@@ -142,29 +195,64 @@ fn outcome_name(decision: Decision) -> &'static str {
     }
 }
 
-fn refused_answer(reply: Reply, refusal: &Refusal) {
+/// Says why a decision, a lease or a resumption was not taken.
+pub(super) fn refused_answer(reply: Reply, refusal: &Refusal) {
     let remark = refusal.to_string();
     match refusal {
         Refusal::AlreadyDecided(first) => {
-            let decision = match first.decision {
-                Decision::Commit => "commit",
-                Decision::Rollback => "rollback",
-            };
-            let remark = format!(
-                "the transaction was {} at {} already; the first decision stands and a retry does not change it",
-                outcome_name(first.decision),
-                first.at
-            );
-            reply.send(response::ILLEGAL_OPERATION, Some(&remark), |fields| fields.text("decision", decision), &[]);
+            let remark = already_decided(first);
+            reply.send(response::ILLEGAL_OPERATION, Some(&remark), |fields| put_first(fields, first), &[]);
         }
         // The texts that RocketMQ's broker answers with, which tools look for.
         Refusal::NoSuchHalf(_) => reply.error(response::SYSTEM_ERROR, "Find prepared transaction message failed"),
         Refusal::WrongGroup(_) => reply.error(response::SYSTEM_ERROR, "The producer group wrong"),
         Refusal::WrongCounter(_) => reply.error(response::SYSTEM_ERROR, "The transaction state table offset wrong"),
-        Refusal::NoSuchQueue(_) | Refusal::NoSuchTopic(_) => reply.error(response::TOPIC_NOT_EXIST, &remark),
-        Refusal::NoSuchGroup(_) => reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &remark),
-        Refusal::UniqueIdTaken(_) | Refusal::MalformedSettings => reply.error(response::MESSAGE_ILLEGAL, &remark),
-        Refusal::NotParked(_) | Refusal::QueueIdsExhausted => reply.error(response::SYSTEM_ERROR, &remark),
+        other => reply.error(code_of_refusal(other), &remark),
+    }
+}
+
+/// Why an opposite decision is refused.
+pub(super) fn already_decided(first: &Settled) -> String {
+    format!(
+        "the transaction was {} at {} already; the first decision stands and a retry does not change it",
+        outcome_name(first.decision),
+        first.at
+    )
+}
+
+/// Names the decision that stands.
+pub(super) fn put_first(fields: &mut FieldWriter<'_>, first: &Settled) {
+    let decision = match first.decision {
+        Decision::Commit => "commit",
+        Decision::Rollback => "rollback",
+    };
+    fields.text("decision", decision);
+    fields.number("decidedAt", first.at.cast_signed());
+}
+
+/// No decision: the next check asks again, at its time or after the lease that the producer asks for.
+fn undecided(
+    broker: &Arc<Broker>,
+    request: &Frame,
+    header: &EndTransactionHeader<'_>,
+    (half, counter): (u64, u64),
+    is_answer: bool,
+    reply: Reply,
+) {
+    let Ok(ExtendTransactionHeader { retry_after_millis }) = request.header() else { return reply.ok() };
+    let lease = u64::try_from(retry_after_millis).unwrap_or_default().clamp(1, LEASE_MAX);
+    let until = broker.now().saturating_add(lease);
+    let command = Command::Extend(Extend { half, counter, group: header.producer_group, until, is_answer });
+    let answer = {
+        let reply = reply.clone();
+        Box::new(move |result| match result {
+            Ok(Outcome::Refused(refusal)) => refused_answer(reply, &refusal),
+            Ok(_) => reply.ok(),
+            Err(error) => reply.not_done(&error),
+        })
+    };
+    if let Err((error, _)) = broker.shard.submit(&command, Admission::Reserved, answer) {
+        reply.not_done(&error);
     }
 }
 
@@ -179,7 +267,12 @@ pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         return reply.error(response::SYSTEM_ERROR, "msgId is not the offset message id of a half message");
     };
     let by = reply.connection().peer().to_string();
-    let command = Command::Resume(Resume { half, by: &by, only_if: None });
+    put_back(broker, Resume { half, by: &by, why: "resumed by request 323", only_if: None }, reply);
+}
+
+/// Resumes, and answers.
+pub(super) fn put_back(broker: &Arc<Broker>, resume: Resume<'_>, reply: Reply) {
+    let half = resume.half;
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
         Box::new(move |result| match result {
@@ -191,7 +284,7 @@ pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             Err(error) => reply.not_done(&error),
         })
     };
-    if let Err((error, _)) = broker.shard.submit(&command, Admission::Reserved, answer) {
+    if let Err((error, _)) = broker.shard.submit(&Command::Resume(resume), Admission::Reserved, answer) {
         reply.not_done(&error);
     }
 }

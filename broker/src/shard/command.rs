@@ -32,6 +32,19 @@ pub struct Publish<'a> {
     pub when: When,
     /// The messages, at least one.
     pub messages: MessageList<'a>,
+    /// How a repeated send of the message is recognised; `None` where the topic does not ask for it.
+    pub once: Option<Once<'a>>,
+}
+
+/// By what a message that is sent again is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Once<'a> {
+    /// The message's unique key; not empty.
+    pub unique_id: &'a str,
+    /// CRC-32 of the body, to tell a repeated send from another message under the same unique key.
+    pub body_crc: u32,
+    /// For how long a repeated send gets the first one's place, in milliseconds.
+    pub window: u64,
 }
 
 /// A half message.
@@ -95,28 +108,47 @@ pub struct Settle<'a> {
     pub by: &'a str,
     /// Why, kept for operators' decisions; else empty.
     pub reason: &'a str,
-    /// The message anew, where its bytes are too old to stay in the log for long after the commit.
-    pub rewritten: Option<Message<'a>>,
+    /// Messages anew, with the ids of their halves, where their bytes are too old to stay in the log for long after the
+    /// commit.
+    pub rewritten: Vec<(u64, Message<'a>)>,
 }
 
-/// One half for which a check was written to a connection, or whose next check is moved.
+/// One half for which a check is written to a connection, or whose next check is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckedHalf {
+pub struct CheckedHalf<'a> {
     /// The half.
     pub half: u64,
     /// When the next check is due, in milliseconds since 1970.
     pub next_due: u64,
     /// Whether the check counts towards the limit.
     pub counts: bool,
+    /// Client id of the instance that is asked; empty if nobody is.
+    pub asked: &'a str,
 }
 
-/// Checks that were sent.
+/// Checks that are being sent.
 #[derive(Debug, Clone)]
-pub struct Checked {
+pub struct Checked<'a> {
     /// Every half's first check up to this half id has been scheduled or done; 0 leaves the mark where it is.
     pub first_checked_upto: u64,
     /// The halves.
-    pub halves: Vec<CheckedHalf>,
+    pub halves: Vec<CheckedHalf<'a>>,
+}
+
+/// A producer says that a local transaction still runs: the next check waits.
+#[derive(Debug, Clone)]
+pub struct Extend<'a> {
+    /// Any half of the transaction.
+    pub half: u64,
+    /// The counter of that half.
+    pub counter: u64,
+    /// The producer group that says so.
+    pub group: &'a str,
+    /// When the next check is due, in milliseconds since 1970.
+    pub until: u64,
+    /// Whether this answers a check, which then does not count; the next one is due at `until` exactly. Else it is due
+    /// at `until` or later.
+    pub is_answer: bool,
 }
 
 /// Why a half is parked.
@@ -169,6 +201,8 @@ pub struct Park<'a> {
     pub reason: ParkReason,
     /// Who, for an operator; else empty.
     pub by: &'a str,
+    /// The operator's reason; else empty.
+    pub why: &'a str,
 }
 
 /// Puts a parked half back into the checks, with its count at 0 and due at once.
@@ -178,6 +212,8 @@ pub struct Resume<'a> {
     pub half: u64,
     /// Who, for an operator; else empty.
     pub by: &'a str,
+    /// The operator's reason; else empty.
+    pub why: &'a str,
     /// Only if it is parked for this reason.
     pub only_if: Option<ParkReason>,
 }
@@ -236,7 +272,9 @@ pub enum Command<'a> {
     /// Decide a transaction.
     Settle(Settle<'a>),
     /// Record checks.
-    Checked(Checked),
+    Checked(Checked<'a>),
+    /// Move a check because the local transaction still runs.
+    Extend(Extend<'a>),
     /// Park a half.
     Park(Park<'a>),
     /// Resume a half.
@@ -315,7 +353,18 @@ mod tag {
     pub(super) const SETTING: u8 = 17;
     pub(super) const CANCEL: u8 = 18;
     pub(super) const ROLL: u8 = 19;
+    /// `Publish` with what recognises a repeated send.
+    pub(super) const PUBLISH_ONCE: u8 = 20;
+    pub(super) const EXTEND: u8 = 21;
+    /// `Checked` with who is asked.
+    pub(super) const ASKED: u8 = 22;
+    /// `Park` and `Resume` with the operator's reason.
+    pub(super) const PARK_WHY: u8 = 23;
+    pub(super) const RESUME_WHY: u8 = 24;
 }
+
+/// What stands in a `Settle` in front of several messages; 1 stands in front of a single one.
+const REWRITTEN_LIST: u8 = 2;
 
 impl<'a> Command<'a> {
     /// Whether it brings a message that was not stored before.
@@ -336,10 +385,15 @@ impl<'a> Command<'a> {
     fn encode_body(&self, out: &mut BytesMut) -> u8 {
         match self {
             Self::Publish(publish) => {
+                if let Some(once) = &publish.once {
+                    put_text(out, once.unique_id);
+                    out.put_u32(once.body_crc);
+                    out.put_u64(once.window);
+                }
                 out.put_u32(publish.queue.0);
                 put_when(out, publish.when);
                 publish.messages.encode(out);
-                tag::PUBLISH
+                if publish.once.is_some() { tag::PUBLISH_ONCE } else { tag::PUBLISH }
             }
             Self::Prepare(prepare) => {
                 out.put_u32(prepare.queue.0);
@@ -362,9 +416,16 @@ impl<'a> Command<'a> {
                 put_text(out, settle.group.unwrap_or_default());
                 put_text(out, settle.by);
                 put_text(out, settle.reason);
-                out.put_u8(u8::from(settle.rewritten.is_some()));
-                if let Some(message) = &settle.rewritten {
-                    message.encode(out);
+                match settle.rewritten.as_slice() {
+                    [] => out.put_u8(0),
+                    rewritten => {
+                        out.put_u8(REWRITTEN_LIST);
+                        put_count(out, rewritten.len());
+                        for (half, message) in rewritten {
+                            out.put_u64(*half);
+                            message.encode(out);
+                        }
+                    }
                 }
                 tag::SETTLE
             }
@@ -375,20 +436,31 @@ impl<'a> Command<'a> {
                     out.put_u64(half.half);
                     out.put_u64(half.next_due);
                     out.put_u8(u8::from(half.counts));
+                    put_text(out, half.asked);
                 }
-                tag::CHECKED
+                tag::ASKED
+            }
+            Self::Extend(extend) => {
+                out.put_u64(extend.half);
+                out.put_u64(extend.counter);
+                put_text(out, extend.group);
+                out.put_u64(extend.until);
+                out.put_u8(u8::from(extend.is_answer));
+                tag::EXTEND
             }
             Self::Park(park) => {
                 out.put_u64(park.half);
                 out.put_u8(park.reason as u8);
                 put_text(out, park.by);
-                tag::PARK
+                put_text(out, park.why);
+                tag::PARK_WHY
             }
             Self::Resume(resume) => {
                 out.put_u64(resume.half);
                 put_text(out, resume.by);
                 out.put_u8(resume.only_if.map_or(0, |reason| reason as u8));
-                tag::RESUME
+                put_text(out, resume.why);
+                tag::RESUME_WHY
             }
             Self::CommitOffsets(commits) => {
                 put_count(out, commits.len());
@@ -481,11 +553,16 @@ impl<'a> Command<'a> {
 
     fn decode_body(tag: u8, body: &mut Cursor<'a>) -> Result<Self, Malformed> {
         Ok(match tag {
-            tag::PUBLISH => Self::Publish(Publish {
-                queue: QueueId(body.u32("queue")?),
-                when: get_when(body)?,
-                messages: MessageList::decode(body)?,
-            }),
+            tag::PUBLISH | tag::PUBLISH_ONCE => {
+                let once = if tag == tag::PUBLISH_ONCE {
+                    let unique_id = body.text("unique id")?;
+                    Some(Once { unique_id, body_crc: body.u32("body crc")?, window: body.u64("duplicate window")? })
+                } else {
+                    None
+                };
+                let queue = QueueId(body.u32("queue")?);
+                Self::Publish(Publish { queue, when: get_when(body)?, messages: MessageList::decode(body)?, once })
+            }
             tag::PREPARE => Self::Prepare(Prepare {
                 queue: QueueId(body.u32("queue")?),
                 when: get_when(body)?,
@@ -507,8 +584,16 @@ impl<'a> Command<'a> {
                 let by = body.text("by")?;
                 let reason = body.text("reason")?;
                 let rewritten = match body.u8("rewritten flag")? {
-                    0 => None,
-                    _ => Some(Message::decode(body)?),
+                    0 => Vec::new(),
+                    REWRITTEN_LIST => {
+                        let count = get_count(body, 24)?;
+                        let mut rewritten = Vec::with_capacity(count);
+                        for _ in 0..count {
+                            rewritten.push((body.u64("half")?, Message::decode(body)?));
+                        }
+                        rewritten
+                    }
+                    _ => vec![(half, Message::decode(body)?)],
                 };
                 Self::Settle(Settle {
                     half,
@@ -520,7 +605,7 @@ impl<'a> Command<'a> {
                     rewritten,
                 })
             }
-            tag::CHECKED => {
+            tag::CHECKED | tag::ASKED => {
                 let first_checked_upto = body.u64("first checked")?;
                 let count = get_count(body, 17)?;
                 let mut halves = Vec::with_capacity(count);
@@ -529,19 +614,29 @@ impl<'a> Command<'a> {
                         half: body.u64("half")?,
                         next_due: body.u64("next due")?,
                         counts: body.u8("counts")? != 0,
+                        asked: if tag == tag::ASKED { body.text("asked")? } else { "" },
                     });
                 }
                 Self::Checked(Checked { first_checked_upto, halves })
             }
-            tag::PARK => Self::Park(Park {
+            tag::EXTEND => Self::Extend(Extend {
+                half: body.u64("half")?,
+                counter: body.u64("counter")?,
+                group: body.text("group")?,
+                until: body.u64("until")?,
+                is_answer: body.u8("is answer")? != 0,
+            }),
+            tag::PARK | tag::PARK_WHY => Self::Park(Park {
                 half: body.u64("half")?,
                 reason: ParkReason::from_u8(body.u8("reason")?).ok_or_else(|| body.malformed("park reason"))?,
                 by: body.text("by")?,
+                why: if tag == tag::PARK_WHY { body.text("why")? } else { "" },
             }),
-            tag::RESUME => Self::Resume(Resume {
+            tag::RESUME | tag::RESUME_WHY => Self::Resume(Resume {
                 half: body.u64("half")?,
                 by: body.text("by")?,
                 only_if: ParkReason::from_u8(body.u8("only if")?),
+                why: if tag == tag::RESUME_WHY { body.text("why")? } else { "" },
             }),
             tag::COMMIT_OFFSETS => {
                 let count = get_count(body, 14)?;

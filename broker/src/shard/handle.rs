@@ -13,6 +13,7 @@ use super::group::Groups;
 use super::ids::QueueId;
 use super::intake::{Admission, Intake};
 use super::outcome::Outcome;
+use super::producers::Producers;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError};
 use crate::log::{Log, LogSettings};
@@ -32,6 +33,7 @@ pub(in crate::shard) struct Shared {
     pub(in crate::shard) intake: Intake,
     pub(in crate::shard) topics: Topics,
     pub(in crate::shard) groups: Groups,
+    pub(in crate::shard) producers: Producers,
     pub(in crate::shard) index: Index,
     pub(in crate::shard) log: Log,
     pub(in crate::shard) ahead: ReadAhead,
@@ -96,6 +98,11 @@ impl Shard {
     /// All consumer groups.
     pub fn groups(&self) -> &Groups {
         &self.shared.groups
+    }
+
+    /// Producer groups that have, or lately had, half messages.
+    pub fn producers(&self) -> &Producers {
+        &self.shared.producers
     }
 
     /// Counts that apply keeps.

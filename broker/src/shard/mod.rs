@@ -27,8 +27,10 @@ mod intake;
 mod message;
 mod open;
 mod outcome;
+mod producers;
 mod rebuild;
 mod topic;
+mod transactions;
 
 #[cfg(test)]
 mod cuts;
@@ -47,8 +49,8 @@ pub use base::{find_base, make_base, remove_base};
 pub use batch::{Batch, HEAD_BYTES, OpenBatch};
 pub use bytes::{Cursor, Malformed, put_short_bytes, put_text};
 pub use command::{
-    Checked, CheckedHalf, Command, Decision, Lock, Moved, OffsetCommit, Park, ParkReason, Prepare, Publish, Resume,
-    Roll, Settle, When,
+    Checked, CheckedHalf, Command, Decision, Extend, Lock, Moved, OffsetCommit, Once, Park, ParkReason, Prepare,
+    Publish, Resume, Roll, Settle, When,
 };
 pub use completion::{Completion, Completions, SubmitError};
 pub use group::{GroupSettings, Groups};
@@ -57,7 +59,9 @@ pub use ids::QueueId;
 pub use intake::{Admission, Full, Intake, ReadyBatch};
 pub use message::{Message, MessageList, Unit, WriteUnit};
 pub use open::{OpenShard, ShardError};
-pub use outcome::{Outcome, Prepared, Published, Refusal, Settled};
+pub use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
+pub use producers::{ProducerGroup, Producers};
 pub use read::{Located, QueueEntries, ReadError};
 pub use rebuild::{RebuildError, rebuild_index};
 pub use topic::{Queue, Topic, TopicSettings, Topics};
+pub use transactions::HalfQuery;

@@ -14,6 +14,7 @@ use super::executor::Executor;
 use super::group::Groups;
 use super::handle::{Shard, ShardSettings, Shared};
 use super::intake::Intake;
+use super::producers::Producers;
 use super::topic::Topics;
 use crate::index::{Index, IndexError, meta};
 use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
@@ -157,6 +158,7 @@ pub(in crate::shard) fn open_files(
         intake: Intake::default(),
         topics: Topics::default(),
         groups: Groups::default(),
+        producers: Producers::default(),
         index,
         log,
         ahead: ReadAhead::default(),

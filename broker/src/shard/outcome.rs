@@ -35,6 +35,8 @@ pub struct Published {
     pub stamp: u64,
     /// When it becomes visible, if that is later; milliseconds since 1970.
     pub due: Option<u64>,
+    /// The queue that it went to, if this was a repeated send and the place is the first one's.
+    pub repeats: Option<QueueId>,
 }
 
 /// A half message that is kept.
@@ -63,6 +65,19 @@ pub struct Settled {
     pub at: u64,
     /// Whether this very command decided; false for a repeat.
     pub first: bool,
+    /// The further halves of the transaction; queue and offset above are those of its first half.
+    pub members: Vec<SettledMember>,
+}
+
+/// A further half of a decided transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettledMember {
+    /// The half.
+    pub half: u64,
+    /// Its real queue.
+    pub queue: QueueId,
+    /// Queue offset, if it was committed without a delay.
+    pub offset: Option<u64>,
 }
 
 /// Why a command was not done. Nothing was changed.
@@ -86,6 +101,15 @@ pub enum Refusal {
     /// The same unique id with another body.
     #[error("the unique id belongs to another message of the same group and topic, half {0}")]
     UniqueIdTaken(u64),
+    /// The transaction is parked: nothing joins it.
+    #[error("the transaction is parked: {}", .0.name())]
+    NotOpen(ParkReason),
+    /// A half cannot join a transaction that is full.
+    #[error("the transaction has {0} half messages already, and takes no more")]
+    TransactionFull(usize),
+    /// A half cannot join what is no transaction's first half.
+    #[error("half {0} belongs to the transaction of half {1}; name that one")]
+    NotFirstHalf(u64, u64),
     /// The half is not in the state that the command needs.
     #[error("the half is {}", .0.map_or("open", ParkReason::name))]
     NotParked(Option<ParkReason>),

@@ -11,6 +11,7 @@ use super::executor::Executor;
 use super::group::Groups;
 use super::handle::Shared;
 use super::intake::Intake;
+use super::producers::Producers;
 use super::topic::Topics;
 use crate::index::meta::Applied;
 use crate::index::store::FLUSH_BYTES;
@@ -65,6 +66,7 @@ pub fn rebuild_index(
         intake: Intake::default(),
         topics: Topics::default(),
         groups: Groups::default(),
+        producers: Producers::default(),
         index: Index::open(target)?,
         log: log.clone(),
         ahead: ReadAhead::default(),

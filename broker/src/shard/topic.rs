@@ -49,6 +49,17 @@ impl TopicSettings {
         }
     }
 
+    /// Attribute: for so many seconds a message that is sent again under the same unique key gets the first one's place.
+    pub const DUPLICATE_WINDOW: &str = "duplicate.window.seconds";
+    /// The longest such time, in seconds: a week.
+    pub const DUPLICATE_WINDOW_MAX: u64 = 7 * 24 * 60 * 60;
+
+    /// For how long repeated sends are recognised, in milliseconds; 0, the default, is not at all.
+    pub fn duplicate_window(&self) -> u64 {
+        let set = self.attributes.iter().find(|(name, _)| name == Self::DUPLICATE_WINDOW);
+        set.and_then(|(_, seconds)| seconds.parse::<u64>().ok()).map_or(0, |seconds| seconds.saturating_mul(1000))
+    }
+
     /// How many queues exist for these settings.
     pub fn queue_count(&self) -> u32 {
         self.read_queues.max(self.write_queues)
@@ -60,6 +71,8 @@ impl TopicSettings {
 pub struct Queue {
     /// Its number in this shard.
     pub id: QueueId,
+    /// The id of the first queue of its topic, which stands for the topic in keys.
+    pub topic_id: QueueId,
     /// The topic it belongs to.
     pub topic: Arc<str>,
     /// Its number within the topic, the protocol's queueId.
@@ -76,14 +89,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue with what the index knows of it.
-    pub fn new(id: QueueId, topic: Arc<str>, index: u32, min: u64, max: u64) -> Self {
+    /// An empty queue.
+    pub fn new(id: QueueId, topic_id: QueueId, topic: Arc<str>, index: u32) -> Self {
         Self {
             id,
+            topic_id,
             topic,
             index,
-            min: AtomicU64::new(min),
-            max: AtomicU64::new(max),
+            min: AtomicU64::new(0),
+            max: AtomicU64::new(0),
             oldest: AtomicU64::new(0),
             old_until: AtomicU64::new(0),
             arrivals: Arrivals::default(),

@@ -15,6 +15,7 @@
 
 pub mod check;
 pub mod engine;
+pub mod policy;
 pub mod runner;
 pub mod waiting;
 pub mod window;
@@ -42,11 +43,14 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// A producer answered a check, whatever the answer; `connection` is the id of the connection it came on.
-    pub fn answered(&self, connection: u64, half: u64) {
-        if self.windows.lock().answered(connection, half) {
+    /// A producer answered a check, whatever the answer; `connection` is the id of the connection it came on. Says whether
+    /// that connection had been asked.
+    pub fn answered(&self, connection: u64, half: u64) -> bool {
+        let answered = self.windows.lock().answered(connection, half);
+        if answered == Some(true) {
             self.attention.notify_one();
         }
+        answered.is_some()
     }
 
     /// A connection is gone; so are its unanswered checks.

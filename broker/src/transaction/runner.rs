@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use escrowmq_common::task::Shutdown;
 
 use super::check::check_request;
-use super::engine::{CheckPolicy, Step};
+use super::policy::{CheckPolicy, Step};
 use crate::broker::Broker;
 use crate::index::{self, HalfRow, IndexError};
 use crate::shard::{Admission, Checked, CheckedHalf, Command, Park, ParkReason, ReadError, Resume};
@@ -48,7 +48,7 @@ struct Place {
 /// What a round decided.
 #[derive(Debug, Default)]
 struct Round {
-    checked: Vec<CheckedHalf>,
+    checked: Vec<CheckedHalf<'static>>,
     parked: Vec<(u64, ParkReason)>,
     resumed: Vec<u64>,
     /// When something is due next, in milliseconds since 1970.
@@ -143,10 +143,10 @@ async fn submit(broker: &Broker, round: Round, first_checked_upto: Option<u64>) 
     let mut taken = true;
     for (half, reason) in round.parked {
         tracing::warn!(half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
-        taken &= propose(broker, &Command::Park(Park { half, reason, by: "" })).await;
+        taken &= propose(broker, &Command::Park(Park { half, reason, by: "", why: "" })).await;
     }
     for half in round.resumed {
-        let command = Command::Resume(Resume { half, by: "", only_if: Some(ParkReason::NoChecker) });
+        let command = Command::Resume(Resume { half, by: "", why: "", only_if: Some(ParkReason::NoChecker) });
         if propose(broker, &command).await {
             broker.transactions.look_again(half);
         } else {
@@ -297,7 +297,7 @@ impl Look<'_> {
         let applied_end = self.broker.shard.counters().applied_end();
         let mut first = place.first.max(applied_end.saturating_sub(1));
         index::half::scan(self.broker.shard.index(), place.first + 1, |row| {
-            if row.next_due == 0 && row.parked.is_none() {
+            if row.next_due == 0 && row.parked.is_none() && row.first_half.is_none() {
                 let step = if self.left == 0 { Step::Nothing } else { self.handle(&row) };
                 if let Step::NotDue(_) | Step::Nothing = step {
                     // Looked at again the next time: nothing is left below it.
@@ -334,7 +334,12 @@ impl Look<'_> {
                 self.broker.transactions.waiting.lock().add(&row.group, until, row.half);
                 if row.next_due == 0 {
                     // Gives it a row of its own, so that it is found again after a restart.
-                    self.round.checked.push(CheckedHalf { half: row.half, next_due: self.now, counts: false });
+                    self.round.checked.push(CheckedHalf {
+                        half: row.half,
+                        next_due: self.now,
+                        counts: false,
+                        asked: "",
+                    });
                 }
             }
             Step::Check { next_due, number } => {
@@ -390,7 +395,7 @@ impl Look<'_> {
         }
         transactions.windows.lock().sent(connection.id(), row.half, self.now);
         transactions.checks_sent.fetch_add(1, Ordering::Relaxed);
-        self.round.checked.push(CheckedHalf { half: row.half, next_due, counts: true });
+        self.round.checked.push(CheckedHalf { half: row.half, next_due, counts: true, asked: "" });
     }
 
     /// No attempt is used up: the half is due again soon, with a row of its own.
@@ -399,6 +404,6 @@ impl Look<'_> {
     }
 
     fn later(&mut self, row: &HalfRow, next_due: u64) {
-        self.round.checked.push(CheckedHalf { half: row.half, next_due, counts: false });
+        self.round.checked.push(CheckedHalf { half: row.half, next_due, counts: false, asked: "" });
     }
 }

@@ -40,15 +40,15 @@ impl Windows {
         window.halves.insert(half);
     }
 
-    /// A check was answered; says whether that made room in a full window.
-    pub fn answered(&mut self, connection: u64, half: u64) -> bool {
-        let Some(window) = self.connections.get_mut(&connection) else { return false };
+    /// A check was answered; says whether that made room in a full window, or nothing if it had not been asked.
+    pub fn answered(&mut self, connection: u64, half: u64) -> Option<bool> {
+        let window = self.connections.get_mut(&connection)?;
         let was_full = window.halves.len() >= WINDOW;
         let removed = window.halves.remove(&half);
         if window.halves.is_empty() {
             self.connections.remove(&connection);
         }
-        was_full && removed
+        removed.then_some(was_full)
     }
 
     /// The connection is gone.
@@ -70,9 +70,9 @@ mod tests {
         }
         assert!(!windows.has_room(1, 999, 1_000));
         assert!(windows.has_room(2, 0, 1_000), "another connection is not affected");
-        assert!(windows.answered(1, 5));
+        assert_eq!(windows.answered(1, 5), Some(true));
         assert!(windows.has_room(1, 999, 1_000));
-        assert!(!windows.answered(1, 5), "an answer counts once");
+        assert_eq!(windows.answered(1, 5), None, "an answer counts once");
     }
 
     #[test]

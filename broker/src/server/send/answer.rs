@@ -9,9 +9,10 @@ use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::message::{OffsetMessageId, RecallHandle};
 
 use super::super::reply::{code_of, code_of_refusal};
+use super::super::transaction::{already_decided, put_first};
 use super::{Refused, Reply};
 use crate::broker::Broker;
-use crate::shard::{Outcome, Prepared, Published, SubmitError};
+use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};
 
 /// What the answer needs of the request, kept until the outcome is there.
 pub(super) struct Answer {
@@ -54,10 +55,7 @@ impl Answer {
         match outcome {
             Ok(Outcome::Published(published)) => self.published(&published),
             Ok(Outcome::Prepared(prepared)) => self.prepared(&prepared),
-            Ok(Outcome::Refused(refusal)) => {
-                let refused = Refused::new(code_of_refusal(&refusal), refusal.to_string());
-                refuse(&self.broker, self.reply, &refused);
-            }
+            Ok(Outcome::Refused(refusal)) => self.refused(&refusal),
             Ok(Outcome::Done | Outcome::Settled(_) | Outcome::Locked(_) | Outcome::Handled(_)) => {
                 unreachable!("a message is published, prepared or refused")
             }
@@ -71,15 +69,40 @@ impl Answer {
         }
         let host = self.broker.store_host;
         let ids = IdList { host, first: published.position, more: &published.more_positions };
-        self.stored(&ids, published.first_offset);
+        // A repeated send is where the first one went.
+        let place = published.repeats.and_then(|queue| self.broker.shard.topics().queue(queue));
+        let queue = place.map_or(self.queue, |queue| queue.index);
+        self.stored(&ids, queue, published.first_offset);
+    }
+
+    fn refused(self, refusal: &Refusal) {
+        let first = match refusal {
+            // A half that came too late for its transaction.
+            Refusal::AlreadyDecided(first) => Some(first),
+            _ => None,
+        };
+        // Whoever names what is no half here gets an answer that says that nothing was stored, for certain.
+        let code = match refusal {
+            Refusal::NoSuchHalf(_) | Refusal::WrongGroup(_) => response::ILLEGAL_OPERATION,
+            other => code_of_refusal(other),
+        };
+        let remark = first.map_or_else(|| refusal.to_string(), already_decided);
+        self.broker.metrics.sends.record(code);
+        let config = self.broker.config();
+        let fields = |fields: &mut FieldWriter<'_>| {
+            first.inspect(|first| put_first(fields, first));
+            origin(fields, &config);
+        };
+        self.reply.send(code, Some(&remark), fields, &[]);
     }
 
     fn prepared(self, prepared: &Prepared) {
         let ids = IdList { host: self.broker.store_host, first: prepared.half, more: &[] };
-        self.stored(&ids, prepared.counter);
+        let queue = self.queue;
+        self.stored(&ids, queue, prepared.counter);
     }
 
-    fn stored(self, ids: &IdList<'_>, queue_offset: u64) {
+    fn stored(self, ids: &IdList<'_>, queue: u32, queue_offset: u64) {
         let metrics = &self.broker.metrics;
         metrics.sends.record(response::SUCCESS);
         metrics.messages_in.add(1 + ids.more.len() as u64);
@@ -90,7 +113,7 @@ impl Answer {
             None,
             |fields| {
                 fields.display("msgId", ids);
-                fields.number("queueId", self.queue);
+                fields.number("queueId", queue);
                 fields.number("queueOffset", queue_offset.cast_signed());
                 if let Some(key) = self.unique_key.as_str() {
                     fields.text("transactionId", key);

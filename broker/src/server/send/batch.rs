@@ -71,7 +71,7 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
         is_first: send.is_first,
     };
     let messages = MessageList::Many(&messages);
-    submit(send, &Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages }), answer)
+    submit(send, &Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages, once: None }), answer)
 }
 
 /// One message of a batch. It keeps its own unique key; where it has none it gets one.

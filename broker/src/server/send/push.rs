@@ -136,7 +136,7 @@ fn propose(
     });
     unit.0.size()?;
     let messages = MessageList::One(Message::new(known.tag_hash(), &unit));
-    let command = Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages });
+    let command = Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages, once: None });
     Ok(broker.shard.propose(&command, Admission::Normal))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use escrowmq_common::code::response;
+use escrowmq_common::header::JoinTransactionHeader;
 use escrowmq_common::message::properties::PropertyEditor;
 use escrowmq_common::message::properties::name;
 use escrowmq_common::message::{SysFlag, TransactionType, UnitBuilder, body_crc, unique_id};
@@ -12,7 +13,7 @@ use super::known::Known;
 use super::stamp::{Decimal, Pieces, cleaned};
 use super::when::{DelayRules, Due, due};
 use super::{NewUnit, Refused, Send, Stop};
-use crate::shard::{Admission, Command, Message, MessageList, Prepare, Publish, When};
+use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish, When};
 
 /// Stores the message of a request.
 pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
@@ -92,12 +93,14 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
     };
     if let Some(body_crc) = crc {
         let group = known.producer_group.unwrap_or(header.producer_group);
+        check_quota(send, group)?;
+        let first_half = send.request.header::<JoinTransactionHeader>().ok().map(|join| join.transaction_first);
         let client = broker.clients.client_id_of(send.connection.id(), group);
         let command = Command::Prepare(Prepare {
             queue: target.queue.id,
             when: due.when,
             immunity: known.immunity_ms(),
-            first_half: None,
+            first_half: first_half.map(i64::cast_unsigned),
             body_crc,
             duplicate_window: config.transaction_duplicate_window.as_millis() as u64,
             group,
@@ -107,9 +110,28 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         });
         submit(send, &command, answer)
     } else {
+        let window = target.topic.settings.duplicate_window();
+        let once = (window > 0 && known.unique_key.is_some()).then(|| {
+            let body_crc = body_crc(&send.request.body);
+            Once { unique_id: unique_key, body_crc, window }
+        });
         let messages = MessageList::One(message);
-        submit(send, &Command::Publish(Publish { queue: target.queue.id, when: due.when, messages }), answer)
+        submit(send, &Command::Publish(Publish { queue: target.queue.id, when: due.when, messages, once }), answer)
     }
+}
+
+/// Refuses a half of a group that has as many undecided ones as it may have. Those on their way are not counted, so that a
+/// few more may get in.
+fn check_quota(send: &Send<'_>, group: &str) -> Result<(), Refused> {
+    let quota = send.config.transaction_open_max;
+    let open = send.broker.shard.producers().get(group).map_or(0, |group| group.open());
+    if quota == 0 || open < quota {
+        return Ok(());
+    }
+    let remark = format!(
+        "producer group {group} has {open} undecided transactions, as many as transactionOpenMax allows; nothing was stored, try again when some are decided"
+    );
+    Err(Refused::new(response::SYSTEM_BUSY, remark))
 }
 
 /// Submits the command; its outcome is the answer.

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn queues_up_to_the_larger_count_exist_and_negative_ones_are_chosen_among_writable() {
         let name: Arc<str> = Arc::from("T");
-        let queues = (0..4).map(|n| Arc::new(Queue::new(QueueId(n), Arc::clone(&name), n, 0, 0))).collect();
+        let queues = (0..4).map(|n| Arc::new(Queue::new(QueueId(n), QueueId(0), Arc::clone(&name), n))).collect();
         let settings = TopicSettings { write_queues: 2, read_queues: 3, ..TopicSettings::new("T", 0) };
         let topic = Topic { settings, queues };
         let index = |queue_id| queue_of(&topic, queue_id).map(|queue| queue.index);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::publish::Place;
 use super::staged::{RegistryChange, Staged};
-use super::transaction::park_row;
+use super::transaction::{Step, forget_producers};
 use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
 use crate::planted::{Bug, planted};
-use crate::shard::command::{Lock, OffsetCommit, ParkReason};
+use crate::shard::command::{Lock, OffsetCommit};
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
@@ -42,7 +42,8 @@ pub(super) fn put_topic(shared: &Shared, staged: &mut Staged, settings: &[u8]) -
         };
         let id = QueueId(staged.sequences.next_queue);
         staged.sequences.next_queue = next;
-        queues.push(Arc::new(Queue::new(id, Arc::clone(&name), queues.len() as u32, 0, 0)));
+        let topic_id = queues.first().map_or(id, |first| first.id);
+        queues.push(Arc::new(Queue::new(id, topic_id, Arc::clone(&name), queues.len() as u32)));
     }
     let row = TopicRow { settings: settings.clone(), queues: queues.iter().map(|queue| queue.id.0).collect() };
     meta::put_topic(&mut staged.rows, &row);
@@ -63,10 +64,10 @@ pub(super) fn delete_topic(shared: &Shared, staged: &mut Staged, name: &str) -> 
     })?;
     for row in orphans {
         if planted(Bug::HalfDroppedWithTopic) {
-            staged.remove_half(row.half);
+            staged.replace_half(Some(&row), None);
             continue;
         }
-        park_row(staged, row, ParkReason::TopicDeleted, "");
+        Step { shared, staged }.orphaned(row.half)?;
     }
     for queue in &topic.queues {
         index::queue::delete_all(&mut staged.rows, queue.id);
@@ -175,6 +176,7 @@ pub(super) fn unlock(shared: &Shared, staged: &mut Staged, lock: &Lock<'_>) -> R
 pub(super) fn expire(shared: &Shared, staged: &mut Staged, decided_before: u64) -> Result<Outcome, IndexError> {
     if decided_before > meta::forgotten(&shared.index)? {
         meta::put_forgotten(&mut staged.rows, decided_before);
+        forget_producers(shared, staged, decided_before);
     }
     Ok(Outcome::Done)
 }

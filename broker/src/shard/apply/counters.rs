@@ -30,6 +30,8 @@ pub struct Counters {
     pub refused_opposites: AtomicU64,
     /// Repeated half sends that got the first one's identity, since start.
     pub repeated_halves: AtomicU64,
+    /// Repeated sends of plain messages that got the first one's place, since start.
+    pub repeated_messages: AtomicU64,
 }
 
 macro_rules! readers {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::transaction::Step;
 use super::batch::Batch;
 use super::bytes::Malformed;
 use super::command::Command;
@@ -103,13 +104,17 @@ impl StateMachine {
             let name: Arc<str> = Arc::from(row.settings.name.as_str());
             let mut queues = Vec::with_capacity(row.queues.len());
             for (index, id) in row.queues.iter().enumerate() {
-                queues.push(Arc::new(Queue::new(super::QueueId(*id), Arc::clone(&name), index as u32, 0, 0)));
+                let topic_id = super::QueueId(row.queues[0]);
+                queues.push(Arc::new(Queue::new(super::QueueId(*id), topic_id, Arc::clone(&name), index as u32)));
             }
             shared.topics.put(Topic { settings: row.settings, queues });
         }
         load_ends(&shared)?;
         for group in meta::groups(&shared.index)? {
             shared.groups.put(group);
+        }
+        for producer in crate::index::producer::all(&shared.index)? {
+            shared.producers.put(&producer);
         }
         shared.counters.set(&sequences, applied);
         shared.counters.set_trimmed(meta::kept(&shared.index)?.trimmed);
@@ -171,12 +176,13 @@ impl StateMachine {
     fn step(&self, staged: &mut Staged, command: &Command<'_>) -> Result<Outcome, IndexError> {
         let shared = &*self.shared;
         match command {
-            Command::Publish(publish) => Ok(publish::publish(shared, staged, publish)),
-            Command::Prepare(prepare) => transaction::prepare(shared, staged, prepare),
-            Command::Settle(settle) => transaction::settle(shared, staged, settle),
-            Command::Checked(checked) => transaction::checked(shared, staged, checked),
-            Command::Park(park) => transaction::park(shared, staged, park),
-            Command::Resume(resume) => transaction::resume(shared, staged, resume),
+            Command::Publish(publish) => publish::publish(shared, staged, publish),
+            Command::Prepare(prepare) => Step { shared, staged }.prepare(prepare),
+            Command::Settle(settle) => Step { shared, staged }.settle(settle),
+            Command::Checked(checked) => Step { shared, staged }.checked(checked),
+            Command::Extend(extend) => Step { shared, staged }.extend(extend),
+            Command::Park(park) => Step { shared, staged }.park(park),
+            Command::Resume(resume) => Step { shared, staged }.resume(resume),
             Command::CommitOffsets(commits) => Ok(cold::commit_offsets(shared, staged, commits)),
             Command::PutTopic(settings) => Ok(cold::put_topic(shared, staged, settings)),
             Command::DeleteTopic(name) => cold::delete_topic(shared, staged, name),
@@ -201,6 +207,7 @@ impl StateMachine {
         if answers.is_empty() {
             return;
         }
+        transaction::put_producers(staged);
         let mut rows: IndexBatch = std::mem::take(&mut staged.rows);
         staged.put_pages(&mut rows);
         if staged.sequences != self.sequences {

@@ -1,19 +1,27 @@
 //! Messages enter their queue, now or at their time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::staged::Staged;
-use crate::index::{EntryFlags, QueueEntry, TimerRow};
-use crate::shard::command::{Publish, When};
+use crate::index::half::{Repeat, RepeatKey, RepeatPlace, repeat_key};
+use crate::index::{EntryFlags, IndexError, QueueEntry, TimerRow};
+use crate::shard::command::{Once, Publish, When};
 use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
 use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::topic::Queue;
 
-pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Outcome {
+pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {
-        return Outcome::Refused(Refusal::NoSuchQueue(publish.queue));
+        return Ok(Outcome::Refused(Refusal::NoSuchQueue(publish.queue)));
     };
+    let once = publish.once.map(|once| (once, once_key(&queue.topic, once.unique_id)));
+    if let Some((once, key)) = once
+        && let Some(first) = repeated(shared, staged, key, once)?
+    {
+        return Ok(first);
+    }
     let mut published: Option<Published> = None;
     for message in publish.messages.stored() {
         let (position, length) = extent(staged, &message);
@@ -29,12 +37,50 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
         match &mut published {
             None => {
                 let stamp = staged.stamp();
-                published = Some(Published { first_offset: offset, position, more_positions: Vec::new(), stamp, due });
+                let (first_offset, more_positions) = (offset, Vec::new());
+                published = Some(Published { first_offset, position, more_positions, stamp, due, repeats: None });
             }
             Some(first) => first.more_positions.push(position),
         }
     }
-    published.map_or(Outcome::Done, Outcome::Published)
+    if let Some((once, key)) = once
+        && let Some(first) = &published
+    {
+        let place = RepeatPlace {
+            queue: queue.id,
+            offset: first.first_offset,
+            stamp: first.stamp,
+            due: first.due.unwrap_or_default(),
+        };
+        let ends = first.stamp.saturating_add(once.window).max(1);
+        let (half, body_crc, place) = (first.position, once.body_crc, Some(place));
+        staged.put_repeat(key, Repeat { half, body_crc, ends, place });
+    }
+    Ok(published.map_or(Outcome::Done, Outcome::Published))
+}
+
+/// No producer group has this name, so that a plain message never repeats a half.
+fn once_key(topic: &str, unique_id: &str) -> RepeatKey {
+    repeat_key("", topic, unique_id)
+}
+
+/// What a message gets that was sent before: the first one's place, or a refusal.
+fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey, once: Once<'_>) -> Result<Option<Outcome>, IndexError> {
+    let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
+    // Its topic may have been deleted, and created again.
+    let Some(place) = first.place.filter(|place| shared.topics.queue(place.queue).is_some()) else { return Ok(None) };
+    if first.body_crc != once.body_crc {
+        return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(first.half))));
+    }
+    shared.counters.repeated_messages.fetch_add(1, Ordering::Relaxed);
+    Ok(Some(Outcome::Published(Published {
+        first_offset: place.offset,
+        position: first.half,
+        more_positions: Vec::new(),
+        stamp: place.stamp,
+        due: Some(place.due).filter(|due| *due != 0),
+        repeats: Some(place.queue),
+    })))
 }
 
 /// Log position and length of a message's unit.

@@ -74,7 +74,8 @@ pub(super) fn roll(shared: &Shared, staged: &mut Staged, roll: &Roll<'_>) -> Res
         match each.owner {
             PinOwner::Half { half } => {
                 let row = staged.half(&shared.index, half)?;
-                let Some(mut row) = row.filter(|row| row.position == each.from) else { continue };
+                let Some(old) = row.filter(|row| row.position == each.from) else { continue };
+                let mut row = old.clone();
                 if row.position != row.half {
                     pin::delete(&mut staged.rows, row.position);
                 }
@@ -82,7 +83,7 @@ pub(super) fn roll(shared: &Shared, staged: &mut Staged, roll: &Roll<'_>) -> Res
                 if !planted(Bug::MovedUnpinned) {
                     pin::put(&mut staged.rows, position, each.owner);
                 }
-                staged.put_half(row);
+                staged.replace_half(Some(&old), Some(row));
             }
             PinOwner::Timer { due } => {
                 let Some(mut row) = index::timer::get(&shared.index, due, each.from)? else { continue };

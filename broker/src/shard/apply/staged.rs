@@ -12,6 +12,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
+use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
 
 /// A change of what handlers read, made visible after the write.
@@ -40,6 +41,8 @@ pub(in crate::shard) struct Staged {
     halves: HashMap<u64, Option<HalfRow>>,
     decisions: HashMap<u64, DecisionRow>,
     repeats: HashMap<RepeatKey, Repeat>,
+    /// Producer groups whose counts changed.
+    pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
     stamp: u64,
     payload_position: u64,
 }
@@ -59,6 +62,7 @@ impl Staged {
             halves: HashMap::new(),
             decisions: HashMap::new(),
             repeats: HashMap::new(),
+            producers: HashMap::new(),
             stamp,
             payload_position: 0,
         }
@@ -106,21 +110,13 @@ impl Staged {
         }
     }
 
-    pub(in crate::shard) fn put_new_half(&mut self, row: HalfRow) {
-        row.put_new(&mut self.rows);
-        self.halves_changed = true;
-        self.halves.insert(row.half, Some(row));
-    }
-
-    pub(in crate::shard) fn put_half(&mut self, row: HalfRow) {
-        row.put(&mut self.rows);
-        self.halves_changed = true;
-        self.halves.insert(row.half, Some(row));
-    }
-
-    pub(in crate::shard) fn remove_half(&mut self, half: u64) {
-        index::half::delete(&mut self.rows, half);
-        self.halves.insert(half, None);
+    /// Moves a half from one state to another; see [`index::half::replace`].
+    pub(in crate::shard) fn replace_half(&mut self, old: Option<&HalfRow>, new: Option<HalfRow>) {
+        index::half::replace(&mut self.rows, old, new.as_ref());
+        self.halves_changed |= new.is_some();
+        if let Some(half) = old.or(new.as_ref()).map(|row| row.half) {
+            self.halves.insert(half, new);
+        }
     }
 
     pub(in crate::shard) fn decision(&self, index: &Index, half: u64) -> Result<Option<DecisionRow>, IndexError> {

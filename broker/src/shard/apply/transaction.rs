@@ -1,268 +1,186 @@
-//! The life of a half message: prepared, checked, parked, resumed, settled.
-//!
-//! A half is in the `half` table while nothing is decided, and in `decision` afterwards, never in both: the row moves in
-//! the same write that makes a committed message visible. That one write is why a transaction settles once.
+//! The life of half messages on the index: what `transaction::engine` decides becomes rows.
 
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::publish::{Place, extent};
 use super::staged::Staged;
-use crate::index::half::{Repeat, RepeatKey, repeat_key};
-use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError};
+use crate::index::half::{Repeat, RepeatKey};
+use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
 use crate::planted::{Bug, planted};
-use crate::shard::command::{Checked, Decision, Park, ParkReason, Prepare, Resume, Settle};
+use crate::shard::command::{Checked, Decision, Extend, Park, ParkReason, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
-use crate::shard::outcome::{Outcome, Prepared, Refusal, Settled};
+use crate::shard::ids::QueueId;
+use crate::shard::outcome::Outcome;
+use crate::transaction::engine::life::{self, Extent, Noted, Rows, TopicRef};
 
-pub(super) fn prepare(shared: &Shared, staged: &mut Staged, prepare: &Prepare<'_>) -> Result<Outcome, IndexError> {
-    let Some(queue) = shared.topics.queue(prepare.queue) else {
-        return Ok(Outcome::Refused(Refusal::NoSuchQueue(prepare.queue)));
-    };
-    let repeat_key =
-        (!prepare.unique_id.is_empty()).then(|| repeat_key(prepare.group, &queue.topic, prepare.unique_id));
-    if let Some(key) = repeat_key
-        && let Some(repeat) = repeated(shared, staged, key, prepare.body_crc)?
-    {
-        return Ok(repeat);
-    }
-    let (position, length) = extent(staged, &prepare.message);
-    if planted(Bug::HalfInQueue) {
-        let (tag_hash, flags) = (prepare.message.tag_hash as i32, EntryFlags::COMMITTED);
-        Place { queue: &queue, position, length, tag_hash, flags, half: position }.enter_now(staged);
-    }
-    let counter = staged.sequences.next_half;
-    let stamp = staged.stamp();
-    let next_due = prepare.immunity.map_or(0, |immunity| stamp.saturating_add(immunity));
-    staged.sequences.next_half += 1;
-    staged.sequences.open_halves += 1;
-    if next_due != 0 {
-        index::half::put_due(&mut staged.rows, next_due, position);
-    }
-    if let Some(key) = repeat_key {
-        staged.put_repeat(key, Repeat { half: position, body_crc: prepare.body_crc, ends: 0 });
-    }
-    staged.put_new_half(HalfRow {
-        half: position,
-        counter,
-        position,
-        length,
-        queue: prepare.queue,
-        tag_hash: prepare.message.tag_hash as i32,
-        when: prepare.when,
-        immunity: prepare.immunity,
-        first_half: prepare.first_half,
-        prepared_at: stamp,
-        next_due,
-        checks: 0,
-        parked: None,
-        duplicate_window: prepare.duplicate_window,
-        body_crc: prepare.body_crc,
-        group: prepare.group.to_owned(),
-        client: prepare.client.to_owned(),
-        unique_id: prepare.unique_id.to_owned(),
-        parked_by: String::new(),
-    });
-    Ok(Outcome::Prepared(Prepared { half: position, counter, stamp, repeated: false }))
+/// The rows of a step: those on disk, and above them what the commands at hand have changed.
+pub(super) struct Step<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) staged: &'a mut Staged,
 }
 
-/// What a send under a unique id that is already known gets: the first one's identity, or a refusal.
-fn repeated(
-    shared: &Shared,
-    staged: &mut Staged,
-    key: RepeatKey,
-    body_crc: u32,
-) -> Result<Option<Outcome>, IndexError> {
-    let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
-    let half = first.half;
-    if first.body_crc != body_crc {
-        return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(half))));
+impl Rows for Step<'_> {
+    type Error = IndexError;
+
+    fn now(&self) -> u64 {
+        self.staged.stamp()
     }
-    let (counter, stamp) = if let Some(row) = staged.half(&shared.index, half)? {
-        (row.counter, row.prepared_at)
-    } else if let Some(row) = staged.decision(&shared.index, half)? {
-        // A producer repeats a half before its local transaction has run; with a half that a check has rolled back
-        // meanwhile it would run in vain, because its commit could not count any more.
-        if row.decision == Decision::Rollback {
-            return Ok(None);
+
+    fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
+        self.staged.half(&self.shared.index, half)
+    }
+
+    fn replace(&mut self, old: Option<&HalfRow>, new: Option<HalfRow>) {
+        let state = |row: Option<&HalfRow>| row.map(|row| row.parked.is_some());
+        let (was, is) = (state(old), state(new.as_ref()));
+        let sequences = &mut self.staged.sequences;
+        for (state, by) in [(is, 1), (was, u64::MAX)] {
+            match state {
+                Some(true) => sequences.parked_halves = sequences.parked_halves.wrapping_add(by),
+                Some(false) => sequences.open_halves = sequences.open_halves.wrapping_add(by),
+                None => {}
+            }
         }
-        (row.counter, row.at)
-    } else {
-        // Its decision is forgotten already.
-        return Ok(None);
-    };
-    shared.counters.repeated_halves.fetch_add(1, Ordering::Relaxed);
-    Ok(Some(Outcome::Prepared(Prepared { half, counter, stamp, repeated: true })))
-}
-
-pub(super) fn settle(shared: &Shared, staged: &mut Staged, settle: &Settle<'_>) -> Result<Outcome, IndexError> {
-    let Some(row) = staged.half(&shared.index, settle.half)? else {
-        return settled_before(shared, staged, settle);
-    };
-    if let Some(refusal) = stranger(settle, &row.group, row.counter) {
-        return Ok(Outcome::Refused(refusal));
-    }
-    let Some(queue) = shared.topics.queue(row.queue) else {
-        if settle.decision == Decision::Commit {
-            return Ok(Outcome::Refused(Refusal::NoSuchQueue(row.queue)));
+        if was != is
+            && let Some(row) = old.or(new.as_ref())
+            && let Some(group) = self.shared.producers.by_id(row.group_id)
+        {
+            group.count(was, is, self.staged.stamp());
+            self.staged.producers.insert(group.id, group);
         }
-        unpin(staged, &row);
-        return Ok(decide(staged, settle, &row, None, None));
-    };
-    if settle.decision == Decision::Rollback {
-        unpin(staged, &row);
-        return Ok(decide(staged, settle, &row, None, Some(&queue.topic)));
+        self.staged.replace_half(old, new);
     }
-    let (position, length) = match &settle.rewritten {
-        Some(message) => extent(staged, message),
-        None if planted(Bug::SettledAtOldPlace) => (row.half, row.length),
-        None => (row.position, row.length),
-    };
-    let place =
-        Place { queue: &queue, position, length, tag_hash: row.tag_hash, flags: EntryFlags::COMMITTED, half: row.half };
-    // Before the message enters: it may wait for its time, and is pinned then where it lies.
-    unpin(staged, &row);
-    let (number, due) = place.enter(staged, row.when);
-    let offset = due.is_none().then_some(number);
-    Ok(decide(staged, settle, &row, offset, Some(&queue.topic)))
-}
 
-/// A half that was moved has a pin of its own, which goes with the decision.
-fn unpin(staged: &mut Staged, row: &HalfRow) {
-    if row.position != row.half {
-        index::pin::delete(&mut staged.rows, row.position);
+    fn decision(&self, half: u64) -> Result<Option<DecisionRow>, IndexError> {
+        self.staged.decision(&self.shared.index, half)
     }
-}
 
-/// Why this sender may not decide, if so.
-fn stranger(settle: &Settle<'_>, group: &str, counter: u64) -> Option<Refusal> {
-    if settle.group.is_some_and(|by| by != group) {
-        return Some(Refusal::WrongGroup(group.to_owned()));
+    fn put_decision(&mut self, half: u64, row: DecisionRow) {
+        match row.decision {
+            Decision::Commit => self.staged.sequences.committed += 1,
+            Decision::Rollback => self.staged.sequences.rolled_back += 1,
+        }
+        self.staged.sequences.decided_at = row.at;
+        self.staged.put_decision(half, row);
     }
-    settle.counter.filter(|named| *named != counter).map(|_| Refusal::WrongCounter(counter))
-}
 
-/// Moves the half from undecided to decided.
-fn decide(
-    staged: &mut Staged,
-    settle: &Settle<'_>,
-    row: &HalfRow,
-    offset: Option<u64>,
-    topic: Option<&str>,
-) -> Outcome {
-    let at = staged.stamp();
-    if row.next_due != 0 && row.parked.is_none() {
-        index::half::delete_due(&mut staged.rows, row.next_due, row.half);
+    fn repeat(&self, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
+        self.staged.repeat(&self.shared.index, key)
     }
-    if row.parked.is_some() {
-        staged.sequences.parked_halves -= 1;
-    } else {
-        staged.sequences.open_halves -= 1;
-    }
-    match settle.decision {
-        Decision::Commit => staged.sequences.committed += 1,
-        Decision::Rollback => staged.sequences.rolled_back += 1,
-    }
-    if let Some(topic) = topic.filter(|_| !row.unique_id.is_empty()) {
-        let ends = at.saturating_add(row.duplicate_window).max(1);
-        let key = repeat_key(&row.group, topic, &row.unique_id);
-        staged.put_repeat(key, Repeat { half: row.half, body_crc: row.body_crc, ends });
-    }
-    let kept = match settle.decision {
-        Decision::Commit => planted(Bug::DoubleSettle),
-        Decision::Rollback => planted(Bug::CommitAfterRollback),
-    };
-    if !kept {
-        staged.remove_half(row.half);
-    }
-    let decision = DecisionRow {
-        decision: settle.decision,
-        queue: row.queue,
-        offset,
-        counter: row.counter,
-        at,
-        group: row.group.clone(),
-        by: settle.by.to_owned(),
-        reason: settle.reason.to_owned(),
-    };
-    staged.sequences.decided_at = at;
-    staged.put_decision(row.half, decision);
-    Outcome::Settled(Settled { decision: settle.decision, queue: row.queue, offset, at, first: true })
-}
 
-/// A decision on what is decided already, or on nothing.
-fn settled_before(shared: &Shared, staged: &Staged, settle: &Settle<'_>) -> Result<Outcome, IndexError> {
-    let Some(first) = staged.decision(&shared.index, settle.half)? else {
-        return Ok(Outcome::Refused(Refusal::NoSuchHalf(settle.half)));
-    };
-    if let Some(refusal) = stranger(settle, &first.group, first.counter) {
-        return Ok(Outcome::Refused(refusal));
+    fn put_repeat(&mut self, key: RepeatKey, repeat: Repeat) {
+        self.staged.put_repeat(key, repeat);
     }
-    let settled =
-        Settled { decision: first.decision, queue: first.queue, offset: first.offset, at: first.at, first: false };
-    if first.decision == settle.decision {
-        return Ok(Outcome::Settled(settled));
-    }
-    shared.counters.refused_opposites.fetch_add(1, Ordering::Relaxed);
-    Ok(Outcome::Refused(Refusal::AlreadyDecided(settled)))
-}
 
-pub(super) fn checked(shared: &Shared, staged: &mut Staged, checked: &Checked) -> Result<Outcome, IndexError> {
-    let mut handled = 0;
-    for each in &checked.halves {
-        // Decided or parked while the check was on its way: nothing to move.
-        let Some(mut row) = staged.half(&shared.index, each.half)?.filter(|row| row.parked.is_none()) else {
-            continue;
+    fn next_counter(&mut self) -> u64 {
+        let counter = self.staged.sequences.next_half;
+        self.staged.sequences.next_half += 1;
+        counter
+    }
+
+    fn group_id(&mut self, group: &str) -> u32 {
+        if let Some(known) = self.shared.producers.get(group) {
+            return known.id;
+        }
+        let id = self.staged.sequences.next_producer;
+        self.staged.sequences.next_producer = id.wrapping_add(1);
+        let row = ProducerRow { id, open: 0, parked: 0, used_at: self.staged.stamp(), name: group.to_owned() };
+        self.staged.producers.insert(id, self.shared.producers.put(&row));
+        id
+    }
+
+    fn with_topic<T>(&self, queue: QueueId, with: impl FnOnce(TopicRef<'_>) -> T) -> Option<T> {
+        let queue = self.shared.topics.queue(queue)?;
+        Some(with(TopicRef { name: &queue.topic, id: queue.topic_id }))
+    }
+
+    /// A half that was moved has a pin of its own.
+    fn release(&mut self, row: &HalfRow) {
+        if row.position != row.half {
+            index::pin::delete(&mut self.staged.rows, row.position);
+        }
+    }
+
+    fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<u64> {
+        let queue = self.shared.topics.queue(row.queue)?;
+        let (tag_hash, flags, half) = (row.tag_hash, EntryFlags::COMMITTED, row.half);
+        let place = Place { queue: &queue, position, length, tag_hash, flags, half };
+        let (number, due) = place.enter(self.staged, row.when);
+        due.is_none().then_some(number)
+    }
+
+    fn note(&mut self, noted: Noted) {
+        let counter = match noted {
+            Noted::RepeatedHalf => &self.shared.counters.repeated_halves,
+            Noted::RefusedOpposite => &self.shared.counters.refused_opposites,
         };
-        if row.next_due != 0 {
-            index::half::delete_due(&mut staged.rows, row.next_due, row.half);
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Step<'_> {
+    pub(super) fn prepare(&mut self, prepare: &Prepare<'_>) -> Result<Outcome, IndexError> {
+        let (position, length) = extent(self.staged, &prepare.message);
+        if planted(Bug::HalfInQueue)
+            && let Some(queue) = self.shared.topics.queue(prepare.queue)
+        {
+            let (tag_hash, flags) = (prepare.message.tag_hash as i32, EntryFlags::COMMITTED);
+            Place { queue: &queue, position, length, tag_hash, flags, half: position }.enter_now(self.staged);
         }
-        row.next_due = each.next_due;
-        row.checks += u32::from(each.counts);
-        index::half::put_due(&mut staged.rows, row.next_due, row.half);
-        staged.put_half(row);
-        handled += 1;
+        life::prepare(self, prepare, (position, length))
     }
-    staged.sequences.first_checked = staged.sequences.first_checked.max(checked.first_checked_upto);
-    Ok(Outcome::Handled(handled))
+
+    pub(super) fn settle(&mut self, settle: &Settle<'_>) -> Result<Outcome, IndexError> {
+        let rewritten = settle.rewritten.iter().map(|(half, message)| (*half, extent(self.staged, message)));
+        let rewritten: Vec<_> = rewritten.collect();
+        life::settle(self, settle, &rewritten)
+    }
+
+    pub(super) fn checked(&mut self, checked: &Checked<'_>) -> Result<Outcome, IndexError> {
+        let outcome = life::checked(self, checked)?;
+        let first_checked = &mut self.staged.sequences.first_checked;
+        *first_checked = (*first_checked).max(checked.first_checked_upto);
+        Ok(outcome)
+    }
+
+    pub(super) fn extend(&mut self, extend: &Extend<'_>) -> Result<Outcome, IndexError> {
+        life::extend(self, extend)
+    }
+
+    pub(super) fn park(&mut self, park: &Park<'_>) -> Result<Outcome, IndexError> {
+        life::park(self, park)
+    }
+
+    pub(super) fn resume(&mut self, resume: &Resume<'_>) -> Result<Outcome, IndexError> {
+        life::resume(self, resume)
+    }
+
+    /// The topic of an open half is being deleted.
+    pub(super) fn orphaned(&mut self, half: u64) -> Result<(), IndexError> {
+        let park = Park { half, reason: ParkReason::TopicDeleted, by: "", why: "" };
+        life::park(self, &park).map(drop)
+    }
 }
 
-pub(super) fn park(shared: &Shared, staged: &mut Staged, park: &Park<'_>) -> Result<Outcome, IndexError> {
-    let Some(row) = staged.half(&shared.index, park.half)? else {
-        return Ok(Outcome::Refused(Refusal::NoSuchHalf(park.half)));
-    };
-    if row.parked.is_none() {
-        park_row(staged, row, park.reason, park.by);
+/// Groups without halves whose last decisions are forgotten, too.
+pub(super) fn forget_producers(shared: &Shared, staged: &mut Staged, unused_since: u64) {
+    for group in shared.producers.all() {
+        if group.open() == 0 && group.parked() == 0 && group.used_at() < unused_since {
+            index::producer::delete(&mut staged.rows, group.id);
+            if let Entry::Occupied(changed) = staged.producers.entry(group.id) {
+                changed.remove();
+            }
+            shared.producers.remove(&group);
+        }
     }
-    Ok(Outcome::Done)
 }
 
-/// Takes an open half out of the checks.
-pub(super) fn park_row(staged: &mut Staged, mut row: HalfRow, reason: ParkReason, by: &str) {
-    if row.next_due != 0 {
-        index::half::delete_due(&mut staged.rows, row.next_due, row.half);
+/// Rows of the groups whose halves changed.
+pub(super) fn put_producers(staged: &mut Staged) {
+    let changed: Vec<Arc<_>> = staged.producers.drain().map(|(_, group)| group).collect();
+    for group in changed {
+        group.row().put(&mut staged.rows);
     }
-    row.parked = Some((reason, staged.stamp()));
-    by.clone_into(&mut row.parked_by);
-    staged.sequences.open_halves -= 1;
-    staged.sequences.parked_halves += 1;
-    staged.put_half(row);
-}
-
-pub(super) fn resume(shared: &Shared, staged: &mut Staged, resume: &Resume<'_>) -> Result<Outcome, IndexError> {
-    let Some(mut row) = staged.half(&shared.index, resume.half)? else {
-        return Ok(Outcome::Refused(Refusal::NoSuchHalf(resume.half)));
-    };
-    let reason = row.parked.map(|(reason, _)| reason);
-    if reason.is_none() || resume.only_if.is_some_and(|only| reason != Some(only)) {
-        return Ok(Outcome::Refused(Refusal::NotParked(reason)));
-    }
-    row.parked = None;
-    resume.by.clone_into(&mut row.parked_by);
-    row.checks = 0;
-    row.next_due = staged.stamp();
-    index::half::put_due(&mut staged.rows, row.next_due, row.half);
-    staged.sequences.parked_halves -= 1;
-    staged.sequences.open_halves += 1;
-    staged.put_half(row);
-    Ok(Outcome::Done)
 }

@@ -9,8 +9,8 @@ use crate::index::meta::encode_cold;
 use crate::index::pin::PinOwner;
 use crate::retention::Load;
 use crate::shard::{
-    Checked, CheckedHalf, Command, Decision, GroupSettings, Lock, Message, MessageList, Moved, OffsetCommit, Park,
-    ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
+    Checked, CheckedHalf, Command, Decision, Extend, GroupSettings, Lock, Message, MessageList, Moved, OffsetCommit,
+    Once, Park, ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
 };
 
 /// The producer group of all halves.
@@ -27,25 +27,93 @@ pub(super) type Piece = (PinOwner, u64, i64, Bytes);
 /// One command. Names are made up by the workload; ids are those that the shard gave out.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
-    PutTopic { name: String, queues: u32 },
-    DeleteTopic { name: String },
-    PutGroup { name: String },
-    DeleteGroup { name: String, offsets: bool },
-    Publish { queue: u32, place: Place, when: When, bodies: Vec<String> },
-    Prepare { queue: u32, place: Place, when: When, unique_id: String, body: String },
-    Settle { half: u64, counter: u64, group: String, decision: Decision, rewritten: Option<(i64, Bytes)> },
-    Checked { halves: Vec<CheckedHalf> },
-    Park { half: u64 },
-    Resume { half: u64, only_if: Option<ParkReason> },
+    PutTopic {
+        name: String,
+        queues: u32,
+    },
+    DeleteTopic {
+        name: String,
+    },
+    PutGroup {
+        name: String,
+    },
+    DeleteGroup {
+        name: String,
+        offsets: bool,
+    },
+    /// With `once` the body of the first one is the unique key, too.
+    Publish {
+        queue: u32,
+        place: Place,
+        when: When,
+        bodies: Vec<String>,
+        once: bool,
+    },
+    Prepare {
+        queue: u32,
+        place: Place,
+        when: When,
+        unique_id: String,
+        body: String,
+        first_half: Option<u64>,
+    },
+    Settle {
+        half: u64,
+        counter: u64,
+        group: String,
+        decision: Decision,
+        rewritten: Vec<(u64, i64, Bytes)>,
+    },
+    Checked {
+        halves: Vec<CheckedHalf<'static>>,
+    },
+    Extend {
+        half: u64,
+        counter: u64,
+        until: u64,
+        is_answer: bool,
+    },
+    Park {
+        half: u64,
+    },
+    Resume {
+        half: u64,
+        only_if: Option<ParkReason>,
+    },
     Offsets(Vec<(String, u32, u64)>),
-    Fire { upto: u64, limit: u32 },
-    Cancel { due: u64, position: u64 },
-    Expire { decided_before: u64 },
-    Setting { key: String, value: String },
-    Lock { group: String, client: String, life: u64, queues: Vec<u32> },
-    Unlock { group: String, client: String, queues: Vec<u32> },
-    Trim { upto: u64 },
-    Roll { halves_upto: u64, moved: Vec<Piece> },
+    Fire {
+        upto: u64,
+        limit: u32,
+    },
+    Cancel {
+        due: u64,
+        position: u64,
+    },
+    Expire {
+        decided_before: u64,
+    },
+    Setting {
+        key: String,
+        value: String,
+    },
+    Lock {
+        group: String,
+        client: String,
+        life: u64,
+        queues: Vec<u32>,
+    },
+    Unlock {
+        group: String,
+        client: String,
+        queues: Vec<u32>,
+    },
+    Trim {
+        upto: u64,
+    },
+    Roll {
+        halves_upto: u64,
+        moved: Vec<Piece>,
+    },
 }
 
 impl Act {
@@ -58,7 +126,7 @@ impl Act {
             Act::DeleteTopic { name } => with(&Command::DeleteTopic(name)),
             Act::PutGroup { name } => with(&Command::PutGroup(&encode_cold(&GroupSettings::new(name.as_str())))),
             Act::DeleteGroup { name, offsets } => with(&Command::DeleteGroup { group: name, offsets: *offsets }),
-            Act::Publish { queue, place, when, bodies } => {
+            Act::Publish { queue, place, when, bodies, once } => {
                 let units: Vec<BytesMut> = bodies.iter().map(|body| unit(place, body, body)).collect();
                 let units: Vec<Vec<u8>> = units.iter().map(|unit| unit.to_vec()).collect();
                 let messages: Vec<Message<'_>> = units.iter().map(|unit| Message::new(7, unit)).collect();
@@ -66,15 +134,20 @@ impl Act {
                     queue: QueueId(*queue),
                     when: *when,
                     messages: MessageList::Many(&messages),
+                    once: once.then(|| Once {
+                        unique_id: &bodies[0],
+                        body_crc: crc32fast::hash(bodies.concat().as_bytes()),
+                        window: WINDOW_MS,
+                    }),
                 }))
             }
-            Act::Prepare { queue, place, when, unique_id, body } => {
+            Act::Prepare { queue, place, when, unique_id, body, first_half } => {
                 let unit = unit(place, body, unique_id).to_vec();
                 with(&Command::Prepare(Prepare {
                     queue: QueueId(*queue),
                     when: *when,
                     immunity: None,
-                    first_half: None,
+                    first_half: *first_half,
                     body_crc: crc32fast::hash(body.as_bytes()),
                     duplicate_window: WINDOW_MS,
                     group: PRODUCERS,
@@ -90,14 +163,24 @@ impl Act {
                 group: Some(group),
                 by: "",
                 reason: "",
-                rewritten: rewritten.as_ref().map(|(tag_hash, unit)| Message::new(*tag_hash, unit)),
+                rewritten: rewritten.iter().map(|(half, tag, unit)| (*half, Message::new(*tag, unit))).collect(),
             })),
             Act::Checked { halves } => {
                 with(&Command::Checked(Checked { first_checked_upto: 0, halves: halves.clone() }))
             }
-            Act::Park { half } => with(&Command::Park(Park { half: *half, reason: ParkReason::Operator, by: "me" })),
+            Act::Extend { half, counter, until, is_answer } => with(&Command::Extend(Extend {
+                half: *half,
+                counter: *counter,
+                group: PRODUCERS,
+                until: *until,
+                is_answer: *is_answer,
+            })),
+            Act::Park { half } => {
+                let (reason, by, why) = (ParkReason::Operator, "me", "to see");
+                with(&Command::Park(Park { half: *half, reason, by, why }))
+            }
             Act::Resume { half, only_if } => {
-                with(&Command::Resume(Resume { half: *half, by: "me", only_if: *only_if }))
+                with(&Command::Resume(Resume { half: *half, by: "me", why: "seen", only_if: *only_if }))
             }
             Act::Offsets(commits) => {
                 let commits = commits.iter().map(|(group, queue, offset)| OffsetCommit {

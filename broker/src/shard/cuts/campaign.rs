@@ -50,7 +50,11 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
         let life = lived.map_err(|why| format!("life {nth}: {why}"))?;
         counts.commands += (history.steps.len() - before) as u64;
         counts.purges += life.purges;
-        let moves = |step: &Step| matches!(step.act, Act::Roll { .. } | Act::Settle { rewritten: Some(_), .. });
+        let moves = |step: &Step| match &step.act {
+            Act::Roll { .. } => true,
+            Act::Settle { rewritten, .. } => !rewritten.is_empty(),
+            _ => false,
+        };
         counts.moves += history.steps[before..].iter().filter(|step| moves(step)).count() as u64;
         let next = cut_everywhere(&history, &disk, &life, flush, &clock, &mut random, &mut counts);
         let (image, left) = next.map_err(|why| format!("life {nth}, {why}"))?;

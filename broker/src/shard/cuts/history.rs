@@ -174,7 +174,7 @@ fn places(command: &Command<'_>, payload: u64) -> Vec<u64> {
     match command {
         Command::Publish(publish) => publish.messages.stored().map(|message| position(&message)).collect(),
         Command::Prepare(prepare) => vec![position(&prepare.message)],
-        Command::Settle(settle) => settle.rewritten.iter().map(position).collect(),
+        Command::Settle(settle) => settle.rewritten.iter().map(|(_, message)| position(message)).collect(),
         Command::Roll(roll) => roll.moved.iter().map(|moved| position(&moved.message)).collect(),
         _ => Vec::new(),
     }
@@ -189,6 +189,7 @@ fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
             more_positions: places[1..].to_vec(),
             stamp: 0,
             due: None,
+            repeats: None,
         }),
         Command::Prepare(_) => Outcome::Prepared(Prepared { half: places[0], counter: 0, stamp: 0, repeated: false }),
         _ => Outcome::Done,

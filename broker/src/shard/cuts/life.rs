@@ -310,10 +310,16 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
     if random.below(7) == 0 {
         return keep(shard, now, random).expect("the index is readable");
     }
-    match random.below(104) {
+    match random.below(106) {
         0..24 => {
             let bodies = (0..=random.below(3)).map(|_| body(random)).collect();
-            Act::Publish { queue: queue.0, place: queue.1, when: when(now, random), bodies }
+            let once = random.below(4) == 0;
+            if let Some(repeat) = others.iter().find(|other| matches!(other, Act::Publish { once: true, .. }))
+                && once
+            {
+                return repeat.clone();
+            }
+            Act::Publish { queue: queue.0, place: queue.1, when: when(now, random), bodies, once }
         }
         24..42 => {
             let repeat = others.iter().find(|other| matches!(other, Act::Prepare { .. }));
@@ -326,10 +332,18 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             {
                 let body = if random.below(3) == 0 { body(random) } else { open.body.clone() };
                 let (place, unique_id) = (place.clone(), open.unique_id.clone());
-                return Act::Prepare { queue: open.queue, place, when: open.when, unique_id, body };
+                let first_half = if random.below(8) == 0 { Some(pick(&halves, random)) } else { open.first_half };
+                return Act::Prepare { queue: open.queue, place, when: open.when, unique_id, body, first_half };
             }
             let unique_id = format!("unique-{}", random.draw());
-            Act::Prepare { queue: queue.0, place: queue.1, when: when(now, random), unique_id, body: body(random) }
+            let body = body(random);
+            // Often a half that was decided, or is no first one.
+            let first_half = match random.below(8) {
+                0 => Some(pick(&decided, random)),
+                1..4 => Some(pick(&halves, random)),
+                _ => None,
+            };
+            Act::Prepare { queue: queue.0, place: queue.1, when: when(now, random), unique_id, body, first_half }
         }
         42..66 => {
             // Repeated and opposite decisions are a third of all.
@@ -340,7 +354,8 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             let counter = counter + u64::from(random.below(20) == 0);
             let group = if random.below(20) == 0 { "strangers" } else { PRODUCERS }.to_owned();
             let old = decision == Decision::Commit && random.below(4) == 0;
-            let rewritten = old.then(|| rewritten(shard, half, u64::MAX).expect("the index is readable")).flatten();
+            let rewritten = old.then(|| rewritten(shard, half, u64::MAX).expect("the index is readable"));
+            let rewritten = rewritten.unwrap_or_default();
             Act::Settle { half, counter, group, decision, rewritten }
         }
         66..75 => {
@@ -367,6 +382,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
                 half: pick(&halves, random),
                 next_due: now + random.below(5000),
                 counts: random.below(2) == 0,
+                asked: ["", "client-7"][random.below(2) as usize],
             });
             Act::Checked { halves: halves.collect() }
         }
@@ -392,6 +408,13 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
         99..101 => {
             let (group, client) = (group(random), format!("client-{}", random.below(2)));
             Act::Unlock { group, client, queues: vec![queue.0] }
+        }
+        101 | 102 => {
+            let half = if random.below(4) == 0 { pick(&decided, random) } else { pick(&halves, random) };
+            let counter = view.halves.get(&half).map(|row| row.counter);
+            let counter = counter.or(view.decisions.get(&half).map(|row| row.counter)).unwrap_or(0);
+            let (until, is_answer) = (now + random.below(5000), random.below(2) == 0);
+            Act::Extend { half, counter: counter + u64::from(random.below(20) == 0), until, is_answer }
         }
         _ => Act::Setting { key: format!("setting-{}", random.below(4)), value: format!("{}", random.below(9)) },
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::index::pin::PinOwner;
-use crate::shard::{Decision, Outcome, ParkReason, Prepared, Published, QueueId, Refusal, Settled, When};
+use crate::shard::{
+    Decision, Outcome, ParkReason, Prepared, Published, QueueId, Refusal, Settled, SettledMember, When,
+};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,8 @@ pub(super) struct Model {
     pub(super) places: BTreeMap<u32, Place>,
     /// Repeated sends: (topic, unique id) to the half, the checksum of its body, and until when if it is decided.
     repeats: BTreeMap<(String, String), (u64, u32, Option<u64>)>,
+    /// Plain messages that are recognised when they are sent again: (topic, unique key) to the answer, and until when.
+    published: BTreeMap<(String, String), (Published, u64)>,
     /// Decisions made before are forgotten.
     forgotten: u64,
     next_queue: u32,
@@ -53,47 +57,57 @@ impl Model {
                     Outcome::Refused(Refusal::NoSuchGroup(name.clone()))
                 }
             }
-            Act::Publish { queue, when, bodies, .. } => self.publish(*queue, *when, bodies, now, got),
-            Act::Prepare { queue, when, unique_id, body, .. } => self.prepare(*queue, *when, unique_id, body, now, got),
+            Act::Publish { queue, when, bodies, once, .. } => self.publish(*queue, *when, bodies, *once, now, got),
+            Act::Prepare { queue, when, unique_id, body, first_half, .. } => {
+                self.prepare(*queue, *when, (unique_id, body), *first_half, now, got)
+            }
             Act::Settle { half, counter, group, decision, rewritten } => {
-                let place = rewritten.as_ref().map(|_| places[0]);
-                self.settle(*half, *counter, group, *decision, place, now)
+                let halves = rewritten.iter().map(|(half, ..)| *half);
+                let places: BTreeMap<u64, u64> = halves.zip(places.iter().copied()).collect();
+                self.settle(*half, *counter, group, *decision, &places, now)
             }
             Act::Checked { halves } => {
                 let mut handled = 0;
                 for each in halves {
-                    if let Some(half) = self.view.halves.get_mut(&each.half).filter(|half| half.parked.is_none()) {
+                    let half = self.view.halves.get_mut(&each.half);
+                    if let Some(half) = half.filter(|half| half.parked.is_none() && half.first_half.is_none()) {
                         half.next_due = each.next_due;
                         half.checks += u32::from(each.counts);
+                        if !each.asked.is_empty() {
+                            half.asked.push((now, each.asked.to_owned()));
+                            half.asked = half.asked.split_off(half.asked.len().saturating_sub(16));
+                        }
                         handled += 1;
                     }
                 }
                 Outcome::Handled(handled)
             }
-            Act::Park { half } => match self.view.halves.get_mut(half) {
-                None => Outcome::Refused(Refusal::NoSuchHalf(*half)),
-                Some(row) => {
-                    if row.parked.is_none() {
-                        row.parked = Some((ParkReason::Operator, now));
-                        self.view.counts.open -= 1;
-                        self.view.counts.parked += 1;
-                    }
-                    Outcome::Done
+            Act::Extend { half, counter, until, is_answer } => self.extend(*half, *counter, *until, *is_answer),
+            Act::Park { half } => {
+                if !self.view.halves.contains_key(half) {
+                    return Outcome::Refused(Refusal::NoSuchHalf(*half));
                 }
-            },
+                self.park(*half, ParkReason::Operator, now);
+                Outcome::Done
+            }
             Act::Resume { half, only_if } => {
-                let Some(row) = self.view.halves.get_mut(half) else {
+                let Some(row) = self.view.halves.get(half) else {
                     return Outcome::Refused(Refusal::NoSuchHalf(*half));
                 };
                 let reason = row.parked.map(|(reason, _)| reason);
                 if reason.is_none() || only_if.is_some_and(|only| Some(only) != reason) {
                     return Outcome::Refused(Refusal::NotParked(reason));
                 }
-                row.parked = None;
-                row.checks = 0;
-                row.next_due = now;
-                self.view.counts.parked -= 1;
-                self.view.counts.open += 1;
+                for id in self.whole(*half) {
+                    let row = self.view.halves.get_mut(&id).expect("all of a transaction is open");
+                    row.parked = None;
+                    row.checks = 0;
+                    row.next_due = now;
+                    row.acts.push((now, false));
+                    row.acts = row.acts.split_off(row.acts.len().saturating_sub(8));
+                    self.view.counts.parked -= 1;
+                    self.view.counts.open += 1;
+                }
                 Outcome::Done
             }
             Act::Offsets(commits) => {
@@ -188,12 +202,9 @@ impl Model {
         let Some(queues) = self.view.topics.remove(name) else {
             return Outcome::Refused(Refusal::NoSuchTopic(name.to_owned()));
         };
-        for half in self.view.halves.values_mut() {
-            if half.parked.is_none() && queues.contains(&half.queue) {
-                half.parked = Some((ParkReason::TopicDeleted, now));
-                self.view.counts.open -= 1;
-                self.view.counts.parked += 1;
-            }
+        let orphans = self.view.halves.iter().filter(|(_, half)| queues.contains(&half.queue));
+        for half in orphans.map(|(half, _)| *half).collect::<Vec<_>>() {
+            self.park(half, ParkReason::TopicDeleted, now);
         }
         for queue in queues {
             self.places.remove(&queue);
@@ -202,9 +213,75 @@ impl Model {
         Outcome::Done
     }
 
-    fn publish(&mut self, queue: u32, when: When, bodies: &[String], now: u64, got: &Outcome) -> Outcome {
-        if !self.places.contains_key(&queue) {
+    /// All halves of the transaction of this one, the first one in front.
+    fn whole(&self, half: u64) -> Vec<u64> {
+        let first = self.view.halves[&half].first_half.unwrap_or(half);
+        let mut whole = vec![first];
+        whole.extend(&self.view.halves[&first].members);
+        whole
+    }
+
+    fn park(&mut self, half: u64, reason: ParkReason, now: u64) {
+        for id in self.whole(half) {
+            let row = self.view.halves.get_mut(&id).expect("all of a transaction is undecided");
+            if row.parked.is_none() {
+                row.parked = Some((reason, now));
+                if reason == ParkReason::Operator {
+                    row.acts.push((now, true));
+                    row.acts = row.acts.split_off(row.acts.len().saturating_sub(8));
+                }
+                self.view.counts.open -= 1;
+                self.view.counts.parked += 1;
+            }
+        }
+    }
+
+    fn extend(&mut self, half: u64, counter: u64, until: u64, is_answer: bool) -> Outcome {
+        let row = self.view.halves.get(&half);
+        let known = row.map(|row| row.counter).or(self.view.decisions.get(&half).map(|row| row.counter));
+        match known {
+            None => return Outcome::Refused(Refusal::NoSuchHalf(half)),
+            Some(own) if own != counter => return Outcome::Refused(Refusal::WrongCounter(own)),
+            Some(_) => {}
+        }
+        let Some(row) = row else { return Outcome::Refused(Refusal::AlreadyDecided(self.settled(half))) };
+        let first = row.first_half.unwrap_or(half);
+        let row = self.view.halves.get_mut(&first).expect("all of a transaction is undecided");
+        if row.parked.is_none() {
+            row.next_due = if is_answer { until } else { row.next_due.max(until) };
+            row.checks -= u32::from(is_answer && row.checks > 0);
+        }
+        Outcome::Done
+    }
+
+    /// What is known of the decided transaction of this half.
+    fn settled(&self, half: u64) -> Settled {
+        let named = &self.view.decisions[&half];
+        let first = named.first_half.and_then(|first| self.view.decisions.get(&first)).unwrap_or(named);
+        let members = first.members.iter().filter_map(|member| {
+            let row = self.view.decisions.get(member)?;
+            Some(SettledMember { half: *member, queue: QueueId(row.queue), offset: row.offset })
+        });
+        Settled {
+            decision: named.decision,
+            queue: QueueId(first.queue),
+            offset: first.offset,
+            at: named.at,
+            first: false,
+            members: members.collect(),
+        }
+    }
+
+    fn publish(&mut self, queue: u32, when: When, bodies: &[String], once: bool, now: u64, got: &Outcome) -> Outcome {
+        let Some((topic, _)) = self.places.get(&queue) else {
             return Outcome::Refused(Refusal::NoSuchQueue(QueueId(queue)));
+        };
+        let key = (topic.clone(), bodies[0].clone());
+        let known = self.published.get(&key).filter(|(_, ends)| once && *ends >= now);
+        if let Some((first, _)) = known
+            && first.repeats.is_some_and(|queue| self.places.contains_key(&queue.0))
+        {
+            return Outcome::Published(first.clone());
         }
         let Outcome::Published(at) = got else { panic!("published was {got:?}") };
         let positions: Vec<u64> = [at.position].into_iter().chain(at.more_positions.iter().copied()).collect();
@@ -214,13 +291,20 @@ impl Model {
             let number = self.enter(queue, (body, body), *position, due, None, now);
             first.get_or_insert(number);
         }
-        Outcome::Published(Published {
+        let published = Published {
             first_offset: first.expect("a publish has messages"),
             position: at.position,
             more_positions: at.more_positions.clone(),
             stamp: now,
             due,
-        })
+            repeats: None,
+        };
+        if once {
+            // Of a batch the first message stands for all.
+            let again = Published { more_positions: Vec::new(), repeats: Some(QueueId(queue)), ..published.clone() };
+            self.published.insert(key, (again, now + WINDOW_MS));
+        }
+        Outcome::Published(published)
     }
 
     /// Enters the queue, or waits. Says the offset, or the number among those that waited.
@@ -252,7 +336,15 @@ impl Model {
         *min + entries.len() as u64 - 1
     }
 
-    fn prepare(&mut self, queue: u32, when: When, unique_id: &str, body: &str, now: u64, got: &Outcome) -> Outcome {
+    fn prepare(
+        &mut self,
+        queue: u32,
+        when: When,
+        (unique_id, body): (&str, &str),
+        first_half: Option<u64>,
+        now: u64,
+        got: &Outcome,
+    ) -> Outcome {
         let Some((topic, _)) = self.places.get(&queue) else {
             return Outcome::Refused(Refusal::NoSuchQueue(QueueId(queue)));
         };
@@ -263,14 +355,35 @@ impl Model {
             if first_crc != crc {
                 return Outcome::Refused(Refusal::UniqueIdTaken(half));
             }
-            let open = self.view.halves.get(&half).map(|row| (row.counter, row.prepared_at));
-            let decided = self.view.decisions.get(&half);
-            let committed = decided.filter(|row| row.decision == Decision::Commit).map(|row| (row.counter, row.at));
-            if let Some((counter, stamp)) = open.or(committed) {
+            let open = self.view.halves.get(&half).map(|row| (row.counter, row.prepared_at, row.first_half));
+            let decided = self.view.decisions.get(&half).filter(|row| row.decision == Decision::Commit);
+            let committed = decided.map(|row| (row.counter, row.at, row.first_half));
+            if let Some((counter, stamp, of)) = open.or(committed) {
+                if of != first_half {
+                    return Outcome::Refused(Refusal::UniqueIdTaken(half));
+                }
                 return Outcome::Prepared(Prepared { half, counter, stamp, repeated: true });
             }
         }
+        if let Some(first) = first_half {
+            let refusal = match self.view.halves.get(&first) {
+                None if self.view.decisions.contains_key(&first) => Refusal::AlreadyDecided(self.settled(first)),
+                None => Refusal::NoSuchHalf(first),
+                Some(row) => match (row.first_half, row.parked) {
+                    (Some(of), _) => Refusal::NotFirstHalf(first, of),
+                    (None, _) if row.members.len() == 127 => Refusal::TransactionFull(128),
+                    (None, Some((reason, _))) => Refusal::NotOpen(reason),
+                    (None, None) => Refusal::NoSuchHalf(u64::MAX),
+                },
+            };
+            if refusal != Refusal::NoSuchHalf(u64::MAX) {
+                return Outcome::Refused(refusal);
+            }
+        }
         let Outcome::Prepared(Prepared { half, .. }) = got else { panic!("prepared was {got:?}") };
+        if let Some(first) = first_half.and_then(|first| self.view.halves.get_mut(&first)) {
+            first.members.push(*half);
+        }
         let counter = self.view.counts.next_half;
         self.view.counts.next_half += 1;
         self.view.counts.open += 1;
@@ -285,20 +398,24 @@ impl Model {
             prepared_at: now,
             next_due: 0,
             checks: 0,
+            asked: Vec::new(),
+            first_half,
+            members: Vec::new(),
+            acts: Vec::new(),
             parked: None,
         };
         self.view.halves.insert(*half, row);
         Outcome::Prepared(Prepared { half: *half, counter, stamp: now, repeated: false })
     }
 
-    /// `place` is where its bytes lie if the decision brought them along.
+    /// `places` says where bytes lie that the decision brought along, by half.
     fn settle(
         &mut self,
         half: u64,
         counter: u64,
         group: &str,
         decision: Decision,
-        place: Option<u64>,
+        places: &BTreeMap<u64, u64>,
         now: u64,
     ) -> Outcome {
         let stranger = |own: u64| {
@@ -307,34 +424,38 @@ impl Model {
             }
             (counter != own).then_some(Refusal::WrongCounter(own))
         };
-        let Some(row) = self.view.halves.get(&half).cloned() else {
-            let Some(first) = self.view.decisions.get(&half) else {
+        let Some(row) = self.view.halves.get(&half) else {
+            let Some(known) = self.view.decisions.get(&half) else {
                 return Outcome::Refused(Refusal::NoSuchHalf(half));
             };
-            if let Some(refusal) = stranger(first.counter) {
+            if let Some(refusal) = stranger(known.counter) {
                 return Outcome::Refused(refusal);
             }
-            let settled = Settled {
-                decision: first.decision,
-                queue: QueueId(first.queue),
-                offset: first.offset,
-                at: first.at,
-                first: false,
+            let settled = self.settled(half);
+            return if settled.decision == decision {
+                Outcome::Settled(settled)
+            } else {
+                Outcome::Refused(Refusal::AlreadyDecided(settled))
             };
-            if first.decision == decision {
-                return Outcome::Settled(settled);
-            }
-            return Outcome::Refused(Refusal::AlreadyDecided(settled));
         };
         if let Some(refusal) = stranger(row.counter) {
             return Outcome::Refused(refusal);
         }
-        let topic = self.places.get(&row.queue).map(|(topic, _)| topic.clone());
+        let whole = self.whole(half);
+        let gone = whole.iter().map(|id| self.view.halves[id].queue).find(|queue| !self.places.contains_key(queue));
+        if let Some(gone) = gone.filter(|_| decision == Decision::Commit) {
+            return Outcome::Refused(Refusal::NoSuchQueue(QueueId(gone)));
+        }
+        for id in &whole {
+            self.settle_one(*id, decision, places.get(id).copied(), now);
+        }
+        Outcome::Settled(Settled { first: true, ..self.settled(whole[0]) })
+    }
+
+    fn settle_one(&mut self, half: u64, decision: Decision, place: Option<u64>, now: u64) {
+        let row = self.view.halves.remove(&half).expect("all of a transaction is undecided");
         let mut offset = None;
         if decision == Decision::Commit {
-            if topic.is_none() {
-                return Outcome::Refused(Refusal::NoSuchQueue(QueueId(row.queue)));
-            }
             let due = due(row.when, now);
             let number =
                 self.enter(row.queue, (&row.body, &row.unique_id), place.unwrap_or(row.position), due, Some(half), now);
@@ -348,14 +469,14 @@ impl Model {
         } else {
             self.view.counts.open -= 1;
         }
-        if let Some(topic) = topic {
+        if let Some((topic, _)) = self.places.get(&row.queue) {
             let crc = crc32fast::hash(row.body.as_bytes());
-            self.repeats.insert((topic, row.unique_id), (half, crc, Some(now + WINDOW_MS)));
+            self.repeats.insert((topic.clone(), row.unique_id), (half, crc, Some(now + WINDOW_MS)));
         }
-        self.view.halves.remove(&half);
-        let decided = DecisionView { decision, queue: row.queue, offset, counter: row.counter, at: now };
-        self.view.decisions.insert(half, decided);
-        Outcome::Settled(Settled { decision, queue: QueueId(row.queue), offset, at: now, first: true })
+        let (queue, counter, first_half, members) = (row.queue, row.counter, row.first_half, row.members);
+        self.view
+            .decisions
+            .insert(half, DecisionView { decision, queue, offset, counter, at: now, first_half, members });
     }
 
     fn fire(&mut self, upto: u64, limit: u32, now: u64) -> Outcome {

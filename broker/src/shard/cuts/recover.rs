@@ -184,7 +184,7 @@ impl Expected<'_> {
             let decision = if random.below(2) == 0 { Decision::Commit } else { Decision::Rollback };
             let below = if random.below(3) == 0 { u64::MAX } else { 0 };
             let rewritten = rewritten(&opened.shard, *half, below).map_err(|error| error.to_string())?;
-            let rewritten = rewritten.filter(|_| decision == Decision::Commit);
+            let rewritten = if decision == Decision::Commit { rewritten } else { Vec::new() };
             acts.push(Act::Settle {
                 half: *half,
                 counter: row.counter,
@@ -195,11 +195,11 @@ impl Expected<'_> {
         }
         for (half, row) in &model.view.decisions {
             let (half, counter, group) = (*half, row.counter, PRODUCERS.to_owned());
-            acts.push(Act::Settle { half, counter, group, decision: row.decision, rewritten: None });
+            acts.push(Act::Settle { half, counter, group, decision: row.decision, rewritten: Vec::new() });
         }
         for (queue, place) in &model.places {
             let (queue, place, bodies) = (*queue, place.clone(), vec![format!("after {queue}")]);
-            acts.push(Act::Publish { queue, place, when: When::Now, bodies });
+            acts.push(Act::Publish { queue, place, when: When::Now, bodies, once: false });
         }
         acts.push(Act::Fire { upto: u64::MAX - 1, limit: 1000 });
         let now = opened.time.now();

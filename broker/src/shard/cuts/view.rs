@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, Index, table};
-use crate::shard::{Decision, ParkReason, QueueId, Shard, When};
+use crate::shard::{Decision, HalfQuery, ParkReason, QueueId, Shard, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,12 @@ pub(super) struct HalfView {
     pub(super) prepared_at: u64,
     pub(super) next_due: u64,
     pub(super) checks: u32,
+    /// Whom the checks went to.
+    pub(super) asked: Vec<(u64, String)>,
+    pub(super) first_half: Option<u64>,
+    pub(super) members: Vec<u64>,
+    /// What an operator did: when, and whether that was to park it.
+    pub(super) acts: Vec<(u64, bool)>,
     pub(super) parked: Option<(ParkReason, u64)>,
 }
 
@@ -53,6 +59,8 @@ pub(super) struct DecisionView {
     pub(super) offset: Option<u64>,
     pub(super) counter: u64,
     pub(super) at: u64,
+    pub(super) first_half: Option<u64>,
+    pub(super) members: Vec<u64>,
 }
 
 /// A message that waits for its time, by due time and position.
@@ -152,7 +160,30 @@ impl View {
         if (open, view.halves.len() as u64 - open) != (view.counts.open, view.counts.parked) {
             return Err(format!("{:?} are counted, {open} of {} halves are open", view.counts, view.halves.len()));
         }
+        view.check_listings(shard)?;
         Ok(view)
+    }
+
+    /// Listings show the same halves, and groups count them.
+    fn check_listings(&self, shard: &Shard) -> Result<(), String> {
+        for parked in [None, Some(false), Some(true)] {
+            let wanted = |half: &HalfView| parked.is_none_or(|parked| parked == half.parked.is_some());
+            let there: Vec<u64> = self.halves.iter().filter(|(_, half)| wanted(half)).map(|(half, _)| *half).collect();
+            for group in [None, Some(super::act::PRODUCERS)] {
+                let query = HalfQuery { group, parked, ..HalfQuery::default() };
+                let listed = shard.halves(&query, usize::MAX).map_err(|error| error.to_string())?;
+                let listed: Vec<u64> = listed.iter().map(|row| row.half).collect();
+                if listed != there {
+                    return Err(format!("{query:?} lists {listed:?} of {there:?}"));
+                }
+            }
+        }
+        let counted =
+            shard.producers().get(super::act::PRODUCERS).map_or((0, 0), |group| (group.open(), group.parked()));
+        if counted != (self.counts.open, self.counts.parked) {
+            return Err(format!("the group counts {counted:?} halves, {:?} are there", self.counts));
+        }
+        Ok(())
     }
 
     fn add_rows(&mut self, shard: &Shard, index: &Index) -> Result<(), String> {
@@ -176,6 +207,10 @@ impl View {
                 prepared_at: row.prepared_at,
                 next_due: row.next_due,
                 checks: row.checks,
+                asked: row.asked.into_iter().map(|asked| (asked.at, asked.client)).collect(),
+                first_half: row.first_half,
+                members: row.members,
+                acts: row.acts.into_iter().map(|act| (act.at, act.parked)).collect(),
                 parked: row.parked,
             };
             self.halves.insert(row.half, half);
@@ -191,6 +226,8 @@ impl View {
                 offset: row.offset,
                 counter: row.counter,
                 at: row.at,
+                first_half: row.first_half,
+                members: row.members,
             };
             self.decisions.insert(half, decision);
         });

@@ -72,13 +72,13 @@ async fn open_after_power_cut(disk: &SimDisk, dir: &Path) -> (OpenShard, tempfil
 async fn try_publish(shard: &Shard, queue: &Queue, body: &str) -> Result<Outcome, SubmitError> {
     let unit = unit(&queue.topic, body).to_vec();
     let messages = [Message::new(7, &unit)];
-    let publish = Publish { queue: queue.id, when: When::Now, messages: MessageList::Many(&messages) };
+    let publish = Publish { queue: queue.id, when: When::Now, messages: MessageList::Many(&messages), once: None };
     shard.propose(&Command::Publish(publish), Admission::Normal).await
 }
 
 fn settle_command(half: &Prepared, decision: Decision) -> Command<'static> {
     let (half, counter) = (half.half, Some(half.counter));
-    Command::Settle(Settle { half, counter, decision, group: None, by: "", reason: "", rewritten: None })
+    Command::Settle(Settle { half, counter, decision, group: None, by: "", reason: "", rewritten: Vec::new() })
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ fn unit(topic: &str, body: &str) -> BytesMut {
 async fn publish(shard: &Shard, queue: &Queue, when: When, bodies: &[&str]) -> Published {
     let units: Vec<Vec<u8>> = bodies.iter().map(|body| unit(&queue.topic, body).to_vec()).collect();
     let messages: Vec<Message<'_>> = units.iter().map(|unit| Message::new(7, unit)).collect();
-    let publish = Publish { queue: queue.id, when, messages: MessageList::Many(&messages) };
+    let publish = Publish { queue: queue.id, when, messages: MessageList::Many(&messages), once: None };
     match shard.propose(&Command::Publish(publish), Admission::Normal).await.expect("taken") {
         Outcome::Published(published) => published,
         other => panic!("{other:?}"),
@@ -114,7 +114,7 @@ async fn settle(shard: &Shard, half: u64, counter: u64, decision: Decision) -> O
         group: Some("producers"),
         by: "",
         reason: "",
-        rewritten: None,
+        rewritten: Vec::new(),
     };
     shard.propose(&Command::Settle(settle), Admission::Reserved).await.expect("taken")
 }

@@ -84,7 +84,8 @@ async fn a_deleted_topic_takes_its_messages_and_its_queue_numbers_along() {
     assert_eq!(opened.shard.propose(&delete, Admission::Reserved).await, Ok(Outcome::Done));
     assert!(opened.shard.topics().get("T").is_none());
     let unit = unit("T", "late").to_vec();
-    let publish = Publish { queue: old.id, when: When::Now, messages: MessageList::One(Message::new(0, &unit)) };
+    let publish =
+        Publish { queue: old.id, when: When::Now, messages: MessageList::One(Message::new(0, &unit)), once: None };
     let late = opened.shard.propose(&Command::Publish(publish), Admission::Normal).await;
     assert_eq!(late, Ok(Outcome::Refused(Refusal::NoSuchQueue(old.id))));
     make_topic(&opened.shard, "T", 1).await;

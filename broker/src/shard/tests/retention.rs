@@ -267,7 +267,7 @@ async fn a_settle_that_brings_the_bytes_anew_points_at_them() {
         group: Some("producers"),
         by: "",
         reason: "",
-        rewritten: Some(Message::new(7, &unit)),
+        rewritten: vec![(half.half, Message::new(7, &unit))],
     });
     let end = shard.log().end().get();
     shard.propose(&command, Admission::Reserved).await.expect("taken");

@@ -76,7 +76,7 @@ async fn strangers_and_guesses_decide_nothing() {
         group: Some("others"),
         by: "",
         reason: "",
-        rewritten: None,
+        rewritten: Vec::new(),
     };
     let stranger = shard.propose(&Command::Settle(stranger), Admission::Reserved).await;
     assert_eq!(stranger, Ok(Outcome::Refused(Refusal::WrongGroup("producers".into()))));
@@ -184,16 +184,16 @@ async fn checks_count_parking_hides_nothing_and_resuming_starts_anew() {
     let queue = queue(shard, "T", 0);
     let half = prepare(shard, &queue, "u1", "body").await;
     for (due, counts) in [(100, true), (200, false), (300, true)] {
-        let halves = vec![CheckedHalf { half: half.half, next_due: due, counts }];
+        let halves = vec![CheckedHalf { half: half.half, next_due: due, counts, asked: "" }];
         let checked = Command::Checked(Checked { first_checked_upto: half.half, halves });
         assert_eq!(shard.propose(&checked, Admission::Reserved).await, Ok(Outcome::Handled(1)));
     }
     let row = shard.half(half.half).expect("readable").expect("undecided");
     assert_eq!((row.checks, row.next_due), (2, 300));
-    let park = Command::Park(Park { half: half.half, reason: ParkReason::ChecksExhausted, by: "" });
+    let park = Command::Park(Park { half: half.half, reason: ParkReason::ChecksExhausted, by: "", why: "" });
     shard.propose(&park, Admission::Reserved).await.expect("taken");
     assert_eq!((shard.counters().open_halves(), shard.counters().parked_halves()), (0, 1));
-    let resume = |only_if| Command::Resume(Resume { half: half.half, by: "", only_if });
+    let resume = |only_if| Command::Resume(Resume { half: half.half, by: "", why: "", only_if });
     let refused = shard.propose(&resume(Some(ParkReason::NoChecker)), Admission::Reserved).await;
     assert_eq!(refused, Ok(Outcome::Refused(Refusal::NotParked(Some(ParkReason::ChecksExhausted)))));
     assert_eq!(shard.propose(&resume(None), Admission::Reserved).await, Ok(Outcome::Done));

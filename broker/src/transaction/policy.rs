@@ -105,7 +105,11 @@ mod tests {
             group: "g".into(),
             client: "c".into(),
             unique_id: "u".into(),
-            parked_by: String::new(),
+            topic: QueueId(1),
+            members: Vec::new(),
+            asked: Vec::new(),
+            acts: Vec::new(),
+            group_id: 0,
         }
     }
 

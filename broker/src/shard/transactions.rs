@@ -1,0 +1,53 @@
+//! Looking at undecided transactions: pages of them, who has how many, and what became of one.
+
+use super::handle::Shard;
+use crate::index::listing::{self, Filter};
+use crate::index::{self, DecisionRow, HalfRow, IndexError};
+
+/// Which undecided halves are looked at. The default takes all.
+#[derive(Debug, Clone, Default)]
+pub struct HalfQuery<'a> {
+    /// Only those of this producer group.
+    pub group: Option<&'a str>,
+    /// Only those of this topic.
+    pub topic: Option<&'a str>,
+    /// Only parked ones, or only open ones.
+    pub parked: Option<bool>,
+    /// Only those that were prepared at or before this time, in milliseconds since 1970.
+    pub prepared_until: Option<u64>,
+    /// Only those with a higher id: where the last page ended.
+    pub after: Option<u64>,
+}
+
+impl Shard {
+    /// Undecided halves, oldest first, at most `limit`. Costs what it shows, however many there are.
+    pub fn halves(&self, query: &HalfQuery<'_>, limit: usize) -> Result<Vec<HalfRow>, IndexError> {
+        let mut rows = Vec::new();
+        let mut filter = Filter { parked: query.parked, ..Filter::default() };
+        if let Some(group) = query.group {
+            let Some(group) = self.producers().get(group) else { return Ok(rows) };
+            filter.group = Some(group.id);
+        }
+        if let Some(topic) = query.topic {
+            let topic = self.topics().get(topic);
+            let Some(first) = topic.as_ref().and_then(|topic| topic.queues.first()) else { return Ok(rows) };
+            filter.topic = Some(first.id.0);
+        }
+        let from = query.after.map_or(0, |after| after.saturating_add(1)).max(self.counters().halves_from());
+        listing::scan(self.index(), filter, from, |half| {
+            // One that was decided meanwhile is not shown.
+            let Some(row) = self.half(half)? else { return Ok(rows.len() < limit) };
+            if rows.len() == limit || query.prepared_until.is_some_and(|until| row.prepared_at > until) {
+                return Ok(false);
+            }
+            rows.push(row);
+            Ok(rows.len() < limit)
+        })?;
+        Ok(rows)
+    }
+
+    /// How a half was decided, if it was and that is remembered.
+    pub fn decision(&self, half: u64) -> Result<Option<DecisionRow>, IndexError> {
+        index::decision::get(self.index(), half)
+    }
+}

@@ -1,0 +1,41 @@
+//! What only EscrowMQ adds to the protocol's requests and answers about transactions.
+//!
+//! Each of these goes beside the header of the request that it belongs to, so that a request without them is the
+//! protocol's own, byte for byte. Other brokers ignore the fields; ours says in the answer to a heartbeat that it knows
+//! them (`ESCROWMQ_TXN`).
+
+headers! {
+    /// Beside the header of a half message's send: the half joins a transaction.
+    pub struct JoinTransactionHeader {
+        /// Half id of the first half of the transaction.
+        transaction_first: i64 = "transactionFirst",
+    }
+
+    /// Beside the header of `END_TRANSACTION` 37 with neither commit nor rollback: the transaction is in progress.
+    pub struct ExtendTransactionHeader {
+        /// The next check comes no earlier than this many ms from now.
+        retry_after_millis: i64 = "retryAfterMillis",
+    }
+
+    /// Answer to an awaited `END_TRANSACTION` 37, and to a refused join.
+    pub struct EndTransactionResponse<'a> {
+        /// `committed` or `rolledBack`: what became of the transaction by this decision.
+        outcome: Option<&'a str> = "outcome",
+        /// The same decision had been made before.
+        repeated: bool = "repeated" or false,
+        /// `commit` or `rollback`: the decision that stands, where the one asked for does not.
+        decision: Option<&'a str> = "decision",
+        /// When the decision that stands was made, by the broker's clock in ms.
+        decided_at: Option<i64> = "decidedAt",
+        /// `appended`, `flushed` or `replicated`: what the decision survives.
+        store_level: Option<&'a str> = "storeLevel",
+        /// Topic of the first message.
+        topic: Option<&'a str> = "topic",
+        /// Its queue.
+        queue_id: Option<i32> = "queueId",
+        /// Its offset there; absent while it waits for a delay.
+        queue_offset: Option<i64> = "queueOffset",
+        /// The other messages: `halfId:topic:queueId:queueOffset` joined by `;`, the offset empty while one waits.
+        members: Option<&'a str> = "members",
+    }
+}
