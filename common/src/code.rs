@@ -216,6 +216,14 @@ pub mod request {
     pub const RENEW_BACKUP: i32 = 30_002;
     /// The prepared backup is copied, or given up.
     pub const RELEASE_BACKUP: i32 = 30_003;
+    /// EscrowMQ's own: lists open and parked transactions.
+    pub const LIST_TRANSACTIONS: i32 = 30_010;
+    /// EscrowMQ's own: reads all that is known of one transaction.
+    pub const GET_TRANSACTION: i32 = 30_011;
+    /// EscrowMQ's own: counts open and parked transactions by producer group.
+    pub const COUNT_TRANSACTIONS: i32 = 30_012;
+    /// EscrowMQ's own: an operator commits, rolls back, resumes or parks a transaction.
+    pub const DECIDE_TRANSACTION: i32 = 30_013;
     /// Takes messages and hides them for a while.
     pub const POP_MESSAGE: i32 = 200_050;
     /// Confirms a popped message.

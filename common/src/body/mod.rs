@@ -26,6 +26,7 @@ mod running;
 mod stats;
 mod tables;
 mod topic;
+mod transaction;
 mod wire_enum;
 
 pub use ack::{BatchAck, BatchAckBody};
@@ -51,3 +52,7 @@ pub use stats::{
 };
 pub use tables::{GroupForbidden, GroupList, KvTable, SubscriptionOfGroup, TopicList};
 pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicFilterType};
+pub use transaction::{
+    Act, Asked, DecisionInfo, GroupTransactions, Parked, TransactionAction, TransactionCounts, TransactionInfo,
+    TransactionPage, TransactionState,
+};

@@ -1,4 +1,4 @@
-//! The decision on a half message, the check that asks for it, and the operator's resume.
+//! The decision on a half message, the check that asks for it, and what operators ask and decide.
 
 headers! {
     /// `END_TRANSACTION` 37.
@@ -47,5 +47,47 @@ headers! {
         topic: Option<&'a str> = "topic",
         /// Offset message id of the half.
         msg_id: &'a str = "msgId",
+    }
+
+    /// `LIST_TRANSACTIONS` 30010.
+    pub struct ListTransactionsHeader<'a> {
+        /// Only of this producer group.
+        producer_group: Option<&'a str> = "producerGroup",
+        /// Only with messages for this topic.
+        topic: Option<&'a str> = "topic",
+        /// Only `open` or only `parked` ones.
+        state: Option<&'a str> = "state",
+        /// Only those stored at least so many milliseconds ago.
+        older_than_millis: Option<i64> = "olderThanMillis",
+        /// Most transactions of this page.
+        limit: Option<i32> = "limit",
+        /// The page begins behind this half id.
+        after: Option<i64> = "after",
+    }
+
+    /// `GET_TRANSACTION` 30011: one of the two.
+    pub struct GetTransactionHeader<'a> {
+        /// Half id.
+        half_id: Option<i64> = "halfId",
+        /// Offset message id of the half.
+        msg_id: Option<&'a str> = "msgId",
+    }
+
+    /// `COUNT_TRANSACTIONS` 30012.
+    pub struct CountTransactionsHeader<'a> {
+        /// Only of this producer group.
+        producer_group: Option<&'a str> = "producerGroup",
+    }
+
+    /// `DECIDE_TRANSACTION` 30013.
+    pub struct DecideTransactionHeader<'a> {
+        /// Half id; of a transaction of several halves, any of them.
+        half_id: i64 = "halfId",
+        /// `commit`, `rollback`, `resume` or `park`.
+        action: &'a str = "action",
+        /// Who decides; at most 255 bytes.
+        operator: &'a str = "operator",
+        /// Why; at most 1024 bytes.
+        reason: &'a str = "reason",
     }
 }
