@@ -186,7 +186,7 @@ async fn a_newer_index_is_refused() {
         index.flush().unwrap();
     };
     put(INDEX_FORMAT + 7);
-    assert_refused(store.path(), &path, ["version 9", "up to 2"]).await;
+    assert_refused(store.path(), &path, ["version 10", "up to 3"]).await;
 }
 
 #[tokio::test]

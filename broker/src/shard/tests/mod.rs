@@ -6,6 +6,7 @@ mod faults;
 mod publish;
 mod retention;
 mod transactions;
+mod whole;
 
 use std::net::SocketAddr;
 use std::path::Path;
