@@ -32,7 +32,8 @@
 //!   whose [`Outcome`] is awaited.
 //! * [`PushConsumer`]: an async handler, bounded buffers, offsets only after success, retries and dead letters through the
 //!   broker, a share of the queues that clients in other languages agree with.
-//! * [`PullConsumer`] and [`Admin`] for the rest.
+//! * [`PullConsumer`] and [`Admin`] for the rest; transactions that are open or parked at an EscrowMQ broker are listed,
+//!   shown and decided with [`Admin::list_transactions`] and its neighbours.
 //!
 //! Errors say whether a retry may help (`is_retryable`) and whether the thing may have happened all the same
 //! (`outcome_unknown`). What only EscrowMQ can do (confirming decisions, keeping the delay of a transactional message) is
@@ -57,11 +58,15 @@ mod route;
 mod routes;
 mod transaction;
 
-pub use admin::Admin;
+pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use consumer::{ConsumeFrom, PullConsumer, PullConsumerBuilder, PushConsumer, PushConsumerBuilder};
 pub use error::{RequestError, SendError, StartError, TransactionError};
+pub use escrowmq_common::body::{
+    Act, Asked, DecisionInfo, GroupTransactions, Parked, TransactionAction, TransactionInfo, TransactionPage,
+    TransactionState,
+};
 pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;

@@ -1,5 +1,11 @@
 //! What an operator or a tool asks of a cluster.
 
+mod decide;
+mod transactions;
+
+pub use decide::{DecideError, Decided, MessagePlace};
+pub use transactions::TransactionQuery;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use escrowmq_common::body::{ClusterInfo, json};
@@ -24,6 +30,17 @@ pub struct Admin {
     client: Client,
 }
 
+/// A broker that takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerAddress {
+    /// The cluster that it belongs to.
+    pub cluster: String,
+    /// Its name.
+    pub broker: String,
+    /// `host:port`.
+    pub addr: String,
+}
+
 impl Admin {
     pub(crate) fn new(client: Client) -> Admin {
         Admin { client }
@@ -45,7 +62,7 @@ impl Admin {
             attributes: None,
             force: None,
         };
-        for addr in self.masters().await? {
+        for BrokerAddress { addr, .. } in self.masters().await? {
             core.request(&addr, Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await?;
         }
         Ok(())
@@ -120,21 +137,24 @@ impl Admin {
         consumer_group: Option<&str>,
     ) -> Result<(), RequestError> {
         let core = self.client.core();
-        for addr in self.masters().await? {
+        for BrokerAddress { addr, .. } in self.masters().await? {
             core.unregister(&addr, client_id, producer_group, consumer_group).await?;
         }
         Ok(())
     }
 
-    /// The addresses of all masters.
-    async fn masters(&self) -> Result<Vec<String>, RequestError> {
+    /// The brokers that take writes, of all clusters that the name servers know.
+    pub async fn masters(&self) -> Result<Vec<BrokerAddress>, RequestError> {
         let core = self.client.core();
         let ask = Frame::request(request::GET_BROKER_CLUSTER_INFO);
         let (addr, answer) = core.routes.ask_names(&ask).await?;
         let answer = expect_success(&addr, answer)?;
         let info: ClusterInfo =
             json::from_slice(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
-        let masters = info.broker_addr_table.into_values().filter_map(|mut broker| broker.broker_addrs.remove(&MASTER));
+        let masters = info.broker_addr_table.into_values().filter_map(|mut broker| {
+            let addr = broker.broker_addrs.remove(&MASTER)?;
+            Some(BrokerAddress { cluster: broker.cluster, broker: broker.broker_name, addr })
+        });
         Ok(masters.collect())
     }
 }
