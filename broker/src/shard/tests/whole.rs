@@ -1,9 +1,7 @@
 //! Transactions of several messages, leases, listings, and plain messages that are sent again.
 
 use super::*;
-use crate::shard::{
-    Checked, CheckedHalf, Extend, HalfQuery, Once, Park, ParkReason, Refusal, Resume, SettledMember,
-};
+use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, ParkReason, Refusal, Resume, SettledMember};
 
 async fn join(shard: &Shard, queue: &Queue, first: u64, unique_id: &str, body: &str) -> Outcome {
     let unit = unit(&queue.topic, body).to_vec();
@@ -44,7 +42,10 @@ async fn several_messages_are_settled_by_one_decision() {
     let first = prepare(shard, &t, "u1", "one").await;
     let second = joined(join(shard, &u, first.half, "u2", "two").await);
     let third = joined(join(shard, &t, first.half, "u3", "three").await);
-    assert_eq!(join(shard, &u, first.half, "u2", "two").await, Outcome::Prepared(Prepared { repeated: true, ..second }));
+    assert_eq!(
+        join(shard, &u, first.half, "u2", "two").await,
+        Outcome::Prepared(Prepared { repeated: true, ..second })
+    );
     let due = crate::index::half::next_due(shard.index(), 0).expect("readable");
     assert_eq!(due, None, "a further half has no check of its own");
     assert_eq!((bodies(shard, &t), bodies(shard, &u)), (vec![], vec![]));
@@ -60,7 +61,10 @@ async fn several_messages_are_settled_by_one_decision() {
     let member = |half, queue: &Queue, offset| SettledMember { half, queue: queue.id, offset: Some(offset) };
     assert_eq!((settled.queue, settled.offset, settled.first), (t.id, Some(0), true));
     assert_eq!(settled.members, [member(second.half, &u, 0), member(third.half, &t, 1)]);
-    assert_eq!((bodies(shard, &t), bodies(shard, &u)), (vec!["one".to_owned(), "three".to_owned()], vec!["two".to_owned()]));
+    assert_eq!(
+        (bodies(shard, &t), bodies(shard, &u)),
+        (vec!["one".to_owned(), "three".to_owned()], vec!["two".to_owned()])
+    );
     for half in [&first, &second, &third] {
         let Outcome::Settled(again) = settle(shard, half.half, half.counter, Decision::Commit).await else {
             panic!("a repeat gets the first one's result")
@@ -171,18 +175,19 @@ async fn listings_follow_every_change_and_a_restart() {
     let look = |shard: &Shard| {
         let all = HalfQuery::default();
         let of_t = HalfQuery { topic: Some("T"), ..HalfQuery::default() };
-        let open = HalfQuery { group: Some("producers"), parked: Some(false), after: Some(id(0)), ..HalfQuery::default() };
+        let open =
+            HalfQuery { group: Some("producers"), parked: Some(false), after: Some(id(0)), ..HalfQuery::default() };
         let parked = HalfQuery { parked: Some(true), ..HalfQuery::default() };
         [all, of_t, open, parked].map(|query| ids(shard, &query))
     };
     let expected =
         [vec![id(0), id(1), id(2), id(4), id(5)], vec![id(0), id(2), id(4)], vec![id(1), id(4), id(5)], vec![id(2)]];
     assert_eq!(look(shard), expected);
-    assert_eq!(ids(shard, &HalfQuery { group: Some("strangers"), ..HalfQuery::default() }), []);
+    assert_eq!(ids(shard, &HalfQuery { group: Some("strangers"), ..HalfQuery::default() }), [] as [u64; 0]);
     let old = HalfQuery { prepared_until: Some(halves[1].stamp), ..HalfQuery::default() };
     assert!(ids(shard, &old).starts_with(&[id(0), id(1)]));
     let none = HalfQuery { prepared_until: Some(halves[0].stamp - 1), ..HalfQuery::default() };
-    assert_eq!(ids(shard, &none), []);
+    assert_eq!(ids(shard, &none), [] as [u64; 0]);
     opened.close().await.expect("closes");
 
     let opened = open(dir.path()).await;
@@ -219,8 +224,12 @@ async fn a_plain_message_that_is_sent_again_is_where_the_first_one_went() {
     assert_eq!(again, Published { repeats: Some(zero.id), ..first });
     let other = send(&zero, "u1", "two", When::Now).await;
     assert!(matches!(other, Outcome::Refused(Refusal::UniqueIdTaken(_))), "{other:?}");
-    let Outcome::Published(later) = send(&zero, "u2", "later", When::After(60_000)).await else { panic!("not published") };
-    let Outcome::Published(again) = send(&zero, "u2", "later", When::After(60_000)).await else { panic!("not published") };
+    let Outcome::Published(later) = send(&zero, "u2", "later", When::After(60_000)).await else {
+        panic!("not published")
+    };
+    let Outcome::Published(again) = send(&zero, "u2", "later", When::After(60_000)).await else {
+        panic!("not published")
+    };
     assert_eq!(again, Published { repeats: Some(zero.id), ..later });
     assert_eq!((bodies(shard, &zero), bodies(shard, &one)), (vec!["one".to_owned()], vec![]));
     // A half with the same key is another matter.
