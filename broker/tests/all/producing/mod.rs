@@ -13,3 +13,4 @@ mod sends;
 mod support;
 mod timers;
 mod topics;
+mod whole;
