@@ -63,6 +63,11 @@ fn transactions(page: &mut Page, broker: &Broker) {
         "Repeated half messages that got the first one's identity.",
         counters.repeated_halves.load(Ordering::Relaxed),
     );
+    page.counter(
+        "messages_repeated_total",
+        "Repeated plain messages that got the first one's place, on topics with a duplicate window.",
+        counters.repeated_messages.load(Ordering::Relaxed),
+    );
     page.counter("checks_sent_total", "Checks written to a producer's connection.", broker.transactions.checks_sent());
     page.results("decision_requests_total", "Decisions by response code.", &metrics.decisions);
 }

@@ -10,7 +10,7 @@ use super::session::Session;
 use super::target::Topic;
 
 /// Requests under way per connection while the backlog is built.
-const BUILD_IN_FLIGHT: usize = 32;
+pub(super) const BUILD_IN_FLIGHT: usize = 32;
 
 /// Arguments of `bench backlog`.
 #[derive(Debug, clap::Args)]

@@ -13,6 +13,7 @@
 
 mod answer;
 mod backlog;
+mod checks;
 mod conduct;
 mod connections;
 mod consume;
@@ -62,6 +63,8 @@ enum Workload {
     E2e(e2e::Arguments),
     /// Leave half messages undecided, or messages unread, and compare rates before and after
     Backlog(backlog::Arguments),
+    /// Leave half messages undecided, then register and answer the broker's checks about them
+    Checks(checks::Arguments),
     /// Open idle connections, and compare rates before and after
     Connections(connections::Arguments),
 }
@@ -74,6 +77,7 @@ impl Workload {
             Workload::Consume(arguments) => &arguments.common,
             Workload::E2e(arguments) => &arguments.common,
             Workload::Backlog(arguments) => &arguments.common,
+            Workload::Checks(arguments) => &arguments.common,
             Workload::Connections(arguments) => &arguments.common,
         }
     }
@@ -85,6 +89,7 @@ impl Workload {
             Workload::Consume(arguments) => consume::run(arguments).await,
             Workload::E2e(arguments) => e2e::run(arguments).await,
             Workload::Backlog(arguments) => backlog::run(arguments).await,
+            Workload::Checks(arguments) => checks::run(arguments).await,
             Workload::Connections(arguments) => connections::run(arguments).await,
         }
     }
