@@ -41,6 +41,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
 pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
     broker.delivery.holds.drop_connection(connection.id());
     broker.clients.closed(connection);
+    broker.transactions.connection_closed(connection.id());
 }
 
 fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {

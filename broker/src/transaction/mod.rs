@@ -1,13 +1,14 @@
 //! Check-backs: what happens to half messages that nobody decides.
 //!
 //! ```text
-//!  half table, due table --> runner: what is due? --> engine: check, wait or park? --> check to a producer's connection
-//!        ^                                                                              --> Checked / Park command
-//!        +------------------------------- apply <----------------------------------------------+
+//!  half table, due table --> runner: a round --> engine: who is asked, who waits, who is parked
+//!        ^                                            |
+//!        +------ apply <------ Checked, Park, Resume -+
+//!                                                     +--> check to a producer's connection, once Checked is on its way
 //! ```
 //!
-//! [`engine`] decides and knows no clock, socket or file; [`waiting`] and [`window`] are its memory of groups without an
-//! instance and of unanswered checks; [`runner`] does the reading, sending and submitting.
+//! [`engine`] decides and knows no clock, socket, file or lock; [`runner`] does the reading, submitting and sending;
+//! [`Transactions`] carries to the engine what handlers learn.
 //!
 //! Promises: a check costs only what is due; a half whose group has no instance waits without using up an attempt; each
 //! half ends decided or parked; one half that cannot be read or sent stops no other. Leaves to others: what a decision
@@ -15,52 +16,67 @@
 
 pub mod check;
 pub mod engine;
-pub mod policy;
 pub mod runner;
-pub mod waiting;
-pub mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use waiting::Waiting;
-use window::Windows;
+use engine::Scheduler;
 
 /// What handlers and the runner share about check-backs.
 #[derive(Debug, Default)]
 pub struct Transactions {
-    /// Unanswered checks per connection.
-    windows: Mutex<Windows>,
-    /// Halves whose group has no instance.
-    waiting: Mutex<Waiting>,
-    /// Halves that an operator resumed or that a full window held back: looked at again in the next round.
-    again: Mutex<Vec<u64>>,
+    /// Locked for a moment each time: handlers wait for it.
+    scheduler: Mutex<Scheduler>,
     /// Told when there is something to look at that no due time tells.
     attention: Notify,
+    /// When the last round began, in milliseconds since 1970.
+    looked_at: AtomicU64,
     checks_sent: AtomicU64,
 }
 
 impl Transactions {
     /// A producer answered a check, whatever the answer; `connection` is the id of the connection it came on. Says whether
-    /// that connection had been asked.
+    /// that connection owed the answer.
     pub fn answered(&self, connection: u64, half: u64) -> bool {
-        let answered = self.windows.lock().answered(connection, half);
-        if answered == Some(true) {
+        let (owed, makes_room) = {
+            let mut scheduler = self.scheduler.lock();
+            (scheduler.answered(connection, half), scheduler.held() > 0)
+        };
+        if owed && makes_room {
             self.attention.notify_one();
         }
-        answered.is_some()
+        owed
     }
 
     /// A connection is gone; so are its unanswered checks.
     pub fn connection_closed(&self, connection: u64) {
-        self.windows.lock().forget(connection);
+        let has_held = {
+            let mut scheduler = self.scheduler.lock();
+            scheduler.closed(connection);
+            scheduler.held() > 0
+        };
+        if has_held {
+            self.attention.notify_one();
+        }
+    }
+
+    /// A half was decided or parked: it is not counted as waiting any more.
+    pub fn decided(&self, half: u64) {
+        self.scheduler.lock().decided(half);
     }
 
     /// A half is due now, whatever the runner has seen so far.
     pub fn look_again(&self, half: u64) {
-        self.again.lock().push(half);
+        self.scheduler.lock().resumed(half);
+        self.attention.notify_one();
+    }
+
+    /// A half got a due time, in milliseconds since 1970, by another command than those of the runner.
+    pub fn due_at(&self, due: u64) {
+        self.scheduler.lock().due_since(due);
         self.attention.notify_one();
     }
 
@@ -69,8 +85,14 @@ impl Transactions {
         self.checks_sent.load(Ordering::Relaxed)
     }
 
-    /// Halves that wait because no instance of their group is connected.
+    /// Halves that wait because no instance of their group is connected, for an alarm: none in the first minute after a
+    /// start, while clients come back.
     pub fn halves_without_checker(&self) -> u64 {
-        self.waiting.lock().len() as u64
+        self.scheduler.lock().without_checker(self.looked_at.load(Ordering::Relaxed)) as u64
+    }
+
+    /// Halves of a producer group that wait because no instance of it is connected.
+    pub fn waiting_for_checker(&self, group: &str) -> u64 {
+        self.scheduler.lock().waiting_of(group) as u64
     }
 }

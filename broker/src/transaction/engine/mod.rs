@@ -1,6 +1,39 @@
-//! What becomes of transactions, decided and nothing else: events and time in, what is to be done out.
+//! What becomes of transactions, decided and nothing else: events and time in, actions out. No clock, socket, file or lock.
+//!
+//! ```text
+//!  half table, due table --(Surroundings)--> round::plan -- each half that is due --> Scheduler::due --> Step
+//!                                                 |                                      ^
+//!   asks, new due times, parks, resumes, <--------+        instance joined or left, check answered or not sent,
+//!   when to look again                                     half decided or resumed, time
+//! ```
 //!
 //! [`life`] is the life of a half message as the log tells it: prepared, checked, parked, resumed, settled. Apply runs it on
-//! the index. Tests run it on a map. Nothing in here knows a clock, a socket, a file or a lock.
+//! the index, tests run it on a map. The rest is about who is asked when: [`policy`] knows the times; [`scheduler`] holds what is known only while the process lives (unanswered checks per
+//! connection, halves that wait for an instance, halves held back because every connection of their group is full) and
+//! applies the rules to one half; [`round`] finds what is due and gathers what is to be done.
+//!
+//! Promises:
+//! * Only what is due costs anything: a round reads what is due now, up to a bound, and the one row behind it.
+//! * A check goes to an instance of the half's group that is connected, the sender first, and never to a connection
+//!   that owes [`WINDOW`] answers.
+//! * A half without anyone to ask waits and uses up no attempt; one that is held back costs no entry of the log.
+//! * Every half that is due ends asked, waiting, held back or parked; nothing that goes wrong with one half changes what
+//!   happens to another.
+//! * After a restart everything that waited or was held back is found again, in the tables alone.
+//!
+//! Left to others: reading tables and bytes, writing to connections, submitting commands (`runner`), and rows (`shard::apply`).
+//!
+//! The rules are shown one by one in `scripts/*.txt`, which the tests play, and tried in random order against a simple
+//! model in `random`.
 
 pub mod life;
+pub mod policy;
+pub mod round;
+pub mod scheduler;
+mod waiting;
+mod windows;
+
+pub use policy::CheckPolicy;
+pub use round::{Ask, Round, Surroundings, Walk, plan};
+pub use scheduler::{Instance, Scheduler, Step};
+pub use windows::WINDOW;

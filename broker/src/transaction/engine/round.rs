@@ -1,0 +1,427 @@
+//! One round: finds what is due, asks the scheduler about each half, and gathers what is to be done.
+//!
+//! Six ways lead to a half: it was resumed; it waited and its group got an instance; it was parked for want of one; it was
+//! held back and an answer made room; its wait is over; its due time has come, from the table of due times or, for first
+//! checks, from the half table in the order of Prepare. Each way has bounds of its own, so that none starves another.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::scheduler::{Instance, Scheduler, Step};
+use crate::index::HalfRow;
+use crate::shard::ParkReason;
+
+/// Most halves for which one round does something that is recorded, on each way.
+const ACTS: usize = 1000;
+/// Most rows that one round reads on each way: a half that is held back costs a row and nothing else.
+const ROWS: usize = 10_000;
+/// Bytes of halves that one round asks about, on each way: they are in memory until they are written.
+const BYTES: usize = 4 * 1024 * 1024;
+/// Halves that are held back are looked at so often, in milliseconds, though no answer made room: a connection may take
+/// frames again, or an answer count as lost.
+const HELD_RETRY_MS: u64 = 1_000;
+/// How often due times that a round has passed are looked at again, and how far back, in milliseconds. Nothing should be
+/// there; if a due time came into the table late all the same, its half is late, not lost.
+const NET_EVERY_MS: u64 = 10_000;
+const NET_BACK_MS: u64 = 20_000;
+
+/// What a round reads, and where the scheduler is.
+pub trait Surroundings {
+    /// Why a table did not answer.
+    type Error;
+
+    /// The undecided half with this id.
+    fn half(&self, half: u64) -> Result<Option<HalfRow>, Self::Error>;
+
+    /// Up to `limit` pairs of due time and half behind `after`, due at or before `upto`, earliest first.
+    fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, Self::Error>;
+
+    /// The earliest due time after this one.
+    fn next_due(&self, after: u64) -> Result<Option<u64>, Self::Error>;
+
+    /// Calls `each` with the undecided halves from this id on, in order, until it says stop.
+    fn scan(&self, from: u64, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error>;
+
+    /// A page of at most `limit` halves of the group with ids above `after`, of those that are parked for want of an instance.
+    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Parked, Self::Error>;
+
+    /// Every half that is prepared from now on has this id or a later one.
+    fn next_half(&self) -> u64;
+
+    /// Every due time that is given from now on is later than this, except as [`Scheduler::due_since`] tells. Not later
+    /// than `now`.
+    fn due_settled(&self, now: u64) -> u64;
+
+    /// The connected instances of a group.
+    fn instances(&self, group: &str) -> Vec<Instance>;
+
+    /// Lets a look or a change at the scheduler; short, because handlers wait for it.
+    fn with<T>(&self, change: impl FnOnce(&mut Scheduler) -> T) -> T;
+}
+
+/// Halves that are parked for want of an instance.
+#[derive(Debug)]
+pub struct Parked {
+    /// The halves of the page.
+    pub halves: Vec<u64>,
+    /// Where the next page begins behind, if there may be one.
+    pub next: Option<u64>,
+}
+
+/// Ask about this half.
+#[derive(Debug)]
+pub struct Ask {
+    /// The half.
+    pub row: HalfRow,
+    /// On this connection, where a place is taken for it.
+    pub connection: u64,
+    /// Be due again then, in milliseconds since 1970.
+    pub next_due: u64,
+    /// Which check this is, from 1.
+    pub number: u32,
+}
+
+/// Resume this half if it is still parked for want of an instance.
+#[derive(Debug)]
+pub struct Return {
+    /// The half.
+    pub half: u64,
+    /// Its group.
+    pub group: Arc<str>,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Checks.
+    pub asks: Vec<Ask>,
+    /// Halves that get a due time without being asked about.
+    pub moved: Vec<(u64, u64)>,
+    /// Halves to park.
+    pub parked: Vec<(u64, ParkReason)>,
+    /// Halves to resume.
+    pub resumed: Vec<Return>,
+    /// With this round recorded, every half up to this id has had its first check, or has a due time of its own.
+    pub first_checked: u64,
+    /// Look again at this time, in milliseconds since 1970.
+    pub next: Option<u64>,
+    /// More is due now than one round takes.
+    pub more: bool,
+}
+
+/// How far rounds have come. Lost with the process; the next one begins with what was recorded.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    /// Halves up to this id need no look for a first check. Moving it on saves the next look from all the rows that are
+    /// gone.
+    first: u64,
+    /// Due times up to this one were looked at.
+    due: (u64, u64),
+    /// When passed due times were last looked at again.
+    netted: u64,
+    /// Which of the groups with halves that are held back comes first.
+    turn: usize,
+}
+
+impl Walk {
+    /// Begins with all due times, and with first checks behind what was recorded.
+    pub fn begin(first_checked: u64) -> Self {
+        Self { first: first_checked, due: (0, 0), netted: 0, turn: 0 }
+    }
+}
+
+/// Plans one round at `now`. What could not be read is left out and named by the error; the rest of the round stands.
+pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: u64) -> (Round, Option<S::Error>) {
+    let mut planner = Planner {
+        around,
+        now,
+        round: Round::default(),
+        budget: Budget::default(),
+        instances: HashMap::new(),
+        unread: Vec::new(),
+        error: None,
+    };
+    planner.resumed();
+    planner.joined();
+    planner.held(walk);
+    planner.waited_too_long();
+    planner.due(walk);
+    planner.first_checks(walk);
+    let unread = std::mem::take(&mut planner.unread);
+    let (over, held, oldest_held) = around.with(|scheduler| {
+        for half in unread {
+            scheduler.resumed(half);
+        }
+        let retry = (!scheduler.held.is_empty()).then(|| now.saturating_add(HELD_RETRY_MS));
+        (scheduler.waiting.next_over(), retry, scheduler.held.oldest())
+    });
+    planner.next_at(over);
+    planner.next_at(held);
+    // A half that is held back may have no due time in the table: a restart finds it on the walk.
+    planner.round.first_checked = oldest_held.map_or(walk.first, |held| walk.first.min(held.saturating_sub(1)));
+    (planner.round, planner.error)
+}
+
+/// What one way may still do.
+#[derive(Debug, Clone, Copy)]
+struct Budget {
+    acts: usize,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { acts: ACTS, rows: ROWS, bytes: BYTES }
+    }
+}
+
+struct Planner<'a, S: Surroundings> {
+    around: &'a S,
+    now: u64,
+    round: Round,
+    budget: Budget,
+    instances: HashMap<String, Arc<[Instance]>>,
+    /// Halves whose rows could not be read.
+    unread: Vec<u64>,
+    error: Option<S::Error>,
+}
+
+impl<S: Surroundings> Planner<'_, S> {
+    fn resumed(&mut self) {
+        self.budget = Budget::default();
+        while self.may_go_on()
+            && let Some(half) = self.around.with(|scheduler| scheduler.resumed.pop_front())
+        {
+            // Whoever resumed it may have named any half of the transaction; the first one is asked about.
+            match self.around.half(half) {
+                Ok(Some(HalfRow { first_half: Some(first), .. })) => self.handle_id(first),
+                _ => self.handle_id(half),
+            }
+        }
+    }
+
+    /// Halves that waited for a group that has an instance now, and those that were parked for want of one.
+    fn joined(&mut self) {
+        self.budget = Budget::default();
+        while self.may_go_on() {
+            let front = self.around.with(|scheduler| {
+                let joined = scheduler.joined.front()?;
+                Some((Arc::clone(&joined.group), joined.resumed_upto))
+            });
+            let Some((group, after)) = front else { return };
+            let is_done = self.instances(&group).is_empty() || self.next_of(&group, after);
+            if is_done {
+                self.around.with(|scheduler| scheduler.joined.pop_front());
+            }
+        }
+    }
+
+    /// One more half of a group that has an instance, or a page of parked ones; says whether that was the last.
+    fn next_of(&mut self, group: &Arc<str>, after: u64) -> bool {
+        if let Some(half) = self.around.with(|scheduler| scheduler.waiting.pop(group)) {
+            self.handle_id(half);
+            return false;
+        }
+        let limit = self.budget.acts;
+        let parked = match self.around.parked_without_checker(group, after, limit) {
+            Ok(parked) => parked,
+            Err(error) => {
+                // The others first; this one is tried again.
+                self.failed(error);
+                self.budget.acts = 0;
+                self.around.with(|scheduler| scheduler.joined.rotate_left(1));
+                return false;
+            }
+        };
+        self.budget.acts = self.budget.acts.saturating_sub(parked.halves.len());
+        // A page was read, whatever was on it.
+        self.budget.rows = self.budget.rows.saturating_sub(limit);
+        let returns = parked.halves.into_iter().map(|half| Return { half, group: Arc::clone(group) });
+        self.round.resumed.extend(returns);
+        if let Some(next) = parked.next {
+            self.around.with(|scheduler| {
+                if let Some(joined) = scheduler.joined.front_mut() {
+                    joined.resumed_upto = next;
+                }
+            });
+        }
+        parked.next.is_none()
+    }
+
+    /// Halves for which there is room now, or whose instances left.
+    fn held(&mut self, walk: &mut Walk) {
+        self.budget = Budget::default();
+        let mut groups: Vec<Arc<str>> = self.around.with(|scheduler| scheduler.held.groups().cloned().collect());
+        if groups.is_empty() {
+            return;
+        }
+        groups.sort_unstable();
+        walk.turn = walk.turn.wrapping_add(1);
+        let begin = walk.turn % groups.len();
+        groups.rotate_left(begin);
+        for group in groups {
+            let instances = self.instances(&group);
+            let now = self.now;
+            while self.may_go_on() {
+                let half = self.around.with(|scheduler| {
+                    let goes_on = instances.is_empty() || scheduler.has_room(&instances, now);
+                    if goes_on { scheduler.held.pop(&group) } else { None }
+                });
+                let Some(half) = half else { break };
+                self.handle_id(half);
+            }
+        }
+    }
+
+    fn waited_too_long(&mut self) {
+        self.budget = Budget::default();
+        let now = self.now;
+        while self.may_go_on()
+            && let Some(half) = self.around.with(|scheduler| scheduler.waiting.pop_over(now))
+        {
+            self.handle_id(half);
+        }
+    }
+
+    /// Halves with a due time of their own.
+    fn due(&mut self, walk: &mut Walk) {
+        self.budget = Budget::default();
+        let upto = self.around.due_settled(self.now).min(self.now);
+        if let Some(since) = self.around.with(|scheduler| {
+            let since = std::mem::replace(&mut scheduler.due_since, u64::MAX);
+            (since != u64::MAX).then_some(since)
+        }) {
+            walk.due = walk.due.min((since.saturating_sub(1), u64::MAX));
+        }
+        if self.now >= walk.netted.saturating_add(NET_EVERY_MS) {
+            walk.netted = self.now;
+            walk.due = walk.due.min((self.now.saturating_sub(NET_BACK_MS), 0));
+        }
+        let due = match self.around.due(walk.due, upto, ROWS) {
+            Ok(due) => due,
+            Err(error) => return self.failed(error),
+        };
+        let is_all = due.len() < ROWS;
+        for (at, half) in due {
+            if !self.may_go_on() {
+                return;
+            }
+            self.handle_id(half);
+            walk.due = (at, half);
+        }
+        if !is_all {
+            self.round.more = true;
+            return;
+        }
+        walk.due = walk.due.max((upto, u64::MAX));
+        match self.around.next_due(walk.due.0) {
+            Ok(next) => self.next_at(next),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Halves whose first check comes in the order in which they were prepared: no due time of their own is needed.
+    fn first_checks(&mut self, walk: &mut Walk) {
+        self.budget = Budget::default();
+        // Read before the look: halves of later entries have later ids.
+        let mut first = walk.first.max(self.around.next_half().saturating_sub(1));
+        let mut looked = walk.first;
+        let around = self.around;
+        let scanned = around.scan(walk.first + 1, &mut |row| {
+            let half = row.half;
+            if row.next_due == 0 && row.parked.is_none() && row.first_half.is_none() {
+                let is_left = !self.may_go_on() || matches!(self.handle(row), Step::NotDue(_));
+                if is_left {
+                    // Looked at again the next time: nothing is left below it.
+                    first = half.saturating_sub(1);
+                    return false;
+                }
+            }
+            looked = half;
+            true
+        });
+        match scanned {
+            Ok(()) => walk.first = first.max(looked),
+            Err(error) => {
+                walk.first = looked;
+                self.failed(error);
+            }
+        }
+    }
+
+    /// Whether the way at hand may do more in this round.
+    fn may_go_on(&mut self) -> bool {
+        let goes_on = self.budget.acts > 0 && self.budget.rows > 0 && self.budget.bytes > 0;
+        self.round.more |= !goes_on;
+        goes_on
+    }
+
+    fn next_at(&mut self, due: Option<u64>) {
+        self.round.next = [self.round.next, due].into_iter().flatten().min();
+    }
+
+    fn instances(&mut self, group: &str) -> Arc<[Instance]> {
+        if let Some(known) = self.instances.get(group) {
+            return Arc::clone(known);
+        }
+        let found: Arc<[Instance]> = self.around.instances(group).into();
+        self.instances.insert(group.to_owned(), Arc::clone(&found));
+        found
+    }
+
+    fn handle_id(&mut self, half: u64) {
+        match self.around.half(half) {
+            Ok(Some(row)) => {
+                self.handle(row);
+            }
+            Ok(None) => self.budget.rows = self.budget.rows.saturating_sub(1),
+            // It has no part in this round, and the others have.
+            Err(error) => {
+                self.budget.rows = self.budget.rows.saturating_sub(1);
+                self.unread.push(half);
+                self.failed(error);
+            }
+        }
+    }
+
+    /// Does what the scheduler says with one half. If the rules themselves fail on it, that half is parked.
+    fn handle(&mut self, row: HalfRow) -> Step {
+        self.budget.rows = self.budget.rows.saturating_sub(1);
+        let instances = self.instances(&row.group);
+        let now = self.now;
+        let asked = || self.around.with(|scheduler| scheduler.due(&row, &instances, now));
+        let step = catch_unwind(AssertUnwindSafe(asked)).unwrap_or(Step::Park(ParkReason::Unreadable));
+        match step {
+            Step::NotDue(due) => self.next_at(Some(due)),
+            Step::Nothing | Step::Hold => {}
+            Step::Park(reason) => {
+                self.acted();
+                self.round.parked.push((row.half, reason));
+            }
+            Step::Wait => {
+                if row.next_due == 0 {
+                    // Gives it a due time of its own, so that it is found again after a restart.
+                    self.acted();
+                    self.round.moved.push((row.half, now));
+                }
+            }
+            Step::Check { connection, next_due, number } => {
+                self.acted();
+                self.budget.bytes = self.budget.bytes.saturating_sub(row.length as usize);
+                self.round.asks.push(Ask { row, connection, next_due, number });
+            }
+        }
+        step
+    }
+
+    /// The first error names them all.
+    fn failed(&mut self, error: S::Error) {
+        self.error.get_or_insert(error);
+    }
+
+    fn acted(&mut self) {
+        self.budget.acts = self.budget.acts.saturating_sub(1);
+    }
+}

@@ -1,0 +1,358 @@
+//! The rules for one half, and what is known only while the process lives.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::policy::CheckPolicy;
+use super::waiting::{ByGroup, Waiting};
+use super::windows::Windows;
+use crate::index::HalfRow;
+use crate::shard::ParkReason;
+
+/// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
+/// instance to ask, and no half is parked for it.
+pub const QUIET_MS: u64 = 60_000;
+
+/// A connected instance of a producer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The number of its connection.
+    pub connection: u64,
+    /// Its client id.
+    pub client: Arc<str>,
+    /// Whether its connection takes frames at this moment.
+    pub is_writable: bool,
+}
+
+/// What to do with a half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: it is parked, or settled with another half.
+    Nothing,
+    /// Nothing yet: it is due at this time.
+    NotDue(u64),
+    /// Ask on this connection, where a place is taken for it, and be due again at `next_due` whatever comes back.
+    Check {
+        /// The connection.
+        connection: u64,
+        /// When the next check is due, in milliseconds since 1970.
+        next_due: u64,
+        /// Which check this is, from 1.
+        number: u32,
+    },
+    /// No instance is connected: it waits for one, and is noted here.
+    Wait,
+    /// Every connection of its group owes as many answers as it may: it goes on when one comes, and is noted here.
+    Hold,
+    /// Take it out of the checks, in plain sight.
+    Park(ParkReason),
+}
+
+/// A group that got an instance.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) group: Arc<str>,
+    /// Its halves up to this id that were parked for want of an instance are resumed.
+    pub(super) resumed_upto: u64,
+}
+
+/// See the module. Each half is in at most one of `waiting` and `held`.
+#[derive(Debug)]
+pub struct Scheduler {
+    policy: CheckPolicy,
+    windows: Windows,
+    pub(super) waiting: Waiting,
+    pub(super) held: ByGroup,
+    pub(super) joined: VecDeque<Joined>,
+    /// Halves to look at whatever their due time.
+    pub(super) resumed: VecDeque<u64>,
+    /// A due time before which a round has looked already may have come into the table; `u64::MAX` if none has.
+    pub(super) due_since: u64,
+    quiet_until: u64,
+    /// Moves on with each check, so that instances are asked in turn.
+    turn: usize,
+}
+
+impl Default for Scheduler {
+    /// Nothing is known yet, and nobody is asked before [`begin`](Scheduler::begin).
+    fn default() -> Self {
+        Self {
+            policy: CheckPolicy::default(),
+            windows: Windows::default(),
+            waiting: Waiting::default(),
+            held: ByGroup::default(),
+            joined: VecDeque::new(),
+            resumed: VecDeque::new(),
+            due_since: u64::MAX,
+            quiet_until: u64::MAX,
+            turn: 0,
+        }
+    }
+}
+
+impl Scheduler {
+    /// The process begins to ask at `now`, in milliseconds since 1970: from here on clients come back.
+    pub fn begin(&mut self, now: u64) {
+        self.quiet_until = now.saturating_add(QUIET_MS);
+    }
+
+    /// The settings of a running broker may change.
+    pub fn set_policy(&mut self, policy: CheckPolicy) {
+        if policy != self.policy {
+            self.policy = policy;
+            self.waiting.times_changed();
+        }
+    }
+
+    /// A half may be due. `instances` are all that are connected of its group.
+    pub fn due(&mut self, row: &HalfRow, instances: &[Instance], now: u64) -> Step {
+        let step = self.step(row, instances, now);
+        if step != Step::Wait {
+            self.waiting.remove(&row.group, row.half);
+        }
+        if step != Step::Hold {
+            self.held.remove(&row.group, row.half);
+        }
+        step
+    }
+
+    fn step(&mut self, row: &HalfRow, instances: &[Instance], now: u64) -> Step {
+        if row.parked.is_some() || row.first_half.is_some() {
+            return Step::Nothing;
+        }
+        let due = self.policy.due(row);
+        if due > now {
+            return Step::NotDue(due);
+        }
+        if self.policy.is_exhausted(row) {
+            return Step::Park(ParkReason::ChecksExhausted);
+        }
+        if instances.is_empty() {
+            let until = self.policy.waits_until(row).max(self.quiet_until);
+            if until <= now {
+                return Step::Park(ParkReason::NoChecker);
+            }
+            self.waiting.add(&row.group, row.half, until);
+            return Step::Wait;
+        }
+        let Some(connection) = self.pick(&row.client, instances, now) else {
+            self.held.add(&row.group, row.half);
+            return Step::Hold;
+        };
+        self.windows.asked(connection, row.half, now);
+        let number = row.checks + 1;
+        Step::Check { connection, next_due: now.saturating_add(self.policy.gap(number)), number }
+    }
+
+    /// Whom to ask: the sender, else who owes the fewest answers, in turn.
+    fn pick(&mut self, sender: &str, instances: &[Instance], now: u64) -> Option<u64> {
+        self.turn = self.turn.wrapping_add(1);
+        let begin = self.turn % instances.len().max(1);
+        let in_turn = instances[begin..].iter().chain(&instances[..begin]);
+        let mut others: Option<(usize, u64)> = None;
+        for instance in in_turn {
+            let connection = instance.connection;
+            if !instance.is_writable || !self.windows.has_room(connection, now, self.policy.interval) {
+                continue;
+            }
+            if *instance.client == *sender {
+                return Some(connection);
+            }
+            let owed = self.windows.owed(connection);
+            if others.is_none_or(|(least, _)| owed < least) {
+                others = Some((owed, connection));
+            }
+        }
+        others.map(|(_, connection)| connection)
+    }
+
+    /// Whether any of these instances takes a check at `now`.
+    pub fn has_room(&mut self, instances: &[Instance], now: u64) -> bool {
+        let lost_after = self.policy.interval;
+        instances
+            .iter()
+            .any(|instance| instance.is_writable && self.windows.has_room(instance.connection, now, lost_after))
+    }
+
+    /// A check was not written to its connection after all. The instances without that one are asked at once: says on
+    /// which connection, where a place is taken for it.
+    pub fn elsewhere(&mut self, row: &HalfRow, failed: u64, instances: &[Instance], now: u64) -> Option<u64> {
+        self.windows.answered(failed, row.half);
+        let others: Vec<Instance> =
+            instances.iter().filter(|instance| instance.connection != failed).cloned().collect();
+        let connection = self.pick(&row.client, &others, now)?;
+        self.windows.asked(connection, row.half, now);
+        Some(connection)
+    }
+
+    /// A check was not written to its connection after all, and is not for now.
+    pub fn not_sent(&mut self, connection: u64, half: u64) {
+        self.windows.answered(connection, half);
+    }
+
+    /// A producer answered a check, whatever the answer. Says whether this connection owed the answer.
+    pub fn answered(&mut self, connection: u64, half: u64) -> bool {
+        self.windows.answered(connection, half)
+    }
+
+    /// A connection is gone, and with it what it owed.
+    pub fn closed(&mut self, connection: u64) {
+        self.windows.forget(connection);
+    }
+
+    /// A group got an instance: what waits for one, and what was parked for want of one, goes on.
+    pub fn joined(&mut self, group: Arc<str>) {
+        match self.joined.iter_mut().find(|joined| joined.group == group) {
+            Some(joined) => joined.resumed_upto = 0,
+            None => self.joined.push_back(Joined { group, resumed_upto: 0 }),
+        }
+    }
+
+    /// A half was decided or parked. Not needed for what is asked, but for what is counted.
+    pub fn decided(&mut self, half: u64) {
+        if !self.waiting.is_empty() {
+            self.waiting.remove_anywhere(half);
+        }
+        if !self.held.is_empty() {
+            self.held.remove_anywhere(half);
+        }
+    }
+
+    /// A half is due at once, whatever was seen of it so far.
+    pub fn resumed(&mut self, half: u64) {
+        self.resumed.push_back(half);
+    }
+
+    /// A half got a due time that may be over already, in milliseconds since 1970.
+    pub fn due_since(&mut self, due: u64) {
+        self.due_since = self.due_since.min(due);
+    }
+
+    /// How many answers a connection owes.
+    pub fn owed(&self, connection: u64) -> usize {
+        self.windows.owed(connection)
+    }
+
+    /// Halves of a group that wait because no instance is connected.
+    pub fn waiting_of(&self, group: &str) -> usize {
+        self.waiting.len_of(group)
+    }
+
+    /// Halves that wait because no instance of their group is connected, for an alarm: none while clients come back.
+    pub fn without_checker(&self, now: u64) -> usize {
+        if now < self.quiet_until { 0 } else { self.waiting.len() }
+    }
+
+    /// Halves that are held back because every connection of their group owes as many answers as it may.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transaction::engine::WINDOW;
+
+    const POLICY: CheckPolicy =
+        CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
+
+    fn row(half: u64, client: &str) -> HalfRow {
+        crate::transaction::engine::world::half_row(half, "g", client, 1_000)
+    }
+
+    fn scheduler(now: u64) -> Scheduler {
+        let mut scheduler = Scheduler::default();
+        scheduler.begin(now);
+        scheduler.set_policy(POLICY);
+        scheduler
+    }
+
+    fn instance(connection: u64, client: &str) -> Instance {
+        Instance { connection, client: Arc::from(client), is_writable: true }
+    }
+
+    fn asked(step: Step) -> u64 {
+        match step {
+            Step::Check { connection, .. } => connection,
+            other => panic!("not asked: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn instances_are_asked_in_turn_when_the_sender_is_not_there() {
+        let mut scheduler = scheduler(0);
+        let instances = [instance(1, "a"), instance(2, "b"), instance(3, "c")];
+        let mut times = [0; 3];
+        for half in 1..=300 {
+            let connection = asked(scheduler.due(&row(half, "gone"), &instances, 7_000));
+            times[connection as usize - 1] += 1;
+            assert!(scheduler.answered(connection, half));
+        }
+        assert_eq!(times, [100; 3]);
+    }
+
+    #[test]
+    fn a_connection_that_takes_no_frames_is_passed_over() {
+        let mut scheduler = scheduler(0);
+        let full = Instance { is_writable: false, ..instance(1, "a") };
+        assert_eq!(asked(scheduler.due(&row(1, "a"), &[full.clone(), instance(2, "b")], 7_000)), 2);
+        assert_eq!(scheduler.due(&row(2, "a"), &[full], 7_000), Step::Hold);
+        assert_eq!(scheduler.held(), 1);
+    }
+
+    #[test]
+    fn a_check_that_was_not_written_goes_to_another_instance() {
+        let mut scheduler = scheduler(0);
+        let instances = [instance(1, "a"), instance(2, "b")];
+        let half = row(1, "a");
+        assert_eq!(asked(scheduler.due(&half, &instances, 7_000)), 1);
+        assert_eq!(scheduler.elsewhere(&half, 1, &instances, 7_000), Some(2));
+        assert_eq!((scheduler.owed(1), scheduler.owed(2)), (0, 1));
+        assert_eq!(scheduler.elsewhere(&half, 2, &instances[1..], 7_000), None);
+        assert_eq!(scheduler.owed(2), 0);
+    }
+
+    #[test]
+    fn a_full_sender_leaves_it_to_others_and_then_the_half_is_held() {
+        let mut scheduler = scheduler(0);
+        let instances = [instance(1, "a"), instance(2, "b")];
+        for half in 1..=2 * WINDOW as u64 {
+            let expected = if half <= WINDOW as u64 { 1 } else { 2 };
+            assert_eq!(asked(scheduler.due(&row(half, "a"), &instances, 7_000)), expected);
+        }
+        assert_eq!(scheduler.due(&row(5_000, "a"), &instances, 7_000), Step::Hold);
+        assert!(!scheduler.has_room(&instances, 7_000));
+        assert!(scheduler.answered(2, 1_500));
+        assert_eq!(asked(scheduler.due(&row(5_000, "a"), &instances, 7_000)), 2);
+        assert_eq!(scheduler.held(), 0);
+    }
+
+    #[test]
+    fn members_and_parked_halves_are_left_alone() {
+        let mut scheduler = scheduler(0);
+        let member = HalfRow { first_half: Some(1), ..row(2, "a") };
+        let parked = HalfRow { parked: Some((ParkReason::Operator, 1)), ..row(3, "a") };
+        for half in [member, parked] {
+            assert_eq!(scheduler.due(&half, &[instance(1, "a")], u64::MAX), Step::Nothing);
+        }
+    }
+
+    #[test]
+    fn the_last_check_is_followed_by_parking_once_its_gap_is_over() {
+        let mut scheduler = scheduler(0);
+        let half = HalfRow { checks: 15, next_due: 50_000, ..row(1, "a") };
+        assert_eq!(scheduler.due(&half, &[instance(1, "a")], 49_999), Step::NotDue(50_000));
+        assert_eq!(scheduler.due(&half, &[], 50_000), Step::Park(ParkReason::ChecksExhausted));
+    }
+
+    #[test]
+    fn nobody_is_alarmed_while_clients_come_back() {
+        let mut scheduler = scheduler(100_000_000);
+        assert_eq!(scheduler.due(&row(1, "a"), &[], 100_000_000), Step::Wait, "though its day is over");
+        assert_eq!((scheduler.without_checker(100_059_999), scheduler.without_checker(100_060_000)), (0, 1));
+        assert_eq!(scheduler.waiting_of("g"), 1);
+        assert_eq!(scheduler.due(&row(1, "a"), &[], 100_060_000), Step::Park(ParkReason::NoChecker));
+        assert_eq!(scheduler.waiting_of("g"), 0);
+    }
+}

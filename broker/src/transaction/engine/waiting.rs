@@ -1,0 +1,195 @@
+//! Halves that are due and cannot be asked about, by producer group: ids alone, about ten bytes each.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Ids of halves by group, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct ByGroup {
+    groups: HashMap<Arc<str>, BTreeSet<u64>>,
+    count: usize,
+}
+
+impl ByGroup {
+    pub(super) fn add(&mut self, group: &str, half: u64) {
+        if !self.groups.contains_key(group) {
+            self.groups.insert(Arc::from(group), BTreeSet::new());
+        }
+        let added = self.groups.get_mut(group).is_some_and(|halves| halves.insert(half));
+        self.count += usize::from(added);
+    }
+
+    pub(super) fn remove(&mut self, group: &str, half: u64) -> bool {
+        let Some(halves) = self.groups.get_mut(group) else { return false };
+        let removed = halves.remove(&half);
+        if halves.is_empty() {
+            self.groups.remove(group);
+        }
+        self.count -= usize::from(removed);
+        removed
+    }
+
+    /// Removes a half whose group is not known.
+    pub(super) fn remove_anywhere(&mut self, half: u64) {
+        let group = self.groups.iter().find(|(_, halves)| halves.contains(&half)).map(|(group, _)| Arc::clone(group));
+        if let Some(group) = group {
+            self.remove(&group, half);
+        }
+    }
+
+    pub(super) fn first(&self, group: &str) -> Option<u64> {
+        self.groups.get(group)?.first().copied()
+    }
+
+    /// Takes the oldest half of a group.
+    pub(super) fn pop(&mut self, group: &str) -> Option<u64> {
+        let half = self.first(group)?;
+        self.remove(group, half);
+        Some(half)
+    }
+
+    pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.groups.keys()
+    }
+
+    /// The oldest half of all groups.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.groups.values().filter_map(|halves| halves.first().copied()).min()
+    }
+
+    pub(super) fn len_of(&self, group: &str) -> usize {
+        self.groups.get(group).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// Halves whose group has no instance. Each waits until its time; halves of a group were prepared in the order of their
+/// ids, so that the oldest one's time comes first and only that one's is kept.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    halves: ByGroup,
+    /// By group: no wait of it is over earlier than this, in milliseconds since 1970. 0: the oldest one must be looked at.
+    over: HashMap<Arc<str>, u64>,
+}
+
+impl Waiting {
+    /// A half waits until a time.
+    pub(super) fn add(&mut self, group: &str, half: u64, until: u64) {
+        self.halves.add(group, half);
+        if self.halves.first(group) != Some(half) {
+            return;
+        }
+        match self.over.get_mut(group) {
+            Some(over) => *over = until,
+            None => drop(self.over.insert(Arc::from(group), until)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, group: &str, half: u64) {
+        let was_first = self.halves.first(group) == Some(half);
+        if self.halves.remove(group, half) && was_first {
+            self.oldest_went(group);
+        }
+    }
+
+    /// Removes a half whose group is not known.
+    pub(super) fn remove_anywhere(&mut self, half: u64) {
+        self.halves.remove_anywhere(half);
+        let halves = &self.halves;
+        self.over.retain(|group, _| halves.first(group).is_some());
+    }
+
+    /// Takes the oldest half of a group that has an instance now.
+    pub(super) fn pop(&mut self, group: &str) -> Option<u64> {
+        let half = self.halves.pop(group)?;
+        self.oldest_went(group);
+        Some(half)
+    }
+
+    /// Takes a half whose wait may be over.
+    pub(super) fn pop_over(&mut self, now: u64) -> Option<u64> {
+        let group = self.over.iter().find(|(_, over)| **over <= now).map(|(group, _)| Arc::clone(group))?;
+        self.pop(&group)
+    }
+
+    /// When a wait may be over, in milliseconds since 1970.
+    pub(super) fn next_over(&self) -> Option<u64> {
+        self.over.values().min().copied()
+    }
+
+    /// The times may have become others: the oldest of each group is looked at again.
+    pub(super) fn times_changed(&mut self) {
+        for over in self.over.values_mut() {
+            *over = 0;
+        }
+    }
+
+    pub(super) fn len_of(&self, group: &str) -> usize {
+        self.halves.len_of(group)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.halves.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.halves.is_empty()
+    }
+
+    fn oldest_went(&mut self, group: &str) {
+        if self.halves.first(group).is_none() {
+            self.over.remove(group);
+        } else if let Some(over) = self.over.get_mut(group) {
+            *over = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_each_half_once_and_gives_the_oldest_first() {
+        let mut waiting = Waiting::default();
+        waiting.add("g", 2, 20);
+        waiting.add("g", 1, 10);
+        waiting.add("g", 1, 10);
+        waiting.add("h", 3, 15);
+        assert_eq!((waiting.len(), waiting.len_of("g"), waiting.next_over()), (3, 2, Some(10)));
+        assert_eq!(waiting.pop("g"), Some(1));
+        assert_eq!(waiting.next_over(), Some(0), "whose time is next is not known without its row");
+        assert_eq!(waiting.pop("g"), Some(2));
+        assert_eq!(waiting.pop("g"), None);
+        assert_eq!((waiting.len(), waiting.next_over()), (1, Some(15)));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_is_taken_whatever_its_group() {
+        let mut waiting = Waiting::default();
+        waiting.add("g", 1, 10);
+        waiting.add("h", 2, 11);
+        assert_eq!(waiting.pop_over(9), None);
+        assert_eq!(waiting.pop_over(10), Some(1));
+        assert_eq!(waiting.pop_over(10), None);
+        waiting.times_changed();
+        assert_eq!(waiting.pop_over(10), Some(2));
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_decided_half_waits_no_more_though_nobody_knows_its_group() {
+        let mut waiting = Waiting::default();
+        waiting.add("g", 1, 10);
+        waiting.remove_anywhere(7);
+        waiting.remove_anywhere(1);
+        assert_eq!((waiting.len(), waiting.next_over()), (0, None));
+    }
+}

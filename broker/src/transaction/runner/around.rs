@@ -1,0 +1,113 @@
+//! What a round reads: the index, and who is connected.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use escrowmq_common::remoting::Connection;
+
+use crate::broker::Broker;
+use crate::index::{self, HalfRow, IndexError};
+use crate::shard::{HalfQuery, ParkReason};
+use crate::transaction::engine::round::Parked;
+use crate::transaction::engine::{Instance, Scheduler, Surroundings};
+
+/// The broker as one round sees it.
+pub(super) struct Around<'a> {
+    broker: &'a Broker,
+    /// The connections of the instances that were looked up.
+    known: RefCell<HashMap<u64, Known>>,
+}
+
+/// How to reach an instance.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) connection: Arc<Connection>,
+    pub(super) client: Arc<str>,
+}
+
+impl<'a> Around<'a> {
+    pub(super) fn new(broker: &'a Broker) -> Self {
+        Self { broker, known: RefCell::default() }
+    }
+
+    /// An instance that was looked up in this round.
+    pub(super) fn known(&self, connection: u64) -> Option<Known> {
+        self.known.borrow().get(&connection).cloned()
+    }
+}
+
+impl Surroundings for Around<'_> {
+    type Error = IndexError;
+
+    fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
+        self.broker.shard.half(half)
+    }
+
+    fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, IndexError> {
+        let mut found = Vec::new();
+        if after.0 > upto {
+            return Ok(found);
+        }
+        index::half::scan_due(self.broker.shard.index(), after.0, upto, |due, half| {
+            if (due, half) > after {
+                found.push((due, half));
+            }
+            Ok(found.len() < limit)
+        })?;
+        Ok(found)
+    }
+
+    fn next_due(&self, after: u64) -> Result<Option<u64>, IndexError> {
+        index::half::next_due(self.broker.shard.index(), after.saturating_add(1))
+    }
+
+    fn scan(&self, from: u64, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
+        index::half::scan(self.broker.shard.index(), from, each)
+    }
+
+    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Parked, IndexError> {
+        let query = HalfQuery { group: Some(group), parked: Some(true), after: Some(after), ..HalfQuery::default() };
+        // What was parked for other reasons is read and left out: the pages go by what is read.
+        let rows = self.broker.shard.halves(&query, limit)?;
+        Ok(Parked {
+            next: if rows.len() < limit { None } else { rows.last().map(|row| row.half) },
+            halves: rows.into_iter().filter(is_without_checker).map(|row| row.half).collect(),
+        })
+    }
+
+    fn next_half(&self) -> u64 {
+        // A half's id is its log position, and positions behind this one are not applied yet.
+        self.broker.shard.counters().applied_end()
+    }
+
+    fn due_settled(&self, now: u64) -> u64 {
+        let shard = &self.broker.shard;
+        // Nothing is on its way, so what comes is stamped at `now` or later; else not before what was applied last. A due
+        // time is never earlier than the stamp of the command that gives it.
+        if shard.intake().bytes() == 0 { now } else { shard.counters().stamp() }
+    }
+
+    fn instances(&self, group: &str) -> Vec<Instance> {
+        let mut known = self.known.borrow_mut();
+        let members = self.broker.clients.producers(group).into_iter();
+        members
+            .filter(|member| member.connection.is_open())
+            .map(|member| {
+                let (connection, client) = (member.connection.id(), Arc::clone(&member.client_id));
+                let is_writable = member.connection.is_writable();
+                known.insert(connection, Known { connection: member.connection, client: member.client_id });
+                Instance { connection, client, is_writable }
+            })
+            .collect()
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Scheduler) -> T) -> T {
+        change(&mut self.broker.transactions.scheduler.lock())
+    }
+}
+
+/// Of a transaction the first half stands for all.
+fn is_without_checker(row: &HalfRow) -> bool {
+    row.first_half.is_none() && row.parked.is_some_and(|(reason, _)| reason == ParkReason::NoChecker)
+}
