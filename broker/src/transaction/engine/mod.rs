@@ -33,6 +33,11 @@ pub mod scheduler;
 mod waiting;
 mod windows;
 
+#[cfg(test)]
+mod script;
+#[cfg(test)]
+mod world;
+
 pub use policy::CheckPolicy;
 pub use round::{Ask, Round, Surroundings, Walk, plan};
 pub use scheduler::{Instance, Scheduler, Step};

@@ -4,7 +4,7 @@
 //! held back and an answer made room; its wait is over; its due time has come, from the table of due times or, for first
 //! checks, from the half table in the order of Prepare. Each way has bounds of its own, so that none starves another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -139,6 +139,7 @@ pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: u64) -> (Round, O
         round: Round::default(),
         budget: Budget::default(),
         instances: HashMap::new(),
+        taken: HashSet::new(),
         unread: Vec::new(),
         error: None,
     };
@@ -183,6 +184,8 @@ struct Planner<'a, S: Surroundings> {
     round: Round,
     budget: Budget,
     instances: HashMap<String, Arc<[Instance]>>,
+    /// Halves for which this round does something: their rows do not show it yet, and another way may lead to them.
+    taken: HashSet<u64>,
     /// Halves whose rows could not be read.
     unread: Vec<u64>,
     error: Option<S::Error>,
@@ -389,26 +392,31 @@ impl<S: Surroundings> Planner<'_, S> {
     /// Does what the scheduler says with one half. If the rules themselves fail on it, that half is parked.
     fn handle(&mut self, row: HalfRow) -> Step {
         self.budget.rows = self.budget.rows.saturating_sub(1);
-        let instances = self.instances(&row.group);
+        if self.taken.contains(&row.half) {
+            return Step::Nothing;
+        }
         let now = self.now;
-        let asked = || self.around.with(|scheduler| scheduler.due(&row, &instances, now));
-        let step = catch_unwind(AssertUnwindSafe(asked)).unwrap_or(Step::Park(ParkReason::Unreadable));
+        let judge = || {
+            let instances = self.instances(&row.group);
+            self.around.with(|scheduler| scheduler.due(&row, &instances, now))
+        };
+        let step = catch_unwind(AssertUnwindSafe(judge)).unwrap_or(Step::Park(ParkReason::Unreadable));
         match step {
             Step::NotDue(due) => self.next_at(Some(due)),
             Step::Nothing | Step::Hold => {}
             Step::Park(reason) => {
-                self.acted();
+                self.acted(row.half);
                 self.round.parked.push((row.half, reason));
             }
             Step::Wait => {
                 if row.next_due == 0 {
                     // Gives it a due time of its own, so that it is found again after a restart.
-                    self.acted();
+                    self.acted(row.half);
                     self.round.moved.push((row.half, now));
                 }
             }
             Step::Check { connection, next_due, number } => {
-                self.acted();
+                self.acted(row.half);
                 self.budget.bytes = self.budget.bytes.saturating_sub(row.length as usize);
                 self.round.asks.push(Ask { row, connection, next_due, number });
             }
@@ -421,7 +429,102 @@ impl<S: Surroundings> Planner<'_, S> {
         self.error.get_or_insert(error);
     }
 
-    fn acted(&mut self) {
+    fn acted(&mut self, half: u64) {
+        self.taken.insert(half);
         self.budget.acts = self.budget.acts.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::transaction::engine::CheckPolicy;
+    use crate::transaction::engine::world::half_row;
+
+    /// Three halves, all due; whoever looks for the instances of the group `cursed` fails, and half 20 cannot be read.
+    struct Cursed {
+        scheduler: RefCell<Scheduler>,
+        is_readable: bool,
+    }
+
+    impl Cursed {
+        fn rows() -> [HalfRow; 4] {
+            [(10, "orders"), (20, "orders"), (30, "cursed"), (40, "orders")]
+                .map(|(half, group)| HalfRow { next_due: 5 + half, ..half_row(half, group, "client", 1) })
+        }
+    }
+
+    impl Surroundings for Cursed {
+        type Error = &'static str;
+
+        fn half(&self, half: u64) -> Result<Option<HalfRow>, Self::Error> {
+            if half == 20 && !self.is_readable {
+                return Err("half 20 cannot be read");
+            }
+            Ok(Self::rows().into_iter().find(|row| row.half == half))
+        }
+
+        fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, Self::Error> {
+            let due = Self::rows().map(|row| (row.next_due, row.half)).into_iter();
+            Ok(due.filter(|due| *due > after && due.0 <= upto).take(limit).collect())
+        }
+
+        fn next_due(&self, after: u64) -> Result<Option<u64>, Self::Error> {
+            Ok(Self::rows().map(|row| row.next_due).into_iter().find(|due| *due > after))
+        }
+
+        fn scan(&self, _from: u64, _each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error> {
+            Err("the half table cannot be read")
+        }
+
+        fn parked_without_checker(&self, _: &str, _: u64, _: usize) -> Result<Parked, Self::Error> {
+            Ok(Parked { halves: Vec::new(), next: None })
+        }
+
+        fn next_half(&self) -> u64 {
+            100
+        }
+
+        fn due_settled(&self, now: u64) -> u64 {
+            now
+        }
+
+        fn instances(&self, group: &str) -> Vec<Instance> {
+            assert_ne!(group, "cursed", "this panic is part of the test");
+            vec![Instance { connection: 1, client: Arc::from("client"), is_writable: true }]
+        }
+
+        fn with<T>(&self, change: impl FnOnce(&mut Scheduler) -> T) -> T {
+            change(&mut self.scheduler.borrow_mut())
+        }
+    }
+
+    #[test]
+    fn what_fails_on_one_half_or_table_leaves_the_others_alone() {
+        let mut scheduler = Scheduler::default();
+        scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
+        let mut around = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
+        let mut walk = Walk::begin(0);
+        let asked = |round: &Round| round.asks.iter().map(|ask| ask.row.half).collect::<Vec<_>>();
+        let (round, error) = plan(&mut walk, &around, 100);
+        assert_eq!(error, Some("half 20 cannot be read"));
+        assert_eq!(asked(&round), [10, 40]);
+        assert_eq!(round.parked, [(30, ParkReason::Unreadable)]);
+        around.is_readable = true;
+        let (round, error) = plan(&mut walk, &around, 100);
+        assert_eq!((asked(&round), error), (vec![20], Some("the half table cannot be read")), "it is tried again");
+    }
+
+    #[test]
+    fn two_ways_to_a_half_ask_about_it_once() {
+        let mut scheduler = Scheduler::default();
+        scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
+        scheduler.resumed(10);
+        let around = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
+        let (round, _) = plan(&mut Walk::begin(0), &around, 15);
+        assert_eq!(round.asks.len(), 1);
+        assert_eq!(round.next, Some(25));
     }
 }

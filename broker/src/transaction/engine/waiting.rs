@@ -37,6 +37,11 @@ impl ByGroup {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn contains(&self, group: &str, half: u64) -> bool {
+        self.groups.get(group).is_some_and(|halves| halves.contains(&half))
+    }
+
     pub(super) fn first(&self, group: &str) -> Option<u64> {
         self.groups.get(group)?.first().copied()
     }
@@ -129,6 +134,11 @@ impl Waiting {
         for over in self.over.values_mut() {
             *over = 0;
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn contains(&self, group: &str, half: u64) -> bool {
+        self.halves.contains(group, half)
     }
 
     pub(super) fn len_of(&self, group: &str) -> usize {
