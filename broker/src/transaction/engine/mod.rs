@@ -34,6 +34,10 @@ mod waiting;
 mod windows;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
 mod script;
 #[cfg(test)]
 mod world;

@@ -276,7 +276,7 @@ pub(super) enum Fault {
 }
 
 /// What may go wrong on the way from a plan to the connections.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Mishaps {
     /// The log takes nothing of the round.
     pub(super) refused: bool,
