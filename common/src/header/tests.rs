@@ -94,3 +94,35 @@ fn a_header_travels_in_a_frame() {
     assert_eq!(frame.fields.get("transactionId"), None);
     assert_eq!(frame.header::<EndTransactionHeader<'_>>().unwrap(), header);
 }
+
+#[test]
+fn our_fields_go_beside_the_protocols_own() {
+    let end = EndTransactionHeader {
+        producer_group: "PG",
+        tran_state_table_offset: 7,
+        commit_log_offset: 9,
+        commit_or_rollback: 0,
+        from_transaction_check: false,
+        msg_id: None,
+        transaction_id: None,
+        topic: None,
+        broker_name: None,
+    };
+    let extend = ExtendTransactionHeader { retry_after_millis: 5_000 };
+    let frame = Frame::request(37).with_header(&end).with_header(&extend);
+    assert_eq!(frame.header::<EndTransactionHeader<'_>>().unwrap(), end);
+    assert_eq!(frame.header::<ExtendTransactionHeader>().unwrap(), extend);
+    let plain = Frame::request(37).with_header(&end);
+    assert!(plain.header::<ExtendTransactionHeader>().is_err(), "its absence is told from zero");
+}
+
+#[test]
+fn an_answer_to_a_decision_may_say_little() {
+    let bare = Fields::new();
+    let answer = EndTransactionResponse::decode(&bare).unwrap();
+    assert_eq!((answer.outcome, answer.repeated, answer.queue_offset), (None, false, None));
+    let told = fields(&[("outcome", "committed"), ("repeated", "true"), ("queueOffset", "3"), ("members", "9:U:0:")]);
+    let answer = EndTransactionResponse::decode(&told).unwrap();
+    assert_eq!((answer.outcome, answer.repeated, answer.queue_offset), (Some("committed"), true, Some(3)));
+    assert_eq!(answer.members, Some("9:U:0:"));
+}
