@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 pub(crate) struct Abilities {
     /// It answers `END_TRANSACTION` with the outcome. Apache brokers answer, but nothing one could rely on.
     pub(crate) confirms_decisions: bool,
+    /// It joins several halves to one transaction and extends the lease of a transaction that is in progress.
+    pub(crate) transactions: bool,
 }
 
 /// The last heartbeat that a broker answered.
@@ -92,6 +94,14 @@ impl Brokers {
         greeted.map(|(addr, broker)| (Arc::clone(addr), Arc::clone(broker))).collect()
     }
 
+    /// What the broker at the other end of a connection said it can do; nothing if no heartbeat went over it.
+    pub(crate) fn abilities_on(&self, connection: u64) -> Abilities {
+        let by_addr = self.by_addr.lock();
+        let mut greetings = by_addr.values().filter_map(|broker| *broker.last.lock());
+        let greeting = greetings.find(|last| last.connection == connection);
+        greeting.map_or(Abilities::default(), |last| last.abilities)
+    }
+
     /// Forgets the addresses that no route names any more.
     pub(crate) fn retain(&self, addrs: &HashSet<Arc<str>>) {
         self.by_addr.lock().retain(|addr, _| addrs.contains(addr));
@@ -106,12 +116,14 @@ mod tests {
     fn a_greeting_holds_for_its_connection_and_its_groups() {
         let brokers = Brokers::default();
         let broker = brokers.at("h:1");
-        let able = Abilities { confirms_decisions: true };
+        let able = Abilities { confirms_decisions: true, transactions: true };
         assert_eq!(broker.current(7, brokers.epoch()), None);
         broker.greeted(7, brokers.epoch(), able);
         assert_eq!(brokers.at("h:1").current(7, brokers.epoch()), Some(able));
         assert_eq!(broker.current(8, brokers.epoch()), None, "another connection");
         brokers.groups_changed();
         assert_eq!(broker.current(7, brokers.epoch()), None, "another group");
+        assert_eq!(brokers.abilities_on(7), able, "the broker is the same, whatever the groups");
+        assert_eq!(brokers.abilities_on(8), Abilities::default());
     }
 }

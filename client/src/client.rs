@@ -73,7 +73,9 @@ impl Client {
         ProducerBuilder::new(self.clone(), group.into())
     }
 
-    /// Begins a transactional producer of `group` whose local transactions are those of `listener`.
+    /// Begins a transactional producer of `group`. The broker's checks go to `listener`, which may run the local transactions,
+    /// too: a [`TransactionListener`] of your own, a [`Checker`](crate::Checker) for checks alone, or a
+    /// [`Router`](crate::Router) to several.
     pub fn transaction_producer<L: TransactionListener>(
         &self,
         group: impl Into<String>,

@@ -1,4 +1,4 @@
-//! What can go wrong, one type per public operation.
+//! What can go wrong, one type per public operation. That of transactions is with them ([`crate::transaction`]).
 //!
 //! Every error answers two questions. `is_retryable`: may the same call succeed if it is made again? `outcome_unknown`:
 //! may the thing asked for have happened all the same? A lost answer proves nothing, so these are different questions: a
@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use escrowmq_common::code::response;
 use escrowmq_common::remoting::CallError;
-
-use crate::transaction::Decision;
 
 /// One request to one server did not end well.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -188,93 +186,6 @@ impl SendError {
     }
 }
 
-/// A transactional message did not go as the listener decided, or nobody knows.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransactionError {
-    /// The half message was not stored for certain, so the local transaction did not run. If its outcome is unknown,
-    /// the broker may hold a half that it will ask about: answer the check with a rollback.
-    #[error("the local transaction did not run: {0}")]
-    Half(#[source] SendError),
-    /// The broker stored the half message below the level it is configured for (codes 10, 11, 12). The local
-    /// transaction did not run and the half was rolled back.
-    #[error("the local transaction did not run: half message {transaction_id} was stored with code {code} only")]
-    HalfNotSafe {
-        /// The transaction's id.
-        transaction_id: String,
-        /// The broker's code.
-        code: i32,
-    },
-    /// The broker cannot confirm decisions and the producer was built to insist on it. Nothing was sent.
-    #[error("the broker at {addr} does not confirm decisions")]
-    Unconfirmable {
-        /// The broker's address.
-        addr: String,
-    },
-    /// The local transaction ran and its decision was sent, but no answer came: it may have taken effect. The broker's
-    /// check will settle it the same way as long as the listener answers checks truthfully.
-    #[error("{decision:?} of transaction {transaction_id} was not confirmed: {last}")]
-    OutcomeUnknown {
-        /// The transaction's id.
-        transaction_id: String,
-        /// What the local transaction decided.
-        decision: Decision,
-        /// How the last attempt to tell the broker failed.
-        #[source]
-        last: RequestError,
-    },
-    /// The opposite decision had been made before this one (by a check or an operator), and the first decision stands.
-    #[error("{decision:?} of transaction {transaction_id} came after the opposite decision: {remark}")]
-    OppositeDecision {
-        /// The transaction's id.
-        transaction_id: String,
-        /// What the local transaction decided.
-        decision: Decision,
-        /// What stands, if the broker said so.
-        settled: Option<Decision>,
-        /// The broker's own words.
-        remark: String,
-    },
-    /// The broker does not accept the decision (no such half message, wrong producer group): nothing was settled by it.
-    #[error("{decision:?} of transaction {transaction_id} was refused with code {code}: {remark}")]
-    DecisionRefused {
-        /// The transaction's id.
-        transaction_id: String,
-        /// What the local transaction decided.
-        decision: Decision,
-        /// The broker's code.
-        code: i32,
-        /// The broker's own words.
-        remark: String,
-    },
-}
-
-impl TransactionError {
-    /// Whether running the whole transaction again may succeed *and* cannot run the local part twice.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            TransactionError::Half(error) => error.is_retryable(),
-            TransactionError::HalfNotSafe { .. } => true,
-            TransactionError::Unconfirmable { .. }
-            | TransactionError::OutcomeUnknown { .. }
-            | TransactionError::OppositeDecision { .. }
-            | TransactionError::DecisionRefused { .. } => false,
-        }
-    }
-
-    /// Whether the message may become visible, or may have, without this call knowing.
-    pub fn outcome_unknown(&self) -> bool {
-        match self {
-            TransactionError::Half(error) => error.outcome_unknown(),
-            TransactionError::OutcomeUnknown { .. } => true,
-            TransactionError::HalfNotSafe { .. }
-            | TransactionError::Unconfirmable { .. }
-            | TransactionError::OppositeDecision { .. }
-            | TransactionError::DecisionRefused { .. } => false,
-        }
-    }
-}
-
 /// A client, producer or consumer did not start.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -343,15 +254,5 @@ mod tests {
         assert!(!refused(response::SYSTEM_BUSY).outcome_unknown());
         assert!(!refused(response::MESSAGE_ILLEGAL).is_retryable());
         assert!(refused(response::SYSTEM_ERROR).outcome_unknown());
-    }
-
-    #[test]
-    fn a_transaction_whose_local_part_ran_is_never_offered_for_a_retry() {
-        let error = TransactionError::OutcomeUnknown {
-            transaction_id: "t".into(),
-            decision: Decision::Commit,
-            last: RequestError::ShutDown,
-        };
-        assert!(!error.is_retryable() && error.outcome_unknown());
     }
 }

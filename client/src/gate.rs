@@ -37,6 +37,12 @@ impl Gate {
         (!self.closing.is_cancelled()).then_some(place)
     }
 
+    /// A place if there is one now; `None` too once closing has begun.
+    pub(crate) fn enter_if_free(&self) -> Option<SemaphorePermit<'_>> {
+        let place = self.places.try_acquire().ok()?;
+        (!self.closing.is_cancelled()).then_some(place)
+    }
+
     /// Lets nobody in any more and waits until all are out.
     pub(crate) async fn close(&self) {
         self.closing.cancel();
@@ -56,10 +62,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn closing_waits_for_those_inside_and_refuses_newcomers() {
         let gate = Gate::new(2);
-        let inside = gate.enter().await.expect("open");
+        let inside = gate.enter_if_free().expect("open");
+        let other = gate.enter().await.expect("open");
+        assert!(gate.enter_if_free().is_none(), "full");
+        drop(other);
         let mut closing = Box::pin(gate.close());
         assert!(tokio::time::timeout(Duration::from_secs(1), &mut closing).await.is_err(), "somebody is inside");
-        assert!(gate.enter().await.is_none());
+        assert!(gate.enter().await.is_none() && gate.enter_if_free().is_none());
         drop(inside);
         closing.await;
         assert!(gate.enter().await.is_none());

@@ -15,8 +15,10 @@ use crate::brokers::Abilities;
 use crate::core::{Core, expect_success};
 use crate::error::RequestError;
 
-/// The field of a heartbeat's answer by which our broker makes itself known, and its value.
-const OURS: (&str, &str) = ("ESCROWMQ", "1");
+/// The field of a heartbeat's answer by which our broker makes itself known.
+const OURS: &str = "ESCROWMQ";
+/// The one by which it says that it knows transactions of several messages and the answer "in progress".
+const OURS_TRANSACTIONS: &str = "ESCROWMQ_TXN";
 
 /// After a round in which a broker could not be greeted, the next one comes so soon, then doubling up to the interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -150,7 +152,8 @@ pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abili
         RequestError::from_call(addr, &error)
     })?;
     let answer = expect_success(addr, answer)?;
-    let abilities = Abilities { confirms_decisions: answer.fields.get(OURS.0) == Some(OURS.1) };
+    let has = |field: &str| answer.fields.get(field) == Some("1");
+    let abilities = Abilities { confirms_decisions: has(OURS), transactions: has(OURS_TRANSACTIONS) };
     broker.greeted(connection.id(), epoch, abilities);
     Ok(abilities)
 }

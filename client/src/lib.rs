@@ -28,16 +28,19 @@
 //!
 //! * [`Producer`]: `send`, `send_oneway`, `send_batch`; failed attempts go to other queues and brokers within a deadline
 //!   and carry the same unique id.
-//! * [`TransactionProducer`]: half messages, a [`TransactionListener`] for local transactions and checks, and a decision
-//!   whose [`Outcome`] is awaited.
+//! * [`TransactionProducer`]: half messages, settled by a decision whose [`Outcome`] is awaited. The local transaction is a
+//!   [`TransactionListener`]'s, a closure's ([`run`](TransactionProducer::run)) or your own code's around a [`Transaction`]
+//!   ([`prepare`](TransactionProducer::prepare), [`begin`](TransactionProducer::begin) for several messages); the broker's
+//!   checks go to the listener, a [`Checker`] at least, or a [`Router`] to several.
 //! * [`PushConsumer`]: an async handler, bounded buffers, offsets only after success, retries and dead letters through the
 //!   broker, a share of the queues that clients in other languages agree with.
 //! * [`PullConsumer`] and [`Admin`] for the rest; transactions that are open or parked at an EscrowMQ broker are listed,
 //!   shown and decided with [`Admin::list_transactions`] and its neighbours.
 //!
 //! Errors say whether a retry may help (`is_retryable`) and whether the thing may have happened all the same
-//! (`outcome_unknown`). What only EscrowMQ can do (confirming decisions, keeping the delay of a transactional message) is
-//! found out from its answer to the heartbeat; other brokers get the usual one-way decision, or a clear error.
+//! (`outcome_unknown`). What only EscrowMQ can do (confirming decisions, keeping the delay of a transactional message,
+//! several messages in one transaction, more time without using up checks) is found out from its answer to the heartbeat;
+//! other brokers get the usual one-way decision, or a clear error.
 
 mod admin;
 mod brokers;
@@ -62,7 +65,7 @@ pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, Transa
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use consumer::{ConsumeFrom, PullConsumer, PullConsumerBuilder, PushConsumer, PushConsumerBuilder};
-pub use error::{RequestError, SendError, StartError, TransactionError};
+pub use error::{RequestError, SendError, StartError};
 pub use escrowmq_common::body::{
     Act, Asked, DecisionInfo, GroupTransactions, Parked, TransactionAction, TransactionInfo, TransactionPage,
     TransactionState,
@@ -71,5 +74,6 @@ pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 pub use transaction::{
-    Decision, Half, Outcome, TransactionListener, TransactionProducer, TransactionProducerBuilder, TransactionResult,
+    Checker, Committed, Decision, Durability, Half, Member, Outcome, Router, Transaction, TransactionError,
+    TransactionListener, TransactionProducer, TransactionProducerBuilder, TransactionResult, TransactionScope,
 };

@@ -103,6 +103,11 @@ impl Route {
     pub(crate) fn writable_elsewhere(&self, broker: &str) -> bool {
         self.writable.iter().any(|queue| queue.broker() != broker)
     }
+
+    /// The queues on `broker` that take writes now, in order.
+    pub(crate) fn writable_on(&self, broker: &str) -> Vec<MessageQueue> {
+        self.writable.iter().filter(|queue| queue.broker() == broker).cloned().collect()
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +148,8 @@ mod tests {
         assert_eq!(shown(&route.writable), ["T@b:0"]);
         assert_eq!(shown(&route.readable), ["T@a:0", "T@b:0", "T@b:1"]);
         assert!(route.writable_elsewhere("a") && !route.writable_elsewhere("b"));
+        assert_eq!(shown(&route.writable_on("b")), ["T@b:0"]);
+        assert!(route.writable_on("a").is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use escrowmq_client::{Client, ConsumeFrom, MessageExt, MessageQueue, PushConsume
 use escrowmq_common::body::{ConsumeDirectlyResult, ConsumeResult, ConsumerRunningInfo, json};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use fake::{Cluster, Hook, until};
+use fake::{Cluster, Hook, Kind, until};
 
 const GROUP: &str = "G";
 
@@ -62,7 +62,7 @@ fn noting(journal: &Journal) -> impl Fn(MessageExt) -> std::future::Ready<Result
 
 #[tokio::test]
 async fn messages_are_handled_once_and_their_offsets_stored() {
-    let cluster = Cluster::start(2, false, &[("T", 2)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 2)]).await;
     for number in 0..20 {
         cluster.brokers[number % 2].store("T", (number / 2 % 2) as i32, &format!("m{number:02}"), "x");
     }
@@ -85,7 +85,7 @@ async fn messages_are_handled_once_and_their_offsets_stored() {
 
 #[tokio::test]
 async fn the_offset_never_passes_a_message_that_is_not_done() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     for number in 0..5 {
         cluster.brokers[0].store("T", 0, &format!("m{number}"), "x");
     }
@@ -118,7 +118,7 @@ async fn the_offset_never_passes_a_message_that_is_not_done() {
 
 #[tokio::test]
 async fn a_failed_message_comes_back_through_the_retry_topic_and_ends_as_a_dead_letter() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "bad", "x");
     cluster.brokers[0].store("T", 0, "panics", "x");
     cluster.brokers[0].store("T", 0, "good", "x");
@@ -152,7 +152,7 @@ async fn a_failed_message_comes_back_through_the_retry_topic_and_ends_as_a_dead_
 
 #[tokio::test]
 async fn a_broker_that_refuses_to_take_back_gets_an_ordinary_send() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "bad", "x");
     cluster.hook(|seen| match seen.frame.code {
         request::CONSUMER_SEND_MSG_BACK => Hook::Answer(response::SYSTEM_ERROR, "no"),
@@ -186,7 +186,7 @@ async fn a_broker_that_refuses_to_take_back_gets_an_ordinary_send() {
 
 #[tokio::test]
 async fn a_message_that_nobody_takes_back_is_neither_lost_nor_passed() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "bad", "x");
     cluster.brokers[0].store("T", 0, "good", "x");
     cluster.hook(|seen| match seen.frame.code {
@@ -215,7 +215,7 @@ async fn a_message_that_nobody_takes_back_is_neither_lost_nor_passed() {
 
 #[tokio::test]
 async fn tags_are_compared_exactly() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     // The two tags share a hash; the fake filters nothing at all.
     cluster.brokers[0].store("T", 0, "wanted", "Aa");
     cluster.brokers[0].store("T", 0, "not wanted", "BB");
@@ -235,7 +235,7 @@ async fn tags_are_compared_exactly() {
 
 #[tokio::test]
 async fn two_members_share_the_queues_and_one_takes_over() {
-    let cluster = Cluster::start(2, false, &[("T", 4)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 4)]).await;
     let (one, other) = (client(&cluster).await, client(&cluster).await);
     let journal = Journal::default();
     let first = consumer(&one).start(noting(&journal)).await.expect("started");
@@ -265,7 +265,7 @@ async fn two_members_share_the_queues_and_one_takes_over() {
 
 #[tokio::test]
 async fn a_stored_offset_is_gone_on_from_and_last_means_from_now_on() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "old", "x");
     let journal = Journal::default();
     for round in ["new", "newer"] {
@@ -285,7 +285,7 @@ async fn a_stored_offset_is_gone_on_from_and_last_means_from_now_on() {
 
 #[tokio::test]
 async fn shutdown_lets_handlers_finish_and_stores_what_they_earned() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     for number in 0..40 {
         cluster.brokers[0].store("T", 0, &format!("m{number:02}"), "x");
     }
@@ -318,7 +318,7 @@ async fn shutdown_lets_handlers_finish_and_stores_what_they_earned() {
 
 #[tokio::test]
 async fn the_buffer_is_bounded() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     for number in 0..200 {
         cluster.brokers[0].store("T", 0, &format!("m{number}"), "x");
     }
@@ -349,7 +349,7 @@ async fn the_buffer_is_bounded() {
 
 #[tokio::test]
 async fn a_pull_that_fails_is_repeated_and_an_unknown_group_is_introduced_again() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "m", "x");
     let refusals = Arc::new(AtomicUsize::new(1));
     cluster.hook(move |seen| {
@@ -370,7 +370,7 @@ async fn a_pull_that_fails_is_repeated_and_an_unknown_group_is_introduced_again(
 
 #[tokio::test]
 async fn an_offset_beyond_the_end_is_corrected_by_the_broker() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "m0", "x");
     let client = client(&cluster).await;
     let queue = MessageQueue::new("T", "a", 0);
@@ -386,7 +386,7 @@ async fn an_offset_beyond_the_end_is_corrected_by_the_broker() {
 
 #[tokio::test]
 async fn an_ordered_consumer_keeps_the_order_through_failures() {
-    let cluster = Cluster::start(1, false, &[("T", 2)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 2)]).await;
     for number in 0..6 {
         cluster.brokers[0].store("T", number % 2, &format!("q{} m{}", number % 2, number / 2), "x");
     }
@@ -420,7 +420,7 @@ async fn an_ordered_consumer_keeps_the_order_through_failures() {
 
 #[tokio::test]
 async fn an_ordered_message_that_fails_for_good_becomes_a_dead_letter() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.brokers[0].store("T", 0, "bad", "x");
     cluster.brokers[0].store("T", 0, "good", "x");
     let client = client(&cluster).await;
@@ -443,7 +443,7 @@ async fn an_ordered_message_that_fails_for_good_becomes_a_dead_letter() {
 
 #[tokio::test]
 async fn a_new_queue_is_found_and_consumed() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = Client::builder(&cluster.namesrv).route_interval(Duration::from_millis(50)).connect().await;
     let client = client.expect("a name server");
     let journal = Journal::default();
@@ -458,7 +458,7 @@ async fn a_new_queue_is_found_and_consumed() {
 
 #[tokio::test]
 async fn a_pull_consumer_reads_seeks_and_commits() {
-    let cluster = Cluster::start(1, false, &[("T", 2)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 2)]).await;
     for number in 0..4 {
         cluster.brokers[0].store("T", number % 2, &format!("m{number}"), "x");
     }
@@ -492,7 +492,7 @@ async fn a_pull_consumer_reads_seeks_and_commits() {
 
 #[tokio::test]
 async fn an_operator_resets_an_offset() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     for number in 0..3 {
         cluster.brokers[0].store("T", 0, &format!("m{number}"), "x");
     }
@@ -518,7 +518,7 @@ async fn an_operator_resets_an_offset() {
 
 #[tokio::test]
 async fn a_tool_asks_what_the_consumer_does_and_has_it_handle_a_message() {
-    let cluster = Cluster::start(1, false, &[("T", 2)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 2)]).await;
     let client = client(&cluster).await;
     let consumer = consumer(&client)
         .start(|message| async move { if message.body().starts_with(b"bad") { Err("refused") } else { Ok(()) } })
@@ -549,7 +549,7 @@ async fn a_tool_asks_what_the_consumer_does_and_has_it_handle_a_message() {
 
 #[tokio::test]
 async fn a_broadcast_gives_every_member_everything_and_keeps_offsets_in_a_file() {
-    let cluster = Cluster::start(1, false, &[("T", 2)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 2)]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
     for number in 0..4 {

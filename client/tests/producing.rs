@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use escrowmq_client::{Client, Message, RequestError, SendError, StartError, StoreLevel};
 use escrowmq_common::code::{request, response};
-use fake::{Cluster, Hook, until};
+use fake::{Cluster, Hook, Kind, until};
 use tokio::time::Instant;
 
 async fn client(cluster: &Cluster) -> Client {
@@ -31,7 +31,7 @@ fn first_sends(
 
 #[tokio::test]
 async fn a_message_goes_round_the_queues_and_names_its_place() {
-    let cluster = Cluster::start(1, false, &[("T", 4)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 4)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     let mut places = Vec::new();
@@ -50,7 +50,7 @@ async fn a_message_goes_round_the_queues_and_names_its_place() {
 
 #[tokio::test]
 async fn a_retry_goes_to_the_other_broker_with_the_same_unique_id() {
-    let cluster = Cluster::start(2, false, &[("T", 2)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 2)]).await;
     cluster.hook(first_sends(1, || Hook::Answer(response::SYSTEM_BUSY, "busy")));
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
@@ -67,7 +67,7 @@ async fn a_retry_goes_to_the_other_broker_with_the_same_unique_id() {
 
 #[tokio::test]
 async fn a_lost_answer_makes_a_success_a_possible_duplicate() {
-    let cluster = Cluster::start(2, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 1)]).await;
     cluster.hook(first_sends(1, || Hook::SwallowAnswer));
     let client = client(&cluster).await;
     let producer = client.producer("P").attempt_timeout(Duration::from_millis(200)).start().await.expect("started");
@@ -81,7 +81,7 @@ async fn a_lost_answer_makes_a_success_a_possible_duplicate() {
 
 #[tokio::test]
 async fn silence_ends_by_the_deadline_with_an_unknown_outcome() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.hook(first_sends(usize::MAX, || Hook::Silence));
     let client = client(&cluster).await;
     let builder = client.producer("P").attempt_timeout(Duration::from_millis(300)).deadline(Duration::from_millis(700));
@@ -100,7 +100,7 @@ async fn silence_ends_by_the_deadline_with_an_unknown_outcome() {
 
 #[tokio::test]
 async fn a_message_at_fault_is_refused_once_and_for_certain() {
-    let cluster = Cluster::start(2, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 1)]).await;
     cluster.hook(first_sends(usize::MAX, || Hook::Answer(response::MESSAGE_ILLEGAL, "too long")));
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
@@ -113,7 +113,7 @@ async fn a_message_at_fault_is_refused_once_and_for_certain() {
 
 #[tokio::test]
 async fn half_success_codes_are_successes_that_say_so() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     for (code, level) in [
@@ -131,7 +131,7 @@ async fn half_success_codes_are_successes_that_say_so() {
 
 #[tokio::test]
 async fn a_success_that_cannot_be_read_does_not_pass_for_not_stored() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     cluster.hook(first_sends(1, || Hook::Answer(response::SUCCESS, "")));
@@ -144,7 +144,7 @@ async fn a_success_that_cannot_be_read_does_not_pass_for_not_stored() {
 
 #[tokio::test]
 async fn a_dead_broker_is_left_for_the_living() {
-    let cluster = Cluster::start(2, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     producer.queues("T").await.expect("a route");
@@ -160,7 +160,7 @@ async fn a_dead_broker_is_left_for_the_living() {
 
 #[tokio::test]
 async fn a_cluster_that_comes_back_within_the_deadline_gets_the_message() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     cluster.hook(first_sends(5, || Hook::Answer(response::SERVICE_NOT_AVAILABLE, "no leader")));
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
@@ -172,7 +172,7 @@ async fn a_cluster_that_comes_back_within_the_deadline_gets_the_message() {
 
 #[tokio::test]
 async fn a_topic_that_does_not_exist_yet_is_sent_to_by_its_template() {
-    let cluster = Cluster::start(1, false, &[("TBW102", 8)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("TBW102", 8)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     assert_eq!(producer.queues("New").await.expect("by template").len(), 4);
@@ -185,7 +185,7 @@ async fn a_topic_that_does_not_exist_yet_is_sent_to_by_its_template() {
 
 #[tokio::test]
 async fn a_topic_that_nobody_may_create_is_no_route() {
-    let cluster = Cluster::start(1, false, &[]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").deadline(Duration::from_millis(300)).start().await.expect("started");
     let error = producer.send(Message::new("New", "x")).await.expect_err("no route");
@@ -197,7 +197,7 @@ async fn a_topic_that_nobody_may_create_is_no_route() {
 
 #[tokio::test]
 async fn a_sharding_key_keeps_its_queue() {
-    let cluster = Cluster::start(2, false, &[("T", 4)]).await;
+    let cluster = Cluster::start(2, Kind::Apache, &[("T", 4)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     let mut queues = std::collections::BTreeSet::new();
@@ -212,7 +212,7 @@ async fn a_sharding_key_keeps_its_queue() {
 
 #[tokio::test]
 async fn a_batch_is_one_request() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     let messages = (0..3).map(|number| Message::new("T", format!("m{number}"))).collect();
@@ -226,7 +226,7 @@ async fn a_batch_is_one_request() {
 
 #[tokio::test]
 async fn a_oneway_send_arrives_unanswered() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").start().await.expect("started");
     producer.send_oneway(Message::new("T", "x")).await.expect("on its way");
@@ -238,7 +238,7 @@ async fn a_oneway_send_arrives_unanswered() {
 
 #[tokio::test]
 async fn shutdown_waits_for_sends_in_flight_and_leaves_the_group() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let producer = client.producer("P").topics(["T"]).start().await.expect("started");
     assert_eq!(cluster.brokers[0].producers("P"), [client.id()]);
@@ -259,7 +259,7 @@ async fn shutdown_waits_for_sends_in_flight_and_leaves_the_group() {
 
 #[tokio::test]
 async fn a_group_is_used_once_per_client() {
-    let cluster = Cluster::start(1, false, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let first = client.producer("P").start().await.expect("started");
     let error = client.producer("P").start().await.expect_err("in use");

@@ -39,12 +39,7 @@ impl Sender {
     pub(super) async fn send_batch(&self, messages: Vec<Message>) -> Result<BatchResult, SendError> {
         let _place = self.enter().await?;
         let (prepared, message_ids) = packed(messages, self.settings())?;
-        let sent = self.send_prepared(&prepared, None, None).await.map_err(|error| match error {
-            SenderError::Send(error) => error,
-            SenderError::Unconfirmable { addr } => {
-                unreachable!("a batch asks {addr} for no confirmation")
-            }
-        })?;
+        let sent = self.send_prepared(&prepared, None, None).await.map_err(SenderError::ordinary)?;
         Ok(BatchResult {
             message_ids,
             offset_message_ids: sent.offset_message_id.split(',').map(str::to_owned).collect(),

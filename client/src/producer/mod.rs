@@ -11,10 +11,12 @@
 //! whether the message may be stored all the same. Choosing a queue ([`select`]) and judging failures ([`retry`]) are pure;
 //! [`send`] does the I/O.
 //!
-//! Left to others: transactions ([`crate::transaction`]), which send their half messages through [`send`] too.
+//! Left to others: transactions ([`crate::transaction`]), which send their half messages through [`send`] too; [`half`] has
+//! what those need of a broker.
 
 mod batch;
 mod builder;
+mod half;
 mod prepare;
 mod retry;
 mod select;
@@ -27,11 +29,13 @@ use escrowmq_common::remoting::Connection;
 
 pub use batch::BatchResult;
 pub use builder::ProducerBuilder;
-pub use send::{Half, SendResult, StoreLevel};
+pub use half::Half;
+pub use send::{SendResult, StoreLevel};
 
 pub(crate) use builder::{SendSettings, send_setters};
+pub(crate) use half::{First, HalfNeeds};
 pub(crate) use prepare::Prepared;
-pub(crate) use send::{HalfNeeds, Sender, SenderError};
+pub(crate) use send::{Sender, SenderError};
 
 use crate::client::Client;
 use crate::error::{RequestError, SendError};

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::{SendMessageHeader, SendMessageResponse};
-use escrowmq_common::message::{OffsetMessageId, TransactionType};
+use escrowmq_common::header::{EndTransactionResponse, JoinTransactionHeader, SendMessageHeader, SendMessageResponse};
+use escrowmq_common::message::TransactionType;
 use escrowmq_common::name::AUTO_CREATE_TOPIC;
 use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
@@ -17,8 +17,7 @@ use tokio::time::Instant;
 
 use super::retry::{Attempts, Verdict};
 use super::select::{self, Penalties};
-use super::{Prepared, SendSettings};
-use crate::brokers::Abilities;
+use super::{HalfNeeds, Prepared, SendSettings};
 use crate::core::{Core, refused};
 use crate::error::{RequestError, SendError};
 use crate::gate::Gate;
@@ -26,6 +25,7 @@ use crate::heartbeat::{Force, greet};
 use crate::message::Message;
 use crate::queue::MessageQueue;
 use crate::route::{NEW_TOPIC_QUEUES, Route};
+use crate::transaction::Decision;
 
 /// What the broker reached before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,22 +87,6 @@ pub struct SendResult {
     pub recall_handle: Option<String>,
 }
 
-/// A half message that a broker holds, as the decision on it needs it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Half {
-    /// The transaction's id: the same in a check, in any process of the group.
-    pub transaction_id: String,
-    /// The unique id of the message.
-    pub message_id: String,
-    /// The queue that it will appear in once committed.
-    pub queue: MessageQueue,
-    /// Where it lies in the log of the broker.
-    pub(crate) position: i64,
-    /// The broker's number for it.
-    pub(crate) table_offset: i64,
-}
-
 /// Why a send did not succeed, seen from inside.
 #[derive(Debug)]
 pub(crate) enum SenderError {
@@ -111,6 +95,31 @@ pub(crate) enum SenderError {
     Unconfirmable {
         addr: String,
     },
+    /// The broker takes transactions of one message only.
+    Single {
+        addr: String,
+    },
+    /// The topic has no queue on the broker that holds the transaction.
+    OtherBroker {
+        topic: String,
+        broker: String,
+    },
+    /// The transaction that the half was to join is decided.
+    Decided {
+        addr: String,
+        settled: Decision,
+        remark: String,
+    },
+}
+
+impl SenderError {
+    /// As the error of a message that is no half.
+    pub(super) fn ordinary(self) -> SendError {
+        match self {
+            SenderError::Send(error) => error,
+            other => unreachable!("only half messages end with {other:?}"),
+        }
+    }
 }
 
 impl From<SendError> for SenderError {
@@ -119,15 +128,8 @@ impl From<SendError> for SenderError {
     }
 }
 
-/// What a half message asks of the broker it goes to, beyond what an ordinary message does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HalfNeeds {
-    /// Decisions must be confirmed.
-    pub(crate) confirmation: bool,
-}
-
 /// How one attempt failed.
-enum AttemptError {
+pub(super) enum AttemptError {
     Failed(RequestError),
     /// No other attempt at this broker can succeed, and elsewhere is not looked for.
     Final(SenderError),
@@ -137,7 +139,7 @@ enum AttemptError {
 struct Attempt<'a> {
     prepared: &'a Prepared,
     queue: &'a MessageQueue,
-    half: Option<HalfNeeds>,
+    half: Option<&'a HalfNeeds>,
 }
 
 /// The sending half of every producer.
@@ -179,6 +181,11 @@ impl Sender {
         self.gate.enter().await.ok_or(SendError::ShutDown)
     }
 
+    /// A place if there is one and the producer is not closing.
+    pub(crate) fn enter_if_free(&self) -> Option<SemaphorePermit<'_>> {
+        self.gate.enter_if_free()
+    }
+
     /// Refuses newcomers and waits for those in flight. Answers whether this call was the first.
     pub(crate) async fn close(&self) -> bool {
         let first = !self.closed.swap(true, Ordering::AcqRel);
@@ -190,35 +197,7 @@ impl Sender {
     pub(crate) async fn send(&self, message: Message, pinned: Option<MessageQueue>) -> Result<SendResult, SendError> {
         let _place = self.enter().await?;
         let prepared = Prepared::new(message, &self.settings)?;
-        self.send_prepared(&prepared, pinned, None).await.map_err(|error| match error {
-            SenderError::Send(error) => error,
-            SenderError::Unconfirmable { addr } => {
-                unreachable!("an ordinary message asks {addr} for no confirmation")
-            }
-        })
-    }
-
-    /// Sends one half message. The caller holds a place.
-    pub(crate) async fn send_half(
-        &self,
-        prepared: &Prepared,
-        needs: HalfNeeds,
-    ) -> Result<(SendResult, Half), SenderError> {
-        let sent = self.send_prepared(prepared, None, Some(needs)).await?;
-        let Ok(id) = sent.offset_message_id.parse::<OffsetMessageId>() else {
-            // The half is stored, but nobody can name it: only its check can settle it.
-            let last = RequestError::malformed(sent.queue.broker(), "the broker's message id names no position");
-            let message_id = sent.message_id;
-            return Err(SendError::OutcomeUnknown { message_id, attempts: sent.attempts, last }.into());
-        };
-        let half = Half {
-            transaction_id: sent.transaction_id.clone().unwrap_or_else(|| sent.message_id.clone()),
-            message_id: sent.message_id.clone(),
-            queue: sent.queue.clone(),
-            position: id.position,
-            table_offset: sent.queue_offset,
-        };
-        Ok((sent, half))
+        self.send_prepared(&prepared, pinned, None).await.map_err(SenderError::ordinary)
     }
 
     /// Sends what is prepared, with all the attempts that the policy allows.
@@ -226,7 +205,7 @@ impl Sender {
         &self,
         prepared: &Prepared,
         pinned: Option<MessageQueue>,
-        half: Option<HalfNeeds>,
+        half: Option<&HalfNeeds>,
     ) -> Result<SendResult, SenderError> {
         let mut attempts = Attempts::new(self.settings.retry, Instant::now());
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -236,13 +215,17 @@ impl Sender {
             let timeout = attempts.begin(Instant::now());
             let attempt = async {
                 let route = self.route(&prepared.topic, refresh_route).await?;
-                let queue = match &pinned {
-                    Some(queue) => queue.clone(),
-                    None => self.choose(&route, turn, prepared, last_queue.as_ref())?,
+                let queue = match self.choose(&route, turn, prepared, pinned.as_ref(), half, last_queue.as_ref()).await
+                {
+                    Ok(queue) => queue,
+                    Err(AttemptError::Failed(failure)) => return Err(failure),
+                    Err(end @ AttemptError::Final(_)) => return Ok((Err(end), false)),
                 };
                 let queue = &*last_queue.insert(queue);
-                let alternatives =
-                    pinned.is_none() && prepared.sharding_key.is_none() && route.writable_elsewhere(queue.broker());
+                let is_free = pinned.is_none()
+                    && prepared.sharding_key.is_none()
+                    && half.is_none_or(|needs| needs.first.is_none());
+                let alternatives = is_free && route.writable_elsewhere(queue.broker());
                 let attempt = Attempt { prepared, queue, half };
                 Ok::<_, RequestError>((self.attempt(&attempt, timeout).await, alternatives))
             };
@@ -252,6 +235,9 @@ impl Sender {
                     sent.attempts = attempts.made();
                     sent.possible_duplicate = attempts.maybe_stored();
                     return Ok(sent);
+                }
+                Ok((Err(AttemptError::Final(error)), _)) if attempts.maybe_stored() => {
+                    return Err(error.after_unknown(&prepared.message_id, attempts.made()));
                 }
                 Ok((Err(AttemptError::Final(error)), _)) => return Err(error),
                 Ok((Err(AttemptError::Failed(failure)), alternatives)) => {
@@ -290,27 +276,47 @@ impl Sender {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let sent = async {
             let route = self.route(&prepared.topic, false).await?;
-            let queue = self.choose(&route, turn, &prepared, None)?;
+            let queue = self.pick(&route.writable, turn, &prepared, None)?;
             let addr = self.core.master_of(queue.broker(), &prepared.topic).await?;
             self.core.oneway(&addr, self.frame(&Attempt { prepared: &prepared, queue: &queue, half: None })).await
         };
         sent.await.map_err(|last| SendError::NotStored { attempts: 1, last })
     }
 
-    async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
+    pub(super) async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
         if refresh { self.core.routes.refresh(topic, true).await } else { self.core.routes.for_sending(topic).await }
     }
 
-    fn choose(
+    /// The queue of the next attempt: the one asked for, one beside the half that is to be joined, or any.
+    async fn choose(
         &self,
-        route: &Route,
+        route: &Arc<Route>,
+        turn: usize,
+        prepared: &Prepared,
+        pinned: Option<&MessageQueue>,
+        half: Option<&HalfNeeds>,
+        last: Option<&MessageQueue>,
+    ) -> Result<MessageQueue, AttemptError> {
+        if let Some(pinned) = pinned {
+            return Ok(pinned.clone());
+        }
+        match half.and_then(|needs| needs.first.as_ref()) {
+            Some(first) => self.choose_beside(first, Arc::clone(route), turn, prepared, last.is_some()).await,
+            None => self.pick(&route.writable, turn, prepared, last).map_err(AttemptError::Failed),
+        }
+    }
+
+    /// One of these queues: that of the sharding key, else the one whose turn it is.
+    pub(super) fn pick(
+        &self,
+        queues: &[MessageQueue],
         turn: usize,
         prepared: &Prepared,
         last: Option<&MessageQueue>,
     ) -> Result<MessageQueue, RequestError> {
         let queue = match &prepared.sharding_key {
-            Some(key) => select::select_by_key(&route.writable, key),
-            None => select::select(&route.writable, turn, last, &self.penalties.lock(), Instant::now()),
+            Some(key) => select::select_by_key(queues, key),
+            None => select::select(queues, turn, last, &self.penalties.lock(), Instant::now()),
         };
         queue.cloned().ok_or_else(|| RequestError::NoRoute { topic: prepared.topic.to_string() })
     }
@@ -325,10 +331,14 @@ impl Sender {
                 // Nothing of the half was sent, whatever became of the heartbeat.
                 AttemptError::Failed(RequestError::Unreachable { addr: addr.to_string(), reason: error.to_string() })
             })?;
-            suits(abilities, needs, attempt.prepared, &addr).map_err(AttemptError::Final)?;
+            needs.suit(abilities, attempt.prepared, &addr).map_err(AttemptError::Final)?;
         }
         let answer = self.core.call(&addr, self.frame(attempt), timeout).await.map_err(AttemptError::Failed)?;
         let Some(level) = StoreLevel::of(answer.code) else {
+            if let Some(settled) = settled(attempt, &answer) {
+                let (addr, remark) = (addr.to_string(), answer.remark.unwrap_or_default());
+                return Err(AttemptError::Final(SenderError::Decided { addr, settled, remark }));
+            }
             return Err(AttemptError::Failed(refused(&addr, answer)));
         };
         let sent: SendMessageResponse<'_> = match answer.header() {
@@ -376,18 +386,17 @@ impl Sender {
             broker_name: Some(queue.broker()),
         };
         let code = if prepared.is_batch { request::SEND_BATCH_MESSAGE } else { request::SEND_MESSAGE_V2 };
-        Frame::request(code).with_header(&header).with_body(prepared.body.clone())
+        let frame = Frame::request(code).with_header(&header).with_body(prepared.body.clone());
+        match attempt.half.and_then(|needs| needs.first.as_ref()) {
+            Some(first) => frame.with_header(&JoinTransactionHeader { transaction_first: first.position }),
+            None => frame,
+        }
     }
 }
 
-/// Whether a half message may go to a broker with these abilities.
-fn suits(abilities: Abilities, needs: HalfNeeds, prepared: &Prepared, addr: &str) -> Result<(), SenderError> {
-    if needs.confirmation && !abilities.confirms_decisions {
-        return Err(SenderError::Unconfirmable { addr: addr.to_owned() });
-    }
-    if prepared.is_delayed && !abilities.confirms_decisions {
-        let reason = format!("the broker at {addr} does not keep delays of transactional messages");
-        return Err(SendError::Invalid { reason }.into());
-    }
-    Ok(())
+/// How the transaction that a half was to join was settled, if that is why the broker refused it.
+fn settled(attempt: &Attempt<'_>, answer: &Frame) -> Option<Decision> {
+    attempt.half?.first.as_ref()?;
+    let told: EndTransactionResponse<'_> = answer.header().ok()?;
+    (answer.code == response::ILLEGAL_OPERATION).then(|| Decision::from_wire(told.decision?)).flatten()
 }

@@ -6,17 +6,18 @@ use std::time::Duration;
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 
-use super::check::{Checker, Checks};
-use super::decision::DecisionPolicy;
+use super::TransactionProducer;
+use super::check::{Checks, Respondent};
+use super::engine::Engine;
 use super::listener::Listener;
 use super::orphans::Orphans;
 use super::running::Running;
-use super::{Shared, TransactionProducer};
+use super::tell::DecisionPolicy;
 use crate::client::Client;
 use crate::error::StartError;
 use crate::groups::ProducerMember;
 use crate::heartbeat;
-use crate::producer::{HalfNeeds, SendSettings, Sender, send_setters};
+use crate::producer::{SendSettings, Sender, send_setters};
 
 /// Collects the settings of a [`TransactionProducer`]. Made by
 /// [`Client::transaction_producer`](crate::Client::transaction_producer).
@@ -28,7 +29,7 @@ pub struct TransactionProducerBuilder {
     send: SendSettings,
     decisions: DecisionPolicy,
     checks_max: usize,
-    needs: HalfNeeds,
+    needs_confirmation: bool,
 }
 
 impl std::fmt::Debug for TransactionProducerBuilder {
@@ -46,14 +47,14 @@ impl TransactionProducerBuilder {
             send: SendSettings::default(),
             decisions: DecisionPolicy { attempt_timeout: Duration::from_secs(3), deadline: Duration::from_secs(15) },
             checks_max: 16,
-            needs: HalfNeeds { confirmation: false },
+            needs_confirmation: false,
         }
     }
 
     send_setters!();
 
     /// How long the decision is repeated until the broker confirms it. Default 15 s. Afterwards the send ends with
-    /// [`TransactionError::OutcomeUnknown`](crate::TransactionError::OutcomeUnknown) and the check settles the message.
+    /// [`TransactionError::Unresolved`](crate::TransactionError::Unresolved) and the check settles the message.
     pub fn decision_deadline(mut self, deadline: Duration) -> Self {
         self.decisions.deadline = deadline;
         self
@@ -68,7 +69,7 @@ impl TransactionProducerBuilder {
     /// Refuses brokers that do not confirm decisions, before anything is sent to them. Off by default: the decision then
     /// goes to such a broker one way, as other clients send it.
     pub fn require_confirmation(mut self, require: bool) -> Self {
-        self.needs.confirmation = require;
+        self.needs_confirmation = require;
         self
     }
 
@@ -91,14 +92,15 @@ impl TransactionProducerBuilder {
         let (tasks, shutdown) = (Tasks::new(), core.shutdown.child());
         let orphans = Arc::new(Mutex::new(Orphans::default()));
         let running = Running::default();
-        let checker = Checker {
+        let respondent = Respondent {
+            core: Arc::clone(&core),
             group: self.group.clone(),
             listener: Arc::clone(&self.listener),
             orphans: Arc::clone(&orphans),
             running: running.clone(),
         };
-        let checks = Checks::start(checker, self.checks_max, &tasks, shutdown.clone());
-        let shared = Arc::new(Shared {
+        let checks = Checks::start(respondent, self.checks_max, &tasks, shutdown.clone());
+        let engine = Arc::new(Engine {
             client: self.client,
             sender: Sender::new(&core, self.group, self.send),
             topics,
@@ -107,16 +109,16 @@ impl TransactionProducerBuilder {
             running,
             checks,
             decisions: self.decisions,
-            needs: self.needs,
+            needs_confirmation: self.needs_confirmation,
             tasks,
             shutdown,
         });
-        let member: Arc<dyn ProducerMember> = Arc::<Shared>::clone(&shared);
+        let member: Arc<dyn ProducerMember> = Arc::<Engine>::clone(&engine);
         core.groups.add_producer(&member)?;
         core.brokers.groups_changed();
-        if !shared.topics.is_empty() {
+        if !engine.topics.is_empty() {
             heartbeat::greet_all(&core).await;
         }
-        Ok(TransactionProducer { shared })
+        Ok(TransactionProducer::new(engine))
     }
 }

@@ -1,6 +1,7 @@
 //! Answering the broker's checks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
@@ -12,15 +13,20 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Decision;
-use super::decision::wire_type;
-use super::listener::Listener;
+use super::listener::{Listener, caught};
 use super::orphans::Orphans;
 use super::running::Running;
+use super::tell::with_lease;
+use crate::core::Core;
 use crate::message::MessageExt;
 
 /// Checks that wait for a free place; a broker that gets no answer asks again, so more are dropped. Twice what one of our
 /// brokers leaves unanswered per connection.
 const WAITING_MAX: usize = 2000;
+
+/// A transaction that runs in this process is asked about again no earlier than after this time. Short, because the answer
+/// tells nothing of a process that dies right after it.
+const RUNNING_RETRY: Duration = Duration::from_secs(5);
 
 /// A check as it arrived.
 pub(super) struct Check {
@@ -30,7 +36,8 @@ pub(super) struct Check {
 }
 
 /// What answering needs.
-pub(super) struct Checker {
+pub(super) struct Respondent {
+    pub(super) core: Arc<Core>,
     pub(super) group: String,
     pub(super) listener: Arc<dyn Listener>,
     pub(super) orphans: Arc<Mutex<Orphans>>,
@@ -45,9 +52,9 @@ pub(super) struct Checks {
 
 impl Checks {
     /// Starts answering, at most `concurrency` at a time, until `shutdown`.
-    pub(super) fn start(checker: Checker, concurrency: usize, tasks: &Tasks, shutdown: Shutdown) -> Checks {
+    pub(super) fn start(respondent: Respondent, concurrency: usize, tasks: &Tasks, shutdown: Shutdown) -> Checks {
         let (waiting, mut arriving) = mpsc::channel::<Check>(WAITING_MAX);
-        let (checker, inner) = (Arc::new(checker), tasks.clone());
+        let (respondent, inner) = (Arc::new(respondent), tasks.clone());
         tasks.spawn("transaction checks", async move {
             let places = Arc::new(Semaphore::new(concurrency.max(1)));
             loop {
@@ -63,9 +70,9 @@ impl Checks {
                         None => return,
                     },
                 };
-                let checker = Arc::clone(&checker);
+                let respondent = Arc::clone(&respondent);
                 inner.spawn("transaction check", async move {
-                    checker.answer(check).await;
+                    respondent.answer(check).await;
                     drop(place);
                 });
             }
@@ -82,7 +89,7 @@ impl Checks {
     }
 }
 
-impl Checker {
+impl Respondent {
     async fn answer(&self, check: Check) {
         let header: CheckTransactionStateHeader<'_> = match check.request.header() {
             Ok(header) => header,
@@ -99,7 +106,7 @@ impl Checker {
             producer_group: &self.group,
             tran_state_table_offset: header.tran_state_table_offset,
             commit_log_offset: header.commit_log_offset,
-            commit_or_rollback: wire_type(decision),
+            commit_or_rollback: decision.wire_type(),
             from_transaction_check: true,
             msg_id: check.unit.unique_id().or(header.msg_id),
             transaction_id: header.transaction_id,
@@ -108,6 +115,9 @@ impl Checker {
         };
         let mut end = Frame::request(request::END_TRANSACTION).with_header(&answer);
         end.remark = remark;
+        if self.core.brokers.abilities_on(check.connection.id()).transactions {
+            end = with_lease(end, decision);
+        }
         // One way, to where the question came from: if it gets lost, the broker asks again, which is all the
         // confirmation that a check needs.
         if let Err(error) = check.connection.send_oneway(end) {
@@ -117,13 +127,13 @@ impl Checker {
 
     async fn decide(&self, transaction_id: &str, broker: Option<&str>, unit: Unit) -> (Decision, Option<String>) {
         if self.running.has(transaction_id) {
-            return (Decision::Unknown, None);
+            return (Decision::InProgress { retry_after: RUNNING_RETRY }, None);
         }
         if self.orphans.lock().is_stray(transaction_id, broker) {
             return (Decision::Rollback, None);
         }
         let message = MessageExt::from_unit(unit, broker.unwrap_or_default());
-        match self.listener.check(&message).await {
+        match caught(self.listener.check(&message)).await {
             Ok(decision) => (decision, None),
             Err(panic) => {
                 tracing::error!(id = transaction_id, panic, "check_local_transaction panicked");

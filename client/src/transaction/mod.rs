@@ -1,212 +1,153 @@
 //! Transactional messages: stored as halves, settled by what the local transaction decided.
 //!
 //! ```text
-//!  send: half -> broker        (only full success goes on)
-//!        listener runs the local transaction -> Commit | Rollback | Unknown
-//!        decision -> broker    (our broker: awaited and repeated until certain; others: one way)
+//!  half -> broker               (only full success goes on)
+//!  local transaction            -> Commit | Rollback | Unknown | InProgress
+//!  decision -> broker           (our broker: awaited and repeated until certain; others: one way)
 //!  later, if the broker heard nothing certain:
-//!        check <- broker, on any connection of any producer of the group
-//!        listener looks the local transaction up -> the same decision -> broker
+//!  check <- broker, on any connection of any producer of the group
+//!  listener looks the local transaction up -> the same decision -> broker
 //! ```
 //!
 //! Promises: the local transaction runs only after the broker holds the half at its full level, and the broker knows whom
-//! to ask before the half is there; a panic in the listener means [`Decision::Unknown`] and costs nobody else anything; an
-//! unconfirmed decision is an error that says so, never a silent success.
+//! to ask before the half is there; a transaction of several messages is committed only if all of them are known to be
+//! stored; a panic in the listener means [`Decision::Unknown`] and costs nobody else anything; an unconfirmed decision is an
+//! error that says so, never a silent success; what is dropped is never rolled back, but left to the check.
 //!
 //! Left to others: what the local transaction is, and remembering it: the listener must be able to answer a check after a
 //! restart. First decision wins at the broker, so a check that overtakes a decision does no harm if both say the same.
+//!
+//! Inside, [`engine`] sends halves, tells decisions and answers checks; [`open`] is one transaction and keeps the rule of
+//! when it may be committed; the styles below are thin layers over both.
+//!
+//! # Styles
+//!
+//! A **listener**, as in Java, runs the local transaction and answers checks:
+//!
+//! ```no_run
+//! # use escrowmq_client::{Client, Decision, Half, Message, MessageExt, TransactionListener};
+//! struct Orders;
+//!
+//! impl TransactionListener for Orders {
+//!     async fn execute_local_transaction(&self, message: &Message, half: &Half) -> Decision {
+//!         match write_order(message.body(), &half.transaction_id).await {
+//!             Ok(()) => Decision::Commit,
+//!             Err(_) => Decision::Unknown, // it may be written all the same: the check finds out
+//!         }
+//!     }
+//!
+//!     async fn check_local_transaction(&self, message: &MessageExt) -> Decision {
+//!         match is_written(message.transaction_id().unwrap_or_default()).await {
+//!             Some(true) => Decision::Commit,
+//!             Some(false) => Decision::Rollback,
+//!             None => Decision::Unknown, // the database does not answer
+//!         }
+//!     }
+//! }
+//! # async fn write_order(_: &[u8], _: &str) -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn is_written(_: &str) -> Option<bool> { None }
+//!
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let producer = client.transaction_producer("orders", Orders).topics(["Orders"]).start().await?;
+//! let result = producer.send(Message::new("Orders", "order 17").key("order-17")).await?;
+//! println!("{:?}", result.outcome);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A **closure** says yes by `Ok` and no by `Err`; a panic or a dropped future leaves it to the check:
+//!
+//! ```no_run
+//! # use escrowmq_client::{Checker, Client, Decision, Message, MessageExt, TransactionError};
+//! # async fn write_order(_: &str) -> Result<u64, std::io::Error> { Ok(17) }
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! # let checker = Checker::new(|_: MessageExt| async { Decision::Unknown });
+//! let producer = client.transaction_producer("orders", checker).topics(["Orders"]).start().await?;
+//! let ran = producer
+//!     .run(Message::new("Orders", "order 17"), |transaction| async move {
+//!         write_order(transaction.id()).await // the database remembers the id, for the check
+//!     })
+//!     .await;
+//! match ran {
+//!     Ok(committed) => println!("order {} is out: {:?}", committed.value, committed.outcome),
+//!     Err(TransactionError::Aborted { error, .. }) => println!("no order, no message: {error}"),
+//!     Err(TransactionError::Half(error)) => println!("no message, so the closure did not run: {error}"),
+//!     Err(TransactionError::Unresolved { .. }) => println!("the order is written; the check will let the message out"),
+//!     Err(error) => println!("{error}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A **handle** is decided wherever it suits, and keeps its time while it is held:
+//!
+//! ```no_run
+//! # use escrowmq_client::{Message, TransactionProducer};
+//! # async fn write_order(_: &str) -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn run(producer: TransactionProducer) -> Result<(), Box<dyn std::error::Error>> {
+//! let transaction = producer.prepare(Message::new("Orders", "order 17")).await?;
+//! transaction.keep_alive(std::time::Duration::from_secs(60)).await?;
+//! match write_order(transaction.id()).await {
+//!     Ok(()) => transaction.commit().await?,
+//!     Err(_) => transaction.rollback().await?,
+//! };
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Several messages**, on several topics of one broker group, in one transaction (EscrowMQ only); the listener is asked
+//! once, about the first one:
+//!
+//! ```no_run
+//! # use escrowmq_client::{Message, TransactionError, TransactionProducer};
+//! # async fn run(producer: TransactionProducer) -> Result<(), Box<dyn std::error::Error>> {
+//! let transaction = producer.begin();
+//! transaction.prepare(Message::new("Orders", "order 17")).await?;
+//! match transaction.prepare(Message::new("Invoices", "invoice of order 17")).await {
+//!     Ok(_) => transaction.commit().await?,
+//!     // The topics live on different broker groups: nothing was stored for the invoice, and the order is still open.
+//!     Err(TransactionError::OtherBrokerGroup { .. }) => transaction.rollback().await?,
+//!     // Whatever it was, an early return leaves the order to the check.
+//!     Err(error) => return Err(error.into()),
+//! };
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A **router** gives each topic or tag a listener of its own. A client may have producers of several groups besides:
+//!
+//! ```no_run
+//! # use escrowmq_client::{Checker, Client, Decision, MessageExt, Router};
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! # let orders = Checker::new(|_: MessageExt| async { Decision::Unknown });
+//! # let (refunds, stock) = (orders, orders);
+//! let router = Router::new().on("Orders", orders).on_tag("Orders", "refunded", refunds);
+//! let shop = client.transaction_producer("shop", router).topics(["Orders"]).start().await?;
+//! let warehouse = client.transaction_producer("warehouse", stock).topics(["Stock"]).start().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod builder;
 mod check;
 mod decision;
+mod engine;
+mod error;
+mod handle;
 mod listener;
+mod open;
 mod orphans;
+mod producer;
+mod router;
 mod running;
-
-use std::future::Future;
-use std::sync::Arc;
-
-use escrowmq_common::frame::Frame;
-use escrowmq_common::message::Message as Unit;
-use escrowmq_common::message::properties::name;
-use escrowmq_common::remoting::Connection;
-use escrowmq_common::task::{Shutdown, Tasks};
-use parking_lot::Mutex;
+mod tell;
 
 pub use builder::TransactionProducerBuilder;
-pub use decision::Outcome;
-pub use listener::{Decision, TransactionListener};
+pub use decision::{Decision, Durability, Member, Outcome};
+pub use error::TransactionError;
+pub use handle::{Transaction, TransactionScope};
+pub use listener::{Checker, TransactionListener};
+pub use producer::{Committed, TransactionProducer, TransactionResult};
+pub use router::Router;
 
 pub use crate::producer::Half;
-
-use check::{Check, Checks};
-use decision::{DecisionPolicy, tell};
-use listener::{Listener, caught};
-use orphans::Orphans;
-use running::Running;
-
-use crate::client::Client;
-use crate::error::{SendError, TransactionError};
-use crate::groups::{Closing, ProducerMember};
-use crate::message::Message;
-use crate::producer::{HalfNeeds, Prepared, SendResult, Sender, SenderError, StoreLevel};
-
-/// A transactional message whose local transaction ran and whose decision is on its way or settled.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TransactionResult {
-    /// The half message, as the broker stored it.
-    pub half: SendResult,
-    /// What the local transaction decided.
-    pub decision: Decision,
-    /// What became of the message.
-    pub outcome: Outcome,
-}
-
-/// Sends transactional messages. Cheap to clone; made by
-/// [`Client::transaction_producer`](crate::Client::transaction_producer).
-///
-/// A send whose future is dropped after the half was stored leaves the decision to the broker's check.
-#[derive(Clone, Debug)]
-pub struct TransactionProducer {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    client: Client,
-    sender: Sender,
-    topics: Vec<Arc<str>>,
-    listener: Arc<dyn Listener>,
-    orphans: Arc<Mutex<Orphans>>,
-    running: Running,
-    checks: Checks,
-    decisions: DecisionPolicy,
-    needs: HalfNeeds,
-    tasks: Tasks,
-    shutdown: Shutdown,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TransactionProducer").field("group", &self.sender.group()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-impl TransactionProducer {
-    /// The producer's group: the one whose members the broker asks.
-    pub fn group(&self) -> &str {
-        self.shared.sender.group()
-    }
-
-    /// Sends `message` as a half, runs the listener's local transaction, and settles the message by its decision.
-    pub async fn send(&self, message: Message) -> Result<TransactionResult, TransactionError> {
-        let listener = Arc::clone(&self.shared.listener);
-        let local = message.clone();
-        let run = async move |half: Half| listener.execute(&local, &half).await;
-        self.shared.send(message, run).await
-    }
-
-    /// Like [`send`](TransactionProducer::send), with the local transaction given here instead of the listener's
-    /// `execute_local_transaction`. Checks still go to the listener.
-    pub async fn send_with<F, R>(&self, message: Message, local: F) -> Result<TransactionResult, TransactionError>
-    where
-        F: FnOnce(Half) -> R,
-        R: Future<Output = Decision>,
-    {
-        let run = async move |half: Half| caught(async move { local(half).await }).await;
-        self.shared.send(message, run).await
-    }
-
-    /// Refuses further sends, waits for the transactions in flight and the checks being answered, and tells the brokers.
-    /// A second call does nothing.
-    pub async fn shutdown(&self) {
-        self.shared.close().await;
-    }
-}
-
-impl Shared {
-    async fn send<F>(&self, mut message: Message, local: F) -> Result<TransactionResult, TransactionError>
-    where
-        F: AsyncFnOnce(Half) -> Result<Decision, String>,
-    {
-        let _place = self.sender.enter().await.map_err(TransactionError::Half)?;
-        message.set(name::TRANSACTION_PREPARED, "true");
-        message.set(name::PRODUCER_GROUP, self.sender.group());
-        let prepared = Prepared::new(message, self.sender.settings()).map_err(TransactionError::Half)?;
-        let run = self.running.begin(&prepared.message_id);
-        let (sent, half) = self.send_half(&prepared).await?;
-        if sent.level != StoreLevel::Full {
-            // As other clients do: a half that may be lost by the next crash must not carry a local transaction. If this
-            // gets lost too, the check is answered the same way.
-            self.orphans.lock().never_ran(&half.transaction_id);
-            let _ = self.tell(&half, Decision::Rollback, None).await;
-            let (transaction_id, code) = (half.transaction_id, sent.level.code());
-            return Err(TransactionError::HalfNotSafe { transaction_id, code });
-        }
-        let (decision, remark) = match local(half.clone()).await {
-            Ok(decision) => (decision, None),
-            Err(panic) => {
-                tracing::error!(id = %half.transaction_id, panic, "local transaction panicked");
-                (Decision::Unknown, Some(panic))
-            }
-        };
-        // From here on the listener knows as much as we do.
-        drop(run);
-        let outcome = self.tell(&half, decision, remark).await?;
-        Ok(TransactionResult { half: sent, decision, outcome })
-    }
-
-    async fn send_half(&self, prepared: &Prepared) -> Result<(SendResult, Half), TransactionError> {
-        match self.sender.send_half(prepared, self.needs).await {
-            Ok((sent, half)) => {
-                let home = half.queue.broker_shared();
-                self.orphans.lock().lives_on(&half.transaction_id, home, sent.possible_duplicate);
-                Ok((sent, half))
-            }
-            Err(SenderError::Unconfirmable { addr }) => Err(TransactionError::Unconfirmable { addr }),
-            Err(SenderError::Send(error)) => {
-                if let SendError::OutcomeUnknown { message_id, .. } = &error {
-                    self.orphans.lock().never_ran(message_id);
-                }
-                Err(TransactionError::Half(error))
-            }
-        }
-    }
-
-    async fn tell(&self, half: &Half, decision: Decision, remark: Option<String>) -> Result<Outcome, TransactionError> {
-        tell(self.client.core(), self.sender.group(), half, decision, remark, self.decisions).await
-    }
-}
-
-impl ProducerMember for Shared {
-    fn group(&self) -> &str {
-        self.sender.group()
-    }
-
-    fn topics(&self) -> &[Arc<str>] {
-        &self.topics
-    }
-
-    fn check(&self, connection: &Arc<Connection>, request: Frame, unit: Unit) {
-        self.checks.push(Check { connection: Arc::clone(connection), request, unit });
-    }
-
-    fn close(&self) -> Closing<'_> {
-        Box::pin(async {
-            if self.sender.close().await {
-                // The brokers ask others of the group from here on; the checks in hand are answered first.
-                let core = self.client.core();
-                core.groups.remove_producer(self.sender.group());
-                core.leave(Some(self.sender.group()), None).await;
-                self.shutdown.cancel();
-                self.tasks.join().await;
-            }
-        })
-    }
-}

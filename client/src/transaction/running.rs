@@ -2,7 +2,7 @@
 //!
 //! A check may come in between, for example when the answer to the half message was lost and the send is being repeated,
 //! or when the local transaction takes long. The database does not know yet, and a listener that takes "not found" for
-//! "rolled back" would roll back what is about to be committed. So the producer answers for it: unknown, ask again.
+//! "rolled back" would roll back what is about to be committed. So the producer answers for it: in progress, ask again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,38 +1,18 @@
-//! Telling the broker what the local transaction decided, and what it made of it.
+//! Telling the broker what was decided, and reading what it made of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::EndTransactionHeader;
-use escrowmq_common::message::TransactionType;
+use escrowmq_common::header::{EndTransactionHeader, EndTransactionResponse, ExtendTransactionHeader};
 use tokio::time::Instant;
 
-use super::{Decision, Half};
+use super::{Decision, Durability, Half, Member, Outcome, TransactionError};
 use crate::core::{Core, refused};
-use crate::error::{RequestError, TransactionError, code_is_retryable};
+use crate::error::{RequestError, code_is_retryable};
 use crate::heartbeat::{Force, greet};
 use crate::queue::MessageQueue;
-
-/// What became of a transactional message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The broker confirmed: consumers get the message.
-    Committed {
-        /// The queue it is in.
-        queue: MessageQueue,
-        /// Its number there, if the broker named it.
-        queue_offset: Option<i64>,
-    },
-    /// The broker confirmed: nobody ever gets the message.
-    RolledBack,
-    /// The listener did not know; the broker will ask.
-    Undecided,
-    /// The decision was sent to a broker that confirms none. If it was lost on the way, the broker will ask.
-    Unconfirmed,
-}
 
 /// How long a decision is tried, and how.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +26,23 @@ pub(crate) struct DecisionPolicy {
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// The wire's number of a decision.
-pub(super) fn wire_type(decision: Decision) -> i32 {
-    match decision {
-        Decision::Commit => TransactionType::Commit.bits(),
-        Decision::Rollback => TransactionType::Rollback.bits(),
-        Decision::Unknown => TransactionType::None.bits(),
+/// Whose decision it is, and about what.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// The producer group.
+    pub(super) group: &'a str,
+    /// The transaction's halves, the first one first; never empty.
+    pub(super) halves: &'a [Half],
+}
+
+impl Subject<'_> {
+    /// The half that decisions are addressed to: they settle all of them.
+    fn first(&self) -> &Half {
+        self.halves.first().expect("a transaction without a half has nothing to decide")
+    }
+
+    fn transaction_id(&self) -> String {
+        self.first().transaction_id.clone()
     }
 }
 
@@ -59,8 +50,7 @@ pub(super) fn wire_type(decision: Decision) -> i32 {
 /// the first decision and answers a repeat with the first one's outcome.
 pub(super) async fn tell(
     core: &Core,
-    group: &str,
-    half: &Half,
+    subject: Subject<'_>,
     decision: Decision,
     remark: Option<String>,
     policy: DecisionPolicy,
@@ -68,92 +58,182 @@ pub(super) async fn tell(
     let ends = Instant::now() + policy.deadline;
     let mut pause = PAUSE_FIRST;
     loop {
-        let failure = match attempt(core, group, half, decision, remark.clone(), policy.attempt_timeout).await {
+        let failure = match attempt(core, subject, decision, remark.clone(), policy.attempt_timeout).await {
             Ok(answered) => return answered,
             Err(failure) => failure,
         };
-        tracing::debug!(id = %half.transaction_id, ?decision, %failure, "decision not confirmed yet");
+        let id = &subject.first().transaction_id;
+        tracing::debug!(%id, ?decision, %failure, "decision not confirmed yet");
+        if !decision.is_final() {
+            // A courtesy: without it the broker asks all the same.
+            return Ok(Outcome::Undecided);
+        }
         let again = Instant::now() + pause;
-        if decision == Decision::Unknown || again >= ends {
-            let transaction_id = half.transaction_id.clone();
-            return Err(TransactionError::OutcomeUnknown { transaction_id, decision, last: failure });
+        if again >= ends {
+            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last: failure });
         }
         if !matches!(failure, RequestError::TimedOut { .. }) {
             // The broker may have moved; a failed refresh leaves what is known.
-            let _ = core.routes.refresh(half.queue.topic(), false).await;
+            let _ = core.routes.refresh(subject.first().queue.topic(), false).await;
         }
         tokio::time::sleep_until(again).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
+/// Asks the broker for more time, and waits until it is granted. One attempt: who needs more time has some left.
+pub(super) async fn extend(
+    core: &Core,
+    subject: Subject<'_>,
+    retry_after: Duration,
+    policy: DecisionPolicy,
+) -> Result<(), TransactionError> {
+    let decision = Decision::InProgress { retry_after };
+    let asked = async {
+        let (addr, abilities) = broker_of(core, subject.first()).await?;
+        if !abilities.transactions {
+            let what = "extend the time of a transaction without using up its checks";
+            return Ok(Err(TransactionError::Unsupported { addr: addr.to_string(), what }));
+        }
+        let end = with_lease(end_frame(subject, decision, None), decision);
+        let answer = core.call(&addr, end, policy.attempt_timeout).await?;
+        Ok(judge(&addr, subject, decision, answer)?.map(drop))
+    };
+    asked.await.unwrap_or_else(|last| {
+        Err(TransactionError::Unresolved { transaction_id: subject.transaction_id(), decision, last })
+    })
+}
+
+/// Where a decision on `half` goes, and what can be expected of the broker there.
+async fn broker_of(core: &Core, half: &Half) -> Result<(Arc<str>, crate::brokers::Abilities), RequestError> {
+    let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
+    let abilities = greet(core, &addr, Force::IfNeeded).await?;
+    Ok((addr, abilities))
+}
+
 /// One attempt; `Err` is worth another.
 async fn attempt(
     core: &Core,
-    group: &str,
-    half: &Half,
+    subject: Subject<'_>,
     decision: Decision,
     remark: Option<String>,
     timeout: Duration,
 ) -> Result<Result<Outcome, TransactionError>, RequestError> {
-    let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
-    let abilities = greet(core, &addr, Force::IfNeeded).await?;
-    let header = EndTransactionHeader {
-        producer_group: group,
+    let (addr, abilities) = broker_of(core, subject.first()).await?;
+    let mut end = end_frame(subject, decision, remark);
+    // What is not decided settles nothing, so there is nothing to wait for.
+    if !decision.is_final() {
+        if abilities.transactions {
+            end = with_lease(end, decision);
+        }
+        core.oneway(&addr, end).await?;
+        return Ok(Ok(Outcome::Undecided));
+    }
+    if !abilities.confirms_decisions {
+        core.oneway(&addr, end).await?;
+        return Ok(Ok(Outcome::Unconfirmed));
+    }
+    let answer = core.call(&addr, end, timeout).await?;
+    judge(&addr, subject, decision, answer)
+}
+
+fn end_frame(subject: Subject<'_>, decision: Decision, remark: Option<String>) -> Frame {
+    let half = subject.first();
+    let mut end = Frame::request(request::END_TRANSACTION).with_header(&EndTransactionHeader {
+        producer_group: subject.group,
         tran_state_table_offset: half.table_offset,
         commit_log_offset: half.position,
-        commit_or_rollback: wire_type(decision),
+        commit_or_rollback: decision.wire_type(),
         from_transaction_check: false,
         msg_id: Some(&half.message_id),
         transaction_id: Some(&half.transaction_id),
         topic: Some(half.queue.topic()),
         broker_name: Some(half.queue.broker()),
-    };
-    let mut end = Frame::request(request::END_TRANSACTION).with_header(&header);
+    });
     end.remark = remark;
-    // "Don't know" settles nothing, so there is nothing to wait for.
-    if decision == Decision::Unknown || !abilities.confirms_decisions {
-        core.oneway(&addr, end).await?;
-        return Ok(Ok(match decision {
-            Decision::Unknown => Outcome::Undecided,
-            Decision::Commit | Decision::Rollback => Outcome::Unconfirmed,
-        }));
-    }
-    let answer = core.call(&addr, end, timeout).await?;
-    judge(&addr, half, decision, answer)
+    end
+}
+
+/// Adds the time that "in progress" asks for. Only for brokers that know it.
+pub(super) fn with_lease(end: Frame, decision: Decision) -> Frame {
+    let Decision::InProgress { retry_after } = decision else {
+        return end;
+    };
+    let retry_after_millis = i64::try_from(retry_after.as_millis()).unwrap_or(i64::MAX);
+    end.with_header(&ExtendTransactionHeader { retry_after_millis })
 }
 
 /// Reads the answer to an awaited decision.
 fn judge(
     addr: &str,
-    half: &Half,
+    subject: Subject<'_>,
     decision: Decision,
     answer: Frame,
 ) -> Result<Result<Outcome, TransactionError>, RequestError> {
-    let transaction_id = || half.transaction_id.clone();
+    let transaction_id = subject.transaction_id();
     match answer.code {
-        response::SUCCESS => Ok(Ok(match decision {
-            Decision::Commit => Outcome::Committed {
-                queue: committed_queue(half, &answer),
-                queue_offset: number(&answer, "queueOffset"),
-            },
-            Decision::Rollback => Outcome::RolledBack,
-            Decision::Unknown => Outcome::Undecided,
-        })),
-        response::ILLEGAL_OPERATION => Ok(Err(TransactionError::OppositeDecision {
-            transaction_id: transaction_id(),
-            decision,
-            settled: settled(&answer),
-            remark: answer.remark.unwrap_or_default(),
-        })),
+        response::SUCCESS => Ok(Ok(outcome(subject, decision, &answer))),
+        response::ILLEGAL_OPERATION => {
+            let told: Option<EndTransactionResponse<'_>> = answer.header().ok();
+            let settled = told.as_ref().and_then(|told| Decision::from_wire(told.decision?));
+            let decided_at = told.and_then(|told| Some(UNIX_EPOCH + millis(told.decided_at?)));
+            let remark = answer.remark.unwrap_or_default();
+            Ok(Err(match (decision, settled) {
+                (Decision::InProgress { .. }, Some(settled)) => {
+                    TransactionError::AlreadyDecided { transaction_id, settled, remark }
+                }
+                _ => TransactionError::OppositeDecision { transaction_id, decision, settled, decided_at, remark },
+            }))
+        }
         code if is_passing(code, answer.remark.as_deref().unwrap_or_default()) => Err(refused(addr, answer)),
-        code => Ok(Err(TransactionError::DecisionRefused {
-            transaction_id: transaction_id(),
-            decision,
-            code,
-            remark: answer.remark.unwrap_or_default(),
-        })),
+        code => {
+            let remark = answer.remark.unwrap_or_default();
+            Ok(Err(TransactionError::DecisionRefused { transaction_id, decision, code, remark }))
+        }
     }
+}
+
+/// What a success says. Fields that are missing or cannot be read make it poorer, not less of a success.
+fn outcome(subject: Subject<'_>, decision: Decision, answer: &Frame) -> Outcome {
+    let told: Option<EndTransactionResponse<'_>> = answer.header().ok();
+    let repeated = told.as_ref().is_some_and(|told| told.repeated);
+    match decision {
+        Decision::Commit => {
+            let first = &subject.first().queue;
+            let topic = told.as_ref().and_then(|told| told.topic).unwrap_or(first.topic());
+            let id = told.as_ref().and_then(|told| told.queue_id).unwrap_or(first.id());
+            Outcome::Committed {
+                queue: MessageQueue::new(topic, first.broker_shared(), id),
+                queue_offset: told.as_ref().and_then(|told| told.queue_offset),
+                level: told.as_ref().and_then(|told| Durability::from_wire(told.store_level?)),
+                repeated,
+                members: members(subject, told.as_ref().and_then(|told| told.members).unwrap_or_default()),
+            }
+        }
+        Decision::Rollback => Outcome::RolledBack { repeated },
+        Decision::Unknown | Decision::InProgress { .. } => Outcome::Undecided,
+    }
+}
+
+/// The places of the halves beyond the first, as `halfId:topic:queueId:queueOffset` items tell them. One that the broker does
+/// not name is in the queue that it was prepared for.
+fn members(subject: Subject<'_>, text: &str) -> Vec<Member> {
+    let place = |half: &Half| {
+        let mut items = text.split(';').map(|item| item.splitn(4, ':'));
+        let mut item = items.find_map(|mut item| (item.next()?.parse() == Ok(half.position)).then_some(item))?;
+        let (topic, id, offset) = (item.next()?, item.next()?.parse().ok()?, item.next()?.parse().ok());
+        Some((MessageQueue::new(topic, half.queue.broker_shared(), id), offset))
+    };
+    let rest = subject.halves.iter().skip(1);
+    rest.map(|half| {
+        let (queue, queue_offset) = place(half).unwrap_or_else(|| (half.queue.clone(), None));
+        Member { message_id: half.message_id.clone(), queue, queue_offset }
+    })
+    .collect()
+}
+
+fn millis(since_epoch: i64) -> Duration {
+    Duration::from_millis(since_epoch.max(0) as u64)
 }
 
 /// How brokers say that there is nothing to decide: no such half message, or not this group's.
@@ -176,34 +256,16 @@ fn is_passing(code: i32, remark: &str) -> bool {
     }
 }
 
-fn committed_queue(half: &Half, answer: &Frame) -> MessageQueue {
-    let id = number(answer, "queueId").and_then(|id| i32::try_from(id).ok()).unwrap_or(half.queue.id());
-    let topic: Arc<str> = answer.fields.get("topic").unwrap_or(half.queue.topic()).into();
-    MessageQueue::new(topic, half.queue.broker_shared(), id)
-}
-
-fn number(answer: &Frame, field: &str) -> Option<i64> {
-    answer.fields.get(field)?.parse().ok()
-}
-
-fn settled(answer: &Frame) -> Option<Decision> {
-    match answer.fields.get("decision")? {
-        "commit" => Some(Decision::Commit),
-        "rollback" => Some(Decision::Rollback),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn half() -> Half {
+    fn half(position: i64) -> Half {
         Half {
             transaction_id: "t".into(),
-            message_id: "t".into(),
+            message_id: format!("m{position}"),
             queue: MessageQueue::new("T", "a", 1),
-            position: 7,
+            position,
             table_offset: 3,
         }
     }
@@ -213,27 +275,63 @@ mod tests {
     }
 
     fn judged(decision: Decision, answer: Frame) -> Result<Result<Outcome, TransactionError>, RequestError> {
-        judge("h:1", &half(), decision, answer)
+        judge("h:1", Subject { group: "P", halves: &[half(7), half(8), half(9)] }, decision, answer)
+    }
+
+    fn settled(decision: Decision, answer: Frame) -> Outcome {
+        judged(decision, answer).expect("final").expect("settled")
     }
 
     #[test]
-    fn a_confirmed_commit_names_its_place() {
-        let settled = answer(0).with_field("queueOffset", 42).with_field("queueId", 2).with_field("topic", "T");
-        let outcome = judged(Decision::Commit, settled).expect("final").expect("settled");
-        let queue = MessageQueue::new("T", "a", 2);
-        assert_eq!(outcome, Outcome::Committed { queue, queue_offset: Some(42) });
-        let bare = judged(Decision::Commit, answer(0)).expect("final").expect("settled");
-        let queue = MessageQueue::new("T", "a", 1);
-        assert_eq!(bare, Outcome::Committed { queue, queue_offset: None });
-        assert_eq!(judged(Decision::Rollback, answer(0)).expect("final").expect("settled"), Outcome::RolledBack);
+    fn a_confirmed_commit_names_its_places() {
+        let told = answer(0)
+            .with_field("queueOffset", 42)
+            .with_field("queueId", 2)
+            .with_field("topic", "T")
+            .with_field("storeLevel", "flushed")
+            .with_field("repeated", "true")
+            .with_field("members", "9:U:0:5;8:V:3:");
+        let member = |position: i64, topic: &str, id, queue_offset| Member {
+            message_id: format!("m{position}"),
+            queue: MessageQueue::new(topic, "a", id),
+            queue_offset,
+        };
+        let expected = Outcome::Committed {
+            queue: MessageQueue::new("T", "a", 2),
+            queue_offset: Some(42),
+            level: Some(Durability::Flushed),
+            repeated: true,
+            members: vec![member(8, "V", 3, None), member(9, "U", 0, Some(5))],
+        };
+        assert_eq!(settled(Decision::Commit, told), expected);
+    }
+
+    #[test]
+    fn a_success_that_says_little_is_a_success() {
+        for bare in [answer(0), answer(0).with_field("queueOffset", "many").with_field("members", "9;x")] {
+            let Outcome::Committed { queue, queue_offset: None, level: None, repeated: false, members } =
+                settled(Decision::Commit, bare)
+            else {
+                panic!("committed without details")
+            };
+            assert_eq!(queue, MessageQueue::new("T", "a", 1));
+            assert_eq!(members.iter().map(|member| member.message_id.as_str()).collect::<Vec<_>>(), ["m8", "m9"]);
+        }
+        assert_eq!(settled(Decision::Rollback, answer(0)), Outcome::RolledBack { repeated: false });
     }
 
     #[test]
     fn the_opposite_decision_is_told_with_what_stands() {
-        let opposite = answer(604).with_remark("committed before").with_field("decision", "commit");
-        let error = judged(Decision::Rollback, opposite).expect("final").expect_err("opposite");
-        let TransactionError::OppositeDecision { settled, .. } = error else { panic!("{error}") };
-        assert_eq!(settled, Some(Decision::Commit));
+        let opposite = || {
+            let told = answer(604).with_remark("committed before").with_field("decision", "commit");
+            told.with_field("decidedAt", 1_000)
+        };
+        let error = judged(Decision::Rollback, opposite()).expect("final").expect_err("opposite");
+        let TransactionError::OppositeDecision { settled, decided_at, .. } = error else { panic!("{error}") };
+        assert_eq!((settled, decided_at), (Some(Decision::Commit), Some(UNIX_EPOCH + Duration::from_secs(1))));
+        let late = Decision::InProgress { retry_after: Duration::from_secs(1) };
+        let error = judged(late, opposite()).expect("final").expect_err("too late");
+        assert!(matches!(error, TransactionError::AlreadyDecided { settled: Decision::Commit, .. }), "{error}");
     }
 
     #[test]
@@ -256,5 +354,18 @@ mod tests {
         let refused = answer(response::SYSTEM_ERROR).with_remark("The producer group wrong, want A, is B");
         let error = judged(Decision::Commit, refused).expect("final").expect_err("refused");
         assert!(matches!(error, TransactionError::DecisionRefused { .. }), "{error}");
+    }
+
+    #[test]
+    fn only_what_is_in_progress_asks_for_time() {
+        let end = |decision| {
+            let frame = end_frame(Subject { group: "P", halves: &[half(7)] }, decision, None);
+            with_lease(frame, decision).fields.get("retryAfterMillis").map(str::to_owned)
+        };
+        assert_eq!(end(Decision::Unknown), None);
+        assert_eq!(end(Decision::Commit), None);
+        let lease = |retry_after| end(Decision::InProgress { retry_after });
+        assert_eq!(lease(Duration::from_millis(1_500)).as_deref(), Some("1500"));
+        assert_eq!(lease(Duration::MAX), Some(i64::MAX.to_string()));
     }
 }

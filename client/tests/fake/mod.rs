@@ -1,7 +1,7 @@
 //! A cluster in memory, to test the client against: a name server and brokers that do just enough, with hooks that make
 //! them misbehave on request.
 //!
-//! Every broker keeps messages, offsets and members; halves become visible on commit. A hook sees each request before
+//! Every broker keeps messages, offsets and members; halves become visible on commit ([`transactions`]). A hook sees each request before
 //! its broker and may answer for it, stay silent or cut the connection.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
@@ -18,9 +18,8 @@ use escrowmq_common::body::{
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
-    CheckTransactionStateHeader, ConsumerSendMsgBackHeader, EndTransactionHeader, OffsetResponse, PullMessageHeader,
-    PullMessageResponse, QueryConsumerOffsetHeader, SendMessageHeader, SendMessageResponse, UnregisterClientHeader,
-    UpdateConsumerOffsetHeader,
+    ConsumerSendMsgBackHeader, OffsetResponse, PullMessageHeader, PullMessageResponse, QueryConsumerOffsetHeader,
+    SendMessageHeader, SendMessageResponse, UnregisterClientHeader, UpdateConsumerOffsetHeader,
 };
 use escrowmq_common::message::properties::{Properties, name};
 use escrowmq_common::message::{OffsetMessageId, PropertyEditor, SysFlag, UnitBuilder, batch};
@@ -29,6 +28,10 @@ use escrowmq_common::remoting::{Connection, ServeLimits, Service, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+
+mod transactions;
+
+use transactions::{NewHalf, Transactions};
 
 /// A request as a broker saw it.
 #[derive(Clone, Debug)]
@@ -83,10 +86,7 @@ struct BrokerState {
     log: Vec<Stored>,
     /// Topic and queue to positions.
     queues: HashMap<(String, i32), Vec<usize>>,
-    /// Halves that are not settled: position to queue.
-    halves: BTreeMap<usize, (String, i32)>,
-    /// Settled halves: position to whether it was committed.
-    decided: BTreeMap<usize, bool>,
+    transactions: Transactions,
     offsets: BTreeMap<(String, String, i32), i64>,
     /// Group to client id to connection.
     consumers: BTreeMap<String, BTreeMap<String, Arc<Connection>>>,
@@ -97,8 +97,8 @@ struct BrokerState {
 pub(crate) struct Broker {
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
-    /// Whether it announces itself as ours.
-    confirms: bool,
+    /// What it announces itself as.
+    kind: Mutex<Kind>,
     state: Mutex<BrokerState>,
     seen: Mutex<Vec<Seen>>,
     hook: Mutex<Option<HookFn>>,
@@ -109,11 +109,24 @@ pub(crate) struct Broker {
     level: Mutex<i32>,
 }
 
+/// What a broker is able to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Confirms no decisions.
+    Apache,
+    /// Ours, as it was before it knew transactions of several messages.
+    Confirming,
+    /// Ours.
+    Ours,
+}
+
 /// The cluster.
 pub(crate) struct Cluster {
     pub(crate) namesrv: String,
     pub(crate) brokers: Vec<Arc<Broker>>,
     topics: Arc<Mutex<BTreeMap<String, i32>>>,
+    /// Topics that are on one broker only.
+    homes: Arc<Mutex<BTreeMap<String, String>>>,
     shutdown: Shutdown,
     tasks: Tasks,
 }
@@ -121,11 +134,12 @@ pub(crate) struct Cluster {
 struct NameServer {
     brokers: Vec<Arc<Broker>>,
     topics: Arc<Mutex<BTreeMap<String, i32>>>,
+    homes: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Cluster {
     /// So many brokers, named `a`, `b`, ..., and these topics with so many queues on each.
-    pub(crate) async fn start(brokers: usize, confirms: bool, topics: &[(&str, i32)]) -> Cluster {
+    pub(crate) async fn start(brokers: usize, kind: Kind, topics: &[(&str, i32)]) -> Cluster {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new();
         let mut all = Vec::new();
@@ -134,7 +148,7 @@ impl Cluster {
             let broker = Arc::new(Broker {
                 name: char::from(b'a' + index as u8).to_string(),
                 addr: listener.local_addr().expect("bound"),
-                confirms,
+                kind: Mutex::new(kind),
                 state: Mutex::default(),
                 seen: Mutex::default(),
                 hook: Mutex::default(),
@@ -151,9 +165,11 @@ impl Cluster {
         let namesrv = listener.local_addr().expect("bound").to_string();
         let topics: BTreeMap<String, i32> = topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect();
         let topics = Arc::new(Mutex::new(topics));
-        let service = Arc::new(NameServer { brokers: all.clone(), topics: Arc::clone(&topics) });
+        let homes: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
+        let service =
+            Arc::new(NameServer { brokers: all.clone(), topics: Arc::clone(&topics), homes: Arc::clone(&homes) });
         tasks.spawn("fake name server", serve(listener, service, ServeLimits::default(), shutdown.clone()));
-        Cluster { namesrv, brokers: all, topics, shutdown, tasks }
+        Cluster { namesrv, brokers: all, topics, homes, shutdown, tasks }
     }
 
     /// Every request with this code, of all brokers, each broker's in order.
@@ -171,6 +187,16 @@ impl Cluster {
     /// Changes how many queues a topic has.
     pub(crate) fn set_topic(&self, topic: &str, queues: i32) {
         self.topics.lock().insert(topic.to_owned(), queues);
+    }
+
+    /// Leaves a topic on this broker only.
+    pub(crate) fn set_home(&self, topic: &str, broker: &str) {
+        self.homes.lock().insert(topic.to_owned(), broker.to_owned());
+    }
+
+    /// The broker with this name.
+    pub(crate) fn broker(&self, name: &str) -> &Arc<Broker> {
+        self.brokers.iter().find(|broker| broker.name == name).expect("a broker of that name")
     }
 
     pub(crate) async fn stop(self) {
@@ -247,34 +273,6 @@ impl Broker {
 
     pub(crate) fn producers(&self, group: &str) -> Vec<String> {
         self.state.lock().producers.get(group).map(|members| members.keys().cloned().collect()).unwrap_or_default()
-    }
-
-    /// Positions of the halves that nobody has decided.
-    pub(crate) fn open_halves(&self) -> Vec<usize> {
-        self.state.lock().halves.keys().copied().collect()
-    }
-
-    /// Asks some producer of `group` about the half at `position`.
-    pub(crate) fn check(&self, group: &str, position: usize) {
-        let (connection, frame) = {
-            let state = self.state.lock();
-            let connection = state.producers[group].values().next().expect("a producer").clone();
-            let stored = &state.log[position];
-            let (topic, queue) = state.halves.get(&position).cloned().unwrap_or((stored.topic.clone(), 0));
-            let unit = self.unit(stored, &topic, queue, position as i64, position);
-            let id = Properties::new(&stored.properties).get(name::UNIQUE_KEY).unwrap_or_default().to_owned();
-            let header = CheckTransactionStateHeader {
-                topic: Some("RMQ_SYS_TRANS_HALF_TOPIC"),
-                tran_state_table_offset: position as i64,
-                commit_log_offset: position as i64,
-                msg_id: Some(&id),
-                transaction_id: Some(&id),
-                offset_msg_id: None,
-                broker_name: Some(&self.name),
-            };
-            (connection, Frame::request(request::CHECK_TRANSACTION_STATE).with_header(&header).with_body(unit))
-        };
-        connection.send_oneway(frame).expect("an open connection");
     }
 
     /// The connection of some member of a consumer group.
@@ -384,7 +382,11 @@ impl Broker {
             }
         }
         let answer = Frame::response(frame, response::SUCCESS);
-        if self.confirms { answer.with_field("ESCROWMQ", "1") } else { answer }
+        match *self.kind.lock() {
+            Kind::Apache => answer,
+            Kind::Confirming => answer.with_field("ESCROWMQ", "1"),
+            Kind::Ours => answer.with_field("ESCROWMQ", "1").with_field("ESCROWMQ_TXN", "1"),
+        }
     }
 
     fn notify(state: &BrokerState, group: &str) {
@@ -421,11 +423,16 @@ impl Broker {
             let ids: Vec<String> = places.iter().map(|(position, _)| id(*position)).collect();
             (ids.join(","), places[0].1)
         } else if Properties::new(properties).is_true(name::TRANSACTION_PREPARED) {
-            let mut state = self.state.lock();
-            let position = state.log.len();
-            state.log.push(stored(&frame.body, properties));
-            state.halves.insert(position, (topic.clone(), queue));
-            (id(position), position as i64)
+            let half = NewHalf {
+                message: stored(&frame.body, properties),
+                queue: (topic.clone(), queue),
+                group: header.producer_group.to_owned(),
+                unique_id: unique.clone().unwrap_or_default(),
+            };
+            match self.prepare(frame, half) {
+                Ok(position) => (id(position), position as i64),
+                Err(refusal) => return *refusal,
+            }
         } else {
             let (position, offset) = self.append(stored(&frame.body, properties), &topic, queue);
             (id(position), offset)
@@ -440,47 +447,6 @@ impl Broker {
             region: Some("DefaultRegion"),
             trace_on: Some(true),
         })
-    }
-
-    fn end(&self, frame: &Frame) -> Frame {
-        let header: EndTransactionHeader<'_> = frame.header().expect("a good header");
-        let position = header.commit_log_offset as usize;
-        let commit = match header.commit_or_rollback {
-            8 => true,
-            12 => false,
-            _ => return Frame::response(frame, response::SUCCESS),
-        };
-        let (half, decided) = {
-            let mut state = self.state.lock();
-            (state.halves.remove(&position), state.decided.get(&position).copied())
-        };
-        match (half, decided) {
-            (Some((topic, queue)), _) => {
-                let message = {
-                    let mut state = self.state.lock();
-                    state.decided.insert(position, commit);
-                    state.log[position].clone()
-                };
-                let answer = Frame::response(frame, response::SUCCESS);
-                if commit {
-                    let (_, offset) = self.append(message, &topic, queue);
-                    answer
-                        .with_field("outcome", "committed")
-                        .with_field("queueOffset", offset)
-                        .with_field("queueId", queue)
-                        .with_field("topic", &topic)
-                } else {
-                    answer.with_field("outcome", "rolledBack")
-                }
-            }
-            (None, Some(before)) if before == commit => Frame::response(frame, response::SUCCESS),
-            (None, Some(before)) => Frame::response(frame, response::ILLEGAL_OPERATION)
-                .with_remark("the opposite decision was first")
-                .with_field("decision", if before { "commit" } else { "rollback" }),
-            (None, None) => {
-                Frame::response(frame, response::SYSTEM_ERROR).with_remark("Find prepared transaction message failed")
-            }
-        }
     }
 
     fn send_back(&self, frame: &Frame) -> Frame {
@@ -639,7 +605,9 @@ impl Service for NameServer {
             connection.reply(&Frame::response(&frame, response::TOPIC_NOT_EXIST).with_remark("no such topic"));
             return;
         };
-        let live = || self.brokers.iter().filter(|broker| !broker.shutdown.is_cancelled());
+        let home = self.homes.lock().get(topic).cloned();
+        let here = |broker: &&Arc<Broker>| home.as_ref().is_none_or(|home| *home == broker.name);
+        let live = || self.brokers.iter().filter(|broker| !broker.shutdown.is_cancelled()).filter(here);
         let route = TopicRouteData {
             broker_datas: live()
                 .map(|broker| BrokerData {

@@ -1,113 +1,20 @@
-//! Transactions against brokers that confirm decisions and brokers that do not, and the checks of both.
+//! The listener runs the local transaction.
 
-mod fake;
-
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use escrowmq_client::{
-    Client, Decision, Half, Message, MessageExt, Outcome, TransactionError, TransactionListener, TransactionProducer,
-};
+use escrowmq_client::{Client, Decision, Durability, Message, Outcome, TransactionError};
 use escrowmq_common::code::{request, response};
-use fake::{Cluster, Hook, until};
 
-/// Does what the message's body says, and remembers what it was asked.
-#[derive(Clone, Default)]
-struct Obedient {
-    ran: Arc<Mutex<Vec<String>>>,
-    checked: Arc<Mutex<Vec<String>>>,
-    /// What checks are answered, by body; otherwise commit.
-    answers: Arc<Mutex<HashMap<String, Decision>>>,
-}
-
-impl Obedient {
-    fn ran(&self) -> Vec<String> {
-        self.ran.lock().expect("no panic inside").clone()
-    }
-
-    fn checked(&self) -> Vec<String> {
-        self.checked.lock().expect("no panic inside").clone()
-    }
-}
-
-impl TransactionListener for Obedient {
-    async fn execute_local_transaction(&self, message: &Message, half: &Half) -> Decision {
-        self.ran.lock().expect("no panic inside").push(half.transaction_id.clone());
-        match &message.body()[..] {
-            b"commit" => Decision::Commit,
-            b"rollback" => Decision::Rollback,
-            b"panic" => panic!("on purpose"),
-            _ => Decision::Unknown,
-        }
-    }
-
-    async fn check_local_transaction(&self, message: &MessageExt) -> Decision {
-        let id = message.transaction_id().expect("a transaction").to_owned();
-        self.checked.lock().expect("no panic inside").push(id);
-        let body = String::from_utf8_lossy(message.body()).into_owned();
-        assert_ne!(body, "panic", "on purpose");
-        self.answers.lock().expect("no panic inside").get(&body).copied().unwrap_or(Decision::Commit)
-    }
-}
-
-struct Stage {
-    cluster: Cluster,
-    client: Client,
-    producer: TransactionProducer,
-    listener: Obedient,
-}
-
-impl Stage {
-    async fn set(brokers: usize, confirms: bool) -> Stage {
-        let cluster = Cluster::start(brokers, confirms, &[("T", 1)]).await;
-        let client = Client::builder(&cluster.namesrv).connect().await.expect("a name server");
-        let listener = Obedient::default();
-        let producer = client
-            .transaction_producer("P", listener.clone())
-            .topics(["T"])
-            .attempt_timeout(Duration::from_millis(300))
-            .decision_timeout(Duration::from_millis(300))
-            .decision_deadline(Duration::from_secs(2))
-            .start()
-            .await
-            .expect("started");
-        Stage { cluster, client, producer, listener }
-    }
-
-    async fn strike(self) {
-        self.client.shutdown().await;
-        self.cluster.stop().await;
-    }
-
-    fn visible(&self) -> Vec<String> {
-        self.cluster.brokers.iter().flat_map(|broker| broker.bodies("T", 0)).collect()
-    }
-}
-
-/// Misbehaves on the first `count` requests with `code`.
-fn first(
-    code: i32,
-    count: usize,
-    hook: impl Fn() -> Hook + Send + Sync + 'static,
-) -> impl Fn(&fake::Seen) -> Hook + Send + Sync + Clone {
-    let (left, hook) = (Arc::new(Mutex::new(count)), Arc::new(hook));
-    move |seen| {
-        let mut left = left.lock().expect("no panic inside");
-        if seen.frame.code != code || *left == 0 {
-            return Hook::Pass;
-        }
-        *left -= 1;
-        hook()
-    }
-}
+use crate::fake::{Cluster, Hook, Kind, until};
+use crate::{Obedient, Stage, first};
 
 #[tokio::test]
 async fn a_commit_is_awaited_and_names_its_place() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     let result = stage.producer.send(Message::new("T", "commit")).await.expect("committed");
-    let Outcome::Committed { queue, queue_offset } = &result.outcome else { panic!("{result:?}") };
-    assert_eq!((queue.topic(), *queue_offset), ("T", Some(0)));
+    let Outcome::Committed { queue, queue_offset, level, repeated, members, .. } = &result.outcome else {
+        panic!("{result:?}")
+    };
+    assert_eq!((queue.topic(), *queue_offset, *level), ("T", Some(0), Some(Durability::Flushed)));
+    assert!(!repeated && members.is_empty());
     assert_eq!(stage.visible(), ["commit"]);
     let half = &stage.cluster.seen(request::SEND_MESSAGE_V2)[0];
     assert_eq!(half.field("f").as_deref(), Some("4"));
@@ -122,34 +29,16 @@ async fn a_commit_is_awaited_and_names_its_place() {
 
 #[tokio::test]
 async fn a_rollback_is_awaited_and_nothing_appears() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     let result = stage.producer.send(Message::new("T", "rollback")).await.expect("rolled back");
-    assert_eq!(result.outcome, Outcome::RolledBack);
+    assert!(matches!(result.outcome, Outcome::RolledBack { repeated: false, .. }), "{result:?}");
     assert!(stage.visible().is_empty() && stage.cluster.brokers[0].open_halves().is_empty());
     stage.strike().await;
 }
 
 #[tokio::test]
-async fn a_closure_decides_in_the_listeners_place() {
-    let stage = Stage::set(1, true).await;
-    let database = Arc::new(Mutex::new(Vec::new()));
-    let local = {
-        let database = Arc::clone(&database);
-        |half: Half| async move {
-            database.lock().expect("no panic inside").push(half.transaction_id);
-            Decision::Commit
-        }
-    };
-    let result = stage.producer.send_with(Message::new("T", "x"), local).await.expect("committed");
-    assert!(matches!(result.outcome, Outcome::Committed { .. }));
-    assert_eq!(*database.lock().expect("no panic inside"), [result.half.message_id]);
-    assert!(stage.listener.ran().is_empty());
-    stage.strike().await;
-}
-
-#[tokio::test]
 async fn other_brokers_get_the_decision_one_way() {
-    let stage = Stage::set(1, false).await;
+    let stage = Stage::set(1, Kind::Apache).await;
     let result = stage.producer.send(Message::new("T", "commit")).await.expect("sent");
     assert_eq!(result.outcome, Outcome::Unconfirmed);
     until("the commit arrives", || stage.visible() == ["commit"]).await;
@@ -159,7 +48,7 @@ async fn other_brokers_get_the_decision_one_way() {
 
 #[tokio::test]
 async fn who_insists_on_confirmation_sends_other_brokers_nothing() {
-    let stage = Stage::set(1, false).await;
+    let stage = Stage::set(1, Kind::Apache).await;
     let builder = stage.client.transaction_producer("Q", Obedient::default()).require_confirmation(true);
     let producer = builder.start().await.expect("started");
     let error = producer.send(Message::new("T", "commit")).await.expect_err("unconfirmable");
@@ -172,10 +61,10 @@ async fn who_insists_on_confirmation_sends_other_brokers_nothing() {
 
 #[tokio::test]
 async fn a_lost_answer_to_the_decision_is_asked_for_again() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     stage.cluster.hook(first(request::END_TRANSACTION, 1, || Hook::SwallowAnswer));
     let result = stage.producer.send(Message::new("T", "commit")).await.expect("confirmed by the repeat");
-    assert!(matches!(result.outcome, Outcome::Committed { .. }), "{result:?}");
+    assert!(matches!(result.outcome, Outcome::Committed { repeated: true, .. }), "{result:?}");
     assert_eq!(stage.cluster.seen(request::END_TRANSACTION).len(), 2);
     assert_eq!(stage.visible(), ["commit"], "once");
     stage.strike().await;
@@ -183,64 +72,18 @@ async fn a_lost_answer_to_the_decision_is_asked_for_again() {
 
 #[tokio::test]
 async fn a_decision_that_nobody_confirms_is_unknown_and_not_a_failure() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     stage.cluster.hook(first(request::END_TRANSACTION, usize::MAX, || Hook::Silence));
     let error = stage.producer.send(Message::new("T", "commit")).await.expect_err("never confirmed");
     assert!(error.outcome_unknown() && !error.is_retryable());
-    let TransactionError::OutcomeUnknown { decision, .. } = error else { panic!("{error}") };
+    let TransactionError::Unresolved { decision, .. } = error else { panic!("{error}") };
     assert_eq!(decision, Decision::Commit);
     stage.strike().await;
 }
 
 #[tokio::test]
-async fn the_opposite_decision_is_told() {
-    let stage = Stage::set(1, true).await;
-    let broker = Arc::clone(&stage.cluster.brokers[0]);
-    // Another process of the group, the first one in the broker's order, so that it is asked.
-    let other = Client::builder(&stage.cluster.namesrv).instance_name("0").connect().await.expect("a name server");
-    let listener = Obedient::default();
-    listener.answers.lock().expect("no panic inside").insert("x".into(), Decision::Rollback);
-    let others = other.transaction_producer("P", listener.clone()).topics(["T"]).start().await.expect("started");
-    // While the local transaction runs here, it answers a check with a rollback.
-    let local = async move |_: Half| {
-        let position = broker.open_halves()[0];
-        broker.check("P", position);
-        until("the check is answered", || broker.open_halves().is_empty()).await;
-        assert_eq!(listener.checked().len(), 1);
-        Decision::Commit
-    };
-    let error = stage.producer.send_with(Message::new("T", "x"), |half| local(half)).await.expect_err("too late");
-    let TransactionError::OppositeDecision { decision, settled, .. } = error else { panic!("{error}") };
-    assert_eq!((decision, settled), (Decision::Commit, Some(Decision::Rollback)));
-    assert!(stage.visible().is_empty());
-    others.shutdown().await;
-    other.shutdown().await;
-    stage.strike().await;
-}
-
-#[tokio::test]
-async fn a_check_of_a_running_transaction_does_not_reach_the_listener() {
-    let stage = Stage::set(1, true).await;
-    let cluster = &stage.cluster;
-    stage.listener.answers.lock().expect("no panic inside").insert("x".into(), Decision::Rollback);
-    let local = async |_: Half| {
-        let broker = &cluster.brokers[0];
-        broker.check("P", broker.open_halves()[0]);
-        until("the check is answered", || cluster.seen(request::END_TRANSACTION).len() == 1).await;
-        Decision::Commit
-    };
-    let result = stage.producer.send_with(Message::new("T", "x"), local).await.expect("committed");
-    assert!(matches!(result.outcome, Outcome::Committed { .. }), "{:?}", result.outcome);
-    let answer = &stage.cluster.seen(request::END_TRANSACTION)[0];
-    assert_eq!(answer.field("commitOrRollback").as_deref(), Some("0"), "not known yet");
-    assert!(stage.listener.checked().is_empty());
-    assert_eq!(stage.visible(), ["x"]);
-    stage.strike().await;
-}
-
-#[tokio::test]
 async fn unknown_is_settled_by_the_check() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     let result = stage.producer.send(Message::new("T", "later")).await.expect("undecided");
     assert_eq!(result.outcome, Outcome::Undecided);
     let broker = &stage.cluster.brokers[0];
@@ -256,7 +99,7 @@ async fn unknown_is_settled_by_the_check() {
 
 #[tokio::test]
 async fn a_panic_means_unknown_and_the_producer_lives_on() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     let result = stage.producer.send(Message::new("T", "panic")).await.expect("undecided");
     assert_eq!((result.decision, result.outcome), (Decision::Unknown, Outcome::Undecided));
     let broker = &stage.cluster.brokers[0];
@@ -274,7 +117,7 @@ async fn a_panic_means_unknown_and_the_producer_lives_on() {
 
 #[tokio::test]
 async fn a_half_that_is_not_safe_is_rolled_back_without_a_local_transaction() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     stage.cluster.brokers[0].lower_level(response::FLUSH_DISK_TIMEOUT);
     let error = stage.producer.send(Message::new("T", "commit")).await.expect_err("not safe");
     assert!(matches!(error, TransactionError::HalfNotSafe { code: response::FLUSH_DISK_TIMEOUT, .. }), "{error}");
@@ -287,7 +130,7 @@ async fn a_half_that_is_not_safe_is_rolled_back_without_a_local_transaction() {
 
 #[tokio::test]
 async fn a_half_that_was_refused_runs_nothing() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     stage.cluster.hook(first(request::SEND_MESSAGE_V2, usize::MAX, || Hook::Answer(response::MESSAGE_ILLEGAL, "no")));
     let error = stage.producer.send(Message::new("T", "commit")).await.expect_err("refused");
     assert!(matches!(&error, TransactionError::Half(_)) && !error.outcome_unknown(), "{error}");
@@ -297,7 +140,7 @@ async fn a_half_that_was_refused_runs_nothing() {
 
 #[tokio::test]
 async fn a_stray_half_is_rolled_back_without_asking_the_listener() {
-    let stage = Stage::set(2, true).await;
+    let stage = Stage::set(2, Kind::Ours).await;
     // The first broker stores the half and its answer is lost; the second one's half is the one that counts.
     stage.cluster.hook(first(request::SEND_MESSAGE_V2, 1, || Hook::SwallowAnswer));
     let result = stage.producer.send(Message::new("T", "commit")).await.expect("committed on the second broker");
@@ -313,7 +156,7 @@ async fn a_stray_half_is_rolled_back_without_asking_the_listener() {
 
 #[tokio::test]
 async fn a_producer_with_topics_can_be_asked_before_it_sends() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     assert_eq!(stage.cluster.brokers[0].producers("P"), [stage.client.id()]);
     assert!(stage.cluster.seen(request::SEND_MESSAGE_V2).is_empty());
     // A half of an earlier process of the group.
@@ -331,7 +174,7 @@ async fn a_producer_with_topics_can_be_asked_before_it_sends() {
 
 #[tokio::test]
 async fn the_group_is_known_to_a_broker_before_its_first_half() {
-    let cluster = Cluster::start(1, true, &[("T", 1)]).await;
+    let cluster = Cluster::start(1, Kind::Ours, &[("T", 1)]).await;
     let client = Client::builder(&cluster.namesrv).connect().await.expect("a name server");
     let producer = client.transaction_producer("P", Obedient::default()).start().await.expect("started");
     producer.send(Message::new("T", "commit")).await.expect("committed");
@@ -345,7 +188,7 @@ async fn the_group_is_known_to_a_broker_before_its_first_half() {
 
 #[tokio::test]
 async fn a_broken_connection_is_greeted_again_before_the_next_half() {
-    let stage = Stage::set(1, true).await;
+    let stage = Stage::set(1, Kind::Ours).await;
     stage.producer.send(Message::new("T", "commit")).await.expect("committed");
     stage.cluster.hook(first(request::SEND_MESSAGE_V2, 1, || Hook::Cut));
     stage.producer.send(Message::new("T", "commit")).await.expect("committed over a new connection");
@@ -354,32 +197,5 @@ async fn a_broken_connection_is_greeted_again_before_the_next_half() {
     let greeted = stage.cluster.seen(request::HEART_BEAT).iter().any(|seen| seen.connection == last);
     assert!(greeted, "the new connection carried a heartbeat");
     assert_eq!(stage.cluster.brokers[0].producers("P"), [stage.client.id()]);
-    stage.strike().await;
-}
-
-#[tokio::test]
-async fn shutdown_lets_transactions_in_flight_settle() {
-    let stage = Stage::set(1, true).await;
-    let (started, is_started) = tokio::sync::oneshot::channel();
-    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
-    let producer = stage.producer.clone();
-    let sending = tokio::task::JoinSet::from_iter([async move {
-        let local = |_: Half| async move {
-            started.send(()).expect("somebody waits");
-            finished.await.expect("told to finish");
-            Decision::Commit
-        };
-        producer.send_with(Message::new("T", "x"), local).await
-    }]);
-    is_started.await.expect("it runs");
-    let closing = stage.producer.clone();
-    let mut closing = tokio::task::JoinSet::from_iter([async move { closing.shutdown().await }]);
-    assert!(tokio::time::timeout(Duration::from_millis(100), closing.join_next()).await.is_err(), "one is in flight");
-    finish.send(()).expect("it waits");
-    closing.join_next().await.expect("one").expect("no panic");
-    assert_eq!(stage.visible(), ["x"]);
-    let result = sending.join_all().await.remove(0).expect("committed");
-    assert!(matches!(result.outcome, Outcome::Committed { .. }));
-    assert!(stage.cluster.brokers[0].producers("P").is_empty());
     stage.strike().await;
 }
