@@ -51,6 +51,7 @@ pub(super) fn word(decision: Decision) -> &'static str {
         Decision::Commit => "commit",
         Decision::Rollback => "rollback",
         Decision::Unknown => "unknown",
+        Decision::InProgress { .. } => "in progress",
     }
 }
 

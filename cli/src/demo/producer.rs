@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use escrowmq_client::{Client, Decision, Half, Message, MessageExt, TransactionListener};
+use escrowmq_client::{Checker, Client, Decision, Message, MessageExt};
 use escrowmq_common::task::Tasks;
 
 use super::ledger::Ledger;
@@ -63,31 +63,13 @@ async fn orphaned() {
 
 async fn send(arguments: &Arguments) -> anyhow::Result<()> {
     let client = Client::builder(&arguments.namesrv).connect().await?;
+    // Answers no check: it is as good as dead.
+    let mute = Checker::new(|_: MessageExt| std::future::pending::<Decision>());
     let producer =
-        client.transaction_producer(&arguments.group, Mute).topics([arguments.topic.as_str()]).start().await?;
-    let ledger = Ledger::at(&arguments.ledger);
+        client.transaction_producer(&arguments.group, mute).topics([arguments.topic.as_str()]).start().await?;
     let message = Message::new(arguments.topic.as_str(), arguments.body.clone()).tag(ORPHANED);
-    let local = async move |half: Half| {
-        if let Err(error) = ledger.write(&half.transaction_id, Decision::Commit) {
-            eprintln!("the ledger: {error:#}");
-            return Decision::Rollback;
-        }
-        println!("{}", half.transaction_id);
-        std::future::pending().await
-    };
-    producer.send_with(message, local).await?;
-    anyhow::bail!("the local transaction failed")
-}
-
-/// Answers no check: it is as good as dead.
-struct Mute;
-
-impl TransactionListener for Mute {
-    async fn execute_local_transaction(&self, _: &Message, _: &Half) -> Decision {
-        Decision::Unknown
-    }
-
-    async fn check_local_transaction(&self, _: &MessageExt) -> Decision {
-        std::future::pending().await
-    }
+    let transaction = producer.prepare(message).await?;
+    Ledger::at(&arguments.ledger).write(transaction.id(), Decision::Commit)?;
+    println!("{}", transaction.id());
+    std::future::pending().await
 }

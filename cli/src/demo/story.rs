@@ -99,10 +99,10 @@ async fn ten_transactions(cast: &Cast) -> anyhow::Result<Vec<String>> {
         let result = cast.producer.send(Message::new(TOPIC, name.clone()).tag(tag)).await?;
         cast.stage.intact()?;
         let told = match (&result.outcome, tag) {
-            (Outcome::Committed { queue_offset: Some(offset), queue }, COMMITTED) => {
+            (Outcome::Committed { queue_offset: Some(offset), queue, .. }, COMMITTED) => {
                 format!("commit; the broker confirms: queue {}, offset {offset}", queue.id())
             }
-            (Outcome::RolledBack, ROLLED_BACK) => "rollback; the broker confirms: nobody will ever see it".to_owned(),
+            (Outcome::RolledBack { .. }, ROLLED_BACK) => "rollback; the broker confirms: nobody will ever see it".to_owned(),
             (Outcome::Undecided, UNKNOWN) => "unknown; the broker will ask".to_owned(),
             (outcome, _) => bail!("{name} {tag} ended with {outcome:?}"),
         };

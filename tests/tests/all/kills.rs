@@ -100,15 +100,15 @@ async fn transact(producer: TransactionProducer, name: String, application: &App
             Ok(result) => {
                 application.answers.fetch_add(1, Ordering::Relaxed);
                 let (ending, place) = match result.outcome {
-                    Outcome::Committed { queue, queue_offset } => {
+                    Outcome::Committed { queue, queue_offset, .. } => {
                         (Ending::Commit, queue_offset.map(|offset| place(queue.id(), offset)))
                     }
-                    Outcome::RolledBack => (Ending::Rollback, None),
+                    Outcome::RolledBack { .. } => (Ending::Rollback, None),
                     _ => continue,
                 };
                 history.note(&name, What::Decided { key, ending, place });
             }
-            Err(TransactionError::Half(_) | TransactionError::OutcomeUnknown { .. }) => {}
+            Err(TransactionError::Half(_) | TransactionError::Unresolved { .. }) => {}
             Err(error) => panic!("{key}: {error}"),
         }
     }
