@@ -29,6 +29,8 @@ enum Command {
     Standalone(standalone::Arguments),
     /// Ask a cluster, and change it
     Admin(admin::Arguments),
+    /// Transactions that are open or parked: list, show, count, watch, commit, roll back, resume
+    Txn(admin::txn::Arguments),
     /// Load a broker, this one or another that speaks the protocol, and measure it
     Bench(bench::Arguments),
     /// Look at the data of a stopped broker, name what is damaged, and repair it
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Admin(arguments) => admin::run(&arguments),
+        Command::Txn(arguments) => admin::txn::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::Backup(arguments) => backup::run_backup(&arguments),

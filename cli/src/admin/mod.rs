@@ -10,6 +10,7 @@ mod message;
 mod offset;
 mod output;
 mod topic;
+pub(crate) mod txn;
 
 use std::process::ExitCode;
 
@@ -18,15 +19,22 @@ use clap::Subcommand;
 use connection::Cluster;
 use output::Output;
 
-/// Arguments of `escrowmq admin`.
+/// Which cluster is asked, and who reads the answer.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+struct Target {
     /// Nameservers, host:port with ';' between them
     #[arg(long, short, global = true, default_value = "127.0.0.1:9876", env = "NAMESRV_ADDR")]
     namesrv: String,
     /// Print JSON instead of tables
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// Arguments of `escrowmq admin`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    target: Target,
     #[command(subcommand)]
     subject: Subject,
 }
@@ -61,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     };
     match runtime.block_on(perform(arguments)) {
         Ok(output) => {
-            print!("{}", if arguments.json { output.json() } else { output.table() });
+            print!("{}", if arguments.target.json { output.json() } else { output.table() });
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -72,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 async fn perform(arguments: &Arguments) -> anyhow::Result<Output> {
-    let cluster = Cluster::new(&arguments.namesrv);
+    let cluster = Cluster::new(&arguments.target.namesrv);
     match &arguments.subject {
         Subject::Topic(command) => topic::run(&cluster, command).await,
         Subject::Group(command) => group::run(&cluster, command).await,

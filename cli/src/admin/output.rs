@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub(crate) struct Output {
     columns: Vec<&'static str>,
+    /// How wide the columns were in the pieces before; empty before the first.
+    widths: Vec<usize>,
     rows: Vec<Vec<Value>>,
     /// Printed below the table.
     note: Option<String>,
@@ -15,12 +17,12 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(columns: &[&'static str]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), note: None }
+        Self { columns: columns.to_vec(), widths: Vec::new(), rows: Vec::new(), note: None }
     }
 
     /// Only a sentence: what was done.
     pub(crate) fn done(what: impl Into<String>) -> Self {
-        Self { columns: Vec::new(), rows: Vec::new(), note: Some(what.into()) }
+        Self { columns: Vec::new(), widths: Vec::new(), rows: Vec::new(), note: Some(what.into()) }
     }
 
     pub(crate) fn row(&mut self, cells: impl Into<Vec<Value>>) {
@@ -33,14 +35,27 @@ impl Output {
         self.note = Some(note.into());
     }
 
+    /// The rows since the piece before, for tables that are printed while they grow: columns stay at least as wide as
+    /// they were, and their names stand above the first piece alone.
+    pub(crate) fn piece(&mut self) -> String {
+        let text = self.table();
+        self.widths = self.widths();
+        self.rows.clear();
+        text
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |at: usize| {
+            let cells = self.rows.iter().map(|row| text(&row[at]).chars().count());
+            cells.chain([self.columns[at].len()]).chain(self.widths.get(at).copied()).max().unwrap_or_default()
+        };
+        (0..self.columns.len()).map(width).collect()
+    }
+
     /// Columns as wide as their widest cell; numbers to the right.
     pub(crate) fn table(&self) -> String {
         let texts: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(text).collect()).collect();
-        let width = |at: usize| {
-            let cells = texts.iter().map(|row| row[at].chars().count());
-            cells.chain([self.columns[at].len()]).max().unwrap_or_default()
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let widths = self.widths();
         let is_number: Vec<bool> = (0..self.columns.len())
             .map(|at| !self.rows.is_empty() && self.rows.iter().all(|row| row[at].is_number()))
             .collect();
@@ -54,7 +69,7 @@ impl Output {
             }
             let _ = writeln!(out, "{}", text.trim_end());
         };
-        if !self.columns.is_empty() {
+        if !self.columns.is_empty() && self.widths.is_empty() {
             line(&mut self.columns.iter().copied());
         }
         for row in &texts {
@@ -107,6 +122,15 @@ mod tests {
         assert_eq!(lines[0], "TOPIC          MAX OFFSET");
         assert_eq!(lines[1], "a                       5");
         assert_eq!(lines[2], "längeres\u{fffd}[31m       12345");
+    }
+
+    #[test]
+    fn pieces_line_up_and_have_one_head() {
+        let mut output = sample();
+        assert!(output.piece().starts_with("TOPIC"));
+        output.row([json!("b"), json!(7)]);
+        assert_eq!(output.piece(), "b                       7\n");
+        assert_eq!(output.piece(), "");
     }
 
     #[test]
