@@ -108,16 +108,19 @@ fn submit(
     let settle = Command::Settle(Settle { half, counter, decision, group, by, reason, rewritten });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
-        Box::new(move |result| answer(&broker, reply, result))
+        Box::new(move |result| answer(&broker, half, reply, result))
     };
     if let Err((error, _)) = broker.shard.submit(&settle, Admission::Reserved, answer) {
         reply.not_done(&error);
     }
 }
 
-fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>) {
+fn answer(broker: &Broker, half: u64, reply: Reply, result: Result<Outcome, SubmitError>) {
     match result {
         Ok(Outcome::Settled(settled)) => {
+            if settled.first {
+                broker.transactions.decided(half);
+            }
             broker.metrics.decisions.record(response::SUCCESS);
             settled_answer(broker, reply, &settled);
         }
@@ -244,10 +247,13 @@ fn undecided(
     let until = broker.now().saturating_add(lease);
     let command = Command::Extend(Extend { half, counter, group: header.producer_group, until, is_answer });
     let answer = {
-        let reply = reply.clone();
+        let (broker, reply) = (Arc::clone(broker), reply.clone());
         Box::new(move |result| match result {
             Ok(Outcome::Refused(refusal)) => refused_answer(reply, &refusal),
-            Ok(_) => reply.ok(),
+            Ok(_) => {
+                broker.transactions.due_at(until);
+                reply.ok();
+            }
             Err(error) => reply.not_done(&error),
         })
     };

@@ -24,6 +24,9 @@ pub(super) struct TxnArguments {
     /// Wait for the answer to each commit, instead of sending it one-way as Java does; latency then is that of both
     #[arg(long = "await")]
     is_awaited: bool,
+    /// Leave the half messages undecided instead of committing them
+    #[arg(long, conflicts_with = "is_awaited")]
+    half: bool,
 }
 
 pub(super) async fn send(arguments: &SendArguments) -> anyhow::Result<Object> {
@@ -31,7 +34,8 @@ pub(super) async fn send(arguments: &SendArguments) -> anyhow::Result<Object> {
 }
 
 pub(super) async fn transact(arguments: &TxnArguments) -> anyhow::Result<Object> {
-    let work = Work::Transaction { is_awaited: arguments.is_awaited };
+    let is_awaited = arguments.is_awaited;
+    let work = if arguments.half { Work::Half } else { Work::Transaction { is_awaited } };
     let mut object = run("txn", &arguments.common, &arguments.load, work).await?;
     object.insert("awaited".to_owned(), arguments.is_awaited.into());
     Ok(object)

@@ -111,7 +111,7 @@ fn name_of(decision: Decision) -> &'static str {
     match decision {
         Decision::Commit => "commit",
         Decision::Rollback => "rollback",
-        Decision::Unknown => "decision",
+        Decision::Unknown | Decision::InProgress { .. } => "decision",
     }
 }
 

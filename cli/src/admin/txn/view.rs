@@ -53,7 +53,7 @@ pub(super) fn past(decision: Decision) -> &'static str {
     match decision {
         Decision::Commit => "committed",
         Decision::Rollback => "rolled back",
-        Decision::Unknown => "decided",
+        Decision::Unknown | Decision::InProgress { .. } => "decided",
     }
 }
 
