@@ -31,7 +31,7 @@
 //! * [`TransactionProducer`]: half messages, settled by a decision whose [`Outcome`] is awaited. The local transaction is a
 //!   [`TransactionListener`]'s, a closure's ([`run`](TransactionProducer::run)) or your own code's around a [`Transaction`]
 //!   ([`prepare`](TransactionProducer::prepare), [`begin`](TransactionProducer::begin) for several messages); the broker's
-//!   checks go to the listener, a [`Checker`] at least, or a [`Router`] to several.
+//!   checks go to the listener, a [`Checker`] at least, or a [`Router`] to several. [`transaction`] shows each style.
 //! * [`PushConsumer`]: an async handler, bounded buffers, offsets only after success, retries and dead letters through the
 //!   broker, a share of the queues that clients in other languages agree with.
 //! * [`PullConsumer`] and [`Admin`] for the rest; transactions that are open or parked at an EscrowMQ broker are listed,
@@ -59,7 +59,7 @@ mod producer;
 mod queue;
 mod route;
 mod routes;
-mod transaction;
+pub mod transaction;
 
 pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};
 pub use builder::ClientBuilder;
@@ -73,6 +73,7 @@ pub use escrowmq_common::body::{
 pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
+#[doc(inline)]
 pub use transaction::{
     Checker, Committed, Decision, Durability, Half, Member, Outcome, Router, Transaction, TransactionError,
     TransactionListener, TransactionProducer, TransactionProducerBuilder, TransactionResult, TransactionScope,

@@ -39,7 +39,7 @@ pub enum TransactionError<E = Infallible> {
     /// preparing it again is safe. If so, the broker may hold the half: prepare the same message again with the same
     /// [`unique_id`](crate::Message::unique_id) to find out, or roll back. As long as this process lives it answers the
     /// check with a rollback by itself; a listener elsewhere that finds nothing in the database must do the same.
-    #[error("the local transaction did not run: {0}")]
+    #[error("there is no half message to rely on: {0}")]
     Half(#[source] SendError),
     /// The broker stored a half message below the level it is configured for (codes 10, 11, 12), and the next crash may
     /// take it. It is never committed: `send`, `run` and `prepare` have rolled it back, and a

@@ -17,8 +17,8 @@
 //! Left to others: what the local transaction is, and remembering it: the listener must be able to answer a check after a
 //! restart. First decision wins at the broker, so a check that overtakes a decision does no harm if both say the same.
 //!
-//! Inside, [`engine`] sends halves, tells decisions and answers checks; [`open`] is one transaction and keeps the rule of
-//! when it may be committed; the styles below are thin layers over both.
+//! Inside, `engine` sends halves, tells decisions and answers checks; `open` is one transaction and keeps the rule of when
+//! it may be committed; the styles below are thin layers over both.
 //!
 //! # Styles
 //!

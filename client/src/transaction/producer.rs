@@ -115,7 +115,8 @@ impl TransactionProducer {
     }
 
     /// Begins a transaction of several messages, of which it has none yet: [`prepare`](Transaction::prepare) each, then
-    /// decide about all of them at once. The first one chooses the broker group, and the topics of the others must be on it.
+    /// decide about all of them at once. The first one chooses the broker group, and the topics of the others must be on it:
+    /// begin with the topic that is on the fewest.
     /// Sends nothing by itself; the first `prepare` ends with [`TransactionError::Unsupported`] before anything is sent if
     /// the broker takes only one message per transaction.
     pub fn begin(&self) -> Transaction {
