@@ -115,11 +115,19 @@ fn submit(
     }
 }
 
+/// A decided transaction waits for no instance any more.
+fn forget_waiting(broker: &Broker, half: u64) {
+    broker.transactions.decided(|| {
+        let decided = broker.shard.decision(half).ok().flatten()?;
+        Some((decided.group, decided.first_half.unwrap_or(half)))
+    });
+}
+
 fn answer(broker: &Broker, half: u64, reply: Reply, result: Result<Outcome, SubmitError>) {
     match result {
         Ok(Outcome::Settled(settled)) => {
             if settled.first {
-                broker.transactions.decided(half);
+                forget_waiting(broker, half);
             }
             broker.metrics.decisions.record(response::SUCCESS);
             settled_answer(broker, reply, &settled);
@@ -251,6 +259,7 @@ fn undecided(
         Box::new(move |result| match result {
             Ok(Outcome::Refused(refusal)) => refused_answer(reply, &refusal),
             Ok(_) => {
+                // A short lease may be over by now.
                 broker.transactions.due_at(until);
                 reply.ok();
             }

@@ -63,9 +63,15 @@ impl Transactions {
         }
     }
 
-    /// A half was decided or parked: it is not counted as waiting any more.
-    pub fn decided(&self, half: u64) {
-        self.scheduler.lock().decided(half);
+    /// A transaction was decided or parked: it is not counted as waiting any more. `which` looks up its group and its first
+    /// half.
+    pub fn decided(&self, which: impl FnOnce() -> Option<(String, u64)>) {
+        // Mostly nothing waits, and then nothing is looked up.
+        if self.scheduler.lock().has_any()
+            && let Some((group, half)) = which()
+        {
+            self.scheduler.lock().decided(&group, half);
+        }
     }
 
     /// A half is due now, whatever the runner has seen so far.

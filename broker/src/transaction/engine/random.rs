@@ -341,7 +341,7 @@ impl Life {
             return Ok(());
         }
         let mut mishaps = Mishaps { refused: may_go_wrong && self.one_in(40), closing: Vec::new() };
-        if may_go_wrong && self.one_in(15) {
+        if may_go_wrong && !mishaps.refused && self.one_in(15) {
             mishaps.closing.extend(self.any_connection());
         }
         self.steps.push(Step::Look(mishaps.clone()));

@@ -208,14 +208,15 @@ impl Scheduler {
         }
     }
 
-    /// A half was decided or parked. Not needed for what is asked, but for what is counted.
-    pub fn decided(&mut self, half: u64) {
-        if !self.waiting.is_empty() {
-            self.waiting.remove_anywhere(half);
-        }
-        if !self.held.is_empty() {
-            self.held.remove_anywhere(half);
-        }
+    /// A transaction was decided or parked; `half` is its first half. Not needed for what is asked, but for what is counted.
+    pub fn decided(&mut self, group: &str, half: u64) {
+        self.waiting.remove(group, half);
+        self.held.remove(group, half);
+    }
+
+    /// Whether any half waits or is held back.
+    pub fn has_any(&self) -> bool {
+        !(self.waiting.is_empty() && self.held.is_empty())
     }
 
     /// A half is due at once, whatever was seen of it so far.

@@ -354,8 +354,13 @@ impl Play {
         self.world.apply_next().expect("an entry").outcome
     }
 
+    /// A line that names no result expects success, with whatever messages.
     fn compare(&self, line: &Line<'_>, expected: &str, outcome: &Outcome) -> Said<()> {
-        same("the outcome", line.result.unwrap_or(expected), &self.outcome(outcome))
+        let got = self.outcome(outcome);
+        match line.result {
+            Some(result) => same("the outcome", result, &got),
+            None => same("the outcome", expected, got.split(" with ").next().unwrap_or_default()),
+        }
     }
 
     fn outcome(&self, outcome: &Outcome) -> String {

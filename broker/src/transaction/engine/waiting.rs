@@ -29,14 +29,6 @@ impl ByGroup {
         removed
     }
 
-    /// Removes a half whose group is not known.
-    pub(super) fn remove_anywhere(&mut self, half: u64) {
-        let group = self.groups.iter().find(|(_, halves)| halves.contains(&half)).map(|(group, _)| Arc::clone(group));
-        if let Some(group) = group {
-            self.remove(&group, half);
-        }
-    }
-
     #[cfg(test)]
     pub(super) fn contains(&self, group: &str, half: u64) -> bool {
         self.groups.get(group).is_some_and(|halves| halves.contains(&half))
@@ -102,13 +94,6 @@ impl Waiting {
         if self.halves.remove(group, half) && was_first {
             self.oldest_went(group);
         }
-    }
-
-    /// Removes a half whose group is not known.
-    pub(super) fn remove_anywhere(&mut self, half: u64) {
-        self.halves.remove_anywhere(half);
-        let halves = &self.halves;
-        self.over.retain(|group, _| halves.first(group).is_some());
     }
 
     /// Takes the oldest half of a group that has an instance now.
@@ -195,11 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_decided_half_waits_no_more_though_nobody_knows_its_group() {
+    fn a_decided_half_waits_no_more() {
         let mut waiting = Waiting::default();
         waiting.add("g", 1, 10);
-        waiting.remove_anywhere(7);
-        waiting.remove_anywhere(1);
+        waiting.add("g", 2, 20);
+        waiting.remove("g", 7);
+        waiting.remove("g", 1);
+        assert_eq!((waiting.len(), waiting.next_over()), (1, Some(0)));
+        waiting.remove("g", 2);
         assert_eq!((waiting.len(), waiting.next_over()), (0, None));
     }
 }

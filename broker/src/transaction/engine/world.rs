@@ -448,7 +448,12 @@ impl World {
         match &logged.entry {
             Entry::Resume { half, .. } if is_done && !logged.by_runner => scheduler.resumed(*half),
             Entry::Extend { until, .. } if is_done && !logged.by_runner => scheduler.due_since(*until),
-            Entry::Settle { half, .. } | Entry::Park { half, .. } if is_done => scheduler.decided(*half),
+            Entry::Settle { half, .. } | Entry::Park { half, .. } if is_done => {
+                let open = self.tables.halves.get(half).map(|row| (&row.group, row.first_half));
+                let decided = self.tables.decisions.get(half).map(|row| (&row.group, row.first_half));
+                let (group, first) = open.or(decided).expect("it is there");
+                scheduler.decided(group, first.unwrap_or(*half));
+            }
             _ => {}
         }
         drop(scheduler);
@@ -503,7 +508,9 @@ impl World {
             self.put(Entry::Checked { first_checked: round.first_checked, halves }, true);
         }
         mishaps.closing.iter().for_each(|connection| self.disconnect(*connection));
-        ready.into_iter().for_each(|ask| self.write(ask, &mut done));
+        for ask in &ready {
+            self.write(ask, &mut done);
+        }
         done
     }
 
@@ -532,15 +539,19 @@ impl World {
     /// Nothing of the round is in the log: nobody is asked, and everything is looked at again.
     fn refuse(&mut self, ready: &[Ask], resumed: Vec<Return>) -> Done {
         let mut scheduler = self.scheduler.borrow_mut();
-        ready.iter().for_each(|ask| scheduler.not_sent(ask.connection, ask.row.half));
-        resumed.into_iter().for_each(|back| scheduler.joined(back.group));
+        for ask in ready {
+            scheduler.not_sent(ask.connection, ask.row.half);
+        }
+        for Return { group, .. } in resumed {
+            scheduler.joined(group);
+        }
         drop(scheduler);
         self.walk = Walk::begin(self.tables.first_checked);
         self.attention = true;
         Done::default()
     }
 
-    fn write(&mut self, ask: Ask, done: &mut Done) {
+    fn write(&mut self, ask: &Ask, done: &mut Done) {
         let half = ask.row.half;
         let mut connection = ask.connection;
         while !self.members.contains_key(&connection) {

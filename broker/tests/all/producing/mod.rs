@@ -2,9 +2,11 @@
 
 #![allow(unreachable_pub, reason = "the support module is shared by the files of this program")]
 
+mod checks;
 mod golden;
 mod halves;
 mod hostile;
+mod isolation;
 mod metrics;
 mod registration;
 mod replies;
