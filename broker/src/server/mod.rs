@@ -33,6 +33,7 @@ mod slow;
 mod stats;
 pub(crate) mod topics;
 mod transaction;
+mod transactions;
 
 pub use ensure::Creations;
 pub use reply::Reply;
@@ -74,6 +75,10 @@ impl Service for Server {
             request::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request, reply),
             request::END_TRANSACTION => transaction::end(broker, &request, reply),
             request::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, &request, reply),
+            request::LIST_TRANSACTIONS
+            | request::GET_TRANSACTION
+            | request::COUNT_TRANSACTIONS
+            | request::DECIDE_TRANSACTION => transactions::handle(broker, &request, reply),
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => pull::handle(broker, connection, request, reply),
             request::QUERY_CONSUMER_OFFSET
             | request::UPDATE_CONSUMER_OFFSET

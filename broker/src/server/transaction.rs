@@ -47,7 +47,8 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             );
         }
     };
-    let named = Named { half, counter: Some(counter), group: Some(header.producer_group), by: "", reason: "" };
+    let group = Some(header.producer_group);
+    let named = Named { half, counter: Some(counter), group, by: "", reason: "", refused: refused_answer };
     decide(broker, named, decision, reply);
 }
 
@@ -64,6 +65,8 @@ pub(super) struct Named<'a> {
     pub(super) by: &'a str,
     /// The operator's reason.
     pub(super) reason: &'a str,
+    /// How a refusal is answered.
+    pub(super) refused: fn(Reply, &Refusal),
 }
 
 /// Decides, and answers with what became of it.
@@ -77,7 +80,7 @@ pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision,
 
 /// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written anew.
 fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
-    let Named { half, counter, .. } = named;
+    let Named { half, counter, refused, .. } = named;
     let group = named.group.map(str::to_owned);
     let (by, reason) = (named.by.to_owned(), named.reason.to_owned());
     let broker = Arc::clone(broker);
@@ -92,7 +95,7 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
             _ => return reply.not_done(&SubmitError::Stopping),
         };
         let anew = messages.iter().map(|(half, tag_hash, unit)| (*half, Message::new(*tag_hash, unit))).collect();
-        let named = Named { half, counter, group: group.as_deref(), by: &by, reason: &reason };
+        let named = Named { half, counter, group: group.as_deref(), by: &by, reason: &reason, refused };
         submit(&broker, named, Decision::Commit, anew, reply);
     });
 }
@@ -104,11 +107,11 @@ fn submit(
     rewritten: Vec<(u64, Message<'_>)>,
     reply: Reply,
 ) {
-    let Named { half, counter, group, by, reason } = named;
+    let Named { half, counter, group, by, reason, refused } = named;
     let settle = Command::Settle(Settle { half, counter, decision, group, by, reason, rewritten });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
-        Box::new(move |result| answer(&broker, half, reply, result))
+        Box::new(move |result| answer(&broker, half, reply, result, refused))
     };
     if let Err((error, _)) = broker.shard.submit(&settle, Admission::Reserved, answer) {
         reply.not_done(&error);
@@ -123,7 +126,13 @@ fn forget_waiting(broker: &Broker, half: u64) {
     });
 }
 
-fn answer(broker: &Broker, half: u64, reply: Reply, result: Result<Outcome, SubmitError>) {
+fn answer(
+    broker: &Broker,
+    half: u64,
+    reply: Reply,
+    result: Result<Outcome, SubmitError>,
+    refused: fn(Reply, &Refusal),
+) {
     match result {
         Ok(Outcome::Settled(settled)) => {
             if settled.first {
@@ -134,7 +143,7 @@ fn answer(broker: &Broker, half: u64, reply: Reply, result: Result<Outcome, Subm
         }
         Ok(Outcome::Refused(refusal)) => {
             broker.metrics.decisions.record(code_of_refusal(&refusal));
-            refused_answer(reply, &refusal);
+            refused(reply, &refusal);
         }
         Ok(
             other @ (Outcome::Published(_)
@@ -286,7 +295,7 @@ pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 }
 
 /// Resumes, and answers.
-pub(super) fn put_back(broker: &Arc<Broker>, resume: Resume<'_>, reply: Reply) {
+fn put_back(broker: &Arc<Broker>, resume: Resume<'_>, reply: Reply) {
     let half = resume.half;
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());

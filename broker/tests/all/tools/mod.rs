@@ -4,3 +4,4 @@ mod groups;
 mod messages;
 mod settings;
 mod support;
+mod transactions;

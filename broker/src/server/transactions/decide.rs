@@ -1,0 +1,101 @@
+//! An operator commits, rolls back, resumes or parks a transaction.
+
+use std::sync::Arc;
+
+use escrowmq_common::body::TransactionAction;
+use escrowmq_common::code::response;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::DecideTransactionHeader;
+
+use super::super::transaction::{self, Named, already_decided, put_first, refused_answer};
+use super::super::{Reply, slow};
+use super::{shown, unknown};
+use crate::broker::Broker;
+use crate::shard::{Admission, Command, Decision, Outcome, Park, ParkReason, Refusal, Resume, Settled, SubmitError};
+
+/// Longest texts that are kept, in bytes.
+const OPERATOR_MAX: usize = 255;
+const REASON_MAX: usize = 1024;
+
+pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+    let header: DecideTransactionHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.error(response::INVALID_PARAMETER, &error.to_string()),
+    };
+    let Ok(half) = u64::try_from(header.half_id) else {
+        return reply.error(response::INVALID_PARAMETER, &format!("a half id is not negative: {}", header.half_id));
+    };
+    for (field, text, max) in [("operator", header.operator, OPERATOR_MAX), ("reason", header.reason, REASON_MAX)] {
+        if text.trim().is_empty() || text.len() > max {
+            let wrong = format!("{field} has {} bytes; it must say something, in at most {max}", text.len());
+            return reply.error(response::INVALID_PARAMETER, &wrong);
+        }
+    }
+    let (by, why) = (header.operator, header.reason);
+    tracing::info!(half, action = header.action, operator = by, reason = why, "an operator decides on a transaction");
+    let named = Named { half, counter: None, group: None, by, reason: why, refused };
+    match TransactionAction::from_name(header.action) {
+        Some(TransactionAction::Commit) => transaction::decide(broker, named, Decision::Commit, reply),
+        Some(TransactionAction::Rollback) => transaction::decide(broker, named, Decision::Rollback, reply),
+        Some(TransactionAction::Resume) => {
+            move_on(broker, half, &Command::Resume(Resume { half, by, why, only_if: None }), reply);
+        }
+        Some(TransactionAction::Park) => {
+            move_on(broker, half, &Command::Park(Park { half, reason: ParkReason::Operator, by, why }), reply);
+        }
+        Some(TransactionAction::Unknown) | None => {
+            let wrong = format!("action is none of commit, rollback, resume, park: '{}'", shown(header.action));
+            reply.error(response::INVALID_PARAMETER, &wrong);
+        }
+    }
+}
+
+/// Like the answer to a producer, but for a half that nobody knows: tools tell "unknown" from "failed" by the code.
+fn refused(reply: Reply, refusal: &Refusal) {
+    match refusal {
+        Refusal::NoSuchHalf(half) => unknown(reply, *half),
+        other => refused_answer(reply, other),
+    }
+}
+
+/// Resumes or parks, and answers.
+fn move_on(broker: &Arc<Broker>, half: u64, command: &Command<'_>, reply: Reply) {
+    let is_resumed = matches!(command, Command::Resume(_));
+    let answer = {
+        let (broker, reply) = (Arc::clone(broker), reply.clone());
+        Box::new(move |result: Result<Outcome, SubmitError>| match result {
+            Ok(Outcome::Refused(Refusal::NoSuchHalf(half))) => not_undecided(&broker, half, reply),
+            Ok(Outcome::Refused(refusal)) => refused(reply, &refusal),
+            Ok(_) => {
+                if is_resumed {
+                    broker.transactions.look_again(half);
+                }
+                reply.ok();
+            }
+            Err(error) => reply.not_done(&error),
+        })
+    };
+    if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, answer) {
+        reply.not_done(&error);
+    }
+}
+
+/// Nothing undecided has this id: says how it was decided, if that is known. The look may read files.
+fn not_undecided(broker: &Arc<Broker>, half: u64, reply: Reply) {
+    slow::run(broker, "find decision", reply, move |broker, reply| match broker.shard.decision(half) {
+        Ok(Some(row)) => {
+            let first = Settled {
+                decision: row.decision,
+                queue: row.queue,
+                offset: row.offset,
+                at: row.at,
+                first: false,
+                members: Vec::new(),
+            };
+            let remark = already_decided(&first);
+            reply.send(response::ILLEGAL_OPERATION, Some(&remark), |fields| put_first(fields, &first), &[]);
+        }
+        Ok(None) => unknown(reply, half),
+        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    });
+}
