@@ -73,6 +73,10 @@ pub use escrowmq_common::body::{
 pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use transaction::{
+    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, RunInDbError, Swept,
+};
 #[doc(inline)]
 pub use transaction::{
     Checker, Committed, Decision, Durability, Half, Member, Outcome, Router, Transaction, TransactionError,

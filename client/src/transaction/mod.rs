@@ -128,6 +128,8 @@
 //! # }
 //! ```
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod barrier;
 mod builder;
 mod check;
 mod decision;
@@ -142,6 +144,10 @@ mod router;
 mod running;
 mod tell;
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use barrier::{
+    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, RunInDbError, Swept,
+};
 pub use builder::TransactionProducerBuilder;
 pub use decision::{Decision, Durability, Member, Outcome};
 pub use error::TransactionError;

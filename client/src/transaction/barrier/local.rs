@@ -1,0 +1,156 @@
+//! The local transaction: the row, the user's closure, the commit.
+//!
+//! ```text
+//!  BEGIN -> insert the row -> closure -> is the row still there? -> COMMIT
+//!    |           |               |                 |                  | error
+//!    `-----------'------ DB ROLLBACK --------------'                  v
+//!                           |                               plant: committed | rolled back | nobody knows
+//!                        aborted
+//! ```
+//!
+//! Dying at any arrow leaves either no row, or a transaction that the database ends by itself, or a committed row.
+
+use std::time::Duration;
+
+use escrowmq_common::clock;
+use sqlx::Transaction;
+
+use super::database::Row;
+use super::error::AbortCause;
+use super::verdict::Verdict;
+use super::{Barrier, BarrierDatabase};
+
+/// How long the end of a transaction that is to be rolled back is waited for. It cannot commit any more, so nothing but its
+/// locks depends on it.
+const ROLLBACK_WAIT: Duration = Duration::from_secs(5);
+
+/// How a local transaction ended.
+pub(super) enum Local<T, E> {
+    Committed(T),
+    RolledBack(AbortCause<E>),
+    /// Its COMMIT was sent, and nobody knows what became of it.
+    InDoubt(sqlx::Error),
+}
+
+/// A moment, for a bound that must hold on a machine that slept or whose clock somebody set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    monotonic: Duration,
+    wall_ms: i64,
+}
+
+impl Moment {
+    pub(super) fn now() -> Moment {
+        Moment { monotonic: clock::monotonic(), wall_ms: clock::wall_ms() }
+    }
+
+    /// The time since then by the clock that says more: the monotonic one may stand still while the machine sleeps, the wall
+    /// clock may be set back.
+    fn elapsed(&self) -> Duration {
+        let wall = u64::try_from(clock::wall_ms() - self.wall_ms).unwrap_or(0);
+        clock::monotonic().saturating_sub(self.monotonic).max(Duration::from_millis(wall))
+    }
+}
+
+impl<DB: BarrierDatabase> Barrier<DB> {
+    /// Runs the local transaction of a half whose sending began at `begun`.
+    pub(super) async fn run_local<T, E>(
+        &self,
+        row: &Row,
+        begun: Moment,
+        local: impl AsyncFnOnce(&mut Transaction<'static, DB>) -> Result<T, E>,
+    ) -> Local<T, E> {
+        let transaction = match self.begin_local(row, begun).await {
+            Ok(transaction) => transaction,
+            Err(cause) => return Local::RolledBack(cause),
+        };
+        self.finish_local(row, transaction, local).await
+    }
+
+    async fn begin_local<E>(&self, row: &Row, begun: Moment) -> Result<Transaction<'static, DB>, AbortCause<E>> {
+        let shared = &*self.shared;
+        let begin = shared.statements.begin.clone();
+        let mut transaction = shared.pool.begin_with(begin).await.map_err(AbortCause::Database)?;
+        // After the wait for a connection, and right before the insert: the row that a check may have planted for this one is
+        // still there for days.
+        let waited = begun.elapsed();
+        if waited > shared.settings.begin_within {
+            roll_back(transaction).await;
+            return Err(AbortCause::TooLate { waited });
+        }
+        match DB::insert(&mut transaction, &shared.statements, row).await {
+            Ok(()) => Ok(transaction),
+            Err(error) => {
+                roll_back(transaction).await;
+                Err(match error {
+                    sqlx::Error::Database(error) if error.is_unique_violation() => AbortCause::Planted,
+                    error => AbortCause::Database(error),
+                })
+            }
+        }
+    }
+
+    async fn finish_local<T, E>(
+        &self,
+        row: &Row,
+        mut transaction: Transaction<'static, DB>,
+        local: impl AsyncFnOnce(&mut Transaction<'static, DB>) -> Result<T, E>,
+    ) -> Local<T, E> {
+        let value = match local(&mut transaction).await {
+            Ok(value) => value,
+            Err(error) => {
+                roll_back(transaction).await;
+                return Local::RolledBack(AbortCause::Closure(error));
+            }
+        };
+        // A database may have given the transaction up already, after an error that the closure did not mind. PostgreSQL would
+        // answer COMMIT with success then, and roll back.
+        match DB::find(&mut transaction, &self.shared.statements, &row.id).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                roll_back(transaction).await;
+                return Local::RolledBack(AbortCause::GivenUp);
+            }
+            Err(error) => {
+                roll_back(transaction).await;
+                return Local::RolledBack(AbortCause::Database(error));
+            }
+        }
+        let Err(error) = transaction.commit().await else { return Local::Committed(value) };
+        // Whatever the error says: only the row says whether it has committed.
+        tracing::warn!(id = row.id, %error, "COMMIT of a local transaction failed: looking for its row");
+        match self.verdict(row).await {
+            Ok(Verdict::Committed) => Local::Committed(value),
+            Ok(Verdict::RolledBack) => Local::RolledBack(AbortCause::Database(error)),
+            Ok(Verdict::InProgress) => Local::InDoubt(error),
+            Err(other) => {
+                tracing::warn!(id = row.id, error = %other, "the row cannot be looked up");
+                Local::InDoubt(error)
+            }
+        }
+    }
+}
+
+/// Ends a transaction that never saw a COMMIT. If that fails, the database does it when the connection ends.
+async fn roll_back<DB: BarrierDatabase>(transaction: Transaction<'static, DB>) {
+    match tokio::time::timeout(ROLLBACK_WAIT, transaction.rollback()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "ROLLBACK of a local transaction failed"),
+        Err(_) => tracing::debug!("ROLLBACK of a local transaction takes long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_that_says_more_counts() {
+        let now = Moment::now();
+        let hour = Duration::from_secs(3600);
+        let slept = Moment { wall_ms: now.wall_ms - 3_600_000, ..now };
+        assert!(slept.elapsed() >= hour);
+        let set_back = Moment { wall_ms: now.wall_ms + 3_600_000, ..now };
+        assert!(set_back.elapsed() < hour);
+    }
+}
