@@ -75,7 +75,8 @@ pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLeve
 pub use queue::MessageQueue;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use transaction::{
-    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, RunInDbError, Swept,
+    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, LocalTransaction,
+    RunInDbError, Swept,
 };
 #[doc(inline)]
 pub use transaction::{

@@ -7,6 +7,7 @@
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
+//!    |  Postgres: a database server of the test's own                        [postgres]
 //!    |  Recorder: what happened, line by line                                [history]
 //!    `  judge: whether that may be                                           [checker]
 //! ```
@@ -19,10 +20,13 @@ pub mod checker;
 pub mod history;
 pub mod ledger;
 pub mod local;
+pub mod metrics;
+pub mod postgres;
 pub mod processes;
 pub mod wait;
 pub mod wire;
 
+pub use postgres::Postgres;
 pub use processes::{Broker, Cluster, Nameserver, Settings};
 pub use wait::{DEADLINE, since, until, until_within};
 pub use wire::{Check, End, Half, Pulled, Wire};

@@ -146,7 +146,8 @@ mod tell;
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use barrier::{
-    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, RunInDbError, Swept,
+    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, LocalTransaction,
+    RunInDbError, Swept,
 };
 pub use builder::TransactionProducerBuilder;
 pub use decision::{Decision, Durability, Member, Outcome};

@@ -1,6 +1,7 @@
 //! Tests with real processes, in one program: each test program more would be linked once more. A module is a file of the
 //! table in `tests/README.md`; `cargo test -p escrowmq-tests --test all kills::` runs one of them.
 
+mod barrier;
 mod crash;
 mod delivery;
 mod demo;

@@ -204,7 +204,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
     ///
     /// Whatever the database says; trying again is safe.
     pub async fn sweep(&self, producer: &TransactionProducer) -> Result<Swept, sqlx::Error> {
-        self.sweep_from(producer.engine(), &mut beginning()).await
+        self.sweep_from(&producer.engine, &mut beginning()).await
     }
 
     async fn sweep_from(&self, engine: &Engine, cursor: &mut Cursor) -> Result<Swept, sqlx::Error> {

@@ -65,9 +65,10 @@ pub enum AbortCause<E = Infallible> {
         /// The time since the half was sent.
         waited: Duration,
     },
-    /// The closure said yes, and yet the database has rolled its transaction back: after an error that the closure did not
-    /// pass on, or by a ROLLBACK of its own. What it wrote after that may have been committed by itself.
-    #[error("the database transaction ended inside of the closure")]
+    /// The closure said yes, and yet its transaction is not there to be committed: the database has rolled it back after an
+    /// error that the closure did not pass on, or by a ROLLBACK of its own (what it wrote after that may have been committed by
+    /// itself); or the closure has not given it back.
+    #[error("the closure has ended the database transaction or kept it")]
     GivenUp,
 }
 

@@ -10,9 +10,13 @@
 //!
 //! Dying at any arrow leaves either no row, or a transaction that the database ends by itself, or a committed row.
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::clock;
+use parking_lot::Mutex;
 use sqlx::Transaction;
 
 use super::database::Row;
@@ -23,6 +27,41 @@ use super::{Barrier, BarrierDatabase};
 /// How long the end of a transaction that is to be rolled back is waited for. It cannot commit any more, so nothing but its
 /// locks depends on it.
 const ROLLBACK_WAIT: Duration = Duration::from_secs(5);
+
+/// The local transaction in the hands of the closure that [`run_in_db`](crate::TransactionProducer::run_in_db) runs: an
+/// [`sqlx::Transaction`], executed on as `&mut **tx`. Dropping it hands it back; it is committed or rolled back then by what
+/// the closure returned.
+pub struct LocalTransaction<DB: BarrierDatabase> {
+    /// There until it is handed back.
+    transaction: Option<Transaction<'static, DB>>,
+    back: Arc<Mutex<Option<Transaction<'static, DB>>>>,
+}
+
+impl<DB: BarrierDatabase> fmt::Debug for LocalTransaction<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalTransaction").field("database", &DB::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<DB: BarrierDatabase> Deref for LocalTransaction<DB> {
+    type Target = Transaction<'static, DB>;
+
+    fn deref(&self) -> &Self::Target {
+        self.transaction.as_ref().expect("it is handed back by drop alone")
+    }
+}
+
+impl<DB: BarrierDatabase> DerefMut for LocalTransaction<DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.transaction.as_mut().expect("it is handed back by drop alone")
+    }
+}
+
+impl<DB: BarrierDatabase> Drop for LocalTransaction<DB> {
+    fn drop(&mut self) {
+        *self.back.lock() = self.transaction.take();
+    }
+}
 
 /// How a local transaction ended.
 pub(super) enum Local<T, E> {
@@ -54,12 +93,11 @@ impl Moment {
 
 impl<DB: BarrierDatabase> Barrier<DB> {
     /// Runs the local transaction of a half whose sending began at `begun`.
-    pub(super) async fn run_local<T, E>(
-        &self,
-        row: &Row,
-        begun: Moment,
-        local: impl AsyncFnOnce(&mut Transaction<'static, DB>) -> Result<T, E>,
-    ) -> Local<T, E> {
+    pub(super) async fn run_local<T, E, F, R>(&self, row: &Row, begun: Moment, local: F) -> Local<T, E>
+    where
+        F: FnOnce(LocalTransaction<DB>) -> R,
+        R: Future<Output = Result<T, E>>,
+    {
         let transaction = match self.begin_local(row, begun).await {
             Ok(transaction) => transaction,
             Err(cause) => return Local::RolledBack(cause),
@@ -90,19 +128,25 @@ impl<DB: BarrierDatabase> Barrier<DB> {
         }
     }
 
-    async fn finish_local<T, E>(
-        &self,
-        row: &Row,
-        mut transaction: Transaction<'static, DB>,
-        local: impl AsyncFnOnce(&mut Transaction<'static, DB>) -> Result<T, E>,
-    ) -> Local<T, E> {
-        let value = match local(&mut transaction).await {
+    async fn finish_local<T, E, F, R>(&self, row: &Row, transaction: Transaction<'static, DB>, local: F) -> Local<T, E>
+    where
+        F: FnOnce(LocalTransaction<DB>) -> R,
+        R: Future<Output = Result<T, E>>,
+    {
+        let back = Arc::default();
+        let said = local(LocalTransaction { transaction: Some(transaction), back: Arc::clone(&back) }).await;
+        let transaction = back.lock().take();
+        let value = match said {
             Ok(value) => value,
             Err(error) => {
-                roll_back(transaction).await;
+                if let Some(transaction) = transaction {
+                    roll_back(transaction).await;
+                }
                 return Local::RolledBack(AbortCause::Closure(error));
             }
         };
+        // Whoever kept it cannot commit it any more.
+        let Some(mut transaction) = transaction else { return Local::RolledBack(AbortCause::GivenUp) };
         // A database may have given the transaction up already, after an error that the closure did not mind. PostgreSQL would
         // answer COMMIT with success then, and roll back.
         match DB::find(&mut transaction, &self.shared.statements, &row.id).await {

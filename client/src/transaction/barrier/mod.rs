@@ -17,7 +17,7 @@
 //! let producer = client.transaction_producer("orders", barrier.checker()).topics(["Orders"]).start().await?;
 //!
 //! let placed = producer
-//!     .run_in_db(&barrier, Message::new("Orders", "order 17"), async |tx| {
+//!     .run_in_db(&barrier, Message::new("Orders", "order 17"), async |mut tx| {
 //!         sqlx::query("INSERT INTO orders (number) VALUES (17)").execute(&mut **tx).await
 //!     })
 //!     .await;
@@ -114,6 +114,7 @@ pub use builder::BarrierBuilder;
 pub use checker::BarrierChecker;
 pub use cleaner::Swept;
 pub use error::{AbortCause, RunInDbError};
+pub use local::LocalTransaction;
 pub use run::CommittedInDb;
 
 use builder::Settings;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use escrowmq_common::message::properties::name;
-use sqlx::Transaction as Local;
 
 use super::database::Row;
 use super::error::RunInDbError;
-use super::local::{self, Moment};
+use super::local::{Local, LocalTransaction, Moment};
 use super::{Barrier, BarrierDatabase};
 use crate::error::SendError;
 use crate::groups::ProducerMember;
@@ -43,7 +42,7 @@ impl TransactionProducer {
     /// See [`RunInDbError`]. A message with a [`unique_id`](Message::unique_id) of yours is refused: the id is the key of the
     /// barrier's row, and has to be new each time. A key of your own that must not come twice belongs into your own table, in
     /// the same transaction.
-    pub async fn run_in_db<DB, T, E, F>(
+    pub async fn run_in_db<DB, T, E, F, R>(
         &self,
         barrier: &Barrier<DB>,
         message: Message,
@@ -51,13 +50,14 @@ impl TransactionProducer {
     ) -> Result<CommittedInDb<T>, RunInDbError<E>>
     where
         DB: BarrierDatabase,
-        F: AsyncFnOnce(&mut Local<'static, DB>) -> Result<T, E>,
+        F: FnOnce(LocalTransaction<DB>) -> R,
+        R: Future<Output = Result<T, E>>,
     {
         if message.get(name::UNIQUE_KEY).is_some() {
             let reason = "run_in_db gives the message its unique id: leave it out".to_owned();
             return Err(RunInDbError::NotBegun(TransactionError::Half(SendError::Invalid { reason })));
         }
-        let engine = self.engine();
+        let engine = &self.engine;
         let _place = engine.enter().await.map_err(RunInDbError::NotBegun)?;
         let settled = barrier.clean_along(engine);
         let begun = Moment::now();
@@ -68,7 +68,7 @@ impl TransactionProducer {
         let row = Row::committed(engine.group(), &half);
         let transaction_id = row.id.clone();
         match barrier.run_local(&row, begun, local).await {
-            local::Local::Committed(value) => {
+            Local::Committed(value) => {
                 let told = transaction.finish(Decision::Commit, None).await;
                 match &told {
                     Ok(Outcome::Committed { .. }) => settled.push(transaction_id),
@@ -79,11 +79,11 @@ impl TransactionProducer {
                 }
                 Ok(CommittedInDb { value, half: sent, told })
             }
-            local::Local::RolledBack(error) => {
+            Local::RolledBack(error) => {
                 let rollback = Box::new(transaction.finish(Decision::Rollback, None).await);
                 Err(RunInDbError::Aborted { transaction_id, error, rollback })
             }
-            local::Local::InDoubt(error) => Err(RunInDbError::Unresolved { transaction_id, error }),
+            Local::InDoubt(error) => Err(RunInDbError::Unresolved { transaction_id, error }),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::database::{Dialect, Page, Row, State};
 use super::local::{Local, Moment};
 use super::verdict::Verdict;
-use super::{AbortCause, Barrier};
+use super::{AbortCause, Barrier, LocalTransaction};
 use crate::queue::MessageQueue;
 use crate::transaction::Half;
 
@@ -53,7 +53,7 @@ impl Shop {
 
     /// The local transaction of `id`: places an order of that name.
     async fn order(&self, id: &str) -> Local<(), sqlx::Error> {
-        let place = async |tx: &mut sqlx::Transaction<'static, Sqlite>| {
+        let place = async |mut tx: LocalTransaction<Sqlite>| {
             sqlx::query("INSERT INTO orders VALUES (?)").bind(id).execute(&mut **tx).await.map(drop)
         };
         self.barrier.run_local(&row(id), Moment::now(), place).await
@@ -121,7 +121,7 @@ async fn a_check_does_not_wait_for_an_open_transaction_even_if_that_has_the_last
         let shop = Shop::with_connections(1).await;
         let (opened, is_open) = oneshot::channel();
         let (end, ends) = oneshot::channel::<()>();
-        let local = async |tx: &mut sqlx::Transaction<'static, Sqlite>| {
+        let local = async |mut tx: LocalTransaction<Sqlite>| {
             sqlx::query("INSERT INTO orders VALUES ('t')").execute(&mut **tx).await.expect("an order");
             opened.send(()).expect("somebody waits");
             ends.await.expect("it is ended");
@@ -168,7 +168,7 @@ async fn of_a_local_transaction_and_a_check_at_the_same_time_exactly_one_wins() 
 #[tokio::test]
 async fn a_failed_commit_is_looked_up_and_not_guessed() {
     let shop = Shop::open().await;
-    let local = async |tx: &mut sqlx::Transaction<'static, Sqlite>| {
+    let local = async |mut tx: LocalTransaction<Sqlite>| {
         // Fails at COMMIT, and leaves the transaction open then.
         sqlx::query("INSERT INTO lines VALUES ('missing')").execute(&mut **tx).await.map(drop)
     };
@@ -180,17 +180,25 @@ async fn a_failed_commit_is_looked_up_and_not_guessed() {
 #[tokio::test]
 async fn a_transaction_that_ended_behind_the_closures_back_does_not_count_as_committed() {
     let shop = Shop::open().await;
-    let local =
-        async |tx: &mut sqlx::Transaction<'static, Sqlite>| sqlx::query("ROLLBACK").execute(&mut **tx).await.map(drop);
+    let local = async |mut tx: LocalTransaction<Sqlite>| sqlx::query("ROLLBACK").execute(&mut **tx).await.map(drop);
     let ended = shop.barrier.run_local(&row("t"), Moment::now(), local).await;
     assert!(matches!(ended, Local::RolledBack(AbortCause::GivenUp)));
     assert_eq!(shop.verdict("t").await, Verdict::RolledBack);
 }
 
 #[tokio::test]
+async fn a_transaction_that_the_closure_keeps_is_not_committed() {
+    let shop = Shop::open().await;
+    let ended = shop.barrier.run_local(&row("t"), Moment::now(), async |tx| Ok::<_, ()>(tx)).await;
+    assert!(matches!(ended, Local::RolledBack(AbortCause::GivenUp)));
+    drop(ended);
+    assert_eq!(shop.verdict("t").await, Verdict::RolledBack);
+}
+
+#[tokio::test]
 async fn a_closure_that_says_no_leaves_nothing() {
     let shop = Shop::open().await;
-    let local = async |tx: &mut sqlx::Transaction<'static, Sqlite>| {
+    let local = async |mut tx: LocalTransaction<Sqlite>| {
         sqlx::query("INSERT INTO orders VALUES ('t')").execute(&mut **tx).await.expect("an order");
         Err::<(), _>("no")
     };
