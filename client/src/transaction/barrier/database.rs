@@ -302,12 +302,14 @@ macro_rules! rows {
         /// The columns in the order of the statements.
         fn read(columns: &$row) -> Result<Row, sqlx::Error> {
             use sqlx::Row as _;
+            // Unchecked: sqlx takes MySQL's text for binary data if its collation is a binary one.
+            let text = |column: usize| columns.try_get_unchecked::<String, _>(column);
             Ok(Row {
-                id: columns.try_get(0)?,
+                id: text(0)?,
                 state: State::from_number(columns.try_get(1)?)?,
-                group: columns.try_get(2)?,
-                topic: columns.try_get(3)?,
-                broker: columns.try_get(4)?,
+                group: text(2)?,
+                topic: text(3)?,
+                broker: text(4)?,
                 queue_id: columns.try_get(5)?,
                 position: columns.try_get(6)?,
                 counter: columns.try_get(7)?,

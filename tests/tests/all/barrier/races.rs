@@ -79,7 +79,7 @@ async fn checks_meet_local_transactions<DB: Shop>(scene: Scene<DB>) {
         let id = format!("race-{number}");
         wire.half(GROUP, TOPIC, &id, &id).await;
         // Around the time of the first checks; how the two meet is the question, so this is no condition.
-        tokio::time::sleep(Duration::from_millis(number * 37 % 500)).await;
+        tokio::time::sleep(Duration::from_millis(number * 37 % 700)).await;
         race(&scene, &id, Duration::from_millis(number * 13 % 100)).await
     });
     let raced = join_all(races).await;

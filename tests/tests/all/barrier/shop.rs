@@ -55,7 +55,8 @@ macro_rules! shop {
 
             async fn rows(pool: &Pool<Self>) -> Vec<(String, i64)> {
                 let rows = sqlx::query("SELECT id, state FROM escrowmq_barrier").fetch_all(pool).await.expect("rows");
-                rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+                let id = |row| Row::try_get_unchecked(row, 0).expect("an id");
+                rows.iter().map(|row| (id(row), row.get(1))).collect()
             }
 
             async fn execute(tx: &mut Transaction<'static, Self>, statement: &str) -> Result<(), sqlx::Error> {
