@@ -11,6 +11,8 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/escrowmq/target
 # One profile for everything: RocksDB is compiled once.
 PROFILE := --release
 BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
+# What the binaries are built without.
+DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql
 
 .PHONY: setup build demo test torture check clean
 .DEFAULT_GOAL := build
@@ -27,6 +29,7 @@ demo: build
 	@bin/escrowmq demo
 
 test: build
+	@sh deploy/setup.sh tests
 	ESCROWMQ_BIN="$(CURDIR)/bin" cargo test --locked $(PROFILE) --workspace
 
 torture: build
@@ -35,7 +38,7 @@ torture: build
 check: setup
 	cargo fmt --all --check
 	cargo clippy --locked $(PROFILE) --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PROFILE) --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PROFILE) --workspace --no-deps --quiet --features $(DATABASES)
 	@if command -v cargo-deny >/dev/null 2>&1; then cargo deny check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
 

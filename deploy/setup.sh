@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs what the build needs and this machine lacks: a C++ compiler and libclang with its headers, for RocksDB.
+# `setup.sh tests` adds a PostgreSQL server for the tests, where apt is there; without one they skip what needs it.
 set -eu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -36,27 +37,58 @@ has_libclang() {
     return 1
 }
 
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root=sudo
+
 packages=""
 has_compiler || packages="$packages build-essential"
 has_libclang || packages="$packages libclang-dev"
-[ -n "$packages" ] || exit 0
 
-if ! command -v apt-get >/dev/null 2>&1; then
-    say "missing:$packages (or what your system calls them: a C++20 compiler, libclang with its headers)."
-    say "Install them and run the command again. An unpacked libclang is found through LIBCLANG_PATH."
-    exit 1
-fi
-
-as_root=""
-if [ "$(id -u)" -ne 0 ]; then
-    if ! command -v sudo >/dev/null 2>&1; then
+if [ -n "$packages" ]; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        say "missing:$packages (or what your system calls them: a C++20 compiler, libclang with its headers)."
+        say "Install them and run the command again. An unpacked libclang is found through LIBCLANG_PATH."
+        exit 1
+    fi
+    if [ -n "$as_root" ] && ! command -v "$as_root" >/dev/null 2>&1; then
         say "missing:$packages. Run as root: apt-get install -y --no-install-recommends$packages"
         exit 1
     fi
-    as_root=sudo
+    say "installing$packages"
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086 # a list of packages
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $packages
 fi
 
-say "installing$packages"
-$as_root apt-get update -qq
-# shellcheck disable=SC2086 # a list of packages
-DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $packages
+[ "${1:-}" = tests ] || exit 0
+
+has_postgres() {
+    command -v initdb >/dev/null 2>&1 && command -v postgres >/dev/null 2>&1 && return 0
+    for server in /usr/lib/postgresql/*/bin/postgres /opt/homebrew/opt/postgresql*/bin/postgres \
+        /usr/local/opt/postgresql*/bin/postgres; do
+        [ -x "$server" ] && return 0
+    done
+    return 1
+}
+
+# The programs alone: while they are installed, the package is told to make no cluster, so that no service runs afterwards.
+install_postgres() {
+    conf=/etc/postgresql-common/createcluster.conf
+    $as_root apt-get update -qq || return 1
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends postgresql-common || return 1
+    $as_root cp -p "$conf" "$conf.before" || return 1
+    echo 'create_main_cluster = false' | $as_root tee -a "$conf" >/dev/null
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends postgresql && installed=0 || installed=1
+    $as_root mv "$conf.before" "$conf"
+    return "$installed"
+}
+
+has_postgres && exit 0
+if ! command -v apt-get >/dev/null 2>&1; then
+    say "no PostgreSQL server and no apt: tests that need one are skipped."
+elif [ -n "$as_root" ] && ! $as_root -n true 2>/dev/null; then
+    say "no PostgreSQL server and no right to install one: tests that need one are skipped."
+else
+    say "installing postgresql"
+    install_postgres || say "PostgreSQL could not be installed: tests that need it are skipped."
+fi
