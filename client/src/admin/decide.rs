@@ -141,13 +141,15 @@ pub(super) fn half_id_on_the_wire(half_id: u64) -> Result<i64, RequestError> {
 }
 
 fn judge(addr: &str, half_id: u64, action: TransactionAction, answer: Frame) -> Result<Decided, DecideError> {
+    // A rollback is answered with the queue as well, which its message never enters.
+    let is_commit = action == TransactionAction::Commit;
     match answer.code {
         response::SUCCESS => Ok(Decided {
             repeated: answer.fields.get("repeated") == Some("true"),
             decided_at: number(&answer, "decidedAt"),
             store_level: answer.fields.get("storeLevel").map(str::to_owned),
-            place: place(&answer),
-            members: answer.fields.get("members").map(members).unwrap_or_default(),
+            place: place(&answer).filter(|_| is_commit),
+            members: answer.fields.get("members").filter(|_| is_commit).map(members).unwrap_or_default(),
         }),
         response::ILLEGAL_OPERATION => Err(match settled(&answer) {
             Some(settled) => {
@@ -227,6 +229,14 @@ mod tests {
                 members: vec![(8, place("T", 3, Some(5))), (9, place("U", 0, None))],
             }
         );
+    }
+
+    #[test]
+    fn a_rollback_names_no_place() {
+        let answer =
+            answer(response::SUCCESS).with_field("topic", "T").with_field("queueId", 2).with_field("members", "8:T:3:");
+        let decided = judge("h:1", 7, TransactionAction::Rollback, answer).unwrap();
+        assert_eq!(decided, Decided::default());
     }
 
     #[test]

@@ -166,11 +166,11 @@ async fn parking_and_resuming_are_kept_with_who_and_why() {
     assert_eq!(acts, [by(TransactionAction::Park), by(TransactionAction::Resume)]);
 
     bench.subscribe("G", "T", "CLUSTERING").await;
+    let asks = |seen: &Frame| seen.code == request::CHECK_TRANSACTION_STATE;
+    bench.until("a check", async || bench.incoming.seen.lock().iter().any(asks)).await;
     bench.until("a record of the check", async || !show(&bench, &half).await.asked.is_empty()).await;
     let info = show(&bench, &half).await;
     assert_eq!((info.asked[0].client_id.as_str(), info.checks), ("me", 1));
-    let seen = bench.incoming.seen.lock();
-    assert!(seen.iter().any(|seen| seen.code == request::CHECK_TRANSACTION_STATE));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,23 +70,32 @@ fn when(at: i64, now: i64) -> String {
     }
 }
 
+/// A text, or nothing: of a decided transaction not all is kept.
+fn text(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { json!(text) }
+}
+
+fn prepared_at(info: &TransactionInfo) -> Option<i64> {
+    (info.prepared_at > 0).then_some(info.prepared_at)
+}
+
 /// Everything about one transaction, a line each.
 pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output {
     let mut output = Output::new(&["FIELD", "VALUE"]);
     let mut put = |field: &str, value: Value| output.row([json!(field), value]);
     put("transaction", json!(handle(broker, info.half_id).to_string()));
     put("state", json!(state(info)));
-    put("transaction id", json!(info.transaction_id));
-    put("offset message id", json!(info.offset_msg_id));
-    put("group", json!(info.producer_group));
-    put("client", json!(info.client_id));
-    put("topic", json!(info.topic));
+    put("transaction id", text(&info.transaction_id));
+    put("offset message id", text(&info.offset_msg_id));
+    put("group", text(&info.producer_group));
+    put("client", text(&info.client_id));
+    put("topic", text(&info.topic));
     put("queue", json!(info.queue_id));
     put("counter", json!(info.counter));
-    put("bytes", json!(info.size_bytes));
+    put("bytes", json!((info.size_bytes > 0).then_some(info.size_bytes)));
     put("keys", json!(info.keys));
     put("tags", json!(info.tags));
-    put("prepared", json!(when(info.prepared_at, now)));
+    put("prepared", json!(prepared_at(info).map(|at| when(at, now))));
     if let Some(delay) = info.delay {
         put("visible", json!(format!("{} after the commit", short(i64::try_from(delay).unwrap_or(i64::MAX)))));
     }
@@ -99,8 +108,10 @@ pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output 
     for member in &info.members {
         put("decides", json!(handle(broker, *member).to_string()));
     }
-    put("checks", json!(info.checks));
-    put("next check", json!(info.next_check_at.map(|at| when(at, now))));
+    if info.decision.is_none() {
+        put("checks", json!(info.checks));
+        put("next check", json!(info.next_check_at.map(|at| when(at, now))));
+    }
     for asked in &info.asked {
         put("asked", json!(format!("{}: {}", when(asked.at, now), asked.client_id)));
     }
@@ -149,15 +160,15 @@ pub(super) fn object(broker: &str, info: &TransactionInfo, now: i64) -> Map<Stri
         "half_id": info.half_id,
         "counter": info.counter,
         "offset_message_id": info.offset_msg_id,
-        "transaction_id": info.transaction_id,
-        "group": info.producer_group,
-        "client": info.client_id,
-        "topic": info.topic,
+        "transaction_id": text(&info.transaction_id),
+        "group": text(&info.producer_group),
+        "client": text(&info.client_id),
+        "topic": text(&info.topic),
         "queue": info.queue_id,
         "state": info.state,
-        "prepared_at_ms": info.prepared_at,
-        "age_ms": (now - info.prepared_at).max(0),
-        "bytes": info.size_bytes,
+        "prepared_at_ms": prepared_at(info),
+        "age_ms": prepared_at(info).map(|at| (now - at).max(0)),
+        "bytes": (info.size_bytes > 0).then_some(info.size_bytes),
         "delay_ms": info.delay,
         "deliver_at_ms": info.deliver_at,
         "first_half": info.first_half.map(|first| handle(broker, first).to_string()),
