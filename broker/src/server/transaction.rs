@@ -268,8 +268,10 @@ fn undecided(
         Box::new(move |result| match result {
             Ok(Outcome::Refused(refusal)) => refused_answer(reply, &refusal),
             Ok(_) => {
-                // A short lease may be over by now.
-                broker.transactions.due_at(until);
+                broker.transactions.leased(until, || {
+                    let open = broker.shard.half(half).ok().flatten()?;
+                    Some((open.group, open.first_half.unwrap_or(half)))
+                });
                 reply.ok();
             }
             Err(error) => reply.not_done(&error),

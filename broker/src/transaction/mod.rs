@@ -63,14 +63,13 @@ impl Transactions {
         }
     }
 
-    /// A transaction was decided or parked: it is not counted as waiting any more. `which` looks up its group and its first
-    /// half.
+    /// A transaction was decided or parked: it does not wait any more. `which` looks up its group and its first half.
     pub fn decided(&self, which: impl FnOnce() -> Option<(String, u64)>) {
         // Mostly nothing waits, and then nothing is looked up.
         if self.scheduler.lock().has_any()
             && let Some((group, half)) = which()
         {
-            self.scheduler.lock().decided(&group, half);
+            self.scheduler.lock().waits_no_more(&group, half);
         }
     }
 
@@ -80,9 +79,12 @@ impl Transactions {
         self.attention.notify_one();
     }
 
-    /// A half got a due time, in milliseconds since 1970, by another command than those of the runner.
-    pub fn due_at(&self, due: u64) {
-        self.scheduler.lock().due_since(due);
+    /// A transaction got a lease until a time, in milliseconds since 1970: it does not wait any more, and is due then. `which`
+    /// looks up its group and its first half.
+    pub fn leased(&self, until: u64, which: impl FnOnce() -> Option<(String, u64)>) {
+        self.decided(which);
+        // A short lease may be over already, and the runner may have passed its time.
+        self.scheduler.lock().due_since(until);
         self.attention.notify_one();
     }
 

@@ -49,8 +49,8 @@ pub trait Surroundings {
     /// Every half that is prepared from now on has this id or a later one.
     fn next_half(&self) -> u64;
 
-    /// Every due time that is given from now on is later than this, except as [`Scheduler::due_since`] tells. Not later
-    /// than `now`.
+    /// Every due time that is given from now on is this or later, except as [`Scheduler::due_since`] tells. Not later than
+    /// `now`.
     fn due_settled(&self, now: u64) -> u64;
 
     /// The connected instances of a group.
@@ -318,8 +318,9 @@ impl<S: Surroundings> Planner<'_, S> {
             self.round.more = true;
             return;
         }
-        walk.due = walk.due.max((upto, u64::MAX));
-        match self.around.next_due(walk.due.0) {
+        // The newest moment is not over: a half that is prepared in it may be due in it.
+        walk.due = walk.due.max((upto.saturating_sub(1), u64::MAX));
+        match self.around.next_due(walk.due.0.max(upto)) {
             Ok(next) => self.next_at(next),
             Err(error) => self.failed(error),
         }

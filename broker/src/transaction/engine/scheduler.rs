@@ -208,8 +208,9 @@ impl Scheduler {
         }
     }
 
-    /// A transaction was decided or parked; `half` is its first half. Not needed for what is asked, but for what is counted.
-    pub fn decided(&mut self, group: &str, half: u64) {
+    /// A transaction was decided or parked, or got a lease; `half` is its first half. Not needed for what is asked, but for
+    /// what is counted.
+    pub fn waits_no_more(&mut self, group: &str, half: u64) {
         self.waiting.remove(group, half);
         self.held.remove(group, half);
     }

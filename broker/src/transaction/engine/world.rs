@@ -191,6 +191,13 @@ impl Rows for Tables {
 }
 
 impl Tables {
+    /// The group of a transaction and its first half.
+    fn whose(&self, half: u64) -> Option<(&str, u64)> {
+        let open = self.halves.get(&half).map(|row| (row.group.as_str(), row.first_half));
+        let decided = || self.decisions.get(&half).map(|row| (row.group.as_str(), row.first_half));
+        open.or_else(decided).map(|(group, first)| (group, first.unwrap_or(half)))
+    }
+
     fn apply(&mut self, logged: &Logged) -> Outcome {
         self.stamp = self.stamp.max(logged.stamp);
         let outcome = match &logged.entry {
@@ -447,12 +454,14 @@ impl World {
         let is_done = !matches!(outcome, Outcome::Refused(_));
         match &logged.entry {
             Entry::Resume { half, .. } if is_done && !logged.by_runner => scheduler.resumed(*half),
-            Entry::Extend { until, .. } if is_done && !logged.by_runner => scheduler.due_since(*until),
+            Entry::Extend { half, until, .. } if is_done && !logged.by_runner => {
+                let (group, first) = self.tables.whose(*half).expect("it is there");
+                scheduler.waits_no_more(group, first);
+                scheduler.due_since(*until);
+            }
             Entry::Settle { half, .. } | Entry::Park { half, .. } if is_done => {
-                let open = self.tables.halves.get(half).map(|row| (&row.group, row.first_half));
-                let decided = self.tables.decisions.get(half).map(|row| (&row.group, row.first_half));
-                let (group, first) = open.or(decided).expect("it is there");
-                scheduler.decided(group, first.unwrap_or(*half));
+                let (group, first) = self.tables.whose(*half).expect("it is there");
+                scheduler.waits_no_more(group, first);
             }
             _ => {}
         }
