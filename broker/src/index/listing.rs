@@ -194,7 +194,7 @@ mod tests {
                 for topic in [None, Some(0), Some(6), Some(8)] {
                     let pair = |half: u64| match half {
                         5000 | 5001 => (half == 5000, u32::MAX, u32::MAX),
-                        _ => (half % 10 == 0, half as u32 % 3, half as u32 % 7),
+                        _ => (half.is_multiple_of(10), half as u32 % 3, half as u32 % 7),
                     };
                     let taken = all.iter().copied().filter(|half| {
                         let (is_parked, its_group, its_topic) = pair(*half);

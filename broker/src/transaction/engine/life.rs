@@ -218,12 +218,11 @@ pub fn settle<R: Rows>(rows: &mut R, settle: &Settle<'_>, rewritten: &[(u64, Ext
             None
         };
         decide(rows, settle, row, offset);
-        match &mut outcome {
-            Some(first) => first.members.push(SettledMember { half: row.half, queue: row.queue, offset }),
-            None => {
-                let (decision, queue) = (settle.decision, row.queue);
-                outcome = Some(Settled { decision, queue, offset, at, first: true, members: Vec::new() });
-            }
+        if let Some(first) = &mut outcome {
+            first.members.push(SettledMember { half: row.half, queue: row.queue, offset });
+        } else {
+            let (decision, queue) = (settle.decision, row.queue);
+            outcome = Some(Settled { decision, queue, offset, at, first: true, members: Vec::new() });
         }
     }
     Ok(Outcome::Settled(outcome.expect("a transaction has a first half")))
