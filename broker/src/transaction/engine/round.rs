@@ -150,17 +150,19 @@ pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: u64) -> (Round, O
     planner.due(walk);
     planner.first_checks(walk);
     let unread = std::mem::take(&mut planner.unread);
-    let (over, held, oldest_held) = around.with(|scheduler| {
+    let (over, held, oldest) = around.with(|scheduler| {
         for half in unread {
             scheduler.resumed(half);
         }
         let retry = (!scheduler.held.is_empty()).then(|| now.saturating_add(HELD_RETRY_MS));
-        (scheduler.waiting.next_over(), retry, scheduler.held.oldest())
+        let oldest = scheduler.held.oldest().into_iter().chain(scheduler.waiting.oldest()).min();
+        (scheduler.waiting.next_over(), retry, oldest)
     });
     planner.next_at(over);
     planner.next_at(held);
-    // A half that is held back may have no due time in the table: a restart finds it on the walk.
-    planner.round.first_checked = oldest_held.map_or(walk.first, |held| walk.first.min(held.saturating_sub(1)));
+    // A half that waits or is held back costs no entry of the log: it may have no due time in the table, and a restart finds
+    // it on the walk.
+    planner.round.first_checked = oldest.map_or(walk.first, |half| walk.first.min(half.saturating_sub(1)));
     (planner.round, planner.error)
 }
 
@@ -404,17 +406,10 @@ impl<S: Surroundings> Planner<'_, S> {
         let step = catch_unwind(AssertUnwindSafe(judge)).unwrap_or(Step::Park(ParkReason::Unreadable));
         match step {
             Step::NotDue(due) => self.next_at(Some(due)),
-            Step::Nothing | Step::Hold => {}
+            Step::Nothing | Step::Wait | Step::Hold => {}
             Step::Park(reason) => {
                 self.acted(row.half);
                 self.round.parked.push((row.half, reason));
-            }
-            Step::Wait => {
-                if row.next_due == 0 {
-                    // Gives it a due time of its own, so that it is found again after a restart.
-                    self.acted(row.half);
-                    self.round.moved.push((row.half, now));
-                }
             }
             Step::Check { connection, next_due, number } => {
                 self.acted(row.half);

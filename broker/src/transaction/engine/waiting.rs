@@ -121,6 +121,11 @@ impl Waiting {
         }
     }
 
+    /// The oldest half of all groups.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.halves.oldest()
+    }
+
     #[cfg(test)]
     pub(super) fn contains(&self, group: &str, half: u64) -> bool {
         self.halves.contains(group, half)
