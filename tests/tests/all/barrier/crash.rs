@@ -1,8 +1,10 @@
 //! The process dies at every await point of `run_in_db`, by SIGKILL.
 //!
 //! A child runs one transaction and kills itself when its future has returned to the executor for the n-th time; children with
-//! all n run until none dies any more, a few at the same time. Others of their group answer the checks of those that are dead,
-//! and at the end the test itself does. Then broker and database must agree about each of them.
+//! all n run until none dies any more, a few at the same time. How often a future returns is not the same in each run, so n
+//! counts from the beginning as well as from the end of the closure, and all of it is done more than once. Others of their
+//! group answer the checks of those that are dead, and at the end the test itself does. Then broker and database must agree
+//! about each of them.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -10,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::pin::pin;
 use std::process::Command;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use escrowmq_client::{Client, Message, RunInDbError};
@@ -26,11 +28,18 @@ const CHECKS_EVERY_MS: u32 = 500;
 /// Children at the same time.
 const LANES: u32 = 8;
 
+/// How often all of it is done.
+const ROUNDS: u32 = 2;
+
 /// More await points than a transaction has, also on a busy machine.
 const POINTS_MAX: u32 = 400;
 
 /// How long a child may take.
 const CHILD: Duration = Duration::from_secs(30);
+
+/// Where a child counts from.
+const BEGINNING: &str = "beginning";
+const CLOSURE_END: &str = "closure";
 
 /// What a child is told: nameserver, URL of the database, name of the order, point of death.
 const ORDER: &str = "ESCROWMQ_BARRIER_CHILD";
@@ -40,28 +49,31 @@ with_databases!(dying_at_every_await_point);
 async fn dying_at_every_await_point<DB: Shop>(scene: Scene<DB>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut died, mut finished) = (BTreeSet::new(), BTreeSet::new());
-    for ending in ["yes", "no"] {
-        let mut point = 1;
-        loop {
-            assert!(point < POINTS_MAX, "a child that is to die later never ends");
-            let names: Vec<String> = (point..point + LANES).map(|point| format!("{ending}-{point}")).collect();
-            let mut children: Vec<Process> =
-                names.iter().map(|name| start_child(&scene, name, folder.path())).collect();
-            let mut deaths = 0;
-            for (name, child) in names.iter().zip(&mut children) {
-                let status = child.wait(CHILD).await;
-                if status.signal() == Some(Signal::KILL.as_raw()) {
-                    deaths += 1;
-                    died.insert(name.clone());
-                } else {
-                    assert!(status.success(), "{name} failed: {status}\n{}", child.log());
-                    finished.insert(name.clone());
+    for round in 0..ROUNDS {
+        for (ending, from) in [("yes", BEGINNING), ("yes", CLOSURE_END), ("no", BEGINNING), ("no", CLOSURE_END)] {
+            let mut point = 1;
+            loop {
+                assert!(point < POINTS_MAX, "a child that is to die later never ends");
+                let name = |point| format!("{ending}-{from}-{point}-{round}");
+                let names: Vec<String> = (point..point + LANES).map(name).collect();
+                let mut children: Vec<Process> =
+                    names.iter().map(|name| start_child(&scene, name, folder.path())).collect();
+                let mut deaths = 0;
+                for (name, child) in names.iter().zip(&mut children) {
+                    let status = child.wait(CHILD).await;
+                    if status.signal() == Some(Signal::KILL.as_raw()) {
+                        deaths += 1;
+                        died.insert(name.clone());
+                    } else {
+                        assert!(status.success(), "{name} failed: {status}\n{}", child.log());
+                        finished.insert(name.clone());
+                    }
                 }
+                if deaths == 0 {
+                    break;
+                }
+                point += LANES;
             }
-            if deaths == 0 {
-                break;
-            }
-            point += LANES;
         }
     }
     let the_barrier = barrier(&scene.pool).sweep_after(Duration::ZERO).build().expect("good settings");
@@ -115,7 +127,9 @@ async fn child() {
 }
 
 async fn buy<DB: Shop>(nameserver: &str, url: &str, name: &str) {
-    let (ending, point) = name.split_once('-').expect("an ending and a point");
+    let parts: Vec<&str> = name.split('-').collect();
+    let [ending, from, point, _] = parts[..] else { panic!("{name}") };
+    let counts = AtomicBool::new(from == BEGINNING);
     let pool = Pool::<DB>::connect(url).await.expect("the database takes connections");
     let barrier = barrier(&pool).build().expect("good settings");
     let client = Client::builder(nameserver).connect().await.expect("a client connects");
@@ -124,9 +138,10 @@ async fn buy<DB: Shop>(nameserver: &str, url: &str, name: &str) {
     let message = Message::new(TOPIC, name.to_owned());
     let buying = producer.run_in_db(&barrier, message, async |mut tx| {
         DB::order(&mut tx, name).await?;
+        counts.store(true, Ordering::Relaxed);
         if ending == "yes" { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
     });
-    let bought = dying_at(point.parse().expect("a number"), buying).await;
+    let bought = dying_at(point.parse().expect("a number"), &counts, buying).await;
     match (ending, bought) {
         ("yes", Ok(committed)) => assert!(committed.told.is_ok(), "{:?}", committed.told),
         ("no", Err(RunInDbError::Aborted { rollback, .. })) => assert!(rollback.is_ok(), "{rollback:?}"),
@@ -136,22 +151,19 @@ async fn buy<DB: Shop>(nameserver: &str, url: &str, name: &str) {
     // The process ends here without a word, as most do.
 }
 
-/// Runs `future`, and ends the process by SIGKILL when it has returned to the executor for the `point`-th time.
-async fn dying_at<T>(point: u32, future: impl Future<Output = T>) -> T {
+/// Runs `future`, and ends the process by SIGKILL when it has returned to the executor for the `point`-th time that counts.
+async fn dying_at<T>(point: u32, counts: &AtomicBool, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut returns = 0;
     poll_fn(|context| {
         let polled = future.as_mut().poll(context);
-        if polled.is_pending() {
+        if polled.is_pending() && counts.load(Ordering::Relaxed) {
             returns += 1;
             if returns == point {
                 kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
             }
         }
-        match polled {
-            Poll::Ready(value) => Poll::Ready(value),
-            Poll::Pending => Poll::Pending,
-        }
+        polled
     })
     .await
 }
