@@ -31,7 +31,8 @@
 //! * [`TransactionProducer`]: half messages, settled by a decision whose [`Outcome`] is awaited. The local transaction is a
 //!   [`TransactionListener`]'s, a closure's ([`run`](TransactionProducer::run)) or your own code's around a [`Transaction`]
 //!   ([`prepare`](TransactionProducer::prepare), [`begin`](TransactionProducer::begin) for several messages); the broker's
-//!   checks go to the listener, a [`Checker`] at least, or a [`Router`] to several. [`transaction`] shows each style.
+//!   checks go to the listener, a [`Checker`] at least, or a [`Router`] to several. [`transaction`] shows each style, and
+//!   with the features `sqlite`, `postgres` and `mysql` a barrier that commits a database and a message together.
 //! * [`PushConsumer`]: an async handler, bounded buffers, offsets only after success, retries and dead letters through the
 //!   broker, a share of the queues that clients in other languages agree with.
 //! * [`PullConsumer`] and [`Admin`] for the rest; transactions that are open or parked at an EscrowMQ broker are listed,
@@ -74,7 +75,8 @@ pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub use transaction::{
+#[doc(inline)]
+pub use transaction::barrier::{
     AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, LocalTransaction,
     RunInDbError, Swept,
 };

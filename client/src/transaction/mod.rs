@@ -95,6 +95,9 @@
 //! # }
 //! ```
 //!
+//! A **barrier**, with the features `sqlite`, `postgres` and `mysql`, runs a closure in a transaction of your own database and
+//! answers the checks from a row there, so that there is no check code to write: `run_in_db`, in the module `barrier`.
+//!
 //! **Several messages**, on several topics of one broker group, in one transaction (EscrowMQ only); the listener is asked
 //! once, about the first one:
 //!
@@ -129,7 +132,7 @@
 //! ```
 
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod barrier;
+pub mod barrier;
 mod builder;
 mod check;
 mod decision;
@@ -144,11 +147,6 @@ mod router;
 mod running;
 mod tell;
 
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub use barrier::{
-    AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, LocalTransaction,
-    RunInDbError, Swept,
-};
 pub use builder::TransactionProducerBuilder;
 pub use decision::{Decision, Durability, Member, Outcome};
 pub use error::TransactionError;

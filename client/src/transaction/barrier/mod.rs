@@ -127,7 +127,7 @@ pub trait BarrierDatabase: Dialect {}
 
 impl<DB: Dialect> BarrierDatabase for DB {}
 
-/// The barrier's table in one database. Cheap to clone; clones share everything. See the [module](self) for what it promises.
+/// The barrier's table in one database. Cheap to clone; clones share everything. The module says what it promises.
 pub struct Barrier<DB: BarrierDatabase> {
     shared: Arc<Shared<DB>>,
 }
