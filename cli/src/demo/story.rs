@@ -102,7 +102,9 @@ async fn ten_transactions(cast: &Cast) -> anyhow::Result<Vec<String>> {
             (Outcome::Committed { queue_offset: Some(offset), queue, .. }, COMMITTED) => {
                 format!("commit; the broker confirms: queue {}, offset {offset}", queue.id())
             }
-            (Outcome::RolledBack { .. }, ROLLED_BACK) => "rollback; the broker confirms: nobody will ever see it".to_owned(),
+            (Outcome::RolledBack { .. }, ROLLED_BACK) => {
+                "rollback; the broker confirms: nobody will ever see it".to_owned()
+            }
             (Outcome::Undecided, UNKNOWN) => "unknown; the broker will ask".to_owned(),
             (outcome, _) => bail!("{name} {tag} ended with {outcome:?}"),
         };
