@@ -22,7 +22,10 @@ pub(super) struct Brokers {
 impl Brokers {
     /// Asks the nameservers for them; an error if there is none.
     pub(super) async fn find(namesrv: &str) -> anyhow::Result<Self> {
-        let client = Client::builder(namesrv).request_timeout(PATIENCE).connect().await?;
+        let client = Client::builder(namesrv).request_timeout(PATIENCE).connect().await;
+        let client = client.map_err(|error| {
+            anyhow::anyhow!("{error}; nothing was done, and a retry is safe; --namesrv names another nameserver")
+        })?;
         let admin = client.admin();
         let masters = admin.masters().await?;
         if masters.is_empty() {

@@ -165,7 +165,7 @@ impl Line {
     ) -> Self {
         let remark = match &decided {
             Ok(decided) => done(action, decided),
-            Err(error) => not_done(broker, error),
+            Err(error) => not_done(broker, &handle, error),
         };
         Self { handle, action, decided, remark }
     }
@@ -230,12 +230,13 @@ fn done(action: TransactionAction, decided: &Decided) -> String {
     text
 }
 
-fn not_done(broker: &BrokerAddress, error: &DecideError) -> String {
+fn not_done(broker: &BrokerAddress, handle: &Handle, error: &DecideError) -> String {
     match error {
         DecideError::AlreadyDecided { settled, decided_at, .. } => {
             let at = decided_at.map(|at| format!(" at {}", readable(at))).unwrap_or_default();
             format!(
-                "refused: it was {} before{at}; the first decision stands, and a retry does not change it",
+                "refused: it was {} before{at}; the first decision stands, and a retry does not change it; \
+                 `escrowmq txn show {handle}` says who decided",
                 view::past(*settled)
             )
         }
