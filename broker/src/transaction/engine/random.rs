@@ -90,8 +90,11 @@ impl Life {
     fn any_half(&mut self) -> Option<u64> {
         let recent = self.halves.len().saturating_sub(30);
         let from = if self.one_in(3) { 0 } else { recent };
-        let list = self.halves[from..].to_vec();
-        self.of(&list)
+        if self.halves.is_empty() {
+            return None;
+        }
+        let nth = from + self.nth(self.halves.len() - from);
+        Some(self.halves[nth])
     }
 
     fn any_connection(&mut self) -> Option<u64> {
@@ -166,7 +169,8 @@ impl Life {
     }
 
     fn burst(&mut self) {
-        if !self.one_in(3) {
+        // More than one connection may owe, in every third life.
+        if !self.one_in(12) {
             return;
         }
         for _ in 0..1_100 {
@@ -203,16 +207,16 @@ impl Life {
 
     /// An instance answers a check, or answers something that it was not asked or has answered already.
     fn answer(&mut self) -> Said<()> {
-        let (connection, half) = match self.of(&self.on_the_way.clone()) {
-            Some(check) if !self.one_in(30) => check,
+        let asked = if self.on_the_way.is_empty() { None } else { Some(self.nth(self.on_the_way.len())) };
+        let (connection, half) = match asked {
+            // Now and then it answers once more later.
+            Some(nth) if self.one_in(20) => self.on_the_way[nth],
+            Some(nth) if !self.one_in(30) => self.on_the_way.swap_remove(nth),
             _ => match (self.any_connection(), self.any_half()) {
                 (Some(connection), Some(half)) => (connection, half),
                 _ => return Ok(()),
             },
         };
-        if !self.one_in(20) {
-            self.on_the_way.retain(|check| *check != (connection, half));
-        }
         if !self.world.members.contains_key(&connection) {
             return Ok(());
         }
