@@ -111,7 +111,19 @@ fn submit(
     let settle = Command::Settle(Settle { half, counter, decision, group, by, reason, rewritten });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
-        Box::new(move |result| answer(&broker, half, reply, result, refused))
+        // What it may wait as: looking a decision up is for operators, who name no group.
+        let waits = group.filter(|_| broker.transactions.has_any()).map(str::to_owned);
+        let is_operators = group.is_none();
+        Box::new(move |result| {
+            if matches!(&result, Ok(Outcome::Settled(settled)) if settled.first) {
+                match waits {
+                    Some(group) => broker.transactions.decided(|| Some((group, half))),
+                    None if is_operators => forget_waiting(&broker, half),
+                    None => {}
+                }
+            }
+            answer(&broker, reply, result, refused);
+        })
     };
     if let Err((error, _)) = broker.shard.submit(&settle, Admission::Reserved, answer) {
         reply.not_done(&error);
@@ -126,18 +138,9 @@ fn forget_waiting(broker: &Broker, half: u64) {
     });
 }
 
-fn answer(
-    broker: &Broker,
-    half: u64,
-    reply: Reply,
-    result: Result<Outcome, SubmitError>,
-    refused: fn(Reply, &Refusal),
-) {
+fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>, refused: fn(Reply, &Refusal)) {
     match result {
         Ok(Outcome::Settled(settled)) => {
-            if settled.first {
-                forget_waiting(broker, half);
-            }
             broker.metrics.decisions.record(response::SUCCESS);
             settled_answer(broker, reply, &settled);
         }
@@ -261,7 +264,11 @@ fn undecided(
 ) {
     let Ok(ExtendTransactionHeader { retry_after_millis }) = request.header() else { return reply.ok() };
     let lease = u64::try_from(retry_after_millis).unwrap_or_default().clamp(1, LEASE_MAX);
-    let until = broker.now().saturating_add(lease);
+    let mut until = broker.now().saturating_add(lease);
+    if !is_answer {
+        // A sign of life puts off the first check, and never brings it forward.
+        until = until.max(first_check(broker, half));
+    }
     let command = Command::Extend(Extend { half, counter, group: header.producer_group, until, is_answer });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
@@ -280,6 +287,17 @@ fn undecided(
     if let Err((error, _)) = broker.shard.submit(&command, Admission::Reserved, answer) {
         reply.not_done(&error);
     }
+}
+
+/// When the first check of a half's transaction is due that has no due time of its own; else 0.
+fn first_check(broker: &Broker, half: u64) -> u64 {
+    let open = |half| broker.shard.half(half).ok().flatten();
+    let first = open(half).and_then(|row| match row.first_half {
+        Some(first) => open(first),
+        None => Some(row),
+    });
+    let wait = broker.config().transaction_time_out.as_millis() as u64;
+    first.filter(|row| row.next_due == 0).map_or(0, |row| row.prepared_at.saturating_add(wait))
 }
 
 /// `RESUME_CHECK_HALF_MESSAGE`: puts a parked half back into the checks.

@@ -73,6 +73,11 @@ impl Transactions {
         }
     }
 
+    /// Whether any transaction waits: only then there is something to say about decided ones.
+    pub fn has_any(&self) -> bool {
+        self.scheduler.lock().has_any()
+    }
+
     /// A half is due now, whatever the runner has seen so far.
     pub fn look_again(&self, half: u64) {
         self.scheduler.lock().resumed(half);

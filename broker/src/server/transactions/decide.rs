@@ -69,6 +69,12 @@ fn move_on(broker: &Arc<Broker>, half: u64, command: &Command<'_>, reply: Reply)
             Ok(_) => {
                 if is_resumed {
                     broker.transactions.look_again(half);
+                } else {
+                    // Parked, it waits for no instance any more.
+                    broker.transactions.decided(|| {
+                        let row = broker.shard.half(half).ok().flatten()?;
+                        Some((row.group, row.first_half.unwrap_or(half)))
+                    });
                 }
                 reply.ok();
             }
