@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// Why; the broker keeps it with the transaction
     #[arg(long, short, value_parser = reason)]
     reason: String,
-    /// Who; the broker keeps it with the transaction [default: $USER@host]
+    /// Who; the broker keeps it with the transaction. Without it: `$USER@host`
     #[arg(long, short, value_parser = operator)]
     operator: Option<String>,
     /// Do not ask before it is done
