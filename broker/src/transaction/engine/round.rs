@@ -223,12 +223,10 @@ impl<S: Surroundings> Planner<'_, S> {
         }
     }
 
-    /// One more half of a group that has an instance, or a page of parked ones; says whether that was the last.
+    /// What waited is held back until there is room, and a page of parked halves is resumed; says whether that was the last.
     fn next_of(&mut self, group: &Arc<str>, after: u64) -> bool {
-        if let Some(half) = self.around.with(|scheduler| scheduler.waiting.pop(group)) {
-            self.handle_id(half);
-            return false;
-        }
+        // However many wait, no row is read before there is room for its check.
+        self.around.with(|scheduler| scheduler.hold_all(group));
         let limit = self.budget.acts;
         let parked = match self.around.parked_without_checker(group, after, limit) {
             Ok(parked) => parked,
@@ -269,10 +267,13 @@ impl<S: Surroundings> Planner<'_, S> {
         for group in groups {
             let instances = self.instances(&group);
             let now = self.now;
+            if instances.is_empty() {
+                self.around.with(|scheduler| scheduler.wait_all(&group));
+                continue;
+            }
             while self.may_go_on() {
                 let half = self.around.with(|scheduler| {
-                    let goes_on = instances.is_empty() || scheduler.has_room(&instances, now);
-                    if goes_on { scheduler.held.pop(&group) } else { None }
+                    if scheduler.has_room(&instances, now) { scheduler.held.pop(&group) } else { None }
                 });
                 let Some(half) = half else { break };
                 self.handle_id(half);

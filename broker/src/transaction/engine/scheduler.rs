@@ -230,6 +230,16 @@ impl Scheduler {
         self.due_since = self.due_since.min(due);
     }
 
+    /// What waits for an instance of this group has one now.
+    pub(super) fn hold_all(&mut self, group: &Arc<str>) {
+        self.waiting.hold_all(group, &mut self.held);
+    }
+
+    /// What is held back of this group has no instance any more.
+    pub(super) fn wait_all(&mut self, group: &Arc<str>) {
+        self.waiting.wait_all(group, &mut self.held);
+    }
+
     /// How many answers a connection owes.
     pub fn owed(&self, connection: u64) -> usize {
         self.windows.owed(connection)

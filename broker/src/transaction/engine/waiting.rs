@@ -45,6 +45,28 @@ impl ByGroup {
         Some(half)
     }
 
+    /// Takes all halves of a group, without a look at any of them.
+    fn take_all(&mut self, group: &str) -> BTreeSet<u64> {
+        let halves = self.groups.remove(group).unwrap_or_default();
+        self.count -= halves.len();
+        halves
+    }
+
+    /// Adds halves of a group. Costs nothing if it has none yet, however many they are.
+    fn add_all(&mut self, group: &Arc<str>, mut halves: BTreeSet<u64>) {
+        if halves.is_empty() {
+            return;
+        }
+        let known = self.groups.entry(Arc::clone(group)).or_default();
+        self.count -= known.len();
+        if known.is_empty() {
+            *known = halves;
+        } else {
+            known.append(&mut halves);
+        }
+        self.count += known.len();
+    }
+
     pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()
     }
@@ -101,6 +123,21 @@ impl Waiting {
         let half = self.halves.pop(group)?;
         self.oldest_went(group);
         Some(half)
+    }
+
+    /// An instance of the group is there: its halves go on as there is room.
+    pub(super) fn hold_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
+        held.add_all(group, self.halves.take_all(group));
+        self.over.remove(group);
+    }
+
+    /// No instance of the group is there any more: what was held back waits. Until when is told by a look at the oldest.
+    pub(super) fn wait_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
+        let halves = held.take_all(group);
+        if !halves.is_empty() {
+            self.halves.add_all(group, halves);
+            self.over.insert(Arc::clone(group), 0);
+        }
     }
 
     /// Takes a half whose wait may be over.
