@@ -13,6 +13,8 @@ use serde_json::Value;
 
 /// Sends and commits that are timed one by one.
 const TIMED: usize = 3000;
+/// Seconds in which all open halves become due, and files are merged.
+const SETTLE: &str = "15";
 /// Those in front that are not.
 const WARMING: usize = 500;
 
@@ -44,7 +46,20 @@ async fn backlog(flush: &str, halves: u64, seconds: u64) {
     let idle = memory(broker.process().id());
     let pid = broker.process().id().to_string();
     let (count, time) = (halves.to_string(), seconds.to_string());
-    let arguments = ["--halves", &count, "--seconds", &time, "--pid", &pid, "--connections", "16", "--in-flight", "4"];
+    let arguments = [
+        "--halves",
+        &count,
+        "--seconds",
+        &time,
+        "--pid",
+        &pid,
+        "--connections",
+        "16",
+        "--in-flight",
+        "4",
+        "--settle",
+        SETTLE,
+    ];
     let measured = bench(&broker, "backlog", &arguments);
     for work in ["send", "txn"] {
         let rate = |when: &str| measured[format!("{work}_{when}")]["throughput"].as_f64().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `bench backlog`: whether undecided halves, or stored messages, make a broker slower.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use serde_json::{Value, json};
 
@@ -28,11 +30,17 @@ pub(super) struct Arguments {
     /// Bytes of the backlog's bodies [default: as --size]
     #[arg(long)]
     backlog_size: Option<usize>,
+    /// Seconds between building the backlog and measuring with it, for what follows a build: files are merged, halves are due
+    #[arg(long, default_value_t = 0.0)]
+    settle: f64,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     if arguments.load.count.is_some() {
         bail!("rates with and without the backlog are compared over a time: use --seconds");
+    }
+    if !(0.0..=1e6).contains(&arguments.settle) {
+        bail!("--settle is a time in seconds");
     }
     arguments.load.check()?;
     let mut session = Session::open(&arguments.common).await?;
@@ -71,6 +79,7 @@ async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments
             let acknowledged = built.get("acknowledged").cloned();
             object.insert("backlog".to_owned(), json!(acknowledged));
             object.insert("built".to_owned(), Value::Object(built));
+            tokio::time::sleep(Duration::from_secs_f64(arguments.settle)).await;
             again(session, topic, &works, arguments, &mut object).await
         }
         Err(error) => Err(error),
