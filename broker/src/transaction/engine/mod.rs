@@ -8,7 +8,8 @@
 //! ```
 //!
 //! [`life`] is the life of a half message as the log tells it: prepared, checked, parked, resumed, settled. Apply runs it on
-//! the index, tests run it on a map. The rest is about who is asked when: [`policy`] knows the times; [`scheduler`] holds what is known only while the process lives (unanswered checks per
+//! the index, tests run it on a map. The rest is about who is asked when: [`policy`] knows the times; [`scheduler`] holds
+//! what is known only while the process lives (unanswered checks per
 //! connection, halves that wait for an instance, halves held back because every connection of their group is full) and
 //! applies the rules to one half; [`round`] finds what is due and gathers what is to be done.
 //!

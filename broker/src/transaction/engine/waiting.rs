@@ -118,8 +118,8 @@ impl Waiting {
         }
     }
 
-    /// Takes the oldest half of a group that has an instance now.
-    pub(super) fn pop(&mut self, group: &str) -> Option<u64> {
+    /// Takes the oldest half of a group.
+    fn pop(&mut self, group: &str) -> Option<u64> {
         let half = self.halves.pop(group)?;
         self.oldest_went(group);
         Some(half)
