@@ -79,7 +79,9 @@ impl OpenBatch {
         self.bytes[0] = VERSION;
         self.bytes[4..8].copy_from_slice(&self.count.to_be_bytes());
         self.bytes[8..16].copy_from_slice(&stamp.to_be_bytes());
-        self.bytes.freeze()
+        // The log's tail cache counts what is written and would hold all that was set aside.
+        let is_roomy = self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8;
+        if is_roomy { Bytes::copy_from_slice(&self.bytes) } else { self.bytes.freeze() }
     }
 }
 

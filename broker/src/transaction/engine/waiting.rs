@@ -1,28 +1,61 @@
-//! Halves that are due and cannot be asked about, by producer group: ids alone, about ten bytes each.
+//! Halves that are due and cannot be asked about, by producer group: ids alone, two to four bytes each.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use roaring::RoaringTreemap;
 
 /// Ids of halves by group, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct ByGroup {
-    groups: HashMap<Arc<str>, BTreeSet<u64>>,
+    groups: HashMap<Arc<str>, Halves>,
     count: usize,
+}
+
+/// Ids, which are positions in the log: ascending, and near each other.
+#[derive(Debug, Default)]
+struct Halves {
+    ids: RoaringTreemap,
+    /// How many they are: the set itself would count them.
+    count: usize,
+}
+
+impl Halves {
+    fn add(&mut self, half: u64) -> bool {
+        let added = self.ids.insert(half);
+        self.count += usize::from(added);
+        added
+    }
+
+    fn remove(&mut self, half: u64) -> bool {
+        let removed = self.ids.remove(half);
+        self.count -= usize::from(removed);
+        removed
+    }
+
+    fn add_all(&mut self, others: Self) {
+        if self.count == 0 {
+            *self = others;
+        } else {
+            self.ids |= others.ids;
+            self.count = usize::try_from(self.ids.len()).expect("as many as fit into memory");
+        }
+    }
 }
 
 impl ByGroup {
     pub(super) fn add(&mut self, group: &str, half: u64) {
         if !self.groups.contains_key(group) {
-            self.groups.insert(Arc::from(group), BTreeSet::new());
+            self.groups.insert(Arc::from(group), Halves::default());
         }
-        let added = self.groups.get_mut(group).is_some_and(|halves| halves.insert(half));
+        let added = self.groups.get_mut(group).is_some_and(|halves| halves.add(half));
         self.count += usize::from(added);
     }
 
     pub(super) fn remove(&mut self, group: &str, half: u64) -> bool {
         let Some(halves) = self.groups.get_mut(group) else { return false };
-        let removed = halves.remove(&half);
-        if halves.is_empty() {
+        let removed = halves.remove(half);
+        if halves.count == 0 {
             self.groups.remove(group);
         }
         self.count -= usize::from(removed);
@@ -31,11 +64,11 @@ impl ByGroup {
 
     #[cfg(test)]
     pub(super) fn contains(&self, group: &str, half: u64) -> bool {
-        self.groups.get(group).is_some_and(|halves| halves.contains(&half))
+        self.groups.get(group).is_some_and(|halves| halves.ids.contains(half))
     }
 
     pub(super) fn first(&self, group: &str) -> Option<u64> {
-        self.groups.get(group)?.first().copied()
+        self.groups.get(group)?.ids.min()
     }
 
     /// Takes the oldest half of a group.
@@ -46,25 +79,21 @@ impl ByGroup {
     }
 
     /// Takes all halves of a group, without a look at any of them.
-    fn take_all(&mut self, group: &str) -> BTreeSet<u64> {
+    fn take_all(&mut self, group: &str) -> Halves {
         let halves = self.groups.remove(group).unwrap_or_default();
-        self.count -= halves.len();
+        self.count -= halves.count;
         halves
     }
 
     /// Adds halves of a group. Costs nothing if it has none yet, however many they are.
-    fn add_all(&mut self, group: &Arc<str>, mut halves: BTreeSet<u64>) {
-        if halves.is_empty() {
+    fn add_all(&mut self, group: &Arc<str>, halves: Halves) {
+        if halves.count == 0 {
             return;
         }
         let known = self.groups.entry(Arc::clone(group)).or_default();
-        self.count -= known.len();
-        if known.is_empty() {
-            *known = halves;
-        } else {
-            known.append(&mut halves);
-        }
-        self.count += known.len();
+        self.count -= known.count;
+        known.add_all(halves);
+        self.count += known.count;
     }
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
@@ -73,11 +102,11 @@ impl ByGroup {
 
     /// The oldest half of all groups.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.groups.values().filter_map(|halves| halves.first().copied()).min()
+        self.groups.values().filter_map(|halves| halves.ids.min()).min()
     }
 
     pub(super) fn len_of(&self, group: &str) -> usize {
-        self.groups.get(group).map_or(0, BTreeSet::len)
+        self.groups.get(group).map_or(0, |halves| halves.count)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -134,7 +163,7 @@ impl Waiting {
     /// No instance of the group is there any more: what was held back waits. Until when is told by a look at the oldest.
     pub(super) fn wait_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
         let halves = held.take_all(group);
-        if !halves.is_empty() {
+        if halves.count > 0 {
             self.halves.add_all(group, halves);
             self.over.insert(Arc::clone(group), 0);
         }
