@@ -195,17 +195,20 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         let remark = format!("The topic[{topic}] is conflict with system topic.");
         return reply.error(response::SYSTEM_ERROR, &remark);
     }
-    if broker.shard.topics().get(topic).is_none() {
+    let Some(known) = broker.shard.topics().get(topic) else {
         // Deleting twice is no error: tools ask every broker of a cluster.
         return reply.ok();
-    }
+    };
     let topic = topic.to_owned();
     let remover = Arc::clone(broker);
     broker.tasks.spawn("delete topic", async move {
         let outcome = remover.shard.propose(&Command::DeleteTopic(&topic), Admission::Reserved).await;
         match done(outcome) {
             Ok(()) => {
-                tracing::info!(topic, "topic deleted; its half messages are parked");
+                tracing::info!(topic, "topic deleted; its undecided half messages are parked");
+                if let Some(first) = known.queues.first() {
+                    remover.transactions.topic_deleted(first.id);
+                }
                 remover.registration.now().await;
                 reply.ok();
             }

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::shard::QueueId;
 use engine::Scheduler;
 
 /// What handlers and the runner share about check-backs.
@@ -76,6 +77,12 @@ impl Transactions {
     /// Whether any transaction waits: only then there is something to say about decided ones.
     pub fn has_any(&self) -> bool {
         self.scheduler.lock().has_any()
+    }
+
+    /// A topic was deleted, named by its first queue: its open halves are parked.
+    pub fn topic_deleted(&self, topic: QueueId) {
+        self.scheduler.lock().topic_deleted(topic);
+        self.attention.notify_one();
     }
 
     /// A half is due now, whatever the runner has seen so far.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::publish::Place;
 use super::staged::{RegistryChange, Staged};
-use super::transaction::{Step, forget_producers};
+use super::transaction::forget_producers;
 use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
@@ -55,19 +55,17 @@ pub(super) fn delete_topic(shared: &Shared, staged: &mut Staged, name: &str) -> 
     let Some(topic) = shared.topics.get(name) else {
         return Ok(Outcome::Refused(Refusal::NoSuchTopic(name.to_owned())));
     };
-    let mut orphans = Vec::new();
-    index::half::scan(&shared.index, 0, |row| {
-        if row.parked.is_none() && topic.queues.iter().any(|queue| queue.id == row.queue) {
-            orphans.push(row);
-        }
-        true
-    })?;
-    for row in orphans {
-        if planted(Bug::HalfDroppedWithTopic) {
+    // Its open halves are not touched, however many they are: they cannot be committed any more, and the check-back parks
+    // them.
+    if planted(Bug::HalfDroppedWithTopic) {
+        let mut orphans = Vec::new();
+        index::half::scan(&shared.index, 0, |row| {
+            orphans.extend(topic.queues.iter().any(|queue| queue.id == row.queue).then_some(row));
+            true
+        })?;
+        for row in orphans {
             staged.replace_half(Some(&row), None);
-            continue;
         }
-        Step { shared, staged }.orphaned(row.half)?;
     }
     for queue in &topic.queues {
         index::queue::delete_all(&mut staged.rows, queue.id);

@@ -9,7 +9,7 @@ use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
 use crate::planted::{Bug, planted};
-use crate::shard::command::{Checked, Decision, Extend, Park, ParkReason, Prepare, Resume, Settle};
+use crate::shard::command::{Checked, Decision, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
 use crate::shard::outcome::Outcome;
@@ -155,12 +155,6 @@ impl Step<'_> {
 
     pub(super) fn resume(&mut self, resume: &Resume<'_>) -> Result<Outcome, IndexError> {
         life::resume(self, resume)
-    }
-
-    /// The topic of an open half is being deleted.
-    pub(super) fn orphaned(&mut self, half: u64) -> Result<(), IndexError> {
-        let park = Park { half, reason: ParkReason::TopicDeleted, by: "", why: "" };
-        life::park(self, &park).map(drop)
     }
 }
 

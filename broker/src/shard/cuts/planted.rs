@@ -10,7 +10,7 @@ use escrowmq_common::clock;
 use crate::planted::Bug;
 
 /// How long a search goes on from seed to seed.
-const SEARCH_SECONDS: u64 = 100;
+const SEARCH_SECONDS: u64 = 250;
 /// A search that has not found anything by then has not found it.
 const PATIENCE: Duration = Duration::from_secs(SEARCH_SECONDS + 60);
 

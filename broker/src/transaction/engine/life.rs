@@ -276,6 +276,9 @@ fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, offset: Opt
         group: row.group.clone(),
         by: settle.by.to_owned(),
         reason: settle.reason.to_owned(),
+        checks: row.checks,
+        asked: row.asked.clone(),
+        acts: row.acts.clone(),
         first_half: row.first_half,
         members: row.members.clone(),
     };

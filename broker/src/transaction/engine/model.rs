@@ -281,6 +281,9 @@ impl Model {
             }
             Entry::Park { half, reason, .. } => (self.park(*half, *reason), *half),
             Entry::Resume { half, only_if, .. } => (self.resume(*half, *only_if, logged.stamp), *half),
+            Entry::DeleteTopic => {
+                return Err("random steps delete no topic: all that follows would be refused".to_owned());
+            }
             Entry::Checked { halves, .. } => {
                 self.checked(halves, logged.stamp)?;
                 for (half, ..) in halves {

@@ -1,8 +1,8 @@
 //! One round: finds what is due, asks the scheduler about each half, and gathers what is to be done.
 //!
-//! Six ways lead to a half: it was resumed; it waited and its group got an instance; it was parked for want of one; it was
-//! held back and an answer made room; its wait is over; its due time has come, from the table of due times or, for first
-//! checks, from the half table in the order of Prepare. Each way has bounds of its own, so that none starves another.
+//! Seven ways lead to a half: it was resumed; its topic was deleted; it waited and its group got an instance; it was parked for
+//! want of one; it was held back and an answer made room; its wait is over; its due time has come, from the table of due times
+//! or, for first checks, from the half table in the order of Prepare. Each way has bounds of its own, so that none starves another.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::scheduler::{Instance, Scheduler, Step};
 use crate::index::HalfRow;
-use crate::shard::ParkReason;
+use crate::shard::{ParkReason, QueueId};
 
 /// Most halves for which one round does something that is recorded, on each way.
 const ACTS: usize = 1000;
@@ -44,7 +44,13 @@ pub trait Surroundings {
     fn scan(&self, from: u64, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error>;
 
     /// A page of at most `limit` halves of the group with ids above `after`, of those that are parked for want of an instance.
-    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Parked, Self::Error>;
+    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Page<u64>, Self::Error>;
+
+    /// A page of at most `limit` open halves of a topic, named by its first queue, with ids above `after`.
+    fn open_of_topic(&self, topic: QueueId, after: u64, limit: usize) -> Result<Page<HalfRow>, Self::Error>;
+
+    /// Whether this queue is there: else its topic was deleted.
+    fn has_queue(&self, queue: QueueId) -> bool;
 
     /// Every half that is prepared from now on has this id or a later one.
     fn next_half(&self) -> u64;
@@ -60,11 +66,11 @@ pub trait Surroundings {
     fn with<T>(&self, change: impl FnOnce(&mut Scheduler) -> T) -> T;
 }
 
-/// Halves that are parked for want of an instance.
+/// Some halves of many.
 #[derive(Debug)]
-pub struct Parked {
-    /// The halves of the page.
-    pub halves: Vec<u64>,
+pub struct Page<T> {
+    /// What is on the page, oldest first.
+    pub halves: Vec<T>,
     /// Where the next page begins behind, if there may be one.
     pub next: Option<u64>,
 }
@@ -144,6 +150,7 @@ pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: u64) -> (Round, O
         error: None,
     };
     planner.resumed();
+    planner.deleted();
     planner.joined();
     planner.held(walk);
     planner.waited_too_long();
@@ -204,6 +211,36 @@ impl<S: Surroundings> Planner<'_, S> {
                 Ok(Some(HalfRow { first_half: Some(first), .. })) => self.handle_id(first),
                 _ => self.handle_id(half),
             }
+        }
+    }
+
+    /// Open halves of topics that were deleted: nobody is asked about them any more.
+    fn deleted(&mut self) {
+        self.budget = Budget::default();
+        while self.may_go_on() {
+            let front = self
+                .around
+                .with(|scheduler| scheduler.deleted.front().map(|deleted| (deleted.topic, deleted.parked_upto)));
+            let Some((topic, after)) = front else { return };
+            // A page is read whatever is on it.
+            let limit = self.budget.acts;
+            self.budget.rows = self.budget.rows.saturating_sub(limit);
+            let page = match self.around.open_of_topic(topic, after, limit) {
+                Ok(page) => page,
+                Err(error) => {
+                    // The others first; this one is tried again.
+                    self.failed(error);
+                    self.around.with(|scheduler| scheduler.deleted.rotate_left(1));
+                    return;
+                }
+            };
+            for row in page.halves {
+                self.orphaned(&row);
+            }
+            self.around.with(|scheduler| match (page.next, scheduler.deleted.front_mut()) {
+                (Some(next), Some(deleted)) => deleted.parked_upto = next,
+                _ => drop(scheduler.deleted.pop_front()),
+            });
         }
     }
 
@@ -399,6 +436,9 @@ impl<S: Surroundings> Planner<'_, S> {
         if self.taken.contains(&row.half) {
             return Step::Nothing;
         }
+        if row.parked.is_none() && row.first_half.is_none() && !self.around.has_queue(row.queue) {
+            return self.orphaned(&row);
+        }
         let now = self.now;
         let judge = || {
             let instances = self.instances(&row.group);
@@ -419,6 +459,17 @@ impl<S: Surroundings> Planner<'_, S> {
             }
         }
         step
+    }
+
+    /// The topic of an open half is gone. The whole transaction is parked with it, and waits under its first half.
+    fn orphaned(&mut self, row: &HalfRow) -> Step {
+        let first = row.first_half.unwrap_or(row.half);
+        if !self.taken.contains(&first) {
+            self.acted(first);
+            self.around.with(|scheduler| scheduler.waits_no_more(&row.group, first));
+            self.round.parked.push((first, ParkReason::TopicDeleted));
+        }
+        Step::Park(ParkReason::TopicDeleted)
     }
 
     /// The first error names them all.
@@ -476,8 +527,16 @@ mod tests {
             Err("the half table cannot be read")
         }
 
-        fn parked_without_checker(&self, _: &str, _: u64, _: usize) -> Result<Parked, Self::Error> {
-            Ok(Parked { halves: Vec::new(), next: None })
+        fn open_of_topic(&self, _: QueueId, _: u64, _: usize) -> Result<Page<HalfRow>, Self::Error> {
+            Ok(Page { halves: Vec::new(), next: None })
+        }
+
+        fn has_queue(&self, _: QueueId) -> bool {
+            true
+        }
+
+        fn parked_without_checker(&self, _: &str, _: u64, _: usize) -> Result<Page<u64>, Self::Error> {
+            Ok(Page { halves: Vec::new(), next: None })
         }
 
         fn next_half(&self) -> u64 {

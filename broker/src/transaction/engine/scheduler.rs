@@ -7,7 +7,7 @@ use super::policy::CheckPolicy;
 use super::waiting::{ByGroup, Waiting};
 use super::windows::Windows;
 use crate::index::HalfRow;
-use crate::shard::ParkReason;
+use crate::shard::{ParkReason, QueueId};
 
 /// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
 /// instance to ask, and no half is parked for it.
@@ -56,6 +56,15 @@ pub(super) struct Joined {
     pub(super) resumed_upto: u64,
 }
 
+/// A topic that was deleted while it had open halves.
+#[derive(Debug)]
+pub(super) struct Deleted {
+    /// The id of its first queue.
+    pub(super) topic: QueueId,
+    /// Its halves up to this id were parked.
+    pub(super) parked_upto: u64,
+}
+
 /// See the module. Each half is in at most one of `waiting` and `held`.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -64,6 +73,7 @@ pub struct Scheduler {
     pub(super) waiting: Waiting,
     pub(super) held: ByGroup,
     pub(super) joined: VecDeque<Joined>,
+    pub(super) deleted: VecDeque<Deleted>,
     /// Halves to look at whatever their due time.
     pub(super) resumed: VecDeque<u64>,
     /// A due time before which a round has looked already may have come into the table; `u64::MAX` if none has.
@@ -82,6 +92,7 @@ impl Default for Scheduler {
             waiting: Waiting::default(),
             held: ByGroup::default(),
             joined: VecDeque::new(),
+            deleted: VecDeque::new(),
             resumed: VecDeque::new(),
             due_since: u64::MAX,
             quiet_until: u64::MAX,
@@ -206,6 +217,12 @@ impl Scheduler {
             Some(joined) => joined.resumed_upto = 0,
             None => self.joined.push_back(Joined { group, resumed_upto: 0 }),
         }
+    }
+
+    /// A topic is gone, named by its first queue: its open halves are parked, some with each round. Those that this process
+    /// does not come to are found when they are due.
+    pub fn topic_deleted(&mut self, topic: QueueId) {
+        self.deleted.push_back(Deleted { topic, parked_upto: 0 });
     }
 
     /// A transaction was decided or parked, or got a lease; `half` is its first half. Not needed for what is asked, but for

@@ -204,11 +204,12 @@ impl Play {
                 let half = self.half(half)?;
                 self.world.faults.remove(&half);
             }
-            ["restart"] => {
-                let kept = self.world.log.len();
-                self.world.restart(kept);
-                self.connections.clear();
+            ["delete-topic"] => drop(self.apply(Entry::DeleteTopic)),
+            ["delete-topic", "restart"] => {
+                self.apply(Entry::DeleteTopic);
+                self.restart();
             }
+            ["restart"] => self.restart(),
             ["expect", expected @ ..] => {
                 self.settle();
                 return self.expect(line, expected);
@@ -216,6 +217,12 @@ impl Play {
             _ => return Err(format!("'{}' is no event", words.join(" "))),
         }
         Ok(())
+    }
+
+    fn restart(&mut self) {
+        let kept = self.world.log.len();
+        self.world.restart(kept);
+        self.connections.clear();
     }
 
     fn prepare(&mut self, line: &Line<'_>, halves: &str) -> Said<()> {
@@ -380,6 +387,7 @@ impl Play {
                 let why = match refusal {
                     Refusal::AlreadyDecided(settled) => decided(settled.decision),
                     Refusal::NoSuchHalf(_) => "no such half",
+                    Refusal::NoSuchQueue(_) => "no such topic",
                     Refusal::WrongGroup(_) => "wrong group",
                     Refusal::WrongCounter(_) => "wrong counter",
                     Refusal::UniqueIdTaken(_) => "another message has this key",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::life::{self, Extent, Noted, Rows, TopicRef};
 use super::policy::CheckPolicy;
-use super::round::{Ask, Parked, Return, Surroundings, Walk, plan};
+use super::round::{Ask, Page, Return, Surroundings, Walk, plan};
 use super::scheduler::{Instance, Scheduler};
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
@@ -85,6 +85,7 @@ pub(super) enum Entry {
         by: &'static str,
         only_if: Option<ParkReason>,
     },
+    DeleteTopic,
     Checked {
         first_checked: u64,
         /// Half, next due time, whether it counts, who is asked.
@@ -122,6 +123,8 @@ pub(super) struct Tables {
     pub(super) delivered: Vec<u64>,
     first_checked: u64,
     applied_end: u64,
+    /// The one topic is gone.
+    is_topic_deleted: bool,
 }
 
 fn due_of(row: &HalfRow) -> Option<(u64, u64)> {
@@ -177,7 +180,7 @@ impl Rows for Tables {
     }
 
     fn with_topic<T>(&self, queue: QueueId, with: impl FnOnce(TopicRef<'_>) -> T) -> Option<T> {
-        Some(with(TopicRef { name: "orders", id: queue }))
+        (!self.is_topic_deleted).then(|| with(TopicRef { name: "orders", id: queue }))
     }
 
     fn release(&mut self, _row: &HalfRow) {}
@@ -232,6 +235,10 @@ impl Tables {
             Entry::Park { half, reason, by } => life::park(self, &Park { half: *half, reason: *reason, by, why: by }),
             Entry::Resume { half, by, only_if } => {
                 life::resume(self, &Resume { half: *half, by, why: by, only_if: *only_if })
+            }
+            Entry::DeleteTopic => {
+                self.is_topic_deleted = true;
+                Ok(Outcome::Done)
             }
             Entry::Checked { first_checked, halves } => {
                 let halves = halves.iter().map(|(half, next_due, counts, asked)| CheckedHalf {
@@ -339,7 +346,7 @@ impl Surroundings for Around<'_> {
         Ok(())
     }
 
-    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Parked, String> {
+    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Page<u64>, String> {
         let parked = |row: &&HalfRow| {
             let reason = row.parked.map(|(reason, _)| reason);
             row.group == group && row.first_half.is_none() && reason == Some(ParkReason::NoChecker)
@@ -347,7 +354,19 @@ impl Surroundings for Around<'_> {
         let rows = self.0.tables.halves.range(after + 1..).map(|(_, row)| row).filter(parked).take(limit);
         let halves: Vec<u64> = rows.map(|row| row.half).collect();
         let next = if halves.len() < limit { None } else { halves.last().copied() };
-        Ok(Parked { halves, next })
+        Ok(Page { halves, next })
+    }
+
+    fn open_of_topic(&self, topic: QueueId, after: u64, limit: usize) -> Result<Page<HalfRow>, String> {
+        let rows = self.0.tables.halves.range(after + 1..).map(|(_, row)| row);
+        let open = rows.filter(|row| row.parked.is_none() && row.topic == topic);
+        let halves: Vec<HalfRow> = open.take(limit).cloned().collect();
+        let next = if halves.len() < limit { None } else { halves.last().map(|row| row.half) };
+        Ok(Page { halves, next })
+    }
+
+    fn has_queue(&self, _queue: QueueId) -> bool {
+        !self.0.tables.is_topic_deleted
     }
 
     fn next_half(&self) -> u64 {
@@ -459,6 +478,7 @@ impl World {
                 scheduler.waits_no_more(group, first);
                 scheduler.due_since(*until);
             }
+            Entry::DeleteTopic => scheduler.topic_deleted(QueueId(1)),
             Entry::Settle { half, .. } | Entry::Park { half, .. } if is_done => {
                 let (group, first) = self.tables.whose(*half).expect("it is there");
                 scheduler.waits_no_more(group, first);

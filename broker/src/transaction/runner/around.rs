@@ -7,9 +7,10 @@ use std::sync::Arc;
 use escrowmq_common::remoting::Connection;
 
 use crate::broker::Broker;
+use crate::index::listing::{self, Filter};
 use crate::index::{self, HalfRow, IndexError};
-use crate::shard::{HalfQuery, ParkReason};
-use crate::transaction::engine::round::Parked;
+use crate::shard::{HalfQuery, ParkReason, QueueId};
+use crate::transaction::engine::round::Page;
 use crate::transaction::engine::{Instance, Scheduler, Surroundings};
 
 /// The broker as one round sees it.
@@ -66,14 +67,29 @@ impl Surroundings for Around<'_> {
         index::half::scan(self.broker.shard.index(), from, each)
     }
 
-    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Parked, IndexError> {
+    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Page<u64>, IndexError> {
         let query = HalfQuery { group: Some(group), parked: Some(true), after: Some(after), ..HalfQuery::default() };
         // What was parked for other reasons is read and left out: the pages go by what is read.
         let rows = self.broker.shard.halves(&query, limit)?;
-        Ok(Parked {
+        Ok(Page {
             next: if rows.len() < limit { None } else { rows.last().map(|row| row.half) },
             halves: rows.into_iter().filter(is_without_checker).map(|row| row.half).collect(),
         })
+    }
+
+    fn open_of_topic(&self, topic: QueueId, after: u64, limit: usize) -> Result<Page<HalfRow>, IndexError> {
+        let open = Filter { parked: Some(false), topic: Some(topic.0), group: None };
+        let (mut halves, mut read, mut last) = (Vec::new(), 0, after);
+        listing::scan(self.broker.shard.index(), open, after.saturating_add(1), |half| {
+            halves.extend(self.half(half)?);
+            (read, last) = (read + 1, half);
+            Ok(read < limit)
+        })?;
+        Ok(Page { halves, next: (read == limit).then_some(last) })
+    }
+
+    fn has_queue(&self, queue: QueueId) -> bool {
+        self.broker.shard.topics().queue(queue).is_some()
     }
 
     fn next_half(&self) -> u64 {

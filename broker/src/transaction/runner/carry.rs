@@ -182,7 +182,12 @@ pub(super) fn out(
 }
 
 fn park(broker: &Broker, carried: &mut Carried, half: u64, reason: ParkReason) {
-    tracing::warn!(half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
+    if reason == ParkReason::TopicDeleted {
+        // There may be as many as the topic had open, and who deleted it was told.
+        tracing::debug!(half, "half message parked: its topic was deleted");
+    } else {
+        tracing::warn!(half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
+    }
     carried.submit(broker, &Command::Park(Park { half, reason, by: "", why: "" }));
 }
 

@@ -97,3 +97,33 @@ async fn what_cannot_be_asked_about_is_parked_and_the_others_go_on() {
     stage.done(end(&rotten, 12)).await;
     stage.done(end(&long, 12)).await;
 }
+
+/// More than one round parks at once.
+const MANY: usize = 2_500;
+
+#[tokio::test]
+async fn all_halves_of_a_deleted_topic_are_parked_and_those_of_others_are_not() {
+    let stage = Stage::with(|config| config.transaction_time_out = Duration::from_hours(1)).await;
+    stage.done(create_topic("T", 1)).await;
+    stage.done(create_topic("Other", 1)).await;
+    let other = send("Other", &[("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "other")]);
+    let other = stage.done(other).await;
+    let mut halves = Vec::with_capacity(MANY);
+    for number in 0..MANY {
+        halves.push(stage.done(half(&format!("id {number}"))).await);
+    }
+    stage.done(Frame::request(request::DELETE_TOPIC_IN_BROKER).with_field("topic", "T")).await;
+    let parked = |stage: &Stage| stage.running.broker().shard.counters().parked_halves();
+    stage.until("all of them are parked", |stage| parked(stage) == MANY as u64).await;
+    let shard = &stage.running.broker().shard;
+    let reason = |half: &Frame| {
+        let row = shard.half(position(half).cast_unsigned()).unwrap().expect("it is not decided");
+        row.parked.map(|(reason, _)| reason)
+    };
+    assert!(halves.iter().all(|half| reason(half) == Some(ParkReason::TopicDeleted)));
+    assert_eq!(reason(&other), None);
+    let refused = stage.call(end(&halves[0], 8)).await;
+    assert_ne!(refused.code, response::SUCCESS, "there is no queue that it could enter");
+    stage.done(end(&halves[0], 12)).await;
+    stage.done(end(&other, 8)).await;
+}
