@@ -2,8 +2,9 @@
 //!
 //! Decisions on halves that lie near each other in the log share pages, because most halves are decided soon. Key of a
 //! page: place (half id / 64 KiB), number of its first decision. Value: `version u8 | entries`, an entry being `length u16
-//! | half id u64 | decision u8 | queue u32 | visible u8 | offset u64 | counter u64 | decided at u64 | group, by, reason`, and
-//! of a transaction of several halves `first half u64 (all ones for the first one itself) | further halves u64 each`.
+//! | half id u64 | decision u8 | queue u32 | flags u8 | offset u64 | counter u64 | decided at u64 | group, by, reason`, of a
+//! half that was asked about, parked or resumed `checks u32 | whom checks went to | what operators did`, and of a transaction of
+//! several halves `first half u64 (all ones for the first one itself) | further halves u64 each`.
 //! Numbers rise with each entry, and of several entries of one half the last one counts: it says where a message went that
 //! had to wait for its time.
 //!
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::BufMut;
 
+use super::half::{Act, Asked, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
 use crate::shard::{Cursor, Decision, Malformed, QueueId, put_text};
@@ -25,6 +27,11 @@ const PLACE_KEY_BYTES: usize = 9;
 const BEFORE_AT_BYTES: usize = 30;
 /// Halves whose ids are equal but for so many bits share a place.
 const PLACE_BITS: u32 = 16;
+
+/// The message is visible, at the offset.
+const IS_VISIBLE: u8 = 1;
+/// There is a history.
+const HAS_HISTORY: u8 = 2;
 
 /// A decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +52,12 @@ pub struct DecisionRow {
     pub by: String,
     /// Why, for an operator.
     pub reason: String,
+    /// Checks sent before it that counted.
+    pub checks: u32,
+    /// Whom the last checks went to, the newest at the end.
+    pub asked: Vec<Asked>,
+    /// What operators did with the half before, the newest at the end.
+    pub acts: Vec<Act>,
     /// The first half of the transaction, if this is a further one.
     pub first_half: Option<u64>,
     /// The further halves of the transaction, if this is the first one.
@@ -61,12 +74,18 @@ impl DecisionRow {
         out.put_u64(half);
         out.put_u8(self.decision as u8);
         out.put_u32(self.queue.0);
-        out.put_u8(u8::from(self.offset.is_some()));
+        let has_history = self.checks > 0 || !self.asked.is_empty() || !self.acts.is_empty();
+        let visible = if self.offset.is_some() { IS_VISIBLE } else { 0 };
+        out.put_u8(visible | if has_history { HAS_HISTORY } else { 0 });
         out.put_u64(self.offset.unwrap_or_default());
         out.put_u64(self.counter);
         out.put_u64(self.at);
         for text in [&self.group, &self.by, &self.reason] {
             put_text(&mut out, text);
+        }
+        if has_history {
+            out.put_u32(self.checks);
+            put_history(&mut out, &self.asked, &self.acts);
         }
         if self.first_half.is_some() || !self.members.is_empty() {
             out.put_u64(self.first_half.unwrap_or(u64::MAX));
@@ -88,20 +107,27 @@ impl DecisionRow {
     pub(super) fn read(row: &mut Cursor<'_>) -> Result<Self, Malformed> {
         let decision = Decision::from_u8(row.u8("decision")?).ok_or_else(|| row.malformed("decision"))?;
         let queue = QueueId(row.u32("queue")?);
-        let visible = row.u8("offset flag")? != 0;
+        let flags = row.u8("flags")?;
         let offset = row.u64("offset")?;
         let mut decoded = Self {
             decision,
             queue,
-            offset: visible.then_some(offset),
+            offset: (flags & IS_VISIBLE != 0).then_some(offset),
             counter: row.u64("counter")?,
             at: row.u64("at")?,
             group: row.text("group")?.to_owned(),
             by: row.text("by")?.to_owned(),
             reason: row.text("reason")?.to_owned(),
+            checks: 0,
+            asked: Vec::new(),
+            acts: Vec::new(),
             first_half: None,
             members: Vec::new(),
         };
+        if flags & HAS_HISTORY != 0 {
+            decoded.checks = row.u32("checks")?;
+            (decoded.asked, decoded.acts) = read_history(row)?;
+        }
         if row.remaining() > 0 {
             decoded.first_half = Some(row.u64("first half")?).filter(|first| *first != u64::MAX);
             while row.remaining() > 0 {

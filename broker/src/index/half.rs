@@ -138,18 +138,7 @@ impl HalfRow {
         for member in &self.members {
             out.put_u64(*member);
         }
-        out.put_u8(self.asked.len() as u8);
-        for asked in &self.asked {
-            out.put_u64(asked.at);
-            put_text(&mut out, &asked.client);
-        }
-        out.put_u8(self.acts.len() as u8);
-        for act in &self.acts {
-            out.put_u64(act.at);
-            out.put_u8(u8::from(act.parked));
-            put_text(&mut out, &act.by);
-            put_text(&mut out, &act.why);
-        }
+        put_history(&mut out, &self.asked, &self.acts);
         out
     }
 
@@ -236,16 +225,39 @@ impl HalfRow {
         for _ in 0..row.u8("members")? {
             self.members.push(row.u64("member")?);
         }
-        for _ in 0..row.u8("asked")? {
-            self.asked.push(Asked { at: row.u64("asked at")?, client: row.text("asked")?.to_owned() });
-        }
-        for _ in 0..row.u8("acts")? {
-            let (at, parked) = (row.u64("act at")?, row.u8("act")? != 0);
-            let (by, why) = (row.text("by")?.to_owned(), row.text("why")?.to_owned());
-            self.acts.push(Act { at, parked, by, why });
-        }
+        (self.asked, self.acts) = read_history(row)?;
         Ok(())
     }
+}
+
+/// Writes whom checks went to and what operators did.
+pub(super) fn put_history(out: &mut Vec<u8>, asked: &[Asked], acts: &[Act]) {
+    out.put_u8(asked.len() as u8);
+    for asked in asked {
+        out.put_u64(asked.at);
+        put_text(out, &asked.client);
+    }
+    out.put_u8(acts.len() as u8);
+    for act in acts {
+        out.put_u64(act.at);
+        out.put_u8(u8::from(act.parked));
+        put_text(out, &act.by);
+        put_text(out, &act.why);
+    }
+}
+
+/// Reads what [`put_history`] wrote.
+pub(super) fn read_history(row: &mut Cursor<'_>) -> Result<(Vec<Asked>, Vec<Act>), Malformed> {
+    let (mut all_asked, mut acts) = (Vec::new(), Vec::new());
+    for _ in 0..row.u8("asked")? {
+        all_asked.push(Asked { at: row.u64("asked at")?, client: row.text("asked")?.to_owned() });
+    }
+    for _ in 0..row.u8("acts")? {
+        let (at, parked) = (row.u64("act at")?, row.u8("act")? != 0);
+        let (by, why) = (row.text("by")?.to_owned(), row.text("why")?.to_owned());
+        acts.push(Act { at, parked, by, why });
+    }
+    Ok((all_asked, acts))
 }
 
 /// Moves the rows of a half from one state to another: its own, its due time's, and the one that lists it. `None` in front:

@@ -8,7 +8,7 @@ use escrowmq_common::message::properties::{Properties, name};
 use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 
 use crate::broker::Broker;
-use crate::index::{DecisionRow, HalfRow};
+use crate::index::{DecisionRow, HalfRow, half};
 use crate::shard::{Decision, QueueId, ReadError, When};
 
 /// How much of a message is shown.
@@ -31,11 +31,7 @@ pub(super) fn cost(row: &HalfRow) -> usize {
 pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> TransactionInfo {
     let mut info = TransactionInfo {
         acts: row.acts.iter().map(act).collect(),
-        asked: row
-            .asked
-            .iter()
-            .map(|asked| Asked { at: asked.at.cast_signed(), client_id: asked.client.clone() })
-            .collect(),
+        asked: row.asked.iter().map(asked).collect(),
         checks: row.checks,
         client_id: row.client.clone(),
         first_half: row.first_half,
@@ -59,7 +55,7 @@ pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> Trans
     info
 }
 
-/// A decided half. Whom it was sent by and when, and who was asked, is not kept beyond the decision.
+/// A decided half. By whom and when it was sent is not kept beyond the decision.
 pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> TransactionInfo {
     let mut info = TransactionInfo {
         decision: Some(DecisionInfo {
@@ -68,6 +64,9 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
             queue_offset: row.offset.map(u64::cast_signed),
             reason: row.reason.clone(),
         }),
+        acts: row.acts.iter().map(act).collect(),
+        asked: row.asked.iter().map(asked).collect(),
+        checks: row.checks,
         first_half: row.first_half,
         members: row.members.clone(),
         producer_group: row.group.clone(),
@@ -89,7 +88,11 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
     info
 }
 
-fn act(act: &crate::index::half::Act) -> Act {
+fn asked(asked: &half::Asked) -> Asked {
+    Asked { at: asked.at.cast_signed(), client_id: asked.client.clone() }
+}
+
+fn act(act: &half::Act) -> Act {
     Act {
         action: if act.parked { TransactionAction::Park } else { TransactionAction::Resume },
         at: act.at.cast_signed(),

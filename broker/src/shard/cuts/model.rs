@@ -42,7 +42,7 @@ impl Model {
                 }
                 Outcome::Done
             }
-            Act::DeleteTopic { name } => self.delete_topic(name, now),
+            Act::DeleteTopic { name } => self.delete_topic(name),
             Act::PutGroup { name } => {
                 self.view.groups.insert(name.clone());
                 Outcome::Done
@@ -198,14 +198,10 @@ impl Model {
         }
     }
 
-    fn delete_topic(&mut self, name: &str, now: u64) -> Outcome {
+    fn delete_topic(&mut self, name: &str) -> Outcome {
         let Some(queues) = self.view.topics.remove(name) else {
             return Outcome::Refused(Refusal::NoSuchTopic(name.to_owned()));
         };
-        let orphans = self.view.halves.iter().filter(|(_, half)| queues.contains(&half.queue));
-        for half in orphans.map(|(half, _)| *half).collect::<Vec<_>>() {
-            self.park(half, ParkReason::TopicDeleted, now);
-        }
         for queue in queues {
             self.places.remove(&queue);
             self.view.queues.remove(&queue);
@@ -473,10 +469,19 @@ impl Model {
             let crc = crc32fast::hash(row.body.as_bytes());
             self.repeats.insert((topic.clone(), row.unique_id), (half, crc, Some(now + WINDOW_MS)));
         }
-        let (queue, counter, first_half, members) = (row.queue, row.counter, row.first_half, row.members);
-        self.view
-            .decisions
-            .insert(half, DecisionView { decision, queue, offset, counter, at: now, first_half, members });
+        let decision = DecisionView {
+            decision,
+            queue: row.queue,
+            offset,
+            counter: row.counter,
+            at: now,
+            checks: row.checks,
+            asked: row.asked,
+            acts: row.acts,
+            first_half: row.first_half,
+            members: row.members,
+        };
+        self.view.decisions.insert(half, decision);
     }
 
     fn fire(&mut self, upto: u64, limit: u32, now: u64) -> Outcome {

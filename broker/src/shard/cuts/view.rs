@@ -59,6 +59,9 @@ pub(super) struct DecisionView {
     pub(super) offset: Option<u64>,
     pub(super) counter: u64,
     pub(super) at: u64,
+    pub(super) checks: u32,
+    pub(super) asked: Vec<(u64, String)>,
+    pub(super) acts: Vec<(u64, bool)>,
     pub(super) first_half: Option<u64>,
     pub(super) members: Vec<u64>,
 }
@@ -226,6 +229,9 @@ impl View {
                 offset: row.offset,
                 counter: row.counter,
                 at: row.at,
+                checks: row.checks,
+                asked: row.asked.into_iter().map(|asked| (asked.at, asked.client)).collect(),
+                acts: row.acts.into_iter().map(|act| (act.at, act.parked)).collect(),
                 first_half: row.first_half,
                 members: row.members,
             };

@@ -171,6 +171,11 @@ async fn parking_and_resuming_are_kept_with_who_and_why() {
     bench.until("a record of the check", async || !show(&bench, &half).await.asked.is_empty()).await;
     let info = show(&bench, &half).await;
     assert_eq!((info.asked[0].client_id.as_str(), info.checks), ("me", 1));
+    bench.done(decide(id, "commit")).await;
+    let decided = show(&bench, &half).await;
+    assert_eq!(decided.state, TransactionState::Committed);
+    assert_eq!(decided.acts, info.acts, "what came before the decision is remembered with it");
+    assert_eq!((&decided.asked[..1], decided.checks >= 1), (&info.asked[..1], true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
