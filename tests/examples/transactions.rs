@@ -11,6 +11,8 @@ use escrowmq_tests::processes::{Broker, binary};
 use escrowmq_tests::{End, Settings, since, until, until_within, wire};
 use serde_json::Value;
 
+/// What a start and the last writes leave to do in the background is done, in seconds.
+const QUIET: Duration = Duration::from_secs(10);
 /// Sends and commits that are timed one by one.
 const TIMED: usize = 3000;
 /// Seconds in which all open halves become due, and files are merged.
@@ -22,7 +24,7 @@ const WARMING: usize = 500;
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut number = |default: u64| arguments.next().map_or(default, |text| text.parse().expect("a number"));
-    let (halves, checks, seconds) = (number(1_000_000), number(100_000), number(5));
+    let (halves, checks, seconds) = (number(1_000_000), number(100_000), number(15));
     for flush in ["ASYNC_FLUSH", "SYNC_FLUSH"] {
         println!("{flush}");
         backlog(flush, halves, seconds).await;
@@ -32,7 +34,11 @@ async fn main() {
 }
 
 fn settings(flush: &str) -> Settings {
-    Settings::default().with("flushDiskType", flush)
+    // Checks as by default.
+    Settings::default()
+        .with("flushDiskType", flush)
+        .with("transactionTimeOut", 6_000)
+        .with("transactionCheckInterval", 30_000)
 }
 
 async fn backlog(flush: &str, halves: u64, seconds: u64) {
@@ -80,8 +86,14 @@ async fn open_halves(flush: &str, halves: u64, idle: f64) {
     let count = halves.to_string();
     let script = ["--topic", "Open", "--half", "--count", &count, "--connections", "16", "--in-flight", "16"];
     bench(&broker, "txn", &script);
-    let after = memory(broker.process().id());
-    println!("  resident with {halves} open halves: {after:.0} MiB, {:.0} MiB more than idle", after - idle);
+    let at_once = memory(broker.process().id()) - idle;
+    tokio::time::sleep(QUIET).await;
+    let quiet = memory(broker.process().id());
+    let (idle, more, secs) = (idle.round(), quiet - idle, QUIET.as_secs());
+    println!(
+        "  resident with {halves} open halves, {secs} s after the last: {more:.0} MiB more than the {idle} MiB of an idle broker"
+    );
+    println!("  resident at the last one: {at_once:.0} MiB more");
     broker.kill();
     let started = clock::monotonic();
     broker.start_again().await;

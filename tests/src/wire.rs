@@ -203,15 +203,7 @@ impl Wire {
 
     /// Sends a half message.
     pub async fn send_half(&self, group: &str, topic: &str, unique_id: &str, body: &str) -> Result<Half, CallError> {
-        let keys = format!("key-{unique_id}");
-        let properties = [
-            (name::TRANSACTION_PREPARED, "true"),
-            (name::PRODUCER_GROUP, group),
-            (name::UNIQUE_KEY, unique_id),
-            (name::KEYS, &keys),
-            (name::TAGS, "tag"),
-        ];
-        let answer = self.call(send_request(group, topic, 0, body.to_owned(), &properties)).await?;
+        let answer = self.call(half_request(group, topic, unique_id, body)).await?;
         assert_eq!(answer.code, response::SUCCESS, "half message: {:?}", answer.remark);
         let header: SendMessageResponse<'_> = answer.header().expect("the answer to a send is well-formed");
         let id: OffsetMessageId = header.msg_id.parse().expect("an offset message id");
@@ -374,6 +366,19 @@ impl Wire {
 
 fn messages(body: Bytes) -> Vec<Message> {
     decode_units(body).map(|unit| unit.expect("a message unit")).collect()
+}
+
+/// A half message for the first queue of a topic.
+pub fn half_request(group: &str, topic: &str, unique_id: &str, body: &str) -> Frame {
+    let keys = format!("key-{unique_id}");
+    let properties = [
+        (name::TRANSACTION_PREPARED, "true"),
+        (name::PRODUCER_GROUP, group),
+        (name::UNIQUE_KEY, unique_id),
+        (name::KEYS, &keys),
+        (name::TAGS, "tag"),
+    ];
+    send_request(group, topic, 0, body.to_owned(), &properties)
 }
 
 /// A send with everything that the protocol asks for.

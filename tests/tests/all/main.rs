@@ -6,6 +6,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod disk;
+mod flood;
 mod groups;
 mod hidden;
 mod kills;
