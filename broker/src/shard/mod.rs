@@ -19,6 +19,7 @@ mod arrivals;
 mod base;
 mod batch;
 mod bytes;
+mod codec;
 mod command;
 mod completion;
 mod group;

@@ -1,0 +1,425 @@
+//! A command's bytes in the log: `tag u8 | body length u32 | body`. The fields of each body stand in the order of the command's
+//! struct. Tags are never reused.
+
+use bytes::{BufMut, BytesMut};
+
+use super::bytes::{Cursor, Malformed, put_short_bytes, put_text};
+use super::command::{
+    Checked, CheckedHalf, Command, Decision, Extend, Lock, Moved, OffsetCommit, Once, Park, ParkReason, Prepare,
+    Publish, Resume, Roll, Settle, When,
+};
+use super::ids::QueueId;
+use super::message::{Message, MessageList};
+use crate::index::pin::PinOwner;
+
+mod tag {
+    pub(super) const PUBLISH: u8 = 1;
+    pub(super) const PREPARE: u8 = 2;
+    pub(super) const SETTLE: u8 = 3;
+    pub(super) const CHECKED: u8 = 4;
+    pub(super) const PARK: u8 = 5;
+    pub(super) const RESUME: u8 = 6;
+    pub(super) const COMMIT_OFFSETS: u8 = 7;
+    pub(super) const PUT_TOPIC: u8 = 8;
+    pub(super) const DELETE_TOPIC: u8 = 9;
+    pub(super) const PUT_GROUP: u8 = 10;
+    pub(super) const DELETE_GROUP: u8 = 11;
+    pub(super) const FIRE: u8 = 12;
+    pub(super) const LOCK: u8 = 13;
+    pub(super) const UNLOCK: u8 = 14;
+    pub(super) const TRIM: u8 = 15;
+    pub(super) const EXPIRE: u8 = 16;
+    pub(super) const SETTING: u8 = 17;
+    pub(super) const CANCEL: u8 = 18;
+    pub(super) const ROLL: u8 = 19;
+    /// `Publish` with what recognises a repeated send.
+    pub(super) const PUBLISH_ONCE: u8 = 20;
+    pub(super) const EXTEND: u8 = 21;
+    /// `Checked` with who is asked.
+    pub(super) const ASKED: u8 = 22;
+    /// `Park` and `Resume` with the operator's reason.
+    pub(super) const PARK_WHY: u8 = 23;
+    pub(super) const RESUME_WHY: u8 = 24;
+}
+
+/// What stands in a `Settle` in front of several messages; 1 stands in front of a single one.
+const REWRITTEN_LIST: u8 = 2;
+
+impl<'a> Command<'a> {
+    /// Appends the command's bytes.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let start = out.len();
+        out.put_slice(&[0; 5]);
+        let tag = self.encode_body(out);
+        let length = u32::try_from(out.len() - start - 5).expect("a command is bounded by the frame that brought it");
+        out[start] = tag;
+        out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+    }
+
+    fn encode_body(&self, out: &mut BytesMut) -> u8 {
+        match self {
+            Self::Publish(publish) => {
+                if let Some(once) = &publish.once {
+                    put_text(out, once.unique_id);
+                    out.put_u32(once.body_crc);
+                    out.put_u64(once.window);
+                }
+                out.put_u32(publish.queue.0);
+                put_when(out, publish.when);
+                publish.messages.encode(out);
+                if publish.once.is_some() { tag::PUBLISH_ONCE } else { tag::PUBLISH }
+            }
+            Self::Prepare(prepare) => {
+                out.put_u32(prepare.queue.0);
+                put_when(out, prepare.when);
+                put_optional(out, prepare.immunity);
+                put_optional(out, prepare.first_half);
+                out.put_u32(prepare.body_crc);
+                out.put_u64(prepare.duplicate_window);
+                put_text(out, prepare.group);
+                put_text(out, prepare.client);
+                put_text(out, prepare.unique_id);
+                prepare.message.encode(out);
+                tag::PREPARE
+            }
+            Self::Settle(settle) => {
+                out.put_u64(settle.half);
+                put_optional(out, settle.counter);
+                out.put_u8(settle.decision as u8);
+                out.put_u8(u8::from(settle.group.is_some()));
+                put_text(out, settle.group.unwrap_or_default());
+                put_text(out, settle.by);
+                put_text(out, settle.reason);
+                match settle.rewritten.as_slice() {
+                    [] => out.put_u8(0),
+                    rewritten => {
+                        out.put_u8(REWRITTEN_LIST);
+                        put_count(out, rewritten.len());
+                        for (half, message) in rewritten {
+                            out.put_u64(*half);
+                            message.encode(out);
+                        }
+                    }
+                }
+                tag::SETTLE
+            }
+            Self::Checked(checked) => {
+                out.put_u64(checked.first_checked_upto);
+                put_count(out, checked.halves.len());
+                for half in &checked.halves {
+                    out.put_u64(half.half);
+                    out.put_u64(half.next_due);
+                    out.put_u8(u8::from(half.counts));
+                    put_text(out, half.asked);
+                }
+                tag::ASKED
+            }
+            Self::Extend(extend) => {
+                out.put_u64(extend.half);
+                out.put_u64(extend.counter);
+                put_text(out, extend.group);
+                out.put_u64(extend.until);
+                out.put_u8(u8::from(extend.is_answer));
+                tag::EXTEND
+            }
+            Self::Park(park) => {
+                out.put_u64(park.half);
+                out.put_u8(park.reason as u8);
+                put_text(out, park.by);
+                put_text(out, park.why);
+                tag::PARK_WHY
+            }
+            Self::Resume(resume) => {
+                out.put_u64(resume.half);
+                put_text(out, resume.by);
+                out.put_u8(resume.only_if.map_or(0, |reason| reason as u8));
+                put_text(out, resume.why);
+                tag::RESUME_WHY
+            }
+            Self::CommitOffsets(commits) => {
+                put_count(out, commits.len());
+                for commit in commits {
+                    put_text(out, commit.group);
+                    out.put_u32(commit.queue.0);
+                    out.put_u64(commit.offset);
+                }
+                tag::COMMIT_OFFSETS
+            }
+            Self::PutTopic(settings) => {
+                out.put_slice(settings);
+                tag::PUT_TOPIC
+            }
+            Self::DeleteTopic(name) => {
+                put_text(out, name);
+                tag::DELETE_TOPIC
+            }
+            Self::PutGroup(settings) => {
+                out.put_slice(settings);
+                tag::PUT_GROUP
+            }
+            Self::DeleteGroup { group, offsets } => {
+                put_text(out, group);
+                out.put_u8(u8::from(*offsets));
+                tag::DELETE_GROUP
+            }
+            Self::Fire { upto, limit } => {
+                out.put_u64(*upto);
+                out.put_u32(*limit);
+                tag::FIRE
+            }
+            Self::Cancel { due, position } => {
+                out.put_u64(*due);
+                out.put_u64(*position);
+                tag::CANCEL
+            }
+            Self::Lock(lock) => {
+                put_lock(out, lock);
+                tag::LOCK
+            }
+            Self::Unlock(lock) => {
+                put_lock(out, lock);
+                tag::UNLOCK
+            }
+            Self::Trim { upto } => {
+                out.put_u64(*upto);
+                tag::TRIM
+            }
+            Self::Roll(roll) => {
+                out.put_u64(roll.halves_upto);
+                put_count(out, roll.moved.len());
+                for moved in &roll.moved {
+                    let (kind, number) = moved.owner.parts();
+                    out.put_u8(kind);
+                    out.put_u64(number);
+                    out.put_u64(moved.from);
+                    moved.message.encode(out);
+                }
+                tag::ROLL
+            }
+            Self::Expire { decided_before } => {
+                out.put_u64(*decided_before);
+                // How many at most: of no meaning any more.
+                out.put_u32(u32::MAX);
+                tag::EXPIRE
+            }
+            Self::Setting { key, value } => {
+                put_text(out, key);
+                put_short_bytes(out, value.as_bytes());
+                tag::SETTING
+            }
+        }
+    }
+
+    /// Reads the command at the cursor. An unknown tag is [`Malformed`]: new commands are used only after a logged
+    /// feature switch, so a replica that meets one is too old to go on.
+    pub fn decode(cursor: &mut Cursor<'a>) -> Result<Self, Malformed> {
+        let tag = cursor.u8("command tag")?;
+        let length = cursor.u32("command length")? as usize;
+        let base = cursor.position();
+        let body = cursor.take(length, "command body")?;
+        let mut body = Cursor::based(body, base);
+        let command = Self::decode_body(tag, &mut body)?;
+        if body.remaining() != 0 {
+            return Err(body.malformed("end of command"));
+        }
+        Ok(command)
+    }
+
+    fn decode_body(tag: u8, body: &mut Cursor<'a>) -> Result<Self, Malformed> {
+        Ok(match tag {
+            tag::PUBLISH | tag::PUBLISH_ONCE => {
+                let once = if tag == tag::PUBLISH_ONCE {
+                    let unique_id = body.text("unique id")?;
+                    Some(Once { unique_id, body_crc: body.u32("body crc")?, window: body.u64("duplicate window")? })
+                } else {
+                    None
+                };
+                let queue = QueueId(body.u32("queue")?);
+                Self::Publish(Publish { queue, when: get_when(body)?, messages: MessageList::decode(body)?, once })
+            }
+            tag::PREPARE => Self::Prepare(Prepare {
+                queue: QueueId(body.u32("queue")?),
+                when: get_when(body)?,
+                immunity: get_optional(body)?,
+                first_half: get_optional(body)?,
+                body_crc: body.u32("body crc")?,
+                duplicate_window: body.u64("duplicate window")?,
+                group: body.text("group")?,
+                client: body.text("client")?,
+                unique_id: body.text("unique id")?,
+                message: Message::decode(body)?,
+            }),
+            tag::SETTLE => {
+                let half = body.u64("half")?;
+                let counter = get_optional(body)?;
+                let decision = Decision::from_u8(body.u8("decision")?).ok_or_else(|| body.malformed("decision"))?;
+                let has_group = body.u8("group flag")? != 0;
+                let group = body.text("group")?;
+                let by = body.text("by")?;
+                let reason = body.text("reason")?;
+                let rewritten = match body.u8("rewritten flag")? {
+                    0 => Vec::new(),
+                    REWRITTEN_LIST => {
+                        let count = get_count(body, 24)?;
+                        let mut rewritten = Vec::with_capacity(count);
+                        for _ in 0..count {
+                            rewritten.push((body.u64("half")?, Message::decode(body)?));
+                        }
+                        rewritten
+                    }
+                    _ => vec![(half, Message::decode(body)?)],
+                };
+                Self::Settle(Settle {
+                    half,
+                    counter,
+                    decision,
+                    group: has_group.then_some(group),
+                    by,
+                    reason,
+                    rewritten,
+                })
+            }
+            tag::CHECKED | tag::ASKED => {
+                let first_checked_upto = body.u64("first checked")?;
+                let count = get_count(body, 17)?;
+                let mut halves = Vec::with_capacity(count);
+                for _ in 0..count {
+                    halves.push(CheckedHalf {
+                        half: body.u64("half")?,
+                        next_due: body.u64("next due")?,
+                        counts: body.u8("counts")? != 0,
+                        asked: if tag == tag::ASKED { body.text("asked")? } else { "" },
+                    });
+                }
+                Self::Checked(Checked { first_checked_upto, halves })
+            }
+            tag::EXTEND => Self::Extend(Extend {
+                half: body.u64("half")?,
+                counter: body.u64("counter")?,
+                group: body.text("group")?,
+                until: body.u64("until")?,
+                is_answer: body.u8("is answer")? != 0,
+            }),
+            tag::PARK | tag::PARK_WHY => Self::Park(Park {
+                half: body.u64("half")?,
+                reason: ParkReason::from_u8(body.u8("reason")?).ok_or_else(|| body.malformed("park reason"))?,
+                by: body.text("by")?,
+                why: if tag == tag::PARK_WHY { body.text("why")? } else { "" },
+            }),
+            tag::RESUME | tag::RESUME_WHY => Self::Resume(Resume {
+                half: body.u64("half")?,
+                by: body.text("by")?,
+                only_if: ParkReason::from_u8(body.u8("only if")?),
+                why: if tag == tag::RESUME_WHY { body.text("why")? } else { "" },
+            }),
+            tag::COMMIT_OFFSETS => {
+                let count = get_count(body, 14)?;
+                let mut commits = Vec::with_capacity(count);
+                for _ in 0..count {
+                    commits.push(OffsetCommit {
+                        group: body.text("group")?,
+                        queue: QueueId(body.u32("queue")?),
+                        offset: body.u64("offset")?,
+                    });
+                }
+                Self::CommitOffsets(commits)
+            }
+            tag::PUT_TOPIC => Self::PutTopic(body.take(body.remaining(), "topic")?),
+            tag::DELETE_TOPIC => Self::DeleteTopic(body.text("topic")?),
+            tag::PUT_GROUP => Self::PutGroup(body.take(body.remaining(), "group")?),
+            tag::DELETE_GROUP => {
+                Self::DeleteGroup { group: body.text("group")?, offsets: body.u8("offsets flag")? != 0 }
+            }
+            tag::FIRE => Self::Fire { upto: body.u64("upto")?, limit: body.u32("limit")? },
+            tag::CANCEL => Self::Cancel { due: body.u64("due")?, position: body.u64("position")? },
+            tag::LOCK => Self::Lock(get_lock(body)?),
+            tag::UNLOCK => Self::Unlock(get_lock(body)?),
+            tag::TRIM => Self::Trim { upto: body.u64("upto")? },
+            tag::ROLL => {
+                let halves_upto = body.u64("halves upto")?;
+                let count = get_count(body, 33)?;
+                let mut moved = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let (kind, number) = (body.u8("owner kind")?, body.u64("owner")?);
+                    let owner = PinOwner::from_parts(kind, number).ok_or_else(|| body.malformed("owner kind"))?;
+                    moved.push(Moved { owner, from: body.u64("from")?, message: Message::decode(body)? });
+                }
+                Self::Roll(Roll { halves_upto, moved })
+            }
+            tag::EXPIRE => {
+                let decided_before = body.u64("decided before")?;
+                body.u32("limit")?;
+                Self::Expire { decided_before }
+            }
+            tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
+            _ => return Err(body.malformed("command tag: written by a newer version")),
+        })
+    }
+}
+
+fn put_when(out: &mut BytesMut, when: When) {
+    let (kind, value) = match when {
+        When::Now => (0, 0),
+        When::After(millis) => (1, millis),
+        When::At(millis) => (2, millis),
+    };
+    out.put_u8(kind);
+    out.put_u64(value);
+}
+
+fn get_when(body: &mut Cursor<'_>) -> Result<When, Malformed> {
+    let kind = body.u8("when")?;
+    let value = body.u64("when")?;
+    match kind {
+        0 => Ok(When::Now),
+        1 => Ok(When::After(value)),
+        2 => Ok(When::At(value)),
+        _ => Err(body.malformed("when")),
+    }
+}
+
+fn put_optional(out: &mut BytesMut, value: Option<u64>) {
+    out.put_u8(u8::from(value.is_some()));
+    out.put_u64(value.unwrap_or_default());
+}
+
+fn get_optional(body: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
+    let present = body.u8("flag")? != 0;
+    let value = body.u64("value")?;
+    Ok(present.then_some(value))
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u32(u32::try_from(count).expect("lists are bounded where they are built"));
+}
+
+/// Reads a count and refuses one whose items, `least` bytes each, could not fit into what is left.
+fn get_count(body: &mut Cursor<'_>, least: usize) -> Result<usize, Malformed> {
+    let count = body.u32("count")? as usize;
+    if count > body.remaining() / least {
+        return Err(body.malformed("count"));
+    }
+    Ok(count)
+}
+
+fn put_lock(out: &mut BytesMut, lock: &Lock<'_>) {
+    put_text(out, lock.group);
+    put_text(out, lock.client);
+    out.put_u64(lock.life);
+    put_count(out, lock.queues.len());
+    for queue in &lock.queues {
+        out.put_u32(queue.0);
+    }
+}
+
+fn get_lock<'a>(body: &mut Cursor<'a>) -> Result<Lock<'a>, Malformed> {
+    let group = body.text("group")?;
+    let client = body.text("client")?;
+    let life = body.u64("life")?;
+    let count = get_count(body, 4)?;
+    let mut queues = Vec::with_capacity(count);
+    for _ in 0..count {
+        queues.push(QueueId(body.u32("queue")?));
+    }
+    Ok(Lock { group, client, life, queues })
+}
