@@ -275,6 +275,44 @@ async fn a_committed_message_keeps_its_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn committed_messages_of_a_key_arrive_in_the_order_of_their_commits() {
+    let cluster = Cluster::start(Settings::default().without_checks()).await;
+    let client = cluster.client_with_topic(TOPIC, 4).await;
+    let seen: Arc<Mutex<BTreeMap<String, Vec<u32>>>> = Arc::default();
+    let taking = Arc::clone(&seen);
+    let consumer = client.push_consumer("ordered-reader").subscribe(TOPIC, "*").consume_from(ConsumeFrom::First);
+    let _consumer = consumer
+        .start_ordered(move |messages| {
+            for message in messages {
+                let number = String::from_utf8_lossy(message.body()).parse().expect("a number");
+                let key = message.sharding_key().unwrap_or_default().to_owned();
+                taking.lock().entry(key).or_default().push(number);
+            }
+            async { Ok::<(), Infallible>(()) }
+        })
+        .await
+        .unwrap();
+    let producer = producer(&client, &Listener::default()).await;
+    let message = |key: &str, number: u32| Message::new(TOPIC, number.to_string()).sharding_key(key);
+    let mut expected = BTreeMap::new();
+    for key in ["k1", "k2", "k3"] {
+        let mut numbers = Vec::new();
+        for number in (0..30).step_by(3) {
+            // Prepared first and committed last.
+            let late = producer.prepare(message(key, number)).await.expect("stored");
+            let gone = producer.run(message(key, number + 1), async |_| Err::<(), _>("no")).await;
+            assert!(gone.is_err());
+            producer.run(message(key, number + 2), async |_| Ok::<_, Infallible>(())).await.expect("committed");
+            late.commit().await.expect("committed");
+            numbers.extend([number + 2, number]);
+        }
+        expected.insert(key.to_owned(), numbers);
+    }
+    until("everything", async || (seen.lock().values().map(Vec::len).sum::<usize>() >= 60).then_some(())).await;
+    assert_eq!(*seen.lock(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_undecided_halves_settle_by_checks_over_a_crash() {
     const HALVES: usize = 5_000;
     const LANES: usize = 100;
