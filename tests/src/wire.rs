@@ -134,6 +134,11 @@ impl Wire {
         Wire { remote: Remote::new(RemoteOptions::default(), incoming), address, checks }
     }
 
+    /// The same, with something else that takes what the broker asks: [`checks`](Wire::checks) are none then.
+    pub fn answering(address: String, service: Arc<dyn Service>) -> Wire {
+        Wire { remote: Remote::new(RemoteOptions::default(), service), address, checks: Arc::default() }
+    }
+
     /// Sends a request and waits for the answer.
     pub async fn call(&self, frame: Frame) -> Result<Frame, CallError> {
         self.remote.call(&self.address, frame, ANSWER).await
@@ -228,12 +233,12 @@ impl Wire {
 
     /// Decides, and waits for the answer.
     pub async fn end(&self, half: &Half, end: End) -> Result<Frame, CallError> {
-        self.call(end_request(half, end)).await
+        self.call(end_request(half, end, false)).await
     }
 
     /// Hands a decision to the socket and does not wait for the answer.
     pub async fn end_without_waiting(&self, half: &Half, end: End) -> Result<(), CallError> {
-        let mut frame = end_request(half, end);
+        let mut frame = end_request(half, end, false);
         frame.set_oneway();
         self.remote.oneway(&self.address, frame).await
     }
@@ -413,13 +418,14 @@ pub fn send_request(
     Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(body)
 }
 
-fn end_request(half: &Half, end: End) -> Frame {
+/// A decision on a half message, by itself or as the answer to a check.
+pub fn end_request(half: &Half, end: End, from_transaction_check: bool) -> Frame {
     let header = EndTransactionHeader {
         producer_group: &half.group,
         tran_state_table_offset: half.counter,
         commit_log_offset: half.position,
         commit_or_rollback: end.number(),
-        from_transaction_check: false,
+        from_transaction_check,
         msg_id: Some(&half.unique_id),
         transaction_id: Some(&half.unique_id),
         topic: Some(&half.topic),

@@ -10,6 +10,7 @@ mod flood;
 mod groups;
 mod hidden;
 mod kills;
+mod lossy;
 mod no_loss;
 mod process;
 mod transactions;

@@ -108,8 +108,8 @@ pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output 
     for member in &info.members {
         put("decides", json!(handle(broker, *member).to_string()));
     }
+    put("checks", json!(info.checks));
     if info.decision.is_none() {
-        put("checks", json!(info.checks));
         put("next check", json!(info.next_check_at.map(|at| when(at, now))));
     }
     for asked in &info.asked {
