@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::BufMut;
 
-use super::half::{Act, Asked, put_history, read_history};
+use super::history::{Act, Asked, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
 use crate::shard::{Cursor, Decision, Malformed, QueueId, put_text};

@@ -20,6 +20,7 @@ mod cursor;
 pub mod decision;
 pub mod format;
 pub mod half;
+pub mod history;
 pub mod listing;
 mod memory;
 pub mod meta;

@@ -8,7 +8,7 @@ use escrowmq_common::message::properties::{Properties, name};
 use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 
 use crate::broker::Broker;
-use crate::index::{DecisionRow, HalfRow, half};
+use crate::index::{DecisionRow, HalfRow, history};
 use crate::shard::{Decision, QueueId, ReadError, When};
 
 /// How much of a message is shown.
@@ -88,11 +88,11 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
     info
 }
 
-fn asked(asked: &half::Asked) -> Asked {
+fn asked(asked: &history::Asked) -> Asked {
     Asked { at: asked.at.cast_signed(), client_id: asked.client.clone() }
 }
 
-fn act(act: &half::Act) -> Act {
+fn act(act: &history::Act) -> Act {
     Act {
         action: if act.parked { TransactionAction::Park } else { TransactionAction::Resume },
         at: act.at.cast_signed(),

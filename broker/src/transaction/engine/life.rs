@@ -4,7 +4,8 @@
 //! message enters its queue. That step is one write of the index, which is why a transaction settles once. The halves of a
 //! transaction of several are settled, parked and resumed in one step too; the first of them stands for all.
 
-use crate::index::half::{ACTS_MAX, ASKED_MAX, Act, Asked, Repeat, RepeatKey, repeat_key};
+use crate::index::half::{Repeat, RepeatKey, repeat_key};
+use crate::index::history::{ACTS_MAX, ASKED_MAX, Act, Asked};
 use crate::index::{DecisionRow, HalfRow};
 use crate::planted::{Bug, planted};
 use crate::shard::{

@@ -1,0 +1,63 @@
+//! What happened to a half before its decision: whom checks went to, and what operators did. Its row holds it, and then the row of
+//! its decision.
+
+use bytes::BufMut;
+
+use crate::shard::{Cursor, Malformed, put_text};
+
+/// So many of the checks that were sent are remembered.
+pub const ASKED_MAX: usize = 16;
+/// So many of the operators' acts are remembered.
+pub const ACTS_MAX: usize = 8;
+
+/// A check that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// Client id of the instance that was asked.
+    pub client: String,
+}
+
+/// What an operator did with a half, short of deciding it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// Parked, or else resumed.
+    pub parked: bool,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Writes whom checks went to and what operators did.
+pub(super) fn put_history(out: &mut Vec<u8>, asked: &[Asked], acts: &[Act]) {
+    out.put_u8(asked.len() as u8);
+    for asked in asked {
+        out.put_u64(asked.at);
+        put_text(out, &asked.client);
+    }
+    out.put_u8(acts.len() as u8);
+    for act in acts {
+        out.put_u64(act.at);
+        out.put_u8(u8::from(act.parked));
+        put_text(out, &act.by);
+        put_text(out, &act.why);
+    }
+}
+
+/// Reads what [`put_history`] wrote.
+pub(super) fn read_history(row: &mut Cursor<'_>) -> Result<(Vec<Asked>, Vec<Act>), Malformed> {
+    let (mut all_asked, mut acts) = (Vec::new(), Vec::new());
+    for _ in 0..row.u8("asked")? {
+        all_asked.push(Asked { at: row.u64("asked at")?, client: row.text("asked")?.to_owned() });
+    }
+    for _ in 0..row.u8("acts")? {
+        let (at, parked) = (row.u64("act at")?, row.u8("act")? != 0);
+        let (by, why) = (row.text("by")?.to_owned(), row.text("why")?.to_owned());
+        acts.push(Act { at, parked, by, why });
+    }
+    Ok((all_asked, acts))
+}
