@@ -11,14 +11,14 @@ use escrowmq_tests::processes::{Broker, binary};
 use escrowmq_tests::{End, Settings, since, until, until_within, wire};
 use serde_json::Value;
 
-/// What a start and the last writes leave to do in the background is done, in seconds.
-const QUIET: Duration = Duration::from_secs(10);
 /// Sends and commits that are timed one by one.
 const TIMED: usize = 3000;
-/// Seconds in which all open halves become due, and files are merged.
-const SETTLE: &str = "15";
 /// Those in front that are not.
 const WARMING: usize = 500;
+/// Seconds in which all open halves become due, and files are merged.
+const SETTLE: &str = "15";
+/// After so long what the last writes leave to do in the background is done.
+const QUIET: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() {

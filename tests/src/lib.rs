@@ -4,7 +4,7 @@
 //!  test --starts--> Nameserver, Broker (Process: folder, ports, log, kill)   [processes]
 //!    |  Wire: single frames, each of them as the test wants it               [wire]
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
-//!    |  Proxy: loses, repeats, delays and reorders frames                      [proxy]
+//!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
