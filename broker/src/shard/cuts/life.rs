@@ -388,7 +388,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
         }
         90..92 => Act::Park { half: pick(&halves, random) },
         92..94 => {
-            let only_if = (random.below(2) == 0).then_some(ParkReason::NoChecker);
+            let only_if = (random.below(2) == 0).then_some(ParkReason::Operator);
             Act::Resume { half: pick(&halves, random), only_if }
         }
         94..96 => {
