@@ -3,6 +3,7 @@
 //! * [`frame`], [`code`], [`header`]: the remoting protocol, from bytes to typed requests.
 //! * [`remoting`]: connections that carry frames both ways.
 //! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
+//! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod code;
 pub mod frame;
 pub mod header;
+pub mod limits;
 pub mod message;
 pub mod name;
 pub mod remoting;

@@ -2,12 +2,7 @@
 
 use thiserror::Error;
 
-/// Longest name of a topic that users create or send to, in bytes.
-pub const TOPIC_BYTES_MAX: usize = 127;
-/// Longest name of a retry or dead-letter topic, whose prefix and group come on top, in bytes.
-pub const RETRY_TOPIC_BYTES_MAX: usize = 255;
-/// Longest name of a group, in bytes.
-pub const GROUP_BYTES_MAX: usize = 120;
+use crate::limits::{GROUP_BYTES_MAX, NAMED_TOPIC_BYTES_MAX, TOPIC_BYTES_MAX};
 
 /// In front of a group's retry topic.
 pub const RETRY_PREFIX: &str = "%RETRY%";
@@ -117,7 +112,7 @@ pub enum NameError {
 /// be longer than others.
 pub fn validate_topic(topic: &str) -> Result<(), NameError> {
     let limit = if topic.starts_with(RETRY_PREFIX) || topic.starts_with(DLQ_PREFIX) {
-        RETRY_TOPIC_BYTES_MAX
+        NAMED_TOPIC_BYTES_MAX
     } else {
         TOPIC_BYTES_MAX
     };
