@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// With --repair: give up the acknowledged bytes from a place on that was found damaged. THEY ARE LOST
     #[arg(long, value_name = "FILE:OFFSET", requires = "repair", value_parser = place)]
     drop_acknowledged_after: Option<(PathBuf, u64)>,
+    /// With --repair: set the record with this index aside, which does not decode. WHAT IT HELD IS LOST
+    #[arg(long, value_name = "RECORD", requires = "repair")]
+    quarantine: Option<u64>,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
@@ -80,7 +83,10 @@ fn perform(arguments: &Arguments, progress: &mut dyn FnMut(Progress)) -> anyhow:
     let mut report = folder.check(arguments.deep, progress)?;
     let mut actions = Vec::new();
     if arguments.repair {
-        let options = RepairOptions { drop_acknowledged_after: arguments.drop_acknowledged_after.clone() };
+        let options = RepairOptions {
+            drop_acknowledged_after: arguments.drop_acknowledged_after.clone(),
+            quarantine: arguments.quarantine,
+        };
         actions = folder.repair(&report, &options, progress)?;
         if actions.iter().any(|action| matches!(action, Action::Done(_))) {
             report = folder.check(arguments.deep, progress)?;

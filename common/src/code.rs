@@ -245,6 +245,8 @@ codes! {
         COUNT_TRANSACTIONS = 30_012;
         /// EscrowMQ's own: an operator commits, rolls back, resumes or parks a transaction.
         DECIDE_TRANSACTION = 30_013;
+        /// EscrowMQ's own: messages that cannot be read are given up, so that their queues go on.
+        GIVE_UP_LOG = 30_020;
         /// Takes messages and hides them for a while.
         POP_MESSAGE = 200_050;
         /// Confirms a popped message.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::target::{hex, sha256};
 use super::{BackupError, failed};
+use crate::shard::QUARANTINE;
 
 /// The version that this program writes, and the newest one that it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -114,7 +115,7 @@ impl Manifest {
 
 fn is_name(name: &str) -> bool {
     let Some((folder, file)) = name.split_once('/') else { return false };
-    matches!(folder, "log" | "index") && !file.is_empty() && !file.contains('/') && !file.starts_with('.')
+    matches!(folder, "log" | "index" | QUARANTINE) && !file.is_empty() && !file.contains('/') && !file.starts_with('.')
 }
 
 fn is_sum(sum: &str) -> bool {

@@ -72,6 +72,9 @@ pub enum BackupError {
         /// What the system said.
         source: io::Error,
     },
+    /// The entries of the log that are set aside.
+    #[error(transparent)]
+    Quarantine(crate::shard::QuarantineError),
     /// Another backup or restore uses the folder.
     #[error("{} is used by another backup or restore", path.display())]
     Busy {

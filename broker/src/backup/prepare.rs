@@ -13,7 +13,7 @@ use std::time::Duration;
 use escrowmq_common::clock;
 use parking_lot::Mutex;
 
-use super::stopped::index_files;
+use super::stopped::{index_files, quarantine_files};
 use super::target::write_whole;
 use super::{BackupError, Prepared, PreparedFile, failed, new_id};
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_file_name};
@@ -107,6 +107,7 @@ impl Backups {
         let path = log.join("vote");
         write_whole(&path, &vote)?;
         files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
+        files.extend(quarantine_files(&self.store)?);
         files.extend(index_files(&index)?);
         Ok(Prepared { id, created: now_ms, log_start, log_end: applied.end, applied: applied.index, files })
     }

@@ -14,7 +14,7 @@ use super::target::{data_path, sum_of, sync_dir};
 use super::{BackupError, Copying, failed};
 use crate::check::{Folder, Report};
 use crate::limits::{FolderError, LockedFolder, RESTORING, lock_folder_for_restore};
-use crate::shard::make_base;
+use crate::shard::{QUARANTINE, make_base};
 
 /// Makes the store `to`, which must be empty or missing, out of the backup `id`, or the newest one, in `from`. Blocks.
 /// Returns the backup and what the check of the new store saw.
@@ -34,7 +34,7 @@ pub fn restore(
         return Err(BackupError::NotEmpty { path: to.to_owned() });
     }
     let restoring = to.join(RESTORING);
-    for folder in ["log", "index"] {
+    for folder in ["log", "index", QUARANTINE] {
         let path = restoring.join(folder);
         fs::create_dir_all(&path).map_err(failed("create", &path))?;
     }
@@ -42,7 +42,7 @@ pub fn restore(
     let _lock = take(to)?;
     match fill(&manifest, from, &restoring, progress) {
         Ok(report) => {
-            for folder in ["base", "index", "log"] {
+            for folder in [QUARANTINE, "base", "index", "log"] {
                 let (from, to) = (restoring.join(folder), to.join(folder));
                 if !from.exists() {
                     continue;
@@ -94,7 +94,7 @@ fn fill(
         }
         done += file.bytes;
     }
-    for folder in ["log", "index"] {
+    for folder in ["log", "index", QUARANTINE] {
         sync_dir(&restoring.join(folder))?;
     }
     if manifest.log_start > 0 {

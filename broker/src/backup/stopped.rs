@@ -8,7 +8,7 @@ use super::{BackupError, Prepared, PreparedFile, failed, new_id};
 use crate::check::{Folder, Kind, Progress};
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::{LookingDisk, vote_for_copy};
-use crate::shard::find_base;
+use crate::shard::{QUARANTINE, Quarantine, find_base};
 
 /// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
 /// what must be written anew. Blocks: reads the whole store.
@@ -44,6 +44,7 @@ pub fn prepare(
     let path = scratch.join("vote");
     write_whole(&path, &vote)?;
     files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
+    files.extend(quarantine_files(folder.dir())?);
     let index = folder.dir().join("index");
     if index.join("CURRENT").exists() {
         files.extend(index_files(&index)?);
@@ -60,6 +61,17 @@ pub fn prepare(
         applied: figures.applied.or(figures.base).map_or(0, |(index, _)| index),
         files,
     })
+}
+
+/// The files that name the entries of the log which are set aside: a log that has one does not start without them.
+pub(super) fn quarantine_files(shard: &Path) -> Result<Vec<PreparedFile>, BackupError> {
+    let mut files = Vec::new();
+    for path in Quarantine::files(shard).map_err(BackupError::Quarantine)? {
+        let bytes = path.metadata().map_err(failed("measure", &path))?.len();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.push(PreparedFile { name: format!("{QUARANTINE}/{name}"), path: path.clone(), bytes });
+    }
+    Ok(files)
 }
 
 /// The files of an index that nobody has open, but for its lock and its own log texts.

@@ -9,7 +9,7 @@ use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
 use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, decision, format, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
-use crate::shard::{QueueId, find_base, rebuild_index};
+use crate::shard::{Quarantine, QueueId, find_base, rebuild_index};
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.
@@ -77,7 +77,8 @@ fn compare(
     let total = report.figures.log_end;
     let path = dir.join("index");
     let log = Log::open(Arc::new(LookingDisk), &dir.join("log"), LogSettings::default())?;
-    let made = rebuild_index(&log, find_base(dir).as_deref(), &temporary.join("index"), applied, |done| {
+    let quarantine = Quarantine::read(dir)?;
+    let made = rebuild_index(&log, quarantine, find_base(dir).as_deref(), &temporary.join("index"), applied, |done| {
         progress(Progress { stage: "making an index from the log", done, total });
     });
     if let Err(error) = made {

@@ -152,7 +152,10 @@ impl Kind {
             }
             Self::VoteLost => "restore a backup, or in a replicated group empty the folder and let the broker rejoin",
             Self::MessageDamaged => "the message is lost, others are not; send it again; report it",
-            Self::CommandMalformed => "use the version that wrote it; if that is this one, report it",
+            Self::CommandMalformed => {
+                "use the version that wrote it; if that is this one, report it: the broker does not start, and \
+                 --repair --quarantine RECORD sets the record aside and says what is lost with it"
+            }
             Self::NewerFormat => "use a newer version of this program",
             Self::IndexUnreadable | Self::IndexRow | Self::IndexDiffers => {
                 "--repair makes the index anew from the log, and from the copy `base` where old records are gone from the \

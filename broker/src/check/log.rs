@@ -1,17 +1,23 @@
 //! The log: segments, records, what is in them, the vote.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{CheckError, Kind, OnProgress, Progress, Report};
+use super::{CheckError, Kind, MalformedEntry, OnProgress, Progress, Report};
 use crate::log::{LookingDisk, OpenError, SeenRecord, check_with};
 use crate::raft::kind;
-use crate::shard::{Batch, Command, Malformed, Message, Unit};
+use crate::shard::{Batch, Command, Malformed, Message, Quarantine, QuarantinedEntry, Unit};
 
 /// Bytes of the log between two reports of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
 
-/// Checks the log in `dir`.
-pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -> Result<(), CheckError> {
+/// Checks the log in `dir`, of which the entries in `quarantine` are not applied.
+pub(super) fn check(
+    dir: &Path,
+    quarantine: &Quarantine,
+    report: &mut Report,
+    progress: OnProgress<'_>,
+) -> Result<(), CheckError> {
     let total = bytes_of(dir)?;
     let mut inside = Report::default();
     let mut read = 0;
@@ -22,7 +28,7 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
             shown = read;
             progress(Progress { stage: "reading the log", done: read.min(total), total });
         }
-        look_inside(&record, &mut inside);
+        look_inside(&record, quarantine, &mut inside);
     })?;
     let figures = &mut report.figures;
     figures.segments = checked.segments.len() as u64;
@@ -73,6 +79,8 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
         }
     }
     report.findings.append(&mut inside.findings);
+    report.notes.append(&mut inside.notes);
+    report.malformed.append(&mut inside.malformed);
     Ok(())
 }
 
@@ -87,7 +95,7 @@ fn bytes_of(dir: &Path) -> Result<u64, CheckError> {
 }
 
 /// Decodes a record's commands and verifies the messages in them.
-fn look_inside(record: &SeenRecord<'_>, report: &mut Report) {
+fn look_inside(record: &SeenRecord<'_>, quarantine: &Quarantine, report: &mut Report) {
     if record.kind != kind::BATCH {
         return;
     }
@@ -101,14 +109,36 @@ fn look_inside(record: &SeenRecord<'_>, report: &mut Report) {
         }
     };
     if let Err(malformed) = messages(record.payload, &mut each) {
-        let what = format!("record {} (log position {}): {malformed}", record.index, record.position);
+        let checksum = crc32fast::hash(record.payload);
+        let (index, position) = (record.index, record.position);
+        let what = format!("record {index} (log position {position}, checksum {checksum:08x}): {malformed}");
+        if quarantine.holds(index, checksum) {
+            report.notes.push(format!("{what}. It is in quarantine: what it held is lost"));
+            return;
+        }
         report.find(Kind::CommandMalformed, record.path, Some(record.payload_offset + malformed.at as u64), what);
+        let reason = malformed.to_string();
+        let entry = QuarantinedEntry { index, term: record.term, checksum, bytes: record.payload.len(), reason };
+        report.malformed.push(MalformedEntry { entry, lost: lost_with(record.payload) });
     }
 }
 
+/// What an entry held that does not decode: the commands in front of what is wrong, by name, and what can only be counted.
+fn lost_with(payload: &[u8]) -> String {
+    let Ok(batch) = Batch::decode(payload) else { return format!("all of its {} bytes", payload.len()) };
+    let mut known: BTreeMap<&'static str, u32> = BTreeMap::new();
+    for command in batch.readable() {
+        *known.entry(command.name()).or_default() += 1;
+    }
+    let read: u32 = known.values().sum();
+    let mut parts: Vec<String> = known.iter().map(|(name, count)| format!("{count} x {name}")).collect();
+    parts.push(format!("{} that cannot be read", batch.count().saturating_sub(read)));
+    format!("its {} commands: {}", batch.count(), parts.join(", "))
+}
+
 fn messages(payload: &[u8], each: &mut impl FnMut(&Message<'_>)) -> Result<(), Malformed> {
-    for command in Batch::decode(payload)?.commands() {
-        match command? {
+    for command in Batch::decode(payload)?.commands()? {
+        match command {
             Command::Publish(publish) => publish.messages.stored().for_each(|message| each(&message)),
             Command::Prepare(prepare) => each(&prepare.message),
             Command::Settle(settle) => settle.rewritten.iter().for_each(|(_, message)| each(message)),

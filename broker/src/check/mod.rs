@@ -29,6 +29,7 @@ pub use repair::{Action, RepairError, RepairOptions};
 use crate::key_index;
 use crate::limits::{FolderError, LockedFolder, lock_existing_folder};
 use crate::log::OpenError;
+use crate::shard::{Quarantine, QuarantineError, QuarantinedEntry};
 
 /// How far a check or a repair has come.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,9 @@ pub enum CheckError {
     /// The log could not be read at all.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The entries that are set aside.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// A file could not be read.
     #[error("cannot read {}: {source}", path.display())]
     Io {
@@ -106,8 +110,19 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What an operator may want to know besides.
     pub notes: Vec<String>,
+    /// Entries of the log that do not decode: those that can be set aside.
+    pub malformed: Vec<MalformedEntry>,
     /// What was seen.
     pub figures: Figures,
+}
+
+/// An entry of the log that is what was written and does not decode.
+#[derive(Debug, Clone)]
+pub struct MalformedEntry {
+    /// How it is set aside.
+    pub entry: QuarantinedEntry,
+    /// What is lost with it, as far as it can be read, in words.
+    pub lost: String,
 }
 
 impl Report {
@@ -149,7 +164,8 @@ impl Folder {
     /// machine's temporary folder is there, and compares it with the stored one. Blocks.
     pub fn check(&self, deep: bool, progress: OnProgress<'_>) -> Result<Report, CheckError> {
         let mut report = Report::default();
-        log::check(&self.dir.join("log"), &mut report, progress)?;
+        let quarantine = Quarantine::read(&self.dir)?;
+        log::check(&self.dir.join("log"), &quarantine, &mut report, progress)?;
         let has_base = index::check_base(&self.dir, &mut report, progress);
         report.figures.is_complete = report.figures.log_start == 0 || has_base;
         index::check(&self.dir, &mut report, progress);

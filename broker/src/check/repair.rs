@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Finding, Kind, OnProgress, Progress, Report};
+use super::{Finding, Kind, MalformedEntry, OnProgress, Progress, Report};
 use crate::log::{Log, LogSettings, OpenError, Position, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage, salvage_end};
-use crate::shard::{RebuildError, find_base, make_base, rebuild_index, remove_base};
+use crate::shard::{Quarantine, QuarantineError, RebuildError, find_base, make_base, rebuild_index, remove_base};
 
 /// What a repair may do beyond what is safe.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub struct RepairOptions {
     /// The file and the byte of a [`Kind::LogDamaged`] or [`Kind::IndexAhead`] finding: **acknowledged bytes from there
     /// on are given up**.
     pub drop_acknowledged_after: Option<(PathBuf, u64)>,
+    /// The index of a record of a [`Kind::CommandMalformed`] finding: it is set aside, and **what it held is lost**.
+    pub quarantine: Option<u64>,
 }
 
 /// What a repair did, or did not and why, in words.
@@ -37,6 +39,12 @@ pub enum RepairError {
         /// The byte that was named.
         offset: u64,
     },
+    /// The record to set aside is none that was found malformed.
+    #[error("record {0} is none of those that do not decode; nothing was changed")]
+    NoSuchEntry(u64),
+    /// The record cannot be set aside.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// Giving up bytes would leave an index that cannot be made anew.
     #[error(
         "the log begins at position {start} and would end at {cut}: no index can be made from that, since {why}; restore \
@@ -87,6 +95,17 @@ pub(super) fn repair(
         if lost.iter().find(named).is_none() {
             return Err(RepairError::NoSuchPlace { file: file.clone(), offset: *offset });
         }
+    }
+    if let Some(index) = options.quarantine {
+        let named = report.malformed.iter().find(|malformed| malformed.entry.index == index);
+        let MalformedEntry { entry, lost } = named.ok_or(RepairError::NoSuchEntry(index))?;
+        let path = entry.write(dir)?;
+        actions.push(Action::Done(format!(
+            "set record {index} aside, checksum {:08x}: {}. LOST is {lost}. In a group copy {} to every member",
+            entry.checksum,
+            entry.reason,
+            path.display()
+        )));
     }
     for finding in &report.findings {
         if finding.kind == Kind::NewerFormat {
@@ -140,6 +159,7 @@ pub(super) fn repair(
                 let what = format!("removed {}; the next start builds it anew", finding.file.display());
                 actions.push(Action::Done(what));
             }
+            Kind::CommandMalformed if options.quarantine.is_some_and(|index| names_record(finding, index)) => {}
             Kind::MessageDamaged | Kind::CommandMalformed | Kind::IndexBehind => {
                 actions.push(Action::Left(format!("{finding}. {}", finding.kind.advice())));
             }
@@ -152,6 +172,11 @@ pub(super) fn repair(
 /// Opens the log as a start would, but prepares no large file for what comes next.
 fn open_log(dir: &Path) -> Result<Log, OpenError> {
     Log::open(Arc::new(RealDisk), dir, LogSettings { segment_bytes: SEGMENT_BYTES_MIN, ..LogSettings::default() })
+}
+
+/// Whether a finding is about this record of the log.
+fn names_record(finding: &Finding, index: u64) -> bool {
+    finding.what.starts_with(&format!("record {index} "))
 }
 
 fn is_same(left: &Path, right: &Path) -> bool {
@@ -225,7 +250,8 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let total = log.end().get();
     // What is behind is applied by the next start, when it knows that it is committed.
     let committed = log.committed().unwrap_or(0);
-    rebuild_index(&log, find_base(dir).as_deref(), &unfinished, committed, |done| {
+    let quarantine = Quarantine::read(dir)?;
+    rebuild_index(&log, quarantine, find_base(dir).as_deref(), &unfinished, committed, |done| {
         progress(Progress { stage: "making the index from the log", done, total });
     })?;
     if path.exists() {

@@ -15,8 +15,8 @@ use crate::key_index::KeyIndex;
 use crate::log::sim_disk::Random;
 use crate::log::{Flush, LogSettings};
 use crate::shard::{
-    Admission, Command, Decision, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Settle,
-    Shard, ShardSettings, TopicSettings, When,
+    Admission, Command, Decision, GroupSettings, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare,
+    Publish, Settle, Shard, ShardSettings, TopicSettings, When,
 };
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
@@ -98,6 +98,7 @@ pub(crate) async fn filled() -> tempfile::TempDir {
             opened.applier().flush().unwrap();
         }
     }
+    propose(shard, Command::PutGroup(&encode_cold(&GroupSettings::new("G")))).await;
     propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: 3 }])).await;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     let keys = KeyIndex::start(dir.path().join("keys"), shard, &tasks, &shutdown).unwrap();
@@ -159,7 +160,8 @@ pub(crate) fn kinds(report: &Report) -> Vec<Kind> {
 pub(crate) fn repair(dir: &Path, drop_acknowledged_after: Option<(PathBuf, u64)>) -> Result<Vec<Action>, RepairError> {
     let folder = Folder::take(dir).unwrap();
     let report = folder.check(false, &mut |_| ()).unwrap();
-    folder.repair(&report, &RepairOptions { drop_acknowledged_after }, &mut |_| ())
+    let options = RepairOptions { drop_acknowledged_after, ..RepairOptions::default() };
+    folder.repair(&report, &options, &mut |_| ())
 }
 
 /// All that a consumer can get, and everything that is undecided, waiting or stored as an offset. `Err` for what is

@@ -7,11 +7,12 @@ use super::tests::{
     assert_names_the_file, check, files, filled, flip, fork, kinds, open, propose, repair, served, unit,
 };
 use super::*;
+use crate::index::meta::encode_cold;
 use crate::index::pin::PinOwner;
 use crate::index::{decision, half, meta, timer};
 use crate::shard::{
-    Command, Decision, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle,
-    Shard, When,
+    Command, Decision, GroupSettings, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish,
+    Roll, Settle, Shard, When,
 };
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
@@ -59,6 +60,7 @@ pub(crate) async fn trimmed() -> tempfile::TempDir {
         };
         assert!(matches!(propose(shard, Command::Prepare(prepare)).await, Outcome::Prepared(_)));
     }
+    propose(shard, Command::PutGroup(&encode_cold(&GroupSettings::new("G")))).await;
     propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: 77 }])).await;
     opened.close().await.unwrap();
     dir

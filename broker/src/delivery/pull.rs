@@ -267,7 +267,8 @@ impl Pull {
         for entry in &entries {
             match broker.shard.unit(&self.queue, entry, &mut bytes) {
                 Ok(()) => count += 1,
-                // Its bytes went with old files, before those of messages that came into the queue earlier.
+                // Its bytes went with old files, before those of messages that came into the queue earlier; or an operator has
+                // given them up.
                 Err(error) if error.is_gone() => {}
                 // What lies before the message that fails is served; the next pull gets the error.
                 Err(_) if count > 0 => return Look::Units { bytes, count, next: entry.offset },
@@ -358,6 +359,8 @@ impl Pull {
                     return self.count_found(broker, entries.len(), length);
                 }
                 Err((0, None)) => return self.read_files(broker, from),
+                // Reading files passes what is gone.
+                Err((0, Some(error))) if error.is_gone() => return self.read_files(broker, from),
                 Err((0, Some(error))) => return self.fail(broker, entries[0].offset, &error.into()),
                 // What lies before is served; the next pull begins at this one.
                 Err((at, _)) => {
@@ -387,7 +390,8 @@ impl Pull {
             return self.answer(broker, PullStatus::MessageWasRemoving, min);
         }
         let (topic, queue) = (&self.queue.topic, self.queue.index);
-        tracing::error!(%topic, queue, offset = at, %error, "message not served");
+        tracing::error!(%topic, queue, offset = at, %error, "message not served: the queue waits there");
+        broker.metrics.messages_unreadable.add_one();
         broker.metrics.pulls.record(response::SYSTEM_ERROR);
         let remark = format!("offset {at} of queue {queue} of topic {topic}: {error}");
         self.reply.error(response::SYSTEM_ERROR, &remark);

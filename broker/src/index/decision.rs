@@ -13,11 +13,13 @@
 use std::collections::BTreeMap;
 
 use bytes::BufMut;
+use escrowmq_common::limits;
 
-use super::history::{Act, Asked, put_history, read_history};
+use super::history::{Act, Asked, HISTORY_BYTES_MAX, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
 use crate::shard::{Cursor, Decision, Malformed, QueueId, put_text};
+use crate::transaction::engine::life::TRANSACTION_HALVES_MAX;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1;
@@ -27,6 +29,22 @@ const PLACE_KEY_BYTES: usize = 9;
 const BEFORE_AT_BYTES: usize = 30;
 /// Halves whose ids are equal but for so many bits share a place.
 const PLACE_BITS: u32 = 16;
+
+/// Bytes of a text that is cut so that its decision has room.
+const SHORT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an entry beside its texts, history and further halves.
+const FIXED_BYTES: usize = 64;
+const _: () = assert!(
+    FIXED_BYTES
+        + limits::NAMED_GROUP_BYTES_MAX
+        + limits::OPERATOR_BYTES_MAX
+        + limits::REASON_BYTES_MAX
+        + HISTORY_BYTES_MAX
+        + 8 * TRANSACTION_HALVES_MAX
+        <= u16::MAX as usize,
+    "a decision on what the limits allow has room"
+);
+const _: () = assert!(FIXED_BYTES + 3 * SHORT_BYTES_MAX + 8 * TRANSACTION_HALVES_MAX <= u16::MAX as usize);
 
 /// The message is visible, at the offset.
 const IS_VISIBLE: u8 = 1;
@@ -67,6 +85,32 @@ pub struct DecisionRow {
 impl DecisionRow {
     /// Writes the decision on a half. `number` is higher than that of every entry before.
     pub fn put(&self, half: u64, number: u64, batch: &mut IndexBatch) {
+        let mut out = self.encode(half);
+        if out.len() > HEAD_BYTES + 2 + usize::from(u16::MAX) {
+            out = self.shortened().encode(half);
+        }
+        let key = table::key2(table::DECISION, half >> PLACE_BITS, number);
+        batch.append(key, PLACE_KEY_BYTES, out, HEAD_BYTES);
+    }
+
+    /// The same with short texts and without a history. Versions that had no limits took groups and clients with names of up to
+    /// 65,535 bytes each, and halves of such groups may still be undecided: the decision itself always has room.
+    fn shortened(&self) -> Self {
+        let short = |text: &str| {
+            let ends = (0..=SHORT_BYTES_MAX.min(text.len())).rev();
+            text[..ends.into_iter().find(|end| text.is_char_boundary(*end)).unwrap_or_default()].to_owned()
+        };
+        Self {
+            group: short(&self.group),
+            by: short(&self.by),
+            reason: short(&self.reason),
+            asked: Vec::new(),
+            acts: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    fn encode(&self, half: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.group.len());
         out.put_u8(VERSION);
         // Its length comes when it is known.
@@ -93,10 +137,10 @@ impl DecisionRow {
                 out.put_u64(*member);
             }
         }
-        let length = u16::try_from(out.len() - HEAD_BYTES - 2).expect("texts are bounded where they enter");
+        // Too long a one is not written, see above.
+        let length = u16::try_from(out.len() - HEAD_BYTES - 2).unwrap_or(u16::MAX);
         out[HEAD_BYTES..][..2].copy_from_slice(&length.to_be_bytes());
-        let key = table::key2(table::DECISION, half >> PLACE_BITS, number);
-        batch.append(key, PLACE_KEY_BYTES, out, HEAD_BYTES);
+        out
     }
 
     fn decode(mut row: Cursor<'_>) -> Result<(u64, Self), Malformed> {

@@ -2,6 +2,7 @@
 //! its decision.
 
 use bytes::BufMut;
+use escrowmq_common::limits;
 
 use crate::shard::{Cursor, Malformed, put_text};
 
@@ -9,6 +10,11 @@ use crate::shard::{Cursor, Malformed, put_text};
 pub const ASKED_MAX: usize = 16;
 /// So many of the operators' acts are remembered.
 pub const ACTS_MAX: usize = 8;
+
+/// Most bytes of a history whose names are within the limits.
+pub(super) const HISTORY_BYTES_MAX: usize = 2
+    + ASKED_MAX * (8 + 2 + limits::CLIENT_ID_BYTES_MAX)
+    + ACTS_MAX * (8 + 1 + 4 + limits::OPERATOR_BYTES_MAX + limits::REASON_BYTES_MAX);
 
 /// A check that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

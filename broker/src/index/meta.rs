@@ -1,12 +1,13 @@
 //! Everything there is one of: how far the index has applied, counters, topics, groups, settings.
 
 use bytes::BufMut;
+use escrowmq_common::limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, GroupSettings, QueueId, TopicSettings};
+use crate::shard::{Cursor, GroupSettings, LostRange, Malformed, QueueId, TopicSettings, put_text};
 
 /// Names of rows that `store` looks at in files.
 pub(super) const APPLIED: &str = "applied";
@@ -149,9 +150,16 @@ pub struct TopicRow {
     pub queues: Vec<u32>,
 }
 
-/// Cold rows are read and written by bincode, behind a version byte, with a bound on what a length may claim.
+/// Cold rows are read and written by bincode, behind a version byte, with a bound on what lengths may claim together.
 const COLD_VERSION: u8 = 1;
-const COLD_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// Far above what a command can hold: attributes that an older version took without a limit must load.
+const COLD_LIMIT_BYTES: usize = 1 << 30;
+/// Bytes that bincode counts for a pair of texts beside the texts.
+const PAIR_BYTES: usize = size_of::<(String, String)>() + 2 * size_of::<u64>();
+const _: () = assert!(
+    limits::ATTRIBUTES_BYTES_MAX * (1 + PAIR_BYTES) + 4 * limits::QUEUES_MAX as usize + (1 << 20) < COLD_LIMIT_BYTES,
+    "a topic within the limits loads, even if its attributes are one byte each"
+);
 
 /// Encodes a cold value.
 pub fn encode_cold<T: Serialize>(value: &T) -> Vec<u8> {
@@ -249,6 +257,47 @@ pub fn kept(index: &Index) -> Result<Kept, IndexError> {
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
     Ok(Kept { trimmed: number()?, moved_halves: number()? })
+}
+
+/// In front of the log position where a lost range begins.
+const LOST: &str = "lost/";
+
+/// Writes a range of the log that was given up.
+pub fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
+    let mut key = key(LOST);
+    key.extend_from_slice(&range.positions.start.to_be_bytes());
+    let mut value = Vec::with_capacity(32 + range.by.len() + range.why.len());
+    for number in [range.positions.end, range.messages, range.at] {
+        value.put_u64(number);
+    }
+    put_text(&mut value, &range.by);
+    put_text(&mut value, &range.why);
+    batch.put(key, value);
+}
+
+/// All ranges of the log that were given up, in the order of the times when they were.
+pub fn lost_ranges(index: &Index) -> Result<Vec<LostRange>, IndexError> {
+    let prefix = key(LOST);
+    let mut ranges = Vec::new();
+    for row in index.scan_prefix(&prefix, &prefix) {
+        let (key, value) = row?;
+        let range = decode_lost(&key[prefix.len()..], &value);
+        ranges.push(range.map_err(IndexError::row(table::META))?);
+    }
+    ranges.sort_by_key(|range| range.at);
+    Ok(ranges)
+}
+
+fn decode_lost(start: &[u8], value: &[u8]) -> Result<LostRange, Malformed> {
+    let mut row = Cursor::new(value);
+    let positions = Cursor::new(start).u64("lost from")?..row.u64("lost upto")?;
+    Ok(LostRange {
+        positions,
+        messages: row.u64("messages")?,
+        at: row.u64("at")?,
+        by: row.text("by")?.to_owned(),
+        why: row.text("why")?.to_owned(),
+    })
 }
 
 /// Lets decisions go that were made before a time.

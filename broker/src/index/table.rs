@@ -48,7 +48,7 @@ pub fn key_of_texts(table: u8, texts: &[&str]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + texts.iter().map(|text| text.len() + 2).sum::<usize>());
     key.push(table);
     for text in texts {
-        let length = u16::try_from(text.len()).expect("names are bounded where they enter");
+        let length = u16::try_from(text.len()).expect("a text of a command has at most 65,535 bytes");
         key.extend_from_slice(&length.to_be_bytes());
         key.extend_from_slice(text.as_bytes());
     }

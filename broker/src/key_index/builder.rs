@@ -162,7 +162,15 @@ impl<S: LogSource> Builder<S> {
         let records = match self.source.read(from, applied + 1, READ_BYTES) {
             Ok(records) => records,
             // Purged in between: the next round begins later.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.source.first_index() > from => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Its file is missing. It may come back, so its keys are waited for until somebody gives it up.
+                let behind = self.source.behind_lost(from).ok_or(error)?;
+                tracing::warn!(from, behind, "keys of log records that were given up are not indexed");
+                self.shared.known.lock().next_index = behind;
+                self.shared.progress.notify_all();
+                return Ok(true);
+            }
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 tracing::warn!(index = from, %error, "keys of a log record that cannot be read are not indexed");
                 self.shared.known.lock().next_index = from + 1;

@@ -33,8 +33,8 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u6
     let batch = Batch::decode(&record.payload)?;
     let mut found =
         Found { payload_position: record.payload_position().get(), seconds: (batch.stamp / 1000) as u32, out };
-    for command in batch.commands() {
-        match command? {
+    for command in batch.commands()? {
+        match command {
             Command::Publish(publish) => {
                 publish.messages.stored().for_each(|message| found.message(&message));
             }
@@ -55,6 +55,7 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u6
             | Command::Lock(_)
             | Command::Unlock(_)
             | Command::Trim { .. }
+            | Command::GiveUp(_)
             | Command::Expire { .. }
             | Command::Setting { .. } => {}
         }

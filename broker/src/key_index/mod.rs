@@ -59,6 +59,8 @@ pub trait LogSource: Send + 'static {
     /// The records `from..to`, at most `max_bytes` of them but at least one. Errors as those of
     /// [`Log::read_entries`](crate::log::Log::read_entries).
     fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>>;
+    /// Where to go on behind a record that cannot be read, if an operator has given it up: nobody finds its messages.
+    fn behind_lost(&self, index: u64) -> Option<u64>;
 }
 
 /// A file of a key index that is damaged.
@@ -127,6 +129,12 @@ impl LogSource for Shard {
 
     fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>> {
         self.log().read_entries(from, to, max_bytes)
+    }
+
+    fn behind_lost(&self, index: u64) -> Option<u64> {
+        let segments = self.log().segments();
+        let at = segments.partition_point(|segment| segment.first_index <= index).checked_sub(1)?;
+        self.lost().holds(segments[at].start.get()).then(|| segments.get(at + 1).map(|next| next.first_index))?
     }
 }
 

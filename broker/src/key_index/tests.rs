@@ -28,7 +28,7 @@ impl Records {
     fn append(&self, stamp: u64, commands: &[Command<'_>]) -> u64 {
         let mut batch = OpenBatch::with_capacity(1024);
         for command in commands {
-            batch.push(command);
+            batch.push(command).unwrap();
         }
         self.append_record(1, batch.seal(stamp))
     }
@@ -71,6 +71,10 @@ impl LogSource for Records {
         }
         self.reads.fetch_add(1, Ordering::SeqCst);
         Ok(self.all.lock()[from as usize..to as usize].iter().take(10).cloned().collect())
+    }
+
+    fn behind_lost(&self, _index: u64) -> Option<u64> {
+        None
     }
 }
 
@@ -149,7 +153,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     let payload = records.append(
         5_000,
         &[
-            Command::Unlock(crate::shard::Lock { group: "g", client: "c", life: 1, queues: vec![] }),
+            Command::Checked(crate::shard::Checked { first_checked_upto: 0, halves: vec![] }),
             Command::Publish(Publish {
                 queue: QueueId(1),
                 when: When::At(99),

@@ -465,7 +465,11 @@ impl Shared {
                 }
                 view.segments.remove(0)
             };
-            self.disk.remove(&segment.path)?;
+            // One that somebody moved away is gone already, which is what is wanted.
+            self.disk.remove(&segment.path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
             // Each by itself: if a later deletion could survive a crash without this one, there would be a hole.
             self.disk.sync_dir(&self.dir)?;
         }

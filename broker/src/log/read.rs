@@ -1,6 +1,7 @@
 //! Reading records and payload bytes, from memory if possible, else from the files.
 
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -191,6 +192,33 @@ impl Log {
             return Err(segment.damaged(position, "the file ends before its last record"));
         }
         Ok(buffer.into())
+    }
+
+    /// Closes the files that were opened for reading.
+    #[cfg(test)]
+    pub(crate) fn close_cold_files(&self) {
+        self.shared.close_cold_files();
+    }
+
+    /// The part of the log around `position` that its file does not hold: all of the file's if it is missing, or what lies
+    /// behind its end; `None` if the file has the byte, or no file should have it. Blocks on the disk.
+    pub fn missing_around(&self, position: Position) -> io::Result<Option<Range<Position>>> {
+        let view = self.shared.view.read();
+        let Some((segment, end)) = view.segment_at(position).filter(|_| position >= view.first_position()) else {
+            return Ok(None);
+        };
+        let end = end.min(Position(self.shared.written_end.load(Ordering::Acquire)));
+        drop(view);
+        let length = match self.shared.file_of(&segment) {
+            Ok(file) => file.len()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(segment.start..end)),
+            Err(error) => return Err(error),
+        };
+        if segment.offset_of(position) < length || position >= end {
+            return Ok(None);
+        }
+        let held = length.saturating_sub(segment.offset_of(segment.start));
+        Ok(Some(segment.start.advance(held)..end))
     }
 
     /// Like [`Log::read`], but only from memory: never blocks, `None` if the bytes are not in the tail cache.

@@ -79,7 +79,9 @@ impl Segment {
         if let Some(open) = &*file {
             return Ok((Arc::clone(open), false));
         }
-        let open = disk.open(&self.path)?;
+        let open = disk.open(&self.path).map_err(|error| {
+            io::Error::new(error.kind(), format!("log file {} cannot be opened: {error}", self.path.display()))
+        })?;
         *file = Some(Arc::clone(&open));
         Ok((open, true))
     }

@@ -184,6 +184,13 @@ impl Shared {
         Ok(file)
     }
 
+    /// Closes what was opened for reading, as if much else had been read since.
+    #[cfg(test)]
+    pub(crate) fn close_cold_files(&self) {
+        let cold = std::mem::take(&mut *self.cold.lock());
+        cold.into_iter().filter_map(|segment| segment.upgrade()).for_each(|segment| segment.close_file());
+    }
+
     pub(crate) fn committed(&self) -> Option<u64> {
         self.committed.load(Ordering::Acquire).checked_sub(1)
     }

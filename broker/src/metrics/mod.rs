@@ -89,6 +89,8 @@ pub struct Metrics {
     pub messages_out: Count,
     /// Bytes of units handed to consumers.
     pub bytes_out: Count,
+    /// Pulls that met a message which cannot be read; each comes again.
+    pub messages_unreadable: Count,
     /// Pulls that are held now.
     pub held_pulls: Count,
     /// Decisions by response code.

@@ -21,6 +21,11 @@ pub(super) fn page(broker: &Broker) -> String {
         ("message_bytes_in_total", "Bytes of bodies stored by sends.", &metrics.bytes_in),
         ("messages_out_total", "Messages handed to consumers.", &metrics.messages_out),
         ("message_bytes_out_total", "Bytes of messages handed to consumers.", &metrics.bytes_out),
+        (
+            "pulls_unreadable_total",
+            "Pulls that met a message whose bytes are damaged or missing: its queue waits there.",
+            &metrics.messages_unreadable,
+        ),
         ("dead_letters_total", "Messages that became dead letters.", &metrics.dead_letters),
         ("connections_opened_total", "Connections opened.", &metrics.connections_opened),
         ("registrations_total", "Registrations that a nameserver took.", &metrics.registrations),
@@ -74,6 +79,23 @@ fn transactions(page: &mut Page, broker: &Broker) {
 
 fn store(page: &mut Page, broker: &Broker) {
     let (log, intake) = (broker.shard.log(), broker.shard.intake());
+    let counters = broker.shard.counters();
+    page.counter(
+        "messages_lost_total",
+        "Messages that operators have given up because their bytes are lost, since the data folder was made.",
+        broker.shard.lost().messages(),
+    );
+    page.counter(
+        "commands_refused_total",
+        "Commands of the log that could not be carried out, since start.",
+        counters.refused_commands.load(Ordering::Relaxed),
+    );
+    page.counter(
+        "batches_unencodable_total",
+        "Batches that did not read back and were not stored: each is a fault of the broker.",
+        intake.unencodable(),
+    );
+    page.gauge("entries_quarantined", "Entries of the log that are set aside.", broker.shard.quarantined());
     page.gauge("timers", "Messages that wait for their time.", broker.shard.counters().timers());
     page.gauge("topics", "Topics.", broker.shard.topics().len() as u64);
     page.gauge("intake_bytes", "Bytes accepted and not yet applied.", intake.bytes());

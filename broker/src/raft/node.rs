@@ -21,7 +21,7 @@ use super::room::{Claim, Claims};
 use super::state::State;
 use crate::log::{AppendError, NewRecord, Room};
 use crate::planted::{Bug, planted};
-use crate::shard::{Applier, Completion, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError};
+use crate::shard::{Applier, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError, fail_all};
 use crate::steady_clock::SteadyClock;
 
 /// How long openraft may take for a snapshot: it asks the state machine how far it is.
@@ -231,6 +231,7 @@ impl Member {
     async fn propose(&self, raft: &Raft<TypeConfig, State>) {
         let claims = Claims::default();
         while let Some(ready) = self.shard.intake().next().await {
+            let Some(ready) = self.read_back(ready) else { continue };
             let Some((ReadyBatch { batch, completions }, claim)) = self.make_room(&claims, ready) else { continue };
             let bytes = batch.seal(self.time.now());
             let size = (bytes.len() - HEAD_BYTES) as u64;
@@ -254,6 +255,17 @@ impl Member {
         }
     }
 
+    /// What does not decode never gets into the log, where it would stop every member at each start.
+    fn read_back(&self, ready: ReadyBatch) -> Option<ReadyBatch> {
+        let Err(error) = ready.batch.check() else { return Some(ready) };
+        tracing::error!(%error, "a batch does not decode, which is a fault of the broker: nothing of it is stored");
+        let intake = self.shard.intake();
+        intake.note_unencodable();
+        intake.entry_done(ready.batch.command_bytes());
+        fail_all(ready.completions, &SubmitError::Unencodable);
+        None
+    }
+
     /// Sets room aside for a batch. Without room its new messages are refused, and the rest may use the log's reserve;
     /// without even that all is refused.
     fn make_room(&self, claims: &Claims, ready: ReadyBatch) -> Option<(ReadyBatch, Claim)> {
@@ -266,7 +278,7 @@ impl Member {
         let before = ready.batch.command_bytes();
         if !matches!(error, AppendError::NoSpace { .. }) {
             tracing::error!(%error, "the store failed: no writes until a restart");
-            refuse(ready.completions, &SubmitError::StoreFailed);
+            fail_all(ready.completions, &SubmitError::StoreFailed);
             intake.entry_done(before);
             intake.set_failed();
             return None;
@@ -281,7 +293,7 @@ impl Member {
         }
         let after = if rest.is_empty() { before } else { rest.command_bytes() };
         intake.shrunk(before, after, refused.len() as u64);
-        refuse(refused, &SubmitError::DiskFull);
+        fail_all(refused, &SubmitError::DiskFull);
         if rest.is_empty() {
             intake.entry_done(after);
             return None;
@@ -289,14 +301,8 @@ impl Member {
         if let Ok(claim) = claims.claim(log, NewRecord::bytes_with(rest.len()), Room::Reserve) {
             return Some((ReadyBatch { batch: rest, completions: kept }, claim));
         }
-        refuse(kept, &SubmitError::DiskFull);
+        fail_all(kept, &SubmitError::DiskFull);
         intake.entry_done(after);
         None
-    }
-}
-
-fn refuse(completions: Vec<Completion>, why: &SubmitError) {
-    for completion in completions {
-        completion(Err(why.clone()));
     }
 }

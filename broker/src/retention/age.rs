@@ -30,25 +30,45 @@ pub(super) struct Files {
 
 impl Ages {
     /// Looks at the files. Reads the beginning of those that are new.
-    pub(super) fn look(&mut self, log: &Log) -> io::Result<Files> {
+    pub(super) fn look(&mut self, log: &Log) -> Files {
         let segments = log.segments();
-        let mut begun: Vec<u64> = Vec::with_capacity(segments.len());
+        let mut begun: Vec<Option<u64>> = Vec::with_capacity(segments.len());
         for segment in &segments {
             let known = self.begun.get(&segment.start.get()).copied();
-            let stamp = match known {
-                Some(stamp) => Some(stamp),
-                None => first_stamp(log, segment)?,
+            let stamp = match known.map_or_else(|| first_stamp(log, segment), |stamp| Ok(Some(stamp))) {
+                Ok(Some(stamp)) => {
+                    self.begun.insert(segment.start.get(), stamp);
+                    Some(stamp)
+                }
+                // Stamps never go back, so a file without any is as old as the one before.
+                Ok(None) => begun.last().copied().unwrap_or(Some(0)),
+                Err(error) => {
+                    tracing::warn!(%error, "retention: the age of a file of the log cannot be read");
+                    None
+                }
             };
-            if let Some(stamp) = stamp {
-                self.begun.insert(segment.start.get(), stamp);
-            }
-            // Stamps never go back, so a file without any is as old as the one before.
-            begun.push(stamp.unwrap_or_else(|| begun.last().copied().unwrap_or_default()));
+            begun.push(stamp);
         }
         let first = segments.first().map_or(0, |segment| segment.start.get());
         self.begun.retain(|start, _| *start >= first);
-        Ok(Files { segments, begun })
+        Files { segments, begun: at_the_latest(&begun) }
     }
+}
+
+/// Unknown stamps taken to be as late as they can be: a file whose age is not known keeps the one before it no shorter than
+/// it should be kept.
+fn at_the_latest(begun: &[Option<u64>]) -> Vec<u64> {
+    let mut latest = u64::MAX;
+    let mut stamps: Vec<u64> = begun
+        .iter()
+        .rev()
+        .map(|stamp| {
+            latest = stamp.unwrap_or(latest);
+            latest
+        })
+        .collect();
+    stamps.reverse();
+    stamps
 }
 
 fn first_stamp(log: &Log, segment: &SegmentInfo) -> io::Result<Option<u64>> {
@@ -138,6 +158,13 @@ mod tests {
         assert_eq!(files.beyond(200), 1200);
         assert_eq!(files.beyond(0), 1300);
         assert_eq!(Files::default().beyond(0), 0);
+    }
+
+    #[test]
+    fn a_file_whose_age_cannot_be_read_makes_no_other_one_older() {
+        assert_eq!(at_the_latest(&[Some(10), None, None, Some(40), None]), [10, 40, 40, 40, u64::MAX]);
+        assert_eq!(files(&at_the_latest(&[Some(10), None, Some(40)])).older_than(39), 1000);
+        assert_eq!(files(&at_the_latest(&[Some(10), None, Some(40)])).older_than(40), 1200);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) use age::last_index_below;
 pub use disk::DiskUse;
 #[cfg(test)]
 pub(crate) use roll::{Load, gather};
-pub(crate) use roll::{gather_due, rewritten};
+pub(crate) use roll::{Rewritten, gather_due, rewritten};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::index::pin::{self, PinOwner};
-use crate::index::{self, IndexError, meta};
-use crate::shard::{Command, Message, Moved, Roll, Shard};
+use crate::index::{self, HalfRow, meta};
+use crate::shard::{Command, Message, Moved, ReadError, Roll, Shard};
 
 /// Bytes of messages that one command moves; a larger single one goes alone.
 const ROLL_BYTES: usize = 256 << 10;
 /// Messages that one command moves.
 const ROLL_COUNT: usize = 256;
+/// Bytes of messages that a commit brings anew by itself. More are moved before it, command by command.
+const COMMIT_BYTES: usize = 16 << 20;
 
 /// Pinned bytes to be moved with one command.
 #[derive(Debug, Default)]
@@ -20,12 +22,15 @@ pub(crate) struct Load {
     messages: BTreeMap<u64, (PinOwner, i64, Bytes)>,
     /// With it every undecided half with an id below has been moved.
     halves_upto: u64,
-    /// Halves whose bytes cannot be read.
-    pub(super) unreadable: Vec<u64>,
+    /// Halves whose bytes are lost.
+    pub(super) lost: Vec<u64>,
 }
 
 /// What is pinned below `below`, as much as one command takes. Reads files.
-pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, IndexError> {
+///
+/// What cannot be read just now, or is missing until an operator brings it back or gives it up, stays pinned where it is: so no
+/// trim deletes it. Halves behind it stay as well, until the next look.
+pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, ReadError> {
     let index = shard.index();
     let kept = meta::kept(index)?;
     let moved = kept.moved_halves.max(shard.counters().halves_from());
@@ -40,8 +45,9 @@ pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, IndexError> {
         if row.position == row.half {
             let owner = PinOwner::Half { half: row.half };
             match load.take(shard, owner, row.position, row.length, row.tag_hash) {
-                Some(length) => bytes += length,
-                None => load.unreadable.push(row.half),
+                Ok(length) => bytes += length,
+                Err(error) if is_lost(&error) => load.lost.push(row.half),
+                Err(_) => return false,
             }
         }
         load.halves_upto = row.half + 1;
@@ -69,8 +75,16 @@ pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, IndexError> {
     Ok(load)
 }
 
+/// Whether no try and no operator brings the bytes back.
+fn is_lost(error: &ReadError) -> bool {
+    error.is_gone() || matches!(error, ReadError::Corrupt { .. })
+}
+
 /// The messages that are due up to `upto` and whose bytes lie below `below`, as much as one command takes. Reads files.
-pub(crate) fn gather_due(shard: &Shard, upto: u64, below: u64, limit: usize) -> Result<Load, IndexError> {
+///
+/// What is damaged or missing is left out: it becomes visible where it is, and its queue waits there for an operator. What
+/// cannot be read just now is an error: made visible without being moved, it would be trimmed too early.
+pub(crate) fn gather_due(shard: &Shard, upto: u64, below: u64, limit: usize) -> Result<Load, ReadError> {
     let index = shard.index();
     let mut load = Load { halves_upto: meta::kept(index)?.moved_halves, ..Load::default() };
     let mut bytes = 0;
@@ -81,26 +95,34 @@ pub(crate) fn gather_due(shard: &Shard, upto: u64, below: u64, limit: usize) -> 
         }
         if row.position < below {
             let owner = PinOwner::Timer { due: row.due };
-            bytes += load.take(shard, owner, row.position, row.length, row.tag_hash).unwrap_or_default();
+            match load.take(shard, owner, row.position, row.length, row.tag_hash) {
+                Ok(length) => bytes += length,
+                Err(error) if error.is_gone() || error.is_damage() => {}
+                // What is moved already need not wait.
+                Err(_) if !load.is_empty() => break,
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(load)
 }
 
 impl Load {
-    /// Reads a message; says its length, or nothing if it cannot be read.
-    fn take(&mut self, shard: &Shard, owner: PinOwner, position: u64, length: u32, tag_hash: i32) -> Option<usize> {
-        match shard.raw_unit(position, length) {
-            Ok(unit) => {
-                let length = unit.len();
-                self.messages.insert(position, (owner, i64::from(tag_hash), unit));
-                Some(length)
-            }
-            Err(error) => {
-                tracing::error!(%error, ?owner, "bytes that must be kept cannot be read");
-                None
-            }
-        }
+    /// Reads a message and says its length.
+    fn take(
+        &mut self,
+        shard: &Shard,
+        owner: PinOwner,
+        position: u64,
+        length: u32,
+        tag_hash: i32,
+    ) -> Result<usize, ReadError> {
+        let unit = shard.raw_unit(position, length).inspect_err(|error| {
+            tracing::error!(%error, ?owner, "bytes that must be kept cannot be read");
+        })?;
+        let length = unit.len();
+        self.messages.insert(position, (owner, i64::from(tag_hash), unit));
+        Ok(length)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -110,6 +132,11 @@ impl Load {
     #[cfg(test)]
     pub(crate) fn halves_upto(&self) -> u64 {
         self.halves_upto
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lost(&self) -> &[u64] {
+        &self.lost
     }
 
     /// Whose, where from, hash of the tag, and the message.
@@ -134,22 +161,38 @@ impl Load {
     }
 }
 
-/// The messages of a half's transaction whose bytes lie below `below`: too old to stay for long after their commit. With the
-/// ids of their halves and the hashes of their tags. Reads files.
-pub(crate) fn rewritten(shard: &Shard, half: u64, below: u64) -> Result<Vec<(u64, i64, Bytes)>, IndexError> {
-    let Some(named) = shard.half(half)? else { return Ok(Vec::new()) };
+/// What a commit of a transaction with old bytes does before it can be submitted.
+#[derive(Debug)]
+pub(crate) enum Rewritten {
+    /// It brings these messages anew: ids of their halves, hashes of their tags.
+    Anew(Vec<(u64, i64, Bytes)>),
+    /// These are more than one command should bring: they are moved first, and then it is looked again.
+    Move(Load),
+}
+
+/// The messages of a half's transaction whose bytes lie below `below`: too old to stay for long after their commit. Reads
+/// files. If one cannot be read, the transaction must not be committed now.
+pub(crate) fn rewritten(shard: &Shard, half: u64, below: u64) -> Result<Rewritten, ReadError> {
+    let Some(named) = shard.half(half)? else { return Ok(Rewritten::Anew(Vec::new())) };
     let first = match named.first_half {
         Some(first) => shard.half(first)?.unwrap_or(named),
         None => named,
     };
-    let mut messages = Vec::new();
-    let ids = std::iter::once(first.half).chain(first.members.iter().copied());
-    for id in ids {
-        let Some(row) = shard.half(id)?.filter(|row| row.position < below) else { continue };
-        match shard.raw_unit(row.position, row.length) {
-            Ok(unit) => messages.push((id, i64::from(row.tag_hash), unit)),
-            Err(error) => tracing::error!(%error, half = id, "the bytes of a half message cannot be read"),
+    let mut old: Vec<HalfRow> = Vec::new();
+    for id in std::iter::once(first.half).chain(first.members.iter().copied()) {
+        old.extend(shard.half(id)?.filter(|row| row.position < below));
+    }
+    if old.iter().map(|row| row.length as usize).sum::<usize>() <= COMMIT_BYTES {
+        let read = |row: &HalfRow| Ok((row.half, i64::from(row.tag_hash), shard.raw_unit(row.position, row.length)?));
+        return old.iter().map(read).collect::<Result<_, _>>().map(Rewritten::Anew);
+    }
+    let mut load = Load::default();
+    let mut bytes = 0;
+    for row in old {
+        bytes += load.take(shard, PinOwner::Half { half: row.half }, row.position, row.length, row.tag_hash)?;
+        if bytes >= ROLL_BYTES {
+            break;
         }
     }
-    Ok(messages)
+    Ok(Rewritten::Move(load))
 }

@@ -8,7 +8,7 @@ use super::roll::{self, Load};
 use crate::broker::Broker;
 use crate::index::IndexError;
 use crate::raft::Purger;
-use crate::shard::{Admission, Applier, Command, Park, ParkReason, SubmitError};
+use crate::shard::{Admission, Applier, Command, Park, ParkReason, ReadError, SubmitError};
 
 /// Bytes that may be moved at the start and for nothing: a log that stands still has its old halves moved too.
 const BUDGET_START: u64 = 64 << 20;
@@ -20,8 +20,8 @@ const BUDGET_ROUND: u64 = 64 << 10;
 pub(super) enum RoundError {
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("the log: {0}")]
-    Log(#[from] std::io::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error(transparent)]
     Submit(#[from] SubmitError),
 }
@@ -53,7 +53,7 @@ impl Trimmer {
     }
 
     async fn steps(&mut self) -> Result<(), RoundError> {
-        let files = self.look()?;
+        let files = self.look();
         let plan = Plan::new(&files, self.rules());
         self.earn();
         let pinned = self.note_pins(&plan)?;
@@ -71,12 +71,12 @@ impl Trimmer {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<Files, RoundError> {
+    fn look(&mut self) -> Files {
         let log = self.broker.shard.log();
         let first = log.first_position().get();
         self.broker.retention.trimmed_bytes.add(first - self.log_first);
         self.log_first = first;
-        Ok(self.ages.look(log)?)
+        self.ages.look(log)
     }
 
     fn rules(&self) -> Rules {
@@ -108,11 +108,11 @@ impl Trimmer {
     async fn move_pins(&mut self, below: u64) -> Result<(), RoundError> {
         while self.budget > 0 {
             let load = roll::gather(&self.broker.shard, below)?;
-            for half in &load.unreadable {
+            for half in &load.lost {
                 self.submit(&Command::Park(Park { half: *half, reason: ParkReason::Unreadable, by: "", why: "" }))
                     .await?;
             }
-            if load.is_empty() && load.unreadable.is_empty() {
+            if load.is_empty() && load.lost.is_empty() {
                 break;
             }
             let bytes = load.bytes();

@@ -11,9 +11,9 @@ use std::time::Duration;
 use escrowmq_common::task::Shutdown;
 
 use crate::broker::Broker;
-use crate::index::{self, IndexError};
+use crate::index;
 use crate::retention;
-use crate::shard::{Admission, Command, Outcome};
+use crate::shard::{Admission, Command, Outcome, ReadError};
 
 /// Most messages that one command makes visible.
 const FIRE_LIMIT: u32 = 1000;
@@ -44,7 +44,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 }
 
 /// Writes old bytes of what is due anew. Says whether that is done.
-async fn refresh(broker: &Arc<Broker>, now: u64) -> Result<bool, IndexError> {
+async fn refresh(broker: &Arc<Broker>, now: u64) -> Result<bool, ReadError> {
     loop {
         let reader = Arc::clone(broker);
         let gather = move || {
@@ -64,7 +64,7 @@ async fn refresh(broker: &Arc<Broker>, now: u64) -> Result<bool, IndexError> {
 }
 
 /// Fires what is due, and says how long until the next.
-async fn step(broker: &Arc<Broker>) -> Result<Duration, IndexError> {
+async fn step(broker: &Arc<Broker>) -> Result<Duration, ReadError> {
     loop {
         let now = broker.now();
         let Some(due) = index::timer::next_due(broker.shard.index(), broker.shard.counters().timers_from())? else {

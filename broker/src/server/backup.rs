@@ -10,15 +10,13 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::Connection;
 
-use super::{Reply, slow};
+use super::{Reply, local, slow};
 use crate::backup::prepare::{LEASE, PrepareError};
 use crate::broker::Broker;
 
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    let peer = connection.peer().ip().to_canonical();
-    if !peer.is_loopback() && peer != connection.local().ip().to_canonical() {
-        tracing::warn!(%peer, "a backup was asked for from another machine and refused");
-        return reply.error(response::NO_PERMISSION, "backups are made on the broker's own machine");
+    if !local::is_local(connection) {
+        return local::refuse(reply, "backups are made");
     }
     match request.code {
         request::PREPARE_BACKUP => {

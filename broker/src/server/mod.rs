@@ -12,8 +12,10 @@
 mod admin;
 mod backup;
 pub(crate) mod ensure;
+mod give_up;
 pub(crate) mod groups;
 mod lag;
+mod local;
 mod locks;
 mod membership;
 mod messages;
@@ -115,6 +117,7 @@ impl Service for Server {
             | request::GET_CONSUMER_CONNECTION_LIST
             | request::GET_PRODUCER_CONNECTION_LIST
             | request::QUERY_TOPIC_CONSUME_BY_WHO => stats::handle(broker, request, reply),
+            request::GIVE_UP_LOG => give_up::handle(broker, &request, reply),
             request::PREPARE_BACKUP | request::RENEW_BACKUP | request::RELEASE_BACKUP => {
                 backup::handle(broker, connection, request, reply);
             }

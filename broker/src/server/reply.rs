@@ -104,14 +104,15 @@ impl Reply {
     }
 }
 
-/// The response code for a command that has no outcome: each is one that makes clients try again.
+/// The response code for a command that has no outcome: one that makes clients try again wherever that can help.
 pub(super) fn code_of(error: &SubmitError) -> i32 {
     match error {
         SubmitError::Busy(_) => response::SYSTEM_BUSY,
         SubmitError::DiskFull | SubmitError::Stopping | SubmitError::NotLeader | SubmitError::StoreFailed => {
             response::SERVICE_NOT_AVAILABLE
         }
-        SubmitError::OutcomeUnknown => response::SYSTEM_ERROR,
+        SubmitError::TooLong(_) => response::MESSAGE_ILLEGAL,
+        SubmitError::OutcomeUnknown | SubmitError::Unencodable => response::SYSTEM_ERROR,
     }
 }
 
@@ -127,9 +128,11 @@ pub(super) fn code_of_refusal(refusal: &Refusal) -> i32 {
         | Refusal::NotFirstHalf(..)
         | Refusal::TransactionFull(_) => response::ILLEGAL_OPERATION,
         Refusal::NoSuchHalf(_)
+        | Refusal::BytesGone(_)
         | Refusal::WrongGroup(_)
         | Refusal::WrongCounter(_)
         | Refusal::QueueIdsExhausted
+        | Refusal::TooManyQueues(_)
         | Refusal::MalformedSettings => response::SYSTEM_ERROR,
     }
 }

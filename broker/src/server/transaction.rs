@@ -11,9 +11,9 @@ use escrowmq_common::message::OffsetMessageId;
 use super::Reply;
 use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
-use crate::retention;
+use crate::retention::{self, Rewritten};
 use crate::shard::{
-    Admission, Command, Decision, Extend, Message, Outcome, Refusal, Resume, Settle, Settled, SubmitError,
+    Admission, Command, Decision, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
 };
 
 /// The protocol's numbers for a producer's answer.
@@ -71,14 +71,17 @@ pub(super) struct Named<'a> {
 
 /// Decides, and answers with what became of it.
 pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision, reply: Reply) {
-    if decision == Decision::Commit && named.half < broker.retention.rewrite_below() {
+    // Right after a start retention has not looked yet, but what was trimmed is known.
+    let old_below = broker.retention.rewrite_below().max(broker.shard.counters().trimmed());
+    if decision == Decision::Commit && named.half < old_below {
         commit_old(broker, named, reply);
     } else {
         submit(broker, named, decision, Vec::new(), reply);
     }
 }
 
-/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written anew.
+/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written anew. If they
+/// cannot be read, nothing is decided.
 fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
     let Named { half, counter, refused, .. } = named;
     let group = named.group.map(str::to_owned);
@@ -86,18 +89,38 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
     let broker = Arc::clone(broker);
     let tasks = broker.tasks.clone();
     tasks.spawn("old commit", async move {
-        let reader = Arc::clone(&broker);
-        let read = move || retention::rewritten(&reader.shard, half, reader.retention.rewrite_below());
-        let read = broker.tasks.spawn_blocking("old commit", read).await;
-        let messages = match read {
-            Ok(Some(Ok(messages))) => messages,
-            Ok(Some(Err(error))) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
-            _ => return reply.not_done(&SubmitError::Stopping),
+        let messages = loop {
+            let reader = Arc::clone(&broker);
+            let read = move || {
+                let below = reader.retention.rewrite_below().max(reader.shard.counters().trimmed());
+                retention::rewritten(&reader.shard, half, below)
+            };
+            match broker.tasks.spawn_blocking("old commit", read).await {
+                Ok(Some(Ok(Rewritten::Anew(messages)))) => break messages,
+                Ok(Some(Ok(Rewritten::Move(load)))) => {
+                    let moved = load.command(|command| broker.shard.propose(command, Admission::Reserved)).await;
+                    if let Err(error) = moved {
+                        return reply.not_done(&error);
+                    }
+                }
+                Ok(Some(Err(error))) => {
+                    tracing::error!(half, %error, "a half message cannot be committed: its bytes cannot be read");
+                    broker.metrics.decisions.record(response::SYSTEM_ERROR);
+                    return reply.error(response::SYSTEM_ERROR, &unreadable(&error));
+                }
+                _ => return reply.not_done(&SubmitError::Stopping),
+            }
         };
         let anew = messages.iter().map(|(half, tag_hash, unit)| (*half, Message::new(*tag_hash, unit))).collect();
         let named = Named { half, counter, group: group.as_deref(), by: &by, reason: &reason, refused };
         submit(&broker, named, Decision::Commit, anew, reply);
     });
+}
+
+/// Says why a commit whose messages cannot be read was not made.
+fn unreadable(error: &ReadError) -> String {
+    let then = if error.is_retryable() { "try again" } else { "a retry ends the same way; roll it back" };
+    format!("nothing was decided, because the message cannot be read: {error}; {then}")
 }
 
 fn submit(

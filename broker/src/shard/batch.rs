@@ -1,17 +1,55 @@
 //! A batch: what one log entry holds.
 //!
-//! Bytes: `version u8 | 0 u8 | 0 u16 | count u32 | stamp u64 | commands`. The leader puts the stamp in when it seals the
+//! Bytes: `rules u8 | 0 u8 | 0 u16 | count u32 | stamp u64 | commands`. The leader puts the stamp in when it seals the
 //! batch: the wall-clock time, in milliseconds since 1970, that apply takes for "now" on every replica.
 
 use bytes::{Bytes, BytesMut};
 
-use super::bytes::{Cursor, Malformed};
+use super::bytes::{Cursor, Malformed, TooLong};
 use super::command::Command;
 
-/// The format that this version writes.
-const VERSION: u8 = 1;
+/// The rules by which the commands of a batch are applied: those of the version that wrote it. So a log leads to the same
+/// state on every replica and after every upgrade, whatever later versions decide otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Rules {
+    /// Offsets are kept of groups that do not exist; a commit of a half whose bytes are gone succeeds.
+    #[default]
+    First = 1,
+    /// Offsets of a group that does not exist are dropped; a half whose bytes are gone cannot be committed.
+    Second = 2,
+}
+
+impl Rules {
+    /// Those that this version writes.
+    const WRITTEN: Self = Self::Second;
+
+    fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::First),
+            2 => Some(Self::Second),
+            _ => None,
+        }
+    }
+}
+
 /// Bytes in front of the first command.
 pub const HEAD_BYTES: usize = 16;
+
+/// Least bytes of a command: its tag and its length.
+const COMMAND_BYTES_MIN: usize = 5;
+
+/// Reads the commands of a batch: `count` of them, nothing behind them, and one that must be alone is.
+fn read<'a>(mut bytes: Cursor<'a>, count: u32, mut each: impl FnMut(Command<'a>)) -> Result<(), Malformed> {
+    for _ in 0..count {
+        let command = Command::decode(&mut bytes)?;
+        if count > 1 && command.is_alone() {
+            return Err(bytes.malformed("a command that must be alone"));
+        }
+        each(command);
+    }
+    if bytes.remaining() == 0 { Ok(()) } else { Err(bytes.malformed("end of batch")) }
+}
 
 /// A batch while commands are added to it.
 #[derive(Debug)]
@@ -30,11 +68,22 @@ impl OpenBatch {
         Self { bytes, count: 0, new_messages: 0 }
     }
 
-    /// Adds a command.
-    pub fn push(&mut self, command: &Command<'_>) {
-        command.encode(&mut self.bytes);
+    /// Adds a whole command, or leaves the batch as it was.
+    pub fn push(&mut self, command: &Command<'_>) -> Result<(), TooLong> {
+        let mut added = Added { whole: self.bytes.len(), bytes: &mut self.bytes };
+        command.encode(added.bytes)?;
+        added.whole = added.bytes.len();
+        drop(added);
         self.count += 1;
         self.new_messages += u32::from(command.brings_messages());
+        Ok(())
+    }
+
+    /// Adds the bytes of a command as another version may have written them.
+    #[cfg(test)]
+    pub(crate) fn push_bytes(&mut self, command: &[u8]) {
+        self.bytes.extend_from_slice(command);
+        self.count += 1;
     }
 
     /// Whether there are commands that bring new messages: those that a full disk refuses.
@@ -42,21 +91,32 @@ impl OpenBatch {
         self.new_messages > 0
     }
 
+    /// Reads the batch back as [`Batch`] will, the structure and not the bodies of messages.
+    pub fn check(&self) -> Result<(), Malformed> {
+        read(self.commands(), self.count, |_| {})
+    }
+
     /// The same without the commands that bring new messages, and for each command, in order, whether it stayed.
     pub fn without_messages(&self) -> (Self, Vec<bool>) {
         let mut rest = Self::with_capacity(4096);
-        let mut cursor = Cursor::based(&self.bytes[HEAD_BYTES..], HEAD_BYTES);
+        let mut cursor = self.commands();
         let stayed = (0..self.count)
             .map(|_| {
-                let command = Command::decode(&mut cursor).expect("encoded by us a moment ago");
+                let start = cursor.position();
+                let command = Command::decode(&mut cursor).expect("the batch was read back before");
                 let stays = !command.brings_messages();
                 if stays {
-                    rest.push(&command);
+                    rest.bytes.extend_from_slice(&self.bytes[start..cursor.position()]);
+                    rest.count += 1;
                 }
                 stays
             })
             .collect();
         (rest, stayed)
+    }
+
+    fn commands(&self) -> Cursor<'_> {
+        Cursor::based(&self.bytes[HEAD_BYTES..], HEAD_BYTES)
     }
 
     /// Bytes so far.
@@ -76,7 +136,7 @@ impl OpenBatch {
 
     /// Closes the batch with its time.
     pub fn seal(mut self, stamp: u64) -> Bytes {
-        self.bytes[0] = VERSION;
+        self.bytes[0] = Rules::WRITTEN as u8;
         self.bytes[4..8].copy_from_slice(&self.count.to_be_bytes());
         self.bytes[8..16].copy_from_slice(&stamp.to_be_bytes());
         // The log's tail cache counts what is written and would hold all that was set aside.
@@ -85,9 +145,23 @@ impl OpenBatch {
     }
 }
 
+/// The bytes of a batch while a command is added. What is not whole goes again, whatever way the adding ends.
+struct Added<'a> {
+    bytes: &'a mut BytesMut,
+    whole: usize,
+}
+
+impl Drop for Added<'_> {
+    fn drop(&mut self) {
+        self.bytes.truncate(self.whole);
+    }
+}
+
 /// A batch read back.
 #[derive(Debug)]
 pub struct Batch<'a> {
+    /// How its commands are applied.
+    pub rules: Rules,
     /// The leader's time, in milliseconds since 1970.
     pub stamp: u64,
     count: u32,
@@ -98,18 +172,30 @@ impl<'a> Batch<'a> {
     /// Reads the head of a batch.
     pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(payload);
-        if cursor.u8("batch version")? != VERSION {
-            return Err(cursor.malformed("batch version: written by a newer version"));
-        }
+        let rules = Rules::from_u8(cursor.u8("batch rules")?)
+            .ok_or_else(|| cursor.malformed("batch rules: written by a newer version"))?;
         cursor.take(3, "batch head")?;
         let count = cursor.u32("command count")?;
         let stamp = cursor.u64("stamp")?;
-        Ok(Self { stamp, count, commands: cursor })
+        Ok(Self { rules, stamp, count, commands: cursor })
     }
 
-    /// The commands in order.
-    pub fn commands(&self) -> impl Iterator<Item = Result<Command<'a>, Malformed>> {
+    /// How many commands it holds.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The commands in front of the first one that does not decode.
+    pub fn readable(&self) -> impl Iterator<Item = Command<'a>> {
         let mut cursor = self.commands.clone();
-        (0..self.count).map(move |_| Command::decode(&mut cursor))
+        (0..self.count).map_while(move |_| Command::decode(&mut cursor).ok())
+    }
+
+    /// The commands in order: all of them, or what is wrong with the first one that cannot be applied.
+    pub fn commands(&self) -> Result<Vec<Command<'a>>, Malformed> {
+        let most = self.commands.remaining() / COMMAND_BYTES_MIN;
+        let mut commands = Vec::with_capacity((self.count as usize).min(most));
+        read(self.commands.clone(), self.count, |command| commands.push(command))?;
+        Ok(commands)
     }
 }

@@ -107,14 +107,40 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Appends bytes behind a 16-bit length. Longer ones are a bug of the caller: every name and note was bounded before.
-pub fn put_short_bytes(out: &mut impl BufMut, bytes: &[u8]) {
-    let length = u16::try_from(bytes.len()).expect("names and notes are bounded below 64 KiB where they enter");
-    out.put_u16(length);
-    out.put_slice(bytes);
+/// A part of a command that is longer than it may be. The command was not encoded; the same one never will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} has {length} bytes and may have {limit}: shorten it; a retry of the same ends the same way")]
+pub struct TooLong {
+    /// Which part.
+    pub what: &'static str,
+    /// Its bytes.
+    pub length: usize,
+    /// The most that it may have.
+    pub limit: usize,
 }
 
-/// Appends text behind a 16-bit length.
+impl TooLong {
+    /// Refuses a part of more than `limit` bytes.
+    pub fn check(what: &'static str, length: usize, limit: usize) -> Result<(), Self> {
+        if length > limit { Err(Self { what, length, limit }) } else { Ok(()) }
+    }
+}
+
+/// Appends text behind a 16-bit length, or nothing if it is longer than `limit`, which is at most 65,535 bytes.
+pub(super) fn put_bounded(out: &mut impl BufMut, what: &'static str, text: &str, limit: usize) -> Result<(), TooLong> {
+    let limit = limit.min(usize::from(u16::MAX));
+    TooLong::check(what, text.len(), limit)?;
+    out.put_u16(text.len() as u16);
+    out.put_slice(text.as_bytes());
+    Ok(())
+}
+
+/// Appends text that was read from a command or a row behind a 16-bit length: those have room for no more.
+///
+/// # Panics
+/// On a longer text, which no command can hold.
 pub fn put_text(out: &mut impl BufMut, text: &str) {
-    put_short_bytes(out, text.as_bytes());
+    let length = u16::try_from(text.len()).expect("a text of a command has at most 65,535 bytes");
+    out.put_u16(length);
+    out.put_slice(text.as_bytes());
 }

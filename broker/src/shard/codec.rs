@@ -1,16 +1,22 @@
 //! A command's bytes in the log: `tag u8 | body length u32 | body`. The fields of each body stand in the order of the command's
 //! struct. Tags are never reused.
+//!
+//! Encoding refuses what is longer than [`limits`] allow. Decoding does not ask for them: what an older version stored stays
+//! readable.
 
 use bytes::{BufMut, BytesMut};
+use escrowmq_common::limits;
+use escrowmq_common::message::properties::PROPERTIES_BYTES_MAX;
 
-use super::bytes::{Cursor, Malformed, put_short_bytes, put_text};
+use super::bytes::{Cursor, Malformed, TooLong, put_bounded};
 use super::command::{
-    Checked, CheckedHalf, Command, Decision, Extend, Lock, Moved, OffsetCommit, Once, Park, ParkReason, Prepare,
-    Publish, Resume, Roll, Settle, When,
+    Checked, CheckedHalf, Command, Decision, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, ParkReason,
+    Prepare, Publish, Resume, Roll, Settle, When,
 };
 use super::ids::QueueId;
 use super::message::{Message, MessageList};
 use crate::index::pin::PinOwner;
+use crate::log::format::RECORD_BYTES_MAX;
 
 mod tag {
     pub(super) const PUBLISH: u8 = 1;
@@ -40,33 +46,43 @@ mod tag {
     /// `Park` and `Resume` with the operator's reason.
     pub(super) const PARK_WHY: u8 = 23;
     pub(super) const RESUME_WHY: u8 = 24;
+    pub(super) const GIVE_UP: u8 = 25;
 }
 
 /// What stands in a `Settle` in front of several messages; 1 stands in front of a single one.
 const REWRITTEN_LIST: u8 = 2;
 
+/// Most bytes of a command. A record of the log must hold it together with a batch that was just not full.
+pub(super) const COMMAND_BYTES_MAX: usize = 224 << 20;
+const _: () = assert!((COMMAND_BYTES_MAX + (1 << 20)) as u64 <= RECORD_BYTES_MAX);
+/// Longest name and longest value of a replicated setting.
+const SETTING_BYTES_MAX: usize = 32 * 1024;
+
 impl<'a> Command<'a> {
-    /// Appends the command's bytes.
-    pub fn encode(&self, out: &mut BytesMut) {
+    /// Appends the command's bytes. After an error `out` may hold a part of them.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), TooLong> {
         let start = out.len();
         out.put_slice(&[0; 5]);
-        let tag = self.encode_body(out);
-        let length = u32::try_from(out.len() - start - 5).expect("a command is bounded by the frame that brought it");
+        let tag = self.encode_body(out)?;
+        let bytes = out.len() - start - 5;
+        TooLong::check("the command", bytes, COMMAND_BYTES_MAX)?;
+        let length = bytes as u32;
         out[start] = tag;
         out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+        Ok(())
     }
 
-    fn encode_body(&self, out: &mut BytesMut) -> u8 {
-        match self {
+    fn encode_body(&self, out: &mut BytesMut) -> Result<u8, TooLong> {
+        Ok(match self {
             Self::Publish(publish) => {
                 if let Some(once) = &publish.once {
-                    put_text(out, once.unique_id);
+                    put_unique_id(out, once.unique_id)?;
                     out.put_u32(once.body_crc);
                     out.put_u64(once.window);
                 }
                 out.put_u32(publish.queue.0);
                 put_when(out, publish.when);
-                publish.messages.encode(out);
+                publish.messages.encode(out)?;
                 if publish.once.is_some() { tag::PUBLISH_ONCE } else { tag::PUBLISH }
             }
             Self::Prepare(prepare) => {
@@ -76,10 +92,10 @@ impl<'a> Command<'a> {
                 put_optional(out, prepare.first_half);
                 out.put_u32(prepare.body_crc);
                 out.put_u64(prepare.duplicate_window);
-                put_text(out, prepare.group);
-                put_text(out, prepare.client);
-                put_text(out, prepare.unique_id);
-                prepare.message.encode(out);
+                put_group(out, prepare.group)?;
+                put_client(out, prepare.client)?;
+                put_unique_id(out, prepare.unique_id)?;
+                prepare.message.encode(out)?;
                 tag::PREPARE
             }
             Self::Settle(settle) => {
@@ -87,17 +103,17 @@ impl<'a> Command<'a> {
                 put_optional(out, settle.counter);
                 out.put_u8(settle.decision as u8);
                 out.put_u8(u8::from(settle.group.is_some()));
-                put_text(out, settle.group.unwrap_or_default());
-                put_text(out, settle.by);
-                put_text(out, settle.reason);
+                put_group(out, settle.group.unwrap_or_default())?;
+                put_operator(out, settle.by)?;
+                put_reason(out, settle.reason)?;
                 match settle.rewritten.as_slice() {
                     [] => out.put_u8(0),
                     rewritten => {
                         out.put_u8(REWRITTEN_LIST);
-                        put_count(out, rewritten.len());
+                        put_count(out, rewritten.len())?;
                         for (half, message) in rewritten {
                             out.put_u64(*half);
-                            message.encode(out);
+                            message.encode(out)?;
                         }
                     }
                 }
@@ -105,19 +121,19 @@ impl<'a> Command<'a> {
             }
             Self::Checked(checked) => {
                 out.put_u64(checked.first_checked_upto);
-                put_count(out, checked.halves.len());
+                put_count(out, checked.halves.len())?;
                 for half in &checked.halves {
                     out.put_u64(half.half);
                     out.put_u64(half.next_due);
                     out.put_u8(u8::from(half.counts));
-                    put_text(out, half.asked);
+                    put_client(out, half.asked)?;
                 }
                 tag::ASKED
             }
             Self::Extend(extend) => {
                 out.put_u64(extend.half);
                 out.put_u64(extend.counter);
-                put_text(out, extend.group);
+                put_group(out, extend.group)?;
                 out.put_u64(extend.until);
                 out.put_u8(u8::from(extend.is_answer));
                 tag::EXTEND
@@ -125,21 +141,21 @@ impl<'a> Command<'a> {
             Self::Park(park) => {
                 out.put_u64(park.half);
                 out.put_u8(park.reason as u8);
-                put_text(out, park.by);
-                put_text(out, park.why);
+                put_operator(out, park.by)?;
+                put_reason(out, park.why)?;
                 tag::PARK_WHY
             }
             Self::Resume(resume) => {
                 out.put_u64(resume.half);
-                put_text(out, resume.by);
+                put_operator(out, resume.by)?;
                 out.put_u8(resume.only_if.map_or(0, |reason| reason as u8));
-                put_text(out, resume.why);
+                put_reason(out, resume.why)?;
                 tag::RESUME_WHY
             }
             Self::CommitOffsets(commits) => {
-                put_count(out, commits.len());
+                put_count(out, commits.len())?;
                 for commit in commits {
-                    put_text(out, commit.group);
+                    put_group(out, commit.group)?;
                     out.put_u32(commit.queue.0);
                     out.put_u64(commit.offset);
                 }
@@ -150,7 +166,7 @@ impl<'a> Command<'a> {
                 tag::PUT_TOPIC
             }
             Self::DeleteTopic(name) => {
-                put_text(out, name);
+                put_bounded(out, "the topic", name, limits::NAMED_TOPIC_BYTES_MAX)?;
                 tag::DELETE_TOPIC
             }
             Self::PutGroup(settings) => {
@@ -158,7 +174,7 @@ impl<'a> Command<'a> {
                 tag::PUT_GROUP
             }
             Self::DeleteGroup { group, offsets } => {
-                put_text(out, group);
+                put_group(out, group)?;
                 out.put_u8(u8::from(*offsets));
                 tag::DELETE_GROUP
             }
@@ -173,11 +189,11 @@ impl<'a> Command<'a> {
                 tag::CANCEL
             }
             Self::Lock(lock) => {
-                put_lock(out, lock);
+                put_lock(out, lock)?;
                 tag::LOCK
             }
             Self::Unlock(lock) => {
-                put_lock(out, lock);
+                put_lock(out, lock)?;
                 tag::UNLOCK
             }
             Self::Trim { upto } => {
@@ -186,15 +202,23 @@ impl<'a> Command<'a> {
             }
             Self::Roll(roll) => {
                 out.put_u64(roll.halves_upto);
-                put_count(out, roll.moved.len());
+                put_count(out, roll.moved.len())?;
                 for moved in &roll.moved {
                     let (kind, number) = moved.owner.parts();
                     out.put_u8(kind);
                     out.put_u64(number);
                     out.put_u64(moved.from);
-                    moved.message.encode(out);
+                    moved.message.encode(out)?;
                 }
                 tag::ROLL
+            }
+            Self::GiveUp(given) => {
+                out.put_u64(given.positions.start);
+                out.put_u64(given.positions.end);
+                out.put_u64(given.messages);
+                put_operator(out, given.by)?;
+                put_reason(out, given.why)?;
+                tag::GIVE_UP
             }
             Self::Expire { decided_before } => {
                 out.put_u64(*decided_before);
@@ -203,11 +227,11 @@ impl<'a> Command<'a> {
                 tag::EXPIRE
             }
             Self::Setting { key, value } => {
-                put_text(out, key);
-                put_short_bytes(out, value.as_bytes());
+                put_bounded(out, "the setting", key, SETTING_BYTES_MAX)?;
+                put_bounded(out, "the value", value, SETTING_BYTES_MAX)?;
                 tag::SETTING
             }
-        }
+        })
     }
 
     /// Reads the command at the cursor. An unknown tag is [`Malformed`]: new commands are used only after a logged
@@ -346,6 +370,12 @@ impl<'a> Command<'a> {
                 }
                 Self::Roll(Roll { halves_upto, moved })
             }
+            tag::GIVE_UP => Self::GiveUp(GiveUp {
+                positions: body.u64("from")?..body.u64("upto")?,
+                messages: body.u64("messages")?,
+                by: body.text("by")?,
+                why: body.text("why")?,
+            }),
             tag::EXPIRE => {
                 let decided_before = body.u64("decided before")?;
                 body.u32("limit")?;
@@ -389,8 +419,31 @@ fn get_optional(body: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
     Ok(present.then_some(value))
 }
 
-fn put_count(out: &mut BytesMut, count: usize) {
-    out.put_u32(u32::try_from(count).expect("lists are bounded where they are built"));
+fn put_count(out: &mut BytesMut, count: usize) -> Result<(), TooLong> {
+    TooLong::check("a list of the command", count, COMMAND_BYTES_MAX)?;
+    out.put_u32(count as u32);
+    Ok(())
+}
+
+fn put_group(out: &mut BytesMut, group: &str) -> Result<(), TooLong> {
+    put_bounded(out, "the group", group, limits::NAMED_GROUP_BYTES_MAX)
+}
+
+fn put_client(out: &mut BytesMut, client: &str) -> Result<(), TooLong> {
+    put_bounded(out, "the client id", client, limits::CLIENT_ID_BYTES_MAX)
+}
+
+/// A unique id is a property of its message, and bounded as those are.
+fn put_unique_id(out: &mut BytesMut, id: &str) -> Result<(), TooLong> {
+    put_bounded(out, "the unique id", id, PROPERTIES_BYTES_MAX)
+}
+
+fn put_operator(out: &mut BytesMut, operator: &str) -> Result<(), TooLong> {
+    put_bounded(out, "the operator", operator, limits::OPERATOR_BYTES_MAX)
+}
+
+fn put_reason(out: &mut BytesMut, reason: &str) -> Result<(), TooLong> {
+    put_bounded(out, "the reason", reason, limits::REASON_BYTES_MAX)
 }
 
 /// Reads a count and refuses one whose items, `least` bytes each, could not fit into what is left.
@@ -402,14 +455,15 @@ fn get_count(body: &mut Cursor<'_>, least: usize) -> Result<usize, Malformed> {
     Ok(count)
 }
 
-fn put_lock(out: &mut BytesMut, lock: &Lock<'_>) {
-    put_text(out, lock.group);
-    put_text(out, lock.client);
+fn put_lock(out: &mut BytesMut, lock: &Lock<'_>) -> Result<(), TooLong> {
+    put_group(out, lock.group)?;
+    put_client(out, lock.client)?;
     out.put_u64(lock.life);
-    put_count(out, lock.queues.len());
+    put_count(out, lock.queues.len())?;
     for queue in &lock.queues {
         out.put_u32(queue.0);
     }
+    Ok(())
 }
 
 fn get_lock<'a>(body: &mut Cursor<'a>) -> Result<Lock<'a>, Malformed> {

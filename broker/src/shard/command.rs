@@ -258,6 +258,19 @@ pub struct Roll<'a> {
     pub moved: Vec<Moved<'a>>,
 }
 
+/// An operator gives up messages that cannot be read, so that readers pass them.
+#[derive(Debug, Clone)]
+pub struct GiveUp<'a> {
+    /// Log positions of the messages; not empty.
+    pub positions: std::ops::Range<u64>,
+    /// How many entries of queues point there, as far as the operator's broker saw.
+    pub messages: u64,
+    /// Who.
+    pub by: &'a str,
+    /// Why.
+    pub why: &'a str,
+}
+
 /// A durable change. See the module.
 #[derive(Debug, Clone)]
 pub enum Command<'a> {
@@ -315,6 +328,8 @@ pub enum Command<'a> {
     },
     /// Move old bytes that must be kept.
     Roll(Roll<'a>),
+    /// Pass what cannot be read.
+    GiveUp(GiveUp<'a>),
     /// Forget decisions.
     Expire {
         /// Decisions made before this time, in milliseconds since 1970.
@@ -330,6 +345,33 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// What it is called in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Publish(_) => "publish",
+            Self::Prepare(_) => "prepare",
+            Self::Settle(_) => "settle",
+            Self::Checked(_) => "checked",
+            Self::Extend(_) => "extend",
+            Self::Park(_) => "park",
+            Self::Resume(_) => "resume",
+            Self::CommitOffsets(_) => "commit offsets",
+            Self::PutTopic(_) => "put topic",
+            Self::DeleteTopic(_) => "delete topic",
+            Self::PutGroup(_) => "put group",
+            Self::DeleteGroup { .. } => "delete group",
+            Self::Fire { .. } => "fire",
+            Self::Cancel { .. } => "cancel",
+            Self::Lock(_) => "lock",
+            Self::Unlock(_) => "unlock",
+            Self::Trim { .. } => "trim",
+            Self::Roll(_) => "roll",
+            Self::GiveUp(_) => "give up",
+            Self::Expire { .. } => "expire",
+            Self::Setting { .. } => "setting",
+        }
+    }
+
     /// Whether it brings a message that was not stored before.
     pub fn brings_messages(&self) -> bool {
         matches!(self, Self::Publish(_) | Self::Prepare(_))

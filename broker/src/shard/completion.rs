@@ -1,5 +1,8 @@
 //! The way back from a command to who submitted it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::bytes::TooLong;
 use super::outcome::Outcome;
 
 /// Why a command has no outcome.
@@ -20,6 +23,12 @@ pub enum SubmitError {
     /// The command was on its way when the store failed or the broker stopped: it may or may not have happened.
     #[error("the outcome is unknown: the command may or may not be stored")]
     OutcomeUnknown,
+    /// A part of the command is longer than it may be. Nothing was stored, and a retry of the same ends the same way.
+    #[error("nothing was stored: {0}")]
+    TooLong(#[from] TooLong),
+    /// The command could not be read back after it was encoded, which is a fault of the broker. Nothing was stored.
+    #[error("the broker could not encode this, which is a fault of its own: nothing was stored")]
+    Unencodable,
     /// The store failed and takes no more writes until a restart. Nothing was stored.
     #[error("the store failed and takes no writes until the broker is restarted: nothing was stored")]
     StoreFailed,
@@ -66,15 +75,15 @@ impl Completions {
     pub fn complete(mut self, outcomes: impl ExactSizeIterator<Item = Outcome>) {
         let calls = std::mem::take(&mut self.calls);
         assert_eq!(calls.len(), outcomes.len(), "one outcome for each command");
-        for (call, outcome) in calls.into_iter().zip(outcomes) {
-            call(Ok(outcome));
+        for (each, outcome) in calls.into_iter().zip(outcomes) {
+            call(each, Ok(outcome));
         }
     }
 
     /// Answers all with an error.
     pub fn fail(mut self, error: &SubmitError) {
-        for call in std::mem::take(&mut self.calls) {
-            call(Err(error.clone()));
+        for each in std::mem::take(&mut self.calls) {
+            call(each, Err(error.clone()));
         }
     }
 }
@@ -82,8 +91,23 @@ impl Completions {
 impl Drop for Completions {
     fn drop(&mut self) {
         let error = if self.appended { SubmitError::OutcomeUnknown } else { SubmitError::NotLeader };
-        for call in std::mem::take(&mut self.calls) {
-            call(Err(error.clone()));
+        for each in std::mem::take(&mut self.calls) {
+            call(each, Err(error.clone()));
         }
     }
+}
+
+/// Calls a completion. One that panics costs its own caller the answer and nobody else anything: it runs on the apply
+/// thread, under the state machine's lock.
+pub(super) fn call(completion: Completion, outcome: Result<Outcome, SubmitError>) {
+    if catch_unwind(AssertUnwindSafe(|| completion(outcome))).is_err() {
+        tracing::error!(
+            "an answer failed, which is a fault of the broker: its caller gets none, and the command stands"
+        );
+    }
+}
+
+/// Answers completions that never got to a batch of the log.
+pub(crate) fn fail_all(completions: Vec<Completion>, error: &SubmitError) {
+    Completions::new(completions).fail(error);
 }

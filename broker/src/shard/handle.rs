@@ -12,8 +12,10 @@ use super::executor::Executor;
 use super::group::Groups;
 use super::ids::QueueId;
 use super::intake::{Admission, Intake};
+use super::lost::Lost;
 use super::outcome::Outcome;
 use super::producers::Producers;
+use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError};
 use crate::log::{Log, LogSettings};
@@ -34,8 +36,11 @@ pub(in crate::shard) struct Shared {
     pub(in crate::shard) topics: Topics,
     pub(in crate::shard) groups: Groups,
     pub(in crate::shard) producers: Producers,
+    pub(in crate::shard) lost: Lost,
     pub(in crate::shard) index: Index,
     pub(in crate::shard) log: Log,
+    /// Entries of the log that are not applied.
+    pub(in crate::shard) quarantine: Quarantine,
     pub(in crate::shard) ahead: ReadAhead,
     pub(in crate::shard) counters: super::apply::Counters,
     pub(in crate::shard) signals: super::apply::Signals,
@@ -103,6 +108,16 @@ impl Shard {
     /// Producer groups that have, or lately had, half messages.
     pub fn producers(&self) -> &Producers {
         &self.shared.producers
+    }
+
+    /// How many entries of the log are set aside.
+    pub fn quarantined(&self) -> u64 {
+        self.shared.quarantine.len() as u64
+    }
+
+    /// What operators have given up of the log.
+    pub fn lost(&self) -> &Lost {
+        &self.shared.lost
     }
 
     /// Counts that apply keeps.

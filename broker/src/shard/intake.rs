@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::batch::OpenBatch;
 use super::command::Command;
-use super::completion::{Completion, SubmitError};
+use super::completion::{Completion, SubmitError, fail_all};
 
 /// A batch is closed when it has reached so many bytes. A larger single message is a batch of its own.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -75,6 +75,8 @@ pub struct Intake {
     full: AtomicU8,
     /// Messages refused for want of room, since start.
     refused_full: AtomicU64,
+    /// Batches that did not read back, since start.
+    unencodable: AtomicU64,
     failed: AtomicBool,
 }
 
@@ -93,6 +95,7 @@ impl Default for Intake {
             entries: AtomicU64::new(0),
             full: AtomicU8::new(0),
             refused_full: AtomicU64::new(0),
+            unencodable: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         }
     }
@@ -110,6 +113,10 @@ impl Intake {
             return Err((error, completion));
         }
         let mut pending = self.pending.lock();
+        // Under the lock: whoever sets either comes for what is pending afterwards, and for nothing later.
+        if self.is_failed() {
+            return Err((SubmitError::StoreFailed, completion));
+        }
         if pending.stopping {
             return Err((SubmitError::Stopping, completion));
         }
@@ -118,7 +125,9 @@ impl Intake {
             pending.close_open();
         }
         let before = pending.batch.len();
-        pending.batch.push(command);
+        if let Err(error) = pending.batch.push(command) {
+            return Err((SubmitError::TooLong(error), completion));
+        }
         pending.completions.push(completion);
         let added = pending.batch.len() - before;
         if command.is_alone() || pending.batch.len() >= BATCH_BYTES {
@@ -134,9 +143,6 @@ impl Intake {
     }
 
     fn admit(&self, admission: Admission) -> Result<(), SubmitError> {
-        if self.failed.load(Ordering::Relaxed) {
-            return Err(SubmitError::StoreFailed);
-        }
         let bytes = self.bytes.load(Ordering::Relaxed);
         let bound = match admission {
             Admission::Normal if self.is_disk_full() => {
@@ -240,6 +246,16 @@ impl Intake {
         self.refused_full.load(Ordering::Relaxed)
     }
 
+    /// A batch could not be read back and was given up.
+    pub fn note_unencodable(&self) {
+        self.unencodable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Batches that could not be read back after they were encoded, since start: each is a fault of the broker.
+    pub fn unencodable(&self) -> u64 {
+        self.unencodable.load(Ordering::Relaxed)
+    }
+
     /// Some commands of a batch that was taken with [`next`](Self::next) are given up for want of room; the rest of
     /// `bytes_left` goes on.
     pub fn shrunk(&self, bytes_before: u64, bytes_left: u64, given_up: u64) {
@@ -249,17 +265,15 @@ impl Intake {
 
     /// The store failed: refuses everything until a restart.
     pub fn set_failed(&self) {
-        self.failed.store(true, Ordering::Relaxed);
         let mut pending = self.pending.lock();
+        self.failed.store(true, Ordering::Relaxed);
         let mut calls: Vec<Completion> = std::mem::take(&mut pending.completions);
         pending.batch = OpenBatch::with_capacity(0);
         for ready in std::mem::take(&mut pending.full) {
             calls.extend(ready.completions);
         }
         drop(pending);
-        for call in calls {
-            call(Err(SubmitError::StoreFailed));
-        }
+        fail_all(calls, &SubmitError::StoreFailed);
     }
 
     /// Whether the store failed.

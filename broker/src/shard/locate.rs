@@ -80,13 +80,12 @@ impl Shard {
         }
         match self.log().read(Position(position), length) {
             Ok(bytes) => Ok(Some(bytes)),
-            // Below the first one kept, across the end of a file, or in a gap between records.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
-            {
-                Ok(None)
-            }
-            Err(source) => Err(ReadError::Log { position, source }),
+            // Across the end of a file: no message lies so.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(source) => match self.unreadable(position, source) {
+                gone if gone.is_gone() => Ok(None),
+                error => Err(error),
+            },
         }
     }
 }

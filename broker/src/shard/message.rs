@@ -7,7 +7,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::bytes::{Cursor, Malformed};
+use super::bytes::{Cursor, Malformed, TooLong};
+use super::codec::COMMAND_BYTES_MAX;
 
 /// Something that can write a message unit once, into the batch.
 pub trait WriteUnit: Sync {
@@ -76,8 +77,8 @@ impl<'a> Message<'a> {
         Self { tag_hash, unit: Unit::New(unit) }
     }
 
-    /// Appends the message.
-    pub fn encode(&self, out: &mut BytesMut) {
+    /// Appends the message. After an error `out` may hold a part of it.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), TooLong> {
         out.put_i64(self.tag_hash);
         let head = out.len();
         out.put_u64(0);
@@ -86,10 +87,12 @@ impl<'a> Message<'a> {
             Unit::New(unit) => unit.write_unit(out),
             Unit::Stored { bytes, .. } => out.put_slice(bytes),
         }
-        let length = u32::try_from(out.len() - start).expect("a unit is bounded by the frame that brought it");
+        TooLong::check("the message", out.len() - start, COMMAND_BYTES_MAX)?;
+        let length = (out.len() - start) as u32;
         let crc = crc32fast::hash(&out[start..]);
         out[head..head + 4].copy_from_slice(&length.to_be_bytes());
         out[head + 4..head + 8].copy_from_slice(&crc.to_be_bytes());
+        Ok(())
     }
 
     /// Reads the message at the cursor. The checksum is not verified here: the record's own covers it.
@@ -134,18 +137,20 @@ impl<'a> MessageList<'a> {
         self.len() == 0
     }
 
-    /// Appends count and messages.
-    pub fn encode(&self, out: &mut BytesMut) {
-        out.put_u32(u32::try_from(self.len()).expect("a batch is bounded by the frame that brought it"));
+    /// Appends count and messages. After an error `out` may hold a part of them.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), TooLong> {
+        TooLong::check("the list of messages", self.len(), COMMAND_BYTES_MAX)?;
+        out.put_u32(self.len() as u32);
         match self {
-            Self::One(message) => message.encode(out),
-            Self::Many(messages) => messages.iter().for_each(|message| message.encode(out)),
+            Self::One(message) => message.encode(out)?,
+            Self::Many(messages) => messages.iter().try_for_each(|message| message.encode(out))?,
             Self::Stored { messages, .. } => {
                 let mut rest = messages.clone();
                 let all = rest.take(rest.remaining(), "messages").expect("takes what is there");
                 out.put_slice(all);
             }
         }
+        Ok(())
     }
 
     /// Reads the rest of a command as messages, and checks that they are all there.

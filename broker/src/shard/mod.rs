@@ -25,10 +25,12 @@ mod completion;
 mod group;
 mod ids;
 mod intake;
+mod lost;
 mod message;
 mod open;
 mod outcome;
 mod producers;
+mod quarantine;
 mod rebuild;
 mod topic;
 mod transactions;
@@ -47,21 +49,24 @@ mod read;
 pub use applier::{Applier, FlushError};
 pub use arrivals::{Arrivals, Ticket, Wake};
 pub use base::{find_base, make_base, remove_base};
-pub use batch::{Batch, HEAD_BYTES, OpenBatch};
-pub use bytes::{Cursor, Malformed, put_short_bytes, put_text};
+pub use batch::{Batch, HEAD_BYTES, OpenBatch, Rules};
+pub use bytes::{Cursor, Malformed, TooLong, put_text};
 pub use command::{
-    Checked, CheckedHalf, Command, Decision, Extend, Lock, Moved, OffsetCommit, Once, Park, ParkReason, Prepare,
-    Publish, Resume, Roll, Settle, When,
+    Checked, CheckedHalf, Command, Decision, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, ParkReason,
+    Prepare, Publish, Resume, Roll, Settle, When,
 };
+pub(crate) use completion::fail_all;
 pub use completion::{Completion, Completions, SubmitError};
 pub use group::{GroupSettings, Groups};
 pub use handle::{Shard, ShardSettings};
 pub use ids::QueueId;
 pub use intake::{Admission, Full, Intake, ReadyBatch};
+pub use lost::{GiveUpError, Lost, LostRange};
 pub use message::{Message, MessageList, Unit, WriteUnit};
 pub use open::{OpenShard, ShardError};
 pub use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
 pub use producers::{ProducerGroup, Producers};
+pub use quarantine::{QUARANTINE, Quarantine, QuarantineError, QuarantinedEntry};
 pub use read::{Located, QueueEntries, ReadError};
 pub use rebuild::{RebuildError, rebuild_index};
 pub use topic::{Queue, Topic, TopicSettings, Topics};

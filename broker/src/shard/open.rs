@@ -14,7 +14,9 @@ use super::executor::Executor;
 use super::group::Groups;
 use super::handle::{Shard, ShardSettings, Shared};
 use super::intake::Intake;
+use super::lost::Lost;
 use super::producers::Producers;
+use super::quarantine::{Quarantine, QuarantineError};
 use super::topic::Topics;
 use crate::index::{Index, IndexError, meta};
 use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
@@ -33,6 +35,9 @@ pub enum ShardError {
     /// The member of the group.
     #[error(transparent)]
     Node(#[from] StartError),
+    /// Entries that are set aside.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// A task's thread.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
@@ -153,14 +158,20 @@ pub(in crate::shard) fn open_files(
     if let Some(purged) = log.purged().filter(|purged| purged.index > applied.index) {
         return Err(ShardError::IndexLost { applied: applied.index, purged: purged.index });
     }
+    let quarantine = Quarantine::read(&settings.dir)?;
+    if !quarantine.is_empty() {
+        tracing::warn!(entries = quarantine.len(), "entries of the log are in quarantine: what they held is lost");
+    }
     let shared = Arc::new(Shared {
         executor: Executor::default(),
         intake: Intake::default(),
         topics: Topics::default(),
         groups: Groups::default(),
         producers: Producers::default(),
+        lost: Lost::default(),
         index,
         log,
+        quarantine,
         ahead: ReadAhead::default(),
         counters: Counters::default(),
         signals: Signals::default(),

@@ -1,5 +1,7 @@
 //! `Outcome`: what became of a command, as the state machine decided it. The same on every replica.
 
+use escrowmq_common::limits;
+
 use super::command::{Decision, ParkReason};
 use super::ids::QueueId;
 
@@ -89,6 +91,12 @@ pub enum Refusal {
     /// No half message has this id, or its decision was forgotten long ago.
     #[error("no half message at {0}")]
     NoSuchHalf(u64),
+    /// The message could not be read when it was to be kept, and its bytes are gone: there is nothing to deliver.
+    #[error(
+        "the bytes of half message {0} are lost: it cannot be committed, and a retry ends the same way. Roll it back, and send the \
+         message anew if its transaction has taken effect"
+    )]
+    BytesGone(u64),
     /// The producer group is not the one that prepared the half.
     #[error("the half message belongs to producer group {0}")]
     WrongGroup(String),
@@ -122,6 +130,9 @@ pub enum Refusal {
     /// The shard's tables are full: queue ids are used up.
     #[error("no queue id is left")]
     QueueIdsExhausted,
+    /// A topic with more queues than a topic may have.
+    #[error("{0} queues are more than the {max} that a topic may have", max = limits::QUEUES_MAX)]
+    TooManyQueues(u32),
     /// The command's bytes do not decode as what they claim to be.
     #[error("malformed settings")]
     MalformedSettings,

@@ -1,6 +1,6 @@
 //! Reading what apply made visible: entries of a queue, the bytes of a message, the place of a position.
 
-use std::io::IoSliceMut;
+use std::io::{ErrorKind, IoSliceMut};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -20,17 +20,41 @@ pub enum ReadError {
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The log failed, or the bytes are below its first kept position.
-    #[error("log at {position}: {source}")]
+    /// Retention has let the bytes go.
+    #[error("the message at log position {position} was removed by retention")]
+    Trimmed {
+        /// Where.
+        position: u64,
+    },
+    /// An operator has given the bytes up.
+    #[error("the message at log position {position} is lost: an operator gave it up")]
+    GivenUp {
+        /// Where.
+        position: u64,
+    },
+    /// The log could not be read just now. Another try may go better.
+    #[error("log at {position}: {source}; try again")]
     Log {
         /// Where.
         position: u64,
         /// What happened.
         source: std::io::Error,
     },
+    /// Bytes that must be there are not.
+    #[error(
+        "log position {position}: {source}. What reads it waits, and a retry succeeds when the file is back; if it is lost, \
+         `escrowmq admin log give-up {position}` passes its messages"
+    )]
+    Missing {
+        /// Where.
+        position: u64,
+        /// Which file, and what is wrong with it.
+        source: std::io::Error,
+    },
     /// The bytes are not what was written there.
     #[error(
-        "the message at log position {position} does not match its checksum; it is not served. Run `escrowmq fsck` on the data folder"
+        "the message at log position {position} does not match its checksum; it is not served, and what reads it waits. Run \
+         `escrowmq fsck` on the data folder; if the message is lost, `escrowmq admin log give-up {position}` passes it"
     )]
     Corrupt {
         /// Where.
@@ -39,9 +63,19 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether the bytes went with old files of the log.
+    /// Whether readers go on behind the message: retention has removed it, or an operator has given it up.
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Log { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+        matches!(self, Self::Trimmed { .. } | Self::GivenUp { .. })
+    }
+
+    /// Whether the bytes are damaged or missing, and stay so until an operator does something.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Corrupt { .. })
+    }
+
+    /// Whether another try may go better.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Index(_) | Self::Log { .. } | Self::Missing { .. })
     }
 }
 
@@ -138,7 +172,7 @@ impl Shard {
     pub fn hot_unit(&self, queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Option<Result<(), ReadError>> {
         let (at, length) = stored_extent(entry.position, entry.length);
         if let Some(stored) = self.log().read_hot(at, length) {
-            return Some(put_unit(&stored, queue, entry, out));
+            return Some(put_unit(&stored, queue, entry, out).map_err(|error| self.unless_given_up(error)));
         }
         // Straight from the file into its place in the answer.
         let start = out.len();
@@ -150,13 +184,17 @@ impl Shard {
             return None;
         }
         let checked = check(&head, &out[start..], entry.position);
-        Some(checked.and_then(|()| patch(queue, entry, &mut out[start..])).inspect_err(|_| out.truncate(start)))
+        let patched = checked.and_then(|()| patch(queue, entry, &mut out[start..]));
+        Some(patched.map_err(|error| {
+            out.truncate(start);
+            self.unless_given_up(error)
+        }))
     }
 
     /// Appends the unit of an entry as consumers get it. May read a file: call it where blocking is allowed.
     pub fn unit(&self, queue: &Queue, entry: &QueueEntry, out: &mut BytesMut) -> Result<(), ReadError> {
         let stored = self.stored(entry.position, entry.length)?;
-        put_unit(&stored, queue, entry, out)
+        put_unit(&stored, queue, entry, out).map_err(|error| self.unless_given_up(error))
     }
 
     /// The unit of an undecided half message with its counter as queue offset, as a check carries it. May read a file.
@@ -181,13 +219,37 @@ impl Shard {
     pub fn raw_unit(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {
         let stored = self.stored(position, length)?;
         let mut unit = BytesMut::with_capacity(length as usize);
-        put_checked(&stored, position, &mut unit)?;
+        put_checked(&stored, position, &mut unit).map_err(|error| self.unless_given_up(error))?;
         Ok(unit.freeze())
     }
 
     fn stored(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {
         let (at, length) = stored_extent(position, length);
-        self.log().read(at, length).map_err(|source| ReadError::Log { position, source })
+        self.log().read(at, length).map_err(|source| self.unreadable(position, source))
+    }
+
+    /// What an error of the log at a position means: only what the state machine has trimmed, or an operator has given up, is
+    /// gone. Anything else that is not there must be.
+    pub(in crate::shard) fn unreadable(&self, position: u64, source: std::io::Error) -> ReadError {
+        if position < self.counters().trimmed() {
+            return ReadError::Trimmed { position };
+        }
+        let is_missing =
+            matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData);
+        self.unless_given_up(if is_missing {
+            ReadError::Missing { position, source }
+        } else {
+            ReadError::Log { position, source }
+        })
+    }
+
+    fn unless_given_up(&self, error: ReadError) -> ReadError {
+        match error {
+            ReadError::Missing { position, .. } | ReadError::Corrupt { position } if self.lost().holds(position) => {
+                ReadError::GivenUp { position }
+            }
+            other => other,
+        }
     }
 
     /// The message at a log position that a client named, if it is in a queue: a half message before its commit, a

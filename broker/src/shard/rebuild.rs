@@ -11,7 +11,9 @@ use super::executor::Executor;
 use super::group::Groups;
 use super::handle::Shared;
 use super::intake::Intake;
+use super::lost::Lost;
 use super::producers::Producers;
+use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::meta::Applied;
 use crate::index::store::FLUSH_BYTES;
@@ -45,11 +47,12 @@ pub enum RebuildError {
     Flush(#[from] FlushError),
 }
 
-/// Makes an index in the folder `target`, which must be missing, out of the records of `log`, and of the copy
+/// Makes an index in the folder `target`, which must be missing, out of the records of `log` but for those in `quarantine`, and of the copy
 /// `base` of an index, if there is one, if the log no longer begins at its first record; up to the one with
 /// Raft index `upto`, all of which must be committed. `progress` is told the log position that was reached. Blocks.
 pub fn rebuild_index(
     log: &Log,
+    quarantine: Quarantine,
     base: Option<&Path>,
     target: &Path,
     upto: u64,
@@ -67,8 +70,10 @@ pub fn rebuild_index(
         topics: Topics::default(),
         groups: Groups::default(),
         producers: Producers::default(),
+        lost: Lost::default(),
         index: Index::open(target)?,
         log: log.clone(),
+        quarantine,
         ahead: ReadAhead::default(),
         counters: Counters::default(),
         signals: Signals::default(),

@@ -17,6 +17,26 @@ headers! {
         retry_after_millis: i64 = "retryAfterMillis",
     }
 
+    /// `GIVE_UP_LOG` 30020.
+    pub struct GiveUpLogHeader<'a> {
+        /// Log position of a message that cannot be read.
+        position: i64 = "position",
+        /// Who gives up; at most 255 bytes.
+        operator: &'a str = "operator",
+        /// Why; at most 1024 bytes.
+        reason: &'a str = "reason",
+    }
+
+    /// Answer to `GIVE_UP_LOG` 30020.
+    pub struct GiveUpLogResponse {
+        /// Log position of the first byte that was given up.
+        from: i64 = "from",
+        /// Log position behind the last one.
+        upto: i64 = "upto",
+        /// Messages of queues that are lost with them.
+        messages: i64 = "messages",
+    }
+
     /// Answer to an awaited `END_TRANSACTION` 37, and to a refused join.
     pub struct EndTransactionResponse<'a> {
         /// `committed` or `rolledBack`: what became of the transaction by this decision.

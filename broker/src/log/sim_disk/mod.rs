@@ -46,6 +46,10 @@ pub struct Faults {
     pub fail_syncs_from: Option<u64>,
     /// How long a flush of a file takes.
     pub sync_takes: Duration,
+    /// Every read of a file fails with this error number.
+    pub fail_reads: Option<i32>,
+    /// Every opening of a file fails with this error number.
+    pub fail_opens: Option<i32>,
     /// The disk's size in bytes; allocating and extending beyond it fails for want of space.
     pub capacity: Option<u64>,
 }
@@ -166,7 +170,9 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let inode = self.world.lock().find(path)?;
+        let world = self.world.lock();
+        world.faults.fail_opens.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)))?;
+        let inode = world.find(path)?;
         Ok(Arc::new(SimFile { world: Arc::clone(&self.world), inode }))
     }
 
@@ -264,6 +270,7 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let world = self.world.lock();
+        world.faults.fail_reads.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)))?;
         let content = &world.inodes[self.inode].visible;
         let from = content.len().min(offset as usize);
         let len = buffer.len().min(content.len() - from);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use escrowmq_common::limits;
+
 use super::publish::Place;
 use super::staged::{RegistryChange, Staged};
 use super::transaction::forget_producers;
@@ -9,31 +11,47 @@ use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
 use crate::planted::{Bug, planted};
-use crate::shard::command::{Lock, OffsetCommit};
+use crate::shard::batch::Rules;
+use crate::shard::command::{GiveUp, Lock, OffsetCommit};
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
+use crate::shard::lost::LostRange;
 use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::topic::{Queue, Topic, TopicSettings};
 
-pub(super) fn commit_offsets(shared: &Shared, staged: &mut Staged, commits: &[OffsetCommit<'_>]) -> Outcome {
+pub(super) fn commit_offsets(
+    shared: &Shared,
+    staged: &mut Staged,
+    commits: &[OffsetCommit<'_>],
+) -> Result<Outcome, IndexError> {
     for (nth, commit) in commits.iter().enumerate() {
         let same = |other: &OffsetCommit<'_>| (other.group, other.queue) == (commit.group, commit.queue);
         if planted(Bug::OffsetBack) && commits[..nth].iter().any(same) {
             continue;
         }
-        // A queue that was deleted meanwhile keeps no offsets.
-        if shared.topics.queue(commit.queue).is_some() {
+        // A queue that was deleted meanwhile keeps no offsets, and neither does a group that was deleted with its own.
+        let is_kept = || -> Result<bool, IndexError> {
+            match staged.rules() {
+                Rules::First => Ok(true),
+                Rules::Second if shared.groups.get(commit.group).is_some() => Ok(true),
+                Rules::Second => Ok(index::offset::get(&shared.index, commit.group, commit.queue)?.is_some()),
+            }
+        };
+        if shared.topics.queue(commit.queue).is_some() && is_kept()? {
             index::offset::put(&mut staged.rows, commit.group, commit.queue, commit.offset);
         }
     }
-    Outcome::Done
+    Ok(Outcome::Done)
 }
 
 pub(super) fn put_topic(shared: &Shared, staged: &mut Staged, settings: &[u8]) -> Outcome {
     let Ok(settings) = meta::decode_cold::<TopicSettings>(settings) else {
         return Outcome::Refused(Refusal::MalformedSettings);
     };
+    if settings.queue_count() > limits::QUEUES_MAX {
+        return Outcome::Refused(Refusal::TooManyQueues(settings.queue_count()));
+    }
     let name: Arc<str> = Arc::from(settings.name.as_str());
     let mut queues = shared.topics.get(&name).map(|topic| topic.queues.clone()).unwrap_or_default();
     while (queues.len() as u64) < u64::from(settings.queue_count()) {
@@ -168,6 +186,19 @@ pub(super) fn unlock(shared: &Shared, staged: &mut Staged, lock: &Lock<'_>) -> R
         }
     }
     Ok(Outcome::Done)
+}
+
+pub(super) fn give_up(staged: &mut Staged, given: &GiveUp<'_>) -> Outcome {
+    let range = LostRange {
+        positions: given.positions.clone(),
+        messages: given.messages,
+        at: staged.stamp(),
+        by: given.by.to_owned(),
+        why: given.why.to_owned(),
+    };
+    meta::put_lost(&mut staged.rows, &range);
+    staged.registry.push(RegistryChange::GiveUp(range));
+    Outcome::Done
 }
 
 /// Decisions made before a time are not seen any more. Costs nothing: their bytes go when files are merged.

@@ -32,6 +32,10 @@ pub struct Counters {
     pub repeated_halves: AtomicU64,
     /// Repeated sends of plain messages that got the first one's place, since start.
     pub repeated_messages: AtomicU64,
+    /// Commands that could not be carried out, since start.
+    pub refused_commands: AtomicU64,
+    /// Entries of the log that were passed because they are in quarantine, since start.
+    pub quarantined: AtomicU64,
 }
 
 macro_rules! readers {

@@ -23,6 +23,7 @@ pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -72,11 +73,16 @@ pub enum ApplyError {
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// An entry does not decode.
-    #[error("entry {index}: {source}")]
+    /// An entry does not decode, and is not in quarantine.
+    #[error(
+        "entry {index} of the log (checksum {checksum:08x}) cannot be applied: {source}. Stop the broker; `escrowmq fsck DIR` says what \
+         is damaged, and `escrowmq fsck DIR --repair --quarantine {index}` sets the entry aside and says what is lost with it"
+    )]
     Entry {
         /// Its Raft index.
         index: u64,
+        /// CRC-32 of what it holds.
+        checksum: u32,
         /// What was wrong.
         source: Malformed,
     },
@@ -118,6 +124,7 @@ impl StateMachine {
         }
         shared.counters.set(&sequences, applied);
         shared.counters.set_trimmed(meta::kept(&shared.index)?.trimmed);
+        shared.lost.set(meta::lost_ranges(&shared.index)?);
         Ok(Self { shared, applied, sequences })
     }
 
@@ -136,28 +143,31 @@ impl StateMachine {
         let mut staged = Staged::new(self.sequences, self.applied.stamp);
         let mut answers: Vec<(Option<Completions>, Vec<Outcome>)> = Vec::with_capacity(entries.len());
         for mut entry in entries {
-            let wrong = |source| ApplyError::Entry { index: entry.index, source };
-            let completions = entry.completions.take();
+            let mut completions = entry.completions.take();
             let mut outcomes = Vec::new();
             let mut alone = false;
             match &entry.content {
                 Content::Blank => {}
                 Content::Membership(bytes) => meta::put_bytes(&mut staged.rows, MEMBERSHIP, bytes),
                 Content::Batch(payload) => {
-                    let batch = Batch::decode(payload).map_err(wrong)?;
-                    let mut commands = batch.commands().peekable();
-                    alone = matches!(commands.peek(), Some(Ok(command)) if command.is_alone());
-                    if alone {
-                        // Everything before becomes visible first: this command reads whole tables.
-                        self.write(&mut staged, &mut answers);
-                    }
-                    staged.begin_entry(batch.stamp, entry.payload_position);
-                    for command in commands {
-                        let command = command.map_err(wrong)?;
-                        if command.is_alone() != alone {
-                            return Err(wrong(Malformed { what: "a command that must be alone", at: 0 }));
+                    match Batch::decode(payload).and_then(|batch| Ok((batch.commands()?, batch))) {
+                        Ok((commands, batch)) => {
+                            alone = commands.first().is_some_and(Command::is_alone);
+                            if alone {
+                                // Everything before becomes visible first: this command reads whole tables.
+                                self.write(&mut staged, &mut answers);
+                            }
+                            staged.begin_entry(&batch, entry.payload_position);
+                            outcomes.reserve_exact(commands.len());
+                            for command in &commands {
+                                outcomes.push(self.step(&mut staged, command)?);
+                            }
                         }
-                        outcomes.push(self.step(&mut staged, &command)?);
+                        // Those who wait for it are told that nobody knows.
+                        Err(source) => {
+                            self.pass_quarantined(&entry, payload, source)?;
+                            completions = None;
+                        }
                     }
                 }
             }
@@ -173,7 +183,27 @@ impl StateMachine {
         Ok(())
     }
 
+    /// Passes an entry that does not decode, if an operator has set it aside.
+    fn pass_quarantined(&self, entry: &CommittedEntry, payload: &[u8], source: Malformed) -> Result<(), ApplyError> {
+        let (index, checksum) = (entry.index, crc32fast::hash(payload));
+        if !self.shared.quarantine.holds(index, checksum) {
+            return Err(ApplyError::Entry { index, checksum, source });
+        }
+        tracing::warn!(entry = index, %source, "an entry of the log is in quarantine: what it held is lost");
+        self.shared.counters.quarantined.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Carries out a command. What cannot be carried out is refused, and counted: the same on every replica.
     fn step(&self, staged: &mut Staged, command: &Command<'_>) -> Result<Outcome, IndexError> {
+        let outcome = self.carry_out(staged, command)?;
+        if matches!(outcome, Outcome::Refused(_)) {
+            self.shared.counters.refused_commands.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(outcome)
+    }
+
+    fn carry_out(&self, staged: &mut Staged, command: &Command<'_>) -> Result<Outcome, IndexError> {
         let shared = &*self.shared;
         match command {
             Command::Publish(publish) => publish::publish(shared, staged, publish),
@@ -183,7 +213,7 @@ impl StateMachine {
             Command::Extend(extend) => Step { shared, staged }.extend(extend),
             Command::Park(park) => Step { shared, staged }.park(park),
             Command::Resume(resume) => Step { shared, staged }.resume(resume),
-            Command::CommitOffsets(commits) => Ok(cold::commit_offsets(shared, staged, commits)),
+            Command::CommitOffsets(commits) => cold::commit_offsets(shared, staged, commits),
             Command::PutTopic(settings) => Ok(cold::put_topic(shared, staged, settings)),
             Command::DeleteTopic(name) => cold::delete_topic(shared, staged, name),
             Command::PutGroup(settings) => Ok(cold::put_group(staged, settings)),
@@ -194,6 +224,7 @@ impl StateMachine {
             Command::Unlock(lock) => cold::unlock(shared, staged, lock),
             Command::Trim { upto } => retention::trim(shared, staged, *upto),
             Command::Roll(roll) => retention::roll(shared, staged, roll),
+            Command::GiveUp(given) => Ok(cold::give_up(staged, given)),
             Command::Expire { decided_before } => cold::expire(shared, staged, *decided_before),
             Command::Setting { key, value } => {
                 meta::put_setting(&mut staged.rows, key, value);
@@ -272,6 +303,7 @@ impl Command<'_> {
                 | Self::Unlock(_)
                 | Self::Trim { .. }
                 | Self::Roll(_)
+                | Self::GiveUp(_)
                 | Self::Expire { .. }
                 | Self::Setting { .. }
         )

@@ -9,9 +9,11 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::meta::Sequences;
 use crate::index::{self, DecisionRow, HalfRow, Index, IndexBatch, IndexError, PageBuilder, QueueEntry};
 use crate::planted::{Bug, planted};
+use crate::shard::batch::{Batch, Rules};
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
+use crate::shard::lost::LostRange;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
 
@@ -21,6 +23,7 @@ pub(in crate::shard) enum RegistryChange {
     RemoveTopic(String),
     PutGroup(GroupSettings),
     RemoveGroup(String),
+    GiveUp(LostRange),
 }
 
 /// Rows, pages and overlays of one index write.
@@ -44,6 +47,7 @@ pub(in crate::shard) struct Staged {
     /// Producer groups whose counts changed.
     pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
     stamp: u64,
+    rules: Rules,
     payload_position: u64,
 }
 
@@ -64,14 +68,21 @@ impl Staged {
             repeats: HashMap::new(),
             producers: HashMap::new(),
             stamp,
+            rules: Rules::default(),
             payload_position: 0,
         }
     }
 
-    /// The commands that follow are of an entry with this stamp and place. Time never goes back.
-    pub(in crate::shard) fn begin_entry(&mut self, stamp: u64, payload_position: u64) {
-        self.stamp = self.stamp.max(stamp);
+    /// The commands that follow are of this batch and lie at this place. Time never goes back.
+    pub(in crate::shard) fn begin_entry(&mut self, batch: &Batch<'_>, payload_position: u64) {
+        self.stamp = self.stamp.max(batch.stamp);
+        self.rules = batch.rules;
         self.payload_position = payload_position;
+    }
+
+    /// The rules by which the commands at hand are applied.
+    pub(in crate::shard) fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// The time that apply takes for now, in milliseconds since 1970.
@@ -156,6 +167,7 @@ impl Staged {
                 RegistryChange::RemoveTopic(name) => shared.topics.remove(&name),
                 RegistryChange::PutGroup(group) => shared.groups.put(group),
                 RegistryChange::RemoveGroup(name) => shared.groups.remove(&name),
+                RegistryChange::GiveUp(range) => shared.lost.add(range),
             }
             shared.signals.topics.notify_one();
         }

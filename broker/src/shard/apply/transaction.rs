@@ -9,6 +9,7 @@ use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
 use crate::planted::{Bug, planted};
+use crate::shard::batch::Rules;
 use crate::shard::command::{Checked, Decision, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
@@ -101,6 +102,11 @@ impl Rows for Step<'_> {
         if row.position != row.half {
             index::pin::delete(&mut self.staged.rows, row.position);
         }
+    }
+
+    fn is_gone(&self, row: &HalfRow) -> bool {
+        // Set by a command that is an entry of its own, so every replica sees the same here.
+        self.staged.rules() >= Rules::Second && row.position < self.shared.counters.trimmed()
     }
 
     fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<u64> {

@@ -58,7 +58,7 @@ impl History {
             ));
         }
         let mut bytes = BytesMut::new();
-        act.with_command(|command| command.encode(&mut bytes));
+        act.with_command(|command| command.encode(&mut bytes)).expect("commands of this test are short");
         self.steps.push(Step { act, bytes: bytes.to_vec() });
         self.models.push(model);
         Ok(())
@@ -73,18 +73,17 @@ impl History {
         let mut seen = 0;
         for record in read(log, next)?.iter().filter(|record| record.kind == kind::BATCH) {
             let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
-            for command in batch.commands() {
+            for command in batch.commands().map_err(|error| error.to_string())? {
                 seen += 1;
                 if seen <= known {
                     continue;
                 }
-                let command = command.map_err(|error| error.to_string())?;
                 let act = acts.next().ok_or("the log holds a command that nobody sent")?;
                 let places = places(&command, record.payload_position().get());
                 let mut model = self.model().clone();
                 model.apply(&act, now, &hint(&command, &places), &places);
                 let mut bytes = BytesMut::new();
-                act.with_command(|command| command.encode(&mut bytes));
+                act.with_command(|command| command.encode(&mut bytes)).expect("commands of this test are short");
                 self.steps.push(Step { act, bytes: bytes.to_vec() });
                 self.models.push(model);
             }
@@ -116,9 +115,9 @@ impl History {
         let wrong = |what: &dyn std::fmt::Display| format!("record {}: {what}", record.index);
         let batch = Batch::decode(&record.payload).map_err(|error| wrong(&error))?;
         let mut count = 0;
-        for command in batch.commands() {
+        for command in batch.commands().map_err(|error| wrong(&error))? {
             let mut bytes = BytesMut::new();
-            command.map_err(|error| wrong(&error))?.encode(&mut bytes);
+            command.encode(&mut bytes).map_err(|error| wrong(&error))?;
             let step = self.steps.get(before + count).ok_or_else(|| wrong(&"a command that nobody sent"))?;
             if step.bytes != bytes {
                 return Err(wrong(&format!("another command than {:?}", step.act)));
@@ -201,8 +200,7 @@ pub(super) fn places_from(log: &Log, from: u64) -> Result<VecDeque<Vec<u64>>, St
     let mut all = VecDeque::new();
     for record in read(log, from)?.iter().filter(|record| record.kind == kind::BATCH) {
         let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
-        for command in batch.commands() {
-            let command = command.map_err(|error| error.to_string())?;
+        for command in batch.commands().map_err(|error| error.to_string())? {
             all.push_back(places(&command, record.payload_position().get()));
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use bytes::Bytes;
 use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -15,9 +16,10 @@ use super::view::View;
 use crate::index::{Index, IndexBatch, IndexError};
 use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
-use crate::retention::{gather, gather_due, last_index_below, rewritten};
+use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{
-    Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, Shard, ShardSettings, SubmitError, When,
+    Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, ReadError, Shard, ShardSettings, SubmitError,
+    When,
 };
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
@@ -272,7 +274,7 @@ async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut
 }
 
 /// A random command of retention: a trim, or bytes written anew that it would take or that are due.
-fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, IndexError> {
+fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, ReadError> {
     // Those that a purge may be taking just now are none: a seed does the same each time.
     let trimmed = shard.counters().trimmed();
     let starts = shard.log().segments().into_iter().map(|segment| segment.start.get());
@@ -291,6 +293,14 @@ fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, IndexError>
     // With nothing to move nothing is proposed.
     let load = load.filter(|load| !load.is_empty());
     Ok(load.map_or(Act::Trim { upto: cut }, |load| Act::roll(&load)))
+}
+
+/// The messages that a commit brings anew.
+pub(super) fn anew(shard: &Shard, half: u64, below: u64) -> Result<Vec<(u64, i64, Bytes)>, ReadError> {
+    match rewritten(shard, half, below)? {
+        Rewritten::Anew(messages) => Ok(messages),
+        Rewritten::Move(_) => unreachable!("messages of this test are small"),
+    }
 }
 
 /// A random command that fits the state, or nearly does. `others` were made for the same moment.
@@ -354,7 +364,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             let counter = counter + u64::from(random.below(20) == 0);
             let group = if random.below(20) == 0 { "strangers" } else { PRODUCERS }.to_owned();
             let old = decision == Decision::Commit && random.below(4) == 0;
-            let rewritten = old.then(|| rewritten(shard, half, u64::MAX).expect("the index is readable"));
+            let rewritten = old.then(|| anew(shard, half, u64::MAX).expect("all is readable"));
             let rewritten = rewritten.unwrap_or_default();
             Act::Settle { half, counter, group, decision, rewritten }
         }

@@ -112,8 +112,11 @@ impl Model {
             }
             Act::Offsets(commits) => {
                 for (group, queue, offset) in commits {
-                    if self.places.contains_key(queue) {
-                        self.view.offsets.insert((group.clone(), *queue), *offset);
+                    let key = (group.clone(), *queue);
+                    // A group that was deleted with its offsets gets none from commits that come behind it.
+                    let is_known = self.view.groups.contains(group) || self.view.offsets.contains_key(&key);
+                    if self.places.contains_key(queue) && is_known {
+                        self.view.offsets.insert(key, *offset);
                     }
                 }
                 Outcome::Done

@@ -7,13 +7,12 @@ use parking_lot::Mutex;
 
 use super::act::{Act, PRODUCERS};
 use super::history::{History, places_from, read};
-use super::life::{self, Rows};
+use super::life::{self, Rows, anew};
 use super::model::Model;
 use super::view::{EntryView, View};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Disk, Flush, Log};
 use crate::raft::kind;
-use crate::retention::rewritten;
 use crate::shard::apply::{CommittedEntry, Content};
 use crate::shard::open::open_files;
 use crate::shard::{Decision, Shard, When};
@@ -183,7 +182,7 @@ impl Expected<'_> {
         for (half, row) in &model.view.halves {
             let decision = if random.below(2) == 0 { Decision::Commit } else { Decision::Rollback };
             let below = if random.below(3) == 0 { u64::MAX } else { 0 };
-            let rewritten = rewritten(&opened.shard, *half, below).map_err(|error| error.to_string())?;
+            let rewritten = anew(&opened.shard, *half, below).map_err(|error| error.to_string())?;
             let rewritten = if decision == Decision::Commit { rewritten } else { Vec::new() };
             acts.push(Act::Settle {
                 half: *half,

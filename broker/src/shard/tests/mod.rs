@@ -3,6 +3,8 @@
 
 mod crash;
 mod faults;
+mod hostile;
+mod lost;
 mod publish;
 mod retention;
 mod transactions;

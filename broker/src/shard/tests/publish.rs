@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::shard::{Lock, OffsetCommit, Refusal};
+use crate::shard::{GroupSettings, Lock, OffsetCommit, Refusal};
 
 #[tokio::test]
 async fn messages_are_read_back_in_order_before_and_after_a_restart() {
@@ -101,6 +101,10 @@ async fn offsets_and_locks_survive_a_restart() {
     let opened = open(dir.path()).await;
     make_topic(&opened.shard, "T", 2).await;
     let (first, second) = (queue(&opened.shard, "T", 0).id, queue(&opened.shard, "T", 1).id);
+    for group in ["g", "gg"] {
+        let settings = encode_cold(&GroupSettings::new(group));
+        opened.shard.propose(&Command::PutGroup(&settings), Admission::Normal).await.expect("taken");
+    }
     let commits = vec![
         OffsetCommit { group: "g", queue: first, offset: 5 },
         OffsetCommit { group: "g", queue: second, offset: 9 },

@@ -76,6 +76,9 @@ pub trait Rows {
     /// Lets go of the place where a half's bytes were moved to.
     fn release(&mut self, row: &HalfRow);
 
+    /// Whether retention has let the bytes of a half go: it could not be read any more when it was to be moved.
+    fn is_gone(&self, row: &HalfRow) -> bool;
+
     /// The message of a half enters its queue, or waits for its time; the queue offset, if it has one.
     fn deliver(&mut self, row: &HalfRow, unit: Extent) -> Option<u64>;
 
@@ -202,6 +205,12 @@ pub fn settle<R: Rows>(rows: &mut R, settle: &Settle<'_>, rewritten: &[(u64, Ext
         && let Some(gone) = whole.iter().find(|row| rows.with_topic(row.queue, |_| ()).is_none())
     {
         return Ok(Outcome::Refused(Refusal::NoSuchQueue(gone.queue)));
+    }
+    let is_brought = |row: &HalfRow| rewritten.iter().any(|(half, _)| *half == row.half);
+    if settle.decision == Decision::Commit
+        && let Some(gone) = whole.iter().find(|row| rows.is_gone(row) && !is_brought(row))
+    {
+        return Ok(Outcome::Refused(Refusal::BytesGone(gone.half)));
     }
     let at = rows.now();
     let mut outcome: Option<Settled> = None;

@@ -185,6 +185,10 @@ impl Rows for Tables {
 
     fn release(&mut self, _row: &HalfRow) {}
 
+    fn is_gone(&self, _row: &HalfRow) -> bool {
+        false
+    }
+
     fn deliver(&mut self, row: &HalfRow, _unit: Extent) -> Option<u64> {
         self.delivered.push(row.half);
         Some(self.delivered.len() as u64 - 1)

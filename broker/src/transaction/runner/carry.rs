@@ -120,9 +120,8 @@ impl Unfit {
     /// Whether another try may go better: the disk may answer the next time. What is wrong with the bytes stays wrong.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Read(error @ ReadError::Log { .. }) => !error.is_gone(),
-            Self::Read(ReadError::Index(_)) => true,
-            Self::Read(ReadError::Corrupt { .. }) | Self::Encode(_) | Self::Panicked => false,
+            Self::Read(error) => error.is_retryable(),
+            Self::Encode(_) | Self::Panicked => false,
         }
     }
 }

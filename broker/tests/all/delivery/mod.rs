@@ -2,6 +2,7 @@
 
 mod hold;
 mod locks;
+mod lost;
 mod membership;
 mod offsets;
 mod pull;

@@ -1,0 +1,19 @@
+//! What only a tool on the broker's own machine may ask.
+
+use escrowmq_common::code::response;
+use escrowmq_common::remoting::Connection;
+
+use super::Reply;
+
+/// Whether the connection comes from this machine.
+pub(super) fn is_local(connection: &Connection) -> bool {
+    let peer = connection.peer().ip().to_canonical();
+    peer.is_loopback() || peer == connection.local().ip().to_canonical()
+}
+
+/// Refuses a request from elsewhere. `what` says what is done only from here, as the beginning of a sentence.
+pub(super) fn refuse(reply: Reply, what: &str) {
+    let peer = reply.connection().peer();
+    tracing::warn!(%peer, "{what} on the broker's own machine alone: refused");
+    reply.error(response::NO_PERMISSION, &format!("{what} on the broker's own machine alone"));
+}
