@@ -44,7 +44,7 @@ pub struct Delivery {
     /// Pulls that wait for a message.
     pub holds: Holds,
     /// How far groups have come.
-    pub offsets: Offsets,
+    pub offsets: Arc<Offsets>,
     /// Who takes pulls of old messages off busy threads.
     pub helpers: Helpers,
     /// Who reads files for pulls.
@@ -77,11 +77,6 @@ impl Delivery {
         if let Err(error) = self.offsets.flush(&broker.shard).await {
             tracing::warn!(%error, "consumer offsets of the last second are not stored; messages will come again");
         }
-    }
-
-    /// Forgets what is known of a group that was deleted.
-    pub fn forget_group(&self, group: &str) {
-        self.offsets.forget_group(group);
     }
 }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::index::IndexError;
-use crate::shard::{Admission, Command, OffsetCommit, QueueId, Shard, SubmitError};
+use crate::shard::{Admission, Command, OffsetCommit, Outcome, QueueId, Shard, SubmitError};
 
 /// How often what changed is stored.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,8 +26,11 @@ const TIDY_TURNS: u32 = 60;
 /// Why an offset is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitRefusal {
-    /// Below what is stored, from a member of the group that another member took the queue over from.
-    #[error("offset {offset} is below the stored {stored}, and another consumer pulls the queue now")]
+    /// Below what is stored, from a connection that is no member of the group or does not pull the queue.
+    #[error(
+        "offset {offset} is below the stored {stored}: only the member of the group that pulls the queue takes it back; \
+         reset the group's offset instead"
+    )]
     Lower {
         /// What the client wants.
         offset: u64,
@@ -114,7 +117,7 @@ impl Offsets {
     }
 
     /// A consumer commits an offset. `is_member` says whether its connection is in the group; it is asked only for an
-    /// offset that goes back.
+    /// offset that goes back, and must not ask for offsets itself.
     pub fn commit(
         &self,
         shard: &Shard,
@@ -124,12 +127,28 @@ impl Offsets {
         connection: u64,
         is_member: impl FnOnce() -> bool,
     ) -> Result<(), CommitRefusal> {
+        self.take(shard, group, queue, offset, |slot, newest| judge(slot, newest, offset, connection, is_member))
+    }
+
+    /// A tool sets an offset of a group: it may go back.
+    pub fn set(&self, shard: &Shard, group: &str, queue: QueueId, offset: u64) -> Result<(), CommitRefusal> {
+        self.take(shard, group, queue, offset, |slot, _| no_reset(slot))
+    }
+
+    /// Takes an offset if `judge`, which is given the newest one, lets it pass.
+    fn take(
+        &self,
+        shard: &Shard,
+        group: &str,
+        queue: QueueId,
+        offset: u64,
+        judge: impl FnOnce(&Slot, Option<u64>) -> Result<(), CommitRefusal>,
+    ) -> Result<(), CommitRefusal> {
         let stored = self.newest(shard, group, queue)?;
-        let may_go_back = stored.is_none_or(|stored| offset >= stored) || !is_member();
         let became_dirty = self.with_slot(group, queue, |slot| {
             // What was committed since the look above is newer than what is stored.
             let newest = slot.newest.or(stored);
-            judge(slot, newest, offset, connection, may_go_back)?;
+            judge(slot, newest)?;
             if newest == Some(offset) && !slot.dirty {
                 slot.newest = newest;
                 return Ok(false);
@@ -161,9 +180,27 @@ impl Offsets {
         }
     }
 
-    /// Forgets a group that was deleted, also what was to be stored of it.
-    pub fn forget_group(&self, group: &str) {
-        self.groups.remove(group);
+    /// Deletes a group by `command` together with what is known of its offsets. No commit from before is on its way meanwhile,
+    /// which could bring one of them back after the group was made again.
+    pub async fn delete_group(
+        self: &Arc<Self>,
+        shard: &Shard,
+        group: &str,
+        command: &Command<'_>,
+    ) -> Result<Outcome, SubmitError> {
+        let _turn = self.flushing.lock().await;
+        let (sender, receiver) = oneshot::channel();
+        let (offsets, name) = (Arc::clone(self), group.to_owned());
+        // In the completion: it runs before anything is applied that comes behind the deletion.
+        let completion = Box::new(move |outcome: Result<Outcome, SubmitError>| {
+            if outcome.is_ok() {
+                offsets.groups.remove(name.as_str());
+            }
+            // The waiting side may have gone; the group is deleted all the same.
+            let _ = sender.send(outcome);
+        });
+        shard.submit(command, Admission::Reserved, completion).map_err(|(error, _)| error)?;
+        receiver.await.unwrap_or(Err(SubmitError::OutcomeUnknown))
     }
 
     /// Stores what changed, and answers who waits. Returns the first error; what could not be stored is kept for the
@@ -258,24 +295,28 @@ impl Offsets {
     }
 }
 
-/// Whether a consumer may commit `offset`. Going back is for whoever pulled last, and for those who are no members:
-/// tools. A member that lost the queue would otherwise undo the progress of the one that has it now.
+/// Whether a consumer may commit `offset`. Going back is for the member of the group that pulled last. A member that lost
+/// the queue would otherwise undo the progress of the one that has it now; and so would a connection that has not said who
+/// it is, which after a restart of the broker is every consumer until its first heartbeat.
 fn judge(
     slot: &Slot,
     newest: Option<u64>,
     offset: u64,
     connection: u64,
-    may_go_back: bool,
+    is_member: impl FnOnce() -> bool,
 ) -> Result<(), CommitRefusal> {
-    if let Some(reset) = slot.reset {
-        return Err(CommitRefusal::Reset(reset));
-    }
+    no_reset(slot)?;
     match newest {
-        Some(stored) if offset < stored && !may_go_back && slot.puller != Some(connection) => {
+        Some(stored) if offset < stored && (slot.puller != Some(connection) || !is_member()) => {
             Err(CommitRefusal::Lower { offset, stored })
         }
         _ => Ok(()),
     }
+}
+
+/// What a consumer commits is from before it heard of a reset.
+fn no_reset(slot: &Slot) -> Result<(), CommitRefusal> {
+    slot.reset.map_or(Ok(()), |reset| Err(CommitRefusal::Reset(reset)))
 }
 
 #[cfg(test)]
@@ -285,19 +326,21 @@ mod tests {
     const QUEUE: QueueId = QueueId(1);
 
     #[test]
-    fn only_the_last_puller_and_strangers_go_back() {
+    fn only_the_member_that_pulled_last_goes_back() {
         let slot = Slot { puller: Some(7), ..Slot::default() };
-        let refused =
-            |newest, offset, connection, may_go_back| judge(&slot, newest, offset, connection, may_go_back).is_err();
+        let refused = |newest, offset, connection, is_member: bool| {
+            judge(&slot, newest, offset, connection, || is_member).is_err()
+        };
         assert!(!refused(None, 5, 8, false));
         assert!(!refused(Some(5), 5, 8, false));
         assert!(!refused(Some(5), 6, 8, false));
-        assert!(refused(Some(5), 4, 8, false));
-        assert!(!refused(Some(5), 4, 7, false));
-        assert!(!refused(Some(5), 4, 8, true));
-        // Nobody pulled yet: a member may still not go back.
+        assert!(refused(Some(5), 4, 8, true));
+        assert!(!refused(Some(5), 4, 7, true));
+        assert!(refused(Some(5), 4, 7, false), "it has not registered");
+        // Nobody pulled yet: a member may still not go back, and a stranger neither.
         let fresh = Slot::default();
-        assert!(judge(&fresh, Some(5), 4, 8, false).is_err());
+        assert!(judge(&fresh, Some(5), 4, 8, || true).is_err());
+        assert!(judge(&fresh, Some(5), 4, 8, || false).is_err());
     }
 
     #[test]
@@ -305,12 +348,12 @@ mod tests {
         let offsets = Offsets::default();
         offsets.reset("G", QUEUE, 3);
         assert!(offsets.is_reset("G", QUEUE));
-        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, true).is_err());
+        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, || true).is_err());
         assert!(refused);
         assert_eq!(offsets.pulled("G", QUEUE, 1), Some(3));
         assert_eq!(offsets.pulled("G", QUEUE, 1), None);
         assert!(!offsets.is_reset("G", QUEUE));
-        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, true).is_err());
+        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, || true).is_err());
         assert!(!refused);
     }
 
@@ -320,7 +363,5 @@ mod tests {
         offsets.reset("G", QUEUE, 3);
         offsets.reset("G", QUEUE, 4);
         assert_eq!(offsets.pending.lock().dirty, [(Arc::from("G"), QUEUE)]);
-        offsets.forget_group("G");
-        assert!(offsets.groups.is_empty());
     }
 }

@@ -108,15 +108,15 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let remover = Arc::clone(broker);
     broker.tasks.spawn("delete group", async move {
         let command = Command::DeleteGroup { group: &group, offsets };
-        match done(remover.shard.propose(&command, Admission::Reserved).await) {
+        let shard = &remover.shard;
+        let outcome = if offsets {
+            remover.delivery.offsets.delete_group(shard, &group, &command).await
+        } else {
+            shard.propose(&command, Admission::Reserved).await
+        };
+        match done(outcome) {
             // Deleting twice is no error: tools ask every broker of a cluster.
-            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
-                if offsets {
-                    // The newest ones are in memory too.
-                    remover.delivery.forget_group(&group);
-                }
-                reply.ok();
-            }
+            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => reply.ok(),
             Err(error) => reply.error(error.code(), &error.to_string()),
         }
     });

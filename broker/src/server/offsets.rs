@@ -80,10 +80,14 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
     }
 }
 
-/// Whether the queue still has its first message, and that one is recent.
+/// Whether the queue still has its first message, and that one is recent; or has none yet. Sent to the end of an empty queue
+/// instead, a group would skip what is stored before it asks where that is.
 fn is_young(broker: &Broker, queue: &Queue) -> Result<bool, ReadError> {
-    if queue.min_offset() > 0 || queue.max_offset() == 0 {
+    if queue.min_offset() > 0 {
         return Ok(false);
+    }
+    if queue.max_offset() == 0 {
+        return Ok(true);
     }
     let first = broker.shard.entry(queue, 0)?;
     let end = broker.shard.log().end().get();

@@ -63,5 +63,5 @@ pub(super) async fn reset(broker: &Arc<Broker>, group: &str, offsets: &[(Arc<Que
 
 /// Sets an offset of a group as a tool does: it may go back. Stored with the next turn.
 pub(super) fn set(broker: &Broker, group: &str, queue: &Queue, offset: u64) -> Result<(), CommitRefusal> {
-    broker.delivery.offsets.commit(&broker.shard, group, queue.id, offset, 0, || false)
+    broker.delivery.offsets.set(&broker.shard, group, queue.id, offset)
 }
