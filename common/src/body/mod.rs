@@ -43,7 +43,10 @@ pub use json::{BodyError, Form};
 pub use lock::{LockBatchBody, LockBatchResponse};
 pub use offset::{ConsumerOffsetTable, ConsumerStatus, CorrectionOffsets, ResetOffsetBody};
 pub use queue::{MessageQueue, QueueTable};
-pub use registration::{REGISTRATION_BYTES_MAX, RegisterBrokerBody, RegistrationError};
+pub use registration::{
+    QueueMappingInfo, REGISTRATION_BYTES_MAX, REGISTRATION_PART_BYTES_MAX, REGISTRATION_TOPICS_MAX, RegisterBrokerBody,
+    RegisteredTopic, RegisteredTopics, RegistrationError,
+};
 pub use route::{BrokerData, BrokerMemberGroup, BrokerMemberGroupBody, ClusterInfo, QueueData, TopicRouteData};
 pub use running::{ConsumeDirectlyResult, ConsumeResult, ConsumeStatus, ConsumerRunningInfo, ProcessQueueInfo};
 pub use stats::{

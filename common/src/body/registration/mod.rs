@@ -11,17 +11,30 @@
 //!
 //! The packed form loses `order` and `topicSysFlag` of each topic.
 
+mod parts;
+mod topics;
+
 use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use topics::{QueueMappingInfo, RegisteredTopic, RegisteredTopics};
 
 use super::json::{self, BodyError, Form};
 use super::topic::{TopicConfig, TopicConfigTable, TopicFilterType};
 use crate::message::compression;
 use crate::message::{CompressionError, CompressionType};
+use parts::Parts;
 
-/// Largest unpacked registration that is accepted, in bytes: about half a million topics.
-pub const REGISTRATION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most topics of one registration. A broker that has more tells them in several.
+pub const REGISTRATION_TOPICS_MAX: usize = 1_000_000;
+
+/// Largest unpacked registration that is accepted, in bytes: the most topics with the longest names that there are. It is
+/// never in memory as a whole.
+pub const REGISTRATION_BYTES_MAX: usize = 320 * 1024 * 1024;
+
+/// Longest part of a packed registration, in bytes: a topic's line with its attributes, or a static topic's mapping.
+pub const REGISTRATION_PART_BYTES_MAX: usize = 1024 * 1024;
 
 /// Body of `REGISTER_BROKER`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,7 +46,7 @@ pub struct RegisterBrokerBody {
     pub topic_config_serialize_wrapper: TopicConfigTable,
 }
 
-/// Why a registration could not be read.
+/// Why a registration could not be read. Sending the same again ends the same way.
 #[derive(Debug, Error)]
 pub enum RegistrationError {
     /// The packed stream is broken or too large.
@@ -48,16 +61,55 @@ pub enum RegistrationError {
     /// A topic's line is not of the expected form.
     #[error("malformed topic line in registration")]
     Topic,
+    /// More topics than one registration may have.
+    #[error(
+        "registration of {topics} topics, the limit is {REGISTRATION_TOPICS_MAX}: register them in several requests \
+         (splitRegistrationSize)"
+    )]
+    TooManyTopics {
+        /// How many it has, or says it has.
+        topics: usize,
+    },
+    /// A part is longer than any broker makes it.
+    #[error("registration has a part of {length} bytes, the limit is {REGISTRATION_PART_BYTES_MAX}")]
+    LongPart {
+        /// As the stream says.
+        length: usize,
+    },
 }
 
 impl RegisterBrokerBody {
-    /// Reads the body; `is_compressed` is what the header says.
+    /// Reads the body; `is_compressed` is what the header says. Whoever needs only what routes are made of takes
+    /// [`RegisteredTopics::decode`], which is many times smaller in memory.
     pub fn decode(body: &[u8], is_compressed: bool) -> Result<Self, RegistrationError> {
-        if is_compressed {
-            Self::unpack(&CompressionType::Zlib.decompress(body, REGISTRATION_BYTES_MAX)?)
-        } else {
-            Ok(json::from_slice(body)?)
+        if !is_compressed {
+            return Ok(json::from_slice(body)?);
         }
+        let mut table = TopicConfigTable::default();
+        let mut mappings = Vec::new();
+        let mut parts = Parts::unpack(body);
+        table.data_version = json::from_slice(parts.part()?)?;
+        for _ in 0..parts.topic_count()? {
+            let topic = parse_topic_line(parts.part()?)?;
+            table.topic_config_table.insert(topic.topic_name.clone(), topic);
+        }
+        let filter_server_list = match parts.part()? {
+            [] => Vec::new(),
+            list => json::from_slice(list)?,
+        };
+        parts.mappings(|mapping| {
+            mappings.push(json::from_slice(mapping)?);
+            Ok(())
+        })?;
+        parts.finish()?;
+        for mapping in mappings {
+            let mapping: serde_json::Value = mapping;
+            if let Some(topic) = mapping.get("topic").and_then(serde_json::Value::as_str) {
+                let topic = topic.to_owned();
+                table.topic_queue_mapping_info_map.insert(topic, mapping);
+            }
+        }
+        Ok(Self { filter_server_list, topic_config_serialize_wrapper: table })
     }
 
     /// The body as JSON.
@@ -81,30 +133,6 @@ impl RegisterBrokerBody {
         }
         CompressionType::Zlib.compress(&plain, compression::DEFAULT_LEVEL).expect("memory takes everything").into()
     }
-
-    fn unpack(plain: &[u8]) -> Result<Self, RegistrationError> {
-        let mut parts = Parts { rest: plain };
-        let mut topics =
-            TopicConfigTable { data_version: json::from_slice(parts.part()?)?, ..TopicConfigTable::default() };
-        for _ in 0..parts.count()? {
-            let topic = parse_topic_line(parts.part()?)?;
-            topics.topic_config_table.insert(topic.topic_name.clone(), topic);
-        }
-        let filter_server_list = match parts.part()? {
-            [] => Vec::new(),
-            list => json::from_slice(list)?,
-        };
-        // Brokers before version 413 end here.
-        let mappings = if parts.rest.is_empty() { 0 } else { parts.count()? };
-        for _ in 0..mappings {
-            let mapping: serde_json::Value = json::from_slice(parts.part()?)?;
-            if let Some(topic) = mapping.get("topic").and_then(serde_json::Value::as_str) {
-                let topic = topic.to_owned();
-                topics.topic_queue_mapping_info_map.insert(topic, mapping);
-            }
-        }
-        Ok(Self { filter_server_list, topic_config_serialize_wrapper: topics })
-    }
 }
 
 fn topic_line(topic: &TopicConfig) -> String {
@@ -122,19 +150,16 @@ fn topic_line(topic: &TopicConfig) -> String {
 
 /// Five words, then, from version 5 on, the attributes, which may contain blanks of their own.
 fn parse_topic_line(line: &[u8]) -> Result<TopicConfig, RegistrationError> {
-    let line = std::str::from_utf8(line).map_err(|_| RegistrationError::Topic)?;
-    let mut words = line.splitn(6, ' ');
-    let mut word = || words.next().filter(|word| !word.is_empty()).ok_or(RegistrationError::Topic);
-    let number = |word: &str| word.parse().map_err(|_| RegistrationError::Topic);
+    let (topic, filter_type, attributes) = topics::words_of(line)?;
     let mut topic = TopicConfig {
-        topic_name: word()?.to_owned(),
-        read_queue_nums: number(word()?)?,
-        write_queue_nums: number(word()?)?,
-        perm: number(word()?)?,
-        topic_filter_type: TopicFilterType::from_name(word()?).unwrap_or_default(),
+        topic_name: topic.name.to_owned(),
+        read_queue_nums: topic.read,
+        write_queue_nums: topic.write,
+        perm: topic.perm,
+        topic_filter_type: TopicFilterType::from_name(filter_type).unwrap_or_default(),
         ..TopicConfig::default()
     };
-    if let Some(attributes) = words.next().filter(|text| !text.is_empty() && *text != "null") {
+    if let Some(attributes) = attributes.filter(|text| !text.is_empty() && *text != "null") {
         topic.attributes = json::from_slice(attributes.as_bytes())?;
     }
     Ok(topic)
@@ -143,26 +168,6 @@ fn parse_topic_line(line: &[u8]) -> Result<TopicConfig, RegistrationError> {
 fn put_part(out: &mut Vec<u8>, part: &[u8]) {
     out.put_i32(part.len() as i32);
     out.put_slice(part);
-}
-
-struct Parts<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Parts<'a> {
-    /// A count or length. Nothing is allocated by it: what it counts has to be there.
-    fn count(&mut self) -> Result<usize, RegistrationError> {
-        let (number, rest) = self.rest.split_first_chunk().ok_or(RegistrationError::Truncated)?;
-        self.rest = rest;
-        usize::try_from(i32::from_be_bytes(*number)).map_err(|_| RegistrationError::Truncated)
-    }
-
-    fn part(&mut self) -> Result<&'a [u8], RegistrationError> {
-        let length = self.count()?;
-        let (part, rest) = self.rest.split_at_checked(length).ok_or(RegistrationError::Truncated)?;
-        self.rest = rest;
-        Ok(part)
-    }
 }
 
 #[cfg(test)]
