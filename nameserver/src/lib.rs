@@ -23,6 +23,7 @@
 //! ```
 
 pub mod config;
+mod disk;
 pub mod kv;
 pub mod routes;
 mod server;
@@ -38,6 +39,7 @@ use tokio::net::TcpListener;
 
 pub use config::{Config, ConfigError, KEYS};
 use kv::{Kv, KvError};
+pub use server::refusals::Refusal;
 use server::{Parts, Server};
 
 /// A running nameserver. Dropping it stops it without waiting.
@@ -93,7 +95,7 @@ impl Nameserver {
     /// Starts one that expires brokers by a clock of the caller's.
     pub async fn start_with(config: Config, clock: Clock) -> Result<Nameserver, StartError> {
         config.validate()?;
-        let (kv, kv_writer) = Kv::open(&config.kv_config_path)?;
+        let (kv, kv_writer) = Kv::open(&config.kv_config_path, config.kv_bytes_max)?;
         let mut limits = ServeLimits::default();
         limits.connection.idle = config.server_channel_max_idle_time_seconds;
         let (address, port) = (config.bind_address.clone(), config.listen_port);
@@ -120,6 +122,11 @@ impl Nameserver {
     /// Where it listens; the port is the real one if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How many requests were refused for this reason since the start.
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.server.refused(refusal)
     }
 
     /// Stops it: closes the port and all connections, finishes what it has in hand, and waits for all of that.

@@ -6,7 +6,7 @@ mod support;
 
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_nameserver::kv::Kv;
+use escrowmq_nameserver::kv::{BYTES_MAX, Kv};
 use support::{Stage, registration, text};
 
 fn kv(code: i32, fields: &[(&str, &str)]) -> Frame {
@@ -21,7 +21,7 @@ async fn the_kv_configuration_survives_a_restart() {
     assert_eq!(stage.call(put).await.code, response::SUCCESS);
     // On disk before the answer, so that even an abrupt end keeps it.
     let path = stage.folder.path().join("kvConfig.json");
-    assert_eq!(Kv::open(&path).unwrap().0.tables().get("N", "k"), Some("v"));
+    assert_eq!(Kv::open(&path, BYTES_MAX).unwrap().0.get("N", "k").as_deref(), Some("v"));
     stage.nameserver.stop().await;
 
     let again = Stage::start_in(stage.folder, |_| {}).await;

@@ -16,12 +16,33 @@ pub struct Key {
     pub about: &'static str,
     /// Whether a change by a tool is in force at once; otherwise at the next start.
     pub at_once: bool,
+    /// Whether tools may change it, and to what.
+    pub(super) by_tool: ByTool,
     pub(super) get: fn(&Config) -> String,
     /// The error says what kind of value is expected.
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
+/// Whether a tool may change a key of a running process. Nobody knows who is behind a tool: so it may change what harms
+/// nobody else within the range that is given.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ByTool {
+    /// Any value that the key takes.
+    Any,
+    /// Numbers of this range.
+    Within(u64, u64),
+    /// From a tool on the same machine only: other values than the present one can take routes away.
+    LocalOnly,
+    /// The file and a restart change it.
+    Never,
+}
+
 impl Key {
+    /// The value of this key, as text.
+    pub(crate) fn value(&self, config: &Config) -> String {
+        (self.get)(config)
+    }
+
     /// The name of the environment variable.
     pub fn environment(&self) -> String {
         let mut name = ENVIRONMENT_PREFIX.to_owned();
@@ -45,11 +66,12 @@ impl std::fmt::Debug for Key {
 pub(super) const NEVER_BY_TOOLS: [&str; 3] = ["configBlackList", "configStorePath", "kvConfigPath"];
 
 macro_rules! key {
-    ($name:literal, $at_once:literal, $field:ident, $kind:ty, $about:literal) => {
+    ($name:literal, $at_once:literal, $by_tool:expr, $field:ident, $kind:ty, $about:literal) => {
         Key {
             name: $name,
             about: $about,
             at_once: $at_once,
+            by_tool: $by_tool,
             get: |config| <$kind>::show(&config.$field),
             set: |config, text| {
                 config.$field = <$kind>::read(text)?;
@@ -59,25 +81,30 @@ macro_rules! key {
     };
 }
 
+use ByTool::{Any, LocalOnly, Never, Within};
+
 /// All keys.
 #[rustfmt::skip] // a table
 pub const KEYS: &[Key] = &[
-    key!("listenPort", false, listen_port, Plain<u16>, "TCP port, 0 for any (default 9876)"),
-    key!("bindAddress", false, bind_address, Plain<String>, "local address to listen at (default 0.0.0.0)"),
-    key!("kvConfigPath", false, kv_config_path, File, "file of the KV configuration (default ~/.escrowmq/nameserver/kvConfig.json)"),
-    key!("configStorePath", false, config_store_path, OptionalFile, "file that keeps changes made by tools (default: the one given with -c)"),
-    key!("orderMessageEnable", true, order_message_enable, Switch, "route answers carry the queue order of ordered topics (default false)"),
-    key!("returnOrderTopicConfigToBroker", true, return_order_topic_config_to_broker, Switch, "registrations are answered with all queue orders (default true)"),
-    key!("supportActingMaster", true, support_acting_master, Switch, "a group without master shows its smallest slave, read only (default false)"),
-    key!("notifyMinBrokerIdChanged", true, notify_min_broker_id_changed, Switch, "brokers hear when the smallest id of their group changes (default false)"),
-    key!("deleteTopicWithBrokerRegistration", true, delete_topic_with_broker_registration, Switch, "a full registration removes topics it does not name (default false)"),
-    key!("enableAllTopicList", true, enable_all_topic_list, Switch, "the list of all topics may be asked for (default true)"),
-    key!("enableTopicList", true, enable_topic_list, Switch, "lists of topics by cluster or unit may be asked for (default true)"),
-    key!("needWaitForService", true, need_wait_for_service, Switch, "lookups fail for a while after the start (default false)"),
-    key!("waitSecondsForService", true, wait_seconds_for_service, Seconds, "how long, in seconds (default 45)"),
-    key!("scanNotActiveBrokerInterval", true, scan_not_active_broker_interval, Millis, "how often to look for silent brokers, in ms (default 5000)"),
-    key!("serverChannelMaxIdleTimeSeconds", false, server_channel_max_idle_time_seconds, Seconds, "a connection without traffic for this long is closed, in seconds (default 120)"),
-    key!("configBlackList", false, config_black_list, Words, "further keys that tools must not change, with ';' between them (default none)"),
+    key!("listenPort", false, Never, listen_port, Plain<u16>, "TCP port, 0 for any (default 9876)"),
+    key!("bindAddress", false, Never, bind_address, Plain<String>, "local address to listen at (default 0.0.0.0)"),
+    key!("kvConfigPath", false, Never, kv_config_path, File, "file of the KV configuration (default ~/.escrowmq/nameserver/kvConfig.json)"),
+    key!("configStorePath", false, Never, config_store_path, OptionalFile, "file that keeps changes made by tools (default: the one given with -c)"),
+    key!("orderMessageEnable", true, Any, order_message_enable, Switch, "route answers carry the queue order of ordered topics (default false)"),
+    key!("returnOrderTopicConfigToBroker", true, Any, return_order_topic_config_to_broker, Switch, "registrations are answered with all queue orders (default true)"),
+    key!("supportActingMaster", true, Any, support_acting_master, Switch, "a group without master shows its smallest slave, read only (default false)"),
+    key!("notifyMinBrokerIdChanged", true, Any, notify_min_broker_id_changed, Switch, "brokers hear when the smallest id of their group changes (default false)"),
+    key!("deleteTopicWithBrokerRegistration", true, LocalOnly, delete_topic_with_broker_registration, Switch, "a full registration removes topics it does not name (default false)"),
+    key!("enableAllTopicList", true, Any, enable_all_topic_list, Switch, "the list of all topics may be asked for (default true)"),
+    key!("enableTopicList", true, Any, enable_topic_list, Switch, "lists of topics by cluster or unit may be asked for (default true)"),
+    key!("needWaitForService", true, LocalOnly, need_wait_for_service, Switch, "lookups fail for a while after the start (default false)"),
+    key!("waitSecondsForService", true, Within(0, 300), wait_seconds_for_service, Seconds, "how long, in seconds (default 45)"),
+    key!("scanNotActiveBrokerInterval", true, Within(100, 60_000), scan_not_active_broker_interval, Millis, "how often to look for silent brokers, in ms (default 5000)"),
+    key!("serverChannelMaxIdleTimeSeconds", false, Within(30, 86_400), server_channel_max_idle_time_seconds, Seconds, "a connection without traffic for this long is closed, in seconds (default 120)"),
+    key!("routeBytesMax", true, LocalOnly, route_bytes_max, Plain<usize>, "bytes that all topics may take in memory, by estimate (default 1073741824, some 3 million topics)"),
+    key!("brokersMax", true, LocalOnly, brokers_max, Plain<usize>, "brokers that may be registered (default 10000)"),
+    key!("kvBytesMax", false, Never, kv_bytes_max, Plain<usize>, "bytes that the KV configuration may take (default 16777216)"),
+    key!("configBlackList", false, Never, config_black_list, Words, "further keys that tools must not change, with ';' between them (default none)"),
 ];
 
 /// Keys of RocketMQ's nameserver that mean nothing here: thread pools, Netty, the embedded controller.

@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
+use keys::ByTool;
+
+use crate::kv;
+use crate::routes::RouteLimits;
+
 pub use keys::{KEYS, Key};
 pub(crate) use properties::{edit, parse};
 
@@ -59,6 +64,13 @@ pub struct Config {
     pub scan_not_active_broker_interval: Duration,
     /// A connection without any traffic for this long is closed. Default 120 s.
     pub server_channel_max_idle_time_seconds: Duration,
+    /// Bytes that all topics may take in memory, by estimate: a registration that needs more is refused, and what was
+    /// registered before stays. Default 1 GiB, some 3 million topics.
+    pub route_bytes_max: usize,
+    /// Brokers that may be registered; a further one is refused. Default 10,000.
+    pub brokers_max: usize,
+    /// Bytes that the KV configuration may take; what makes it larger is refused. Default 16 MiB.
+    pub kv_bytes_max: usize,
     /// Keys that tools must not change, beside those that never may.
     pub config_black_list: Vec<String>,
 }
@@ -68,7 +80,8 @@ impl Default for Config {
         Config {
             listen_port: LISTEN_PORT,
             bind_address: "0.0.0.0".to_owned(),
-            kv_config_path: default_folder().join("kvConfig.json"),
+            // Without a home folder it is empty, and has to be set.
+            kv_config_path: default_folder().map(|folder| folder.join("kvConfig.json")).unwrap_or_default(),
             config_store_path: None,
             order_message_enable: false,
             return_order_topic_config_to_broker: true,
@@ -81,6 +94,9 @@ impl Default for Config {
             wait_seconds_for_service: Duration::from_secs(45),
             scan_not_active_broker_interval: Duration::from_secs(5),
             server_channel_max_idle_time_seconds: Duration::from_secs(120),
+            route_bytes_max: RouteLimits::default().route_bytes,
+            brokers_max: RouteLimits::default().brokers,
+            kv_bytes_max: kv::BYTES_MAX,
             config_black_list: Vec::new(),
         }
     }
@@ -129,6 +145,21 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
+    /// No tool may change this key.
+    #[error("{key} is not changed by tools: set it in the configuration file, and start again")]
+    NotByTools {
+        /// The key.
+        key: String,
+    },
+    /// The key is changed from the same machine only.
+    #[error("{key} is changed by tools on the nameserver's own machine only, because it can take routes away")]
+    LocalOnly {
+        /// The key.
+        key: &'static str,
+    },
+    /// There is no place for the KV configuration.
+    #[error("no home folder is known (HOME is not set), so there is no place for files: set kvConfigPath")]
+    NoHome,
 }
 
 impl ConfigError {
@@ -171,8 +202,9 @@ impl Config {
         Ok(loaded)
     }
 
-    /// Changes by a tool: all of `changes` or none. Returns the new settings; the caller puts them in force.
-    pub fn updated(&self, changes: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
+    /// Changes by a tool: all of `changes` or none. Returns the new settings; the caller puts them in force. `is_local`
+    /// says that the tool is on the same machine.
+    pub fn updated(&self, changes: &BTreeMap<String, String>, is_local: bool) -> Result<Config, ConfigError> {
         let forbidden = |key: &str| {
             keys::NEVER_BY_TOOLS.contains(&key) || self.config_black_list.iter().any(|listed| listed == key)
         };
@@ -182,6 +214,25 @@ impl Config {
         let mut loaded = Loaded { config: self.clone(), meaningless: Vec::new() };
         loaded.set_all(changes.clone())?;
         loaded.config.validate()?;
+        if let Some(key) = loaded.meaningless.first() {
+            return Err(ConfigError::NotByTools { key: format!("{key} has no meaning here, and") });
+        }
+        for key in KEYS.iter().filter(|key| changes.contains_key(key.name)) {
+            let value = (key.get)(&loaded.config);
+            match key.by_tool {
+                ByTool::Any => {}
+                ByTool::Within(least, most) => {
+                    if !value.parse().is_ok_and(|value: u64| (least..=most).contains(&value)) {
+                        let why =
+                            format!("tools may set it from {least} to {most}; the configuration file may do more");
+                        return Err(ConfigError::BadValue { key: key.name, value, why });
+                    }
+                }
+                ByTool::LocalOnly if is_local => {}
+                ByTool::LocalOnly => return Err(ConfigError::LocalOnly { key: key.name }),
+                ByTool::Never => return Err(ConfigError::NotByTools { key: key.name.to_owned() }),
+            }
+        }
         Ok(loaded.config)
     }
 
@@ -209,8 +260,17 @@ impl Config {
         if self.bind_address.is_empty() {
             return blank("bindAddress", "must name a local address");
         }
+        if self.kv_config_path.as_os_str().is_empty() && default_folder().is_none() {
+            return Err(ConfigError::NoHome);
+        }
         if self.kv_config_path.file_name().is_none() {
             return blank("kvConfigPath", "must name a file");
+        }
+        for (key, value) in [("routeBytesMax", self.route_bytes_max), ("brokersMax", self.brokers_max)] {
+            if value == 0 {
+                let (value, why) = ("0".to_owned(), "must be above 0".to_owned());
+                return Err(ConfigError::BadValue { key, value, why });
+            }
         }
         Ok(())
     }
@@ -233,9 +293,10 @@ impl Loaded {
     }
 }
 
-fn default_folder() -> PathBuf {
-    let home = env::home_dir().unwrap_or_else(|| PathBuf::from("."));
-    home.join(".escrowmq").join("nameserver")
+/// `None` where no home folder is known.
+fn default_folder() -> Option<PathBuf> {
+    let home = env::home_dir().filter(|home| !home.as_os_str().is_empty())?;
+    Some(home.join(".escrowmq").join("nameserver"))
 }
 
 #[cfg(test)]
@@ -339,12 +400,42 @@ mod tests {
             let owned = entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             owned.collect()
         };
-        let next = config.updated(&changes(&[("enableTopicList", "false")])).unwrap();
+        let next = config.updated(&changes(&[("enableTopicList", "false")]), false).unwrap();
         assert!(!next.enable_topic_list);
         for key in ["bindAddress", "kvConfigPath", "configStorePath", "configBlackList"] {
-            let error = config.updated(&changes(&[(key, "x")])).unwrap_err();
+            let error = config.updated(&changes(&[(key, "x")]), true).unwrap_err();
             assert!(matches!(error, ConfigError::BlackListed { .. }), "{error}");
         }
-        assert!(config.updated(&changes(&[("enableTopicLst", "false")])).is_err());
+        assert!(config.updated(&changes(&[("enableTopicLst", "false")]), true).is_err());
+    }
+
+    #[test]
+    fn tools_change_what_is_listed_within_its_range() {
+        let config = Config::default();
+        let update = |key: &str, value: &str, is_local| {
+            config.updated(&[(key.to_owned(), value.to_owned())].into(), is_local).map_err(|error| error.to_string())
+        };
+        for (key, value) in [
+            ("listenPort", "9877"),
+            ("bindAddress", "127.0.0.1"),
+            ("kvBytesMax", "1"),
+            ("scanNotActiveBrokerInterval", "99"),
+            ("scanNotActiveBrokerInterval", "60001"),
+            ("waitSecondsForService", "301"),
+            ("serverChannelMaxIdleTimeSeconds", "1"),
+            ("serverWorkerThreads", "8"),
+        ] {
+            for is_local in [false, true] {
+                let error = update(key, value, is_local).unwrap_err();
+                assert!(error.contains(key), "{key}={value}: {error}");
+            }
+        }
+        for (key, value) in [("needWaitForService", "true"), ("deleteTopicWithBrokerRegistration", "true")] {
+            assert!(update(key, value, false).unwrap_err().contains("own machine"), "{key}");
+            assert!(update(key, value, true).is_ok(), "{key}");
+        }
+        for (key, value) in [("scanNotActiveBrokerInterval", "100"), ("orderMessageEnable", "true")] {
+            assert!(update(key, value, false).is_ok(), "{key}");
+        }
     }
 }

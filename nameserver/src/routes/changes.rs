@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BrokerId, Brokers, ConnectionId, TopicRoute};
+use super::{BrokerId, Brokers, ConnectionId, RouteLimits, TopicRoute};
 
 /// What of the table's behaviour the operator chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,6 +11,8 @@ pub struct RouteTableOptions {
     pub delete_missing_topics: bool,
     /// Members hear when the smallest broker id of their group changes (`notifyMinBrokerIdChanged`).
     pub notify_min_broker: bool,
+    /// How large the table may become.
+    pub limits: RouteLimits,
 }
 
 /// What has to be done after an event.

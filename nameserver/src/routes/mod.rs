@@ -1,8 +1,10 @@
 //! The route table: which broker groups serve which topic, and where their members are.
 //!
 //! It promises that a lookup sees a broker exactly while that broker is believed alive: from its registration
-//! until it unregisters, its connection closes, or it stays silent for longer than it said it would. Nothing
-//! is written to disk; after a restart the brokers' next registrations fill the table again.
+//! until it unregisters, its connection closes, or it stays silent for longer than it said it would; that nobody but the
+//! process that registered says any of that for it, and takes its place only as `claim` allows; and that the table stays
+//! below its [`RouteLimits`]. Nothing is written to disk; after a restart the brokers' next registrations fill the table
+//! again.
 //!
 //! ```text
 //!   events + time --> RouteTable (one owner, plain) --> Changes --> Routes (shared, read by every lookup)
@@ -17,8 +19,10 @@
 
 pub mod answer;
 mod changes;
+mod claim;
 mod group;
 mod json;
+mod limits;
 mod registration;
 mod table;
 mod topic;
@@ -28,8 +32,10 @@ mod view;
 mod scenarios;
 
 pub use changes::{Changes, MinBrokerChange, RouteTableOptions, TopicChange};
+pub use claim::Goodbye;
 pub use group::{BrokerGroup, BrokerId, Brokers};
-pub use registration::{Refused, Registered, Registration, TopicSettings};
+pub use limits::RouteLimits;
+pub use registration::{Origin, Refused, Registered, Registration, TopicSettings};
 pub use table::RouteTable;
 pub use topic::{QueueMapping, Queues, TopicRoute};
 pub use view::Routes;

@@ -7,21 +7,23 @@ use std::time::Duration;
 use escrowmq_common::body::DataVersion;
 
 use super::{
-    BrokerGroup, BrokerId, Brokers, Changes, ConnectionId, MinBrokerChange, Queues, Refused, Registered, Registration,
-    RouteTableOptions, TopicChange, TopicRoute, TopicSettings, permission,
+    BrokerGroup, BrokerId, Brokers, Changes, ConnectionId, MinBrokerChange, Origin, Queues, Refused, Registered,
+    Registration, RouteTableOptions, TopicChange, TopicRoute, TopicSettings, permission,
 };
 
 /// A broker that is believed alive.
 #[derive(Debug)]
-struct Live {
-    group: Arc<str>,
-    id: BrokerId,
+pub(super) struct Live {
+    pub(super) group: Arc<str>,
+    pub(super) id: BrokerId,
     /// When it was last heard of, as time since start.
-    seen: Duration,
-    silence_max: Duration,
-    version: DataVersion,
-    connection: ConnectionId,
-    ha_address: Arc<str>,
+    pub(super) seen: Duration,
+    /// The longest time between two signs of life so far.
+    pub(super) beat: Duration,
+    pub(super) silence_max: Duration,
+    pub(super) version: DataVersion,
+    pub(super) origin: Origin,
+    pub(super) ha_address: Arc<str>,
 }
 
 /// Topics, broker groups and their members' signs of life.
@@ -32,11 +34,13 @@ struct Live {
 /// Time is what the caller says: any clock that does not go back, as time since some start.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    options: RouteTableOptions,
+    pub(super) options: RouteTableOptions,
     brokers: Arc<Brokers>,
     /// By address.
-    live: HashMap<Arc<str>, Live>,
+    pub(super) live: HashMap<Arc<str>, Live>,
     topics: HashMap<Arc<str>, Arc<TopicRoute>>,
+    /// The sum of the topics' weights.
+    pub(super) weight: usize,
 }
 
 impl RouteTable {
@@ -45,16 +49,23 @@ impl RouteTable {
         RouteTable { options, ..RouteTable::default() }
     }
 
+    /// The brokers as they are now.
+    pub(super) fn brokers(&self) -> &Brokers {
+        &self.brokers
+    }
+
+    /// A topic's entry.
+    pub(super) fn topic(&self, name: &str) -> Option<&Arc<TopicRoute>> {
+        self.topics.get(name)
+    }
+
     /// Changes the options; what was decided stays.
     pub fn set_options(&mut self, options: RouteTableOptions) {
         self.options = options;
     }
 
-    /// A broker describes itself.
-    ///
-    /// A registration under an id that another address holds with a newer `state_version` comes from a leader
-    /// that has been replaced: it changes nothing and is answered as if it had been taken, so that the old
-    /// leader finds out from its own group and not by an error here.
+    /// A broker describes itself. A registration that is refused changes nothing, but it is a sign of life of the broker
+    /// that is listed under its name, if it comes from that one.
     pub fn register(
         &mut self,
         now: Duration,
@@ -62,26 +73,20 @@ impl RouteTable {
         changes: &mut Changes,
     ) -> Result<Registered, Refused> {
         let known = self.brokers.group(&broker.group).cloned();
-        let holder = known.as_ref().and_then(|g| g.addresses.get(&broker.id));
-        if let Some(holder) = holder.filter(|h| **h != broker.address) {
-            let newest = self.live(holder).version.state_version;
-            if newest > broker.version.state_version {
-                tracing::warn!(
-                    group = %broker.group, id = %broker.id, address = %broker.address, %holder,
-                    "ignored a registration older than that of the id's holder"
-                );
-                return Ok(Registered::default());
+        let brings_topics = self.brings_topics(known.as_deref(), &broker);
+        if let Err(refused) = self.admit(now, known.as_deref(), &broker, brings_topics) {
+            if !self.stays(now, broker.origin, &broker.group, &broker.address, broker.id) {
+                // As another member, perhaps.
+                self.heartbeat(now, broker.origin, &broker.address);
             }
-        } else if holder.is_none() && broker.topics.len() == 1 {
-            return Err(Refused::NotYetRegistered);
+            return Err(refused);
         }
 
         let min_before = known.as_ref().and_then(|g| g.min_broker()).map(|(id, _)| id);
         let fresh = self.is_fresh(&broker);
         let group = self.list(known.as_deref(), &broker, changes);
-        let prime = group.min_broker().is_some_and(|(id, _)| id == broker.id);
         let is_master = broker.id == BrokerId::MASTER;
-        if is_master || (prime && broker.acting_master.is_some()) {
+        if brings_topics {
             let read_only = !is_master && group.acting_master;
             self.take_topics(&broker, fresh, read_only, changes);
         }
@@ -99,37 +104,38 @@ impl RouteTable {
         Ok(self.answer_to(&group, is_master))
     }
 
-    /// A sign of life between registrations; one from a broker that is not listed changes nothing.
-    pub fn heartbeat(&mut self, now: Duration, address: &str) {
-        if let Some(live) = self.live.get_mut(address) {
-            live.seen = now;
+    fn admit(
+        &self,
+        now: Duration,
+        known: Option<&BrokerGroup>,
+        broker: &Registration,
+        brings_topics: bool,
+    ) -> Result<(), Refused> {
+        self.claim(now, broker)?;
+        let is_held = known.is_some_and(|group| group.addresses.contains_key(&broker.id));
+        if !is_held && broker.topics.len() == 1 {
+            return Err(Refused::NotYetRegistered);
         }
+        self.check_brokers(broker)?;
+        if brings_topics { self.check_topics(broker) } else { Ok(()) }
     }
 
-    /// The version of the topics that a broker registered last; a sign of life as well.
-    pub fn query_version(&mut self, now: Duration, address: &str) -> Option<DataVersion> {
-        let live = self.live.get_mut(address)?;
-        live.seen = now;
-        Some(live.version)
+    /// Whether the topics of this registration count: the group's master speaks for it, or else its smallest member.
+    fn brings_topics(&self, known: Option<&BrokerGroup>, broker: &Registration) -> bool {
+        let others = known.into_iter().flat_map(|group| &group.addresses).filter(|(_, a)| **a != broker.address);
+        let is_smallest = others.map(|(id, _)| *id).all(|other| broker.id <= other);
+        broker.id == BrokerId::MASTER || (is_smallest && broker.acting_master.is_some())
     }
 
-    /// A broker says goodbye. One that says so under an id that is no longer its own, over a connection that is
-    /// not the registered one, speaks for a process that the address does not stand for any more (a group may
-    /// share one address that moves): it is not heard.
-    pub fn unregister(&mut self, connection: ConnectionId, address: &str, id: BrokerId, changes: &mut Changes) {
-        let Some(live) = self.live.get(address) else {
-            return;
-        };
-        if live.connection != connection && live.id != id {
-            tracing::warn!(%address, %id, listed_as = %live.id, "ignored a goodbye for somebody else");
-            return;
-        }
-        self.drop_brokers(&[Arc::from(address)], changes);
+    /// The version of the topics that a broker registered last. A sign of life as well, if that broker asks.
+    pub fn query_version(&mut self, now: Duration, origin: Origin, address: &str) -> Option<DataVersion> {
+        self.heartbeat(now, origin, address);
+        self.live.get(address).map(|live| live.version)
     }
 
     /// A connection ended; so did the brokers that registered over it last.
     pub fn connection_closed(&mut self, connection: ConnectionId, changes: &mut Changes) {
-        let gone = self.addresses_where(|live| live.connection == connection);
+        let gone = self.addresses_where(|live| live.origin.connection == connection);
         self.drop_brokers(&gone, changes);
     }
 
@@ -139,7 +145,7 @@ impl RouteTable {
         for address in &gone {
             let live = self.live(address);
             tracing::warn!(group = %live.group, id = %live.id, %address, "broker fell silent");
-            changes.close.push(live.connection);
+            changes.close.push(live.origin.connection);
         }
         self.drop_brokers(&gone, changes);
     }
@@ -174,15 +180,26 @@ impl RouteTable {
         self.put_topic(route, changes);
     }
 
-    /// An operator adds queues of a topic by hand. Queues at groups that are not there are left out.
-    pub fn register_topic(&mut self, topic: &str, queues: Vec<Queues>, changes: &mut Changes) {
+    /// An operator adds queues of a topic by hand. Queues at groups that are not there are left out; answers at how many
+    /// groups there are some now.
+    pub fn register_topic(
+        &mut self,
+        topic: &str,
+        queues: Vec<Queues>,
+        changes: &mut Changes,
+    ) -> Result<usize, Refused> {
         let mut route = self.topic_for_change(topic);
+        let before = self.topics.get(topic).map_or(0, |route| route.weight());
+        let mut put = 0;
         for queues in queues {
             if self.brokers.group(&queues.group).is_some() {
                 route.put(queues);
+                put += 1;
             }
         }
+        self.check_growth(if put == 0 { 0 } else { route.weight().saturating_sub(before) })?;
         self.put_topic(route, changes);
+        Ok(put)
     }
 
     /// Whether the topics that come with a registration replace what is known: the broker is new, has another
@@ -199,14 +216,21 @@ impl RouteTable {
         if renamed.is_some_and(|live| live.group != broker.group) {
             self.drop_brokers(std::slice::from_ref(&broker.address), changes);
         }
+        let mut addresses = known.map(|g| g.addresses.clone()).unwrap_or_default();
+        addresses.retain(|_, a| *a != broker.address);
         let mut group = BrokerGroup {
             name: known.map_or_else(|| broker.group.clone(), |g| g.name.clone()),
             cluster: broker.cluster.clone(),
             zone: broker.zone.clone(),
             acting_master: broker.acting_master.unwrap_or(false),
-            addresses: known.map(|g| g.addresses.clone()).unwrap_or_default(),
+            addresses,
         };
-        group.addresses.retain(|_, a| *a != broker.address);
+        // One member among others does not move the whole group elsewhere.
+        if let Some(known) = known.filter(|_| group.min_broker().is_some_and(|(min, _)| min < broker.id)) {
+            group.cluster = known.cluster.clone();
+            group.zone.clone_from(&known.zone);
+            group.acting_master = known.acting_master;
+        }
         let replaced = group.addresses.insert(broker.id, broker.address.clone());
         if let Some(replaced) = replaced {
             tracing::info!(group = %group.name, id = %broker.id, was = %replaced, address = %broker.address, "broker replaced");
@@ -244,7 +268,7 @@ impl RouteTable {
             self.put_topic(route, changes);
         }
         // One topic is a broker that tells what is new, not a broker with a single topic.
-        if self.options.delete_missing_topics && broker.topics.len() != 1 {
+        if self.options.delete_missing_topics && broker.topics.len() != 1 && !broker.is_part {
             self.delete_missing(broker, changes);
         }
     }
@@ -269,15 +293,17 @@ impl RouteTable {
                 topics = broker.topics.len(), "broker registered"
             );
         }
+        let before = self.live.get(&broker.address).map(|live| live.beat.max(now.saturating_sub(live.seen)));
         self.live.insert(
             broker.address,
             Live {
                 group: broker.group,
                 id: broker.id,
                 seen: now,
+                beat: before.unwrap_or_default(),
                 silence_max: broker.silence_max,
                 version: broker.version,
-                connection: broker.connection,
+                origin: broker.origin,
                 ha_address: broker.ha_address,
             },
         );
@@ -296,7 +322,7 @@ impl RouteTable {
     }
 
     /// Takes brokers out of their groups, and groups without members out of the topics.
-    fn drop_brokers(&mut self, addresses: &[Arc<str>], changes: &mut Changes) {
+    pub(super) fn drop_brokers(&mut self, addresses: &[Arc<str>], changes: &mut Changes) {
         let mut emptied: Vec<Arc<str>> = Vec::new();
         let mut masterless: Vec<Arc<str>> = Vec::new();
         for address in addresses {
@@ -360,7 +386,7 @@ impl RouteTable {
         let all = offline.is_some() || group.addresses.len() == 1;
         let told = group.addresses.iter().filter(|(id, _)| all || **id != min_id);
         changes.notify.push(MinBrokerChange {
-            connections: told.map(|(_, address)| self.live(address).connection).collect(),
+            connections: told.map(|(_, address)| self.live(address).origin.connection).collect(),
             group: Arc::clone(&group.name),
             min_id,
             min_address: Arc::clone(min_address),
@@ -394,7 +420,8 @@ impl RouteTable {
 
     fn put_topic(&mut self, route: TopicRoute, changes: &mut Changes) {
         if route.queues().is_empty() {
-            if self.topics.remove(&**route.name()).is_some() {
+            if let Some(removed) = self.topics.remove(&**route.name()) {
+                self.weight -= removed.weight();
                 changes.topics.push(TopicChange::Remove(Arc::clone(route.name())));
             }
             return;
@@ -403,6 +430,7 @@ impl RouteTable {
         if known.is_some_and(|known| **known == route) {
             return;
         }
+        self.weight = self.weight - known.map_or(0, |known| known.weight()) + route.weight();
         let route = Arc::new(route);
         self.topics.insert(Arc::clone(route.name()), Arc::clone(&route));
         changes.topics.push(TopicChange::Put(route));
@@ -412,7 +440,7 @@ impl RouteTable {
         self.live.iter().filter(|(_, live)| wanted(live)).map(|(address, _)| Arc::clone(address)).collect()
     }
 
-    fn live(&self, address: &str) -> &Live {
+    pub(super) fn live(&self, address: &str) -> &Live {
         self.live.get(address).expect("a listed address has a live entry")
     }
 }
@@ -442,6 +470,8 @@ impl RouteTable {
             }
         }
         assert_eq!(listed, self.live.len(), "only listed brokers are alive");
+        let weight: usize = self.topics.values().map(|route| route.weight()).sum();
+        assert_eq!(weight, self.weight, "the weight is that of the topics");
         for (name, route) in &self.topics {
             assert_eq!(name, route.name());
             assert!(!route.queues().is_empty(), "{name} is served by nobody");

@@ -10,9 +10,14 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::Connection;
 
-use super::{Server, busy, failed, success};
+use super::order::Turn;
+use super::refusals::Refusal;
+use super::{Server, failed, names, success};
 use crate::config::{self, Config, ConfigError, KEYS};
-use crate::kv::replace_file;
+use crate::disk::replace_file;
+
+/// Largest text with changes, in bytes.
+const CHANGES_BYTES_MAX: usize = 64 * 1024;
 
 impl Server {
     /// `GET_NAMESRV_CONFIG`: all settings as a properties text.
@@ -26,34 +31,48 @@ impl Server {
     }
 
     /// `UPDATE_NAMESRV_CONFIG`: all changes of the body or none. They are kept in the configuration file, if there is
-    /// one, before they are answered. Keys such as the port are in force after the next start only.
-    pub(super) fn update_config(&self, connection: &Arc<Connection>, request: Frame) {
-        let changes = match config::parse(&request.body) {
-            Ok(changes) => changes,
-            Err(error) => return connection.reply(&refused(&request, &error)),
-        };
-        let Ok(turn) = Arc::clone(&self.settings).try_lock_owned() else {
-            return connection.reply(&busy(&request));
+    /// one, before they are answered. Keys that are no matter of the running process are in force after the next start.
+    pub(super) fn update_config(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
+        let bytes = request.body.len();
+        if bytes > CHANGES_BYTES_MAX {
+            let why = format!("body: {bytes} bytes, the limit is {CHANGES_BYTES_MAX}");
+            return connection.reply(&self.refuse(connection, &request, Refusal::Malformed, why));
+        }
+        let Ok(place) = Arc::clone(&self.settings).try_lock_owned() else {
+            return connection.reply(&self.busy(connection, &request, "other settings are being changed"));
         };
         let (current, connection) = (Arc::clone(&self.config), Arc::clone(connection));
+        let refusals = Arc::clone(&self.refusals);
         self.tasks.spawn_blocking("settings", move || {
-            let outcome = change(&current.load(), &changes);
+            let is_local = is_local(&connection);
+            let outcome = config::parse(&request.body)
+                .and_then(|changes| Ok((change(&current.load(), &changes, is_local)?, changes)));
             let answer = match outcome {
-                Ok(next) => {
-                    log_changes(&changes, connection.peer());
+                Ok((next, changes)) => {
+                    log_changes(&current.load(), &next, &changes, &connection);
                     current.store(Arc::new(next));
                     success(&request)
                 }
-                Err(error) => refused(&request, &error),
+                Err(error) => {
+                    refusals.count(Refusal::Setting, connection.peer(), &error);
+                    refused(&request, &error)
+                }
             };
-            drop(turn); // before the answer, or the sender's next change would find this one under way
+            drop(place); // before the answer, or the sender's next change would find this one under way
             connection.reply(&answer);
+            drop(turn);
         });
     }
 }
 
-fn change(current: &Config, changes: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
-    let next = current.updated(changes)?;
+/// Whether the other end is on this machine.
+fn is_local(connection: &Connection) -> bool {
+    let peer = connection.peer().ip().to_canonical();
+    peer.is_loopback() || peer == connection.local().ip().to_canonical()
+}
+
+fn change(current: &Config, changes: &BTreeMap<String, String>, is_local: bool) -> Result<Config, ConfigError> {
+    let next = current.updated(changes, is_local)?;
     if let Some(path) = current.config_store_path.as_deref().filter(|_| !changes.is_empty()) {
         keep(path, changes)?;
     }
@@ -71,24 +90,28 @@ fn keep(path: &Path, changes: &BTreeMap<String, String>) -> Result<(), ConfigErr
         Err(source) => return Err(failed("read", path, source)),
     };
     let text = config::edit(&text, changes)?;
-    let written = replace_file(path, text.as_bytes());
+    let written = replace_file(path, text.as_bytes(), None);
     written.map_err(|(step, path, source)| failed(step, &path, source))
 }
 
-fn log_changes(changes: &BTreeMap<String, String>, by: std::net::SocketAddr) {
-    for (name, value) in changes {
-        let at_once = KEYS.iter().any(|key| key.name == name && key.at_once);
-        tracing::info!(key = name, value, at_once, %by, "setting changed");
+/// One line for each key, with old and new value.
+fn log_changes(old: &Config, new: &Config, changes: &BTreeMap<String, String>, by: &Connection) {
+    for key in KEYS.iter().filter(|key| changes.contains_key(key.name)) {
+        let (old, new) = (names::shown(&key.value(old)), names::shown(&key.value(new)));
+        tracing::info!(peer = %by.peer(), key = key.name, old, new, at_once = key.at_once, "setting changed");
     }
 }
 
 fn refused(request: &Frame, error: &ConfigError) -> Frame {
     let code = match error {
-        ConfigError::BlackListed { .. } => response::NO_PERMISSION,
+        ConfigError::BlackListed { .. } | ConfigError::NotByTools { .. } | ConfigError::LocalOnly { .. } => {
+            response::NO_PERMISSION
+        }
         ConfigError::File { .. }
         | ConfigError::Syntax { .. }
         | ConfigError::UnknownKey { .. }
-        | ConfigError::BadValue { .. } => response::SYSTEM_ERROR,
+        | ConfigError::BadValue { .. }
+        | ConfigError::NoHome => response::SYSTEM_ERROR,
     };
     Frame::response(request, code).with_remark(error.to_string())
 }

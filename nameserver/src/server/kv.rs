@@ -2,35 +2,52 @@
 
 use std::sync::Arc;
 
-use escrowmq_common::code::response;
+use escrowmq_common::code::{request as code, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::{GetKvListByNamespaceHeader, KvKeyHeader, PutKvConfigHeader};
+use escrowmq_common::header::{GetKvListByNamespaceHeader, HeaderError, KvKeyHeader, PutKvConfigHeader};
 use escrowmq_common::remoting::Connection;
 
-use super::{Server, bad_header, busy, failed, success};
-use crate::kv::{KvChange, KvError};
+use super::order::Turn;
+use super::refusals::Refusal;
+use super::{Server, bad_header, names, success};
+use crate::kv::{KvChange, KvError, Old};
 
 impl Server {
-    /// `PUT_KV_CONFIG`; answered when it is on disk.
-    pub(super) fn put_kv(&self, connection: &Arc<Connection>, request: Frame) {
-        let change = match request.header::<PutKvConfigHeader<'_>>() {
-            Ok(put) => KvChange::Put {
-                namespace: put.namespace.to_owned(),
-                key: put.key.to_owned(),
-                value: put.value.to_owned(),
-            },
-            Err(error) => return connection.reply(&bad_header(&request, &error)),
+    /// `PUT_KV_CONFIG` and `DELETE_KV_CONFIG`; answered when the change is on disk, also if there was nothing to delete.
+    pub(super) fn change_kv(&self, connection: &Arc<Connection>, request: &Frame, turn: Turn) {
+        let change = match kv_change(request) {
+            Ok(change) => change,
+            Err(error) => {
+                return connection.reply(&self.refuse(connection, request, Refusal::Malformed, error.to_string()));
+            }
         };
-        self.change_kv(connection, request, change);
-    }
-
-    /// `DELETE_KV_CONFIG`; answered when it is on disk, also if there was nothing to delete.
-    pub(super) fn delete_kv(&self, connection: &Arc<Connection>, request: Frame) {
-        let change = match request.header::<KvKeyHeader<'_>>() {
-            Ok(delete) => KvChange::Delete { namespace: delete.namespace.to_owned(), key: delete.key.to_owned() },
-            Err(error) => return connection.reply(&bad_header(&request, &error)),
-        };
-        self.change_kv(connection, request, change);
+        // What waits for the disk is the change and the answer, not the request.
+        let answer = success(request);
+        let (shown, connection) = (change.clone(), Arc::clone(connection));
+        let refusals = Arc::clone(&self.refusals);
+        self.kv.change(change, move |outcome| {
+            let answer = match outcome {
+                Ok(old) => {
+                    log_change(&connection, &shown, old);
+                    answer
+                }
+                Err(error) => {
+                    let refusal = match error {
+                        KvError::Busy => Refusal::Busy,
+                        KvError::Full { .. } => Refusal::KvFull,
+                        KvError::TooLong { .. } => Refusal::Malformed,
+                        // Logged where it happened.
+                        KvError::Io { .. } | KvError::Corrupt { .. } => {
+                            return finish(&connection, answer, error, turn);
+                        }
+                    };
+                    refusals.count(refusal, connection.peer(), error);
+                    return finish(&connection, answer, error, turn);
+                }
+            };
+            connection.reply(&answer);
+            drop(turn);
+        });
     }
 
     /// `GET_KV_CONFIG`.
@@ -39,7 +56,7 @@ impl Server {
             Ok(get) => get,
             Err(error) => return bad_header(request, &error),
         };
-        match self.kv.tables().get(get.namespace, get.key) {
+        match self.kv.get(get.namespace, get.key) {
             Some(value) => success(request).with_field("value", value),
             None => not_found(request, format!("No config item, Namespace: {} Key: {}", get.namespace, get.key)),
         }
@@ -51,22 +68,45 @@ impl Server {
             Ok(list) => list,
             Err(error) => return bad_header(request, &error),
         };
-        match self.kv.tables().list(list.namespace) {
+        match self.kv.list(list.namespace) {
             Some(body) => success(request).with_body(body),
             None => not_found(request, format!("No config item, Namespace: {}", list.namespace)),
         }
     }
+}
 
-    fn change_kv(&self, connection: &Arc<Connection>, request: Frame, change: KvChange) {
-        let connection = Arc::clone(connection);
-        self.kv.change(change, move |outcome| {
-            connection.reply(&match outcome {
-                Ok(()) => success(&request),
-                Err(KvError::Busy) => busy(&request),
-                Err(error) => failed(&request, error.to_string()),
-            });
-        });
+fn kv_change(request: &Frame) -> Result<KvChange, HeaderError> {
+    if request.code == code::PUT_KV_CONFIG {
+        let put = request.header::<PutKvConfigHeader<'_>>()?;
+        Ok(KvChange::Put { namespace: put.namespace.to_owned(), key: put.key.to_owned(), value: put.value.to_owned() })
+    } else {
+        let delete = request.header::<KvKeyHeader<'_>>()?;
+        Ok(KvChange::Delete { namespace: delete.namespace.to_owned(), key: delete.key.to_owned() })
     }
+}
+
+fn finish(connection: &Connection, mut answer: Frame, error: &KvError, turn: Turn) {
+    answer.code = if matches!(error, KvError::Busy) { response::SYSTEM_BUSY } else { response::SYSTEM_ERROR };
+    let remark = match error {
+        KvError::Busy => "[OVERLOAD]system busy, start flow control for a while".to_owned(),
+        _ => error.to_string(),
+    };
+    connection.reply(&answer.with_remark(remark));
+    drop(turn);
+}
+
+/// One line for each change, with what was there before.
+fn log_change(connection: &Connection, change: &KvChange, old: Old) {
+    let (namespace, key, new) = match change {
+        KvChange::Put { namespace, key, value } => (namespace, key, Some(value.as_str())),
+        KvChange::Delete { namespace, key } => (namespace, key, None),
+    };
+    let shown =
+        |value: Option<&str>| value.map_or_else(|| "none".to_owned(), |value| format!("'{}'", names::shown(value)));
+    tracing::info!(
+        peer = %connection.peer(), namespace = names::shown(namespace), key = names::shown(key),
+        old = shown(old.as_deref()), new = shown(new), "KV configuration changed"
+    );
 }
 
 fn not_found(request: &Frame, remark: String) -> Frame {

@@ -2,25 +2,33 @@
 //!
 //! Lookups are answered right on the connection's task from the published [`Routes`]. Whatever changes routes goes
 //! through one queue to the [`registrar`], which owns the route table; changes of the KV configuration go to its
-//! writer. Each request is answered once, by the one who is done with it.
+//! writer. Each request is answered once, by the one who is done with it, and one connection's requests keep their order
+//! ([`order`]).
 //!
 //! ```text
-//!                   lookups, lists        --> Routes, Kv, Config (read only)      --> reply
-//!  on_request -+--> registrations, topics --> registrar (one thread, one table)   --> reply, Routes
-//!              +--> KV changes            --> KvWriter (one file)                 --> reply
-//!              `--> settings              --> one blocking task at a time         --> reply
+//!                              lookups, short lists --> Routes, Kv, Config (read only)      --> reply
+//!  on_request -> order -+----> registrations, topics --> registrar (one thread, one table)   --> reply, Routes
+//!                       +----> KV changes            --> KvWriter (one file)                 --> reply
+//!                       `----> settings, long lists  --> a blocking task, few at a time      --> reply
 //! ```
+//!
+//! No body is read on a connection's task, and no header above [`HEADER_BYTES_MAX`] gets further than here. What is refused
+//! is counted ([`refusals`]).
 //!
 //! One file per family of requests; the dispatch below is the only place that knows the codes.
 
 mod admin;
 mod kv;
+mod names;
+mod order;
+pub(crate) mod refusals;
 mod registrar;
 mod registration;
 mod routing;
 mod topics;
+mod waiting;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,13 +38,21 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::HeaderError;
 use escrowmq_common::remoting::{Connection, Service};
 use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::kv::Kv;
 use crate::routes::Routes;
+use order::{Dispatch, Order, Orders, Turn, Way};
+use refusals::{Refusal, Refusals};
 use registrar::Registry;
 
 pub(crate) use registrar::Registrar;
+
+/// Most bytes of all fields of a request. The longest that is taken is a KV value.
+const HEADER_BYTES_MAX: usize = 256 * 1024;
+
+const _: () = assert!(HEADER_BYTES_MAX > 2 * crate::kv::VALUE_BYTES_MAX);
 
 /// What all request families share.
 #[derive(Debug)]
@@ -45,12 +61,18 @@ pub(crate) struct Server {
     config: Arc<ArcSwap<Config>>,
     /// One change of settings at a time.
     settings: Arc<tokio::sync::Mutex<()>>,
+    /// Places for long lists.
+    lists: Arc<Semaphore>,
     routes: Arc<Routes>,
     registry: Registry,
     kv: Kv,
     clock: Clock,
     started: Duration,
     tasks: Tasks,
+    orders: Arc<Orders>,
+    refusals: Arc<Refusals>,
+    /// Itself, for what is answered later.
+    me: Weak<Server>,
 }
 
 /// What a server is made of.
@@ -68,63 +90,120 @@ impl Server {
     pub(crate) fn new(parts: Parts) -> (Arc<Server>, Registrar) {
         let config = Arc::new(ArcSwap::from_pointee(parts.config));
         let routes = Arc::new(Routes::default());
+        let refusals = Arc::<Refusals>::default();
         let (registry, registrar) = registrar::new(registrar::Parts {
             config: Arc::clone(&config),
             routes: Arc::clone(&routes),
             kv: parts.kv.clone(),
             clock: parts.clock.clone(),
+            refusals: Arc::clone(&refusals),
             shutdown: parts.shutdown,
         });
-        let server = Server {
+        let server = Arc::new_cyclic(|me| Server {
             config,
             settings: Arc::default(),
+            lists: Arc::new(Semaphore::new(topics::LISTS_AT_A_TIME)),
             routes,
             registry,
             kv: parts.kv,
             started: parts.clock.monotonic(),
             clock: parts.clock,
             tasks: parts.tasks,
-        };
-        (Arc::new(server), registrar)
+            orders: Arc::default(),
+            refusals,
+            me: Weak::clone(me),
+        });
+        (server, registrar)
     }
 
     /// Lets the registrar finish what it has and end.
     pub(crate) fn stop_registrar(&self) {
         self.registry.stop();
     }
+
+    /// How many requests were refused for this reason since the start.
+    pub(crate) fn refused(&self, refusal: Refusal) -> u64 {
+        self.refusals.of(refusal)
+    }
+
+    /// Counts a refusal and makes its answer.
+    fn refuse(&self, connection: &Connection, request: &Frame, refusal: Refusal, why: impl Into<String>) -> Frame {
+        let why = why.into();
+        self.refusals.count(refusal, connection.peer(), &why);
+        failed(request, why)
+    }
+
+    fn busy(&self, connection: &Connection, request: &Frame, why: &'static str) -> Frame {
+        self.refusals.count(Refusal::Busy, connection.peer(), why);
+        busy(request)
+    }
+}
+
+/// Where a request goes if it is not answered at once.
+fn way(request: &Frame) -> Option<Way> {
+    match request.code {
+        request::REGISTER_BROKER
+        | request::UNREGISTER_BROKER
+        | request::BROKER_HEARTBEAT
+        | request::QUERY_DATA_VERSION
+        | request::WIPE_WRITE_PERM_OF_BROKER
+        | request::ADD_WRITE_PERM_OF_BROKER
+        | request::DELETE_TOPIC_IN_NAMESRV
+        | request::REGISTER_TOPIC_IN_NAMESRV => Some(Way::Registrar),
+
+        request::PUT_KV_CONFIG | request::DELETE_KV_CONFIG => Some(Way::Kv),
+
+        request::UPDATE_NAMESRV_CONFIG
+        | request::GET_BROKER_CLUSTER_INFO
+        | request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER
+        | request::GET_TOPICS_BY_CLUSTER
+        | request::GET_SYSTEM_TOPIC_LIST_FROM_NS
+        | request::GET_UNIT_TOPIC_LIST
+        | request::GET_HAS_UNIT_SUB_TOPIC_LIST
+        | request::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST => Some(Way::Task),
+
+        _ => None,
+    }
 }
 
 impl Service for Server {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
+        if let Some(why) = too_long(&request) {
+            return connection.reply(&self.refuse(connection, &request, Refusal::Malformed, why));
+        }
+        let way = way(&request);
+        let me: Weak<dyn Dispatch> = self.me.clone();
+        match self.orders.order(connection, request, way, &me) {
+            Order::Now(request, turn) => self.dispatch(connection, request, turn),
+            Order::Waits => {}
+            Order::Full(request) => {
+                let why = "too many requests of the connection wait for the one before them";
+                connection.reply(&self.busy(connection, &request, why));
+            }
+        }
+    }
+
+    fn on_close(&self, connection: &Arc<Connection>) {
+        self.registry.connection_closed(connection);
+    }
+}
+
+impl Dispatch for Server {
+    fn dispatch(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
+        match way(&request) {
+            Some(Way::Registrar) => return self.registry.submit(connection, request, turn),
+            Some(Way::Kv) => return self.change_kv(connection, &request, turn),
+            Some(Way::Task) if request.code == request::UPDATE_NAMESRV_CONFIG => {
+                return self.update_config(connection, request, turn);
+            }
+            Some(Way::Task) => return self.list(connection, request, turn),
+            None => {}
+        }
         match request.code {
             request::GET_ROUTEINFO_BY_TOPIC => self.route(connection, &request),
-            request::GET_BROKER_CLUSTER_INFO => connection.reply(&self.cluster_info(&request)),
             request::GET_BROKER_MEMBER_GROUP => connection.reply(&self.member_group(&request)),
-
-            request::REGISTER_BROKER
-            | request::UNREGISTER_BROKER
-            | request::BROKER_HEARTBEAT
-            | request::QUERY_DATA_VERSION
-            | request::WIPE_WRITE_PERM_OF_BROKER
-            | request::ADD_WRITE_PERM_OF_BROKER
-            | request::DELETE_TOPIC_IN_NAMESRV
-            | request::REGISTER_TOPIC_IN_NAMESRV => self.registry.submit(connection, request),
-
-            request::PUT_KV_CONFIG => self.put_kv(connection, request),
-            request::DELETE_KV_CONFIG => self.delete_kv(connection, request),
             request::GET_KV_CONFIG => connection.reply(&self.get_kv(&request)),
             request::GET_KVLIST_BY_NAMESPACE => connection.reply(&self.list_kv(&request)),
-
-            request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER
-            | request::GET_TOPICS_BY_CLUSTER
-            | request::GET_SYSTEM_TOPIC_LIST_FROM_NS
-            | request::GET_UNIT_TOPIC_LIST
-            | request::GET_HAS_UNIT_SUB_TOPIC_LIST
-            | request::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST => {
-                connection.reply(&self.topics(&request));
-            }
-
-            request::UPDATE_NAMESRV_CONFIG => self.update_config(connection, request),
             request::GET_NAMESRV_CONFIG => connection.reply(&self.get_config(&request)),
 
             // The Go client forgets the oneway mark, and its answer would be dropped by it; a decision that strays
@@ -137,10 +216,20 @@ impl Service for Server {
             }
         }
     }
+}
 
-    fn on_close(&self, connection: &Arc<Connection>) {
-        self.registry.connection_closed(connection);
+/// Why the header of a request is refused unread, if it is.
+fn too_long(request: &Frame) -> Option<String> {
+    let bytes: usize = request.fields.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let bytes = bytes + request.remark.as_ref().map_or(0, String::len);
+    if bytes <= HEADER_BYTES_MAX {
+        return None;
     }
+    let longest = request.fields.iter().max_by_key(|(_, value)| value.len());
+    let (field, length) = longest.map_or_else(Default::default, |(key, value)| (names::shown(key), value.len()));
+    Some(format!(
+        "header: {bytes} bytes, the limit is {HEADER_BYTES_MAX}; the longest field is {field}: {length} bytes"
+    ))
 }
 
 /// The answer to a request that lacks a field or has an unreadable one.

@@ -1,68 +1,59 @@
 //! The one thread that changes routes.
 //!
-//! It takes registrations and the like in the order in which they arrive, decides with its [`RouteTable`], publishes
-//! and answers. A thread of its own, because a full registration with 100,000 topics takes a good part of a second to
-//! read and to apply, which no connection's task may wait for; lookups do not notice it.
+//! It takes registrations and the like as [`Waiting`] hands them out, decides with its [`RouteTable`], publishes and answers.
+//! A thread of its own, because a full registration with 100,000 topics takes a good part of a second to read and to apply,
+//! which no connection's task may wait for; lookups do not notice it.
 //!
-//! The queue is bounded by count and by bytes: beyond that, requests are answered as busy. The end of a connection is
-//! always taken: there are at most as many waiting as there are connections that registered.
+//! No broker is taken for silent as long as something waits that arrived in time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use escrowmq_common::clock::Clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::NotifyMinBrokerIdChangeHeader;
 use escrowmq_common::remoting::Connection;
 use escrowmq_common::task::Shutdown;
+use tokio::runtime::Handle;
 
 use super::busy;
+use super::order::Turn;
+use super::refusals::{Refusal, Refusals};
+use super::waiting::{Next, Waiting};
 use crate::config::Config;
 use crate::kv::Kv;
-use crate::routes::{Changes, ConnectionId, MinBrokerChange, RouteTable, RouteTableOptions, Routes};
-
-/// Requests that may wait.
-const WAITING_MAX: usize = 4096;
-
-/// Bytes of their bodies that may wait: as much as eight of the largest frames.
-const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
-
-/// Connections over which a broker tried to register, for as long as they are open.
-type Registrants = DashMap<ConnectionId, Arc<Connection>>;
-
-enum Event {
-    Request(Arc<Connection>, Box<Frame>),
-    Closed(ConnectionId),
-    Stop,
-}
+use crate::routes::{
+    Changes, ConnectionId, MinBrokerChange, Origin, RouteLimits, RouteTable, RouteTableOptions, Routes,
+};
 
 /// The way to the registrar.
 #[derive(Debug)]
 pub(super) struct Registry {
-    events: mpsc::Sender<Event>,
-    waiting: Arc<Waiting>,
-    registrants: Arc<Registrants>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    refusals: Arc<Refusals>,
 }
 
-/// How much is in the queue.
+/// What the registrar's thread and the connections' tasks both reach.
 #[derive(Debug, Default)]
-struct Waiting {
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
+struct Shared {
+    waiting: Waiting,
+    /// Connections over which a broker tried to register, for as long as they are open.
+    registrants: DashMap<ConnectionId, Arc<Connection>>,
+    /// Those of them whose broker was listed.
+    brokers: DashSet<ConnectionId>,
 }
 
 /// The thread's own state.
 pub(crate) struct Registrar {
     pub(super) table: RouteTable,
     pub(super) parts: Parts,
-    events: mpsc::Receiver<Event>,
-    waiting: Arc<Waiting>,
-    registrants: Arc<Registrants>,
+    shared: Arc<Shared>,
+    /// Requests that waited behind one of ours go on from here, and may start tasks.
+    runtime: Handle,
 }
 
 /// What the registrar shares with the server.
@@ -71,66 +62,45 @@ pub(super) struct Parts {
     pub(super) routes: Arc<Routes>,
     pub(super) kv: Kv,
     pub(super) clock: Clock,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) shutdown: Shutdown,
 }
 
 pub(super) fn new(parts: Parts) -> (Registry, Registrar) {
-    let (sender, receiver) = mpsc::channel();
-    let registry = Registry { events: sender, waiting: Arc::default(), registrants: Arc::default() };
-    let registrar = Registrar {
-        table: RouteTable::new(RouteTableOptions::default()),
-        parts,
-        events: receiver,
-        waiting: Arc::clone(&registry.waiting),
-        registrants: Arc::clone(&registry.registrants),
-    };
+    let shared = Arc::<Shared>::default();
+    let registry =
+        Registry { shared: Arc::clone(&shared), clock: parts.clock.clone(), refusals: Arc::clone(&parts.refusals) };
+    let registrar =
+        Registrar { table: RouteTable::new(RouteTableOptions::default()), parts, shared, runtime: Handle::current() };
     (registry, registrar)
 }
 
 impl Registry {
-    /// Hands a request over, or answers that there are too many.
-    pub(super) fn submit(&self, connection: &Arc<Connection>, request: Frame) {
-        if !self.waiting.admit(request.body.len()) {
-            tracing::warn!(peer = %connection.peer(), code = request.code, "too many registrations wait");
-            return connection.reply(&busy(&request));
-        }
+    /// Hands a request over, or answers that there are too many. `turn` is held until it is answered.
+    pub(super) fn submit(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
+        let id = ConnectionId(connection.id());
         if request.code == request::REGISTER_BROKER {
-            let id = ConnectionId(connection.id());
-            self.registrants.insert(id, Arc::clone(connection));
+            self.shared.registrants.insert(id, Arc::clone(connection));
         }
-        // The registrar is gone only when the process stops: then nobody is answered.
-        let _ = self.events.send(Event::Request(Arc::clone(connection), Box::new(request)));
+        let is_stranger = !self.shared.brokers.contains(&id);
+        let now = self.clock.monotonic();
+        if let Err(request) = self.shared.waiting.push(connection, request, turn, is_stranger, now) {
+            self.refusals.count(Refusal::Busy, connection.peer(), "too many registrations wait");
+            connection.reply(&busy(&request));
+        }
     }
 
     /// Tells that a connection has ended, if it matters.
     pub(super) fn connection_closed(&self, connection: &Connection) {
         let id = ConnectionId(connection.id());
-        if self.registrants.remove(&id).is_some() {
-            let _ = self.events.send(Event::Closed(id));
+        if self.shared.registrants.remove(&id).is_some() {
+            self.shared.waiting.push_closed(id, self.clock.monotonic());
         }
     }
 
     /// Lets the registrar end after what it was handed.
     pub(super) fn stop(&self) {
-        let _ = self.events.send(Event::Stop);
-    }
-}
-
-impl Waiting {
-    fn admit(&self, bytes: usize) -> bool {
-        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
-        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // One that is alone is always admitted.
-        let fits = requests == 0 || (requests < WAITING_MAX && waiting + bytes <= WAITING_BYTES_MAX);
-        if !fits {
-            self.release(bytes);
-        }
-        fits
-    }
-
-    fn release(&self, bytes: usize) {
-        self.requests.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.waiting.stop();
     }
 }
 
@@ -145,29 +115,37 @@ impl Drop for Vital {
 }
 
 impl Registrar {
-    /// The thread. Ends with its last [`Event`] or when the server is gone.
+    /// The thread. Ends behind the last request after it was asked to stop.
     pub(crate) fn run(mut self) {
         let _vital = Vital(self.parts.shutdown.clone());
+        let runtime = self.runtime.clone();
+        let _entered = runtime.enter();
         let mut next_scan = self.parts.clock.monotonic();
         loop {
             let config = self.parts.config.load_full();
             self.table.set_options(RouteTableOptions {
                 delete_missing_topics: config.delete_topic_with_broker_registration,
                 notify_min_broker: config.notify_min_broker_id_changed,
+                limits: RouteLimits { route_bytes: config.route_bytes_max, brokers: config.brokers_max },
             });
             let interval = config.scan_not_active_broker_interval;
-            match self.events.recv_timeout(interval) {
-                Ok(Event::Request(connection, request)) => self.take(&connection, &request),
-                Ok(Event::Closed(id)) => {
+            match self.shared.waiting.next(interval) {
+                Next::Request(connection, request, turn) => {
+                    self.take(&connection, &request);
+                    drop(turn);
+                }
+                Next::Closed(id) => {
+                    self.shared.brokers.remove(&id);
                     self.change(|table, _, changes| table.connection_closed(id, changes));
                 }
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+                Next::Stop => return,
+                Next::Nothing => {}
             }
-            // Under a steady load no receive times out: look at the clock after each event as well.
+            // Under a steady load no wait times out: look at the clock after each event as well.
             let now = self.parts.clock.monotonic();
             if now >= next_scan {
-                self.change(RouteTable::tick);
+                let looked_at = self.shared.waiting.oldest().map_or(now, |oldest| oldest.min(now));
+                self.change(|table, _, changes| table.tick(looked_at, changes));
                 next_scan = now + interval;
             }
         }
@@ -180,7 +158,7 @@ impl Registrar {
         let outcome = event(&mut self.table, now, &mut changes);
         self.parts.routes.publish(&mut changes);
         for id in changes.close {
-            if let Some(connection) = self.registrants.get(&id) {
+            if let Some(connection) = self.shared.registrants.get(&id) {
                 connection.close("broker fell silent");
             }
         }
@@ -190,8 +168,12 @@ impl Registrar {
         outcome
     }
 
+    /// Notes that a connection's broker is listed.
+    pub(super) fn note_broker(&self, connection: &Connection) {
+        self.shared.brokers.insert(ConnectionId(connection.id()));
+    }
+
     fn take(&mut self, connection: &Arc<Connection>, asked: &Frame) {
-        self.waiting.release(asked.body.len());
         // A registration over a connection that has ended meanwhile would stay until it expires: the end of the
         // connection may have been handled already. After this look it has not, and will be behind us.
         if asked.code == request::REGISTER_BROKER && !connection.is_open() {
@@ -200,12 +182,12 @@ impl Registrar {
         let answer = match asked.code {
             request::REGISTER_BROKER => self.register_broker(connection, asked),
             request::UNREGISTER_BROKER => self.unregister_broker(connection, asked),
-            request::BROKER_HEARTBEAT => self.broker_heartbeat(asked),
-            request::QUERY_DATA_VERSION => self.query_data_version(asked),
-            request::WIPE_WRITE_PERM_OF_BROKER => self.wipe_write_permission(asked),
-            request::ADD_WRITE_PERM_OF_BROKER => self.add_write_permission(asked),
-            request::DELETE_TOPIC_IN_NAMESRV => self.delete_topic(asked),
-            request::REGISTER_TOPIC_IN_NAMESRV => self.register_topic(asked),
+            request::BROKER_HEARTBEAT => self.broker_heartbeat(connection, asked),
+            request::QUERY_DATA_VERSION => self.query_data_version(connection, asked),
+            request::WIPE_WRITE_PERM_OF_BROKER => self.wipe_write_permission(connection, asked),
+            request::ADD_WRITE_PERM_OF_BROKER => self.add_write_permission(connection, asked),
+            request::DELETE_TOPIC_IN_NAMESRV => self.delete_topic(connection, asked),
+            request::REGISTER_TOPIC_IN_NAMESRV => self.register_topic(connection, asked),
             code => unreachable!("the dispatch sends no {code} here"),
         };
         connection.reply(&answer);
@@ -221,7 +203,7 @@ impl Registrar {
             ha_broker_addr: change.ha_address.as_deref(),
         };
         for id in &change.connections {
-            let Some(connection) = self.registrants.get(id) else {
+            let Some(connection) = self.shared.registrants.get(id) else {
                 continue;
             };
             let code = request::NOTIFY_MIN_BROKER_ID_CHANGE;
@@ -231,6 +213,11 @@ impl Registrar {
             }
         }
     }
+}
+
+/// Where a request came from.
+pub(super) fn origin(connection: &Connection) -> Origin {
+    Origin { connection: ConnectionId(connection.id()), host: connection.peer().ip().to_canonical() }
 }
 
 impl std::fmt::Debug for Registrar {

@@ -16,6 +16,9 @@ use crate::routes::answer::{self, RouteQuery};
 /// Clients from this version on (4.9.4) read standard JSON.
 const STANDARD_JSON_VERSION: i32 = 401;
 
+/// Characters of an unknown topic that are sent back.
+const SHOWN_CHARS_MAX: usize = 512;
+
 impl Server {
     /// `GET_ROUTEINFO_BY_TOPIC`: what every client asks for every topic twice a minute.
     pub(super) fn route(&self, connection: &Arc<Connection>, request: &Frame) {
@@ -69,13 +72,8 @@ impl Server {
         let form = if modern && zone.is_none() { Form::Strict } else { Form::Loose };
 
         let route = self.routes.topic(topic)?;
-        let kv = config.order_message_enable.then(|| self.kv.tables());
-        let query = RouteQuery {
-            form,
-            acting_master: config.support_acting_master,
-            zone,
-            order: kv.as_ref().and_then(|kv| kv.get(ORDER_TOPIC_CONFIG, topic)),
-        };
+        let order = config.order_message_enable.then(|| self.kv.get(ORDER_TOPIC_CONFIG, topic)).flatten();
+        let query = RouteQuery { form, acting_master: config.support_acting_master, zone, order: order.as_deref() };
         answer::route(&route, &self.routes.brokers(), query)
     }
 
@@ -85,8 +83,9 @@ impl Server {
     }
 }
 
-/// The exact text: tools and users search for it.
+/// The exact text: tools and users search for it. A name that no topic can have is cut.
 fn no_route(topic: &str) -> String {
+    let topic: String = topic.chars().take(SHOWN_CHARS_MAX).collect();
     format!(
         "No topic route info in name server for the topic: {topic}\n\
          See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."

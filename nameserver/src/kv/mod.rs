@@ -1,0 +1,283 @@
+//! The KV configuration: small texts by namespace and key, set by operators.
+//!
+//! Promises: a change is answered after it is on disk; a reader sees no change that is not; after a crash all changes that
+//! were answered are there. Readers never wait for the disk. Many changes at once cost one write, and a change costs what it
+//! is long, however much is there already. How much that may be is bounded ([`NAMESPACES_MAX`], [`KEYS_MAX`], `kvBytesMax`
+//! and the lengths beside them); more is refused, and what is there stays.
+//!
+//! The file holds `{"configTable":{namespace:{key:value}}}`, the form that RocketMQ's nameserver keeps, so that one can be
+//! taken over; changes since it was written stand in a journal beside it, and go into it when the process stops. Each
+//! nameserver has its own: tools write to all of them.
+
+mod journal;
+mod store;
+mod tables;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use escrowmq_common::task::{Shutdown, Tasks};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+
+pub use tables::{KEY_BYTES_MAX, KEYS_MAX, LIST_BYTES_MAX, NAMESPACE_BYTES_MAX, NAMESPACES_MAX, VALUE_BYTES_MAX};
+
+use store::Store;
+use tables::{Growth, KvTables};
+
+/// The namespace in which clients look for the queue order of topics.
+pub const ORDER_TOPIC_CONFIG: &str = "ORDER_TOPIC_CONFIG";
+
+/// Bytes that all entries may take together, unless `kvBytesMax` says otherwise.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Changes that may wait for the disk; more are refused as busy.
+const CHANGES_WAITING_MAX: usize = 256;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KvChange {
+    /// Sets a value.
+    Put {
+        /// The namespace; made if it is new.
+        namespace: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// Removes a value, if there is one.
+    Delete {
+        /// The namespace.
+        namespace: String,
+        /// The key.
+        key: String,
+    },
+}
+
+/// The value that a change took away, if there was one.
+pub type Old = Option<String>;
+
+/// Why the files could not be read or written, or a change was refused. None of these leaves a change half made.
+#[derive(Debug, thiserror::Error)]
+pub enum KvError {
+    /// The file system said no. A change that met this is not in force.
+    #[error("cannot {step} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is there but is not what we write. Starting without it would lose it.
+    #[error(
+        "{} is no KV configuration: {why}; repair it, or move it away to start with what is left",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Too many changes wait for the disk already.
+    #[error("too many changes of the KV configuration at once")]
+    Busy,
+    /// A name or value is longer than it may be.
+    #[error("{what}: {bytes} bytes, the limit is {limit}")]
+    TooLong {
+        /// Which.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
+    /// There is no room left.
+    #[error("the KV configuration is full: the limit of {what} is {limit}; delete some entries first")]
+    Full {
+        /// Of what there are as many as there may be.
+        what: &'static str,
+        /// How many.
+        limit: usize,
+    },
+}
+
+impl KvError {
+    /// Whether the same change may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            KvError::Io { .. } | KvError::Busy | KvError::Full { .. } => true,
+            KvError::Corrupt { .. } | KvError::TooLong { .. } => false,
+        }
+    }
+}
+
+/// Told when a change is on disk, or why not.
+type Answer = Box<dyn FnOnce(Result<Old, &KvError>) + Send>;
+
+/// The handle: reads at once, hands changes to the [`KvWriter`].
+#[derive(Debug, Clone)]
+pub struct Kv {
+    tables: Arc<RwLock<KvTables>>,
+    changes: mpsc::Sender<(KvChange, AnswerBox)>,
+}
+
+/// Boxed closures have no `Debug`.
+struct AnswerBox(Answer);
+
+impl std::fmt::Debug for AnswerBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// The one that writes the files; its owner runs it as a task.
+#[derive(Debug)]
+pub struct KvWriter {
+    store: Arc<Mutex<Store>>,
+    tables: Arc<RwLock<KvTables>>,
+    changes: mpsc::Receiver<(KvChange, AnswerBox)>,
+    bytes_max: usize,
+}
+
+impl Kv {
+    /// Loads the file and its journal, which need not exist. Nothing is written before the first change. All entries
+    /// together may take `bytes_max`; what is there already stays, if it is more.
+    pub fn open(path: &Path, bytes_max: usize) -> Result<(Kv, KvWriter), KvError> {
+        let (store, tables) = Store::open(path)?;
+        if tables.bytes() > bytes_max {
+            tracing::warn!(
+                path = %path.display(), bytes = tables.bytes(), kvBytesMax = bytes_max,
+                "the KV configuration is larger than it may be: entries can only be deleted"
+            );
+        }
+        let tables = Arc::new(RwLock::new(tables));
+        let (sender, receiver) = mpsc::channel(CHANGES_WAITING_MAX);
+        let kv = Kv { tables: Arc::clone(&tables), changes: sender };
+        let writer = KvWriter { store: Arc::new(Mutex::new(store)), tables, changes: receiver, bytes_max };
+        Ok((kv, writer))
+    }
+
+    /// One value.
+    pub fn get(&self, namespace: &str, key: &str) -> Option<String> {
+        self.tables.read().get(namespace, key).cloned()
+    }
+
+    /// A namespace as `{"table":{key:value}}`, the form in which it travels; `None` if nothing was ever put there.
+    pub fn list(&self, namespace: &str) -> Option<Bytes> {
+        self.tables.read().list(namespace)
+    }
+
+    /// Hands a change over; `answer` is called once, on another task, or right here if it cannot be taken.
+    pub fn change(&self, change: KvChange, answer: impl FnOnce(Result<Old, &KvError>) + Send + 'static) {
+        let answer = AnswerBox(Box::new(answer));
+        if let Err(refused) = self.changes.try_send((change, answer)) {
+            let (_, AnswerBox(answer)) = refused.into_inner();
+            answer(Err(&KvError::Busy));
+        }
+    }
+}
+
+impl KvWriter {
+    /// Writes changes until shutdown; what was taken by then is written and answered, and the file is left complete.
+    pub async fn run(mut self, tasks: Tasks, shutdown: Shutdown) {
+        let mut taken = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                n = self.changes.recv_many(&mut taken, CHANGES_WAITING_MAX) => if n == 0 { break },
+                () = shutdown.cancelled() => break,
+            }
+            self.write(&tasks, taken.drain(..).collect()).await;
+        }
+        let closed = self.on_disk(&tasks, |store, tables| store.close(&tables.read())).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the KV configuration stays in its journal, where the next start finds it");
+        }
+    }
+
+    async fn write(&self, tasks: &Tasks, mut taken: VecDeque<(KvChange, AnswerBox)>) {
+        while !taken.is_empty() {
+            let (changes, answers) = self.next_batch(&mut taken);
+            if changes.is_empty() {
+                continue;
+            }
+            let changes = Arc::new(changes);
+            let written = Arc::clone(&changes);
+            let outcome = self.on_disk(tasks, move |store, tables| store.append(&written, &tables.read())).await;
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "a change of the KV configuration was refused");
+                for AnswerBox(answer) in answers {
+                    answer(Err(error));
+                }
+                continue;
+            }
+            let applied: Vec<Old> = {
+                let mut tables = self.tables.write();
+                changes.iter().map(|change| tables.apply(change.clone())).collect()
+            };
+            for (AnswerBox(answer), old) in answers.into_iter().zip(applied) {
+                answer(Ok(old));
+            }
+            self.rewrite_if_large(tasks).await;
+        }
+    }
+
+    /// The changes from the front that fit together. One that does not fit is refused when it is the first: then all before
+    /// it are applied, and the answer is exact.
+    fn next_batch(&self, taken: &mut VecDeque<(KvChange, AnswerBox)>) -> (Vec<KvChange>, Vec<AnswerBox>) {
+        let tables = self.tables.read();
+        let (mut changes, mut answers) = (Vec::new(), Vec::new());
+        let mut growth = Growth::default();
+        while let Some((change, answer)) = taken.pop_front() {
+            match tables.admit(&change, &mut growth, self.bytes_max) {
+                Ok(()) => {
+                    changes.push(change);
+                    answers.push(answer);
+                }
+                Err(error) if changes.is_empty() => {
+                    answer.0(Err(&error));
+                    break;
+                }
+                Err(_) => {
+                    taken.push_front((change, answer));
+                    break;
+                }
+            }
+        }
+        (changes, answers)
+    }
+
+    async fn rewrite_if_large(&self, tasks: &Tasks) {
+        let rewritten = self.on_disk(tasks, |store, tables| {
+            let tables = tables.read();
+            if store.wants_rewrite(&tables) { store.rewrite(&tables) } else { Ok(()) }
+        });
+        if let Err(error) = rewritten.await {
+            tracing::error!(%error, "the KV configuration was not written anew; its journal goes on");
+        }
+    }
+
+    /// Runs work on the files away from the runtime's workers.
+    async fn on_disk(
+        &self,
+        tasks: &Tasks,
+        work: impl FnOnce(&mut Store, &RwLock<KvTables>) -> Result<(), KvError> + Send + 'static,
+    ) -> Result<(), KvError> {
+        let (store, tables) = (Arc::clone(&self.store), Arc::clone(&self.tables));
+        let work = tasks.spawn_blocking("kv-write", move || work(&mut store.lock(), &tables));
+        work.await.ok().flatten().unwrap_or_else(|| {
+            let source = io::Error::other("the write was abandoned");
+            Err(KvError::Io { step: "write", path: PathBuf::from("the KV configuration"), source })
+        })
+    }
+}

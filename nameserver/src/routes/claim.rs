@@ -1,0 +1,130 @@
+//! Who may speak for a broker, and who takes whose place.
+//!
+//! Nobody proves who he is here. What a registration can show is the leader's term (`stateVersion`), and what the table can
+//! see is whether the registered process is still there: its connection is open, and it is heard of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::table::Live;
+use super::{BrokerId, Changes, Origin, Refused, Registration, RouteTable};
+
+/// What a goodbye led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goodbye {
+    /// The broker is out of the routes, or was not in them.
+    Heard,
+    /// It is for a broker that another process registered, and changes nothing.
+    ForSomebodyElse,
+}
+
+impl RouteTable {
+    /// Whether a registration may take the place of those that stand in its way: the holder of its id, and the broker that
+    /// is listed under its address.
+    ///
+    /// * A newer `stateVersion` takes the id: its leader was elected later. An older one does not.
+    /// * At equal versions the place is free when the other one's connection is closed (then it is not listed any more) or
+    ///   it was silent for two heartbeats.
+    /// * A broker's own address is its own, whatever its version, as long as the request comes from where the broker is:
+    ///   it was restarted.
+    pub(super) fn claim(&self, now: Duration, broker: &Registration) -> Result<(), Refused> {
+        let holder = self.brokers().group(&broker.group).and_then(|group| group.addresses.get(&broker.id));
+        if let Some(holder) = holder.filter(|holder| **holder != broker.address) {
+            Self::succeed(now, broker, holder, self.live(holder))?;
+        }
+        match self.live.get_key_value(&broker.address) {
+            Some((address, live)) if !broker.origin.speaks_for(&live.origin) => {
+                Self::succeed(now, broker, address, live)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn succeed(now: Duration, broker: &Registration, holder: &Arc<str>, live: &Live) -> Result<(), Refused> {
+        let (version, newest) = (broker.version.state_version, live.version.state_version);
+        // Terms of different groups say nothing about each other.
+        if live.group == broker.group && version != newest {
+            if version > newest {
+                return Ok(());
+            }
+            return Err(Refused::Older {
+                group: Arc::clone(&live.group),
+                id: live.id,
+                holder: Arc::clone(holder),
+                newest,
+                address: Arc::clone(&broker.address),
+                version,
+            });
+        }
+        let silent = now.saturating_sub(live.seen);
+        if silent > live.patience() {
+            return Ok(());
+        }
+        Err(Refused::Taken {
+            group: Arc::clone(&live.group),
+            id: live.id,
+            holder: Arc::clone(holder),
+            silent_seconds: silent.as_secs(),
+            patience_seconds: live.patience().as_secs(),
+            address: Arc::clone(&broker.address),
+        })
+    }
+
+    /// A broker says goodbye. It is heard if it comes from where that broker registered, and names the group and the id
+    /// under which it is listed (a group may share one address that moves).
+    pub fn unregister(
+        &mut self,
+        origin: Origin,
+        group: &str,
+        address: &str,
+        id: BrokerId,
+        changes: &mut Changes,
+    ) -> Goodbye {
+        let Some(live) = self.live.get(address).filter(|live| *live.group == *group) else {
+            return Goodbye::Heard;
+        };
+        let is_registered_connection = live.origin.connection == origin.connection;
+        if !is_registered_connection && !(origin.speaks_for(&live.origin) && live.id == id) {
+            return Goodbye::ForSomebodyElse;
+        }
+        self.drop_brokers(&[Arc::from(address)], changes);
+        Goodbye::Heard
+    }
+
+    /// A sign of life between registrations. One that does not come from where the broker registered, or that is for no
+    /// listed broker, changes nothing.
+    pub fn heartbeat(&mut self, now: Duration, origin: Origin, address: &str) {
+        if let Some(live) = self.live.get_mut(address).filter(|live| origin.speaks_for(&live.origin)) {
+            live.heard(now);
+        }
+    }
+
+    /// A registration came that cannot be taken as it is: if it is one of a listed broker, that one is alive, and what is
+    /// known of it stays in force.
+    pub fn stays(&mut self, now: Duration, origin: Origin, group: &str, address: &str, id: BrokerId) -> bool {
+        let listed = self.live.get_mut(address);
+        let listed = listed.filter(|live| *live.group == *group && live.id == id && origin.speaks_for(&live.origin));
+        let Some(live) = listed else {
+            return false;
+        };
+        live.heard(now);
+        // It may have reconnected: the end of the old connection is not its own.
+        live.origin = origin;
+        true
+    }
+}
+
+impl Live {
+    /// Notes a sign of life.
+    pub(super) fn heard(&mut self, now: Duration) {
+        self.beat = self.beat.max(now.saturating_sub(self.seen));
+        self.seen = now;
+    }
+
+    /// How long it may be silent before another one takes its place: two heartbeats. A heartbeat is the longest time that
+    /// has passed between two signs of life; at least a quarter of the time after which it is dropped, which is how brokers
+    /// choose that time, and at most half of it.
+    pub(super) fn patience(&self) -> Duration {
+        2 * self.beat.clamp(self.silence_max / 4, self.silence_max / 2)
+    }
+}
