@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use escrowmq_nameserver::{Config, KEYS, Nameserver};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Tells producers and consumers which broker serves which topic.
 #[derive(Debug, Parser)]
@@ -29,9 +30,19 @@ struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
 
-    /// What to log: error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
-    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value = "info")]
+    /// What to log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
+    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value = "info", value_parser = log_filter)]
     log_level: String,
+
+    /// How to write log lines: as text, or as one JSON object each
+    #[arg(long, value_enum, env = "ESCROWMQ_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
 }
 
 impl Arguments {
@@ -48,20 +59,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = match EnvFilter::try_new(&arguments.log_level) {
-        Ok(filter) => filter,
-        Err(error) => {
-            eprintln!("escrowmq-nameserver: log level: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        // A line that cannot be written, because the disk with the log file is full, must not end a thread.
-        .log_internal_errors(false)
-        .init();
+    start_logging(&arguments);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -69,6 +67,33 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn start_logging(arguments: &Arguments) {
+    let base = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&arguments.log_level))
+        .with_writer(std::io::stderr)
+        // A line that cannot be written, because the disk with the log file is full, must not end a thread.
+        .log_internal_errors(false);
+    match arguments.log_format {
+        LogFormat::Text => base.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => base.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
+}
+
+/// A word alone that is no level would be taken for a module, and silence everything else.
+fn log_filter(text: &str) -> Result<String, String> {
+    let text = if text.trim().is_empty() { "info" } else { text.trim() };
+    for part in text.split(',').map(str::trim) {
+        let is_level = !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+        if !part.contains(['=', '[']) && !is_level {
+            return Err(format!(
+                "'{part}' is no level (off, error, warn, info, debug, trace) and no filter MODULE=LEVEL"
+            ));
+        }
+        EnvFilter::builder().parse(part).map_err(|error| format!("'{part}': {error}"))?;
+    }
+    Ok(text.to_owned())
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -136,4 +161,20 @@ fn keys_help() -> String {
         let _ = writeln!(help, "  {:<34} {}", key.name, key.about);
     }
     help
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for text in ["loud", "info,loud", "informative", "info,", "x=loud", "a=b=c"] {
+            assert!(log_filter(text).is_err(), "{text}");
+        }
+        for text in ["info", "OFF", "info,escrowmq_nameserver=debug", "escrowmq_common=trace", " warn "] {
+            assert_eq!(log_filter(text).as_deref(), Ok(text.trim()), "{text}");
+        }
+        assert_eq!(log_filter("").as_deref(), Ok("info"), "variables are often set to nothing");
+    }
 }
