@@ -1,4 +1,4 @@
-//! A broker with very many topics: everybody else goes on.
+//! Brokers with very many topics: they are found, and everybody else goes on.
 
 #![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 
@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use escrowmq_common::body::{DataVersion, RegisterBrokerBody, TopicConfig};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::message::CompressionType;
+use escrowmq_nameserver::Refusal;
 use support::{PATIENCE, Stage, registration};
 
 const TOPICS: usize = 100_000;
@@ -21,6 +23,10 @@ fn large() -> Frame {
         .map(|n| format!("orders-of-customer-{n}"))
         .map(|name| (name.clone(), TopicConfig::new(name, 4)))
         .collect::<BTreeMap<_, _>>();
+    large_header().with_body(body.encode_compressed())
+}
+
+fn large_header() -> Frame {
     Frame::request(request::REGISTER_BROKER)
         .with_field("brokerName", "large")
         .with_field("brokerAddr", "h:9")
@@ -30,7 +36,6 @@ fn large() -> Frame {
         .with_field("enableActingMaster", false)
         .with_field("compressed", true)
         .with_field("bodyCrc32", 0)
-        .with_body(body.encode_compressed())
 }
 
 #[tokio::test]
@@ -63,4 +68,52 @@ async fn lookups_go_on_while_a_hundred_thousand_topics_are_registered() {
     };
     tokio::time::timeout(PATIENCE, cleaned).await.expect("the topics are cleaned");
     assert!(stage.route("T").await.is_some());
+}
+
+/// A packed registration with so many topics, written by hand: as objects they would take most of a gigabyte.
+fn packed(topics: usize, counter: u64) -> Frame {
+    let mut plain = Vec::new();
+    let mut part = |text: &str| {
+        plain.extend((text.len() as i32).to_be_bytes());
+        plain.extend(text.as_bytes());
+    };
+    part(&format!(r#"{{"counter":{counter}}}"#));
+    plain.extend((topics as i32).to_be_bytes());
+    for n in 0..topics {
+        let line = format!("orders-of-customer-{n} 4 4 6 SINGLE_TAG {{}}");
+        plain.extend((line.len() as i32).to_be_bytes());
+        plain.extend(line.as_bytes());
+    }
+    plain.extend([0, 0, 0, 2, b'[', b']', 0, 0, 0, 0]);
+    let body = CompressionType::Zlib.compress(&plain, 1).unwrap();
+    large_header().with_body(body)
+}
+
+#[tokio::test]
+async fn a_million_topics_are_registered_and_one_more_costs_the_broker_nothing() {
+    const MILLION: usize = 1_000_000;
+    let stage = Stage::start().await;
+    let broker = stage.connect().await;
+    let answer = broker.call(packed(MILLION, 1)).await;
+    assert_eq!(answer.code, response::SUCCESS, "{:?}", answer.remark);
+    let last = format!("orders-of-customer-{}", MILLION - 1);
+    assert!(stage.route(&last).await.is_some());
+
+    let refused = broker.call(packed(MILLION + 1, 2)).await;
+    assert_eq!(refused.code, response::SYSTEM_ERROR);
+    let remark = refused.remark.unwrap();
+    assert!(remark.contains("1000001 topics") && remark.contains("the limit is 1000000"), "{remark}");
+    assert_eq!(stage.nameserver.refused(Refusal::Malformed), 1);
+    assert!(stage.route(&last).await.is_some(), "what was registered before stays");
+    let next = stage.route(&format!("orders-of-customer-{MILLION}")).await;
+    assert_eq!(next, None);
+
+    // In parts, as our own brokers do it, there may be more.
+    let more = broker.call(registration("h:9", 0, 3, &["T", "U"]).with_field("brokerName", "large")).await;
+    assert_eq!(more.code, response::SUCCESS, "{:?}", more.remark);
+    assert!(stage.route("T").await.is_some() && stage.route(&last).await.is_some());
+    // The list of all is too long for a frame, and says so.
+    let list = stage.call(Frame::request(request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER)).await;
+    assert_eq!(list.code, response::SYSTEM_ERROR);
+    assert!(list.remark.is_some_and(|remark| remark.contains("the limit is")));
 }
