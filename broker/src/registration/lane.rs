@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrowmq_common::body::DataVersion;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{BrokerIdentityHeader, RegisterBrokerHeader};
@@ -34,8 +35,8 @@ pub(super) struct Progress {
 enum RegisterError {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("refused with code {code}: {remark}")]
-    Refused { code: i32, remark: String },
+    #[error("refused with code {code}: {remark} (this broker has {topics} topics)")]
+    Refused { code: i32, remark: String, topics: usize },
 }
 
 pub(super) struct Lane {
@@ -47,11 +48,16 @@ pub(super) struct Lane {
     /// The connection that it was told on: another one may lead to a nameserver that was restarted.
     connection: Option<Arc<Connection>>,
     permission: u32,
+    /// The name of the state that it was told last, if it was told all of it.
+    version: Option<DataVersion>,
+    /// Counts the parts of registrations that were not the last one.
+    serial: i64,
 }
 
 impl Lane {
     pub(super) fn new(broker: Arc<Broker>, address: String, progress: watch::Sender<Progress>) -> Self {
-        Self { broker, address, progress, told: HashMap::new(), connection: None, permission: 0 }
+        let told = HashMap::new();
+        Self { broker, address, progress, told, connection: None, permission: 0, version: None, serial: 0 }
     }
 
     pub(super) async fn run(mut self, shutdown: Shutdown) {
@@ -67,8 +73,11 @@ impl Lane {
                 registered = self.register(version, full) => registered,
             };
             let failed = registered.is_err();
+            // It is there, and its answer will hardly be another one in a moment.
+            let is_refused_again =
+                matches!(registered, Err(RegisterError::Refused { .. })) && self.progress.borrow().failing;
             self.note(version, registered);
-            let pause = if failed { RETRY_PAUSE } else { broker.config().register_period };
+            let pause = if failed && !is_refused_again { RETRY_PAUSE } else { broker.config().register_period };
             let over = tokio::time::sleep(pause);
             tokio::pin!(over);
             full = loop {
@@ -135,27 +144,47 @@ impl Lane {
             // Topics went: what is left is told again.
             news = topics.iter().collect();
         }
-        let (body, compressed) = table::body(&news, table::version_of(&broker, version), permission);
-        let request = Frame::request(request::REGISTER_BROKER)
-            .with_header(&RegisterBrokerHeader {
-                broker_name: &broker.config().broker_name,
-                broker_addr: &broker.store_host.to_string(),
-                cluster_name: &broker.config().broker_cluster_name,
-                ha_server_addr: &table::replication_address(broker.store_host).to_string(),
-                broker_id: 0,
-                heartbeat_timeout_millis: None,
-                enable_acting_master: false,
-                compressed,
-                body_crc32: (crc32fast::hash(&body) & 0x7fff_ffff).cast_signed(),
-                zone_name: None,
-            })
-            .with_body(body);
-        let answer = connection.call(request, CALL_TIME).await?;
-        if answer.code != response::SUCCESS {
-            return Err(RegisterError::Refused { code: answer.code, remark: answer.remark.unwrap_or_default() });
+        let version = table::version_of(&broker, version);
+        // What it knows by this name already stays as it is there, such as permissions that an operator took away.
+        let is_repeated = is_full && self.is_told_on(&connection) && self.version == Some(version);
+        self.version = None;
+        let parts = table::parts(&news);
+        let is_some_only = parts.len() > 1 || news.len() < topics.len();
+        for (n, part) in parts.iter().enumerate() {
+            let is_last = n + 1 == parts.len();
+            let name = if is_last || is_repeated {
+                version
+            } else {
+                self.serial += 1;
+                table::interim(version, self.serial)
+            };
+            let (body, compressed) = table::body(part, name, permission);
+            let mut request = Frame::request(request::REGISTER_BROKER)
+                .with_header(&RegisterBrokerHeader {
+                    broker_name: &broker.config().broker_name,
+                    broker_addr: &broker.store_host.to_string(),
+                    cluster_name: &broker.config().broker_cluster_name,
+                    ha_server_addr: &table::replication_address(broker.store_host).to_string(),
+                    broker_id: 0,
+                    heartbeat_timeout_millis: None,
+                    enable_acting_master: false,
+                    compressed,
+                    body_crc32: (crc32fast::hash(&body) & 0x7fff_ffff).cast_signed(),
+                    zone_name: None,
+                })
+                .with_body(body);
+            if is_some_only {
+                request = request.with_field(table::PART_FIELD, true);
+            }
+            let answer = connection.call(request, CALL_TIME).await?;
+            if answer.code != response::SUCCESS {
+                let remark = answer.remark.unwrap_or_default();
+                return Err(RegisterError::Refused { code: answer.code, remark, topics: topics.len() });
+            }
         }
         self.connection = Some(connection);
         self.permission = permission;
+        self.version = Some(version);
         self.told = topics.into_iter().map(|topic| (Arc::from(topic.settings.name.as_str()), topic)).collect();
         Ok(())
     }

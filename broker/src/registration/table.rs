@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use escrowmq_common::body::{DataVersion, RegisterBrokerBody, TopicConfig, TopicConfigTable, TopicFilterType};
+use escrowmq_common::frame::MAX_FRAME_LEN;
 
 use crate::broker::Broker;
 use crate::index;
@@ -13,6 +14,15 @@ use crate::shard::{Topic, TopicSettings};
 
 /// From so many topics on the body is packed. The packed form loses two fields that no route needs.
 const PACKED_FROM: usize = 256;
+
+/// Most topics of one registration. A nameserver reads and applies so many in a small part of the time it has to answer.
+const PART_TOPICS: usize = 10_000;
+
+/// Most bytes of one registration before it is packed: half a frame.
+const PART_BYTES: usize = MAX_FRAME_LEN / 2;
+
+/// The field that marks a registration as having some of the topics only, for nameservers of ours; others ignore it.
+pub(super) const PART_FIELD: &str = "escrowmqPart";
 
 /// A topic as the protocol shows it.
 pub fn topic_config(settings: &TopicSettings) -> TopicConfig {
@@ -26,6 +36,30 @@ pub fn topic_config(settings: &TopicSettings) -> TopicConfig {
         topic_sys_flag: settings.sys_flag.cast_signed(),
         write_queue_nums: settings.write_queues.cast_signed(),
     }
+}
+
+/// Cuts topics into as few registrations as they need; at least one, because a broker without topics registers as well.
+pub(super) fn parts<'a, 'b>(topics: &'a [&'b Arc<Topic>]) -> Vec<&'a [&'b Arc<Topic>]> {
+    let mut parts = Vec::with_capacity(topics.len() / PART_TOPICS + 1);
+    let (mut begin, mut bytes) = (0, 0);
+    for (at, topic) in topics.iter().enumerate() {
+        let more = bytes_of(&topic.settings);
+        if at > begin && (at - begin >= PART_TOPICS || bytes + more > PART_BYTES) {
+            parts.push(&topics[begin..at]);
+            (begin, bytes) = (at, 0);
+        }
+        bytes += more;
+    }
+    parts.push(&topics[begin..]);
+    parts
+}
+
+/// The bytes that a topic takes in a body that is not packed, at most.
+fn bytes_of(settings: &TopicSettings) -> usize {
+    const REST: usize = 256;
+    // A control character becomes six in JSON.
+    let attributes: usize = settings.attributes.iter().map(|(key, value)| 6 * (key.len() + value.len() + 1)).sum();
+    REST + 2 * settings.name.len() + attributes
 }
 
 /// The body, and whether it is packed. The broker's own permission limits that of its topics.
@@ -58,6 +92,13 @@ pub(super) fn version_of(broker: &Broker, version: u64) -> DataVersion {
         state_version: term.cast_signed(),
         timestamp: broker.registration.started_at,
     }
+}
+
+/// Names a state in which a nameserver has heard some of the parts of a registration. No two in a row have the same name,
+/// because nameservers take over topics only with a name that is new to them; what the last part has is the state's own.
+pub(super) fn interim(version: DataVersion, serial: i64) -> DataVersion {
+    debug_assert!(serial > 0 && version.counter > 0, "interim names are below 0, others above");
+    DataVersion { counter: -serial, ..version }
 }
 
 /// Names the state of this broker's topics now.
@@ -98,5 +139,32 @@ mod tests {
     fn many_topics_are_packed_and_read_back() {
         let topics: Vec<_> = (0..PACKED_FROM).map(|n| topic(&format!("T{n}"), 6)).collect();
         assert_eq!(perms(&topics, 6).len(), PACKED_FROM);
+    }
+
+    #[test]
+    fn many_topics_are_told_in_parts() {
+        let topics: Vec<_> = (0..2 * PART_TOPICS + 1).map(|n| topic(&format!("T{n}"), 6)).collect();
+        let all: Vec<_> = topics.iter().collect();
+        let parts = parts(&all);
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [PART_TOPICS, PART_TOPICS, 1]);
+        assert!(parts.concat().into_iter().eq(all.iter().copied()), "each topic once, in order");
+        assert_eq!(super::parts(&[]), [&[] as &[&Arc<Topic>]]);
+    }
+
+    #[test]
+    fn no_part_is_too_long_for_a_frame_whatever_its_topics_have() {
+        let worst = |n: usize| {
+            let attributes = (0..8).map(|part| (format!("+{part}"), "\u{1}".repeat(8 * 1024))).collect();
+            let settings = TopicSettings { attributes, ..TopicSettings::new(&format!("{n:0127}"), 4) };
+            Arc::new(Topic { settings, queues: Vec::new() })
+        };
+        let topics: Vec<_> = (0..200).map(worst).collect();
+        let all: Vec<_> = topics.iter().collect();
+        let parts = parts(&all);
+        assert!(parts.len() > 1);
+        for part in parts {
+            let (body, _) = body(part, DataVersion::default(), 6);
+            assert!(body.len() < MAX_FRAME_LEN - 64 * 1024, "{} topics in {} bytes", part.len(), body.len());
+        }
     }
 }
