@@ -46,6 +46,9 @@ impl Default for RemoteOptions {
     }
 }
 
+/// At each multiple of so many addresses those without a connection are forgotten.
+const TARGETS_KEPT: usize = 1024;
+
 /// Calls to other processes. Clones share their connections; the last clone closes them.
 #[derive(Clone, Debug)]
 pub struct Remote {
@@ -147,7 +150,18 @@ impl Remote {
         if let Some(target) = self.pool.targets.read().get(addr) {
             return target.clone();
         }
-        self.pool.targets.write().entry(addr.to_owned()).or_default().clone()
+        let mut targets = self.pool.targets.write();
+        // Addresses come from others, who may name ever new ones: those that nobody uses are forgotten.
+        if targets.len() >= TARGETS_KEPT && targets.len().is_multiple_of(TARGETS_KEPT) {
+            targets.retain(|_, target| Arc::strong_count(target) > 1 || target.open_connection().is_some());
+        }
+        targets.entry(addr.to_owned()).or_default().clone()
+    }
+
+    /// How many addresses are remembered.
+    #[cfg(test)]
+    pub(super) fn target_count(&self) -> usize {
+        self.pool.targets.read().len()
     }
 
     async fn connect(&self, addr: &str) -> Result<Arc<Connection>, CallError> {

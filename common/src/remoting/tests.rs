@@ -446,3 +446,17 @@ async fn large_frames_pass() {
     assert!(matches!(error, CallError::Frame(_)) && !error.is_retryable());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn addresses_that_lead_nowhere_are_forgotten() {
+    let server = Server::start(ServeLimits::default()).await;
+    let remote = Remote::new(RemoteOptions::default(), Arc::new(NoRequests));
+    let connection = remote.connection(&server.address).await.unwrap();
+    for number in 0..5000 {
+        assert!(remote.connection(&format!("no-port-{number}")).await.is_err());
+    }
+    assert!(remote.target_count() <= 1024, "{}", remote.target_count());
+    assert_eq!(remote.connection(&server.address).await.unwrap().id(), connection.id(), "what is in use is kept");
+    remote.close().await;
+    server.stop().await;
+}
