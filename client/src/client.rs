@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use escrowmq_common::clock;
+use escrowmq_common::limits::CLIENT_ID_BYTES_MAX;
 use escrowmq_common::remoting::{Remote, RemoteOptions};
 
 use crate::admin::Admin;
@@ -14,6 +15,7 @@ use crate::core::Core;
 use crate::error::StartError;
 use crate::heartbeat;
 use crate::incoming::Incoming;
+use crate::limit;
 use crate::names::NameServers;
 use crate::producer::ProducerBuilder;
 use crate::transaction::{TransactionListener, TransactionProducerBuilder};
@@ -56,6 +58,7 @@ impl Client {
         // The address by which this machine reaches the cluster is the one that tells operators most.
         let ip = names.local_ip(&remote).await?;
         let id = client_id(ip, settings.instance.as_deref());
+        limit::bytes(&id, CLIENT_ID_BYTES_MAX).map_err(|error| StartError::setting("instance_name", error))?;
         let core = Arc::new(Core::new(id, settings, names, remote));
         incoming.attach(&core);
         heartbeat::start(&core);

@@ -7,16 +7,18 @@ use std::time::Duration;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::UnregisterClientHeader;
-use escrowmq_common::remoting::Remote;
+use escrowmq_common::remoting::{CallError, Remote};
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use crate::brokers::Brokers;
 use crate::builder::Settings;
 use crate::error::RequestError;
 use crate::groups::Groups;
 use crate::names::NameServers;
+use crate::outage::Outages;
 use crate::routes::Routes;
 
 /// The shared part of a client.
@@ -27,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) routes: Routes,
     /// What each broker is known to know and to be able to do.
     pub(crate) brokers: Brokers,
+    /// The brokers that are away.
+    pub(crate) outages: Outages,
     pub(crate) groups: Groups,
     /// The client's own loops; producers and consumers have their own sets.
     pub(crate) tasks: Tasks,
@@ -45,6 +49,7 @@ impl Core {
             id,
             routes: Routes::new(names, remote.clone(), settings.request_timeout),
             brokers: Brokers::default(),
+            outages: Outages::new("broker"),
             groups: Groups::default(),
             tasks: Tasks::new(),
             shutdown: Shutdown::new(),
@@ -55,7 +60,27 @@ impl Core {
 
     /// One request to one address; the answer may carry any code.
     pub(crate) async fn call(&self, addr: &str, request: Frame, timeout: Duration) -> Result<Frame, RequestError> {
-        self.remote.call(addr, request, timeout).await.map_err(|error| RequestError::from_call(addr, &error))
+        let asked = Instant::now();
+        let answer = self.remote.call(addr, request, timeout).await;
+        self.noted(addr, asked, answer)
+    }
+
+    /// Takes note of a server that is away, or back.
+    pub(crate) fn noted<T>(&self, addr: &str, asked: Instant, ended: Result<T, CallError>) -> Result<T, RequestError> {
+        match ended {
+            Ok(answer) => {
+                self.outages.answered(addr, asked);
+                Ok(answer)
+            }
+            Err(error) => {
+                let error = RequestError::from_call(addr, &error);
+                // A client that ends has closed its connections itself.
+                if !self.shutdown.is_cancelled() {
+                    self.outages.failed(addr, &error);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// One request to one address within the usual time, whose answer must be a success.
@@ -65,7 +90,9 @@ impl Core {
 
     /// One request that wants no answer.
     pub(crate) async fn oneway(&self, addr: &str, request: Frame) -> Result<(), RequestError> {
-        self.remote.oneway(addr, request).await.map_err(|error| RequestError::from_call(addr, &error))
+        let sent = self.remote.oneway(addr, request).await;
+        // That it left says nothing about whether anybody reads it, so only the failure is news.
+        sent.or_else(|error| self.noted(addr, Instant::now(), Err(error)))
     }
 
     /// The address at which `broker` takes writes, from the routes; asks the name servers once if it is unknown.

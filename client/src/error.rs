@@ -3,11 +3,24 @@
 //! Every error answers two questions. `is_retryable`: may the same call succeed if it is made again? `outcome_unknown`:
 //! may the thing asked for have happened all the same? A lost answer proves nothing, so these are different questions: a
 //! retry is free of side effects exactly when the outcome is *not* unknown.
+//!
+//! What failed before a request was handed to the server that should carry it out is [`RequestError::NotSent`] by its type:
+//! a look-up at a name server can end in nothing else, however its own answer got lost.
+//!
+//! The text of an error is whole: it names its causes itself, so none of them is told again by
+//! [`source`](std::error::Error::source).
 
 use std::time::Duration;
 
 use escrowmq_common::code::response;
 use escrowmq_common::remoting::CallError;
+
+/// What comes before a request: a heartbeat, by which the broker gets to know this client.
+pub(crate) const GREETING: &str = "the heartbeat before it";
+/// What comes before a request: a name server is asked who serves the topic.
+pub(crate) const LOOK_UP: &str = "asking a name server";
+/// All that comes before a request together.
+pub(crate) const IN_TIME: &str = "finding a broker in time";
 
 /// One request to one server did not end well.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,13 +60,28 @@ pub enum RequestError {
         /// The server's own words.
         remark: String,
     },
-    /// The server's answer cannot be read, or the request cannot be written.
-    #[error("the exchange with {addr} cannot be understood: {reason}")]
+    /// The server answered something that cannot be read, so nobody knows what it did.
+    #[error("the answer of {addr} cannot be understood: {reason}")]
     Malformed {
         /// The server's address.
         addr: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The request itself is at fault: a name breaks the protocol's rules, a number or a length its limits. Nothing was sent.
+    #[error("the request cannot be sent: {reason}")]
+    Invalid {
+        /// Which rule it breaks.
+        reason: String,
+    },
+    /// What has to come before the request failed: a look-up at a name server, or the greeting of the broker. The request
+    /// itself was not sent, so it cannot have had an effect.
+    #[error("nothing was sent, because {step} failed: {last}")]
+    NotSent {
+        /// What failed, in words.
+        step: &'static str,
+        /// How.
+        last: Box<RequestError>,
     },
     /// No name server knows a broker that serves the topic for this purpose.
     #[error("no route for topic {topic}")]
@@ -69,10 +97,35 @@ pub enum RequestError {
 impl RequestError {
     pub(crate) fn from_call(addr: &str, error: &CallError) -> RequestError {
         let addr = addr.to_owned();
+        // The address is named once, by our own error.
         match error {
+            CallError::Connect { reason, .. } => RequestError::Unreachable { addr, reason: reason.clone() },
+            CallError::NotSent { reason, .. } => RequestError::Unreachable { addr, reason: (*reason).to_owned() },
+            CallError::BadAddress { .. } => {
+                RequestError::Unreachable { addr, reason: "it is no address of the form host:port".to_owned() }
+            }
+            CallError::Frame(error) => RequestError::Invalid { reason: error.to_string() },
             CallError::Timeout { after, .. } => RequestError::TimedOut { addr, after: *after },
-            other if !other.outcome_unknown() => RequestError::Unreachable { addr, reason: other.to_string() },
-            other => RequestError::ConnectionLost { addr, reason: other.to_string() },
+            CallError::ConnectionLost { .. } => {
+                RequestError::ConnectionLost { addr, reason: "it was closed, or its machine is gone".to_owned() }
+            }
+        }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand over the error they end with")]
+    pub(crate) fn invalid(reason: impl ToString) -> RequestError {
+        RequestError::Invalid { reason: reason.to_string() }
+    }
+
+    /// As the end of `step`, which had to come before a request that was not sent.
+    pub(crate) fn before_sending(self, step: &'static str) -> RequestError {
+        match self {
+            // These say so themselves.
+            RequestError::NotSent { .. }
+            | RequestError::NoRoute { .. }
+            | RequestError::Invalid { .. }
+            | RequestError::ShutDown => self,
+            last => RequestError::NotSent { step, last: Box::new(last) },
         }
     }
 
@@ -81,10 +134,35 @@ impl RequestError {
         RequestError::Malformed { addr: addr.to_owned(), reason: reason.to_string() }
     }
 
+    /// Whether a server was away, which is told once, by [`Outages`](crate::outage::Outages).
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            RequestError::Unreachable { .. } | RequestError::TimedOut { .. } | RequestError::ConnectionLost { .. } => {
+                true
+            }
+            RequestError::NotSent { last, .. } => last.is_outage(),
+            RequestError::Refused { .. }
+            | RequestError::Malformed { .. }
+            | RequestError::Invalid { .. }
+            | RequestError::NoRoute { .. }
+            | RequestError::ShutDown => false,
+        }
+    }
+
+    /// Whether the broker asked is to be passed over for a while: it failed, and another one, or it itself later, may not.
+    pub(crate) fn blames_broker(&self) -> bool {
+        match self {
+            RequestError::NotSent { step, last } => *step == GREETING && last.blames_broker(),
+            RequestError::NoRoute { .. } => false,
+            error => error.is_retryable(),
+        }
+    }
+
     /// The response code, if the server answered with one.
     pub fn code(&self) -> Option<i32> {
         match self {
             RequestError::Refused { code, .. } => Some(*code),
+            RequestError::NotSent { last, .. } => last.code(),
             _ => None,
         }
     }
@@ -97,18 +175,22 @@ impl RequestError {
             | RequestError::ConnectionLost { .. }
             | RequestError::NoRoute { .. } => true,
             RequestError::Refused { code, .. } => code_is_retryable(*code),
-            RequestError::Malformed { .. } | RequestError::ShutDown => false,
+            RequestError::NotSent { last, .. } => last.is_retryable(),
+            RequestError::Malformed { .. } | RequestError::Invalid { .. } | RequestError::ShutDown => false,
         }
     }
 
     /// Whether the server may have done what was asked.
     pub fn outcome_unknown(&self) -> bool {
         match self {
-            RequestError::TimedOut { .. } | RequestError::ConnectionLost { .. } => true,
+            RequestError::TimedOut { .. } | RequestError::ConnectionLost { .. } | RequestError::Malformed { .. } => {
+                true
+            }
             // "System error" covers everything a broker did not expect, also after it has begun to write.
             RequestError::Refused { code, .. } => *code == response::SYSTEM_ERROR,
             RequestError::Unreachable { .. }
-            | RequestError::Malformed { .. }
+            | RequestError::Invalid { .. }
+            | RequestError::NotSent { .. }
             | RequestError::NoRoute { .. }
             | RequestError::ShutDown => false,
         }
@@ -146,7 +228,6 @@ pub enum SendError {
         /// Attempts made.
         attempts: u32,
         /// How the last one failed.
-        #[source]
         last: RequestError,
     },
     /// At least one attempt may have stored the message. Sending it again may deliver it twice; both copies would then
@@ -158,7 +239,6 @@ pub enum SendError {
         /// Attempts made.
         attempts: u32,
         /// How the last one failed.
-        #[source]
         last: RequestError,
     },
     /// The producer or its client was shut down; nothing was sent.
@@ -246,6 +326,32 @@ mod tests {
         assert!(timed_out.is_retryable() && timed_out.outcome_unknown());
         let unreachable = RequestError::Unreachable { addr: "a".into(), reason: "refused".into() };
         assert!(unreachable.is_retryable() && !unreachable.outcome_unknown());
+    }
+
+    #[test]
+    fn what_came_before_the_request_leaves_no_doubt_about_it() {
+        let timed_out = RequestError::TimedOut { addr: "n".into(), after: Duration::from_secs(3) };
+        for last in [timed_out, refused(response::SYSTEM_ERROR), RequestError::malformed("n", "no JSON")] {
+            assert!(last.outcome_unknown(), "{last}");
+            let (retryable, code) = (last.is_retryable(), last.code());
+            let before = last.before_sending(LOOK_UP);
+            assert!(!before.outcome_unknown(), "{before}");
+            assert_eq!((before.is_retryable(), before.code()), (retryable, code), "{before}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let connect = CallError::Connect { address: "h:1".into(), reason: "Connection refused (os error 111)".into() };
+        let last = RequestError::from_call("h:1", &connect);
+        let error = SendError::NotStored { attempts: 2, last };
+        let mut said = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            said = format!("{said}: {error}");
+            cause = error.source();
+        }
+        assert_eq!(said, "not stored after 2 attempts: h:1 cannot be reached: Connection refused (os error 111)");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::name::CLIENT_INNER_PRODUCER;
 use escrowmq_common::remoting::CallError;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use crate::brokers::Abilities;
 use crate::core::{Core, expect_success};
@@ -22,6 +23,10 @@ const OURS_TRANSACTIONS: &str = "ESCROWMQ_TXN";
 
 /// After a round in which a broker could not be greeted, the next one comes so soon, then doubling up to the interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Topics looked up at the same time, and brokers greeted at the same time: a route names as many as its name server likes.
+const LOOK_UPS_MAX: usize = 8;
+const GREETINGS_MAX: usize = 64;
 
 /// What a consumer group reports in a heartbeat.
 #[derive(Clone, Debug)]
@@ -97,21 +102,25 @@ pub(crate) async fn greet_all(core: &Core) -> bool {
         return true;
     }
     // A topic that was only announced has no route yet, and without one its brokers would not hear of us.
-    for topic in core.groups.topics() {
-        if core.routes.cached(&topic).is_none() {
-            let _ = core.routes.refresh(&topic, true).await;
-        }
-    }
+    let unrouted = core.groups.topics().into_iter().filter(|topic| core.routes.cached(topic).is_none());
+    let look_ups = stream::iter(unrouted.collect::<Vec<_>>()).map(|topic| async move {
+        let _ = core.routes.refresh(&topic, true).await;
+    });
+    look_ups.buffer_unordered(LOOK_UPS_MAX).collect::<()>().await;
     let addrs = core.routes.broker_addrs(consumers.is_empty());
-    core.brokers.retain(&core.routes.broker_addrs(false).into_iter().collect::<HashSet<_>>());
-    let greetings = addrs.iter().map(|addr| async move {
-        let greeted = greet(core, addr, Force::Always).await;
-        if let Err(error) = &greeted {
+    let known = core.routes.broker_addrs(false).into_iter().collect::<HashSet<_>>();
+    core.brokers.retain(&known);
+    core.outages.retain(&known);
+    let greetings = stream::iter(addrs).map(|addr| async move {
+        let greeted = greet(core, &addr, Force::Always).await;
+        if let Err(error) = &greeted
+            && !error.is_outage()
+        {
             tracing::warn!(%addr, %error, "heartbeat failed");
         }
         greeted.is_ok()
     });
-    join_all(greetings).await.into_iter().all(|greeted| greeted)
+    greetings.buffer_unordered(GREETINGS_MAX).fold(true, |all, greeted| async move { all & greeted }).await
 }
 
 /// Whether a heartbeat is sent although the broker knows everything.
@@ -124,8 +133,11 @@ pub(crate) enum Force {
 /// Makes sure that the broker at `addr` knows the present groups on the present connection, and says what it can do.
 pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abilities, RequestError> {
     let broker = core.brokers.at(addr);
-    let connect =
-        || async { core.remote.connection(addr).await.map_err(|error| RequestError::from_call(addr, &error)) };
+    let connect = || async {
+        // That a connection opens says nothing about whether anybody answers on it, so only the failure is news.
+        let connection = core.remote.connection(addr).await;
+        connection.or_else(|error| core.noted(addr, Instant::now(), Err(error)))
+    };
     if force == Force::IfNeeded {
         let connection = connect().await?;
         if let Some(abilities) = broker.current(connection.id(), core.brokers.epoch()) {
@@ -142,16 +154,14 @@ pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abili
         return Ok(abilities);
     }
     let heartbeat = Frame::request(request::HEART_BEAT).with_body(json::to_bytes(&data(core), Form::Strict));
+    let asked = Instant::now();
     let answer = connection.call(heartbeat, core.settings.request_timeout).await;
-    let answer = answer.map_err(|error| {
-        // A connection over which not even this is answered may lead to a machine that is gone: the system would notice
-        // after minutes. The next use opens another.
-        if matches!(error, CallError::Timeout { .. }) {
-            connection.close("no answer to a heartbeat");
-        }
-        RequestError::from_call(addr, &error)
-    })?;
-    let answer = expect_success(addr, answer)?;
+    // A connection over which not even this is answered may lead to a machine that is gone: the system would notice after
+    // minutes. The next use opens another.
+    if matches!(answer, Err(CallError::Timeout { .. })) {
+        connection.close("no answer to a heartbeat");
+    }
+    let answer = expect_success(addr, core.noted(addr, asked, answer)?)?;
     let has = |field: &str| answer.fields.get(field) == Some("1");
     let abilities = Abilities { confirms_decisions: has(OURS), transactions: has(OURS_TRANSACTIONS) };
     broker.greeted(connection.id(), epoch, abilities);

@@ -6,8 +6,33 @@ use std::time::Duration;
 
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::Remote;
+use tokio::time::Instant;
 
-use crate::error::{RequestError, StartError};
+use crate::error::{LOOK_UP, RequestError, StartError};
+use crate::outage::Outages;
+
+/// How a question to the name servers ended. It can only become [`RequestError::NotSent`]: whatever happened to the
+/// question, the request that it was asked for has not been sent.
+#[derive(Debug)]
+pub(crate) struct LookUpError(RequestError);
+
+impl LookUpError {
+    /// The answer of the name server at `addr` cannot be read.
+    pub(crate) fn malformed(addr: &str, reason: impl ToString) -> LookUpError {
+        LookUpError(RequestError::malformed(addr, reason))
+    }
+
+    /// The name server refused, or answered what only a refusal can be.
+    pub(crate) fn refused(error: RequestError) -> LookUpError {
+        LookUpError(error)
+    }
+}
+
+impl From<LookUpError> for RequestError {
+    fn from(error: LookUpError) -> RequestError {
+        error.0.before_sending(LOOK_UP)
+    }
+}
 
 /// The name servers of a client. They share nothing, so any of them may be asked; one is kept until it fails, because
 /// two may disagree for a while and a client should not see its routes flap.
@@ -15,6 +40,7 @@ use crate::error::{RequestError, StartError};
 pub(crate) struct NameServers {
     addrs: Vec<Arc<str>>,
     current: AtomicUsize,
+    outages: Outages,
 }
 
 impl NameServers {
@@ -32,7 +58,7 @@ impl NameServers {
         if addrs.is_empty() {
             return Err(StartError::setting("namesrv", "no address given"));
         }
-        Ok(NameServers { addrs, current: AtomicUsize::new(0) })
+        Ok(NameServers { addrs, current: AtomicUsize::new(0), outages: Outages::new("name server") })
     }
 
     /// Asks the current one, and on a failure of transport each of the others once. The answer may carry any code.
@@ -41,24 +67,26 @@ impl NameServers {
         remote: &Remote,
         request: &Frame,
         timeout: Duration,
-    ) -> Result<(Arc<str>, Frame), RequestError> {
+    ) -> Result<(Arc<str>, Frame), LookUpError> {
         let start = self.current.load(Ordering::Relaxed);
         let mut failure = RequestError::ShutDown;
         for step in 0..self.addrs.len() {
             let index = (start + step) % self.addrs.len();
             let addr = &self.addrs[index];
+            let asked = Instant::now();
             match remote.call(addr, request.clone(), timeout).await {
                 Ok(answer) => {
+                    self.outages.answered(addr, asked);
                     self.current.store(index, Ordering::Relaxed);
                     return Ok((Arc::clone(addr), answer));
                 }
                 Err(error) => {
-                    tracing::debug!(%addr, %error, "name server did not answer");
                     failure = RequestError::from_call(addr, &error);
+                    self.outages.failed(addr, &failure);
                 }
             }
         }
-        Err(failure)
+        Err(LookUpError(failure))
     }
 
     /// A connection to one of them, for the client's start: nothing works without.

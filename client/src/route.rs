@@ -13,8 +13,25 @@ pub(crate) const MASTER: i64 = 0;
 /// Queues that a topic gets per broker when a send creates it, unless its template has fewer.
 pub(crate) const NEW_TOPIC_QUEUES: i32 = 4;
 
-/// More queues of one topic on one broker than this are a corrupt answer, not a topic.
-const QUEUES_MAX: i32 = 1 << 16;
+/// What a route may have at most: more is a corrupt answer, not a topic. In all: queues for reading, and queues for writing.
+const QUEUES_MAX: usize = 1 << 18;
+/// Broker groups.
+const BROKERS_MAX: usize = 4096;
+/// Addresses of all of them together.
+const ADDRS_MAX: usize = 16_384;
+/// Bytes of a broker's name and of an address.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Why the answer of a name server is no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RouteError {
+    /// There is more of something than a cluster has.
+    #[error("it names {count} {what}, the limit is {limit}")]
+    TooMany { what: &'static str, count: usize, limit: usize },
+    /// A name or an address is longer than any is.
+    #[error("{what} has {length} bytes, the limit is {NAME_BYTES_MAX}")]
+    TooLong { what: &'static str, length: usize },
+}
 
 /// A broker group as a route names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +59,44 @@ pub(crate) struct RouteLines {
     pub(crate) order: Option<String>,
 }
 
+impl RouteLines {
+    /// Whether what the lines stand for is as large as a cluster is. They are short, however much that is.
+    fn check(&self, count_max: i32) -> Result<(), RouteError> {
+        let most =
+            |what, count, limit| if count > limit { Err(RouteError::TooMany { what, count, limit }) } else { Ok(()) };
+        let short = |what, text: &str| match text.len() {
+            length if length > NAME_BYTES_MAX => Err(RouteError::TooLong { what, length }),
+            _ => Ok(()),
+        };
+        most("brokers", self.brokers.len().max(self.queues.len()), BROKERS_MAX)?;
+        most("addresses", self.brokers.iter().map(|broker| broker.addrs.len()).sum(), ADDRS_MAX)?;
+        for broker in &self.brokers {
+            short("a broker's name", &broker.name)?;
+            broker.addrs.values().try_for_each(|addr| short("an address", addr))?;
+        }
+        self.queues.iter().try_for_each(|line| short("a broker's name", &line.broker))?;
+        let sum = |counts: &mut dyn Iterator<Item = i32>| {
+            counts.map(|count| count.clamp(0, count_max) as usize).fold(0, usize::saturating_add)
+        };
+        most("queues to read", sum(&mut self.queues.iter().map(|line| line.read_count)), QUEUES_MAX)?;
+        most("queues to write", sum(&mut self.queues.iter().map(|line| line.write_count)), QUEUES_MAX)?;
+        if let Some(order) = &self.order {
+            most("brokers in their order", order.split(';').count(), BROKERS_MAX)?;
+            ordered(order).try_for_each(|(broker, _)| short("a broker's name", broker))?;
+            most("queues in their order", sum(&mut ordered(order).map(|(_, count)| count)), QUEUES_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+/// `broker:count;broker:count`; what cannot be read is passed over.
+fn ordered(order: &str) -> impl Iterator<Item = (&str, i32)> {
+    order.split(';').filter_map(|item| {
+        let (broker, count) = item.split_once(':')?;
+        Some((broker.trim(), count.trim().parse().ok()?))
+    })
+}
+
 /// A topic's queues and the brokers that hold them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Route {
@@ -57,16 +112,17 @@ pub(crate) struct Route {
 
 impl Route {
     /// The route of an existing topic.
-    pub(crate) fn of(topic: &str, lines: &RouteLines) -> Route {
-        Route::build(topic, lines, QUEUES_MAX, false)
+    pub(crate) fn of(topic: &str, lines: &RouteLines) -> Result<Route, RouteError> {
+        Route::build(topic, lines, i32::MAX, false)
     }
 
     /// The route that a topic will have once a send has created it after the model of another.
-    pub(crate) fn from_template(topic: &str, lines: &RouteLines) -> Route {
+    pub(crate) fn from_template(topic: &str, lines: &RouteLines) -> Result<Route, RouteError> {
         Route::build(topic, lines, NEW_TOPIC_QUEUES, true)
     }
 
-    fn build(topic: &str, lines: &RouteLines, count_max: i32, is_template: bool) -> Route {
+    fn build(topic: &str, lines: &RouteLines, count_max: i32, is_template: bool) -> Result<Route, RouteError> {
+        lines.check(count_max)?;
         let topic: Arc<str> = topic.into();
         let brokers: BTreeMap<_, _> =
             lines.brokers.iter().map(|broker| (Arc::clone(&broker.name), broker.addrs.clone())).collect();
@@ -88,15 +144,14 @@ impl Route {
         // An ordered topic has the queues that its configuration names, also while their broker is away: a key must not
         // change its queue because a broker restarts.
         if let Some(order) = lines.order.as_deref().filter(|order| !order.is_empty()) {
-            let ordered = order.split(';').filter_map(|item| {
-                let (broker, count) = item.split_once(':')?;
-                Some((Arc::<str>::from(broker.trim()), count.trim().parse::<i32>().ok()?.min(QUEUES_MAX)))
-            });
-            route.writable = ordered
-                .flat_map(|(broker, count)| (0..count).map(|id| queue(&broker, id)).collect::<Vec<_>>())
+            route.writable = ordered(order)
+                .flat_map(|(broker, count)| {
+                    let broker = Arc::<str>::from(broker);
+                    (0..count).map(|id| queue(&broker, id)).collect::<Vec<_>>()
+                })
                 .collect();
         }
-        route
+        Ok(route)
     }
 
     /// Whether some broker other than `broker` takes writes.
@@ -144,7 +199,7 @@ mod tests {
 
     #[test]
     fn writes_need_a_master_and_reads_any_replica() {
-        let route = Route::of("T", &lines());
+        let route = Route::of("T", &lines()).expect("a route");
         assert_eq!(shown(&route.writable), ["T@b:0"]);
         assert_eq!(shown(&route.readable), ["T@a:0", "T@b:0", "T@b:1"]);
         assert!(route.writable_elsewhere("a") && !route.writable_elsewhere("b"));
@@ -157,7 +212,7 @@ mod tests {
         let mut lines = lines();
         lines.queues[0].perm = Perm(4);
         lines.queues[1].perm = Perm(2);
-        let route = Route::of("T", &lines);
+        let route = Route::of("T", &lines).expect("a route");
         assert_eq!(shown(&route.writable), [""; 0]);
         assert_eq!(shown(&route.readable), ["T@b:0", "T@b:1"]);
     }
@@ -166,24 +221,61 @@ mod tests {
     fn a_template_lends_at_most_four_queues() {
         let mut lines = lines();
         lines.queues[0].write_count = 8;
-        let route = Route::from_template("New", &lines);
+        let route = Route::from_template("New", &lines).expect("a route");
         assert_eq!(route.writable.len(), 4);
         assert!(route.is_template);
     }
 
     #[test]
-    fn an_absurd_queue_count_is_cut() {
+    fn a_route_that_no_cluster_has_is_refused_before_it_costs_memory() {
+        let refused = |change: &dyn Fn(&mut RouteLines)| {
+            let mut lines = lines();
+            change(&mut lines);
+            Route::of("T", &lines).expect_err("no cluster is like that").to_string()
+        };
+        assert!(
+            refused(&|lines| lines.queues[0].write_count = i32::MAX).contains("queues to write, the limit is 262144")
+        );
+        assert!(refused(&|lines| lines.queues[0].read_count = i32::MAX).contains("queues to read"));
+        // None of many lines is absurd by itself.
+        assert!(
+            refused(&|lines| {
+                let line = QueueLine { read_count: 16_384, ..lines.queues[0].clone() };
+                lines.queues = vec![line; 17];
+            })
+            .contains("278528 queues to read")
+        );
+        assert!(refused(&|lines| lines.queues = vec![lines.queues[0].clone(); 5000]).contains("5000 brokers"));
+        assert!(refused(&|lines| lines.order = Some("a:2000000000".into())).contains("in their order"));
+        assert!(refused(&|lines| lines.order = Some("a:1;".repeat(5000))).contains("brokers in their order"));
+        assert!(refused(&|lines| lines.queues[0].broker = "b".repeat(256).into()).contains("256 bytes"));
+        assert!(
+            refused(&|lines| {
+                lines.brokers[0].addrs.insert(2, "h".repeat(300).into());
+            })
+            .contains("an address has 300 bytes")
+        );
+        assert!(
+            refused(&|lines| {
+                lines.brokers[0].addrs = (0..20_000).map(|id| (id, Arc::from("h:1"))).collect();
+            })
+            .contains("addresses")
+        );
+    }
+
+    #[test]
+    fn a_negative_count_is_no_queue() {
         let mut lines = lines();
-        lines.queues[0].write_count = i32::MAX;
-        assert_eq!(Route::of("T", &lines).writable.len(), QUEUES_MAX as usize);
         lines.queues[0].write_count = i32::MIN;
-        assert_eq!(Route::of("T", &lines).writable.len(), 0);
+        assert_eq!(Route::of("T", &lines).expect("a route").writable.len(), 0);
+        lines.order = Some("a:-5;b:1".into());
+        assert_eq!(shown(&Route::of("T", &lines).expect("a route").writable), ["T@b:0"]);
     }
 
     #[test]
     fn an_ordered_topic_keeps_its_queues() {
         let mut lines = lines();
         lines.order = Some("a:1;b:2;junk".into());
-        assert_eq!(shown(&Route::of("T", &lines).writable), ["T@a:0", "T@b:0", "T@b:1"]);
+        assert_eq!(shown(&Route::of("T", &lines).expect("a route").writable), ["T@a:0", "T@b:0", "T@b:1"]);
     }
 }

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::core::refused;
 use crate::error::RequestError;
-use crate::names::NameServers;
-use crate::route::{BrokerLine, MASTER, QueueLine, Route, RouteLines};
+use crate::names::{LookUpError, NameServers};
+use crate::route::{BrokerLine, MASTER, QueueLine, Route, RouteError, RouteLines};
 
 /// Topics that nobody asked about for so many refreshes are forgotten.
 const UNUSED_REFRESHES_MAX: u32 = 20;
@@ -117,20 +117,19 @@ impl Routes {
                 return Ok(Arc::clone(route));
             }
         }
-        let answer = match self.ask(topic).await {
-            Ok(Some(lines)) => Ok(Some(Route::of(topic, &lines))),
-            Ok(None) if or_template => {
-                let template = self.ask(AUTO_CREATE_TOPIC).await;
-                template.map(|lines| lines.map(|lines| Route::from_template(topic, &lines)))
-            }
-            other => other.map(|_| None),
+        let answer = match self.ask(topic, |lines| Route::of(topic, &lines)).await {
+            Ok(None) if or_template => self.ask(AUTO_CREATE_TOPIC, |lines| Route::from_template(topic, &lines)).await,
+            other => other,
         };
         match answer {
             Ok(Some(route)) => Ok(self.learn(&entry, route)),
             // No such topic, or nobody to ask: what was known before is the better guess.
             failure => match entry.known.read().route.clone() {
                 Some(route) if or_template || !route.is_template => Ok(route),
-                _ => Err(failure.err().unwrap_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })),
+                _ => Err(match failure {
+                    Err(error) => error.into(),
+                    Ok(_) => RequestError::NoRoute { topic: topic.to_owned() },
+                }),
             },
         }
     }
@@ -222,12 +221,16 @@ impl Routes {
     }
 
     /// Any question to the name servers.
-    pub(crate) async fn ask_names(&self, question: &Frame) -> Result<(Arc<str>, Frame), RequestError> {
+    pub(crate) async fn ask_names(&self, question: &Frame) -> Result<(Arc<str>, Frame), LookUpError> {
         self.names.call(&self.remote, question, self.timeout).await
     }
 
-    /// One question about one topic; `None` if the name server knows no such topic.
-    async fn ask(&self, topic: &str) -> Result<Option<RouteLines>, RequestError> {
+    /// One question about one topic, and what is concluded from the answer; `None` if the name server knows no such topic.
+    async fn ask(
+        &self,
+        topic: &str,
+        conclude: impl FnOnce(RouteLines) -> Result<Route, RouteError>,
+    ) -> Result<Option<Route>, LookUpError> {
         let header = GetRouteInfoHeader {
             topic: Some(topic),
             accept_standard_json_only: true,
@@ -239,11 +242,11 @@ impl Routes {
         match answer.code {
             response::SUCCESS => {}
             response::TOPIC_NOT_EXIST => return Ok(None),
-            _ => return Err(refused(&addr, answer)),
+            _ => return Err(LookUpError::refused(refused(&addr, answer))),
         }
         let data: TopicRouteData =
-            json::from_slice(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
-        Ok(Some(lines_of(data)))
+            json::from_slice(&answer.body).map_err(|error| LookUpError::malformed(&addr, error))?;
+        conclude(lines_of(data)).map(Some).map_err(|error| LookUpError::malformed(&addr, error))
     }
 }
 

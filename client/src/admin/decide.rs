@@ -6,8 +6,9 @@ use escrowmq_common::body::TransactionAction;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::DecideTransactionHeader;
+use escrowmq_common::limits::{OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
 
-use super::Admin;
+use super::{Admin, bounded};
 use crate::core::refused;
 use crate::error::RequestError;
 use crate::transaction::Decision;
@@ -127,6 +128,12 @@ impl Admin {
         reason: &str,
     ) -> Result<Decided, DecideError> {
         let core = self.client.core();
+        for (field, text, max) in [("operator", operator, OPERATOR_BYTES_MAX), ("reason", reason, REASON_BYTES_MAX)] {
+            if text.trim().is_empty() {
+                return Err(RequestError::invalid(format!("{field} is empty")).into());
+            }
+            bounded(field, text, max)?;
+        }
         let header =
             DecideTransactionHeader { half_id: half_id_on_the_wire(half_id)?, action: action.name(), operator, reason };
         let ask = Frame::request(request::DECIDE_TRANSACTION).with_header(&header);
@@ -137,7 +144,7 @@ impl Admin {
 
 /// The protocol has signed numbers alone.
 pub(super) fn half_id_on_the_wire(half_id: u64) -> Result<i64, RequestError> {
-    i64::try_from(half_id).map_err(|_| RequestError::malformed(&half_id.to_string(), "no half id is that large"))
+    i64::try_from(half_id).map_err(|_| RequestError::invalid(format!("no half id is as large as {half_id}")))
 }
 
 fn judge(addr: &str, half_id: u64, action: TransactionAction, answer: Frame) -> Result<Decided, DecideError> {

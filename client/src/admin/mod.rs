@@ -12,14 +12,17 @@ use escrowmq_common::body::{ClusterInfo, json};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CreateTopicHeader, ViewMessageHeader};
+use escrowmq_common::limits::{CLIENT_ID_BYTES_MAX, NAMED_GROUP_BYTES_MAX, QUEUES_MAX};
 use escrowmq_common::message::{Message as Unit, OffsetMessageId};
-use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm, validate_topic};
+use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm};
 
 use crate::client::Client;
 use crate::consumer::{offset_max, offset_min, offset_put, offset_search, offset_stored};
 use crate::core::{expect_success, refused};
 use crate::error::RequestError;
+use crate::limit;
 use crate::message::MessageExt;
+use crate::names::LookUpError;
 use crate::queue::MessageQueue;
 use crate::route::MASTER;
 
@@ -48,8 +51,12 @@ impl Admin {
 
     /// Creates `topic` with so many queues on every broker group of the cluster, or changes the number of its queues.
     pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<(), RequestError> {
+        if queues == 0 || queues > QUEUES_MAX {
+            let reason = format!("a topic has 1 to {QUEUES_MAX} queues on each broker, not {queues}");
+            return Err(RequestError::invalid(reason));
+        }
         let core = self.client.core();
-        validate_topic(topic).map_err(|error| RequestError::malformed(topic, error))?;
+        limit::topic(topic).map_err(|error| RequestError::invalid(format!("topic {error}")))?;
         let header = CreateTopicHeader {
             topic,
             default_topic: Some(AUTO_CREATE_TOPIC),
@@ -94,6 +101,7 @@ impl Admin {
 
     /// The offset that a consumer group has stored for the queue.
     pub async fn consumer_offset(&self, group: &str, queue: &MessageQueue) -> Result<Option<i64>, RequestError> {
+        bounded("group", group, NAMED_GROUP_BYTES_MAX)?;
         self.client.core().routes.for_reading(queue.topic()).await?;
         offset_stored(self.client.core(), group, queue).await
     }
@@ -105,6 +113,10 @@ impl Admin {
         queue: &MessageQueue,
         offset: i64,
     ) -> Result<(), RequestError> {
+        bounded("group", group, NAMED_GROUP_BYTES_MAX)?;
+        if offset < 0 {
+            return Err(RequestError::invalid(format!("an offset is not negative: {offset}")));
+        }
         self.client.core().routes.for_reading(queue.topic()).await?;
         offset_put(self.client.core(), group, queue, offset).await
     }
@@ -112,8 +124,7 @@ impl Admin {
     /// The message with this offset message id, from the broker that the id names; `None` if it is not there (any more).
     pub async fn view_message(&self, topic: &str, offset_message_id: &str) -> Result<Option<MessageExt>, RequestError> {
         let core = self.client.core();
-        let id: OffsetMessageId =
-            offset_message_id.parse().map_err(|error| RequestError::malformed(offset_message_id, error))?;
+        let id: OffsetMessageId = offset_message_id.parse().map_err(RequestError::invalid)?;
         let addr = id.host.to_string();
         let header = ViewMessageHeader { offset: id.position, topic: Some(topic) };
         let ask = Frame::request(request::VIEW_MESSAGE_BY_ID).with_header(&header);
@@ -136,6 +147,10 @@ impl Admin {
         producer_group: Option<&str>,
         consumer_group: Option<&str>,
     ) -> Result<(), RequestError> {
+        bounded("client id", client_id, CLIENT_ID_BYTES_MAX)?;
+        for group in producer_group.into_iter().chain(consumer_group) {
+            bounded("group", group, NAMED_GROUP_BYTES_MAX)?;
+        }
         let core = self.client.core();
         for BrokerAddress { addr, .. } in self.masters().await? {
             core.unregister(&addr, client_id, producer_group, consumer_group).await?;
@@ -148,13 +163,17 @@ impl Admin {
         let core = self.client.core();
         let ask = Frame::request(request::GET_BROKER_CLUSTER_INFO);
         let (addr, answer) = core.routes.ask_names(&ask).await?;
-        let answer = expect_success(&addr, answer)?;
-        let info: ClusterInfo =
-            json::from_slice(&answer.body).map_err(|error| RequestError::malformed(&addr, error))?;
+        let answer = expect_success(&addr, answer).map_err(LookUpError::refused)?;
+        let info: ClusterInfo = json::from_slice(&answer.body).map_err(|error| LookUpError::malformed(&addr, error))?;
         let masters = info.broker_addr_table.into_values().filter_map(|mut broker| {
             let addr = broker.broker_addrs.remove(&MASTER)?;
             Some(BrokerAddress { cluster: broker.cluster, broker: broker.broker_name, addr })
         });
         Ok(masters.collect())
     }
+}
+
+/// Whether a text may be sent, as the error of a request that was not.
+fn bounded(field: &str, text: &str, max: usize) -> Result<(), RequestError> {
+    limit::bytes(text, max).map_err(|error| RequestError::invalid(format!("{field} {error}")))
 }

@@ -9,9 +9,10 @@ use escrowmq_common::body::{GroupTransactions, TransactionCounts, TransactionInf
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
+use escrowmq_common::limits::{NAMED_GROUP_BYTES_MAX, NAMED_TOPIC_BYTES_MAX};
 
-use super::Admin;
 use super::decide::half_id_on_the_wire;
+use super::{Admin, bounded};
 use crate::core::{expect_success, refused};
 use crate::error::RequestError;
 
@@ -40,6 +41,8 @@ impl Admin {
         addr: &str,
         query: &TransactionQuery,
     ) -> Result<TransactionPage, RequestError> {
+        bounded("group", query.group.as_deref().unwrap_or_default(), NAMED_GROUP_BYTES_MAX)?;
+        bounded("topic", query.topic.as_deref().unwrap_or_default(), NAMED_TOPIC_BYTES_MAX)?;
         let header = ListTransactionsHeader {
             producer_group: query.group.as_deref(),
             topic: query.topic.as_deref(),
@@ -74,6 +77,7 @@ impl Admin {
         addr: &str,
         group: Option<&str>,
     ) -> Result<Vec<GroupTransactions>, RequestError> {
+        bounded("group", group.unwrap_or_default(), NAMED_GROUP_BYTES_MAX)?;
         let header = CountTransactionsHeader { producer_group: group };
         let ask = Frame::request(request::COUNT_TRANSACTIONS).with_header(&header);
         let answer = expect_success(addr, self.answer(addr, ask).await?)?;

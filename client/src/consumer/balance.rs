@@ -1,6 +1,6 @@
 //! Finding out which queues are ours, again and again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use super::group::{Group, HeldQueue};
 use super::offsets::Start;
 use super::rebalance::{Reassignment, allocate_average};
+use super::subscription::Subscription;
 use super::{lock, offsets, pull};
 use crate::error::RequestError;
 use crate::heartbeat::{Force, greet};
@@ -28,11 +29,12 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 pub(super) async fn run(group: Arc<Group>) {
     let interval = group.settings.rebalance_interval;
     let mut pause = RETRY_FIRST.min(interval);
+    let mut told = Told::default();
     loop {
         let complete = tokio::select! {
             biased;
             () = group.intake.cancelled() => return,
-            complete = round(&group) => complete,
+            complete = round(&group, &mut told) => complete,
         };
         let wait = if complete { interval } else { pause };
         pause = if complete { RETRY_FIRST.min(interval) } else { (pause * 2).min(interval) };
@@ -45,18 +47,42 @@ pub(super) async fn run(group: Arc<Group>) {
     }
 }
 
+/// What was said of each topic, so that a round that ends as the one before says nothing.
+#[derive(Debug, Default)]
+struct Told(HashMap<Arc<str>, String>);
+
+impl Told {
+    /// The topic could be decided.
+    fn balanced(&mut self, topic: &Arc<str>) {
+        self.0.remove(topic);
+    }
+
+    /// It could not. Answers whether that is news.
+    fn failed(&mut self, topic: &Arc<str>, error: &RequestError) -> bool {
+        let text = error.to_string();
+        self.0.insert(Arc::clone(topic), text.clone()).is_none_or(|before| before != text)
+    }
+}
+
 /// One round over all topics. Answers whether each of them could be decided.
-async fn round(group: &Arc<Group>) -> bool {
+async fn round(group: &Arc<Group>, told: &mut Told) -> bool {
     let mut complete = true;
-    for subscription in &group.subscriptions {
-        if let Err(error) = balance_topic(group, &subscription.topic).await {
-            complete = false;
-            // A retry topic appears with the group's first heartbeat; that it is missing in the first moments is normal.
-            let expected = is_retry_topic(&subscription.topic) && matches!(error, RequestError::NoRoute { .. });
-            if !expected {
-                tracing::warn!(group = %group.name, topic = %subscription.topic, %error, "not rebalanced");
-            }
+    for Subscription { topic, .. } in &group.subscriptions {
+        let Err(error) = balance_topic(group, topic).await else {
+            told.balanced(topic);
+            continue;
+        };
+        complete = false;
+        if error.is_outage() || !told.failed(topic, &error) {
+            continue;
         }
+        if !matches!(error, RequestError::NoRoute { .. }) {
+            tracing::warn!(group = %group.name, %topic, %error, "not rebalanced");
+        } else if !is_retry_topic(topic) {
+            // Consumers of a new topic often start before its first message.
+            tracing::info!(group = %group.name, %topic, "topic is not there yet; it is consumed as soon as it is");
+        }
+        // A retry topic appears with the group's first heartbeat; that it is missing in the first moments is normal.
     }
     complete
 }

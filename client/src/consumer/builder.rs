@@ -12,12 +12,12 @@ use escrowmq_common::body::{CheckClientBody, Form, json};
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::name::{CLIENT_INNER_PRODUCER, validate_group};
+use escrowmq_common::name::CLIENT_INNER_PRODUCER;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use super::group::{ConsumerSettings, Group};
+use super::group::{ASKED_MAX, ConsumerSettings, Group};
 use super::handler::Handler;
 use super::offset_file::OffsetFile;
 use super::process_queue::BufferLimits;
@@ -31,6 +31,7 @@ use crate::core::{Core, refused};
 use crate::error::{RequestError, StartError};
 use crate::groups::ConsumerMember;
 use crate::heartbeat;
+use crate::limit;
 use crate::message::MessageExt;
 use crate::producer::{SendSettings, Sender};
 
@@ -115,8 +116,8 @@ impl PushConsumerBuilder {
 
     /// Messages and body bytes that wait or are handled, per queue, at most. Default 1000 messages, 100 MiB.
     pub fn buffer(mut self, messages: usize, bytes: usize) -> PushConsumerBuilder {
-        self.settings.limits =
-            BufferLimits { messages, bytes, span: self.settings.limits.span.max(2 * messages as i64) };
+        let span = i64::try_from(messages).unwrap_or(i64::MAX).saturating_mul(2);
+        self.settings.limits = BufferLimits { messages, bytes, span: self.settings.limits.span.max(span) };
         self
     }
 
@@ -152,7 +153,8 @@ impl PushConsumerBuilder {
     }
 
     /// Starts to consume with a handler per message. `Ok` moves the offset on; an error or a panic lets the broker try
-    /// the message again later, to any member of the group.
+    /// the message again later, to any member of the group. The error is logged with its causes: those of a boxed error are
+    /// asked for, any other is written in the alternate form (`{:#}`), in which `anyhow` names them.
     ///
     /// # Errors
     ///
@@ -162,7 +164,7 @@ impl PushConsumerBuilder {
     where
         F: Fn(MessageExt) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display,
+        E: Display + 'static,
     {
         self.settings.batch_max = 1;
         self.begin(Handler::single(handler)).await
@@ -178,7 +180,7 @@ impl PushConsumerBuilder {
     where
         F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display,
+        E: Display + 'static,
     {
         self.begin(Handler::batch(handler)).await
     }
@@ -193,14 +195,14 @@ impl PushConsumerBuilder {
     where
         F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display,
+        E: Display + 'static,
     {
         self.settings.is_ordered = true;
         self.begin(Handler::batch(handler)).await
     }
 
     async fn begin(mut self, handler: Handler) -> Result<PushConsumer, StartError> {
-        validate_group(&self.group).map_err(|error| StartError::setting("group", error))?;
+        limit::group(&self.group).map_err(|error| StartError::setting("group", error))?;
         let subscriptions = std::mem::take(&mut self.subscriptions);
         let mut subscriptions = subscriptions.into_iter().collect::<Result<Vec<_>, _>>()?;
         self.check(&subscriptions)?;
@@ -226,6 +228,7 @@ impl PushConsumerBuilder {
             tasks: Tasks::new(),
             closed: AtomicBool::new(false),
             started_ms: clock::wall_ms(),
+            asked_places: Arc::new(Semaphore::new(ASKED_MAX)),
             ended: Shutdown::new(),
             settings,
             core: Arc::clone(&core),

@@ -3,6 +3,7 @@
 use escrowmq_common::body::{BodyError, ResetOffsetBody, json};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{HeaderError, ResetOffsetHeader};
+use escrowmq_common::limits::ENTRIES_MAX;
 use thiserror::Error;
 
 use crate::queue::MessageQueue;
@@ -21,6 +22,8 @@ pub(crate) enum ResetError {
     Header(#[from] HeaderError),
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error("it sets {0} offsets, the limit is {ENTRIES_MAX}")]
+    TooMany(usize),
 }
 
 impl ResetRequest {
@@ -28,6 +31,9 @@ impl ResetRequest {
     pub(crate) fn decode(request: &Frame) -> Result<ResetRequest, ResetError> {
         let header: ResetOffsetHeader<'_> = request.header()?;
         let body: ResetOffsetBody = json::from_slice(&request.body)?;
+        if body.offset_table.len() > ENTRIES_MAX {
+            return Err(ResetError::TooMany(body.offset_table.len()));
+        }
         let offsets = body
             .offset_table
             .into_iter()

@@ -11,7 +11,7 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::Connection;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::control::ResetRequest;
@@ -101,6 +101,9 @@ impl HeldQueue {
     }
 }
 
+/// Requests of brokers that are worked on at the same time; what is more is refused.
+pub(crate) const ASKED_MAX: usize = 32;
+
 /// A push consumer.
 pub(crate) struct Group {
     pub(crate) core: Arc<Core>,
@@ -124,6 +127,8 @@ pub(crate) struct Group {
     pub(crate) intake: Shutdown,
     pub(crate) tasks: Tasks,
     pub(crate) closed: AtomicBool,
+    /// Places for what brokers ask and this member works on in tasks of its own.
+    pub(crate) asked_places: Arc<Semaphore>,
     /// Signalled when closing is complete.
     pub(crate) ended: Shutdown,
 }
@@ -146,7 +151,9 @@ impl Group {
         };
         held.dropped.cancel();
         held.buffer.lock().drop_waiting();
-        offsets::store(self, &held).await;
+        if !offsets::store(self, &held).await {
+            tracing::debug!(%queue, "released without its offset");
+        }
         if self.settings.is_ordered {
             lock::unlock(self, &[held]).await;
         }
@@ -168,7 +175,11 @@ impl Group {
             tracing::warn!(group = %self.name, "handlers still run at the end of the consumer");
         }
         let held: Vec<Arc<HeldQueue>> = self.held.lock().drain().map(|(_, held)| held).collect();
-        offsets::store_all(self, &held).await;
+        let unstored = offsets::store_all(self, &held).await;
+        if unstored > 0 {
+            let queues = unstored;
+            tracing::warn!(group = %self.name, queues, "offsets not stored: what was consumed last comes again");
+        }
         if self.settings.is_ordered {
             lock::unlock(self, &held).await;
         }
@@ -209,9 +220,18 @@ impl ConsumerMember for Group {
     }
 
     fn reset(self: Arc<Self>, request: ResetRequest) {
+        let Ok(place) = Arc::clone(&self.asked_places).try_acquire_owned() else {
+            tracing::warn!(group = %self.name, "offset reset left out: brokers ask too much at the same time");
+            return;
+        };
         let group = Arc::clone(&self);
         self.tasks.spawn("offset reset", async move {
+            let _place = place;
             for (queue, offset) in request.offsets {
+                if offset < 0 || group.subscription(queue.topic()).is_none() {
+                    tracing::warn!(%queue, offset, "offset reset left out: it is negative, or the topic is not consumed");
+                    continue;
+                }
                 // The offset that the handlers earned goes first; the operator's word is the last.
                 group.release(&queue).await;
                 if let Err(error) = offsets::set(&group, &queue, offset).await {

@@ -1,5 +1,7 @@
 //! What the user's handler looks like to the dispatcher: one shape for single messages and for batches.
 
+use std::any::Any;
+use std::error::Error;
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -34,7 +36,7 @@ impl Handler {
     where
         F: Fn(MessageExt) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display,
+        E: Display + 'static,
     {
         Handler::batch(move |mut messages: Vec<MessageExt>| {
             handle(messages.pop().expect("the dispatcher hands over one message"))
@@ -46,7 +48,7 @@ impl Handler {
     where
         F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display,
+        E: Display + 'static,
     {
         Handler {
             run: Arc::new(move |messages| {
@@ -54,7 +56,7 @@ impl Handler {
                 Box::pin(async move {
                     match ended.await {
                         Ok(()) => Handled::Consumed,
-                        Err(error) => Handled::Failed(error.to_string()),
+                        Err(error) => Handled::Failed(with_causes(&error)),
                     }
                 })
             }),
@@ -77,6 +79,26 @@ impl Handler {
     }
 }
 
+/// An error with its causes, each once. A boxed error is asked for its sources; others are told in the alternate form (`{:#}`),
+/// in which `anyhow` and its like name their causes.
+fn with_causes<E: Display + 'static>(error: &E) -> String {
+    let mut text = format!("{error:#}");
+    let any: &dyn Any = error;
+    let boxed: Option<&(dyn Error + 'static)> = match any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
+        Some(error) => Some(&**error),
+        None => any.downcast_ref::<Box<dyn Error>>().map(|error| &**error),
+    };
+    let mut cause = boxed.and_then(Error::source);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// The text of a panic, if it is one.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
@@ -90,6 +112,25 @@ mod tests {
 
     async fn ended(handler: Handler) -> Handled {
         handler.handle(vec![delivered("T", 0, b"x")], Duration::from_secs(5)).await
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the row is not written")]
+    struct NotWritten(#[source] std::io::Error);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_shows_its_causes_once() {
+        let disk = || std::io::Error::other("the disk is full");
+        let anyhow =
+            Handler::single(move |_| async move { Err(anyhow::Error::new(NotWritten(disk())).context("order 17")) });
+        assert_eq!(ended(anyhow).await, Handled::Failed("order 17: the row is not written: the disk is full".into()));
+        let boxed = Handler::single(move |_| async move { Err::<(), Box<dyn Error>>(NotWritten(disk()).into()) });
+        assert_eq!(ended(boxed).await, Handled::Failed("the row is not written: the disk is full".into()));
+        let sent =
+            Handler::single(
+                move |_| async move { Err::<(), Box<dyn Error + Send + Sync>>(Box::new(NotWritten(disk()))) },
+            );
+        assert_eq!(ended(sent).await, Handled::Failed("the row is not written: the disk is full".into()));
     }
 
     #[tokio::test(start_paused = true)]

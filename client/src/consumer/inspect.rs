@@ -37,8 +37,13 @@ pub(super) fn answer(group: &Arc<Group>, connection: &Arc<Connection>, request: 
             connection.reply(&Frame::response(&request, response::SUCCESS).with_body(status));
         }
         request::CONSUME_MESSAGE_DIRECTLY => {
+            let Ok(place) = Arc::clone(&group.asked_places).try_acquire_owned() else {
+                let busy = Frame::response(&request, response::SYSTEM_BUSY);
+                return connection.reply(&busy.with_remark("the client handles as many such requests as it may"));
+            };
             let (member, connection) = (Arc::clone(group), Arc::clone(connection));
             group.tasks.spawn("consume directly", async move {
+                let _place = place;
                 let answer = match consume_directly(&member, &request).await {
                     Ok(result) => {
                         Frame::response(&request, response::SUCCESS).with_body(json::to_bytes(&result, Form::Strict))

@@ -54,6 +54,7 @@ pub(super) async fn lock(group: &Group, held: &[Arc<HeldQueue>]) {
                     }
                 }
             }
+            Err(error) if error.is_outage() => {}
             Err(error) => tracing::warn!(broker, %error, "queues not locked"),
         }
     }))

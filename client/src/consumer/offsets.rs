@@ -109,26 +109,33 @@ pub(super) async fn set(group: &Group, queue: &MessageQueue, offset: i64) -> Res
     }
 }
 
-/// Stores what a queue has earned, if that is not stored yet.
-pub(super) async fn store(group: &Group, held: &HeldQueue) {
+/// Stores what a queue has earned, if that is not stored yet. Answers whether it is stored.
+pub(super) async fn store(group: &Group, held: &HeldQueue) -> bool {
     let offset = held.buffer.lock().committable();
     if held.stored.load(Ordering::Acquire) == offset {
-        return;
+        return true;
     }
     match set(group, &held.queue, offset).await {
         Ok(()) => held.stored.store(offset, Ordering::Release),
-        Err(error) => tracing::warn!(queue = %held.queue, offset, %error, "offset not stored"),
+        Err(error) => {
+            if !error.is_outage() {
+                tracing::warn!(queue = %held.queue, offset, %error, "offset not stored");
+            }
+            return false;
+        }
     }
+    true
 }
 
-/// Stores what several queues have earned.
-pub(super) async fn store_all(group: &Group, held: &[Arc<HeldQueue>]) {
-    join_all(held.iter().map(|held| store(group, held))).await;
+/// Stores what several queues have earned. Answers of how many that did not succeed.
+pub(super) async fn store_all(group: &Group, held: &[Arc<HeldQueue>]) -> usize {
+    let stored = join_all(held.iter().map(|held| store(group, held))).await;
     if let Some(file) = &group.offset_file
         && let Err(error) = file.save(&group.core.tasks).await
     {
         tracing::warn!(group = %group.name, %error, "offsets not saved");
     }
+    stored.into_iter().filter(|stored| !stored).count()
 }
 
 /// Stores all offsets again and again until the consumer ends.
@@ -142,7 +149,7 @@ pub(super) async fn run(group: Arc<Group>) {
         tokio::select! {
             biased;
             () = group.intake.cancelled() => return,
-            () = async { store_all(&group, &group.held()).await } => {}
+            _ = async { store_all(&group, &group.held()).await } => {}
         }
     }
 }

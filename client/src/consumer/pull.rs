@@ -8,6 +8,7 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{PullMessageHeader, PullMessageResponse};
 use escrowmq_common::message::decode_units;
+use tokio::time::Instant;
 
 use super::group::{Group, HeldQueue};
 use super::offsets;
@@ -26,12 +27,18 @@ const CARRIES_SUBSCRIPTION: i32 = 1 << 2;
 
 /// What a broker may put into one answer, in bytes.
 const PULL_BYTES_MAX: i32 = 256 * 1024;
+/// Bytes of unfolded bodies after which the rest of an answer is pulled again.
+const PLAIN_BYTES_MAX: usize = 64 << 20;
 /// How much longer than the broker's hold the answer is waited for.
 const HOLD_MARGIN: Duration = Duration::from_secs(15);
 /// After a failed pull; after one that hit the broker's flow control; after an offset that the broker moved.
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
 const PAUSE_FLOW: Duration = Duration::from_millis(20);
 const PAUSE_MOVED: Duration = Duration::from_secs(1);
+/// After an answer that brought nothing and came sooner than [`AT_ONCE`], as a broker under pressure answers a pull that it
+/// would have held; it doubles with each, up to [`PAUSE_FAILED`].
+const PAUSE_AT_ONCE: Duration = Duration::from_millis(20);
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// What a pull brought.
 #[derive(Debug)]
@@ -76,15 +83,20 @@ impl Pull<'_> {
         };
         let timeout = self.hold.map_or(core.settings.request_timeout, |hold| hold + HOLD_MARGIN);
         let answer = core.call(&addr, self.frame(replica), timeout).await?;
-        let unreadable = |error: &dyn ToString| RequestError::malformed(&addr, error.to_string());
         let read = |answer: &Frame| -> Result<PullMessageResponse, RequestError> {
-            answer.header().map_err(|error| unreadable(&error))
+            let header: PullMessageResponse = answer.header().map_err(|error| RequestError::malformed(&addr, error))?;
+            // The offset is gone on from, and stored: one that is not there must not count as the queue's beginning.
+            let next = answer.fields.get("nextBeginOffset").map(|_| header.next_begin_offset);
+            match next.filter(|next| (0..i64::MAX).contains(next)) {
+                Some(_) => Ok(header),
+                None => Err(RequestError::malformed(&addr, format!("no offset to go on from: {next:?}"))),
+            }
         };
         match answer.code {
             response::SUCCESS => {
                 let header = read(&answer)?;
-                let messages = self.messages(answer, &addr)?;
-                Ok((Pulled::Messages { messages, next: header.next_begin_offset }, header.suggest_which_broker_id))
+                let (messages, next) = self.messages(answer, &addr, header.next_begin_offset)?;
+                Ok((Pulled::Messages { messages, next }, header.suggest_which_broker_id))
             }
             response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY => {
                 let header = read(&answer)?;
@@ -99,18 +111,29 @@ impl Pull<'_> {
         }
     }
 
-    /// The messages of an answer that this subscription wants. A unit that cannot be read fails the pull: passing over it
-    /// would lose the message.
-    fn messages(&self, answer: Frame, addr: &str) -> Result<Vec<MessageExt>, RequestError> {
+    /// The messages of an answer that this subscription wants, and where to go on. A unit that cannot be read fails the pull:
+    /// passing over it would lose the message. Bodies may unfold to much more than the answer had: what is too much is left
+    /// to the next pull.
+    fn messages(&self, answer: Frame, addr: &str, next: i64) -> Result<(Vec<MessageExt>, i64), RequestError> {
         let mut messages = Vec::new();
+        let mut bytes = 0;
         for unit in decode_units(answer.body) {
             let unit = unit.map_err(|error| RequestError::malformed(addr, error))?;
+            let offset = unit.queue_offset;
+            if offset < 0 || offset >= next {
+                let reason = format!("a message has offset {offset}, and the next one is {next}");
+                return Err(RequestError::malformed(addr, reason));
+            }
             let message = MessageExt::from_queue(unit, self.queue.clone());
+            bytes += message.body().len();
             if self.subscription.wants(&message) {
                 messages.push(message);
             }
+            if bytes >= PLAIN_BYTES_MAX {
+                return Ok((messages, offset + 1));
+            }
         }
-        Ok(messages)
+        Ok((messages, next))
     }
 
     fn frame(&self, replica: i64) -> Frame {
@@ -149,25 +172,34 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
     let dropped = held.dropped.cancelled();
     tokio::pin!(dropped);
     let mut failures: u32 = 0;
+    let mut at_once = Duration::ZERO;
     loop {
+        let mut asked = Instant::now();
         let pulled = tokio::select! {
             biased;
             () = &mut dropped => return,
             pulled = async {
                 room(&group, &held).await;
+                asked = Instant::now();
                 pull(&group, &held, next).await
             } => pulled,
         };
         let pause = match pulled {
             Ok(Pulled::Messages { messages, next: to }) => {
                 failures = 0;
-                next = next.max(to);
                 let arrived = !messages.is_empty();
+                let brought_nothing = !arrived && to <= next;
+                next = next.max(to);
                 held.buffer.lock().put(messages, next);
                 if arrived {
                     group.ready.push(&held);
                 }
-                continue;
+                if !brought_nothing || asked.elapsed() >= AT_ONCE.min(group.settings.hold) {
+                    at_once = Duration::ZERO;
+                    continue;
+                }
+                at_once = (at_once * 2).clamp(PAUSE_AT_ONCE, PAUSE_FAILED);
+                at_once
             }
             Ok(Pulled::Moved { to }) => {
                 tracing::warn!(queue = %held.queue, from = next, to, "offset moved by the broker");
@@ -175,9 +207,9 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
                 return;
             }
             Err(error) => {
-                // An outage is told when it begins, and then ever more rarely.
+                // What does not pass is told when it begins, and then ever more rarely.
                 failures += 1;
-                if failures.is_power_of_two() {
+                if failures.is_power_of_two() && !error.is_outage() {
                     tracing::warn!(queue = %held.queue, failures, %error, "pull failed");
                 }
                 recover(&group, &held, &error).await

@@ -9,7 +9,6 @@ use escrowmq_common::body::{ConsumeType, ConsumerData};
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::message::TagFilter;
-use escrowmq_common::name::validate_group;
 use escrowmq_common::remoting::Connection;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use crate::core::Core;
 use crate::error::{RequestError, StartError};
 use crate::groups::{Closing, ConsumerMember};
 use crate::heartbeat::{self, ConsumerReport};
+use crate::limit;
 use crate::message::MessageExt;
 use crate::queue::MessageQueue;
 
@@ -72,7 +72,7 @@ impl PullConsumerBuilder {
     /// [`StartError::Setting`] for a group name or expression that cannot be, [`StartError::GroupInUse`] if this client
     /// already has a consumer of the group.
     pub async fn start(self) -> Result<PullConsumer, StartError> {
-        validate_group(&self.group).map_err(|error| StartError::setting("group", error))?;
+        limit::group(&self.group).map_err(|error| StartError::setting("group", error))?;
         let filter = TagFilter::parse(self.tags.trim()).map_err(|error| StartError::setting("tags", error))?;
         let core = Arc::clone(self.client.core());
         let shared = Arc::new(Shared {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use escrowmq_common::body::{EXPRESSION_SQL92, EXPRESSION_TAG, SubscriptionData};
 use escrowmq_common::clock;
+use escrowmq_common::limits::EXPRESSION_BYTES_MAX;
 use escrowmq_common::message::TagFilter;
-use escrowmq_common::name::{retry_topic, validate_topic};
+use escrowmq_common::name::retry_topic;
 
 use crate::error::StartError;
+use crate::limit;
 use crate::message::MessageExt;
 
 /// How messages are chosen.
@@ -31,17 +33,19 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// By tags: `*`, `A`, `A || B`.
     pub(crate) fn tags(topic: &str, expression: &str) -> Result<Subscription, StartError> {
-        validate_topic(topic).map_err(|error| StartError::setting("topic", error))?;
+        limit::topic(topic).map_err(|error| StartError::setting("topic", error))?;
+        limit::bytes(expression, EXPRESSION_BYTES_MAX).map_err(|error| StartError::setting("expression", error))?;
         let tags = TagFilter::parse(expression.trim()).map_err(|error| StartError::setting("expression", error))?;
         Ok(Subscription { topic: topic.into(), expression: Expression::Tags(tags), version: clock::wall_ms() })
     }
 
     /// By an SQL92 condition.
     pub(crate) fn sql(topic: &str, condition: &str) -> Result<Subscription, StartError> {
-        validate_topic(topic).map_err(|error| StartError::setting("topic", error))?;
+        limit::topic(topic).map_err(|error| StartError::setting("topic", error))?;
         if condition.trim().is_empty() {
             return Err(StartError::setting("expression", "the condition is empty"));
         }
+        limit::bytes(condition, EXPRESSION_BYTES_MAX).map_err(|error| StartError::setting("expression", error))?;
         let expression = Expression::Sql(condition.to_owned());
         Ok(Subscription { topic: topic.into(), expression, version: clock::wall_ms() })
     }
@@ -116,5 +120,10 @@ mod tests {
         assert!(Subscription::tags("bad topic", "*").is_err());
         assert!(Subscription::tags("T", " || ").is_err());
         assert!(Subscription::sql("T", " ").is_err());
+        let long = "a || ".repeat(20_000);
+        for refused in [Subscription::tags("T", &long), Subscription::sql("T", &long)] {
+            let error = refused.expect_err("too long").to_string();
+            assert!(error.contains("100000 bytes, the limit is 65536"), "{error}");
+        }
     }
 }

@@ -6,9 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use escrowmq_common::message::properties::{ITEM_END, NAME_END, PROPERTIES_BYTES_MAX, name};
-use escrowmq_common::name::validate_topic;
 
 use crate::error::SendError;
+use crate::limit::{self, shown};
+
+/// Most keys of a message: brokers index no more.
+const KEYS_MAX: usize = 64;
 
 /// A message to be sent: topic, body and properties. Cloning shares the body.
 ///
@@ -25,26 +28,43 @@ pub struct Message {
     flag: i32,
     /// In the order set; a name occurs once.
     properties: Vec<(Cow<'static, str>, String)>,
+    /// The first thing that was asked for and cannot be carried. Told when the message is sent: setters return the message.
+    fault: Option<String>,
 }
 
 impl Message {
     /// A message for `topic`. The body must not be empty.
     pub fn new(topic: impl Into<Arc<str>>, body: impl Into<Bytes>) -> Message {
-        Message { topic: topic.into(), body: body.into(), flag: 0, properties: Vec::new() }
+        Message { topic: topic.into(), body: body.into(), flag: 0, properties: Vec::new(), fault: None }
     }
 
-    /// Sets the tag, the one word that consumers filter by.
+    /// Sets the tag, the one word that consumers filter by. One that no subscription could name (with `||` in it, or blanks
+    /// at an end) is refused when the message is sent.
     #[must_use]
-    pub fn tag(self, tag: impl Into<String>) -> Message {
+    pub fn tag(mut self, tag: impl Into<String>) -> Message {
+        let tag = tag.into();
+        if tag.contains("||") || tag.trim() != tag {
+            let why = "subscriptions join tags by `||` and trim each, so none could name it";
+            self.refuse(|| format!("tag {} cannot be subscribed to: {why}", shown(&tag)));
+        }
         self.with(name::TAGS, tag)
     }
 
-    /// Adds an index key, by which the message can be searched. A key holds no blank.
+    /// Adds an index key, by which the message can be searched. A message has at most 64 of them. One that is empty or holds
+    /// a blank is refused when the message is sent: on the wire a blank ends a key.
     #[must_use]
     pub fn key(mut self, key: impl AsRef<str>) -> Message {
+        let key = key.as_ref();
+        if key.is_empty() {
+            self.refuse(|| "a key is empty".to_owned());
+        } else if key.contains(' ') {
+            self.refuse(|| {
+                format!("key {} holds a blank, which ends a key on the wire: replace it, or add two keys", shown(key))
+            });
+        }
         let keys = match self.get(name::KEYS) {
-            Some(keys) => format!("{keys} {}", key.as_ref()),
-            None => key.as_ref().to_owned(),
+            Some(keys) => format!("{keys} {key}"),
+            None => key.to_owned(),
         };
         self.set(name::KEYS, keys);
         self
@@ -152,6 +172,11 @@ impl Message {
         }
     }
 
+    /// The message cannot be sent as it was asked for. The first reason counts.
+    fn refuse(&mut self, reason: impl FnOnce() -> String) {
+        self.fault.get_or_insert_with(reason);
+    }
+
     pub(crate) fn remove(&mut self, name: &str) {
         self.properties.retain(|(other, _)| other != name);
     }
@@ -176,7 +201,10 @@ impl Message {
 
     /// Whether the message may leave. `body_bytes_max` is the producer's limit.
     pub(crate) fn validate(&self, body_bytes_max: usize) -> Result<(), SendError> {
-        validate_topic(&self.topic).map_err(|error| SendError::invalid(error.to_string()))?;
+        limit::topic(&self.topic).map_err(|error| SendError::invalid(format!("topic {error}")))?;
+        if let Some(fault) = &self.fault {
+            return Err(SendError::invalid(fault.clone()));
+        }
         if self.body.is_empty() {
             return Err(SendError::invalid("the body is empty"));
         }
@@ -192,11 +220,17 @@ impl Message {
                 return Err(SendError::invalid(format!("property name {key} belongs to the protocol")));
             }
             if key.is_empty() || value.is_empty() {
-                return Err(SendError::invalid(format!("property {key:?} has an empty name or value")));
+                return Err(SendError::invalid(format!("property {} has an empty name or value", shown(key))));
             }
             if [key.as_ref(), value.as_str()].iter().any(|text| text.contains([NAME_END, ITEM_END])) {
-                return Err(SendError::invalid(format!("property {key:?} holds a separator of the protocol")));
+                let why = "U+0001 or U+0002, which separate properties on the wire";
+                return Err(SendError::invalid(format!("property {} holds {why}", shown(key))));
             }
+        }
+        let keys = self.get(name::KEYS).map_or(0, |keys| keys.split(' ').count());
+        if keys > KEYS_MAX {
+            let reason = format!("the message has {keys} keys, the limit is {KEYS_MAX}: no more are indexed");
+            return Err(SendError::invalid(reason));
         }
         if bytes > PROPERTIES_BYTES_MAX {
             let reason = format!("the properties have {bytes} bytes, the limit is {PROPERTIES_BYTES_MAX}");
@@ -237,5 +271,42 @@ mod tests {
         assert!(reason(&Message::new("T", "b").property("a\u{1}b", "c")).contains("separator"));
         assert!(reason(&Message::new("T", "b").property("a", "")).contains("empty"));
         assert!(reason(&Message::new("T", "b").property("a", "x".repeat(32_767))).contains("32767"));
+        assert!(reason(&Message::new("t".repeat(128), "b")).contains("128 bytes"));
+    }
+
+    #[test]
+    fn what_the_wire_would_split_is_refused_not_split() {
+        let message = || Message::new("T", "b");
+        for blank in ["a b", " a", "a ", " "] {
+            assert!(reason(&message().key(blank)).contains("blank"), "{blank:?}");
+            assert!(reason(&message().keys(["k", blank, "l"])).contains("blank"), "{blank:?}");
+        }
+        assert!(reason(&message().key("k").key("")).contains("a key is empty"));
+        assert!(reason(&message().key("")).contains("empty"));
+        for tag in ["a||b", "a || b", "||", " a", "a\n"] {
+            assert!(reason(&message().tag(tag)).contains("subscribed"), "{tag:?}");
+        }
+        message().tag("a|b").key("a|b=\t\"ü\"").validate(1000).expect("nothing is split");
+        for text in ["a\u{1}b", "a\u{2}"] {
+            for message in [
+                message().tag(text),
+                message().key(text),
+                message().sharding_key(text),
+                message().unique_id(text),
+                message().property(text, "v"),
+                message().property("n", text),
+            ] {
+                assert!(reason(&message).contains("U+0001"), "{text:?}");
+            }
+        }
+        let long = reason(&message().key("x ".repeat(10_000)));
+        assert!(long.len() < 300, "a long text is not repeated in its error: {long}");
+    }
+
+    #[test]
+    fn a_key_too_many_is_refused() {
+        let keys = |count: usize| Message::new("T", "b").keys((0..count).map(|n| n.to_string()));
+        keys(64).validate(10).expect("as many as are indexed");
+        assert!(reason(&keys(65)).contains("65 keys"));
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use escrowmq_common::message::BODY_BYTES_MAX;
 use escrowmq_common::message::compression::DEFAULT_THRESHOLD_BYTES;
-use escrowmq_common::name::{validate_group, validate_topic};
 
 use super::retry::RetryPolicy;
 use super::send::Sender;
@@ -14,6 +13,7 @@ use crate::client::Client;
 use crate::error::StartError;
 use crate::groups::ProducerMember;
 use crate::heartbeat;
+use crate::limit;
 
 /// How a producer, transactional or not, sends.
 #[derive(Clone, Debug)]
@@ -44,9 +44,9 @@ impl Default for SendSettings {
 impl SendSettings {
     /// Checks the settings and the group's name; gives back the topics in the form that is kept.
     pub(crate) fn validate(&self, group: &str) -> Result<Vec<Arc<str>>, StartError> {
-        validate_group(group).map_err(|error| StartError::setting("group", error))?;
+        limit::group(group).map_err(|error| StartError::setting("group", error))?;
         for topic in &self.topics {
-            validate_topic(topic).map_err(|error| StartError::setting("topics", error))?;
+            limit::topic(topic).map_err(|error| StartError::setting("topics", error))?;
         }
         if self.retry.attempts_max == 0 {
             return Err(StartError::setting("attempts_max", "must be at least 1"));

@@ -55,10 +55,19 @@ impl Attempts {
         Attempts { policy, ends: now + policy.deadline, made: 0, counted: 0, pause: PAUSE_FIRST, maybe_stored: false }
     }
 
-    /// Begins an attempt; its answer may be awaited this long.
-    pub(crate) fn begin(&mut self, now: Instant) -> Duration {
+    /// Begins an attempt.
+    pub(crate) fn begin(&mut self) {
         self.made += 1;
+    }
+
+    /// How long an answer may be awaited from now on; nothing once the deadline has passed.
+    pub(crate) fn patience(&self, now: Instant) -> Duration {
         self.policy.attempt_timeout.min(self.ends.saturating_duration_since(now))
+    }
+
+    /// The end of it all.
+    pub(crate) fn ends(&self) -> Instant {
+        self.ends
     }
 
     /// Attempts begun so far.
@@ -75,7 +84,7 @@ impl Attempts {
     pub(crate) fn judge(&mut self, failure: &RequestError, alternatives: bool, now: Instant) -> Verdict {
         self.maybe_stored |= failure.outcome_unknown();
         let passes_by_itself = match failure {
-            RequestError::Unreachable { .. } | RequestError::NoRoute { .. } => true,
+            RequestError::Unreachable { .. } | RequestError::NoRoute { .. } | RequestError::NotSent { .. } => true,
             RequestError::Refused { code, .. } => {
                 matches!(*code, response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | response::GO_AWAY)
             }
@@ -97,9 +106,10 @@ impl Attempts {
             return Verdict::GiveUp;
         }
         let refresh_route = match failure {
-            RequestError::Unreachable { .. } | RequestError::ConnectionLost { .. } | RequestError::NoRoute { .. } => {
-                true
-            }
+            RequestError::Unreachable { .. }
+            | RequestError::ConnectionLost { .. }
+            | RequestError::NoRoute { .. }
+            | RequestError::NotSent { .. } => true,
             RequestError::Refused { code, .. } => {
                 matches!(*code, response::NO_PERMISSION | response::TOPIC_NOT_EXIST | response::SERVICE_NOT_AVAILABLE)
             }
@@ -123,6 +133,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::LOOK_UP;
 
     const POLICY: RetryPolicy =
         RetryPolicy { attempts_max: 3, attempt_timeout: Duration::from_secs(3), deadline: Duration::from_secs(10) };
@@ -141,7 +152,7 @@ mod tests {
 
     fn begun(now: Instant) -> Attempts {
         let mut attempts = Attempts::new(POLICY, now);
-        attempts.begin(now);
+        attempts.begin();
         attempts
     }
 
@@ -170,7 +181,7 @@ mod tests {
         let now = Instant::now();
         let mut attempts = Attempts::new(POLICY, now);
         for round in 1..=3 {
-            attempts.begin(now);
+            attempts.begin();
             let verdict = attempts.judge(&timed_out(), true, now);
             assert_eq!(verdict == Verdict::GiveUp, round == 3, "round {round}");
         }
@@ -183,7 +194,7 @@ mod tests {
         let mut now = start;
         let mut attempts = Attempts::new(POLICY, now);
         loop {
-            attempts.begin(now);
+            attempts.begin();
             match attempts.judge(&unreachable(), false, now) {
                 Verdict::Again { pause, refresh_route } => {
                     assert!(pause <= PAUSE_MAX && refresh_route);
@@ -203,7 +214,7 @@ mod tests {
         let now = Instant::now();
         let mut attempts = begun(now);
         attempts.judge(&timed_out(), true, now);
-        attempts.begin(now);
+        attempts.begin();
         attempts.judge(&refused(response::MESSAGE_ILLEGAL), true, now);
         assert!(attempts.into_error("id", refused(response::MESSAGE_ILLEGAL)).outcome_unknown());
     }
@@ -211,9 +222,22 @@ mod tests {
     #[test]
     fn an_attempt_never_outlives_the_deadline() {
         let now = Instant::now();
+        let attempts = Attempts::new(POLICY, now);
+        assert_eq!(attempts.patience(now), Duration::from_secs(3));
+        assert_eq!(attempts.patience(now + Duration::from_secs(9)), Duration::from_secs(1));
+        assert_eq!(attempts.patience(now + Duration::from_secs(11)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_never_reached_a_broker_leaves_no_doubt_and_is_bounded_by_the_deadline_alone() {
+        let now = Instant::now();
+        let look_up = timed_out().before_sending(LOOK_UP);
         let mut attempts = Attempts::new(POLICY, now);
-        assert_eq!(attempts.begin(now), Duration::from_secs(3));
-        assert_eq!(attempts.begin(now + Duration::from_secs(9)), Duration::from_secs(1));
-        assert_eq!(attempts.begin(now + Duration::from_secs(11)), Duration::ZERO);
+        for _ in 0..2 * POLICY.attempts_max {
+            attempts.begin();
+            assert!(matches!(attempts.judge(&look_up, false, now), Verdict::Again { refresh_route: true, .. }));
+        }
+        let error = attempts.into_error("id", look_up);
+        assert!(!error.outcome_unknown() && error.is_retryable(), "{error}");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
@@ -19,7 +20,7 @@ use super::retry::{Attempts, Verdict};
 use super::select::{self, Penalties};
 use super::{HalfNeeds, Prepared, SendSettings};
 use crate::core::{Core, refused};
-use crate::error::{RequestError, SendError};
+use crate::error::{GREETING, IN_TIME, RequestError, SendError};
 use crate::gate::Gate;
 use crate::heartbeat::{Force, greet};
 use crate::message::Message;
@@ -212,47 +213,61 @@ impl Sender {
         let mut last_queue: Option<MessageQueue> = None;
         let mut refresh_route = false;
         loop {
-            let timeout = attempts.begin(Instant::now());
+            attempts.begin();
+            let mut alternatives = false;
             let attempt = async {
-                let route = self.route(&prepared.topic, refresh_route).await?;
-                let queue = match self.choose(&route, turn, prepared, pinned.as_ref(), half, last_queue.as_ref()).await
-                {
-                    Ok(queue) => queue,
-                    Err(AttemptError::Failed(failure)) => return Err(failure),
-                    Err(end @ AttemptError::Final(_)) => return Ok((Err(end), false)),
-                };
-                let queue = &*last_queue.insert(queue);
+                let route = self.route(&prepared.topic, refresh_route).await.map_err(AttemptError::Failed)?;
+                let chosen = self.choose(&route, turn, prepared, pinned.as_ref(), half, last_queue.as_ref()).await?;
+                let queue = &*last_queue.insert(chosen);
                 let is_free = pinned.is_none()
                     && prepared.sharding_key.is_none()
                     && half.is_none_or(|needs| needs.first.is_none());
-                let alternatives = is_free && route.writable_elsewhere(queue.broker());
+                alternatives = is_free && route.writable_elsewhere(queue.broker());
                 let attempt = Attempt { prepared, queue, half };
-                Ok::<_, RequestError>((self.attempt(&attempt, timeout).await, alternatives))
+                let addr = self.reach(&attempt).await?;
+                Ok::<_, AttemptError>((attempt, addr))
             };
-            let (failure, alternatives) = match attempt.await {
-                Ok((Ok(mut sent), _)) => {
+            // What comes before the request may take no longer than the send itself: its own times add up.
+            let reached = tokio::time::timeout_at(attempts.ends(), attempt).await.unwrap_or_else(|_| {
+                let (addr, after) = ("a broker".to_owned(), self.settings.retry.deadline);
+                let late = RequestError::TimedOut { addr, after };
+                Err(AttemptError::Failed(late.before_sending(IN_TIME)))
+            });
+            let ended = match reached {
+                Ok((attempt, addr)) => match attempts.patience(Instant::now()) {
+                    // Sent now, it would be given up at once, and nobody would know what became of it.
+                    Duration::ZERO => {
+                        let late =
+                            RequestError::TimedOut { addr: addr.to_string(), after: self.settings.retry.deadline };
+                        Err(AttemptError::Failed(late.before_sending(IN_TIME)))
+                    }
+                    timeout => self.attempt(&attempt, &addr, timeout).await,
+                },
+                Err(failure) => Err(failure),
+            };
+            let failure = match ended {
+                Ok(mut sent) => {
                     self.penalties.lock().clear(sent.queue.broker());
                     sent.attempts = attempts.made();
                     sent.possible_duplicate = attempts.maybe_stored();
                     return Ok(sent);
                 }
-                Ok((Err(AttemptError::Final(error)), _)) if attempts.maybe_stored() => {
+                Err(AttemptError::Final(error)) if attempts.maybe_stored() => {
                     return Err(error.after_unknown(&prepared.message_id, attempts.made()));
                 }
-                Ok((Err(AttemptError::Final(error)), _)) => return Err(error),
-                Ok((Err(AttemptError::Failed(failure)), alternatives)) => {
+                Err(AttemptError::Final(error)) => return Err(error),
+                Err(AttemptError::Failed(failure)) => {
                     if matches!(failure, RequestError::TimedOut { .. }) {
                         // Slow, or gone without a word? A heartbeat tells, and closes a dead connection.
                         self.core.brokers.greet_soon.notify_one();
                     }
                     if let Some(queue) = &last_queue
-                        && failure.is_retryable()
+                        && failure.blames_broker()
                     {
                         self.penalties.lock().add(queue.broker_shared(), Instant::now());
                     }
-                    (failure, alternatives)
+                    failure
                 }
-                Err(no_route) => (no_route, false),
             };
             tracing::debug!(id = %prepared.message_id, attempt = attempts.made(), %failure, "send attempt failed");
             match attempts.judge(&failure, alternatives, Instant::now()) {
@@ -280,7 +295,12 @@ impl Sender {
             let addr = self.core.master_of(queue.broker(), &prepared.topic).await?;
             self.core.oneway(&addr, self.frame(&Attempt { prepared: &prepared, queue: &queue, half: None })).await
         };
-        sent.await.map_err(|last| SendError::NotStored { attempts: 1, last })
+        let deadline = self.settings.retry.deadline;
+        let sent = tokio::time::timeout(deadline, sent).await.unwrap_or_else(|_| {
+            let late = RequestError::TimedOut { addr: "a broker".to_owned(), after: deadline };
+            Err(late.before_sending(IN_TIME))
+        });
+        sent.map_err(|last| SendError::NotStored { attempts: 1, last })
     }
 
     pub(super) async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
@@ -321,31 +341,36 @@ impl Sender {
         queue.cloned().ok_or_else(|| RequestError::NoRoute { topic: prepared.topic.to_string() })
     }
 
-    async fn attempt(&self, attempt: &Attempt<'_>, timeout: std::time::Duration) -> Result<SendResult, AttemptError> {
+    /// Where the request goes. Nothing of the message is sent, however this ends.
+    async fn reach(&self, attempt: &Attempt<'_>) -> Result<Arc<str>, AttemptError> {
         let queue = attempt.queue;
         let master = self.core.master_of(queue.broker(), queue.topic()).await;
         let addr = master.map_err(AttemptError::Failed)?;
         if let Some(needs) = attempt.half {
             // Before the half is there: a broker that does not know the group could ask nobody about it.
-            let abilities = greet(&self.core, &addr, Force::IfNeeded).await.map_err(|error| {
-                // Nothing of the half was sent, whatever became of the heartbeat.
-                AttemptError::Failed(RequestError::Unreachable { addr: addr.to_string(), reason: error.to_string() })
-            })?;
+            let greeted = greet(&self.core, &addr, Force::IfNeeded).await;
+            let abilities = greeted.map_err(|error| AttemptError::Failed(error.before_sending(GREETING)))?;
             needs.suit(abilities, attempt.prepared, &addr).map_err(AttemptError::Final)?;
         }
-        let answer = self.core.call(&addr, self.frame(attempt), timeout).await.map_err(AttemptError::Failed)?;
+        Ok(addr)
+    }
+
+    /// The request and its answer.
+    async fn attempt(&self, attempt: &Attempt<'_>, addr: &str, timeout: Duration) -> Result<SendResult, AttemptError> {
+        let queue = attempt.queue;
+        let answer = self.core.call(addr, self.frame(attempt), timeout).await.map_err(AttemptError::Failed)?;
         let Some(level) = StoreLevel::of(answer.code) else {
             if let Some(settled) = settled(attempt, &answer) {
-                let (addr, remark) = (addr.to_string(), answer.remark.unwrap_or_default());
+                let (addr, remark) = (addr.to_owned(), answer.remark.unwrap_or_default());
                 return Err(AttemptError::Final(SenderError::Decided { addr, settled, remark }));
             }
-            return Err(AttemptError::Failed(refused(&addr, answer)));
+            return Err(AttemptError::Failed(refused(addr, answer)));
         };
         let sent: SendMessageResponse<'_> = match answer.header() {
             Ok(sent) => sent,
             Err(error) => {
                 // A success that cannot be read: stored, and no attempt will tell more.
-                let last = RequestError::malformed(&addr, error);
+                let last = RequestError::malformed(addr, error);
                 let message_id = attempt.prepared.message_id.clone();
                 return Err(AttemptError::Final(SendError::OutcomeUnknown { message_id, attempts: 1, last }.into()));
             }

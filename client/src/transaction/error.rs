@@ -22,7 +22,7 @@ use crate::error::{RequestError, SendError};
 pub enum TransactionError<E = Infallible> {
     /// Your code said no. Running the transaction again is yours to decide; on the broker's side it is safe, because
     /// nothing of this one becomes visible as long as `rollback` is `Ok`.
-    #[error("transaction {transaction_id} was aborted: {error}{}", doubt(rollback))]
+    #[error("transaction {transaction_id} was aborted: {error:#}{}", doubt(rollback))]
     Aborted {
         /// The transaction's id.
         transaction_id: String,
@@ -40,7 +40,7 @@ pub enum TransactionError<E = Infallible> {
     /// [`unique_id`](crate::Message::unique_id) to find out, or roll back. As long as this process lives it answers the
     /// check with a rollback by itself; a listener elsewhere that finds nothing in the database must do the same.
     #[error("there is no half message to rely on: {0}")]
-    Half(#[source] SendError),
+    Half(SendError),
     /// The broker stored a half message below the level it is configured for (codes 10, 11, 12), and the next crash may
     /// take it. It is never committed: `send`, `run` and `prepare` have rolled it back, and a
     /// [`Transaction`](super::Transaction) that it joined can only be rolled back. Trying again is safe.
@@ -93,8 +93,9 @@ pub enum TransactionError<E = Infallible> {
         /// The unique id of the message whose `prepare` failed or was given up.
         message_id: String,
     },
-    /// The decision was sent, but no answer came: it may have taken effect. The broker's check settles the transaction the
-    /// same way as long as the listener answers checks truthfully. Running the local transaction again would run it twice.
+    /// The decision was not confirmed: no answer came, or the broker was not reached. It may have taken effect, or will: the
+    /// broker's check settles the transaction the same way as long as the listener answers checks truthfully. Running the
+    /// local transaction again would run it twice.
     #[error("{decision:?} of transaction {transaction_id} was not confirmed: {last}")]
     Unresolved {
         /// The transaction's id.
@@ -102,7 +103,6 @@ pub enum TransactionError<E = Infallible> {
         /// What was decided.
         decision: Decision,
         /// How the last attempt to tell the broker failed.
-        #[source]
         last: RequestError,
     },
     /// The opposite decision had been made before this one (by a check or an operator), and the first decision stands. A
@@ -173,6 +173,9 @@ impl<E> TransactionError<E> {
                 rollback.as_ref().as_ref().is_err_and(TransactionError::outcome_unknown)
             }
             TransactionError::Half(error) => error.outcome_unknown(),
+            // Time that was never asked for was not given.
+            TransactionError::Unresolved { decision: Decision::InProgress { .. }, last, .. } => last.outcome_unknown(),
+            // Whether or not the broker heard of the decision: its check brings it about.
             TransactionError::Unresolved { .. } => true,
             TransactionError::HalfNotSafe { .. }
             | TransactionError::OtherBrokerGroup { .. }
@@ -246,6 +249,11 @@ mod tests {
         assert!(!error.is_retryable() && error.outcome_unknown());
         let late = unresolved(Decision::InProgress { retry_after: std::time::Duration::from_secs(1) });
         assert!(late.is_retryable(), "asking for more time again does nothing twice");
+        assert!(late.outcome_unknown());
+        let TransactionError::Unresolved { last, decision, transaction_id } = late else { unreachable!() };
+        let last = last.before_sending(crate::error::LOOK_UP);
+        let unasked: TransactionError = TransactionError::Unresolved { transaction_id, decision, last };
+        assert!(unasked.is_retryable() && !unasked.outcome_unknown(), "no broker was asked for time");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Decision, Durability, Half, Member, Outcome, TransactionError};
 use crate::core::{Core, refused};
-use crate::error::{RequestError, code_is_retryable};
+use crate::error::{GREETING, RequestError, code_is_retryable};
 use crate::heartbeat::{Force, greet};
 use crate::queue::MessageQueue;
 
@@ -74,9 +74,12 @@ pub(super) async fn tell(
         }
         if !matches!(failure, RequestError::TimedOut { .. }) {
             // The broker may have moved; a failed refresh leaves what is known.
-            let _ = core.routes.refresh(subject.first().queue.topic(), false).await;
+            let _ = tokio::time::timeout_at(ends, core.routes.refresh(subject.first().queue.topic(), false)).await;
         }
         tokio::time::sleep_until(again).await;
+        if Instant::now() >= ends {
+            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last: failure });
+        }
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
@@ -107,7 +110,7 @@ pub(super) async fn extend(
 /// Where a decision on `half` goes, and what can be expected of the broker there.
 async fn broker_of(core: &Core, half: &Half) -> Result<(Arc<str>, crate::brokers::Abilities), RequestError> {
     let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
-    let abilities = greet(core, &addr, Force::IfNeeded).await?;
+    let abilities = greet(core, &addr, Force::IfNeeded).await.map_err(|error| error.before_sending(GREETING))?;
     Ok((addr, abilities))
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Hook {
     Pass,
     /// Answer with this code and remark instead.
     Answer(i32, &'static str),
+    /// Answer with what this makes of the request.
+    Reply(fn(&Frame) -> Frame),
     /// Never answer.
     Silence,
     /// Do the work, but never answer.
@@ -127,14 +129,21 @@ pub(crate) struct Cluster {
     topics: Arc<Mutex<BTreeMap<String, i32>>>,
     /// Topics that are on one broker only.
     homes: Arc<Mutex<BTreeMap<String, String>>>,
+    looked_up: Arc<Mutex<Vec<String>>>,
+    lie: Lie,
     shutdown: Shutdown,
     tasks: Tasks,
 }
+
+/// What the name server answers to every question about a route instead of the truth.
+type Lie = Arc<Mutex<Option<Bytes>>>;
 
 struct NameServer {
     brokers: Vec<Arc<Broker>>,
     topics: Arc<Mutex<BTreeMap<String, i32>>>,
     homes: Arc<Mutex<BTreeMap<String, String>>>,
+    looked_up: Arc<Mutex<Vec<String>>>,
+    lie: Lie,
 }
 
 impl Cluster {
@@ -166,10 +175,26 @@ impl Cluster {
         let topics: BTreeMap<String, i32> = topics.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect();
         let topics = Arc::new(Mutex::new(topics));
         let homes: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
-        let service =
-            Arc::new(NameServer { brokers: all.clone(), topics: Arc::clone(&topics), homes: Arc::clone(&homes) });
+        let (looked_up, lie): (Arc<Mutex<Vec<String>>>, Lie) = (Arc::default(), Arc::default());
+        let service = Arc::new(NameServer {
+            brokers: all.clone(),
+            topics: Arc::clone(&topics),
+            homes: Arc::clone(&homes),
+            looked_up: Arc::clone(&looked_up),
+            lie: Arc::clone(&lie),
+        });
         tasks.spawn("fake name server", serve(listener, service, ServeLimits::default(), shutdown.clone()));
-        Cluster { namesrv, brokers: all, topics, homes, shutdown, tasks }
+        Cluster { namesrv, brokers: all, topics, homes, looked_up, lie, shutdown, tasks }
+    }
+
+    /// How often the name server was asked for the route of this topic.
+    pub(crate) fn look_ups(&self, topic: &str) -> usize {
+        self.looked_up.lock().iter().filter(|other| *other == topic).count()
+    }
+
+    /// Makes the name server answer this body to every question about a route.
+    pub(crate) fn lie(&self, body: impl Into<Bytes>) {
+        *self.lie.lock() = Some(body.into());
     }
 
     /// Every request with this code, of all brokers, each broker's in order.
@@ -534,6 +559,12 @@ impl Service for BrokerService {
                 }
                 return;
             }
+            Hook::Reply(make) => {
+                if !frame.is_oneway() {
+                    connection.reply(&make(&frame));
+                }
+                return;
+            }
             Hook::Silence => return,
             Hook::SwallowAnswer => {
                 broker.handle(connection, &frame);
@@ -595,6 +626,11 @@ impl Service for NameServer {
             return;
         }
         let topic = frame.fields.get("topic").unwrap_or_default();
+        self.looked_up.lock().push(topic.to_owned());
+        if let Some(lie) = self.lie.lock().clone() {
+            connection.reply(&Frame::response(&frame, response::SUCCESS).with_body(lie));
+            return;
+        }
         let queues = self.topics.lock().get(topic).copied();
         // A retry topic is there once its group is.
         let queues = queues.or_else(|| {

@@ -18,14 +18,13 @@ pub enum RunInDbError<E = Infallible> {
     /// The half message was not stored for certain, so the local transaction did not begin. If the broker holds it all the
     /// same, the check rolls it back.
     #[error("the local transaction did not begin: {0}")]
-    NotBegun(#[source] TransactionError),
+    NotBegun(TransactionError),
     /// The local transaction is rolled back. Running all of it again is safe.
-    #[error("the local transaction {transaction_id} was rolled back: {error}")]
+    #[error("the local transaction {transaction_id} was rolled back: {error:#}")]
     Aborted {
         /// The transaction's id.
         transaction_id: String,
         /// Why.
-        #[source]
         error: AbortCause<E>,
         /// What the broker made of the rollback. [`TransactionError::Unresolved`]: it was not confirmed, and the check rolls
         /// the message back. [`TransactionError::OppositeDecision`]: an operator had committed the message by hand.
@@ -39,7 +38,6 @@ pub enum RunInDbError<E = Infallible> {
         /// The transaction's id.
         transaction_id: String,
         /// How COMMIT failed.
-        #[source]
         error: sqlx::Error,
     },
 }
@@ -49,11 +47,11 @@ pub enum RunInDbError<E = Infallible> {
 #[non_exhaustive]
 pub enum AbortCause<E = Infallible> {
     /// Your closure said no.
-    #[error("{0}")]
+    #[error("{0:#}")]
     Closure(E),
     /// The database refused: to begin, to take the barrier's row, or to commit.
     #[error("database: {0}")]
-    Database(#[source] sqlx::Error),
+    Database(sqlx::Error),
     /// A check came first and found no row, so the message was rolled back. It takes a local transaction that begins later
     /// than the broker's `transactionTimeOut` after its half; asked in another process, since in this one checks are answered
     /// "in progress" meanwhile.
