@@ -268,7 +268,7 @@ mod tests {
         assert!(reason(&Message::new("T", vec![0; 1001])).contains("1001 bytes"));
         assert!(reason(&Message::new("bad topic", "b")).contains("topic"));
         assert!(reason(&Message::new("T", "b").property("TRAN_MSG", "true")).contains("protocol"));
-        assert!(reason(&Message::new("T", "b").property("a\u{1}b", "c")).contains("separator"));
+        assert!(reason(&Message::new("T", "b").property("a\u{1}b", "c")).contains("U+0001"));
         assert!(reason(&Message::new("T", "b").property("a", "")).contains("empty"));
         assert!(reason(&Message::new("T", "b").property("a", "x".repeat(32_767))).contains("32767"));
         assert!(reason(&Message::new("t".repeat(128), "b")).contains("128 bytes"));
