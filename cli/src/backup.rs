@@ -17,6 +17,7 @@ use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use serde_json::json;
 
 use crate::progress::{Line, bytes};
+use crate::words::counted;
 
 /// How long preparing may take: it flushes what is in memory.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -111,11 +112,11 @@ fn backup(arguments: &BackupArguments) -> anyhow::Result<(serde_json::Value, Str
         "removed": removed,
     });
     let text = format!(
-        "backup {}: log positions {} to {}, {} files, {} copied, {} were there already{}",
+        "backup {}: log positions {} to {}, {}, {} copied, {} were there already{}",
         manifest.id,
         manifest.log_start,
         manifest.log_end,
-        manifest.files.len(),
+        counted(manifest.files.len(), "file"),
         bytes(*copied),
         bytes(*kept),
         if removed.is_empty() { String::new() } else { format!("; removed {}", removed.join(", ")) },
@@ -203,10 +204,10 @@ fn list(from: &Path) -> anyhow::Result<(serde_json::Value, String)> {
         let size: u64 = manifest.files.iter().map(|file| file.bytes).sum();
         values.push(json!({"id": id, "logStart": manifest.log_start, "logEnd": manifest.log_end, "bytes": size}));
         lines.push(format!(
-            "{id}  log positions {} to {}, {} files, {}",
+            "{id}  log positions {} to {}, {}, {}",
             manifest.log_start,
             manifest.log_end,
-            manifest.files.len(),
+            counted(manifest.files.len(), "file"),
             bytes(size)
         ));
     }
@@ -232,11 +233,11 @@ fn restored(arguments: &RestoreArguments) -> anyhow::Result<(serde_json::Value, 
         "messages": figures.messages,
     });
     let text = format!(
-        "restored backup {} to {}: {} records with {} messages, log positions {} to {}, everything verified",
+        "restored backup {} to {}: {} with {}, log positions {} to {}, everything verified",
         manifest.id,
         to.display(),
-        figures.records,
-        figures.messages,
+        counted(figures.records, "record"),
+        counted(figures.messages, "message"),
         manifest.log_start,
         manifest.log_end
     );

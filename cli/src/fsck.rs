@@ -7,6 +7,7 @@ use escrowmq_broker::check::{Action, Finding, Folder, Progress, RepairOptions, R
 use serde_json::{Value, json};
 
 use crate::progress::Line;
+use crate::words::counted;
 
 /// Nothing is wrong.
 const CLEAN: u8 = 0;
@@ -113,20 +114,21 @@ impl Done {
         let figures = &self.report.figures;
         let rows: u64 = figures.rows.values().sum();
         lines.push(format!(
-            "{}: {} records with {} messages in {} segments, log positions {} to {}; {} rows in the index{}; {} key files",
+            "{}: {} with {} in {}, log positions {} to {}; {} in the index{}; {}",
             self.dir.display(),
-            figures.records,
-            figures.messages,
-            figures.segments,
+            counted(figures.records, "record"),
+            counted(figures.messages, "message"),
+            counted(figures.segments, "segment"),
             figures.log_start,
             figures.log_end,
-            rows,
+            counted(rows, "row"),
             if figures.is_compared { ", equal to what the log leads to where nothing else is said" } else { "" },
-            figures.key_files,
+            counted(figures.key_files, "key file"),
         ));
         lines.push(match (self.report.findings.len(), is_repair) {
             (0, _) => "nothing is wrong".to_owned(),
-            (count, false) => format!("{count} findings; nothing was changed"),
+            (count, false) => format!("{}; nothing was changed", counted(count, "finding")),
+            (1, true) => "1 finding is left".to_owned(),
             (count, true) => format!("{count} findings are left"),
         });
         lines.join("\n") + "\n"

@@ -3,10 +3,12 @@
 mod admin;
 mod backup;
 mod bench;
+mod confirm;
 mod demo;
 mod fsck;
 mod progress;
 mod standalone;
+mod words;
 
 use std::process::ExitCode;
 

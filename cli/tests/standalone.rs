@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use escrowmq_client::{Client, Message};
 use serde_json::Value;
@@ -32,8 +32,58 @@ fn one_process_serves_and_the_admin_commands_find_it() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("Nowhere"));
     assert_eq!(cluster.run("admin", &["message", "view", "zz"]).status.code(), Some(1));
-    cluster.text("admin", &["topic", "delete", "Orders"]);
+    let unasked = cluster.command("admin", &["topic", "delete", "Orders"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(unasked.status.code(), Some(1), "nobody is there to say yes");
+    assert!(stderr(&unasked).contains("--yes") && stderr(&unasked).contains("nothing was done"));
+    assert_eq!(cluster.json("admin", &["topic", "list"])[0]["topic"], "Orders");
+    let deleted = cluster.text("admin", &["topic", "delete", "Orders", "--yes"]);
+    assert_eq!(deleted, "topic Orders is deleted on 1 broker\n");
     assert_eq!(cluster.json("admin", &["topic", "list"]), Value::Array(Vec::new()));
+    cluster.stop();
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_is_not_there_is_an_error_and_not_an_empty_table() {
+    let cluster = Standalone::start();
+    cluster.text("admin", &["topic", "create", "Orders", "--queues", "1", "-a", "duplicate.window.seconds=60"]);
+    cluster.text("admin", &["group", "create", "G"]);
+    let no_topic: &[&[&str]] = &[
+        &["topic", "status", "Nowhere"],
+        &["topic", "delete", "Nowhere", "--yes"],
+        &["topic", "delete", "Orders", "--yes", "--cluster", "elsewhere"],
+        &["message", "find", "Nowhere", "key"],
+        &["offset", "show", "G", "--topic", "Nowhere"],
+        &["offset", "reset", "G", "Nowhere", "--to", "latest"],
+    ];
+    let no_group: &[&[&str]] = &[
+        &["offset", "show", "nobody"],
+        &["offset", "show", "nobody", "--topic", "Orders"],
+        &["offset", "reset", "nobody", "Orders", "--to", "latest"],
+    ];
+    for (named, lines) in [("there is no topic", no_topic), ("there is no consumer group", no_group)] {
+        for line in lines {
+            for json in [false, true] {
+                let mut arguments = line.to_vec();
+                arguments.extend(json.then_some("--json"));
+                let output = cluster.run("admin", &arguments);
+                let said = stderr(&output);
+                assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{arguments:?}: {said}");
+                assert!(said.contains(named) || line.contains(&"elsewhere"), "{arguments:?}: {said}");
+                assert!(!said.contains("http") && !said.contains("answered"), "{arguments:?}: {said}");
+                assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+            }
+        }
+    }
+    assert_eq!(cluster.json("admin", &["topic", "list"])[0]["topic"], "Orders", "nothing was deleted");
+    assert!(cluster.text("admin", &["offset", "show", "G"]).contains("consumed nothing"));
+    let unknown = cluster.run("admin", &["topic", "create", "Orders", "-a", "no.such.attribute=1"]);
+    assert_eq!(unknown.status.code(), Some(1), "{}", stderr(&unknown));
+    let malformed = cluster.run("admin", &["topic", "create", "Orders", "-a", "no-value"]);
+    assert_eq!(malformed.status.code(), Some(2), "{}", stderr(&malformed));
     cluster.stop();
 }
 
@@ -63,8 +113,53 @@ fn a_message_is_found_and_shown() {
         assert_eq!((field("topic"), field("body")), ("Orders".into(), "the body".into()));
         assert_eq!((field("property KEYS"), field("property TAGS")), ("order-17".into(), "paid".into()));
     }
-    assert!(cluster.text("admin", &["topic", "status", "Orders"]).contains("1 messages"));
+    assert!(cluster.text("admin", &["topic", "status", "Orders"]).contains("1 message\n"));
     cluster.stop();
+}
+
+#[test]
+fn without_a_broker_every_command_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, namesrv) = lonely_nameserver(folder.path());
+    for (command, arguments) in [
+        ("admin", vec!["cluster", "list"]),
+        ("admin", vec!["topic", "list"]),
+        ("admin", vec!["topic", "create", "T"]),
+        ("admin", vec!["topic", "status", "T"]),
+        ("admin", vec!["topic", "delete", "T", "--yes"]),
+        ("admin", vec!["group", "list"]),
+        ("admin", vec!["group", "create", "G"]),
+        ("admin", vec!["message", "find", "T", "k"]),
+        ("admin", vec!["offset", "show", "G"]),
+        ("admin", vec!["offset", "reset", "G", "T", "--to", "latest"]),
+        ("txn", vec!["list"]),
+        ("txn", vec!["count"]),
+        ("txn", vec!["show", "b:1"]),
+        ("txn", vec!["commit", "b:1", "--reason", "x", "--yes"]),
+    ] {
+        let output = Command::new(BINARY).arg(command).args(&arguments).args(["-n", &namesrv]).output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{arguments:?}");
+        assert!(stderr(&output).contains("no broker is registered"), "{arguments:?}: {}", stderr(&output));
+    }
+    drop(runtime);
+}
+
+/// A nameserver that no broker has registered at; it ends with its runtime.
+fn lonely_nameserver(folder: &std::path::Path) -> (tokio::runtime::Runtime, String) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let config = escrowmq_nameserver::Config {
+        listen_port: 0,
+        bind_address: "127.0.0.1".to_owned(),
+        kv_config_path: folder.join("kv.json"),
+        ..escrowmq_nameserver::Config::default()
+    };
+    let nameserver = runtime.block_on(escrowmq_nameserver::Nameserver::start(config)).unwrap();
+    let address = nameserver.local_addr().to_string();
+    runtime.spawn(async move {
+        let _kept = nameserver;
+        std::future::pending::<()>().await;
+    });
+    (runtime, address)
 }
 
 #[test]

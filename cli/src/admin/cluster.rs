@@ -22,6 +22,9 @@ pub(super) async fn run(cluster: &Cluster, command: &Command) -> anyhow::Result<
 
 async fn list(cluster: &Cluster) -> anyhow::Result<Output> {
     let info: ClusterInfo = cluster.ask_names(Frame::request(request::GET_BROKER_CLUSTER_INFO)).await?;
+    if info.broker_addr_table.is_empty() {
+        return Err(cluster.no_broker(None));
+    }
     let mut output = Output::new(&[
         "CLUSTER",
         "BROKER",

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::connection::Cluster;
 use super::output::Output;
+use crate::words::counted;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -49,7 +50,11 @@ async fn create(cluster: &Cluster, group: &str, retries: u16, only: Option<&str>
         let ask = Frame::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(body.clone());
         cluster.call(&master.address, ask).await?;
     }
-    Ok(Output::done(format!("group {group} with {retries} retries is on {} broker(s)", masters.len())))
+    let (retries, brokers) = (
+        if retries == 1 { "1 retry".to_owned() } else { format!("{retries} retries") },
+        counted(masters.len(), "broker"),
+    );
+    Ok(Output::done(format!("group {group} with {retries} is on {brokers}")))
 }
 
 async fn list(cluster: &Cluster, all: bool) -> anyhow::Result<Output> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::connection::Cluster;
 use super::output::Output;
+use crate::words::counted;
 
 /// Bytes of a body that are shown.
 const BODY_SHOWN: usize = 4096;
@@ -98,7 +99,7 @@ async fn find(cluster: &Cluster, topic: &str, key: &str, limit: u16) -> anyhow::
             json!(message.body.len()),
         ]);
     }
-    output.note(format!("{} messages", messages.len()));
+    output.note(counted(messages.len(), "message"));
     Ok(output)
 }
 

@@ -8,8 +8,9 @@ use escrowmq_common::header::{GetConsumeStatsHeader, ResetOffsetHeader};
 use escrowmq_common::name::retry_topic;
 use serde_json::json;
 
-use super::connection::Cluster;
+use super::connection::{Cluster, unknown_group};
 use super::output::Output;
+use crate::words::counted;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -41,18 +42,22 @@ pub(super) async fn run(cluster: &Cluster, command: &Command) -> anyhow::Result<
 }
 
 async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Result<Output> {
+    if let Some(topic) = topic {
+        cluster.masters_of(topic).await?;
+    }
     // Every broker that knows the group serves its retry topic; a group without one may still have offsets.
-    let masters = match cluster.masters_of(&retry_topic(group)).await {
-        Ok(masters) if !masters.is_empty() => masters,
+    let masters = match cluster.masters_that_serve(&retry_topic(group)).await? {
+        Some(masters) if !masters.is_empty() => masters,
         _ => cluster.masters(None).await?,
     };
     let header = GetConsumeStatsHeader { consumer_group: group, topic, topic_list: None };
     let mut output = Output::new(&["TOPIC", "BROKER", "QUEUE", "OFFSET", "MAX OFFSET", "LAG"]);
-    let mut lag = 0;
-    for master in masters {
+    let (mut lag, mut is_known) = (0, false);
+    for master in &masters {
         let ask = Frame::request(request::GET_CONSUME_STATS).with_header(&header);
         let stats: ConsumeStats = cluster.ask(&master.address, ask).await?;
         for (queue, offset) in stats.offset_table {
+            is_known = true;
             let behind = offset.broker_offset - offset.consumer_offset;
             lag += behind;
             output.row([
@@ -65,7 +70,15 @@ async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Re
             ]);
         }
     }
-    output.note(format!("{lag} messages behind"));
+    // Nothing behind is good news only of a group that is there.
+    if !is_known && !cluster.knows_group(&masters, group).await? {
+        bail!(unknown_group(group));
+    }
+    output.note(match (is_known, topic) {
+        (true, _) => format!("{} behind", counted(lag, "message")),
+        (false, None) => format!("group {group} has consumed nothing yet"),
+        (false, Some(topic)) => format!("group {group} has consumed nothing of {topic} yet"),
+    });
     Ok(output)
 }
 
@@ -80,7 +93,11 @@ async fn reset(cluster: &Cluster, group: &str, topic: &str, to: &str) -> anyhow:
     };
     let header = ResetOffsetHeader { topic, group, timestamp, is_force: true, queue_id: None, offset: None };
     let mut output = Output::new(&["BROKER", "QUEUE", "OFFSET"]);
-    for master in cluster.masters_of(topic).await? {
+    let masters = cluster.masters_of(topic).await?;
+    if !cluster.knows_group(&cluster.masters(None).await?, group).await? {
+        bail!(unknown_group(group));
+    }
+    for master in masters {
         let ask = Frame::request(request::INVOKE_BROKER_TO_RESET_OFFSET).with_header(&header);
         let body: ResetOffsetBody = cluster.ask(&master.address, ask).await?;
         for (queue, offset) in body.offset_table {

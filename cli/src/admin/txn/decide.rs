@@ -1,9 +1,8 @@
 //! `escrowmq txn commit`, `rollback`, `resume` and `park`.
 
-use std::io::{self, IsTerminal as _, Write as _};
-
 use anyhow::bail;
 use escrowmq_client::{BrokerAddress, DecideError, Decided, MessagePlace, TransactionAction};
+use escrowmq_common::limits::{OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
 use serde_json::{Value, json};
 
 use super::super::message::readable;
@@ -12,10 +11,7 @@ use super::brokers::{Brokers, explain};
 use super::handle::{Handle, Name};
 use super::print::emit;
 use super::{Whole, view};
-
-/// What a broker takes at most, in bytes.
-const OPERATOR_MAX: usize = 255;
-const REASON_MAX: usize = 1024;
+use crate::confirm;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -34,11 +30,11 @@ pub(super) struct Arguments {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    bounded(text, REASON_MAX)
+    bounded(text, REASON_BYTES_MAX)
 }
 
 fn operator(text: &str) -> Result<String, String> {
-    bounded(text, OPERATOR_MAX)
+    bounded(text, OPERATOR_BYTES_MAX)
 }
 
 fn bounded(text: &str, max: usize) -> Result<String, String> {
@@ -52,12 +48,7 @@ fn bounded(text: &str, max: usize) -> Result<String, String> {
 impl Arguments {
     /// Before anything is asked of a broker.
     pub(super) fn refuse_if_nobody_can_be_asked(&self) -> anyhow::Result<()> {
-        if !self.yes && !io::stdin().is_terminal() {
-            bail!(
-                "standard input is no terminal, so nobody can be asked: --yes says that you are sure; nothing was done"
-            );
-        }
-        Ok(())
+        confirm::refuse_if_nobody_can_be_asked(self.yes)
     }
 
     fn operator(&self) -> String {
@@ -67,7 +58,7 @@ impl Arguments {
             let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
             let system = rustix::system::uname();
             let mut name = format!("{user}@{}", system.nodename().to_string_lossy());
-            while name.len() > OPERATOR_MAX {
+            while name.len() > OPERATOR_BYTES_MAX {
                 name.pop();
             }
             name
@@ -135,12 +126,7 @@ async fn confirm(
             ]),
         }
     }
-    let mut err = io::stderr().lock();
-    write!(err, "{}{action} {}? [y/N] ", output.table(), them(targets.len()))?;
-    err.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(confirm::ask(&output.table(), &format!("{action} {}", them(targets.len())))?)
 }
 
 fn them(count: usize) -> String {

@@ -1,0 +1,157 @@
+//! Every command line that a document shows is one that our binaries take: the commands exist, and so do their options.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Our binaries. What other programs take (`mqadmin`, `cargo`, `make`) is theirs to say.
+const OURS: [&str; 3] = ["escrowmq", "escrowmq-broker", "escrowmq-nameserver"];
+
+/// A command line of a document.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    binary: &'static str,
+    arguments: Vec<String>,
+}
+
+/// The words of a line of a shell, up to a comment; `;`, `&&`, `|`, `&`, `>` and `<` are words of their own.
+fn words(line: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(open), _) if open == character => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, ';' | '|' | '&' | '<' | '>') => {
+                words.extend(word.take());
+                if characters.peek() == Some(&character) {
+                    characters.next();
+                }
+                words.push(character.to_string());
+            }
+            (None, character) if character.is_whitespace() => words.extend(word.take()),
+            (_, character) => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The command lines of ours in a line of a shell. `...` and what stands in brackets is left to the reader.
+fn of_line(line: &str) -> Vec<Shown> {
+    let words = words(line);
+    let ends = |word: &String| [";", "|", "&", "<", ">"].contains(&word.as_str());
+    words
+        .split(ends)
+        .filter_map(|words| {
+            let program = words.iter().position(|word| word != "$" && !word.contains('='))?;
+            let name = Path::new(&words[program]).file_name()?.to_str()?;
+            let binary = OURS.into_iter().find(|ours| *ours == name)?;
+            let arguments = words[program + 1..].iter().filter(|word| *word != "..." && !word.starts_with('['));
+            Some(Shown { binary, arguments: arguments.cloned().collect() })
+        })
+        .collect()
+}
+
+/// All of them in a document: in fenced blocks each line, elsewhere each piece of inline code.
+fn of_document(text: &str) -> Vec<Shown> {
+    let mut shown = Vec::new();
+    let mut is_fenced = false;
+    let mut continued = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            is_fenced = !is_fenced;
+        } else if is_fenced {
+            if let Some(begun) = line.strip_suffix('\\') {
+                continued.push_str(begun);
+                continue;
+            }
+            shown.extend(of_line(&format!("{}{line}", std::mem::take(&mut continued))));
+        } else {
+            shown.extend(line.split('`').skip(1).step_by(2).flat_map(of_line));
+        }
+    }
+    shown
+}
+
+/// Why our binary does not take the command line; `None` if it does, or if it is not built.
+fn refusal(shown: &Shown) -> Option<String> {
+    let ours = Path::new(env!("CARGO_BIN_EXE_escrowmq"));
+    let binary = ours.with_file_name(shown.binary);
+    // The others are built with the workspace; a test of this package alone has none of them.
+    if !binary.exists() {
+        assert!(binary != ours, "built with this test");
+        return None;
+    }
+    // Asked for its help at the end, it reads all that stands before and does nothing.
+    let output = Command::new(binary).args(&shown.arguments).arg("--help").output().expect("it runs");
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "node_modules" {
+            documents(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_command_that_a_document_shows_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let mut all = Vec::new();
+    documents(root, &mut all);
+    let (mut count, mut wrong) = (0, Vec::new());
+    for document in all {
+        // What once was is told as it was.
+        if document.ends_with("CHANGELOG.md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&document).expect("text");
+        for shown in of_document(&text) {
+            count += 1;
+            if let Some(says) = refusal(&shown) {
+                wrong.push(format!("{}: {} {:?}\n{says}", document.display(), shown.binary, shown.arguments));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 15, "{count} commands were found, and there are more");
+}
+
+#[test]
+fn what_does_not_exist_is_found_out() {
+    let says = |line: &str| refusal(&of_line(line)[0]);
+    assert!(says("escrowmq topic create T").is_some());
+    assert!(says("bin/escrowmq txn list --older-then 10m").is_some());
+    assert!(says("escrowmq txn list --older-than soon").is_some());
+    assert_eq!(says("$ ESCROWMQ_LOG=info bin/escrowmq txn list --older-than 10m   # all"), None);
+    assert_eq!(says("escrowmq txn commit b:1 --reason \"it is paid; all of it\""), None);
+}
+
+#[test]
+fn lines_are_taken_apart_as_a_shell_does() {
+    let shown = of_document(
+        "`escrowmq txn list` and `mqadmin topicList` and `escrowmq_open`.\n\
+         ```sh\n\
+         bin/escrowmq txn rollback ... ; escrowmq txn \\\n\
+         count --json | jq .   # or escrowmq demo\n\
+         make demo\n\
+         ```\n\
+         escrowmq is a broker.\n",
+    );
+    let of = |arguments: &[&str]| Shown {
+        binary: "escrowmq",
+        arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+    };
+    assert_eq!(shown, [of(&["txn", "list"]), of(&["txn", "rollback"]), of(&["txn", "count", "--json"])]);
+}
