@@ -40,6 +40,21 @@ fn leave_open(cluster: &Standalone, bodies: &[&str]) -> Vec<String> {
     })
 }
 
+/// Leaves a transaction of one message for each of these topics undecided.
+fn leave_whole_open(cluster: &Standalone, topics: &[&str]) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::builder(&cluster.namesrv).connect().await.unwrap();
+        let producer = client.transaction_producer("payments", Undecided).start().await.unwrap();
+        let transaction = producer.begin();
+        for topic in topics {
+            transaction.prepare(Message::new(*topic, "x")).await.unwrap();
+        }
+        drop(transaction);
+        client.shutdown().await;
+    });
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -124,6 +139,59 @@ fn open_transactions_are_found_page_by_page_and_counted() {
         assert_eq!(output.status.code(), Some(1), "{wrong:?}");
         assert!(stderr(&output).contains(says), "{wrong:?}: {}", stderr(&output));
     }
+    cluster.stop();
+}
+
+#[test]
+fn a_transaction_of_several_messages_is_one_line_and_counts_once() {
+    let cluster = Standalone::start();
+    for topic in ["Orders", "Parcels"] {
+        cluster.text("admin", &["topic", "create", topic, "--queues", "1"]);
+    }
+    leave_open(&cluster, &["a"]);
+    leave_whole_open(&cluster, &["Orders", "Parcels", "Orders"]);
+    let list = cluster.json("txn", &["list"]);
+    let transactions = list["transactions"].as_array().unwrap();
+    let messages: Vec<_> = transactions.iter().map(|info| &info["messages"]).collect();
+    assert_eq!(messages, [&Value::from(1), &Value::from(3)]);
+    assert_eq!(cluster.json("txn", &["count"])[0]["open"], 2);
+    assert!(cluster.text("txn", &["list"]).ends_with("2 transactions\n"));
+    let of_topic = cluster.json("txn", &["list", "--topic", "Parcels"]);
+    assert_eq!(handles(&of_topic), [transactions[1]["members"][0].as_str().unwrap()], "{of_topic}");
+    // Any of its messages leads to all of it.
+    let member = handles(&of_topic).remove(0);
+    let shown = cluster.json("txn", &["show", &member]);
+    assert_eq!(shown["first_half"], transactions[1]["transaction"]);
+    let member_id = field(&shown, "transaction_id");
+    assert_eq!(cluster.json("txn", &["show", &member_id, "--group", "payments"])["transaction"], member.as_str());
+    let mut commit = vec!["commit", member.as_str()];
+    commit.extend(WHY);
+    cluster.text("txn", &commit);
+    assert_eq!(cluster.json("txn", &["count"])[0]["open"], 1);
+    assert!(cluster.text("admin", &["topic", "status", "Orders"]).contains("2 messages"));
+    cluster.stop();
+}
+
+#[test]
+fn a_group_or_topic_that_nobody_knows_is_an_error_and_none_is_an_answer() {
+    let cluster = Standalone::start();
+    leave_open(&cluster, &["a"]);
+    for (arguments, says) in [
+        (vec!["list", "--group", "payment"], "payment"),
+        (vec!["count", "--group", "payment"], "payment"),
+        (vec!["list", "--topic", "Order"], "there is no topic"),
+    ] {
+        let output = cluster.run("txn", &arguments);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{arguments:?}");
+        assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
+    }
+    let handle = handles(&cluster.json("txn", &["list", "--group", "payments", "--topic", "Orders"])).remove(0);
+    let mut rollback = vec!["rollback", handle.as_str()];
+    rollback.extend(WHY);
+    cluster.text("txn", &rollback);
+    assert!(handles(&cluster.json("txn", &["list", "--group", "payments"])).is_empty());
+    let none = cluster.json("txn", &["count", "--group", "payments"]);
+    assert_eq!((&none[0]["open"], &none[0]["parked"]), (&0.into(), &0.into()));
     cluster.stop();
 }
 

@@ -77,11 +77,12 @@ pub(super) fn from_second(index: &Index) -> Result<(), IndexError> {
             let producer = producers.entry(row.group.clone()).or_insert_with(|| {
                 let id = sequences.next_producer;
                 sequences.next_producer += 1;
-                ProducerRow { id, open: 0, parked: 0, used_at: 0, name: row.group.clone() }
+                ProducerRow { id, open: 0, parked: 0, further: [0, 0], used_at: 0, name: row.group.clone() }
             });
             row.group_id = producer.id;
             let count = if row.parked.is_some() { &mut producer.parked } else { &mut producer.open };
             *count += 1;
+            producer.further[usize::from(row.parked.is_some())] += u64::from(row.first_half.is_some());
             producer.used_at = producer.used_at.max(row.prepared_at);
             half::put_converted(&mut batch, &row);
         }

@@ -17,6 +17,9 @@ pub struct ProducerRow {
     pub open: u64,
     /// Parked halves.
     pub parked: u64,
+    /// Those of them that are further halves of their transactions: what is open and what is parked. Written where there are
+    /// some, behind the rest: older programs pass over it.
+    pub further: [u64; 2],
     /// When its halves changed last, in milliseconds since 1970.
     pub used_at: u64,
     /// Its name.
@@ -32,6 +35,9 @@ impl ProducerRow {
         value.put_u64(self.parked);
         value.put_u64(self.used_at);
         put_text(&mut value, &self.name);
+        if self.further != [0, 0] {
+            self.further.into_iter().for_each(|count| value.put_u64(count));
+        }
         batch.put(key(self.id), value);
     }
 
@@ -42,7 +48,10 @@ impl ProducerRow {
             return Err(row.malformed("producer group version"));
         }
         let (open, parked, used_at) = (row.u64("open")?, row.u64("parked")?, row.u64("used at")?);
-        Ok(Self { id, open, parked, used_at, name: row.text("name")?.to_owned() })
+        let name = row.text("name")?.to_owned();
+        let further =
+            if row.remaining() == 0 { [0, 0] } else { [row.u64("further open")?, row.u64("further parked")?] };
+        Ok(Self { id, open, parked, further, used_at, name })
     }
 }
 

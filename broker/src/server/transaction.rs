@@ -15,6 +15,7 @@ use crate::retention::{self, Rewritten};
 use crate::shard::{
     Admission, Command, Decision, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
 };
+use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// The protocol's numbers for a producer's answer.
 const COMMIT: i32 = 8;
@@ -36,6 +37,11 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         return reply.error(response::SYSTEM_ERROR, "Find prepared transaction message failed: negative offset");
     };
     let is_answer = header.from_transaction_check && broker.transactions.answered(reply.connection().id(), half);
+    if is_answer && header.commit_or_rollback == UNKNOWN {
+        let is_in_progress = request.header::<ExtendTransactionHeader>().is_ok();
+        let answer = if is_in_progress { Answer::InProgress } else { Answer::Unknown };
+        broker.transactions.note_answer(half, broker.now(), answer);
+    }
     let decision = match header.commit_or_rollback {
         COMMIT => Decision::Commit,
         ROLLBACK => Decision::Rollback,
@@ -48,7 +54,8 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         }
     };
     let group = Some(header.producer_group);
-    let named = Named { half, counter: Some(counter), group, by: "", reason: "", refused: refused_answer };
+    let reason = if is_answer { DECIDED_BY_ANSWER } else { "" };
+    let named = Named { half, counter: Some(counter), group, by: "", reason, refused: refused_answer };
     decide(broker, named, decision, reply);
 }
 
@@ -63,7 +70,7 @@ pub(super) struct Named<'a> {
     pub(super) group: Option<&'a str>,
     /// The operator.
     pub(super) by: &'a str,
-    /// The operator's reason.
+    /// The operator's reason; of a producer, whether it answered a check.
     pub(super) reason: &'a str,
     /// How a refusal is answered.
     pub(super) refused: fn(Reply, &Refusal),

@@ -16,6 +16,9 @@ pub struct ProducerGroup {
     pub name: Arc<str>,
     open: AtomicU64,
     parked: AtomicU64,
+    /// Those that are further halves of their transactions, open and parked. Those that were prepared by a version that did
+    /// not count them are missing, until all halves of the group are decided.
+    further: [AtomicU64; 2],
     used_at: AtomicU64,
 }
 
@@ -27,14 +30,16 @@ impl ProducerGroup {
             name: row.name.as_str().into(),
             open: AtomicU64::new(row.open),
             parked: AtomicU64::new(row.parked),
+            further: row.further.map(AtomicU64::new),
             used_at: AtomicU64::new(row.used_at),
         }
     }
 
     /// The group as it is stored.
     pub(in crate::shard) fn row(&self) -> ProducerRow {
+        let further = [&self.further[0], &self.further[1]].map(|count| count.load(Ordering::Relaxed));
         let (open, parked, used_at) = (self.open(), self.parked(), self.used_at());
-        ProducerRow { id: self.id, open, parked, used_at, name: self.name.to_string() }
+        ProducerRow { id: self.id, open, parked, further, used_at, name: self.name.to_string() }
     }
 
     /// Undecided halves that are not parked.
@@ -47,19 +52,37 @@ impl ProducerGroup {
         self.parked.load(Ordering::Relaxed)
     }
 
+    /// Undecided transactions, open or parked, each once, however many halves it has.
+    pub fn transactions(&self, parked: bool) -> u64 {
+        let halves = if parked { self.parked() } else { self.open() };
+        halves.saturating_sub(self.further[usize::from(parked)].load(Ordering::Relaxed))
+    }
+
     /// When its halves changed last, in milliseconds since 1970.
     pub fn used_at(&self) -> u64 {
         self.used_at.load(Ordering::Relaxed)
     }
 
-    /// A half of this group goes from one state to another: `true` is parked, `None` is not undecided.
-    pub(in crate::shard) fn count(&self, old: Option<bool>, new: Option<bool>, now: u64) {
+    /// A half of this group goes from one state to another: `true` is parked, `None` is not undecided. `is_further`: it is
+    /// not the first one of its transaction.
+    pub(in crate::shard) fn count(&self, old: Option<bool>, new: Option<bool>, is_further: bool, now: u64) {
         let of = |parked: bool| if parked { &self.parked } else { &self.open };
+        // Apply alone writes, so reading before writing is no race.
+        let change = |count: &AtomicU64, to: u64| count.store(to, Ordering::Relaxed);
         if let Some(parked) = new {
             of(parked).fetch_add(1, Ordering::Relaxed);
+            let further = &self.further[usize::from(parked)];
+            change(further, further.load(Ordering::Relaxed) + u64::from(is_further));
         }
         if let Some(parked) = old {
             of(parked).fetch_sub(1, Ordering::Relaxed);
+            let further = &self.further[usize::from(parked)];
+            change(further, further.load(Ordering::Relaxed).saturating_sub(u64::from(is_further)));
+        }
+        for parked in [false, true] {
+            if of(parked).load(Ordering::Relaxed) == 0 {
+                change(&self.further[usize::from(parked)], 0);
+            }
         }
         self.used_at.store(now, Ordering::Relaxed);
     }
@@ -100,5 +123,44 @@ impl Producers {
     pub(in crate::shard) fn remove(&self, group: &ProducerGroup) {
         self.by_name.remove(&group.name);
         self.by_id.remove(&group.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_counts_once_however_many_halves_it_has() {
+        let row = ProducerRow { id: 1, open: 0, parked: 0, further: [0, 0], used_at: 0, name: "G".to_owned() };
+        let group = ProducerGroup::of_row(&row);
+        for is_further in [false, true, true] {
+            group.count(None, Some(false), is_further, 1);
+        }
+        group.count(None, Some(false), false, 1);
+        assert_eq!((group.open(), group.transactions(false), group.transactions(true)), (4, 2, 0));
+        for is_further in [false, true, true] {
+            group.count(Some(false), Some(true), is_further, 2);
+        }
+        assert_eq!((group.transactions(false), group.transactions(true), group.row().further), (1, 1, [0, 2]));
+        let again = ProducerGroup::of_row(&group.row());
+        assert_eq!((again.transactions(false), again.transactions(true)), (1, 1));
+        for is_further in [false, true, true] {
+            group.count(Some(true), None, is_further, 3);
+        }
+        assert_eq!((group.transactions(false), group.transactions(true)), (1, 0));
+    }
+
+    #[test]
+    fn halves_that_an_older_version_did_not_count_do_not_turn_the_number_round() {
+        // Two transactions of two halves each, of which only the second one's was counted.
+        let row = ProducerRow { id: 1, open: 4, parked: 0, further: [1, 0], used_at: 0, name: "G".to_owned() };
+        let group = ProducerGroup::of_row(&row);
+        for is_further in [false, true, false, true] {
+            group.count(Some(false), None, is_further, 1);
+        }
+        assert_eq!((group.open(), group.transactions(false), group.row().further), (0, 0, [0, 0]));
+        group.count(None, Some(false), false, 2);
+        assert_eq!(group.transactions(false), 1);
     }
 }

@@ -22,6 +22,37 @@ pub struct HalfQuery<'a> {
 impl Shard {
     /// Undecided halves, oldest first, at most `limit`. Costs what it shows, however many there are.
     pub fn halves(&self, query: &HalfQuery<'_>, limit: usize) -> Result<Vec<HalfRow>, IndexError> {
+        self.pick(query, limit, |_| Ok(true))
+    }
+
+    /// Undecided transactions, each by one of its halves: the first one that the query takes. Of those that are of one topic
+    /// this may be a further half; else it is the one that stands for the transaction. Oldest first, at most `limit`.
+    ///
+    /// Costs what it shows, times the halves of a transaction.
+    pub fn transactions(&self, query: &HalfQuery<'_>, limit: usize) -> Result<Vec<HalfRow>, IndexError> {
+        self.pick(query, limit, |row| {
+            let Some(first) = row.first_half else { return Ok(true) };
+            // Without its first half it would not be undecided: it was decided while we looked.
+            let Some(first) = self.half(first)? else { return Ok(false) };
+            if query.topic.is_none() || first.topic == row.topic {
+                return Ok(false);
+            }
+            for earlier in first.members.iter().take_while(|member| **member < row.half) {
+                if self.half(*earlier)?.is_some_and(|earlier| earlier.topic == row.topic) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// The halves that the query takes and `is_shown` does, too.
+    fn pick(
+        &self,
+        query: &HalfQuery<'_>,
+        limit: usize,
+        is_shown: impl Fn(&HalfRow) -> Result<bool, IndexError>,
+    ) -> Result<Vec<HalfRow>, IndexError> {
         let mut rows = Vec::new();
         let mut filter = Filter { parked: query.parked, ..Filter::default() };
         if let Some(group) = query.group {
@@ -40,7 +71,9 @@ impl Shard {
             if rows.len() == limit || query.prepared_until.is_some_and(|until| row.prepared_at > until) {
                 return Ok(false);
             }
-            rows.push(row);
+            if is_shown(&row)? {
+                rows.push(row);
+            }
             Ok(rows.len() < limit)
         })?;
         Ok(rows)

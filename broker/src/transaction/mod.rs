@@ -14,6 +14,7 @@
 //! half ends decided or parked; one half that cannot be read or sent stops no other. Leaves to others: what a decision
 //! does (`shard::apply`), who is connected (`client_registry`).
 
+pub mod answers;
 pub mod check;
 pub mod engine;
 pub mod runner;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::shard::QueueId;
+use answers::{Answer, Answers};
 use engine::Scheduler;
 
 /// What handlers and the runner share about check-backs.
@@ -36,6 +38,8 @@ pub struct Transactions {
     /// When the last round began, in milliseconds since 1970.
     looked_at: AtomicU64,
     checks_sent: AtomicU64,
+    /// Locked for a moment each time.
+    answers: Mutex<Answers>,
 }
 
 impl Transactions {
@@ -50,6 +54,16 @@ impl Transactions {
             self.attention.notify_one();
         }
         owed
+    }
+
+    /// A check about a half was answered at `at`, in milliseconds since 1970, and not by a decision.
+    pub fn note_answer(&self, half: u64, at: u64, answer: Answer) {
+        self.answers.lock().note(half, at, answer);
+    }
+
+    /// What came back to the checks about a half that went out at these times, as far as this process remembers.
+    pub fn answers_to(&self, half: u64, asked: &[u64]) -> Vec<Option<Answer>> {
+        self.answers.lock().to(half, asked)
     }
 
     /// A connection is gone; so are its unanswered checks.

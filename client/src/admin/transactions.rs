@@ -31,6 +31,9 @@ pub struct TransactionQuery {
     pub limit: Option<u32>,
     /// Behind this half id: the `next` of the page before.
     pub after: Option<u64>,
+    /// Each half message by itself. By default a transaction of several messages is one entry: its first half, or with
+    /// [`topic`](TransactionQuery::topic) its first one for that topic.
+    pub all_halves: bool,
 }
 
 impl Admin {
@@ -50,6 +53,7 @@ impl Admin {
             older_than_millis: query.older_than.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
             limit: query.limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)),
             after: query.after.map(half_id_on_the_wire).transpose()?,
+            all_halves: query.all_halves,
         };
         let ask = Frame::request(request::LIST_TRANSACTIONS).with_header(&header);
         let answer = expect_success(addr, self.answer(addr, ask).await?)?;
@@ -71,7 +75,8 @@ impl Admin {
         }
     }
 
-    /// How many transactions of each producer group, or of one, are open or parked at the broker at `addr`.
+    /// How many transactions of each producer group are open or parked at the broker at `addr`. Of one group that is named the
+    /// answer has an entry also if it has none now, unless the broker does not know the group (any more).
     pub async fn transaction_counts(
         &self,
         addr: &str,

@@ -119,6 +119,8 @@ pub struct Asked {
     /// When.
     #[serde(deserialize_with = "json::number")]
     pub at: i64,
+    /// What it answered: `commit`, `rollback`, `unknown` or `inProgress`; missing if it did not, or if that is not remembered.
+    pub answer: Option<String>,
     /// To which client.
     pub client_id: String,
 }
@@ -160,7 +162,7 @@ pub struct DecisionInfo {
     pub operator: String,
     /// Queue offset of the message, if it is visible.
     pub queue_offset: Option<i64>,
-    /// Why the operator did so; empty if the producer decided.
+    /// Why the operator did so. Of a producer `answer to a check` if it was that, else empty.
     pub reason: String,
 }
 
@@ -178,14 +180,14 @@ pub struct TransactionCounts {
 pub struct GroupTransactions {
     /// The producer group.
     pub group: String,
-    /// When the oldest open one was stored; missing without one.
+    /// When the oldest open one began; missing without one.
     pub oldest_open_at: Option<i64>,
-    /// When the oldest parked one was stored; missing without one.
+    /// When the oldest parked one began; missing without one.
     pub oldest_parked_at: Option<i64>,
-    /// How many are open.
+    /// How many are open, each once, however many messages it has.
     #[serde(deserialize_with = "json::number")]
     pub open: u64,
-    /// How many are parked.
+    /// How many are parked, each once.
     #[serde(deserialize_with = "json::number")]
     pub parked: u64,
     /// How many of the open ones are due for a check while no instance of the group is connected.

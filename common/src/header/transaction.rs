@@ -63,6 +63,8 @@ headers! {
         limit: Option<i32> = "limit",
         /// The page begins behind this half id.
         after: Option<i64> = "after",
+        /// Each half message by itself; else a transaction of several is one entry.
+        all_halves: bool = "allHalves" or false,
     }
 
     /// `GET_TRANSACTION` 30011: one of the two.

@@ -10,6 +10,7 @@ use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 use crate::broker::Broker;
 use crate::index::{DecisionRow, HalfRow, history};
 use crate::shard::{Decision, QueueId, ReadError, When};
+use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// How much of a message is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(super) fn cost(row: &HalfRow) -> usize {
 pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> TransactionInfo {
     let mut info = TransactionInfo {
         acts: row.acts.iter().map(act).collect(),
-        asked: row.asked.iter().map(asked).collect(),
+        asked: asked(broker, row.half, &row.asked),
         checks: row.checks,
         client_id: row.client.clone(),
         first_half: row.first_half,
@@ -65,7 +66,7 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
             reason: row.reason.clone(),
         }),
         acts: row.acts.iter().map(act).collect(),
-        asked: row.asked.iter().map(asked).collect(),
+        asked: asked(broker, half, &row.asked),
         checks: row.checks,
         first_half: row.first_half,
         members: row.members.clone(),
@@ -76,6 +77,15 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
         },
         ..place(broker, half, row.counter, row.queue)
     };
+    if row.reason == DECIDED_BY_ANSWER
+        && let Some(last) = info.asked.last_mut()
+    {
+        let decision = match row.decision {
+            Decision::Commit => "commit",
+            Decision::Rollback => "rollback",
+        };
+        last.answer = Some(decision.to_owned());
+    }
     let queue = broker.shard.topics().queue(row.queue);
     // Of what nobody may see any more, nothing is shown here either.
     if let (Some(queue), Some(offset)) = (queue, row.offset)
@@ -88,8 +98,15 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
     info
 }
 
-fn asked(asked: &history::Asked) -> Asked {
-    Asked { at: asked.at.cast_signed(), client_id: asked.client.clone() }
+fn asked(broker: &Broker, half: u64, asked: &[history::Asked]) -> Vec<Asked> {
+    let times: Vec<u64> = asked.iter().map(|asked| asked.at).collect();
+    let answers = broker.transactions.answers_to(half, &times);
+    let with_answer = |(asked, answer): (&history::Asked, Option<Answer>)| Asked {
+        at: asked.at.cast_signed(),
+        answer: answer.map(|answer| answer.name().to_owned()),
+        client_id: asked.client.clone(),
+    };
+    asked.iter().zip(answers).map(with_answer).collect()
 }
 
 fn act(act: &history::Act) -> Act {

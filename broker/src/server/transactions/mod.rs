@@ -44,6 +44,8 @@ struct List {
     prepared_until: Option<u64>,
     after: Option<u64>,
     limit: usize,
+    /// Each message by itself, also where several are one transaction.
+    all_halves: bool,
 }
 
 impl List {
@@ -69,6 +71,7 @@ impl List {
             prepared_until: age.map(|age| now.saturating_sub(age)),
             after: header.after.map(|after| positive("after", after)).transpose()?,
             limit: limit.min(PAGE_MAX) as usize,
+            all_halves: header.all_halves,
         })
     }
 
@@ -81,7 +84,11 @@ impl List {
             after: self.after,
         };
         // One more tells whether there is a next page.
-        let mut rows = broker.shard.halves(&query, self.limit + 1)?;
+        let limit = self.limit + 1;
+        let mut rows = match self.all_halves {
+            true => broker.shard.halves(&query, limit)?,
+            false => broker.shard.transactions(&query, limit)?,
+        };
         let mut has_more = rows.len() > self.limit;
         rows.truncate(self.limit);
         let mut page = TransactionPage::default();
@@ -162,12 +169,19 @@ fn count(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     };
     slow::run(broker, "count transactions", reply, move |broker, reply| {
         let producers = broker.shard.producers();
+        // Of a group that is asked for by name "none" is an answer, and another one than "no such group".
         let groups = match &group {
             Some(group) => producers.get(group).into_iter().collect(),
-            None => producers.all(),
+            None => producers.all().into_iter().filter(|group| group.open() + group.parked() > 0).collect::<Vec<_>>(),
         };
-        let counted = groups.iter().filter(|group| group.open() + group.parked() > 0);
-        let groups: Result<Vec<GroupTransactions>, IndexError> = counted.map(|group| counts(broker, group)).collect();
+        let groups = groups.iter().map(|group| counts(broker, group));
+        let mut groups: Result<Vec<GroupTransactions>, IndexError> = groups.collect();
+        if let (Some(group), Ok(groups)) = (group, &mut groups)
+            && groups.is_empty()
+            && !broker.clients.producers(&group).is_empty()
+        {
+            groups.push(GroupTransactions { group, ..GroupTransactions::default() });
+        }
         match groups {
             Ok(groups) => reply.body(&to_bytes(&TransactionCounts { groups }, Form::Strict)),
             Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
@@ -183,8 +197,8 @@ fn counts(broker: &Broker, group: &ProducerGroup) -> Result<GroupTransactions, I
     };
     Ok(GroupTransactions {
         group: group.name.to_string(),
-        open: group.open(),
-        parked: group.parked(),
+        open: group.transactions(false),
+        parked: group.transactions(true),
         oldest_open_at: oldest(false)?,
         oldest_parked_at: oldest(true)?,
         waiting_for_checker: broker.transactions.waiting_for_checker(&group.name),

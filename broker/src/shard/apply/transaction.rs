@@ -48,7 +48,7 @@ impl Rows for Step<'_> {
             && let Some(row) = old.or(new.as_ref())
             && let Some(group) = self.shared.producers.by_id(row.group_id)
         {
-            group.count(was, is, self.staged.stamp());
+            group.count(was, is, row.first_half.is_some(), self.staged.stamp());
             self.staged.producers.insert(group.id, group);
         }
         self.staged.replace_half(old, new);
@@ -87,7 +87,14 @@ impl Rows for Step<'_> {
         }
         let id = self.staged.sequences.next_producer;
         self.staged.sequences.next_producer = id.wrapping_add(1);
-        let row = ProducerRow { id, open: 0, parked: 0, used_at: self.staged.stamp(), name: group.to_owned() };
+        let row = ProducerRow {
+            id,
+            open: 0,
+            parked: 0,
+            further: [0, 0],
+            used_at: self.staged.stamp(),
+            name: group.to_owned(),
+        };
         self.staged.producers.insert(id, self.shared.producers.put(&row));
         id
     }

@@ -181,6 +181,15 @@ impl View {
                 }
             }
         }
+        let firsts = |parked: bool| {
+            let is_one = |half: &&HalfView| half.first_half.is_none() && half.parked.is_some() == parked;
+            self.halves.values().filter(is_one).count() as u64
+        };
+        let counted = shard.producers().get(super::act::PRODUCERS);
+        let counted = counted.map_or((0, 0), |group| (group.transactions(false), group.transactions(true)));
+        if counted != (firsts(false), firsts(true)) {
+            return Err(format!("{counted:?} transactions are counted, {:?} are there", (firsts(false), firsts(true))));
+        }
         let counted =
             shard.producers().get(super::act::PRODUCERS).map_or((0, 0), |group| (group.open(), group.parked()));
         if counted != (self.counts.open, self.counts.parked) {

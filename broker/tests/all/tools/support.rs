@@ -89,10 +89,7 @@ impl Bench {
 
     /// Sends a message and says where it is.
     pub(crate) async fn send(&self, topic: &str, properties: &[(&str, &str)]) -> Sent {
-        let answer = self.done(send_request(topic, properties)).await;
-        let id: OffsetMessageId = answer.fields.get("msgId").unwrap().parse().unwrap();
-        let offset = answer.fields.get("queueOffset").unwrap().parse().unwrap();
-        Sent { id, offset }
+        Sent::of(&self.done(send_request(topic, properties)).await)
     }
 
     /// Decides a half message: 8 commits, 12 rolls back.
@@ -132,6 +129,14 @@ impl Bench {
 pub(crate) struct Sent {
     pub id: OffsetMessageId,
     pub offset: i64,
+}
+
+impl Sent {
+    /// Where the answer to a send says that the message is.
+    pub(crate) fn of(answer: &Frame) -> Self {
+        let id = answer.fields.get("msgId").unwrap().parse().unwrap();
+        Self { id, offset: answer.fields.get("queueOffset").unwrap().parse().unwrap() }
+    }
 }
 
 /// A send to queue 0.

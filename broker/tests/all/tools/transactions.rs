@@ -1,5 +1,7 @@
 //! Transactions as operators see them, and what operators decide.
 
+use std::time::Duration;
+
 use escrowmq_common::body::json::from_slice;
 use escrowmq_common::body::{TransactionAction, TransactionCounts, TransactionInfo, TransactionPage, TransactionState};
 use escrowmq_common::code::{request, response};
@@ -100,6 +102,71 @@ async fn open_and_parked_ones_are_listed_page_by_page_and_counted() {
     assert_eq!(from_slice::<TransactionCounts>(&none.body).unwrap().groups, []);
 }
 
+/// Sends a half message that joins a transaction.
+async fn joined(bench: &Bench, topic: &str, unique_id: &str, first: &Sent) -> Sent {
+    let properties = [("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", unique_id)];
+    let ask = send_request(topic, &properties).with_field("transactionFirst", first.id.position);
+    Sent::of(&bench.done(ask).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_several_messages_is_one_entry_and_counts_once() {
+    let bench = Bench::start().await;
+    let lone = half(&bench, "T", "a").await.id.position;
+    let first = half(&bench, "T", "b").await;
+    let mut members = Vec::new();
+    for (topic, id) in [("U", "c"), ("T", "d"), ("U", "e")] {
+        members.push(joined(&bench, topic, id, &first).await.id.position);
+    }
+    let late = half(&bench, "U", "f").await.id.position;
+    let first = first.id.position;
+
+    let all = list(&bench, &[]).await;
+    assert_eq!((ids(&all), all.next), (vec![lone, first, late], None));
+    assert_eq!(all.transactions[1].members.len(), 3);
+    assert_eq!(ids(&list(&bench, &[("allHalves", "true")]).await).len(), 6);
+    // Of one topic a transaction is listed by its first message for it.
+    assert_eq!(ids(&list(&bench, &[("topic", "T")]).await), [lone, first]);
+    let of_topic = list(&bench, &[("topic", "U")]).await;
+    assert_eq!(ids(&of_topic), [members[0], late]);
+    assert_eq!(of_topic.transactions[0].first_half, Some(first.cast_unsigned()));
+
+    for topic in [None, Some("T"), Some("U")] {
+        let mut whole_fields = Vec::new();
+        whole_fields.extend(topic.map(|topic| ("topic", topic)));
+        let whole = ids(&list(&bench, &whole_fields).await);
+        let (mut paged, mut after) = (Vec::new(), None::<u64>);
+        loop {
+            let from = after.map(|after| after.to_string());
+            let mut fields = vec![("limit", "1")];
+            fields.extend(topic.map(|topic| ("topic", topic)));
+            fields.extend(from.as_deref().map(|from| ("after", from)));
+            let page = list(&bench, &fields).await;
+            paged.extend(ids(&page));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, whole, "{topic:?}");
+    }
+
+    let groups = count(&bench).await.groups;
+    assert_eq!((groups[0].open, groups[0].parked), (3, 0));
+    bench.done(decide(members[1], "park")).await;
+    let groups = count(&bench).await.groups;
+    assert_eq!((groups[0].open, groups[0].parked), (2, 1));
+    assert_eq!(ids(&list(&bench, &[("state", "parked")]).await), [first]);
+    assert_eq!(ids(&list(&bench, &[("state", "parked"), ("topic", "U")]).await), [members[0]]);
+    for half in [members[2], lone, late] {
+        bench.done(decide(half, "rollback")).await;
+    }
+    assert_eq!(count(&bench).await.groups, []);
+    let named = bench.done(Frame::request(request::COUNT_TRANSACTIONS).with_field("producerGroup", "PG")).await;
+    let named = from_slice::<TransactionCounts>(&named.body).unwrap().groups;
+    assert_eq!((named.len(), named[0].open, named[0].parked), (1, 0, 0), "none is another answer than no such group");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_delivers_and_is_remembered_with_who_and_why() {
     let bench = Bench::start().await;
@@ -176,6 +243,48 @@ async fn parking_and_resuming_are_kept_with_who_and_why() {
     assert_eq!(decided.state, TransactionState::Committed);
     assert_eq!(decided.acts, info.acts, "what came before the decision is remembered with it");
     assert_eq!((&decided.asked[..1], decided.checks >= 1), (&info.asked[..1], true));
+}
+
+/// What a producer answers to the check of a half.
+fn answer(half: &Sent, decision: i32) -> Frame {
+    Frame::request(request::END_TRANSACTION)
+        .with_field("producerGroup", "PG")
+        .with_field("tranStateTableOffset", half.offset)
+        .with_field("commitLogOffset", half.id.position)
+        .with_field("commitOrRollback", decision)
+        .with_field("fromTransactionCheck", true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_each_check_is_shown_beside_it() {
+    let bench = Bench::start_with(|config| config.transaction_time_out = Duration::from_millis(1)).await;
+    bench.subscribe("G", "T", "CLUSTERING").await;
+    let half = half(&bench, "T", "u").await;
+    let answers = |info: &TransactionInfo| info.asked.iter().map(|asked| asked.answer.clone()).collect::<Vec<_>>();
+    let asked = async |count: usize| {
+        let asks = |seen: &&Frame| seen.code == request::CHECK_TRANSACTION_STATE;
+        bench.until("a check", async || bench.incoming.seen.lock().iter().filter(asks).count() >= count).await;
+        bench.until("a record of it", async || show(&bench, &half).await.asked.len() >= count).await;
+        show(&bench, &half).await
+    };
+    assert_eq!(answers(&asked(1).await), [None]);
+    bench.done(answer(&half, 0).with_field("retryAfterMillis", 20)).await;
+    let in_progress = Some("inProgress".to_owned());
+    assert_eq!(answers(&asked(2).await), [in_progress.clone(), None]);
+    bench.done(answer(&half, 0)).await;
+    let unknown = Some("unknown".to_owned());
+    assert_eq!(answers(&show(&bench, &half).await), [in_progress.clone(), unknown.clone()]);
+    // An answer that nobody asked for is none.
+    bench.done(answer(&half, 0)).await;
+    assert_eq!(answers(&show(&bench, &half).await), [in_progress.clone(), unknown.clone()]);
+    bench.done(decide(half.id.position, "park")).await;
+    bench.done(decide(half.id.position, "resume")).await;
+    assert_eq!(answers(&asked(3).await), [in_progress.clone(), unknown.clone(), None]);
+    bench.done(answer(&half, 8)).await;
+    let decided = show(&bench, &half).await;
+    assert_eq!(answers(&decided), [in_progress, unknown, Some("commit".to_owned())]);
+    let decision = decided.decision.unwrap();
+    assert_eq!((decision.operator.as_str(), decision.reason.as_str()), ("", "answer to a check"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use escrowmq_client::GroupTransactions;
 use escrowmq_common::clock;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::Whole;
 use super::age::short;
 use super::brokers::{Brokers, explain, report};
 use super::print::emit;
+use crate::words::counted;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -52,8 +54,7 @@ impl Counts {
     /// Open and parked ones, and groups, in words.
     pub(super) fn sum(&self) -> String {
         let sum = |number: fn(&GroupTransactions) -> u64| self.0.values().map(number).sum::<u64>();
-        let groups = self.0.len();
-        let groups = if groups == 1 { "1 group".to_owned() } else { format!("{groups} groups") };
+        let groups = counted(self.0.len(), "group");
         format!("{} open and {} parked in {groups}", sum(|group| group.open), sum(|group| group.parked))
     }
 
@@ -90,6 +91,14 @@ impl Counts {
     }
 }
 
+/// What to say of a producer group that no broker knows.
+pub(super) fn unknown_group(group: &str) -> String {
+    format!(
+        "no broker knows a producer group {group:?}: none of its producers is connected, and it has prepared nothing, or \
+         nothing that is remembered (transactionRecordHours); `escrowmq txn count` shows the groups that have something open"
+    )
+}
+
 /// How long ago that was.
 pub(super) fn age(at: Option<i64>, now: i64) -> Option<String> {
     at.map(|at| short(now - at))
@@ -98,6 +107,12 @@ pub(super) fn age(at: Option<i64>, now: i64) -> Option<String> {
 pub(super) async fn run(brokers: &Brokers, arguments: &Arguments, json: bool) -> anyhow::Result<Whole> {
     let (counts, failures) = Counts::ask(brokers, arguments.group.as_deref()).await;
     report(&failures, brokers.masters.len())?;
+    if let Some(group) = &arguments.group
+        && counts.0.is_empty()
+        && failures.is_empty()
+    {
+        bail!(unknown_group(group));
+    }
     if json {
         emit(&format!("{:#}\n", Value::Array(counts.objects())))?;
     } else {

@@ -2,23 +2,27 @@
 
 use std::time::Duration;
 
-use escrowmq_client::{BrokerAddress, TransactionInfo, TransactionQuery};
+use anyhow::bail;
+use escrowmq_client::{BrokerAddress, RequestError, TransactionInfo, TransactionQuery};
 use escrowmq_common::clock;
 use serde_json::{Value, json};
 
+use super::super::connection::unknown_topic;
 use super::super::output::Output;
 use super::brokers::{Brokers, explain, report};
+use super::count::{Counts, unknown_group};
 use super::handle::Handle;
 use super::merge::{Merge, Step};
 use super::print::emit;
 use super::{Whole, age, view};
+use crate::words::counted;
 
 /// Most transactions of one answer, and of one piece of a long table.
 const PAGE_MAX: u32 = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Only of this producer group
+    /// Only of this producer group; an error if no broker knows it
     #[arg(long, short)]
     group: Option<String>,
     /// Only with a message for this topic
@@ -59,7 +63,26 @@ impl Arguments {
             older_than: self.older_than,
             limit: Some(if self.all { PAGE_MAX } else { self.limit.min(PAGE_MAX) }),
             after: None,
+            all_halves: false,
         }
+    }
+}
+
+impl Arguments {
+    /// Nothing was found: an error if that is because nobody knows the group or the topic.
+    async fn refuse_what_is_not_there(&self, brokers: &Brokers) -> anyhow::Result<()> {
+        if let Some(topic) = &self.topic
+            && let Err(RequestError::NoRoute { .. }) = brokers.admin.queues(topic).await
+        {
+            bail!(unknown_topic(topic));
+        }
+        if let Some(group) = &self.group {
+            let (counts, failures) = Counts::ask(brokers, Some(group)).await;
+            if counts.0.is_empty() && failures.is_empty() {
+                bail!(unknown_group(group));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -98,6 +121,9 @@ pub(super) async fn run(brokers: &Brokers, arguments: &Arguments, json: bool) ->
         }
     }
     report(&failures, masters.len())?;
+    if printer.count == 0 && arguments.after.is_empty() && failures.is_empty() {
+        arguments.refuse_what_is_not_there(brokers).await?;
+    }
     let cursors = masters.iter().zip(merge.cursors());
     let cursors = cursors.filter_map(|(master, after)| Some(view::handle(&master.broker, after?).to_string()));
     let next = merge.has_more().then(|| cursors.collect::<Vec<_>>().join(","));
@@ -139,10 +165,7 @@ impl Printer {
             return Ok(emit(&format!("{begin}\n],\"next\":{}}}\n", json!(next)))?);
         }
         emit(&self.table.piece())?;
-        let shown = match self.count {
-            1 => "1 transaction".to_owned(),
-            count => format!("{count} transactions"),
-        };
+        let shown = counted(self.count, "transaction");
         emit(&match next {
             Some(next) => format!("{shown}; the next page: the same command with --after {next}\n"),
             None => format!("{shown}\n"),

@@ -63,8 +63,12 @@ async fn by_transaction_id<'b>(
 ) -> anyhow::Result<(&'b BrokerAddress, TransactionInfo)> {
     let mut failures = Vec::new();
     for broker in &brokers.masters {
-        let mut query =
-            TransactionQuery { group: Some(group.to_owned()), limit: Some(1000), ..TransactionQuery::default() };
+        let mut query = TransactionQuery {
+            group: Some(group.to_owned()),
+            limit: Some(1000),
+            all_halves: true,
+            ..TransactionQuery::default()
+        };
         loop {
             let page = match brokers.admin.list_transactions(&broker.addr, &query).await {
                 Ok(page) => page,

@@ -3,7 +3,7 @@
 //! JSON names are in lower case with underscores, as all of `--json` has them; times are milliseconds since 1970 and end in
 //! `_at_ms`. What is not there is null.
 
-use escrowmq_client::{Decision, TransactionInfo, TransactionState};
+use escrowmq_client::{Asked, Decision, TransactionInfo, TransactionState};
 use serde_json::{Map, Value, json};
 
 use super::super::message::readable;
@@ -13,16 +13,29 @@ use super::handle::Handle;
 
 /// A list of transactions as a table.
 pub(super) fn table() -> Output {
-    Output::new(&["BROKER", "TRANSACTION", "GROUP", "TOPIC", "STATE", "AGE", "CHECKS", "NEXT CHECK", "CLIENT", "KEYS"])
+    Output::new(&[
+        "BROKER",
+        "TRANSACTION",
+        "GROUP",
+        "TOPIC",
+        "MESSAGES",
+        "STATE",
+        "AGE",
+        "CHECKS",
+        "NEXT CHECK",
+        "CLIENT",
+        "KEYS",
+    ])
 }
 
 /// Its row in [`table`].
-pub(super) fn row(broker: &str, info: &TransactionInfo, now: i64) -> [Value; 10] {
+pub(super) fn row(broker: &str, info: &TransactionInfo, now: i64) -> [Value; 11] {
     [
         json!(broker),
         json!(handle(broker, info.half_id).to_string()),
         json!(info.producer_group),
         json!(info.topic),
+        json!(messages(info)),
         json!(state(info)),
         json!(short(now - info.prepared_at)),
         json!(info.checks),
@@ -30,6 +43,11 @@ pub(super) fn row(broker: &str, info: &TransactionInfo, now: i64) -> [Value; 10]
         json!(info.client_id),
         json!(info.keys),
     ]
+}
+
+/// How many messages it has; unknown where only a further one of them was looked at.
+fn messages(info: &TransactionInfo) -> Option<usize> {
+    info.first_half.is_none().then(|| 1 + info.members.len())
 }
 
 pub(super) fn handle(broker: &str, half_id: u64) -> Handle {
@@ -79,6 +97,18 @@ fn prepared_at(info: &TransactionInfo) -> Option<i64> {
     (info.prepared_at > 0).then_some(info.prepared_at)
 }
 
+/// What a producer said to a check, in words.
+fn answered(asked: &Asked) -> String {
+    match asked.answer.as_deref() {
+        Some("commit") => "which answered commit".to_owned(),
+        Some("rollback") => "which answered rollback".to_owned(),
+        Some("unknown") => "which did not know yet".to_owned(),
+        Some("inProgress") => "which said that it is in progress; the check does not count".to_owned(),
+        Some(other) => format!("which answered {other}"),
+        None => "no answer known".to_owned(),
+    }
+}
+
 /// Everything about one transaction, a line each.
 pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output {
     let mut output = Output::new(&["FIELD", "VALUE"]);
@@ -113,7 +143,7 @@ pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output 
         put("next check", json!(info.next_check_at.map(|at| when(at, now))));
     }
     for asked in &info.asked {
-        put("asked", json!(format!("{}: {}", when(asked.at, now), asked.client_id)));
+        put("asked", json!(format!("{}: {}, {}", when(asked.at, now), asked.client_id, answered(asked))));
     }
     if let Some(parked) = &info.parked {
         put("parked", json!(format!("{}: {}", when(parked.at, now), parked.reason)));
@@ -123,7 +153,8 @@ pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output 
     }
     if let Some(decision) = &info.decision {
         let by = if decision.operator.is_empty() {
-            " by its producer".to_owned()
+            let how = if decision.reason.is_empty() { "" } else { ", " };
+            format!(" by its producer{how}{}", decision.reason)
         } else {
             format!(" by {}: {}", decision.operator, decision.reason)
         };
@@ -141,7 +172,8 @@ pub(super) fn details(broker: &str, info: &TransactionInfo, now: i64) -> Output 
 /// Everything about one transaction, for programs.
 pub(super) fn object(broker: &str, info: &TransactionInfo, now: i64) -> Map<String, Value> {
     let handles = |ids: &[u64]| ids.iter().map(|id| handle(broker, *id).to_string()).collect::<Vec<_>>();
-    let asked = info.asked.iter().map(|asked| json!({ "at_ms": asked.at, "client": asked.client_id }));
+    let asked =
+        info.asked.iter().map(|asked| json!({ "at_ms": asked.at, "client": asked.client_id, "answer": asked.answer }));
     let acts = info
         .acts
         .iter()
@@ -173,6 +205,7 @@ pub(super) fn object(broker: &str, info: &TransactionInfo, now: i64) -> Map<Stri
         "deliver_at_ms": info.deliver_at,
         "first_half": info.first_half.map(|first| handle(broker, first).to_string()),
         "members": handles(&info.members),
+        "messages": messages(info),
         "checks": info.checks,
         "next_check_at_ms": info.next_check_at,
         "asked": asked.collect::<Vec<_>>(),
@@ -192,7 +225,7 @@ pub(super) fn object(broker: &str, info: &TransactionInfo, now: i64) -> Map<Stri
 
 #[cfg(test)]
 mod tests {
-    use escrowmq_client::{Act, Asked, DecisionInfo, Parked, TransactionAction};
+    use escrowmq_client::{Act, DecisionInfo, Parked, TransactionAction};
 
     use super::*;
 
@@ -203,7 +236,11 @@ mod tests {
             state: TransactionState::Parked,
             prepared_at: 1_000_000,
             parked: Some(Parked { at: 1_500_000, reason: "no checker".to_owned() }),
-            asked: vec![Asked { at: 1_200_000, client_id: "c@1".to_owned() }],
+            asked: vec![
+                Asked { at: 1_200_000, client_id: "c@1".to_owned(), answer: Some("unknown".to_owned()) },
+                Asked { at: 1_210_000, client_id: "c@2".to_owned(), answer: None },
+            ],
+            members: vec![4200, 4300],
             acts: vec![Act {
                 action: TransactionAction::Resume,
                 at: 1_300_000,
@@ -220,6 +257,7 @@ mod tests {
         output.row(row("b", &parked(), 1_725_000));
         let text = output.table();
         let line = text.lines().nth(1).unwrap();
+        assert!(line.contains("  3  "), "three messages, one line: {line}");
         assert!(line.contains("b:4096") && line.contains("parked (no checker)") && line.contains("12m 5s"), "{line}");
     }
 
@@ -233,14 +271,20 @@ mod tests {
             reason: "paid by hand".to_owned(),
         });
         let text = details("b", &info, 1_700_000).table();
-        for part in
-            ["c@1", "resume by ops@host: try again", "by ops@host: paid by hand", "queue offset", "(3m 20s ago)"]
-        {
+        for part in [
+            "c@1, which did not know yet",
+            "c@2, no answer known",
+            "resume by ops@host: try again",
+            "by ops@host: paid by hand",
+            "queue offset",
+            "(3m 20s ago)",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
         let object = object("b", &info, 1_700_000);
         assert_eq!((&object["state"], &object["age_ms"]), (&json!("parked"), &json!(700_000)));
         assert_eq!(object["acts"][0]["action"], "resume");
+        assert_eq!((&object["asked"][0]["answer"], &object["messages"]), (&json!("unknown"), &json!(3)));
         assert_eq!(object["decision"]["queue_offset"], 17);
         assert_eq!(object["park_reason"], "no checker");
     }
