@@ -5,15 +5,19 @@
 //! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time.
+//! * [`causes`]: an error with its causes in one line; `logging`, a feature: what our binaries log and how.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
 
 pub mod body;
+pub mod causes;
 pub mod clock;
 pub mod code;
 pub mod frame;
 pub mod header;
 pub mod limits;
+#[cfg(feature = "logging")]
+pub mod logging;
 pub mod message;
 pub mod name;
 pub mod remoting;
