@@ -229,6 +229,61 @@ pub enum PropertyError {
     Separator(String),
 }
 
+/// A property whose value cannot be what its name stands for. Whoever sent it meant something that nobody can carry out, so
+/// it is refused: to read it as absent would deliver at once what was to wait.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("property {name}={value} {wanted}")]
+pub struct PropertyValueError {
+    /// Its name.
+    pub name: &'static str,
+    /// The beginning of its value.
+    pub value: String,
+    /// What it should have been.
+    pub wanted: &'static str,
+}
+
+impl PropertyValueError {
+    /// Longest part of a value in a message, in characters.
+    const SHOWN_MAX: usize = 64;
+
+    /// Says of a property what its value should have been: `is no number`.
+    pub fn new(name: &'static str, value: &str, wanted: &'static str) -> Self {
+        Self { name, value: value.chars().take(Self::SHOWN_MAX).collect(), wanted }
+    }
+}
+
+/// Values of properties that a broker acts upon.
+pub mod value {
+    use super::PropertyValueError;
+
+    /// A whole number of this type, blanks around it aside.
+    pub fn number<T: std::str::FromStr>(name: &'static str, text: &str) -> Result<T, PropertyValueError> {
+        text.trim().parse().map_err(|_| PropertyValueError::new(name, text, "is no number in its range"))
+    }
+
+    /// `true` or `false` in any case, blanks around it aside.
+    pub fn boolean(name: &'static str, text: &str) -> Result<bool, PropertyValueError> {
+        let trimmed = text.trim();
+        if trimmed.eq_ignore_ascii_case("true") {
+            Ok(true)
+        } else if trimmed.eq_ignore_ascii_case("false") {
+            Ok(false)
+        } else {
+            Err(PropertyValueError::new(name, text, "is neither true nor false"))
+        }
+    }
+
+    /// A length of time in milliseconds from a number of `unit` milliseconds each. What lies below zero has passed: 0.
+    pub fn millis(name: &'static str, text: &str, unit: u64) -> Result<u64, PropertyValueError> {
+        let count: i64 = number(name, text)?;
+        let millis = u64::try_from(count).unwrap_or_default().checked_mul(unit);
+        // Times are signed 64-bit numbers on the wire.
+        millis
+            .filter(|millis| i64::try_from(*millis).is_ok())
+            .ok_or_else(|| PropertyValueError::new(name, text, "is longer than any time"))
+    }
+}
+
 /// Reads a property string in place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Properties<'a> {
@@ -419,6 +474,26 @@ mod tests {
         assert_eq!(read.number::<i32>("X"), None);
         assert!(read.is_true(name::TRANSACTION_PREPARED));
         assert!(!read.is_true("X"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_an_error_and_never_a_default() {
+        assert_eq!(value::number::<i32>(name::DELAY, " 3 "), Ok(3));
+        assert_eq!(value::number::<i32>(name::DELAY, "-1"), Ok(-1));
+        for bad in ["abc", "3sw81-abc", "1.5", "99999999999", "", "0x3", "\u{663}"] {
+            assert!(value::number::<i32>(name::DELAY, bad).is_err(), "{bad}");
+        }
+        let said = value::number::<i32>(name::DELAY, &"9".repeat(1000)).unwrap_err().to_string();
+        assert_eq!(said, format!("property DELAY={} is no number in its range", "9".repeat(64)));
+        assert_eq!((value::boolean("X", "True"), value::boolean("X", " false ")), (Ok(true), Ok(false)));
+        for bad in ["1", "yes", "true,sw8", ""] {
+            assert!(value::boolean("X", bad).is_err(), "{bad}");
+        }
+        assert_eq!(value::millis("X", "2", 1000), Ok(2000));
+        assert_eq!(value::millis("X", "-2", 1000), Ok(0));
+        for (text, unit) in [("9223372036854775807", 1000), ("9223372036854776", 1000), ("9223372036854775808", 1)] {
+            assert!(value::millis("X", text, unit).is_err(), "{text}");
+        }
     }
 
     #[test]
