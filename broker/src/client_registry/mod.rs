@@ -10,10 +10,12 @@
 //! what the table says. Membership is in memory alone: after a restart clients send their heartbeats again.
 //!
 //! Promises: a member is one connection, and nothing of it is left when the connection ends; a group's other members
-//! hear of a change at once, and of further changes within [`NOTICE_GAP`] as one; reading never waits for a socket.
+//! hear of a change at once, and of further changes within [`NOTICE_GAP`] as one; what a group subscribes to is what its members
+//! said last, whatever their clocks say; reading never waits for a socket.
 //!
 //! Left to others: whether a group may exist (`server`), what a group has consumed (`delivery`).
 
+mod heard;
 mod member;
 mod registry;
 mod subscription;

@@ -243,14 +243,16 @@ impl ClientRegistry {
         })
     }
 
-    /// What a group's members subscribed of a topic, and whether the group is broadcast to: for pulls.
-    pub fn look_up(&self, group: &str, topic: &str) -> SubscriptionLook {
+    /// What a group's members subscribed of a topic, and whether the group is broadcast to: for pulls, which name the version of
+    /// their subscription.
+    pub fn look_up(&self, group: &str, topic: &str, version: i64) -> SubscriptionLook {
         let table = self.table.read();
         let Some(group) = table.consumer_group(group) else {
             return SubscriptionLook::NoMembers;
         };
         let is_broadcast = group.message_model == MessageModel::Broadcasting;
-        SubscriptionLook::Group { is_broadcast, subscription: group.subscriptions.get(topic).cloned() }
+        let subscription = group.subscriptions.get(topic).cloned();
+        SubscriptionLook::Group { is_broadcast, is_heard: group.has_heard(topic, version), subscription }
     }
 
     /// What a group's members subscribed of a topic.
@@ -296,6 +298,8 @@ pub enum SubscriptionLook {
     Group {
         /// Whether each member gets all messages.
         is_broadcast: bool,
+        /// A heartbeat has named the version that the pull names, or a later one is in force.
+        is_heard: bool,
         /// The group's subscription of the topic.
         subscription: Option<Arc<Subscription>>,
     },

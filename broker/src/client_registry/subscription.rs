@@ -19,9 +19,4 @@ impl Subscription {
         let filter = Filter::of_subscription(&data);
         Self { data, filter }
     }
-
-    /// The time of the subscription's last change by the client's clock, in milliseconds; the higher one wins.
-    pub fn version(&self) -> i64 {
-        self.data.sub_version
-    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use escrowmq_common::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel};
 
+use super::heard::{Heard, Moment};
 use super::member::{Client, ConnectionId, Member};
 use super::subscription::Subscription;
 
@@ -43,11 +44,20 @@ pub struct Beat<'a> {
     pub without_subscriptions: bool,
     /// For how long it counts.
     pub life: Duration,
+    /// When it came by the broker's wall clock, in milliseconds since 1970: subscriptions that claim to be of later than that
+    /// have a wrong clock.
+    pub wall_ms: i64,
 }
 
 impl Default for Beat<'_> {
     fn default() -> Self {
-        Self { producers: Vec::new(), consumers: Vec::new(), without_subscriptions: false, life: MEMBER_LIFE }
+        Self {
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            without_subscriptions: false,
+            life: MEMBER_LIFE,
+            wall_ms: i64::MAX,
+        }
     }
 }
 
@@ -104,8 +114,10 @@ pub(super) struct ConsumerGroup<C> {
     pub(super) consume_type: ConsumeType,
     pub(super) message_model: MessageModel,
     pub(super) consume_from_where: ConsumeFromWhere,
-    /// One table for the whole group: each full heartbeat of any member replaces it.
+    /// One table for the whole group: each full heartbeat of any member may change it.
     pub(super) subscriptions: HashMap<Arc<str>, Arc<Subscription>>,
+    /// What members named, for each topic in that table.
+    heard: HashMap<Arc<str>, Heard>,
     notify: bool,
     last_notice: Option<Duration>,
     notice_is_due: bool,
@@ -132,6 +144,8 @@ pub struct Table<C> {
     /// Notices that wait for their gap to pass.
     due: BTreeSet<(Duration, Arc<str>)>,
     next_scan: Duration,
+    /// When the first heartbeat came.
+    began: Option<Duration>,
 }
 
 impl<C> Default for Table<C> {
@@ -143,6 +157,7 @@ impl<C> Default for Table<C> {
             producing: HashMap::new(),
             due: BTreeSet::new(),
             next_scan: SCAN_INTERVAL,
+            began: None,
         }
     }
 }
@@ -159,13 +174,16 @@ impl<C: Clone> Table<C> {
     ) -> Effects<C> {
         let mut effects = Effects::default();
         self.keep_connection(id, handle, client);
+        let since_start = now.saturating_sub(*self.began.get_or_insert(now));
+        let moment = Moment { since_start, wall_ms: beat.wall_ms };
         let member =
             Member { handle: handle.clone(), client: Arc::clone(client), last_heartbeat: now, life: beat.life };
         for name in &beat.producers {
             self.producer_beat(id, &member, name, &mut effects);
         }
         for consumer in &beat.consumers {
-            self.consumer_beat(id, &member, consumer, beat.without_subscriptions, &mut effects);
+            let moment = (!beat.without_subscriptions).then_some(moment);
+            self.consumer_beat(id, &member, consumer, moment, &mut effects);
         }
         self.forget_if_idle(id);
         effects
@@ -313,7 +331,7 @@ impl<C: Clone> Table<C> {
         id: ConnectionId,
         member: &Member<C>,
         beat: &ConsumerBeat<'_>,
-        without_subscriptions: bool,
+        subscribes: Option<Moment>,
         effects: &mut Effects<C>,
     ) {
         let data = beat.data;
@@ -323,6 +341,7 @@ impl<C: Clone> Table<C> {
             message_model: data.message_model,
             consume_from_where: data.consume_from_where,
             subscriptions: HashMap::new(),
+            heard: HashMap::new(),
             notify: beat.notify,
             last_notice: None,
             notice_is_due: false,
@@ -332,7 +351,7 @@ impl<C: Clone> Table<C> {
         group.consume_from_where = data.consume_from_where;
         group.notify = beat.notify;
         let joined = group.members.insert(id, member.clone()).is_none();
-        let topics_changed = !without_subscriptions && group.replace_subscriptions(data);
+        let topics_changed = subscribes.is_some_and(|moment| group.replace_subscriptions(data, moment));
         if joined {
             let connection = self.connections.get_mut(&id).expect("kept at the heartbeat's begin");
             connection.consumers.insert(Arc::clone(&name));
@@ -435,24 +454,30 @@ impl<C> Table<C> {
 }
 
 impl<C> ConsumerGroup<C> {
+    /// Whether a member has named a subscription of this version: the one of a client whose heartbeat is still on its way has
+    /// not been heard.
+    pub(super) fn has_heard(&self, topic: &str, version: i64) -> bool {
+        let current = self.subscriptions.get(topic).is_some_and(|known| known.data.sub_version >= version);
+        current || self.heard.get(topic).is_some_and(|heard| heard.knows(version))
+    }
+
     /// Takes over what a heartbeat subscribes to. Says whether the set of topics changed.
-    fn replace_subscriptions(&mut self, data: &ConsumerData) -> bool {
+    fn replace_subscriptions(&mut self, data: &ConsumerData, moment: Moment) -> bool {
         let mut changed = false;
         for subscription in &data.subscription_data_set {
-            match self.subscriptions.get_mut(subscription.topic.as_str()) {
-                Some(known) if known.version() >= subscription.sub_version => {}
-                Some(known) => *known = Arc::new(Subscription::new(subscription.clone())),
-                None => {
-                    let topic = Arc::from(subscription.topic.as_str());
-                    self.subscriptions.insert(topic, Arc::new(Subscription::new(subscription.clone())));
-                    changed = true;
-                }
+            let topic = subscription.topic.as_str();
+            let known = self.subscriptions.get_key_value(topic).map(|(topic, _)| Arc::clone(topic));
+            let topic = known.unwrap_or_else(|| Arc::from(topic));
+            if self.heard.entry(Arc::clone(&topic)).or_default().hear(subscription, moment) {
+                let subscription = Arc::new(Subscription::new(subscription.clone()));
+                changed |= self.subscriptions.insert(topic, subscription).is_none();
             }
         }
         let named: HashSet<&str> =
             data.subscription_data_set.iter().map(|subscription| subscription.topic.as_str()).collect();
         let before = self.subscriptions.len();
         self.subscriptions.retain(|topic, _| named.contains(&**topic));
+        self.heard.retain(|topic, _| named.contains(&**topic));
         changed || self.subscriptions.len() != before
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::hold_table::{HoldId, HoldTable};
 use super::pull::Pull;
 use crate::broker::Broker;
-use crate::shard::Ticket;
+use crate::shard::{Ticket, TopicSettings};
 
 /// So many pulls are held; further ones are answered at once. A hold takes about 400 bytes.
 const HOLDS_MAX: usize = 100_000;
@@ -152,6 +152,13 @@ pub(super) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     }
 }
 
+fn may_still_pull(broker: &Broker, pull: &Pull) -> bool {
+    let group_may = broker.shard.groups().get(&pull.group.name).is_none_or(|group| group.consume_enable);
+    let topic = broker.shard.topics().get(&pull.queue.topic);
+    let topic_may = topic.is_none_or(|topic| topic.is_readable());
+    group_may && topic_may && broker.config().broker_permission & TopicSettings::READ != 0
+}
+
 fn wake(broker: &Arc<Broker>, pull: Pull) {
     let connection = pull.reply.connection();
     if !connection.is_open() {
@@ -161,6 +168,10 @@ fn wake(broker: &Arc<Broker>, pull: Pull) {
         let remark = format!("topic[{}] not exist, it was deleted", pull.queue.topic);
         broker.metrics.pulls.record(response::TOPIC_NOT_EXIST);
         return pull.reply.error(response::TOPIC_NOT_EXIST, &remark);
+    }
+    // What allowed the pull may have changed while it was held: it asks again and hears why not.
+    if !may_still_pull(broker, &pull) {
+        return pull.answer_nothing(broker);
     }
     // Its client does not read what it got already: a small answer, and it asks again when it can.
     if !connection.is_writable() {

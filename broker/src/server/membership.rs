@@ -78,6 +78,7 @@ fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame
         consumers,
         without_subscriptions: data.without_sub,
         life: config.client_expiry,
+        wall_ms: broker.clock.wall_ms(),
     };
     broker.clients.heartbeat(connection, &Arc::new(client), &beat);
     after_creation(broker, &new_groups, reply);

@@ -10,7 +10,7 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::remoting::Connection;
 
-use super::Reply;
+use super::{Reply, progress};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
 use crate::shard::{Queue, ReadError};
@@ -110,6 +110,10 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
         let remark = format!("Offset {} is negative", header.commit_offset);
         return reply.error(response::INVALID_PARAMETER, &remark);
     };
+    if !progress::is_within(queue, offset) {
+        let remark = format!("Offset {offset} is beyond the end {} of the queue; nothing was changed", queue.max_offset());
+        return reply.error(response::INVALID_PARAMETER, &remark);
+    }
     let is_member = || broker.clients.is_consumer(group, connection.id());
     let offsets = &broker.delivery.offsets;
     match offsets.commit(&broker.shard, group, queue.id, offset, connection.id(), is_member) {

@@ -44,6 +44,12 @@ pub(super) fn store_time(broker: &Broker, queue: &Queue, offset: u64) -> Result<
     Ok(broker.shard.entry(queue, offset)?.map(|entry| entry.store_time.cast_signed()))
 }
 
+/// Whether a consumer may have come to an offset: it never comes beyond the end. One that says so has its offset from another
+/// topic or another broker, and would skip what it has not seen.
+pub(super) fn is_within(queue: &Queue, offset: u64) -> bool {
+    offset <= queue.max_offset()
+}
+
 /// Sets offsets of a group wherever they were before, and waits until they are stored. Connected consumers are told by
 /// their next pull; what they commit before that is ignored.
 pub(super) async fn reset(broker: &Arc<Broker>, group: &str, offsets: &[(Arc<Queue>, u64)]) -> Result<(), SubmitError> {
@@ -63,5 +69,5 @@ pub(super) async fn reset(broker: &Arc<Broker>, group: &str, offsets: &[(Arc<Que
 
 /// Sets an offset of a group as a tool does: it may go back. Stored with the next turn.
 pub(super) fn set(broker: &Broker, group: &str, queue: &Queue, offset: u64) -> Result<(), CommitRefusal> {
-    broker.delivery.offsets.set(&broker.shard, group, queue.id, offset)
+    broker.delivery.offsets.set(&broker.shard, group, queue.id, offset.min(queue.max_offset()))
 }

@@ -10,7 +10,7 @@ use escrowmq_common::name;
 use escrowmq_common::remoting::Connection;
 
 use super::ensure::EnsureError;
-use super::{Reply, ensure};
+use super::{Reply, ensure, progress};
 use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
 use crate::delivery::filter::Filter;
@@ -106,7 +106,8 @@ fn pull(
 }
 
 fn commit(broker: &Broker, connection: &Connection, pull: &Pull, offset: i64) {
-    let Ok(offset) = u64::try_from(offset) else { return };
+    let offset = u64::try_from(offset).ok().filter(|offset| progress::is_within(&pull.queue, *offset));
+    let Some(offset) = offset else { return };
     let (group, queue) = (&pull.group.name, pull.queue.id);
     let is_member = || broker.clients.is_consumer(group, connection.id());
     let result = broker.delivery.offsets.commit(&broker.shard, group, queue, offset, connection.id(), is_member);
@@ -169,6 +170,13 @@ fn until(broker: &Broker, header: &PullMessageHeader<'_>) -> Option<std::time::D
 
 /// The subscription that holds: the request's own, or that of the group's heartbeats.
 fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>) -> Result<Wants, Refused> {
+    let look = broker.clients.look_up(&group.name, header.topic, header.sub_version);
+    let is_broadcast = matches!(look, SubscriptionLook::Group { is_broadcast: true, .. });
+    // However the subscription comes.
+    if is_broadcast && !group.consume_broadcast_enable {
+        let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
+        return Err((response::NO_PERMISSION, remark));
+    }
     let unparsable = || (response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed".to_owned());
     let wants = if header.sys_flag & flag::SUBSCRIPTION != 0 {
         if header.expression_type == Some(EXPRESSION_SQL92) {
@@ -178,20 +186,15 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
         let filter = Filter::compile(header.expression_type, text).map_err(|_| unparsable())?;
         Wants::Named(Arc::new(filter))
     } else {
-        let SubscriptionLook::Group { is_broadcast, subscription } = broker.clients.look_up(&group.name, header.topic)
-        else {
+        let SubscriptionLook::Group { subscription, is_heard, .. } = look else {
             let remark = format!("the consumer's group info not exist; {HINT}");
             return Err((response::SUBSCRIPTION_NOT_EXIST, remark));
         };
-        if is_broadcast && !group.consume_broadcast_enable {
-            let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
-            return Err((response::NO_PERMISSION, remark));
-        }
         let Some(subscription) = subscription else {
             let remark = format!("the consumer's subscription not exist; {HINT}");
             return Err((response::SUBSCRIPTION_NOT_EXIST, remark));
         };
-        if subscription.version() < header.sub_version {
+        if !is_heard {
             return Err((response::SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest".to_owned()));
         }
         if !subscription.data.is_tag_type() {
