@@ -10,9 +10,6 @@ use crate::shard::{Batch, Command, Malformed, Message, Unit};
 /// The kind byte of records that hold commands; others are the business of `raft` alone.
 const COMMANDS: u8 = 1;
 
-/// Most words of one message's `KEYS` that are indexed; further ones are not found. Bounds what a message can cost.
-pub const WORDS_MAX: usize = 64;
-
 /// One key of one message. Ordered by hash, then by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
@@ -80,6 +77,7 @@ impl Found<'_> {
         };
         let topic = TopicHash::new(unit.topic());
         let position = self.payload_position + at as u64;
+        let from = self.out.len();
         let mut add = |key: &str| {
             self.out.push(Entry { hash: topic.of(key), position, seconds: self.seconds });
         };
@@ -87,12 +85,33 @@ impl Found<'_> {
             add(key);
         }
         if let Some(keys) = unit.property(name::KEYS) {
-            words(keys).take(WORDS_MAX).for_each(add);
+            words(keys).for_each(add);
         }
+        self.once_each(from);
     }
 }
 
-/// The single keys in the value of `KEYS`.
+impl Found<'_> {
+    /// Keeps of equal entries of one message only one: a repeated word finds it once, and costs no more.
+    fn once_each(&mut self, from: usize) {
+        let of_message = &mut self.out[from..];
+        if of_message.len() < 2 {
+            return;
+        }
+        of_message.sort_unstable();
+        let mut kept = 1;
+        for at in 1..of_message.len() {
+            if of_message[at] != of_message[kept - 1] {
+                of_message[kept] = of_message[at];
+                kept += 1;
+            }
+        }
+        self.out.truncate(from + kept);
+    }
+}
+
+/// The single keys in the value of `KEYS`. All of them are indexed: a message is found by each or was refused. What they can
+/// cost is bounded by the 32,767 bytes of a message's properties.
 pub fn words(keys: &str) -> impl Iterator<Item = &str> {
     keys.split(' ').filter(|word| !word.is_empty())
 }

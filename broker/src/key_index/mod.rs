@@ -28,7 +28,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{WORDS_MAX, words};
+pub use entry::words;
 
 use std::io;
 use std::path::{Path, PathBuf};

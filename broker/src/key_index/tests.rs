@@ -9,7 +9,9 @@ use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::*;
 use crate::log::Position;
-use crate::shard::{Command, Decision, Message, MessageList, OpenBatch, Prepare, Publish, QueueId, Settle, When};
+use crate::shard::{
+    Command, Content, Decision, Message, MessageList, OpenBatch, Prepare, Publish, QueueId, Settle, When,
+};
 
 /// Long enough for a busy machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -165,7 +167,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
                 when: When::Now,
                 immunity: None,
                 first_half: None,
-                body_crc: 0,
+                content: Content::Crc(0),
                 duplicate_window: 0,
                 group: "g",
                 client: "c",
