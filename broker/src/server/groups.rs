@@ -9,13 +9,13 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
 use escrowmq_common::name;
 
-use super::Reply;
-use super::ensure::{EnsureError, done};
+use super::ensure::{self, EnsureError, done};
+use super::{Reply, attributes};
 use super::topics::Page;
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
 use crate::registration::data_version;
-use crate::shard::{Admission, Command, GroupSettings};
+use crate::shard::{Admission, Command, GroupSettings, TopicSettings};
 
 #[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
@@ -76,6 +76,9 @@ fn settings_of(config: SubscriptionGroupConfig) -> GroupSettings {
 const RETRY_QUEUES_MAX: u32 = 1_024;
 
 fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Reply) {
+    if let Some(why) = all.iter().find_map(objection) {
+        return reply.error(response::INVALID_PARAMETER, &why);
+    }
     let all: Vec<GroupSettings> = all.into_iter().map(settings_of).collect();
     for settings in &all {
         if let Err(error) = name::validate_group(&settings.name) {
@@ -94,9 +97,46 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
             if let Err(error) = done(outcome) {
                 return reply.error(error.code(), &error.to_string());
             }
+            if let Err(error) = retry_topic(&creator, settings).await {
+                return reply.error(error.code(), &error.to_string());
+            }
         }
+        // Tools ask nameservers for the route of the retry topic next.
+        creator.registration.now().await;
         reply.ok();
     });
+}
+
+/// What of a group's settings could never do what was meant.
+fn objection(config: &SubscriptionGroupConfig) -> Option<String> {
+    for (name, number) in
+        [("retryQueueNums", config.retry_queue_nums), ("consumeTimeoutMinute", config.consume_timeout_minute)]
+    {
+        if number < 0 {
+            return Some(format!("{name} {number} is negative"));
+        }
+    }
+    attributes::group_objection(&config.attributes)
+}
+
+/// Makes the retry topic of a group, which tools expect before its first member connects, or gives it the queues that the group
+/// wants. It never loses queues: there may be messages in them.
+async fn retry_topic(broker: &Arc<Broker>, group: &GroupSettings) -> Result<(), EnsureError> {
+    if group.retry_queues == 0 {
+        return Ok(());
+    }
+    let wanted = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
+    let topic = ensure::topic_of(broker, wanted).await?;
+    let (read, write) = (topic.settings.read_queues, topic.settings.write_queues);
+    if read >= group.retry_queues && write >= group.retry_queues {
+        return Ok(());
+    }
+    let grown = TopicSettings {
+        read_queues: read.max(group.retry_queues),
+        write_queues: write.max(group.retry_queues),
+        ..topic.settings.clone()
+    };
+    done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)
 }
 
 fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {

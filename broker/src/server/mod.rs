@@ -10,6 +10,7 @@
 //! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
 
 mod admin;
+mod attributes;
 mod backup;
 pub(crate) mod ensure;
 mod give_up;

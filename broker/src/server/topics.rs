@@ -13,6 +13,7 @@ use escrowmq_common::header::{CreateTopicHeader, GetAllTopicConfigHeader, GetTop
 use escrowmq_common::name;
 
 use super::Reply;
+use super::attributes::{self, Attributes};
 use super::ensure::{self, EnsureError, done};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
@@ -93,9 +94,16 @@ fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Ok(header) => header,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
     };
-    let current = broker.shard.topics().get(header.topic);
-    let mut attributes = current.map(|topic| topic.settings.attributes.clone()).unwrap_or_default();
-    change_attributes(&mut attributes, header.attributes.unwrap_or_default());
+    let current = attributes_of(broker, header.topic);
+    let attributes = match attributes::change(&current, header.attributes.unwrap_or_default()) {
+        Ok(attributes) => attributes,
+        Err(why) => return reply.error(response::INVALID_PARAMETER, &why),
+    };
+    if let Some(filter) = header.topic_filter_type
+        && !matches!(filter, "" | "SINGLE_TAG" | "MULTI_TAG")
+    {
+        return reply.error(response::INVALID_PARAMETER, "topicFilterType is neither SINGLE_TAG nor MULTI_TAG");
+    }
     let settings = TopicSettings {
         name: header.topic.to_owned(),
         // Negative counts become huge ones, and are refused as such.
@@ -114,19 +122,30 @@ fn create_list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Ok(list) => list,
         Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
     };
-    create_all(broker, list.topic_config_list.into_iter().map(settings_of).collect(), reply);
+    let all: Result<Vec<TopicSettings>, String> =
+        list.topic_config_list.into_iter().map(|config| settings_of(broker, config)).collect();
+    match all {
+        Ok(all) => create_all(broker, all, reply),
+        Err(why) => reply.error(response::INVALID_PARAMETER, &why),
+    }
 }
 
-fn settings_of(config: TopicConfig) -> TopicSettings {
-    TopicSettings {
+/// The attributes that a topic has; none if there is no such topic.
+fn attributes_of(broker: &Broker, topic: &str) -> Attributes {
+    broker.shard.topics().get(topic).map(|topic| topic.settings.attributes.clone()).unwrap_or_default()
+}
+
+fn settings_of(broker: &Broker, config: TopicConfig) -> Result<TopicSettings, String> {
+    let attributes = attributes::merge(&attributes_of(broker, &config.topic_name), &config.attributes)?;
+    Ok(TopicSettings {
         name: config.topic_name,
         read_queues: config.read_queue_nums.cast_unsigned(),
         write_queues: config.write_queue_nums.cast_unsigned(),
         perm: config.perm.cast_unsigned(),
         sys_flag: config.topic_sys_flag.cast_unsigned(),
         order: config.order,
-        attributes: config.attributes.into_iter().collect(),
-    }
+        attributes,
+    })
 }
 
 /// Creates or changes all, registers, answers.
@@ -163,24 +182,7 @@ fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> 
     if settings.perm & !7 != 0 {
         return Some(format!("perm {} is no sum of 4 (read), 2 (write) and 1 (inherit)", settings.perm.cast_signed()));
     }
-    let (window, most) = (TopicSettings::DUPLICATE_WINDOW, TopicSettings::DUPLICATE_WINDOW_MAX);
-    let set = settings.attributes.iter().find(|(name, _)| name == window);
-    if let Some((_, seconds)) = set.filter(|(_, seconds)| !seconds.parse::<u64>().is_ok_and(|set| set <= most)) {
-        return Some(format!("{window}={seconds} must be a number of seconds up to {most}"));
-    }
     None
-}
-
-/// Applies changes of the form `+name=value,-name`. What is not of that form changes nothing.
-fn change_attributes(attributes: &mut Vec<(String, String)>, changes: &str) {
-    for change in changes.split(',').map(str::trim) {
-        if let Some((name, value)) = change.strip_prefix('+').and_then(|change| change.split_once('=')) {
-            attributes.retain(|(known, _)| known != name);
-            attributes.push((name.to_owned(), value.to_owned()));
-        } else if let Some(name) = change.strip_prefix('-') {
-            attributes.retain(|(known, _)| known != name);
-        }
-    }
 }
 
 fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
@@ -303,14 +305,6 @@ mod tests {
         ] {
             assert!(objection(&config, &bad).is_some(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn attributes_are_added_changed_and_removed() {
-        let mut attributes = vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())];
-        change_attributes(&mut attributes, "+a=3, -b,+c=4,junk,+d");
-        let text: Vec<_> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(text, ["a=3", "c=4"]);
     }
 
     #[test]
