@@ -15,8 +15,8 @@ use crate::key_index::KeyIndex;
 use crate::log::sim_disk::Random;
 use crate::log::{Flush, LogSettings};
 use crate::shard::{
-    Admission, Command, Decision, GroupSettings, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare,
-    Publish, Settle, Shard, ShardSettings, TopicSettings, When,
+    Admission, Command, Content, Decision, GroupSettings, Message, MessageList, OffsetCommit, OpenShard, Outcome,
+    Prepare, Publish, Settle, Shard, ShardSettings, TopicSettings, When,
 };
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
@@ -72,7 +72,7 @@ pub(crate) async fn filled() -> tempfile::TempDir {
             when: When::Now,
             immunity: None,
             first_half: None,
-            body_crc: 0,
+            content: Content::Crc(0),
             duplicate_window: 60_000,
             group: "producers",
             client: "client",

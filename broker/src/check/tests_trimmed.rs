@@ -11,8 +11,8 @@ use crate::index::meta::encode_cold;
 use crate::index::pin::PinOwner;
 use crate::index::{decision, half, meta, timer};
 use crate::shard::{
-    Command, Decision, GroupSettings, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish,
-    Roll, Settle, Shard, When,
+    Command, Content, Decision, GroupSettings, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare,
+    Publish, Roll, Settle, Shard, When,
 };
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
@@ -51,7 +51,7 @@ pub(crate) async fn trimmed() -> tempfile::TempDir {
             when: When::Now,
             immunity: None,
             first_half: None,
-            body_crc: 0,
+            content: Content::Crc(0),
             duplicate_window: 60_000,
             group: "producers",
             client: "client",

@@ -13,7 +13,7 @@ use super::meta::{self, Sequences};
 use super::producer::ProducerRow;
 use super::store::{FLUSH_BYTES, Index, IndexBatch, IndexError};
 use super::table::{self, numbers_of_key2};
-use crate::shard::{Cursor, Malformed, QueueId};
+use crate::shard::{Content, Cursor, Malformed, QueueId};
 
 /// `group, topic, unique id` -> half id and body checksum.
 const OPEN: u8 = b'O';
@@ -109,8 +109,9 @@ fn repeats(index: &Index) -> Result<(), IndexError> {
         let (key, value) = row?;
         let read = || -> Result<(half::RepeatKey, Repeat), Malformed> {
             let (mut key, mut value) = (Cursor::new(&key[1..]), Cursor::new(&value));
-            let key = half::repeat_key(key.text("group")?, key.text("topic")?, key.text("unique id")?);
+            let (group, topic, unique_id) = (key.text("group")?, key.text("topic")?, key.text("unique id")?);
             let (half, body_crc) = (value.u64("half")?, value.u32("body crc")?);
+            let key = half::repeat_key(group, topic, unique_id, Content::Crc(body_crc));
             Ok((key, Repeat { half, body_crc, ends: ends.get(&half).copied().unwrap_or_default(), place: None }))
         };
         let (key, repeat) = read().map_err(IndexError::row(OPEN))?;
@@ -199,7 +200,7 @@ mod tests {
             assert_eq!(decision::get(&index, half).expect("readable"), Some(row));
         }
         for half in 0..300 {
-            let key = half::repeat_key("group", "topic", &format!("id {half}"));
+            let key = half::repeat_key("group", "topic", &format!("id {half}"), Content::Crc(7));
             let ends = if half < 200 { 60_000 + half } else { 0 };
             assert_eq!(
                 half::get_repeat(&index, key).expect("readable"),

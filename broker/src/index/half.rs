@@ -7,9 +7,11 @@ use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{self, LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, Malformed, ParkReason, QueueId, When, put_text};
+use crate::shard::{Content, Cursor, Malformed, ParkReason, QueueId, When, put_text};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// With the checksum of the body alone, in rows of halves that came before messages were told apart by their content.
+const CRC_VERSION: u8 = 2;
 /// Before halves were listed by group: without the ids of group and topic, members, and who was asked.
 const FIRST_VERSION: u8 = 1;
 
@@ -52,8 +54,8 @@ pub struct HalfRow {
     pub acts: Vec<Act>,
     /// How long after its decision a repeat still gets its identity, in milliseconds.
     pub duplicate_window: u64,
-    /// CRC-32 of its body.
-    pub body_crc: u32,
+    /// What tells it from another message under its unique key.
+    pub content: Content,
     /// Id of the producer group.
     pub group_id: u32,
     /// The producer group that is asked.
@@ -78,7 +80,11 @@ impl HalfRow {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(144 + self.group.len() + self.client.len() + self.unique_id.len());
-        out.put_u8(VERSION);
+        let (version, body_crc) = match self.content {
+            Content::Digest(_) => (VERSION, 0),
+            Content::Crc(crc) => (CRC_VERSION, crc),
+        };
+        out.put_u8(version);
         out.put_u64(self.counter);
         out.put_u64(self.position);
         out.put_u32(self.length);
@@ -102,7 +108,7 @@ impl HalfRow {
         out.put_u8(reason);
         out.put_u64(since);
         out.put_u64(self.duplicate_window);
-        out.put_u32(self.body_crc);
+        out.put_u32(body_crc);
         for text in [&self.group, &self.client, &self.unique_id] {
             put_text(&mut out, text);
         }
@@ -113,13 +119,16 @@ impl HalfRow {
             out.put_u64(*member);
         }
         put_history(&mut out, &self.asked, &self.acts);
+        if let Content::Digest(digest) = self.content {
+            out.put_slice(&digest);
+        }
         out
     }
 
     pub(super) fn decode(half: u64, value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
         let version = row.u8("half version")?;
-        if version != VERSION && version != FIRST_VERSION {
+        if !(FIRST_VERSION..=VERSION).contains(&version) {
             return Err(row.malformed("half version"));
         }
         let counter = row.u64("counter")?;
@@ -170,7 +179,7 @@ impl HalfRow {
             parked: reason.map(|reason| (reason, since)),
             acts: Vec::new(),
             duplicate_window,
-            body_crc,
+            content: Content::Crc(body_crc),
             group_id: 0,
             group,
             client,
@@ -180,6 +189,11 @@ impl HalfRow {
             decoded.read_parked_by(&mut row)?;
         } else {
             decoded.read_lists(&mut row)?;
+        }
+        if version == VERSION {
+            let mut digest = [0; 16];
+            digest.copy_from_slice(row.take(16, "content")?);
+            decoded.content = Content::Digest(digest);
         }
         Ok(decoded)
     }
@@ -279,13 +293,19 @@ pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
 /// The key under which a half send is recognised when it is repeated.
 pub type RepeatKey = [u8; 17];
 
-/// The key of a half with this unique id. A digest, cut to 128 bits: short, and nobody finds two texts with the same one.
-pub fn repeat_key(group: &str, topic: &str, unique_id: &str) -> RepeatKey {
+/// The key of a half with this unique id and this content. A digest, cut to 128 bits: short, and nobody finds two texts with
+/// the same one.
+pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -> RepeatKey {
     let mut digest = Sha256::new();
     for text in [group, topic, unique_id] {
         // Behind their lengths, so that no two lists of texts are the same bytes.
         digest.update((text.len() as u64).to_be_bytes());
         digest.update(text.as_bytes());
+    }
+    // Checksums are compared, not looked for: see `Repeat::is_of`.
+    if let Content::Digest(content) = content {
+        digest.update((content.len() as u64).to_be_bytes());
+        digest.update(content);
     }
     let mut key = [table::REPEAT; 17];
     key[1..].copy_from_slice(&digest.finalize()[..16]);
@@ -297,7 +317,7 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str) -> RepeatKey {
 pub struct Repeat {
     /// The half or the log position of the message that was sent first.
     pub half: u64,
-    /// CRC-32 of its body.
+    /// CRC-32 of its body, where the key does not say more of its content; else 0.
     pub body_crc: u32,
     /// Until when a repeat gets its identity, in milliseconds since 1970; 0 while nothing is decided.
     pub ends: u64,
@@ -319,6 +339,23 @@ pub struct RepeatPlace {
 }
 
 impl Repeat {
+    /// What a message with this content is recognised by.
+    pub fn new(half: u64, content: Content, ends: u64, place: Option<RepeatPlace>) -> Self {
+        let body_crc = match content {
+            Content::Digest(_) => 0,
+            Content::Crc(crc) => crc,
+        };
+        Self { half, body_crc, ends, place }
+    }
+
+    /// Whether a message whose key led here has the same content.
+    pub fn is_of(&self, content: Content) -> bool {
+        match content {
+            Content::Digest(_) => true,
+            Content::Crc(crc) => crc == self.body_crc,
+        }
+    }
+
     /// Remembers the half under its key.
     pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(48);

@@ -44,9 +44,13 @@ impl TimerRow {
     }
 
     /// Removes the row, because its time has come, and remembers where the message went.
-    pub fn fired(&self, batch: &mut IndexBatch, offset: u64) {
+    pub fn fired(&self, batch: &mut IndexBatch, offset: u64, queue: QueueId) {
         self.delete(batch);
-        batch.put(table::key1(table::FIRED, self.position), offset.to_be_bytes());
+        if queue == self.queue {
+            batch.put(table::key1(table::FIRED, self.position), offset.to_be_bytes());
+        } else {
+            put_moved(batch, self.position, offset, queue);
+        }
     }
 
     /// Removes the row: the message is never seen.
@@ -103,8 +107,32 @@ pub fn forget_fired(batch: &mut IndexBatch, below: u64) {
     batch.delete_range(table::key1(table::FIRED, 0), table::key1(table::FIRED, below));
 }
 
-/// Queue offset of a message that waited for its time and is visible now.
-pub fn fired_offset(index: &Index, position: u64) -> Result<Option<u64>, IndexError> {
+/// Remembers where a message went that entered another queue than the one it was sent to.
+pub fn put_moved(batch: &mut IndexBatch, position: u64, offset: u64, queue: QueueId) {
+    let mut value = Vec::with_capacity(12);
+    value.put_u64(offset);
+    value.put_u32(queue.0);
+    batch.put(table::key1(table::FIRED, position), value);
+}
+
+/// Where a message went that waited, and is visible now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fired {
+    /// Its queue offset.
+    pub offset: u64,
+    /// The queue, if it is another one than the message was sent to.
+    pub queue: Option<QueueId>,
+}
+
+/// Where the message at a position went that waited for its time, or for its commit while its topic shrank.
+pub fn fired(index: &Index, position: u64) -> Result<Option<Fired>, IndexError> {
     let Some(value) = index.get(table::key1(table::FIRED, position))? else { return Ok(None) };
-    Cursor::new(&value).u64("fired offset").map(Some).map_err(IndexError::row(table::FIRED))
+    decode_fired(&value).map(Some).map_err(IndexError::row(table::FIRED))
+}
+
+pub(super) fn decode_fired(value: &[u8]) -> Result<Fired, Malformed> {
+    let mut row = Cursor::new(value);
+    let offset = row.u64("fired offset")?;
+    let queue = if row.remaining() == 0 { None } else { Some(QueueId(row.u32("fired queue")?)) };
+    if row.remaining() == 0 { Ok(Fired { offset, queue }) } else { Err(row.malformed("end of fired row")) }
 }

@@ -4,7 +4,7 @@ use super::half::{HalfRow, Repeat};
 use super::producer::ProducerRow;
 use super::queue::{self, QueueEntry};
 use super::store::IndexError;
-use super::timer::TimerRow;
+use super::timer::{self, TimerRow};
 use super::{decision, meta, offset, table};
 use crate::shard::{Malformed, QueueId};
 
@@ -37,7 +37,8 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
         table::PRODUCERS => drop(ProducerRow::decode(key, value).map_err(wrong)?),
         table::REPEAT => drop(Repeat::decode(value).map_err(wrong)?),
         table::LOCK => drop(offset::decode_lock(value)?),
-        table::OFFSET | table::FIRED if value.len() != 8 => return Err(wrong(Malformed { what: "offset", at: 0 })),
+        table::OFFSET if value.len() != 8 => return Err(wrong(Malformed { what: "offset", at: 0 })),
+        table::FIRED => drop(timer::decode_fired(value).map_err(wrong)?),
         table::META => meta::verify(key, value)?,
         // Everything else is a key and nothing more, or looked at by nobody but its reader.
         _ => {}

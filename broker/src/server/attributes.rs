@@ -24,7 +24,10 @@ const OF_TOPICS: &[Kind] = &[
     Kind { name: "message.type", objection: message_type },
     Kind { name: "queue.type", objection: |value| only(value, &["SimpleCQ"], "batch queues and queues in RocksDB") },
     Kind { name: "cleanup.policy", objection: |value| only(value, &["DELETE"], "compaction") },
-    Kind { name: "reserve.time", objection: |value| only(value, &["-1"], "a retention of their own (see fileReservedTime)") },
+    Kind {
+        name: "reserve.time",
+        objection: |value| only(value, &["-1"], "a retention of their own (see fileReservedTime)"),
+    },
     Kind { name: TopicSettings::DUPLICATE_WINDOW, objection: duplicate_window },
 ];
 

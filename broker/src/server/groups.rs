@@ -10,8 +10,8 @@ use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionG
 use escrowmq_common::name;
 
 use super::ensure::{self, EnsureError, done};
-use super::{Reply, attributes};
 use super::topics::Page;
+use super::{Reply, attributes};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
 use crate::registration::data_version;

@@ -111,7 +111,8 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
         return reply.error(response::INVALID_PARAMETER, &remark);
     };
     if !progress::is_within(queue, offset) {
-        let remark = format!("Offset {offset} is beyond the end {} of the queue; nothing was changed", queue.max_offset());
+        let remark =
+            format!("Offset {offset} is beyond the end {} of the queue; nothing was changed", queue.max_offset());
         return reply.error(response::INVALID_PARAMETER, &remark);
     }
     let is_member = || broker.clients.is_consumer(group, connection.id());

@@ -1,4 +1,8 @@
 //! `RECALL_MESSAGE`: takes a timer message back before its time.
+//!
+//! Success means that the message is not delivered from now on. So it is the answer, too, where nothing waits any more before
+//! its time: the message was taken back before, by a request whose answer was lost, say. Once its time has come, and if other
+//! messages have its id, the answer is an error.
 
 use std::sync::Arc;
 
@@ -11,9 +15,13 @@ use super::Reply;
 use super::reply::code_of;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::shard::{Admission, Command, Outcome};
+use crate::index::timer;
+use crate::shard::{Admission, Command, Outcome, Waiting};
 
 type Refusal = (i32, String);
+
+/// So often the message is looked for again, because its bytes were moved between look and command.
+const LOOKS_MAX: u32 = 4;
 
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let handle = match checked(broker, request) {
@@ -82,18 +90,63 @@ fn objection(config: &BrokerConfig, handle: &RecallHandle, topic: &str, now: u64
 
 async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Refusal> {
     let due = handle.deliver_timestamp.cast_unsigned();
-    let (reader, topic, unique_key) = (Arc::clone(broker), handle.topic, handle.unique_key.clone());
+    for _ in 0..LOOKS_MAX {
+        let waiting = look(broker, &handle).await?;
+        if let Some(why) = ambiguity(&waiting) {
+            return Err((response::ILLEGAL_OPERATION, format!("recall failed, {why}")));
+        }
+        // Nothing is delivered before its time.
+        if waiting.rows.is_empty() {
+            return if broker.now() < due { Ok(handle.unique_key) } else { Err(too_late()) };
+        }
+        // Copies that a producer's retries made are one message.
+        let mut all = true;
+        for row in &waiting.rows {
+            all &= cancel(broker, due, row.position).await?;
+        }
+        if all {
+            return Ok(handle.unique_key);
+        }
+    }
+    Err((response::SYSTEM_BUSY, "recall failed, the message is being moved; try again".to_owned()))
+}
+
+async fn look(broker: &Arc<Broker>, handle: &RecallHandle) -> Result<Waiting, Refusal> {
+    let (reader, topic, unique_key) = (Arc::clone(broker), handle.topic.clone(), handle.unique_key.clone());
+    let due = handle.deliver_timestamp.cast_unsigned();
     let found = broker.tasks.spawn_blocking("find timer", move || reader.shard.waiting(due, &topic, &unique_key));
-    let row = match found.await.ok().flatten() {
-        Some(Ok(row)) => row,
-        Some(Err(error)) => return Err((response::SYSTEM_ERROR, error.to_string())),
-        None => return Err((response::SYSTEM_ERROR, "the message could not be looked up".to_owned())),
-    };
-    let gone = || (response::ILLEGAL_OPERATION, "recall failed, no such message waits for its time".to_owned());
-    let position = row.ok_or_else(gone)?.position;
+    match found.await.ok().flatten() {
+        Some(Ok(waiting)) => Ok(waiting),
+        Some(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
+        None => Err((response::SYSTEM_ERROR, "the message could not be looked up".to_owned())),
+    }
+}
+
+/// Why it cannot be said which message is meant, if so. Nothing is taken back then.
+fn ambiguity(waiting: &Waiting) -> Option<&'static str> {
+    if waiting.rows.iter().any(|row| row.flags.is_committed()) {
+        return Some("the message belongs to a transaction that has ended with its commit");
+    }
+    if !waiting.is_one {
+        return Some(
+            "different messages wait under this id, and which one is meant cannot be told; none was taken back",
+        );
+    }
+    if waiting.rows.is_empty() && !waiting.is_all {
+        return Some("more messages are due at that millisecond than are looked through");
+    }
+    None
+}
+
+/// Says whether the message was taken back by this; else it was by another request, or its bytes were moved meanwhile.
+async fn cancel(broker: &Arc<Broker>, due: u64, position: u64) -> Result<bool, Refusal> {
     match broker.shard.propose(&Command::Cancel { due, position }, Admission::Reserved).await {
-        Ok(Outcome::Handled(1..)) => Ok(handle.unique_key),
-        Ok(Outcome::Handled(0)) => Err(gone()),
+        Ok(Outcome::Handled(1..)) => Ok(true),
+        Ok(Outcome::Handled(0)) => match timer::fired(broker.shard.index(), position) {
+            Ok(None) => Ok(false),
+            Ok(Some(_)) => Err(too_late()),
+            Err(error) => Err((response::SYSTEM_ERROR, error.to_string())),
+        },
         Ok(
             Outcome::Published(_)
             | Outcome::Prepared(_)
@@ -104,6 +157,10 @@ async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Re
         ) => unreachable!("a cancel says how many it took"),
         Err(error) => Err((code_of(&error), error.to_string())),
     }
+}
+
+fn too_late() -> Refusal {
+    (response::ILLEGAL_OPERATION, "recall failed, the time of the message has come".to_owned())
 }
 
 #[cfg(test)]

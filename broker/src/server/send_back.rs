@@ -12,7 +12,7 @@ use escrowmq_common::name;
 
 use super::ensure::{self, EnsureError};
 use super::reply::{Reply, code_of, code_of_refusal};
-use super::send::next_of;
+use super::send::{next_of, not_writable};
 use crate::broker::Broker;
 use crate::config::DelayLevels;
 use crate::shard::{
@@ -83,6 +83,9 @@ async fn send_back(broker: &Arc<Broker>, wanted: Wanted) -> Done {
     let unit = MessageUnit::decode(&stored).map_err(|error| (response::SYSTEM_ERROR, error.to_string()))?;
     let fate = fate(&wanted, &group, unit.reconsume_times(), &broker.config().delay_levels);
     let topic = ensure::topic_of(broker, fate.topic(&group)).await.map_err(ensured)?;
+    if !topic.is_writable() {
+        return Err((response::NO_PERMISSION, not_writable(&topic.settings.name)));
+    }
     let queue = fate
         .queue(&group, &topic)
         .ok_or_else(|| (response::SYSTEM_ERROR, format!("topic[{}] has no queue to write to", topic.settings.name)))?;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame};
-use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
+use escrowmq_common::header::{
+    EndTransactionHeader, ExtendTransactionHeader, HeaderError, HeaderProblem, ResumeCheckHalfMessageHeader,
+};
 use escrowmq_common::message::OffsetMessageId;
 
 use super::Reply;
@@ -292,7 +294,11 @@ fn undecided(
     is_answer: bool,
     reply: Reply,
 ) {
-    let Ok(ExtendTransactionHeader { retry_after_millis }) = request.header() else { return reply.ok() };
+    let retry_after_millis = match request.header() {
+        Ok(ExtendTransactionHeader { retry_after_millis }) => retry_after_millis,
+        Err(HeaderError { problem: HeaderProblem::Missing, .. }) => return reply.ok(),
+        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    };
     let lease = u64::try_from(retry_after_millis).unwrap_or_default().clamp(1, LEASE_MAX);
     let mut until = broker.now().saturating_add(lease);
     if !is_answer {

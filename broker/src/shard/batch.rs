@@ -13,10 +13,12 @@ use super::command::Command;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum Rules {
-    /// Offsets are kept of groups that do not exist; a commit of a half whose bytes are gone succeeds.
+    /// What waited enters the queue that it was sent to, even if consumers do not read that one any more. Offsets are kept of
+    /// groups that do not exist. A commit of a half whose bytes are gone succeeds.
     #[default]
     First = 1,
-    /// Offsets of a group that does not exist are dropped; a half whose bytes are gone cannot be committed.
+    /// What waited enters a queue that consumers read now, and a queue that its topic gave up takes nothing. Offsets of a group
+    /// that does not exist are dropped. A half whose bytes are gone cannot be committed.
     Second = 2,
 }
 

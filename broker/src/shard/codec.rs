@@ -13,6 +13,7 @@ use super::command::{
     Checked, CheckedHalf, Command, Decision, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, ParkReason,
     Prepare, Publish, Resume, Roll, Settle, When,
 };
+use super::content::Content;
 use super::ids::QueueId;
 use super::message::{Message, MessageList};
 use crate::index::pin::PinOwner;
@@ -46,7 +47,10 @@ mod tag {
     /// `Park` and `Resume` with the operator's reason.
     pub(super) const PARK_WHY: u8 = 23;
     pub(super) const RESUME_WHY: u8 = 24;
-    pub(super) const GIVE_UP: u8 = 25;
+    /// `Prepare` and `PublishOnce` with a digest of the message's content instead of its body's checksum.
+    pub(super) const PREPARE_CONTENT: u8 = 25;
+    pub(super) const PUBLISH_CONTENT: u8 = 26;
+    pub(super) const GIVE_UP: u8 = 27;
 }
 
 /// What stands in a `Settle` in front of several messages; 1 stands in front of a single one.
@@ -77,26 +81,33 @@ impl<'a> Command<'a> {
             Self::Publish(publish) => {
                 if let Some(once) = &publish.once {
                     put_unique_id(out, once.unique_id)?;
-                    out.put_u32(once.body_crc);
+                    put_content(out, once.content);
                     out.put_u64(once.window);
                 }
                 out.put_u32(publish.queue.0);
                 put_when(out, publish.when);
                 publish.messages.encode(out)?;
-                if publish.once.is_some() { tag::PUBLISH_ONCE } else { tag::PUBLISH }
+                match publish.once {
+                    None => tag::PUBLISH,
+                    Some(Once { content: Content::Crc(_), .. }) => tag::PUBLISH_ONCE,
+                    Some(Once { content: Content::Digest(_), .. }) => tag::PUBLISH_CONTENT,
+                }
             }
             Self::Prepare(prepare) => {
                 out.put_u32(prepare.queue.0);
                 put_when(out, prepare.when);
                 put_optional(out, prepare.immunity);
                 put_optional(out, prepare.first_half);
-                out.put_u32(prepare.body_crc);
+                put_content(out, prepare.content);
                 out.put_u64(prepare.duplicate_window);
                 put_group(out, prepare.group)?;
                 put_client(out, prepare.client)?;
                 put_unique_id(out, prepare.unique_id)?;
                 prepare.message.encode(out)?;
-                tag::PREPARE
+                match prepare.content {
+                    Content::Crc(_) => tag::PREPARE,
+                    Content::Digest(_) => tag::PREPARE_CONTENT,
+                }
             }
             Self::Settle(settle) => {
                 out.put_u64(settle.half);
@@ -251,22 +262,23 @@ impl<'a> Command<'a> {
 
     fn decode_body(tag: u8, body: &mut Cursor<'a>) -> Result<Self, Malformed> {
         Ok(match tag {
-            tag::PUBLISH | tag::PUBLISH_ONCE => {
-                let once = if tag == tag::PUBLISH_ONCE {
-                    let unique_id = body.text("unique id")?;
-                    Some(Once { unique_id, body_crc: body.u32("body crc")?, window: body.u64("duplicate window")? })
-                } else {
+            tag::PUBLISH | tag::PUBLISH_ONCE | tag::PUBLISH_CONTENT => {
+                let once = if tag == tag::PUBLISH {
                     None
+                } else {
+                    let unique_id = body.text("unique id")?;
+                    let content = get_content(body, tag == tag::PUBLISH_CONTENT)?;
+                    Some(Once { unique_id, content, window: body.u64("duplicate window")? })
                 };
                 let queue = QueueId(body.u32("queue")?);
                 Self::Publish(Publish { queue, when: get_when(body)?, messages: MessageList::decode(body)?, once })
             }
-            tag::PREPARE => Self::Prepare(Prepare {
+            tag::PREPARE | tag::PREPARE_CONTENT => Self::Prepare(Prepare {
                 queue: QueueId(body.u32("queue")?),
                 when: get_when(body)?,
                 immunity: get_optional(body)?,
                 first_half: get_optional(body)?,
-                body_crc: body.u32("body crc")?,
+                content: get_content(body, tag == tag::PREPARE_CONTENT)?,
                 duplicate_window: body.u64("duplicate window")?,
                 group: body.text("group")?,
                 client: body.text("client")?,
@@ -406,6 +418,22 @@ fn get_when(body: &mut Cursor<'_>) -> Result<When, Malformed> {
         2 => Ok(When::At(value)),
         _ => Err(body.malformed("when")),
     }
+}
+
+fn put_content(out: &mut BytesMut, content: Content) {
+    match content {
+        Content::Digest(digest) => out.put_slice(&digest),
+        Content::Crc(crc) => out.put_u32(crc),
+    }
+}
+
+fn get_content(body: &mut Cursor<'_>, is_digest: bool) -> Result<Content, Malformed> {
+    if !is_digest {
+        return Ok(Content::Crc(body.u32("body crc")?));
+    }
+    let mut digest = [0; 16];
+    digest.copy_from_slice(body.take(16, "content")?);
+    Ok(Content::Digest(digest))
 }
 
 fn put_optional(out: &mut BytesMut, value: Option<u64>) {

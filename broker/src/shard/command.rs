@@ -4,6 +4,7 @@
 //! it back to the state machine, on every replica and after every restart. What `apply` needs is in the command: no
 //! local setting, no clock. Its bytes are in `codec`.
 
+use super::content::Content;
 use super::ids::QueueId;
 use super::message::{Message, MessageList};
 use crate::index::pin::PinOwner;
@@ -37,8 +38,8 @@ pub struct Publish<'a> {
 pub struct Once<'a> {
     /// The message's unique key; not empty.
     pub unique_id: &'a str,
-    /// CRC-32 of the body, to tell a repeated send from another message under the same unique key.
-    pub body_crc: u32,
+    /// What tells a repeated send from another message under the same unique key.
+    pub content: Content,
     /// For how long a repeated send gets the first one's place, in milliseconds.
     pub window: u64,
 }
@@ -54,8 +55,8 @@ pub struct Prepare<'a> {
     pub immunity: Option<u64>,
     /// First half of the transaction that this one belongs to; `None` where each half is a transaction of its own.
     pub first_half: Option<u64>,
-    /// CRC-32 of the body, to tell a repeated send from another message under the same unique id.
-    pub body_crc: u32,
+    /// What tells a repeated send from another message under the same unique id.
+    pub content: Content,
     /// For how long after the decision a repeated send gets this half's identity back, in milliseconds.
     pub duplicate_window: u64,
     /// The producer group that is asked for the decision.

@@ -8,8 +8,9 @@ use std::io::ErrorKind;
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::properties::name as property;
-use escrowmq_common::message::{MessageUnit, UNIT_OVERHEAD_BYTES_MAX};
+use escrowmq_common::message::{MessageUnit, PropertyEditor, UNIT_OVERHEAD_BYTES_MAX};
 
+use super::content::Content;
 use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
@@ -20,6 +21,24 @@ use crate::planted::{Bug, planted};
 const SAME_TIME_MAX: usize = 10_000;
 /// A longer unit cannot have come in.
 const UNIT_BYTES_MAX: usize = MAX_FRAME_LEN + UNIT_OVERHEAD_BYTES_MAX;
+
+/// What waits under a unique key.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The messages; copies that a producer's retries made are several.
+    pub rows: Vec<TimerRow>,
+    /// They all say the same, so that it does not matter which one is meant.
+    pub is_one: bool,
+    /// All messages of that time were looked at.
+    pub is_all: bool,
+}
+
+/// The properties of a stored message that waits without those that tell when it was stored.
+fn as_sent(properties: &str) -> String {
+    let mut editor = PropertyEditor::new(properties);
+    editor.remove(property::TIMER_ENQUEUE_MS).remove(property::REAL_QUEUE_ID);
+    editor.finish()
+}
 
 impl Shard {
     /// The message whose unit begins at this log position, if it is in a queue: a half message before its commit, a
@@ -60,16 +79,21 @@ impl Shard {
         }
     }
 
-    /// The message of a topic that waits until `due` under this unique key. May read a file.
-    pub fn waiting(&self, due: u64, topic: &str, unique_key: &str) -> Result<Option<TimerRow>, ReadError> {
-        for row in index::timer::due(self.index(), due, due, SAME_TIME_MAX)? {
+    /// The messages of a topic that wait until `due` under this unique key. May read files.
+    pub fn waiting(&self, due: u64, topic: &str, unique_key: &str) -> Result<Waiting, ReadError> {
+        let rows = index::timer::due(self.index(), due, due, SAME_TIME_MAX)?;
+        let mut waiting = Waiting { rows: Vec::new(), is_one: true, is_all: rows.len() < SAME_TIME_MAX };
+        let mut first = None;
+        for row in rows {
             let Some(bytes) = self.bytes_at(row.position, row.length as usize)? else { continue };
             let Ok(unit) = MessageUnit::decode(&bytes) else { continue };
             if unit.topic() == topic && unit.property(property::UNIQUE_KEY) == Some(unique_key) {
-                return Ok(Some(row));
+                let content = Content::of(unit.body(), &as_sent(&unit.properties_text()));
+                waiting.is_one &= *first.get_or_insert(content) == content;
+                waiting.rows.push(row);
             }
         }
-        Ok(None)
+        Ok(waiting)
     }
 
     /// Bytes of the log, if they are there. The length is looked at before anything is allocated.

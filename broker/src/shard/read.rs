@@ -270,15 +270,23 @@ impl Shard {
             };
             return Ok(Some(Located { queue, entry }));
         }
-        let found = if let Some(decision) = index::decision::get(self.index(), position)? {
-            match decision.offset {
+        // It may have entered another queue than its unit names, since its topic shrank.
+        let elsewhere = |other: QueueId| if other == queue.id { None } else { self.topics().queue(other) };
+        let (queue, found) = if let Some(decision) = index::decision::get(self.index(), position)? {
+            let queue = elsewhere(decision.queue).unwrap_or(queue);
+            let found = match decision.offset {
                 Some(offset) => self.entry(&queue, offset)?,
                 None => None,
-            }
-        } else if let Some(offset) = index::timer::fired_offset(self.index(), position)? {
-            self.entry(&queue, offset)?
+            };
+            (queue, found)
+        } else if let Some(fired) = index::timer::fired(self.index(), position)? {
+            let queue = fired.queue.and_then(elsewhere).unwrap_or(queue);
+            let found = self.entry(&queue, fired.offset)?;
+            (queue, found)
         } else {
-            index::queue::find_position(self.index(), queue.id, queue.min_offset(), queue.max_offset(), position)?
+            let (min, max) = (queue.min_offset(), queue.max_offset());
+            let found = index::queue::find_position(self.index(), queue.id, min, max, position)?;
+            (queue, found)
         };
         Ok(found
             .filter(|entry| entry.position == position || entry.half == position)

@@ -1,7 +1,7 @@
 //! Topics and their queues, as everybody reads them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,14 @@ impl TopicSettings {
     pub fn queue_count(&self) -> u32 {
         self.read_queues.max(self.write_queues)
     }
+
+    /// How many queues, from the first on, are both written and read; where one of these is switched off, the other counts.
+    pub fn live_queues(&self) -> u32 {
+        match self.read_queues.min(self.write_queues) {
+            0 => self.queue_count(),
+            both => both,
+        }
+    }
 }
 
 /// One queue: where its entries begin and end. Written by apply alone; everybody reads.
@@ -84,6 +92,10 @@ pub struct Queue {
     /// Messages up to this offset were not in the broker's memory when they were pulled last. A guess: it decides nothing but
     /// who reads them.
     old_until: AtomicU64,
+    /// The number, within the topic, of the queue in which a message enters that waited for this one.
+    entered: AtomicU32,
+    /// The topic's settings name this queue no more.
+    is_given_up: AtomicBool,
     /// Who waits for the next message.
     pub arrivals: Arrivals,
 }
@@ -100,6 +112,8 @@ impl Queue {
             max: AtomicU64::new(0),
             oldest: AtomicU64::new(0),
             old_until: AtomicU64::new(0),
+            entered: AtomicU32::new(index),
+            is_given_up: AtomicBool::new(false),
             arrivals: Arrivals::default(),
         }
     }
@@ -127,6 +141,18 @@ impl Queue {
     /// Messages before this offset were read from files.
     pub fn note_old(&self, until: u64) {
         self.old_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the topic has shrunk below this queue: nobody reads it any more.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// Settings of the topic are in force: where goes what waits for this queue? Messages of one queue stay together.
+    fn follow(&self, settings: &TopicSettings) {
+        let live = settings.live_queues().max(1);
+        self.entered.store(if self.index < live { self.index } else { self.index % live }, Ordering::Release);
+        self.is_given_up.store(self.index >= settings.queue_count(), Ordering::Release);
     }
 
     /// Apply publishes a new first offset after the index was written.
@@ -191,6 +217,18 @@ impl Topics {
         self.by_queue.get(&id).map(|queue| Arc::clone(&queue))
     }
 
+    /// The queue in which a message enters that waited for `queue`: that one, or, since its topic has shrunk, one that
+    /// consumers read. Follows from the settings alone, so that every replica says the same.
+    pub fn entered(&self, queue: &Arc<Queue>) -> Arc<Queue> {
+        let index = queue.entered.load(Ordering::Acquire);
+        if index == queue.index {
+            return Arc::clone(queue);
+        }
+        let topic = self.by_name.get(&queue.topic);
+        let other = topic.and_then(|topic| topic.queues.get(index as usize).cloned());
+        other.unwrap_or_else(|| Arc::clone(queue))
+    }
+
     /// All topics, in no order.
     pub fn all(&self) -> Vec<Arc<Topic>> {
         self.by_name.iter().map(|topic| Arc::clone(&topic)).collect()
@@ -213,6 +251,7 @@ impl Topics {
 
     pub(in crate::shard) fn put(&self, topic: Topic) {
         for queue in &topic.queues {
+            queue.follow(&topic.settings);
             self.by_queue.insert(queue.id, Arc::clone(queue));
         }
         self.by_name.insert(Arc::from(topic.settings.name.as_str()), Arc::new(topic));

@@ -3,21 +3,26 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use escrowmq_common::code::response;
+use escrowmq_common::header::SendMessageHeader;
 use escrowmq_common::message::batch::{BatchMessage, messages};
-use escrowmq_common::message::{SysFlag, TransactionType, UniqueId, UnitBuilder, unique_id};
-use escrowmq_common::name;
+use escrowmq_common::message::properties::name;
+use escrowmq_common::message::{
+    Properties, PropertyEditor, SysFlag, TransactionType, UniqueId, UnitBuilder, unique_id,
+};
+use escrowmq_common::name::is_retry_topic;
 
 use super::answer::{Answer, KeptText};
+use super::check::{Kind, check, check_body};
 use super::known::Known;
 use super::single::submit;
 use super::stamp::{Pieces, cleaned};
 use super::{NewUnit, Refused, Send, Stop};
-use crate::shard::{Command, Message, MessageList, Publish, When};
+use crate::config::BrokerConfig;
+use crate::shard::{Command, Content, Message, MessageList, Once, Publish, When};
 
 /// Topics that take no batches.
 pub(super) fn refuse_topic(topic: &str) -> Result<(), Refused> {
-    if name::is_retry_topic(topic) {
+    if is_retry_topic(topic) {
         return Err(Refused::illegal("batch messages cannot be sent to a retry topic"));
     }
     Ok(())
@@ -26,13 +31,11 @@ pub(super) fn refuse_topic(topic: &str) -> Result<(), Refused> {
 /// Stores the messages of a request.
 pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
     let Send { broker, config, header, target, .. } = *send;
-    send.check_body()?;
+    let batch = Batch::read(config, header, &send.request.body)?;
     let topic = target.topic.settings.name.as_str();
-    let whole = Known::of(header.properties.unwrap_or_default());
-    refuse_kind(&whole)?;
-    let members = read(&send.request.body)?;
-    let properties: Vec<Pieces<'_>> = members.iter().map(|member| member.pieces(config)).collect();
-    let units: Vec<NewUnit<'_>> = members
+    let properties: Vec<Pieces<'_>> = batch.members.iter().map(|member| member.pieces(config, &batch.shared)).collect();
+    let units: Vec<NewUnit<'_>> = batch
+        .members
         .iter()
         .zip(&properties)
         .map(|(member, pieces)| {
@@ -59,19 +62,66 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
         unit.0.size().map_err(Refused::from)?;
     }
     let messages: Vec<Message<'_>> =
-        members.iter().zip(&units).map(|(member, unit)| Message::new(member.tag_hash, unit)).collect();
+        batch.members.iter().zip(&units).map(|(member, unit)| Message::new(member.tag_hash, unit)).collect();
     let answer = Answer {
         broker: Arc::clone(broker),
         reply: send.reply.clone(),
         queue: target.queue.index,
-        unique_key: KeptText::new(whole.unique_key),
-        body_bytes: members.iter().map(|member| member.message.body.len()).sum(),
+        unique_key: KeptText::new(batch.unique_key),
+        body_bytes: batch.members.iter().map(|member| member.message.body.len()).sum(),
         recall: None,
         is_dead_letter: false,
         is_first: send.is_first,
     };
+    // A batch is sent again as a whole: its first member's key and all its bytes tell it.
+    let window = target.topic.settings.duplicate_window();
+    let once = batch.first_key.filter(|_| window > 0).map(|unique_id| {
+        let content = Content::of(&send.request.body, header.properties.unwrap_or_default());
+        Once { unique_id, content, window }
+    });
     let messages = MessageList::Many(&messages);
-    submit(send, &Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages, once: None }), answer)
+    submit(send, &Command::Publish(Publish { queue: target.queue.id, when: When::Now, messages, once }), answer)
+}
+
+/// A batch that was read and checked as a whole.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    members: Vec<Member<'a>>,
+    /// Properties of the request, which each member gets that does not say otherwise.
+    shared: String,
+    /// The unique key of the request, which is no member's.
+    unique_key: Option<&'a str>,
+    /// The unique key that the sender gave its first member.
+    first_key: Option<&'a str>,
+}
+
+impl<'a> Batch<'a> {
+    /// Reads all members before any is stored. Each passes the checks of a message that comes alone.
+    pub(super) fn read(config: &BrokerConfig, header: &SendMessageHeader<'a>, body: &'a [u8]) -> Result<Self, Refused> {
+        check_body(config, body)?;
+        let own = header.properties.unwrap_or_default();
+        let whole = Known::of(own)?;
+        let flags = (header.sys_flag, header.reconsume_times);
+        // What is wrong with the request's own properties would be wrong with those of each member.
+        check(config, Kind::Member, &whole, flags, body)?;
+        let shared = shared(own, whole.needs_edit);
+        let mut members = Vec::new();
+        for message in messages(body) {
+            let message = message.map_err(|error| Refused::illegal(error.to_string()))?;
+            members.push(Member::read(config, message, &shared, &whole, flags)?);
+        }
+        if members.is_empty() {
+            return Err(Refused::illegal("the batch holds no message"));
+        }
+        let first_key = Properties::new(members[0].message.properties).get(name::UNIQUE_KEY);
+        Ok(Self { members, shared, unique_key: whole.unique_key, first_key })
+    }
+}
+
+/// What of the request's properties goes to each member: what hooks of the sender put on the batch as a whole, such as a trace.
+fn shared(own: &str, needs_edit: bool) -> String {
+    let own = cleaned(own, needs_edit);
+    PropertyEditor::new(&own).remove(name::UNIQUE_KEY).finish()
 }
 
 /// One message of a batch. It keeps its own unique key; where it has none it gets one.
@@ -79,53 +129,56 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
 struct Member<'a> {
     message: BatchMessage<'a>,
     properties: Cow<'a, str>,
+    /// The request's properties are in `properties` already.
+    is_joined: bool,
     made_key: Option<UniqueId>,
     tag_hash: i64,
 }
 
 impl<'a> Member<'a> {
-    fn pieces<'b>(&'b self, config: &'b crate::config::BrokerConfig) -> Pieces<'b>
+    fn read(
+        config: &BrokerConfig,
+        message: BatchMessage<'a>,
+        shared: &str,
+        whole: &Known<'_>,
+        flags: (i32, i32),
+    ) -> Result<Self, Refused> {
+        let known = Known::of(message.properties)?;
+        check(config, Kind::Member, &known, flags, message.body)?;
+        let mut properties = cleaned(message.properties, known.needs_edit);
+        let own = Properties::new(message.properties);
+        let is_joined = !shared.is_empty() && Properties::new(shared).iter().any(|(name, _)| own.contains(name));
+        if is_joined {
+            let mut editor = PropertyEditor::new(&properties);
+            for (name, value) in Properties::new(shared).iter() {
+                // Read from a property string: neither name nor value can hold an item's end.
+                let _ = editor.set_default(name, value);
+            }
+            properties = Cow::Owned(editor.finish());
+        }
+        Ok(Self {
+            message,
+            properties,
+            is_joined,
+            made_key: known.unique_key.is_none().then(unique_id),
+            tag_hash: if known.tags.is_some() { known.tag_hash() } else { whole.tag_hash() },
+        })
+    }
+
+    fn pieces<'b>(&'b self, config: &'b BrokerConfig, shared: &'b str) -> Pieces<'b>
     where
         'a: 'b,
     {
         let mut pieces = Pieces::new(&self.properties);
+        if !self.is_joined {
+            pieces.join(shared);
+        }
         pieces.add_origin(config);
         if let Some(key) = &self.made_key {
             pieces.add("UNIQ_KEY\u{1}", key);
         }
         pieces
     }
-}
-
-/// Reads all members before any is stored.
-fn read(body: &[u8]) -> Result<Vec<Member<'_>>, Refused> {
-    let mut members = Vec::new();
-    for message in messages(body) {
-        let message = message.map_err(|error| Refused::illegal(error.to_string()))?;
-        let known = Known::of(message.properties);
-        refuse_kind(&known)?;
-        members.push(Member {
-            message,
-            properties: cleaned(message.properties, known.needs_edit),
-            made_key: known.unique_key.is_none().then(unique_id),
-            tag_hash: known.tag_hash(),
-        });
-    }
-    if members.is_empty() {
-        return Err(Refused::new(response::MESSAGE_ILLEGAL, "the batch holds no message"));
-    }
-    Ok(members)
-}
-
-/// What cannot be in a batch.
-fn refuse_kind(known: &Known<'_>) -> Result<(), Refused> {
-    if known.is_transactional {
-        return Err(Refused::illegal("transactional messages cannot be in a batch"));
-    }
-    if known.delay_level() > 0 || known.has_timer() {
-        return Err(Refused::illegal("delayed messages cannot be in a batch"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -142,26 +195,75 @@ mod tests {
         out
     }
 
+    fn read<'a>(properties: &'a str, body: &'a [u8]) -> Result<Batch<'a>, Refused> {
+        let header = SendMessageHeader {
+            producer_group: "PG",
+            topic: "T",
+            default_topic: "TBW102",
+            default_topic_queue_nums: 4,
+            queue_id: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            flag: 0,
+            properties: Some(properties),
+            reconsume_times: 0,
+            unit_mode: false,
+            max_reconsume_times: None,
+            batch: true,
+            broker_name: None,
+        };
+        Batch::read(&BrokerConfig::default(), &header, body)
+    }
+
+    fn texts(batch: &Batch<'_>) -> Vec<String> {
+        let config = BrokerConfig::default();
+        batch.members.iter().map(|member| member.pieces(&config, &batch.shared).as_slice().concat()).collect()
+    }
+
     #[test]
     fn members_keep_their_own_key_or_get_one() {
         let body = body(&["UNIQ_KEY\u{1}own\u{2}TAGS\u{1}TagA\u{2}", ""]);
-        let members = read(&body).unwrap();
+        let batch = read("UNIQ_KEY\u{1}whole\u{2}", &body).unwrap();
+        assert_eq!(batch.unique_key, Some("whole"));
+        let members = &batch.members;
         assert_eq!((members[0].made_key, members[0].tag_hash), (None, 2_598_919));
-        let config = crate::config::BrokerConfig::default();
-        let text = members[1].pieces(&config).as_slice().concat();
-        assert_eq!(Known::of(&text).unique_key, members[1].made_key.as_deref());
+        let text = &texts(&batch)[1];
+        assert_eq!(Known::of(text).unwrap().unique_key, members[1].made_key.as_deref());
         assert!(members[1].made_key.is_some());
     }
 
     #[test]
-    fn half_delayed_and_broken_members_spoil_the_batch() {
-        for bad in ["TRAN_MSG\u{1}true\u{2}", "DELAY\u{1}3\u{2}", "TIMER_DELAY_MS\u{1}5\u{2}"] {
-            assert_eq!(read(&body(&["", bad])).unwrap_err().code, 13, "{bad}");
+    fn members_get_what_a_hook_put_on_the_batch_unless_they_say_otherwise() {
+        let body = body(&["name\u{1}a", "trace\u{1}own\u{2}", ""]);
+        let batch = read("trace\u{1}whole\u{2}TAGS\u{1}TagA\u{2}CLUSTER\u{1}theirs\u{2}", &body).unwrap();
+        let texts = texts(&batch);
+        let get = |nth: usize, name: &str| Properties::new(&texts[nth]).get(name);
+        assert_eq!((get(0, "name"), get(0, "trace"), get(0, "TAGS")), (Some("a"), Some("whole"), Some("TagA")));
+        assert_eq!((get(1, "trace"), get(2, "trace")), (Some("own"), Some("whole")));
+        assert!((0..3).all(|nth| get(nth, "CLUSTER") == Some("DefaultCluster")));
+        assert!(batch.members.iter().all(|member| member.tag_hash == 2_598_919), "filters see the tag");
+    }
+
+    #[test]
+    fn one_bad_member_spoils_the_batch() {
+        for bad in [
+            "TRAN_MSG\u{1}true\u{2}",
+            "DELAY\u{1}3\u{2}",
+            "TIMER_DELAY_MS\u{1}5\u{2}",
+            "DELAY\u{1}abc\u{2}",
+            "TRAN_MSG\u{1}maybe\u{2}",
+            "INNER_NUM\u{1}2\u{2}",
+        ] {
+            assert_eq!(read("", &body(&["", bad])).unwrap_err().code, 13, "{bad}");
+            assert_eq!(read(bad, &body(&["", ""])).unwrap_err().code, 13, "on the batch: {bad}");
         }
-        assert_eq!(read(&[]).unwrap_err().code, 13);
+        assert_eq!(read("", &[]).unwrap_err().code, 13);
         let whole = body(&["", ""]);
-        assert_eq!(read(&whole[..whole.len() - 1]).unwrap_err().code, 13);
-        assert_eq!(read(&body(&["TRAN_MSG\u{1}false\u{2}"])).unwrap().len(), 1);
+        assert_eq!(read("", &whole[..whole.len() - 1]).unwrap_err().code, 13);
+        assert_eq!(read("", &body(&["TRAN_MSG\u{1}false\u{2}"])).unwrap().members.len(), 1);
+        let mut empty = whole.clone();
+        BatchMessage { flag: 0, body: b"", properties: "" }.write(&mut empty).unwrap();
+        assert_eq!(read("", &empty).unwrap_err().code, 13, "a member without a body");
     }
 
     #[test]

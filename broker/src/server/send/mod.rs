@@ -4,14 +4,17 @@
 //!  header --> target (topic, queue; creates what is missing) --> when --> unit --> Publish or Prepare --> answer
 //! ```
 //!
-//! Promises: the checks come in the order that clients know; a message is answered with success only after its command
-//! was applied; every answer, errors included, carries region and trace flag. A plain send copies its body once, from
-//! the frame into the batch, and allocates one box, for its answer.
+//! Promises: a message passes the same checks, and keeps what it says of itself, whichever way it comes (alone, in a batch, as
+//! a reply); what cannot be read or done is refused, never taken for absent; what is refused creates nothing; the checks come in
+//! the order that clients know; a message is answered with success only after its command was applied; every answer, errors
+//! included, carries region and trace flag. A plain send copies its body once, from the frame into the batch, and allocates one
+//! box, for its answer.
 //!
 //! Left to others: what a half becomes (`shard::apply`, `transaction`), consumers (`pull`).
 
 mod answer;
 mod batch;
+mod check;
 mod known;
 mod push;
 mod single;
@@ -29,7 +32,7 @@ use escrowmq_common::header::{HeaderError, SendMessageHeader};
 use escrowmq_common::message::{UnitBuilder, UnitError};
 use escrowmq_common::remoting::Connection;
 
-pub(super) use target::next_of;
+pub(super) use target::{next_of, not_writable};
 
 use super::Reply;
 use super::ensure::{self, EnsureError};
@@ -147,10 +150,32 @@ fn store(
     if header.batch {
         batch::refuse_topic(header.topic)?;
     }
-    let target = target::resolve(broker, &config, &header, request.version, connection.peer())?;
+    let target = match target::resolve(broker, &config, &header, request.version, connection.peer()) {
+        Ok(target) => target,
+        Err(stop) => {
+            // Nothing is created for a message that is refused then.
+            if let Stop::Missing(_) = stop {
+                precheck(&config, request, &header)?;
+            }
+            return Err(stop);
+        }
+    };
     let header = &header;
     let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first };
     if header.batch { batch::publish(&send) } else { single::store(&send) }
+}
+
+/// The checks of a message for which no target is needed.
+fn precheck(
+    config: &crate::config::BrokerConfig,
+    request: &Frame,
+    header: &SendMessageHeader<'_>,
+) -> Result<(), Refused> {
+    if header.batch {
+        batch::Batch::read(config, header, &request.body).map(drop)
+    } else {
+        single::precheck(config, request, header)
+    }
 }
 
 /// A request whose target is known.
@@ -164,21 +189,6 @@ struct Send<'a> {
     reply: &'a Reply,
     /// The topic or group was created for it.
     is_first: bool,
-}
-
-impl Send<'_> {
-    /// Whether the body has a size that is taken.
-    fn check_body(&self) -> Result<(), Refused> {
-        let bytes = self.request.body.len();
-        if bytes == 0 {
-            return Err(Refused::new(response::SYSTEM_ERROR, "the message body is empty"));
-        }
-        if bytes > self.config.max_message_size {
-            let limit = self.config.max_message_size;
-            return Err(Refused::illegal(format!("message body size {bytes} exceeds the maximum of {limit}")));
-        }
-        Ok(())
-    }
 }
 
 /// A unit on its way into a batch. Its size was checked, so writing it cannot fail.

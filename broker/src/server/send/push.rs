@@ -12,11 +12,13 @@ use escrowmq_common::message::{OffsetMessageId, SysFlag, TransactionType, UnitBu
 use escrowmq_common::remoting::Connection;
 
 use super::answer::{origin, refuse};
+use super::check::{Kind, check};
 use super::known::Known;
 use super::stamp::{Pieces, cleaned};
 use super::target;
 use super::{NewUnit, Refused, Reply, Send, Stop};
 use crate::broker::Broker;
+use crate::config::BrokerConfig;
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError, When};
 
 /// Time that the client that asked gets to take the reply.
@@ -31,12 +33,21 @@ pub(super) fn handle(
 ) -> Result<(), Stop> {
     let header: SendMessageHeader<'_> = request.header()?;
     let config = broker.config();
-    let target = target::resolve(broker, &config, &header, request.version, connection.peer())?;
+    let target = match target::resolve(broker, &config, &header, request.version, connection.peer()) {
+        Ok(target) => target,
+        Err(stop) => {
+            // Nothing is created for a message that is refused then.
+            if let Stop::Missing(_) = stop {
+                precheck(&config, request, &header)?;
+            }
+            return Err(stop);
+        }
+    };
     let header = &header;
     let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first: false };
-    send.check_body()?;
     let own = header.properties.unwrap_or_default();
-    let known = Known::of(own);
+    let known = Known::of(own).map_err(Refused::from)?;
+    check(&config, Kind::Reply, &known, (header.sys_flag, header.reconsume_times), &request.body)?;
     let own = cleaned(own, known.needs_edit);
 
     let client = known.reply_to_client.map(str::to_owned);
@@ -61,6 +72,12 @@ pub(super) fn handle(
         answer(&answering, reply, queue, pushed, stored);
     });
     Ok(())
+}
+
+/// The checks for which no target is needed.
+fn precheck(config: &BrokerConfig, request: &Frame, header: &SendMessageHeader<'_>) -> Result<(), Refused> {
+    let known = Known::of(header.properties.unwrap_or_default())?;
+    check(config, Kind::Reply, &known, (header.sys_flag, header.reconsume_times), &request.body)
 }
 
 async fn deliver(requester: &Arc<Connection>, frame: Frame, client: &str) -> Result<(), String> {

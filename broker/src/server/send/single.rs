@@ -3,29 +3,38 @@
 use std::sync::Arc;
 
 use escrowmq_common::code::response;
-use escrowmq_common::header::JoinTransactionHeader;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{HeaderError, HeaderProblem, JoinTransactionHeader, SendMessageHeader};
 use escrowmq_common::message::properties::PropertyEditor;
 use escrowmq_common::message::properties::name;
-use escrowmq_common::message::{SysFlag, TransactionType, UnitBuilder, body_crc, unique_id};
+use escrowmq_common::message::{SysFlag, TransactionType, UnitBuilder, unique_id};
 
 use super::answer::{Answer, KeptText, Recall};
+use super::check::{Kind, check, check_producer_group};
 use super::known::Known;
 use super::stamp::{Decimal, Pieces, cleaned};
 use super::when::{DelayRules, Due, due};
 use super::{NewUnit, Refused, Send, Stop};
-use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish, When};
+use crate::config::BrokerConfig;
+use crate::shard::{Admission, Command, Content, Message, MessageList, Once, Prepare, Publish, When};
+
+/// The checks for which no target is needed.
+pub(super) fn precheck(config: &BrokerConfig, request: &Frame, header: &SendMessageHeader<'_>) -> Result<(), Refused> {
+    let known = Known::of(header.properties.unwrap_or_default())?;
+    check(config, Kind::Single, &known, (header.sys_flag, header.reconsume_times), &request.body)?;
+    if known.is_half(header.reconsume_times) {
+        check_producer_group(known.producer_group.unwrap_or(header.producer_group))?;
+    }
+    Ok(())
+}
 
 /// Stores the message of a request.
 pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
     let Send { broker, config, header, target, .. } = *send;
     let own = header.properties.unwrap_or_default();
-    let known = Known::of(own);
+    let known = Known::of(own).map_err(Refused::from)?;
     let is_half = known.is_half(header.reconsume_times);
-    if is_half && config.reject_transaction_message {
-        let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip);
-        return Err(Refused::new(response::NO_PERMISSION, remark).into());
-    }
-    send.check_body()?;
+    check(config, Kind::Single, &known, (header.sys_flag, header.reconsume_times), &send.request.body)?;
     let now = broker.now();
     // Dead letters stay where they are: their delay was that of one more attempt.
     let due = if target.is_dead_letter { Due::NOW } else { due(&known, &DelayRules::new(config, now), is_half)? };
@@ -34,7 +43,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
     let made = known.unique_key.is_none().then(unique_id);
     let unique_key = known.unique_key.or(made.as_deref()).unwrap_or_default();
     let mut own = cleaned(own, known.needs_edit);
-    if target.is_dead_letter && known.delay.is_some() {
+    if target.is_dead_letter && known.delay_level != 0 {
         own = PropertyEditor::new(&own).remove(name::DELAY).finish().into();
     }
     let queue_number = Decimal::new(u64::from(target.queue.index));
@@ -55,8 +64,6 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         pieces.add("TIMER_ENQUEUE_MS\u{1}", now_text.as_str());
     }
 
-    // Halves need the checksum on its own; for others it is computed while the unit is written.
-    let crc = is_half.then(|| body_crc(&send.request.body));
     let unit = NewUnit(UnitBuilder {
         topic: &target.topic.settings.name,
         queue_id: target.queue.index.cast_signed(),
@@ -71,7 +78,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         reconsume_times: header.reconsume_times,
         prepared_offset: 0,
         body: &send.request.body,
-        body_crc: crc,
+        body_crc: None,
         properties: pieces.as_slice(),
     });
     unit.0.size().map_err(Refused::from)?;
@@ -91,17 +98,23 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         is_dead_letter: target.is_dead_letter,
         is_first: send.is_first,
     };
-    if let Some(body_crc) = crc {
+    if is_half {
         let group = known.producer_group.unwrap_or(header.producer_group);
+        check_producer_group(group)?;
         check_quota(send, group)?;
-        let first_half = send.request.header::<JoinTransactionHeader>().ok().map(|join| join.transaction_first);
+        let first_half = match send.request.header::<JoinTransactionHeader>() {
+            Ok(join) => Some(join.transaction_first),
+            Err(HeaderError { problem: HeaderProblem::Missing, .. }) => None,
+            // Not a transaction of its own: whoever sent it meant another one.
+            Err(error) => return Err(error.into()),
+        };
         let client = broker.clients.client_id_of(send.connection.id(), group);
         let command = Command::Prepare(Prepare {
             queue: target.queue.id,
             when: due.when,
-            immunity: known.immunity_ms(),
+            immunity: known.immunity_ms,
             first_half: first_half.map(i64::cast_unsigned),
-            body_crc,
+            content: Content::of(&send.request.body, header.properties.unwrap_or_default()),
             duplicate_window: config.transaction_duplicate_window.as_millis() as u64,
             group,
             client: client.as_deref().unwrap_or_default(),
@@ -112,8 +125,8 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
     } else {
         let window = target.topic.settings.duplicate_window();
         let once = (window > 0 && known.unique_key.is_some()).then(|| {
-            let body_crc = body_crc(&send.request.body);
-            Once { unique_id: unique_key, body_crc, window }
+            let content = Content::of(&send.request.body, header.properties.unwrap_or_default());
+            Once { unique_id: unique_key, content, window }
         });
         let messages = MessageList::One(message);
         submit(send, &Command::Publish(Publish { queue: target.queue.id, when: due.when, messages, once }), answer)

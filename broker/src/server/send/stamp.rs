@@ -9,8 +9,9 @@ use escrowmq_common::message::properties::{PropertyEditor, name};
 
 use crate::config::BrokerConfig;
 
-/// Pieces that a message has at most: the sender's string, a separator, and three for each property that is added.
-const PIECES: usize = 2 + 3 * 10;
+/// Pieces that a message has at most: the sender's string, a separator, that of its batch, and three for each property that
+/// is added.
+const PIECES: usize = 3 + 3 * 10;
 
 /// A property string in pieces.
 pub(super) struct Pieces<'a> {
@@ -27,6 +28,12 @@ impl<'a> Pieces<'a> {
             pieces.push("\u{2}");
         }
         pieces
+    }
+
+    /// Adds a whole property string, which is empty or ends with a separator.
+    pub(super) fn join(&mut self, text: &'a str) {
+        debug_assert!(!Properties::new(text).needs_item_end(), "{text:?}");
+        self.push(text);
     }
 
     /// Adds a property. `name` ends with 0x01.

@@ -26,7 +26,7 @@ pub(super) struct Target {
     pub(super) is_dead_letter: bool,
 }
 
-/// What needs no look at any topic: whether the broker and the name allow it at all.
+/// What needs no look at any topic: whether the name allows it at all.
 fn check_name(topic: &str) -> Result<(), Refused> {
     if let Err(error) = name::validate_topic(topic) {
         return Err(Refused::new(response::INVALID_PARAMETER, error.to_string()));
@@ -46,13 +46,16 @@ pub(super) fn resolve(
     producer: SocketAddr,
 ) -> Result<Target, Stop> {
     check_name(header.topic)?;
+    // Routes keep producers away, too; those with an old route, or none, are refused here and go to another broker.
+    if config.broker_permission & TopicSettings::WRITE == 0 {
+        let remark = format!("the broker[{}] sending message is forbidden", config.broker_ip);
+        return Err(Refused::new(response::NO_PERMISSION, remark).into());
+    }
     let Some(topic) = broker.shard.topics().get(header.topic) else {
         return Err(missing(broker, config, header));
     };
-    // Without write permission routes keep producers away; ordered topics, whose producers stay, are refused here.
-    if config.broker_permission & TopicSettings::WRITE == 0 && topic.settings.order {
-        let remark = format!("the broker[{}] sending message is forbidden", config.broker_ip);
-        return Err(Refused::new(response::NO_PERMISSION, remark).into());
+    if !topic.is_writable() {
+        return Err(Refused::new(response::NO_PERMISSION, not_writable(header.topic)).into());
     }
     let queue = queue_of(&topic, header.queue_id).ok_or_else(|| {
         let settings = &topic.settings;
@@ -66,6 +69,11 @@ pub(super) fn resolve(
         return retry(broker, header, version, Target { topic, queue, is_dead_letter: false });
     }
     Ok(Target { topic, queue, is_dead_letter: false })
+}
+
+/// What to say of a topic without write permission.
+pub(in crate::server) fn not_writable(topic: &str) -> String {
+    format!("the topic[{topic}] sending message is forbidden")
 }
 
 /// A retried message that a consumer sends itself: back to its retry topic, or to the dead letters.
@@ -84,6 +92,9 @@ fn retry(broker: &Broker, header: &SendMessageHeader<'_>, version: i32, target: 
     }
     let dead = name::dead_letter_topic(group);
     match broker.shard.topics().get(&dead) {
+        Some(topic) if !topic.is_writable() => {
+            Err(Refused::new(response::NO_PERMISSION, not_writable(&topic.settings.name)).into())
+        }
         Some(topic) => {
             let queue = topic.queue(0).cloned().ok_or_else(|| no_queue(&topic))?;
             Ok(Target { topic, queue, is_dead_letter: true })
@@ -120,6 +131,20 @@ pub(in crate::server) fn next_of(count: u32) -> u32 {
 
 /// What to do about a topic that is not there.
 fn missing(broker: &Broker, config: &BrokerConfig, header: &SendMessageHeader<'_>) -> Stop {
+    if let Some(group) = header.topic.strip_prefix(name::RETRY_PREFIX) {
+        let settings = broker.shard.groups().get(group);
+        return match settings {
+            // Makes the retry topic, too; where groups are not made by use, it refuses.
+            None => Stop::Missing(Missing::Group(group.to_owned())),
+            Some(group) if group.retry_queues > 0 => {
+                Stop::Missing(Missing::Topic(TopicSettings::new(header.topic, group.retry_queues)))
+            }
+            Some(_) => Stop::Refused(Refused::new(
+                response::TOPIC_NOT_EXIST,
+                format!("topic[{}] not exist: its group takes no retries (retryQueueNums=0)", header.topic),
+            )),
+        };
+    }
     let template = broker.shard.topics().get(header.default_topic);
     let template = template.as_ref().map(|topic| &topic.settings);
     if let Some(settings) = new_topic(config, header.topic, template, header.default_topic_queue_nums) {
@@ -129,20 +154,19 @@ fn missing(broker: &Broker, config: &BrokerConfig, header: &SendMessageHeader<'_
     Stop::Refused(Refused::new(response::TOPIC_NOT_EXIST, remark))
 }
 
-/// The settings of a topic that a send may create.
+/// The settings of a topic that a send may create; retry topics come with their groups.
 fn new_topic(
     config: &BrokerConfig,
     topic: &str,
     template: Option<&TopicSettings>,
     queues_wanted: i32,
 ) -> Option<TopicSettings> {
-    if name::is_retry_topic(topic) {
-        return Some(TopicSettings::new(topic, 1));
-    }
-    let template = template.filter(|template| template.perm & TopicSettings::INHERIT != 0)?;
-    if template.name == name::AUTO_CREATE_TOPIC && !config.auto_create_topic_enable {
+    // Whatever template is named: the broker's and the cluster's are templates, too. Topics of the
+    // system are made by the broker alone.
+    if !config.auto_create_topic_enable || topic.starts_with(name::SYSTEM_TOPIC_PREFIX) {
         return None;
     }
+    let template = template.filter(|template| template.perm & TopicSettings::INHERIT != 0)?;
     let queues = u32::try_from(queues_wanted).unwrap_or_default().min(template.write_queues).max(1);
     Some(TopicSettings { perm: template.perm & !TopicSettings::INHERIT, ..TopicSettings::new(topic, queues) })
 }
@@ -166,11 +190,14 @@ mod tests {
         assert_eq!((made(0), made(-3)), (Some((1, 6)), Some((1, 6))));
         assert_eq!(new_topic(&config, "T", Some(&template(6)), 4), None);
         assert_eq!(new_topic(&config, "T", None, 4), None);
-        assert_eq!(new_topic(&config, "%RETRY%g", None, 4), Some(TopicSettings::new("%RETRY%g", 1)));
+        assert_eq!(new_topic(&config, "rmq_sys_anything", Some(&template(7)), 4), None);
+        for expected in ["RMQ_SYS_TRACE_TOPIC", "BenchmarkTest"] {
+            assert!(new_topic(&config, expected, Some(&template(7)), 4).is_some(), "tools send there: {expected}");
+        }
         let planned = BrokerConfig { auto_create_topic_enable: false, ..config };
         assert_eq!(new_topic(&planned, "T", Some(&template(7)), 4), None);
         let other = TopicSettings { perm: 7, ..TopicSettings::new("DefaultCluster", 1) };
-        assert!(new_topic(&planned, "T", Some(&other), 4).is_some());
+        assert_eq!(new_topic(&planned, "T", Some(&other), 4), None);
     }
 
     #[test]

@@ -139,14 +139,14 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) 
             flags: row.flags.with(EntryFlags::FIRED),
             half: row.half,
         };
-        let offset = place.enter_now(staged);
+        let (entered, offset) = place.enter_seen(shared, staged);
         if !planted(Bug::TimerTwice) {
-            row.fired(&mut staged.rows, offset);
+            row.fired(&mut staged.rows, offset, entered.id);
         }
         if row.flags.is_committed()
             && let Some(mut decision) = staged.decision(&shared.index, row.half)?
         {
-            decision.offset = Some(offset);
+            (decision.offset, decision.queue) = (Some(offset), entered.id);
             staged.put_decision(row.half, decision);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey, RepeatPlace, repeat_key};
-use crate::index::{EntryFlags, IndexError, QueueEntry, TimerRow};
+use crate::index::{EntryFlags, IndexError, QueueEntry, TimerRow, timer};
 use crate::shard::command::{Once, Publish, When};
 use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
@@ -16,7 +16,11 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
     let Some(queue) = shared.topics.queue(publish.queue) else {
         return Ok(Outcome::Refused(Refusal::NoSuchQueue(publish.queue)));
     };
-    let once = publish.once.map(|once| (once, once_key(&queue.topic, once.unique_id)));
+    // The topic shrank while the message was on its way: its sender tries another queue.
+    if queue.is_given_up() && staged.chooses_queues() {
+        return Ok(Outcome::Refused(Refusal::NoSuchQueue(publish.queue)));
+    }
+    let once = publish.once.map(|once| (once, once_key(&queue.topic, &once)));
     if let Some((once, key)) = once
         && let Some(first) = repeated(shared, staged, key, once)?
     {
@@ -53,15 +57,14 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             due: first.due.unwrap_or_default(),
         };
         let ends = first.stamp.saturating_add(once.window).max(1);
-        let (half, body_crc, place) = (first.position, once.body_crc, Some(place));
-        staged.put_repeat(key, Repeat { half, body_crc, ends, place });
+        staged.put_repeat(key, Repeat::new(first.position, once.content, ends, Some(place)));
     }
     Ok(published.map_or(Outcome::Done, Outcome::Published))
 }
 
 /// No producer group has this name, so that a plain message never repeats a half.
-fn once_key(topic: &str, unique_id: &str) -> RepeatKey {
-    repeat_key("", topic, unique_id)
+fn once_key(topic: &str, once: &Once<'_>) -> RepeatKey {
+    repeat_key("", topic, once.unique_id, once.content)
 }
 
 /// What a message gets that was sent before: the first one's place, or a refusal.
@@ -69,7 +72,7 @@ fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey, once: Once<'_>) ->
     let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
     // Its topic may have been deleted, and created again.
     let Some(place) = first.place.filter(|place| shared.topics.queue(place.queue).is_some()) else { return Ok(None) };
-    if first.body_crc != once.body_crc {
+    if !first.is_of(once.content) {
         return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(first.half))));
     }
     shared.counters.repeated_messages.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +94,19 @@ pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (u64, u32) {
     (staged.position(at), bytes.len() as u32)
 }
 
+/// The time that a message waits for; `None` if that is now or has passed.
+pub(super) fn due(staged: &Staged, when: When) -> Option<u64> {
+    let now = staged.stamp();
+    let due = match when {
+        When::Now => None,
+        When::After(millis) => Some(now.saturating_add(millis)),
+        When::At(time) => Some(time),
+    };
+    due.filter(|due| *due > now)
+}
+
 /// A message about to enter a queue.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) queue: &'a Arc<Queue>,
     pub(super) position: u64,
@@ -104,33 +119,41 @@ pub(super) struct Place<'a> {
 impl Place<'_> {
     /// Enters the queue, or waits. Says the queue offset, or the number among the waiting ones and when it is due.
     pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (u64, Option<u64>) {
-        let now = staged.stamp();
-        let due = match when {
-            When::Now => None,
-            When::After(millis) => Some(now.saturating_add(millis)),
-            When::At(time) => Some(time),
-        };
-        // A time that has passed is now.
-        match due.filter(|due| *due > now) {
+        match due(staged, when) {
             None => (self.enter_now(staged), None),
-            Some(due) => {
-                TimerRow {
-                    due,
-                    position: self.position,
-                    queue: self.queue.id,
-                    length: self.length,
-                    tag_hash: self.tag_hash,
-                    flags: self.flags,
-                    half: self.half,
-                }
-                .put(&mut staged.rows);
-                let number = staged.sequences.next_timer;
-                staged.sequences.next_timer += 1;
-                staged.sequences.timers += 1;
-                staged.timers_changed = true;
-                (number, Some(due))
-            }
+            Some(due) => (self.wait(staged, due), Some(due)),
         }
+    }
+
+    /// Waits for its time. Says the number among the waiting ones.
+    pub(super) fn wait(&self, staged: &mut Staged, due: u64) -> u64 {
+        TimerRow {
+            due,
+            position: self.position,
+            queue: self.queue.id,
+            length: self.length,
+            tag_hash: self.tag_hash,
+            flags: self.flags,
+            half: self.half,
+        }
+        .put(&mut staged.rows);
+        let number = staged.sequences.next_timer;
+        staged.sequences.next_timer += 1;
+        staged.sequences.timers += 1;
+        staged.timers_changed = true;
+        number
+    }
+
+    /// A message that nobody has seen yet becomes visible: enters its queue, or the one that consumers read instead since the
+    /// topic has shrunk. Says which one and the offset.
+    pub(super) fn enter_seen(&self, shared: &Shared, staged: &mut Staged) -> (Arc<Queue>, u64) {
+        let queue = if staged.chooses_queues() { shared.topics.entered(self.queue) } else { Arc::clone(self.queue) };
+        let offset = Place { queue: &queue, ..*self }.enter_now(staged);
+        if queue.id != self.queue.id {
+            // Its bytes name the queue that it was sent to: looking it up needs to know.
+            timer::put_moved(&mut staged.rows, self.position, offset, queue.id);
+        }
+        (queue, offset)
     }
 
     /// Enters the queue and says the offset.

@@ -80,6 +80,11 @@ impl Staged {
         self.payload_position = payload_position;
     }
 
+    /// Whether what becomes visible enters a queue that consumers read now, whatever it was sent to.
+    pub(in crate::shard) fn chooses_queues(&self) -> bool {
+        self.rules >= Rules::Second
+    }
+
     /// The rules by which the commands at hand are applied.
     pub(in crate::shard) fn rules(&self) -> Rules {
         self.rules

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::publish::{Place, extent};
+use super::publish::{Place, due, extent};
 use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
@@ -116,12 +116,16 @@ impl Rows for Step<'_> {
         self.staged.rules() >= Rules::Second && row.position < self.shared.counters.trimmed()
     }
 
-    fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<u64> {
+    fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<(QueueId, u64)> {
         let queue = self.shared.topics.queue(row.queue)?;
         let (tag_hash, flags, half) = (row.tag_hash, EntryFlags::COMMITTED, row.half);
         let place = Place { queue: &queue, position, length, tag_hash, flags, half };
-        let (number, due) = place.enter(self.staged, row.when);
-        due.is_none().then_some(number)
+        if let Some(due) = due(self.staged, row.when) {
+            place.wait(self.staged, due);
+            return None;
+        }
+        let (entered, offset) = place.enter_seen(self.shared, self.staged);
+        Some((entered.id, offset))
     }
 
     fn note(&mut self, noted: Noted) {

@@ -9,8 +9,8 @@ use crate::index::meta::encode_cold;
 use crate::index::pin::PinOwner;
 use crate::retention::Load;
 use crate::shard::{
-    Checked, CheckedHalf, Command, Decision, Extend, GroupSettings, Lock, Message, MessageList, Moved, OffsetCommit,
-    Once, Park, ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
+    Checked, CheckedHalf, Command, Content, Decision, Extend, GroupSettings, Lock, Message, MessageList, Moved,
+    OffsetCommit, Once, Park, ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
 };
 
 /// The producer group of all halves.
@@ -136,7 +136,7 @@ impl Act {
                     messages: MessageList::Many(&messages),
                     once: once.then(|| Once {
                         unique_id: &bodies[0],
-                        body_crc: crc32fast::hash(bodies.concat().as_bytes()),
+                        content: Content::of(bodies.concat().as_bytes(), ""),
                         window: WINDOW_MS,
                     }),
                 }))
@@ -148,7 +148,7 @@ impl Act {
                     when: *when,
                     immunity: None,
                     first_half: *first_half,
-                    body_crc: crc32fast::hash(body.as_bytes()),
+                    content: Content::of(body.as_bytes(), ""),
                     duplicate_window: WINDOW_MS,
                     group: PRODUCERS,
                     client: "client",

@@ -18,10 +18,12 @@ pub(super) struct Model {
     pub(super) view: View,
     /// Topic of each queue that exists, and its number there.
     pub(super) places: BTreeMap<u32, Place>,
-    /// Repeated sends: (topic, unique id) to the half, the checksum of its body, and until when if it is decided.
-    repeats: BTreeMap<(String, String), (u64, u32, Option<u64>)>,
-    /// Plain messages that are recognised when they are sent again: (topic, unique key) to the answer, and until when.
-    published: BTreeMap<(String, String), (Published, u64)>,
+    /// Repeated sends: (topic, unique id, body) to the half, and until when if it is decided.
+    repeats: BTreeMap<(String, String, String), (u64, Option<u64>)>,
+    /// Plain messages that are recognised when they are sent again: (topic, unique key, bodies) to the answer, and until when.
+    published: BTreeMap<(String, String, String), (Published, u64)>,
+    /// How many queues of each topic are written and read now.
+    sizes: BTreeMap<String, u32>,
     /// Decisions made before are forgotten.
     forgotten: u64,
     next_queue: u32,
@@ -33,6 +35,7 @@ impl Model {
     pub(super) fn apply(&mut self, act: &Act, now: u64, got: &Outcome, places: &[u64]) -> Outcome {
         match act {
             Act::PutTopic { name, queues } => {
+                self.sizes.insert(name.clone(), *queues);
                 let had = self.view.topics.entry(name.clone()).or_default();
                 while had.len() < *queues as usize {
                     had.push(self.next_queue);
@@ -272,10 +275,13 @@ impl Model {
     }
 
     fn publish(&mut self, queue: u32, when: When, bodies: &[String], once: bool, now: u64, got: &Outcome) -> Outcome {
-        let Some((topic, _)) = self.places.get(&queue) else {
+        let Some((topic, number)) = self.places.get(&queue) else {
             return Outcome::Refused(Refusal::NoSuchQueue(QueueId(queue)));
         };
-        let key = (topic.clone(), bodies[0].clone());
+        if number.cast_unsigned() >= self.sizes[topic] {
+            return Outcome::Refused(Refusal::NoSuchQueue(QueueId(queue)));
+        }
+        let key = (topic.clone(), bodies[0].clone(), bodies.concat());
         let known = self.published.get(&key).filter(|(_, ends)| once && *ends >= now);
         if let Some((first, _)) = known
             && first.repeats.is_some_and(|queue| self.places.contains_key(&queue.0))
@@ -304,6 +310,13 @@ impl Model {
             self.published.insert(key, (again, now + WINDOW_MS));
         }
         Outcome::Published(published)
+    }
+
+    /// The queue in which a message enters that waited for this one: it may be one that nobody reads any more.
+    fn live(&self, queue: u32) -> u32 {
+        let (topic, number) = &self.places[&queue];
+        let number = number.cast_unsigned() % self.sizes[topic];
+        self.view.topics[topic][number as usize]
     }
 
     /// Enters the queue, or waits. Says the offset, or the number among those that waited.
@@ -347,14 +360,12 @@ impl Model {
         let Some((topic, _)) = self.places.get(&queue) else {
             return Outcome::Refused(Refusal::NoSuchQueue(QueueId(queue)));
         };
-        let key = (topic.clone(), unique_id.to_owned());
-        let crc = crc32fast::hash(body.as_bytes());
-        let remembered = self.repeats.get(&key).filter(|(_, _, ends)| ends.is_none_or(|ends| ends >= now));
-        if let Some((half, first_crc, _)) = remembered.copied() {
-            if first_crc != crc {
-                return Outcome::Refused(Refusal::UniqueIdTaken(half));
-            }
-            let open = self.view.halves.get(&half).map(|row| (row.counter, row.prepared_at, row.first_half));
+        let key = (topic.clone(), unique_id.to_owned(), body.to_owned());
+        let remembered = self.repeats.get(&key).filter(|(_, ends)| ends.is_none_or(|ends| ends >= now));
+        if let Some((half, _)) = remembered.copied() {
+            // A half of a topic that was deleted meanwhile is no half of the one that was made again.
+            let open = self.view.halves.get(&half).filter(|row| self.places.contains_key(&row.queue));
+            let open = open.map(|row| (row.counter, row.prepared_at, row.first_half));
             let decided = self.view.decisions.get(&half).filter(|row| row.decision == Decision::Commit);
             let committed = decided.map(|row| (row.counter, row.at, row.first_half));
             if let Some((counter, stamp, of)) = open.or(committed) {
@@ -386,7 +397,7 @@ impl Model {
         let counter = self.view.counts.next_half;
         self.view.counts.next_half += 1;
         self.view.counts.open += 1;
-        self.repeats.insert(key, (*half, crc, None));
+        self.repeats.insert(key, (*half, None));
         let row = HalfView {
             position: *half,
             counter,
@@ -453,11 +464,14 @@ impl Model {
 
     fn settle_one(&mut self, half: u64, decision: Decision, place: Option<u64>, now: u64) {
         let row = self.view.halves.remove(&half).expect("all of a transaction is undecided");
-        let mut offset = None;
+        let (mut queue, mut offset) = (row.queue, None);
         if decision == Decision::Commit {
             let due = due(row.when, now);
+            if due.is_none() {
+                queue = self.live(row.queue);
+            }
             let number =
-                self.enter(row.queue, (&row.body, &row.unique_id), place.unwrap_or(row.position), due, Some(half), now);
+                self.enter(queue, (&row.body, &row.unique_id), place.unwrap_or(row.position), due, Some(half), now);
             offset = due.is_none().then_some(number);
             self.view.counts.committed += 1;
         } else {
@@ -469,12 +483,11 @@ impl Model {
             self.view.counts.open -= 1;
         }
         if let Some((topic, _)) = self.places.get(&row.queue) {
-            let crc = crc32fast::hash(row.body.as_bytes());
-            self.repeats.insert((topic.clone(), row.unique_id), (half, crc, Some(now + WINDOW_MS)));
+            self.repeats.insert((topic.clone(), row.unique_id, row.body), (half, Some(now + WINDOW_MS)));
         }
         let decision = DecisionView {
             decision,
-            queue: row.queue,
+            queue,
             offset,
             counter: row.counter,
             at: now,
@@ -496,9 +509,10 @@ impl Model {
                 continue;
             }
             let half = timer.committed.then_some(timer.half);
-            let offset = self.enter(timer.queue, (&timer.body, &timer.key), key.1, None, half, now);
+            let queue = self.live(timer.queue);
+            let offset = self.enter(queue, (&timer.body, &timer.key), key.1, None, half, now);
             if let Some(decision) = half.and_then(|half| self.view.decisions.get_mut(&half)) {
-                decision.offset = Some(offset);
+                (decision.offset, decision.queue) = (Some(offset), queue);
             }
         }
         Outcome::Handled(due.len() as u32)

@@ -11,8 +11,8 @@ use crate::check::{Action, Folder, Kind, RepairError, RepairOptions};
 use crate::log::{Log, NewRecord, RealDisk};
 use crate::raft::kind;
 use crate::shard::{
-    Batch, Checked, CheckedHalf, Extend, GiveUp, GroupSettings, Intake, Lock, OffsetCommit, Once, OpenBatch, Park,
-    ParkReason, Refusal, Resume, SubmitError, WriteUnit,
+    Batch, Checked, CheckedHalf, Content, Extend, GiveUp, GroupSettings, Intake, Lock, OffsetCommit, Once, OpenBatch,
+    Park, ParkReason, Refusal, Resume, SubmitError, WriteUnit,
 };
 
 /// Every command with a text of its own, that text being this one.
@@ -33,14 +33,14 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         when: When::Now,
         immunity: None,
         first_half: None,
-        body_crc: 0,
+        content: Content::Crc(0),
         duplicate_window: 0,
         group: "g",
         client: "c",
         unique_id: "u",
         message: Message::new(0, unit),
     };
-    let once = Once { unique_id: text, body_crc: 0, window: 1 };
+    let once = Once { unique_id: text, content: Content::Crc(0), window: 1 };
     let messages = MessageList::One(Message::new(0, unit));
     let asked = CheckedHalf { half: 1, next_due: 1, counts: true, asked: text };
     vec![

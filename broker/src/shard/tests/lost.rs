@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::retention::{Rewritten, gather, rewritten};
-use crate::shard::{GiveUp, GiveUpError, GroupSettings, ReadError, Refusal};
+use crate::shard::{Content, GiveUp, GiveUpError, GroupSettings, ReadError, Refusal};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -102,7 +102,7 @@ async fn a_large_transaction_is_moved_in_pieces_before_its_commit() {
             when: When::Now,
             immunity: None,
             first_half: Some(first.half),
-            body_crc: 0,
+            content: Content::Crc(0),
             duplicate_window: 0,
             group: "producers",
             client: "client-1",

@@ -19,8 +19,8 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::{
-    Admission, Command, Decision, Message, MessageList, OpenShard, Outcome, Prepare, Prepared, Publish, Published,
-    Queue, Settle, Shard, ShardSettings, TopicSettings, When,
+    Admission, Command, Content, Decision, Message, MessageList, OpenShard, Outcome, Prepare, Prepared, Publish,
+    Published, Queue, Settle, Shard, ShardSettings, TopicSettings, When,
 };
 use crate::index::meta::encode_cold;
 use crate::log::{Flush, LogSettings};
@@ -92,7 +92,7 @@ async fn prepare_as(shard: &Shard, queue: &Queue, unique_id: &str, body: &str, w
         when,
         immunity: None,
         first_half: None,
-        body_crc: crc32fast::hash(body.as_bytes()),
+        content: Content::of(body.as_bytes(), ""),
         duplicate_window: 60_000,
         group: "producers",
         client: "client-1",

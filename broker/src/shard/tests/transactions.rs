@@ -94,13 +94,35 @@ async fn a_repeated_half_gets_the_first_identity() {
     let first = prepare(shard, &queue, "u1", "body").await;
     let repeat = prepare(shard, &queue, "u1", "body").await;
     assert_eq!((repeat.half, repeat.counter, repeat.repeated), (first.half, first.counter, true));
-    let other = prepare_as(shard, &queue, "u1", "another body", When::Now).await;
-    assert_eq!(other, Outcome::Refused(Refusal::UniqueIdTaken(first.half)));
     settle(shard, first.half, first.counter, Decision::Commit).await;
     let late = prepare(shard, &queue, "u1", "body").await;
     assert_eq!((late.half, late.repeated), (first.half, true), "for a while after the decision, too");
     assert_eq!(bodies(shard, &queue), ["body"]);
     assert_ne!(prepare(shard, &queue, "", "body").await.half, prepare(shard, &queue, "", "body").await.half);
+    opened.close().await.expect("closes");
+}
+
+/// Containers and old clients make the same id for different messages.
+#[tokio::test]
+async fn two_halves_with_one_unique_id_are_two_and_each_goes_to_its_own_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let opened = open(dir.path()).await;
+    let shard = &opened.shard;
+    make_topic(shard, "T", 1).await;
+    let queue = queue(shard, "T", 0);
+    // Of one checksum, too.
+    let one = prepare(shard, &queue, "u", "plumless").await;
+    let two = prepare(shard, &queue, "u", "buckeroo").await;
+    let three = prepare(shard, &queue, "u", "third").await;
+    assert!(one.half != two.half && two.half != three.half && !two.repeated && !three.repeated);
+    settle(shard, two.half, two.counter, Decision::Commit).await;
+    for (half, body) in [(one.half, "plumless"), (two.half, "buckeroo"), (three.half, "third")] {
+        let again = prepare(shard, &queue, "u", body).await;
+        assert_eq!((again.half, again.repeated), (half, true), "{body}");
+    }
+    settle(shard, three.half, three.counter, Decision::Rollback).await;
+    settle(shard, one.half, one.counter, Decision::Commit).await;
+    assert_eq!(bodies(shard, &queue), ["buckeroo", "plumless"]);
     opened.close().await.expect("closes");
 }
 

@@ -9,8 +9,8 @@ use crate::index::history::{ACTS_MAX, ASKED_MAX, Act, Asked};
 use crate::index::{DecisionRow, HalfRow};
 use crate::planted::{Bug, planted};
 use crate::shard::{
-    Checked, Decision, Extend, Outcome, Park, ParkReason, Prepare, Prepared, QueueId, Refusal, Resume, Settle, Settled,
-    SettledMember,
+    Checked, Content, Decision, Extend, Outcome, Park, ParkReason, Prepare, Prepared, QueueId, Refusal, Resume, Settle,
+    Settled, SettledMember,
 };
 
 /// So many halves may share a transaction.
@@ -79,8 +79,9 @@ pub trait Rows {
     /// Whether retention has let the bytes of a half go: it could not be read any more when it was to be moved.
     fn is_gone(&self, row: &HalfRow) -> bool;
 
-    /// The message of a half enters its queue, or waits for its time; the queue offset, if it has one.
-    fn deliver(&mut self, row: &HalfRow, unit: Extent) -> Option<u64>;
+    /// The message of a half enters its queue, or that which consumers read instead, or waits for its time; queue and offset,
+    /// if it has them.
+    fn deliver(&mut self, row: &HalfRow, unit: Extent) -> Option<(QueueId, u64)>;
 
     /// Counts something.
     fn note(&mut self, noted: Noted);
@@ -89,7 +90,8 @@ pub trait Rows {
 /// Keeps a half message, or gives a repeated send the first one's identity. `unit` is where the message lies.
 pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Result<Outcome, R::Error> {
     let key_of = |topic: TopicRef<'_>| {
-        let key = (!prepare.unique_id.is_empty()).then(|| repeat_key(prepare.group, topic.name, prepare.unique_id));
+        let key = (!prepare.unique_id.is_empty())
+            .then(|| repeat_key(prepare.group, topic.name, prepare.unique_id, prepare.content));
         (topic.id, key)
     };
     let Some((topic, key)) = rows.with_topic(prepare.queue, key_of) else {
@@ -109,7 +111,7 @@ pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Re
     let (now, counter) = (rows.now(), rows.next_counter());
     let next_due = prepare.immunity.filter(|_| prepare.first_half.is_none());
     if let Some(key) = key {
-        rows.put_repeat(key, Repeat { half, body_crc: prepare.body_crc, ends: 0, place: None });
+        rows.put_repeat(key, Repeat::new(half, prepare.content, 0, None));
     }
     let row = HalfRow {
         half,
@@ -130,7 +132,7 @@ pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Re
         parked: None,
         acts: Vec::new(),
         duplicate_window: prepare.duplicate_window,
-        body_crc: prepare.body_crc,
+        content: prepare.content,
         group_id: rows.group_id(prepare.group),
         group: prepare.group.to_owned(),
         client: prepare.client.to_owned(),
@@ -144,10 +146,14 @@ pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Re
 fn repeated<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, key: RepeatKey) -> Result<Option<Outcome>, R::Error> {
     let Some(known) = rows.repeat(key)? else { return Ok(None) };
     let half = known.half;
-    if known.body_crc != prepare.body_crc {
+    if !known.is_of(prepare.content) {
         return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(half))));
     }
     let (counter, stamp, first_half) = if let Some(row) = rows.half(half)? {
+        // The topic was deleted meanwhile, and made again: a half of the old one can never be committed.
+        if matches!(prepare.content, Content::Digest(_)) && rows.with_topic(row.queue, |_| ()).is_none() {
+            return Ok(None);
+        }
         (row.counter, row.prepared_at, row.first_half)
     } else if let Some(row) = rows.decision(half)? {
         // A producer repeats a half before its local transaction has run; with a half that a check has rolled back
@@ -217,7 +223,7 @@ pub fn settle<R: Rows>(rows: &mut R, settle: &Settle<'_>, rewritten: &[(u64, Ext
     for row in &whole {
         // Before the message enters: it may wait for its time, and is pinned then where it lies.
         rows.release(row);
-        let offset = if settle.decision == Decision::Commit {
+        let place = if settle.decision == Decision::Commit {
             let unit = match rewritten.iter().find(|(half, _)| *half == row.half) {
                 Some((_, unit)) => *unit,
                 None if planted(Bug::SettledAtOldPlace) => (row.half, row.length),
@@ -227,11 +233,12 @@ pub fn settle<R: Rows>(rows: &mut R, settle: &Settle<'_>, rewritten: &[(u64, Ext
         } else {
             None
         };
-        decide(rows, settle, row, offset);
+        let (queue, offset) = place.map_or((row.queue, None), |(queue, offset)| (queue, Some(offset)));
+        decide(rows, settle, row, (queue, offset));
         if let Some(first) = &mut outcome {
-            first.members.push(SettledMember { half: row.half, queue: row.queue, offset });
+            first.members.push(SettledMember { half: row.half, queue, offset });
         } else {
-            let (decision, queue) = (settle.decision, row.queue);
+            let decision = settle.decision;
             outcome = Some(Settled { decision, queue, offset, at, first: true, members: Vec::new() });
         }
     }
@@ -262,13 +269,14 @@ fn stranger(by: Option<&str>, named: Option<u64>, group: &str, counter: u64) -> 
 }
 
 /// Moves a half from undecided to decided.
-fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, offset: Option<u64>) {
+fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, offset): (QueueId, Option<u64>)) {
     let at = rows.now();
     if !row.unique_id.is_empty()
-        && let Some(key) = rows.with_topic(row.queue, |topic| repeat_key(&row.group, topic.name, &row.unique_id))
+        && let Some(key) =
+            rows.with_topic(row.queue, |topic| repeat_key(&row.group, topic.name, &row.unique_id, row.content))
     {
         let ends = at.saturating_add(row.duplicate_window).max(1);
-        rows.put_repeat(key, Repeat { half: row.half, body_crc: row.body_crc, ends, place: None });
+        rows.put_repeat(key, Repeat::new(row.half, row.content, ends, None));
     }
     let kept = match settle.decision {
         Decision::Commit => planted(Bug::DoubleSettle),
@@ -279,7 +287,7 @@ fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, offset: Opt
     }
     let decision = DecisionRow {
         decision: settle.decision,
-        queue: row.queue,
+        queue,
         offset,
         counter: row.counter,
         at,

@@ -65,7 +65,7 @@ struct Half {
     group: String,
     client: String,
     key: String,
-    body_crc: u32,
+    body: u32,
     counter: u64,
     first: Option<u64>,
     members: Vec<u64>,
@@ -82,8 +82,8 @@ pub(super) struct Model {
     policy: CheckPolicy,
     began: u64,
     halves: HashMap<u64, Half>,
-    /// By group and key: the half that a repeated send gets.
-    keys: HashMap<(String, String), u64>,
+    /// By group, key and body: the half that a repeated send gets.
+    keys: HashMap<(String, String, u32), u64>,
     /// By connection: what it owes, and since when.
     owed: HashMap<u64, HashMap<u64, u64>>,
     /// The number of the check that was sent and is not in the tables yet.
@@ -258,12 +258,12 @@ impl Model {
     pub(super) fn applied(&mut self, logged: &Logged, outcome: &Outcome, tables: &Tables) -> Said<()> {
         let told = Told::of(outcome);
         let (expected, half) = match &logged.entry {
-            Entry::Prepare { group, client, unique_id, body_crc, immunity, first_half } => {
+            Entry::Prepare { group, client, unique_id, body, immunity, first_half } => {
                 let new = Half {
                     group: group.clone(),
                     client: client.clone(),
                     key: unique_id.clone(),
-                    body_crc: *body_crc,
+                    body: *body,
                     counter: self.prepared,
                     first: *first_half,
                     members: Vec::new(),
@@ -299,13 +299,11 @@ impl Model {
     }
 
     fn prepare(&mut self, half: u64, new: Half) -> Told {
-        let key = (new.group.clone(), new.key.clone());
+        // Another body under the same key is another message.
+        let key = (new.group.clone(), new.key.clone(), new.body);
         let known = self.keys.get(&key).filter(|_| !new.key.is_empty());
         if let Some(first) = known {
             let row = &self.halves[first];
-            if row.body_crc != new.body_crc {
-                return Told::Refused("another message");
-            }
             if row.state != State::Decided(Decision::Rollback) {
                 return if row.first == new.first { Told::Repeats(*first) } else { Told::Refused("another message") };
             }

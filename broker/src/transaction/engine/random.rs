@@ -137,10 +137,10 @@ impl Life {
         self.prepare_as(group, key, 0, immunity, None);
     }
 
-    fn prepare_as(&mut self, group: &str, key: String, body_crc: u32, immunity: Option<u64>, first: Option<u64>) {
+    fn prepare_as(&mut self, group: &str, key: String, body: u32, immunity: Option<u64>, first: Option<u64>) {
         let client = CLIENTS[self.nth(CLIENTS.len())].to_owned();
         let group = group.to_owned();
-        let half = self.submit(Entry::Prepare { group, client, unique_id: key, body_crc, immunity, first_half: first });
+        let half = self.submit(Entry::Prepare { group, client, unique_id: key, body, immunity, first_half: first });
         self.halves.push(half);
     }
 
@@ -164,8 +164,8 @@ impl Life {
     /// Sends a half again, as it was or with another body.
     fn repeat(&mut self) {
         let Some((group, key, first)) = self.any_half().and_then(|half| self.model.send_of(half)) else { return };
-        let body_crc = u32::from(self.one_in(5));
-        self.prepare_as(&group, key, body_crc, None, first);
+        let body = u32::from(self.one_in(5));
+        self.prepare_as(&group, key, body, None, first);
     }
 
     fn burst(&mut self) {

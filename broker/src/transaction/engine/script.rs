@@ -232,7 +232,7 @@ impl Play {
                 group: line.value("group")?.to_owned(),
                 client: line.value("from")?.to_owned(),
                 unique_id: (*line.values.get("key").unwrap_or(&name.as_str())).to_owned(),
-                body_crc: line.values.get("body").map_or(0, |body| crc32fast::hash(body.as_bytes())),
+                body: line.values.get("body").map_or(0, |body| crc32fast::hash(body.as_bytes())),
                 immunity: line.time("immunity")?,
                 first_half,
             };

@@ -12,7 +12,8 @@ use super::scheduler::{Instance, Scheduler};
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::{
-    Checked, CheckedHalf, Decision, Extend, Message, Outcome, Park, ParkReason, Prepare, QueueId, Resume, Settle, When,
+    Checked, CheckedHalf, Content, Decision, Extend, Message, Outcome, Park, ParkReason, Prepare, QueueId, Resume,
+    Settle, When,
 };
 
 /// A round at least this often.
@@ -43,12 +44,17 @@ pub(super) fn half_row(half: u64, group: &str, client: &str, prepared_at: u64) -
         parked: None,
         acts: Vec::new(),
         duplicate_window: WINDOW_MS,
-        body_crc: 0,
+        content: Content::Digest([0; 16]),
         group_id: 0,
         group: group.to_owned(),
         client: client.to_owned(),
         unique_id: String::new(),
     }
+}
+
+/// The content of a message with this body.
+fn content(body: u32) -> Content {
+    Content::of(&body.to_be_bytes(), "")
 }
 
 /// A command in the log.
@@ -58,7 +64,8 @@ pub(super) enum Entry {
         group: String,
         client: String,
         unique_id: String,
-        body_crc: u32,
+        /// Stands for what the message holds.
+        body: u32,
         immunity: Option<u64>,
         first_half: Option<u64>,
     },
@@ -189,9 +196,9 @@ impl Rows for Tables {
         false
     }
 
-    fn deliver(&mut self, row: &HalfRow, _unit: Extent) -> Option<u64> {
+    fn deliver(&mut self, row: &HalfRow, _unit: Extent) -> Option<(QueueId, u64)> {
         self.delivered.push(row.half);
-        Some(self.delivered.len() as u64 - 1)
+        Some((row.queue, self.delivered.len() as u64 - 1))
     }
 
     fn note(&mut self, _noted: Noted) {}
@@ -208,14 +215,14 @@ impl Tables {
     fn apply(&mut self, logged: &Logged) -> Outcome {
         self.stamp = self.stamp.max(logged.stamp);
         let outcome = match &logged.entry {
-            Entry::Prepare { group, client, unique_id, body_crc, immunity, first_half } => {
+            Entry::Prepare { group, client, unique_id, body, immunity, first_half } => {
                 let unit = b"unit".to_vec();
                 let prepare = Prepare {
                     queue: QueueId(1),
                     when: When::Now,
                     immunity: *immunity,
                     first_half: *first_half,
-                    body_crc: *body_crc,
+                    content: content(*body),
                     duplicate_window: WINDOW_MS,
                     group,
                     client,
