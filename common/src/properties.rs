@@ -46,17 +46,15 @@ pub fn edit(text: &[u8], changes: &BTreeMap<String, String>) -> Result<Vec<u8>, 
     let mut left = changes.clone();
     for line in LogicalLines::new(body) {
         let key = if line.is_remark(body) { None } else { Some(entry(&line.joined(body), line.number, true)?.key) };
-        match key.filter(|key| changes.contains_key(key)) {
-            Some(key) => {
-                if let Some(value) = left.remove(&key) {
-                    out.extend_from_slice(write_entry(&key, &value).as_bytes());
-                } // else a second line of the same key: the first one has the new value, this one would undo it
+        if let Some(key) = key.filter(|key| changes.contains_key(key)) {
+            // A second line of the same key goes: the first one has the new value, and this one would undo it.
+            if let Some(value) = left.remove(&key) {
+                out.extend_from_slice(write_entry(&key, &value).as_bytes());
             }
-            None => {
-                let (kept, ends) = line.without_loose_end();
-                out.extend_from_slice(&body[kept]);
-                out.extend_from_slice(&body[ends]);
-            }
+        } else {
+            let (kept, ends) = line.without_loose_end();
+            out.extend_from_slice(&body[kept]);
+            out.extend_from_slice(&body[ends]);
         }
     }
     if !out.is_empty() && !out.ends_with(b"\n") {
@@ -161,7 +159,8 @@ impl Iterator for LogicalLines<'_> {
         loop {
             let mut part = self.natural();
             let slashes = self.text[part.clone()].iter().rev().take_while(|byte| **byte == b'\\').count();
-            let goes_on = !slashes.is_multiple_of(2) && !(line.parts.is_empty() && is_remark(&self.text[part.clone()]));
+            let is_remark = line.parts.is_empty() && is_remark(&self.text[part.clone()]);
+            let goes_on = !slashes.is_multiple_of(2) && !is_remark;
             part.end -= usize::from(goes_on);
             line.parts.push(part);
             if !goes_on || self.at == self.text.len() {

@@ -126,6 +126,7 @@ struct Body {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::struct_field_names, reason = "the protocol's names")]
 struct Table {
     data_version: DataVersion,
     topic_config_table: Topics,
