@@ -6,8 +6,10 @@
 mod cluster;
 pub(crate) mod connection;
 mod group;
+mod log;
 mod message;
 mod offset;
+mod operator;
 mod output;
 mod topic;
 pub(crate) mod txn;
@@ -56,6 +58,9 @@ enum Subject {
     /// Consumer offsets: show, reset
     #[command(subcommand)]
     Offset(offset::Command),
+    /// The log of the broker on this machine: give up what cannot be read
+    #[command(subcommand)]
+    Log(log::Command),
 }
 
 /// Runs one command.
@@ -87,5 +92,6 @@ async fn perform(arguments: &Arguments) -> anyhow::Result<Output> {
         Subject::Cluster(command) => cluster::run(&cluster, command).await,
         Subject::Message(command) => message::run(&cluster, command).await,
         Subject::Offset(command) => offset::run(&cluster, command).await,
+        Subject::Log(command) => log::run(&cluster, command).await,
     }
 }

@@ -2,10 +2,10 @@
 
 use anyhow::bail;
 use escrowmq_client::{BrokerAddress, DecideError, Decided, MessagePlace, TransactionAction};
-use escrowmq_common::limits::{OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
 use serde_json::{Value, json};
 
 use super::super::message::readable;
+use super::super::operator;
 use super::super::output::Output;
 use super::brokers::{Brokers, explain};
 use super::handle::{Handle, Name};
@@ -19,30 +19,14 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "TRANSACTION")]
     names: Vec<Name>,
     /// Why; the broker keeps it with the transaction
-    #[arg(long, short, value_parser = reason)]
+    #[arg(long, short, value_parser = operator::reason)]
     reason: String,
     /// Who; the broker keeps it with the transaction. Without it: `$USER@host`
-    #[arg(long, short, value_parser = operator)]
+    #[arg(long, short, value_parser = operator::name)]
     operator: Option<String>,
     /// Do not ask before it is done
     #[arg(long, short)]
     yes: bool,
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    bounded(text, REASON_BYTES_MAX)
-}
-
-fn operator(text: &str) -> Result<String, String> {
-    bounded(text, OPERATOR_BYTES_MAX)
-}
-
-fn bounded(text: &str, max: usize) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("it must not be empty".to_owned()),
-        text if text.len() > max => Err(format!("it has {} bytes, and at most {max} are kept", text.len())),
-        text => Ok(text.to_owned()),
-    }
 }
 
 impl Arguments {
@@ -52,17 +36,7 @@ impl Arguments {
     }
 
     fn operator(&self) -> String {
-        self.operator.clone().unwrap_or_else(|| {
-            let user =
-                ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-            let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
-            let system = rustix::system::uname();
-            let mut name = format!("{user}@{}", system.nodename().to_string_lossy());
-            while name.len() > OPERATOR_BYTES_MAX {
-                name.pop();
-            }
-            name
-        })
+        self.operator.clone().unwrap_or_else(operator::current)
     }
 }
 
@@ -279,12 +253,5 @@ mod tests {
         assert!(lost.text().contains("a retry is safe"), "{}", lost.text());
         let gone = line(Err(DecideError::NotFound { half_id: 7 }));
         assert_eq!(gone.result(), "not_found");
-    }
-
-    #[test]
-    fn texts_are_bounded() {
-        assert_eq!(reason("  paid by hand "), Ok("paid by hand".to_owned()));
-        assert!(reason(" ").is_err() && reason(&"x".repeat(1025)).is_err());
-        assert!(operator(&"x".repeat(255)).is_ok() && operator(&"x".repeat(256)).is_err());
     }
 }

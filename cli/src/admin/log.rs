@@ -1,0 +1,51 @@
+//! The log of one broker, on the broker's own machine.
+
+use anyhow::bail;
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::{GiveUpLogHeader, GiveUpLogResponse};
+
+use super::connection::Cluster;
+use super::operator;
+use super::output::Output;
+use crate::confirm;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Give up messages that cannot be read, because their file is damaged or missing. THEY ARE LOST
+    ///
+    /// Their queues wait at them until the file is back or this is done. The error of a pull, and the broker's log, name the position.
+    GiveUp {
+        /// Log position of a message that cannot be read
+        position: i64,
+        /// Why; the broker keeps it
+        #[arg(long, short, value_parser = operator::reason)]
+        reason: String,
+        /// Who; the broker keeps it. Without it: `$USER@host`
+        #[arg(long, short, value_parser = operator::name)]
+        operator: Option<String>,
+        /// Address of the broker, on this machine
+        #[arg(long, short, default_value = "127.0.0.1:10911")]
+        broker: String,
+        /// Do not ask before it is done
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+pub(super) async fn run(cluster: &Cluster, command: &Command) -> anyhow::Result<Output> {
+    let Command::GiveUp { position, reason, operator, broker, yes } = command;
+    confirm::refuse_if_nobody_can_be_asked(*yes)?;
+    let what = format!("give up what cannot be read at log position {position} of {broker}, so that it is lost");
+    if !yes && !confirm::ask("", &what)? {
+        bail!("nothing was done");
+    }
+    let operator = operator.clone().unwrap_or_else(operator::current);
+    let header = GiveUpLogHeader { position: *position, operator: &operator, reason };
+    let answer = cluster.call(broker, Frame::request(request::GIVE_UP_LOG).with_header(&header)).await?;
+    let given: GiveUpLogResponse = answer.header()?;
+    let GiveUpLogResponse { from, upto, messages } = given;
+    Ok(Output::done(format!(
+        "log positions {from} to {upto} of {broker} are given up: {messages} message(s) of queues are lost, and readers go on behind them"
+    )))
+}
