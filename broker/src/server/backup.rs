@@ -8,6 +8,7 @@ use std::sync::Arc;
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::header::PreparedBackupHeader;
 use escrowmq_common::remoting::Connection;
 
 use super::{Reply, local, slow};
@@ -28,10 +29,13 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
             });
         }
         _ => slow::run(broker, "prepared backup", reply, move |broker, reply| {
-            let id = request.fields.get("backupId").unwrap_or_default().to_owned();
+            let id = match request.header() {
+                Ok(PreparedBackupHeader { backup_id }) => backup_id.unwrap_or_default(),
+                Err(error) => return reply.error(error.code(), &error.to_string()),
+            };
             let done = match request.code {
-                request::RENEW_BACKUP => broker.backups.renew(&id),
-                _ => broker.backups.release(&id),
+                request::RENEW_BACKUP => broker.backups.renew(id),
+                _ => broker.backups.release(id),
             };
             match done {
                 Ok(()) => reply.ok(),

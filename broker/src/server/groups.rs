@@ -22,11 +22,11 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     match request.code {
         request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => match from_slice::<SubscriptionGroupConfig>(&request.body) {
             Ok(config) => create_all(broker, vec![config], reply),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.error(error.code(), &error.to_string()),
         },
         request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => match from_slice::<SubscriptionGroupList>(&request.body) {
             Ok(list) => create_all(broker, list.group_config_list, reply),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.error(error.code(), &error.to_string()),
         },
         request::DELETE_SUBSCRIPTIONGROUP => delete(broker, &request, reply),
         request::GET_SUBSCRIPTIONGROUP_CONFIG => show(broker, &request, reply),
@@ -142,7 +142,7 @@ async fn retry_topic(broker: &Arc<Broker>, group: &GroupSettings) -> Result<(), 
 fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: DeleteSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let (group, offsets) = (header.group_name.to_owned(), header.clean_offset);
     let remover = Arc::clone(broker);
@@ -165,7 +165,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     if let Some(group) = broker.shard.groups().get(header.group) {
         return reply.body(&to_bytes(&group_config(&group), Form::Strict));
@@ -177,7 +177,7 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GetAllSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let page = Page::new(header.group_seq, header.max_group_num);
     let reader = Arc::clone(broker);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
 use super::Reply;
@@ -16,7 +16,7 @@ use crate::shard::{Admission, Command, Completion, Lock, Outcome, QueueId};
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let body: LockBatchBody = match from_slice(&request.body) {
         Ok(body) => body,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     match request.code {
         request::LOCK_BATCH_MQ => lock(broker, body, reply),

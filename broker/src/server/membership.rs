@@ -17,10 +17,6 @@ use crate::broker::Broker;
 use crate::client_registry::{Beat, Client, ConsumerBeat};
 use crate::delivery::filter::Filter;
 
-/// Groups of one heartbeat, producers and consumers each. A client has a handful.
-const GROUPS_MAX: usize = 10_000;
-/// Longest client id, in bytes.
-const CLIENT_ID_BYTES_MAX: usize = 1024;
 /// The heartbeat's answer has this field with the value 1 where decisions can be awaited.
 const AWAITED_DECISIONS: &str = "ESCROWMQ";
 /// And this one where transactions of several messages and leases are known.
@@ -47,10 +43,10 @@ pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
 fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     let data: HeartbeatData = match from_slice(&request.body) {
         Ok(data) => data,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
-    if let Err(remark) = sane(&data) {
-        return reply.error(response::SYSTEM_ERROR, &remark);
+    if data.client_id.is_empty() {
+        return reply.error(response::SYSTEM_ERROR, "clientID: missing");
     }
     let client =
         Client { id: Arc::from(data.client_id.as_str()), language: request.language, version: request.version };
@@ -82,17 +78,6 @@ fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame
     };
     broker.clients.heartbeat(connection, &Arc::new(client), &beat);
     after_creation(broker, &new_groups, reply);
-}
-
-fn sane(data: &HeartbeatData) -> Result<(), String> {
-    if data.client_id.is_empty() || data.client_id.len() > CLIENT_ID_BYTES_MAX {
-        return Err(format!("clientID must have 1 to {CLIENT_ID_BYTES_MAX} bytes"));
-    }
-    let groups = data.consumer_data_set.len().max(data.producer_data_set.len());
-    if groups > GROUPS_MAX {
-        return Err(format!("{groups} groups in one heartbeat, at most {GROUPS_MAX} are taken"));
-    }
-    Ok(())
 }
 
 /// Whether a group that is not there will be.
@@ -139,7 +124,7 @@ fn accept(reply: Reply) {
 fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     let header: UnregisterClientHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     broker.clients.unregister(connection, header.producer_group, header.consumer_group);
     reply.ok();
@@ -148,7 +133,7 @@ fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, re
 fn list(broker: &Broker, request: &Frame, reply: Reply) {
     let header: GetConsumerListByGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let ids = broker.clients.consumer_ids(header.consumer_group);
     if ids.consumer_id_list.is_empty() {
@@ -161,7 +146,7 @@ fn list(broker: &Broker, request: &Frame, reply: Reply) {
 fn check(broker: &Broker, request: &Frame, reply: Reply) {
     let body: CheckClientBody = match from_slice(&request.body) {
         Ok(body) => body,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let subscription = &body.subscription_data;
     if subscription.is_tag_type() {

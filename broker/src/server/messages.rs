@@ -42,7 +42,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn view(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: ViewMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let asked = header.offset;
     slow::run(broker, "view message", reply, move |broker, reply| {
@@ -120,7 +120,7 @@ impl Query {
 fn query(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let query = match QueryMessageHeader::decode(&request.fields) {
         Ok(header) => Query::new(&header),
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     slow::run(broker, "query message", reply, move |broker, reply| {
         // Whatever was answered before this request came is in the index then, or the answer says up to where it is.

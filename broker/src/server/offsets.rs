@@ -5,8 +5,8 @@ use std::sync::Arc;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Fields, Frame};
 use escrowmq_common::header::{
-    EarliestStoreTimeResponse, GetMaxOffsetHeader, Header, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader,
-    SearchOffsetHeader, UpdateConsumerOffsetHeader,
+    EarliestStoreTimeResponse, GetMaxOffsetHeader, Header, HeaderError, OffsetResponse, QueryConsumerOffsetHeader,
+    QueueHeader, SearchOffsetHeader, UpdateConsumerOffsetHeader,
 };
 use escrowmq_common::remoting::Connection;
 
@@ -41,13 +41,13 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
         other => return reply.unsupported(other),
     };
     if let Err(error) = handled {
-        reply.error(response::SYSTEM_ERROR, &error);
+        reply.error(error.code(), &error.to_string());
     }
 }
 
 /// Decodes a header and hands it on; the error says which field is wrong.
-fn with<'a, H: Header<'a>>(fields: &'a Fields, handle: impl FnOnce(H)) -> Result<(), String> {
-    H::decode(fields).map(handle).map_err(|error| error.to_string())
+fn with<'a, H: Header<'a>>(fields: &'a Fields, handle: impl FnOnce(H)) -> Result<(), HeaderError> {
+    H::decode(fields).map(handle)
 }
 
 fn queue(broker: &Broker, topic: &str, queue_id: i32) -> Option<Arc<Queue>> {

@@ -33,7 +33,7 @@ type Refused = (i32, String);
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
     let header: PullMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return refuse(broker, reply, (response::SYSTEM_ERROR, error.to_string())),
+        Err(error) => return refuse(broker, reply, (error.code(), error.to_string())),
     };
     if let Err(refused) = check_broker(broker, request.code) {
         return refuse(broker, reply, refused);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::RecallMessageHeader;
+use escrowmq_common::header::{HeaderError, RecallMessageHeader};
 use escrowmq_common::message::RecallHandle;
 
 use super::Reply;
@@ -60,7 +60,7 @@ fn checked(broker: &Broker, request: &Frame) -> Result<RecallHandle, Refusal> {
         return Err((response::NO_PERMISSION, "recall failed, operation is forbidden".to_owned()));
     }
     let header: RecallMessageHeader<'_> =
-        request.header().map_err(|error| (response::SYSTEM_ERROR, error.to_string()))?;
+        request.header().map_err(|error: HeaderError| (error.code(), error.to_string()))?;
     if broker.shard.topics().get(header.topic).is_none() {
         let remark = format!("recall failed, the topic[{}] not exist", header.topic);
         return Err((response::TOPIC_NOT_EXIST, remark));

@@ -34,7 +34,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
             delay_level: header.delay_level,
             limit: header.max_reconsume_times.filter(|_| request.version >= VERSION_WITH_RETRY_LIMIT),
         },
-        Err(error) => return finish(broker, reply, Err((response::SYSTEM_ERROR, error.to_string()))),
+        Err(error) => return finish(broker, reply, Err((error.code(), error.to_string()))),
     };
     let retrying = Arc::clone(broker);
     broker.tasks.spawn("send back", async move {

@@ -41,7 +41,7 @@ impl Problem {
 
 impl From<HeaderError> for Problem {
     fn from(error: HeaderError) -> Self {
-        Self::new(response::SYSTEM_ERROR, error.to_string())
+        Self::new(error.code(), error.to_string())
     }
 }
 

@@ -10,6 +10,7 @@ use escrowmq_common::body::{TopicConfig, TopicConfigList, TopicConfigTable};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CreateTopicHeader, GetAllTopicConfigHeader, GetTopicConfigHeader, TopicHeader};
+use escrowmq_common::limits::QUEUES_MAX;
 use escrowmq_common::name;
 
 use super::Reply;
@@ -20,9 +21,6 @@ use crate::config::BrokerConfig;
 use crate::index::meta::encode_cold;
 use crate::registration::{data_version, topic_config};
 use crate::shard::{Admission, Command, TopicSettings};
-
-/// More queues than this in one topic are a mistake.
-const QUEUES_MAX: u32 = 16_384;
 
 /// Where users look up what went wrong with a topic.
 pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
@@ -92,7 +90,7 @@ async fn put(broker: &Arc<Broker>, settings: &TopicSettings) -> Result<(), Ensur
 fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: CreateTopicHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let current = attributes_of(broker, header.topic);
     let attributes = match attributes::change(&current, header.attributes.unwrap_or_default()) {
@@ -120,7 +118,7 @@ fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn create_list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let list: TopicConfigList = match from_slice(&request.body) {
         Ok(list) => list,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let all: Result<Vec<TopicSettings>, String> =
         list.topic_config_list.into_iter().map(|config| settings_of(broker, config)).collect();
@@ -191,7 +189,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             return reply.error(response::SYSTEM_ERROR, "The specified topic is blank.");
         }
         Ok(header) => header.topic,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     if is_system_topic(&broker.config(), topic) {
         let remark = format!("The topic[{topic}] is conflict with system topic.");
@@ -222,7 +220,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GetTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     if let Some(topic) = broker.shard.topics().get(header.topic) {
         return reply.body(&to_bytes(&topic_config(&topic.settings), Form::Strict));
@@ -234,7 +232,7 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GetAllTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let page = Page::new(header.topic_seq, header.max_topic_num);
     let broker_parts = Arc::clone(broker);

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame};
-use escrowmq_common::header::{
-    EndTransactionHeader, ExtendTransactionHeader, HeaderError, HeaderProblem, ResumeCheckHalfMessageHeader,
-};
+use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
 
 use super::Reply;
@@ -31,7 +29,7 @@ const LEASE_MAX: u64 = 60 * 60 * 1000;
 pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: EndTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let (Ok(half), Ok(counter)) =
         (u64::try_from(header.commit_log_offset), u64::try_from(header.tran_state_table_offset))
@@ -294,12 +292,11 @@ fn undecided(
     is_answer: bool,
     reply: Reply,
 ) {
-    let retry_after_millis = match request.header() {
-        Ok(ExtendTransactionHeader { retry_after_millis }) => retry_after_millis,
-        Err(HeaderError { problem: HeaderProblem::Missing, .. }) => return reply.ok(),
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    let lease = match request.header() {
+        Ok(ExtendTransactionHeader { retry_after_millis: Some(lease) }) => lease.unsigned_abs().clamp(1, LEASE_MAX),
+        Ok(ExtendTransactionHeader { retry_after_millis: None }) => return reply.ok(),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
-    let lease = u64::try_from(retry_after_millis).unwrap_or_default().clamp(1, LEASE_MAX);
     let mut until = broker.now().saturating_add(lease);
     if !is_answer {
         // A sign of life puts off the first check, and never brings it forward.
@@ -340,7 +337,7 @@ fn first_check(broker: &Broker, half: u64) -> u64 {
 pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: ResumeCheckHalfMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let half = header.msg_id.parse::<OffsetMessageId>().ok().and_then(|id| u64::try_from(id.position).ok());
     let Some(half) = half else {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use escrowmq_common::body::json::from_slice;
-use escrowmq_common::body::{ClusterInfo, SubscriptionGroupTable, TopicRouteData};
+use escrowmq_common::body::{Body, ClusterInfo, SubscriptionGroupTable, TopicRouteData};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
-use serde::de::DeserializeOwned;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,13 +93,13 @@ impl Cluster {
     }
 
     /// Calls one process and reads its answer's body.
-    pub(crate) async fn ask<T: DeserializeOwned>(&self, address: &str, request: Frame) -> anyhow::Result<T> {
+    pub(crate) async fn ask<T: Body>(&self, address: &str, request: Frame) -> anyhow::Result<T> {
         let answer = self.call(address, request).await?;
         from_slice(&answer.body).with_context(|| format!("{address} answered something else"))
     }
 
     /// Asks the first nameserver that can be reached.
-    pub(crate) async fn ask_names<T: DeserializeOwned>(&self, request: Frame) -> anyhow::Result<T> {
+    pub(crate) async fn ask_names<T: Body>(&self, request: Frame) -> anyhow::Result<T> {
         let mut last = anyhow::anyhow!("no nameserver is named");
         for name in &self.names {
             match self.remote.connection(name).await {

@@ -413,7 +413,7 @@ impl Sender {
         let code = if prepared.is_batch { request::SEND_BATCH_MESSAGE } else { request::SEND_MESSAGE_V2 };
         let frame = Frame::request(code).with_header(&header).with_body(prepared.body.clone());
         match attempt.half.and_then(|needs| needs.first.as_ref()) {
-            Some(first) => frame.with_header(&JoinTransactionHeader { transaction_first: first.position }),
+            Some(first) => frame.with_header(&JoinTransactionHeader { transaction_first: Some(first.position) }),
             None => frame,
         }
     }

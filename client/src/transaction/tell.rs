@@ -163,7 +163,7 @@ pub(super) fn with_lease(end: Frame, decision: Decision) -> Frame {
         return end;
     };
     let retry_after_millis = i64::try_from(retry_after.as_millis()).unwrap_or(i64::MAX);
-    end.with_header(&ExtendTransactionHeader { retry_after_millis })
+    end.with_header(&ExtendTransactionHeader { retry_after_millis: Some(retry_after_millis) })
 }
 
 /// Reads the answer to an awaited decision.

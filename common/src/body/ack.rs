@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::bounded;
 use super::json;
+use crate::limits::{
+    ACK_BITS_BYTES_MAX, BROKER_NAME_BYTES_MAX, ENTRIES_MAX, NAMED_GROUP_BYTES_MAX, NAMED_TOPIC_BYTES_MAX,
+    WORD_BYTES_MAX,
+};
 
 /// Body of `BATCH_ACK_MESSAGE`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,4 +51,19 @@ pub struct BatchAck {
     /// Topic that was asked for.
     #[serde(rename = "t")]
     pub topic: String,
+}
+
+bounded! {
+    BatchAckBody { acks: ENTRIES_MAX, broker_name: BROKER_NAME_BYTES_MAX }
+    BatchAck {
+        bits: ACK_BITS_BYTES_MAX,
+        consumer_group: NAMED_GROUP_BYTES_MAX,
+        invisible_time,
+        pop_time,
+        queue_id,
+        retry: WORD_BYTES_MAX,
+        revive_queue_id,
+        start_offset,
+        topic: NAMED_TOPIC_BYTES_MAX,
+    }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{answers, bounded};
 use super::heartbeat::MessageModel;
 use super::json;
 use super::queue::MessageQueue;
 use super::wire_enum::wire_enum;
+use crate::limits::{CLIENT_ID_BYTES_MAX, NAMED_GROUP_BYTES_MAX, NAMED_TOPIC_BYTES_MAX, WORD_BYTES_MAX};
 
 wire_enum! {
     /// How the messages of a queue are fetched.
@@ -70,3 +72,21 @@ pub struct SetMessageRequestModeBody {
     /// Topic.
     pub topic: String,
 }
+
+bounded! {
+    QueryAssignmentBody {
+        client_id: CLIENT_ID_BYTES_MAX,
+        consumer_group: NAMED_GROUP_BYTES_MAX,
+        message_model,
+        strategy_name: WORD_BYTES_MAX,
+        topic: NAMED_TOPIC_BYTES_MAX,
+    }
+    SetMessageRequestModeBody {
+        consumer_group: NAMED_GROUP_BYTES_MAX,
+        mode,
+        pop_share_queue_num,
+        topic: NAMED_TOPIC_BYTES_MAX,
+    }
+}
+
+answers!(QueryAssignmentResponse);

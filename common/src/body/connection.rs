@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::answers;
 use super::heartbeat::{ConsumeFromWhere, ConsumeType, MessageModel, SubscriptionData};
 use super::json;
 
@@ -72,3 +73,5 @@ pub struct ProducerInfo {
     #[serde(deserialize_with = "json::number")]
     pub version: i32,
 }
+
+answers!(ConsumerConnections, ProducerConnections, ProducerTable);

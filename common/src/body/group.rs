@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Altogether, answers, bounded};
 use super::json;
 use super::topic::DataVersion;
+use crate::limits::{ATTRIBUTES_BYTES_MAX, ENTRIES_MAX, NAMED_GROUP_BYTES_MAX};
 
 /// Settings of one consumer group. Body of `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,3 +101,26 @@ pub struct SubscriptionGroupList {
     /// Groups to create or change.
     pub group_config_list: Vec<SubscriptionGroupConfig>,
 }
+
+bounded! {
+    SubscriptionGroupConfig {
+        attributes: Altogether(ATTRIBUTES_BYTES_MAX),
+        broker_id,
+        consume_broadcast_enable,
+        consume_enable,
+        consume_from_min_enable,
+        consume_message_orderly,
+        consume_timeout_minute,
+        group_name: NAMED_GROUP_BYTES_MAX,
+        group_retry_policy,
+        group_sys_flag,
+        notify_consumer_ids_changed_enable,
+        retry_max_times,
+        retry_queue_nums,
+        subscription_data_set,
+        which_broker_when_consume_slowly,
+    }
+    SubscriptionGroupList { group_config_list: ENTRIES_MAX }
+}
+
+answers!(SubscriptionGroupTable);

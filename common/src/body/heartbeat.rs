@@ -2,8 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Each, answers, bounded};
 use super::json;
 use super::wire_enum::wire_enum;
+use crate::limits::{
+    CLIENT_ID_BYTES_MAX, ENTRIES_MAX, EXPRESSION_BYTES_MAX, HEARTBEAT_GROUPS_MAX, NAMED_GROUP_BYTES_MAX,
+    NAMED_TOPIC_BYTES_MAX, SUBSCRIPTIONS_MAX, WORD_BYTES_MAX,
+};
 
 /// Subscription by tags; also what a missing expression type means.
 pub const EXPRESSION_TAG: &str = "TAG";
@@ -147,6 +152,42 @@ pub struct ConsumerIdList {
     /// Distinct client ids.
     pub consumer_id_list: Vec<String>,
 }
+
+bounded! {
+    HeartbeatData {
+        client_id: CLIENT_ID_BYTES_MAX,
+        consumer_data_set: HEARTBEAT_GROUPS_MAX,
+        heartbeat_fingerprint,
+        producer_data_set: HEARTBEAT_GROUPS_MAX,
+        without_sub,
+    }
+    ProducerData { group_name: NAMED_GROUP_BYTES_MAX }
+    ConsumerData {
+        consume_from_where,
+        consume_type,
+        group_name: NAMED_GROUP_BYTES_MAX,
+        message_model,
+        subscription_data_set: SUBSCRIPTIONS_MAX,
+        unit_mode,
+    }
+    SubscriptionData {
+        class_filter_mode,
+        code_set: ENTRIES_MAX,
+        expression_type: WORD_BYTES_MAX,
+        sub_string: EXPRESSION_BYTES_MAX,
+        sub_version,
+        tags_set: Each { entries: ENTRIES_MAX, bytes: EXPRESSION_BYTES_MAX },
+        topic: NAMED_TOPIC_BYTES_MAX,
+    }
+    CheckClientBody {
+        client_id: CLIENT_ID_BYTES_MAX,
+        group: NAMED_GROUP_BYTES_MAX,
+        namespace: NAMED_TOPIC_BYTES_MAX,
+        subscription_data,
+    }
+}
+
+answers!(ConsumerIdList);
 
 #[cfg(test)]
 mod tests {

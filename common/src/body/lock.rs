@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{answers, bounded};
 use super::queue::MessageQueue;
+use crate::limits::{CLIENT_ID_BYTES_MAX, ENTRIES_MAX, NAMED_GROUP_BYTES_MAX};
 
 /// Body of `LOCK_BATCH_MQ` and `UNLOCK_BATCH_MQ`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,3 +28,14 @@ pub struct LockBatchResponse {
     #[serde(rename = "lockOKMQSet")]
     pub lock_ok_mq_set: Vec<MessageQueue>,
 }
+
+bounded! {
+    LockBatchBody {
+        client_id: CLIENT_ID_BYTES_MAX,
+        consumer_group: NAMED_GROUP_BYTES_MAX,
+        mq_set: ENTRIES_MAX,
+        only_this_broker,
+    }
+}
+
+answers!(LockBatchResponse);

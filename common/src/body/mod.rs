@@ -5,7 +5,8 @@
 //! that and writes both the loose and the strict form; the types here say what is in it.
 //!
 //! What this folder promises: unknown fields are ignored, missing ones take their default, and no body makes the reader
-//! panic, nest without bound or allocate more than a small multiple of its own size. Fields are declared, and therefore
+//! panic, nest without bound or allocate more than a small multiple of its own size. What is read holds no more than its
+//! type's [`Bounded`] says: texts, lists and tables have the limits of [`limits`](crate::limits). Fields are declared, and therefore
 //! written, in the order of their wire names, as other implementations do.
 //!
 //! It leaves to others when a body is sent and what follows from it. Field docs say unit and meaning only where the
@@ -13,6 +14,7 @@
 
 mod ack;
 mod assignment;
+mod bounds;
 mod connection;
 mod group;
 mod heartbeat;
@@ -33,6 +35,7 @@ pub use ack::{BatchAck, BatchAckBody};
 pub use assignment::{
     MessageQueueAssignment, MessageRequestMode, QueryAssignmentBody, QueryAssignmentResponse, SetMessageRequestModeBody,
 };
+pub use bounds::{Body, Bounded};
 pub use connection::{ClientConnection, ConsumerConnections, ProducerConnections, ProducerInfo, ProducerTable};
 pub use group::{SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable};
 pub use heartbeat::{

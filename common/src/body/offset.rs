@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Each, answers, bounded};
 use super::json::{self, Form};
 use super::queue::QueueTable;
 use super::topic::DataVersion;
+use crate::limits::{CLIENT_ID_BYTES_MAX, ENTRIES_MAX};
 
 /// Body of `RESET_CONSUMER_CLIENT_OFFSET` to a client and of the answer to `INVOKE_BROKER_TO_RESET_OFFSET`. Both the
 /// map and the list form are read.
@@ -71,6 +73,16 @@ pub struct CorrectionOffsets {
     /// Queue to offset.
     pub correction_offsets: BTreeMap<i32, i64>,
 }
+
+bounded! {
+    ResetOffsetBody { offset_table }
+    ConsumerStatus {
+        consumer_table: Each { entries: ENTRIES_MAX, bytes: CLIENT_ID_BYTES_MAX },
+        message_queue_table,
+    }
+}
+
+answers!(ConsumerOffsetTable, CorrectionOffsets);
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,9 @@ use std::ops::{Deref, DerefMut};
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::bounds::bounded;
 use super::json;
+use crate::limits::{BROKER_NAME_BYTES_MAX, NAMED_TOPIC_BYTES_MAX};
 
 /// A queue of a topic on a broker (group).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -135,6 +137,10 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for Table<V> {
         }
         Ok(table)
     }
+}
+
+bounded! {
+    MessageQueue { broker_name: BROKER_NAME_BYTES_MAX, queue_id, topic: NAMED_TOPIC_BYTES_MAX }
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Each, answers, bounded};
 use super::json::{self, Form};
+use crate::limits::{ADDRESS_BYTES_MAX, BROKER_NAME_BYTES_MAX, ENTRIES_MAX, KV_VALUE_BYTES_MAX};
 
 /// Answer to `GET_ROUTEINFO_BY_TOPIC`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -96,6 +98,26 @@ pub struct BrokerMemberGroup {
     /// Cluster it belongs to.
     pub cluster: String,
 }
+
+bounded! {
+    TopicRouteData {
+        broker_datas: ENTRIES_MAX,
+        filter_server_table: Each { entries: ENTRIES_MAX, bytes: ADDRESS_BYTES_MAX },
+        order_topic_conf: KV_VALUE_BYTES_MAX,
+        queue_datas: ENTRIES_MAX,
+        topic_queue_mapping_by_broker: Each { entries: ENTRIES_MAX, bytes: BROKER_NAME_BYTES_MAX },
+    }
+    BrokerData {
+        broker_addrs: Each { entries: ENTRIES_MAX, bytes: ADDRESS_BYTES_MAX },
+        broker_name: BROKER_NAME_BYTES_MAX,
+        cluster: BROKER_NAME_BYTES_MAX,
+        enable_acting_master,
+        zone_name: BROKER_NAME_BYTES_MAX,
+    }
+    QueueData { broker_name: BROKER_NAME_BYTES_MAX, perm, read_queue_nums, topic_sys_flag, write_queue_nums }
+}
+
+answers!(ClusterInfo, BrokerMemberGroupBody);
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::answers;
 use super::heartbeat::SubscriptionData;
 use super::json;
 use super::queue::QueueTable;
@@ -141,3 +142,5 @@ pub struct ConsumeDirectlyResult {
     #[serde(deserialize_with = "json::number")]
     pub spent_time_mills: i64,
 }
+
+answers!(ConsumerRunningInfo, ConsumeDirectlyResult);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::answers;
 use super::heartbeat::SubscriptionData;
 use super::json;
 use super::queue::{MessageQueue, QueueTable};
@@ -176,3 +177,5 @@ pub struct ConsumeQueueEntry {
     /// More about the entry, if there is more.
     pub extend_data_json: Option<String>,
 }
+
+answers!(TopicStats, ConsumeStats, BrokerConsumeStats, ConsumeTimeSpanBody, BrokerStatsData, ConsumeQueueData,);

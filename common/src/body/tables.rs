@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::answers;
 use super::heartbeat::SubscriptionData;
 
 /// Names and values: a KV namespace, or a broker's runtime figures.
@@ -55,3 +56,5 @@ pub struct GroupForbidden {
     /// Topic.
     pub topic: String,
 }
+
+answers!(KvTable, TopicList, GroupList, SubscriptionOfGroup, GroupForbidden);

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Altogether, Each, bounded};
 use super::json;
 use super::wire_enum::wire_enum;
+use crate::limits::{
+    ATTRIBUTES_BYTES_MAX, ENTRIES_MAX, NAMED_TOPIC_BYTES_MAX, REGISTRATION_PARTS_MAX, REGISTRATION_TOPICS_MAX,
+};
 use crate::name::Perm;
 
 wire_enum! {
@@ -110,4 +114,26 @@ pub struct TopicConfigTable {
 pub struct TopicConfigList {
     /// Topics to create or change.
     pub topic_config_list: Vec<TopicConfig>,
+}
+
+bounded! {
+    TopicConfig {
+        attributes: Altogether(ATTRIBUTES_BYTES_MAX),
+        order,
+        perm,
+        read_queue_nums,
+        topic_filter_type,
+        topic_name: NAMED_TOPIC_BYTES_MAX,
+        topic_sys_flag,
+        write_queue_nums,
+    }
+    TopicConfigTable parts(REGISTRATION_PARTS_MAX) {
+        data_version,
+        mapping_data_version,
+        topic_config_table: Each { entries: REGISTRATION_TOPICS_MAX, bytes: NAMED_TOPIC_BYTES_MAX },
+        topic_queue_mapping_detail_map: Each { entries: REGISTRATION_TOPICS_MAX, bytes: NAMED_TOPIC_BYTES_MAX },
+        topic_queue_mapping_info_map: Each { entries: REGISTRATION_TOPICS_MAX, bytes: NAMED_TOPIC_BYTES_MAX },
+    }
+    DataVersion { counter, state_version, timestamp }
+    TopicConfigList { topic_config_list: ENTRIES_MAX }
 }

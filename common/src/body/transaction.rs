@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::answers;
 use super::json;
 use super::wire_enum::wire_enum;
 
@@ -194,6 +195,8 @@ pub struct GroupTransactions {
     #[serde(deserialize_with = "json::number")]
     pub waiting_for_checker: u64,
 }
+
+answers!(TransactionPage, TransactionInfo, TransactionCounts);
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,8 @@ macro_rules! wire_enum {
             }
         }
 
+        impl $crate::body::bounds::Bounded for $type {}
+
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(self.name())

@@ -6,15 +6,15 @@ headers! {
         /// Position of the message in the log.
         offset: i64 = "offset",
         /// Topic that the client expects (5.x).
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
     }
 
     /// `QUERY_MESSAGE` 12.
     pub struct QueryMessageHeader<'a> {
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Key or unique id.
-        key: &'a str = "key",
+        key: &'a str = "key" max MESSAGE_ID_BYTES_MAX,
         /// Most messages to return.
         max_num: i32 = "maxNum",
         /// Earliest store time in ms.
@@ -24,7 +24,7 @@ headers! {
         /// The key is a unique id.
         unique_key: bool = "_UNIQUE_KEY_QUERY" or false,
         /// `K` or `U`, late 5.x.
-        index_type: Option<&'a str> = "indexType",
+        index_type: Option<&'a str> = "indexType" max WORD_BYTES_MAX,
     }
 
     /// Answer to 12.
@@ -38,7 +38,7 @@ headers! {
     /// `QUERY_CONSUME_QUEUE` 321.
     pub struct QueryConsumeQueueHeader<'a> {
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue.
         queue_id: i32 = "queueId",
         /// First queue offset.
@@ -46,6 +46,6 @@ headers! {
         /// Number of entries.
         count: i32 = "count",
         /// Group whose filter is shown.
-        consumer_group: Option<&'a str> = "consumerGroup",
+        consumer_group: Option<&'a str> = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
     }
 }

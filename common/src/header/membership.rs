@@ -12,22 +12,22 @@ headers! {
     /// `UNREGISTER_CLIENT` 35.
     pub struct UnregisterClientHeader<'a> {
         /// The client.
-        client_id: &'a str = "clientID",
+        client_id: &'a str = "clientID" max CLIENT_ID_BYTES_MAX,
         /// Producer group that it leaves.
-        producer_group: Option<&'a str> = "producerGroup",
+        producer_group: Option<&'a str> = "producerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Consumer group that it leaves.
-        consumer_group: Option<&'a str> = "consumerGroup",
+        consumer_group: Option<&'a str> = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
     }
 
     /// `GET_CONSUMER_LIST_BY_GROUP` 38.
     pub struct GetConsumerListByGroupHeader<'a> {
         /// The group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
     }
 
     /// `NOTIFY_CONSUMER_IDS_CHANGED` 40, broker to consumer.
     pub struct NotifyConsumerIdsChangedHeader<'a> {
         /// The group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
     }
 }

@@ -4,11 +4,11 @@ headers! {
     /// `GET_ROUTEINFO_BY_TOPIC` 105.
     pub struct GetRouteInfoHeader<'a> {
         /// Topic. Absent is answered like an unknown one.
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// The client wants quoted integer keys whatever its version.
         accept_standard_json_only: bool = "acceptStandardJsonOnly" or false,
         /// Only brokers of this zone, with the mode below.
-        zone_name: Option<&'a str> = "__ZONE_NAME",
+        zone_name: Option<&'a str> = "__ZONE_NAME" max BROKER_NAME_BYTES_MAX,
         /// Whether the zone counts.
         zone_mode: bool = "__ZONE_MODE" or false,
     }
@@ -16,13 +16,13 @@ headers! {
     /// `REGISTER_BROKER` 103.
     pub struct RegisterBrokerHeader<'a> {
         /// Name of the broker group.
-        broker_name: &'a str = "brokerName",
+        broker_name: &'a str = "brokerName" max BROKER_NAME_BYTES_MAX,
         /// Address for clients.
-        broker_addr: &'a str = "brokerAddr",
+        broker_addr: &'a str = "brokerAddr" max ADDRESS_BYTES_MAX,
         /// Cluster.
-        cluster_name: &'a str = "clusterName",
+        cluster_name: &'a str = "clusterName" max BROKER_NAME_BYTES_MAX,
         /// Address for replicas.
-        ha_server_addr: &'a str = "haServerAddr" or "",
+        ha_server_addr: &'a str = "haServerAddr" max ADDRESS_BYTES_MAX or "",
         /// 0 for the master.
         broker_id: i64 = "brokerId",
         /// How long the registration lasts without another, ms.
@@ -34,25 +34,25 @@ headers! {
         /// Checksum of the body, 0 for none.
         body_crc32: i32 = "bodyCrc32" or 0,
         /// Zone of the broker.
-        zone_name: Option<&'a str> = "__ZONE_NAME",
+        zone_name: Option<&'a str> = "__ZONE_NAME" max BROKER_NAME_BYTES_MAX,
     }
 
     /// Answer to 103.
     pub struct RegisterBrokerResponse<'a> {
         /// Replication address of the master, for others.
-        ha_server_addr: Option<&'a str> = "haServerAddr",
+        ha_server_addr: Option<&'a str> = "haServerAddr" max ADDRESS_BYTES_MAX,
         /// Address of the master, for others.
-        master_addr: Option<&'a str> = "masterAddr",
+        master_addr: Option<&'a str> = "masterAddr" max ADDRESS_BYTES_MAX,
     }
 
     /// `UNREGISTER_BROKER` 104 and `QUERY_DATA_VERSION` 322.
     pub struct BrokerIdentityHeader<'a> {
         /// Name of the broker group.
-        broker_name: &'a str = "brokerName",
+        broker_name: &'a str = "brokerName" max BROKER_NAME_BYTES_MAX,
         /// Address for clients.
-        broker_addr: &'a str = "brokerAddr",
+        broker_addr: &'a str = "brokerAddr" max ADDRESS_BYTES_MAX,
         /// Cluster.
-        cluster_name: &'a str = "clusterName",
+        cluster_name: &'a str = "clusterName" max BROKER_NAME_BYTES_MAX,
         /// 0 for the master.
         broker_id: i64 = "brokerId" or 0,
     }
@@ -66,11 +66,11 @@ headers! {
     /// `BROKER_HEARTBEAT` 904.
     pub struct BrokerHeartbeatHeader<'a> {
         /// Cluster.
-        cluster_name: &'a str = "clusterName",
+        cluster_name: &'a str = "clusterName" max BROKER_NAME_BYTES_MAX,
         /// Address for clients.
-        broker_addr: &'a str = "brokerAddr",
+        broker_addr: &'a str = "brokerAddr" max ADDRESS_BYTES_MAX,
         /// Name of the broker group.
-        broker_name: &'a str = "brokerName",
+        broker_name: &'a str = "brokerName" max BROKER_NAME_BYTES_MAX,
         /// 0 for the master.
         broker_id: Option<i64> = "brokerId",
         /// Controller only.
@@ -88,9 +88,9 @@ headers! {
     /// `GET_BROKER_MEMBER_GROUP` 901.
     pub struct GetBrokerMemberGroupHeader<'a> {
         /// Cluster.
-        cluster_name: &'a str = "clusterName",
+        cluster_name: &'a str = "clusterName" max BROKER_NAME_BYTES_MAX,
         /// Name of the broker group.
-        broker_name: &'a str = "brokerName",
+        broker_name: &'a str = "brokerName" max BROKER_NAME_BYTES_MAX,
     }
 
     /// `NOTIFY_MIN_BROKER_ID_CHANGE` 905, nameserver to broker.
@@ -98,55 +98,55 @@ headers! {
         /// The smallest id now.
         min_broker_id: Option<i64> = "minBrokerId",
         /// Name of the broker group.
-        broker_name: Option<&'a str> = "brokerName",
+        broker_name: Option<&'a str> = "brokerName" max BROKER_NAME_BYTES_MAX,
         /// Address of the smallest id.
-        min_broker_addr: Option<&'a str> = "minBrokerAddr",
+        min_broker_addr: Option<&'a str> = "minBrokerAddr" max ADDRESS_BYTES_MAX,
         /// Who went.
-        offline_broker_addr: Option<&'a str> = "offlineBrokerAddr",
+        offline_broker_addr: Option<&'a str> = "offlineBrokerAddr" max ADDRESS_BYTES_MAX,
         /// Replication address of the smallest id.
-        ha_broker_addr: Option<&'a str> = "haBrokerAddr",
+        ha_broker_addr: Option<&'a str> = "haBrokerAddr" max ADDRESS_BYTES_MAX,
     }
 
     /// `GET_TOPICS_BY_CLUSTER` 224.
     pub struct GetTopicsByClusterHeader<'a> {
         /// Cluster.
-        cluster: &'a str = "cluster",
+        cluster: &'a str = "cluster" max BROKER_NAME_BYTES_MAX,
     }
 
     /// `PUT_KV_CONFIG` 100.
     pub struct PutKvConfigHeader<'a> {
         /// Namespace.
-        namespace: &'a str = "namespace",
+        namespace: &'a str = "namespace" max KV_NAMESPACE_BYTES_MAX,
         /// Key.
-        key: &'a str = "key",
+        key: &'a str = "key" max KV_KEY_BYTES_MAX,
         /// Value.
-        value: &'a str = "value",
+        value: &'a str = "value" max KV_VALUE_BYTES_MAX,
     }
 
     /// `GET_KV_CONFIG` 101 and `DELETE_KV_CONFIG` 102.
     pub struct KvKeyHeader<'a> {
         /// Namespace.
-        namespace: &'a str = "namespace",
+        namespace: &'a str = "namespace" max KV_NAMESPACE_BYTES_MAX,
         /// Key.
-        key: &'a str = "key",
+        key: &'a str = "key" max KV_KEY_BYTES_MAX,
     }
 
     /// Answer to 101.
     pub struct GetKvConfigResponse<'a> {
         /// Value.
-        value: Option<&'a str> = "value",
+        value: Option<&'a str> = "value" max ANSWER_BYTES_MAX,
     }
 
     /// `GET_KVLIST_BY_NAMESPACE` 219.
     pub struct GetKvListByNamespaceHeader<'a> {
         /// Namespace.
-        namespace: &'a str = "namespace",
+        namespace: &'a str = "namespace" max KV_NAMESPACE_BYTES_MAX,
     }
 
     /// `WIPE_WRITE_PERM_OF_BROKER` 205 and `ADD_WRITE_PERM_OF_BROKER` 327.
     pub struct BrokerNameHeader<'a> {
         /// Name of the broker group.
-        broker_name: &'a str = "brokerName",
+        broker_name: &'a str = "brokerName" max BROKER_NAME_BYTES_MAX,
     }
 
     /// Answer to 205.
@@ -164,8 +164,8 @@ headers! {
     /// `DELETE_TOPIC_IN_NAMESRV` 216.
     pub struct DeleteTopicInNamesrvHeader<'a> {
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Only in this cluster.
-        cluster_name: Option<&'a str> = "clusterName",
+        cluster_name: Option<&'a str> = "clusterName" max BROKER_NAME_BYTES_MAX,
     }
 }

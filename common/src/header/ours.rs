@@ -5,16 +5,22 @@
 //! them (`ESCROWMQ_TXN`).
 
 headers! {
+    /// `RENEW_BACKUP` 30002 and `RELEASE_BACKUP` 30003.
+    pub struct PreparedBackupHeader<'a> {
+        /// The name under which it was prepared.
+        backup_id: Option<&'a str> = "backupId" max WORD_BYTES_MAX,
+    }
+
     /// Beside the header of a half message's send: the half joins a transaction.
     pub struct JoinTransactionHeader {
         /// Half id of the first half of the transaction.
-        transaction_first: i64 = "transactionFirst",
+        transaction_first: Option<i64> = "transactionFirst" within(0..=i64::MAX),
     }
 
     /// Beside the header of `END_TRANSACTION` 37 with neither commit nor rollback: the transaction is in progress.
     pub struct ExtendTransactionHeader {
         /// The next check comes no earlier than this many ms from now.
-        retry_after_millis: i64 = "retryAfterMillis",
+        retry_after_millis: Option<i64> = "retryAfterMillis" within(0..=i64::MAX),
     }
 
     /// `GIVE_UP_LOG` 30020.
@@ -22,9 +28,9 @@ headers! {
         /// Log position of a message that cannot be read.
         position: i64 = "position",
         /// Who gives up; at most 255 bytes.
-        operator: &'a str = "operator",
+        operator: &'a str = "operator" max OPERATOR_BYTES_MAX,
         /// Why; at most 1024 bytes.
-        reason: &'a str = "reason",
+        reason: &'a str = "reason" max REASON_BYTES_MAX,
     }
 
     /// Answer to `GIVE_UP_LOG` 30020.
@@ -40,22 +46,22 @@ headers! {
     /// Answer to an awaited `END_TRANSACTION` 37, and to a refused join.
     pub struct EndTransactionResponse<'a> {
         /// `committed` or `rolledBack`: what became of the transaction by this decision.
-        outcome: Option<&'a str> = "outcome",
+        outcome: Option<&'a str> = "outcome" max WORD_BYTES_MAX,
         /// The same decision had been made before.
         repeated: bool = "repeated" or false,
         /// `commit` or `rollback`: the decision that stands, where the one asked for does not.
-        decision: Option<&'a str> = "decision",
+        decision: Option<&'a str> = "decision" max WORD_BYTES_MAX,
         /// When the decision that stands was made, by the broker's clock in ms.
         decided_at: Option<i64> = "decidedAt",
         /// `appended`, `flushed` or `replicated`: what the decision survives.
-        store_level: Option<&'a str> = "storeLevel",
+        store_level: Option<&'a str> = "storeLevel" max WORD_BYTES_MAX,
         /// Topic of the first message.
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Its queue.
         queue_id: Option<i32> = "queueId",
         /// Its offset there; absent while it waits for a delay.
         queue_offset: Option<i64> = "queueOffset",
         /// The other messages: `halfId:topic:queueId:queueOffset` joined by `;`, the offset empty while one waits.
-        members: Option<&'a str> = "members",
+        members: Option<&'a str> = "members" max ANSWER_BYTES_MAX,
     }
 }

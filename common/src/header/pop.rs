@@ -4,9 +4,9 @@ headers! {
     /// `POP_MESSAGE` 200050.
     pub struct PopMessageHeader<'a> {
         /// Reading group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue, -1 for any.
         queue_id: i32 = "queueId",
         /// Most messages to return, at most 32.
@@ -20,15 +20,15 @@ headers! {
         /// Where a new group begins: 0 first, 1 last.
         init_mode: i32 = "initMode" or 0,
         /// `TAG` or `SQL92`.
-        expression_type: Option<&'a str> = "expType",
+        expression_type: Option<&'a str> = "expType" max WORD_BYTES_MAX,
         /// Filter expression.
-        expression: Option<&'a str> = "exp",
+        expression: Option<&'a str> = "exp" max EXPRESSION_BYTES_MAX,
         /// In order: the queue is blocked until all popped messages are acknowledged.
         order: bool = "order" or false,
         /// Makes a repeated ordered pop return the same messages.
-        attempt_id: Option<&'a str> = "attemptId",
+        attempt_id: Option<&'a str> = "attemptId" max RECEIPT_BYTES_MAX,
         /// Broker that the request is meant for.
-        broker_name: Option<&'a str> = "bname",
+        broker_name: Option<&'a str> = "bname" max BROKER_NAME_BYTES_MAX,
     }
 
     /// Answer to 200050.
@@ -42,23 +42,23 @@ headers! {
         /// Messages left in the queue.
         rest_num: i64 = "restNum",
         /// Where this pop began, by queue.
-        start_offset_info: Option<&'a str> = "startOffsetInfo",
+        start_offset_info: Option<&'a str> = "startOffsetInfo" max ANSWER_BYTES_MAX,
         /// Queue offsets of the messages, by queue.
-        msg_offset_info: Option<&'a str> = "msgOffsetInfo",
+        msg_offset_info: Option<&'a str> = "msgOffsetInfo" max ANSWER_BYTES_MAX,
         /// How often ordered messages were popped, by queue.
-        order_count_info: Option<&'a str> = "orderCountInfo",
+        order_count_info: Option<&'a str> = "orderCountInfo" max ANSWER_BYTES_MAX,
     }
 
     /// `ACK_MESSAGE` 200051.
     pub struct AckMessageHeader<'a> {
         /// Group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic that was popped from.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue.
         queue_id: i32 = "queueId",
         /// The receipt (`POP_CK`).
-        extra_info: &'a str = "extraInfo",
+        extra_info: &'a str = "extraInfo" max RECEIPT_BYTES_MAX,
         /// Queue offset of the message.
         offset: i64 = "offset",
     }
@@ -66,13 +66,13 @@ headers! {
     /// `CHANGE_MESSAGE_INVISIBLETIME` 200053.
     pub struct ChangeInvisibleTimeHeader<'a> {
         /// Group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic that was popped from.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue.
         queue_id: i32 = "queueId",
         /// The receipt (`POP_CK`).
-        extra_info: &'a str = "extraInfo",
+        extra_info: &'a str = "extraInfo" max RECEIPT_BYTES_MAX,
         /// Queue offset of the message.
         offset: i64 = "offset",
         /// New hidden time from now, ms.
@@ -92,9 +92,9 @@ headers! {
     /// `PEEK_MESSAGE` 200052.
     pub struct PeekMessageHeader<'a> {
         /// Group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue.
         queue_id: i32 = "queueId",
         /// Most messages to return.
@@ -104,9 +104,9 @@ headers! {
     /// `NOTIFICATION` 200054.
     pub struct NotificationHeader<'a> {
         /// Group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue, -1 for any.
         queue_id: i32 = "queueId",
         /// How long to wait, ms.
@@ -116,7 +116,7 @@ headers! {
         /// In order.
         order: bool = "order" or false,
         /// As in an ordered pop.
-        attempt_id: Option<&'a str> = "attemptId",
+        attempt_id: Option<&'a str> = "attemptId" max RECEIPT_BYTES_MAX,
     }
 
     /// Answer to 200054.
@@ -130,9 +130,9 @@ headers! {
     /// `POLLING_INFO` 200055.
     pub struct PollingInfoHeader<'a> {
         /// Group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue.
         queue_id: i32 = "queueId",
     }

@@ -4,9 +4,9 @@ headers! {
     /// `PULL_MESSAGE` 11 and `LITE_PULL_MESSAGE` 361.
     pub struct PullMessageHeader<'a> {
         /// Reading group.
-        consumer_group: &'a str = "consumerGroup",
+        consumer_group: &'a str = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Queue.
         queue_id: i32 = "queueId",
         /// First queue offset to read.
@@ -20,19 +20,19 @@ headers! {
         /// Longest hold in ms, with bit 2.
         suspend_timeout_millis: i64 = "suspendTimeoutMillis" or 0,
         /// Filter expression, with bit 4.
-        subscription: Option<&'a str> = "subscription",
+        subscription: Option<&'a str> = "subscription" max EXPRESSION_BYTES_MAX,
         /// Version of the subscription that the client goes by.
         sub_version: i64 = "subVersion" or 0,
         /// `TAG` or `SQL92`; absent means tags.
-        expression_type: Option<&'a str> = "expressionType",
+        expression_type: Option<&'a str> = "expressionType" max WORD_BYTES_MAX,
         /// Most bytes to return.
         max_msg_bytes: Option<i32> = "maxMsgBytes",
         /// Kind of proxy request.
         request_source: Option<i32> = "requestSource",
         /// Client behind a proxy (the wire spells it so).
-        proxy_forward_client_id: Option<&'a str> = "proxyFrowardClientId",
+        proxy_forward_client_id: Option<&'a str> = "proxyFrowardClientId" max CLIENT_ID_BYTES_MAX,
         /// Broker that the request is meant for.
-        broker_name: Option<&'a str> = "bname",
+        broker_name: Option<&'a str> = "bname" max BROKER_NAME_BYTES_MAX,
     }
 
     /// Answer to a pull.

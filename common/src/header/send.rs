@@ -10,11 +10,11 @@ headers! {
     /// [`encode_long`](SendMessageHeader::encode_long) the long one.
     pub struct SendMessageHeader<'a> {
         /// Group of the producer.
-        producer_group: &'a str = "a" | "producerGroup",
+        producer_group: &'a str = "a" | "producerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic of the message.
-        topic: &'a str = "b" | "topic",
+        topic: &'a str = "b" | "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Topic whose settings a new topic takes over.
-        default_topic: &'a str = "c" | "defaultTopic",
+        default_topic: &'a str = "c" | "defaultTopic" max NAMED_TOPIC_BYTES_MAX,
         /// Queues of a topic that is created by this send.
         default_topic_queue_nums: i32 = "d" | "defaultTopicQueueNums",
         /// Queue; negative lets the broker choose.
@@ -26,7 +26,7 @@ headers! {
         /// The user's flag, passed through.
         flag: i32 = "h" | "flag",
         /// Properties in their encoded form.
-        properties: Option<&'a str> = "i" | "properties",
+        properties: Option<&'a str> = "i" | "properties" max PROPERTIES_BYTES_MAX,
         /// How often the message was consumed without success.
         reconsume_times: i32 = "j" | "reconsumeTimes" or 0,
         /// Historic.
@@ -36,25 +36,25 @@ headers! {
         /// The body holds several messages.
         batch: bool = "m" | "batch" or false,
         /// Broker that the request is meant for.
-        broker_name: Option<&'a str> = "n" | "bname",
+        broker_name: Option<&'a str> = "n" | "bname" max BROKER_NAME_BYTES_MAX,
     }
 
     /// Answer to a send that was stored. The last two are there on errors as well; Java producers need them.
     pub struct SendMessageResponse<'a> {
         /// Offset message id; a comma-separated list for a batch.
-        msg_id: &'a str = "msgId",
+        msg_id: &'a str = "msgId" max ANSWER_BYTES_MAX,
         /// Queue that was written.
         queue_id: i32 = "queueId",
         /// Offset in that queue, or the dense counter of a half.
         queue_offset: i64 = "queueOffset",
         /// Unique id of the message.
-        transaction_id: Option<&'a str> = "transactionId",
+        transaction_id: Option<&'a str> = "transactionId" max ANSWER_BYTES_MAX,
         /// Unique id of an inner batch.
-        batch_uniq_id: Option<&'a str> = "batchUniqId",
+        batch_uniq_id: Option<&'a str> = "batchUniqId" max ANSWER_BYTES_MAX,
         /// Handle by which a timer message can be recalled.
-        recall_handle: Option<&'a str> = "recallHandle",
+        recall_handle: Option<&'a str> = "recallHandle" max RECALL_HANDLE_BYTES_MAX,
         /// Region of the broker.
-        region: Option<&'a str> = "MSG_REGION",
+        region: Option<&'a str> = "MSG_REGION" max BROKER_NAME_BYTES_MAX,
         /// Whether the message is to be traced.
         trace_on: Option<bool> = "TRACE_ON",
     }
@@ -62,7 +62,7 @@ headers! {
     /// The two fields that every answer to a send has, errors included.
     pub struct SendTraceResponse<'a> {
         /// Region of the broker.
-        region: &'a str = "MSG_REGION",
+        region: &'a str = "MSG_REGION" max BROKER_NAME_BYTES_MAX,
         /// Whether messages are to be traced.
         trace_on: bool = "TRACE_ON",
     }
@@ -72,35 +72,35 @@ headers! {
         /// Position of the message in the log.
         offset: i64 = "offset",
         /// Group that failed to consume it.
-        group: &'a str = "group",
+        group: &'a str = "group" max NAMED_GROUP_BYTES_MAX,
         /// 0: the broker decides, -1: dead letter at once, else the delay level.
         delay_level: i32 = "delayLevel" or 0,
         /// Id of the message as the consumer knows it.
-        origin_msg_id: Option<&'a str> = "originMsgId",
+        origin_msg_id: Option<&'a str> = "originMsgId" max MESSAGE_ID_BYTES_MAX,
         /// Topic of the message as the consumer knows it.
-        origin_topic: Option<&'a str> = "originTopic",
+        origin_topic: Option<&'a str> = "originTopic" max NAMED_TOPIC_BYTES_MAX,
         /// Historic.
         unit_mode: bool = "unitMode" or false,
         /// When the message becomes a dead letter.
         max_reconsume_times: Option<i32> = "maxReconsumeTimes",
         /// Broker that the request is meant for.
-        broker_name: Option<&'a str> = "bname",
+        broker_name: Option<&'a str> = "bname" max BROKER_NAME_BYTES_MAX,
     }
 
     /// `RECALL_MESSAGE` 370.
     pub struct RecallMessageHeader<'a> {
         /// Group of the producer.
-        producer_group: Option<&'a str> = "producerGroup",
+        producer_group: Option<&'a str> = "producerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Topic of the message.
-        topic: &'a str = "topic",
+        topic: &'a str = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Handle from the send response.
-        recall_handle: &'a str = "recallHandle",
+        recall_handle: &'a str = "recallHandle" max RECALL_HANDLE_BYTES_MAX,
     }
 
     /// Answer to 370.
     pub struct RecallMessageResponse<'a> {
         /// Unique id of the recalled message.
-        msg_id: &'a str = "msgId",
+        msg_id: &'a str = "msgId" max MESSAGE_ID_BYTES_MAX,
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a header is, and the macro that turns a table of wire names into one.
 
+use std::ops::RangeInclusive;
+
 use thiserror::Error;
 
+use crate::code::response;
 use crate::frame::{FieldWriter, Fields};
 
 /// A typed view of a frame's fields.
@@ -40,11 +43,11 @@ impl FieldSink for FieldWriter<'_> {
     }
 }
 
-/// A field that cannot be read. The sender's fault and not worth a retry; servers answer it with code 1.
+/// A field that cannot be taken. The sender's fault and not worth a retry.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{field}: {problem}")]
 pub struct HeaderError {
-    /// Wire name of the field.
+    /// Wire name of the field; of a one-letter name and its long form the long one.
     pub field: &'static str,
     /// What is wrong with it.
     pub problem: HeaderProblem,
@@ -54,6 +57,16 @@ impl HeaderError {
     /// Sending the same again ends the same way.
     pub fn is_retryable(&self) -> bool {
         false
+    }
+
+    /// The response code that says so: no client repeats what is too long or out of range, and missing or unreadable
+    /// fields are answered as RocketMQ answers them.
+    pub fn code(&self) -> i32 {
+        match self.problem {
+            HeaderProblem::Missing | HeaderProblem::NotA { .. } => response::SYSTEM_ERROR,
+            HeaderProblem::TooLong { .. } => response::MESSAGE_ILLEGAL,
+            HeaderProblem::OutOfRange { .. } => response::INVALID_PARAMETER,
+        }
     }
 
     /// An error about a field whose text is shown, cut to a length that fits into a remark.
@@ -77,6 +90,24 @@ pub enum HeaderProblem {
         /// The beginning of what was there.
         text: String,
     },
+    /// A text with more bytes than are taken.
+    #[error("{length} bytes, at most {limit} are taken")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+        /// Most bytes it may have.
+        limit: usize,
+    },
+    /// A number that makes no sense.
+    #[error("{value} is not between {least} and {most}")]
+    OutOfRange {
+        /// The number.
+        value: i64,
+        /// The smallest that is taken.
+        least: i64,
+        /// The largest that is taken.
+        most: i64,
+    },
 }
 
 /// A type that a field can have.
@@ -85,6 +116,42 @@ pub(super) trait FieldValue<'a>: Sized {
     fn read(field: &'static str, text: Option<&'a str>) -> Result<Self, HeaderError>;
     /// Appends the value; an absent one appends nothing.
     fn write(&self, field: &str, sink: &mut impl FieldSink);
+}
+
+/// What may limit a field of the type `T`: a text has to have its most bytes, a number may have a range.
+#[diagnostic::on_unimplemented(
+    message = "a header's field of type `{T}` cannot go with this limit",
+    note = "each text needs its most bytes, as in `= \"topic\" max NAMED_TOPIC_BYTES_MAX`; a number may have a range, as in `= \"id\" within(0..=i64::MAX)`"
+)]
+pub(super) trait Limit<T> {
+    /// Whether the value is within.
+    fn check(self, field: &'static str, value: &T) -> Result<(), HeaderError>;
+}
+
+/// No limit, for what its type bounds well enough.
+pub(super) struct Any;
+
+/// Most bytes of a text.
+pub(super) struct Max(pub(super) usize);
+
+/// The range of a number.
+pub(super) struct Within<N>(pub(super) RangeInclusive<N>);
+
+impl<'a> Limit<&'a str> for Max {
+    fn check(self, field: &'static str, value: &&'a str) -> Result<(), HeaderError> {
+        let (length, limit) = (value.len(), self.0);
+        if length <= limit {
+            Ok(())
+        } else {
+            Err(HeaderError { field, problem: HeaderProblem::TooLong { length, limit } })
+        }
+    }
+}
+
+impl<T, L: Limit<T>> Limit<Option<T>> for L {
+    fn check(self, field: &'static str, value: &Option<T>) -> Result<(), HeaderError> {
+        value.as_ref().map_or(Ok(()), |value| L::check(self, field, value))
+    }
 }
 
 fn missing(field: &'static str) -> HeaderError {
@@ -114,19 +181,48 @@ macro_rules! number_field {
                 sink.number(field, i64::from(*self));
             }
         }
+
+        impl Limit<$number> for Any {
+            fn check(self, _: &'static str, _: &$number) -> Result<(), HeaderError> {
+                Ok(())
+            }
+        }
+
+        impl Limit<$number> for Within<$number> {
+            fn check(self, field: &'static str, value: &$number) -> Result<(), HeaderError> {
+                if self.0.contains(value) {
+                    return Ok(());
+                }
+                let (least, most) = (i64::from(*self.0.start()), i64::from(*self.0.end()));
+                Err(HeaderError { field, problem: HeaderProblem::OutOfRange { value: i64::from(*value), least, most } })
+            }
+        }
     )*};
 }
 
 number_field!(i32, i64);
 
 impl<'a> FieldValue<'a> for bool {
+    /// `1` and `0` are how C++ clients write them, and an empty one reads as false in Java.
     fn read(field: &'static str, text: Option<&'a str>) -> Result<bool, HeaderError> {
-        // Whatever is not "true" is false, as in Java.
-        text.map(|text| text.eq_ignore_ascii_case("true")).ok_or_else(|| missing(field))
+        let text = text.ok_or_else(|| missing(field))?;
+        match text.trim() {
+            "1" => Ok(true),
+            "0" | "" => Ok(false),
+            word if word.eq_ignore_ascii_case("true") => Ok(true),
+            word if word.eq_ignore_ascii_case("false") => Ok(false),
+            _ => Err(HeaderError::not_a("true or false", field, text)),
+        }
     }
 
     fn write(&self, field: &str, sink: &mut impl FieldSink) {
         sink.text(field, if *self { "true" } else { "false" });
+    }
+}
+
+impl Limit<bool> for Any {
+    fn check(self, _: &'static str, _: &bool) -> Result<(), HeaderError> {
+        Ok(())
     }
 }
 
@@ -146,24 +242,43 @@ impl<'a, T: FieldValue<'a>> FieldValue<'a> for Option<T> {
     }
 }
 
-/// Reads a field that counts as `default` if it is missing.
-pub(super) fn read_or<'a, T: FieldValue<'a>>(
+/// Reads a field and checks its limit; one that is missing counts as `default`, if there is one.
+pub(super) fn read<'a, T: FieldValue<'a>, L: Limit<T>>(
     field: &'static str,
     text: Option<&'a str>,
-    default: T,
+    limit: L,
+    default: Option<T>,
 ) -> Result<T, HeaderError> {
-    Option::read(field, text).map(|value| value.unwrap_or(default))
+    let value = match (T::read(field, text), default) {
+        (Err(HeaderError { problem: HeaderProblem::Missing, .. }), Some(default)) => return Ok(default),
+        (value, _) => value?,
+    };
+    limit.check(field, &value)?;
+    Ok(value)
 }
 
-/// Declares headers: `field: Type = "wireName"`, further spellings that are read but not written behind a bar, and
-/// `or value` for what a missing field counts as.
+/// The name of a field in errors: the first spelling, or the second where the first is one letter.
+pub(super) const fn shown(names: &[&'static str]) -> &'static str {
+    match names {
+        [short, long, ..] if short.len() == 1 => long,
+        [name, ..] => name,
+        [] => "",
+    }
+}
+
+/// Declares headers: `field: Type = "wireName"`, then
+/// * further spellings that are read but not written, behind bars;
+/// * `max LIMIT` for a text, its most bytes by the name of a constant of [`limits`](crate::limits): no text goes without;
+/// * `within(RANGE)` for a number that makes no sense outside;
+/// * `or value` for what a missing field counts as.
 macro_rules! headers {
     ($(
         $(#[$meta:meta])*
         pub struct $name:ident $(<$lt:lifetime>)? {
             $(
                 $(#[$field_meta:meta])*
-                $field:ident : $type:ty = $wire:literal $(| $also:literal)* $(or $default:expr)?
+                $field:ident : $type:ty = $wire:literal $(| $also:literal)*
+                    $(max $max:ident)? $(within($range:expr))? $(or $default:expr)?
             ),* $(,)?
         }
     )*) => {$(
@@ -174,7 +289,7 @@ macro_rules! headers {
         }
 
         headers!(@impl $name [$($lt)?] {
-            $({ $field $wire [$($also)*] [$($default)?] })*
+            $({ $field $wire [$($also)*] [$(max $max)? $(within $range)?] [$($default)?] })*
         });
     )*};
 
@@ -190,7 +305,7 @@ macro_rules! headers {
     };
 
     (@methods $lt:lifetime {
-        $({ $field:ident $wire:literal [$($also:literal)*] [$($default:expr)?] })*
+        $({ $field:ident $wire:literal [$($also:literal)*] [$($limit:tt)*] [$($default:expr)?] })*
     }) => {
         fn decode(fields: &$lt $crate::frame::Fields) -> Result<Self, $crate::header::HeaderError> {
             $(let mut $field: Option<&$lt str> = None;)*
@@ -200,7 +315,14 @@ macro_rules! headers {
                     _ => {}
                 }
             }
-            Ok(Self { $($field: headers!(@read $wire, $field $(, $default)?),)* })
+            Ok(Self {
+                $($field: $crate::header::table::read(
+                    const { $crate::header::table::shown(&[$wire $(, $also)*]) },
+                    $field,
+                    headers!(@limit $($limit)*),
+                    headers!(@default $($default)?),
+                )?,)*
+            })
         }
 
         fn encode(&self, fields: &mut $crate::frame::Fields) {
@@ -212,6 +334,10 @@ macro_rules! headers {
         }
     };
 
-    (@read $wire:literal, $text:ident) => { $crate::header::table::FieldValue::read($wire, $text)? };
-    (@read $wire:literal, $text:ident, $default:expr) => { $crate::header::table::read_or($wire, $text, $default)? };
+    (@limit) => { $crate::header::table::Any };
+    (@limit max $max:ident) => { $crate::header::table::Max($crate::limits::$max) };
+    (@limit within $range:expr) => { $crate::header::table::Within($range) };
+
+    (@default) => { None };
+    (@default $default:expr) => { Some($default) };
 }

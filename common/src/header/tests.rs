@@ -47,7 +47,8 @@ fn errors_name_the_field_and_what_was_wrong() {
     let mut bad = fields(&SHORT);
     bad.insert("e", "x");
     let error = SendMessageHeader::decode(&bad).unwrap_err();
-    assert_eq!(error.to_string(), "e: not a number: 'x'");
+    assert_eq!(error.to_string(), "queueId: not a number: 'x'");
+    assert_eq!(error.code(), 1);
     let error = UpdateConsumerOffsetHeader::decode(&Fields::new()).unwrap_err();
     assert_eq!(error.to_string(), "consumerGroup: missing");
     let long = "y".repeat(10_000);
@@ -56,11 +57,58 @@ fn errors_name_the_field_and_what_was_wrong() {
 }
 
 #[test]
-fn booleans_read_as_java_reads_them() {
-    for (text, value) in [("true", true), ("TRUE", true), ("1", false), ("", false), ("yes", false)] {
+fn booleans_read_as_clients_write_them_and_others_are_refused() {
+    for (text, value) in
+        [("true", true), ("TRUE", true), ("1", true), ("false", false), ("False", false), ("0", false), ("", false)]
+    {
         let fields = fields(&[("hasMsg", text)]);
         assert_eq!(NotificationResponse::decode(&fields).unwrap().has_msg, value, "{text}");
     }
+    for (field, text) in [("hasMsg", "yes"), ("hasMsg", "2"), ("pollingFull", "tru")] {
+        let fields = fields(&[("hasMsg", "true"), (field, text)]);
+        let error = NotificationResponse::decode(&fields).unwrap_err();
+        assert_eq!(error.to_string(), format!("{field}: not true or false: '{text}'"));
+    }
+}
+
+#[test]
+fn a_text_above_its_limit_is_refused_with_both_numbers() {
+    let decode = |topic: &str| {
+        UpdateConsumerOffsetHeader::decode(&fields(&[
+            ("consumerGroup", "G"),
+            ("topic", topic),
+            ("queueId", "0"),
+            ("commitOffset", "1"),
+        ]))
+        .map(|header| header.commit_offset)
+    };
+    assert_eq!(decode(&"t".repeat(255)), Ok(1));
+    let error = decode(&"t".repeat(256)).unwrap_err();
+    assert_eq!(error.to_string(), "topic: 256 bytes, at most 255 are taken");
+    assert_eq!((error.code(), error.is_retryable()), (13, false));
+    // Bytes count, not characters; and what is only there by chance is limited too.
+    assert!(decode(&"ü".repeat(128)).is_err());
+    let long = "v".repeat(70_000);
+    let end =
+        [("producerGroup", "G"), ("tranStateTableOffset", "1"), ("commitLogOffset", "2"), ("commitOrRollback", "8")];
+    for optional in ["msgId", "transactionId", "topic", "bname"] {
+        let mut fields = fields(&end);
+        assert!(EndTransactionHeader::decode(&fields).is_ok());
+        fields.insert_text(optional, &long);
+        assert_eq!(EndTransactionHeader::decode(&fields).unwrap_err().field, optional);
+    }
+}
+
+#[test]
+fn a_number_out_of_its_range_is_refused_with_the_range() {
+    let error = JoinTransactionHeader::decode(&fields(&[("transactionFirst", "-1")])).unwrap_err();
+    assert_eq!(error.to_string(), "transactionFirst: -1 is not between 0 and 9223372036854775807");
+    assert_eq!(error.code(), 29);
+    assert!(ExtendTransactionHeader::decode(&fields(&[("retryAfterMillis", "soon")])).is_err());
+    assert_eq!(
+        ExtendTransactionHeader::decode(&fields(&[("retryAfterMillis", "0")])).unwrap().retry_after_millis,
+        Some(0)
+    );
 }
 
 #[test]
@@ -108,12 +156,13 @@ fn our_fields_go_beside_the_protocols_own() {
         topic: None,
         broker_name: None,
     };
-    let extend = ExtendTransactionHeader { retry_after_millis: 5_000 };
+    let extend = ExtendTransactionHeader { retry_after_millis: Some(5_000) };
     let frame = Frame::request(37).with_header(&end).with_header(&extend);
     assert_eq!(frame.header::<EndTransactionHeader<'_>>().unwrap(), end);
     assert_eq!(frame.header::<ExtendTransactionHeader>().unwrap(), extend);
     let plain = Frame::request(37).with_header(&end);
-    assert!(plain.header::<ExtendTransactionHeader>().is_err(), "its absence is told from zero");
+    let plain = plain.header::<ExtendTransactionHeader>().unwrap();
+    assert_eq!(plain.retry_after_millis, None, "its absence is told from zero");
 }
 
 #[test]

@@ -4,7 +4,7 @@ headers! {
     /// `END_TRANSACTION` 37.
     pub struct EndTransactionHeader<'a> {
         /// Group of the producer; must be the one that sent the half.
-        producer_group: &'a str = "producerGroup",
+        producer_group: &'a str = "producerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Counter of the half, from the send response's queue offset.
         tran_state_table_offset: i64 = "tranStateTableOffset",
         /// Half id, from the send response's message id.
@@ -14,49 +14,49 @@ headers! {
         /// Whether this answers a check.
         from_transaction_check: bool = "fromTransactionCheck" or false,
         /// Unique id of the message.
-        msg_id: Option<&'a str> = "msgId",
+        msg_id: Option<&'a str> = "msgId" max MESSAGE_ID_BYTES_MAX,
         /// Unique id of the message, too.
-        transaction_id: Option<&'a str> = "transactionId",
+        transaction_id: Option<&'a str> = "transactionId" max MESSAGE_ID_BYTES_MAX,
         /// Topic of the message, or of the check that is answered; absent in 4.x.
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Broker that the request is meant for.
-        broker_name: Option<&'a str> = "bname",
+        broker_name: Option<&'a str> = "bname" max BROKER_NAME_BYTES_MAX,
     }
 
     /// `CHECK_TRANSACTION_STATE` 39, broker to producer; the body is the half message.
     pub struct CheckTransactionStateHeader<'a> {
         /// The half topic.
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Counter of the half; comes back in the decision.
         tran_state_table_offset: i64 = "tranStateTableOffset",
         /// Half id; comes back in the decision.
         commit_log_offset: i64 = "commitLogOffset",
         /// Unique id of the message.
-        msg_id: Option<&'a str> = "msgId",
+        msg_id: Option<&'a str> = "msgId" max MESSAGE_ID_BYTES_MAX,
         /// Unique id of the message, too.
-        transaction_id: Option<&'a str> = "transactionId",
+        transaction_id: Option<&'a str> = "transactionId" max MESSAGE_ID_BYTES_MAX,
         /// Offset message id of the half.
-        offset_msg_id: Option<&'a str> = "offsetMsgId",
+        offset_msg_id: Option<&'a str> = "offsetMsgId" max MESSAGE_ID_BYTES_MAX,
         /// Name of the asking broker.
-        broker_name: Option<&'a str> = "bname",
+        broker_name: Option<&'a str> = "bname" max BROKER_NAME_BYTES_MAX,
     }
 
     /// `RESUME_CHECK_HALF_MESSAGE` 323.
     pub struct ResumeCheckHalfMessageHeader<'a> {
         /// Topic of the half.
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Offset message id of the half.
-        msg_id: &'a str = "msgId",
+        msg_id: &'a str = "msgId" max MESSAGE_ID_BYTES_MAX,
     }
 
     /// `LIST_TRANSACTIONS` 30010.
     pub struct ListTransactionsHeader<'a> {
         /// Only of this producer group.
-        producer_group: Option<&'a str> = "producerGroup",
+        producer_group: Option<&'a str> = "producerGroup" max NAMED_GROUP_BYTES_MAX,
         /// Only with messages for this topic.
-        topic: Option<&'a str> = "topic",
+        topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Only `open` or only `parked` ones.
-        state: Option<&'a str> = "state",
+        state: Option<&'a str> = "state" max WORD_BYTES_MAX,
         /// Only those stored at least so many milliseconds ago.
         older_than_millis: Option<i64> = "olderThanMillis",
         /// Most transactions of this page.
@@ -72,13 +72,13 @@ headers! {
         /// Half id.
         half_id: Option<i64> = "halfId",
         /// Offset message id of the half.
-        msg_id: Option<&'a str> = "msgId",
+        msg_id: Option<&'a str> = "msgId" max MESSAGE_ID_BYTES_MAX,
     }
 
     /// `COUNT_TRANSACTIONS` 30012.
     pub struct CountTransactionsHeader<'a> {
         /// Only of this producer group.
-        producer_group: Option<&'a str> = "producerGroup",
+        producer_group: Option<&'a str> = "producerGroup" max NAMED_GROUP_BYTES_MAX,
     }
 
     /// `DECIDE_TRANSACTION` 30013.
@@ -86,10 +86,10 @@ headers! {
         /// Half id; of a transaction of several halves, any of them.
         half_id: i64 = "halfId",
         /// `commit`, `rollback`, `resume` or `park`.
-        action: &'a str = "action",
+        action: &'a str = "action" max WORD_BYTES_MAX,
         /// Who decides; at most 255 bytes.
-        operator: &'a str = "operator",
+        operator: &'a str = "operator" max OPERATOR_BYTES_MAX,
         /// Why; at most 1024 bytes.
-        reason: &'a str = "reason",
+        reason: &'a str = "reason" max REASON_BYTES_MAX,
     }
 }

@@ -6,6 +6,7 @@ use super::cursor::Cursor;
 use super::host;
 use super::sys_flag::{SysFlag, TransactionType};
 use super::unit::UnitError;
+use crate::limits;
 
 /// Byte offsets of the fields that lie at the same place in every unit. All numbers are big-endian.
 pub mod field {
@@ -40,6 +41,12 @@ pub mod field {
 pub(super) const TOPIC_V1_BYTES_MAX: usize = 127;
 /// Longest topic and longest property string that the encoding can hold at all, in bytes.
 pub(super) const SHORT_BYTES_MAX: usize = i16::MAX as usize;
+
+// Whatever a request may bring fits into the length fields of a unit and of a batch; what is created, into the first version.
+const _: () = {
+    assert!(limits::NAMED_TOPIC_BYTES_MAX <= SHORT_BYTES_MAX && limits::PROPERTIES_BYTES_MAX <= SHORT_BYTES_MAX);
+    assert!(limits::TOPIC_BYTES_MAX <= TOPIC_V1_BYTES_MAX);
+};
 
 /// The fields behind the two hosts, counted from the start of a unit.
 ///

@@ -14,7 +14,7 @@ pub const NAME_END: char = '\u{1}';
 /// Behind each value.
 pub const ITEM_END: char = '\u{2}';
 /// Longest property string of a message, in bytes; its length field is a signed 16-bit number.
-pub const PROPERTIES_BYTES_MAX: usize = i16::MAX as usize;
+pub use crate::limits::PROPERTIES_BYTES_MAX;
 
 const NAME_END_BYTE: u8 = 1;
 const ITEM_END_BYTE: u8 = 2;

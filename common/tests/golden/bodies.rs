@@ -3,22 +3,21 @@
 use std::collections::BTreeSet;
 
 use escrowmq_common::body::{
-    BatchAckBody, BrokerStatsData, CheckClientBody, ClusterInfo, ConsumeDirectlyResult, ConsumeQueueData, ConsumeStats,
-    ConsumeTimeSpanBody, ConsumerConnections, ConsumerIdList, ConsumerRunningInfo, ConsumerStatus, Form, GroupList,
-    HeartbeatData, KvTable, LockBatchBody, LockBatchResponse, QueryAssignmentBody, QueryAssignmentResponse,
+    BatchAckBody, Body, BrokerStatsData, CheckClientBody, ClusterInfo, ConsumeDirectlyResult, ConsumeQueueData,
+    ConsumeStats, ConsumeTimeSpanBody, ConsumerConnections, ConsumerIdList, ConsumerRunningInfo, ConsumerStatus, Form,
+    GroupList, HeartbeatData, KvTable, LockBatchBody, LockBatchResponse, QueryAssignmentBody, QueryAssignmentResponse,
     RegisterBrokerBody, ResetOffsetBody, SetMessageRequestModeBody, SubscriptionGroupConfig, TopicConfig,
     TopicConfigTable, TopicList, TopicRouteData, TopicStats, json,
 };
 use escrowmq_common::frame::Frame;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::vectors;
 
 /// Reads `body` as `T`, writes it in both forms and compares everything with the plain JSON value of the recording. The
 /// comparison knows no order of members, and a field that `T` lacks makes it fail.
-fn check<T: DeserializeOwned + Serialize>(place: &str, body: &[u8]) {
+fn check<T: Body + Serialize>(place: &str, body: &[u8]) {
     let recorded: Value = json::from_slice(body).unwrap_or_else(|error| panic!("{place}: {error}"));
     let typed: T = json::from_slice(body).unwrap_or_else(|error| panic!("{place}: {error}"));
     for form in [Form::Loose, Form::Strict] {

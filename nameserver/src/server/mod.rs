@@ -232,9 +232,9 @@ fn too_long(request: &Frame) -> Option<String> {
     ))
 }
 
-/// The answer to a request that lacks a field or has an unreadable one.
+/// The answer to a request that lacks a field, or has one that is unreadable or too long.
 fn bad_header(request: &Frame, error: &HeaderError) -> Frame {
-    failed(request, error.to_string())
+    Frame::response(request, error.code()).with_remark(error.to_string())
 }
 
 /// The answer to a request that cannot be carried out.

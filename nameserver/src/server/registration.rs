@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::body::{
-    DataVersion, Form, QueueMappingInfo, RegisteredTopic, RegisteredTopics, TopicRouteData, json,
+    Body, DataVersion, Form, QueueMappingInfo, RegisteredTopic, RegisteredTopics, TopicRouteData, json,
 };
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
@@ -326,7 +326,7 @@ fn queues_by_hand(topic: &str, request: &Frame) -> Result<Vec<Queues>, String> {
 }
 
 /// A body of few texts and numbers.
-fn body<T: serde::de::DeserializeOwned>(request: &Frame) -> Result<T, String> {
+fn body<T: Body>(request: &Frame) -> Result<T, String> {
     let bytes = request.body.len();
     if bytes > BODY_BYTES_MAX {
         return Err(format!("body: {bytes} bytes, the limit is {BODY_BYTES_MAX}"));

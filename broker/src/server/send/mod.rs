@@ -88,7 +88,7 @@ impl From<Refused> for Stop {
 
 impl From<HeaderError> for Stop {
     fn from(error: HeaderError) -> Self {
-        Self::Refused(Refused::new(response::SYSTEM_ERROR, error.to_string()))
+        Self::Refused(Refused::new(error.code(), error.to_string()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::{HeaderError, HeaderProblem, JoinTransactionHeader, SendMessageHeader};
+use escrowmq_common::header::{JoinTransactionHeader, SendMessageHeader};
 use escrowmq_common::message::properties::PropertyEditor;
 use escrowmq_common::message::properties::name;
 use escrowmq_common::message::{SysFlag, TransactionType, UnitBuilder, unique_id};
@@ -102,12 +102,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         let group = known.producer_group.unwrap_or(header.producer_group);
         check_producer_group(group)?;
         check_quota(send, group)?;
-        let first_half = match send.request.header::<JoinTransactionHeader>() {
-            Ok(join) => Some(join.transaction_first),
-            Err(HeaderError { problem: HeaderProblem::Missing, .. }) => None,
-            // Not a transaction of its own: whoever sent it meant another one.
-            Err(error) => return Err(error.into()),
-        };
+        let first_half = send.request.header::<JoinTransactionHeader>()?.transaction_first;
         let client = broker.clients.client_id_of(send.connection.id(), group);
         let command = Command::Prepare(Prepare {
             queue: target.queue.id,

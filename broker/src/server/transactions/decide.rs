@@ -13,10 +13,6 @@ use super::{shown, unknown};
 use crate::broker::Broker;
 use crate::shard::{Admission, Command, Decision, Outcome, Park, ParkReason, Refusal, Resume, Settled, SubmitError};
 
-/// Longest texts that are kept, in bytes.
-const OPERATOR_MAX: usize = 255;
-const REASON_MAX: usize = 1024;
-
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: DecideTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
@@ -25,10 +21,9 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let Ok(half) = u64::try_from(header.half_id) else {
         return reply.error(response::INVALID_PARAMETER, &format!("a half id is not negative: {}", header.half_id));
     };
-    for (field, text, max) in [("operator", header.operator, OPERATOR_MAX), ("reason", header.reason, REASON_MAX)] {
-        if text.trim().is_empty() || text.len() > max {
-            let wrong = format!("{field} has {} bytes; it must say something, in at most {max}", text.len());
-            return reply.error(response::INVALID_PARAMETER, &wrong);
+    for (field, text) in [("operator", header.operator), ("reason", header.reason)] {
+        if text.trim().is_empty() {
+            return reply.error(response::INVALID_PARAMETER, &format!("{field} is blank; it must say something"));
         }
     }
     let (by, why) = (header.operator, header.reason);

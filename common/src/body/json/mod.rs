@@ -14,6 +14,8 @@ pub use lenient::{number, numbers};
 pub use read::from_slice;
 pub use write::{Form, to_bytes};
 
+use crate::code::response;
+
 /// Deepest nesting that is read. Bodies of the protocol need six.
 pub const DEPTH_MAX: usize = 64;
 
@@ -32,4 +34,41 @@ pub enum BodyError {
     /// JSON, but not of the expected shape.
     #[error("unexpected JSON: {0}")]
     Shape(#[from] serde_json::Error),
+    /// More objects and lists than its kind of body may have.
+    #[error("more than {limit} objects and lists")]
+    TooManyParts {
+        /// Most that are read.
+        limit: usize,
+    },
+    /// A text with more bytes than are taken.
+    #[error("{field}: {length} bytes, at most {limit} are taken")]
+    TooLong {
+        /// Its wire name.
+        field: String,
+        /// Its length in bytes.
+        length: usize,
+        /// Most bytes it may have.
+        limit: usize,
+    },
+    /// A list or table with more entries than are taken.
+    #[error("{field}: {count} entries, at most {limit} are taken")]
+    TooMany {
+        /// Its wire name.
+        field: String,
+        /// How many it has.
+        count: usize,
+        /// Most it may have.
+        limit: usize,
+    },
+}
+
+impl BodyError {
+    /// The response code that says so: no client repeats what is too long or too many, and what cannot be read is
+    /// answered as RocketMQ answers it.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Syntax { .. } | Self::TooDeep | Self::Shape(_) => response::SYSTEM_ERROR,
+            Self::TooManyParts { .. } | Self::TooLong { .. } | Self::TooMany { .. } => response::MESSAGE_ILLEGAL,
+        }
+    }
 }

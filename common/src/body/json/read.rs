@@ -1,20 +1,23 @@
 //! From the dialect to strict JSON.
 
-use serde::de::DeserializeOwned;
-
 use super::{BodyError, DEPTH_MAX};
+use crate::body::Body;
 
-/// Reads `T` from a body. An empty body is an error, as is anything behind the value.
-pub fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
-    let strict = normalize(body)?;
-    Ok(serde_json::from_slice(&strict)?)
+/// Reads `T` from a body. An empty body is an error, as is anything behind the value, and whatever is more than `T` may
+/// hold.
+pub fn from_slice<T: Body>(body: &[u8]) -> Result<T, BodyError> {
+    let strict = normalize(body, T::PARTS_MAX)?;
+    let value: T = serde_json::from_slice(&strict)?;
+    value.check()?;
+    Ok(value)
 }
 
 /// Rewrites the dialect as strict JSON. Only what has to do with structure is looked at; numbers, escapes and UTF-8 are
 /// judged by the strict parser afterwards. The result is at most about twice as long as the input: escaping an object
 /// key doubles its quotes, and such keys do not nest.
-fn normalize(input: &[u8]) -> Result<Vec<u8>, BodyError> {
-    let mut rewrite = Rewrite { input, at: 0, out: Vec::with_capacity(input.len() + 16), levels: Vec::new() };
+fn normalize(input: &[u8], parts_max: usize) -> Result<Vec<u8>, BodyError> {
+    let out = Vec::with_capacity(input.len() + 16);
+    let mut rewrite = Rewrite { input, at: 0, out, levels: Vec::new(), parts: 0, parts_max };
     rewrite.run()?;
     Ok(rewrite.out)
 }
@@ -43,6 +46,9 @@ struct Rewrite<'a> {
     at: usize,
     out: Vec<u8>,
     levels: Vec<Level>,
+    /// Objects and lists so far, keys that are objects included.
+    parts: usize,
+    parts_max: usize,
 }
 
 impl Rewrite<'_> {
@@ -84,9 +90,18 @@ impl Rewrite<'_> {
         if self.levels.len() == DEPTH_MAX {
             return Err(BodyError::TooDeep);
         }
+        self.count_part()?;
         self.advance(byte);
         self.levels.push(Level { closes_with, has_member: false, member_start: 0 });
         Ok(Expect::MemberOrEnd)
+    }
+
+    fn count_part(&mut self) -> Result<(), BodyError> {
+        if self.parts >= self.parts_max {
+            return Err(BodyError::TooManyParts { limit: self.parts_max });
+        }
+        self.parts += 1;
+        Ok(())
     }
 
     fn close(&mut self, byte: u8) -> Result<Expect, BodyError> {
@@ -167,6 +182,7 @@ impl Rewrite<'_> {
 
     /// A flat object as a key becomes a string that holds its text. The reader of the key parses it again.
     fn object_key(&mut self) -> Result<(), BodyError> {
+        self.count_part()?;
         let start = self.at;
         let mut at = start + 1;
         loop {
@@ -224,9 +240,10 @@ fn string_end(input: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     fn strict(loose: &str) -> String {
-        String::from_utf8(normalize(loose.as_bytes()).unwrap()).unwrap()
+        String::from_utf8(normalize(loose.as_bytes(), usize::MAX).unwrap()).unwrap()
     }
 
     #[test]
@@ -281,6 +298,21 @@ mod tests {
             "{\"a\"::1}",
         ] {
             assert!(from_slice::<serde_json::Value>(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parts_are_counted_before_they_cost_anything() {
+        for part in ["[]", "{}", "{{}:1}"] {
+            let list = |count| format!("[{}{part}]", format!("{part},").repeat(count - 1));
+            let per_part = part.matches('{').count().max(1);
+            let most = (limits::PARTS_MAX - 1) / per_part;
+            assert!(from_slice::<serde_json::Value>(list(most).as_bytes()).is_ok(), "{part}");
+            let outcome = from_slice::<serde_json::Value>(list(most + 1).as_bytes());
+            assert!(
+                matches!(outcome, Err(BodyError::TooManyParts { limit: limits::PARTS_MAX })),
+                "{part}: {outcome:?}"
+            );
         }
     }
 

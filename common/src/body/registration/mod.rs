@@ -20,6 +20,7 @@ use thiserror::Error;
 
 pub use topics::{QueueMappingInfo, RegisteredTopic, RegisteredTopics};
 
+use super::bounds::Bounded as _;
 use super::json::{self, BodyError, Form};
 use super::topic::{TopicConfig, TopicConfigTable, TopicFilterType};
 use crate::message::compression;
@@ -27,7 +28,7 @@ use crate::message::{CompressionError, CompressionType};
 use parts::Parts;
 
 /// Most topics of one registration. A broker that has more tells them in several.
-pub const REGISTRATION_TOPICS_MAX: usize = 1_000_000;
+pub use crate::limits::REGISTRATION_TOPICS_MAX;
 
 /// Largest unpacked registration that is accepted, in bytes: the most topics with the longest names that there are. It is
 /// never in memory as a whole.
@@ -109,7 +110,9 @@ impl RegisterBrokerBody {
                 table.topic_queue_mapping_info_map.insert(topic, mapping);
             }
         }
-        Ok(Self { filter_server_list, topic_config_serialize_wrapper: table })
+        let body = Self { filter_server_list, topic_config_serialize_wrapper: table };
+        body.check()?;
+        Ok(body)
     }
 
     /// The body as JSON.

@@ -8,8 +8,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::parts::Parts;
 use super::{REGISTRATION_TOPICS_MAX, RegistrationError};
+use crate::body::bounds::{self, Bounded};
 use crate::body::json;
 use crate::body::topic::{DataVersion, TopicConfig};
+use crate::limits::REGISTRATION_PARTS_MAX;
 
 /// A topic as a route shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,23 @@ impl RegisteredTopics {
         Ok(table.into())
     }
 }
+
+// Its reader looks at the names that it keeps, and at what all of them take together.
+impl Bounded for Body {}
+
+impl bounds::Body for Body {
+    const PARTS_MAX: usize = REGISTRATION_PARTS_MAX;
+}
+
+impl Bounded for Table {}
+
+impl bounds::Body for Table {
+    const PARTS_MAX: usize = REGISTRATION_PARTS_MAX;
+}
+
+impl Bounded for QueueMappingInfo {}
+
+impl bounds::Body for QueueMappingInfo {}
 
 /// The words of a topic's line before they are copied.
 pub(super) struct Words<'a> {
