@@ -1,6 +1,7 @@
 # make demo   see a half message stay hidden, a check fire and the commit arrive (the first build compiles RocksDB)
 # make test   all tests
 # make torture  power cuts and kills with fresh seeds for TORTURE_SECONDS (600)
+# make fuzz   libFuzzer on everything that reads bytes: TARGET (all) for SECONDS (60); needs a nightly toolchain
 # make check  format, lints, documentation, licences
 # make build  release binaries, linked from bin/
 # Each target does the set-up that it needs.
@@ -14,7 +15,7 @@ BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
 # What the binaries are built without.
 DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql
 
-.PHONY: setup build demo test torture check clean
+.PHONY: setup build demo test torture fuzz check clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -34,6 +35,10 @@ test: build
 
 torture: build
 	ESCROWMQ_BIN="$(CURDIR)/bin" tests/torture
+
+# Says what to install where something is missing.
+fuzz:
+	@fuzz/run "$(or $(TARGET),all)" "$(or $(SECONDS),60)"
 
 check: setup
 	cargo fmt --all --check

@@ -84,7 +84,9 @@ pub(crate) fn codec(kind: &str) -> Vec<Value> {
 }
 
 fn lines(file: &str) -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    // This file is compiled into other packages of the repository too.
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|at| at.join("common/tests/vectors"));
+    let folder = folders.find(|folder| folder.is_dir()).expect("the vectors lie in the repository");
     let text = std::fs::read_to_string(folder.join(format!("{file}.jsonl"))).unwrap();
     text.lines().map(str::to_owned).collect()
 }

@@ -1,0 +1,4 @@
+//! See `body` in `common/tests/fuzzing/targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| escrowmq_fuzz::run("body", input));
