@@ -9,7 +9,7 @@ use crate::index::meta::encode_cold;
 use crate::index::pin::PinOwner;
 use crate::retention::Load;
 use crate::shard::{
-    Checked, CheckedHalf, Command, Content, Decision, Extend, GroupSettings, Lock, Message, MessageList, Moved,
+    Checked, CheckedHalf, Command, Content, Decision, Extend, GiveUp, GroupSettings, Lock, Message, MessageList, Moved,
     OffsetCommit, Once, Park, ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
 };
 
@@ -91,6 +91,10 @@ pub(super) enum Act {
     },
     Expire {
         decided_before: u64,
+    },
+    GiveUp {
+        positions: std::ops::Range<u64>,
+        messages: u64,
     },
     Setting {
         key: String,
@@ -193,6 +197,10 @@ impl Act {
             Act::Fire { upto, limit } => with(&Command::Fire { upto: *upto, limit: *limit }),
             Act::Cancel { due, position } => with(&Command::Cancel { due: *due, position: *position }),
             Act::Expire { decided_before } => with(&Command::Expire { decided_before: *decided_before }),
+            Act::GiveUp { positions, messages } => {
+                let (positions, messages) = (positions.clone(), *messages);
+                with(&Command::GiveUp(GiveUp { positions, messages, by: "me", why: "lost" }))
+            }
             Act::Setting { key, value } => with(&Command::Setting { key, value }),
             Act::Lock { group, client, life, queues } => {
                 with(&Command::Lock(Lock { group, client, life: *life, queues: queue_ids(queues) }))

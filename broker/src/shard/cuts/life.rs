@@ -426,6 +426,10 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             let (until, is_answer) = (now + random.below(5000), random.below(2) == 0);
             Act::Extend { half, counter: counter + u64::from(random.below(20) == 0), until, is_answer }
         }
+        103 => {
+            let from = random.below(2000);
+            Act::GiveUp { positions: from..from + 1 + random.below(50), messages: random.below(9) }
+        }
         _ => Act::Setting { key: format!("setting-{}", random.below(4)), value: format!("{}", random.below(9)) },
     }
 }

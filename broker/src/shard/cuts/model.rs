@@ -133,6 +133,10 @@ impl Model {
                 Outcome::Handled(u32::from(waits))
             }
             Act::Expire { decided_before } => self.expire(*decided_before),
+            Act::GiveUp { positions, messages } => {
+                self.view.lost.insert(positions.start, (positions.end, *messages));
+                Outcome::Done
+            }
             Act::Setting { key, value } => {
                 self.view.settings.insert(key.clone(), value.clone());
                 Outcome::Done

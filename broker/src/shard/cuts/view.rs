@@ -98,6 +98,8 @@ pub(super) struct View {
     pub(super) offsets: BTreeMap<(String, u32), u64>,
     pub(super) groups: BTreeSet<String>,
     pub(super) settings: BTreeMap<String, String>,
+    /// Ends and messages of the ranges that were given up, by their beginnings.
+    pub(super) lost: BTreeMap<u64, (u64, u64)>,
     /// Client and end of the lock on a queue, by group and queue.
     pub(super) locks: BTreeMap<(String, u32), (String, u64)>,
     /// Below this log position nothing is kept.
@@ -113,6 +115,9 @@ impl View {
         let told = |error: &dyn std::fmt::Display| error.to_string();
         let kept = index::meta::kept(shard.index()).map_err(|error| told(&error))?;
         let mut view = View { trimmed: kept.trimmed, moved_halves: kept.moved_halves, ..View::default() };
+        for range in shard.lost().ranges().iter() {
+            view.lost.insert(range.positions.start, (range.positions.end, range.messages));
+        }
         for topic in shard.topics().all() {
             view.topics.insert(topic.settings.name.clone(), topic.queues.iter().map(|queue| queue.id.0).collect());
             for queue in &topic.queues {
@@ -306,6 +311,7 @@ impl View {
         part("offsets", &self.offsets, &found.offsets, self.offsets == found.offsets);
         part("groups", &self.groups, &found.groups, self.groups == found.groups);
         part("settings", &self.settings, &found.settings, self.settings == found.settings);
+        part("lost", &self.lost, &found.lost, self.lost == found.lost);
         part("locks", &self.locks, &found.locks, self.locks == found.locks);
         part("trimmed", &self.trimmed, &found.trimmed, self.trimmed == found.trimmed);
         part("moved halves", &self.moved_halves, &found.moved_halves, self.moved_halves == found.moved_halves);
