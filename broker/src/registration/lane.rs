@@ -73,11 +73,15 @@ impl Lane {
                 registered = self.register(version, full) => registered,
             };
             let failed = registered.is_err();
-            // It is there, and its answer will hardly be another one in a moment.
-            let is_refused_again =
-                matches!(registered, Err(RegisterError::Refused { .. })) && self.progress.borrow().failing;
+            // Many topics cost it something each time, and its answer will hardly be another one in a moment.
+            let waits = match &registered {
+                Err(RegisterError::Refused { topics, .. }) => {
+                    *topics > table::PART_TOPICS && self.progress.borrow().failing
+                }
+                _ => false,
+            };
             self.note(version, registered);
-            let pause = if failed && !is_refused_again { RETRY_PAUSE } else { broker.config().register_period };
+            let pause = if failed && !waits { RETRY_PAUSE } else { broker.config().register_period };
             let over = tokio::time::sleep(pause);
             tokio::pin!(over);
             full = loop {

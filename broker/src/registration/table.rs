@@ -16,7 +16,7 @@ use crate::shard::{Topic, TopicSettings};
 const PACKED_FROM: usize = 256;
 
 /// Most topics of one registration. A nameserver reads and applies so many in a small part of the time it has to answer.
-const PART_TOPICS: usize = 10_000;
+pub(super) const PART_TOPICS: usize = 10_000;
 
 /// Most bytes of one registration before it is packed: half a frame.
 const PART_BYTES: usize = MAX_FRAME_LEN / 2;

@@ -84,7 +84,8 @@ impl RouteTable {
             return Goodbye::Heard;
         };
         let is_registered_connection = live.origin.connection == origin.connection;
-        if !is_registered_connection && !(origin.speaks_for(&live.origin) && live.id == id) {
+        let may_say_so = is_registered_connection || (origin.speaks_for(&live.origin) && live.id == id);
+        if !may_say_so {
             return Goodbye::ForSomebodyElse;
         }
         self.drop_brokers(&[Arc::from(address)], changes);

@@ -73,7 +73,7 @@ impl RouteTable {
         changes: &mut Changes,
     ) -> Result<Registered, Refused> {
         let known = self.brokers.group(&broker.group).cloned();
-        let brings_topics = self.brings_topics(known.as_deref(), &broker);
+        let brings_topics = brings_topics(known.as_deref(), &broker);
         if let Err(refused) = self.admit(now, known.as_deref(), &broker, brings_topics) {
             if !self.stays(now, broker.origin, &broker.group, &broker.address, broker.id) {
                 // As another member, perhaps.
@@ -118,13 +118,6 @@ impl RouteTable {
         }
         self.check_brokers(broker)?;
         if brings_topics { self.check_topics(broker) } else { Ok(()) }
-    }
-
-    /// Whether the topics of this registration count: the group's master speaks for it, or else its smallest member.
-    fn brings_topics(&self, known: Option<&BrokerGroup>, broker: &Registration) -> bool {
-        let others = known.into_iter().flat_map(|group| &group.addresses).filter(|(_, a)| **a != broker.address);
-        let is_smallest = others.map(|(id, _)| *id).all(|other| broker.id <= other);
-        broker.id == BrokerId::MASTER || (is_smallest && broker.acting_master.is_some())
     }
 
     /// The version of the topics that a broker registered last. A sign of life as well, if that broker asks.
@@ -443,6 +436,13 @@ impl RouteTable {
     pub(super) fn live(&self, address: &str) -> &Live {
         self.live.get(address).expect("a listed address has a live entry")
     }
+}
+
+/// Whether the topics of this registration count: the group's master speaks for it, or else its smallest member.
+fn brings_topics(known: Option<&BrokerGroup>, broker: &Registration) -> bool {
+    let others = known.into_iter().flat_map(|group| &group.addresses).filter(|(_, a)| **a != broker.address);
+    let is_smallest = others.map(|(id, _)| *id).all(|other| broker.id <= other);
+    broker.id == BrokerId::MASTER || (is_smallest && broker.acting_master.is_some())
 }
 
 fn queues_of(topic: &TopicSettings, group: &Arc<str>, read_only: bool) -> Queues {

@@ -75,7 +75,11 @@ impl TopicRoute {
     pub(super) fn put(&mut self, queues: Queues) {
         match self.place(&queues.group) {
             Ok(at) => self.queues[at] = queues,
-            Err(at) => self.queues.insert(at, queues),
+            Err(at) => {
+                // A list that grows by itself makes room for three more, in each of millions.
+                self.queues.reserve_exact(1);
+                self.queues.insert(at, queues);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use escrowmq_common::remoting::Connection;
 use super::order::Turn;
 use super::refusals::Refusal;
 use super::{Server, bad_header, names, success};
-use crate::kv::{KvChange, KvError, Old};
+use crate::kv::{KvChange, KvError};
 
 impl Server {
     /// `PUT_KV_CONFIG` and `DELETE_KV_CONFIG`; answered when the change is on disk, also if there was nothing to delete.
@@ -28,7 +28,7 @@ impl Server {
         self.kv.change(change, move |outcome| {
             let answer = match outcome {
                 Ok(old) => {
-                    log_change(&connection, &shown, old);
+                    log_change(&connection, &shown, old.as_deref());
                     answer
                 }
                 Err(error) => {
@@ -96,7 +96,7 @@ fn finish(connection: &Connection, mut answer: Frame, error: &KvError, turn: Tur
 }
 
 /// One line for each change, with what was there before.
-fn log_change(connection: &Connection, change: &KvChange, old: Old) {
+fn log_change(connection: &Connection, change: &KvChange, old: Option<&str>) {
     let (namespace, key, new) = match change {
         KvChange::Put { namespace, key, value } => (namespace, key, Some(value.as_str())),
         KvChange::Delete { namespace, key } => (namespace, key, None),
@@ -105,7 +105,7 @@ fn log_change(connection: &Connection, change: &KvChange, old: Old) {
         |value: Option<&str>| value.map_or_else(|| "none".to_owned(), |value| format!("'{}'", names::shown(value)));
     tracing::info!(
         peer = %connection.peer(), namespace = names::shown(namespace), key = names::shown(key),
-        old = shown(old.as_deref()), new = shown(new), "KV configuration changed"
+        old = shown(old), new = shown(new), "KV configuration changed"
     );
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Server {
     refusals: Arc<Refusals>,
     /// Itself, for what is answered later.
     me: Weak<Server>,
+    /// Itself, as the one who takes requests whose turn has come.
+    dispatch: Weak<dyn Dispatch>,
 }
 
 /// What a server is made of.
@@ -112,6 +114,7 @@ impl Server {
             orders: Arc::default(),
             refusals,
             me: Weak::clone(me),
+            dispatch: Weak::clone(me) as Weak<dyn Dispatch>,
         });
         (server, registrar)
     }
@@ -172,8 +175,7 @@ impl Service for Server {
             return connection.reply(&self.refuse(connection, &request, Refusal::Malformed, why));
         }
         let way = way(&request);
-        let me: Weak<dyn Dispatch> = self.me.clone();
-        match self.orders.order(connection, request, way, &me) {
+        match self.orders.order(connection, request, way, &self.dispatch) {
             Order::Now(request, turn) => self.dispatch(connection, request, turn),
             Order::Waits => {}
             Order::Full(request) => {

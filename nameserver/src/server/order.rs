@@ -91,6 +91,10 @@ impl Orders {
         way: Option<Way>,
         dispatch: &Weak<dyn Dispatch>,
     ) -> Order {
+        // What most requests come by: a look that shares its lock with others.
+        if way.is_none() && !self.lines.contains_key(&connection.id()) {
+            return Order::Now(request, Turn::default());
+        }
         match (self.lines.entry(connection.id()), way) {
             (Entry::Vacant(_), None) => return Order::Now(request, Turn::default()),
             (Entry::Vacant(free), Some(_)) => {

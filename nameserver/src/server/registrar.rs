@@ -134,6 +134,8 @@ impl Registrar {
                     self.take(&connection, &request);
                     drop(turn);
                 }
+                // When the server stops all end, and their topics need not be looked for.
+                Next::Closed(_) if self.parts.shutdown.is_cancelled() => {}
                 Next::Closed(id) => {
                     self.shared.brokers.remove(&id);
                     self.change(|table, _, changes| table.connection_closed(id, changes));
