@@ -14,6 +14,7 @@ use escrowmq_common::header::{
     ConsumerGroupHeader, GetConsumeStatsHeader, GroupHeader, GroupTopicHeader, Header, HeaderError,
     ProducerGroupHeader, TopicHeader,
 };
+use escrowmq_common::name;
 use serde::Serialize;
 
 use super::{Reply, progress, slow};
@@ -114,7 +115,7 @@ fn consume_stats(broker: &Broker, request: &Frame) -> Result<ConsumeStats, Probl
     let topics: BTreeSet<Arc<str>> = match (asked.topic.filter(|topic| !topic.is_empty()), asked.topic_list) {
         (Some(topic), _) => BTreeSet::from([topic.into()]),
         (None, Some(topics)) if !topics.is_empty() => topics.split(';').map(Into::into).collect(),
-        _ => progress::topics_of(broker, group)?,
+        _ => all_topics_of(broker, group)?,
     };
     let mut stats = ConsumeStats::default();
     for topic in topics {
@@ -123,6 +124,17 @@ fn consume_stats(broker: &Broker, request: &Frame) -> Result<ConsumeStats, Probl
         stats.offset_table.0.extend(one.offset_table.0);
     }
     Ok(stats)
+}
+
+/// The topics that a group consumes: those in which it has an offset, and its retry topic. So a group that was made and never
+/// connected has one, without which tools take it for missing.
+fn all_topics_of(broker: &Broker, group: &str) -> Result<BTreeSet<Arc<str>>, Problem> {
+    let mut topics = progress::topics_of(broker, group)?;
+    let retry = name::retry_topic(group);
+    if broker.shard.groups().get(group).is_some() && broker.shard.topics().get(&retry).is_some() {
+        topics.insert(retry.into());
+    }
+    Ok(topics)
 }
 
 /// How far a group has come in one topic; nothing if there is no such topic, or the connected members do not want it.
