@@ -215,6 +215,24 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
 }
 
 #[test]
+fn every_word_of_a_message_finds_it_once_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = Records::default();
+    let keys: Vec<String> = (0..2_000).map(|n| format!("order-{n}")).collect();
+    // As many as fit, and each twice; the unique id is one of them.
+    let most = unit("T", "order-7", &format!("{}  again {}", keys.join(" "), keys[..800].join(" ")));
+    records.append(1, &[publish(&most)]);
+    let shortest = (0..16_000).map(|_| "k").collect::<Vec<_>>().join(" ");
+    records.append(2, &[publish(&unit("T", "short", &shortest))]);
+    let following = Following::start(dir.path(), &records, Limits::default());
+    for key in ["order-0", "order-7", "order-63", "order-64", "order-65", "order-1999", "again", "k", "short"] {
+        assert_eq!(following.positions(&records, "T", key).len(), 1, "{key}");
+    }
+    assert!(following.positions(&records, "T", "order-2000").is_empty());
+    assert_eq!(following.index.shared.known.lock().fresh.entries.len(), 2_000 + 1 + 2, "repeated words cost nothing");
+}
+
+#[test]
 fn restarts_go_on_where_the_files_end_and_runs_are_merged() {
     let dir = tempfile::tempdir().unwrap();
     let records = Records::default();

@@ -70,7 +70,7 @@ fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame
     }
     let producers = data.producer_data_set.iter().map(|group| group.group_name.as_str());
     let beat = Beat {
-        producers: producers.filter(|group| !group.is_empty()).collect(),
+        producers: producers.filter(|group| !group.trim().is_empty()).collect(),
         consumers,
         without_subscriptions: data.without_sub,
         life: config.client_expiry,

@@ -68,7 +68,8 @@ pub(super) fn check(
 /// Whether a body has a size that is taken. Consumers get a body or no message: Java's would get null for an empty one.
 pub(super) fn check_body(config: &BrokerConfig, body: &[u8]) -> Result<(), Refused> {
     if body.is_empty() {
-        return Err(Refused::illegal("the message body is empty"));
+        // The code that Apache's broker answers, for another reason: an inner error.
+        return Err(Refused::new(response::SYSTEM_ERROR, "the message body is empty"));
     }
     let (bytes, limit) = (body.len(), config.max_message_size);
     if bytes > limit {
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn bodies_are_neither_empty_nor_too_long_however_they_come() {
         for kind in [Kind::Single, Kind::Member, Kind::Reply] {
-            assert_eq!(code(kind, "", 0, 0, b""), Some(13), "{kind:?}");
+            assert_eq!(code(kind, "", 0, 0, b""), Some(1), "{kind:?}");
             assert_eq!(code(kind, "", 0, 0, b"12345"), Some(13), "{kind:?}");
             assert_eq!(code(kind, "", 1, 0, b"1234"), None, "{kind:?}");
         }

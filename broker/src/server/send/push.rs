@@ -32,6 +32,9 @@ pub(super) fn handle(
     reply: &Reply,
 ) -> Result<(), Stop> {
     let header: SendMessageHeader<'_> = request.header()?;
+    if header.batch {
+        return Err(Refused::illegal("a reply is a single message, not a batch").into());
+    }
     let config = broker.config();
     let target = match target::resolve(broker, &config, &header, request.version, connection.peer()) {
         Ok(target) => target,

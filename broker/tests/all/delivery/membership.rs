@@ -1,11 +1,12 @@
 //! Heartbeats and what they cause.
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
-use escrowmq_common::body::{CheckClientBody, ConsumerIdList, ProducerData, SubscriptionData};
+use escrowmq_common::body::{CheckClientBody, ConsumerIdList, MessageModel, ProducerData, SubscriptionData};
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
+use escrowmq_common::header::PullMessageHeader;
 
-use super::support::{Client, Node, heartbeat, until};
+use super::support::{Client, Node, PATIENCE, heartbeat, messages, pull, pull_request, until};
 
 const NOTICE: i32 = request::NOTIFY_CONSUMER_IDS_CHANGED;
 
@@ -150,5 +151,73 @@ async fn expressions_are_checked_before_a_consumer_starts() {
     assert_eq!(client.call(check("color = 'red'")).await.code, 1);
     let ask = Frame::request(request::QUERY_ASSIGNMENT).with_body("{}");
     assert_eq!(client.call(ask).await.code, 3);
+    node.stop().await;
+}
+
+/// A consumer whose clock was ahead is followed by one with the right clock, or one behind, and another filter.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_members_subscribe_to_now_counts_whatever_their_clocks_say() {
+    let node = Node::start().await;
+    let (stays, comes) = (node.client("stays"), node.client("comes"));
+    stays.send("T", 0, b"one", &[("TAGS", "one"), ("n", "1")]).await;
+    stays.send("T", 0, b"two", &[("TAGS", "two"), ("n", "2")]).await;
+    let beat = |client: &Client, group: &str, expression: &str, version: i64| {
+        let mut beat = heartbeat(&client.id, group, "T", expression);
+        beat.consumer_data_set[0].subscription_data_set[0].sub_version = version;
+        beat
+    };
+    let pulled = async |client: &Client, group: &str, version: i64| {
+        let header =
+            PullMessageHeader { sys_flag: 0, sub_version: version, subscription: None, ..pull(group, "T", 0, 0) };
+        let answer = client.call(pull_request(&header)).await;
+        assert_eq!(answer.code, 0, "{:?}", answer.remark);
+        messages(&answer).into_iter().map(|message| message.body).collect::<Vec<_>>()
+    };
+    let now = node.running().broker().clock.wall_ms();
+    let ahead = now + 86_400_000;
+    for (group, right) in [("G0", now), ("G1", now - 3_600_000), ("G2", 0)] {
+        stays.heartbeat(&beat(&stays, group, "one", ahead)).await;
+        assert_eq!(pulled(&stays, group, ahead).await, ["one"], "{group}");
+        comes.heartbeat(&beat(&comes, group, "two", right)).await;
+        assert_eq!(pulled(&comes, group, right).await, ["two"], "{group}");
+        // Who has not followed yet changes nothing, and still gets answers.
+        stays.heartbeat(&beat(&stays, group, "one", ahead)).await;
+        assert_eq!(pulled(&comes, group, right).await, ["two"], "{group}");
+        assert_eq!(pulled(&stays, group, ahead).await, ["two"], "{group}");
+    }
+    // What no heartbeat has named yet is not served with another filter.
+    let unheard = PullMessageHeader { sys_flag: 0, sub_version: ahead + 77, ..pull("G0", "T", 0, 0) };
+    assert_eq!(comes.call(pull_request(&unheard)).await.code, 25);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_may_not_broadcast_or_consume_does_not_by_any_way() {
+    let node = Node::start().await;
+    let client = node.client("c");
+    client.send("T", 0, b"x", &[]).await;
+    let group = |body: &str| Frame::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(body.to_owned());
+    assert_eq!(client.call(group(r#"{"groupName":"B","consumeBroadcastEnable":false}"#)).await.code, 0);
+    let mut beat = heartbeat("c", "B", "T", "*");
+    beat.consumer_data_set[0].message_model = MessageModel::Broadcasting;
+    client.heartbeat(&beat).await;
+    for flags in [0, 4] {
+        for code in [request::PULL_MESSAGE, request::LITE_PULL_MESSAGE] {
+            let header = PullMessageHeader { sys_flag: flags, ..pull("B", "T", 0, 0) };
+            let answer = client.call(Frame::request(code).with_header(&header)).await;
+            assert_eq!(answer.code, 16, "flags {flags}: {:?}", answer.remark);
+        }
+    }
+    // A pull that is held when its group loses the right gets nothing any more.
+    assert_eq!(client.call(group(r#"{"groupName":"H"}"#)).await.code, 0);
+    let held = PullMessageHeader { sys_flag: 6, suspend_timeout_millis: 20_000, ..pull("H", "T", 0, 1) };
+    let (remote, address) = client.remote();
+    let waiting = tokio::spawn(async move { remote.call(&address, pull_request(&held), PATIENCE).await.unwrap() });
+    until("the pull is held", async || !node.running().broker().delivery.holds.is_empty()).await;
+    assert_eq!(client.call(group(r#"{"groupName":"H","consumeEnable":false}"#)).await.code, 0);
+    client.send("T", 0, b"y", &[]).await;
+    let answer = waiting.await.unwrap();
+    assert_eq!((answer.code, answer.body.len()), (19, 0), "{:?}", answer.remark);
+    assert_eq!(client.call(pull_request(&pull("H", "T", 0, 1))).await.code, 16);
     node.stop().await;
 }

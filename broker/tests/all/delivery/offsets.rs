@@ -70,7 +70,8 @@ async fn commits_have_their_codes() {
         (29, commit("G", "T", 1).with_field("queueId", 77)),
         (29, commit("G", "T", -5)),
         (1, of_queue(request::UPDATE_CONSUMER_OFFSET, "T", 0).with_field("consumerGroup", "G")),
-        (0, commit("G", "T", 1_000)),
+        (29, commit("G", "T", 1_000)),
+        (0, commit("G", "T", 10)),
     ] {
         let answer = client.call(request).await;
         assert_eq!(answer.code, code, "{:?}", answer.remark);
@@ -196,5 +197,23 @@ async fn ends_and_times_of_queues() {
     assert!(time(of_queue(request::GET_EARLIEST_MSG_STORETIME, "T", 0)).await > 1_600_000_000_000);
     assert_eq!(time(of_queue(request::GET_EARLIEST_MSG_STORETIME, "T", 1)).await, -1);
     assert_eq!(time(of_queue(request::GET_EARLIEST_MSG_STORETIME, "NoSuchTopic", 0)).await, -1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_no_consumer_can_have_reached_is_not_taken() {
+    let node = Node::start().await;
+    let client = filled(&node).await;
+    assert_eq!(client.call(commit("G", "T", 3)).await.code, 0);
+    for wrong in [11, 1000, -1, i64::MIN, i64::MAX] {
+        let answer = client.call(commit("G", "T", wrong)).await;
+        assert_ne!(answer.code, 0, "{wrong}");
+        assert_eq!(number(&client.call(query("G", "T")).await, "offset"), 3, "{wrong}");
+        // Nor with a pull.
+        let with_pull = PullMessageHeader { sys_flag: 5, commit_offset: wrong, ..pull("G", "T", 0, 3) };
+        client.call(pull_request(&with_pull)).await;
+        assert_eq!(number(&client.call(query("G", "T")).await, "offset"), 3, "{wrong}");
+    }
+    assert_eq!(client.call(commit("G", "T", 10)).await.code, 0, "the end itself");
     node.stop().await;
 }

@@ -209,3 +209,68 @@ async fn questions_are_relayed_to_consumers() {
     assert_eq!(bench.call(unknown).await.code, response::SYSTEM_ERROR);
     bench.broker.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_a_tool_makes_has_its_retry_topic_at_once() {
+    let bench = Bench::start().await;
+    let put = async |body: &str| {
+        bench.call(Frame::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_body(body.to_owned())).await
+    };
+    let queues = || {
+        let topic = bench.broker.broker().shard.topics().get("%RETRY%CG");
+        topic.map(|topic| (topic.settings.read_queues, topic.settings.write_queues))
+    };
+    assert_eq!(put(r#"{"groupName":"CG","retryQueueNums":0}"#).await.code, 0);
+    assert_eq!(queues(), None, "a group without retries");
+    for (wanted, there) in [(1, 1), (3, 3), (2, 3)] {
+        assert_eq!(put(&format!(r#"{{"groupName":"CG","retryQueueNums":{wanted}}}"#)).await.code, 0);
+        assert_eq!(queues(), Some((there, there)), "{wanted} wanted");
+    }
+    let progress = bench.json(of_group(request::GET_CONSUME_STATS, "CG")).await;
+    // Tools take a group without any queue for missing.
+    let queues = progress["offsetTable"].as_object().unwrap();
+    assert_eq!(queues.len(), 3);
+    assert_eq!(queues[&queue("%RETRY%CG", 2)]["brokerOffset"], 0);
+    for bad in [
+        r#"{"groupName":"CG","retryQueueNums":-1}"#,
+        r#"{"groupName":"CG","consumeTimeoutMinute":-1}"#,
+        r#"{"groupName":"CG","attributes":{"+no.such":"1"}}"#,
+    ] {
+        assert_eq!(put(bad).await.code, 29, "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_topics_are_kept_or_refused() {
+    let bench = Bench::start().await;
+    let create = |topic: &str, attributes: &str| {
+        Frame::request(request::UPDATE_AND_CREATE_TOPIC)
+            .with_field("topic", topic)
+            .with_field("defaultTopic", "TBW102")
+            .with_field("readQueueNums", 1)
+            .with_field("writeQueueNums", 1)
+            .with_field("perm", 6)
+            .with_field("topicFilterType", "SINGLE_TAG")
+            .with_field("attributes", attributes)
+    };
+    for (change, expected) in [
+        ("+message.type=FIFO", Some("FIFO")),
+        ("", Some("FIFO")),
+        ("+message.type=TRANSACTION", Some("TRANSACTION")),
+        ("-message.type", None),
+    ] {
+        bench.done(create("T", change)).await;
+        let shown = bench.json(of_topic(request::GET_TOPIC_CONFIG, "T")).await;
+        assert_eq!(shown["attributes"]["message.type"].as_str(), expected, "{change}");
+    }
+    for bad in ["+message.type=BOGUS", "+no.such.attribute=1", "message.type=FIFO", "+queue.type=BatchCQ"] {
+        let answer = bench.call(create("New", bad)).await;
+        assert_eq!(answer.code, 29, "{bad}: {:?}", answer.remark);
+    }
+    let list = r#"{"topicConfigList":[{"topicName":"New","attributes":{"queue.type":"BatchCQ"}}]}"#;
+    let answer = bench.call(Frame::request(request::UPDATE_AND_CREATE_TOPIC_LIST).with_body(list)).await;
+    assert_eq!(answer.code, 29, "{:?}", answer.remark);
+    let odd = create("New", "").with_field("topicFilterType", "BOTH_TAGS");
+    assert_eq!(bench.call(odd).await.code, 29);
+    assert!(bench.broker.broker().shard.topics().get("New").is_none());
+}
