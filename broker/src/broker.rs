@@ -1,8 +1,10 @@
 //! The parts of a running broker, as handlers and runners see them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
+use escrowmq_common::remoting::Budget;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use crate::backup::prepare::Backups;
@@ -13,7 +15,7 @@ use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::retention::Retention;
-use crate::server::Creations;
+use crate::server::{Creations, Gate};
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
@@ -37,6 +39,10 @@ pub struct Broker {
     pub retention: Retention,
     /// Nameservers that must hear of topic changes.
     pub registration: Registration,
+    /// Places for reads of files, searches and listings.
+    pub gate: Gate,
+    /// What all connections take together.
+    pub budget: Arc<Budget>,
     /// Topics and groups that are being created.
     pub creations: Creations,
     /// The backup that is being copied.
@@ -48,7 +54,7 @@ pub struct Broker {
     /// The address that clients are told: brokerIP1 and listenPort. Part of message ids.
     pub store_host: SocketAddr,
     /// The broker's own time.
-    pub time: std::sync::Arc<SteadyClock>,
+    pub time: Arc<SteadyClock>,
     /// The machine's clocks.
     pub clock: Clock,
     /// Where background work is spawned.
@@ -59,7 +65,7 @@ pub struct Broker {
 
 impl Broker {
     /// The settings at this moment.
-    pub fn config(&self) -> arc_swap::Guard<std::sync::Arc<BrokerConfig>> {
+    pub fn config(&self) -> arc_swap::Guard<Arc<BrokerConfig>> {
         self.config.load()
     }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use escrowmq_broker::config::{Arguments, Loaded, command};
+use escrowmq_broker::server::BLOCKING_THREADS;
 use escrowmq_broker::start::start;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -59,7 +60,8 @@ fn run(loaded: Loaded) -> anyhow::Result<()> {
         tracing::warn!("no nameserver is named (-n): clients find no route to this broker");
     }
     let threads = loaded.config.connection_thread_count();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(threads).max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let running = tokio::select! {

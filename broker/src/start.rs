@@ -1,12 +1,13 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::remoting::{ConnectionLimits, ServeLimits, Service, serve};
+use escrowmq_common::remoting::{Budget, BudgetLimits, ConnectionLimits, ServeLimits, Service, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::runtime::Handle;
 
 use crate::backup::prepare::Backups;
@@ -20,7 +21,7 @@ use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
 use crate::retention::{self, Retention};
-use crate::server::{Creations, Server, topics};
+use crate::server::{Creations, Gate, Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::stats::{self, Stats};
 use crate::transaction::{self, Transactions};
@@ -92,6 +93,8 @@ impl Phase {
 
 /// Space set aside for what must pass when the disk is full: decisions, offsets, trims.
 const RESERVE_BYTES: u64 = 8 << 20;
+/// Connections that the system takes before they are accepted.
+const BACKLOG: u32 = 1024;
 /// The distance of the second port, which old clients and some tools use, below the first.
 const FAST_PORT_BELOW: u16 = 2;
 
@@ -100,7 +103,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     raise_open_files();
     let folder = lock_folder(&config.data_folder())?;
     let clock = Clock::system();
-    let listener = listen(&config.bind_address, config.listen_port).await?;
+    let listener = listen(&config.bind_address, config.listen_port, config.socket_send_bytes).await?;
     let address =
         listener.local_addr().map_err(|source| StartError::Listen { address: config.bind_address.clone(), source })?;
     let settings = ShardSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
@@ -122,6 +125,12 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         transactions: Transactions::default(),
         retention: Retention::default(),
         registration: Registration::new(shard.shard.clone()),
+        gate: Gate::new(config.max_searches, config.max_searches_waiting),
+        budget: Arc::new(Budget::new(BudgetLimits {
+            bytes: config.connection_bytes_max,
+            connections: config.max_connections,
+            connections_per_address: config.max_connections_per_address,
+        })),
         creations: Creations::default(),
         backups,
         metrics: Metrics::default(),
@@ -182,6 +191,7 @@ impl Phases {
         spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
+        spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
         let (applier, purger) = (Arc::clone(shard.applier()), shard.purger().clone());
         spawn.spawn("retention", retention::run(Arc::clone(broker), applier, purger, shutdown.clone()));
         spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
@@ -212,7 +222,7 @@ impl Phases {
         if config.metrics_port == 0 {
             return Ok(None);
         }
-        let listener = listen(&config.metrics_bind_address, config.metrics_port).await?;
+        let listener = listen(&config.metrics_bind_address, config.metrics_port, 0).await?;
         let address = listener.local_addr().ok();
         let serving = metrics::serve(listener, Arc::clone(broker), self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
@@ -222,7 +232,8 @@ impl Phases {
     /// Serves clients at the main port, and at the one below it where that is free.
     async fn serve_clients(&self, broker: &Arc<Broker>, listener: TcpListener, address: SocketAddr) {
         let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker)));
-        let limits = serve_limits(&broker.config());
+        // The fast port shares everything with the main one.
+        let limits = serve_limits(broker);
         let phase = &self.connections;
         phase.tasks.spawn("serve", serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone()));
         let config = broker.config();
@@ -230,7 +241,8 @@ impl Phases {
         if config.listen_port == 0 {
             return;
         }
-        match listen(&config.bind_address, address.port().saturating_sub(FAST_PORT_BELOW)).await {
+        let port = address.port().saturating_sub(FAST_PORT_BELOW);
+        match listen(&config.bind_address, port, config.socket_send_bytes).await {
             Ok(fast) => {
                 phase.tasks.spawn("serve fast port", serve(fast, service, limits, phase.shutdown.clone()));
             }
@@ -239,10 +251,20 @@ impl Phases {
     }
 }
 
-fn serve_limits(config: &BrokerConfig) -> ServeLimits {
+fn serve_limits(broker: &Broker) -> ServeLimits {
+    let config = broker.config();
     ServeLimits {
-        connections: config.max_connections,
-        connection: ConnectionLimits { idle: config.idle_time, ..ConnectionLimits::default() },
+        connection: ConnectionLimits {
+            idle: config.idle_time,
+            out_soft: config.slow_reader_bytes_max / 8,
+            out_hard: config.slow_reader_bytes_max,
+            drain_time: config.slow_reader_time,
+            drain_rate: config.slow_reader_rate,
+            in_flight: config.requests_in_flight,
+            ..ConnectionLimits::default()
+        },
+        budget: Arc::clone(&broker.budget),
+        proxies: Arc::new(config.proxies.clone()),
     }
 }
 
@@ -258,10 +280,33 @@ fn log_settings(config: &BrokerConfig) -> LogSettings {
     }
 }
 
-async fn listen(host: &str, port: u16) -> Result<TcpListener, StartError> {
-    let failed = |source| StartError::Listen { address: format!("{host}:{port}"), source };
-    match host.parse::<IpAddr>() {
-        Ok(ip) => TcpListener::bind((ip, port)).await.map_err(failed),
-        Err(_) => TcpListener::bind((host, port)).await.map_err(failed),
+/// Listens; the system keeps so many bytes of what is sent on each connection, or as many as it finds best for 0.
+async fn listen(host: &str, port: u16, send_bytes: u32) -> Result<TcpListener, StartError> {
+    let bind = async {
+        let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => lookup_host((host, port)).await?.collect(),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in addresses {
+            match listen_at(address, send_bytes) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    bind.await.map_err(|source| StartError::Listen { address: format!("{host}:{port}"), source })
+}
+
+fn listen_at(address: SocketAddr, send_bytes: u32) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A port whose last connections are still being closed may be taken again.
+    socket.set_reuseaddr(true)?;
+    if send_bytes > 0 {
+        // Connections that are accepted have it from their listener.
+        socket.set_send_buffer_size(send_bytes)?;
     }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

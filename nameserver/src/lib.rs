@@ -98,6 +98,7 @@ impl Nameserver {
         let (kv, kv_writer) = Kv::open(&config.kv_config_path, config.kv_bytes_max)?;
         let mut limits = ServeLimits::default();
         limits.connection.idle = config.server_channel_max_idle_time_seconds;
+        limits.proxies = Arc::new(config.proxy_protocol_trusted.clone());
         let (address, port) = (config.bind_address.clone(), config.listen_port);
         let listen = async {
             let listener = TcpListener::bind((address.trim_matches(['[', ']']), port)).await?;

@@ -276,7 +276,6 @@ pub(super) const MEANINGLESS: &[&str] = &[
     "serverPooledByteBufAllocatorEnable",
     "serverSocketBacklog",
     "serverSocketRcvBufSize",
-    "serverSocketSndBufSize",
     "serverWorkerThreads",
     "shutdownWaitTimeSeconds",
     "skipPreOnline",

@@ -1,5 +1,6 @@
 //! What the machine says about itself, for defaults.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 
@@ -22,6 +23,23 @@ pub(super) fn address() -> IpAddr {
         Ok(address) if !address.ip().is_unspecified() => address.ip(),
         Ok(_) | Err(_) => Ipv4Addr::LOCALHOST.into(),
     }
+}
+
+/// What connections may hold: a quarter of the memory that this process may use, 64 MiB to 1 GiB.
+pub(super) fn connection_bytes() -> usize {
+    const LEAST: u64 = 64 << 20;
+    const MOST: u64 = 1 << 30;
+    (memory().unwrap_or(4 * MOST) / 4).clamp(LEAST, MOST) as usize
+}
+
+/// Bytes of the machine's memory, or of what a container may use of it.
+fn memory() -> Option<u64> {
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|text| text.trim().parse().ok());
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(limit.unwrap_or(u64::MAX).min(kib * 1024))
 }
 
 /// The user's own folder, or the current one.

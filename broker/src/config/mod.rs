@@ -23,6 +23,8 @@ use std::{fs, io};
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
 
+use crate::server::slow::SEARCHES_MAX;
+
 pub use arguments::{Arguments, command};
 pub use properties::{edit, parse};
 pub use settings::{BrokerConfig, KEYS, Key};
@@ -33,6 +35,9 @@ pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_";
 
 /// Keys that no tool may change: who the broker is and where its files are.
 const NEVER_BY_TOOLS: [&str; 5] = ["brokerName", "brokerClusterName", "brokerId", "storePathRootDir", "dLegerPeers"];
+
+/// The least budget of all connections, in bytes.
+const CONNECTION_BYTES_LEAST: usize = 4 << 20;
 
 /// The least limit of the log's size.
 const MAX_STORE_LEAST: u64 = 4 << 20;
@@ -192,10 +197,25 @@ impl BrokerConfig {
             ("maxTransferCountOnMessageInMemory", self.max_transfer_count),
             ("maxTransferCountOnMessageInDisk", self.max_transfer_count_cold),
             ("maxConnections", self.max_connections),
+            ("maxConnectionsPerAddress", self.max_connections_per_address),
+            ("slowReaderBytesMax", self.slow_reader_bytes_max),
+            ("maxTopics", self.max_topics),
+            ("maxGroups", self.max_groups),
+            ("maxSearches", self.max_searches),
         ] {
             rule(key, count, count > 0, positive)?;
         }
-        Ok(())
+        rule("maxSearches", self.max_searches, self.max_searches <= SEARCHES_MAX, || {
+            format!("must be at most {SEARCHES_MAX}")
+        })?;
+        let bytes = self.connection_bytes_max;
+        rule("connectionBytesMax", bytes, bytes >= CONNECTION_BYTES_LEAST, || {
+            format!("must be at least {CONNECTION_BYTES_LEAST}: a few requests of clients that do nothing wrong")
+        })?;
+        let in_flight = self.requests_in_flight;
+        rule("requestsInFlightPerConnection", in_flight, in_flight > 0, positive)?;
+        rule("maxQueues", self.max_queues, self.max_queues > 0, positive)?;
+        rule("creationsPerMinutePerConnection", self.creations_per_minute, self.creations_per_minute > 0, positive)
     }
 
     fn validate_identity(&self) -> Result<(), ConfigError> {
@@ -275,6 +295,7 @@ impl BrokerConfig {
             ("rebalanceLockMaxLiveTime", self.lock_life),
             ("channelExpiredTimeout", self.client_expiry),
             ("shortPollingTimeMills", self.short_polling),
+            ("slowReaderTimeSeconds", self.slow_reader_time),
             ("registerNameServerPeriod", self.register_period),
         ] {
             rule(key, time.as_millis(), !time.is_zero(), positive)?;

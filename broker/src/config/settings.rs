@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use escrowmq_common::remoting::TrustedProxies;
+
 use super::values::{self, DelayLevels, FlushDisk};
 use super::{ENVIRONMENT_PREFIX, machine};
 
@@ -147,6 +149,17 @@ settings! {
     "autoCreateSubscriptionGroup" now auto_create_subscription_group: bool as boolean = true;
     /// Most queues of a topic that is created by a send. Default 8.
     "defaultTopicQueueNums" now default_topic_queue_nums: u32 as plain = 8;
+    /// Topics that the broker may have, retry topics of groups included. Default 300000.
+    "maxTopics" now max_topics: usize as plain = 300_000;
+    /// Queues that all its topics may have together, each a few hundred bytes of memory. Default 2000000.
+    "maxQueues" now max_queues: u64 as plain = 2_000_000;
+    /// Consumer groups that it may have. Default 100000.
+    "maxGroups" now max_groups: usize as plain = 100_000;
+    /// Topics and groups that one connection may make in a minute. Default 100000: more than one request can name.
+    "creationsPerMinutePerConnection" now creations_per_minute: u32 as plain = 100_000;
+    /// Hours after which a consumer group goes by itself if a client's use made it, no operator changed it, and it has no
+    /// member, no offset above a queue's first message and nothing in its retry and dead letter topics. Default 0: never.
+    "groupExpireHours" now group_expire_hours: u32 as plain = 0;
     /// Bits of what clients may do with this broker: 2 write, 4 read. Default 6. Take 2 away to drain it.
     "brokerPermission" now broker_permission: u32 as plain = 6;
     /// Whether answers of request-reply are stored, besides being passed on. Default true.
@@ -194,6 +207,14 @@ settings! {
     "longPollingEnable" now long_polling_enable: bool as boolean = true;
     /// Milliseconds that it is held otherwise. Default 1000.
     "shortPollingTimeMills" now short_polling: Duration as millis = Duration::from_secs(1);
+    /// Pulls that are held at a time; further ones are answered at once. Default 100000.
+    "maxHeldPulls" now max_held_pulls: usize as plain = 100_000;
+    /// Of these, of one connection. Default 32768: a consumer holds a pull for each of its queues.
+    "maxHeldPullsPerConnection" now max_held_pulls_per_connection: usize as plain = 32_768;
+    /// Searches, listings and look-ups in files at a time. At most 256. Default 32.
+    "maxSearches" start max_searches: usize as plain = 32;
+    /// Of these, how many may wait; further ones are refused as busy. Default 20000.
+    "maxSearchesWaiting" start max_searches_waiting: usize as plain = 20_000;
     /// Whether lite pull consumers are served. Default true.
     "litePullMessageEnable" now lite_pull_message_enable: bool as boolean = true;
     /// Most messages of one pull. Default 32.
@@ -216,8 +237,32 @@ settings! {
     /// Threads that read requests, carry them out and write answers. Default 0: half as many as the machine has cores, at
     /// least one; flushes, merges and reads of files have theirs. RocketMQ's own is 3.
     "serverSelectorThreads" start connection_threads: usize as plain = 0;
-    /// Most connections at a time. Default 65535.
+    /// Most connections at a time, over both ports. Default 65535.
     "maxConnections" start max_connections: usize as plain = 65_535;
+    /// Most connections at a time from one address; a load balancer is one address unless proxyProtocolTrusted names it.
+    /// Default 50000.
+    "maxConnectionsPerAddress" start max_connections_per_address: usize as plain = 50_000;
+    /// Bytes of unfinished requests and unsent answers that all connections hold together. From half of it on slow readers
+    /// are read no further, at three quarters connections that hold bytes without progress are closed, and when all is
+    /// taken requests above 4 KiB are slowed and then refused as busy. Default: a quarter of the machine's memory, at most
+    /// 1073741824.
+    "connectionBytesMax" start connection_bytes_max: usize as plain = machine::connection_bytes();
+    /// Bytes of unsent answers above which a connection is closed; above an eighth of it, it is read no further. Default
+    /// 67108864.
+    "slowReaderBytesMax" start slow_reader_bytes_max: usize as plain = 64 << 20;
+    /// Bytes that the system keeps of what was sent to a client and not taken by it, beside connectionBytesMax. Default 0: as
+    /// the system finds best, up to some megabytes for each connection.
+    "serverSocketSndBufSize" start socket_send_bytes: u32 as plain = 0;
+    /// Seconds in which a client with answers waiting must take some of them. Default 60.
+    "slowReaderTimeSeconds" start slow_reader_time: Duration as seconds = Duration::from_secs(60);
+    /// Bytes per second that it must take over that time, where so many wait. Default 4096.
+    "slowReaderBytesPerSecond" start slow_reader_rate: usize as plain = 4096;
+    /// Unanswered requests above which a connection is read no further, and after a second refused as busy; decisions,
+    /// acknowledgements and heartbeats are taken up to twice as many. Default 131072: a client sends 65535 at most.
+    "requestsInFlightPerConnection" start requests_in_flight: u64 as plain = 131_072;
+    /// Load balancers whose PROXY header names the client, as addresses and networks with ';' between them. Headers of
+    /// others are passed over. Default: none.
+    "proxyProtocolTrusted" start proxies: TrustedProxies as plain = TrustedProxies::default();
     /// Seconds without any traffic after which a connection is closed. Default 120.
     "serverChannelMaxIdleTimeSeconds" start idle_time: Duration as seconds = Duration::from_secs(120);
     /// TCP port of metrics and readiness over HTTP; 0 for none. Default 0.

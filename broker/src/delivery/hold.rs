@@ -16,8 +16,6 @@ use super::pull::Pull;
 use crate::broker::Broker;
 use crate::shard::{Ticket, TopicSettings};
 
-/// So many pulls are held; further ones are answered at once. A hold takes about 400 bytes.
-const HOLDS_MAX: usize = 100_000;
 /// Longest time that a pull is held: clients give up after 30 s.
 pub(super) const HOLD_TIME_MAX: Duration = Duration::from_secs(30);
 /// Holds that are answered before other tasks get their turn.
@@ -86,10 +84,16 @@ pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: u64, until: Dur
     pull.note_hold(offset);
     let queue = Arc::clone(&pull.queue);
     let (group, connection) = (Arc::clone(&pull.group), Arc::clone(pull.reply.connection()));
+    let (held_max, of_connection_max) = {
+        let config = broker.config();
+        (config.max_held_pulls, config.max_held_pulls_per_connection)
+    };
     let (id, is_first, count) = {
         let mut table = holds.table.lock();
-        if table.len() >= HOLDS_MAX {
+        // Beyond its share a pull is answered at once: its client asks again.
+        if table.len() >= held_max || table.count_of(connection.id()) >= of_connection_max {
             drop(table);
+            broker.metrics.holds_refused.add_one();
             return pull.answer_nothing(broker);
         }
         let id = table.insert(pull, connection.id(), until);
@@ -173,8 +177,9 @@ fn wake(broker: &Arc<Broker>, pull: Pull) {
     if !may_still_pull(broker, &pull) {
         return pull.answer_nothing(broker);
     }
-    // Its client does not read what it got already: a small answer, and it asks again when it can.
-    if !connection.is_writable() {
+    // Its client does not read what it got already, or all clients together do not: a small answer, and it asks again
+    // when it can.
+    if !connection.is_roomy() {
         return pull.answer_nothing(broker);
     }
     pull.serve(broker);

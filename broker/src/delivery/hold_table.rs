@@ -1,5 +1,6 @@
 //! The book-keeping of held pulls: found by number, by deadline and by connection.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -23,12 +24,20 @@ pub struct HoldTable<T> {
     holds: HashMap<HoldId, Held<T>>,
     deadlines: BTreeSet<(Duration, HoldId)>,
     connections: BTreeSet<(u64, HoldId)>,
+    /// How many each connection has, of those that have any.
+    counts: HashMap<u64, usize>,
     next: u64,
 }
 
 impl<T> Default for HoldTable<T> {
     fn default() -> Self {
-        Self { holds: HashMap::new(), deadlines: BTreeSet::new(), connections: BTreeSet::new(), next: 0 }
+        Self {
+            holds: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            connections: BTreeSet::new(),
+            counts: HashMap::new(),
+            next: 0,
+        }
     }
 }
 
@@ -40,6 +49,7 @@ impl<T> HoldTable<T> {
         self.holds.insert(id, Held { pull, connection, until, ticket: None });
         self.deadlines.insert((until, id));
         self.connections.insert((connection, id));
+        *self.counts.entry(connection).or_default() += 1;
         id
     }
 
@@ -54,6 +64,12 @@ impl<T> HoldTable<T> {
         let held = self.holds.remove(&id)?;
         self.deadlines.remove(&(held.until, id));
         self.connections.remove(&(held.connection, id));
+        if let Entry::Occupied(mut count) = self.counts.entry(held.connection) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         Some((held.pull, held.ticket))
     }
 
@@ -71,6 +87,11 @@ impl<T> HoldTable<T> {
         let from = (connection, HoldId(0));
         let (of, id) = *self.connections.range(from..).next()?;
         if of == connection { self.take(id) } else { None }
+    }
+
+    /// How many a connection has.
+    pub fn count_of(&self, connection: u64) -> usize {
+        self.counts.get(&connection).copied().unwrap_or(0)
     }
 
     /// When the next pull's time is over.
@@ -105,7 +126,9 @@ mod tests {
         assert!(table.take(a).is_none());
         assert_eq!(table.take_due(SECOND).map(|(pull, _)| pull), Some("b"));
         assert!(table.take(b).is_none());
-        assert!(table.is_empty() && table.deadlines.is_empty() && table.connections.is_empty());
+        assert!(
+            table.is_empty() && table.deadlines.is_empty() && table.connections.is_empty() && table.counts.is_empty()
+        );
     }
 
     #[test]
@@ -126,9 +149,11 @@ mod tests {
         for connection in [1, 2, 2, 3] {
             table.insert(connection, connection, SECOND);
         }
+        assert_eq!((table.count_of(1), table.count_of(2), table.count_of(9)), (1, 2, 0));
         let gone: Vec<u64> = std::iter::from_fn(|| table.take_of(2)).map(|(pull, _)| pull).collect();
         assert_eq!(gone, [2, 2]);
         assert!(table.take_of(0).is_none());
+        assert_eq!(table.count_of(2), 0);
         assert_eq!(table.len(), 2);
     }
 }

@@ -165,6 +165,11 @@ impl Pull {
             return self.answer(broker, PullStatus::OffsetReset, reset);
         }
         let from = self.progress.map_or(self.asked, u64::cast_signed);
+        if !self.reply.connection().is_roomy() {
+            // All clients together have more unread than the broker can hold: this one asks again.
+            broker.metrics.pulls_put_off.add_one();
+            return self.answer_nothing(broker);
+        }
         match place(from, self.queue.min_offset(), self.queue.max_offset()) {
             Place::At(offset) => {
                 let is_old = offset <= self.queue.old_until();

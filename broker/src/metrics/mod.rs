@@ -93,6 +93,18 @@ pub struct Metrics {
     pub messages_unreadable: Count,
     /// Pulls that are held now.
     pub held_pulls: Count,
+    /// Pulls answered at once instead of being held, because too many were.
+    pub holds_refused: Count,
+    /// Pulls answered as if there was nothing, because all connections together had too much unsent.
+    pub pulls_put_off: Count,
+    /// Reads of files, searches and listings refused because too many waited.
+    pub searches_refused: Count,
+    /// Topics, queues and groups that were not made because of a bound on their number.
+    pub creations_refused: Count,
+    /// Topics and groups that were not made because one connection made too many in a minute.
+    pub creations_too_fast: Count,
+    /// Groups that went by themselves.
+    pub groups_expired: Count,
     /// Decisions by response code.
     pub decisions: Results,
     /// Send-backs by response code.

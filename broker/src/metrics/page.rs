@@ -35,8 +35,57 @@ pub(super) fn page(broker: &Broker) -> String {
     }
     page.gauge("held_pulls", "Pulls that wait for messages.", metrics.held_pulls.get());
     page.gauge("connections", "Open connections.", metrics.connections.get());
+    budgets(&mut page, broker);
     store(&mut page, broker);
     page.text
+}
+
+fn budgets(page: &mut Page, broker: &Broker) {
+    let (budget, metrics) = (&broker.budget, &broker.metrics);
+    let limits = budget.limits();
+    for (name, help, value) in [
+        ("connections_limit", "Connections that may be open.", limits.connections),
+        ("connections_of_an_address", "The most connections that one address has.", budget.most_of_an_address()),
+        ("connections_of_an_address_limit", "Connections that one address may have.", limits.connections_per_address),
+        ("connection_bytes", "Bytes of unfinished requests and unsent answers.", budget.bytes_used()),
+        ("connection_bytes_limit", "Bytes that all connections may hold.", limits.bytes),
+        ("searches_waiting", "Searches and listings that wait for a place.", broker.gate.waiting()),
+        ("cold_pulls_waiting", "Pulls that wait for files to be read.", broker.delivery.cold.waiting()),
+        ("groups", "Consumer groups.", broker.shard.groups().len()),
+    ] {
+        page.gauge(name, help, value as u64);
+    }
+    page.gauge("queues", "Queues of all topics.", broker.shard.topics().queue_count());
+    let counts = budget.counts();
+    for (name, help, count) in [
+        ("connections_refused_total", "Connections refused because there were too many.", &counts.refused_connections),
+        (
+            "connections_refused_address_total",
+            "Connections refused because their address had too many.",
+            &counts.refused_addresses,
+        ),
+        (
+            "connections_slowed_total",
+            "Times that a connection was read no further for want of bytes or for its unanswered requests.",
+            &counts.slowed,
+        ),
+        ("requests_refused_busy_total", "Requests refused unseen for want of room.", &counts.refused_requests),
+        ("connections_evicted_total", "Connections closed that held bytes without progress.", &counts.evicted),
+        ("connections_slow_readers_total", "Connections closed for reading too slowly.", &counts.slow_readers),
+        ("connections_bad_input_total", "Connections closed for what they sent.", &counts.bad_input),
+    ] {
+        page.counter(name, help, count.load(Ordering::Relaxed));
+    }
+    for (name, help, count) in [
+        ("holds_refused_total", "Pulls answered at once because too many were held.", &metrics.holds_refused),
+        ("pulls_put_off_total", "Pulls answered without messages for want of bytes.", &metrics.pulls_put_off),
+        ("searches_refused_total", "Searches and listings refused as busy.", &metrics.searches_refused),
+        ("creations_refused_total", "Topics and groups not made, for their number.", &metrics.creations_refused),
+        ("creations_too_fast_total", "Topics and groups not made, for their rate.", &metrics.creations_too_fast),
+        ("groups_expired_total", "Groups that went by themselves.", &metrics.groups_expired),
+    ] {
+        page.counter(name, help, count.get());
+    }
 }
 
 fn transactions(page: &mut Page, broker: &Broker) {

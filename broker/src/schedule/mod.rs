@@ -4,6 +4,7 @@
 //! `Command::Fire` moves what is due into the queues, on every replica alike. Cost is what is due, never what is stored.
 
 pub mod expiry;
+pub mod unused_groups;
 
 use std::sync::Arc;
 use std::time::Duration;

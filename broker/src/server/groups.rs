@@ -9,9 +9,10 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
 use escrowmq_common::name;
 
+use super::bounds::{self, Maker};
 use super::ensure::{self, EnsureError, done};
 use super::topics::Page;
-use super::{Reply, attributes};
+use super::{Reply, attributes, slow};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
 use crate::registration::data_version;
@@ -38,7 +39,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
 /// A group as the protocol shows it.
 pub(crate) fn group_config(settings: &GroupSettings) -> SubscriptionGroupConfig {
     SubscriptionGroupConfig {
-        attributes: settings.attributes.iter().cloned().collect(),
+        attributes: settings.shown_attributes().cloned().collect(),
         broker_id: settings.broker_id.cast_signed(),
         consume_broadcast_enable: settings.consume_broadcast_enable,
         consume_enable: settings.consume_enable,
@@ -68,7 +69,8 @@ fn settings_of(config: SubscriptionGroupConfig) -> GroupSettings {
         notify_consumer_ids_changed_enable: config.notify_consumer_ids_changed_enable,
         group_sys_flag: config.group_sys_flag.cast_unsigned(),
         consume_timeout_minutes: u32::try_from(config.consume_timeout_minute).unwrap_or_default(),
-        attributes: config.attributes.into_iter().collect(),
+        // An operator's settings are never those of a group that use alone made.
+        attributes: config.attributes.into_iter().filter(|(name, _)| name != GroupSettings::MADE_BY_USE).collect(),
     }
 }
 
@@ -89,15 +91,19 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
             return reply.error(response::INVALID_PARAMETER, &remark);
         }
     }
+    let maker = Maker::Connection(reply.connection().id());
     let creator = Arc::clone(broker);
     broker.tasks.spawn("create group", async move {
         for settings in &all {
+            if let Err(error) = bounds::group(&creator, maker, &settings.name, 0).map_err(EnsureError::from) {
+                return reply.error(error.code(), &error.to_string());
+            }
             let bytes = encode_cold(settings);
             let outcome = creator.shard.propose(&Command::PutGroup(&bytes), Admission::Normal).await;
             if let Err(error) = done(outcome) {
                 return reply.error(error.code(), &error.to_string());
             }
-            if let Err(error) = retry_topic(&creator, settings).await {
+            if let Err(error) = retry_topic(&creator, maker, settings).await {
                 return reply.error(error.code(), &error.to_string());
             }
         }
@@ -121,12 +127,12 @@ fn objection(config: &SubscriptionGroupConfig) -> Option<String> {
 
 /// Makes the retry topic of a group, which tools expect before its first member connects, or gives it the queues that the group
 /// wants. It never loses queues: there may be messages in them.
-async fn retry_topic(broker: &Arc<Broker>, group: &GroupSettings) -> Result<(), EnsureError> {
+async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<(), EnsureError> {
     if group.retry_queues == 0 {
         return Ok(());
     }
     let wanted = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
-    let topic = ensure::topic_of(broker, wanted).await?;
+    let topic = ensure::topic_of(broker, maker, wanted).await?;
     let (read, write) = (topic.settings.read_queues, topic.settings.write_queues);
     if read >= group.retry_queues && write >= group.retry_queues {
         return Ok(());
@@ -136,6 +142,7 @@ async fn retry_topic(broker: &Arc<Broker>, group: &GroupSettings) -> Result<(), 
         write_queues: write.max(group.retry_queues),
         ..topic.settings.clone()
     };
+    bounds::topic(broker, maker, &grown, 0, 0)?;
     done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)
 }
 
@@ -180,13 +187,12 @@ fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let page = Page::new(header.group_seq, header.max_group_num);
-    let reader = Arc::clone(broker);
-    broker.tasks.spawn_blocking("list groups", move || {
-        let mut groups = reader.shard.groups().all();
+    slow::run(broker, "list groups", reply, move |broker, reply| {
+        let mut groups = broker.shard.groups().all();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
-        let counter = reader.shard.groups().version().cast_signed();
+        let counter = broker.shard.groups().version().cast_signed();
         let table = SubscriptionGroupTable {
-            data_version: DataVersion { counter, ..data_version(&reader) },
+            data_version: DataVersion { counter, ..data_version(broker) },
             subscription_group_table: page
                 .of(&groups)
                 .iter()

@@ -5,10 +5,9 @@ use escrowmq_common::remoting::Connection;
 
 use super::Reply;
 
-/// Whether the connection comes from this machine.
+/// Whether the connection comes from this machine, whatever a load balancer says of its client.
 pub(super) fn is_local(connection: &Connection) -> bool {
-    let peer = connection.peer().ip().to_canonical();
-    peer.is_loopback() || peer == connection.local().ip().to_canonical()
+    connection.is_local()
 }
 
 /// Refuses a request from elsewhere. `what` says what is done only from here, as the beginning of a sentence.

@@ -1,6 +1,7 @@
 //! Who is there: heartbeats, leaving, and questions about members.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{CheckClientBody, HeartbeatData};
@@ -8,15 +9,18 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GetConsumerListByGroupHeader, UnregisterClientHeader};
 use escrowmq_common::name;
-use escrowmq_common::remoting::Connection;
+use escrowmq_common::remoting::{Connection, LogGate};
 use parking_lot::Mutex;
 
+use super::bounds::Maker;
 use super::pull::check_sql;
 use super::{Reply, ensure};
 use crate::broker::Broker;
 use crate::client_registry::{Beat, Client, ConsumerBeat};
 use crate::delivery::filter::Filter;
 
+/// Lines about groups that could not be made: each heartbeat may name thousands.
+static NOT_CREATED: LogGate = LogGate::new(Duration::from_secs(1));
 /// The heartbeat's answer has this field with the value 1 where decisions can be awaited.
 const AWAITED_DECISIONS: &str = "ESCROWMQ";
 /// And this one where transactions of several messages and leases are known.
@@ -37,6 +41,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
 pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
     broker.delivery.holds.drop_connection(connection.id());
     broker.clients.closed(connection);
+    broker.creations.closed(connection.id());
     broker.transactions.connection_closed(connection.id());
 }
 
@@ -90,13 +95,16 @@ fn after_creation(broker: &Arc<Broker>, groups: &[&str], reply: Reply) {
     if groups.is_empty() {
         return accept(reply);
     }
+    let maker = Maker::Connection(reply.connection().id());
     let waiting = Arc::new(Mutex::new((groups.len(), Some(reply))));
     for group in groups {
         let (waiting, name) = (Arc::clone(&waiting), (*group).to_owned());
-        ensure::group(broker, group, move |created| {
+        ensure::group(broker, maker, group, move |created| {
             if let Err(error) = created {
                 // The next heartbeat tries again; meanwhile the group's pulls are refused.
-                tracing::warn!(group = name, %error, "consumer group not created");
+                if let Some(others) = NOT_CREATED.open() {
+                    tracing::warn!(group = name, %error, others, "consumer group not created");
+                }
             }
             let mut waiting = waiting.lock();
             waiting.0 -= 1;

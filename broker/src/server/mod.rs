@@ -12,6 +12,7 @@
 mod admin;
 mod attributes;
 mod backup;
+pub(crate) mod bounds;
 pub(crate) mod ensure;
 mod give_up;
 pub(crate) mod groups;
@@ -32,7 +33,7 @@ mod runtime;
 mod send;
 mod send_back;
 mod settings;
-mod slow;
+pub(crate) mod slow;
 mod stats;
 pub(crate) mod topics;
 mod transaction;
@@ -40,6 +41,7 @@ mod transactions;
 
 pub use ensure::Creations;
 pub use reply::Reply;
+pub use slow::{BLOCKING_THREADS, Gate};
 
 use std::sync::Arc;
 
@@ -124,6 +126,32 @@ impl Service for Server {
             }
             _ => admin::handle(broker, connection, request, reply),
         }
+    }
+
+    fn parses_body(&self, code: i32) -> bool {
+        // All whose body is JSON or text; sends and what carries a message have their own form, which is cheap to read.
+        matches!(
+            code,
+            request::HEART_BEAT
+                | request::CHECK_CLIENT_CONFIG
+                | request::LOCK_BATCH_MQ
+                | request::UNLOCK_BATCH_MQ
+                | request::UPDATE_AND_CREATE_TOPIC_LIST
+                | request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP
+                | request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST
+                | request::UPDATE_BROKER_CONFIG
+        )
+    }
+
+    fn is_vital(&self, code: i32) -> bool {
+        matches!(
+            code,
+            request::END_TRANSACTION
+                | request::UPDATE_CONSUMER_OFFSET
+                | request::CONSUMER_SEND_MSG_BACK
+                | request::HEART_BEAT
+                | request::UNREGISTER_CLIENT
+        )
     }
 
     fn on_read(&self, requests: &mut dyn FnMut()) -> bool {

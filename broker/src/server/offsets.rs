@@ -10,7 +10,7 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::remoting::Connection;
 
-use super::{Reply, progress};
+use super::{Reply, progress, slow};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
 use crate::shard::{Queue, ReadError};
@@ -139,9 +139,8 @@ fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
     let upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
     // A time before 1970 is before everything.
     let time = u64::try_from(header.timestamp).unwrap_or_default();
-    let reader = Arc::clone(broker);
-    broker.tasks.spawn_blocking("search offset", move || {
-        let found = if upper { last_upto(&reader, &queue, time) } else { reader.shard.offset_at_time(&queue, time) };
+    slow::run(broker, "search offset", reply, move |broker, reply| {
+        let found = if upper { last_upto(broker, &queue, time) } else { broker.shard.offset_at_time(&queue, time) };
         match found {
             Ok(offset) => send_offset(reply, offset),
             Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
@@ -161,9 +160,10 @@ fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
         reply.send(response::SUCCESS, None, |fields| header.write(fields), &[]);
     };
     let Some(queue) = queue(broker, header.topic, header.queue_id) else { return send(reply, -1) };
-    let reader = Arc::clone(broker);
-    broker.tasks.spawn_blocking("earliest store time", move || match reader.shard.entries(&queue, 0, 1, 1, |_| true) {
-        Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.cast_signed())),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+    slow::run(broker, "earliest store time", reply, move |broker, reply| {
+        match broker.shard.entries(&queue, 0, 1, 1, |_| true) {
+            Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.cast_signed())),
+            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        }
     });
 }

@@ -9,6 +9,7 @@ use escrowmq_common::header::PullMessageHeader;
 use escrowmq_common::name;
 use escrowmq_common::remoting::Connection;
 
+use super::bounds::Maker;
 use super::ensure::EnsureError;
 use super::{Reply, ensure, progress};
 use crate::broker::Broker;
@@ -43,9 +44,10 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
     }
     // Pull consumers need no heartbeat: their first pull makes the group.
     let group = header.consumer_group.to_owned();
+    let maker = Maker::Connection(connection.id());
     let (puller, connection) = (Arc::clone(broker), Arc::clone(connection));
     let unsaved = group.clone();
-    ensure::group(broker, &group, move |group| match group.or_else(|error| unwritten(error, unsaved)) {
+    ensure::group(broker, maker, &group, move |group| match group.or_else(|error| unwritten(error, unsaved)) {
         // This may be the apply thread, which must not read.
         Ok(group) => {
             let again = Arc::clone(&puller);

@@ -11,8 +11,8 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{HeaderError, RecallMessageHeader};
 use escrowmq_common::message::RecallHandle;
 
-use super::Reply;
 use super::reply::code_of;
+use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::timer;
@@ -114,11 +114,11 @@ async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Re
 async fn look(broker: &Arc<Broker>, handle: &RecallHandle) -> Result<Waiting, Refusal> {
     let (reader, topic, unique_key) = (Arc::clone(broker), handle.topic.clone(), handle.unique_key.clone());
     let due = handle.deliver_timestamp.cast_unsigned();
-    let found = broker.tasks.spawn_blocking("find timer", move || reader.shard.waiting(due, &topic, &unique_key));
-    match found.await.ok().flatten() {
-        Some(Ok(waiting)) => Ok(waiting),
-        Some(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
-        None => Err((response::SYSTEM_ERROR, "the message could not be looked up".to_owned())),
+    let found = slow::read_vital(broker, "find timer", move || reader.shard.waiting(due, &topic, &unique_key));
+    match found.await {
+        Ok(Ok(waiting)) => Ok(waiting),
+        Ok(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
+        Err(not_done) => Err(not_done.answer()),
     }
 }
 

@@ -10,9 +10,11 @@ use escrowmq_common::message::properties::{PropertyEditor, name as property};
 use escrowmq_common::message::{MessageUnit, UnitBuilder, tags_code};
 use escrowmq_common::name;
 
+use super::bounds::Maker;
 use super::ensure::{self, EnsureError};
 use super::reply::{Reply, code_of, code_of_refusal};
 use super::send::{next_of, not_writable};
+use super::slow;
 use crate::broker::Broker;
 use crate::config::DelayLevels;
 use crate::shard::{
@@ -38,7 +40,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     };
     let retrying = Arc::clone(broker);
     broker.tasks.spawn("send back", async move {
-        let done = send_back(&retrying, wanted).await;
+        let done = send_back(&retrying, reply.connection().id(), wanted).await;
         finish(&retrying, reply, done);
     });
 }
@@ -68,9 +70,12 @@ fn finish(broker: &Broker, reply: Reply, done: Done) {
     }
 }
 
-async fn send_back(broker: &Arc<Broker>, wanted: Wanted) -> Done {
+async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Done {
     let ensured = |error: EnsureError| (error.code(), error.to_string());
-    let group = ensure::group_of(broker, &wanted.group).await.map_err(ensured)?;
+    // The retry topic of a group that is there is made even on a full disk; a group that a client names is not.
+    let is_there = broker.shard.groups().get(&wanted.group).is_some();
+    let maker = if is_there { Maker::Broker } else { Maker::Connection(connection) };
+    let group = ensure::group_of(broker, maker, &wanted.group).await.map_err(ensured)?;
     if broker.config().broker_permission & TopicSettings::WRITE == 0 {
         let remark = format!("the broker[{}] sending message is forbidden", broker.config().broker_ip);
         return Err((response::NO_PERMISSION, remark));
@@ -82,7 +87,7 @@ async fn send_back(broker: &Arc<Broker>, wanted: Wanted) -> Done {
     let stored = read(broker, wanted.position).await?;
     let unit = MessageUnit::decode(&stored).map_err(|error| (response::SYSTEM_ERROR, error.to_string()))?;
     let fate = fate(&wanted, &group, unit.reconsume_times(), &broker.config().delay_levels);
-    let topic = ensure::topic_of(broker, fate.topic(&group)).await.map_err(ensured)?;
+    let topic = ensure::topic_of(broker, Maker::Broker, fate.topic(&group)).await.map_err(ensured)?;
     if !topic.is_writable() {
         return Err((response::NO_PERMISSION, not_writable(&topic.settings.name)));
     }
@@ -125,20 +130,20 @@ async fn send_back(broker: &Arc<Broker>, wanted: Wanted) -> Done {
 /// The unit of the message at a position, as consumers got it.
 async fn read(broker: &Arc<Broker>, position: i64) -> Result<BytesMut, (i32, String)> {
     let reader = Arc::clone(broker);
-    let read = broker.tasks.spawn_blocking("read for send back", move || {
+    let read = slow::read_vital(broker, "read for send back", move || {
         let Ok(position) = u64::try_from(position) else { return Ok(None) };
         let Some(located) = reader.shard.unit_at(position)? else { return Ok(None) };
         let mut unit = BytesMut::with_capacity(located.entry.length as usize);
         reader.shard.unit(&located.queue, &located.entry, &mut unit)?;
         Ok::<_, crate::shard::ReadError>(Some(unit))
     });
-    match read.await.ok().flatten() {
-        Some(Ok(Some(unit))) => Ok(unit),
-        Some(Ok(None)) => {
+    match read.await {
+        Ok(Ok(Some(unit))) => Ok(unit),
+        Ok(Ok(None)) => {
             Err((response::SYSTEM_ERROR, format!("look message by offset failed, there is none at {position}")))
         }
-        Some(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
-        None => Err((response::SYSTEM_ERROR, "the message could not be read".to_owned())),
+        Ok(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
+        Err(not_done) => Err(not_done.answer()),
     }
 }
 

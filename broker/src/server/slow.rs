@@ -1,27 +1,144 @@
 //! Work that reads files or scans tables: away from the connections' tasks, and only so much of it at a time.
+//!
+//! All of it goes through a [`Gate`] of its broker. What waits for a place is not in the pool for blocking work yet, so
+//! that check-backs, timers, retention and cold pulls, which use the same pool, always find a thread: the pool has more
+//! threads than all gates have places. What consumers and producers must get done, such as sending a message back, has
+//! places of its own and never waits behind a search.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use escrowmq_common::code::response;
-use tokio::sync::Semaphore;
+use escrowmq_common::remoting::LARGE_BODY_PLACES;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Reply;
 use crate::broker::Broker;
 
-/// Most pieces of such work at a time, of all brokers of a process. Tools ask one question after the other; more than
-/// this is a flood, and must not take the threads that cold pulls need.
-static PLACES: Semaphore = Semaphore::const_new(32);
+/// Places for what decides or acknowledges: old commits, send-backs, recalls.
+const VITAL_PLACES: usize = 8;
+/// Of these so many may wait; each belongs to a request that its connection counts as unanswered.
+const VITAL_WAITING_MAX: usize = 200_000;
+/// Most places for searches, whatever is set.
+pub(crate) const SEARCHES_MAX: usize = 256;
+/// Threads for blocking work of a broker's process.
+pub const BLOCKING_THREADS: usize = 512;
+/// Of these the runners have so many: check-back, timers, retention, disk, metrics, backups, cold pulls.
+const RUNNERS: usize = 128;
 
-/// Runs `work`, which answers. If there is no place for it the answer is "busy", and if it panics an error.
+const _: () = assert!(SEARCHES_MAX + VITAL_PLACES + LARGE_BODY_PLACES + RUNNERS <= BLOCKING_THREADS);
+
+/// The places of one broker for work that may take long.
+pub struct Gate {
+    searches: Lane,
+    vital: Lane,
+}
+
+/// Places, and who waits for one in the order of arrival.
+struct Lane {
+    places: Arc<Semaphore>,
+    count: u32,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+}
+
+/// Why work was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotDone {
+    /// Too much of it waits.
+    Busy,
+    /// It panicked; the log says why.
+    Panicked,
+}
+
+impl NotDone {
+    /// Code and remark of the answer.
+    pub(super) fn answer(self) -> (i32, String) {
+        match self {
+            Self::Busy => (response::SYSTEM_BUSY, BUSY.to_owned()),
+            Self::Panicked => (response::SYSTEM_ERROR, FAILED.to_owned()),
+        }
+    }
+}
+
+const BUSY: &str =
+    "[OVERLOAD]system busy, start flow control for a while: too many searches and listings wait (maxSearchesWaiting)";
+const FAILED: &str = "the broker failed on this request; its log says why";
+
+impl Gate {
+    /// So many searches and listings at a time, and so many that wait.
+    pub fn new(searches: usize, waiting_max: usize) -> Self {
+        Self { searches: Lane::new(searches, waiting_max), vital: Lane::new(VITAL_PLACES, VITAL_WAITING_MAX) }
+    }
+
+    /// Takes all places for searches until the answer is dropped, as a device that hangs does. For tests.
+    pub async fn occupy(&self) -> OwnedSemaphorePermit {
+        let places = Arc::clone(&self.searches.places);
+        places.acquire_many_owned(self.searches.count).await.expect("never closed")
+    }
+
+    /// How many searches and listings wait.
+    pub fn waiting(&self) -> usize {
+        self.searches.waiting.load(Ordering::Relaxed)
+    }
+}
+
+impl Lane {
+    fn new(places: usize, waiting_max: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            count: places as u32,
+            waiting: AtomicUsize::new(0),
+            waiting_max,
+        }
+    }
+
+    fn enter(&self) -> bool {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Waits for a place; `enter` has been allowed.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("never closed");
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        place
+    }
+}
+
+/// Runs `work`, which answers, when there is a place for it. If too much waits the answer is "busy", and if it panics an
+/// error.
 pub(super) fn run(
     broker: &Arc<Broker>,
     name: &'static str,
     reply: Reply,
     work: impl FnOnce(&Arc<Broker>, Reply) + Send + 'static,
 ) {
-    let Ok(place) = PLACES.try_acquire() else {
-        return reply.error(response::SYSTEM_BUSY, "[OVERLOAD]system busy, start flow control for a while");
-    };
+    let lane = &broker.gate.searches;
+    if let Ok(place) = Arc::clone(&lane.places).try_acquire_owned() {
+        return start(broker, name, place, reply, work);
+    }
+    if !lane.enter() {
+        broker.metrics.searches_refused.add_one();
+        return reply.error(response::SYSTEM_BUSY, BUSY);
+    }
+    let theirs = Arc::clone(broker);
+    broker.tasks.spawn(name, async move {
+        let place = theirs.gate.searches.place().await;
+        start(&theirs, name, place, reply, work);
+    });
+}
+
+fn start(
+    broker: &Arc<Broker>,
+    name: &'static str,
+    place: OwnedSemaphorePermit,
+    reply: Reply,
+    work: impl FnOnce(&Arc<Broker>, Reply) + Send + 'static,
+) {
     let theirs = Arc::clone(broker);
     broker.tasks.spawn_blocking(name, move || {
         let _place = place;
@@ -30,13 +147,32 @@ pub(super) fn run(
     });
 }
 
+/// Reads what a decision or an acknowledgement needs, in a place that searches do not take.
+pub(super) async fn read_vital<T: Send + 'static>(
+    broker: &Arc<Broker>,
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NotDone> {
+    let lane = &broker.gate.vital;
+    if !lane.enter() {
+        broker.metrics.searches_refused.add_one();
+        return Err(NotDone::Busy);
+    }
+    let place = lane.place().await;
+    let done = broker.tasks.spawn_blocking(name, move || {
+        let _place = place;
+        work()
+    });
+    done.await.ok().flatten().ok_or(NotDone::Panicked)
+}
+
 /// Answers where nobody else does any more.
 struct Spare(Reply);
 
 impl Drop for Spare {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.clone().error(response::SYSTEM_ERROR, "the broker failed on this request; its log says why");
+            self.0.clone().error(response::SYSTEM_ERROR, FAILED);
         }
     }
 }

@@ -13,9 +13,10 @@ use escrowmq_common::header::{CreateTopicHeader, GetAllTopicConfigHeader, GetTop
 use escrowmq_common::limits::QUEUES_MAX;
 use escrowmq_common::name;
 
-use super::Reply;
 use super::attributes::{self, Attributes};
+use super::bounds::{self, Maker};
 use super::ensure::{self, EnsureError, done};
+use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::meta::encode_cold;
@@ -45,8 +46,8 @@ pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), Ens
         // The template is the one topic whose settings follow the configuration.
         let follows = wanted.name == name::AUTO_CREATE_TOPIC;
         match current {
-            None => drop(ensure::topic_of(broker, wanted).await?),
-            Some(topic) if follows && topic.settings != wanted => put(broker, &wanted).await?,
+            None => drop(ensure::topic_of(broker, Maker::Broker, wanted).await?),
+            Some(topic) if follows && topic.settings != wanted => put(broker, Maker::Broker, &wanted).await?,
             Some(_) => {}
         }
     }
@@ -82,7 +83,8 @@ pub(super) fn is_system_topic(config: &BrokerConfig, topic: &str) -> bool {
         || topic.strip_suffix(name::REPLY_TOPIC_SUFFIX) == Some(&config.broker_cluster_name)
 }
 
-async fn put(broker: &Arc<Broker>, settings: &TopicSettings) -> Result<(), EnsureError> {
+async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Result<(), EnsureError> {
+    bounds::topic(broker, maker, settings, 0, 0)?;
     let bytes = encode_cold(settings);
     done(broker.shard.propose(&Command::PutTopic(&bytes), Admission::Normal).await)
 }
@@ -152,11 +154,12 @@ fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
     if let Some(why) = all.iter().find_map(|settings| objection(&config, settings)) {
         return reply.error(response::INVALID_PARAMETER, &why);
     }
+    let maker = Maker::Connection(reply.connection().id());
     let creator = Arc::clone(broker);
     broker.tasks.spawn("create topic", async move {
         for settings in &all {
             let is_there = creator.shard.topics().get(&settings.name).is_some_and(|topic| topic.settings == *settings);
-            if !is_there && let Err(error) = put(&creator, settings).await {
+            if !is_there && let Err(error) = put(&creator, maker, settings).await {
                 return reply.error(error.code(), &error.to_string());
             }
         }
@@ -235,13 +238,11 @@ fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let page = Page::new(header.topic_seq, header.max_topic_num);
-    let broker_parts = Arc::clone(broker);
     // With a hundred thousand topics this takes a while.
-    broker.tasks.spawn_blocking("list topics", move || {
-        let broker = broker_parts;
+    slow::run(broker, "list topics", reply, move |broker, reply| {
         let mut topics = broker.shard.topics().all();
         topics.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
-        let data_version = data_version(&broker);
+        let data_version = data_version(broker);
         let table = TopicConfigTable {
             data_version,
             mapping_data_version: Some(data_version),

@@ -8,8 +8,8 @@ use escrowmq_common::frame::{FieldWriter, Frame};
 use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
 
-use super::Reply;
 use super::reply::{code_of, code_of_refusal};
+use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::retention::{self, Rewritten};
 use crate::shard::{
@@ -102,20 +102,24 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                 let below = reader.retention.rewrite_below().max(reader.shard.counters().trimmed());
                 retention::rewritten(&reader.shard, half, below)
             };
-            match broker.tasks.spawn_blocking("old commit", read).await {
-                Ok(Some(Ok(Rewritten::Anew(messages)))) => break messages,
-                Ok(Some(Ok(Rewritten::Move(load)))) => {
+            match slow::read_vital(&broker, "old commit", read).await {
+                Ok(Ok(Rewritten::Anew(messages))) => break messages,
+                Ok(Ok(Rewritten::Move(load))) => {
                     let moved = load.command(|command| broker.shard.propose(command, Admission::Reserved)).await;
                     if let Err(error) = moved {
                         return reply.not_done(&error);
                     }
                 }
-                Ok(Some(Err(error))) => {
+                Ok(Err(error)) => {
                     tracing::error!(half, %error, "a half message cannot be committed: its bytes cannot be read");
                     broker.metrics.decisions.record(response::SYSTEM_ERROR);
                     return reply.error(response::SYSTEM_ERROR, &unreadable(&error));
                 }
-                _ => return reply.not_done(&SubmitError::Stopping),
+                Err(not_done) => {
+                    let (code, remark) = not_done.answer();
+                    broker.metrics.decisions.record(code);
+                    return reply.error(code, &remark);
+                }
             }
         };
         let anew = messages.iter().map(|(half, tag_hash, unit)| (*half, Message::new(*tag_hash, unit))).collect();

@@ -40,6 +40,25 @@ pub struct GroupSettings {
 }
 
 impl GroupSettings {
+    /// The attribute of a group that a client's use made, and that no operator has changed since. Tools do not see it.
+    pub const MADE_BY_USE: &str = "escrowmq.made.by.use";
+
+    /// The protocol's defaults for a group that comes into being because a client uses it.
+    pub fn made_by_use(name: impl Into<String>) -> Self {
+        let attributes = vec![(Self::MADE_BY_USE.to_owned(), "true".to_owned())];
+        Self { attributes, ..Self::new(name) }
+    }
+
+    /// Whether a client's use made it and no operator has changed it since.
+    pub fn is_made_by_use(&self) -> bool {
+        self.attributes.iter().any(|(name, _)| name == Self::MADE_BY_USE)
+    }
+
+    /// The attributes that operators set.
+    pub fn shown_attributes(&self) -> impl Iterator<Item = &(String, String)> {
+        self.attributes.iter().filter(|(name, _)| name != Self::MADE_BY_USE)
+    }
+
     /// The protocol's defaults for a group of this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -76,6 +95,16 @@ impl Groups {
     /// All groups, in no order.
     pub fn all(&self) -> Vec<Arc<GroupSettings>> {
         self.by_name.iter().map(|group| Arc::clone(&group)).collect()
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is no group.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
     }
 
     /// Grows with each change of any group.

@@ -244,6 +244,11 @@ impl Topics {
         self.by_name.is_empty()
     }
 
+    /// How many queues all topics have together.
+    pub fn queue_count(&self) -> u64 {
+        self.by_queue.len() as u64
+    }
+
     /// Grows with each change of any topic; the broker registers anew when it does.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)

@@ -7,9 +7,6 @@ use super::{Frame, FrameError, HeaderEncoding, binary, json};
 /// Most bytes of one frame, its length field included: what every known server and client accepts.
 pub const MAX_FRAME_LEN: usize = 16 * 1024 * 1024;
 
-/// Most bytes for which room is made before they have arrived.
-const MAX_RESERVE: usize = 256 * 1024;
-
 /// Takes frames from the front of a read buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameDecoder {
@@ -30,8 +27,34 @@ impl FrameDecoder {
 
     /// The next whole frame, or `None` if more bytes are needed. After an error the stream cannot be read on.
     ///
-    /// A declared length makes room for at most 256 KiB beyond what has arrived.
+    /// Makes no room for what has not arrived, whatever length is declared.
     pub fn next(&self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        let Some((payload, _)) = self.measure(buffer)?.filter(|(payload, _)| payload + 4 <= buffer.len()) else {
+            return Ok(None);
+        };
+        let (mut frame, body_start) = decode_head(&buffer[4..payload + 4])?;
+        buffer.advance(4 + body_start);
+        if payload > body_start {
+            // Only a body shares the buffer; a frame without one leaves it free for reuse.
+            frame.body = buffer.split_to(payload - body_start).freeze();
+        } else {
+            frame.body = Bytes::new();
+        }
+        Ok(Some(frame))
+    }
+
+    /// The header of a frame whose body has not arrived, and the bytes of the whole frame; `None` while the header is not
+    /// complete either.
+    pub fn head(&self, buffer: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
+        let Some((payload, Some(header))) = self.measure(buffer)? else { return Ok(None) };
+        let Some(head) = buffer.get(4..8 + header) else { return Ok(None) };
+        let (encoding, _) = head_length(&head[..4], payload)?;
+        Ok(Some((decode_header(encoding, &head[4..])?, payload + 4)))
+    }
+
+    /// Bytes behind the length field, and bytes of the header if its length has arrived. Nonsense is refused as soon as it
+    /// can be seen, not after its declared length has been awaited.
+    fn measure(&self, buffer: &[u8]) -> Result<Option<(usize, Option<usize>)>, FrameError> {
         let Some(length) = buffer.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -43,23 +66,8 @@ impl FrameDecoder {
         if whole > self.limit {
             return Err(FrameError::TooLong { length: whole as u64, limit: self.limit });
         }
-        // Nonsense is refused as soon as it can be seen, not after its declared length has been awaited.
-        if let Some(mark) = buffer.get(4..8) {
-            head_length(mark, payload)?;
-        }
-        if buffer.len() < whole {
-            buffer.reserve((whole - buffer.len()).min(MAX_RESERVE));
-            return Ok(None);
-        }
-        let (mut frame, body_start) = decode_head(&buffer[4..whole])?;
-        buffer.advance(4 + body_start);
-        if payload > body_start {
-            // Only a body shares the buffer; a frame without one leaves it free for reuse.
-            frame.body = buffer.split_to(payload - body_start).freeze();
-        } else {
-            frame.body = Bytes::new();
-        }
-        Ok(Some(frame))
+        let header = buffer.get(4..8).map(|mark| head_length(mark, payload)).transpose()?;
+        Ok(Some((payload, header.map(|(_, header)| header))))
     }
 }
 
@@ -87,10 +95,12 @@ pub(super) fn decode_head(payload: &[u8]) -> Result<(Frame, usize), FrameError> 
     };
     let (encoding, header) = head_length(mark, payload.len())?;
     let body_start = 4 + header;
-    let header = &payload[4..body_start];
-    let frame = match encoding {
-        HeaderEncoding::Json => json::decode(header)?,
-        HeaderEncoding::Binary => binary::decode(header)?,
-    };
-    Ok((frame, body_start))
+    Ok((decode_header(encoding, &payload[4..body_start])?, body_start))
+}
+
+fn decode_header(encoding: HeaderEncoding, header: &[u8]) -> Result<Frame, FrameError> {
+    match encoding {
+        HeaderEncoding::Json => json::decode(header),
+        HeaderEncoding::Binary => binary::decode(header),
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,11 +13,19 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use super::budget::{Budget, Charge, Pressure, SMALL};
 use super::{CallError, ConnectionLimits};
 use crate::frame::{Frame, HeaderEncoding, Language, WIRE_VERSION};
 
 /// The reason of a connection whose out buffer went above its hard bound.
 pub(super) const NOT_READING: &str = "peer does not read: out buffer above its hard bound";
+/// The reason of a connection that got another answer while it had not read the last, and all connections together held
+/// more than they may.
+pub(super) const NO_ROOM: &str =
+    "peer does not read, and all connections together hold more unsent bytes than they may";
+
+/// Bytes of unsent output above which a connection is read no further once the budget of all runs short.
+const SOFT_UNDER_PRESSURE: usize = 64 * 1024;
 
 /// How requests that leave on a connection are marked.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +45,14 @@ impl Stamp {
 #[derive(Debug)]
 pub struct Connection {
     id: u64,
-    peer: SocketAddr,
+    /// Who opened the TCP connection.
+    sender: SocketAddr,
+    /// The client that a trusted sender named.
+    client: OnceLock<SocketAddr>,
     local: SocketAddr,
     stamp: Stamp,
     pub(super) limits: ConnectionLimits,
+    pub(super) budget: Arc<Budget>,
     pub(super) out: Mutex<Out>,
     /// Bytes in `out` and bytes that the task has taken from it but not yet written.
     pub(super) queued: AtomicUsize,
@@ -50,16 +62,36 @@ pub struct Connection {
     open: AtomicBool,
     pending: Mutex<Pending>,
     next_opaque: AtomicI32,
+    /// Responses written.
+    answered: AtomicU64,
+    /// Calls that wait for `drained`.
+    waiting_for_room: AtomicUsize,
     /// Signalled when `queued` falls back below its soft bound.
     pub(super) drained: Notify,
 }
 
 /// Frames that wait to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Out {
     pub(super) buffer: BytesMut,
     /// The task is awake, or waits for the socket to take more: it looks here again without being woken.
     pub(super) attended: bool,
+    /// Room of the buffer that the task has taken and writes from.
+    pub(super) taken: usize,
+    /// The task is gone: nobody writes what is put here.
+    ended: bool,
+    charge: Charge,
+}
+
+impl Out {
+    /// Charges the budget for the buffers as they are now.
+    pub(super) fn settle(&mut self) {
+        let held = self.buffer.capacity() + self.taken;
+        // Buffers mostly stay as they are.
+        if held != self.charge.bytes() {
+            self.charge.set(held);
+        }
+    }
 }
 
 /// Calls that wait for their response.
@@ -71,21 +103,32 @@ struct Pending {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, local: SocketAddr, stamp: Stamp, limits: ConnectionLimits) -> Connection {
+    pub(super) fn new(
+        sender: SocketAddr,
+        local: SocketAddr,
+        stamp: Stamp,
+        limits: ConnectionLimits,
+        budget: &Arc<Budget>,
+    ) -> Connection {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let charge = Charge::new(budget);
         Connection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            peer,
+            sender,
+            client: OnceLock::new(),
             local,
             stamp,
             limits,
-            out: Mutex::default(),
+            budget: Arc::clone(budget),
+            out: Mutex::new(Out { buffer: BytesMut::new(), attended: false, taken: 0, ended: false, charge }),
             queued: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
             close_reason: OnceLock::new(),
             open: AtomicBool::new(true),
             pending: Mutex::default(),
             next_opaque: AtomicI32::new(0),
+            answered: AtomicU64::new(0),
+            waiting_for_room: AtomicUsize::new(0),
             drained: Notify::new(),
         }
     }
@@ -95,9 +138,26 @@ impl Connection {
         self.id
     }
 
-    /// The other end.
+    /// The client at the other end: the one that a trusted load balancer named, else [`sender`](Self::sender).
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.client.get().copied().unwrap_or(self.sender)
+    }
+
+    /// Who opened the TCP connection, whatever it says of itself.
+    pub fn sender(&self) -> SocketAddr {
+        self.sender
+    }
+
+    /// Whether the TCP connection was opened on this machine: by its loopback address, or by the address that it connected
+    /// to. What a load balancer says of its client never counts here.
+    pub fn is_local(&self) -> bool {
+        let sender = self.sender.ip().to_canonical();
+        sender.is_loopback() || sender == self.local.ip().to_canonical()
+    }
+
+    /// Notes the client that a trusted sender named, before the first request.
+    pub(super) fn set_client(&self, client: SocketAddr) {
+        let _ = self.client.set(client);
     }
 
     /// Our end.
@@ -110,9 +170,30 @@ impl Connection {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Whether the connection is open and its out buffer below its soft bound. Ask before work that answers with much.
+    /// Whether the connection is open and its out buffer below its soft bound, which sinks while all connections together
+    /// hold much.
     pub fn is_writable(&self) -> bool {
-        self.is_open() && self.queued.load(Ordering::Acquire) <= self.limits.out_soft
+        self.is_open() && self.queued.load(Ordering::Acquire) <= self.out_soft()
+    }
+
+    /// Whether there is room for a large answer: the connection is writable, and all connections together do not hold more
+    /// than they may. Ask before work that answers with much.
+    pub fn is_roomy(&self) -> bool {
+        self.is_writable() && self.budget.pressure() < Pressure::Beyond
+    }
+
+    /// Bytes of unsent output above which the peer is read no further.
+    pub(super) fn out_soft(&self) -> usize {
+        match self.budget.pressure() {
+            Pressure::None => self.limits.out_soft,
+            Pressure::Slow | Pressure::Evict => self.limits.out_soft.min(SOFT_UNDER_PRESSURE),
+            Pressure::Full | Pressure::Beyond => self.limits.out_soft.min(SMALL),
+        }
+    }
+
+    /// Responses written since the connection was opened.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Why the connection was closed from our side, if it was.
@@ -127,24 +208,38 @@ impl Connection {
         }
     }
 
-    /// Lets `write` append whole frames to the out buffer. Never blocks.
+    /// Lets `write` append one response to the out buffer. Never blocks.
     ///
     /// `write` runs under the buffer's lock: it must only append, and not use this connection. It is not called when the
     /// connection is closed.
     pub fn write_with(&self, write: impl FnOnce(&mut BytesMut)) {
+        self.append(write, true);
+    }
+
+    fn append(&self, write: impl FnOnce(&mut BytesMut), is_response: bool) {
         if !self.is_open() {
             return;
         }
-        let (wake, queued) = {
+        let (wake, before, queued) = {
             let mut out = self.out.lock();
-            let before = out.buffer.len();
+            if out.ended {
+                return;
+            }
+            let length = out.buffer.len();
             write(&mut out.buffer);
-            let added = out.buffer.len().saturating_sub(before);
-            let queued = self.queued.fetch_add(added, Ordering::AcqRel) + added;
-            (!std::mem::replace(&mut out.attended, true), queued)
+            out.settle();
+            let added = out.buffer.len().saturating_sub(length);
+            let before = self.queued.fetch_add(added, Ordering::AcqRel);
+            if is_response {
+                // Written under the lock alone, so this is no race; a plain store costs less than an addition.
+                self.answered.store(self.answered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            (!std::mem::replace(&mut out.attended, true), before, before + added)
         };
         if queued > self.limits.out_hard {
             self.close(NOT_READING);
+        } else if before > SOFT_UNDER_PRESSURE && self.budget.pressure() == Pressure::Beyond {
+            self.close(NO_ROOM);
         } else if wake {
             self.waker.wake();
         }
@@ -173,8 +268,8 @@ impl Connection {
         drop(waiting);
         match result {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) => Err(CallError::ConnectionLost { address: self.peer.to_string() }),
-            Err(_) => Err(CallError::Timeout { address: self.peer.to_string(), after: timeout }),
+            Ok(Err(_)) => Err(CallError::ConnectionLost { address: self.peer().to_string() }),
+            Err(_) => Err(CallError::Timeout { address: self.peer().to_string(), after: timeout }),
         }
     }
 
@@ -207,8 +302,21 @@ impl Connection {
             std::mem::take(&mut pending.waiting)
         };
         drop(waiting);
-        self.out.lock().buffer = BytesMut::new();
+        let mut out = self.out.lock();
+        out.ended = true;
+        out.buffer = BytesMut::new();
+        out.taken = 0;
+        out.settle();
+        drop(out);
         self.drained.notify_waiters();
+    }
+
+    /// So many bytes were written to the socket.
+    pub(super) fn on_written(&self, bytes: usize) {
+        let left = self.queued.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        if self.waiting_for_room.load(Ordering::Acquire) > 0 && left <= self.out_soft() {
+            self.drained.notify_waiters();
+        }
     }
 
     fn send(&self, mut request: Frame) -> Result<(), CallError> {
@@ -216,11 +324,15 @@ impl Connection {
         request.language = self.stamp.language;
         request.version = self.stamp.version;
         let mut result = Err(None);
-        self.write_with(|out| result = request.try_encode(out).map_err(Some));
+        self.append(|out| result = request.try_encode(out).map_err(Some), false);
         result.map_err(|error| error.map_or_else(|| self.not_sent(), CallError::Frame))
     }
 
     async fn writable(&self, deadline: Instant) -> Result<(), CallError> {
+        if self.is_writable() {
+            return Ok(());
+        }
+        let _counted = Counted::new(&self.waiting_for_room);
         while !self.is_writable() {
             let drained = self.drained.notified();
             // Between the look above and the registration the buffer may have drained.
@@ -236,7 +348,7 @@ impl Connection {
 
     fn not_sent(&self) -> CallError {
         let reason = if self.is_open() { "out buffer is full" } else { "connection is closed" };
-        CallError::NotSent { address: self.peer.to_string(), reason }
+        CallError::NotSent { address: self.peer().to_string(), reason }
     }
 
     fn register(&self) -> Result<(Waiting<'_>, oneshot::Receiver<Frame>), CallError> {
@@ -253,6 +365,22 @@ impl Connection {
                 return Ok((Waiting { connection: self, opaque }, response));
             }
         }
+    }
+}
+
+/// Counts as one as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Counted<'a> {
+        count.fetch_add(1, Ordering::AcqRel);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -10,24 +10,37 @@
 //! * Everything that is written while the task is busy with a read batch goes out in one write behind it.
 //! * A peer that does not read is not read from either: above a soft bound of its out buffer the task stops reading,
 //!   above a hard bound it closes the connection.
-//! * Undecodable input, a frame that does not finish and silence close their own connection with one log line and cost
-//!   nobody else anything.
+//! * Undecodable input, a frame that does not finish, a peer that reads too slowly and silence close their own connection
+//!   and cost nobody else anything; one log line in a second says so, with the number of those before it.
+//! * What all connections hold together stays within a [`Budget`]. First they are slowed, then refused as busy; a small
+//!   request on a connection that has no answers unread passes whatever the others do.
 //! * A call ends exactly once: answered, timed out or with its connection; its entry never outlives it.
 //! * An idle connection holds no buffers.
+//! * A connection may begin with a PROXY header; it is believed only from [`TrustedProxies`].
 //!
 //! Left to others: what a request means. A [`Service`] must not block; slow work is its own to spawn.
 
+mod budget;
 mod connection;
+mod end;
 mod error;
+mod input;
+mod log_gate;
 mod pipe;
+mod proxies;
+mod proxy_header;
 mod remote;
 mod serve;
+mod slow_reader;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use budget::{Budget, BudgetCounts, BudgetLimits, LARGE_BODY_PLACES};
 pub use connection::Connection;
 pub use error::CallError;
+pub use log_gate::LogGate;
+pub use proxies::TrustedProxies;
 pub use remote::{Remote, RemoteOptions};
 pub use serve::{ServeLimits, serve};
 
@@ -53,6 +66,19 @@ pub trait Service: Send + Sync + 'static {
     /// connection ends.
     fn after_reads(&self) {}
 
+    /// Whether carrying out this code parses the body, as of a list in JSON. A large one is then taken by
+    /// [`on_request`](Service::on_request) on a thread for blocking work, and the connection is read on when that is done:
+    /// its requests keep their order, and other connections do not wait.
+    fn parses_body(&self, _code: i32) -> bool {
+        false
+    }
+
+    /// Whether a request of this code is taken even from a connection that has too many others unanswered: decisions and
+    /// acknowledgements, which free what others hold.
+    fn is_vital(&self, _code: i32) -> bool {
+        false
+    }
+
     /// A connection was opened; no request of it has been seen yet.
     fn on_open(&self, _connection: &Arc<Connection>) {}
 
@@ -71,6 +97,12 @@ impl Service for NoRequests {
     }
 }
 
+/// The answer to a request that is not looked at for want of room. Clients send it again.
+pub(crate) fn busy(request: &Frame, why: &str) -> Frame {
+    let remark = format!("[OVERLOAD]system busy, start flow control for a while: {why}");
+    Frame::response(request, response::SYSTEM_BUSY).with_remark(remark)
+}
+
 /// Bounds of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
@@ -84,6 +116,13 @@ pub struct ConnectionLimits {
     pub out_soft: usize,
     /// Bytes waiting to be written above which the connection is closed. Default 64 MiB.
     pub out_hard: usize,
+    /// A peer with answers waiting must take some within this time. Default 60 s.
+    pub drain_time: Duration,
+    /// Of many answers it must take at least so many bytes in each second of that time. Default 4,096.
+    pub drain_rate: usize,
+    /// Requests without an answer above which the connection is read no further, and after a second refused as busy.
+    /// Default 131,072: twice the sends that a client has in flight at most.
+    pub in_flight: u64,
 }
 
 impl Default for ConnectionLimits {
@@ -94,6 +133,9 @@ impl Default for ConnectionLimits {
             frame_time: Duration::from_secs(60),
             out_soft: 8 * 1024 * 1024,
             out_hard: 64 * 1024 * 1024,
+            drain_time: Duration::from_secs(60),
+            drain_rate: 4096,
+            in_flight: 131_072,
         }
     }
 }

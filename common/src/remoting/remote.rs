@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::Stamp;
 use super::serve::wrap;
-use super::{CallError, Connection, ConnectionLimits, Service, pipe};
+use super::{Budget, CallError, Connection, ConnectionLimits, Service, pipe};
 use crate::frame::{Frame, HeaderEncoding, Language, WIRE_VERSION};
 use crate::task::Tasks;
 
@@ -58,6 +58,8 @@ pub struct Remote {
 struct Pool {
     options: RemoteOptions,
     incoming: Arc<dyn Service>,
+    /// Without bounds: we choose ourselves whom we connect to.
+    budget: Arc<Budget>,
     tasks: Tasks,
     targets: RwLock<HashMap<String, Arc<Target>>>,
     closed: AtomicBool,
@@ -80,8 +82,14 @@ struct Failure {
 impl Remote {
     /// A client. Requests that peers send on its connections go to `incoming`.
     pub fn new(options: RemoteOptions, incoming: Arc<dyn Service>) -> Remote {
-        let pool =
-            Pool { options, incoming, tasks: Tasks::new(), targets: RwLock::default(), closed: AtomicBool::new(false) };
+        let pool = Pool {
+            options,
+            incoming,
+            budget: Arc::new(Budget::unlimited()),
+            tasks: Tasks::new(),
+            targets: RwLock::default(),
+            closed: AtomicBool::new(false),
+        };
         Remote { pool: Arc::new(pool) }
     }
 
@@ -178,8 +186,10 @@ impl Remote {
             }
         };
         let stamp = Stamp { encoding: options.encoding, language: options.language, version: options.version };
-        let connection = wrap(&stream, stamp, &options.limits).map_err(|error| failed(error.to_string()))?;
-        self.pool.tasks.spawn("connection", pipe::run(connection.clone(), stream, self.pool.incoming.clone()));
+        let connection = wrap(&stream, stamp, &options.limits, &self.pool.budget);
+        let connection = connection.map_err(|error| failed(error.to_string()))?;
+        let (incoming, tasks) = (self.pool.incoming.clone(), self.pool.tasks.clone());
+        self.pool.tasks.spawn("connection", pipe::run(connection.clone(), stream, incoming, tasks, None));
         Ok(connection)
     }
 }

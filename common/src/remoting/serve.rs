@@ -2,30 +2,41 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::budget::{Admitted, Budget, Refused};
 use super::connection::Stamp;
-use super::{Connection, ConnectionLimits, Service, pipe};
+use super::{Connection, ConnectionLimits, LogGate, Service, TrustedProxies, pipe};
 use crate::task::{Shutdown, Tasks};
 
 /// Bounds of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ServeLimits {
-    /// Most connections at a time; further ones are accepted and closed. Default 65,535.
-    pub connections: usize,
-    /// Bounds of each of them.
+    /// Bounds of each connection.
     pub connection: ConnectionLimits,
+    /// What all connections take together. Listeners that have the same one share it.
+    pub budget: Arc<Budget>,
+    /// Whose PROXY headers are believed. Default: nobody's; a header is passed over then.
+    pub proxies: Arc<TrustedProxies>,
 }
 
-impl Default for ServeLimits {
-    fn default() -> ServeLimits {
-        ServeLimits { connections: 65_535, connection: ConnectionLimits::default() }
+/// How an accepted connection came in.
+pub(super) struct Entrance {
+    pub(super) admitted: Arc<Mutex<Admitted>>,
+    proxies: Arc<TrustedProxies>,
+}
+
+impl Entrance {
+    /// Whether what a sender says about its client is believed.
+    pub(super) fn trusts(&self, sender: IpAddr) -> bool {
+        self.proxies.trusts(sender)
     }
 }
 
@@ -40,8 +51,8 @@ const LOG_GAP: Duration = Duration::from_secs(10);
 ///
 /// What a service still has in hand at that moment is not waited for: stop taking requests first, then cancel.
 pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, limits: ServeLimits, shutdown: Shutdown) {
-    let mut server = Server { service, limits, open: Arc::default(), tasks: Tasks::new(), full: LogGate::default() };
-    let mut failing = LogGate::default();
+    let server = Server { service, limits, open: Arc::default(), tasks: Tasks::new(), full: LogGate::new(LOG_GAP) };
+    let failing = LogGate::new(LOG_GAP);
     let mut pause = ACCEPT_PAUSE_MIN;
     let mut stop = pin!(shutdown.cancelled());
     loop {
@@ -57,7 +68,7 @@ pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, limits: Ser
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                if failing.is_open() {
+                if failing.open().is_some() {
                     tracing::error!(%error, "cannot accept connections, trying again");
                 }
                 tokio::select! {
@@ -85,30 +96,52 @@ struct Server {
 }
 
 impl Server {
-    fn open(&mut self, stream: TcpStream) {
-        if self.open.lock().len() >= self.limits.connections {
-            if self.full.is_open() {
-                tracing::warn!(limit = self.limits.connections, "too many connections, refusing new ones");
-            }
-            return;
-        }
-        let Ok(connection) = wrap(&stream, Stamp::SERVER, &self.limits.connection) else {
+    fn open(&self, stream: TcpStream) {
+        let Ok(peer) = stream.peer_addr() else {
+            return; // gone already
+        };
+        let admitted = match self.limits.budget.admit(peer.ip()) {
+            Ok(admitted) => Arc::new(Mutex::new(admitted)),
+            Err(refused) => return self.log_refused(peer.ip(), refused),
+        };
+        let Ok(connection) = wrap(&stream, Stamp::SERVER, &self.limits.connection, &self.limits.budget) else {
             return; // gone already
         };
         self.open.lock().insert(connection.id(), connection.clone());
-        let (open, service) = (self.open.clone(), self.service.clone());
+        let (open, service, tasks) = (self.open.clone(), self.service.clone(), self.tasks.clone());
+        let entrance = Entrance { admitted: admitted.clone(), proxies: self.limits.proxies.clone() };
         self.tasks.spawn("connection", async move {
             let id = connection.id();
-            pipe::run(connection, stream, service).await;
+            pipe::run(connection, stream, service, tasks, Some(entrance)).await;
             open.lock().remove(&id);
+            drop(admitted);
         });
+    }
+
+    fn log_refused(&self, peer: IpAddr, refused: Refused) {
+        let Some(others) = self.full.open() else { return };
+        let limits = self.limits.budget.limits();
+        match refused {
+            Refused::All => {
+                tracing::warn!(limit = limits.connections, others, "too many connections, refusing new ones");
+            }
+            Refused::Address => {
+                let limit = limits.connections_per_address;
+                tracing::warn!(%peer, limit, others, "too many connections from one address, refusing new ones");
+            }
+        }
     }
 }
 
 /// Prepares a socket and makes the connection for it.
-pub(super) fn wrap(stream: &TcpStream, stamp: Stamp, limits: &ConnectionLimits) -> io::Result<Arc<Connection>> {
+pub(super) fn wrap(
+    stream: &TcpStream,
+    stamp: Stamp,
+    limits: &ConnectionLimits,
+    budget: &Arc<Budget>,
+) -> io::Result<Arc<Connection>> {
     stream.set_nodelay(true)?;
-    Ok(Arc::new(Connection::new(stream.peer_addr()?, stream.local_addr()?, stamp, limits.clone())))
+    Ok(Arc::new(Connection::new(stream.peer_addr()?, stream.local_addr()?, stamp, limits.clone(), budget)))
 }
 
 /// Whether an accept failed because of the connection it was about, so that the next one may be tried at once.
@@ -117,21 +150,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
-}
-
-/// Lets one log line through per [`LOG_GAP`].
-#[derive(Debug, Default)]
-struct LogGate {
-    last: Option<Instant>,
-}
-
-impl LogGate {
-    fn is_open(&mut self) -> bool {
-        let now = Instant::now();
-        if self.last.is_some_and(|last| now - last < LOG_GAP) {
-            return false;
-        }
-        self.last = Some(now);
-        true
-    }
 }

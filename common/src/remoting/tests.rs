@@ -1,6 +1,7 @@
 //! Connections over loopback: many calls both ways, silence, garbage, slow peers, floods of connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -8,6 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+mod budgets;
+mod proxies;
 
 use super::*;
 use crate::frame::{FrameDecoder, HeaderEncoding, Language, ResponseHead, write_response};
@@ -18,6 +22,10 @@ const SILENCE: i32 = 2;
 const COUNT: i32 = 3;
 const LARGE: i32 = 4;
 const PANIC: i32 = 5;
+/// Its body is parsed, which waits until the test allows it.
+const PARSE: i32 = 6;
+/// Counted, whatever else is unanswered.
+const VITAL: i32 = 7;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -27,6 +35,8 @@ struct Probe {
     opened: AtomicUsize,
     closed: AtomicUsize,
     counted: AtomicUsize,
+    /// Parsing the next body takes until the other end of this is gone.
+    parsing: Mutex<Option<mpsc::Receiver<()>>>,
     connections: Mutex<Vec<Arc<Connection>>>,
 }
 
@@ -39,7 +49,14 @@ impl Service for Probe {
                 connection.reply(&response);
             }
             SILENCE => {}
-            COUNT => {
+            PARSE => {
+                let awaited = self.parsing.lock().take();
+                if let Some(awaited) = awaited {
+                    let _ = awaited.recv();
+                }
+                connection.reply(&Frame::response(&request, 0));
+            }
+            COUNT | VITAL => {
                 self.counted.fetch_add(1, Ordering::SeqCst);
                 connection.reply(&Frame::response(&request, 0));
             }
@@ -49,6 +66,14 @@ impl Service for Probe {
             }),
             _ => panic!("on purpose"),
         }
+    }
+
+    fn parses_body(&self, code: i32) -> bool {
+        code == PARSE
+    }
+
+    fn is_vital(&self, code: i32) -> bool {
+        code == VITAL
     }
 
     fn on_open(&self, connection: &Arc<Connection>) {
@@ -63,6 +88,7 @@ impl Service for Probe {
 
 struct Server {
     address: String,
+    budget: Arc<Budget>,
     probe: Arc<Probe>,
     shutdown: Shutdown,
     running: JoinHandle<()>,
@@ -73,8 +99,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (probe, shutdown) = (Arc::new(Probe::default()), Shutdown::new());
+        let budget = limits.budget.clone();
         let running = Tasks::new().spawn("server", serve(listener, probe.clone(), limits, shutdown.clone()));
-        Server { address, probe, shutdown, running }
+        Server { address, budget, probe, shutdown, running }
     }
 
     async fn with(change: impl FnOnce(&mut ConnectionLimits)) -> Server {
@@ -92,6 +119,7 @@ impl Server {
         self.shutdown.cancel();
         timeout(SOON, self.running).await.expect("all connections end").unwrap();
         assert_eq!(self.probe.opened.load(Ordering::SeqCst), self.probe.closed.load(Ordering::SeqCst));
+        assert_eq!((self.budget.bytes_used(), self.budget.connections()), (0, 0), "everything is given back");
     }
 }
 
@@ -99,7 +127,7 @@ fn remote() -> Remote {
     Remote::new(RemoteOptions::default(), Arc::new(NoRequests))
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let wait = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -402,7 +430,8 @@ async fn silence_and_slow_frames_end_a_connection() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_refused() {
-    let server = Server::start(ServeLimits { connections: 2, ..ServeLimits::default() }).await;
+    let limits = BudgetLimits { connections: 2, ..BudgetLimits::default() };
+    let server = Server::start(ServeLimits { budget: Arc::new(Budget::new(limits)), ..ServeLimits::default() }).await;
     let (one, _two) = (server.raw().await, server.raw().await);
     until("two are open", || server.probe.opened.load(Ordering::SeqCst) == 2).await;
     let mut third = server.raw().await;

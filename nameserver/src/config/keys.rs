@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use escrowmq_common::remoting::TrustedProxies;
+
 use super::{Config, ENVIRONMENT_PREFIX};
 
 /// One key of the properties file.
@@ -104,6 +106,7 @@ pub const KEYS: &[Key] = &[
     key!("routeBytesMax", true, LocalOnly, route_bytes_max, Plain<usize>, "bytes that all topics may take in memory, by estimate (default 1073741824, some 3 million topics)"),
     key!("brokersMax", true, LocalOnly, brokers_max, Plain<usize>, "brokers that may be registered (default 10000)"),
     key!("kvBytesMax", false, Never, kv_bytes_max, Plain<usize>, "bytes that the KV configuration may take (default 16777216)"),
+    key!("proxyProtocolTrusted", false, Never, proxy_protocol_trusted, Plain<TrustedProxies>, "load balancers whose PROXY header names the client, addresses and networks with ';' between them (default none)"),
     key!("configBlackList", false, Never, config_black_list, Words, "further keys that tools must not change, with ';' between them (default none)"),
 ];
 

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
+use escrowmq_common::remoting::TrustedProxies;
 use keys::ByTool;
+pub use keys::{KEYS, Key};
+pub(crate) use properties::{edit, parse};
 
 use crate::kv;
 use crate::routes::RouteLimits;
-
-pub use keys::{KEYS, Key};
-pub(crate) use properties::{edit, parse};
 
 /// The port that clients try when they are given none.
 pub const LISTEN_PORT: u16 = 9876;
@@ -71,6 +71,8 @@ pub struct Config {
     pub brokers_max: usize,
     /// Bytes that the KV configuration may take; what makes it larger is refused. Default 16 MiB.
     pub kv_bytes_max: usize,
+    /// Load balancers whose PROXY header names the client; headers of others are passed over. Default: none.
+    pub proxy_protocol_trusted: TrustedProxies,
     /// Keys that tools must not change, beside those that never may.
     pub config_black_list: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Default for Config {
             route_bytes_max: RouteLimits::default().route_bytes,
             brokers_max: RouteLimits::default().brokers,
             kv_bytes_max: kv::BYTES_MAX,
+            proxy_protocol_trusted: TrustedProxies::default(),
             config_black_list: Vec::new(),
         }
     }

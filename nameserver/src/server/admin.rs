@@ -44,7 +44,7 @@ impl Server {
         let (current, connection) = (Arc::clone(&self.config), Arc::clone(connection));
         let refusals = Arc::clone(&self.refusals);
         self.tasks.spawn_blocking("settings", move || {
-            let is_local = is_local(&connection);
+            let is_local = connection.is_local();
             let outcome = config::parse(&request.body)
                 .and_then(|changes| Ok((change(&current.load(), &changes, is_local)?, changes)));
             let answer = match outcome {
@@ -63,12 +63,6 @@ impl Server {
             drop(turn);
         });
     }
-}
-
-/// Whether the other end is on this machine.
-fn is_local(connection: &Connection) -> bool {
-    let peer = connection.peer().ip().to_canonical();
-    peer.is_loopback() || peer == connection.local().ip().to_canonical()
 }
 
 fn change(current: &Config, changes: &BTreeMap<String, String>, is_local: bool) -> Result<Config, ConfigError> {

@@ -35,6 +35,7 @@ use escrowmq_common::remoting::Connection;
 pub(super) use target::{next_of, not_writable};
 
 use super::Reply;
+use super::bounds::Maker;
 use super::ensure::{self, EnsureError};
 use super::reply::code_of;
 use crate::broker::Broker;
@@ -126,14 +127,15 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
         let refused = Refused::new(response::SYSTEM_ERROR, "its topic or group is deleted again and again");
         return answer::refuse(broker, reply, &refused);
     }
+    let maker = Maker::Connection(connection.id());
     let (again, from) = (Arc::clone(broker), Arc::clone(connection));
     let then = move |result: Result<(), EnsureError>| match result {
         Ok(()) => attempt(&again, &from, request, reply, created + 1),
         Err(error) => answer::refuse(&again, reply, &Refused::new(error.code(), error.to_string())),
     };
     match missing {
-        Missing::Topic(settings) => ensure::topic(broker, settings, move |topic| then(topic.map(drop))),
-        Missing::Group(group) => ensure::group(broker, &group, move |group| then(group.map(drop))),
+        Missing::Topic(settings) => ensure::topic(broker, maker, settings, move |topic| then(topic.map(drop))),
+        Missing::Group(group) => ensure::group(broker, maker, &group, move |group| then(group.map(drop))),
     }
 }
 

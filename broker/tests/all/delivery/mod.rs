@@ -1,5 +1,6 @@
 //! Delivery over real connections: pulls, held pulls, offsets, locks and membership.
 
+mod budgets;
 mod hold;
 mod locks;
 mod lost;

@@ -1,0 +1,154 @@
+//! How many topics, queues and groups there may be, and how fast one connection may make them.
+//!
+//! Each takes memory for as long as it exists, and is loaded at each start: what a client can make without end would end
+//! the broker for all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::broker::Broker;
+use crate::shard::TopicSettings;
+
+/// On whose behalf something is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// A client, by the number of its connection.
+    Connection(u64),
+    /// The broker itself, for what is there already: system topics, the retry and dead letter topics of a group.
+    Broker,
+}
+
+/// Why nothing more is made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TooMany {
+    /// The broker has as many as it may have.
+    #[error("this broker may have {limit} {what} ({setting}) and has no room for {wanted} more: nothing was made")]
+    There {
+        /// Topics, queues or groups.
+        what: &'static str,
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        limit: u64,
+        /// How many were to be made.
+        wanted: u64,
+    },
+    /// The connection made too many.
+    #[error(
+        "a connection may make {limit} topics and groups in a minute (creationsPerMinutePerConnection): try again later"
+    )]
+    TooFast {
+        /// The setting's value.
+        limit: u32,
+    },
+}
+
+/// What each connection has made lately. Nothing is kept of connections that make nothing.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    of: Mutex<HashMap<u64, Rate>>,
+}
+
+#[derive(Debug)]
+struct Rate {
+    /// Minutes of the monotonic clock.
+    minute: u64,
+    made: u32,
+}
+
+impl Rates {
+    /// Counts one more of a connection, unless it has made so many in this minute.
+    fn take(&self, connection: u64, limit: u32, now: Duration) -> bool {
+        let minute = now.as_secs() / 60;
+        let mut rates = self.of.lock();
+        let rate = rates.entry(connection).or_insert(Rate { minute, made: 0 });
+        if rate.minute != minute {
+            *rate = Rate { minute, made: 0 };
+        }
+        if rate.made >= limit {
+            return false;
+        }
+        rate.made += 1;
+        true
+    }
+
+    /// Forgets a connection that ended.
+    pub(super) fn forget(&self, connection: u64) {
+        self.of.lock().remove(&connection);
+    }
+}
+
+/// Whether a topic with these settings may be made, or may grow to them, while so many others are being made.
+pub(super) fn topic(
+    broker: &Broker,
+    maker: Maker,
+    settings: &TopicSettings,
+    being_made: usize,
+    queues_being_made: u64,
+) -> Result<(), TooMany> {
+    let Maker::Connection(_) = maker else { return Ok(()) };
+    let (config, topics) = (broker.config(), broker.shard.topics());
+    let current = topics.get(&settings.name);
+    if current.is_none() {
+        rate(broker, maker)?;
+        room(broker, "topics", "maxTopics", config.max_topics as u64, (topics.len() + being_made) as u64, 1)?;
+    }
+    let wanted = u64::from(settings.queue_count()).saturating_sub(current.map_or(0, |topic| topic.queues.len() as u64));
+    let there = topics.queue_count().saturating_add(queues_being_made);
+    room(broker, "queues", "maxQueues", config.max_queues, there, wanted)
+}
+
+/// Whether a group may be made, if there is none of this name, while so many others are being made.
+pub(super) fn group(broker: &Broker, maker: Maker, name: &str, being_made: usize) -> Result<(), TooMany> {
+    let groups = broker.shard.groups();
+    if maker == Maker::Broker || groups.get(name).is_some() {
+        return Ok(());
+    }
+    rate(broker, maker)?;
+    room(broker, "groups", "maxGroups", broker.config().max_groups as u64, (groups.len() + being_made) as u64, 1)
+}
+
+fn rate(broker: &Broker, maker: Maker) -> Result<(), TooMany> {
+    let Maker::Connection(connection) = maker else { return Ok(()) };
+    let limit = broker.config().creations_per_minute;
+    if broker.creations.rates.take(connection, limit, broker.clock.monotonic()) {
+        return Ok(());
+    }
+    broker.metrics.creations_too_fast.add_one();
+    Err(TooMany::TooFast { limit })
+}
+
+fn room(
+    broker: &Broker,
+    what: &'static str,
+    setting: &'static str,
+    limit: u64,
+    there: u64,
+    wanted: u64,
+) -> Result<(), TooMany> {
+    // What is there already may be changed whatever the limit.
+    if wanted == 0 || there.saturating_add(wanted) <= limit {
+        return Ok(());
+    }
+    broker.metrics.creations_refused.add_one();
+    Err(TooMany::There { what, setting, limit, wanted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_makes_so_many_in_a_minute() {
+        let (rates, at) = (Rates::default(), Duration::from_secs);
+        assert!(rates.take(1, 2, at(59)) && rates.take(1, 2, at(59)));
+        assert!(!rates.take(1, 2, at(59)));
+        assert!(rates.take(2, 2, at(59)), "another one has its own");
+        assert!(rates.take(1, 2, at(60)), "a minute later");
+        rates.forget(1);
+        rates.forget(2);
+        assert!(rates.of.lock().is_empty());
+    }
+}
