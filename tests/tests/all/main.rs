@@ -2,6 +2,7 @@
 //! table in `tests/README.md`; `cargo test -p escrowmq-tests --test all kills::` runs one of them.
 
 mod barrier;
+mod budgets;
 mod crash;
 mod delivery;
 mod demo;
