@@ -54,6 +54,8 @@ struct Slot {
     dirty: bool,
     /// The connection that pulled last.
     puller: Option<u64>,
+    /// Where that pull went on.
+    pulled: u64,
     /// Where an operator moved the group, until its consumer hears of it.
     reset: Option<u64>,
 }
@@ -98,10 +100,18 @@ impl Offsets {
         Ok(offsets.into_iter().collect())
     }
 
-    /// A connection pulls a queue for a group. Says where the group was moved to, once.
-    pub fn pulled(&self, group: &str, queue: QueueId, connection: u64) -> Option<u64> {
+    /// Where the last pull of a group went on in a queue; `None` if there was none since the start.
+    pub fn last_pull(&self, group: &str, queue: QueueId) -> Option<u64> {
+        let slots = self.groups.get(group)?;
+        let slot = slots.get(&queue)?;
+        slot.puller.map(|_| slot.pulled)
+    }
+
+    /// A connection pulls a queue for a group from `offset` on. Says where the group was moved to, once.
+    pub fn pulled(&self, group: &str, queue: QueueId, connection: u64, offset: u64) -> Option<u64> {
         self.with_slot(group, queue, |slot| {
             slot.puller = Some(connection);
+            slot.pulled = offset;
             slot.reset.take()
         })
     }
@@ -350,8 +360,9 @@ mod tests {
         assert!(offsets.is_reset("G", QUEUE));
         let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, || true).is_err());
         assert!(refused);
-        assert_eq!(offsets.pulled("G", QUEUE, 1), Some(3));
-        assert_eq!(offsets.pulled("G", QUEUE, 1), None);
+        assert_eq!(offsets.pulled("G", QUEUE, 1, 9), Some(3));
+        assert_eq!((offsets.last_pull("G", QUEUE), offsets.last_pull("H", QUEUE)), (Some(9), None));
+        assert_eq!(offsets.pulled("G", QUEUE, 1, 3), None);
         assert!(!offsets.is_reset("G", QUEUE));
         let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, || true).is_err());
         assert!(!refused);

@@ -155,7 +155,8 @@ impl Pull {
         let offsets = &broker.delivery.offsets;
         let (group, queue) = (&self.group.name, self.queue.id);
         let reset = if self.progress.is_none() {
-            offsets.pulled(group, queue, self.reply.connection().id())
+            let asked = u64::try_from(self.asked).unwrap_or_default();
+            offsets.pulled(group, queue, self.reply.connection().id(), asked)
         } else {
             offsets.take_reset(group, queue)
         };

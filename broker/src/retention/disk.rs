@@ -25,6 +25,12 @@ impl DiskUse {
         let all = self.used.saturating_add(self.free);
         if all == 0 { 0 } else { (u128::from(self.used) * 100).div_ceil(u128::from(all)) as u32 }
     }
+
+    /// The same as a part of 1, not rounded: 0 to 1.
+    pub fn ratio(&self) -> f64 {
+        let all = self.used.saturating_add(self.free);
+        if all == 0 { 0.0 } else { self.used as f64 / all as f64 }
+    }
 }
 
 #[cfg(test)]
@@ -38,6 +44,10 @@ mod tests {
         assert_eq!(DiskUse { used: 75, free: 25 }.percent(), 75);
         assert_eq!(DiskUse { used: 7501, free: 2499 }.percent(), 76);
         assert_eq!(DiskUse { used: u64::MAX / 2, free: 0 }.percent(), 100);
+        // What other users or a quota keep from this process counts for neither side.
+        let ratio = DiskUse { used: 25, free: 75 }.ratio();
+        assert!((ratio - 0.25).abs() < f64::EPSILON, "{ratio}");
+        assert!(DiskUse { used: 0, free: 0 }.ratio().abs() < f64::EPSILON);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! says, because tools parse them without asking.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use escrowmq_common::body::KvTable;
@@ -12,6 +11,7 @@ use escrowmq_common::body::KvTable;
 use super::stats::{Problem, answer};
 use super::{Reply, slow};
 use crate::broker::Broker;
+use crate::retention::DiskUse;
 use crate::shard::Batch;
 use crate::stats;
 
@@ -100,10 +100,11 @@ fn put_store(figures: &mut Figures, broker: &Broker) {
     figures.put("earliestMessageTimeStamp", oldest_stamp(broker).map_or(-1, u64::cast_signed));
     figures.put("pageCacheLockTimeMills", 0);
     let folder = broker.config().data_folder();
-    let disk = Disk::of(&folder).unwrap_or_default();
-    figures.put("commitLogDirCapacity", format!("Total : {}, Free : {}.", in_gib(disk.total), in_gib(disk.free)));
-    figures.put("commitLogDiskRatio", disk.used_ratio());
-    figures.put("consumeQueueDiskRatio", disk.used_ratio());
+    let disk = DiskUse::of(&folder).unwrap_or(DiskUse { used: 0, free: 0 });
+    let total = disk.used.saturating_add(disk.free);
+    figures.put("commitLogDirCapacity", format!("Total : {}, Free : {}.", in_gib(total), in_gib(disk.free)));
+    figures.put("commitLogDiskRatio", disk.ratio());
+    figures.put("consumeQueueDiskRatio", disk.ratio());
     figures.put("timerReadBehind", 0);
     figures.put("timerOffsetBehind", 0);
     figures.put("timerCongestNum", counters.timers());
@@ -137,24 +138,6 @@ fn oldest_stamp(broker: &Broker) -> Option<u64> {
         .map(|batch| batch.stamp)
 }
 
-/// Room of the disk that holds the data, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Disk {
-    total: u64,
-    free: u64,
-}
-
-impl Disk {
-    fn of(folder: &Path) -> Option<Self> {
-        let found = rustix::fs::statvfs(folder).ok()?;
-        Some(Self { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
-    }
-
-    fn used_ratio(self) -> f64 {
-        if self.total == 0 { 0.0 } else { 1.0 - self.free as f64 / self.total as f64 }
-    }
-}
-
 fn in_gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
@@ -170,11 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_of_a_folder_has_room() {
-        let disk = Disk::of(Path::new("/")).unwrap();
-        assert!(disk.total >= disk.free && (0.0..=1.0).contains(&disk.used_ratio()));
-        assert!(Disk::of(Path::new("/no such folder")).is_none());
-        assert!(Disk::default().used_ratio().abs() < f64::EPSILON);
+    fn sizes_are_shown_in_gib() {
         assert_eq!(in_gib(3 << 29), "1.5 GiB");
     }
 }

@@ -149,12 +149,13 @@ pub(super) fn consume_stats_of(broker: &Broker, group: &str, name: &str) -> Resu
     for queue in progress::readable(&topic) {
         let consumed = progress::offset(broker, group, queue)?.unwrap_or_default();
         let last = consumed.checked_sub(1).map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
+        let pulled = broker.delivery.offsets.last_pull(group, queue.id).unwrap_or_default();
         let offset = ConsumeOffset {
             broker_offset: queue.max_offset().cast_signed(),
             consumer_offset: consumed.cast_signed(),
             last_timestamp: last.unwrap_or_default(),
-            // What was pulled and not consumed yet is only known to the consumer.
-            pull_offset: consumed.cast_signed(),
+            // In between is what was handed out and not consumed yet. A pull of a queue's end asks for no more than that.
+            pull_offset: pulled.min(queue.max_offset()).max(consumed).cast_signed(),
         };
         stats.offset_table.insert(progress::name_of(broker, queue), offset);
     }

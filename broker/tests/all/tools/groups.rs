@@ -56,6 +56,22 @@ async fn progress_and_connections_are_listed() {
     assert_eq!((&offsets["brokerOffset"], &offsets["consumerOffset"]), (&5.into(), &3.into()));
     assert!(offsets["lastTimestamp"].as_i64().unwrap() > 0);
 
+    // Between the two is what was handed out and not consumed.
+    assert_eq!(offsets["pullOffset"], 3.into());
+    let pull = of_topic(request::PULL_MESSAGE, "T")
+        .with_field("consumerGroup", "G")
+        .with_field("queueId", 0)
+        .with_field("queueOffset", 4)
+        .with_field("maxMsgNums", 32)
+        .with_field("sysFlag", 0)
+        .with_field("commitOffset", 0)
+        .with_field("suspendTimeoutMillis", 0)
+        .with_field("subVersion", 0);
+    bench.call(pull).await;
+    let progress = bench.json(of_group(request::GET_CONSUME_STATS, "G")).await;
+    let offsets = &progress["offsetTable"][queue("T", 0)];
+    assert_eq!((&offsets["pullOffset"], &offsets["consumerOffset"]), (&4.into(), &3.into()));
+
     let connections = bench.json(of_group(request::GET_CONSUMER_CONNECTION_LIST, "G")).await;
     assert_eq!(connections["connectionSet"][0]["clientId"], "me");
     assert_eq!(connections["consumeType"], "CONSUME_PASSIVELY");
