@@ -98,11 +98,14 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
             if let Err(error) = bounds::group(&creator, maker, &settings.name, 0).map_err(EnsureError::from) {
                 return reply.error(error.code(), &error.to_string());
             }
+            let old = creator.shard.groups().get(&settings.name);
             let bytes = encode_cold(settings);
             let outcome = creator.shard.propose(&Command::PutGroup(&bytes), Admission::Normal).await;
             if let Err(error) = done(outcome) {
                 return reply.error(error.code(), &error.to_string());
             }
+            let old = old.map_or_else(|| "none".to_owned(), |old| format!("{old:?}"));
+            reply.audit(&settings.name, old, format_args!("{settings:?}"));
             if let Err(error) = retry_topic(&creator, maker, settings).await {
                 return reply.error(error.code(), &error.to_string());
             }
@@ -152,6 +155,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let (group, offsets) = (header.group_name.to_owned(), header.clean_offset);
+    let known = broker.shard.groups().get(&group);
     let remover = Arc::clone(broker);
     broker.tasks.spawn("delete group", async move {
         let command = Command::DeleteGroup { group: &group, offsets };
@@ -163,7 +167,11 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         };
         match done(outcome) {
             // Deleting twice is no error: tools ask every broker of a cluster.
-            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => reply.ok(),
+            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
+                let old = known.map_or_else(|| "none".to_owned(), |known| format!("{known:?}"));
+                reply.audit(&group, old, if offsets { "none, offsets deleted" } else { "none, offsets kept" });
+                reply.ok();
+            }
             Err(error) => reply.error(error.code(), &error.to_string()),
         }
     });

@@ -5,12 +5,14 @@
 //! completion, or spawns a task for what may wait.
 //!
 //! Promises: every request that is not one-way gets exactly one response, in the header encoding it came in; bad input
-//! gets a code and a remark that says what is wrong; one client's input harms nobody else. One file per request family.
+//! gets a code and a remark that says what is wrong; one client's input harms nobody else; what an operator changes leaves
+//! a line in the log (`audit`). One file per request family.
 //!
 //! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
 
 mod admin;
 mod attributes;
+mod audit;
 mod backup;
 pub(crate) mod bounds;
 pub(crate) mod ensure;

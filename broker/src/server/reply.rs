@@ -1,5 +1,6 @@
 //! The way back to who asked.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -7,6 +8,7 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
 use escrowmq_common::remoting::Connection;
 
+use super::audit::Act;
 use crate::shard::{Refusal, SubmitError};
 
 /// Where and how one request is answered. A one-way request's reply swallows the answer.
@@ -16,6 +18,8 @@ pub struct Reply {
     opaque: i32,
     encoding: HeaderEncoding,
     oneway: bool,
+    /// What the request changes for an operator, if it does.
+    act: Option<Arc<Act>>,
 }
 
 impl Reply {
@@ -26,6 +30,14 @@ impl Reply {
             opaque: request.opaque,
             encoding: request.encoding,
             oneway: request.is_oneway(),
+            act: Act::of(request, connection.peer()).map(Arc::new),
+        }
+    }
+
+    /// Writes the log line of an act that is done: on what, what was and what is. Several objects have a line each.
+    pub(super) fn audit(&self, object: &str, old: impl Display, new: impl Display) {
+        if let Some(act) = &self.act {
+            act.tell(object, &old, &new);
         }
     }
 
@@ -41,6 +53,9 @@ impl Reply {
 
     /// Answers, straight into the connection's buffer. Never blocks.
     pub fn send(self, code: i32, remark: Option<&str>, fields: impl FnOnce(&mut FieldWriter<'_>), body: &[&[u8]]) {
+        if let Some(act) = &self.act {
+            act.answered(code, remark);
+        }
         if self.oneway {
             return;
         }

@@ -32,6 +32,8 @@ struct Reset {
     is_force: bool,
     queue_id: Option<i32>,
     offsets: Vec<(Arc<Queue>, u64)>,
+    /// Where they were, for the log.
+    before: String,
 }
 
 impl Reset {
@@ -63,6 +65,7 @@ impl Reset {
             let remark = format!("THe consumer group <{}> not exist", asked.group);
             return Err(Problem::new(response::SYSTEM_ERROR, remark));
         }
+        let before = shown(offsets.iter().map(|(queue, stored, _)| (queue.index, *stored)));
         // Without force nothing is skipped: a group only goes back.
         let offsets = offsets.into_iter().map(|(queue, stored, target)| match stored {
             Some(stored) if !asked.is_force && stored <= target => (queue, stored),
@@ -75,6 +78,7 @@ impl Reset {
             is_force: asked.is_force,
             queue_id: only,
             offsets: offsets.collect(),
+            before,
         })
     }
 
@@ -83,19 +87,28 @@ impl Reset {
     /// telling them as well would let some of them begin twice.
     fn carry_out(self, broker: &Arc<Broker>, reply: Reply) {
         let view = broker.clients.consumer_group(&self.group);
+        let after = shown(self.offsets.iter().map(|(queue, offset)| (queue.index, Some(*offset))));
         if view.is_some_and(|view| view.message_model == MessageModel::Broadcasting) {
+            reply.audit(&self.object(), "kept by the members", format_args!("{after}, told to the members"));
             return reply.body(&to_bytes(&self.tell(broker), Form::Loose));
         }
         let theirs = Arc::clone(broker);
         broker.tasks.spawn("reset offsets", async move {
             match progress::reset(&theirs, &self.group, &self.offsets).await {
-                Ok(()) => reply.body(&to_bytes(&self.body(&theirs), Form::Loose)),
+                Ok(()) => {
+                    reply.audit(&self.object(), &self.before, after);
+                    reply.body(&to_bytes(&self.body(&theirs), Form::Loose));
+                }
                 Err(error) => {
                     tracing::warn!(group = self.group, topic = self.topic, %error, "offsets are not reset");
                     reply.error(code_of(&error), &error.to_string());
                 }
             }
         });
+    }
+
+    fn object(&self) -> String {
+        format!("group {} in {}", self.group, self.topic)
     }
 
     fn body(&self, broker: &Broker) -> ResetOffsetBody {
@@ -130,6 +143,15 @@ impl Reset {
         }
         body
     }
+}
+
+/// Offsets by queue, for a line of the log.
+fn shown(offsets: impl Iterator<Item = (u32, Option<u64>)>) -> String {
+    let shown = |(queue, offset): (u32, Option<u64>)| match offset {
+        Some(offset) => format!("{queue}:{offset}"),
+        None => format!("{queue}:none"),
+    };
+    offsets.map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// Where one queue's offset is to be, within the queue.

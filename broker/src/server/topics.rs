@@ -158,10 +158,15 @@ fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
     let creator = Arc::clone(broker);
     broker.tasks.spawn("create topic", async move {
         for settings in &all {
-            let is_there = creator.shard.topics().get(&settings.name).is_some_and(|topic| topic.settings == *settings);
-            if !is_there && let Err(error) = put(&creator, maker, settings).await {
+            let old = creator.shard.topics().get(&settings.name);
+            if old.as_ref().is_some_and(|topic| topic.settings == *settings) {
+                continue;
+            }
+            if let Err(error) = put(&creator, maker, settings).await {
                 return reply.error(error.code(), &error.to_string());
             }
+            let old = old.map_or_else(|| "none".to_owned(), |topic| format!("{:?}", topic.settings));
+            reply.audit(&settings.name, old, format_args!("{settings:?}"));
         }
         creator.registration.now().await;
         reply.ok();
@@ -208,7 +213,8 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         let outcome = remover.shard.propose(&Command::DeleteTopic(&topic), Admission::Reserved).await;
         match done(outcome) {
             Ok(()) => {
-                tracing::info!(topic, "topic deleted; its undecided half messages are parked");
+                let settings = &known.settings;
+                reply.audit(&topic, format_args!("{settings:?}"), "none; its undecided half messages are parked");
                 if let Some(first) = known.queues.first() {
                     remover.transactions.topic_deleted(first.id);
                 }

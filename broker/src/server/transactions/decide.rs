@@ -27,7 +27,6 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         }
     }
     let (by, why) = (header.operator, header.reason);
-    tracing::info!(half, action = header.action, operator = by, reason = why, "an operator decides on a transaction");
     let named = Named { half, counter: None, group: None, by, reason: why, refused };
     match TransactionAction::from_name(header.action) {
         Some(TransactionAction::Commit) => transaction::decide(broker, named, Decision::Commit, reply),
