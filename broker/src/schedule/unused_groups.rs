@@ -127,10 +127,9 @@ fn waiting_for(broker: &Broker) -> Result<Option<HashSet<QueueId>>, IndexError> 
 
 async fn expire(broker: &Arc<Broker>, group: &str, topics: &[Arc<Topic>]) {
     let command = Command::DeleteGroup { group, offsets: true };
-    if let Err(error) = broker.shard.propose(&command, Admission::Reserved).await {
+    if let Err(error) = broker.delivery.offsets.delete_group(&broker.shard, group, &command).await {
         return tracing::warn!(group, %error, "an unused group could not be deleted; trying again");
     }
-    broker.delivery.forget_group(group);
     broker.metrics.groups_expired.add_one();
     tracing::info!(
         group,
