@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use escrowmq_common::logging::{self, Filter, Format};
 use escrowmq_nameserver::{Config, KEYS, Nameserver};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Tells producers and consumers which broker serves which topic.
 #[derive(Debug, Parser)]
@@ -31,18 +30,12 @@ struct Arguments {
     set: Vec<(String, String)>,
 
     /// What to log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
-    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value = "info", value_parser = log_filter)]
-    log_level: String,
+    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value_t = Filter::default())]
+    log_level: Filter,
 
-    /// How to write log lines: as text, or as one JSON object each
-    #[arg(long, value_enum, env = "ESCROWMQ_LOG_FORMAT", default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    /// How to write log lines: text, or json for one object each
+    #[arg(long, value_name = "FORMAT", env = "ESCROWMQ_LOG_FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
 }
 
 impl Arguments {
@@ -59,7 +52,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging(&arguments);
+    logging::start(&arguments.log_level, arguments.log_format);
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -67,33 +60,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn start_logging(arguments: &Arguments) {
-    let base = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&arguments.log_level))
-        .with_writer(std::io::stderr)
-        // A line that cannot be written, because the disk with the log file is full, must not end a thread.
-        .log_internal_errors(false);
-    match arguments.log_format {
-        LogFormat::Text => base.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        LogFormat::Json => base.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-    }
-}
-
-/// A word alone that is no level would be taken for a module, and silence everything else.
-fn log_filter(text: &str) -> Result<String, String> {
-    let text = if text.trim().is_empty() { "info" } else { text.trim() };
-    for part in text.split(',').map(str::trim) {
-        let is_level = !part.is_empty() && part.parse::<LevelFilter>().is_ok();
-        if !part.contains(['=', '[']) && !is_level {
-            return Err(format!(
-                "'{part}' is no level (off, error, warn, info, debug, trace) and no filter MODULE=LEVEL"
-            ));
-        }
-        EnvFilter::builder().parse(part).map_err(|error| format!("'{part}': {error}"))?;
-    }
-    Ok(text.to_owned())
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -168,13 +134,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_is_no_level_is_refused() {
-        for text in ["loud", "info,loud", "informative", "info,", "x=loud", "a=b=c"] {
-            assert!(log_filter(text).is_err(), "{text}");
-        }
-        for text in ["info", "OFF", "info,escrowmq_nameserver=debug", "escrowmq_common=trace", " warn "] {
-            assert_eq!(log_filter(text).as_deref(), Ok(text.trim()), "{text}");
-        }
-        assert_eq!(log_filter("").as_deref(), Ok("info"), "variables are often set to nothing");
+    fn a_log_level_that_does_not_exist_is_refused() {
+        let parse = |arguments: &[&str]| Arguments::try_parse_from([&["escrowmq-nameserver"], arguments].concat());
+        let refused = parse(&["--log-level", "loud"]).unwrap_err().to_string();
+        assert!(refused.contains("loud") && refused.contains("--log-level"), "{refused}");
+        assert!(parse(&["--log-format", "xml"]).is_err());
+        assert_eq!(parse(&["--log-format", "json", "--log-level", "warn"]).unwrap().log_format, Format::Json);
     }
 }

@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{KvChange, KvError};
 
-/// Longest name of a namespace, in bytes.
-pub const NAMESPACE_BYTES_MAX: usize = 255;
-/// Longest key, in bytes.
-pub const KEY_BYTES_MAX: usize = 1024;
-/// Longest value, in bytes.
-pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+pub use escrowmq_common::limits::{
+    KV_KEY_BYTES_MAX as KEY_BYTES_MAX, KV_NAMESPACE_BYTES_MAX as NAMESPACE_BYTES_MAX,
+    KV_VALUE_BYTES_MAX as VALUE_BYTES_MAX,
+};
+
 /// Most namespaces. Beyond that a new one takes the place of an empty one.
 pub const NAMESPACES_MAX: usize = 1024;
 /// Most keys of all namespaces together.

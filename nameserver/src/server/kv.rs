@@ -18,7 +18,8 @@ impl Server {
         let change = match kv_change(request) {
             Ok(change) => change,
             Err(error) => {
-                return connection.reply(&self.refuse(connection, request, Refusal::Malformed, error.to_string()));
+                self.refusals.count(Refusal::Malformed, connection.peer(), &error);
+                return connection.reply(&bad_header(request, &error));
             }
         };
         // What waits for the disk is the change and the answer, not the request.

@@ -172,7 +172,8 @@ fn way(request: &Frame) -> Option<Way> {
 impl Service for Server {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
         if let Some(why) = too_long(&request) {
-            return connection.reply(&self.refuse(connection, &request, Refusal::Malformed, why));
+            self.refusals.count(Refusal::Malformed, connection.peer(), &why);
+            return connection.reply(&Frame::response(&request, response::MESSAGE_ILLEGAL).with_remark(why));
         }
         let way = way(&request);
         match self.orders.order(connection, request, way, &self.dispatch) {

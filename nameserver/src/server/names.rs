@@ -2,17 +2,6 @@
 
 use std::fmt;
 
-use escrowmq_common::limits::{NAMED_GROUP_BYTES_MAX, NAMED_TOPIC_BYTES_MAX};
-use escrowmq_common::name::RETRY_PREFIX;
-
-/// Longest name of a broker group, cluster or zone, and longest address, in bytes. A host name has 253 at most.
-pub(super) const NAME_BYTES_MAX: usize = 512;
-
-/// Longest name of a topic that is registered, in bytes: the retry topic of the longest group that is only named.
-pub(super) const TOPIC_BYTES_MAX: usize = RETRY_PREFIX.len() + NAMED_GROUP_BYTES_MAX;
-
-const _: () = assert!(TOPIC_BYTES_MAX >= NAMED_TOPIC_BYTES_MAX);
-
 /// What is wrong with a name. Sending it again ends the same way.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadName {

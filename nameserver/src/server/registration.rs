@@ -10,14 +10,15 @@ use escrowmq_common::body::{
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
     AddWritePermResponse, BrokerHeartbeatHeader, BrokerIdentityHeader, BrokerNameHeader, DeleteTopicInNamesrvHeader,
-    QueryDataVersionResponse, RegisterBrokerHeader, RegisterBrokerResponse, WipeWritePermResponse,
+    HeaderError, QueryDataVersionResponse, RegisterBrokerHeader, RegisterBrokerResponse, WipeWritePermResponse,
 };
+use escrowmq_common::limits::{ADDRESS_BYTES_MAX, BROKER_NAME_BYTES_MAX, NAMED_TOPIC_BYTES_MAX};
 use escrowmq_common::remoting::Connection;
 
-use super::names::{self, BadName, NAME_BYTES_MAX, TOPIC_BYTES_MAX};
+use super::names::{self, BadName};
 use super::refusals::Refusal;
 use super::registrar::{Registrar, origin};
-use super::{failed, success};
+use super::{bad_header, failed, success};
 use crate::kv::ORDER_TOPIC_CONFIG;
 use crate::routes::{BrokerId, Goodbye, QueueMapping, Queues, Refused, Registration, SILENCE_MAX};
 
@@ -44,7 +45,8 @@ impl Registrar {
     pub(super) fn register_broker(&mut self, connection: &Arc<Connection>, request: &Frame) -> Frame {
         let registration = match self.registration(connection, request) {
             Ok(registration) => registration,
-            Err(why) => return self.refuse(connection, request, Refusal::Malformed, why),
+            Err(Unreadable::Header(error)) => return self.refuse_header(connection, request, &error),
+            Err(Unreadable::Other(why)) => return self.refuse(connection, request, Refusal::Malformed, why),
         };
         let outcome = self.change(|table, now, changes| table.register(now, registration, changes));
         let registered = match outcome {
@@ -73,7 +75,7 @@ impl Registrar {
     pub(super) fn unregister_broker(&mut self, connection: &Connection, request: &Frame) -> Frame {
         let broker = match request.header::<BrokerIdentityHeader<'_>>() {
             Ok(broker) => broker,
-            Err(error) => return self.refuse(connection, request, Refusal::Malformed, error.to_string()),
+            Err(error) => return self.refuse_header(connection, request, &error),
         };
         let (from, id) = (origin(connection), BrokerId(broker.broker_id));
         let outcome = self
@@ -99,7 +101,7 @@ impl Registrar {
                 self.change(|table, now, _| table.heartbeat(now, from, broker.broker_addr));
                 success(request)
             }
-            Err(error) => self.refuse(connection, request, Refusal::Malformed, error.to_string()),
+            Err(error) => self.refuse_header(connection, request, &error),
         }
     }
 
@@ -107,7 +109,7 @@ impl Registrar {
     pub(super) fn query_data_version(&mut self, connection: &Connection, request: &Frame) -> Frame {
         let broker = match request.header::<BrokerIdentityHeader<'_>>() {
             Ok(broker) => broker,
-            Err(error) => return self.refuse(connection, request, Refusal::Malformed, error.to_string()),
+            Err(error) => return self.refuse_header(connection, request, &error),
         };
         let theirs: DataVersion = match body(request) {
             Ok(version) => version,
@@ -132,7 +134,7 @@ impl Registrar {
                 log_permission(connection.peer(), group, topics, "write permission wiped");
                 success(request).with_header(&WipeWritePermResponse { wipe_topic_count: topics as i32 })
             }
-            Err(error) => self.refuse(connection, request, Refusal::Malformed, error.to_string()),
+            Err(error) => self.refuse_header(connection, request, &error),
         }
     }
 
@@ -145,7 +147,7 @@ impl Registrar {
                 log_permission(connection.peer(), group, topics, "write permission given");
                 success(request).with_header(&AddWritePermResponse { add_topic_count: topics as i32 })
             }
-            Err(error) => self.refuse(connection, request, Refusal::Malformed, error.to_string()),
+            Err(error) => self.refuse_header(connection, request, &error),
         }
     }
 
@@ -161,7 +163,7 @@ impl Registrar {
                 tracing::info!(peer = %connection.peer(), topic, ?cluster, old, new, "topic deleted");
                 success(request)
             }
-            Err(error) => self.refuse(connection, request, Refusal::Malformed, error.to_string()),
+            Err(error) => self.refuse_header(connection, request, &error),
         }
     }
 
@@ -184,6 +186,11 @@ impl Registrar {
             }
             Err(refused) => self.refuse(connection, request, Refusal::RoutesFull, refused.to_string()),
         }
+    }
+
+    fn refuse_header(&self, connection: &Connection, request: &Frame, error: &HeaderError) -> Frame {
+        self.parts.refusals.count(Refusal::Malformed, connection.peer(), error);
+        bad_header(request, error)
     }
 
     fn refuse(&self, connection: &Connection, request: &Frame, refusal: Refusal, why: String) -> Frame {
@@ -210,11 +217,11 @@ impl Registrar {
 
     /// Takes a request apart; the error is a text for its sender. Whatever is wrong with the body, a listed broker that
     /// sends it stays in the routes as it was.
-    fn registration(&mut self, connection: &Connection, request: &Frame) -> Result<Registration, String> {
-        let header: RegisterBrokerHeader<'_> = request.header().map_err(|error| error.to_string())?;
+    fn registration(&mut self, connection: &Connection, request: &Frame) -> Result<Registration, Unreadable> {
+        let header: RegisterBrokerHeader<'_> = request.header().map_err(Unreadable::Header)?;
         check_names(&header).map_err(|bad| bad.to_string())?;
         if header.broker_id < 0 {
-            return Err("brokerId: below 0".to_owned());
+            return Err("brokerId: below 0".to_owned().into());
         }
         let (from, id) = (origin(connection), BrokerId(header.broker_id));
         let topics = topics(&header, request).map_err(|why| {
@@ -246,12 +253,24 @@ impl Registrar {
     }
 }
 
+/// Why a registration cannot be taken apart.
+enum Unreadable {
+    Header(HeaderError),
+    Other(String),
+}
+
+impl From<String> for Unreadable {
+    fn from(why: String) -> Self {
+        Unreadable::Other(why)
+    }
+}
+
 fn check_names(header: &RegisterBrokerHeader<'_>) -> Result<(), BadName> {
-    names::check("brokerName", header.broker_name, NAME_BYTES_MAX)?;
-    names::check("brokerAddr", header.broker_addr, NAME_BYTES_MAX)?;
-    names::check("clusterName", header.cluster_name, NAME_BYTES_MAX)?;
-    names::check_optional("haServerAddr", header.ha_server_addr, NAME_BYTES_MAX)?;
-    names::check_optional("__ZONE_NAME", header.zone_name.unwrap_or_default(), NAME_BYTES_MAX)
+    names::check("brokerName", header.broker_name, BROKER_NAME_BYTES_MAX)?;
+    names::check("brokerAddr", header.broker_addr, ADDRESS_BYTES_MAX)?;
+    names::check("clusterName", header.cluster_name, BROKER_NAME_BYTES_MAX)?;
+    names::check_optional("haServerAddr", header.ha_server_addr, ADDRESS_BYTES_MAX)?;
+    names::check_optional("__ZONE_NAME", header.zone_name.unwrap_or_default(), BROKER_NAME_BYTES_MAX)
 }
 
 /// The topics of a registration. A topic of which no route can be made is left out: whoever made it must not take the
@@ -281,15 +300,15 @@ fn topics(header: &RegisterBrokerHeader<'_>, request: &Frame) -> Result<Register
 
 fn is_topic(topic: &RegisteredTopic) -> bool {
     let queues = 0..=QUEUES_MAX;
-    names::check("topic", &topic.name, TOPIC_BYTES_MAX).is_ok()
+    names::check("topic", &topic.name, NAMED_TOPIC_BYTES_MAX).is_ok()
         && queues.contains(&topic.read)
         && queues.contains(&topic.write)
 }
 
 fn is_mapping(mapping: &QueueMappingInfo) -> bool {
-    names::check("topic", &mapping.topic, TOPIC_BYTES_MAX).is_ok()
-        && names::check_optional("bname", &mapping.bname, NAME_BYTES_MAX).is_ok()
-        && names::check_optional("scope", mapping.scope.as_deref().unwrap_or_default(), NAME_BYTES_MAX).is_ok()
+    names::check("topic", &mapping.topic, NAMED_TOPIC_BYTES_MAX).is_ok()
+        && names::check_optional("bname", &mapping.bname, BROKER_NAME_BYTES_MAX).is_ok()
+        && names::check_optional("scope", mapping.scope.as_deref().unwrap_or_default(), BROKER_NAME_BYTES_MAX).is_ok()
         && mapping.curr_id_map.len() <= QUEUES_MAX as usize
 }
 
@@ -306,7 +325,7 @@ fn mapping(info: QueueMappingInfo) -> QueueMapping {
 }
 
 fn queues_by_hand(topic: &str, request: &Frame) -> Result<Vec<Queues>, String> {
-    names::check("topic", topic, TOPIC_BYTES_MAX).map_err(|bad| bad.to_string())?;
+    names::check("topic", topic, NAMED_TOPIC_BYTES_MAX).map_err(|bad| bad.to_string())?;
     let route: TopicRouteData = body(request)?;
     let groups = route.queue_datas.len();
     if groups > GROUPS_BY_HAND_MAX {
