@@ -17,7 +17,7 @@ use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use serde_json::json;
 
 use crate::progress::{Line, bytes};
-use crate::words::counted;
+use crate::words::{counted, told};
 
 /// How long preparing may take: it flushes what is in memory.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -79,7 +79,7 @@ fn finish(json: bool, done: anyhow::Result<(serde_json::Value, String)>) -> Exit
         Ok((value, _)) if json => println!("{value}"),
         Ok((_, text)) => println!("{text}"),
         Err(error) => {
-            eprintln!("escrowmq: {error:#}");
+            eprintln!("escrowmq: {}", told(&error));
             return ExitCode::FAILURE;
         }
     }
@@ -176,7 +176,7 @@ async fn of_running(broker: &str, target: &Target) -> anyhow::Result<Written> {
                         () = tokio::time::sleep(RENEW_EVERY) => {
                             if let Err(error) = call(&remote, broker, about(request::RENEW_BACKUP)).await {
                                 // The copy goes on: what it still needs may be there, and if not it fails.
-                                eprintln!("escrowmq: {error:#}");
+                                eprintln!("escrowmq: {}", told(&error));
                             }
                         }
                     }
@@ -186,7 +186,7 @@ async fn of_running(broker: &str, target: &Target) -> anyhow::Result<Written> {
     });
     let written = written.context("the copy did not end");
     if let Err(error) = call(&remote, broker, about(request::RELEASE_BACKUP)).await {
-        eprintln!("escrowmq: the broker keeps the prepared files for two minutes more: {error:#}");
+        eprintln!("escrowmq: the broker keeps the prepared files for two minutes more: {}", told(&error));
     }
     Ok(written??)
 }

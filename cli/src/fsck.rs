@@ -7,7 +7,7 @@ use escrowmq_broker::check::{Action, Finding, Folder, Progress, RepairOptions, R
 use serde_json::{Value, json};
 
 use crate::progress::Line;
-use crate::words::counted;
+use crate::words::{counted, told};
 
 /// Nothing is wrong.
 const CLEAN: u8 = 0;
@@ -63,9 +63,9 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         }
         Err(error) => {
             if arguments.json {
-                println!("{}", json!({"error": format!("{error:#}")}));
+                println!("{}", json!({"error": told(&error)}));
             }
-            eprintln!("escrowmq: {error:#}");
+            eprintln!("escrowmq: {}", told(&error));
             ExitCode::from(COULD_NOT_RUN)
         }
     }

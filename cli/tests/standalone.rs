@@ -172,4 +172,28 @@ fn a_command_without_a_cluster_fails_with_a_reason() {
         Command::new(BINARY).args(["standalone", "--set", "noSuchKey=1", "--dir"]).arg(folder.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("noSuchKey"));
+    for level in ["--log", "--log-level"] {
+        let output = Command::new(BINARY).args(["standalone", level, "loud"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("loud"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_address_in_use_is_told_once_and_logs_can_be_json() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for ports in [["--port", &port, "--broker-port", "0"], ["--port", "0", "--broker-port", &port]] {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = ["standalone", "--flush", "async", "--log", "info", "--log-format", "json", "--dir"];
+        let output = Command::new(BINARY).args(arguments).arg(folder.path()).args(ports).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        let last = said.lines().last().unwrap();
+        assert_eq!(last.matches("Address already in use").count(), 1, "{said}");
+        for line in said.lines().filter(|line| *line != last) {
+            let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(event["level"].is_string() && event["message"].is_string(), "{line}");
+        }
+    }
 }

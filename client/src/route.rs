@@ -16,9 +16,9 @@ pub(crate) const NEW_TOPIC_QUEUES: i32 = 4;
 /// What a route may have at most: more is a corrupt answer, not a topic. In all: queues for reading, and queues for writing.
 const QUEUES_MAX: usize = 1 << 18;
 /// Broker groups.
-const BROKERS_MAX: usize = 4096;
+const BROKERS_MAX: usize = 1024;
 /// Addresses of all of them together.
-const ADDRS_MAX: usize = 16_384;
+const ADDRS_MAX: usize = 4096;
 /// Bytes of a broker's name and of an address.
 const NAME_BYTES_MAX: usize = 255;
 

@@ -9,7 +9,7 @@ use escrowmq_common::body::json::from_slice;
 use escrowmq_common::body::{Body, ClusterInfo, SubscriptionGroupTable, TopicRouteData};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
+use escrowmq_common::remoting::{CallError, Connection, Remote, RemoteOptions, Service};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,13 +98,13 @@ impl Cluster {
         from_slice(&answer.body).with_context(|| format!("{address} answered something else"))
     }
 
-    /// Asks the first nameserver that can be reached.
+    /// Asks the first nameserver that answers.
     pub(crate) async fn ask_names<T: Body>(&self, request: Frame) -> anyhow::Result<T> {
         let mut last = anyhow::anyhow!("no nameserver is named");
         for name in &self.names {
-            match self.remote.connection(name).await {
-                Ok(_) => return self.ask(name, request).await,
-                Err(error) => last = error.into(),
+            match self.ask(name, request.clone()).await {
+                Err(error) if error.is::<CallError>() => last = error,
+                answered => return answered,
             }
         }
         Err(last)

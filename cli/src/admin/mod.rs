@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::words::told;
 use connection::Cluster;
 use output::Output;
 
@@ -78,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("escrowmq: {error:#}");
+            eprintln!("escrowmq: {}", told(&error));
             ExitCode::FAILURE
         }
     }

@@ -52,12 +52,12 @@ async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Re
     };
     let header = GetConsumeStatsHeader { consumer_group: group, topic, topic_list: None };
     let mut output = Output::new(&["TOPIC", "BROKER", "QUEUE", "OFFSET", "MAX OFFSET", "LAG"]);
-    let (mut lag, mut is_known) = (0, false);
+    let (mut lag, mut has_rows) = (0, false);
     for master in &masters {
         let ask = Frame::request(request::GET_CONSUME_STATS).with_header(&header);
         let stats: ConsumeStats = cluster.ask(&master.address, ask).await?;
         for (queue, offset) in stats.offset_table {
-            is_known = true;
+            has_rows = true;
             let behind = offset.broker_offset - offset.consumer_offset;
             lag += behind;
             output.row([
@@ -70,12 +70,12 @@ async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Re
             ]);
         }
     }
-    // Nothing behind is good news only of a group that is there.
-    if !is_known && !cluster.knows_group(&masters, group).await? {
+    // Nothing behind is good news only of a group that is there. Of a topic that is named each queue is shown, whoever asks.
+    if (topic.is_some() || !has_rows) && !cluster.knows_group(&masters, group).await? {
         bail!(unknown_group(group));
     }
-    output.note(match (is_known, topic) {
-        (true, _) => format!("{} behind", counted(lag, "message")),
+    output.note(match (has_rows, topic) {
+        (true, _) => format!("{} behind", counted(lag.max(0), "message")),
         (false, None) => format!("group {group} has consumed nothing yet"),
         (false, Some(topic)) => format!("group {group} has consumed nothing of {topic} yet"),
     });

@@ -41,6 +41,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use crate::words::told;
 use options::Common;
 use report::Object;
 
@@ -113,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             if is_interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS }
         }
         Err(error) => {
-            eprintln!("escrowmq: {error:#}");
+            eprintln!("escrowmq: {}", told(&error));
             ExitCode::FAILURE
         }
     }

@@ -26,6 +26,7 @@ use clap::Subcommand;
 use escrowmq_client::TransactionAction;
 
 use super::Target;
+use crate::words::told;
 use brokers::Brokers;
 
 /// Arguments of `escrowmq txn`.
@@ -86,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         // Whoever read the output has enough of it.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("escrowmq: {error:#}");
+            eprintln!("escrowmq: {}", told(&error));
             ExitCode::FAILURE
         }
     }
