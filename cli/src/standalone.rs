@@ -1,6 +1,5 @@
 //! `escrowmq standalone`: a nameserver and a broker in one process.
 
-use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,10 +8,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use escrowmq_broker::config::BrokerConfig;
 use escrowmq_broker::start::{RunningBroker, start};
+use escrowmq_common::logging::{self, Filter, Format};
 use escrowmq_nameserver::{Config, Nameserver};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::words::told;
 
@@ -38,43 +36,11 @@ pub(crate) struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
     /// What to log on stderr: off, error, warn, info, debug, trace, or a filter like `info,escrowmq_broker=debug`
-    #[arg(long, visible_alias = "log-level", default_value = "warn", env = "ESCROWMQ_LOG", value_parser = log_filter)]
-    log: String,
+    #[arg(long, visible_alias = "log-level", default_value = "warn", env = "ESCROWMQ_LOG")]
+    log: Filter,
     /// How log lines are written: text, or one JSON object each
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
-/// A level, or levels by module. A word alone that is no level would be taken for a module, and silence all others.
-fn log_filter(text: &str) -> Result<String, String> {
-    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
-    for part in parts.iter().filter(|part| !part.contains(['=', '['])) {
-        if part.is_empty() || part.parse::<LevelFilter>().is_err() {
-            return Err(format!(
-                "{part:?} is no level (off, error, warn, info, debug, trace), nor a filter MODULE=LEVEL"
-            ));
-        }
-    }
-    let filter = parts.join(",");
-    EnvFilter::try_new(&filter).map(|_| filter).map_err(|error| error.to_string())
-}
-
-/// Logs to stderr from now on.
-fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).context("--log")?;
-    // A line that cannot be written, because the disk with the log file is full, must not end a thread.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
-    match format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-    }
-    Ok(())
+    #[arg(long, value_name = "FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -100,7 +66,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn perform(arguments: Arguments) -> anyhow::Result<()> {
-    start_log(&arguments.log, arguments.log_format)?;
+    logging::start(&arguments.log, arguments.log_format);
     let folder = match arguments.dir.clone() {
         Some(folder) => folder,
         None => std::env::home_dir().context("no home folder; name one with --dir")?.join(".escrowmq/standalone"),
@@ -216,8 +182,8 @@ mod tests {
             flush: Flush::Async,
             host: [127, 0, 0, 1].into(),
             settings: settings.iter().map(|text| key_value(text).unwrap()).collect(),
-            log: "warn".to_owned(),
-            log_format: LogFormat::Text,
+            log: Filter::default(),
+            log_format: Format::Text,
         }
     }
 
@@ -228,17 +194,6 @@ mod tests {
         assert_eq!(config.store_path.as_deref(), Some(Path::new("/d")));
         assert!(broker_config(&arguments(&["noSuchKey=1"]), Path::new("/d")).is_err());
         assert!(key_value("novalue").is_err());
-    }
-
-    #[test]
-    fn a_level_that_does_not_exist_is_refused() {
-        for good in ["off", "warn", "INFO", "info,escrowmq_broker=debug", "escrowmq_broker=trace"] {
-            assert_eq!(log_filter(good).as_deref(), Ok(good));
-        }
-        assert_eq!(log_filter(" warn, openraft=error").as_deref(), Ok("warn,openraft=error"));
-        for bad in ["loud", "", "info,loud", "escrowmq_broker=loud", "info,"] {
-            assert!(log_filter(bad).is_err(), "{bad:?}");
-        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Numbers with their nouns, and errors with their causes.
 
+use escrowmq_common::causes::Causes;
+
 /// `1 message`, `2 messages`. For nouns whose plural has an s behind.
 pub(crate) fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     // Numbers that are none of these are larger than any count is.
@@ -9,16 +11,7 @@ pub(crate) fn counted(count: impl TryInto<u64>, noun: &str) -> String {
 
 /// An error with its causes, each once: many errors name theirs in their own text already.
 pub(crate) fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let said = cause.to_string();
-        if text.is_empty() {
-            text = said;
-        } else if !said.is_empty() && !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-    }
-    text
+    Causes(&**error).to_string()
 }
 
 #[cfg(test)]

@@ -10,9 +10,6 @@ use escrowmq_common::message::properties::{ITEM_END, NAME_END, PROPERTIES_BYTES_
 use crate::error::SendError;
 use crate::limit::{self, shown};
 
-/// Most keys of a message: brokers index no more.
-const KEYS_MAX: usize = 64;
-
 /// A message to be sent: topic, body and properties. Cloning shares the body.
 ///
 /// ```
@@ -50,8 +47,8 @@ impl Message {
         self.with(name::TAGS, tag)
     }
 
-    /// Adds an index key, by which the message can be searched. A message has at most 64 of them. One that is empty or holds
-    /// a blank is refused when the message is sent: on the wire a blank ends a key.
+    /// Adds an index key, by which the message can be searched. One that is empty or holds a blank is refused when the message
+    /// is sent: on the wire a blank ends a key.
     #[must_use]
     pub fn key(mut self, key: impl AsRef<str>) -> Message {
         let key = key.as_ref();
@@ -227,11 +224,6 @@ impl Message {
                 return Err(SendError::invalid(format!("property {} holds {why}", shown(key))));
             }
         }
-        let keys = self.get(name::KEYS).map_or(0, |keys| keys.split(' ').count());
-        if keys > KEYS_MAX {
-            let reason = format!("the message has {keys} keys, the limit is {KEYS_MAX}: no more are indexed");
-            return Err(SendError::invalid(reason));
-        }
         if bytes > PROPERTIES_BYTES_MAX {
             let reason = format!("the properties have {bytes} bytes, the limit is {PROPERTIES_BYTES_MAX}");
             return Err(SendError::invalid(reason));
@@ -301,12 +293,5 @@ mod tests {
         }
         let long = reason(&message().key("x ".repeat(10_000)));
         assert!(long.len() < 300, "a long text is not repeated in its error: {long}");
-    }
-
-    #[test]
-    fn a_key_too_many_is_refused() {
-        let keys = |count: usize| Message::new("T", "b").keys((0..count).map(|n| n.to_string()));
-        keys(64).validate(10).expect("as many as are indexed");
-        assert!(reason(&keys(65)).contains("65 keys"));
     }
 }
