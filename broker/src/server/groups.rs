@@ -94,6 +94,7 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
     let maker = Maker::Connection(reply.connection().id());
     let creator = Arc::clone(broker);
     broker.tasks.spawn("create group", async move {
+        let mut changed = false;
         for settings in &all {
             if let Err(error) = bounds::group(&creator, maker, &settings.name, 0).map_err(EnsureError::from) {
                 return reply.error(error.code(), &error.to_string());
@@ -106,14 +107,22 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
             }
             let old = old.map_or_else(|| "none".to_owned(), |old| format!("{old:?}"));
             reply.audit(&settings.name, old, format_args!("{settings:?}"));
-            if let Err(error) = retry_topic(&creator, maker, settings).await {
-                return reply.error(error.code(), &error.to_string());
+            match retry_topic(&creator, maker, settings).await {
+                Ok(is_new) => changed |= is_new,
+                Err(error) => return reply.error(error.code(), &error.to_string()),
             }
         }
-        // Tools ask nameservers for the route of the retry topic next.
-        creator.registration.now().await;
+        if changed {
+            // Tools ask nameservers for the route of the retry topic next.
+            creator.registration.now().await;
+        }
         reply.ok();
     });
+}
+
+/// Whether a value says anything.
+fn is_set(value: &serde_json::Value) -> bool {
+    !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())
 }
 
 /// What of a group's settings could never do what was meant.
@@ -125,20 +134,30 @@ fn objection(config: &SubscriptionGroupConfig) -> Option<String> {
             return Some(format!("{name} {number} is negative"));
         }
     }
+    let policy = &config.group_retry_policy;
+    let is_own = policy.get("type").and_then(|kind| kind.as_str()).is_some_and(|kind| kind != "CUSTOMIZED")
+        || ["exponentialRetryPolicy", "customizedRetryPolicy"].iter().any(|name| policy.get(name).is_some_and(is_set));
+    if is_own {
+        return Some("groupRetryPolicy is for pop consumers, which are not served; see messageDelayLevel".to_owned());
+    }
+    if config.subscription_data_set.as_ref().is_some_and(is_set) {
+        return Some("subscriptionDataSet is not served: a group subscribes to what its members name".to_owned());
+    }
     attributes::group_objection(&config.attributes)
 }
 
 /// Makes the retry topic of a group, which tools expect before its first member connects, or gives it the queues that the group
-/// wants. It never loses queues: there may be messages in them.
-async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<(), EnsureError> {
+/// wants. It never loses queues: there may be messages in them. Says whether anything changed.
+async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<bool, EnsureError> {
     if group.retry_queues == 0 {
-        return Ok(());
+        return Ok(false);
     }
+    let was_there = broker.shard.topics().get(&name::retry_topic(&group.name)).is_some();
     let wanted = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
     let topic = ensure::topic_of(broker, maker, wanted).await?;
     let (read, write) = (topic.settings.read_queues, topic.settings.write_queues);
     if read >= group.retry_queues && write >= group.retry_queues {
-        return Ok(());
+        return Ok(!was_there);
     }
     let grown = TopicSettings {
         read_queues: read.max(group.retry_queues),
@@ -146,7 +165,8 @@ async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) 
         ..topic.settings.clone()
     };
     bounds::topic(broker, maker, &grown, 0, 0)?;
-    done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)
+    done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)?;
+    Ok(true)
 }
 
 fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
@@ -218,6 +238,24 @@ fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_would_do_nothing_are_refused() {
+        let objection = |text: &str| objection(&from_slice::<SubscriptionGroupConfig>(text.as_bytes()).unwrap());
+        // As mqadmin sends it.
+        let plain = r#"{"groupName":"G","groupRetryPolicy":{"type":"CUSTOMIZED","exponentialRetryPolicy":null},"attributes":{}}"#;
+        assert_eq!(objection(plain), None);
+        assert_eq!(objection(r#"{"groupName":"G","subscriptionDataSet":[],"groupRetryPolicy":null}"#), None);
+        for bad in [
+            r#"{"groupName":"G","groupRetryPolicy":{"type":"EXPONENTIAL","exponentialRetryPolicy":{"initial":5000}}}"#,
+            r#"{"groupName":"G","groupRetryPolicy":{"type":"CUSTOMIZED","customizedRetryPolicy":{"next":[1000]}}}"#,
+            r#"{"groupName":"G","subscriptionDataSet":[{"topic":"T","expression":"*"}]}"#,
+            r#"{"groupName":"G","attributes":{"+k":"v"}}"#,
+            r#"{"groupName":"G","retryQueueNums":-1}"#,
+        ] {
+            assert!(objection(bad).is_some(), "{bad}");
+        }
+    }
 
     #[test]
     fn settings_survive_the_way_through_the_protocol() {
