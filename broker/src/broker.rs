@@ -51,8 +51,10 @@ pub struct Broker {
     pub metrics: Metrics,
     /// Counts by topic and group over time.
     pub stats: Stats,
-    /// The address that clients are told: brokerIP1 and listenPort. Part of message ids.
+    /// brokerIP1 and listenPort as numbers: a part of message ids.
     pub store_host: SocketAddr,
+    /// The same as it was set, which nameservers and clients are told: it may be a name.
+    pub address: String,
     /// The broker's own time.
     pub time: Arc<SteadyClock>,
     /// The machine's clocks.

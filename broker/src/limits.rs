@@ -1,12 +1,15 @@
 //! What the machine has to grant: open files, and a data folder of one's own.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use escrowmq_common::clock;
+use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 /// Fewer open files than this are too few for a busy broker: each connection is one, the store needs some hundred.
 const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
@@ -27,6 +30,19 @@ pub fn raise_open_files() -> Option<u64> {
         );
     }
     Some(in_force)
+}
+
+/// What others than owner and group get of files that this process makes: nothing. And the group only reads.
+const WITHHELD: u32 = 0o027;
+/// How a data folder is made.
+const FOLDER_MODE: u32 = 0o750;
+
+/// Lets nobody but owner and group read what this process makes from now on, files and folders alike: messages are in
+/// them. A process that withholds more keeps to that. For the binaries, once and first: it holds for the whole process.
+pub fn restrict_new_files() {
+    let withheld = Mode::from_raw_mode(WITHHELD);
+    let before = umask(withheld);
+    umask(before | withheld);
 }
 
 /// Why a data folder cannot be used.
@@ -84,6 +100,12 @@ impl LockedFolder {
 /// The folder in a data folder that a restore works in, and that is there until it is done.
 pub const RESTORING: &str = "restoring";
 
+/// How long a broker waits for a data folder that another process has: one that was killed lets it go when its threads
+/// have come back from the disk, and a supervisor starts the next one at once.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Between looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Makes the data folder if there is none, and takes it. Refuses one that a restore did not finish.
 pub fn lock_folder(folder: &Path) -> Result<LockedFolder, FolderError> {
     if folder.join(RESTORING).exists() {
@@ -92,10 +114,49 @@ pub fn lock_folder(folder: &Path) -> Result<LockedFolder, FolderError> {
     lock_folder_for_restore(folder)
 }
 
+/// Like [`lock_folder`], and waits up to `patience` for a process that still has it. `on_wait` hears that, once.
+pub async fn wait_for_folder(
+    folder: &Path,
+    patience: Duration,
+    on_wait: impl FnOnce(&FolderError),
+) -> Result<LockedFolder, FolderError> {
+    let since = clock::monotonic();
+    let mut on_wait = Some(on_wait);
+    loop {
+        let error = match lock_folder(folder) {
+            Err(error) if error.is_retryable() => error,
+            result => return result,
+        };
+        if clock::monotonic().saturating_sub(since) >= patience {
+            return Err(error);
+        }
+        if let Some(on_wait) = on_wait.take() {
+            on_wait(&error);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Takes a data folder for the broker that starts, see [`wait_for_folder`], and says so if it has to wait, or if others
+/// may read what is in it.
+pub(crate) async fn take_folder(folder: &Path) -> Result<LockedFolder, FolderError> {
+    let waited = wait_for_folder(folder, PATIENCE, |error| {
+        tracing::warn!("{error}; waiting up to {} s for it to end", PATIENCE.as_secs());
+    });
+    let taken = waited.await?;
+    if let Ok(metadata) = folder.metadata()
+        && metadata.mode() & 0o007 != 0
+    {
+        let mode = metadata.mode() & 0o777;
+        tracing::warn!("every user of this machine may look into {} ({mode:o}): chmod 750", folder.display());
+    }
+    Ok(taken)
+}
+
 /// Like [`lock_folder`], for the restore itself.
 pub fn lock_folder_for_restore(folder: &Path) -> Result<LockedFolder, FolderError> {
     let failed = |source| FolderError::Io { folder: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join("lock"));
     let mut file = open.map_err(failed)?;
     take(&mut file, folder)?;
@@ -129,6 +190,7 @@ fn take(file: &mut File, folder: &Path) -> Result<(), FolderError> {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
+            let _ = file.rewind();
             let _ = file.read_to_string(&mut text);
             Err(FolderError::InUse { folder: folder.to_owned(), pid: text.trim().parse().ok() })
         }
@@ -150,6 +212,43 @@ mod tests {
         assert_eq!(pid, Some(std::process::id()));
         drop(first);
         lock_folder(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_waited_for_until_its_holder_lets_go() {
+        let parent = tempfile::tempdir().unwrap();
+        let held = lock_folder(parent.path()).unwrap();
+        let (waits, told) = tokio::sync::oneshot::channel();
+        let holder = async {
+            told.await.unwrap();
+            drop(held);
+        };
+        let next = wait_for_folder(parent.path(), Duration::from_secs(60), |error| {
+            waits.send(error.is_retryable()).unwrap();
+        });
+        let (next, ()) = tokio::join!(next, holder);
+        next.unwrap();
+    }
+
+    #[tokio::test]
+    async fn patience_ends() {
+        let parent = tempfile::tempdir().unwrap();
+        let _held = lock_folder(parent.path()).unwrap();
+        let mut waited = false;
+        let refused = wait_for_folder(parent.path(), Duration::from_millis(1), |_| waited = true).await;
+        assert!(matches!(refused, Err(FolderError::InUse { .. })) && waited);
+        // What waiting does not mend is not waited for.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let other = wait_for_folder(file.path(), Duration::from_secs(60), |_| panic!("waits")).await;
+        assert!(matches!(other, Err(FolderError::Io { .. })));
+    }
+
+    #[test]
+    fn a_new_folder_is_not_for_everybody() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b");
+        let _taken = lock_folder(&folder).unwrap();
+        assert_eq!(folder.metadata().unwrap().mode() & 0o027, 0);
     }
 
     #[test]

@@ -3,34 +3,24 @@
 use std::process::ExitCode;
 
 use escrowmq_broker::config::{Arguments, Loaded, command};
+use escrowmq_broker::limits::restrict_new_files;
 use escrowmq_broker::server::BLOCKING_THREADS;
 use escrowmq_broker::start::start;
+use escrowmq_common::causes::Causes;
+use escrowmq_common::logging;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::new(&command().get_matches());
-    let filter = match EnvFilter::try_new(&arguments.log_level) {
-        Ok(filter) => filter,
-        Err(error) => {
-            eprintln!("escrowmq-broker: log level: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        // A line that cannot be written, because the disk with the log file is full, must not end a thread.
-        .log_internal_errors(false)
-        .init();
+    restrict_new_files();
+    logging::start(&arguments.log_level, arguments.log_format);
     let loaded = match arguments.load() {
         Ok(loaded) => loaded,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!("{}", Causes(&error));
             return ExitCode::from(2);
         }
     };
@@ -43,15 +33,15 @@ fn main() -> ExitCode {
     match run(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", Causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(loaded: Loaded) -> anyhow::Result<()> {
-    if !loaded.meaningless.is_empty() {
-        tracing::warn!(keys = ?loaded.meaningless, "keys without meaning here are ignored");
+    for line in loaded.warnings() {
+        tracing::warn!("{line}");
     }
     for (key, value) in loaded.config.effective() {
         tracing::info!(key, value, "setting");

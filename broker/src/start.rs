@@ -16,7 +16,7 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, FlushDisk};
 use crate::delivery::{Delivery, helper_count};
 use crate::key_index::KeyIndex;
-use crate::limits::{FolderError, LockedFolder, lock_folder, raise_open_files};
+use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
@@ -31,16 +31,18 @@ use crate::{delivery, schedule};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder.
-    #[error(transparent)]
+    #[error("{error}{hint}", error = .0, hint = folder_hint(.0))]
     Folder(#[from] FolderError),
     /// Log, index or state.
     #[error(transparent)]
     Shard(#[from] ShardError),
     /// A port.
-    #[error("cannot listen at {address}: {source}")]
+    #[error("cannot listen at {address} ({keys}): {source}")]
     Listen {
         /// The address.
         address: String,
+        /// The settings that it comes from.
+        keys: &'static str,
         /// What the system said.
         source: std::io::Error,
     },
@@ -56,6 +58,10 @@ pub enum StartError {
     /// The topics that every broker has.
     #[error("the system topics: {0}")]
     Topics(String),
+}
+
+fn folder_hint(error: &FolderError) -> &'static str {
+    if matches!(error, FolderError::Io { .. }) { "; storePathRootDir names another one" } else { "" }
 }
 
 /// A broker that runs. [`stop`](Self::stop) it to end in good order; dropping it leaves it running.
@@ -95,17 +101,22 @@ impl Phase {
 const RESERVE_BYTES: u64 = 8 << 20;
 /// Connections that the system takes before they are accepted.
 const BACKLOG: u32 = 1024;
+/// The settings that say where clients connect.
+const CLIENTS: &str = "bindAddress, listenPort";
 /// The distance of the second port, which old clients and some tools use, below the first.
 const FAST_PORT_BELOW: u16 = 2;
 
 /// Opens the data folder, recovers, listens, registers. Returns when clients are served.
 pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     raise_open_files();
-    let folder = lock_folder(&config.data_folder())?;
+    let folder = take_folder(&config.data_folder()).await?;
     let clock = Clock::system();
-    let listener = listen(&config.bind_address, config.listen_port, config.socket_send_bytes).await?;
-    let address =
-        listener.local_addr().map_err(|source| StartError::Listen { address: config.bind_address.clone(), source })?;
+    let listener = listen(&config.bind_address, config.listen_port, config.socket_send_bytes, CLIENTS).await?;
+    let address = listener.local_addr().map_err(|source| StartError::Listen {
+        address: config.bind_address.clone(),
+        keys: CLIENTS,
+        source,
+    })?;
     let settings = ShardSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
     let shard = OpenShard::open(settings, clock.clone()).await?;
     let shutdown = Shutdown::new();
@@ -135,7 +146,8 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         backups,
         metrics: Metrics::default(),
         stats: Stats::new(shard.time.now()),
-        store_host: SocketAddr::new(config.broker_ip, address.port()),
+        store_host: SocketAddr::new(config.broker_ip.ip(), address.port()),
+        address: config.broker_ip.with_port(address.port()),
         time: Arc::clone(&shard.time),
         clock,
         tasks: phases.runners.tasks.clone(),
@@ -222,7 +234,8 @@ impl Phases {
         if config.metrics_port == 0 {
             return Ok(None);
         }
-        let listener = listen(&config.metrics_bind_address, config.metrics_port, 0).await?;
+        let keys = "metricsBindAddress, metricsPort";
+        let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
         let address = listener.local_addr().ok();
         let serving = metrics::serve(listener, Arc::clone(broker), self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
@@ -242,7 +255,7 @@ impl Phases {
             return;
         }
         let port = address.port().saturating_sub(FAST_PORT_BELOW);
-        match listen(&config.bind_address, port, config.socket_send_bytes).await {
+        match listen(&config.bind_address, port, config.socket_send_bytes, CLIENTS).await {
             Ok(fast) => {
                 phase.tasks.spawn("serve fast port", serve(fast, service, limits, phase.shutdown.clone()));
             }
@@ -281,7 +294,7 @@ fn log_settings(config: &BrokerConfig) -> LogSettings {
 }
 
 /// Listens; the system keeps so many bytes of what is sent on each connection, or as many as it finds best for 0.
-async fn listen(host: &str, port: u16, send_bytes: u32) -> Result<TcpListener, StartError> {
+async fn listen(host: &str, port: u16, send_bytes: u32, keys: &'static str) -> Result<TcpListener, StartError> {
     let bind = async {
         let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
             Ok(ip) => vec![SocketAddr::new(ip, port)],
@@ -296,7 +309,7 @@ async fn listen(host: &str, port: u16, send_bytes: u32) -> Result<TcpListener, S
         }
         Err(last)
     };
-    bind.await.map_err(|source| StartError::Listen { address: format!("{host}:{port}"), source })
+    bind.await.map_err(|source| StartError::Listen { address: format!("{host}:{port}"), keys, source })
 }
 
 fn listen_at(address: SocketAddr, send_bytes: u32) -> io::Result<TcpListener> {

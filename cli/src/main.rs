@@ -49,6 +49,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // What is written here, data folders and backups, holds messages.
+    escrowmq_broker::limits::restrict_new_files();
     match Arguments::parse().command {
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Admin(arguments) => admin::run(&arguments),

@@ -146,8 +146,8 @@ fn broker_config(arguments: &Arguments, folder: &Path) -> anyhow::Result<BrokerC
     ];
     let ours = ours.into_iter().map(|(key, value)| (key.to_owned(), value));
     let loaded = BrokerConfig::load(None, [], ours.chain(arguments.settings.iter().cloned()))?;
-    for key in loaded.meaningless {
-        eprintln!("escrowmq: {key} means nothing here and is ignored");
+    for line in loaded.warnings() {
+        eprintln!("escrowmq: {line}");
     }
     Ok(loaded.config)
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use escrowmq_common::logging::{Filter, Format};
 
 use super::{BrokerConfig, ConfigError, KEYS, Loaded};
 
@@ -14,7 +15,9 @@ pub struct Arguments {
     /// Keys and values, the short flags included; they win over file and environment.
     pub overrides: Vec<(String, String)>,
     /// What to log: a level or a filter.
-    pub log_level: String,
+    pub log_level: Filter,
+    /// In which form.
+    pub log_format: Format,
     /// Only print the settings in force.
     pub print: bool,
 }
@@ -58,7 +61,20 @@ pub fn command() -> Command {
                 .value_name("LEVEL")
                 .env("ESCROWMQ_LOG")
                 .default_value("info")
-                .help("What to log: error, warn, info, debug, trace, or a filter such as info,escrowmq_broker=debug"),
+                .value_parser(value_parser!(Filter))
+                .help(
+                    "What to log: off, error, warn, info, debug, trace, or a filter such as \
+                     info,escrowmq_broker=debug; acts of operators are audit=info",
+                ),
+        )
+        .arg(
+            Arg::new("log-format")
+                .long("log-format")
+                .value_name("FORM")
+                .env("ESCROWMQ_LOG_FORMAT")
+                .default_value("text")
+                .value_parser(value_parser!(Format))
+                .help("How to log: text, or json for one object a line"),
         );
     for key in KEYS {
         // Clap wants names that live as long as the process; this runs once.
@@ -87,7 +103,8 @@ impl Arguments {
         Self {
             file: matches.get_one::<PathBuf>("config").cloned(),
             overrides,
-            log_level: text("log-level").unwrap_or_else(|| "info".to_owned()),
+            log_level: matches.get_one::<Filter>("log-level").cloned().unwrap_or_default(),
+            log_format: matches.get_one::<Format>("log-format").copied().unwrap_or_default(),
             print: matches.get_flag("print"),
         }
     }
@@ -121,7 +138,7 @@ mod tests {
             [pair("brokerId", "-1"), pair("brokerName", "x"), pair("listenPort", "1"), pair("namesrvAddr", "a:1;b:2")];
         assert_eq!(overrides, expected);
         assert_eq!(arguments.file, Some(PathBuf::from("/f")));
-        assert_eq!(arguments.log_level, "info");
+        assert_eq!((arguments.log_level, arguments.log_format), (Filter::default(), Format::Text));
         assert!(!arguments.print);
     }
 
@@ -135,6 +152,9 @@ mod tests {
 
     #[test]
     fn an_unknown_flag_is_refused() {
-        assert!(command().try_get_matches_from(["escrowmq-broker", "--listenPrt", "1"]).is_err());
+        for arguments in [["--listenPrt", "1"], ["--log-level", "loud"], ["--log-format", "xml"]] {
+            let all = std::iter::once("escrowmq-broker").chain(arguments);
+            assert!(command().try_get_matches_from(all).is_err(), "{arguments:?}");
+        }
     }
 }

@@ -42,7 +42,7 @@ fn memory() -> Option<u64> {
     Some(limit.unwrap_or(u64::MAX).min(kib * 1024))
 }
 
-/// The user's own folder, or the current one.
-pub(super) fn home() -> PathBuf {
-    std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("."))
+/// The user's own folder, if the environment or the list of users names one.
+pub(super) fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| !home.as_os_str().is_empty())
 }

@@ -1,166 +1,106 @@
 //! Settings: one properties file in the names that RocketMQ's operators know, overlaid by environment variables and
 //! flags.
 //!
-//! Promises: a key that we do not know is refused, with the nearest one that we do; a key that RocketMQ's broker has and
-//! that means nothing here is accepted and named once; what is in force is logged, and tools can read it back. Rules
-//! that no key can check alone live in [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
+//! Promises: a key that nobody knows is refused, with the nearest one that somebody does; a key that RocketMQ's broker has
+//! and that means nothing here is accepted and named once, unless its value promises protection, copies or a role: that
+//! refuses the start. An error names the file, the line and the key. What is in force is logged, and tools can read it
+//! back; what tools may change is a list, in `by_tool`. Rules that no key can check alone live in
+//! [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
 //!
 //! Left to others: what a setting does. Handlers read the settings anew at each request, so that those marked
 //! [`Key::at_once`] need no restart.
 
 mod apache;
 mod arguments;
+mod by_tool;
+mod error;
+mod host;
+mod load;
 mod machine;
 mod nearest;
-mod properties;
+mod promises;
 mod settings;
 mod values;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
+use escrowmq_common::properties;
 
 use crate::server::slow::SEARCHES_MAX;
 
 pub use arguments::{Arguments, command};
-pub use properties::{edit, parse};
+pub use by_tool::{Asker, differences};
+pub use error::{ConfigError, FileName, Place, Unsupported};
+pub use host::Host;
+pub use load::{COPIES_KEPT, Loaded};
+use load::{Known, look_up};
 pub use settings::{BrokerConfig, KEYS, Key};
-pub use values::{DelayLevels, FlushDisk};
+pub use values::{BrokerRole, DelayLevels, FlushDisk};
 
 /// Environment variables are this and the key in capitals: `ESCROWMQ_LISTEN_PORT`.
 pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_";
-
-/// Keys that no tool may change: who the broker is and where its files are.
-const NEVER_BY_TOOLS: [&str; 5] = ["brokerName", "brokerClusterName", "brokerId", "storePathRootDir", "dLegerPeers"];
 
 /// The least budget of all connections, in bytes.
 const CONNECTION_BYTES_LEAST: usize = 4 << 20;
 
 /// The least limit of the log's size.
 const MAX_STORE_LEAST: u64 = 4 << 20;
-
-/// Why settings were not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read or, for a change by a tool, written.
-    #[error("cannot {step} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        step: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The text is no properties text.
-    #[error("not a properties text: {why}")]
-    Syntax {
-        /// What is wrong, with its line.
-        why: String,
-    },
-    /// Nobody has such a key.
-    #[error("unknown key '{key}'; the nearest known one is '{nearest}'")]
-    UnknownKey {
-        /// As it was written.
-        key: String,
-        /// What may have been meant.
-        nearest: &'static str,
-    },
-    /// The key is known, the value is not one of its kind, or does not go with the others.
-    #[error("{key}={value}: {why}")]
-    BadValue {
-        /// The key.
-        key: &'static str,
-        /// As it was written.
-        value: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// More than one member of a replication group.
-    #[error(
-        "dLegerPeers names {peers} members: this version does not replicate. Leave dLegerPeers out, or name this broker alone"
-    )]
-    Replication {
-        /// How many were named.
-        peers: usize,
-    },
-    /// A tool may not change this key.
-    #[error("{key} cannot be changed in a running broker; change the file and restart")]
-    Fixed {
-        /// The key.
-        key: String,
-    },
-}
-
-impl ConfigError {
-    /// Whether the same settings may be accepted later.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::File { .. })
-    }
-}
-
-/// Settings with the remarks that came up on the way.
-#[derive(Debug)]
-pub struct Loaded {
-    /// What is to be in force.
-    pub config: BrokerConfig,
-    /// Keys that RocketMQ knows and that mean nothing here; to be named once.
-    pub meaningless: Vec<&'static str>,
-}
+/// Longest text of a setting that clients are told.
+const TEXT_MAX: usize = 127;
 
 impl BrokerConfig {
-    /// Defaults, then the file, then the environment, then `overrides` (key and value).
-    pub fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
-        overrides: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Loaded, ConfigError> {
-        let mut loaded = Loaded { config: Self::default(), meaningless: Vec::new() };
-        if let Some(path) = file {
-            let text =
-                fs::read(path).map_err(|source| ConfigError::File { step: "read", path: path.to_owned(), source })?;
-            loaded.config.config_file = Some(path.to_owned());
-            loaded.set_all(parse(&text)?)?;
-        }
-        let from_environment = environment.into_iter().filter_map(|(name, value)| {
-            let key = KEYS.iter().find(|key| key.environment() == name)?;
-            Some((key.name.to_owned(), value))
-        });
-        loaded.set_all(from_environment)?;
-        loaded.set_all(overrides)?;
-        loaded.config.validate()?;
-        Ok(loaded)
-    }
-
     /// Changes by a tool: all of `changes` or none. Returns the new settings; the caller puts them in force, and
-    /// [keeps](Self::keep) them. A change of a key that is not [`Key::at_once`] shows only after the next start.
-    pub fn updated(&self, changes: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        if let Some(key) = changes.keys().find(|key| NEVER_BY_TOOLS.contains(&key.as_str())) {
-            return Err(ConfigError::Fixed { key: key.clone() });
+    /// [keeps](Self::keep) them.
+    pub fn updated(&self, changes: &BTreeMap<String, String>, asker: Asker) -> Result<Self, ConfigError> {
+        let mut new = self.clone();
+        let mut keys = Vec::with_capacity(changes.len());
+        for (name, value) in changes {
+            let (name, value) = (name.clone(), value.trim().to_owned());
+            match look_up(&name, &value)? {
+                Known::Key(key) => {
+                    by_tool::check_key(key, self, &value)?;
+                    let set = (key.set)(&mut new, &value);
+                    set.map_err(|why| ConfigError::BadValue { place: Place::Nowhere, key: key.name, value, why })?;
+                    keys.push(key);
+                }
+                Known::Promise(why) => {
+                    let one = Unsupported { place: Place::Nowhere, key: name, value, why };
+                    return Err(ConfigError::Unsupported { all: vec![one] });
+                }
+                Known::Meaningless(_) => return Err(ConfigError::Meaningless { key: name }),
+                Known::Unknown { nearest } => {
+                    return Err(ConfigError::UnknownKey { place: Place::Nowhere, key: name, nearest });
+                }
+            }
         }
-        let mut loaded = Loaded { config: self.clone(), meaningless: Vec::new() };
-        loaded.set_all(changes.clone())?;
-        loaded.config.validate()?;
-        Ok(loaded.config)
+        // Sense comes before permission: a wrong value is wrong from everywhere.
+        new.validate()?;
+        keys.iter().try_for_each(|key| by_tool::check_value(key, self, &new, asker))?;
+        Ok(new)
     }
 
     /// Writes changes into the file that was given at start, if one was: a copy is written and flushed beside it, and
-    /// takes its place in one step. Says whether there was a file.
+    /// takes its place in one step, with its permissions. Says whether there was a file.
     pub fn keep(&self, changes: &BTreeMap<String, String>) -> Result<bool, ConfigError> {
         let Some(path) = self.config_file() else { return Ok(false) };
         let failed = |step| move |source| ConfigError::File { step, path: path.to_owned(), source };
-        let text = fs::read_to_string(path).map_err(failed("read"))?;
-        let edited = edit(&text, changes)?;
+        let text = fs::read(path).map_err(failed("read"))?;
+        let edited = properties::edit(&text, changes)
+            .map_err(|source| ConfigError::Syntax { place: FileName(Some(path.to_owned())), source })?;
         let beside = path.with_extension("new");
         let write = || {
             use io::Write as _;
             let mut file = fs::File::create(&beside)?;
-            file.write_all(edited.as_bytes())?;
+            file.set_permissions(fs::metadata(path)?.permissions())?;
+            file.write_all(&edited)?;
             file.sync_all()?;
-            fs::rename(&beside, path)
+            fs::rename(&beside, path)?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
         write().map_err(failed("write"))?;
         Ok(true)
@@ -227,7 +167,7 @@ impl BrokerConfig {
             "must be 0: this version does not replicate, so there are no others of the group".to_owned()
         })?;
         if self.replication_peers.len() > 1 {
-            return Err(ConfigError::Replication { peers: self.replication_peers.len() });
+            return Err(ConfigError::Replication { place: Place::Nowhere, peers: self.replication_peers.len() });
         }
         if let Some(peer) = self.replication_peers.first() {
             let id = peer.split('-').next().unwrap_or_default();
@@ -236,13 +176,16 @@ impl BrokerConfig {
             })?;
         }
         rule("bindAddress", &self.bind_address, !self.bind_address.is_empty(), || "must name an address".to_owned())?;
-        rule("brokerIP1", self.broker_ip, !self.broker_ip.is_unspecified(), || {
+        rule("brokerIP1", &self.broker_ip, !self.broker_ip.ip().is_unspecified(), || {
             "clients cannot connect to it; give the address that they reach this broker by".to_owned()
         })?;
         for address in &self.namesrv_addr {
             let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
             rule("namesrvAddr", address, port.is_some(), || "is not of the form host:port".to_owned())?;
         }
+        let region = &self.region_id;
+        let is_short = region.len() <= TEXT_MAX && !region.contains(char::is_control);
+        rule("regionId", region, is_short, || format!("must be at most {TEXT_MAX} bytes, without control characters"))?;
         let metrics = self.metrics_port;
         let taken =
             metrics != 0 && (metrics == self.listen_port || self.listen_port > 2 && metrics == self.listen_port - 2);
@@ -262,9 +205,7 @@ impl BrokerConfig {
         rule("maxStoreSize", self.max_store_bytes, matches!(self.max_store_bytes, 0 | MAX_STORE_LEAST..), || {
             "must be 0 for no limit, or at least 4194304: four files of the smallest size".to_owned()
         })?;
-        rule("diskMaxUsedSpaceRatio", soft, (1..=hard).contains(&soft), || {
-            "must be 1 to diskSpaceWarningLevelRatio: the warning comes before messages are refused".to_owned()
-        })
+        rule("diskMaxUsedSpaceRatio", soft, (1..=100).contains(&soft), || "must be 1 to 100".to_owned())
     }
 
     /// Threads for connections: as set, or half of the machine's cores.
@@ -325,24 +266,10 @@ fn rule(
     holds: bool,
     why: impl FnOnce() -> String,
 ) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError::BadValue { key, value: value.to_string(), why: why() }) }
-}
-
-impl Loaded {
-    fn set_all(&mut self, entries: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        for (name, value) in entries {
-            if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-                let set = (key.set)(&mut self.config, value.trim());
-                set.map_err(|why| ConfigError::BadValue { key: key.name, value, why })?;
-            } else if let Some(key) = apache::MEANINGLESS.iter().find(|key| **key == name) {
-                self.meaningless.push(key);
-            } else {
-                let nearest = nearest::nearest(&name, KEYS.iter().map(|key| key.name));
-                return Err(ConfigError::UnknownKey { key: name, nearest });
-            }
-        }
-        Ok(())
+    if holds {
+        return Ok(());
     }
+    Err(ConfigError::BadValue { place: Place::Nowhere, key, value: value.to_string(), why: why() })
 }
 
 #[cfg(test)]

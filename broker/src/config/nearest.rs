@@ -7,7 +7,7 @@ pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>
 }
 
 /// Levenshtein's distance, one row at a time.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     // A hostile word costs its length; nobody needs more than this to recognise a key.
     let a: Vec<char> = a.to_lowercase().chars().take(128).collect();
     let b: Vec<char> = b.to_lowercase().chars().collect();

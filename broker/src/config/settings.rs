@@ -1,12 +1,12 @@
 //! All settings, each with its key, its default and what it is for: one table makes the struct and the list of keys.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use escrowmq_common::remoting::TrustedProxies;
 
-use super::values::{self, DelayLevels, FlushDisk};
+use super::host::Host;
+use super::values::{self, BrokerRole, DelayLevels, FlushDisk};
 use super::{ENVIRONMENT_PREFIX, machine};
 
 /// One key of the properties file.
@@ -108,15 +108,19 @@ settings! {
     "brokerClusterName" start broker_cluster_name: String as plain = "DefaultCluster".to_owned();
     /// Id within the group, 0 for the one that takes writes. Default 0, the only one in this version.
     "brokerId" start broker_id: i64 as plain = 0;
-    /// Address that clients are told. Default: that of the first interface that is not a loopback, else 127.0.0.1. Set
-    /// it where clients reach the broker by another address, as behind a forwarded port.
-    "brokerIP1" start broker_ip: IpAddr as plain = machine::address();
+    /// What RocketMQ calls its part: ASYNC_MASTER, or SYNC_MASTER, which is warned of because one copy is kept. Default
+    /// ASYNC_MASTER; SLAVE is refused, this version does not replicate.
+    "brokerRole" start broker_role: BrokerRole as plain = BrokerRole::AsyncMaster;
+    /// Address that clients are told, or a name, which clients resolve. Default: that of the first interface that is not a
+    /// loopback, else 127.0.0.1. Set it where clients reach the broker by another address, as behind a forwarded port.
+    "brokerIP1" start broker_ip: Host as plain = machine::address().into();
     /// TCP port; 0 takes any free one. Clients that ask for the fast port use the one two below, which is opened too.
     /// Default 10911.
     "listenPort" start listen_port: u16 as plain = 10_911;
     /// Local address to listen at. Default 0.0.0.0.
     "bindAddress" start bind_address: String as plain = "0.0.0.0".to_owned();
-    /// Nameservers, `host:port` with ';' between them. Default: none, the broker is then in no route.
+    /// Nameservers, `host:port` with ';' between them. Default: those of the environment variable NAMESRV_ADDR, else
+    /// none: the broker is then in no route.
     "namesrvAddr" now namesrv_addr: Vec<String> as list = Vec::new();
     /// Folder of the data: one broker each. Default: $HOME/.escrowmq/ and the broker's name.
     "storePathRootDir" start store_path: Option<PathBuf> as path = None;
@@ -135,11 +139,14 @@ settings! {
     "maxStoreSize" now max_store_bytes: u64 as plain = 0;
     /// Percent of the disk in use above which a warning is logged. Default 75. RocketMQ deletes what is past its time
     /// then; here that goes at once anyway.
-    "diskMaxUsedSpaceRatio" now disk_max_used_percent: u32 as plain = 75;
+    "diskMaxUsedSpaceRatio" now disk_max_used_percent: u32 as percent = 75;
     /// Percent of the disk in use above which the oldest messages go before their time, a file at a time. Default 85.
-    "diskSpaceCleanForciblyRatio" now disk_clean_percent: u32 as plain = 85;
+    "diskSpaceCleanForciblyRatio" now disk_clean_percent: u32 as percent = 85;
+    /// Whether messages may go before their time when the disk fills up. Default true; with false new messages are refused
+    /// instead.
+    "cleanFileForciblyEnable" now clean_forcibly: bool as boolean = true;
     /// Percent of the disk in use above which new messages are refused; decisions are still taken. Default 90.
-    "diskSpaceWarningLevelRatio" now disk_full_percent: u32 as plain = 90;
+    "diskSpaceWarningLevelRatio" now disk_full_percent: u32 as percent = 90;
 
     /// Largest body of a message, in bytes. Default 4194304. Producers have a limit of their own.
     "maxMessageSize" now max_message_size: usize as plain = escrowmq_common::message::BODY_BYTES_MAX;
@@ -277,12 +284,24 @@ settings! {
     "dLegerPeers" start replication_peers: Vec<String> as list = Vec::new();
     /// Which of them this broker is. Default n0.
     "dLegerSelfId" start replication_self: String as plain = "n0".to_owned();
+
+    /// Keys that no tool may change, with ';' between them. Default: none.
+    "configBlackList" start config_black_list: Vec<String> as list = Vec::new();
+    /// Whether to start although settings promise what this version does not give, such as aclEnable=true. Default false:
+    /// the start is refused.
+    "ignoreUnsupported" start ignore_unsupported: bool as boolean = false;
 }
 
 impl BrokerConfig {
-    /// The folder of the data.
+    /// The folder of the data. Loading refuses settings without a path where there is no home folder either.
     pub fn data_folder(&self) -> PathBuf {
-        self.store_path.clone().unwrap_or_else(|| machine::home().join(".escrowmq").join(&self.broker_name))
+        let home = || machine::home().unwrap_or_else(|| PathBuf::from("."));
+        self.store_path.clone().unwrap_or_else(|| home().join(".escrowmq").join(&self.broker_name))
+    }
+
+    /// Percent of the disk in use above which the oldest messages go before their time; `None` if they never do.
+    pub fn clean_above(&self) -> Option<u32> {
+        self.clean_forcibly.then_some(self.disk_clean_percent)
     }
 
     /// The file where changes of a running broker are kept, if the broker has one.

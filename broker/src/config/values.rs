@@ -5,11 +5,27 @@ use std::str::FromStr;
 
 /// As the type itself reads and shows.
 pub(super) mod plain {
+    use std::any::Any;
     use std::fmt::Display;
+    use std::num::{IntErrorKind, ParseIntError};
     use std::str::FromStr;
 
-    pub(in super::super) fn read<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
-        text.parse().map_err(|error: T::Err| error.to_string())
+    pub(in super::super) fn read<T: FromStr<Err: Display + 'static>>(text: &str) -> Result<T, String> {
+        text.parse().map_err(|error: T::Err| match (&error as &dyn Any).downcast_ref::<ParseIntError>() {
+            Some(error) => no_number(text, error, size_of::<T>()),
+            None => error.to_string(),
+        })
+    }
+
+    /// What is wrong with the text of a number of so many bytes.
+    fn no_number(text: &str, error: &ParseIntError, bytes: usize) -> String {
+        match (error.kind(), bytes) {
+            (IntErrorKind::PosOverflow, 2) => format!("must be at most {}", u16::MAX),
+            (IntErrorKind::PosOverflow, 4) => format!("must be at most {}", u32::MAX),
+            (IntErrorKind::PosOverflow | IntErrorKind::NegOverflow, _) => "is too large a number".to_owned(),
+            _ if text.parse::<i64>().is_ok() => "must not be negative".to_owned(),
+            _ => super::with_hint("must be a whole number, in digits alone", text),
+        }
     }
 
     pub(in super::super) fn show(value: &impl Display) -> String {
@@ -25,12 +41,36 @@ pub(super) mod boolean {
         } else if text.eq_ignore_ascii_case("false") {
             Ok(false)
         } else {
-            Err("neither true nor false".to_owned())
+            Err(super::with_hint("must be true or false", text))
         }
     }
 
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "the table passes fields by reference")]
     pub(in super::super) fn show(value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// What is wrong, and the usual reason for it where the value has one behind it.
+fn with_hint(why: &str, text: &str) -> String {
+    let first = text.split(char::is_whitespace).next().unwrap_or_default();
+    let is_followed = first.len() < text.len() || text.contains('#') || text.contains("//");
+    if is_followed { format!("{why}; a comment needs a line of its own") } else { why.to_owned() }
+}
+
+/// Percent, as a whole number or, with a point, as a fraction: `88` and `0.88`.
+pub(super) mod percent {
+    pub(in super::super) fn read(text: &str) -> Result<u32, String> {
+        if !text.contains('.') {
+            return super::plain::read(text);
+        }
+        let fraction: Option<f64> = text.parse().ok().filter(|fraction| (0.0..=1.0).contains(fraction));
+        let fraction = fraction.ok_or_else(|| super::with_hint("must be percent (88) or a fraction (0.88)", text))?;
+        Ok((fraction * 100.0).round() as u32)
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the table passes fields by reference")]
+    pub(in super::super) fn show(value: &u32) -> String {
         value.to_string()
     }
 }
@@ -102,10 +142,10 @@ impl FromStr for FlushDisk {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
+        match text.to_ascii_uppercase().as_str() {
             "SYNC_FLUSH" => Ok(Self::Sync),
             "ASYNC_FLUSH" => Ok(Self::Async),
-            _ => Err("neither SYNC_FLUSH nor ASYNC_FLUSH"),
+            _ => Err("must be SYNC_FLUSH or ASYNC_FLUSH"),
         }
     }
 }
@@ -115,6 +155,46 @@ impl fmt::Display for FlushDisk {
         f.write_str(match self {
             Self::Sync => "SYNC_FLUSH",
             Self::Async => "ASYNC_FLUSH",
+        })
+    }
+}
+
+/// What RocketMQ calls the part that a broker plays in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerRole {
+    /// It takes writes; copies follow later, if there are any.
+    AsyncMaster,
+    /// It takes writes; a copy is wanted before they are answered.
+    SyncMaster,
+}
+
+impl BrokerRole {
+    /// How many copies of a message whoever chose this role wants, the one in this broker among them.
+    pub fn copies_wanted(self) -> u64 {
+        match self {
+            Self::AsyncMaster => 1,
+            Self::SyncMaster => 2,
+        }
+    }
+}
+
+impl FromStr for BrokerRole {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_uppercase().as_str() {
+            "ASYNC_MASTER" => Ok(Self::AsyncMaster),
+            "SYNC_MASTER" => Ok(Self::SyncMaster),
+            _ => Err("must be ASYNC_MASTER or SYNC_MASTER"),
+        }
+    }
+}
+
+impl fmt::Display for BrokerRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsyncMaster => "ASYNC_MASTER",
+            Self::SyncMaster => "SYNC_MASTER",
         })
     }
 }
@@ -215,6 +295,35 @@ mod tests {
     #[test]
     fn a_switch_is_true_or_false() {
         assert_eq!(boolean::read("TRUE"), Ok(true));
-        assert!(boolean::read("yes").is_err());
+        assert_eq!(boolean::read("yes"), Err("must be true or false".to_owned()));
+        assert!(boolean::read("true # on").unwrap_err().ends_with("a comment needs a line of its own"));
+    }
+
+    #[test]
+    fn numbers_say_what_is_wrong_with_them() {
+        let wrong = |text: &str| plain::read::<u16>(text).unwrap_err();
+        assert_eq!(wrong("abc"), "must be a whole number, in digits alone");
+        assert_eq!(wrong("1024*1024"), wrong("abc"));
+        assert_eq!(wrong("48 # hours"), "must be a whole number, in digits alone; a comment needs a line of its own");
+        assert_eq!((wrong("70000"), wrong("-1")), ("must be at most 65535".into(), "must not be negative".into()));
+        assert_eq!((plain::read::<u16>("0042"), plain::read::<u16>("+7")), (Ok(42), Ok(7)));
+        assert_eq!(plain::read::<u64>("99999999999999999999"), Err("is too large a number".to_owned()));
+    }
+
+    #[test]
+    fn percents_are_whole_numbers_or_fractions() {
+        for (text, expected) in [("88", 88), ("0.90", 90), ("0.855", 86), ("1.0", 100), ("1", 1)] {
+            assert_eq!(percent::read(text), Ok(expected), "{text}");
+        }
+        for text in ["", "88%", "1.5", "-0.1", "0.9x", "NaN."] {
+            assert!(percent::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_count_in_any_case() {
+        assert_eq!(("sync_flush".parse(), "SYNC".parse::<FlushDisk>().is_err()), (Ok(FlushDisk::Sync), true));
+        assert_eq!("Sync_Master".parse::<BrokerRole>().unwrap().to_string(), "SYNC_MASTER");
+        assert_eq!(BrokerRole::SyncMaster.copies_wanted(), 2);
     }
 }

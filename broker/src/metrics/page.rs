@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Results;
 use crate::broker::Broker;
+use crate::config::COPIES_KEPT;
 use crate::shard::HalfQuery;
 
 /// The whole page. Reads the index: call it where blocking is allowed.
@@ -155,6 +156,12 @@ fn store(page: &mut Page, broker: &Broker) {
         "applied_position",
         "Log position up to which the state is applied.",
         broker.shard.counters().applied_end(),
+    );
+    page.gauge("copies_kept", "Copies of each message that this version keeps.", COPIES_KEPT);
+    page.gauge(
+        "copies_wanted",
+        "Copies that brokerRole asks for; more than are kept is warned of at start.",
+        broker.config().broker_role.copies_wanted(),
     );
     page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
     page.counter("disk_full_refusals_total", "Messages refused for want of room.", intake.refused_full());

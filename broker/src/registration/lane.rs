@@ -166,7 +166,7 @@ impl Lane {
             let mut request = Frame::request(request::REGISTER_BROKER)
                 .with_header(&RegisterBrokerHeader {
                     broker_name: &broker.config().broker_name,
-                    broker_addr: &broker.store_host.to_string(),
+                    broker_addr: &broker.address,
                     cluster_name: &broker.config().broker_cluster_name,
                     ha_server_addr: &table::replication_address(broker.store_host).to_string(),
                     broker_id: 0,
@@ -213,7 +213,7 @@ impl Lane {
         let broker = &self.broker;
         let request = Frame::request(request::UNREGISTER_BROKER).with_header(&BrokerIdentityHeader {
             broker_name: &broker.config().broker_name,
-            broker_addr: &broker.store_host.to_string(),
+            broker_addr: &broker.address,
             cluster_name: &broker.config().broker_cluster_name,
             broker_id: 0,
         });

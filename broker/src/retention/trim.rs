@@ -86,7 +86,7 @@ impl Trimmer {
             now: self.broker.now(),
             keep: u64::from(config.file_reserved_hours) * 60 * 60 * 1000,
             size: (config.max_store_bytes > 0).then_some(config.max_store_bytes),
-            early: used > u64::from(config.disk_clean_percent),
+            early: config.clean_above().is_some_and(|mark| used > u64::from(mark)),
         }
     }
 

@@ -69,7 +69,7 @@ fn system_topics(broker: &Broker) -> TopicList {
         .filter(|name| is_system_topic(name) || is_of_broker(broker, name))
         .collect();
     names.sort_unstable();
-    TopicList { broker_addr: Some(broker.store_host.to_string()), topic_list: names }
+    TopicList { broker_addr: Some(broker.address.clone()), topic_list: names }
 }
 
 /// Whether a topic is named after this broker or its cluster.

@@ -75,7 +75,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 /// How far all groups are behind, those that consume in order or the others.
 pub(super) fn of_all(broker: &Broker, request: &Frame) -> Result<BrokerConsumeStats, Problem> {
     let is_order = header::<GetBrokerConsumeStatsHeader>(request)?.is_order;
-    let mut all = BrokerConsumeStats { broker_addr: Some(broker.store_host.to_string()), ..Default::default() };
+    let mut all = BrokerConsumeStats { broker_addr: Some(broker.address.clone()), ..Default::default() };
     let mut groups = broker.shard.groups().all();
     groups.sort_by(|a, b| a.name.cmp(&b.name));
     groups.retain(|group| group.consume_message_orderly == is_order);

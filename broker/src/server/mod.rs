@@ -111,7 +111,7 @@ impl Service for Server {
             | request::GET_SUBSCRIPTIONGROUP_CONFIG
             | request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::handle(broker, request, reply),
             request::UPDATE_BROKER_CONFIG | request::GET_BROKER_CONFIG | request::GET_BROKER_RUNTIME_INFO => {
-                settings::handle(broker, request, reply);
+                settings::handle(broker, connection, request, reply);
             }
             request::INVOKE_BROKER_TO_RESET_OFFSET
             | request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS

@@ -7,52 +7,58 @@ use escrowmq_common::body::json::to_bytes;
 use escrowmq_common::body::{DataVersion, Form};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::properties;
+use escrowmq_common::remoting::Connection;
 use parking_lot::Mutex;
 
-use super::{Reply, runtime, slow};
+use super::{Reply, local, runtime, slow};
 use crate::broker::Broker;
-use crate::config::{ConfigError, KEYS, edit, parse};
+use crate::config::{Asker, ConfigError, FileName, differences};
 
 /// One change after the other: each starts from the settings that the one before left.
 static CHANGING: Mutex<()> = Mutex::new(());
 
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
     match request.code {
         request::GET_BROKER_CONFIG => show(broker, reply),
         request::GET_BROKER_RUNTIME_INFO => runtime::handle(broker, reply),
-        _ => slow::run(broker, "update settings", reply, move |broker, reply| match update(broker, &request.body) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
-        }),
+        _ => {
+            let asker = if local::is_local(connection) { Asker::LocalMachine } else { Asker::Elsewhere };
+            slow::run(broker, "update settings", reply, move |broker, reply| {
+                match update(broker, &request.body, asker, &reply) {
+                    Ok(()) => reply.ok(),
+                    Err(error) if error.is_permission() => reply.error(response::NO_PERMISSION, &error.to_string()),
+                    Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+                }
+            });
+        }
     }
 }
 
 /// Puts changes in force and keeps them, all or none.
-fn update(broker: &Broker, body: &[u8]) -> Result<(), ConfigError> {
-    let changes = parse(body)?;
+fn update(broker: &Broker, body: &[u8], asker: Asker, reply: &Reply) -> Result<(), ConfigError> {
+    let entries =
+        properties::parse(body).map_err(|source| ConfigError::Syntax { place: FileName::default(), source })?;
+    let changes: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     let _turn = CHANGING.lock();
-    let changed = broker.config().updated(&changes)?;
-    let is_kept = changed.keep(&changes)?;
-    broker.config.store(Arc::new(changed));
+    let old = Arc::clone(&broker.config());
+    let new = Arc::new(old.updated(&changes, asker)?);
+    let is_kept = new.keep(&changes)?;
+    broker.config.store(Arc::clone(&new));
     // Nameservers show the permission.
     broker.registration.changed();
-    for (key, value) in &changes {
-        let at_once = KEYS.iter().any(|known| known.name == key && known.at_once);
-        tracing::info!(key, value, at_once, is_kept, "setting changed by a tool");
+    let until = if is_kept { "" } else { " (until the next start: the broker has no file of settings)" };
+    for (key, (before, after)) in differences(&old, &new) {
+        reply.audit(key, before, format_args!("{after}{until}"));
     }
     Ok(())
 }
 
 fn show(broker: &Arc<Broker>, reply: Reply) {
     let config = broker.config();
-    let all: BTreeMap<String, String> = config.effective().map(|(key, value)| (key.to_owned(), value)).collect();
-    let version = DataVersion::default();
-    let version = to_bytes(&version, Form::Strict);
-    match edit("", &all) {
-        Ok(text) => {
-            let version = String::from_utf8_lossy(&version);
-            reply.send(response::SUCCESS, None, |fields| fields.text("version", &version), &[text.as_bytes()]);
-        }
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
-    }
+    let all: Vec<(&str, String)> = config.effective().collect();
+    let text = properties::write(all.iter().map(|(key, value)| (*key, value.as_str())));
+    let version = to_bytes(&DataVersion::default(), Form::Strict);
+    let version = String::from_utf8_lossy(&version);
+    reply.send(response::SUCCESS, None, |fields| fields.text("version", &version), &[text.as_bytes()]);
 }

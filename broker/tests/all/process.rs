@@ -26,18 +26,25 @@ struct Running {
 
 impl Running {
     fn start(folder: &Path) -> Self {
-        let mut child = in_folder(folder).stderr(Stdio::piped()).spawn().unwrap();
-        let mut running = Self { log: BufReader::new(child.stderr.take().unwrap()), child };
+        let mut running = Self::spawn(folder, &[]);
         running.wait_for("serving at");
         running
     }
 
-    fn wait_for(&mut self, text: &str) {
+    /// One that may not serve yet.
+    fn spawn(folder: &Path, arguments: &[&str]) -> Self {
+        let mut child = in_folder(folder).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        Self { log: BufReader::new(child.stderr.take().unwrap()), child }
+    }
+
+    /// Reads what it says until it says `text`; returns that.
+    fn wait_for(&mut self, text: &str) -> String {
         let mut seen = String::new();
         while !seen.contains(text) {
             let read = self.log.read_line(&mut seen).unwrap();
             assert!(read > 0, "the broker ended without '{text}': {seen}");
         }
+        seen
     }
 
     fn signal(&self, signal: Signal) {
@@ -82,6 +89,104 @@ fn a_second_broker_on_a_folder_is_refused_and_a_signal_stops_the_first() {
     let last = Running::start(folder.path());
     last.signal(Signal::INT);
     assert!(last.ended().success());
+}
+
+#[test]
+fn a_broker_waits_for_the_folder_of_one_that_is_about_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Running::start(folder.path());
+    let mut next = Running::spawn(folder.path(), &[]);
+    next.wait_for("waiting up to 5 s");
+    // It was told of; now it goes.
+    first.signal(Signal::KILL);
+    assert!(!first.ended().success());
+    next.wait_for("serving at");
+    next.signal(Signal::TERM);
+    assert!(next.ended().success());
+}
+
+#[test]
+fn an_address_in_use_is_said_once_and_with_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = broker(&["--bindAddress", "127.0.0.1", "--listenPort", &port]);
+    let text = said(&command.arg("--storePathRootDir").arg(folder.path()).output().unwrap());
+    assert_eq!(text.matches("os error 98").count(), 1, "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{port} (bindAddress, listenPort)")), "{text}");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_says_why_once_and_what_to_set() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = said(&in_folder(&file.path().join("x")).output().unwrap());
+    assert_eq!(text.matches("os error 20").count(), 1, "{text}");
+    assert!(text.contains("storePathRootDir names another one"), "{text}");
+}
+
+#[test]
+fn nobody_but_owner_and_group_reads_what_a_broker_writes() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let running = Running::start(&folder);
+    running.signal(Signal::TERM);
+    assert!(running.ended().success());
+    let mut folders = vec![folder];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        assert_eq!(mode(&folder) & 0o027, 0, "{}", folder.display());
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_eq!(mode(&path) & 0o137, 0, "{}", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 3, "{files} files");
+}
+
+fn mode(path: &Path) -> u32 {
+    std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap())
+}
+
+#[test]
+fn settings_that_protect_refuse_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broker.conf");
+    std::fs::write(&file, "aclEnable=true\nbrokerRole=SLAVE\n").unwrap();
+    let refused = broker(&["-c", file.to_str().unwrap()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let text = said(&refused);
+    assert!(text.contains("line 1: aclEnable=true") && text.contains("line 2: brokerRole=SLAVE"), "{text}");
+
+    std::fs::write(&file, "aclEnable=true\nignoreUnsupported=true\nbrokerRole=SYNC_MASTER\n").unwrap();
+    let mut running = Running::spawn(&folder.path().join("data"), &["-c", file.to_str().unwrap()]);
+    let seen = running.wait_for("serving at");
+    assert!(seen.contains("aclEnable=true") && seen.contains("this version keeps one"), "{seen}");
+    running.signal(Signal::TERM);
+    assert!(running.ended().success());
+}
+
+#[test]
+fn levels_that_are_none_are_refused_and_lines_can_be_json() {
+    let loud = broker(&["--log-level", "loud"]).output().unwrap();
+    assert_eq!(loud.status.code(), Some(2));
+    assert!(said(&loud).contains("off, error, warn, info, debug, trace"), "{}", said(&loud));
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut running = Running::spawn(folder.path(), &["--log-format", "json"]);
+    let seen = running.wait_for("serving at");
+    for line in seen.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(line["message"].is_string() && line["level"].is_string(), "{line}");
+        let is_consensus = line["target"].as_str().unwrap().starts_with("openraft");
+        assert!(!is_consensus || line["level"] != "INFO", "{line}");
+    }
+    running.signal(Signal::TERM);
+    assert!(running.ended().success());
 }
 
 #[test]

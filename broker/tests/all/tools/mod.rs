@@ -1,5 +1,6 @@
 //! What operators' tools ask of a broker, over real sockets.
 
+mod audit;
 mod groups;
 mod messages;
 mod settings;

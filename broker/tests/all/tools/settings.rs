@@ -1,5 +1,6 @@
 //! Settings, running figures and the requests that only tools send.
 
+use escrowmq_broker::retention::DiskUse;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
@@ -32,9 +33,13 @@ async fn settings_are_shown_and_changed() {
         ("transactionCheckMax=8\nnoSuchKey=1\n", "noSuchKey"),
         ("transactionCheckMax=8\nmaxMessageSize=x\n", "maxMessageSize"),
         ("transactionCheckMax=8\nbrokerName=other\n", "brokerName"),
+        ("transactionCheckMax=8\naclEnable=true\n", "not checked"),
+        ("transactionCheckMax=8\nsendMessageThreadPoolNums=1\n", "means nothing"),
+        ("transactionCheckMax=8\nregionId=\\u12\n", "line 2"),
     ] {
         let answer = bench.call(update(text)).await;
-        assert_eq!(answer.code, response::SYSTEM_ERROR);
+        let expected = if why == "brokerName" { response::NO_PERMISSION } else { response::SYSTEM_ERROR };
+        assert_eq!(answer.code, expected);
         assert!(answer.remark.unwrap().contains(why));
         assert_eq!(setting(&bench, "transactionCheckMax").await.as_deref(), Some("7"));
     }
@@ -72,6 +77,10 @@ async fn tools_find_the_figures_they_parse() {
     for name in ["commitLogDiskRatio", "timerEnqueueTps", "timerDequeueTps"] {
         assert!(figure(name).parse::<f64>().is_ok(), "{name}");
     }
+    // As `df` counts, which is also what the metric shows: other processes may write meanwhile.
+    let disk = DiskUse::of(&bench.broker.broker().config().data_folder()).unwrap();
+    let shown: f64 = figure("commitLogDiskRatio").parse().unwrap();
+    assert!((shown - disk.ratio()).abs() < 0.05, "{shown} {disk:?}");
     assert_eq!(figure("msgPutTotalTodayNow"), "1");
     assert_eq!(figure("brokerVersionDesc"), "V5_3_3");
     assert!(figure("earliestMessageTimeStamp").parse::<i64>().unwrap() > 1_600_000_000_000);

@@ -74,6 +74,11 @@ impl Bench {
         self.remote.call(&self.address, request, PATIENCE).await.unwrap()
     }
 
+    /// Sends a request that nobody waits for.
+    pub(crate) async fn oneway(&self, request: Frame) {
+        self.remote.oneway(&self.address, request).await.unwrap();
+    }
+
     /// Calls, and checks that the answer is a success.
     pub(crate) async fn done(&self, request: Frame) -> Frame {
         let code = request.code;

@@ -1,0 +1,140 @@
+//! What operators change leaves one line each in the log.
+
+use std::fmt::{Debug, Write as _};
+use std::sync::OnceLock;
+
+use escrowmq_common::code::request;
+use escrowmq_common::frame::Frame;
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use super::support::{Bench, of_topic};
+
+/// All lines of this program's brokers, as `name=value` texts.
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Keeps what has the target `audit`.
+struct Keeper;
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = write!(self.0, " {}={value:?}", field.name());
+    }
+}
+
+impl Subscriber for Keeper {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "audit"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        LINES.lock().push(line.0);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// From now on lines are kept. Nobody else in this program sets what logs.
+fn keep_lines() {
+    static SET: OnceLock<()> = OnceLock::new();
+    SET.get_or_init(|| tracing::subscriber::set_global_default(Keeper).expect("nobody else sets one"));
+}
+
+/// The lines that have all of these texts in them.
+fn lines(texts: &[&str]) -> Vec<String> {
+    let all = LINES.lock();
+    all.iter().filter(|line| texts.iter().all(|text| line.contains(text))).cloned().collect()
+}
+
+/// The one line that has all of these texts in it.
+fn line(texts: &[&str]) -> String {
+    let mut found = lines(texts);
+    assert_eq!(found.len(), 1, "{texts:?}: {found:?}");
+    found.remove(0)
+}
+
+fn create(topic: &str, queues: u32) -> Frame {
+    of_topic(request::UPDATE_AND_CREATE_TOPIC, topic)
+        .with_field("defaultTopic", "TBW102")
+        .with_field("readQueueNums", queues)
+        .with_field("writeQueueNums", queues)
+        .with_field("perm", 6)
+        .with_field("topicFilterType", "SINGLE_TAG")
+        .with_field("topicSysFlag", 0)
+        .with_field("order", false)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_act_leaves_one_line_with_old_and_new() {
+    keep_lines();
+    let bench = Bench::start().await;
+    bench.done(create("AuditTopic", 2)).await;
+    let made = line(&["change topic", "object=\"AuditTopic\"", "old=\"none\""]);
+    assert!(made.contains("peer=\"127.0.0.1:") && made.contains("write_queues: 2"), "{made}");
+    // The same again changes nothing, and says what was asked for.
+    bench.done(create("AuditTopic", 2)).await;
+    line(&["change topic", "asked=\"topic=AuditTopic"]);
+    bench.done(create("AuditTopic", 4)).await;
+    let changed = line(&["change topic", "object=\"AuditTopic\"", "write_queues: 4"]);
+    assert!(changed.contains("write_queues: 2"), "{changed}");
+
+    bench.create_group("AuditGroup").await;
+    line(&["change group", "object=\"AuditGroup\"", "old=\"none\""]);
+    bench.send("AuditTopic", &[]).await;
+    let reset = Frame::request(request::INVOKE_BROKER_TO_RESET_OFFSET)
+        .with_field("topic", "AuditTopic")
+        .with_field("group", "AuditGroup")
+        .with_field("timestamp", -1)
+        .with_field("isForce", true);
+    bench.done(reset).await;
+    let reset = line(&["reset offsets", "group AuditGroup in AuditTopic"]);
+    assert!(reset.contains("old=\"0:none") && reset.contains("new=\"0:1"), "{reset}");
+
+    bench.done(Frame::request(request::UPDATE_BROKER_CONFIG).with_body("regionId=audited\n")).await;
+    let setting = line(&["change setting", "object=\"regionId\""]);
+    assert!(setting.contains("old=\"DefaultRegion\"") && setting.contains("new=\"audited (until"), "{setting}");
+    bench.call(Frame::request(request::UPDATE_BROKER_CONFIG).with_body("auditNoSuchKey=1\n")).await;
+    let refused = line(&["change setting: refused", "auditNoSuchKey"]);
+    assert!(refused.contains("code=1"), "{refused}");
+
+    bench.done(Frame::request(request::DELETE_SUBSCRIPTIONGROUP).with_field("groupName", "AuditGroup")).await;
+    line(&["delete group", "object=\"AuditGroup\"", "offsets kept"]);
+    bench.done(of_topic(request::DELETE_TOPIC_IN_BROKER, "AuditTopic")).await;
+    let deleted = line(&["delete topic", "object=\"AuditTopic\"", "write_queues: 4"]);
+    assert!(deleted.contains("new=\"none"), "{deleted}");
+    bench.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_that_knows_no_old_value_and_one_that_nobody_waits_for_have_their_line_too() {
+    keep_lines();
+    let bench = Bench::start().await;
+    bench.done(Frame::request(request::CLEAN_UNUSED_TOPIC).with_field("mark", "audited")).await;
+    line(&["clean unused topics", "asked=\"mark=audited\""]);
+    let mut oneway = Frame::request(request::TRIGGER_DELETE_FILES).with_field("mark", "oneway\naudit forged");
+    oneway.set_oneway();
+    bench.oneway(oneway).await;
+    bench.until("the line is there", || async { !lines(&["delete expired files", "mark=oneway"]).is_empty() }).await;
+    let written = line(&["delete expired files", "mark=oneway"]);
+    assert!(!written.contains('\n'), "{written}");
+    // Reading is no act.
+    bench.done(Frame::request(request::GET_BROKER_CONFIG).with_field("mark", "read by audit")).await;
+    assert!(lines(&["read by audit"]).is_empty());
+    bench.broker.stop().await.unwrap();
+}
