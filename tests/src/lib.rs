@@ -4,6 +4,7 @@
 //!  test --starts--> Nameserver, Broker (Process: folder, ports, log, kill)   [processes]
 //!    |  Wire: single frames, each of them as the test wants it               [wire]
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
+//!    |  hostile: every request code with anything in any field            [hostile]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
@@ -18,7 +19,9 @@
 //! started here are ever signalled, through their handle.
 
 pub mod checker;
+pub mod dice;
 pub mod history;
+pub mod hostile;
 pub mod ledger;
 pub mod local;
 pub mod metrics;

@@ -118,6 +118,11 @@ impl Process {
         until_within(within, &what, async || self.ended()).await
     }
 
+    /// Where its log is.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// Everything it logged so far, with what earlier processes logged to the same file.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).expect("the log can be read")).into_owned()
@@ -285,6 +290,13 @@ impl Broker {
         assert!(is_serving(&mut self.process, self.port).await, "the broker does not start again");
     }
 
+    /// Like [`start_again`](Broker::start_again), with what tools have changed in the settings meanwhile.
+    pub async fn start_again_with_kept_settings(&mut self) {
+        assert!(self.process.ended().is_some(), "the broker still runs");
+        self.process = run_broker(self.folder.path());
+        assert!(is_serving(&mut self.process, self.port).await, "the broker does not start again");
+    }
+
     /// `kill -9`, and a new start.
     pub async fn crash(&mut self) {
         self.kill();
@@ -328,11 +340,19 @@ pub fn spawn_broker_at(settings: &Settings, folder: &Path) -> (Process, u16) {
 }
 
 fn spawn_broker(settings: &Settings, port: u16, folder: &Path) -> Process {
-    let file = folder.join("broker.conf");
     let settings = settings.clone().with("listenPort", port).with("storePathRootDir", data_folder(folder).display());
-    std::fs::write(&file, settings.text()).expect("the settings can be written");
+    std::fs::write(settings_file(folder), settings.text()).expect("the settings can be written");
+    run_broker(folder)
+}
+
+fn settings_file(folder: &Path) -> PathBuf {
+    folder.join("broker.conf")
+}
+
+/// Starts a broker with the settings that lie in `folder`.
+fn run_broker(folder: &Path) -> Process {
     let mut command = Command::new(binary("escrowmq-broker"));
-    command.arg("-c").arg(&file);
+    command.arg("-c").arg(settings_file(folder));
     Process::start("broker", command, &folder.join("broker.log"))
 }
 

@@ -12,6 +12,7 @@ use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::task::{Shutdown, Tasks};
+use escrowmq_tests::dice::Dice;
 use escrowmq_tests::{Cluster, Settings, since, until, wire};
 use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -31,26 +32,6 @@ const RESIDENT_MAX: u64 = 512 << 20;
 
 /// Frames of each kind of damage.
 const MUTANTS_PER_FRAME: usize = 20;
-
-/// Random numbers that are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.roll() % end as u64) as usize
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.roll() as u8).collect()
-    }
-}
 
 /// Runs an attack beside an ordinary client, and judges how the client fared.
 async fn attacked(cluster: &mut Cluster, attack: impl Future<Output = ()> + Send + 'static) {
@@ -140,7 +121,7 @@ async fn random_bytes() {
     let mut cluster = Cluster::start(Settings::default()).await;
     let addresses = addresses(&cluster);
     attacked(&mut cluster, async move {
-        let mut dice = Dice(0x5eed_0001);
+        let mut dice = Dice::new(0x5eed_0001);
         for round in 0..600 {
             let count = 1 + dice.below(if round % 50 == 0 { 300_000 } else { 3_000 });
             let bytes = dice.bytes(count);
@@ -180,7 +161,7 @@ async fn damaged_golden_frames() {
     let golden = golden_requests();
     assert!(golden.len() > 100, "{} vectors", golden.len());
     attacked(&mut cluster, async move {
-        let mut dice = Dice(0x5eed_0002);
+        let mut dice = Dice::new(0x5eed_0002);
         for frame in &golden {
             // Several on one connection: what follows a damaged frame must be read as if nothing had happened, or not.
             let mut bytes = frame.clone();

@@ -18,6 +18,7 @@ use escrowmq_client::{
 };
 use escrowmq_common::clock;
 use escrowmq_tests::checker::{Terms, Verdict, judge};
+use escrowmq_tests::dice::Dice;
 use escrowmq_tests::history::{self, Ending, Level, Place, Recorder, What, hash};
 use escrowmq_tests::local::LocalDatabase;
 use escrowmq_tests::processes::free_port;
@@ -150,16 +151,6 @@ async fn reader(client: &Client, history: &Recorder) -> escrowmq_client::PushCon
     consumer.await.expect("the reader starts")
 }
 
-/// Numbers of a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// One campaign of `kills` kills; what the checker says of it.
 async fn campaign(flush: &str, kills: usize, seed: u64) -> (Verdict, Vec<history::Event>) {
     let metrics = free_port();
@@ -191,14 +182,14 @@ async fn campaign(flush: &str, kills: usize, seed: u64) -> (Verdict, Vec<history
     let lanes = (0..LANES).map(|lane| transact(producers[lane % 2].clone(), format!("t{lane}"), &application, &stop));
     let senders = (0..SENDERS).map(|lane| send(plain.clone(), format!("p{lane}"), level, &application, &stop));
     let killing = async {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         for _ in 0..kills {
-            let enough = application.answers.load(Ordering::Relaxed) + BETWEEN_KILLS + dice.below(200) as usize;
+            let enough = application.answers.load(Ordering::Relaxed) + BETWEEN_KILLS + dice.below(200);
             until_within(Duration::from_secs(60), "answers between two kills", async || {
                 (application.answers.load(Ordering::Relaxed) >= enough).then_some(())
             })
             .await;
-            tokio::time::sleep(Duration::from_micros(dice.below(20_000))).await;
+            tokio::time::sleep(Duration::from_micros(dice.below(20_000) as u64)).await;
             let fired = cluster.broker.process().ended().is_none();
             cluster.broker.crash().await;
             history.note("killer", What::Fault { kind: "kill -9 of the broker".to_owned(), fired });

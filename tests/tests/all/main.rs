@@ -10,6 +10,7 @@ mod disk;
 mod flood;
 mod groups;
 mod hidden;
+mod hostile;
 mod kills;
 mod lossy;
 mod no_loss;

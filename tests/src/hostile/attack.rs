@@ -1,0 +1,99 @@
+//! Lanes of attackers: each sends the requests with its numbers, on connections that it opens, fills and leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::line::{Common, Line};
+use super::ring::Ring;
+use super::{Target, shot};
+use crate::dice::Dice;
+
+/// Attackers that send at the same time.
+pub(super) const LANES: usize = 6;
+
+/// Most unanswered requests of one connection.
+const UNANSWERED: usize = 24;
+
+/// Requests after which a good client's step is due.
+const STEP_EVERY: u64 = 4;
+
+/// An attack on one broker and one nameserver.
+#[derive(Debug)]
+pub(super) struct Attack {
+    pub(super) seed: u64,
+    /// Codes that are sent; none: all.
+    pub(super) only: Vec<i32>,
+    /// The machine's loop, and another address of it if it has one.
+    pub(super) brokers: Vec<String>,
+    pub(super) nameserver: String,
+    pub(super) common: Arc<Common>,
+    pub(super) ring: Ring,
+    /// The number of the next request.
+    pub(super) next: AtomicU64,
+    /// Signalled when the good client is to do something.
+    pub(super) step: Notify,
+}
+
+impl Attack {
+    /// Sends all requests with numbers below `end`, and waits for their answers: with `strict`, also for those that may be
+    /// held, for so long.
+    pub(super) async fn window(self: &Arc<Self>, end: u64, strict: Option<Duration>) {
+        let lanes = (0..LANES).map(|lane| {
+            let attack = Arc::clone(self);
+            self.common.tasks.spawn("attacker", async move { attack.lane(lane, end, strict).await })
+        });
+        for lane in lanes.collect::<Vec<_>>() {
+            let _ = lane.await;
+        }
+        self.step.notify_one();
+    }
+
+    async fn lane(&self, lane: usize, end: u64, strict: Option<Duration>) {
+        // Odd lanes come from afar, where the machine has an address for it.
+        let broker = &self.brokers[lane % self.brokers.len()];
+        let is_far = lane % self.brokers.len() > 0;
+        let mut lines: [Option<Line>; 2] = [None, None];
+        let mut left = Vec::new();
+        loop {
+            let number = self.next.fetch_add(1, Ordering::AcqRel);
+            if number >= end || self.common.is_over.load(Ordering::Acquire) {
+                break;
+            }
+            if number % STEP_EVERY == 0 {
+                self.step.notify_one();
+            }
+            // Chance of the way is another than that of the request, which must not depend on it.
+            let mut dice = Dice::of_step(!self.seed, number);
+            let shot = {
+                let known = self.common.known.lock();
+                shot(self.seed, number, &known, is_far, &self.only)
+            };
+            let (slot, address) = match shot.target {
+                Target::Broker => (&mut lines[0], broker),
+                Target::Nameserver => (&mut lines[1], &self.nameserver),
+            };
+            if slot.as_ref().is_none_or(|line| !line.is_open()) {
+                *slot = Line::open(&self.common, address, dice.clone()).await;
+            }
+            let Some(line) = slot else { break };
+            self.ring.add(number, line.id, &shot);
+            let cut = dice.one_in(100);
+            let is_usable = line.send(&self.common, number, &shot, &mut dice, cut).await;
+            let patience = *dice.pick(&[0, 1, UNANSWERED, UNANSWERED]);
+            match dice.below(40) {
+                _ if !is_usable => *slot = None,
+                // In the middle of everything.
+                0 => *slot = None,
+                1 => left.extend(slot.take()),
+                _ => line.answered(&self.common, patience, None).await,
+            }
+        }
+        left.extend(lines.into_iter().flatten());
+        for line in left {
+            line.answered(&self.common, 0, strict).await;
+        }
+    }
+}

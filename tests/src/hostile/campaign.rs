@@ -1,0 +1,307 @@
+//! A whole attack: windows of requests with a restart behind each, and the checks.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use escrowmq_common::clock;
+use escrowmq_common::code::request;
+use tokio::sync::Notify;
+
+use super::attack::Attack;
+use super::good::Good;
+use super::line::{Common, Counts};
+use super::ring::Ring;
+use super::{UNKNOWN_CODE, generators};
+use crate::dice::Dice;
+use crate::processes::{Cluster, Settings, binary};
+use crate::wait::since;
+
+/// Requests between two restarts.
+pub const WINDOW: u64 = 1_000;
+
+/// Longest time for a broker to stop after SIGTERM.
+const STOPPING: Duration = Duration::from_secs(30);
+
+/// Longest time for what may be held: pulls at most 30 s, relayed questions 10 s. Judged in the last window.
+const HELD: Duration = Duration::from_secs(45);
+
+/// What an attack is.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Decides what is sent.
+    pub seed: u64,
+    /// How many requests.
+    pub requests: u64,
+    /// The number of the first.
+    pub from: u64,
+    /// Codes; none: all.
+    pub only: Vec<i32>,
+    /// How the test is started, for the message of a failure.
+    pub command: &'static str,
+    /// What may be held is waited for at the end, which takes up to 45 s.
+    pub strict: bool,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub struct Report {
+    /// Requests and answers.
+    pub counts: Counts,
+    /// Messages of the good client that were acknowledged, and are there.
+    pub acknowledged: usize,
+    /// Steps of the good client.
+    pub steps: usize,
+    /// Sends of it that were refused for the moment, and taken after a while.
+    pub refused: usize,
+    /// The slowest of its steps.
+    pub slowest: Duration,
+    /// Restarts of the broker.
+    pub restarts: usize,
+}
+
+/// Settings under which every handler does something.
+pub fn settings() -> Settings {
+    Settings::default()
+        .with("recallMessageEnable", true)
+        .with("enablePropertyFilter", true)
+        .with("traceTopicEnable", true)
+        .with("mappedFileSizeCommitLog", 64 << 20)
+        // Whatever else lies on the machine's disk.
+        .with("diskMaxUsedSpaceRatio", 100)
+        .with("diskSpaceCleanForciblyRatio", 100)
+        .with("diskSpaceWarningLevelRatio", 100)
+}
+
+/// An address of this machine that is not its loop, so that a server takes who comes from there for a stranger.
+fn far_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Nothing is sent: it only asks the system which way it would go.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        std::net::IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Some(address),
+        _ => None,
+    }
+}
+
+impl Campaign {
+    /// Runs it.
+    ///
+    /// # Panics
+    ///
+    /// When something is found. The message has the command that tries it again.
+    pub async fn run(&self) -> Report {
+        let far = far_address();
+        let mut settings = settings();
+        if far.is_some() {
+            settings = settings.with("bindAddress", "0.0.0.0");
+        }
+        let mut cluster = Cluster::start(settings).await;
+        let port = cluster.broker.port();
+        let mut brokers = vec![cluster.broker.address()];
+        brokers.extend(far.map(|address| format!("{address}:{port}")));
+        let mut good = Good::start(cluster.broker.address(), cluster.nameserver.address(), self.seed).await;
+        let attack = Arc::new(Attack {
+            seed: self.seed,
+            only: self.only.clone(),
+            brokers,
+            nameserver: cluster.nameserver.address(),
+            common: Arc::new(Common::default()),
+            ring: Ring::default(),
+            next: AtomicU64::new(self.from),
+            step: Notify::new(),
+        });
+        let _again = Again {
+            campaign: self.clone(),
+            attack: Arc::clone(&attack),
+            logs: [
+                ("broker", cluster.broker.process().log_file().to_owned()),
+                ("nameserver", cluster.nameserver.process().log_file().to_owned()),
+            ],
+        };
+        let mut restarts = 0;
+        while attack.next.load(Ordering::Acquire) < self.from + self.requests {
+            let begin = attack.next.load(Ordering::Acquire);
+            let end = (begin + WINDOW).min(self.from + self.requests);
+            let is_last = end == self.from + self.requests;
+            let is_kill = restarts % 2 == 1 && !is_last;
+            let result = self.window(&mut cluster, &attack, &mut good, end, is_kill, is_last).await;
+            restarts += 1;
+            if let Err(found) = result {
+                panic!("{found}\nin the window from request {begin}");
+            }
+        }
+        cluster.broker.process().terminate();
+        cluster.broker.process().wait(STOPPING).await;
+        check_folder(&cluster);
+        let counts = attack.common.counts.lock().clone();
+        let (steps, refused, slowest) = good.figures();
+        Report { counts, acknowledged: good.acknowledged(), steps, refused, slowest, restarts }
+    }
+
+    /// One window: attack and good client side by side, then a restart, then the checks.
+    async fn window(
+        &self,
+        cluster: &mut Cluster,
+        attack: &Arc<Attack>,
+        good: &mut Good,
+        end: u64,
+        is_kill: bool,
+        is_last: bool,
+    ) -> Result<(), String> {
+        let strict = (is_last && self.strict).then_some(HELD);
+        let until_killed = Notify::new();
+        let attacking = async {
+            attack.window(end, strict).await;
+            until_killed.notify_one();
+        };
+        // The broker is killed while requests are on their way.
+        let kill_at = end - 1 - Dice::of_step(self.seed, end).below(60) as u64;
+        let living = async {
+            loop {
+                tokio::select! {
+                    () = attack.step.notified() => {}
+                    () = until_killed.notified() => return Ok::<(), String>(()),
+                }
+                if is_kill && attack.next.load(Ordering::Acquire) > kill_at {
+                    attack.common.is_over.store(true, Ordering::Release);
+                    good.before_restart(true);
+                    // What the good client asks at this moment is answered, or its outcome is unknown.
+                    let (_, ()) = tokio::join!(good.step(), async { cluster.broker.kill() });
+                    return Ok(());
+                }
+                good.step().await.map_err(|trouble| format!("the good client: {trouble}"))?;
+            }
+        };
+        let (living, ()) = tokio::join!(living, attacking);
+        self.judge(cluster, attack, is_kill)?;
+        living?;
+        let begun = clock::monotonic();
+        if !is_kill {
+            good.before_restart(false);
+            cluster.broker.process().terminate();
+            let stopping = cluster.broker.process();
+            while stopping.ended().is_none() {
+                if since(begun) > STOPPING {
+                    return Err(format!("the broker does not stop within {STOPPING:?} after SIGTERM"));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } else if cluster.broker.process().ended().is_none() {
+            good.before_restart(true);
+            cluster.broker.kill();
+        }
+        cluster.broker.start_again_with_kept_settings().await;
+        attack.common.is_over.store(false, Ordering::Release);
+        attack.next.store(end, Ordering::Release);
+        self.judge(cluster, attack, false)?;
+        cluster.until_registered().await;
+        good.after_restart(is_last).await.map_err(|trouble| format!("the good client after a restart: {trouble}"))
+    }
+
+    /// What the processes' logs and the attackers say.
+    fn judge(&self, cluster: &mut Cluster, attack: &Attack, is_killed: bool) -> Result<(), String> {
+        let mut found: Vec<String> = attack.common.findings.lock().drain(..).collect();
+        found.truncate(5);
+        for (name, process, is_killed) in
+            [("broker", cluster.broker.process(), is_killed), ("nameserver", cluster.nameserver.process(), false)]
+        {
+            let log = process.log();
+            if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
+                let after: Vec<&str> = log.lines().skip_while(|other| *other != line).take(4).collect();
+                found.insert(0, format!("a panic of the {name}: {}", after.join(" | ")));
+            }
+            if !is_killed && let Some(status) = process.ended() {
+                found.insert(0, format!("the {name} has ended: {status}"));
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
+    }
+}
+
+/// Says how to try it again if anything fails, from wherever.
+struct Again {
+    campaign: Campaign,
+    attack: Arc<Attack>,
+    logs: [(&'static str, PathBuf); 2],
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let Campaign { seed, from, only, command, .. } = &self.campaign;
+        let logs = self.logs.clone().map(|(name, path)| (name, std::fs::read(path).unwrap_or_default()));
+        let dump = self.attack.ring.dump(&format!("escrowmq-hostile-{seed}.txt"), &logs);
+        let only = only.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+        let only = if only.is_empty() { only } else { format!("ESCROWMQ_HOSTILE_ONLY={only} ") };
+        let done = self.attack.next.load(Ordering::Acquire).saturating_sub(*from).max(1);
+        let window = from + (done - 1) / WINDOW * WINDOW;
+        eprintln!(
+            "the last requests and the logs: {}\n\
+             again: ESCROWMQ_HOSTILE_SEED={seed} ESCROWMQ_HOSTILE_FROM={from} ESCROWMQ_HOSTILE_REQUESTS={done} {only}{command}\n\
+             (ESCROWMQ_HOSTILE_FROM={window} tries the last window alone, ESCROWMQ_HOSTILE_ONLY=10,37 some codes)",
+            dump.display(),
+        );
+    }
+}
+
+/// Lets `escrowmq fsck` look at the folder of the stopped broker.
+fn check_folder(cluster: &Cluster) {
+    let checked = Command::new(binary("escrowmq")).arg("fsck").arg("--deep").arg(cluster.broker.data_folder()).output();
+    let checked = checked.expect("escrowmq fsck runs");
+    let (out, err) = (String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
+    assert!(checked.status.success(), "escrowmq fsck: {}\n{out}{err}", checked.status);
+}
+
+impl Report {
+    /// One line per code: how it was answered.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for generator in generators() {
+            if !seen.insert((generator.target, generator.code)) {
+                continue;
+            }
+            let name =
+                if generator.code == UNKNOWN_CODE { "(unknown)" } else { request::name(generator.code).unwrap_or("?") };
+            let sum = |of: &std::collections::BTreeMap<_, usize>| {
+                of.iter().filter(|((_, code), _)| *code == generator.code).map(|(_, count)| count).sum::<usize>()
+            };
+            let mut answers = std::collections::BTreeMap::<i32, usize>::new();
+            for ((_, code), counts) in &self.counts.answers {
+                if *code == generator.code {
+                    for (answer, count) in counts {
+                        *answers.entry(*answer).or_default() += count;
+                    }
+                }
+            }
+            let answers = answers.iter().map(|(code, count)| format!("{code}:{count}")).collect::<Vec<_>>().join(" ");
+            let _ = writeln!(text, "{:>8} {name:<44} {:>6} sent  {answers}", generator.code, sum(&self.counts.sent));
+        }
+        text
+    }
+
+    /// Fails where valid requests were never answered as such: then the generator is not what it says.
+    ///
+    /// # Panics
+    ///
+    /// For a generator without one understood request among at least eight.
+    pub fn demand_depth(&self) {
+        let mut missed = Vec::new();
+        for generator in generators().filter(|generator| !generator.accepts.is_empty()) {
+            let key = (generator.target, generator.code);
+            let Some(answers) = self.counts.valid.get(&key) else { continue };
+            let understood: usize = generator.accepts.iter().filter_map(|code| answers.get(code)).sum();
+            if understood == 0 && answers.values().sum::<usize>() >= 8 {
+                missed.push((generator.code, answers.clone()));
+            }
+        }
+        assert!(missed.is_empty(), "valid requests that nobody took for valid: {missed:?}");
+    }
+}

@@ -1,0 +1,209 @@
+//! Every request code with anything in any field, sent to a real broker and a real nameserver beside a good client.
+//!
+//! ```text
+//!  seed, number --> Scene --> generator (one per request) --> mutations --> wire --> Attack (lanes, connections)
+//!                     ^                                                                |
+//!                   Known  <-- what answers taught (halves, positions, handles) -------+
+//!
+//!  Good: the client that must not notice          Campaign: windows, restarts, checks, the report
+//! ```
+//!
+//! Depth counts more than noise: each generator makes a *valid* request, so that a changed field reaches the code behind
+//! the first checks: a decision on a half that is stored, a send-back of a message that is there, a registration that is
+//! taken. Then one or a few things are changed. Some requests stay as they are: they keep the ground on which the others
+//! stand, and a test demands that each valid form is answered as one.
+//!
+//! Promises: the seed and the number of a request decide what it is, as far as it does not name what an answer taught; no
+//! generator names the topics, groups and settings of the good client; a code of [`request::ALL`] without a generator
+//! fails a test. What a failure needs to be tried again is in its message.
+//!
+//! [`request::ALL`]: escrowmq_common::code::request::ALL
+
+mod admin;
+mod attack;
+mod callbacks;
+pub mod campaign;
+mod consuming;
+pub mod draft;
+pub mod good;
+pub mod json;
+pub mod known;
+mod line;
+mod membership;
+mod mutate;
+mod nameserver;
+mod pop;
+mod ring;
+pub mod scene;
+mod sending;
+mod topics;
+mod transactions;
+mod values;
+pub mod wire;
+
+pub use self::line::Counts;
+
+use self::draft::Draft;
+use self::known::Known;
+use self::scene::Scene;
+use crate::dice::Dice;
+
+/// Stands for the codes that are none of [`ALL`](escrowmq_common::code::request::ALL).
+pub const UNKNOWN_CODE: i32 = i32::MIN;
+
+/// Whom a request is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A broker.
+    Broker,
+    /// A nameserver.
+    Nameserver,
+}
+
+/// How the requests of one code are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Generator {
+    /// The code, or [`UNKNOWN_CODE`].
+    pub code: i32,
+    /// Who serves it.
+    pub target: Target,
+    /// How often it comes, relative to others.
+    pub weight: usize,
+    /// Codes with which a valid request may be answered; none: any.
+    pub accepts: &'static [i32],
+    /// Makes a valid request.
+    pub draft: fn(&mut Scene<'_>) -> Draft,
+}
+
+/// Sets of answers.
+struct Accepts;
+
+impl Accepts {
+    /// Whatever the state of things allows.
+    const ANY: &[i32] = &[];
+    /// Nobody here knows the request.
+    const UNKNOWN: &[i32] = &[3];
+    /// Stored; or the topic or queue is not there, or takes no such message.
+    const SENT: &[i32] = &[0, 1, 2, 13, 16, 17, 26, 29];
+    /// There, or not.
+    const FOUND: &[i32] = &[0, 1, 13, 16, 17, 22, 26, 29];
+    /// Decided, or it was already, or there is no such half.
+    const DECIDED: &[i32] = &[0, 1, 22, 604];
+    /// Messages, or the reason why there are none.
+    const PULLED: &[i32] = &[0, 16, 17, 19, 20, 21, 23, 24, 25, 26, 29];
+}
+
+const fn valid(code: i32, target: Target, accepts: &'static [i32], draft: fn(&mut Scene<'_>) -> Draft) -> Generator {
+    Generator { code, target, weight: 1, accepts, draft }
+}
+
+/// All generators. A code may have several.
+pub fn generators() -> impl Iterator<Item = &'static Generator> + Clone {
+    [
+        sending::GENERATORS,
+        transactions::GENERATORS,
+        consuming::GENERATORS,
+        membership::GENERATORS,
+        topics::GENERATORS,
+        admin::GENERATORS,
+        pop::GENERATORS,
+        callbacks::GENERATORS,
+        nameserver::GENERATORS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A request of an attack, and whether anything was done to it.
+#[derive(Clone, Debug)]
+pub struct Shot {
+    /// The request.
+    pub draft: Draft,
+    /// Whom it is sent to.
+    pub target: Target,
+    /// Nothing was changed, and it went to whom it is meant for.
+    pub is_valid: bool,
+    /// The generator's own code, also where the request's was changed.
+    pub code: i32,
+}
+
+/// Every so many requests one makes the ground again.
+const GROUND_EVERY: u64 = 25;
+
+/// The request with this number. `only` limits the codes, for whoever looks for the one that did it.
+pub fn shot(seed: u64, number: u64, known: &Known, is_far: bool, only: &[i32]) -> Shot {
+    let mut scene = Scene { dice: Dice::of_step(seed, number), known, is_far };
+    if number % GROUND_EVERY == 0 {
+        let draft = topics::ground(&mut scene);
+        return Shot { code: draft.code, draft, target: Target::Broker, is_valid: true };
+    }
+    let wanted = |generator: &&Generator| only.is_empty() || only.contains(&generator.code);
+    let all = generators().filter(wanted);
+    let mut at = scene.dice.below(all.clone().map(|generator| generator.weight).sum::<usize>().max(1));
+    let generator = all.clone().find(|generator| {
+        let is_it = at < generator.weight;
+        at = at.saturating_sub(generator.weight);
+        is_it
+    });
+    let generator = generator.unwrap_or_else(|| panic!("no generator for any of {only:?}"));
+    let mut draft = (generator.draft)(&mut scene);
+    let dice = &mut scene.dice;
+    draft.binary = dice.one_in(2);
+    let deeds = *dice.pick(&[0, 1, 1, 1, 1, 1, 2, 3]);
+    for _ in 0..deeds {
+        mutate::mutate(&mut draft, dice);
+    }
+    if dice.one_in(24) {
+        draft.flag |= 2;
+    }
+    // Now and then to whom it is not meant for.
+    let is_misdirected = dice.one_in(40);
+    let target = match (generator.target, is_misdirected) {
+        (Target::Broker, false) | (Target::Nameserver, true) => Target::Broker,
+        _ => Target::Nameserver,
+    };
+    Shot { draft, target, is_valid: deeds == 0 && !is_misdirected, code: generator.code }
+}
+
+#[cfg(test)]
+mod tests {
+    use escrowmq_common::code::request;
+
+    use super::*;
+
+    #[test]
+    fn every_request_code_has_a_generator() {
+        let known: Vec<i32> = generators().map(|generator| generator.code).collect();
+        let missing: Vec<_> = request::ALL.iter().filter(|(_, code)| !known.contains(code)).collect();
+        assert!(missing.is_empty(), "codes without a generator in tests/src/hostile: {missing:?}");
+    }
+
+    #[test]
+    fn generators_make_what_they_say() {
+        let known = Known::default();
+        for generator in generators() {
+            for step in 0..50 {
+                let mut scene = Scene { dice: Dice::of_step(1, step), known: &known, is_far: true };
+                let draft = (generator.draft)(&mut scene);
+                if generator.code == UNKNOWN_CODE {
+                    assert_eq!(request::name(draft.code), None);
+                } else {
+                    assert_eq!(draft.code, generator.code);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_seed_decides_and_every_code_comes() {
+        let known = Known::default();
+        let text = |number| wire::frame(&shot(9, number, &known, true, &[]).draft, 1);
+        assert!((0..200).all(|number| text(number) == text(number)));
+        let mut missing: Vec<i32> = generators().map(|generator| generator.code).collect();
+        for number in 0..5_000 {
+            let shot = shot(9, number, &known, true, &[]);
+            missing.retain(|code| *code != shot.code);
+        }
+        assert!(missing.is_empty(), "{missing:?} do not come within 5,000 requests");
+    }
+}
