@@ -30,6 +30,7 @@ pub(super) const GENERATORS: &[Generator] = &[
         Draft::new(request::RESET_MASTER_FLUSH_OFFSET).with_number("masterFlushOffset", 0)
     }),
     bare(request::GET_BROKER_EPOCH_CACHE, Accepts::ANY),
+    Generator { weight: 3, ..valid(request::GIVE_UP_LOG, Target::Broker, &[604, 16], give_up) },
     bare(request::PREPARE_BACKUP, Accepts::ANY),
     Generator {
         weight: 2,
@@ -149,6 +150,19 @@ fn figures(scene: &mut Scene<'_>) -> Draft {
             *scene.dice.pick(&["TOPIC_PUT_NUMS", "GROUP_GET_NUMS", "BROKER_PUT_NUMS", "SNDBCK_PUT_NUMS"]),
         )
         .with("statsKey", format!("{}@{}", scene.topic(), scene.group()))
+}
+
+/// Nothing is damaged: whatever is named here must stay.
+fn give_up(scene: &mut Scene<'_>) -> Draft {
+    let position = match scene.dice.below(3) {
+        0 => scene.half().position,
+        1 => scene.stored().position,
+        _ => *scene.dice.pick(&[0, 1, 4_096, i64::MAX]),
+    };
+    Draft::new(request::GIVE_UP_LOG)
+        .with_number("position", position)
+        .with("operator", "evil")
+        .with("reason", "because")
 }
 
 fn backup(scene: &mut Scene<'_>, code: i32) -> Draft {

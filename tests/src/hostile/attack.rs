@@ -1,5 +1,6 @@
 //! Lanes of attackers: each sends the requests with its numbers, on connections that it opens, fills and leaves.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::line::{Common, Line};
 use super::ring::Ring;
-use super::{Target, shot};
+use super::{Only, Target, shot};
 use crate::dice::Dice;
 
 /// Attackers that send at the same time.
@@ -24,10 +25,11 @@ const STEP_EVERY: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Attack {
     pub(super) seed: u64,
-    /// Codes that are sent; none: all.
-    pub(super) only: Vec<i32>,
-    /// The machine's loop, and another address of it if it has one.
-    pub(super) brokers: Vec<String>,
+    /// Codes that are sent.
+    pub(super) only: Only,
+    pub(super) broker: String,
+    /// An address of this machine by which a server takes whoever comes from it for a stranger, if there is one.
+    pub(super) far: Option<Ipv4Addr>,
     pub(super) nameserver: String,
     pub(super) common: Arc<Common>,
     pub(super) ring: Ring,
@@ -52,9 +54,7 @@ impl Attack {
     }
 
     async fn lane(&self, lane: usize, end: u64, strict: Option<Duration>) {
-        // Odd lanes come from afar, where the machine has an address for it.
-        let broker = &self.brokers[lane % self.brokers.len()];
-        let is_far = lane % self.brokers.len() > 0;
+        let from = self.far.filter(|_| lane % 2 == 1);
         let mut lines: [Option<Line>; 2] = [None, None];
         let mut left = Vec::new();
         loop {
@@ -69,14 +69,14 @@ impl Attack {
             let mut dice = Dice::of_step(!self.seed, number);
             let shot = {
                 let known = self.common.known.lock();
-                shot(self.seed, number, &known, is_far, &self.only)
+                shot(self.seed, number, &known, from.is_some(), &self.only)
             };
             let (slot, address) = match shot.target {
-                Target::Broker => (&mut lines[0], broker),
+                Target::Broker => (&mut lines[0], &self.broker),
                 Target::Nameserver => (&mut lines[1], &self.nameserver),
             };
             if slot.as_ref().is_none_or(|line| !line.is_open()) {
-                *slot = Line::open(&self.common, address, dice.clone()).await;
+                *slot = Line::open(&self.common, address, from, dice.clone()).await;
             }
             let Some(line) = slot else { break };
             self.ring.add(number, line.id, &shot);

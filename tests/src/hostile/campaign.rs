@@ -16,7 +16,7 @@ use super::attack::Attack;
 use super::good::Good;
 use super::line::{Common, Counts};
 use super::ring::Ring;
-use super::{UNKNOWN_CODE, generators};
+use super::{Only, UNKNOWN_CODE, generators};
 use crate::dice::Dice;
 use crate::processes::{Cluster, Settings, binary};
 use crate::wait::since;
@@ -39,8 +39,8 @@ pub struct Campaign {
     pub requests: u64,
     /// The number of the first.
     pub from: u64,
-    /// Codes; none: all.
-    pub only: Vec<i32>,
+    /// Codes that are sent.
+    pub only: Only,
     /// How the test is started, for the message of a failure.
     pub command: &'static str,
     /// What may be held is waited for at the end, which takes up to 45 s.
@@ -62,6 +62,8 @@ pub struct Report {
     pub slowest: Duration,
     /// Restarts of the broker.
     pub restarts: usize,
+    /// Most bytes of memory that the broker's last process had in use, where the system tells.
+    pub memory: Option<u64>,
 }
 
 /// Settings under which every handler does something.
@@ -77,7 +79,8 @@ pub fn settings() -> Settings {
         .with("diskSpaceWarningLevelRatio", 100)
 }
 
-/// An address of this machine that is not its loop, so that a server takes who comes from there for a stranger.
+/// An address of this machine that is not its loop. A server that listens on the loop alone takes whoever connects from
+/// there for a stranger.
 fn far_address() -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Nothing is sent: it only asks the system which way it would go.
@@ -95,20 +98,13 @@ impl Campaign {
     ///
     /// When something is found. The message has the command that tries it again.
     pub async fn run(&self) -> Report {
-        let far = far_address();
-        let mut settings = settings();
-        if far.is_some() {
-            settings = settings.with("bindAddress", "0.0.0.0");
-        }
-        let mut cluster = Cluster::start(settings).await;
-        let port = cluster.broker.port();
-        let mut brokers = vec![cluster.broker.address()];
-        brokers.extend(far.map(|address| format!("{address}:{port}")));
+        let mut cluster = Cluster::start(settings()).await;
         let mut good = Good::start(cluster.broker.address(), cluster.nameserver.address(), self.seed).await;
         let attack = Arc::new(Attack {
             seed: self.seed,
             only: self.only.clone(),
-            brokers,
+            broker: cluster.broker.address(),
+            far: far_address(),
             nameserver: cluster.nameserver.address(),
             common: Arc::new(Common::default()),
             ring: Ring::default(),
@@ -135,12 +131,13 @@ impl Campaign {
                 panic!("{found}\nin the window from request {begin}");
             }
         }
+        let memory = peak_memory(cluster.broker.process().id());
         cluster.broker.process().terminate();
         cluster.broker.process().wait(STOPPING).await;
         check_folder(&cluster);
         let counts = attack.common.counts.lock().clone();
         let (steps, refused, slowest) = good.figures();
-        Report { counts, acknowledged: good.acknowledged(), steps, refused, slowest, restarts }
+        Report { counts, acknowledged: good.acknowledged(), steps, refused, slowest, restarts, memory }
     }
 
     /// One window: attack and good client side by side, then a restart, then the checks.
@@ -195,6 +192,10 @@ impl Campaign {
             good.before_restart(true);
             cluster.broker.kill();
         }
+        if is_kill {
+            // What it had answered must be on its disk, too.
+            cluster.nameserver.crash().await;
+        }
         cluster.broker.start_again_with_kept_settings().await;
         attack.common.is_over.store(false, Ordering::Release);
         attack.next.store(end, Ordering::Release);
@@ -238,17 +239,24 @@ impl Drop for Again {
         let Campaign { seed, from, only, command, .. } = &self.campaign;
         let logs = self.logs.clone().map(|(name, path)| (name, std::fs::read(path).unwrap_or_default()));
         let dump = self.attack.ring.dump(&format!("escrowmq-hostile-{seed}.txt"), &logs);
-        let only = only.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-        let only = if only.is_empty() { only } else { format!("ESCROWMQ_HOSTILE_ONLY={only} ") };
+        let only = if only.is_all() { String::new() } else { format!("ESCROWMQ_HOSTILE_ONLY={only} ") };
         let done = self.attack.next.load(Ordering::Acquire).saturating_sub(*from).max(1);
         let window = from + (done - 1) / WINDOW * WINDOW;
         eprintln!(
             "the last requests and the logs: {}\n\
              again: ESCROWMQ_HOSTILE_SEED={seed} ESCROWMQ_HOSTILE_FROM={from} ESCROWMQ_HOSTILE_REQUESTS={done} {only}{command}\n\
-             (ESCROWMQ_HOSTILE_FROM={window} tries the last window alone, ESCROWMQ_HOSTILE_ONLY=10,37 some codes)",
+             (ESCROWMQ_HOSTILE_FROM={window} tries the last window alone, ESCROWMQ_HOSTILE_ONLY=10,37 some codes, -25 all but one)",
             dump.display(),
         );
     }
+}
+
+/// Most bytes of memory that a process had in use.
+fn peak_memory(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// Lets `escrowmq fsck` look at the folder of the stopped broker.

@@ -1,6 +1,8 @@
 //! One connection of an attacker: what it sent, what is still unanswered, what it learns.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,8 +13,8 @@ use escrowmq_common::frame::{Frame, FrameDecoder};
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
 use super::known::{Known, Lesson};
@@ -89,10 +91,15 @@ struct State {
 }
 
 impl Line {
-    /// Connects. A refusal is a finding: the other side is there.
-    pub(super) async fn open(common: &Arc<Common>, address: &str, mut dice: Dice) -> Option<Line> {
+    /// Connects, from this address if one is given. A refusal is a finding: the other side is there.
+    pub(super) async fn open(
+        common: &Arc<Common>,
+        address: &str,
+        from: Option<Ipv4Addr>,
+        mut dice: Dice,
+    ) -> Option<Line> {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
-        let stream = match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
+        let stream = match tokio::time::timeout(PATIENCE, connect(address, from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 common.found(format!("{address} takes no connection: {error}"));
@@ -205,6 +212,14 @@ impl Line {
             let _ = tokio::time::timeout(left.min(Duration::from_millis(500)), changed).await;
         }
     }
+}
+
+async fn connect(address: &str, from: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(from) = from {
+        socket.bind((from, 0).into())?;
+    }
+    socket.connect(address.parse().map_err(io::Error::other)?).await
 }
 
 /// Reads what comes on a connection.

@@ -127,17 +127,58 @@ pub struct Shot {
     pub code: i32,
 }
 
+/// Codes that are sent, for whoever looks for the one that did it: `10,37` are these two, `-25` all but this one. Nothing
+/// is all.
+#[derive(Clone, Debug, Default)]
+pub struct Only {
+    these: Vec<i32>,
+    but: Vec<i32>,
+}
+
+impl Only {
+    /// Whether nothing is left out.
+    pub fn is_all(&self) -> bool {
+        self.these.is_empty() && self.but.is_empty()
+    }
+
+    fn has(&self, code: i32) -> bool {
+        (self.these.is_empty() || self.these.contains(&code)) && !self.but.contains(&code)
+    }
+}
+
+impl std::str::FromStr for Only {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Only, Self::Err> {
+        let mut only = Only::default();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word.strip_prefix('-') {
+                Some(code) => only.but.push(code.parse()?),
+                None => only.these.push(word.parse()?),
+            }
+        }
+        Ok(only)
+    }
+}
+
+impl std::fmt::Display for Only {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let but = self.but.iter().map(|code| format!("-{code}"));
+        f.write_str(&self.these.iter().map(i32::to_string).chain(but).collect::<Vec<_>>().join(","))
+    }
+}
+
 /// Every so many requests one makes the ground again.
 const GROUND_EVERY: u64 = 25;
 
-/// The request with this number. `only` limits the codes, for whoever looks for the one that did it.
-pub fn shot(seed: u64, number: u64, known: &Known, is_far: bool, only: &[i32]) -> Shot {
+/// The request with this number.
+pub fn shot(seed: u64, number: u64, known: &Known, is_far: bool, only: &Only) -> Shot {
     let mut scene = Scene { dice: Dice::of_step(seed, number), known, is_far };
     if number % GROUND_EVERY == 0 {
         let draft = topics::ground(&mut scene);
         return Shot { code: draft.code, draft, target: Target::Broker, is_valid: true };
     }
-    let wanted = |generator: &&Generator| only.is_empty() || only.contains(&generator.code);
+    let wanted = |generator: &&Generator| only.has(generator.code);
     let all = generators().filter(wanted);
     let mut at = scene.dice.below(all.clone().map(|generator| generator.weight).sum::<usize>().max(1));
     let generator = all.clone().find(|generator| {
@@ -197,11 +238,11 @@ mod tests {
     #[test]
     fn a_seed_decides_and_every_code_comes() {
         let known = Known::default();
-        let text = |number| wire::frame(&shot(9, number, &known, true, &[]).draft, 1);
+        let text = |number| wire::frame(&shot(9, number, &known, true, &Only::default()).draft, 1);
         assert!((0..200).all(|number| text(number) == text(number)));
         let mut missing: Vec<i32> = generators().map(|generator| generator.code).collect();
         for number in 0..5_000 {
-            let shot = shot(9, number, &known, true, &[]);
+            let shot = shot(9, number, &known, true, &Only::default());
             missing.retain(|code| *code != shot.code);
         }
         assert!(missing.is_empty(), "{missing:?} do not come within 5,000 requests");

@@ -1,7 +1,7 @@
 //! Bad input costs its sender alone: every request code, any field.
 //!
 //! `ESCROWMQ_HOSTILE_SEED` is one seed, `ESCROWMQ_HOSTILE_REQUESTS` how many requests, `ESCROWMQ_HOSTILE_FROM` the number of
-//! the first, `ESCROWMQ_HOSTILE_ONLY` limits the codes, `ESCROWMQ_HOSTILE_SECONDS` goes on with fresh seeds for so long.
+//! the first, `ESCROWMQ_HOSTILE_ONLY` limits the codes (`10,37` or `-25`), `ESCROWMQ_HOSTILE_SECONDS` goes on with fresh seeds for so long.
 
 use std::time::Duration;
 
@@ -20,12 +20,11 @@ fn number(name: &str) -> Option<u64> {
 
 fn campaign(seed: u64) -> Campaign {
     let only = std::env::var("ESCROWMQ_HOSTILE_ONLY").unwrap_or_default();
-    let only = only.split(',').filter(|code| !code.is_empty());
     Campaign {
         seed,
         requests: number("ESCROWMQ_HOSTILE_REQUESTS").unwrap_or(REQUESTS),
         from: number("ESCROWMQ_HOSTILE_FROM").unwrap_or_default(),
-        only: only.map(|code| code.trim().parse().expect("ESCROWMQ_HOSTILE_ONLY has codes, with commas")).collect(),
+        only: only.parse().expect("ESCROWMQ_HOSTILE_ONLY has codes, with commas"),
         command: COMMAND,
         strict: number("ESCROWMQ_HOSTILE_SECONDS").is_some(),
     }
@@ -55,7 +54,7 @@ async fn every_code() {
         if std::env::var_os("ESCROWMQ_HOSTILE_TABLE").is_some() {
             eprintln!("{}", report.table());
         }
-        if campaign.only.is_empty() && campaign.requests >= REQUESTS {
+        if campaign.only.is_all() && campaign.requests >= REQUESTS {
             report.demand_depth();
         }
         if seconds.is_none_or(|seconds| since(started) >= seconds) {
