@@ -54,7 +54,7 @@ impl FrameDecoder {
 
     /// Bytes behind the length field, and bytes of the header if its length has arrived. Nonsense is refused as soon as it
     /// can be seen, not after its declared length has been awaited.
-    fn measure(&self, buffer: &[u8]) -> Result<Option<(usize, Option<usize>)>, FrameError> {
+    fn measure(self, buffer: &[u8]) -> Result<Option<(usize, Option<usize>)>, FrameError> {
         let Some(length) = buffer.first_chunk::<4>() else {
             return Ok(None);
         };

@@ -84,9 +84,8 @@ impl fmt::Display for End {
         match self {
             End::Peer => f.write_str("closed by peer"),
             End::Io(error) => write!(f, "{error}"),
-            End::Us(why) => f.write_str(why),
+            End::Us(why) | End::Header(why) => f.write_str(why),
             End::Undecodable(error) => write!(f, "{error}"),
-            End::Header(why) => f.write_str(why),
             End::SlowHeader => f.write_str("a PROXY header was begun and not finished in time"),
             End::SlowFrame => f.write_str("a frame was begun and not finished in time"),
             End::TooMany => f.write_str("too many connections from the address that the load balancer names"),

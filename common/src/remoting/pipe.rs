@@ -298,13 +298,12 @@ impl Pipe {
             return false;
         }
         let now = Instant::now();
-        let since = match self.flooded {
-            Some(since) => since,
-            None => {
-                count(&self.connection.budget.counts().slowed);
-                self.tick_within(FLOODED_TIME);
-                *self.flooded.insert(now)
-            }
+        let since = if let Some(since) = self.flooded {
+            since
+        } else {
+            count(&self.connection.budget.counts().slowed);
+            self.tick_within(FLOODED_TIME);
+            *self.flooded.insert(now)
         };
         // What is vital is taken then, and has a bound too.
         now - since < FLOODED_TIME || unanswered >= limit.saturating_mul(2)

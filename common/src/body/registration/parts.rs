@@ -121,7 +121,7 @@ mod tests {
         parts.finish()
     }
 
-    fn is_too_large(outcome: Result<(), RegistrationError>) -> bool {
+    fn is_too_large(outcome: &Result<(), RegistrationError>) -> bool {
         matches!(outcome, Err(RegistrationError::Compression(CompressionError::TooLarge { limit: LIMIT })))
     }
 
@@ -132,11 +132,11 @@ mod tests {
         plain.resize(LIMIT, 0);
         assert!(read(&plain).is_ok(), "what newer brokers put behind is passed over");
         plain.push(0);
-        assert!(is_too_large(read(&plain)));
+        assert!(is_too_large(&read(&plain)));
         plain.resize(10 * LIMIT, 0);
-        assert!(is_too_large(read(&plain)));
+        assert!(is_too_large(&read(&plain)));
         let mut long_part = [0, 0, 0, 1, 0, 0, 4, 0].to_vec();
         long_part.resize(2 * LIMIT, b'x');
-        assert!(is_too_large(read(&long_part)), "a part that begins within the bound and ends beyond it");
+        assert!(is_too_large(&read(&long_part)), "a part that begins within the bound and ends beyond it");
     }
 }
