@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn many_topics_are_told_in_parts() {
-        let topics: Vec<_> = (0..2 * PART_TOPICS + 1).map(|n| topic(&format!("T{n}"), 6)).collect();
+        let topics: Vec<_> = (0..=2 * PART_TOPICS).map(|n| topic(&format!("T{n}"), 6)).collect();
         let all: Vec<_> = topics.iter().collect();
         let parts = parts(&all);
         assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [PART_TOPICS, PART_TOPICS, 1]);
@@ -158,7 +158,7 @@ mod tests {
     fn no_part_is_too_long_for_a_frame_whatever_its_topics_have() {
         let worst = |n: usize| {
             let attributes = (0..8).map(|part| (format!("+{part}"), "\u{1}".repeat(8 * 1024))).collect();
-            let settings = TopicSettings { attributes, ..TopicSettings::new(&format!("{n:0127}"), 4) };
+            let settings = TopicSettings { attributes, ..TopicSettings::new(format!("{n:0127}"), 4) };
             Arc::new(Topic { settings, queues: Vec::new() })
         };
         let topics: Vec<_> = (0..200).map(worst).collect();

@@ -63,7 +63,7 @@ impl Act {
     pub(super) fn of(request: &Frame, peer: SocketAddr) -> Option<Self> {
         let name = name_of(request.code)?;
         let mut asked = String::new();
-        for (key, value) in request.fields.iter() {
+        for (key, value) in &request.fields {
             let _ = write!(asked, "{}{key}={value}", if asked.is_empty() { "" } else { ", " });
             if asked.len() > TEXT_MAX {
                 break;

@@ -83,7 +83,7 @@ impl Creations {
 pub(crate) fn topic(
     broker: &Arc<Broker>,
     maker: Maker,
-    settings: TopicSettings,
+    settings: &TopicSettings,
     then: impl FnOnce(Result<Arc<Topic>, EnsureError>) + Send + 'static,
 ) {
     if let Some(topic) = broker.shard.topics().get(&settings.name) {
@@ -96,9 +96,9 @@ pub(crate) fn topic(
             topic.ok_or(EnsureError::Gone(name))
         }));
     });
-    let command = encode_cold(&settings);
+    let command = encode_cold(settings);
     let wanted = Wanted { maker, queues: u64::from(settings.queue_count()) };
-    let may_be_made = |made: &BeingMade| bounds::topic(broker, maker, &settings, made.waiting.len(), made.queues);
+    let may_be_made = |made: &BeingMade| bounds::topic(broker, maker, settings, made.waiting.len(), made.queues);
     create(broker, Kind::Topic, &settings.name, wanted, may_be_made, waiting, &Command::PutTopic(&command));
 }
 
@@ -141,7 +141,7 @@ fn retry_topic(
         return then(Ok(group));
     }
     let settings = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
-    topic(broker, maker, settings, move |created| then(created.map(|_| group)));
+    topic(broker, maker, &settings, move |created| then(created.map(|_| group)));
 }
 
 /// The same as [`topic`], to be awaited.
@@ -151,7 +151,7 @@ pub(crate) async fn topic_of(
     settings: TopicSettings,
 ) -> Result<Arc<Topic>, EnsureError> {
     let (sender, receiver) = oneshot::channel();
-    topic(broker, maker, settings, move |topic| drop(sender.send(topic)));
+    topic(broker, maker, &settings, move |topic| drop(sender.send(topic)));
     receiver.await.unwrap_or(Err(EnsureError::Submit(SubmitError::OutcomeUnknown)))
 }
 

@@ -2,8 +2,9 @@
 //! for longer and knows where it has been.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use escrowmq_common::clock;
 use proptest::prelude::RngExt as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
@@ -90,7 +91,7 @@ fn damage(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut TestRng) {
 fn faults(target: &targets::Target) -> Vec<String> {
     let seeds: Vec<Vec<u8>> = seeds::of(target.name).into_iter().collect();
     let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let begin = Instant::now();
+    let end = clock::monotonic() + TIME_MAX;
     let mut faults = Vec::new();
     let mut attempt = |input: &[u8]| {
         if catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_err() {
@@ -100,7 +101,7 @@ fn faults(target: &targets::Target) -> Vec<String> {
     };
     let mut goes_on = seeds.iter().all(|seed| attempt(seed)) && attempt(b"");
     for _ in 0..INPUTS {
-        if !goes_on || begin.elapsed() > TIME_MAX {
+        if !goes_on || clock::monotonic() > end {
             break;
         }
         let mut input = seeds[random.random_range(0..seeds.len())].clone();

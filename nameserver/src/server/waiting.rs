@@ -258,8 +258,8 @@ mod tests {
 
     #[tokio::test]
     async fn headers_count_like_bodies() {
-        let mut net = Net::start().await;
         const MIB: usize = 1024 * 1024;
+        let mut net = Net::start().await;
         for (header, body) in [(8 * MIB, 0), (0, 8 * MIB), (4 * MIB, 4 * MIB)] {
             let waiting = Waiting::default();
             let one = net.connection().await;

@@ -40,7 +40,6 @@ pub(super) fn check(
             let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip);
             return Err(Refused::new(response::NO_PERMISSION, remark));
         }
-        Kind::Single => {}
         Kind::Member if known.is_transactional => {
             return Err(Refused::illegal("transactional messages cannot be in a batch"));
         }
@@ -50,7 +49,7 @@ pub(super) fn check(
         Kind::Reply if known.is_transactional || known.is_delayed() => {
             return Err(Refused::illegal("a reply is passed on at once: it can be neither transactional nor delayed"));
         }
-        Kind::Member | Kind::Reply => {}
+        Kind::Single | Kind::Member | Kind::Reply => {}
     }
     let flag = SysFlag(sys_flag);
     if flag.transaction() == TransactionType::Prepared && !known.is_transactional {

@@ -134,7 +134,7 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
         Err(error) => answer::refuse(&again, reply, &Refused::new(error.code(), error.to_string())),
     };
     match missing {
-        Missing::Topic(settings) => ensure::topic(broker, maker, settings, move |topic| then(topic.map(drop))),
+        Missing::Topic(settings) => ensure::topic(broker, maker, &settings, move |topic| then(topic.map(drop))),
         Missing::Group(group) => ensure::group(broker, maker, &group, move |group| then(group.map(drop))),
     }
 }

@@ -85,9 +85,10 @@ impl List {
         };
         // One more tells whether there is a next page.
         let limit = self.limit + 1;
-        let mut rows = match self.all_halves {
-            true => broker.shard.halves(&query, limit)?,
-            false => broker.shard.transactions(&query, limit)?,
+        let mut rows = if self.all_halves {
+            broker.shard.halves(&query, limit)?
+        } else {
+            broker.shard.transactions(&query, limit)?
         };
         let mut has_more = rows.len() > self.limit;
         rows.truncate(self.limit);

@@ -2,6 +2,7 @@
 //! index was deleted and rebuilt from the log.
 
 mod crash;
+mod decoding;
 mod faults;
 mod hostile;
 mod lost;

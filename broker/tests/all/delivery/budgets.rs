@@ -17,7 +17,7 @@ fn held(queue: i32) -> PullMessageHeader<'static> {
     PullMessageHeader { sys_flag: 6, suspend_timeout_millis: 15_000, ..pull("G", "T", queue, 0) }
 }
 
-async fn hold(client: &Client, queue: i32) -> tokio::task::JoinHandle<Frame> {
+fn hold(client: &Client, queue: i32) -> tokio::task::JoinHandle<Frame> {
     let (remote, address) = client.remote();
     let request = pull_request(&held(queue));
     #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
@@ -30,11 +30,11 @@ async fn pulls_beyond_a_connections_share_are_answered_at_once() {
     let (greedy, other) = (node.client("greedy"), node.client("other"));
     greedy.send("T", 0, b"makes the topic", &[]).await;
     let holds = || node.running().broker().delivery.holds.len();
-    let _waiting = (hold(&greedy, 1).await, hold(&greedy, 2).await);
+    let _waiting = (hold(&greedy, 1), hold(&greedy, 2));
     until("two are held", async || holds() == 2).await;
     let answer = greedy.call(pull_request(&held(3))).await;
     assert_eq!(answer.code, response::PULL_NOT_FOUND);
-    let _others = hold(&other, 3).await;
+    let _others = hold(&other, 3);
     until("another connection has its own share", async || holds() == 3).await;
     assert_eq!(node.running().broker().metrics.holds_refused.get(), 1);
     node.stop().await;
@@ -45,7 +45,7 @@ async fn pulls_beyond_all_shares_are_answered_at_once() {
     let node = Node::with(|config| config.max_held_pulls = 1).await;
     let (one, two) = (node.client("one"), node.client("two"));
     one.send("T", 0, b"makes the topic", &[]).await;
-    let _waiting = hold(&one, 1).await;
+    let _waiting = hold(&one, 1);
     until("one is held", async || node.running().broker().delivery.holds.len() == 1).await;
     assert_eq!(two.call(pull_request(&held(2))).await.code, response::PULL_NOT_FOUND);
     node.stop().await;

@@ -212,6 +212,7 @@ async fn a_group_that_may_not_broadcast_or_consume_does_not_by_any_way() {
     assert_eq!(client.call(group(r#"{"groupName":"H"}"#)).await.code, 0);
     let held = PullMessageHeader { sys_flag: 6, suspend_timeout_millis: 20_000, ..pull("H", "T", 0, 1) };
     let (remote, address) = client.remote();
+    #[expect(clippy::disallowed_methods, reason = "a test waits for its own task")]
     let waiting = tokio::spawn(async move { remote.call(&address, pull_request(&held), PATIENCE).await.unwrap() });
     until("the pull is held", async || !node.running().broker().delivery.holds.is_empty()).await;
     assert_eq!(client.call(group(r#"{"groupName":"H","consumeEnable":false}"#)).await.code, 0);

@@ -69,7 +69,9 @@ async fn what_waited_for_a_queue_that_is_gone_enters_one_that_is_read() {
     stage.done(end(&delayed_half, 8)).await;
     visible(&stage, 5).await;
     let mut found = queues(&stage, 2);
-    found.iter_mut().for_each(|queue| queue.sort());
+    for queue in &mut found {
+        queue.sort();
+    }
     // Each by its old number modulo two: messages of one queue stay together.
     assert_eq!(found, [vec!["delayed", "member"], vec!["delayed half", "half", "timer"]]);
     for (key, queue) in [("half", 1), ("member", 0), ("delayed half", 1), ("delayed", 0), ("timer", 1)] {

@@ -57,7 +57,7 @@ async fn progress_and_connections_are_listed() {
     assert!(offsets["lastTimestamp"].as_i64().unwrap() > 0);
 
     // Between the two is what was handed out and not consumed.
-    assert_eq!(offsets["pullOffset"], 3.into());
+    assert_eq!(offsets["pullOffset"], 3);
     let pull = of_topic(request::PULL_MESSAGE, "T")
         .with_field("consumerGroup", "G")
         .with_field("queueId", 0)
