@@ -60,18 +60,26 @@ bare_of! {
     GET_BROKER_HA_STATUS GET_BROKER_EPOCH_CACHE PREPARE_BACKUP
 }
 
-/// Settings that anybody may change, within their ranges: whatever they are set to, others go on.
-const HARMLESS: &[(&str, &str)] = &[
+/// Settings that harm nobody, whatever they are set to. A tool on the broker's own machine may change everything, and
+/// these are all that it changes here.
+const SWITCHES: &[(&str, &str)] = &[
     ("traceOn", "true"),
-    ("shortPollingTimeMills", "1000"),
-    ("longPollingEnable", "true"),
     ("filterSupportRetry", "true"),
-    ("litePullMessageEnable", "true"),
     ("notifyConsumerIdsChangedEnable", "true"),
+    ("storeReplyMessageEnable", "true"),
     ("autoCreateTopicEnable", "true"),
+    ("noSuchSetting", "1"),
+];
+
+/// Settings that a stranger may change within a range: whatever is accepted, others go on.
+const RANGES: &[(&str, &str)] = &[
+    ("regionId", "evil-region"),
+    ("longPollingEnable", "true"),
+    ("litePullMessageEnable", "true"),
     ("autoCreateSubscriptionGroup", "true"),
     ("defaultTopicQueueNums", "8"),
-    ("storeReplyMessageEnable", "true"),
+    ("maxMessageSize", "4194304"),
+    ("shortPollingTimeMills", "1000"),
     ("rebalanceLockMaxLiveTime", "60000"),
     ("channelExpiredTimeout", "120000"),
     ("registerNameServerPeriod", "30000"),
@@ -79,12 +87,13 @@ const HARMLESS: &[(&str, &str)] = &[
     ("maxTransferBytesOnMessageInMemory", "262144"),
     ("maxTransferCountOnMessageInDisk", "32"),
     ("maxTransferBytesOnMessageInDisk", "262144"),
-    ("timerWheelEnable", "true"),
+    ("timerMaxDelaySec", "259200"),
     ("recallMessageEnable", "true"),
     ("enablePropertyFilter", "true"),
-    ("transactionTimeOut", "1000"),
-    ("transactionCheckInterval", "1000"),
-    ("noSuchSetting", "1"),
+    ("transactionDuplicateWindow", "60000"),
+    ("transactionParkAfter", "86400000"),
+    ("transactionRecordHours", "72"),
+    ("diskMaxUsedSpaceRatio", "100"),
 ];
 
 /// Settings that stop everybody by design, delete data or lead clients elsewhere: a stranger's change must be refused.
@@ -94,7 +103,7 @@ const GUARDED: &[(&str, &str)] = &[
     ("maxMessageSize", "1"),
     ("maxStoreSize", "4194304"),
     ("fileReservedTime", "0"),
-    ("diskMaxUsedSpaceRatio", "1"),
+    ("cleanFileForciblyEnable", "true"),
     ("diskSpaceCleanForciblyRatio", "1"),
     ("diskSpaceWarningLevelRatio", "1"),
     ("namesrvAddr", "192.0.2.1:9"),
@@ -103,16 +112,32 @@ const GUARDED: &[(&str, &str)] = &[
     ("listenPort", "1"),
     ("bindAddress", "192.0.2.1"),
     ("storePathRootDir", "/nonexistent"),
+    ("flushDiskType", "ASYNC_FLUSH"),
     ("maxConnections", "1"),
     ("serverSelectorThreads", "100000"),
+    ("maxTopics", "1"),
+    ("maxQueues", "1"),
+    ("maxGroups", "1"),
+    ("maxHeldPulls", "0"),
+    ("creationsPerMinutePerConnection", "1"),
+    ("groupExpireHours", "1"),
+    ("messageDelayLevel", "1ms"),
+    ("timerWheelEnable", "false"),
+    ("transactionTimeOut", "1"),
+    ("transactionCheckInterval", "1"),
     ("transactionCheckMax", "1"),
+    ("transactionOpenMax", "1"),
     ("transactionRecordHours", "0"),
 ];
 
 fn settings(scene: &mut Scene<'_>) -> Draft {
     let mut text = Vec::new();
     for _ in 0..scene.dice.between(1, 3) {
-        let all = if scene.is_far && scene.dice.one_in(2) { GUARDED } else { HARMLESS };
+        let all = match (scene.dice.one_in(2), scene.is_far) {
+            (_, false) => SWITCHES,
+            (true, true) => GUARDED,
+            (false, true) => RANGES,
+        };
         let (key, usual) = *scene.dice.pick(all);
         let value = match scene.dice.below(4) {
             0 => values::number(&mut scene.dice).as_bytes().to_vec(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc::Sender;
 
 use super::line::{Common, Line};
 use super::ring::Ring;
@@ -18,8 +18,11 @@ pub(super) const LANES: usize = 6;
 /// Most unanswered requests of one connection.
 const UNANSWERED: usize = 24;
 
-/// Requests after which a good client's step is due.
+/// Requests for each of which the good client does a thing.
 const STEP_EVERY: u64 = 4;
+
+/// Things that the good client may be behind before attackers wait for it.
+pub(super) const STEPS_BEHIND: usize = 16;
 
 /// An attack on one broker and one nameserver.
 #[derive(Debug)]
@@ -35,25 +38,22 @@ pub(super) struct Attack {
     pub(super) ring: Ring,
     /// The number of the next request.
     pub(super) next: AtomicU64,
-    /// Signalled when the good client is to do something.
-    pub(super) step: Notify,
 }
 
 impl Attack {
     /// Sends all requests with numbers below `end`, and waits for their answers: with `strict`, also for those that may be
-    /// held, for so long.
-    pub(super) async fn window(self: &Arc<Self>, end: u64, strict: Option<Duration>) {
+    /// held, for so long. `steps` gets something whenever the good client is to do a thing, and ends with the window.
+    pub(super) async fn window(self: &Arc<Self>, end: u64, strict: Option<Duration>, steps: Sender<()>) {
         let lanes = (0..LANES).map(|lane| {
-            let attack = Arc::clone(self);
-            self.common.tasks.spawn("attacker", async move { attack.lane(lane, end, strict).await })
+            let (attack, steps) = (Arc::clone(self), steps.clone());
+            self.common.tasks.spawn("attacker", async move { attack.lane(lane, end, strict, &steps).await })
         });
         for lane in lanes.collect::<Vec<_>>() {
             let _ = lane.await;
         }
-        self.step.notify_one();
     }
 
-    async fn lane(&self, lane: usize, end: u64, strict: Option<Duration>) {
+    async fn lane(&self, lane: usize, end: u64, strict: Option<Duration>, steps: &Sender<()>) {
         let from = self.far.filter(|_| lane % 2 == 1);
         let mut lines: [Option<Line>; 2] = [None, None];
         let mut left = Vec::new();
@@ -63,7 +63,8 @@ impl Attack {
                 break;
             }
             if number % STEP_EVERY == 0 {
-                self.step.notify_one();
+                // Fails where the good client does nothing more in this window.
+                let _ = steps.send(()).await;
             }
             // Chance of the way is another than that of the request, which must not depend on it.
             let mut dice = Dice::of_step(!self.seed, number);

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use escrowmq_common::clock;
 use escrowmq_common::code::request;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
-use super::attack::Attack;
+use super::attack::{Attack, STEPS_BEHIND};
 use super::good::Good;
 use super::line::{Common, Counts};
 use super::ring::Ring;
@@ -109,7 +109,6 @@ impl Campaign {
             common: Arc::new(Common::default()),
             ring: Ring::default(),
             next: AtomicU64::new(self.from),
-            step: Notify::new(),
         });
         let _again = Again {
             campaign: self.clone(),
@@ -151,30 +150,27 @@ impl Campaign {
         is_last: bool,
     ) -> Result<(), String> {
         let strict = (is_last && self.strict).then_some(HELD);
-        let until_killed = Notify::new();
-        let attacking = async {
-            attack.window(end, strict).await;
-            until_killed.notify_one();
-        };
+        let (steps, mut due) = mpsc::channel(STEPS_BEHIND);
         // The broker is killed while requests are on their way.
         let kill_at = end - 1 - Dice::of_step(self.seed, end).below(60) as u64;
-        let living = async {
-            loop {
-                tokio::select! {
-                    () = attack.step.notified() => {}
-                    () = until_killed.notified() => return Ok::<(), String>(()),
-                }
+        let living = async move {
+            while due.recv().await.is_some() {
                 if is_kill && attack.next.load(Ordering::Acquire) > kill_at {
                     attack.common.is_over.store(true, Ordering::Release);
+                    due.close();
                     good.before_restart(true);
                     // What the good client asks at this moment is answered, or its outcome is unknown.
                     let (_, ()) = tokio::join!(good.step(), async { cluster.broker.kill() });
-                    return Ok(());
+                    break;
                 }
-                good.step().await.map_err(|trouble| format!("the good client: {trouble}"))?;
+                if let Err(trouble) = good.step().await {
+                    due.close();
+                    return (cluster, good, Err(format!("the good client: {trouble}")));
+                }
             }
+            (cluster, good, Ok(()))
         };
-        let (living, ()) = tokio::join!(living, attacking);
+        let ((cluster, good, living), ()) = tokio::join!(living, attack.window(end, strict, steps));
         self.judge(cluster, attack, is_kill)?;
         living?;
         let begun = clock::monotonic();

@@ -132,9 +132,11 @@ fn running_info(scene: &mut Scene<'_>) -> Draft {
 
 fn consume_directly(scene: &mut Scene<'_>) -> Draft {
     let message = scene.stored();
+    // Nobody named: whoever of the group is there.
+    let client = if scene.dice.one_in(3) { scene.client() } else { String::new() };
     Draft::new(request::CONSUME_MESSAGE_DIRECTLY)
         .with("consumerGroup", scene.group())
-        .with("clientId", scene.client())
+        .with("clientId", client)
         .with("msgId", message.message_id)
         .with("brokerName", "broker-a")
         .with("topic", message.topic)

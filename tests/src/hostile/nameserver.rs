@@ -114,10 +114,12 @@ fn put_kv(scene: &mut Scene<'_>) -> Draft {
 }
 
 fn identity(scene: &mut Scene<'_>, code: i32) -> Draft {
-    let name = broker(scene);
+    // Mostly each broker has its own address: another one under its name is refused.
+    let number = scene.dice.below(4);
+    let address = if scene.dice.one_in(4) { scene.dice.below(4) } else { number };
     Draft::new(code)
-        .with("brokerName", name)
-        .with("brokerAddr", format!("192.0.2.{}:10911", scene.dice.below(4)))
+        .with("brokerName", format!("evil-broker-{number}"))
+        .with("brokerAddr", format!("192.0.2.{}:10911", address + 10))
         .with("clusterName", cluster(scene))
         .with_number("brokerId", *scene.dice.pick(&[0, 0, 1, 2]))
 }
@@ -227,20 +229,21 @@ fn register_topic(scene: &mut Scene<'_>) -> Draft {
     }))
 }
 
-/// Settings that anybody may change, within their ranges.
-const HARMLESS: &[(&str, &str)] = &[
+/// Settings that harm nobody, whatever they are set to.
+const SWITCHES: &[(&str, &str)] = &[
     ("orderMessageEnable", "true"),
     ("returnOrderTopicConfigToBroker", "true"),
-    ("supportActingMaster", "true"),
     ("notifyMinBrokerIdChanged", "true"),
     ("enableAllTopicList", "true"),
     ("enableTopicList", "true"),
-    ("scanNotActiveBrokerInterval", "5000"),
     ("noSuchSetting", "1"),
 ];
 
-/// Settings of which a stranger's change must be refused.
+/// Settings of which a stranger's change must be refused, or does no harm within its range.
 const GUARDED: &[(&str, &str)] = &[
+    ("supportActingMaster", "true"),
+    ("deleteTopicWithBrokerRegistration", "true"),
+    ("scanNotActiveBrokerInterval", "5000"),
     ("kvConfigPath", "/nonexistent/kv"),
     ("configStorePath", "/nonexistent/conf"),
     ("configBlackList", ""),
@@ -251,7 +254,7 @@ const GUARDED: &[(&str, &str)] = &[
 ];
 
 fn settings(scene: &mut Scene<'_>) -> Draft {
-    let all = if scene.is_far && scene.dice.one_in(2) { GUARDED } else { HARMLESS };
+    let all = if scene.is_far && scene.dice.one_in(2) { GUARDED } else { SWITCHES };
     let (key, usual) = *scene.dice.pick(all);
     let value = match scene.dice.below(3) {
         0 => values::number(&mut scene.dice).as_bytes().to_vec(),
