@@ -11,9 +11,18 @@ use std::time::Duration;
 
 use escrowmq_common::body::SubscriptionData;
 
-/// So many subscriptions of a topic are remembered for a group; beyond, the first ones are forgotten. Each start of a client
-/// makes a new version.
+/// So many subscriptions of a topic are remembered for a group at most; beyond, the first ones are forgotten. Each start of a
+/// client makes a new version.
 const HEARD_MAX: usize = 1024;
+/// And so many of all topics of a group together, but at least some of each.
+const HEARD_OF_GROUP_MAX: usize = 16 * HEARD_MAX;
+const HEARD_MIN: usize = 8;
+
+/// How many subscriptions of each topic are remembered for a group of so many topics.
+pub(super) fn room(topics: usize) -> usize {
+    (HEARD_OF_GROUP_MAX / topics.max(1)).clamp(HEARD_MIN, HEARD_MAX)
+}
+
 /// For so long after a start members come back in any order: twice the interval of their heartbeats.
 const RETURN_TIME: Duration = Duration::from_secs(60);
 
@@ -40,12 +49,12 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// A member names a subscription. Says whether it is to be the group's from now on.
-    pub(super) fn hear(&mut self, subscription: &SubscriptionData, at: Moment) -> bool {
+    /// A member names a subscription. Says whether it is to be the group's from now on. `room` is how many are remembered.
+    pub(super) fn hear(&mut self, subscription: &SubscriptionData, at: Moment, room: usize) -> bool {
         let named = (subscription.sub_version, wants(subscription));
         let is_new = !self.first.contains_key(&named);
         if is_new {
-            self.remember(named, at.since_start);
+            self.remember(named, at.since_start, room);
         }
         let takes_over = match self.current {
             None => true,
@@ -65,8 +74,8 @@ impl Heard {
         self.order.iter().any(|(known, _)| *known == version)
     }
 
-    fn remember(&mut self, named: Named, at: Duration) {
-        if self.order.len() >= HEARD_MAX
+    fn remember(&mut self, named: Named, at: Duration, room: usize) {
+        while self.order.len() >= room
             && let Some(oldest) = self.order.pop_front()
         {
             self.first.remove(&oldest);
@@ -107,6 +116,22 @@ mod tests {
         SubscriptionData { sub_string: text.to_owned(), sub_version: version, ..SubscriptionData::default() }
     }
 
+    impl Heard {
+        fn hears(&mut self, subscription: &SubscriptionData, at: Moment) -> bool {
+            self.hear(subscription, at, room(1))
+        }
+    }
+
+    #[test]
+    fn many_topics_share_the_room_of_their_group() {
+        assert_eq!((room(0), room(1), room(16), room(32), room(100_000)), (1024, 1024, 1024, 512, 8));
+        let mut heard = Heard::default();
+        for version in 0..100 {
+            heard.hear(&named("*", version), at(0), room(10_000));
+        }
+        assert_eq!((heard.order.len(), heard.first.len()), (8, 8));
+    }
+
     fn at(seconds: u64) -> Moment {
         Moment { since_start: Duration::from_secs(seconds), wall_ms: NOW + seconds as i64 * 1000 }
     }
@@ -116,11 +141,11 @@ mod tests {
         for begin in [0, 1000] {
             for version in [NOW - 3_600_000, 0, -1, NOW] {
                 let mut heard = Heard::default();
-                assert!(heard.hear(&named("one", NOW + 86_400_000), at(begin)));
-                assert!(heard.hear(&named("two", version), at(begin + 1)), "{version}");
+                assert!(heard.hears(&named("one", NOW + 86_400_000), at(begin)));
+                assert!(heard.hears(&named("two", version), at(begin + 1)), "{version}");
                 // The member that has not followed says what it said before.
-                assert!(!heard.hear(&named("one", NOW + 86_400_000), at(begin + 2)));
-                assert!(!heard.hear(&named("two", version), at(begin + 3)));
+                assert!(!heard.hears(&named("one", NOW + 86_400_000), at(begin + 2)));
+                assert!(!heard.hears(&named("two", version), at(begin + 3)));
                 assert!(heard.knows(version) && heard.knows(NOW + 86_400_000) && !heard.knows(7));
             }
         }
@@ -129,23 +154,23 @@ mod tests {
     #[test]
     fn after_a_start_members_come_back_in_any_order_and_versions_decide() {
         let mut heard = Heard::default();
-        assert!(heard.hear(&named("new", NOW - 10), at(1)));
-        assert!(heard.hear(&named("old", NOW - 20), at(2)), "until the other one is heard again");
-        assert!(heard.hear(&named("new", NOW - 10), at(31)));
-        assert!(!heard.hear(&named("old", NOW - 20), at(32)));
-        assert!(!heard.hear(&named("old", NOW - 20), at(1000)), "a reconnected member is not news");
-        assert!(heard.hear(&named("old", NOW - 15), at(1001)), "a restarted one is");
-        assert!(!heard.hear(&named("new", NOW - 10), at(1002)), "and later the order of hearing decides");
+        assert!(heard.hears(&named("new", NOW - 10), at(1)));
+        assert!(heard.hears(&named("old", NOW - 20), at(2)), "until the other one is heard again");
+        assert!(heard.hears(&named("new", NOW - 10), at(31)));
+        assert!(!heard.hears(&named("old", NOW - 20), at(32)));
+        assert!(!heard.hears(&named("old", NOW - 20), at(1000)), "a reconnected member is not news");
+        assert!(heard.hears(&named("old", NOW - 15), at(1001)), "a restarted one is");
+        assert!(!heard.hears(&named("new", NOW - 10), at(1002)), "and later the order of hearing decides");
     }
 
     #[test]
     fn a_group_of_many_versions_of_one_wish_keeps_the_highest() {
         let mut heard = Heard::default();
-        assert!(heard.hear(&named("*", 5), at(0)));
-        assert!(!heard.hear(&named("*", 4), at(0)));
-        assert!(heard.hear(&named("*", 6), at(0)));
+        assert!(heard.hears(&named("*", 5), at(0)));
+        assert!(!heard.hears(&named("*", 4), at(0)));
+        assert!(heard.hears(&named("*", 6), at(0)));
         for version in 0..5_000 {
-            heard.hear(&named("*", version), at(0));
+            heard.hears(&named("*", version), at(0));
         }
         assert_eq!((heard.order.len(), heard.first.len()), (HEARD_MAX, HEARD_MAX));
     }

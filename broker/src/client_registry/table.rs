@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use escrowmq_common::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel};
 
-use super::heard::{Heard, Moment};
+use super::heard::{self, Heard, Moment};
 use super::member::{Client, ConnectionId, Member};
 use super::subscription::Subscription;
 
@@ -464,11 +464,12 @@ impl<C> ConsumerGroup<C> {
     /// Takes over what a heartbeat subscribes to. Says whether the set of topics changed.
     fn replace_subscriptions(&mut self, data: &ConsumerData, moment: Moment) -> bool {
         let mut changed = false;
+        let room = heard::room(data.subscription_data_set.len());
         for subscription in &data.subscription_data_set {
             let topic = subscription.topic.as_str();
             let known = self.subscriptions.get_key_value(topic).map(|(topic, _)| Arc::clone(topic));
             let topic = known.unwrap_or_else(|| Arc::from(topic));
-            if self.heard.entry(Arc::clone(&topic)).or_default().hear(subscription, moment) {
+            if self.heard.entry(Arc::clone(&topic)).or_default().hear(subscription, moment, room) {
                 let subscription = Arc::new(Subscription::new(subscription.clone()));
                 changed |= self.subscriptions.insert(topic, subscription).is_none();
             }
