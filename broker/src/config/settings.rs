@@ -249,10 +249,10 @@ settings! {
     /// Most connections at a time from one address; a load balancer is one address unless proxyProtocolTrusted names it.
     /// Default 50000.
     "maxConnectionsPerAddress" start max_connections_per_address: usize as plain = 50_000;
-    /// Bytes of unfinished requests and unsent answers that all connections hold together. From half of it on slow readers
-    /// are read no further, at three quarters connections that hold bytes without progress are closed, and when all is
-    /// taken requests above 4 KiB are slowed and then refused as busy. Default: a quarter of the machine's memory, at most
-    /// 1073741824.
+    /// Bytes of unfinished requests and unsent answers that all connections hold together. The nearer they come to
+    /// it the stricter the broker: slow readers are read no further, then connections that hold bytes without progress are
+    /// closed, then requests above 4 KiB are slowed and at last refused as busy. What the process needs besides is at most
+    /// a quarter of it. Default: a quarter of the machine's memory, at most 1073741824.
     "connectionBytesMax" start connection_bytes_max: usize as plain = machine::connection_bytes();
     /// Bytes of unsent answers above which a connection is closed; above an eighth of it, it is read no further. Default
     /// 67108864.

@@ -63,7 +63,7 @@ pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How far the bytes of a budget are taken.
+/// How far the bytes that a budget gives out are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Pressure {
     /// Less than half.
@@ -82,6 +82,9 @@ pub(super) enum Pressure {
 #[derive(Debug)]
 pub struct Budget {
     limits: BudgetLimits,
+    /// Bytes that are given out: three quarters of the limit. Buffers grow in steps, and what is written to a connection is
+    /// there before it is counted; the last quarter is for that.
+    room: usize,
     used: AtomicUsize,
     open: Mutex<Open>,
     counts: BudgetCounts,
@@ -114,6 +117,7 @@ impl Budget {
     /// A budget of which nothing is taken.
     pub fn new(limits: BudgetLimits) -> Budget {
         Budget {
+            room: limits.bytes - limits.bytes / 4,
             limits,
             used: AtomicUsize::new(0),
             open: Mutex::default(),
@@ -154,7 +158,7 @@ impl Budget {
     }
 
     pub(super) fn pressure(&self) -> Pressure {
-        let (used, all) = (self.bytes_used(), self.limits.bytes);
+        let (used, all) = (self.bytes_used(), self.room);
         // The usual case first: one look at a value that seldom changes.
         if used < all / 2 {
             Pressure::None
@@ -269,7 +273,7 @@ impl Charge {
     pub(super) fn raise(&mut self, to: usize) -> bool {
         let more = to.saturating_sub(self.bytes);
         let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        if more > 0 && before.saturating_add(more) > self.budget.limits.bytes {
+        if more > 0 && before.saturating_add(more) > self.budget.room {
             self.budget.used.fetch_sub(more, Ordering::Relaxed);
             return false;
         }
@@ -288,17 +292,19 @@ impl Drop for Charge {
 mod tests {
     use super::*;
 
-    fn budget(bytes: usize, connections: usize, connections_per_address: usize) -> Arc<Budget> {
+    /// A budget that gives out so many bytes.
+    fn budget(room: usize, connections: usize, connections_per_address: usize) -> Arc<Budget> {
+        let bytes = room / 3 * 4 + room % 3;
         Arc::new(Budget::new(BudgetLimits { bytes, connections, connections_per_address }))
     }
 
     #[test]
     fn charges_are_counted_refused_and_given_back() {
-        let budget = budget(1000, 1, 1);
+        let budget = budget(1200, 1, 1);
         let (mut one, mut two) = (Charge::new(&budget), Charge::new(&budget));
-        assert!(one.raise(600) && two.raise(400));
-        assert!(!two.raise(401));
-        assert_eq!((two.bytes(), budget.bytes_used()), (400, 1000));
+        assert!(one.raise(600) && two.raise(600));
+        assert!(!two.raise(601));
+        assert_eq!((two.bytes(), budget.bytes_used()), (600, 1200));
         assert!(one.raise(10), "what it has already");
         assert_eq!(one.bytes(), 600);
         // What is held already is counted, whatever the limit.
@@ -313,16 +319,16 @@ mod tests {
 
     #[test]
     fn pressure_rises_with_what_is_taken() {
-        let budget = budget(800, 1, 1);
+        let budget = budget(1200, 1, 1);
         let mut charge = Charge::new(&budget);
         for (bytes, pressure) in [
             (0, Pressure::None),
-            (399, Pressure::None),
-            (400, Pressure::Slow),
-            (600, Pressure::Evict),
-            (800, Pressure::Full),
-            (899, Pressure::Full),
-            (900, Pressure::Beyond),
+            (599, Pressure::None),
+            (600, Pressure::Slow),
+            (900, Pressure::Evict),
+            (1200, Pressure::Full),
+            (1349, Pressure::Full),
+            (1350, Pressure::Beyond),
             (5000, Pressure::Beyond),
         ] {
             charge.set(bytes);

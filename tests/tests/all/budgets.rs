@@ -27,7 +27,7 @@ const TOPIC: &str = "Large";
 const PEERS: usize = 1_000;
 
 /// The budget of the broker for each two of them: a fraction of what they ask for.
-const BUDGET_PER_PEER: u64 = 64 * 1024;
+const BUDGET_PER_PEER: u64 = 128 * 1024;
 
 /// The attack lasts so long, from when all are connected.
 const ATTACK: Duration = Duration::from_secs(10);
@@ -152,12 +152,12 @@ async fn peers_that_hold_memory_stay_under_the_ceiling() {
 
     let (end, tasks, connected) = (Shutdown::new(), Tasks::new(), Arc::new(AtomicUsize::new(0)));
     let address: Arc<str> = broker.address().into();
-    // A quarter of a frame, and requests for eight answers of 256 KiB.
+    // A quarter of a frame, and requests for two answers of 256 KiB.
     let mut half = BytesMut::new();
     Frame::request(request::SEND_MESSAGE_V2).with_body(vec![7; 1 << 20]).encode(&mut half);
     half.truncate(256 * 1024);
     let mut pulls = BytesMut::new();
-    (0..8).for_each(|_| pull().encode(&mut pulls));
+    (0..2).for_each(|_| pull().encode(&mut pulls));
     for bytes in [half.freeze(), pulls.freeze()] {
         for _ in 0..peers {
             tasks.spawn("peer", peer(address.clone(), bytes.clone(), connected.clone(), end.clone()));
