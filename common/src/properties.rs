@@ -52,7 +52,7 @@ pub fn edit(text: &[u8], changes: &BTreeMap<String, String>) -> Result<Vec<u8>, 
                 out.extend_from_slice(write_entry(&key, &value).as_bytes());
             }
         } else {
-            let (kept, ends) = line.without_loose_end();
+            let (kept, ends) = line.without_loose_end(body);
             out.extend_from_slice(&body[kept]);
             out.extend_from_slice(&body[ends]);
         }
@@ -183,9 +183,14 @@ impl LogicalLine {
     }
 
     /// The bytes in front of and behind a backslash that would join this line with what is put behind it.
-    fn without_loose_end(&self) -> (Range<usize>, Range<usize>) {
+    fn without_loose_end(&self, text: &[u8]) -> (Range<usize>, Range<usize>) {
         match self.parts.last() {
-            Some(last) if self.is_loose => (self.range.start..last.end, last.end + 1..self.range.end),
+            Some(last) if self.is_loose => {
+                // Without an empty last part the backslash in front of it would be the loose one.
+                let is_kept = |part: &&Range<usize>| !text[(*part).clone()].trim_ascii_start().is_empty();
+                let kept = self.parts.iter().rfind(is_kept).map_or(self.range.start, |part| part.end);
+                (self.range.start..kept, last.end + 1..self.range.end)
+            }
             _ => (self.range.clone(), self.range.end..self.range.end),
         }
     }
@@ -320,6 +325,17 @@ mod tests {
         assert_eq!(edited, b"# kept: a=1 \xe4\na=9\nb=C:\\\\x\n\nc=3\nnew=\\u00f6\n");
         assert_eq!(edit(b"", &map(&[("k", "v")])).unwrap(), b"k=v\n");
         assert_eq!(edit("\u{feff}k=v".as_bytes(), &map(&[("k", "w")])).unwrap(), "\u{feff}k=w\n".as_bytes());
+    }
+
+    #[test]
+    fn a_line_that_wants_to_go_on_at_the_end_does_not_swallow_what_is_added() {
+        for text in ["a#\\\r\\", "b=1\\\n  \\\n\\", "b\\", "\\", "\\\n\\\n"] {
+            let before: BTreeMap<_, _> = pairs(text).into_iter().collect();
+            let edited = edit(text.as_bytes(), &map(&[("k", "v")])).unwrap();
+            let mut after: BTreeMap<_, _> = pairs(str::from_utf8(&edited).unwrap()).into_iter().collect();
+            assert_eq!(after.remove("k").as_deref(), Some("v"), "{text:?}");
+            assert_eq!(after, before, "{text:?}");
+        }
     }
 
     #[test]

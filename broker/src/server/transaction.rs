@@ -38,7 +38,8 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     };
     let is_answer = header.from_transaction_check && broker.transactions.answered(reply.connection().id(), half);
     if is_answer && header.commit_or_rollback == UNKNOWN {
-        let is_in_progress = request.header::<ExtendTransactionHeader>().is_ok();
+        let lease = request.header::<ExtendTransactionHeader>();
+        let is_in_progress = lease.is_ok_and(|lease| lease.retry_after_millis.is_some());
         let answer = if is_in_progress { Answer::InProgress } else { Answer::Unknown };
         broker.transactions.note_answer(half, broker.now(), answer);
     }

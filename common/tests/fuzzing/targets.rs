@@ -85,7 +85,7 @@ pub(crate) fn header(input: &[u8]) {
         GetBrokerConsumeStatsHeader, GetBrokerMemberGroupHeader, GetConsumeStatsHeader,
         GetConsumerListByGroupHeader, GetConsumerRunningInfoHeader, GetConsumerStatusHeader, GetKvConfigResponse,
         GetKvListByNamespaceHeader, GetMaxOffsetHeader, GetRouteInfoHeader, GetTopicConfigHeader,
-        GetTopicsByClusterHeader, GetTransactionHeader, GroupForbiddenHeader, GroupHeader, GroupTopicHeader,
+        GetTopicsByClusterHeader, GetTransactionHeader, GiveUpLogHeader, GiveUpLogResponse, GroupForbiddenHeader, GroupHeader, GroupTopicHeader,
         HeartbeatResponse, JoinTransactionHeader, KvKeyHeader, ListTransactionsHeader, NotificationHeader,
         NotificationResponse, NotifyConsumerIdsChangedHeader, NotifyMinBrokerIdChangeHeader, OffsetResponse,
         PeekMessageHeader, PollingInfoHeader, PollingInfoResponse, PopMessageHeader, PopMessageResponse,
