@@ -58,6 +58,8 @@ pub const NAME_LIST_BYTES_MAX: usize = 256 * 1024;
 pub const STATS_KEY_BYTES_MAX: usize = 1024;
 /// Longest version of settings, a small JSON object.
 pub const VERSION_BYTES_MAX: usize = 1024;
+/// Longest text of settings that a tool changes in a running process.
+pub const SETTINGS_BYTES_MAX: usize = 64 * 1024;
 /// Longest name of an operator.
 pub const OPERATOR_BYTES_MAX: usize = 255;
 /// Longest reason that an operator gives.

@@ -8,8 +8,8 @@ pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>
 
 /// Levenshtein's distance, one row at a time.
 pub(super) fn distance(a: &str, b: &str) -> usize {
-    // A hostile word costs its length; nobody needs more than this to recognise a key.
-    let a: Vec<char> = a.to_lowercase().chars().take(128).collect();
+    // Nobody needs more than this to recognise a key, and a hostile word may have megabytes: it is cut before it is copied.
+    let a: Vec<char> = a.chars().take(128).flat_map(char::to_lowercase).collect();
     let b: Vec<char> = b.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, ca) in a.iter().enumerate() {

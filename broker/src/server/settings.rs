@@ -7,6 +7,7 @@ use escrowmq_common::body::json::to_bytes;
 use escrowmq_common::body::{DataVersion, Form};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::limits;
 use escrowmq_common::properties;
 use escrowmq_common::remoting::Connection;
 use parking_lot::Mutex;
@@ -23,6 +24,12 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
         request::GET_BROKER_CONFIG => show(broker, reply),
         request::GET_BROKER_RUNTIME_INFO => runtime::handle(broker, reply),
         _ => {
+            let (bytes, most) = (request.body.len(), limits::SETTINGS_BYTES_MAX);
+            if bytes > most {
+                // Before it is parsed: changes come one after the other, and this one would keep all others waiting.
+                return reply
+                    .error(response::MESSAGE_ILLEGAL, &format!("body: {bytes} bytes, at most {most} are taken"));
+            }
             let asker = if local::is_local(connection) { Asker::LocalMachine } else { Asker::Elsewhere };
             slow::run(broker, "update settings", reply, move |broker, reply| {
                 match update(broker, &request.body, asker, &reply) {
