@@ -12,6 +12,9 @@ use super::draft::Body;
 /// How many are kept: more than a window has.
 const KEPT: usize = 1_500;
 
+/// Fields that are shown: usual requests have fewer.
+const FIELDS_SHOWN: usize = 40;
+
 /// Bytes of a value and of a body that are shown; the seed makes the whole of it again.
 const VALUE_SHOWN: usize = 60;
 const BODY_SHOWN: usize = 300;
@@ -31,7 +34,7 @@ impl Ring {
             "request {number} code {} to {:?} on connection {line}, {encoding}, flag {}, version {}, {:?}:",
             draft.code, shot.target, draft.flag, draft.version, draft.deeds
         );
-        for (name, value) in &draft.fields {
+        for (name, value) in draft.fields.iter().take(FIELDS_SHOWN) {
             text.push(' ');
             show(&mut text, name, VALUE_SHOWN);
             text.push('=');
