@@ -62,7 +62,7 @@ impl Attack {
             if number >= end || self.common.is_over.load(Ordering::Acquire) {
                 break;
             }
-            if number % STEP_EVERY == 0 {
+            if number.is_multiple_of(STEP_EVERY) {
                 // Fails where the good client does nothing more in this window.
                 let _ = steps.send(()).await;
             }

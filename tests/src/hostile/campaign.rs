@@ -171,7 +171,7 @@ impl Campaign {
             (cluster, good, Ok(()))
         };
         let ((cluster, good, living), ()) = tokio::join!(living, attack.window(end, strict, steps));
-        self.judge(cluster, attack, is_kill)?;
+        Self::judge(cluster, attack, is_kill)?;
         living?;
         let begun = clock::monotonic();
         if !is_kill {
@@ -195,13 +195,13 @@ impl Campaign {
         cluster.broker.start_again_with_kept_settings().await;
         attack.common.is_over.store(false, Ordering::Release);
         attack.next.store(end, Ordering::Release);
-        self.judge(cluster, attack, false)?;
+        Self::judge(cluster, attack, false)?;
         cluster.until_registered().await;
         good.after_restart(is_last).await.map_err(|trouble| format!("the good client after a restart: {trouble}"))
     }
 
     /// What the processes' logs and the attackers say.
-    fn judge(&self, cluster: &mut Cluster, attack: &Attack, is_killed: bool) -> Result<(), String> {
+    fn judge(cluster: &mut Cluster, attack: &Attack, is_killed: bool) -> Result<(), String> {
         let mut found: Vec<String> = attack.common.findings.lock().drain(..).collect();
         found.truncate(5);
         for (name, process, is_killed) in

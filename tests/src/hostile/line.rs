@@ -125,7 +125,7 @@ impl Line {
         };
         let (common, id) = (Arc::clone(common), line.id);
         common.tasks.clone().spawn("attacker reads", async move {
-            let reader = Reader { common, state, reader, writer: Arc::downgrade(&writer), dice, id };
+            let reader = Reader { common, state, input: reader, writer: Arc::downgrade(&writer), dice, id };
             // The reader must not keep the connection open by itself.
             drop(writer);
             reader.run().await;
@@ -226,7 +226,7 @@ async fn connect(address: &str, from: Option<Ipv4Addr>) -> io::Result<TcpStream>
 struct Reader {
     common: Arc<Common>,
     state: Arc<State>,
-    reader: OwnedReadHalf,
+    input: OwnedReadHalf,
     writer: std::sync::Weak<tokio::sync::Mutex<OwnedWriteHalf>>,
     dice: Dice,
     id: usize,
@@ -235,7 +235,7 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         let (decoder, mut input) = (FrameDecoder::default(), BytesMut::new());
-        'reading: while matches!(self.reader.read_buf(&mut input).await, Ok(1..)) {
+        'reading: while matches!(self.input.read_buf(&mut input).await, Ok(1..)) {
             loop {
                 match decoder.next(&mut input) {
                     Ok(Some(frame)) if frame.is_response() => self.response(&frame),

@@ -174,7 +174,7 @@ const GROUND_EVERY: u64 = 25;
 /// The request with this number.
 pub fn shot(seed: u64, number: u64, known: &Known, is_far: bool, only: &Only) -> Shot {
     let mut scene = Scene { dice: Dice::of_step(seed, number), known, is_far };
-    if number % GROUND_EVERY == 0 {
+    if number.is_multiple_of(GROUND_EVERY) {
         let draft = topics::ground(&mut scene);
         return Shot { code: draft.code, draft, target: Target::Broker, is_valid: true };
     }

@@ -89,7 +89,7 @@ fn broker(scene: &mut Scene<'_>) -> String {
 }
 
 fn cluster(scene: &mut Scene<'_>) -> &'static str {
-    *scene.dice.pick(&["EvilCluster", "EvilCluster", "DefaultCluster"])
+    scene.dice.pick::<&str>(&["EvilCluster", "EvilCluster", "DefaultCluster"])
 }
 
 fn namespace(scene: &mut Scene<'_>) -> String {

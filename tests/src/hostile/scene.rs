@@ -1,5 +1,7 @@
 //! The names that attackers use, and what a generator draws from.
 
+use escrowmq_common::message::properties;
+
 use super::known::{Held, Known, Stored};
 use super::values;
 use crate::dice::Dice;
@@ -96,6 +98,10 @@ impl Scene<'_> {
 }
 
 /// A property string.
-pub fn properties(pairs: &[(&str, &str)]) -> String {
-    pairs.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect()
+pub fn property_string(pairs: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        properties::append(&mut text, name, value);
+    }
+    text
 }

@@ -5,7 +5,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::message::CompressionType;
 
 use super::draft::{Draft, Member};
-use super::scene::{Scene, properties};
+use super::scene::{Scene, property_string};
 use super::values::filled;
 use super::{Accepts, Generator, Target, valid};
 
@@ -54,7 +54,7 @@ fn fields(scene: &mut Scene<'_>, code: i32, is_short: bool, properties: &str) ->
 fn plain_properties(scene: &mut Scene<'_>) -> String {
     let unique_id = scene.unique_id();
     let tag = *scene.dice.pick(&["a", "b", "", "a || b"]);
-    properties(&[("UNIQ_KEY", &unique_id), ("KEYS", "evil-key other"), ("TAGS", tag), ("WAIT", "true")])
+    property_string(&[("UNIQ_KEY", &unique_id), ("KEYS", "evil-key other"), ("TAGS", tag), ("WAIT", "true")])
 }
 
 fn plain_short(scene: &mut Scene<'_>) -> Draft {
@@ -87,7 +87,7 @@ fn half(scene: &mut Scene<'_>) -> Draft {
         1 => pairs.push(("DELAY", "1")),
         _ => {}
     }
-    let properties = properties(&pairs);
+    let properties = property_string(&pairs);
     let mut draft = fields(scene, request::SEND_MESSAGE_V2, true, &properties);
     // Groups whose length lies at the limit of a length field: checked by nobody but who writes them.
     if scene.dice.one_in(10) {
@@ -117,19 +117,24 @@ fn later(scene: &mut Scene<'_>) -> Draft {
         ("TIMER_DELIVER_MS", ""),
     ]);
     let due = if due.1.is_empty() { (due.0, soon.as_str()) } else { due };
-    let properties = properties(&[("UNIQ_KEY", &unique_id), ("KEYS", "evil-key"), due]);
+    let properties = property_string(&[("UNIQ_KEY", &unique_id), ("KEYS", "evil-key"), due]);
     fields(scene, request::SEND_MESSAGE_V2, true, &properties).with_body(body(scene))
 }
 
 fn batch(scene: &mut Scene<'_>) -> Draft {
     let (unique_id, count) = (scene.unique_id(), scene.dice.between(1, 6));
     let members = (0..count).map(|number| {
-        let pairs = properties(&[("UNIQ_KEY", &format!("{unique_id}{number}")), ("KEYS", "evil-key"), ("TAGS", "a")]);
+        let pairs =
+            property_string(&[("UNIQ_KEY", &format!("{unique_id}{number}")), ("KEYS", "evil-key"), ("TAGS", "a")]);
         Member::new(format!("evil member {number}"), pairs)
     });
     let members = members.collect();
-    let mut draft =
-        fields(scene, request::SEND_BATCH_MESSAGE, true, &properties(&[("UNIQ_KEY", &unique_id), ("WAIT", "true")]));
+    let mut draft = fields(
+        scene,
+        request::SEND_BATCH_MESSAGE,
+        true,
+        &property_string(&[("UNIQ_KEY", &unique_id), ("WAIT", "true")]),
+    );
     if let Some((_, batch)) = draft.fields.iter_mut().find(|(name, _)| name == b"m") {
         *batch = super::json::Json::text("true");
     }
@@ -138,7 +143,12 @@ fn batch(scene: &mut Scene<'_>) -> Draft {
 
 fn reply_properties(scene: &mut Scene<'_>) -> String {
     let client = scene.client();
-    properties(&[("CORRELATION_ID", "evil-1"), ("REPLY_TO_CLIENT", &client), ("MSG_TYPE", "reply"), ("TTL", "3000")])
+    property_string(&[
+        ("CORRELATION_ID", "evil-1"),
+        ("REPLY_TO_CLIENT", &client),
+        ("MSG_TYPE", "reply"),
+        ("TTL", "3000"),
+    ])
 }
 
 fn reply(scene: &mut Scene<'_>) -> Draft {

@@ -213,7 +213,7 @@ fn delete_group(scene: &mut Scene<'_>) -> Draft {
     let group = if scene.dice.one_in(10) { values::long(&mut scene.dice) } else { scene.group().into_bytes() };
     Draft::new(request::DELETE_SUBSCRIPTIONGROUP)
         .with("groupName", group)
-        .with(*scene.dice.pick(&["cleanOffset", "removeOffset"]), *scene.dice.pick(&["true", "false"]))
+        .with(scene.dice.pick::<&str>(&["cleanOffset", "removeOffset"]), *scene.dice.pick(&["true", "false"]))
 }
 
 fn group_topic(scene: &mut Scene<'_>, code: i32) -> Draft {

@@ -104,12 +104,12 @@ pub(super) fn hostile(dice: &mut Dice, was: &[u8]) -> Json {
 
 /// A number, or what may be taken for one.
 pub(super) fn number(dice: &mut Dice) -> &'static str {
-    *dice.pick(NUMBERS)
+    dice.pick::<&str>(NUMBERS)
 }
 
 /// A name with a meaning of its own.
 pub(super) fn name(dice: &mut Dice) -> &'static str {
-    *dice.pick(NAMES)
+    dice.pick::<&str>(NAMES)
 }
 
 /// JSON that is odd or no JSON.
