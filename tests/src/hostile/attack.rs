@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use escrowmq_common::clock;
 use tokio::sync::mpsc::Sender;
 
 use super::line::{Common, Line};
@@ -70,7 +71,7 @@ impl Attack {
             let mut dice = Dice::of_step(!self.seed, number);
             let shot = {
                 let known = self.common.known.lock();
-                shot(self.seed, number, &known, from.is_some(), &self.only)
+                shot(self.seed, number, &known, from.is_some(), &self.only, clock::wall_ms())
             };
             let (slot, address) = match shot.target {
                 Target::Broker => (&mut lines[0], &self.broker),

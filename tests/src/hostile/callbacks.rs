@@ -1,7 +1,6 @@
 //! Requests that servers send to clients: a server that gets one must not take it for anything. And what attackers answer
 //! when a broker asks them.
 
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use serde_json::json;
@@ -64,12 +63,12 @@ fn push_reply(scene: &mut Scene<'_>) -> Draft {
         .with("topic", scene.topic())
         .with_number("queueId", 0)
         .with_number("sysFlag", 0)
-        .with_number("bornTimestamp", clock::wall_ms())
+        .with_number("bornTimestamp", scene.now)
         .with_number("flag", 0)
         .with("properties", "CORRELATION_ID\u{1}evil-1\u{2}")
         .with("bornHost", "192.0.2.1:1")
         .with("storeHost", "192.0.2.1:1")
-        .with_number("storeTimestamp", clock::wall_ms())
+        .with_number("storeTimestamp", scene.now)
         .with_body("body")
 }
 

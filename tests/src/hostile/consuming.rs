@@ -1,6 +1,5 @@
 //! Pulls, offsets, messages by id and key, queue locks.
 
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use serde_json::json;
 
@@ -52,7 +51,7 @@ fn pull_of(scene: &mut Scene<'_>, code: i32) -> Draft {
         .with_number("commitOffset", scene.offset())
         .with_number("suspendTimeoutMillis", *scene.dice.pick(&[0, 100, 15_000]))
         .with("subscription", filter)
-        .with_number("subVersion", clock::wall_ms())
+        .with_number("subVersion", scene.now)
         .with("expressionType", kind)
         .with_number("maxMsgBytes", *scene.dice.pick(&[262_144, i32::MAX, 1]))
         .with("bname", "broker-a")
@@ -93,7 +92,7 @@ fn earliest(scene: &mut Scene<'_>) -> Draft {
 }
 
 fn search_offset(scene: &mut Scene<'_>) -> Draft {
-    let time = clock::wall_ms() - *scene.dice.pick(&[0, 1_000, 100_000]);
+    let time = scene.now - *scene.dice.pick(&[0, 1_000, 100_000]);
     queue(scene, request::SEARCH_OFFSET_BY_TIMESTAMP)
         .with_number("timestamp", time)
         .with("boundaryType", *scene.dice.pick(&["LOWER", "UPPER"]))
@@ -118,7 +117,7 @@ fn query(scene: &mut Scene<'_>) -> Draft {
         .with("key", key)
         .with_number("maxNum", *scene.dice.pick(&[32, 1, 64, i32::MAX]))
         .with_number("beginTimestamp", 0)
-        .with_number("endTimestamp", *scene.dice.pick(&[i64::MAX, clock::wall_ms()]))
+        .with_number("endTimestamp", *scene.dice.pick(&[i64::MAX, scene.now]))
         .with("_UNIQUE_KEY_QUERY", is_unique)
 }
 

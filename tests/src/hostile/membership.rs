@@ -1,6 +1,5 @@
 //! Heartbeats, leaving, questions about members, and what is relayed to them.
 
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use serde_json::{Value, json};
 
@@ -37,7 +36,7 @@ fn subscription(scene: &mut Scene<'_>, topic: &str) -> Value {
         "codeSet": [97, 98],
         "expressionType": kind,
         "subString": text,
-        "subVersion": clock::wall_ms() + if scene.dice.one_in(6) { 1 << 40 } else { 0 },
+        "subVersion": scene.now + if scene.dice.one_in(6) { 1 << 40 } else { 0 },
         "tagsSet": ["a", "b"],
         "topic": topic,
     })
@@ -106,7 +105,7 @@ fn reset(scene: &mut Scene<'_>) -> Draft {
     let draft = Draft::new(request::INVOKE_BROKER_TO_RESET_OFFSET)
         .with("topic", scene.topic())
         .with("group", scene.group())
-        .with_number("timestamp", *scene.dice.pick(&[-1, 0, clock::wall_ms()]))
+        .with_number("timestamp", *scene.dice.pick(&[-1, 0, scene.now]))
         .with("isForce", *scene.dice.pick(&["true", "false"]));
     if scene.dice.one_in(2) {
         return draft.with_number("queueId", scene.queue()).with_number("offset", scene.offset()).waiting();

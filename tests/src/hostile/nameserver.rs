@@ -1,6 +1,5 @@
 //! Requests to a nameserver: routes, registrations, KV values, settings.
 
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::message::CompressionType;
 use serde_json::json;
@@ -128,7 +127,7 @@ fn version(scene: &mut Scene<'_>) -> serde_json::Value {
     json!({
         "counter": *scene.dice.pick(&[1, 2, i64::MAX]),
         "stateVersion": *scene.dice.pick(&[0, 1, i64::MAX]),
-        "timestamp": clock::wall_ms(),
+        "timestamp": scene.now,
     })
 }
 

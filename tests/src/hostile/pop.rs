@@ -1,6 +1,5 @@
 //! Pop and what belongs to it. This broker does not serve it yet; the requests come all the same.
 
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use serde_json::json;
 
@@ -16,10 +15,7 @@ pub(super) const GENERATORS: &[Generator] = &[
     }),
     valid(request::PEEK_MESSAGE, Target::Broker, Accepts::ANY, |scene| queue(scene, request::PEEK_MESSAGE)),
     valid(request::NOTIFICATION, Target::Broker, Accepts::ANY, |scene| {
-        queue(scene, request::NOTIFICATION)
-            .with_number("pollTime", 1000)
-            .with_number("bornTime", clock::wall_ms())
-            .waiting()
+        queue(scene, request::NOTIFICATION).with_number("pollTime", 1000).with_number("bornTime", scene.now).waiting()
     }),
     valid(request::POLLING_INFO, Target::Broker, Accepts::ANY, |scene| queue(scene, request::POLLING_INFO)),
     valid(request::POP_ROLLBACK, Target::Broker, Accepts::ANY, |scene| queue(scene, request::POP_ROLLBACK)),
@@ -38,7 +34,7 @@ fn pop(scene: &mut Scene<'_>) -> Draft {
     queue(scene, request::POP_MESSAGE)
         .with_number("invisibleTime", 60_000)
         .with_number("pollTime", *scene.dice.pick(&[0, 100, 15_000]))
-        .with_number("bornTime", clock::wall_ms())
+        .with_number("bornTime", scene.now)
         .with_number("initMode", 0)
         .with("expType", "TAG")
         .with("exp", "*")
@@ -49,8 +45,7 @@ fn pop(scene: &mut Scene<'_>) -> Draft {
 
 fn ack(scene: &mut Scene<'_>, code: i32) -> Draft {
     let message = scene.stored();
-    let receipt =
-        format!("{} {} 60000 0 0 broker-a {} {}", message.offset, clock::wall_ms(), message.queue, message.offset);
+    let receipt = format!("{} {} 60000 0 0 broker-a {} {}", message.offset, scene.now, message.queue, message.offset);
     Draft::new(code)
         .with("consumerGroup", scene.group())
         .with("topic", message.topic)
@@ -63,7 +58,7 @@ fn batch_ack(scene: &mut Scene<'_>) -> Draft {
     Draft::new(request::BATCH_ACK_MESSAGE).with_json(json!({
         "brokerName": "broker-a",
         "acks": [{
-            "b": "AQ==", "c": scene.group(), "it": 60_000, "pt": clock::wall_ms(), "q": 0, "r": "0", "rq": 0, "so": 0,
+            "b": "AQ==", "c": scene.group(), "it": 60_000, "pt": scene.now, "q": 0, "r": "0", "rq": 0, "so": 0,
             "t": scene.topic(),
         }],
     }))

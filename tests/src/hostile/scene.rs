@@ -20,6 +20,8 @@ pub struct Scene<'a> {
     pub known: &'a Known,
     /// Whether the request comes from another address than the machine's own loop.
     pub is_far: bool,
+    /// The time, in milliseconds since 1970.
+    pub now: i64,
 }
 
 impl Scene<'_> {

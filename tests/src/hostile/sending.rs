@@ -1,6 +1,5 @@
 //! Requests that store messages, and those about one message that is stored.
 
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::message::CompressionType;
 
@@ -42,7 +41,7 @@ fn fields(scene: &mut Scene<'_>, code: i32, is_short: bool, properties: &str) ->
         .with_number(name("d", "defaultTopicQueueNums"), 4)
         .with_number(name("e", "queueId"), scene.queue())
         .with_number(name("f", "sysFlag"), sys_flag)
-        .with_number(name("g", "bornTimestamp"), clock::wall_ms())
+        .with_number(name("g", "bornTimestamp"), scene.now)
         .with_number(name("h", "flag"), scene.dice.below(3))
         .with(name("i", "properties"), properties)
         .with_number(name("j", "reconsumeTimes"), 0)
@@ -107,7 +106,7 @@ fn half(scene: &mut Scene<'_>) -> Draft {
 /// A message that waits: for a delay level or for a moment.
 fn later(scene: &mut Scene<'_>) -> Draft {
     let unique_id = scene.unique_id();
-    let soon = (clock::wall_ms() + 2_000).to_string();
+    let soon = (scene.now + 2_000).to_string();
     let due = *scene.dice.pick(&[
         ("DELAY", "1"),
         ("DELAY", "18"),
