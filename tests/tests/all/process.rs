@@ -22,7 +22,8 @@ async fn a_second_broker_on_the_same_folder_is_refused_and_harms_nobody() {
     command.arg("--storePathRootDir").arg(broker.data_folder());
     let folder = tempfile::tempdir().unwrap();
     let mut second = Process::start("second broker", command, &folder.path().join("log"));
-    assert!(!second.wait(STOP).await.success());
+    // It waits for the folder first, in case the other one is just ending.
+    assert!(!second.wait(2 * STOP).await.success());
     let log = second.log();
     let folder = broker.data_folder().display().to_string();
     let id = broker.process().id().to_string();
