@@ -32,7 +32,8 @@ const BUDGET_PER_PEER: u64 = 128 * 1024;
 /// The attack lasts so long, from when all are connected.
 const ATTACK: Duration = Duration::from_secs(10);
 
-/// A peer comes again after this time, whatever became of its connection.
+/// A peer comes again after so long, times the thousands of peers of each kind: coming takes the machine's time from everybody, and
+/// what is tried here is what they hold.
 const COME_AGAIN: Duration = Duration::from_secs(4);
 
 /// Bytes of memory that a process has in use.
@@ -79,15 +80,15 @@ fn pull() -> Frame {
 }
 
 /// Opens connections again and again that write some bytes and never read, until the end.
-async fn peer(address: Arc<str>, bytes: Bytes, connected: Arc<AtomicUsize>, end: Shutdown) {
+async fn peer(address: Arc<str>, bytes: Bytes, come_again: Duration, connected: Arc<AtomicUsize>, end: Shutdown) {
     let mut is_first = true;
     loop {
         let Ok(mut stream) = connect(&address).await else { return };
         connected.fetch_add(usize::from(std::mem::take(&mut is_first)), Ordering::Relaxed);
         let attack = async {
             // As much as the broker takes; it may close in the middle. Nothing is read.
-            let _ = tokio::time::timeout(COME_AGAIN, stream.write_all(&bytes)).await;
-            tokio::time::sleep(COME_AGAIN).await;
+            let _ = tokio::time::timeout(come_again, stream.write_all(&bytes)).await;
+            tokio::time::sleep(come_again).await;
         };
         tokio::select! {
             () = end.cancelled() => return,
@@ -157,6 +158,7 @@ async fn peers_that_hold_memory_stay_under_the_ceiling() {
 
     let (end, tasks, connected) = (Shutdown::new(), Tasks::new(), Arc::new(AtomicUsize::new(0)));
     let address: Arc<str> = broker.address().into();
+    let come_again = COME_AGAIN * peers.div_ceil(PEERS) as u32;
     // A quarter of a frame, and requests for two answers of 256 KiB.
     let mut half = BytesMut::new();
     Frame::request(request::SEND_MESSAGE_V2).with_body(vec![7; 1 << 20]).encode(&mut half);
@@ -165,7 +167,7 @@ async fn peers_that_hold_memory_stay_under_the_ceiling() {
     (0..2).for_each(|_| pull().encode(&mut pulls));
     for bytes in [half.freeze(), pulls.freeze()] {
         for _ in 0..peers {
-            tasks.spawn("peer", peer(address.clone(), bytes.clone(), connected.clone(), end.clone()));
+            tasks.spawn("peer", peer(address.clone(), bytes.clone(), come_again, connected.clone(), end.clone()));
         }
     }
     let (most, most_counted) = (AtomicUsize::new(0), AtomicUsize::new(0));
