@@ -260,6 +260,18 @@ impl Wire {
     ///
     /// If there is no answer.
     pub async fn pull(&self, group: &str, topic: &str, queue: i32, offset: i64, count: i32) -> Pulled {
+        self.try_pull(group, topic, queue, offset, count).await.expect("a pull is answered")
+    }
+
+    /// Like [`pull`](Wire::pull), for where the broker may be killed meanwhile.
+    pub async fn try_pull(
+        &self,
+        group: &str,
+        topic: &str,
+        queue: i32,
+        offset: i64,
+        count: i32,
+    ) -> Result<Pulled, CallError> {
         let header = PullMessageHeader {
             consumer_group: group,
             topic,
@@ -277,16 +289,15 @@ impl Wire {
             proxy_forward_client_id: None,
             broker_name: None,
         };
-        let answer = self.call(Frame::request(request::PULL_MESSAGE).with_header(&header)).await;
-        let answer = answer.expect("a pull is answered");
+        let answer = self.call(Frame::request(request::PULL_MESSAGE).with_header(&header)).await?;
         let fields: Option<PullMessageResponse> = answer.header().ok();
-        Pulled {
+        Ok(Pulled {
             code: answer.code,
             remark: answer.remark.clone().unwrap_or_default(),
             messages: messages(answer.body.clone()),
             next: fields.as_ref().map_or(0, |fields| fields.next_begin_offset),
             max: fields.as_ref().map_or(0, |fields| fields.max_offset),
-        }
+        })
     }
 
     /// Everything in a queue, from 0 to its end.
@@ -323,8 +334,17 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// For an answer that is neither success nor "nothing found".
+    /// If there is no answer, or one that is neither success nor "nothing found".
     pub async fn query(&self, topic: &str, key: &str, is_unique_id: bool) -> Vec<Message> {
+        self.try_query(topic, key, is_unique_id).await.expect("a query is answered")
+    }
+
+    /// Like [`query`](Wire::query), for where the broker may be killed meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// For an answer that is neither success nor "nothing found".
+    pub async fn try_query(&self, topic: &str, key: &str, is_unique_id: bool) -> Result<Vec<Message>, CallError> {
         let header = QueryMessageHeader {
             topic,
             key,
@@ -334,11 +354,10 @@ impl Wire {
             unique_key: is_unique_id,
             index_type: None,
         };
-        let answer = self.call(Frame::request(request::QUERY_MESSAGE).with_header(&header)).await;
-        let answer = answer.expect("a query is answered");
+        let answer = self.call(Frame::request(request::QUERY_MESSAGE).with_header(&header)).await?;
         match answer.code {
-            response::SUCCESS => messages(answer.body),
-            response::QUERY_NOT_FOUND => Vec::new(),
+            response::SUCCESS => Ok(messages(answer.body)),
+            response::QUERY_NOT_FOUND => Ok(Vec::new()),
             code => panic!("query of {key}: {code} {:?}", answer.remark),
         }
     }

@@ -258,7 +258,8 @@ impl Good {
             return Ok(());
         }
         let body = queue.acknowledged[self.dice.below(settled)].1.clone();
-        let found = self.consumer.query(TOPIC, &format!("key-{body}"), false).await;
+        let found = self.consumer.try_query(TOPIC, &format!("key-{body}"), false).await;
+        let found = found.map_err(|error| trouble(format!("query of {body}: {error}")))?;
         if found.iter().any(|message| message.body == body.as_bytes()) {
             return Ok(());
         }
@@ -290,7 +291,8 @@ impl Good {
     /// Up to 32 messages from an offset on.
     async fn read_some(&self, topic: &str, queue: i32, from: i64) -> Result<Vec<Message>, Trouble> {
         let group = if topic == TOPIC { READERS } else { "wire-reader" };
-        let pulled = self.consumer.pull(group, topic, queue, from, 32).await;
+        let pulled = self.consumer.try_pull(group, topic, queue, from, 32).await;
+        let pulled = pulled.map_err(|error| trouble(format!("pull of {topic}:{queue} at {from}: {error}")))?;
         match pulled.code {
             response::SUCCESS => Ok(pulled.messages),
             response::PULL_NOT_FOUND => Ok(Vec::new()),
