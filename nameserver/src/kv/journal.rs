@@ -14,7 +14,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -29,7 +29,7 @@ const RECORD_HEAD: usize = 12;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
-/// What a journal has.
+/// A journal as it was read.
 #[derive(Debug)]
 pub(super) struct Contents {
     /// Which file its changes come after.
@@ -109,23 +109,27 @@ impl Journal {
         head.extend(salt.to_be_bytes());
         head.extend(crc32fast::hash(&head).to_be_bytes());
         disk::replace_file(path, &head, Some(FILE_MODE))?;
-        Journal::open(path, salt, HEAD as u64)
+        Journal::open(path, salt, HEAD as u64, HEAD as u64)
     }
 
     /// Goes on with the one that was read, behind its last whole record.
     pub(super) fn go_on(path: &Path, contents: &Contents) -> Result<Journal, Failed> {
-        Journal::open(path, contents.salt, contents.length)
+        Journal::open(path, contents.salt, contents.length, contents.length + contents.torn)
     }
 
-    fn open(path: &Path, salt: u64, length: u64) -> Result<Journal, Failed> {
+    /// Opens one that is as it was read: `found` bytes long, of which the first `length` stay.
+    fn open(path: &Path, salt: u64, length: u64, found: u64) -> Result<Journal, Failed> {
         let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(at("open", path))?;
         let theirs = |_| io::Error::other("another nameserver writes it: give each its own kvConfigPath");
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(theirs).map_err(at("lock", path))?;
-        // It may have been replaced before the lock was ours.
+        // It may have been replaced, or written on, before the lock was ours.
         let (ours, there) = (file.metadata(), path.metadata());
         let is_there = matches!((&ours, &there), (Ok(ours), Ok(there)) if ours.ino() == there.ino());
-        let has_grown = ours.as_ref().is_ok_and(|ours| ours.len() < length);
-        if !is_there || has_grown {
+        let mut head = [0; HEAD];
+        let is_as_read = ours.is_ok_and(|ours| ours.len() == found)
+            && file.read_exact_at(&mut head, 0).is_ok()
+            && be64(&head[16..24]) == salt;
+        if !is_there || !is_as_read {
             let changed = io::Error::other("another process has changed it; start again");
             return Err(at("go on with", path)(changed));
         }

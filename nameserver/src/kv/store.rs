@@ -35,8 +35,11 @@ enum State {
     Read(Option<Contents>),
     /// Changes go here.
     Open(Journal),
-    /// Which of file and journal a start would take is not sure: both are written anew before the next change.
-    Unsure,
+    /// Which of file and journal a start would take is not sure: both are written anew before the next change. The journal that
+    /// was open is kept for its lock, so that no other process goes on with it meanwhile.
+    Unsure {
+        _held: Option<Journal>,
+    },
 }
 
 impl Store {
@@ -86,7 +89,7 @@ impl Store {
             // What is at the journal's end is unknown: a new file and a new journal do without it.
             State::Open(journal) if journal.is_broken() => self.rewrite(before)?,
             State::Open(_) => {}
-            State::Unsure => self.rewrite(before)?,
+            State::Unsure { .. } => self.rewrite(before)?,
         }
         let State::Open(journal) = &mut self.state else {
             unreachable!("it was opened just now");
@@ -116,31 +119,46 @@ impl Store {
     }
 
     /// Puts a file of the next generation in place. From then on the journal that is there does not count any more.
-    fn replace_file(&mut self, tables: &KvTables) -> Result<(), KvError> {
+    pub(super) fn replace_file(&mut self, tables: &KvTables) -> Result<(), KvError> {
         let generation = self.generation + 1;
         match disk::replace_file(&self.path, &tables.to_file(generation), Some(FILE_MODE)) {
             Ok(()) => {
                 self.generation = generation;
-                self.state = State::Unsure;
+                self.doubt();
                 Ok(())
             }
             Err(failed) => {
                 if failed.0 == disk::SYNC_FOLDER {
-                    self.state = State::Unsure;
+                    self.doubt();
                 }
                 Err(io_error(failed))
             }
         }
     }
 
+    fn doubt(&mut self) {
+        let held = match std::mem::replace(&mut self.state, State::Read(None)) {
+            State::Open(journal) => Some(journal),
+            State::Unsure { _held: held } => held,
+            State::Read(_) => None,
+        };
+        self.state = State::Unsure { _held: held };
+    }
+
     /// Leaves the file with all that is in force, and no journal, so that it can be read, copied and edited.
     pub(super) fn close(&mut self, tables: &KvTables) -> Result<(), KvError> {
-        let has_journal = match &self.state {
-            State::Read(contents) => contents.is_some(),
-            State::Open(_) | State::Unsure => true,
-        };
-        if !has_journal {
-            return Ok(());
+        match &self.state {
+            State::Read(None) => return Ok(()),
+            // The journal is locked first, since it is taken away below: another process may write it.
+            State::Read(contents) => match self.begin(contents.as_ref()) {
+                Ok(journal) => self.state = State::Open(journal),
+                Err((step, path, error)) => {
+                    let path = path.display();
+                    tracing::warn!("cannot {step} {path}: {error}. It stays, and nothing that this process wrote is in it");
+                    return Ok(());
+                }
+            },
+            State::Open(_) | State::Unsure { .. } => {}
         }
         self.replace_file(tables)?;
         let journal = journal_of(&self.path);
@@ -156,9 +174,8 @@ impl Store {
     /// Opens the journal for the first change since the start.
     fn begin(&self, contents: Option<&Contents>) -> Result<Journal, Failed> {
         let path = journal_of(&self.path);
-        if let Some(contents) = contents {
-            return Journal::go_on(&path, contents);
-        }
+        // Its lock is held while the file is looked at.
+        let journal = contents.map(|contents| Journal::go_on(&path, contents)).transpose()?;
         // Another process may have written since: its changes are not in our tables, and a journal on top of them would
         // bring back what it changed.
         let there =
@@ -167,13 +184,18 @@ impl Store {
             None => self.generation == 0,
             Some(there) => there.is_ok_and(|generation| generation == self.generation),
         };
-        let other = fs::read(&path).ok().map(|bytes| journal::read(&bytes).map(|contents| contents.generation));
-        let has_other = other.is_some_and(|other| other.is_ok_and(|generation| generation >= self.generation));
-        if !is_as_read || has_other {
-            let changed = "another nameserver has changed it: give each its own kvConfigPath, and start again";
-            return Err(("go on with", self.path.clone(), io::Error::other(changed)));
+        let has_other = || {
+            let other = fs::read(&path).ok().map(|bytes| journal::read(&bytes).map(|contents| contents.generation));
+            other.is_some_and(|other| other.is_ok_and(|generation| generation >= self.generation))
+        };
+        match journal {
+            Some(journal) if is_as_read => Ok(journal),
+            None if is_as_read && !has_other() => Journal::create(&path, self.generation),
+            _ => {
+                let changed = "another nameserver has changed it: give each its own kvConfigPath, and start again";
+                Err(("go on with", self.path.clone(), io::Error::other(changed)))
+            }
         }
-        Journal::create(&path, self.generation)
     }
 
     #[cfg(test)]

@@ -264,6 +264,45 @@ async fn two_nameservers_do_not_write_one_file() {
 }
 
 #[tokio::test]
+async fn a_nameserver_that_wrote_nothing_takes_nothing_of_another_one_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kvConfig.json");
+    let one = Running::start(&path);
+    change(&one.kv, put("N", "a", "1")).await.unwrap();
+    // The second one has read the journal that the first one writes.
+    let two = Running::start(&path);
+    two.stop().await;
+    change(&one.kv, put("N", "b", "2")).await.unwrap();
+    let (_folder, copy) = crashed(&path);
+    assert!(*read(&copy).tables.read() == *one.kv.tables.read());
+}
+
+#[tokio::test]
+async fn changes_that_another_nameserver_made_since_the_start_are_not_written_over() {
+    for rewritten in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kvConfig.json");
+        let one = Running::start(&path);
+        change(&one.kv, put("N", "a", "1")).await.unwrap();
+        let two = Running::start(&path);
+        change(&one.kv, put("N", "b", "2")).await.unwrap();
+        if rewritten {
+            // Only the file: the process ends before the new journal is there.
+            one.store.lock().replace_file(&one.kv.tables.read()).unwrap();
+        }
+        let (_folder, copy) = crashed(&path);
+        let all = one.kv.tables.read().list("N");
+        drop(one);
+        let refused = change(&two.kv, put("N", "c", "3")).await.unwrap_err();
+        assert!(refused.contains("start again") || refused.contains("another nameserver"), "{refused}");
+        two.stop().await;
+        for path in [&copy, &path] {
+            assert_eq!(read(path).tables.read().list("N"), all, "rewritten: {rewritten}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn more_than_there_is_room_for_is_refused_and_deleting_makes_room() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start_with(&folder.path().join("kv.json"), 1000);
