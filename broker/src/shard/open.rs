@@ -109,6 +109,9 @@ impl OpenShard {
             Err(error) => {
                 applier.stop_flushes();
                 tasks.join().await;
+                // Raft may keep handles for a moment longer; whoever looks at the folder next finds it free all the same. How
+                // the log failed, if it did, is in the error already.
+                let _ = shard.log().close();
                 return Err(error.into());
             }
         };
