@@ -116,14 +116,16 @@ fn look_inside(record: &SeenRecord<'_>, quarantine: &Quarantine, report: &mut Re
             report.notes.push(format!("{what}. It is in quarantine: what it held is lost"));
             return;
         }
-        report.find(Kind::CommandMalformed, record.path, Some(record.payload_offset + malformed.at as u64), what);
+        let place = (record.path.to_owned(), record.payload_offset + malformed.at as u64);
+        report.find(Kind::CommandMalformed, &place.0, Some(place.1), what);
         let reason = malformed.to_string();
         let entry = QuarantinedEntry { index, term: record.term, checksum, bytes: record.payload.len(), reason };
-        report.malformed.push(MalformedEntry { entry, lost: lost_with(record.payload) });
+        report.malformed.push(MalformedEntry { entry, place, lost: lost_with(record.payload) });
     }
 }
 
-/// What an entry held that does not decode: the commands in front of what is wrong, by name, and what can only be counted.
+/// Says in words which commands are lost with an entry that does not decode. Those in front of the fault are named, the others
+/// can only be counted.
 fn lost_with(payload: &[u8]) -> String {
     let Ok(batch) = Batch::decode(payload) else { return format!("all of its {} bytes", payload.len()) };
     let mut known: BTreeMap<&'static str, u32> = BTreeMap::new();

@@ -121,8 +121,16 @@ pub struct Report {
 pub struct MalformedEntry {
     /// How it is set aside.
     pub entry: QuarantinedEntry,
-    /// What is lost with it, as far as it can be read, in words.
+    /// Where its [`Kind::CommandMalformed`] finding is: file and byte.
+    pub place: (PathBuf, u64),
+    /// Names the commands that are lost with it, in words. Those behind the fault are only counted.
     pub lost: String,
+}
+
+impl MalformedEntry {
+    fn is_of(&self, finding: &Finding) -> bool {
+        finding.file == self.place.0 && finding.offset == Some(self.place.1)
+    }
 }
 
 impl Report {

@@ -96,17 +96,13 @@ pub(super) fn repair(
             return Err(RepairError::NoSuchPlace { file: file.clone(), offset: *offset });
         }
     }
-    if let Some(index) = options.quarantine {
-        let named = report.malformed.iter().find(|malformed| malformed.entry.index == index);
-        let MalformedEntry { entry, lost } = named.ok_or(RepairError::NoSuchEntry(index))?;
-        let path = entry.write(dir)?;
-        actions.push(Action::Done(format!(
-            "set record {index} aside, checksum {:08x}: {}. LOST is {lost}. In a group copy {} to every member",
-            entry.checksum,
-            entry.reason,
-            path.display()
-        )));
-    }
+    let aside = match options.quarantine {
+        Some(index) => {
+            let named = report.malformed.iter().find(|malformed| malformed.entry.index == index);
+            Some(named.ok_or(RepairError::NoSuchEntry(index))?)
+        }
+        None => None,
+    };
     for finding in &report.findings {
         if finding.kind == Kind::NewerFormat {
             actions.push(Action::Left(format!("{finding}. It is not touched, and nothing else is")));
@@ -120,6 +116,16 @@ pub(super) fn repair(
             .filter(|finding| matches!(finding.kind, Kind::LogDamaged | Kind::IndexAhead | Kind::VoteLost));
         actions.extend(left.map(|finding| Action::Left(format!("{finding}. To {}", finding.kind.advice()))));
         return Ok(actions);
+    }
+    if let Some(MalformedEntry { entry, lost, .. }) = aside {
+        let path = entry.write(dir)?;
+        actions.push(Action::Done(format!(
+            "set record {} aside, checksum {:08x}: {}. LOST is {lost}. In a group copy {} to every member",
+            entry.index,
+            entry.checksum,
+            entry.reason,
+            path.display()
+        )));
     }
     let mut rebuild = report.findings.iter().any(|finding| CURED_BY_REBUILD.contains(&finding.kind));
     if dropped.is_some() {
@@ -159,7 +165,7 @@ pub(super) fn repair(
                 let what = format!("removed {}; the next start builds it anew", finding.file.display());
                 actions.push(Action::Done(what));
             }
-            Kind::CommandMalformed if options.quarantine.is_some_and(|index| names_record(finding, index)) => {}
+            Kind::CommandMalformed if aside.is_some_and(|aside| aside.is_of(finding)) => {}
             Kind::MessageDamaged | Kind::CommandMalformed | Kind::IndexBehind => {
                 actions.push(Action::Left(format!("{finding}. {}", finding.kind.advice())));
             }
@@ -172,11 +178,6 @@ pub(super) fn repair(
 /// Opens the log as a start would, but prepares no large file for what comes next.
 fn open_log(dir: &Path) -> Result<Log, OpenError> {
     Log::open(Arc::new(RealDisk), dir, LogSettings { segment_bytes: SEGMENT_BYTES_MIN, ..LogSettings::default() })
-}
-
-/// Whether a finding is about this record of the log.
-fn names_record(finding: &Finding, index: u64) -> bool {
-    finding.what.starts_with(&format!("record {index} "))
 }
 
 fn is_same(left: &Path, right: &Path) -> bool {

@@ -151,10 +151,9 @@ async fn a_newer_vote_file_is_refused() {
     assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
 }
 
-#[tokio::test]
-async fn a_newer_batch_is_refused() {
-    let store = filled().await;
-    let path = segments(store.path()).pop().unwrap();
+/// Makes the last record of a log one that a newer version has written. Says its file.
+fn with_a_newer_batch(dir: &Path) -> PathBuf {
+    let path = segments(dir).pop().unwrap();
     let mut content = fs::read(&path).unwrap();
     let (at, header, mut payload) = last_record(&content);
     assert_eq!(header.kind, 1, "the last record is a batch");
@@ -164,6 +163,13 @@ async fn a_newer_batch_is_refused() {
     content[at..start].copy_from_slice(&bytes);
     content[start..start + payload.len()].copy_from_slice(&payload);
     fs::write(&path, content).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_newer_batch_is_refused() {
+    let store = filled().await;
+    let path = with_a_newer_batch(store.path());
     // An index that has applied it does not ask again.
     fs::remove_dir_all(store.path().join("index")).unwrap();
     let opened = tokio::time::timeout(Duration::from_secs(60), open(store.path())).await.expect("it does not hang");
@@ -174,18 +180,35 @@ async fn a_newer_batch_is_refused() {
     assert_eq!((finding.kind, &finding.file), (Kind::CommandMalformed, &path));
 }
 
+/// Makes the index one that a newer version has written. Says its folder.
+fn write_newer_index(dir: &Path) -> PathBuf {
+    let path = dir.join("index");
+    let index = Index::open(&path).unwrap();
+    let mut batch = IndexBatch::default();
+    meta::put_bytes(&mut batch, FORMAT_ROW, &(INDEX_FORMAT + 7).to_be_bytes());
+    index.write(batch);
+    index.flush().unwrap();
+    path
+}
+
+#[tokio::test]
+async fn beside_a_file_of_a_newer_version_no_record_is_set_aside() {
+    let store = filled().await;
+    with_a_newer_batch(store.path());
+    write_newer_index(store.path());
+    let folder = Folder::take(store.path()).unwrap();
+    let report = folder.check(false, &mut |_| ()).unwrap();
+    let record = report.malformed.first().expect("found").entry.index;
+    let options = RepairOptions { quarantine: Some(record), ..RepairOptions::default() };
+    let actions = folder.repair(&report, &options, &mut |_| ()).unwrap();
+    assert!(matches!(&actions[..], [Action::Left(left)] if left.contains("nothing else is")), "{actions:?}");
+    assert!(!store.path().join(crate::shard::QUARANTINE).exists());
+}
+
 #[tokio::test]
 async fn a_newer_index_is_refused() {
     let store = filled().await;
-    let path = store.path().join("index");
-    let put = |version: u32| {
-        let index = Index::open(&path).unwrap();
-        let mut batch = IndexBatch::default();
-        meta::put_bytes(&mut batch, FORMAT_ROW, &version.to_be_bytes());
-        index.write(batch);
-        index.flush().unwrap();
-    };
-    put(INDEX_FORMAT + 7);
+    let path = write_newer_index(store.path());
     assert_refused(store.path(), &path, ["version 10", "up to 3"]).await;
 }
 
