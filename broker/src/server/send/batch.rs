@@ -7,7 +7,7 @@ use escrowmq_common::header::SendMessageHeader;
 use escrowmq_common::message::batch::{BatchMessage, messages};
 use escrowmq_common::message::properties::name;
 use escrowmq_common::message::{
-    Properties, PropertyEditor, SysFlag, TransactionType, UniqueId, UnitBuilder, unique_id,
+    Properties, PropertyEditor, SysFlag, TransactionType, UNIT_OVERHEAD_BYTES_MAX, UniqueId, UnitBuilder, unique_id,
 };
 use escrowmq_common::name::is_retry_topic;
 
@@ -19,6 +19,9 @@ use super::stamp::{Pieces, cleaned};
 use super::{NewUnit, Refused, Send, Stop};
 use crate::config::BrokerConfig;
 use crate::shard::{Command, Content, Message, MessageList, Once, Publish, When};
+
+/// Bytes of a stored message beside its topic, body and properties, where hosts are IPv4 addresses.
+const UNIT_FIXED_BYTES: usize = 91;
 
 /// Topics that take no batches.
 pub(super) fn refuse_topic(topic: &str) -> Result<(), Refused> {
@@ -97,6 +100,9 @@ pub(super) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Reads all members before any is stored. Each passes the checks of a message that comes alone.
+    ///
+    /// Together they may take as many bytes in the store as Apache's broker grants a batch: the largest body and 64 KiB. So many
+    /// small members, and long properties of the request, which each member gets, cannot make much of a small request.
     pub(super) fn read(config: &BrokerConfig, header: &SendMessageHeader<'a>, body: &'a [u8]) -> Result<Self, Refused> {
         check_body(config, body)?;
         let own = header.properties.unwrap_or_default();
@@ -105,9 +111,18 @@ impl<'a> Batch<'a> {
         // What is wrong with the request's own properties would be wrong with those of each member.
         check(config, Kind::Member, &whole, flags, body)?;
         let shared = shared(own, whole.needs_edit);
-        let mut members = Vec::new();
+        let (mut members, mut stored) = (Vec::new(), 0);
+        let limit = config.max_message_size.saturating_add(UNIT_OVERHEAD_BYTES_MAX);
         for message in messages(body) {
             let message = message.map_err(|error| Refused::illegal(error.to_string()))?;
+            let texts = header.topic.len() + message.body.len() + message.properties.len() + shared.len();
+            stored += UNIT_FIXED_BYTES + texts;
+            if stored > limit {
+                return Err(Refused::illegal(format!(
+                    "the messages of the batch, each with the properties of the request, take more than {limit} bytes in the \
+                     store; nothing was stored: send fewer at a time"
+                )));
+            }
             members.push(Member::read(config, message, &shared, &whole, flags)?);
         }
         if members.is_empty() {
@@ -118,7 +133,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What of the request's properties goes to each member: what hooks of the sender put on the batch as a whole, such as a trace.
+/// The request's properties that each member gets: those that the sender's hooks put on the batch as a whole, such as a trace.
 fn shared(own: &str, needs_edit: bool) -> String {
     let own = cleaned(own, needs_edit);
     PropertyEditor::new(&own).remove(name::UNIQUE_KEY).finish()
@@ -242,6 +257,18 @@ mod tests {
         assert_eq!((get(1, "trace"), get(2, "trace")), (Some("own"), Some("whole")));
         assert!((0..3).all(|nth| get(nth, "CLUSTER") == Some("DefaultCluster")));
         assert!(batch.members.iter().all(|member| member.tag_hash == 2_598_919), "filters see the tag");
+    }
+
+    #[test]
+    fn a_batch_takes_no_more_in_the_store_than_its_largest_body_and_a_little() {
+        let of = |count: usize| body(&vec!["n\u{1}v"; count]);
+        let each = UNIT_FIXED_BYTES + 1 + 1 + 3;
+        let most = (BrokerConfig::default().max_message_size + UNIT_OVERHEAD_BYTES_MAX) / each;
+        assert_eq!(read("", &of(most)).unwrap().members.len(), most);
+        assert_eq!(read("", &of(most + 1)).unwrap_err().code, 13);
+        let long = format!("trace\u{1}{}\u{2}", "x".repeat(30_000));
+        assert_eq!(read(&long, &of(100)).unwrap().members.len(), 100);
+        assert_eq!(read(&long, &of(200)).unwrap_err().code, 13, "each member gets the properties of the request");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a message may be: one set of checks for every way in which a message comes.
+//! Checks of a message: one set for every way in which a message comes in.
 
 use escrowmq_common::code::response;
 use escrowmq_common::limits::NAMED_GROUP_BYTES_MAX;

@@ -39,6 +39,7 @@ use super::bounds::Maker;
 use super::ensure::{self, EnsureError};
 use super::reply::code_of;
 use crate::broker::Broker;
+use crate::config::BrokerConfig;
 use crate::shard::{SubmitError, TopicSettings, WriteUnit};
 
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
@@ -152,39 +153,40 @@ fn store(
     if header.batch {
         batch::refuse_topic(header.topic)?;
     }
-    let target = match target::resolve(broker, &config, &header, request.version, connection.peer()) {
-        Ok(target) => target,
-        Err(stop) => {
-            // Nothing is created for a message that is refused then.
-            if let Stop::Missing(_) = stop {
-                precheck(&config, request, &header)?;
-            }
-            return Err(stop);
+    let target = resolve(broker, connection, &config, request, &header, || {
+        if header.batch {
+            Ok(batch::Batch::read(&config, &header, &request.body).map(drop)?)
+        } else {
+            single::precheck(broker, &config, request, &header)
         }
-    };
+    })?;
     let header = &header;
     let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first };
     if header.batch { batch::publish(&send) } else { single::store(&send) }
 }
 
-/// The checks of a message for which no target is needed.
-fn precheck(
-    config: &crate::config::BrokerConfig,
+/// Finds the target of a message. `precheck` are the checks for which no target is needed: they come first where the target must
+/// be created, since nothing is created for a message that is refused then.
+fn resolve(
+    broker: &Arc<Broker>,
+    connection: &Connection,
+    config: &BrokerConfig,
     request: &Frame,
     header: &SendMessageHeader<'_>,
-) -> Result<(), Refused> {
-    if header.batch {
-        batch::Batch::read(config, header, &request.body).map(drop)
-    } else {
-        single::precheck(config, request, header)
+    precheck: impl FnOnce() -> Result<(), Stop>,
+) -> Result<target::Target, Stop> {
+    let target = target::resolve(broker, config, header, request.version, connection.peer());
+    if let Err(Stop::Missing(_)) = target {
+        precheck()?;
     }
+    target
 }
 
 /// A request whose target is known.
 struct Send<'a> {
     broker: &'a Arc<Broker>,
     connection: &'a Arc<Connection>,
-    config: &'a crate::config::BrokerConfig,
+    config: &'a BrokerConfig,
     request: &'a Frame,
     header: &'a SendMessageHeader<'a>,
     target: &'a target::Target,

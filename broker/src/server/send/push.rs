@@ -15,10 +15,8 @@ use super::answer::{origin, refuse};
 use super::check::{Kind, check};
 use super::known::Known;
 use super::stamp::{Pieces, cleaned};
-use super::target;
-use super::{NewUnit, Refused, Reply, Send, Stop};
+use super::{NewUnit, Refused, Reply, Send, Stop, resolve};
 use crate::broker::Broker;
-use crate::config::BrokerConfig;
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError, When};
 
 /// Time that the client that asked gets to take the reply.
@@ -36,22 +34,16 @@ pub(super) fn handle(
         return Err(Refused::illegal("a reply is a single message, not a batch").into());
     }
     let config = broker.config();
-    let target = match target::resolve(broker, &config, &header, request.version, connection.peer()) {
-        Ok(target) => target,
-        Err(stop) => {
-            // Nothing is created for a message that is refused then.
-            if let Stop::Missing(_) = stop {
-                precheck(&config, request, &header)?;
-            }
-            return Err(stop);
-        }
+    let precheck = || -> Result<Known<'_>, Stop> {
+        let known = Known::of(header.properties.unwrap_or_default()).map_err(Refused::from)?;
+        check(&config, Kind::Reply, &known, (header.sys_flag, header.reconsume_times), &request.body)?;
+        Ok(known)
     };
+    let target = resolve(broker, connection, &config, request, &header, || precheck().map(drop))?;
+    let known = precheck()?;
     let header = &header;
     let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first: false };
-    let own = header.properties.unwrap_or_default();
-    let known = Known::of(own).map_err(Refused::from)?;
-    check(&config, Kind::Reply, &known, (header.sys_flag, header.reconsume_times), &request.body)?;
-    let own = cleaned(own, known.needs_edit);
+    let own = cleaned(header.properties.unwrap_or_default(), known.needs_edit);
 
     let client = known.reply_to_client.map(str::to_owned);
     let push = match &client {
@@ -75,12 +67,6 @@ pub(super) fn handle(
         answer(&answering, reply, queue, pushed, stored);
     });
     Ok(())
-}
-
-/// The checks for which no target is needed.
-fn precheck(config: &BrokerConfig, request: &Frame, header: &SendMessageHeader<'_>) -> Result<(), Refused> {
-    let known = Known::of(header.properties.unwrap_or_default())?;
-    check(config, Kind::Reply, &known, (header.sys_flag, header.reconsume_times), &request.body)
 }
 
 async fn deliver(requester: &Arc<Connection>, frame: Frame, client: &str) -> Result<(), String> {

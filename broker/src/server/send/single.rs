@@ -15,15 +15,24 @@ use super::known::Known;
 use super::stamp::{Decimal, Pieces, cleaned};
 use super::when::{DelayRules, Due, due};
 use super::{NewUnit, Refused, Send, Stop};
+use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::shard::{Admission, Command, Content, Message, MessageList, Once, Prepare, Publish, When};
 
 /// The checks for which no target is needed.
-pub(super) fn precheck(config: &BrokerConfig, request: &Frame, header: &SendMessageHeader<'_>) -> Result<(), Refused> {
-    let known = Known::of(header.properties.unwrap_or_default())?;
+pub(super) fn precheck(
+    broker: &Broker,
+    config: &BrokerConfig,
+    request: &Frame,
+    header: &SendMessageHeader<'_>,
+) -> Result<(), Stop> {
+    let known = Known::of(header.properties.unwrap_or_default()).map_err(Refused::from)?;
     check(config, Kind::Single, &known, (header.sys_flag, header.reconsume_times), &request.body)?;
-    if known.is_half(header.reconsume_times) {
+    let is_half = known.is_half(header.reconsume_times);
+    due(&known, &DelayRules::new(config, broker.now()), is_half)?;
+    if is_half {
         check_producer_group(known.producer_group.unwrap_or(header.producer_group))?;
+        request.header::<JoinTransactionHeader>()?;
     }
     Ok(())
 }

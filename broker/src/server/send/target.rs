@@ -26,7 +26,7 @@ pub(super) struct Target {
     pub(super) is_dead_letter: bool,
 }
 
-/// What needs no look at any topic: whether the name allows it at all.
+/// Checks what the topic's name alone tells, without a look at the topic.
 fn check_name(topic: &str) -> Result<(), Refused> {
     if let Err(error) = name::validate_topic(topic) {
         return Err(Refused::new(response::INVALID_PARAMETER, error.to_string()));
@@ -71,7 +71,7 @@ pub(super) fn resolve(
     Ok(Target { topic, queue, is_dead_letter: false })
 }
 
-/// What to say of a topic without write permission.
+/// The remark for a send to a topic without write permission.
 pub(in crate::server) fn not_writable(topic: &str) -> String {
     format!("the topic[{topic}] sending message is forbidden")
 }

@@ -71,9 +71,11 @@ async fn a_value_that_cannot_be_read_is_refused_and_never_taken_for_absent() {
     assert_eq!(maybe.code, 13, "a half that cannot be told from a message is neither");
     let flagged = stage.call(of(&SendMessageHeader { sys_flag: 4, ..header("New", "") })).await;
     assert_eq!(flagged.code, 13, "{:?}", flagged.remark);
-    assert!(!exists(&stage, "New") && !exists(&stage, "%RETRY%CG"), "what is refused makes no topic");
+    let far = stage.call(send("New", &[("TIMER_DELAY_SEC", "99999999")])).await;
+    assert_eq!(far.code, 13, "{:?}", far.remark);
     let joins = send("New", &[("TRAN_MSG", "true"), ("PGROUP", "PG")]).with_field("transactionFirst", "first");
     assert_eq!(stage.call(joins).await.code, 1, "a half that joins nothing readable is no transaction of its own");
+    assert!(!exists(&stage, "New") && !exists(&stage, "%RETRY%CG"), "what is refused makes no topic");
     assert_eq!(stage.running.broker().shard.counters().open_halves(), 0);
 }
 
