@@ -14,11 +14,12 @@ use super::command::Command;
 #[repr(u8)]
 pub enum Rules {
     /// What waited enters the queue that it was sent to, even if consumers do not read that one any more. Offsets are kept of
-    /// groups that do not exist. A commit of a half whose bytes are gone succeeds.
+    /// groups that do not exist. A commit of a half whose bytes are gone succeeds. Nothing limits the queues of a topic.
     #[default]
     First = 1,
     /// What waited enters a queue that consumers read now, and a queue that its topic gave up takes nothing. Offsets of a group
-    /// that does not exist are dropped. A half whose bytes are gone cannot be committed.
+    /// that does not exist are dropped. A half whose bytes are gone cannot be committed. A topic has at most
+    /// [`QUEUES_MAX`](escrowmq_common::limits::QUEUES_MAX) queues.
     Second = 2,
 }
 
