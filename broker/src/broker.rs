@@ -41,7 +41,7 @@ pub struct Broker {
     pub registration: Registration,
     /// Places for reads of files, searches and listings.
     pub gate: Gate,
-    /// What all connections take together.
+    /// The bytes and the numbers that all connections share.
     pub budget: Arc<Budget>,
     /// Topics and groups that are being created.
     pub creations: Creations,

@@ -32,7 +32,7 @@ pub fn raise_open_files() -> Option<u64> {
     Some(in_force)
 }
 
-/// What others than owner and group get of files that this process makes: nothing. And the group only reads.
+/// Files that this process makes are closed to all but their owner and group, and the group only reads.
 const WITHHELD: u32 = 0o027;
 /// How a data folder is made.
 const FOLDER_MODE: u32 = 0o750;

@@ -15,9 +15,9 @@ use std::time::Duration;
 use escrowmq_common::code::response;
 use escrowmq_common::remoting::CallError;
 
-/// What comes before a request: a heartbeat, by which the broker gets to know this client.
+/// The heartbeat that comes before a request: by it the broker gets to know this client.
 pub(crate) const GREETING: &str = "the heartbeat before it";
-/// What comes before a request: a name server is asked who serves the topic.
+/// The look-up that comes before a request: a name server is asked who serves the topic.
 pub(crate) const LOOK_UP: &str = "asking a name server";
 /// All that comes before a request together.
 pub(crate) const IN_TIME: &str = "finding a broker in time";

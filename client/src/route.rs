@@ -13,7 +13,7 @@ pub(crate) const MASTER: i64 = 0;
 /// Queues that a topic gets per broker when a send creates it, unless its template has fewer.
 pub(crate) const NEW_TOPIC_QUEUES: i32 = 4;
 
-/// What a route may have at most: more is a corrupt answer, not a topic. In all: queues for reading, and queues for writing.
+/// The most queues of a route over all brokers, counted for reading and for writing each. An answer with more is corrupt.
 const QUEUES_MAX: usize = 1 << 18;
 /// Broker groups.
 const BROKERS_MAX: usize = 1024;

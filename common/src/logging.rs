@@ -18,7 +18,7 @@ pub const LEVELS: &str = "off, error, warn, info, debug, trace";
 /// The consensus library: at `info` it writes nearly half of all bytes.
 const TALKATIVE: &str = "openraft";
 
-/// What is logged: a level, or a filter of levels by module. Reads from text, so that a command line can check it.
+/// Which lines are logged: a level, or a filter of levels by module. Reads from text, so that a command line can check it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// As it was written.

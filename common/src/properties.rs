@@ -19,7 +19,7 @@ pub struct Entry {
     pub value: String,
 }
 
-/// What is no properties text. It has to be written differently.
+/// Why a text is no properties text. It has to be written differently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: four hexadecimal digits are expected behind \\u; a backslash itself is written \\\\")]
 pub struct SyntaxError {

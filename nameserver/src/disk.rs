@@ -5,9 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What files are made with: their owner writes, his group reads.
+/// Permissions of new files: the owner writes, the group reads.
 pub(crate) const FILE_MODE: u32 = 0o640;
-/// What folders are made with.
+/// Permissions of new folders.
 const FOLDER_MODE: u32 = 0o750;
 
 /// A step that failed, with which path, and what the system said.

@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use escrowmq_common::body::SubscriptionData;
 
-/// So many subscriptions of a topic are remembered for a group at most; beyond, the first ones are forgotten. Each start of a
-/// client makes a new version.
+/// The most subscriptions of one topic that are remembered for a group. Each start of a client makes another one; the oldest is
+/// forgotten first.
 const HEARD_MAX: usize = 1024;
-/// And so many of all topics of a group together, but at least some of each.
+/// The most subscriptions of all topics of a group together, as long as each topic has [`HEARD_MIN`].
 const HEARD_OF_GROUP_MAX: usize = 16 * HEARD_MAX;
 const HEARD_MIN: usize = 8;
 
-/// How many subscriptions of each topic are remembered for a group of so many topics.
+/// The most subscriptions of each topic that are remembered for a group of `topics` topics.
 pub(super) fn room(topics: usize) -> usize {
     (HEARD_OF_GROUP_MAX / topics.max(1)).clamp(HEARD_MIN, HEARD_MAX)
 }
 
-/// For so long after a start members come back in any order: twice the interval of their heartbeats.
+/// How long after a start members come back in any order: twice the interval of their heartbeats.
 const RETURN_TIME: Duration = Duration::from_secs(60);
 
 /// When a heartbeat came.
@@ -90,7 +90,7 @@ impl Heard {
     }
 }
 
-/// What a subscription wants, whenever it was made.
+/// A hash of the messages that a subscription asks for. Its version does not count.
 fn wants(subscription: &SubscriptionData) -> u64 {
     let mut hasher = DefaultHasher::new();
     (subscription.is_tag_type(), &subscription.sub_string).hash(&mut hasher);

@@ -243,8 +243,8 @@ impl ClientRegistry {
         })
     }
 
-    /// What a group's members subscribed of a topic, and whether the group is broadcast to: for pulls, which name the version of
-    /// their subscription.
+    /// Looks up a group's subscription of a topic for a pull that names `version` of it. Says also whether the group is broadcast
+    /// to, and whether a member has named that version.
     pub fn look_up(&self, group: &str, topic: &str, version: i64) -> SubscriptionLook {
         let table = self.table.read();
         let Some(group) = table.consumer_group(group) else {
@@ -255,7 +255,7 @@ impl ClientRegistry {
         SubscriptionLook::Group { is_broadcast, is_heard: group.has_heard(topic, version), subscription }
     }
 
-    /// What a group's members subscribed of a topic.
+    /// The subscription of a topic that is in force for a group's members; `None` if there is none.
     pub fn subscription(&self, group: &str, topic: &str) -> Option<Arc<Subscription>> {
         self.table.read().consumer_group(group)?.subscriptions.get(topic).cloned()
     }

@@ -19,7 +19,7 @@ const LETTERS_WRONG_MAX: usize = 2;
 /// Settings with the remarks that came up on the way.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// What is to be in force.
+    /// The settings that are to be in force.
     pub config: BrokerConfig,
     /// Keys that RocketMQ knows and that mean nothing here, each once; to be named at start.
     pub meaningless: Vec<&'static str>,
@@ -144,7 +144,7 @@ impl Loaded {
         })
     }
 
-    /// What only all settings together show.
+    /// Checks rules that several settings take part in.
     fn finish(&mut self) -> Result<(), ConfigError> {
         if !self.ignored.is_empty() && !self.config.ignore_unsupported {
             return Err(ConfigError::Unsupported { all: std::mem::take(&mut self.ignored) });
@@ -168,7 +168,7 @@ enum Found {
     Nothing,
 }
 
-/// What a key means with a value.
+/// The meaning of a key and its value.
 pub(super) enum Known {
     /// A setting of ours.
     Key(&'static Key),

@@ -25,7 +25,7 @@ pub(super) fn address() -> IpAddr {
     }
 }
 
-/// What connections may hold: a quarter of the memory that this process may use, 64 MiB to 1 GiB.
+/// The default of `connectionBytesMax`: a quarter of the memory that this process may use, 64 MiB to 1 GiB.
 pub(super) fn connection_bytes() -> usize {
     const LEAST: u64 = 64 << 20;
     const MOST: u64 = 1 << 30;

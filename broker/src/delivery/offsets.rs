@@ -324,7 +324,7 @@ fn judge(
     }
 }
 
-/// What a consumer commits is from before it heard of a reset.
+/// A commit was made before its consumer heard of a reset.
 fn no_reset(slot: &Slot) -> Result<(), CommitRefusal> {
     slot.reset.map_or(Ok(()), |reset| Err(CommitRefusal::Reset(reset)))
 }

@@ -54,7 +54,7 @@ pub struct HalfRow {
     pub acts: Vec<Act>,
     /// How long after its decision a repeat still gets its identity, in milliseconds.
     pub duplicate_window: u64,
-    /// What tells it from another message under its unique key.
+    /// Tells it from another message under its unique key.
     pub content: Content,
     /// Id of the producer group.
     pub group_id: u32,
@@ -339,7 +339,7 @@ pub struct RepeatPlace {
 }
 
 impl Repeat {
-    /// What a message with this content is recognised by.
+    /// Makes the row by which a repeated send of a message with this content is recognised.
     pub fn new(half: u64, content: Content, ends: u64, place: Option<RepeatPlace>) -> Self {
         let body_crc = match content {
             Content::Digest(_) => 0,

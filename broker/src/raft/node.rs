@@ -255,7 +255,7 @@ impl Member {
         }
     }
 
-    /// What does not decode never gets into the log, where it would stop every member at each start.
+    /// Reads a batch back. One that does not decode is not proposed: in the log it would stop every member at each start.
     fn read_back(&self, ready: ReadyBatch) -> Option<ReadyBatch> {
         let Err(error) = ready.batch.check() else { return Some(ready) };
         tracing::error!(%error, "a batch does not decode, which is a fault of the broker: nothing of it is stored");

@@ -161,7 +161,7 @@ impl Load {
     }
 }
 
-/// What a commit of a transaction with old bytes does before it can be submitted.
+/// How a commit treats the old bytes of its transaction.
 #[derive(Debug)]
 pub(crate) enum Rewritten {
     /// It brings these messages anew: ids of their halves, hashes of their tags.

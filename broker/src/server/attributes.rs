@@ -12,7 +12,7 @@ use crate::shard::TopicSettings;
 /// Name and value, as they are stored.
 pub(super) type Attributes = Vec<(String, String)>;
 
-/// What a topic's attribute may be.
+/// An attribute that a topic can have, and the values that it takes.
 struct Kind {
     name: &'static str,
     /// Why not, if so.

@@ -19,7 +19,7 @@ const TARGET: &str = "audit";
 /// Longest text of a peer in a line, in bytes.
 const TEXT_MAX: usize = 1024;
 
-/// What a request does for an operator; `None` if it only reads, or is part of what clients do all the time.
+/// The operator's act that a request is; `None` for one that only reads, or that clients make all the time.
 pub(super) fn name_of(code: i32) -> Option<&'static str> {
     Some(match code {
         request::UPDATE_AND_CREATE_TOPIC | request::UPDATE_AND_CREATE_TOPIC_LIST => "change topic",

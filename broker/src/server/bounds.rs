@@ -45,7 +45,7 @@ pub(crate) enum TooMany {
     },
 }
 
-/// What each connection has made lately. Nothing is kept of connections that make nothing.
+/// Counts the topics and groups that each connection has made lately. A connection that makes none has no entry.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     of: Mutex<HashMap<u64, Rate>>,

@@ -125,7 +125,7 @@ fn is_set(value: &serde_json::Value) -> bool {
     !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())
 }
 
-/// What of a group's settings could never do what was meant.
+/// Finds a setting of a group that could never do what was meant.
 fn objection(config: &SubscriptionGroupConfig) -> Option<String> {
     for (name, number) in
         [("retryQueueNums", config.retry_queue_nums), ("consumeTimeoutMinute", config.consume_timeout_minute)]

@@ -1,4 +1,4 @@
-//! What only a tool on the broker's own machine may ask.
+//! Requests that only a tool on the broker's own machine may make.
 
 use escrowmq_common::code::response;
 use escrowmq_common::remoting::Connection;

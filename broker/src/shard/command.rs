@@ -38,7 +38,7 @@ pub struct Publish<'a> {
 pub struct Once<'a> {
     /// The message's unique key; not empty.
     pub unique_id: &'a str,
-    /// What tells a repeated send from another message under the same unique key.
+    /// Tells a repeated send from another message under the same unique key.
     pub content: Content,
     /// For how long a repeated send gets the first one's place, in milliseconds.
     pub window: u64,
@@ -55,7 +55,7 @@ pub struct Prepare<'a> {
     pub immunity: Option<u64>,
     /// First half of the transaction that this one belongs to; `None` where each half is a transaction of its own.
     pub first_half: Option<u64>,
-    /// What tells a repeated send from another message under the same unique id.
+    /// Tells a repeated send from another message under the same unique id.
     pub content: Content,
     /// For how long after the decision a repeated send gets this half's identity back, in milliseconds.
     pub duplicate_window: u64,
@@ -346,7 +346,7 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
-    /// What it is called in reports.
+    /// Its name in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Publish(_) => "publish",

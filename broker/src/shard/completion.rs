@@ -27,7 +27,9 @@ pub enum SubmitError {
     #[error("nothing was stored: {0}")]
     TooLong(#[from] TooLong),
     /// The command could not be read back after it was encoded, which is a fault of the broker. Nothing was stored.
-    #[error("the broker could not encode this, which is a fault of its own: nothing was stored")]
+    #[error(
+        "the broker could not encode this, which is a fault of its own: nothing was stored. A retry may share its batch with others and pass; if it does not, report it"
+    )]
     Unencodable,
     /// The store failed and takes no more writes until a restart. Nothing was stored.
     #[error("the store failed and takes no writes until the broker is restarted: nothing was stored")]

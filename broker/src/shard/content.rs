@@ -1,4 +1,4 @@
-//! What tells one message from another that has the same unique id.
+//! A message's content, which tells it from another message that has the same unique id.
 //!
 //! Unique ids are made by clients, of an address, a process number and a counter: containers and old clients make the same
 //! one for different messages. So an id alone is no identity: only a message with the same id **and** the same content is one

@@ -115,7 +115,7 @@ impl Shard {
         self.shared.quarantine.len() as u64
     }
 
-    /// What operators have given up of the log.
+    /// The parts of the log that operators have given up.
     pub fn lost(&self) -> &Lost {
         &self.shared.lost
     }

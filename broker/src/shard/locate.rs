@@ -22,7 +22,7 @@ const SAME_TIME_MAX: usize = 10_000;
 /// A longer unit cannot have come in.
 const UNIT_BYTES_MAX: usize = MAX_FRAME_LEN + UNIT_OVERHEAD_BYTES_MAX;
 
-/// What waits under a unique key.
+/// The messages that wait for their time under one unique key.
 #[derive(Debug)]
 pub struct Waiting {
     /// The messages; copies that a producer's retries made are several.

@@ -228,8 +228,8 @@ impl Shard {
         self.log().read(at, length).map_err(|source| self.unreadable(position, source))
     }
 
-    /// What an error of the log at a position means: only what the state machine has trimmed, or an operator has given up, is
-    /// gone. Anything else that is not there must be.
+    /// Says what an error of the log at a position means. Only bytes that the state machine has trimmed, or that an operator has
+    /// given up, are gone. Any others must be there.
     pub(in crate::shard) fn unreadable(&self, position: u64, source: std::io::Error) -> ReadError {
         if position < self.counters().trimmed() {
             return ReadError::Trimmed { position };

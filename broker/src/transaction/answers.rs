@@ -1,5 +1,5 @@
-//! What producers answered to checks that did not end in a decision: an operator who looks at a transaction wants to know
-//! whether its producer is silent or does not know.
+//! Producers' answers to checks that decided nothing. An operator who looks at a transaction wants to know whether its producer
+//! is silent or does not know.
 //!
 //! Remembered by this process, for the transactions that answered last: an answer that decides nothing changes nothing, and is
 //! not worth a log entry each. Answers that decide are kept with the decision, by [`DECIDED_BY_ANSWER`].
@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 /// The reason of a decision that answered a check. Those that producers make by themselves have none.
 pub const DECIDED_BY_ANSWER: &str = "answer to a check";
 
-/// So many transactions are remembered, and so many answers of each.
+/// The most transactions that are remembered, and the most answers of each.
 const HALVES_MAX: usize = 16_384;
 const ANSWERS_MAX: usize = crate::index::history::ASKED_MAX;
 

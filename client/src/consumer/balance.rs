@@ -47,7 +47,7 @@ pub(super) async fn run(group: Arc<Group>) {
     }
 }
 
-/// What was said of each topic, so that a round that ends as the one before says nothing.
+/// The last log line about each topic, so that a round that ends as the one before writes none.
 #[derive(Debug, Default)]
 struct Told(HashMap<Arc<str>, String>);
 

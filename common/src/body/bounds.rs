@@ -13,7 +13,7 @@ use super::queue::{MessageQueue, QueueTable};
 use super::registration::RegisterBrokerBody;
 use crate::limits;
 
-/// What can be checked for too much.
+/// A body, or a part of one, that can be checked against the limits.
 pub trait Bounded {
     /// The first thing in it that is too long, or too many.
     fn check(&self) -> Result<(), BodyError> {
@@ -28,7 +28,7 @@ pub trait Body: Bounded + DeserializeOwned {
     const PARTS_MAX: usize = limits::PARTS_MAX;
 }
 
-/// What a field of one type may hold. No limit is `()`.
+/// The limit of a field of one type. `()` is no limit.
 pub(super) trait Within<L> {
     fn within(&self, field: &'static str, limit: L) -> Result<(), BodyError>;
 }
@@ -155,7 +155,7 @@ impl Bounded for serde_json::Value {}
 
 impl Body for serde_json::Value {}
 
-/// What its own type bounds well enough.
+/// Makes types [`Bounded`] whose values need no limit.
 macro_rules! plain {
     ($($type:ty),*) => {$(impl Bounded for $type {})*};
 }

@@ -118,7 +118,7 @@ pub(super) trait FieldValue<'a>: Sized {
     fn write(&self, field: &str, sink: &mut impl FieldSink);
 }
 
-/// What may limit a field of the type `T`: a text has to have its most bytes, a number may have a range.
+/// Limits that a field of the type `T` can have: a text must have a length in bytes, a number may have a range.
 #[diagnostic::on_unimplemented(
     message = "a header's field of type `{T}` cannot go with this limit",
     note = "each text needs its most bytes, as in `= \"topic\" max NAMED_TOPIC_BYTES_MAX`; a number may have a range, as in `= \"id\" within(0..=i64::MAX)`"

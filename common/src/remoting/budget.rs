@@ -1,4 +1,4 @@
-//! What all connections of a process may hold together: bytes, and connections in all and per address.
+//! The budget that all connections of a process share: bytes, and connections in all and per address.
 //!
 //! A connection is charged for the buffers that it really has, in both directions. Charges change when buffers grow and
 //! go, not with every frame, so a busy connection does not touch the shared count at all.
@@ -38,7 +38,7 @@ impl Default for BudgetLimits {
     }
 }
 
-/// What happened for want of budget since the start.
+/// Counts, since the start, of what was slowed or refused for want of budget.
 #[derive(Debug, Default)]
 pub struct BudgetCounts {
     /// Connections closed at once because there were too many.

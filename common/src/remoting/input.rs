@@ -1,4 +1,4 @@
-//! What has been read from a connection and not yet been handed on.
+//! Bytes that were read from a connection and not yet handed on.
 
 use std::io;
 use std::pin::pin;

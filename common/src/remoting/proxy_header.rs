@@ -19,7 +19,7 @@ const V1_MAX: usize = 107;
 const V1_MARK: &[u8] = b"PROXY ";
 const V2_MARK: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// What a connection begins with.
+/// The beginning of a connection: a PROXY header, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beginning {
     /// No header.

@@ -21,7 +21,7 @@ use crate::task::{Shutdown, Tasks};
 pub struct ServeLimits {
     /// Bounds of each connection.
     pub connection: ConnectionLimits,
-    /// What all connections take together. Listeners that have the same one share it.
+    /// The budget that all connections share. Listeners that are given the same one share it, too.
     pub budget: Arc<Budget>,
     /// Whose PROXY headers are believed. Default: nobody's; a header is passed over then.
     pub proxies: Arc<TrustedProxies>,

@@ -20,7 +20,7 @@ pub const KEYS_MAX: usize = 100_000;
 /// Most bytes of a namespace as a list, which has to fit into a frame, and is part of the answer to each registration.
 pub const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What an entry takes beside its texts.
+/// Bytes that an entry takes beside its texts.
 const ENTRY_BYTES: usize = 96;
 
 /// All namespaces.
@@ -40,7 +40,7 @@ struct Namespace {
     list: OnceLock<Bytes>,
 }
 
-/// What changes that are not applied yet will add, at most.
+/// The most that changes which are not applied yet will add.
 #[derive(Debug, Default)]
 pub(super) struct Growth {
     namespaces: usize,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::table::Live;
 use super::{BrokerId, Changes, Origin, Refused, Registration, RouteTable};
 
-/// What a goodbye led to.
+/// The outcome of a broker's goodbye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goodbye {
     /// The broker is out of the routes, or was not in them.

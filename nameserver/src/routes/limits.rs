@@ -15,14 +15,14 @@ pub(super) const BROKER_TEXT_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 const _: () = assert!(3 * BROKER_TEXT_BYTES_MAX < escrowmq_common::frame::MAX_FRAME_LEN);
 
-/// What a topic takes beside the bytes of its name: its entry, and a place in two maps that may be half empty. Measured: a
+/// Bytes that a topic takes beside its name: its entry, and a place in two maps that may be half empty. Measured: a
 /// million topics with names of 27 bytes take 328 bytes each.
 const TOPIC_BYTES: usize = 280;
-/// What its queues at one group take.
+/// Bytes that its queues at one group take.
 const QUEUES_BYTES: usize = 64;
-/// What the mapping of a static topic takes beside its entries.
+/// Bytes that the mapping of a static topic takes beside its entries.
 const MAPPING_BYTES: usize = 320;
-/// What one entry of it takes.
+/// Bytes that one entry of the mapping takes.
 const MAPPED_BYTES: usize = 16;
 
 /// How large the table may become.

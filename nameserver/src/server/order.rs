@@ -24,7 +24,7 @@ const OWN_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that may wait of all connections together.
 const ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What a request takes beside its texts.
+/// Bytes that a request takes beside its texts.
 const REQUEST_BYTES: usize = 1024;
 
 /// The ways on which requests are handed on.
@@ -38,7 +38,7 @@ pub(super) enum Way {
     Task,
 }
 
-/// What becomes of a request.
+/// How a request goes on.
 #[derive(Debug)]
 pub(super) enum Order {
     /// It is to be answered now, or to be handed on with this turn.

@@ -1,4 +1,4 @@
-//! What was refused, counted by reason, with a line in the log now and then.
+//! Counts refusals by reason, and writes a line into the log now and then.
 
 use std::fmt::Display;
 use std::net::SocketAddr;

@@ -37,7 +37,7 @@ pub(super) struct Registry {
     refusals: Arc<Refusals>,
 }
 
-/// What the registrar's thread and the connections' tasks both reach.
+/// State that the registrar's thread shares with the connections' tasks.
 #[derive(Debug, Default)]
 struct Shared {
     waiting: Waiting,

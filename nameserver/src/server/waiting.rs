@@ -59,7 +59,7 @@ struct Queue {
     is_stopped: bool,
 }
 
-/// What waits of one connection.
+/// The requests of one connection that wait.
 #[derive(Debug, Default)]
 struct Line {
     waiting: VecDeque<Waiter>,

@@ -1,4 +1,4 @@
-//! What tools ask: settings, figures, offsets of groups, backups, what belongs to replication.
+//! Requests of tools: settings, figures, offsets of groups, backups, and replication.
 
 use escrowmq_common::code::request;
 

@@ -30,7 +30,7 @@ const STOPPING: Duration = Duration::from_secs(30);
 /// Longest time for what may be held: pulls at most 30 s, relayed questions 10 s. Judged in the last window.
 const HELD: Duration = Duration::from_secs(45);
 
-/// What an attack is.
+/// The order of an attack: how much, from where on, with which codes.
 #[derive(Clone, Debug)]
 pub struct Campaign {
     /// Decides what is sent.

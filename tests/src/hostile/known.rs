@@ -1,4 +1,4 @@
-//! What attackers have learned from the answers: without it requests would end at the first look-up.
+//! Values that attackers have learned from answers: without them requests would end at the first look-up.
 
 use std::collections::VecDeque;
 

@@ -128,7 +128,7 @@ pub(super) fn long(dice: &mut Dice) -> Vec<u8> {
     filled(dice, length)
 }
 
-/// So many bytes. A character that does not fit at the end is cut.
+/// `length` bytes of one of the fillings. A character that does not fit at the end is cut.
 pub(super) fn filled(dice: &mut Dice, length: usize) -> Vec<u8> {
     // Plain letters go through every check but that of the length: they come more often.
     let filling = if dice.one_in(2) { FILLINGS[0] } else { *dice.pick(FILLINGS) };

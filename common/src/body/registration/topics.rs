@@ -1,4 +1,4 @@
-//! What routes are made of: a registration without all that a nameserver does not look at.
+//! The part of a registration that routes are made of. A nameserver looks at nothing else.
 
 use std::collections::BTreeMap;
 use std::fmt;
