@@ -37,9 +37,7 @@ enum State {
     Open(Journal),
     /// Which of file and journal a start would take is not sure: both are written anew before the next change. The journal that
     /// was open is kept for its lock, so that no other process goes on with it meanwhile.
-    Unsure {
-        _held: Option<Journal>,
-    },
+    Unsure { _held: Option<Journal> },
 }
 
 impl Store {
@@ -154,7 +152,9 @@ impl Store {
                 Ok(journal) => self.state = State::Open(journal),
                 Err((step, path, error)) => {
                     let path = path.display();
-                    tracing::warn!("cannot {step} {path}: {error}. It stays, and nothing that this process wrote is in it");
+                    tracing::warn!(
+                        "cannot {step} {path}: {error}. It stays, and nothing that this process wrote is in it"
+                    );
                     return Ok(());
                 }
             },
