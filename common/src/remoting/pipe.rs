@@ -37,6 +37,8 @@ const SLOWED_TICK: Duration = Duration::from_millis(100);
 /// Between looks at a connection that holds bytes: while there is room for all, and while there is not.
 const WATCH: Duration = Duration::from_secs(2);
 const WATCH_CLOSELY: Duration = Duration::from_secs(1);
+/// Within this time a connection must move what it holds, where others need it.
+const DRAIN_TIME: Duration = Duration::from_secs(60);
 
 /// A PROXY header must be complete within this time.
 const HEADER_TIME: Duration = Duration::from_secs(5);
@@ -520,7 +522,7 @@ impl Pipe {
             self.watched = Some((since, moved));
             return false;
         }
-        let least = (SMALL as u64).saturating_mul((now - since).as_secs());
+        let least = least_progress(self.input.len() + self.queued(), now - since);
         self.moved - moved < least && self.connection.budget.pressure() >= Pressure::Evict
     }
 
@@ -560,6 +562,27 @@ impl Pipe {
     }
 }
 
+/// The bytes that a connection must move within a time, where others need what it holds: at least [`SMALL`] a second, and so
+/// many that what it holds is gone within [`DRAIN_TIME`]. The first alone would let a peer hold megabytes for minutes.
+fn least_progress(held: usize, time: Duration) -> u64 {
+    let a_second = (SMALL as u64).max(held as u64 / DRAIN_TIME.as_secs());
+    a_second.saturating_mul(time.as_secs())
+}
+
 fn left(deadline: Instant, now: Instant) -> Duration {
     deadline.saturating_duration_since(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_much_must_move_much() {
+        let seconds = Duration::from_secs;
+        assert_eq!(least_progress(5000, seconds(1)), 4096);
+        assert_eq!(least_progress(5000, seconds(3)), 3 * 4096);
+        assert_eq!(least_progress(60 << 20, seconds(1)), 1 << 20);
+        assert_eq!(least_progress(5000, Duration::from_millis(900)), 0, "too short a time tells nothing");
+    }
 }
