@@ -5,6 +5,8 @@
 //! skipped; of equal names the last counts. Writing always ends an item with 0x02.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use thiserror::Error;
@@ -373,11 +375,18 @@ pub struct PropertyEditor<'a> {
 impl<'a> PropertyEditor<'a> {
     /// Starts from `text`; items that readers would skip are dropped.
     pub fn new(text: &'a str) -> Self {
-        let mut editor = Self::default();
+        let (mut items, mut places) = (Vec::new(), HashMap::new());
         for (name, value) in Properties::new(text).iter() {
-            editor.put(name.into(), value.into());
+            // A stranger's string may hold thousands of items, so none is searched for among the others.
+            match places.entry(name) {
+                Entry::Vacant(place) => {
+                    place.insert(items.len());
+                    items.push((name.into(), value.into()));
+                }
+                Entry::Occupied(place) => items[*place.get()].1 = value.into(),
+            }
         }
-        editor
+        Self { items }
     }
 
     /// The value of `name` as it is now.
@@ -432,8 +441,7 @@ impl<'a> PropertyEditor<'a> {
         text
     }
 
-    // Message properties are a dozen; beyond some hundred a search per item would show, but 32767 bytes hold at most
-    // eight thousand items and nobody writes them twice.
+    // A search, since a program sets a few names of its own.
     fn put(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
         match self.items.iter_mut().find(|(other, _)| *other == name) {
             Some((_, old)) => *old = value,

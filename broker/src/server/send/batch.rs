@@ -1,11 +1,12 @@
 //! Several messages in one request: all or none, in consecutive places of one queue.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use escrowmq_common::header::SendMessageHeader;
 use escrowmq_common::message::batch::{BatchMessage, messages};
-use escrowmq_common::message::properties::name;
+use escrowmq_common::message::properties::{append, name};
 use escrowmq_common::message::{
     Properties, PropertyEditor, SysFlag, TransactionType, UNIT_OVERHEAD_BYTES_MAX, UniqueId, UnitBuilder, unique_id,
 };
@@ -111,6 +112,7 @@ impl<'a> Batch<'a> {
         // What is wrong with the request's own properties would be wrong with those of each member.
         check(config, Kind::Member, &whole, flags, body)?;
         let shared = shared(own, whole.needs_edit);
+        let names: HashSet<&str> = Properties::new(&shared).iter().map(|(name, _)| name).collect();
         let (mut members, mut stored) = (Vec::new(), 0);
         let limit = config.max_message_size.saturating_add(UNIT_OVERHEAD_BYTES_MAX);
         for message in messages(body) {
@@ -123,7 +125,7 @@ impl<'a> Batch<'a> {
                      store; nothing was stored: send fewer at a time"
                 )));
             }
-            members.push(Member::read(config, message, &shared, &whole, flags)?);
+            members.push(Member::read(config, message, (&shared, &names), &whole, flags)?);
         }
         if members.is_empty() {
             return Err(Refused::illegal("the batch holds no message"));
@@ -154,22 +156,22 @@ impl<'a> Member<'a> {
     fn read(
         config: &BrokerConfig,
         message: BatchMessage<'a>,
-        shared: &str,
+        (shared, names): (&str, &HashSet<&str>),
         whole: &Known<'_>,
         flags: (i32, i32),
     ) -> Result<Self, Refused> {
         let known = Known::of(message.properties)?;
         check(config, Kind::Member, &known, flags, message.body)?;
         let mut properties = cleaned(message.properties, known.needs_edit);
-        let own = Properties::new(message.properties);
-        let is_joined = !shared.is_empty() && Properties::new(shared).iter().any(|(name, _)| own.contains(name));
+        let own = Properties::new(message.properties).iter().map(|(name, _)| name);
+        let twice: HashSet<&str> = own.filter(|name| names.contains(name)).collect();
+        let is_joined = !twice.is_empty();
         if is_joined {
-            let mut editor = PropertyEditor::new(&properties);
-            for (name, value) in Properties::new(shared).iter() {
-                // Read from a property string: neither name nor value can hold an item's end.
-                let _ = editor.set_default(name, value);
+            let mut text = properties.into_owned();
+            for (name, value) in Properties::new(shared).iter().filter(|(name, _)| !twice.contains(name)) {
+                append(&mut text, name, value);
             }
-            properties = Cow::Owned(editor.finish());
+            properties = Cow::Owned(text);
         }
         Ok(Self {
             message,
