@@ -6,6 +6,8 @@
 
 use crate::frame::MAX_FRAME_LEN;
 
+/// Most bytes of all fields and the remark of a request. The longest list in a header and the longest properties fit.
+pub const HEADER_BYTES_MAX: usize = 512 * 1024;
 /// Longest name of a topic that users create or send to.
 pub const TOPIC_BYTES_MAX: usize = 127;
 /// Longest name of a topic that is only named: retry and dead-letter topics have a prefix and a group in them.

@@ -47,6 +47,7 @@ pub use slow::{BLOCKING_THREADS, Gate};
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Connection, Service};
@@ -66,9 +67,25 @@ impl Server {
     }
 }
 
+/// Whether a request brings a message, or several, in its body.
+fn is_send(code: i32) -> bool {
+    matches!(
+        code,
+        request::SEND_MESSAGE
+            | request::SEND_MESSAGE_V2
+            | request::SEND_BATCH_MESSAGE
+            | request::SEND_REPLY_MESSAGE
+            | request::SEND_REPLY_MESSAGE_V2
+    )
+}
+
 impl Service for Server {
-    fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
+    fn on_request(&self, connection: &Arc<Connection>, mut request: Frame) {
         let broker = &self.broker;
+        if !is_send(request.code) && !self.parses_body(request.code) {
+            // Nobody reads it, and it keeps a read buffer for as long as the request waits.
+            request.body = Bytes::new();
+        }
         // Builds the way back first: from here on, every path answers.
         let reply = Reply::new(connection, &request);
         match request.code {
@@ -131,7 +148,7 @@ impl Service for Server {
     }
 
     fn parses_body(&self, code: i32) -> bool {
-        // All whose body is JSON or text; sends and what carries a message have their own form, which is cheap to read.
+        // All whose body is JSON or text. Sends have their own form, which is cheap to read; others have no body.
         matches!(
             code,
             request::HEART_BEAT

@@ -59,6 +59,11 @@ impl Fields {
         FieldsIter { text: &self.text, pairs: self.pairs().iter(), start: 0 }
     }
 
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Number of pairs.
     pub fn len(&self) -> usize {
         self.len as usize

@@ -78,6 +78,11 @@ pub struct Frame {
     pub encoding: HeaderEncoding,
 }
 
+/// The beginning of a stranger's text, short enough for a remark.
+fn shown(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
 impl Frame {
     /// A request; the sending connection assigns its opaque.
     pub fn request(code: i32) -> Frame {
@@ -103,6 +108,17 @@ impl Frame {
             encoding: to.encoding,
             ..Frame::request(code)
         }
+    }
+
+    /// Says why the header is refused, if its fields and its remark have more than `limit` bytes.
+    pub fn header_excess(&self, limit: usize) -> Option<String> {
+        let bytes = self.fields.bytes() + self.remark.as_ref().map_or(0, String::len);
+        if bytes <= limit {
+            return None;
+        }
+        let longest = self.fields.iter().max_by_key(|(_, value)| value.len());
+        let (field, length) = longest.map_or_else(Default::default, |(key, value)| (shown(key), value.len()));
+        Some(format!("header: {bytes} bytes, the limit is {limit}; the longest field is {field}: {length} bytes"))
     }
 
     /// Sets the remark.

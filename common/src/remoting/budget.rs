@@ -259,6 +259,13 @@ impl Charge {
         self.bytes
     }
 
+    /// Moves a part of the charge into one of its own.
+    pub(super) fn split(&mut self, bytes: usize) -> Charge {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Charge { budget: Arc::clone(&self.budget), bytes }
+    }
+
     /// Sets the charge to what is held already.
     pub(super) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
@@ -314,6 +321,19 @@ mod tests {
         one.set(1);
         assert_eq!(budget.bytes_used(), 1);
         drop(one);
+        assert_eq!(budget.bytes_used(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_charge_lives_by_itself() {
+        let budget = budget(1200, 1, 1);
+        let mut whole = Charge::new(&budget);
+        whole.set(1000);
+        let part = whole.split(600);
+        assert_eq!((whole.bytes(), part.bytes(), budget.bytes_used()), (400, 600, 1000));
+        assert_eq!(whole.split(9999).bytes(), 400, "no more than there is");
+        assert_eq!(budget.bytes_used(), 600);
+        drop(part);
         assert_eq!(budget.bytes_used(), 0);
     }
 

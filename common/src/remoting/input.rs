@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -33,6 +33,18 @@ pub(super) struct Input {
     charge: Charge,
     /// Bytes of a refused frame that are still to come, and to be thrown away.
     skip: usize,
+}
+
+/// A body that was handed on, with what it is charged.
+struct Body {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// A frame that gets no room.
@@ -116,9 +128,15 @@ impl Input {
         beginning
     }
 
-    /// The next whole frame.
+    /// The next whole frame. A large body takes its charge along: whoever keeps the frame keeps the memory.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        self.decoder.next(&mut self.buffer)
+        let mut frame = self.decoder.next(&mut self.buffer)?;
+        if let Some(frame) = frame.as_mut().filter(|frame| frame.body.len() > KEEP) {
+            let charge = self.charge.split(frame.body.len());
+            self.block = self.charge.bytes();
+            frame.body = Bytes::from_owner(Body { bytes: std::mem::take(&mut frame.body), _charge: charge });
+        }
+        Ok(frame)
     }
 
     /// Gives up the frame that is begun: its bytes go, those that follow are thrown away as they come.
@@ -216,6 +234,26 @@ mod tests {
         }
         assert_eq!(input.next().unwrap().map(|frame| frame.code), Some(34));
         assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_large_body_is_charged_until_nobody_has_it() {
+        let budget = budget(1 << 20);
+        let mut input = Input::new(MAX_FRAME_LEN, &budget);
+        let mut bytes = BytesMut::new();
+        Frame::request(310).with_body(vec![7; 2 * KEEP]).encode(&mut bytes);
+        input.read_len = READ_MAX;
+        assert!(input.make_room());
+        put(&mut input, &bytes);
+        let body = input.next().unwrap().expect("it is whole").body;
+        input.end_turn();
+        input.shrink();
+        assert_eq!((body.len(), budget.bytes_used()), (2 * KEEP, 2 * KEEP));
+        let part = body.slice(..1);
+        drop((input, body));
+        assert_eq!(budget.bytes_used(), 2 * KEEP, "a part keeps all of it");
+        drop(part);
+        assert_eq!(budget.bytes_used(), 0);
     }
 
     #[test]

@@ -22,7 +22,9 @@ use super::proxy_header::{Beginning, HEADER_MAX};
 use super::serve::Entrance;
 use super::slow_reader::SlowReader;
 use super::{Connection, LogGate, Service, busy};
+use crate::code::response;
 use crate::frame::Frame;
+use crate::limits::HEADER_BYTES_MAX;
 use crate::task::Tasks;
 
 /// Bodies above this are parsed away from the connection's task.
@@ -373,10 +375,7 @@ impl Pipe {
         } else if whole_frames || self.frame_begun.is_none() {
             self.frame_begun = Some(self.last_activity);
         }
-        // What is carried out elsewhere has its body in the buffer, which is charged for as long.
-        if self.elsewhere.is_none() {
-            self.input.end_turn();
-        }
+        self.input.end_turn();
         None
     }
 
@@ -387,6 +386,9 @@ impl Pipe {
         if self.flooded.is_some() && !service.is_vital(request.code) {
             count(&self.connection.budget.counts().refused_requests);
             return self.connection.reply(&busy(&request, "too many requests of this connection are unanswered"));
+        }
+        if let Some(why) = request.header_excess(HEADER_BYTES_MAX) {
+            return self.connection.reply(&Frame::response(&request, response::MESSAGE_ILLEGAL).with_remark(why));
         }
         if request.body.len() > LARGE_BODY && service.parses_body(request.code) {
             self.elsewhere = Some(self.carry_out_elsewhere(service, request));
@@ -547,9 +549,7 @@ impl Pipe {
     }
 
     fn give_buffers_back(&mut self) {
-        if self.elsewhere.is_none() {
-            self.input.shrink();
-        }
+        self.input.shrink();
         if self.output.is_empty() {
             self.output = BytesMut::new();
         }

@@ -19,7 +19,10 @@
 
 mod admin;
 mod kv;
+mod lists;
 mod names;
+#[cfg(test)]
+mod net;
 mod order;
 pub(crate) mod refusals;
 mod registrar;
@@ -104,7 +107,7 @@ impl Server {
         let server = Arc::new_cyclic(|me| Server {
             config,
             settings: Arc::default(),
-            lists: Arc::new(Semaphore::new(topics::LISTS_AT_A_TIME)),
+            lists: Arc::new(Semaphore::new(lists::LISTS_AT_A_TIME)),
             routes,
             registry,
             kv: parts.kv,
@@ -158,6 +161,7 @@ fn way(request: &Frame) -> Option<Way> {
 
         request::UPDATE_NAMESRV_CONFIG
         | request::GET_BROKER_CLUSTER_INFO
+        | request::GET_KVLIST_BY_NAMESPACE
         | request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER
         | request::GET_TOPICS_BY_CLUSTER
         | request::GET_SYSTEM_TOPIC_LIST_FROM_NS
@@ -171,7 +175,7 @@ fn way(request: &Frame) -> Option<Way> {
 
 impl Service for Server {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
-        if let Some(why) = too_long(&request) {
+        if let Some(why) = request.header_excess(HEADER_BYTES_MAX) {
             self.refusals.count(Refusal::Malformed, connection.peer(), &why);
             return connection.reply(&Frame::response(&request, response::MESSAGE_ILLEGAL).with_remark(why));
         }
@@ -206,7 +210,6 @@ impl Dispatch for Server {
             request::GET_ROUTEINFO_BY_TOPIC => self.route(connection, &request),
             request::GET_BROKER_MEMBER_GROUP => connection.reply(&self.member_group(&request)),
             request::GET_KV_CONFIG => connection.reply(&self.get_kv(&request)),
-            request::GET_KVLIST_BY_NAMESPACE => connection.reply(&self.list_kv(&request)),
             request::GET_NAMESRV_CONFIG => connection.reply(&self.get_config(&request)),
 
             // The Go client forgets the oneway mark, and its answer would be dropped by it; a decision that strays
@@ -219,20 +222,6 @@ impl Dispatch for Server {
             }
         }
     }
-}
-
-/// Why the header of a request is refused unread, if it is.
-fn too_long(request: &Frame) -> Option<String> {
-    let bytes: usize = request.fields.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let bytes = bytes + request.remark.as_ref().map_or(0, String::len);
-    if bytes <= HEADER_BYTES_MAX {
-        return None;
-    }
-    let longest = request.fields.iter().max_by_key(|(_, value)| value.len());
-    let (field, length) = longest.map_or_else(Default::default, |(key, value)| (names::shown(key), value.len()));
-    Some(format!(
-        "header: {bytes} bytes, the limit is {HEADER_BYTES_MAX}; the longest field is {field}: {length} bytes"
-    ))
 }
 
 /// The answer to a request that lacks a field, or has one that is unreadable or too long.
