@@ -44,6 +44,9 @@ pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 pub const ENTRIES_MAX: usize = 65_536;
 /// Most objects and lists in one body, inner ones included: bounds what a body costs before its lists are looked at.
 pub const PARTS_MAX: usize = 2 * ENTRIES_MAX + 1024;
+/// Most fields and entries of lists in one body, for each object and list that it may have. An empty text in a list takes
+/// three bytes of the body and 24 in memory.
+pub const MEMBERS_PER_PART_MAX: usize = 16;
 /// Most topics that one broker registers.
 pub const REGISTRATION_TOPICS_MAX: usize = 1_000_000;
 /// Most objects and lists in a registration that is plain JSON: settings, attributes and mapping of each topic.

@@ -40,6 +40,12 @@ pub enum BodyError {
         /// Most that are read.
         limit: usize,
     },
+    /// More fields, and entries of lists, than its kind of body may have.
+    #[error("more than {limit} fields and entries of lists")]
+    TooManyMembers {
+        /// Most that are read.
+        limit: usize,
+    },
     /// A text with more bytes than are taken.
     #[error("{field}: {length} bytes, at most {limit} are taken")]
     TooLong {
@@ -68,7 +74,10 @@ impl BodyError {
     pub fn code(&self) -> i32 {
         match self {
             Self::Syntax { .. } | Self::TooDeep | Self::Shape(_) => response::SYSTEM_ERROR,
-            Self::TooManyParts { .. } | Self::TooLong { .. } | Self::TooMany { .. } => response::MESSAGE_ILLEGAL,
+            Self::TooManyParts { .. }
+            | Self::TooManyMembers { .. }
+            | Self::TooLong { .. }
+            | Self::TooMany { .. } => response::MESSAGE_ILLEGAL,
         }
     }
 }

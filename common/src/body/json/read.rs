@@ -2,6 +2,7 @@
 
 use super::{BodyError, DEPTH_MAX};
 use crate::body::Body;
+use crate::limits::MEMBERS_PER_PART_MAX;
 
 /// Reads `T` from a body. An empty body is an error, as is anything behind the value, and whatever is more than `T` may
 /// hold.
@@ -17,7 +18,7 @@ pub fn from_slice<T: Body>(body: &[u8]) -> Result<T, BodyError> {
 /// key doubles its quotes, and such keys do not nest.
 fn normalize(input: &[u8], parts_max: usize) -> Result<Vec<u8>, BodyError> {
     let out = Vec::with_capacity(input.len() + 16);
-    let mut rewrite = Rewrite { input, at: 0, out, levels: Vec::new(), parts: 0, parts_max };
+    let mut rewrite = Rewrite { input, at: 0, out, levels: Vec::new(), parts: 0, parts_max, members: 0 };
     rewrite.run()?;
     Ok(rewrite.out)
 }
@@ -49,6 +50,8 @@ struct Rewrite<'a> {
     /// Objects and lists so far, keys that are objects included.
     parts: usize,
     parts_max: usize,
+    /// Fields of objects and entries of lists so far.
+    members: usize,
 }
 
 impl Rewrite<'_> {
@@ -116,6 +119,11 @@ impl Rewrite<'_> {
 
     /// Begins a member: the key of an object, or an element of an array.
     fn member(&mut self, byte: u8) -> Result<Expect, BodyError> {
+        let limit = self.parts_max.saturating_mul(MEMBERS_PER_PART_MAX);
+        if self.members >= limit {
+            return Err(BodyError::TooManyMembers { limit });
+        }
+        self.members += 1;
         let malformed = self.syntax();
         let level = self.levels.last_mut().ok_or(malformed)?;
         level.member_start = self.out.len();
@@ -313,6 +321,17 @@ mod tests {
                 matches!(outcome, Err(BodyError::TooManyParts { limit: limits::PARTS_MAX })),
                 "{part}: {outcome:?}"
             );
+        }
+    }
+
+    #[test]
+    fn fields_and_entries_are_counted_too() {
+        let limit = limits::PARTS_MAX * MEMBERS_PER_PART_MAX;
+        let list = |count| format!("[{}0]", "0,".repeat(count - 1));
+        assert_eq!(normalize(list(limit).as_bytes(), limits::PARTS_MAX).map(|text| text.len()).ok(), Some(2 * limit + 1));
+        for body in [list(limit + 1), format!("{{{}\"a\":0}}", "\"a\":0,".repeat(limit))] {
+            let outcome = normalize(body.as_bytes(), limits::PARTS_MAX);
+            assert!(matches!(outcome, Err(BodyError::TooManyMembers { limit: most }) if most == limit));
         }
     }
 
