@@ -51,6 +51,10 @@ pub const MEMBERS_PER_PART_MAX: usize = 16;
 pub const REGISTRATION_TOPICS_MAX: usize = 1_000_000;
 /// Most objects and lists in a registration that is plain JSON: settings, attributes and mapping of each topic.
 pub const REGISTRATION_PARTS_MAX: usize = 4 * REGISTRATION_TOPICS_MAX;
+/// Most static topics of a registration, and most queues that all of them map. A small packed body can name many millions.
+pub const REGISTRATION_MAPPINGS_MAX: usize = ENTRIES_MAX;
+/// See [`REGISTRATION_MAPPINGS_MAX`].
+pub const REGISTRATION_MAPPED_MAX: usize = 1_000_000;
 /// Longest set of acknowledged messages of one pop, Base64 of 65,536 bits.
 pub const ACK_BITS_BYTES_MAX: usize = 11 * 1024;
 /// Longest expression that filters messages: tags or SQL.

@@ -134,9 +134,9 @@ fn every_header_and_body_is_fuzzed() {
     }
     assert!(known > 70, "only {known} headers");
     let bodies = std::fs::read_to_string(folder.join("body/mod.rs")).unwrap();
-    for entry in std::fs::read_dir(folder.join("body")).unwrap() {
-        let path = entry.unwrap().path();
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+    let files = ["body", "body/registration"].map(|part| std::fs::read_dir(folder.join(part)).unwrap());
+    for entry in files.into_iter().flatten() {
+        let Ok(text) = std::fs::read_to_string(entry.unwrap().path()) else { continue };
         // The documentation of each type that is a body of its own says of which request.
         let mut is_body = false;
         for line in text.lines() {

@@ -5,9 +5,10 @@
 //! what must hold of it: what is written again reads the same, and is within its limits.
 
 use bytes::{Bytes, BytesMut};
-use escrowmq_common::body::{self, Bounded as _, Form, RegisterBrokerBody, ResetOffsetBody, json};
+use escrowmq_common::body::{self, Bounded as _, Form, RegisterBrokerBody, RegisteredTopics, ResetOffsetBody, json};
 use escrowmq_common::frame::{Fields, Frame, FrameDecoder};
 use escrowmq_common::header::{self, Header as _};
+use escrowmq_common::limits::NAMED_TOPIC_BYTES_MAX;
 use escrowmq_common::message::{
     CompressionType, MessageUnit, OffsetMessageId, Properties, PropertyEditor, RecallHandle, SysFlag, TagFilter,
     UniqueIdParts, UnitBuilder, UnitPatch, batch, decode_units, pop, tags_code,
@@ -265,4 +266,9 @@ pub(crate) fn registration(input: &[u8]) {
     if let Ok(body) = RegisterBrokerBody::decode(bytes, is_packed) {
         RegisterBrokerBody::decode(&body.encode(), false).expect("what was read can be written");
     }
+    if let Ok(read) = RegisteredTopics::decode(bytes, is_packed) {
+        assert!(read.topics.iter().all(|topic| topic.name.len() <= NAMED_TOPIC_BYTES_MAX));
+        assert!(read.mappings.iter().all(|mapping| !mapping.topic.is_empty()));
+    }
+    drop(RegisteredTopics::decode_bare(rest));
 }

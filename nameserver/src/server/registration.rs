@@ -290,7 +290,7 @@ fn topics(header: &RegisterBrokerHeader<'_>, request: &Frame) -> Result<Register
     let (topics, mappings) = (read.topics.len(), read.mappings.len());
     read.topics.retain(is_topic);
     read.mappings.retain(is_mapping);
-    let left_out = topics - read.topics.len() + mappings - read.mappings.len();
+    let left_out = read.unnameable + topics - read.topics.len() + mappings - read.mappings.len();
     if left_out > 0 {
         let group = header.broker_name;
         tracing::warn!(group, left_out, "topics that no client could use are left out: see docs/limits.md");

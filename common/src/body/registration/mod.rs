@@ -23,6 +23,7 @@ pub use topics::{QueueMappingInfo, RegisteredTopic, RegisteredTopics};
 use super::bounds::Bounded as _;
 use super::json::{self, BodyError, Form};
 use super::topic::{TopicConfig, TopicConfigTable, TopicFilterType};
+use crate::limits::{REGISTRATION_MAPPED_MAX, REGISTRATION_MAPPINGS_MAX};
 use crate::message::compression;
 use crate::message::{CompressionError, CompressionType};
 use parts::Parts;
@@ -71,6 +72,12 @@ pub enum RegistrationError {
         /// How many it has, or says it has.
         topics: usize,
     },
+    /// More static topics than one registration may have.
+    #[error("registration of more than {REGISTRATION_MAPPINGS_MAX} static topics, which is the limit")]
+    TooManyMappings,
+    /// Its static topics map more queues than one registration may.
+    #[error("registration whose static topics map more than {REGISTRATION_MAPPED_MAX} queues, which is the limit")]
+    TooManyMapped,
     /// A part is longer than any broker makes it.
     #[error("registration has a part of {length} bytes, the limit is {REGISTRATION_PART_BYTES_MAX}")]
     LongPart {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Take};
 use flate2::read::ZlibDecoder;
 
 use super::{REGISTRATION_BYTES_MAX, REGISTRATION_PART_BYTES_MAX, REGISTRATION_TOPICS_MAX, RegistrationError};
+use crate::limits::REGISTRATION_MAPPINGS_MAX;
 use crate::message::CompressionError;
 
 /// Room for what is unpacked ahead.
@@ -59,7 +60,11 @@ impl<'a> Parts<'a> {
         if self.plain.fill_buf().map_err(corrupt)?.is_empty() {
             return Ok(());
         }
-        for _ in 0..self.topic_count()? {
+        let mappings = self.count()?;
+        if mappings > REGISTRATION_MAPPINGS_MAX {
+            return Err(RegistrationError::TooManyMappings);
+        }
+        for _ in 0..mappings {
             mapping(self.part()?)?;
         }
         Ok(())

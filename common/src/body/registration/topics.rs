@@ -11,7 +11,9 @@ use super::{REGISTRATION_TOPICS_MAX, RegistrationError};
 use crate::body::bounds::{self, Bounded};
 use crate::body::json;
 use crate::body::topic::{DataVersion, TopicConfig};
-use crate::limits::REGISTRATION_PARTS_MAX;
+use crate::limits::{
+    NAMED_TOPIC_BYTES_MAX, REGISTRATION_MAPPED_MAX, REGISTRATION_MAPPINGS_MAX, REGISTRATION_PARTS_MAX,
+};
 
 /// A topic as a route shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct RegisteredTopics {
     pub data_version: DataVersion,
     /// The topics.
     pub topics: Vec<RegisteredTopic>,
+    /// Topics that are not among them, because no client can name them: their names have more than 255 bytes.
+    pub unnameable: usize,
     /// Mappings of static topics.
     pub mappings: Vec<QueueMappingInfo>,
 }
@@ -70,22 +74,16 @@ impl RegisteredTopics {
         }
         let mut parts = Parts::unpack(body);
         let data_version = json::from_slice(parts.part()?)?;
-        let mut topics = Vec::new();
+        let mut topics = Topics::default();
         for _ in 0..parts.topic_count()? {
             let (topic, ..) = words_of(parts.part()?)?;
-            topics.push(topic.to_owned());
+            topics.add(topic.name.len(), || topic.to_owned());
         }
         parts.part()?; // filter servers, of which there are none any more
-        let mut mappings = Vec::new();
-        parts.mappings(|mapping| {
-            let mapping: QueueMappingInfo = json::from_slice(mapping)?;
-            if !mapping.topic.is_empty() {
-                mappings.push(mapping);
-            }
-            Ok(())
-        })?;
+        let mut mappings = Mappings::default();
+        parts.mappings(|mapping| mappings.add(json::from_slice(mapping)?))?;
         parts.finish()?;
-        Ok(Self { data_version, topics, mappings })
+        Ok(Self { data_version, topics: topics.named, unnameable: topics.unnameable, mappings: mappings.all })
     }
 
     /// Reads a body as brokers before 3.0.11 sent it: the topics alone.
@@ -149,15 +147,16 @@ struct Body {
 struct Table {
     data_version: DataVersion,
     topic_config_table: Topics,
-    topic_queue_mapping_info_map: BTreeMap<String, QueueMappingInfo>,
+    topic_queue_mapping_info_map: Mappings,
 }
 
 impl From<Table> for RegisteredTopics {
     fn from(table: Table) -> Self {
         RegisteredTopics {
             data_version: table.data_version,
-            topics: table.topic_config_table.0,
-            mappings: table.topic_queue_mapping_info_map.into_values().filter(|m| !m.topic.is_empty()).collect(),
+            topics: table.topic_config_table.named,
+            unnameable: table.topic_config_table.unnameable,
+            mappings: table.topic_queue_mapping_info_map.all,
         }
     }
 }
@@ -185,7 +184,25 @@ impl Default for Settings {
 
 /// The topics of a table as a list: a tree of millions of tiny entries would take many times the bytes that were sent.
 #[derive(Default)]
-struct Topics(Vec<RegisteredTopic>);
+struct Topics {
+    named: Vec<RegisteredTopic>,
+    unnameable: usize,
+}
+
+impl Topics {
+    fn len(&self) -> usize {
+        self.named.len() + self.unnameable
+    }
+
+    /// Adds a topic whose name has so many bytes.
+    fn add(&mut self, name_bytes: usize, topic: impl FnOnce() -> RegisteredTopic) {
+        if name_bytes <= NAMED_TOPIC_BYTES_MAX {
+            self.named.push(topic());
+        } else {
+            self.unnameable += 1;
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Topics {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -203,8 +220,8 @@ impl<'de> Visitor<'de> for TopicsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Topics, A::Error> {
-        let mut topics = Vec::new();
-        while let Some(name) = map.next_key()? {
+        let mut topics = Topics::default();
+        while let Some(name) = map.next_key::<String>()? {
             if topics.len() == REGISTRATION_TOPICS_MAX {
                 let mut more = 1;
                 map.next_value::<IgnoredAny>()?;
@@ -214,7 +231,7 @@ impl<'de> Visitor<'de> for TopicsVisitor {
                 return Err(A::Error::custom(RegistrationError::TooManyTopics { topics: topics.len() + more }));
             }
             let settings: Settings = map.next_value()?;
-            topics.push(RegisteredTopic {
+            topics.add(name.len(), || RegisteredTopic {
                 name,
                 read: settings.read_queue_nums,
                 write: settings.write_queue_nums,
@@ -222,7 +239,55 @@ impl<'de> Visitor<'de> for TopicsVisitor {
                 sys_flag: settings.topic_sys_flag,
             });
         }
-        Ok(Topics(topics))
+        Ok(topics)
+    }
+}
+
+/// The mappings of static topics; those without a topic map nothing.
+#[derive(Default)]
+struct Mappings {
+    all: Vec<QueueMappingInfo>,
+    queues: usize,
+}
+
+impl Mappings {
+    fn add(&mut self, mapping: QueueMappingInfo) -> Result<(), RegistrationError> {
+        if mapping.topic.is_empty() {
+            return Ok(());
+        }
+        if self.all.len() == REGISTRATION_MAPPINGS_MAX {
+            return Err(RegistrationError::TooManyMappings);
+        }
+        self.queues += mapping.curr_id_map.len();
+        if self.queues > REGISTRATION_MAPPED_MAX {
+            return Err(RegistrationError::TooManyMapped);
+        }
+        self.all.push(mapping);
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Mappings {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(MappingsVisitor)
+    }
+}
+
+struct MappingsVisitor;
+
+impl<'de> Visitor<'de> for MappingsVisitor {
+    type Value = Mappings;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("mappings of static topics")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Mappings, A::Error> {
+        let mut mappings = Mappings::default();
+        while let Some((IgnoredAny, mapping)) = map.next_entry()? {
+            mappings.add(mapping).map_err(A::Error::custom)?;
+        }
+        Ok(mappings)
     }
 }
 
@@ -280,6 +345,52 @@ mod tests {
         }
         let error = RegisteredTopics::decode(text.as_bytes(), false).unwrap_err().to_string();
         assert!(error.contains("1000004 topics"), "{error}");
+    }
+
+    #[test]
+    fn topics_that_no_client_can_name_are_counted_and_not_kept() {
+        let mut body = body(2);
+        let table = &mut body.topic_config_serialize_wrapper.topic_config_table;
+        let long = "L".repeat(NAMED_TOPIC_BYTES_MAX + 1);
+        table.insert(long.clone(), TopicConfig::new(long, 1));
+        for read in [
+            RegisteredTopics::decode(&body.encode(), false).unwrap(),
+            RegisteredTopics::decode(&body.encode_compressed(), true).unwrap(),
+        ] {
+            assert_eq!((read.topics.len(), read.unnameable), (2, 1));
+        }
+    }
+
+    /// A body of so many static topics that map so many queues each, plain and packed.
+    fn static_topics(topics: usize, queues: usize) -> [Result<RegisteredTopics, RegistrationError>; 2] {
+        let mapped: Vec<String> = (0..queues).map(|queue| format!("{queue}:{queue}")).collect();
+        let mapping = |topic| format!(r#"{{"topic":"T{topic}","currIdMap":{{{}}}}}"#, mapped.join(","));
+        let mut packed = Vec::new();
+        super::super::put_part(&mut packed, b"{}");
+        packed.extend(0_i32.to_be_bytes());
+        super::super::put_part(&mut packed, b"[]");
+        packed.extend((topics as i32).to_be_bytes());
+        (0..topics).for_each(|topic| super::super::put_part(&mut packed, mapping(topic).as_bytes()));
+        let packed = CompressionType::Zlib.compress(&packed, 1).unwrap();
+        let all: Vec<String> = (0..topics).map(|topic| format!(r#""T{topic}":{}"#, mapping(topic))).collect();
+        let table = format!(r#"{{"topicQueueMappingInfoMap":{{{}}}}}"#, all.join(","));
+        let plain = format!(r#"{{"topicConfigSerializeWrapper":{table}}}"#);
+        [RegisteredTopics::decode(plain.as_bytes(), false), RegisteredTopics::decode(&packed, true)]
+    }
+
+    #[test]
+    fn what_static_topics_map_is_bounded() {
+        for read in static_topics(REGISTRATION_MAPPINGS_MAX, 1) {
+            assert_eq!(read.unwrap().mappings.len(), REGISTRATION_MAPPINGS_MAX);
+        }
+        for refused in static_topics(REGISTRATION_MAPPINGS_MAX + 1, 1) {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("more than 65536 static topics"), "{error}");
+        }
+        for refused in static_topics(21, 50_000) {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("more than 1000000 queues"), "{error}");
+        }
     }
 
     #[test]
