@@ -162,6 +162,10 @@ impl<'a> Page<'a> {
             return Err(cursor.malformed("page version"));
         }
         let visible_at = cursor.u64("visible at")?;
+        // Each entry has several bytes: none of its offsets, nor the one after the last, is beyond the largest number.
+        if first_offset.checked_add(cursor.remaining() as u64).is_none() {
+            return Err(cursor.malformed("first offset"));
+        }
         Ok(Self { first_offset, visible_at, entries: cursor })
     }
 
@@ -445,6 +449,14 @@ mod tests {
         }
         page.put(QueueId(queue), &mut batch);
         index.write(batch);
+    }
+
+    #[test]
+    fn a_page_whose_offsets_do_not_fit_is_malformed() {
+        let index = Index::in_memory().expect("an index");
+        page(&index, 1, u64::MAX - 1, 2);
+        let outcome = scan(&index, QueueId(1), u64::MAX - 1, |_| true);
+        assert!(outcome.unwrap_err().to_string().contains("first offset"));
     }
 
     #[test]
