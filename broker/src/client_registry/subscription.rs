@@ -1,22 +1,27 @@
 //! What a consumer group wants of a topic.
 
+use std::sync::OnceLock;
+
 use escrowmq_common::body::SubscriptionData;
 
 use crate::delivery::filter::{Filter, FilterError};
 
-/// A subscription as the client sent it, and the filter made of it once.
+/// A subscription as the client sent it, and the filter that the first pull makes of it.
 #[derive(Debug)]
 pub struct Subscription {
     /// As the client sent it.
     pub data: SubscriptionData,
-    /// What passes. An expression that does not parse is kept with its error, which its pulls get as answer.
-    pub filter: Result<Filter, FilterError>,
+    filter: OnceLock<Result<Filter, FilterError>>,
 }
 
 impl Subscription {
-    /// Reads the expression.
+    /// Reads nothing yet: heartbeats bring subscriptions under the registry's lock, and many that nobody pulls by.
     pub fn new(data: SubscriptionData) -> Self {
-        let filter = Filter::of_subscription(&data);
-        Self { data, filter }
+        Self { data, filter: OnceLock::new() }
+    }
+
+    /// What passes. An expression that does not parse is kept with its error, which its pulls get as answer.
+    pub fn filter(&self) -> &Result<Filter, FilterError> {
+        self.filter.get_or_init(|| Filter::of_subscription(&self.data))
     }
 }

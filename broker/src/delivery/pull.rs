@@ -44,7 +44,7 @@ impl Wants {
     fn filter(&self) -> &Filter {
         match self {
             Self::Subscribed(subscription) => {
-                subscription.filter.as_ref().expect("a pull with a bad filter is refused before it gets here")
+                subscription.filter().as_ref().expect("a pull with a bad filter is refused before it gets here")
             }
             Self::Named(filter) => filter,
         }

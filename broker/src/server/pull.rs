@@ -202,7 +202,7 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
         if !subscription.data.is_tag_type() {
             check_sql(broker)?;
         }
-        if subscription.filter.is_err() {
+        if subscription.filter().is_err() {
             return Err(unparsable());
         }
         Wants::Subscribed(subscription)
