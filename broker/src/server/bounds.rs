@@ -45,17 +45,11 @@ pub(crate) enum TooMany {
     },
 }
 
-/// Counts the topics and groups that each connection has made lately. A connection that makes none has no entry.
+/// Counts the topics and groups that each connection makes in a minute. A connection that makes none has no entry.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    of: Mutex<HashMap<u64, Rate>>,
-}
-
-#[derive(Debug)]
-struct Rate {
-    /// Minutes of the monotonic clock.
-    minute: u64,
-    made: u32,
+    /// The minute of the monotonic clock that is counted, and the connections' counts.
+    of: Mutex<(u64, HashMap<u64, u32>)>,
 }
 
 impl Rates {
@@ -63,20 +57,15 @@ impl Rates {
     fn take(&self, connection: u64, limit: u32, now: Duration) -> bool {
         let minute = now.as_secs() / 60;
         let mut rates = self.of.lock();
-        let rate = rates.entry(connection).or_insert(Rate { minute, made: 0 });
-        if rate.minute != minute {
-            *rate = Rate { minute, made: 0 };
+        if rates.0 != minute {
+            *rates = (minute, HashMap::new());
         }
-        if rate.made >= limit {
+        let made = rates.1.entry(connection).or_default();
+        if *made >= limit {
             return false;
         }
-        rate.made += 1;
+        *made += 1;
         true
-    }
-
-    /// Forgets a connection that ended.
-    pub(super) fn forget(&self, connection: u64) {
-        self.of.lock().remove(&connection);
     }
 }
 
@@ -147,8 +136,6 @@ mod tests {
         assert!(!rates.take(1, 2, at(59)));
         assert!(rates.take(2, 2, at(59)), "another one has its own");
         assert!(rates.take(1, 2, at(60)), "a minute later");
-        rates.forget(1);
-        rates.forget(2);
-        assert!(rates.of.lock().is_empty());
+        assert_eq!(rates.of.lock().1.len(), 1, "nothing is kept of the minute before");
     }
 }

@@ -35,6 +35,9 @@ pub(crate) enum EnsureError {
     /// There are as many as there may be, or the client makes them too fast.
     #[error(transparent)]
     TooMany(#[from] TooMany),
+    /// Too many requests wait for it.
+    #[error("{0} is being created, and too many requests wait for that: nothing was stored, try again")]
+    Crowded(String),
     /// Deleted again before anybody saw it.
     #[error("{0} was deleted while it was created")]
     Gone(String),
@@ -47,11 +50,14 @@ impl EnsureError {
             Self::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
             Self::Submit(error) => code_of(error),
             Self::Refused(refusal) => code_of_refusal(refusal),
-            Self::TooMany(_) => response::SYSTEM_BUSY,
+            Self::TooMany(_) | Self::Crowded(_) => response::SYSTEM_BUSY,
             Self::Gone(_) => response::SYSTEM_ERROR,
         }
     }
 }
+
+/// The most requests that wait for one topic or group to be made. Each may hold a message, which nothing else counts.
+const WAITING_MAX: usize = 1024;
 
 type Then = Box<dyn FnOnce(&Result<(), EnsureError>) + Send>;
 
@@ -68,14 +74,57 @@ pub struct Creations {
 #[derive(Default)]
 struct BeingMade {
     waiting: HashMap<String, Vec<Then>>,
+    /// Those that operators make, for which nobody else waits.
+    placed: usize,
     /// Queues of all of them.
     queues: u64,
 }
 
-impl Creations {
-    /// A connection ended.
-    pub(super) fn closed(&self, connection: u64) {
-        self.rates.forget(connection);
+impl BeingMade {
+    fn count(&self) -> usize {
+        self.waiting.len() + self.placed
+    }
+
+    /// Takes room in the table that `made` guards, which is this one.
+    fn take<'a>(&mut self, made: &'a Mutex<Self>, count: usize, queues: u64) -> Place<'a> {
+        self.placed += count;
+        self.queues += queues;
+        Place { made, count, queues }
+    }
+}
+
+/// Room for a topic or a group that an operator makes or changes. It is taken until this is dropped, so that requests beside each
+/// other cannot all find the same room.
+pub(super) struct Place<'a> {
+    made: &'a Mutex<BeingMade>,
+    count: usize,
+    queues: u64,
+}
+
+impl<'a> Place<'a> {
+    /// Room for a topic with these settings.
+    pub(super) fn of_topic(broker: &'a Broker, maker: Maker, settings: &TopicSettings) -> Result<Self, TooMany> {
+        let mut made = broker.creations.topics.lock();
+        bounds::topic(broker, maker, settings, made.count(), made.queues)?;
+        let known = broker.shard.topics().get(&settings.name).map(|topic| topic.queues.len() as u64);
+        let queues = u64::from(settings.queue_count()).saturating_sub(known.unwrap_or_default());
+        Ok(made.take(&broker.creations.topics, usize::from(known.is_none()), queues))
+    }
+
+    /// Room for a group of this name.
+    pub(super) fn of_group(broker: &'a Broker, maker: Maker, name: &str) -> Result<Self, TooMany> {
+        let mut made = broker.creations.groups.lock();
+        bounds::group(broker, maker, name, made.count())?;
+        let is_new = broker.shard.groups().get(name).is_none();
+        Ok(made.take(&broker.creations.groups, usize::from(is_new), 0))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut made = self.made.lock();
+        made.placed -= self.count;
+        made.queues -= self.queues;
     }
 }
 
@@ -98,7 +147,7 @@ pub(crate) fn topic(
     });
     let command = encode_cold(settings);
     let wanted = Wanted { maker, queues: u64::from(settings.queue_count()) };
-    let may_be_made = |made: &BeingMade| bounds::topic(broker, maker, settings, made.waiting.len(), made.queues);
+    let may_be_made = |made: &BeingMade| bounds::topic(broker, maker, settings, made.count(), made.queues);
     create(broker, Kind::Topic, &settings.name, wanted, may_be_made, waiting, &Command::PutTopic(&command));
 }
 
@@ -127,7 +176,7 @@ pub(crate) fn group(
     });
     let command = encode_cold(&GroupSettings::made_by_use(group));
     let wanted = Wanted { maker, queues: 0 };
-    let may_be_made = |made: &BeingMade| bounds::group(broker, maker, group, made.waiting.len());
+    let may_be_made = |made: &BeingMade| bounds::group(broker, maker, group, made.count());
     create(broker, Kind::Group, group, wanted, may_be_made, waiting, &Command::PutGroup(&command));
 }
 
@@ -208,7 +257,11 @@ fn create(
     {
         let mut creations = kind.creations(&broker.creations).lock();
         if let Some(all) = creations.waiting.get_mut(name) {
-            return all.push(waiting);
+            if all.len() < WAITING_MAX {
+                return all.push(waiting);
+            }
+            drop(creations);
+            return waiting(&Err(EnsureError::Crowded(name.to_owned())));
         }
         if let Err(too_many) = may_be_made(&creations) {
             drop(creations);

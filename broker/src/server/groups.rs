@@ -9,8 +9,8 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
 use escrowmq_common::name;
 
-use super::bounds::{self, Maker};
-use super::ensure::{self, EnsureError, done};
+use super::bounds::Maker;
+use super::ensure::{self, EnsureError, Place, done};
 use super::topics::Page;
 use super::{Reply, attributes, slow};
 use crate::broker::Broker;
@@ -96,9 +96,10 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
     broker.tasks.spawn("create group", async move {
         let mut changed = false;
         for settings in &all {
-            if let Err(error) = bounds::group(&creator, maker, &settings.name, 0).map_err(EnsureError::from) {
-                return reply.error(error.code(), &error.to_string());
-            }
+            let _place = match Place::of_group(&creator, maker, &settings.name).map_err(EnsureError::from) {
+                Ok(place) => place,
+                Err(error) => return reply.error(error.code(), &error.to_string()),
+            };
             let old = creator.shard.groups().get(&settings.name);
             let bytes = encode_cold(settings);
             let outcome = creator.shard.propose(&Command::PutGroup(&bytes), Admission::Normal).await;
@@ -164,7 +165,7 @@ async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) 
         write_queues: write.max(group.retry_queues),
         ..topic.settings.clone()
     };
-    bounds::topic(broker, maker, &grown, 0, 0)?;
+    let _place = Place::of_topic(broker, maker, &grown)?;
     done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)?;
     Ok(true)
 }

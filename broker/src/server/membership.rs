@@ -41,7 +41,6 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
 pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
     broker.delivery.holds.drop_connection(connection.id());
     broker.clients.closed(connection);
-    broker.creations.closed(connection.id());
     broker.transactions.connection_closed(connection.id());
 }
 

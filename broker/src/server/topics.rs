@@ -14,8 +14,8 @@ use escrowmq_common::limits::QUEUES_MAX;
 use escrowmq_common::name;
 
 use super::attributes::{self, Attributes};
-use super::bounds::{self, Maker};
-use super::ensure::{self, EnsureError, done};
+use super::bounds::Maker;
+use super::ensure::{self, EnsureError, Place, done};
 use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
@@ -84,7 +84,7 @@ pub(super) fn is_system_topic(config: &BrokerConfig, topic: &str) -> bool {
 }
 
 async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Result<(), EnsureError> {
-    bounds::topic(broker, maker, settings, 0, 0)?;
+    let _place = Place::of_topic(broker, maker, settings)?;
     let bytes = encode_cold(settings);
     done(broker.shard.propose(&Command::PutTopic(&bytes), Admission::Normal).await)
 }
