@@ -57,6 +57,7 @@ impl fmt::Display for FromAnywhere {
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const DELETES: &str = "may delete messages";
+const DELETES_OR_FILLS: &str = "may delete messages, or keep so many that a full disk refuses new ones";
 const SERVICE: &str = "may stop service";
 const PARKS: &str = "may park or repeat transactions";
 const BUSY: &str = "may make the broker busy for nothing";
@@ -64,11 +65,11 @@ const BUSY: &str = "may make the broker busy for nothing";
 /// Key, values from anywhere, and what other values may do.
 const BY_TOOLS: &[(&str, FromAnywhere, &str)] = &[
     ("namesrvAddr", FromAnywhere::None, "redirects the broker"),
-    ("fileReservedTime", FromAnywhere::Upwards(87_600), DELETES),
+    ("fileReservedTime", FromAnywhere::None, DELETES_OR_FILLS),
     ("maxStoreSize", FromAnywhere::None, DELETES),
     ("diskMaxUsedSpaceRatio", FromAnywhere::Any, ""),
     ("cleanFileForciblyEnable", FromAnywhere::None, DELETES),
-    ("diskSpaceCleanForciblyRatio", FromAnywhere::Upwards(100), DELETES),
+    ("diskSpaceCleanForciblyRatio", FromAnywhere::None, DELETES_OR_FILLS),
     ("diskSpaceWarningLevelRatio", FromAnywhere::None, SERVICE),
     ("maxMessageSize", FromAnywhere::Within(65_536, 16_777_216), SERVICE),
     ("autoCreateTopicEnable", FromAnywhere::Any, ""),
@@ -174,6 +175,7 @@ mod tests {
     fn what_does_harm_needs_the_brokers_own_machine() {
         for pair in [
             ("fileReservedTime", "71"),
+            ("fileReservedTime", "73"),
             ("maxStoreSize", "4194304"),
             ("namesrvAddr", "evil:9876"),
             ("brokerPermission", "4"),
@@ -200,7 +202,6 @@ mod tests {
         for pair in [
             ("autoCreateTopicEnable", "false"),
             ("traceOn", "false"),
-            ("fileReservedTime", "73"),
             ("maxMessageSize", "8388608"),
             ("transactionCheckMax", "16"),
             ("enablePropertyFilter", "true"),

@@ -44,9 +44,6 @@ pub use values::{BrokerRole, DelayLevels, FlushDisk};
 /// Environment variables are this and the key in capitals: `ESCROWMQ_LISTEN_PORT`.
 pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_";
 
-/// The least budget of all connections, in bytes.
-const CONNECTION_BYTES_LEAST: usize = 4 << 20;
-
 /// The least limit of the log's size.
 const MAX_STORE_LEAST: u64 = 4 << 20;
 /// Longest text of a setting that clients are told.
@@ -63,6 +60,10 @@ impl BrokerConfig {
             match look_up(&name, &value)? {
                 Known::Key(key) => {
                     by_tool::check_key(key, self, &value)?;
+                    // What stays as it is need not be read, which may ask a resolver.
+                    if (key.get)(self) == value {
+                        continue;
+                    }
                     let set = (key.set)(&mut new, &value);
                     set.map_err(|why| ConfigError::BadValue { place: Place::Nowhere, key: key.name, value, why })?;
                     keys.push(key);
@@ -85,11 +86,25 @@ impl BrokerConfig {
 
     /// Writes changes into the file that was given at start, if one was: a copy is written and flushed beside it, and
     /// takes its place in one step, with its permissions. Says whether there was a file.
-    pub fn keep(&self, changes: &BTreeMap<String, String>) -> Result<bool, ConfigError> {
+    ///
+    /// What stays as it was in `old` is not written: it may be a default that follows the machine, such as its address, and
+    /// would not any more.
+    pub fn keep(&self, old: &Self, changes: &BTreeMap<String, String>) -> Result<bool, ConfigError> {
         let Some(path) = self.config_file() else { return Ok(false) };
+        let mut changed = BTreeMap::new();
+        for (name, value) in changes {
+            if let Known::Key(key) = look_up(name, value.trim())?
+                && (key.get)(old) != (key.get)(self)
+            {
+                changed.insert(name.clone(), value.clone());
+            }
+        }
+        if changed.is_empty() {
+            return Ok(true);
+        }
         let failed = |step| move |source| ConfigError::File { step, path: path.to_owned(), source };
         let text = fs::read(path).map_err(failed("read"))?;
-        let edited = properties::edit(&text, changes)
+        let edited = properties::edit(&text, &changed)
             .map_err(|source| ConfigError::Syntax { place: FileName(Some(path.to_owned())), source })?;
         let beside = path.with_extension("new");
         let write = || {
@@ -138,7 +153,6 @@ impl BrokerConfig {
             ("maxTransferCountOnMessageInDisk", self.max_transfer_count_cold),
             ("maxConnections", self.max_connections),
             ("maxConnectionsPerAddress", self.max_connections_per_address),
-            ("slowReaderBytesMax", self.slow_reader_bytes_max),
             ("maxTopics", self.max_topics),
             ("maxGroups", self.max_groups),
             ("maxSearches", self.max_searches),
@@ -148,9 +162,13 @@ impl BrokerConfig {
         rule("maxSearches", self.max_searches, self.max_searches <= SEARCHES_MAX, || {
             format!("must be at most {SEARCHES_MAX}")
         })?;
-        let bytes = self.connection_bytes_max;
-        rule("connectionBytesMax", bytes, bytes >= CONNECTION_BYTES_LEAST, || {
-            format!("must be at least {CONNECTION_BYTES_LEAST}: a few requests of clients that do nothing wrong")
+        let (bytes, least) = (self.connection_bytes_max, 4 * (self.max_message_size + UNIT_OVERHEAD_BYTES_MAX));
+        rule("connectionBytesMax", bytes, bytes >= least, || {
+            format!("must be at least {least}: four requests with a body of maxMessageSize")
+        })?;
+        let bytes = self.slow_reader_bytes_max;
+        rule("slowReaderBytesMax", bytes, bytes >= MAX_FRAME_LEN, || {
+            format!("must be at least {MAX_FRAME_LEN}: one answer may have so many")
         })?;
         let in_flight = self.requests_in_flight;
         rule("requestsInFlightPerConnection", in_flight, in_flight > 0, positive)?;

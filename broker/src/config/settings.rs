@@ -252,10 +252,10 @@ settings! {
     /// Bytes of unfinished requests and unsent answers that all connections hold together. The nearer they come to
     /// it the stricter the broker: slow readers are read no further, then connections that hold bytes without progress are
     /// closed, then requests above 4 KiB are slowed and at last refused as busy. What the process needs besides is at most
-    /// a quarter of it. Default: a quarter of the machine's memory, at most 1073741824.
+    /// a quarter of it. At least four times maxMessageSize. Default: a quarter of the machine's memory, at most 1073741824.
     "connectionBytesMax" start connection_bytes_max: usize as plain = machine::connection_bytes();
-    /// Bytes of unsent answers above which a connection is closed; above an eighth of it, it is read no further. Default
-    /// 67108864.
+    /// Bytes of unsent answers above which a connection is closed; above an eighth of it, it is read no further. At least
+    /// 16777216, as one answer may have so many. Default 67108864.
     "slowReaderBytesMax" start slow_reader_bytes_max: usize as plain = 64 << 20;
     /// Bytes that the system keeps of what was sent to a client and not taken by it, beside connectionBytesMax. Default 0: as
     /// the system finds best, up to some megabytes for each connection.

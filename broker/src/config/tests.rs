@@ -67,6 +67,8 @@ fn values_are_checked_with_their_key() {
         "autoCreateTopicEnable=yes",
         "messageDelayLevel=1x",
         "brokerIP1=0.0.0.0",
+        "connectionBytesMax=17039359",
+        "slowReaderBytesMax=1048576",
         "brokerId=1",
         "brokerName=a b",
         "namesrvAddr=host",
@@ -113,9 +115,13 @@ fn a_running_broker_takes_all_changes_or_none() {
     let changed = differences(&config, &new);
     assert_eq!(changed["transactionCheckMax"], ("15".to_owned(), "16".to_owned()));
     assert_eq!(changed.len(), 2);
-    assert!(new.keep(&good).unwrap());
+    assert!(new.keep(&config, &good).unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"# mine: \xe4\nregionId=s\ntransactionCheckMax=16\n");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o604);
+    // What stays as it is gets no line: it may be a default that follows the machine.
+    let same = changes(&[("brokerIP1", &new.broker_ip.to_string()), ("transactionCheckMax", "17")]);
+    assert!(new.updated(&same, Asker::Elsewhere).unwrap().keep(&new, &same).unwrap());
+    assert_eq!(fs::read(&path).unwrap(), b"# mine: \xe4\nregionId=s\ntransactionCheckMax=17\n");
     for bad in [("transactionCheckMax", "0"), ("brokerName", "other"), ("noSuchKey", "1")] {
         assert!(config.updated(&changes(&[("regionId", "t"), bad]), Asker::LocalMachine).is_err());
     }

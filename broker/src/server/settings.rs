@@ -50,7 +50,7 @@ fn update(broker: &Broker, body: &[u8], asker: Asker, reply: &Reply) -> Result<(
     let _turn = CHANGING.lock();
     let old = Arc::clone(&broker.config());
     let new = Arc::new(old.updated(&changes, asker)?);
-    let is_kept = new.keep(&changes)?;
+    let is_kept = new.keep(&old, &changes)?;
     broker.config.store(Arc::clone(&new));
     // Nameservers show the permission.
     broker.registration.changed();
