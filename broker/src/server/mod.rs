@@ -31,6 +31,7 @@ mod recall;
 mod relay;
 mod reply;
 mod reset;
+mod room;
 mod runtime;
 mod send;
 mod send_back;

@@ -55,10 +55,15 @@ fn consumer_status(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Resu
     members.truncate(ASKED_MAX);
     let question = GetConsumerStatusHeader { topic: asked.topic, group: asked.group, client_addr: None };
     let question = Frame::request(request::GET_CONSUMER_STATUS_FROM_CLIENT).with_header(&question);
-    let reply = reply.clone();
+    let Some(waiting) = slow::relay(broker, reply) else { return Ok(()) };
+    let (theirs, reply) = (Arc::clone(broker), reply.clone());
     broker.tasks.spawn("relay consumer status", async move {
         let answers = join_all(members.iter().map(|member| member.connection.call(question.clone(), PATIENCE))).await;
-        answer(reply, Ok(merged_status(&members, answers)));
+        // Strangers made them, and they may be large.
+        theirs.tasks.spawn_blocking("merge consumer status", move || {
+            let _waiting = waiting;
+            answer(reply, Ok(merged_status(&members, answers)));
+        });
     });
     Ok(())
 }
@@ -106,8 +111,10 @@ fn consumer(broker: &Broker, group: &str, client_id: Option<&str>) -> Result<Con
 
 /// Asks a consumer, and answers with what it says.
 fn relay(broker: &Broker, consumer: ConsumerMember, group: &str, question: Frame, reply: Reply) {
+    let Some(waiting) = slow::relay(broker, &reply) else { return };
     let group = group.to_owned();
     broker.tasks.spawn("relay to consumer", async move {
+        let _waiting = waiting;
         match consumer.connection.call(question, PATIENCE).await {
             Ok(answer) => reply.send(answer.code, answer.remark.as_deref(), |_| {}, &[&answer.body]),
             Err(error) => {

@@ -13,33 +13,38 @@ use escrowmq_common::remoting::LARGE_BODY_PLACES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Reply;
+use super::room::{Room, Waiting};
 use crate::broker::Broker;
 
 /// Places for what decides or acknowledges: old commits, send-backs, recalls.
 const VITAL_PLACES: usize = 8;
-/// Of these so many may wait; each belongs to a request that its connection counts as unanswered.
+/// The most requests that wait for such a place. A connection counts each as unanswered, unless it is one-way.
 const VITAL_WAITING_MAX: usize = 200_000;
 /// Most places for searches, whatever is set.
 pub(crate) const SEARCHES_MAX: usize = 256;
+/// Requests that wait for what consumers answer. Each may ask 256 of them.
+const RELAYS_MAX: usize = 64;
 /// Threads for blocking work of a broker's process.
 pub const BLOCKING_THREADS: usize = 512;
-/// Of these the runners have so many: check-back, timers, retention, disk, metrics, backups, cold pulls.
+/// Threads of these that runners use: check-back, timers, retention, disk, metrics, backups, cold pulls.
 const RUNNERS: usize = 128;
 
-const _: () = assert!(SEARCHES_MAX + VITAL_PLACES + LARGE_BODY_PLACES + RUNNERS <= BLOCKING_THREADS);
+const _: () = assert!(SEARCHES_MAX + VITAL_PLACES + RELAYS_MAX + LARGE_BODY_PLACES + RUNNERS <= BLOCKING_THREADS);
 
 /// The places of one broker for work that may take long.
 pub struct Gate {
     searches: Lane,
     vital: Lane,
+    /// How many requests wait for a vital place.
+    vital_waiting: AtomicUsize,
+    searches_room: Arc<Room>,
+    relays_room: Arc<Room>,
 }
 
-/// Places, and who waits for one in the order of arrival.
+/// Places, which are given in the order of arrival.
 struct Lane {
     places: Arc<Semaphore>,
     count: u32,
-    waiting: AtomicUsize,
-    waiting_max: usize,
 }
 
 /// Why work was not done.
@@ -55,7 +60,7 @@ impl NotDone {
     /// Code and remark of the answer.
     pub(super) fn answer(self) -> (i32, String) {
         match self {
-            Self::Busy => (response::SYSTEM_BUSY, BUSY.to_owned()),
+            Self::Busy => (response::SYSTEM_BUSY, VITAL_BUSY.to_owned()),
             Self::Panicked => (response::SYSTEM_ERROR, FAILED.to_owned()),
         }
     }
@@ -63,12 +68,22 @@ impl NotDone {
 
 const BUSY: &str =
     "[OVERLOAD]system busy, start flow control for a while: too many searches and listings wait (maxSearchesWaiting)";
+const VITAL_BUSY: &str = "[OVERLOAD]system busy, start flow control for a while: too many send-backs, recalls and old commits \
+     wait to be read; nothing was done, try again";
+const RELAYS_BUSY: &str = "[OVERLOAD]system busy, start flow control for a while: too many requests wait for what consumers \
+     answer; no consumer was asked, try again";
 const FAILED: &str = "the broker failed on this request; its log says why";
 
 impl Gate {
-    /// So many searches and listings at a time, and so many that wait.
+    /// A gate with `searches` places for searches and listings, and room for `waiting_max` that wait.
     pub fn new(searches: usize, waiting_max: usize) -> Self {
-        Self { searches: Lane::new(searches, waiting_max), vital: Lane::new(VITAL_PLACES, VITAL_WAITING_MAX) }
+        Self {
+            searches: Lane::new(searches),
+            vital: Lane::new(VITAL_PLACES),
+            vital_waiting: AtomicUsize::new(0),
+            searches_room: Room::new(waiting_max),
+            relays_room: Room::new(RELAYS_MAX),
+        }
     }
 
     /// Takes all places for searches until the answer is dropped, as a device that hangs does. For tests.
@@ -79,34 +94,29 @@ impl Gate {
 
     /// How many searches and listings wait.
     pub fn waiting(&self) -> usize {
-        self.searches.waiting.load(Ordering::Relaxed)
+        self.searches_room.waiting()
     }
 }
 
 impl Lane {
-    fn new(places: usize, waiting_max: usize) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(places)),
-            count: places as u32,
-            waiting: AtomicUsize::new(0),
-            waiting_max,
-        }
+    fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), count: places as u32 }
     }
 
-    fn enter(&self) -> bool {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return false;
-        }
-        true
-    }
-
-    /// Waits for a place; `enter` has been allowed.
     async fn place(&self) -> OwnedSemaphorePermit {
-        let place = Arc::clone(&self.places).acquire_owned().await.expect("never closed");
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        place
+        Arc::clone(&self.places).acquire_owned().await.expect("never closed")
     }
+}
+
+/// Lets a request wait for what consumers answer, as long as the result lives. If too many wait already, the request is
+/// answered as busy.
+pub(super) fn relay(broker: &Broker, reply: &Reply) -> Option<Waiting> {
+    let waiting = broker.gate.relays_room.enter(reply.connection().id());
+    if waiting.is_none() {
+        broker.metrics.searches_refused.add_one();
+        reply.clone().error(response::SYSTEM_BUSY, RELAYS_BUSY);
+    }
+    waiting
 }
 
 /// Runs `work`, which answers, when there is a place for it. If too much waits the answer is "busy", and if it panics an
@@ -121,13 +131,14 @@ pub(super) fn run(
     if let Ok(place) = Arc::clone(&lane.places).try_acquire_owned() {
         return start(broker, name, place, reply, work);
     }
-    if !lane.enter() {
+    let Some(waiting) = broker.gate.searches_room.enter(reply.connection().id()) else {
         broker.metrics.searches_refused.add_one();
         return reply.error(response::SYSTEM_BUSY, BUSY);
-    }
+    };
     let theirs = Arc::clone(broker);
     broker.tasks.spawn(name, async move {
         let place = theirs.gate.searches.place().await;
+        drop(waiting);
         start(&theirs, name, place, reply, work);
     });
 }
@@ -153,12 +164,14 @@ pub(super) async fn read_vital<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, NotDone> {
-    let lane = &broker.gate.vital;
-    if !lane.enter() {
+    let Gate { vital, vital_waiting, .. } = &broker.gate;
+    if vital_waiting.fetch_add(1, Ordering::Relaxed) >= VITAL_WAITING_MAX {
+        vital_waiting.fetch_sub(1, Ordering::Relaxed);
         broker.metrics.searches_refused.add_one();
         return Err(NotDone::Busy);
     }
-    let place = lane.place().await;
+    let place = vital.place().await;
+    vital_waiting.fetch_sub(1, Ordering::Relaxed);
     let done = broker.tasks.spawn_blocking(name, move || {
         let _place = place;
         work()

@@ -62,7 +62,7 @@ fn search() -> Frame {
 async fn a_flood_of_searches_starves_nobody() {
     const FLOOD: usize = 2_000;
     let node = Node::with(|config| {
-        config.max_searches_waiting = FLOOD;
+        config.max_searches_waiting = 8 * FLOOD;
         config.transaction_time_out = Duration::from_millis(100);
     })
     .await;
@@ -85,8 +85,9 @@ async fn a_flood_of_searches_starves_nobody() {
     let flood =
         tokio::spawn(async move { join_all((0..FLOOD).map(|_| remote.call(&address, search(), PATIENCE * 3))).await });
     until("the flood waits", async || node.running().broker().gate.waiting() == FLOOD).await;
-    assert_eq!(producer.call(search()).await.code, response::SYSTEM_BUSY, "one more is refused");
+    assert_eq!(flooding.call(search()).await.code, response::SYSTEM_BUSY, "it has its share");
     assert_eq!(node.running().broker().metrics.searches_refused.get(), 1);
+    assert_eq!(node.running().broker().gate.waiting(), FLOOD, "and the others have room");
     // A half message is checked, a delayed one fires, one is sent back and comes again, and old messages are read.
     let half = [("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "U")];
     assert_eq!(producer.try_send("T", 0, b"half", &half).await.code, 0);

@@ -5,6 +5,7 @@ use escrowmq_common::body::ResetOffsetBody;
 use escrowmq_common::body::json::from_slice;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use futures_util::future::join_all;
 
 use super::support::{Bench, of_topic};
 
@@ -223,6 +224,28 @@ async fn questions_are_relayed_to_consumers() {
 
     let unknown = of_group(request::CONSUME_MESSAGE_DIRECTLY, "G").with_field("msgId", "no id");
     assert_eq!(bench.call(unknown).await.code, response::SYSTEM_ERROR);
+    bench.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tool_does_not_take_all_room_for_questions_to_consumers() {
+    const SHARE: usize = 8;
+    let bench = Bench::start().await;
+    bench.subscribe("G", "T", "CLUSTERING").await;
+    let ask = || of_group(request::GET_CONSUMER_RUNNING_INFO, "G").with_field("clientId", "me");
+    let asked = || bench.incoming.seen.lock().iter().filter(|frame| frame.code == ask().code).count();
+    // The consumer answers none of them.
+    let share = join_all((0..SHARE).map(|_| bench.call(ask())));
+    let one_more = async {
+        bench.until("the consumer is asked", || async { asked() == SHARE }).await;
+        bench.call(ask()).await
+    };
+    let refused = tokio::select! {
+        _ = share => panic!("they wait for the consumer"),
+        refused = one_more => refused,
+    };
+    assert_eq!(refused.code, response::SYSTEM_BUSY, "{:?}", refused.remark);
+    assert_eq!(asked(), SHARE, "no consumer was asked");
     bench.broker.stop().await.unwrap();
 }
 
