@@ -1,21 +1,26 @@
 //! One line in the log for each act of an operator: which act, from where, on what, what was and what is now.
 //!
 //! Promises: a handler cannot leave the line out. Each request code that changes something for an operator is in
-//! [`name_of`], and the reply to it writes the line when it is answered, from the fields of the request; a refused act is
-//! told with the reason. A handler that knows old and new values tells them with [`Reply::audit`](super::Reply::audit)
-//! instead. What peers wrote is quoted and cut, so that nobody forges a line.
+//! [`name_of`], and the reply to it writes the line when it is answered, from the fields of the request. A refused act is
+//! told with the reason, but no more than 20 a second of other machines. A handler that knows old and new values tells
+//! them with [`Reply::audit`](super::Reply::audit) instead. What peers wrote is quoted and cut, so that nobody forges a
+//! line.
 //!
 //! Lines have the target `audit` and the level `info`, so that a filter such as `warn,audit=info` keeps them.
 
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::LogGate;
 
 /// The target of all lines.
 const TARGET: &str = "audit";
+/// Lines of what was refused to other machines: whoever reaches the port may ask as often as it likes.
+static REFUSED: LogGate = LogGate::new(Duration::from_millis(50));
 /// Longest text of a peer in a line, in bytes.
 const TEXT_MAX: usize = 1024;
 
@@ -87,6 +92,10 @@ impl Act {
         let peer = self.peer.to_string();
         let asked = self.asked.as_str();
         if code != response::SUCCESS {
+            let is_told = self.peer.ip().to_canonical().is_loopback() || REFUSED.open().is_some();
+            if !is_told {
+                return;
+            }
             let remark = cut(remark.unwrap_or_default());
             tracing::info!(target: TARGET, peer, asked, code, remark, "{}: refused", self.name);
         } else if !self.is_told.load(Ordering::Relaxed) {

@@ -1,9 +1,13 @@
 //! Requests that only a tool on the broker's own machine may make.
 
+use std::time::Duration;
+
 use escrowmq_common::code::response;
-use escrowmq_common::remoting::Connection;
+use escrowmq_common::remoting::{Connection, LogGate};
 
 use super::Reply;
+
+static REFUSED: LogGate = LogGate::new(Duration::from_secs(1));
 
 /// Whether the connection comes from this machine, whatever a load balancer says of its client.
 pub(super) fn is_local(connection: &Connection) -> bool {
@@ -13,6 +17,8 @@ pub(super) fn is_local(connection: &Connection) -> bool {
 /// Refuses a request from elsewhere. `what` says what is done only from here, as the beginning of a sentence.
 pub(super) fn refuse(reply: Reply, what: &str) {
     let peer = reply.connection().peer();
-    tracing::warn!(%peer, "{what} on the broker's own machine alone: refused");
+    if let Some(others) = REFUSED.open() {
+        tracing::warn!(%peer, others, "{what} on the broker's own machine alone: refused");
+    }
     reply.error(response::NO_PERMISSION, &format!("{what} on the broker's own machine alone"));
 }
