@@ -242,24 +242,25 @@ impl Phases {
         Ok(address)
     }
 
-    /// Serves clients at the main port, and at the one below it where that is free.
+    /// Serves clients at the main port, and at the one below it where that is free. Both are open before either is served: a
+    /// client that is answered at one may go on to the other.
     async fn serve_clients(&self, broker: &Arc<Broker>, listener: TcpListener, address: SocketAddr) {
+        let config = broker.config();
+        let mut listeners = vec![("serve", listener)];
+        // Where a free port was asked for, nobody derives another one from it.
+        if config.listen_port != 0 {
+            let port = address.port().saturating_sub(FAST_PORT_BELOW);
+            match listen(&config.bind_address, port, config.socket_send_bytes, CLIENTS).await {
+                Ok(fast) => listeners.push(("serve fast port", fast)),
+                Err(error) => tracing::warn!(%error, "the fast port is not served; only clients before 4.5 need it"),
+            }
+        }
         let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker)));
-        // The fast port shares everything with the main one.
         let limits = serve_limits(broker);
         let phase = &self.connections;
-        phase.tasks.spawn("serve", serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone()));
-        let config = broker.config();
-        // A free port was asked for: then nobody derives another one from it.
-        if config.listen_port == 0 {
-            return;
-        }
-        let port = address.port().saturating_sub(FAST_PORT_BELOW);
-        match listen(&config.bind_address, port, config.socket_send_bytes, CLIENTS).await {
-            Ok(fast) => {
-                phase.tasks.spawn("serve fast port", serve(fast, service, limits, phase.shutdown.clone()));
-            }
-            Err(error) => tracing::warn!(%error, "the fast port is not served; only clients before 4.5 need it"),
+        for (name, listener) in listeners {
+            let serving = serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone());
+            phase.tasks.spawn(name, serving);
         }
     }
 }
