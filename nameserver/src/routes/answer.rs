@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use escrowmq_common::body::Form;
 
-use super::json::Json;
+use super::json::{Json, written};
 use super::{BrokerGroup, BrokerId, Brokers, QueueMapping, Queues, TopicRoute, permission};
 
 /// Topics of this prefix are asked for by brokers that look for each other, and show the members as they are.
@@ -97,9 +97,9 @@ pub fn cluster_info(brokers: &Brokers) -> String {
     json.out
 }
 
-/// Names of topics, with the address of some broker where tools expect one.
+/// Names of topics, with the address of some broker where tools expect one. [`topic_list_bytes`] says how long it will be.
 pub fn topic_list(topics: &[impl AsRef<str>], broker_address: Option<&str>) -> String {
-    let mut json = Json::new(Form::Loose, 64 + 32 * topics.len());
+    let mut json = Json::new(Form::Loose, topic_list_bytes(topics, broker_address));
     json.raw("{");
     if let Some(address) = broker_address {
         json.raw("\"brokerAddr\":");
@@ -110,6 +110,15 @@ pub fn topic_list(topics: &[impl AsRef<str>], broker_address: Option<&str>) -> S
     json.list('[', ']', topics, |json, topic| json.text(topic.as_ref()));
     json.raw("}");
     json.out
+}
+
+/// Bytes of the list that [`topic_list`] makes of the same names, escapes and all.
+pub fn topic_list_bytes(topics: &[impl AsRef<str>], broker_address: Option<&str>) -> usize {
+    const QUOTES: usize = 2;
+    let address = broker_address.map_or(0, |address| r#""brokerAddr":,"#.len() + QUOTES + written(address));
+    let names: usize = topics.iter().map(|topic| QUOTES + written(topic.as_ref())).sum();
+    let commas = topics.len().saturating_sub(1);
+    r#"{"topicList":[]}"#.len() + address + names + commas
 }
 
 /// The members of one group; empty if there is no such group in that cluster.
@@ -198,5 +207,21 @@ impl Json {
         self.raw(",\"totalQueues\":");
         self.number(mapping.total_queues);
         self.raw("}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_topics_has_as_many_bytes_as_it_is_counted_with() {
+        let names: [&[&str]; 4] = [&[], &["T"], &["T", "é\"\\"], &["\u{1}\n", "", "%RETRY%g"]];
+        for names in names {
+            for address in [None, Some("h\":1")] {
+                let list = topic_list(names, address);
+                assert_eq!(list.len(), topic_list_bytes(names, address), "{list}");
+            }
+        }
     }
 }

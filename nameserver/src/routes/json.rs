@@ -66,3 +66,29 @@ impl Json {
         self.out.push('"');
     }
 }
+
+/// Bytes of a text in the loose form, between its quotes: what [`Json::text`] writes. Known before anything is written, so
+/// that what would be too long is not made at all.
+pub(super) fn written(text: &str) -> usize {
+    let byte = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    };
+    text.bytes().map(byte).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_has_as_many_bytes_as_it_is_counted_with() {
+        let every_byte: String = (0..=127).map(char::from).collect();
+        for text in ["", "orders", "\"\\", "é€😀\u{7f}\u{85}", &every_byte] {
+            let mut json = Json::new(Form::Loose, 0);
+            json.text(text);
+            assert_eq!(written(text) + 2, json.out.len(), "{text:?}");
+        }
+    }
+}

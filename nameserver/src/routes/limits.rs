@@ -1,7 +1,8 @@
 //! How large the table may become, and what counts.
 
+use super::json::written;
 use super::table::Live;
-use super::{BrokerGroup, ConnectionId, Refused, Registration, RouteTable, TopicRoute};
+use super::{BrokerGroup, ConnectionId, QueueMapping, Refused, Registration, RouteTable, TopicRoute};
 
 /// Members of one group: each is in every route of its topics.
 pub(super) const MEMBERS_MAX: usize = 128;
@@ -40,11 +41,18 @@ impl Default for RouteLimits {
     }
 }
 
+impl QueueMapping {
+    /// The bytes that it is counted with.
+    fn weight(&self) -> usize {
+        let texts = self.topic.len() + self.group.len() + self.scope.as_ref().map_or(0, String::len);
+        MAPPING_BYTES + texts + MAPPED_BYTES * self.current.len()
+    }
+}
+
 impl TopicRoute {
     /// The bytes that it is counted with.
     pub(super) fn weight(&self) -> usize {
-        let mapped = |mapping: &super::QueueMapping| MAPPING_BYTES + MAPPED_BYTES * mapping.current.len();
-        let mapped: usize = self.mappings().map(|(_, mapping)| mapped(mapping)).sum();
+        let mapped: usize = self.mappings().map(|(_, mapping)| mapping.weight()).sum();
         TOPIC_BYTES + self.name().len() + QUEUES_BYTES * self.queues().len() + mapped
     }
 }
@@ -94,10 +102,7 @@ impl RouteTable {
         }
         for mapping in &broker.mappings {
             let known = self.topic(&mapping.topic).and_then(|route| route.mapping(&broker.group));
-            let known = known.map_or(0, |known| known.current.len());
-            if known < mapping.current.len() {
-                growth += MAPPING_BYTES + MAPPED_BYTES * (mapping.current.len() - known);
-            }
+            growth += mapping.weight().saturating_sub(known.map_or(0, QueueMapping::weight));
         }
         self.check_growth(growth)
     }
@@ -133,9 +138,4 @@ impl RouteTable {
 
 fn texts<const N: usize>(of: [&str; N]) -> usize {
     of.into_iter().map(written).sum()
-}
-
-/// Bytes of a text in a JSON answer.
-fn written(text: &str) -> usize {
-    text.len() + text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count()
 }

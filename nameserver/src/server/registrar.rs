@@ -81,6 +81,10 @@ impl Registry {
         let id = ConnectionId(connection.id());
         if request.code == request::REGISTER_BROKER {
             self.shared.registrants.insert(id, Arc::clone(connection));
+            // It may have waited for the request before it until its connection was gone, whose end is not told again.
+            if !connection.is_open() {
+                return self.connection_closed(connection);
+            }
         }
         let is_stranger = !self.shared.brokers.contains(&id);
         let now = self.clock.monotonic();

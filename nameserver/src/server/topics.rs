@@ -1,13 +1,9 @@
-//! Lists of topics and brokers. They walk over the whole table and are made away from the connections' tasks, a few at a time.
-
-use std::sync::Arc;
+//! Lists of topics. They walk over the whole table: see [`super::lists`] for where that is done.
 
 use escrowmq_common::code::request as code;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::GetTopicsByClusterHeader;
-use escrowmq_common::remoting::Connection;
 
-use super::order::Turn;
 use super::{Server, bad_header, failed, success};
 use crate::routes::{TopicRoute, answer};
 
@@ -16,48 +12,12 @@ const UNIT: i32 = 1;
 /// Unit flag of a topic: units subscribe to it.
 const UNIT_SUBSCRIBED: i32 = 2;
 
-/// Long lists that are made at a time.
-pub(super) const LISTS_AT_A_TIME: usize = 2;
-
-/// With more topics than this a list of them is long.
-const SHORT_TOPICS: usize = 4096;
-/// With more broker groups than this the list of all is long.
-const SHORT_GROUPS: usize = 256;
-
 /// Most bytes of a list: what fits into a frame, with room for its head.
 const LIST_BYTES_MAX: usize = escrowmq_common::frame::MAX_FRAME_LEN - 64 * 1024;
 
 impl Server {
-    /// The six requests for names of topics, and the one for all brokers.
-    pub(super) fn list(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
-        let is_short = if request.code == code::GET_BROKER_CLUSTER_INFO {
-            self.routes.brokers().groups().count() <= SHORT_GROUPS
-        } else {
-            self.routes.topic_count() <= SHORT_TOPICS
-        };
-        if is_short {
-            connection.reply(&self.listed(&request));
-            return drop(turn);
-        }
-        let Ok(place) = Arc::clone(&self.lists).try_acquire_owned() else {
-            connection.reply(&self.busy(connection, &request, "too many long lists are being made"));
-            return drop(turn);
-        };
-        let Some(me) = self.me.upgrade() else {
-            return;
-        };
-        let connection = Arc::clone(connection);
-        self.tasks.spawn_blocking("list", move || {
-            connection.reply(&me.listed(&request));
-            drop((place, turn));
-        });
-    }
-
-    fn listed(&self, request: &Frame) -> Frame {
-        if request.code == code::GET_BROKER_CLUSTER_INFO { self.cluster_info(request) } else { self.topics(request) }
-    }
-
-    fn topics(&self, request: &Frame) -> Frame {
+    /// The six requests for names of topics.
+    pub(super) fn topics(&self, request: &Frame) -> Frame {
         let config = self.config.load();
         let enabled = if request.code == code::GET_ALL_TOPIC_LIST_FROM_NAMESERVER {
             config.enable_all_topic_list
@@ -73,7 +33,7 @@ impl Server {
                 Ok(asked) => self.topics_of_cluster(asked.cluster),
                 Err(error) => return bad_header(request, &error),
             },
-            code::GET_SYSTEM_TOPIC_LIST_FROM_NS => Ok(self.system_topics()),
+            code::GET_SYSTEM_TOPIC_LIST_FROM_NS => self.system_topics(),
             code::GET_UNIT_TOPIC_LIST => self.names(|topic| has(topic, UNIT)),
             code::GET_HAS_UNIT_SUB_TOPIC_LIST => self.names(|topic| has(topic, UNIT_SUBSCRIBED)),
             // GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST, the last of the dispatch's list
@@ -87,13 +47,7 @@ impl Server {
 
     /// The list of the names that are wanted; an error if it does not fit into a frame.
     fn names(&self, wanted: impl FnMut(&TopicRoute) -> bool) -> Result<String, String> {
-        let names = self.routes.topic_names(wanted);
-        let bytes: usize = names.iter().map(|name| name.len() + 3).sum();
-        if bytes > LIST_BYTES_MAX {
-            let topics = names.len();
-            return Err(format!("{topics} topics have a list of {bytes} bytes, the limit is {LIST_BYTES_MAX}"));
-        }
-        Ok(answer::topic_list(&names, None))
+        list_of(&self.routes.topic_names(wanted), None)
     }
 
     fn topics_of_cluster(&self, cluster: &str) -> Result<String, String> {
@@ -105,7 +59,7 @@ impl Server {
     }
 
     /// Clusters and broker groups: each has a topic of its name, which is nobody's topic.
-    fn system_topics(&self) -> String {
+    fn system_topics(&self) -> Result<String, String> {
         let brokers = self.routes.brokers();
         let mut names: Vec<&str> = Vec::new();
         for (cluster, groups) in brokers.clusters() {
@@ -113,11 +67,37 @@ impl Server {
             names.extend(groups);
         }
         let some = brokers.groups().find_map(|group| group.min_broker());
-        answer::topic_list(&names, some.map(|(_, address)| &**address))
+        list_of(&names, some.map(|(_, address)| &**address))
     }
+}
+
+/// The list of these names. One that does not fit into a frame is not even made.
+fn list_of(names: &[impl AsRef<str>], broker_address: Option<&str>) -> Result<String, String> {
+    let bytes = answer::topic_list_bytes(names, broker_address);
+    if bytes > LIST_BYTES_MAX {
+        let topics = names.len();
+        return Err(format!("{topics} topics have a list of {bytes} bytes, the limit is {LIST_BYTES_MAX}"));
+    }
+    Ok(answer::topic_list(names, broker_address))
 }
 
 /// Units belong to the topic; the first group speaks for all.
 fn has(topic: &TopicRoute, flag: i32) -> bool {
     topic.queues().first().is_some_and(|queues| queues.sys_flag & flag != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_measured_as_it_is_written() {
+        let list = |name: &str, topics: usize| list_of(&vec![name; topics], None).map(|list| list.len());
+        // Each of these bytes takes two in the list.
+        let (plain, quotes) = ("x".repeat(255), "\"".repeat(255));
+        assert_eq!(list(&plain, 33_000), Ok(16 + 33_000 * 258 - 1));
+        assert_eq!(list(&quotes, 16_500), Ok(16 + 16_500 * 513 - 1));
+        let refused = list(&quotes, 33_000).unwrap_err();
+        assert!(refused.contains("33000 topics") && refused.contains("16929015 bytes"), "{refused}");
+    }
 }

@@ -61,10 +61,13 @@ fn topics_by_hand_and_mappings_count() {
     assert_eq!(by_hand(&mut stage, "T0002"), Ok(1));
     assert!(by_hand(&mut stage, "T0003").is_err());
     assert_eq!(by_hand(&mut stage, "T0000"), Ok(1), "one that is there");
-    let mut mapped = Actor { counter: 2, ..broker }.registration(&topics(0..2));
-    let current = (0..1000).map(|n| (n, n)).collect();
-    mapped.mappings.push(QueueMapping { topic: "T0000".into(), group: "a".into(), current, ..QueueMapping::default() });
-    assert!(matches!(stage.step(|t, now, c| t.register(now, mapped, c)), Err(Refused::Full { .. })));
+    for entries in [0, 1000] {
+        let mut mapped = Actor { counter: 2, ..broker.clone() }.registration(&topics(0..2));
+        let current = (0..entries).map(|n| (n, n)).collect();
+        let mapping = QueueMapping { topic: "T0000".into(), group: "a".into(), current, ..QueueMapping::default() };
+        mapped.mappings.push(mapping);
+        assert!(matches!(stage.step(|t, now, c| t.register(now, mapped, c)), Err(Refused::Full { .. })), "{entries}");
+    }
 }
 
 #[test]
