@@ -33,7 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::remoting::{ServeLimits, serve};
+use escrowmq_common::remoting::{Budget, BudgetLimits, ConnectionLimits, ServeLimits, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
@@ -96,9 +96,7 @@ impl Nameserver {
     pub async fn start_with(config: Config, clock: Clock) -> Result<Nameserver, StartError> {
         config.validate()?;
         let (kv, kv_writer) = Kv::open(&config.kv_config_path, config.kv_bytes_max)?;
-        let mut limits = ServeLimits::default();
-        limits.connection.idle = config.server_channel_max_idle_time_seconds;
-        limits.proxies = Arc::new(config.proxy_protocol_trusted.clone());
+        let limits = serve_limits(&config);
         let (address, port) = (config.bind_address.clone(), config.listen_port);
         let listen = async {
             let listener = TcpListener::bind((address.trim_matches(['[', ']']), port)).await?;
@@ -148,5 +146,44 @@ impl Drop for Nameserver {
     fn drop(&mut self) {
         self.shutdown.cancel();
         self.server.stop_registrar();
+    }
+}
+
+/// The bounds of the connections, in all and of each.
+fn serve_limits(config: &Config) -> ServeLimits {
+    let idle = config.server_channel_max_idle_time_seconds;
+    let budget = BudgetLimits {
+        bytes: config.connection_bytes_max,
+        connections: config.max_connections,
+        connections_per_address: config.max_connections_per_address,
+    };
+    ServeLimits {
+        connection: ConnectionLimits { idle, ..ConnectionLimits::default() },
+        budget: Arc::new(Budget::new(budget)),
+        proxies: Arc::new(config.proxy_protocol_trusted.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_served_within_what_is_configured() {
+        let config = Config {
+            server_channel_max_idle_time_seconds: Duration::from_secs(31),
+            connection_bytes_max: 64 << 20,
+            max_connections: 3,
+            max_connections_per_address: 2,
+            proxy_protocol_trusted: "10.0.0.1".parse().unwrap(),
+            ..Config::default()
+        };
+        let limits = serve_limits(&config);
+        let budget = limits.budget.limits();
+        assert_eq!((budget.bytes, budget.connections, budget.connections_per_address), (64 << 20, 3, 2));
+        assert_eq!(limits.connection.idle, Duration::from_secs(31));
+        assert_eq!(*limits.proxies, config.proxy_protocol_trusted);
     }
 }

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
-use escrowmq_common::remoting::TrustedProxies;
+use escrowmq_common::frame::MAX_FRAME_LEN;
+use escrowmq_common::remoting::{BudgetLimits, TrustedProxies};
 use keys::ByTool;
 pub use keys::{KEYS, Key};
 pub(crate) use properties::{edit, parse};
@@ -27,6 +28,11 @@ pub const LISTEN_PORT: u16 = 9876;
 
 /// Environment variables are this and the key in capitals: `ESCROWMQ_NAMESERVER_LISTEN_PORT`.
 pub const ENVIRONMENT_PREFIX: &str = "ESCROWMQ_NAMESERVER_";
+
+/// The least budget of all connections, in bytes. Three quarters of it are given out, and a buffer doubles as it grows: so
+/// the largest frame, a registration of very many topics, may take two frames for a moment, and there is room for one more,
+/// such as a long list on its way out. With less, brokers that do nothing wrong would be refused as busy.
+const CONNECTION_BYTES_LEAST: usize = 4 * MAX_FRAME_LEN;
 
 /// Everything that can be set. Flags of the same meaning keep RocketMQ's key names, see [`KEYS`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +70,16 @@ pub struct Config {
     pub scan_not_active_broker_interval: Duration,
     /// A connection without any traffic for this long is closed. Default 120 s.
     pub server_channel_max_idle_time_seconds: Duration,
+    /// Connections at a time; further ones are accepted and closed. Default 65,535.
+    pub max_connections: usize,
+    /// Connections at a time from one address; a load balancer is one address unless `proxy_protocol_trusted` names it.
+    /// Default 50,000.
+    pub max_connections_per_address: usize,
+    /// Bytes of unfinished requests, of bodies that wait and of unsent answers that all connections hold together. The
+    /// nearer they come to it the stricter the nameserver: slow readers are read no further, then connections that hold
+    /// bytes without progress are closed, then requests above 4 KiB are slowed and at last refused as busy. At least 64 MiB.
+    /// Default 1 GiB.
+    pub connection_bytes_max: usize,
     /// Bytes that all topics may take in memory, by estimate: a registration that needs more is refused, and what was
     /// registered before stays. Default 1 GiB, some 3 million topics.
     pub route_bytes_max: usize,
@@ -79,6 +95,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let budget = BudgetLimits::default();
         Config {
             listen_port: LISTEN_PORT,
             bind_address: "0.0.0.0".to_owned(),
@@ -96,6 +113,9 @@ impl Default for Config {
             wait_seconds_for_service: Duration::from_secs(45),
             scan_not_active_broker_interval: Duration::from_secs(5),
             server_channel_max_idle_time_seconds: Duration::from_secs(120),
+            max_connections: budget.connections,
+            max_connections_per_address: budget.connections_per_address,
+            connection_bytes_max: budget.bytes,
             route_bytes_max: RouteLimits::default().route_bytes,
             brokers_max: RouteLimits::default().brokers,
             kv_bytes_max: kv::BYTES_MAX,
@@ -152,7 +172,13 @@ pub enum ConfigError {
     #[error("{key} is not changed by tools: set it in the configuration file, and start again")]
     NotByTools {
         /// The key.
-        key: String,
+        key: &'static str,
+    },
+    /// A tool asked to change a key of RocketMQ's that has no effect here, in the configuration file neither.
+    #[error("{key} has no effect in this nameserver; nothing was changed")]
+    Meaningless {
+        /// The key.
+        key: &'static str,
     },
     /// The key is changed from the same machine only.
     #[error("{key} is changed by tools on the nameserver's own machine only, because it can take routes away")]
@@ -218,7 +244,7 @@ impl Config {
         loaded.set_all(changes.clone())?;
         loaded.config.validate()?;
         if let Some(key) = loaded.meaningless.first() {
-            return Err(ConfigError::NotByTools { key: format!("{key} has no meaning here, and") });
+            return Err(ConfigError::Meaningless { key });
         }
         for key in KEYS.iter().filter(|key| changes.contains_key(key.name)) {
             let value = (key.get)(&loaded.config);
@@ -233,7 +259,7 @@ impl Config {
                 }
                 ByTool::LocalOnly if is_local => {}
                 ByTool::LocalOnly => return Err(ConfigError::LocalOnly { key: key.name }),
-                ByTool::Never => return Err(ConfigError::NotByTools { key: key.name.to_owned() }),
+                ByTool::Never => return Err(ConfigError::NotByTools { key: key.name }),
             }
         }
         Ok(loaded.config)
@@ -269,11 +295,22 @@ impl Config {
         if self.kv_config_path.file_name().is_none() {
             return blank("kvConfigPath", "must name a file");
         }
-        for (key, value) in [("routeBytesMax", self.route_bytes_max), ("brokersMax", self.brokers_max)] {
+        for (key, value) in [
+            ("routeBytesMax", self.route_bytes_max),
+            ("brokersMax", self.brokers_max),
+            ("maxConnections", self.max_connections),
+            ("maxConnectionsPerAddress", self.max_connections_per_address),
+        ] {
             if value == 0 {
                 let (value, why) = ("0".to_owned(), "must be above 0".to_owned());
                 return Err(ConfigError::BadValue { key, value, why });
             }
+        }
+        if self.connection_bytes_max < CONNECTION_BYTES_LEAST {
+            let (key, value) = ("connectionBytesMax", self.connection_bytes_max.to_string());
+            let why =
+                format!("must be at least {CONNECTION_BYTES_LEAST}: the largest registration, and answers beside it");
+            return Err(ConfigError::BadValue { key, value, why });
         }
         Ok(())
     }
@@ -379,11 +416,32 @@ mod tests {
             "waitSecondsForService=-1",
             "bindAddress=",
             "kvConfigPath=",
+            "maxConnections=0",
+            "maxConnectionsPerAddress=0",
+            "connectionBytesMax=67108863",
+            "connectionBytesMax=1G",
             "listenPort=\\u00g1",
         ] {
             let error = load(text).unwrap_err();
             assert!(!error.is_retryable(), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_budget_of_connections_has_the_brokers_names() {
+        let of =
+            |config: &Config| (config.connection_bytes_max, config.max_connections, config.max_connections_per_address);
+        assert_eq!(of(&Config::default()), (1 << 30, 65_535, 50_000));
+        let config = load("connectionBytesMax=67108864\nmaxConnections=3\nmaxConnectionsPerAddress=2").unwrap().config;
+        assert_eq!(of(&config), (64 << 20, 3, 2));
+        for (key, default) in
+            [("connectionBytesMax", "1073741824"), ("maxConnections", "65535"), ("maxConnectionsPerAddress", "50000")]
+        {
+            let key = KEYS.iter().find(|known| known.name == key).unwrap();
+            assert!(key.about.contains(&format!("(default {default}")), "{}: {}", key.name, key.about);
+        }
+        let error = load("connectionBytesMax=67108863").unwrap_err().to_string();
+        assert!(error.contains("connectionBytesMax=67108863") && error.contains("at least 67108864"), "{error}");
     }
 
     #[test]
@@ -426,7 +484,9 @@ mod tests {
             ("scanNotActiveBrokerInterval", "60001"),
             ("waitSecondsForService", "301"),
             ("serverChannelMaxIdleTimeSeconds", "1"),
-            ("serverWorkerThreads", "8"),
+            ("maxConnections", "1"),
+            ("maxConnectionsPerAddress", "1"),
+            ("connectionBytesMax", "67108864"),
         ] {
             for is_local in [false, true] {
                 let error = update(key, value, is_local).unwrap_err();
@@ -439,6 +499,19 @@ mod tests {
         }
         for (key, value) in [("scanNotActiveBrokerInterval", "100"), ("orderMessageEnable", "true")] {
             assert!(update(key, value, false).is_ok(), "{key}");
+        }
+    }
+
+    #[test]
+    fn tools_are_told_of_a_key_without_effect() {
+        let changes = [("enableTopicList", "false"), ("serverWorkerThreads", "8")];
+        let changes = changes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        for is_local in [false, true] {
+            let error = Config::default().updated(&changes, is_local).unwrap_err();
+            assert!(matches!(error, ConfigError::Meaningless { key: "serverWorkerThreads" }), "{error}");
+            let said = error.to_string();
+            // The file would not help either.
+            assert!(said.contains("serverWorkerThreads has no effect") && !said.contains("file"), "{said}");
         }
     }
 }

@@ -67,12 +67,14 @@ pub type Old = Option<String>;
 /// Why the files could not be read or written, or a change was refused. None of these leaves a change half made.
 #[derive(Debug, thiserror::Error)]
 pub enum KvError {
-    /// The file system said no. A change that met this is not in force.
+    /// A file or folder cannot be read or written. A start that met this has loaded nothing. A change that met it is not in
+    /// force, and is gone for good with the next change that succeeds or a clean stop; a start after a crash before either
+    /// may find it in the journal, if the file system had taken it after all. Trying again is safe.
     #[error("cannot {step} {}: {source}", path.display())]
     Io {
         /// What was tried.
         step: &'static str,
-        /// With which file or folder.
+        /// With which file or folder; some words where none is known.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -140,6 +142,14 @@ impl std::fmt::Debug for AnswerBox {
     }
 }
 
+/// Changes that are written together, with the answers to them; or one that is refused.
+#[derive(Debug, Default)]
+struct Batch {
+    changes: Vec<KvChange>,
+    answers: Vec<AnswerBox>,
+    refused: Option<(AnswerBox, KvError)>,
+}
+
 /// The one that writes the files; its owner runs it as a task.
 #[derive(Debug)]
 pub struct KvWriter {
@@ -172,9 +182,15 @@ impl Kv {
         self.tables.read().get(namespace, key).cloned()
     }
 
-    /// A namespace as `{"table":{key:value}}`, the form in which it travels; `None` if nothing was ever put there.
+    /// A namespace as `{"table":{key:value}}`, the form in which it travels; `None` if nothing was ever put there. It is made
+    /// at the first call after a change, which takes a while if it is long: [`Kv::listed`] says how long.
     pub fn list(&self, namespace: &str) -> Option<Bytes> {
         self.tables.read().list(namespace)
+    }
+
+    /// Bytes of the entries of a namespace in its list; 0 if there are none. Costs a look-up.
+    pub fn listed(&self, namespace: &str) -> usize {
+        self.tables.read().listed(namespace)
     }
 
     /// Hands a change over; `answer` is called once, on another task, or right here if it cannot be taken.
@@ -207,7 +223,10 @@ impl KvWriter {
 
     async fn write(&self, tasks: &Tasks, mut taken: VecDeque<(KvChange, AnswerBox)>) {
         while !taken.is_empty() {
-            let (changes, answers) = self.next_batch(&mut taken);
+            let Batch { changes, answers, refused } = self.next_batch(&mut taken);
+            if let Some((AnswerBox(answer), error)) = refused {
+                answer(Err(&error));
+            }
             if changes.is_empty() {
                 continue;
             }
@@ -233,19 +252,20 @@ impl KvWriter {
     }
 
     /// The changes from the front that fit together. One that does not fit is refused when it is the first: then all before
-    /// it are applied, and the answer is exact.
-    fn next_batch(&self, taken: &mut VecDeque<(KvChange, AnswerBox)>) -> (Vec<KvChange>, Vec<AnswerBox>) {
+    /// it are applied, and the answer is exact. It is given by the caller, without the lock of the tables: whoever is
+    /// answered may go on with requests that read them.
+    fn next_batch(&self, taken: &mut VecDeque<(KvChange, AnswerBox)>) -> Batch {
         let tables = self.tables.read();
-        let (mut changes, mut answers) = (Vec::new(), Vec::new());
+        let mut batch = Batch::default();
         let mut growth = Growth::default();
         while let Some((change, answer)) = taken.pop_front() {
             match tables.admit(&change, &mut growth, self.bytes_max) {
                 Ok(()) => {
-                    changes.push(change);
-                    answers.push(answer);
+                    batch.changes.push(change);
+                    batch.answers.push(answer);
                 }
-                Err(error) if changes.is_empty() => {
-                    answer.0(Err(&error));
+                Err(error) if batch.changes.is_empty() => {
+                    batch.refused = Some((answer, error));
                     break;
                 }
                 Err(_) => {
@@ -254,7 +274,7 @@ impl KvWriter {
                 }
             }
         }
-        (changes, answers)
+        batch
     }
 
     async fn rewrite_if_large(&self, tasks: &Tasks) {

@@ -105,6 +105,11 @@ impl KvTables {
         Some(namespace.list.get_or_init(make).clone())
     }
 
+    /// Bytes of the entries of a namespace in its list.
+    pub(super) fn listed(&self, namespace: &str) -> usize {
+        self.namespaces.get(namespace).map_or(0, |namespace| namespace.listed)
+    }
+
     /// Bytes that all entries are counted with.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -245,6 +250,7 @@ mod tests {
         assert_eq!((tables.keys, tables.bytes), (0, 0));
         assert_eq!(tables.list("N").unwrap(), r#"{"table":{}}"#);
         assert_eq!(tables.list("M"), None);
+        assert_eq!((tables.listed("N"), tables.listed("M")), (0, 0));
     }
 
     #[test]
@@ -255,7 +261,7 @@ mod tests {
         }
         let list = tables.list("N").unwrap();
         // The braces around, and no comma behind the last entry.
-        assert_eq!(list.len(), tables.namespaces["N"].listed + r#"{"table":{}}"#.len() - 1);
+        assert_eq!(list.len(), tables.listed("N") + r#"{"table":{}}"#.len() - 1);
     }
 
     #[test]

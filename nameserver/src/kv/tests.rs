@@ -325,3 +325,15 @@ async fn more_changes_than_may_wait_are_refused_as_busy() {
     let refused = change(&kv, put("N", "k", "v")).await.unwrap_err();
     assert_eq!(refused, KvError::Busy.to_string());
 }
+
+#[tokio::test]
+async fn a_refusal_is_answered_without_the_lock_of_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(&folder.path().join("kv.json"));
+    let (sender, receiver) = oneshot::channel();
+    let tables = Arc::clone(&running.kv.tables);
+    running.kv.change(put("N", "k", &"v".repeat(VALUE_BYTES_MAX + 1)), move |outcome| {
+        let _ = sender.send((outcome.is_err(), tables.try_write().is_some()));
+    });
+    assert_eq!(receiver.await, Ok((true, true)), "refused, and free for whoever goes on");
+}

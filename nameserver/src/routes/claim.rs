@@ -70,8 +70,12 @@ impl RouteTable {
         })
     }
 
-    /// A broker says goodbye. It is heard if it comes from where that broker registered, and names the group and the id
-    /// under which it is listed (a group may share one address that moves).
+    /// A broker says goodbye and leaves the routes; a group without members leaves them with it.
+    ///
+    /// It is heard over the connection over which that address was registered last, whatever id it names; from elsewhere on
+    /// the same machine with the id under which the address is listed, because another member of the group may have taken an
+    /// address that moves. Any other is for somebody else and changes nothing. One for an address that is not listed in
+    /// that group has nothing to change, and counts as heard: whoever repeats a goodbye is not refused.
     pub fn unregister(
         &mut self,
         origin: Origin,

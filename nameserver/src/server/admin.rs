@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
+use escrowmq_common::limits::SETTINGS_BYTES_MAX;
 use escrowmq_common::remoting::Connection;
 
 use super::order::Turn;
@@ -15,9 +16,6 @@ use super::refusals::Refusal;
 use super::{Server, failed, names, success};
 use crate::config::{self, Config, ConfigError, KEYS};
 use crate::disk::replace_file;
-
-/// Largest text with changes, in bytes.
-const CHANGES_BYTES_MAX: usize = 64 * 1024;
 
 impl Server {
     /// `GET_NAMESRV_CONFIG`: all settings as a properties text.
@@ -34,8 +32,8 @@ impl Server {
     /// one, before they are answered. Keys that are no matter of the running process are in force after the next start.
     pub(super) fn update_config(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
         let bytes = request.body.len();
-        if bytes > CHANGES_BYTES_MAX {
-            let why = format!("body: {bytes} bytes, the limit is {CHANGES_BYTES_MAX}");
+        if bytes > SETTINGS_BYTES_MAX {
+            let why = format!("body: {bytes} bytes, the limit is {SETTINGS_BYTES_MAX}");
             return connection.reply(&self.refuse(connection, &request, Refusal::Malformed, why));
         }
         let Ok(place) = Arc::clone(&self.settings).try_lock_owned() else {
@@ -105,6 +103,7 @@ fn refused(request: &Frame, error: &ConfigError) -> Frame {
         | ConfigError::Syntax { .. }
         | ConfigError::UnknownKey { .. }
         | ConfigError::BadValue { .. }
+        | ConfigError::Meaningless { .. }
         | ConfigError::NoHome => response::SYSTEM_ERROR,
     };
     Frame::response(request, code).with_remark(error.to_string())

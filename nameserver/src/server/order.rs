@@ -5,10 +5,11 @@
 //! before it did. A request that goes the same way as those in front of it need not wait: that way keeps their order.
 //!
 //! Promises: what waits is bounded, for each connection and for all; a connection on which nothing is unanswered costs one
-//! look.
+//! look; requests that waited are handed on one after the other, and never one from within another, so that the stack does
+//! not grow with their number.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
@@ -74,12 +75,15 @@ struct Line {
 
 /// Says, when it is dropped, that a request is answered. One of a request that nobody has to wait for says nothing.
 #[derive(Default)]
-pub(super) struct Turn(Option<Held>);
+pub(super) struct Turn(Option<Arc<Held>>);
 
 struct Held {
     connection: Arc<Connection>,
     orders: Arc<Orders>,
     dispatch: Weak<dyn Dispatch>,
+    /// Set by the first of two ends: the turn is dropped, and whoever handed its request on is back. The second one goes on
+    /// with what waits. A request that did not wait has the turn alone, which is the second then.
+    has_first: AtomicBool,
 }
 
 impl Orders {
@@ -111,7 +115,9 @@ impl Orders {
             }
         }
         let (connection, orders) = (Arc::clone(connection), Arc::clone(self));
-        Order::Now(request, Turn(Some(Held { connection, orders, dispatch: Weak::clone(dispatch) })))
+        let has_first = AtomicBool::new(true);
+        let held = Held { connection, orders, dispatch: Weak::clone(dispatch), has_first };
+        Order::Now(request, Turn(Some(Arc::new(held))))
     }
 
     fn keep(&self, line: &mut Line, request: Frame, way: Option<Way>) -> Order {
@@ -154,23 +160,38 @@ impl Orders {
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let Some(held) = self.0.take() else {
-            return;
-        };
-        while let Some((request, way)) = held.orders.next(held.connection.id()) {
+impl Held {
+    /// Whether the other end came before this one.
+    fn is_second(&self) -> bool {
+        self.has_first.swap(true, Ordering::AcqRel)
+    }
+
+    /// Hands on what waits, until one of the requests is not answered yet: its turn goes on from there.
+    fn go_on(self: &Arc<Held>) {
+        while let Some((request, way)) = self.orders.next(self.connection.id()) {
             // Without a server nobody is answered any more.
-            let Some(dispatch) = held.dispatch.upgrade() else {
+            let Some(dispatch) = self.dispatch.upgrade() else {
                 continue;
             };
             if way.is_none() {
                 // Answered when this returns; the place in the line stays ours.
-                dispatch.dispatch(&held.connection, request, Turn::default());
+                dispatch.dispatch(&self.connection, request, Turn::default());
                 continue;
             }
-            let connection = Arc::clone(&held.connection);
-            return dispatch.dispatch(&connection, request, Turn(Some(held)));
+            // A short list is answered before this returns, and its turn dropped below us: then it is for this loop to go on.
+            self.has_first.store(false, Ordering::Release);
+            dispatch.dispatch(&self.connection, request, Turn(Some(Arc::clone(self))));
+            if !self.is_second() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take().filter(|held| held.is_second()) {
+            held.go_on();
         }
     }
 }
@@ -185,4 +206,136 @@ impl std::fmt::Debug for Turn {
 pub(super) fn held(request: &Frame) -> usize {
     let fields: usize = request.fields.iter().map(|(key, value)| key.len() + value.len() + 8).sum();
     REQUEST_BYTES + fields + request.remark.as_ref().map_or(0, String::len) + request.body.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use escrowmq_common::task::Tasks;
+
+    use super::super::net::Net;
+    use super::*;
+
+    /// Answers each request when it is handed over, keeps its turn, or lets another thread drop it.
+    #[derive(Default)]
+    struct Server {
+        how: How,
+        orders: Arc<Orders>,
+        tasks: Tasks,
+        state: Mutex<State>,
+    }
+
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    enum How {
+        #[default]
+        AtOnce,
+        Later,
+        Elsewhere,
+    }
+
+    #[derive(Default)]
+    struct State {
+        seen: Vec<i32>,
+        kept: Vec<Turn>,
+        /// How many requests are being handed over at the moment, one from within another, and the most there were.
+        depth: usize,
+        deepest: usize,
+    }
+
+    impl Dispatch for Server {
+        fn dispatch(&self, _: &Arc<Connection>, request: Frame, turn: Turn) {
+            let mut state = self.state.lock();
+            state.seen.push(request.code);
+            state.depth += 1;
+            state.deepest = state.deepest.max(state.depth);
+            if self.how == How::Later {
+                state.kept.push(turn);
+            } else {
+                drop(state);
+                match self.how {
+                    How::Elsewhere => drop(self.tasks.spawn_blocking("answer", move || drop(turn))),
+                    _ => drop(turn),
+                }
+                state = self.state.lock();
+            }
+            state.depth -= 1;
+        }
+    }
+
+    impl Server {
+        fn new(how: How) -> Arc<Server> {
+            Arc::new(Server { how, ..Server::default() })
+        }
+
+        /// A request that goes this way, and its code.
+        fn ask(self: &Arc<Self>, connection: &Arc<Connection>, code: i32, way: Option<Way>) -> Order {
+            let dispatch: Weak<dyn Dispatch> = Arc::downgrade(self) as _;
+            self.orders.order(connection, Frame::request(code), way, &dispatch)
+        }
+
+        /// Lets as many lists wait as may; the turn is that of the one in front of them.
+        fn fill(self: &Arc<Self>, connection: &Arc<Connection>) -> Turn {
+            let Order::Now(_, turn) = self.ask(connection, -1, Some(Way::Task)) else {
+                panic!("nothing was in front of it");
+            };
+            for code in 0..OWN_REQUESTS_MAX as i32 {
+                assert!(matches!(self.ask(connection, code, Some(Way::Task)), Order::Waits), "{code}");
+            }
+            assert!(matches!(self.ask(connection, -2, Some(Way::Task)), Order::Full(_)));
+            turn
+        }
+
+        fn seen(&self) -> Vec<i32> {
+            self.state.lock().seen.clone()
+        }
+
+        fn is_idle(&self) -> bool {
+            self.orders.lines.is_empty() && self.orders.bytes.load(Ordering::Relaxed) == 0
+        }
+    }
+
+    fn all() -> Vec<i32> {
+        (0..OWN_REQUESTS_MAX as i32).collect()
+    }
+
+    #[tokio::test]
+    async fn lists_that_wait_are_answered_one_after_the_other_and_not_one_within_another() {
+        let mut net = Net::start().await;
+        let (server, connection) = (Server::new(How::AtOnce), net.connection().await);
+        drop(server.fill(&connection));
+        assert_eq!((server.seen(), server.state.lock().deepest), (all(), 1));
+        assert!(server.is_idle());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_yet_keeps_those_behind_it() {
+        let mut net = Net::start().await;
+        let (server, connection) = (Server::new(How::Later), net.connection().await);
+        drop(server.fill(&connection));
+        for n in 1..=OWN_REQUESTS_MAX {
+            assert_eq!(server.seen(), all()[..n]);
+            let turn = server.state.lock().kept.pop();
+            drop(turn);
+        }
+        assert_eq!(server.seen(), all());
+        assert!(server.is_idle());
+    }
+
+    #[tokio::test]
+    async fn answers_from_elsewhere_go_on_with_each_request_once() {
+        let mut net = Net::start().await;
+        let connection = net.connection().await;
+        for _ in 0..20 {
+            let server = Server::new(How::Elsewhere);
+            drop(server.fill(&connection));
+            let idle = async {
+                while !server.is_idle() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(120), idle).await.expect("all are answered");
+            assert_eq!(server.seen(), all());
+        }
+    }
 }

@@ -203,47 +203,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions, ServeLimits, serve};
-    use escrowmq_common::task::{Shutdown, Tasks};
-    use tokio::net::TcpListener;
-
+    use super::super::net::Net;
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1);
-
-    /// Connections to a server that never asks for anything.
-    struct Net {
-        address: SocketAddr,
-        remotes: Vec<Remote>,
-        _tasks: Tasks,
-        shutdown: Shutdown,
-    }
-
-    impl Net {
-        async fn start() -> Net {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
-            let serving = serve(listener, Arc::new(NoRequests), ServeLimits::default(), shutdown.clone());
-            tasks.spawn("serve", serving);
-            Net { address, remotes: Vec::new(), _tasks: tasks, shutdown }
-        }
-
-        async fn connection(&mut self) -> Arc<Connection> {
-            let remote = Remote::new(RemoteOptions::default(), Arc::new(NoRequests));
-            let connection = remote.connection(&self.address.to_string()).await.unwrap();
-            self.remotes.push(remote);
-            connection
-        }
-    }
-
-    impl Drop for Net {
-        fn drop(&mut self) {
-            self.shutdown.cancel();
-        }
-    }
 
     fn request(code: i32, header: usize, body: usize) -> Frame {
         Frame::request(code).with_field("x", "h".repeat(header)).with_body(vec![0; body])
