@@ -74,10 +74,9 @@ impl BodyError {
     pub fn code(&self) -> i32 {
         match self {
             Self::Syntax { .. } | Self::TooDeep | Self::Shape(_) => response::SYSTEM_ERROR,
-            Self::TooManyParts { .. }
-            | Self::TooManyMembers { .. }
-            | Self::TooLong { .. }
-            | Self::TooMany { .. } => response::MESSAGE_ILLEGAL,
+            Self::TooManyParts { .. } | Self::TooManyMembers { .. } | Self::TooLong { .. } | Self::TooMany { .. } => {
+                response::MESSAGE_ILLEGAL
+            }
         }
     }
 }

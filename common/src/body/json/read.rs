@@ -328,7 +328,10 @@ mod tests {
     fn fields_and_entries_are_counted_too() {
         let limit = limits::PARTS_MAX * MEMBERS_PER_PART_MAX;
         let list = |count| format!("[{}0]", "0,".repeat(count - 1));
-        assert_eq!(normalize(list(limit).as_bytes(), limits::PARTS_MAX).map(|text| text.len()).ok(), Some(2 * limit + 1));
+        assert_eq!(
+            normalize(list(limit).as_bytes(), limits::PARTS_MAX).map(|text| text.len()).ok(),
+            Some(2 * limit + 1)
+        );
         for body in [list(limit + 1), format!("{{{}\"a\":0}}", "\"a\":0,".repeat(limit))] {
             let outcome = normalize(body.as_bytes(), limits::PARTS_MAX);
             assert!(matches!(outcome, Err(BodyError::TooManyMembers { limit: most }) if most == limit));
