@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CheckError, Kind, OnProgress, Progress, Report};
-use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
+use crate::index::format::FORMAT_ROW;
 use crate::index::store::{Row, after_prefix};
-use crate::index::{Index, IndexError, QueueEntry, decision, format, meta, table, verify};
+use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, QueueId, find_base, rebuild_index};
 
@@ -41,21 +41,11 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
         ));
         return Ok(());
     }
-    if [Kind::LogDamaged, Kind::VoteLost, Kind::NewerFormat, Kind::IndexAhead, Kind::IndexUnreadable]
+    if [Kind::LogDamaged, Kind::VoteLost, Kind::OtherFormat, Kind::IndexAhead, Kind::IndexUnreadable]
         .into_iter()
         .any(|kind| report.has(kind))
     {
         report.notes.push("not compared with the log: first repair what is damaged".to_owned());
-        return Ok(());
-    }
-    let path = dir.join("index");
-    if Index::open_read_only(&path)
-        .and_then(|index| format::version(&index))
-        .is_ok_and(|found| found != Some(INDEX_FORMAT))
-    {
-        let what =
-            "not compared with the log: the index is of an older version, which the next start brings up to date";
-        report.notes.push(what.to_owned());
         return Ok(());
     }
     let nth = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -45,8 +45,8 @@ pub enum Kind {
     MessageDamaged,
     /// A good record does not decode.
     CommandMalformed,
-    /// A file was written by a newer version.
-    NewerFormat,
+    /// A file was written by another version.
+    OtherFormat,
     /// A file of the index is damaged or missing.
     IndexUnreadable,
     /// A row of the index does not decode, or points at nothing.
@@ -75,7 +75,7 @@ impl Kind {
             Self::VoteLost => "vote-lost",
             Self::MessageDamaged => "message-damaged",
             Self::CommandMalformed => "command-malformed",
-            Self::NewerFormat => "newer-format",
+            Self::OtherFormat => "other-format",
             Self::IndexUnreadable => "index-unreadable",
             Self::IndexRow => "index-row",
             Self::IndexAhead => "index-ahead",
@@ -111,8 +111,8 @@ impl Kind {
             Self::CommandMalformed => {
                 "a record is what was written, but this program cannot make sense of it: a bug, or another version"
             }
-            Self::NewerFormat => {
-                "the file was written by a newer version of this program; nothing is known to be wrong"
+            Self::OtherFormat => {
+                "the file was written by another version of this program; nothing is known to be wrong"
             }
             Self::IndexUnreadable => {
                 "the index, which is derived from the log, is damaged; reads of the damaged part fail"
@@ -156,7 +156,7 @@ impl Kind {
                 "use the version that wrote it; if that is this one, report it: the broker does not start, and \
                  --repair --quarantine RECORD sets the record aside and says what is lost with it"
             }
-            Self::NewerFormat => "use a newer version of this program",
+            Self::OtherFormat => "use the version that wrote it",
             Self::IndexUnreadable | Self::IndexRow | Self::IndexDiffers => {
                 "--repair makes the index anew from the log, and from the copy `base` where old records are gone from the \
                  log; without a whole copy restore a backup"

@@ -61,7 +61,7 @@ pub(super) fn check_base(dir: &Path, report: &mut Report, progress: OnProgress<'
     };
     report.figures.base = applied.map(|applied| (applied.index, applied.end));
     let (log_start, log_end) = (report.figures.log_start, report.figures.log_end);
-    let is_log_whole = ![Kind::LogDamaged, Kind::NewerFormat, Kind::VoteLost].into_iter().any(|kind| report.has(kind));
+    let is_log_whole = ![Kind::LogDamaged, Kind::OtherFormat, Kind::VoteLost].into_iter().any(|kind| report.has(kind));
     let fits = applied.is_some_and(|applied| (log_start..=log_end).contains(&applied.end));
     // A log that is damaged says nothing about what points into it.
     own.findings.retain(|finding| finding.kind != Kind::IndexRow || is_log_whole && fits);
@@ -71,7 +71,7 @@ pub(super) fn check_base(dir: &Path, report: &mut Report, progress: OnProgress<'
         own.find(Kind::BaseDamaged, &path, None, what);
     }
     let is_usable = own.findings.is_empty() && fits;
-    let kind = |kind| if kind == Kind::NewerFormat { kind } else { Kind::BaseDamaged };
+    let kind = |kind| if kind == Kind::OtherFormat { kind } else { Kind::BaseDamaged };
     report.findings.extend(own.findings.into_iter().map(|each| Finding { kind: kind(each.kind), ..each }));
     is_usable
 }
@@ -96,7 +96,7 @@ fn unreadable(path: &Path, error: &IndexError, report: &mut Report) {
         _ => place_in(path, &error.to_string()),
     };
     let kind = match error {
-        IndexError::NewerFormat { .. } => Kind::NewerFormat,
+        IndexError::OtherFormat { .. } => Kind::OtherFormat,
         IndexError::Row { .. } | IndexError::Cold { .. } => Kind::IndexRow,
         IndexError::Store(_) => Kind::IndexUnreadable,
     };
@@ -204,7 +204,7 @@ fn rows(
 /// Whether index and log belong together.
 fn belongs(dir: &Path, path: &Path, applied: meta::Applied, report: &mut Report) {
     let figures = report.figures.clone();
-    if applied.end > figures.log_end && !report.has(Kind::LogDamaged) && !report.has(Kind::NewerFormat) {
+    if applied.end > figures.log_end && !report.has(Kind::LogDamaged) && !report.has(Kind::OtherFormat) {
         let newest = newest_segment(&dir.join("log"));
         let (file, offset) = newest.map_or((dir.join("log"), 0), |(file, start)| {
             (file, crate::log::format::SEGMENT_HEADER_BYTES + figures.log_end.saturating_sub(start))

@@ -69,7 +69,7 @@ pub(super) fn check(
         }
         Some(OpenError::NewerFormat { file, found, known }) => {
             let what = format!("format version {found}, this program knows versions up to {known}");
-            report.find(Kind::NewerFormat, &file, None, what);
+            report.find(Kind::OtherFormat, &file, None, what);
         }
         Some(error) => return Err(error.into()),
     }

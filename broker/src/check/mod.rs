@@ -200,7 +200,7 @@ impl Folder {
         report.figures.key_files = files as u64;
         for run in damaged {
             let kind = match run.error.kind() {
-                io::ErrorKind::Unsupported => Kind::NewerFormat,
+                io::ErrorKind::Unsupported => Kind::OtherFormat,
                 _ => Kind::KeysDamaged,
             };
             report.find(kind, &run.path, Some(run.offset), run.error.to_string());

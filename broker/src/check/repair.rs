@@ -104,7 +104,7 @@ pub(super) fn repair(
         None => None,
     };
     for finding in &report.findings {
-        if finding.kind == Kind::NewerFormat {
+        if finding.kind == Kind::OtherFormat {
             actions.push(Action::Left(format!("{finding}. It is not touched, and nothing else is")));
             return Ok(actions);
         }

@@ -72,7 +72,7 @@ pub(crate) async fn filled() -> tempfile::TempDir {
             when: When::Now,
             immunity: None,
             first_half: None,
-            content: Content::Crc(0),
+            content: Content([0; 16]),
             duplicate_window: 60_000,
             group: "producers",
             client: "client",

@@ -1,4 +1,4 @@
-//! A folder that an older version wrote opens; a file of a newer version is refused by name, whatever kind it is of.
+//! The kept folder of each format opens; a file of another version is refused by name, whatever kind it is of.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,14 +81,14 @@ async fn the_folder_of_every_released_version_opens() {
     assert!(versions > 0);
 }
 
-/// The error of opening the store says that `file` is too new, and fsck says the same.
-async fn assert_refused(store: &Path, file: &Path, versions: [&str; 2]) {
-    let error = open(store).await.err().expect("a newer file is refused").to_string();
-    for part in [&*file.display().to_string(), versions[0], versions[1], "newer"] {
+/// The error of opening the store says what `file` has and what this program knows, and fsck says the same.
+async fn assert_refused(store: &Path, file: &Path, found: [&str; 2], known: &str) {
+    let error = open(store).await.err().expect("a file of another version is refused").to_string();
+    for part in [&*file.display().to_string(), found[0], found[1], known] {
         assert!(error.contains(part), "{part}: {error}");
     }
     let report = check(store, false);
-    let named = |finding: &&Finding| finding.kind == Kind::NewerFormat && finding.file == file;
+    let named = |finding: &&Finding| finding.kind == Kind::OtherFormat && finding.file == file;
     assert!(report.findings.iter().any(|finding| named(&finding)), "{report:?}");
     let before = files(store);
     let folder = Folder::take(store).unwrap();
@@ -106,7 +106,7 @@ async fn a_newer_segment_is_refused() {
     let crc = crc32fast::hash(&content[..4092]);
     put_u32(&mut content, 4092, crc);
     fs::write(&path, content).unwrap();
-    assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
+    assert_refused(store.path(), &path, ["version 9", "newer"], "up to 1").await;
 }
 
 /// The last record of a segment file with its place, its header and its payload.
@@ -133,7 +133,7 @@ async fn a_newer_record_is_refused() {
     let (bytes, _) = RecordHeader { version: 9, ..header }.encode(crc32fast::hash(&payload));
     content[at..at + bytes.len()].copy_from_slice(&bytes);
     fs::write(&path, content).unwrap();
-    assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
+    assert_refused(store.path(), &path, ["version 9", "newer"], "up to 1").await;
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn a_newer_vote_file_is_refused() {
         assert_eq!(get_u32(slot, 8), 9);
     }
     fs::write(&path, content).unwrap();
-    assert_refused(store.path(), &path, ["version 9", "up to 1"]).await;
+    assert_refused(store.path(), &path, ["version 9", "newer"], "up to 1").await;
 }
 
 /// Makes the last record of a log one that a newer version has written. Says its file.
@@ -180,12 +180,12 @@ async fn a_newer_batch_is_refused() {
     assert_eq!((finding.kind, &finding.file), (Kind::CommandMalformed, &path));
 }
 
-/// Makes the index one that a newer version has written. Says its folder.
-fn write_newer_index(dir: &Path) -> PathBuf {
+/// Makes the index one that another version has written. Says its folder.
+fn write_index_version(dir: &Path, version: u32) -> PathBuf {
     let path = dir.join("index");
     let index = Index::open(&path).unwrap();
     let mut batch = IndexBatch::default();
-    meta::put_bytes(&mut batch, FORMAT_ROW, &(INDEX_FORMAT + 7).to_be_bytes());
+    meta::put_bytes(&mut batch, FORMAT_ROW, &version.to_be_bytes());
     index.write(batch);
     index.flush().unwrap();
     path
@@ -195,7 +195,7 @@ fn write_newer_index(dir: &Path) -> PathBuf {
 async fn beside_a_file_of_a_newer_version_no_record_is_set_aside() {
     let store = filled().await;
     with_a_newer_batch(store.path());
-    write_newer_index(store.path());
+    write_index_version(store.path(), INDEX_FORMAT + 7);
     let folder = Folder::take(store.path()).unwrap();
     let report = folder.check(false, &mut |_| ()).unwrap();
     let record = report.malformed.first().expect("found").entry.index;
@@ -208,8 +208,18 @@ async fn beside_a_file_of_a_newer_version_no_record_is_set_aside() {
 #[tokio::test]
 async fn a_newer_index_is_refused() {
     let store = filled().await;
-    let path = write_newer_index(store.path());
-    assert_refused(store.path(), &path, ["version 10", "up to 3"]).await;
+    let path = write_index_version(store.path(), INDEX_FORMAT + 7);
+    assert_refused(store.path(), &path, ["version 11", "newer"], "knows version 4").await;
+}
+
+#[tokio::test]
+async fn an_index_from_before_the_first_release_is_refused() {
+    for version in 1..INDEX_FORMAT {
+        let store = filled().await;
+        let path = write_index_version(store.path(), version);
+        let words = [&*format!("version {version}"), "before the first release"];
+        assert_refused(store.path(), &path, words, "knows version 4").await;
+    }
 }
 
 #[tokio::test]
@@ -225,5 +235,5 @@ async fn a_newer_file_of_the_key_index_is_refused() {
     assert!(error.contains(&path.display().to_string()) && error.contains("version 9"), "{error}");
     assert!(path.exists(), "it is not taken for a damaged one");
     let report = check(store.path(), false);
-    assert_eq!((report.findings[0].kind, &report.findings[0].file), (Kind::NewerFormat, &path));
+    assert_eq!((report.findings[0].kind, &report.findings[0].file), (Kind::OtherFormat, &path));
 }

@@ -93,8 +93,8 @@ impl DecisionRow {
         batch.append(key, PLACE_KEY_BYTES, out, HEAD_BYTES);
     }
 
-    /// The same with short texts and without a history. Versions that had no limits took groups and clients with names of up to
-    /// 65,535 bytes each, and halves of such groups may still be undecided: the decision itself always has room.
+    /// The same with short texts and without a history. The log has no limits of its own: another version may have put names of
+    /// up to 65,535 bytes into it, and the decision on such a half must have room all the same.
     fn shortened(&self) -> Self {
         let short = |text: &str| {
             let ends = (0..=SHORT_BYTES_MAX.min(text.len())).rev();

@@ -4,16 +4,13 @@ use bytes::BufMut;
 use sha2::{Digest, Sha256};
 
 use super::history::{Act, Asked, put_history, read_history};
-use super::listing::{self, LISTED_BYTES, listed_key};
+use super::listing::{LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
 use crate::shard::{Content, Cursor, Malformed, ParkReason, QueueId, When, put_text};
 
-const VERSION: u8 = 3;
-/// With the checksum of the body alone, in rows of halves that came before messages were told apart by their content.
-const CRC_VERSION: u8 = 2;
-/// Before halves were listed by group: without the ids of group and topic, members, and who was asked.
-const FIRST_VERSION: u8 = 1;
+/// 1 to 3 were used before the first release.
+const VERSION: u8 = 4;
 
 /// A half message without a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +77,7 @@ impl HalfRow {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(144 + self.group.len() + self.client.len() + self.unique_id.len());
-        let (version, body_crc) = match self.content {
-            Content::Digest(_) => (VERSION, 0),
-            Content::Crc(crc) => (CRC_VERSION, crc),
-        };
-        out.put_u8(version);
+        out.put_u8(VERSION);
         out.put_u64(self.counter);
         out.put_u64(self.position);
         out.put_u32(self.length);
@@ -108,7 +101,7 @@ impl HalfRow {
         out.put_u8(reason);
         out.put_u64(since);
         out.put_u64(self.duplicate_window);
-        out.put_u32(body_crc);
+        out.put_slice(&self.content.0);
         for text in [&self.group, &self.client, &self.unique_id] {
             put_text(&mut out, text);
         }
@@ -119,16 +112,12 @@ impl HalfRow {
             out.put_u64(*member);
         }
         put_history(&mut out, &self.asked, &self.acts);
-        if let Content::Digest(digest) = self.content {
-            out.put_slice(&digest);
-        }
         out
     }
 
     pub(super) fn decode(half: u64, value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        let version = row.u8("half version")?;
-        if !(FIRST_VERSION..=VERSION).contains(&version) {
+        if row.u8("half version")? != VERSION {
             return Err(row.malformed("half version"));
         }
         let counter = row.u64("counter")?;
@@ -157,64 +146,39 @@ impl HalfRow {
         let reason = ParkReason::from_u8(row.u8("parked")?);
         let since = row.u64("parked since")?;
         let duplicate_window = row.u64("duplicate window")?;
-        let body_crc = row.u32("body crc")?;
+        let mut content = [0; 16];
+        content.copy_from_slice(row.take(16, "content")?);
         let mut text = || row.text("text").map(str::to_owned);
         let (group, client, unique_id) = (text()?, text()?, text()?);
-        let mut decoded = Self {
+        let topic = QueueId(row.u32("topic")?);
+        let group_id = row.u32("group id")?;
+        let members = (0..row.u8("members")?).map(|_| row.u64("member")).collect::<Result<_, _>>()?;
+        let (asked, acts) = read_history(&mut row)?;
+        Ok(Self {
             half,
             counter,
             position,
             length,
             queue,
-            topic: queue,
+            topic,
             tag_hash,
             when,
             immunity,
             first_half,
-            members: Vec::new(),
+            members,
             prepared_at,
             next_due,
             checks,
-            asked: Vec::new(),
+            asked,
             parked: reason.map(|reason| (reason, since)),
-            acts: Vec::new(),
+            acts,
             duplicate_window,
-            content: Content::Crc(body_crc),
-            group_id: 0,
+            content: Content(content),
+            group_id,
             group,
             client,
             unique_id,
-        };
-        if version == FIRST_VERSION {
-            decoded.read_parked_by(&mut row)?;
-        } else {
-            decoded.read_lists(&mut row)?;
-        }
-        if version == VERSION {
-            let mut digest = [0; 16];
-            digest.copy_from_slice(row.take(16, "content")?);
-            decoded.content = Content::Digest(digest);
-        }
-        Ok(decoded)
-    }
-
-    fn read_parked_by(&mut self, row: &mut Cursor<'_>) -> Result<(), Malformed> {
-        let by = row.text("parked by")?.to_owned();
-        if !by.is_empty() {
-            let at = self.parked.map_or(self.prepared_at, |(_, since)| since);
-            self.acts.push(Act { at, parked: self.parked.is_some(), by, why: String::new() });
-        }
-        Ok(())
-    }
-
-    fn read_lists(&mut self, row: &mut Cursor<'_>) -> Result<(), Malformed> {
-        self.topic = QueueId(row.u32("topic")?);
-        self.group_id = row.u32("group id")?;
-        for _ in 0..row.u8("members")? {
-            self.members.push(row.u64("member")?);
-        }
-        (self.asked, self.acts) = read_history(row)?;
-        Ok(())
+        })
     }
 }
 
@@ -237,12 +201,6 @@ pub fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfR
         (Some(old), None) => batch.delete(table::key1(table::HALF, old.half)),
         (None, None) => {}
     }
-}
-
-/// Writes the row of a half of an older version anew, and lists it.
-pub(super) fn put_converted(batch: &mut IndexBatch, row: &HalfRow) {
-    batch.put(table::key1(table::HALF, row.half), row.encode());
-    listing::put(batch, row.parked.is_some(), row.group_id, row.topic.0, row.half);
 }
 
 /// The undecided half with this id.
@@ -302,11 +260,7 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -
         digest.update((text.len() as u64).to_be_bytes());
         digest.update(text.as_bytes());
     }
-    // Checksums are compared, not looked for: see `Repeat::is_of`.
-    if let Content::Digest(content) = content {
-        digest.update((content.len() as u64).to_be_bytes());
-        digest.update(content);
-    }
+    digest.update(content.0);
     let mut key = [table::REPEAT; 17];
     key[1..].copy_from_slice(&digest.finalize()[..16]);
     key
@@ -317,8 +271,6 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -
 pub struct Repeat {
     /// The half or the log position of the message that was sent first.
     pub half: u64,
-    /// CRC-32 of its body, where the key does not say more of its content; else 0.
-    pub body_crc: u32,
     /// Until when a repeat gets its identity, in milliseconds since 1970; 0 while nothing is decided.
     pub ends: u64,
     /// Where it is, if it is a plain message and no half.
@@ -339,28 +291,10 @@ pub struct RepeatPlace {
 }
 
 impl Repeat {
-    /// Makes the row by which a repeated send of a message with this content is recognised.
-    pub fn new(half: u64, content: Content, ends: u64, place: Option<RepeatPlace>) -> Self {
-        let body_crc = match content {
-            Content::Digest(_) => 0,
-            Content::Crc(crc) => crc,
-        };
-        Self { half, body_crc, ends, place }
-    }
-
-    /// Whether a message whose key led here has the same content.
-    pub fn is_of(&self, content: Content) -> bool {
-        match content {
-            Content::Digest(_) => true,
-            Content::Crc(crc) => crc == self.body_crc,
-        }
-    }
-
     /// Remembers the half under its key.
     pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(48);
         value.put_u64(self.half);
-        value.put_u32(self.body_crc);
         value.put_u64(self.ends);
         if let Some(place) = &self.place {
             value.put_u32(place.queue.0);
@@ -373,14 +307,14 @@ impl Repeat {
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        let (half, body_crc, ends) = (row.u64("half")?, row.u32("body crc")?, row.u64("end of window")?);
+        let (half, ends) = (row.u64("half")?, row.u64("end of window")?);
         let place = if row.remaining() == 0 {
             None
         } else {
             let (queue, offset) = (QueueId(row.u32("queue")?), row.u64("offset")?);
             Some(RepeatPlace { queue, offset, stamp: row.u64("stamp")?, due: row.u64("due")? })
         };
-        Ok(Self { half, body_crc, ends, place })
+        Ok(Self { half, ends, place })
     }
 
     /// Whether its window has ended at `now`: then it is as if it were not there.

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use super::store::{Index, IndexBatch, IndexError};
+use super::store::{Index, IndexError};
 use super::table;
 
 /// Length of a key.
@@ -154,14 +154,14 @@ pub fn scan(
     Ok(())
 }
 
-/// Lists a half. For the conversion of older versions, which listed none.
-pub(super) fn put(batch: &mut IndexBatch, parked: bool, group: u32, topic: u32, half: u64) {
-    batch.put(listed_key(parked, group, topic, half), Vec::new());
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::store::IndexBatch;
     use super::*;
+
+    fn put(batch: &mut IndexBatch, parked: bool, group: u32, topic: u32, half: u64) {
+        batch.put(listed_key(parked, group, topic, half), Vec::new());
+    }
 
     fn index() -> Index {
         let index = Index::in_memory().expect("an index");

@@ -152,7 +152,7 @@ pub struct TopicRow {
 
 /// Cold rows are read and written by bincode, behind a version byte, with a bound on what lengths may claim together.
 const COLD_VERSION: u8 = 1;
-/// Far above what a command can hold: attributes that an older version took without a limit must load.
+/// Far above what a command can hold. The log has no limits of its own, and what it holds must load.
 const COLD_LIMIT_BYTES: usize = 1 << 30;
 /// Bytes that bincode counts for a pair of texts beside the texts.
 const PAIR_BYTES: usize = size_of::<(String, String)>() + 2 * size_of::<u64>();

@@ -15,7 +15,6 @@
 //! an error that names the table. Leaves to others: what the rows mean (`shard::apply`), and when to
 //! [spill](store::Index::spill): never before the log is durable up to what the index has applied.
 
-mod convert;
 mod cursor;
 pub mod decision;
 pub mod format;

@@ -34,17 +34,18 @@ pub enum IndexError {
     /// RocksDB failed: the disk, or a file that is not what it was.
     #[error("index: {0}")]
     Store(#[from] rocksdb::Error),
-    /// The index was written by a newer version of this program.
+    /// The index was written by another version of this program.
     #[error(
-        "index folder {} has format version {found}, this program knows versions up to {known}; use a newer program",
-        path.display()
+        "index folder {} has format version {found}, this program knows version {known}; use the {} that wrote it",
+        path.display(),
+        if found > known { "newer program" } else { "program before the first release" }
     )]
-    NewerFormat {
+    OtherFormat {
         /// Its folder.
         path: PathBuf,
         /// The version found.
         found: u32,
-        /// The newest version known here.
+        /// The version known here.
         known: u32,
     },
     /// A row does not decode.
@@ -188,8 +189,9 @@ impl Index {
     /// Opens the index, or creates an empty one.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
         let index = Self::open_with(options(), path)?;
-        format::require(&index, path)?;
-        format::update(&index)?;
+        if !format::require(&index, path)? {
+            format::put(&index);
+        }
         Ok(index)
     }
 

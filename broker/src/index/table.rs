@@ -1,4 +1,4 @@
-//! The tables: the first byte of every key. `D`, `E`, `O` and `W` were used by version 1, see `convert`.
+//! The tables: the first byte of every key. `D`, `E`, `O` and `W` were used before the first release.
 
 /// `queue id u32, first offset u64` -> a page of queue entries.
 pub const QUEUE: u8 = b'Q';
@@ -11,7 +11,7 @@ pub const DUE: u8 = b'U';
 pub const LISTED: u8 = b'G';
 /// `producer group u32` -> its name, how many undecided halves it has.
 pub const PRODUCERS: u8 = b'N';
-/// `digest of group, topic, unique id` -> half id, body checksum, until when: recognises a repeated send.
+/// `digest of group, topic, unique id` -> half id, until when: recognises a repeated send.
 pub const REPEAT: u8 = b'R';
 /// `place u64, number u64` -> a page of decisions.
 pub const DECISION: u8 = b'S';

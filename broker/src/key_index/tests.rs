@@ -167,7 +167,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
                 when: When::Now,
                 immunity: None,
                 first_half: None,
-                content: Content::Crc(0),
+                content: Content([0; 16]),
                 duplicate_window: 0,
                 group: "g",
                 client: "c",

@@ -98,7 +98,7 @@ fn apply(attributes: &Attributes, changes: Vec<Change<'_>>) -> Result<Attributes
         named.push(name);
         let known = OF_TOPICS.iter().find(|kind| kind.name == name);
         match (change, known) {
-            // One of an older version may still have to go.
+            // One of another version may still have to go.
             (Change::Remove(_), _) if changed.iter().any(|(other, _)| other == name) => {
                 changed.retain(|(other, _)| other != name);
             }

@@ -1,6 +1,6 @@
 //! A batch: what one log entry holds.
 //!
-//! Bytes: `rules u8 | 0 u8 | 0 u16 | count u32 | stamp u64 | commands`. The leader puts the stamp in when it seals the
+//! Bytes: `version u8 | 0 u8 | 0 u16 | count u32 | stamp u64 | commands`. The leader puts the stamp in when it seals the
 //! batch: the wall-clock time, in milliseconds since 1970, that apply takes for "now" on every replica.
 
 use bytes::{Bytes, BytesMut};
@@ -8,33 +8,10 @@ use bytes::{Bytes, BytesMut};
 use super::bytes::{Cursor, Malformed, TooLong};
 use super::command::Command;
 
-/// The rules by which the commands of a batch are applied: those of the version that wrote it. So a log leads to the same
-/// state on every replica and after every upgrade, whatever later versions decide otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[repr(u8)]
-pub enum Rules {
-    /// What waited enters the queue that it was sent to, even if consumers do not read that one any more. Offsets are kept of
-    /// groups that do not exist. A commit of a half whose bytes are gone succeeds. Nothing limits the queues of a topic.
-    #[default]
-    First = 1,
-    /// What waited enters a queue that consumers read now, and a queue that its topic gave up takes nothing. Offsets of a group
-    /// that does not exist are dropped. A half whose bytes are gone cannot be committed. A topic has at most
-    /// [`QUEUES_MAX`](escrowmq_common::limits::QUEUES_MAX) queues.
-    Second = 2,
-}
-
-impl Rules {
-    /// Those that this version writes.
-    const WRITTEN: Self = Self::Second;
-
-    fn from_u8(value: u8) -> Option<Self> {
-        match value {
-            1 => Some(Self::First),
-            2 => Some(Self::Second),
-            _ => None,
-        }
-    }
-}
+/// The version of batches: their bytes, and the rules by which their commands are applied. A log leads to the same state on
+/// every replica and after every upgrade, so later versions keep what this one decided. 1 and 2 were used before the first
+/// release.
+const VERSION: u8 = 3;
 
 /// Bytes in front of the first command.
 pub const HEAD_BYTES: usize = 16;
@@ -139,7 +116,7 @@ impl OpenBatch {
 
     /// Closes the batch with its time.
     pub fn seal(mut self, stamp: u64) -> Bytes {
-        self.bytes[0] = Rules::WRITTEN as u8;
+        self.bytes[0] = VERSION;
         self.bytes[4..8].copy_from_slice(&self.count.to_be_bytes());
         self.bytes[8..16].copy_from_slice(&stamp.to_be_bytes());
         // The log's tail cache counts what is written and would hold all that was set aside.
@@ -163,8 +140,6 @@ impl Drop for Added<'_> {
 /// A batch read back.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// How its commands are applied.
-    pub rules: Rules,
     /// The leader's time, in milliseconds since 1970.
     pub stamp: u64,
     count: u32,
@@ -175,12 +150,15 @@ impl<'a> Batch<'a> {
     /// Reads the head of a batch.
     pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(payload);
-        let rules = Rules::from_u8(cursor.u8("batch rules")?)
-            .ok_or_else(|| cursor.malformed("batch rules: written by a newer version"))?;
+        match cursor.u8("batch version")? {
+            VERSION => {}
+            ..VERSION => return Err(cursor.malformed("batch version: written before the first release")),
+            _ => return Err(cursor.malformed("batch version: written by a newer version")),
+        }
         cursor.take(3, "batch head")?;
         let count = cursor.u32("command count")?;
         let stamp = cursor.u64("stamp")?;
-        Ok(Self { rules, stamp, count, commands: cursor })
+        Ok(Self { stamp, count, commands: cursor })
     }
 
     /// How many commands it holds.

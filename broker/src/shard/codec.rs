@@ -1,8 +1,8 @@
 //! A command's bytes in the log: `tag u8 | body length u32 | body`. The fields of each body stand in the order of the command's
 //! struct. Tags are never reused.
 //!
-//! Encoding refuses what is longer than [`limits`] allow. Decoding does not ask for them: what an older version stored stays
-//! readable.
+//! Encoding refuses what is longer than [`limits`] allow. Decoding does not ask for them: a version with other limits reads the
+//! same commands.
 
 use bytes::{BufMut, BytesMut};
 use escrowmq_common::limits;
@@ -20,12 +20,8 @@ use crate::index::pin::PinOwner;
 use crate::log::format::RECORD_BYTES_MAX;
 
 mod tag {
-    pub(super) const PUBLISH: u8 = 1;
-    pub(super) const PREPARE: u8 = 2;
+    // 1, 2, 4, 5, 6, 16 and 20 were used before the first release.
     pub(super) const SETTLE: u8 = 3;
-    pub(super) const CHECKED: u8 = 4;
-    pub(super) const PARK: u8 = 5;
-    pub(super) const RESUME: u8 = 6;
     pub(super) const COMMIT_OFFSETS: u8 = 7;
     pub(super) const PUT_TOPIC: u8 = 8;
     pub(super) const DELETE_TOPIC: u8 = 9;
@@ -35,26 +31,18 @@ mod tag {
     pub(super) const LOCK: u8 = 13;
     pub(super) const UNLOCK: u8 = 14;
     pub(super) const TRIM: u8 = 15;
-    pub(super) const EXPIRE: u8 = 16;
     pub(super) const SETTING: u8 = 17;
     pub(super) const CANCEL: u8 = 18;
     pub(super) const ROLL: u8 = 19;
-    /// `Publish` with what recognises a repeated send.
-    pub(super) const PUBLISH_ONCE: u8 = 20;
     pub(super) const EXTEND: u8 = 21;
-    /// `Checked` with who is asked.
-    pub(super) const ASKED: u8 = 22;
-    /// `Park` and `Resume` with the operator's reason.
-    pub(super) const PARK_WHY: u8 = 23;
-    pub(super) const RESUME_WHY: u8 = 24;
-    /// `Prepare` and `PublishOnce` with a digest of the message's content instead of its body's checksum.
-    pub(super) const PREPARE_CONTENT: u8 = 25;
-    pub(super) const PUBLISH_CONTENT: u8 = 26;
+    pub(super) const CHECKED: u8 = 22;
+    pub(super) const PARK: u8 = 23;
+    pub(super) const RESUME: u8 = 24;
+    pub(super) const PREPARE: u8 = 25;
     pub(super) const GIVE_UP: u8 = 27;
+    pub(super) const PUBLISH: u8 = 28;
+    pub(super) const EXPIRE: u8 = 29;
 }
-
-/// What stands in a `Settle` in front of several messages; 1 stands in front of a single one.
-const REWRITTEN_LIST: u8 = 2;
 
 /// Most bytes of a command. A record of the log must hold it together with a batch that was just not full.
 pub(super) const COMMAND_BYTES_MAX: usize = 224 << 20;
@@ -79,35 +67,29 @@ impl<'a> Command<'a> {
     fn encode_body(&self, out: &mut BytesMut) -> Result<u8, TooLong> {
         Ok(match self {
             Self::Publish(publish) => {
+                out.put_u8(u8::from(publish.once.is_some()));
                 if let Some(once) = &publish.once {
                     put_unique_id(out, once.unique_id)?;
-                    put_content(out, once.content);
+                    out.put_slice(&once.content.0);
                     out.put_u64(once.window);
                 }
                 out.put_u32(publish.queue.0);
                 put_when(out, publish.when);
                 publish.messages.encode(out)?;
-                match publish.once {
-                    None => tag::PUBLISH,
-                    Some(Once { content: Content::Crc(_), .. }) => tag::PUBLISH_ONCE,
-                    Some(Once { content: Content::Digest(_), .. }) => tag::PUBLISH_CONTENT,
-                }
+                tag::PUBLISH
             }
             Self::Prepare(prepare) => {
                 out.put_u32(prepare.queue.0);
                 put_when(out, prepare.when);
                 put_optional(out, prepare.immunity);
                 put_optional(out, prepare.first_half);
-                put_content(out, prepare.content);
+                out.put_slice(&prepare.content.0);
                 out.put_u64(prepare.duplicate_window);
                 put_group(out, prepare.group)?;
                 put_client(out, prepare.client)?;
                 put_unique_id(out, prepare.unique_id)?;
                 prepare.message.encode(out)?;
-                match prepare.content {
-                    Content::Crc(_) => tag::PREPARE,
-                    Content::Digest(_) => tag::PREPARE_CONTENT,
-                }
+                tag::PREPARE
             }
             Self::Settle(settle) => {
                 out.put_u64(settle.half);
@@ -117,16 +99,10 @@ impl<'a> Command<'a> {
                 put_group(out, settle.group.unwrap_or_default())?;
                 put_operator(out, settle.by)?;
                 put_reason(out, settle.reason)?;
-                match settle.rewritten.as_slice() {
-                    [] => out.put_u8(0),
-                    rewritten => {
-                        out.put_u8(REWRITTEN_LIST);
-                        put_count(out, rewritten.len())?;
-                        for (half, message) in rewritten {
-                            out.put_u64(*half);
-                            message.encode(out)?;
-                        }
-                    }
+                put_count(out, settle.rewritten.len())?;
+                for (half, message) in &settle.rewritten {
+                    out.put_u64(*half);
+                    message.encode(out)?;
                 }
                 tag::SETTLE
             }
@@ -139,7 +115,7 @@ impl<'a> Command<'a> {
                     out.put_u8(u8::from(half.counts));
                     put_client(out, half.asked)?;
                 }
-                tag::ASKED
+                tag::CHECKED
             }
             Self::Extend(extend) => {
                 out.put_u64(extend.half);
@@ -154,14 +130,14 @@ impl<'a> Command<'a> {
                 out.put_u8(park.reason as u8);
                 put_operator(out, park.by)?;
                 put_reason(out, park.why)?;
-                tag::PARK_WHY
+                tag::PARK
             }
             Self::Resume(resume) => {
                 out.put_u64(resume.half);
                 put_operator(out, resume.by)?;
                 out.put_u8(resume.only_if.map_or(0, |reason| reason as u8));
                 put_reason(out, resume.why)?;
-                tag::RESUME_WHY
+                tag::RESUME
             }
             Self::CommitOffsets(commits) => {
                 put_count(out, commits.len())?;
@@ -233,8 +209,6 @@ impl<'a> Command<'a> {
             }
             Self::Expire { decided_before } => {
                 out.put_u64(*decided_before);
-                // How many at most: of no meaning any more.
-                out.put_u32(u32::MAX);
                 tag::EXPIRE
             }
             Self::Setting { key, value } => {
@@ -262,23 +236,22 @@ impl<'a> Command<'a> {
 
     fn decode_body(tag: u8, body: &mut Cursor<'a>) -> Result<Self, Malformed> {
         Ok(match tag {
-            tag::PUBLISH | tag::PUBLISH_ONCE | tag::PUBLISH_CONTENT => {
-                let once = if tag == tag::PUBLISH {
+            tag::PUBLISH => {
+                let once = if body.u8("once flag")? == 0 {
                     None
                 } else {
-                    let unique_id = body.text("unique id")?;
-                    let content = get_content(body, tag == tag::PUBLISH_CONTENT)?;
+                    let (unique_id, content) = (body.text("unique id")?, get_content(body)?);
                     Some(Once { unique_id, content, window: body.u64("duplicate window")? })
                 };
                 let queue = QueueId(body.u32("queue")?);
                 Self::Publish(Publish { queue, when: get_when(body)?, messages: MessageList::decode(body)?, once })
             }
-            tag::PREPARE | tag::PREPARE_CONTENT => Self::Prepare(Prepare {
+            tag::PREPARE => Self::Prepare(Prepare {
                 queue: QueueId(body.u32("queue")?),
                 when: get_when(body)?,
                 immunity: get_optional(body)?,
                 first_half: get_optional(body)?,
-                content: get_content(body, tag == tag::PREPARE_CONTENT)?,
+                content: get_content(body)?,
                 duplicate_window: body.u64("duplicate window")?,
                 group: body.text("group")?,
                 client: body.text("client")?,
@@ -293,18 +266,11 @@ impl<'a> Command<'a> {
                 let group = body.text("group")?;
                 let by = body.text("by")?;
                 let reason = body.text("reason")?;
-                let rewritten = match body.u8("rewritten flag")? {
-                    0 => Vec::new(),
-                    REWRITTEN_LIST => {
-                        let count = get_count(body, 24)?;
-                        let mut rewritten = Vec::with_capacity(count);
-                        for _ in 0..count {
-                            rewritten.push((body.u64("half")?, Message::decode(body)?));
-                        }
-                        rewritten
-                    }
-                    _ => vec![(half, Message::decode(body)?)],
-                };
+                let count = get_count(body, 24)?;
+                let mut rewritten = Vec::with_capacity(count);
+                for _ in 0..count {
+                    rewritten.push((body.u64("half")?, Message::decode(body)?));
+                }
                 Self::Settle(Settle {
                     half,
                     counter,
@@ -315,16 +281,16 @@ impl<'a> Command<'a> {
                     rewritten,
                 })
             }
-            tag::CHECKED | tag::ASKED => {
+            tag::CHECKED => {
                 let first_checked_upto = body.u64("first checked")?;
-                let count = get_count(body, 17)?;
+                let count = get_count(body, 19)?;
                 let mut halves = Vec::with_capacity(count);
                 for _ in 0..count {
                     halves.push(CheckedHalf {
                         half: body.u64("half")?,
                         next_due: body.u64("next due")?,
                         counts: body.u8("counts")? != 0,
-                        asked: if tag == tag::ASKED { body.text("asked")? } else { "" },
+                        asked: body.text("asked")?,
                     });
                 }
                 Self::Checked(Checked { first_checked_upto, halves })
@@ -336,17 +302,17 @@ impl<'a> Command<'a> {
                 until: body.u64("until")?,
                 is_answer: body.u8("is answer")? != 0,
             }),
-            tag::PARK | tag::PARK_WHY => Self::Park(Park {
+            tag::PARK => Self::Park(Park {
                 half: body.u64("half")?,
                 reason: ParkReason::from_u8(body.u8("reason")?).ok_or_else(|| body.malformed("park reason"))?,
                 by: body.text("by")?,
-                why: if tag == tag::PARK_WHY { body.text("why")? } else { "" },
+                why: body.text("why")?,
             }),
-            tag::RESUME | tag::RESUME_WHY => Self::Resume(Resume {
+            tag::RESUME => Self::Resume(Resume {
                 half: body.u64("half")?,
                 by: body.text("by")?,
                 only_if: ParkReason::from_u8(body.u8("only if")?),
-                why: if tag == tag::RESUME_WHY { body.text("why")? } else { "" },
+                why: body.text("why")?,
             }),
             tag::COMMIT_OFFSETS => {
                 let count = get_count(body, 14)?;
@@ -388,11 +354,7 @@ impl<'a> Command<'a> {
                 by: body.text("by")?,
                 why: body.text("why")?,
             }),
-            tag::EXPIRE => {
-                let decided_before = body.u64("decided before")?;
-                body.u32("limit")?;
-                Self::Expire { decided_before }
-            }
+            tag::EXPIRE => Self::Expire { decided_before: body.u64("decided before")? },
             tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
             _ => return Err(body.malformed("command tag: written by a newer version")),
         })
@@ -420,20 +382,10 @@ fn get_when(body: &mut Cursor<'_>) -> Result<When, Malformed> {
     }
 }
 
-fn put_content(out: &mut BytesMut, content: Content) {
-    match content {
-        Content::Digest(digest) => out.put_slice(&digest),
-        Content::Crc(crc) => out.put_u32(crc),
-    }
-}
-
-fn get_content(body: &mut Cursor<'_>, is_digest: bool) -> Result<Content, Malformed> {
-    if !is_digest {
-        return Ok(Content::Crc(body.u32("body crc")?));
-    }
+fn get_content(body: &mut Cursor<'_>) -> Result<Content, Malformed> {
     let mut digest = [0; 16];
     digest.copy_from_slice(body.take(16, "content")?);
-    Ok(Content::Digest(digest))
+    Ok(Content(digest))
 }
 
 fn put_optional(out: &mut BytesMut, value: Option<u64>) {

@@ -8,15 +8,10 @@ use escrowmq_common::message::Properties;
 use escrowmq_common::message::properties::name;
 use sha2::{Digest as _, Sha256};
 
-/// The content of a message, as far as it tells whether two sends are one message.
+/// The content of a message, as far as it tells whether two sends are one message: a digest of body and properties, cut to
+/// 128 bits. Nobody finds two messages with the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// A digest of body and properties, cut to 128 bits: nobody finds two messages with the same one.
-    Digest([u8; 16]),
-    /// CRC-32 of the body: how versions before told messages apart. Another body under a known id was refused then. Only
-    /// read, never written by a handler.
-    Crc(u32),
-}
+pub struct Content(pub [u8; 16]);
 
 /// Properties that differ from one attempt to the next of the same send: tracing marks each attempt, and brokers add theirs.
 const OF_AN_ATTEMPT: &[&str] = &[
@@ -49,7 +44,7 @@ impl Content {
         }
         let mut cut = [0; 16];
         cut.copy_from_slice(&digest.finalize()[..16]);
-        Self::Digest(cut)
+        Self(cut)
     }
 }
 

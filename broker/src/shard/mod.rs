@@ -50,7 +50,7 @@ mod read;
 pub use applier::{Applier, FlushError};
 pub use arrivals::{Arrivals, Ticket, Wake};
 pub use base::{find_base, make_base, remove_base};
-pub use batch::{Batch, HEAD_BYTES, OpenBatch, Rules};
+pub use batch::{Batch, HEAD_BYTES, OpenBatch};
 pub use bytes::{Cursor, Malformed, TooLong, put_text};
 pub use command::{
     Checked, CheckedHalf, Command, Decision, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, ParkReason,

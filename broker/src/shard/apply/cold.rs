@@ -11,7 +11,6 @@ use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
 use crate::planted::{Bug, planted};
-use crate::shard::batch::Rules;
 use crate::shard::command::{GiveUp, Lock, OffsetCommit};
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
@@ -32,11 +31,8 @@ pub(super) fn commit_offsets(
         }
         // A queue that was deleted meanwhile keeps no offsets, and neither does a group that was deleted with its own.
         let is_kept = || -> Result<bool, IndexError> {
-            match staged.rules() {
-                Rules::First => Ok(true),
-                Rules::Second if shared.groups.get(commit.group).is_some() => Ok(true),
-                Rules::Second => Ok(index::offset::get(&shared.index, commit.group, commit.queue)?.is_some()),
-            }
+            Ok(shared.groups.get(commit.group).is_some()
+                || index::offset::get(&shared.index, commit.group, commit.queue)?.is_some())
         };
         if shared.topics.queue(commit.queue).is_some() && is_kept()? {
             index::offset::put(&mut staged.rows, commit.group, commit.queue, commit.offset);
@@ -49,8 +45,7 @@ pub(super) fn put_topic(shared: &Shared, staged: &mut Staged, settings: &[u8]) -
     let Ok(settings) = meta::decode_cold::<TopicSettings>(settings) else {
         return Outcome::Refused(Refusal::MalformedSettings);
     };
-    // Logs of older versions may have a topic with more, which was made then and stays.
-    if staged.rules() >= Rules::Second && settings.queue_count() > limits::QUEUES_MAX {
+    if settings.queue_count() > limits::QUEUES_MAX {
         return Outcome::Refused(Refusal::TooManyQueues(settings.queue_count()));
     }
     let name: Arc<str> = Arc::from(settings.name.as_str());

@@ -17,12 +17,12 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
         return Ok(Outcome::Refused(Refusal::NoSuchQueue(publish.queue)));
     };
     // The topic shrank while the message was on its way: its sender tries another queue.
-    if queue.is_given_up() && staged.chooses_queues() {
+    if queue.is_given_up() {
         return Ok(Outcome::Refused(Refusal::NoSuchQueue(publish.queue)));
     }
     let once = publish.once.map(|once| (once, once_key(&queue.topic, &once)));
-    if let Some((once, key)) = once
-        && let Some(first) = repeated(shared, staged, key, once)?
+    if let Some((_, key)) = once
+        && let Some(first) = repeated(shared, staged, key)?
     {
         return Ok(first);
     }
@@ -57,7 +57,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             due: first.due.unwrap_or_default(),
         };
         let ends = first.stamp.saturating_add(once.window).max(1);
-        staged.put_repeat(key, Repeat::new(first.position, once.content, ends, Some(place)));
+        staged.put_repeat(key, Repeat { half: first.position, ends, place: Some(place) });
     }
     Ok(published.map_or(Outcome::Done, Outcome::Published))
 }
@@ -67,14 +67,11 @@ fn once_key(topic: &str, once: &Once<'_>) -> RepeatKey {
     repeat_key("", topic, once.unique_id, once.content)
 }
 
-/// What a message gets that was sent before: the first one's place, or a refusal.
-fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey, once: Once<'_>) -> Result<Option<Outcome>, IndexError> {
+/// What a message gets that was sent before: the first one's place.
+fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<Outcome>, IndexError> {
     let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
     // Its topic may have been deleted, and created again.
     let Some(place) = first.place.filter(|place| shared.topics.queue(place.queue).is_some()) else { return Ok(None) };
-    if !first.is_of(once.content) {
-        return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(first.half))));
-    }
     shared.counters.repeated_messages.fetch_add(1, Ordering::Relaxed);
     Ok(Some(Outcome::Published(Published {
         first_offset: place.offset,
@@ -147,7 +144,7 @@ impl Place<'_> {
     /// A message that nobody has seen yet becomes visible: enters its queue, or the one that consumers read instead since the
     /// topic has shrunk. Says which one and the offset.
     pub(super) fn enter_seen(&self, shared: &Shared, staged: &mut Staged) -> (Arc<Queue>, u64) {
-        let queue = if staged.chooses_queues() { shared.topics.entered(self.queue) } else { Arc::clone(self.queue) };
+        let queue = shared.topics.entered(self.queue);
         let offset = Place { queue: &queue, ..*self }.enter_now(staged);
         if queue.id != self.queue.id {
             // Its bytes name the queue that it was sent to: looking it up needs to know.

@@ -9,7 +9,7 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::meta::Sequences;
 use crate::index::{self, DecisionRow, HalfRow, Index, IndexBatch, IndexError, PageBuilder, QueueEntry};
 use crate::planted::{Bug, planted};
-use crate::shard::batch::{Batch, Rules};
+use crate::shard::batch::Batch;
 use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
@@ -47,7 +47,6 @@ pub(in crate::shard) struct Staged {
     /// Producer groups whose counts changed.
     pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
     stamp: u64,
-    rules: Rules,
     payload_position: u64,
 }
 
@@ -68,7 +67,6 @@ impl Staged {
             repeats: HashMap::new(),
             producers: HashMap::new(),
             stamp,
-            rules: Rules::default(),
             payload_position: 0,
         }
     }
@@ -76,18 +74,7 @@ impl Staged {
     /// The commands that follow are of this batch and lie at this place. Time never goes back.
     pub(in crate::shard) fn begin_entry(&mut self, batch: &Batch<'_>, payload_position: u64) {
         self.stamp = self.stamp.max(batch.stamp);
-        self.rules = batch.rules;
         self.payload_position = payload_position;
-    }
-
-    /// Whether what becomes visible enters a queue that consumers read now, whatever it was sent to.
-    pub(in crate::shard) fn chooses_queues(&self) -> bool {
-        self.rules >= Rules::Second
-    }
-
-    /// The rules by which the commands at hand are applied.
-    pub(in crate::shard) fn rules(&self) -> Rules {
-        self.rules
     }
 
     /// The time that apply takes for now, in milliseconds since 1970.

@@ -9,7 +9,6 @@ use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
 use crate::planted::{Bug, planted};
-use crate::shard::batch::Rules;
 use crate::shard::command::{Checked, Decision, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::ids::QueueId;
@@ -113,7 +112,7 @@ impl Rows for Step<'_> {
 
     fn is_gone(&self, row: &HalfRow) -> bool {
         // Set by a command that is an entry of its own, so every replica sees the same here.
-        self.staged.rules() >= Rules::Second && row.position < self.shared.counters.trimmed()
+        row.position < self.shared.counters.trimmed()
     }
 
     fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<(QueueId, u64)> {

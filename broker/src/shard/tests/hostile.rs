@@ -33,14 +33,14 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         when: When::Now,
         immunity: None,
         first_half: None,
-        content: Content::Crc(0),
+        content: Content([0; 16]),
         duplicate_window: 0,
         group: "g",
         client: "c",
         unique_id: "u",
         message: Message::new(0, unit),
     };
-    let once = Once { unique_id: text, content: Content::Crc(0), window: 1 };
+    let once = Once { unique_id: text, content: Content([0; 16]), window: 1 };
     let messages = MessageList::One(Message::new(0, unit));
     let asked = CheckedHalf { half: 1, next_due: 1, counts: true, asked: text };
     vec![
@@ -188,7 +188,7 @@ fn a_command_that_meets_the_failure_of_the_store_is_answered() {
 async fn what_was_answered_ok_loads_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a folder");
     let opened = open(dir.path()).await;
-    // More than any limit allows: an older version took it.
+    // More than any limit of requests allows.
     let mut topic = TopicSettings::new("T", limits_queues());
     topic.attributes = (0..400_000).map(|nth| (format!("attribute {nth}"), "v".repeat(25))).collect();
     let mut group = GroupSettings::new("G");
@@ -212,14 +212,13 @@ fn limits_queues() -> u32 {
     escrowmq_common::limits::QUEUES_MAX
 }
 
-/// A prepare with a group of any length, as versions without limits wrote it.
-fn prepare_of_old(queue: crate::shard::QueueId, group: &str, unit: &[u8]) -> Vec<u8> {
+/// A prepare with a group of any length, as a version without limits may write it.
+fn prepare_without_limits(queue: crate::shard::QueueId, group: &str, unit: &[u8]) -> Vec<u8> {
     let mut body = BytesMut::new();
     body.put_u32(queue.0);
     body.put_slice(&[0; 9]); // now
     body.put_slice(&[0; 18]); // neither immunity nor first half
-    body.put_u32(0);
-    body.put_u64(0);
+    body.put_slice(&[0; 16 + 8]); // content and window
     body.put_u16(group.len() as u16);
     body.put_slice(group.as_bytes());
     body.put_slice(&[0; 4]); // no client, no unique id
@@ -227,7 +226,7 @@ fn prepare_of_old(queue: crate::shard::QueueId, group: &str, unit: &[u8]) -> Vec
     body.put_u32(unit.len() as u32);
     body.put_u32(crc32fast::hash(unit));
     body.put_slice(unit);
-    let mut command = vec![2];
+    let mut command = vec![25];
     command.put_u32(body.len() as u32);
     command.extend_from_slice(&body);
     command
@@ -247,7 +246,7 @@ fn append(dir: &Path, payload: Bytes) -> u64 {
 }
 
 #[tokio::test]
-async fn a_half_of_a_group_with_a_name_as_long_as_it_could_once_be_is_decided() {
+async fn a_half_of_a_group_with_a_name_beyond_the_limits_is_decided() {
     let dir = tempfile::tempdir().expect("a folder");
     let opened = open(dir.path()).await;
     make_topic(&opened.shard, "T", 1).await;
@@ -256,7 +255,7 @@ async fn a_half_of_a_group_with_a_name_as_long_as_it_could_once_be_is_decided() 
     let unit = unit("T", "half").to_vec();
     for length in [65_400, 65_500, 65_535] {
         let mut batch = OpenBatch::with_capacity(1 << 17);
-        batch.push_bytes(&prepare_of_old(queue_id, &"g".repeat(length), &unit));
+        batch.push_bytes(&prepare_without_limits(queue_id, &"g".repeat(length), &unit));
         append(dir.path(), batch.seal(1));
     }
     let opened = open(dir.path()).await;

@@ -102,7 +102,7 @@ async fn a_large_transaction_is_moved_in_pieces_before_its_commit() {
             when: When::Now,
             immunity: None,
             first_half: Some(first.half),
-            content: Content::Crc(0),
+            content: Content([0; 16]),
             duplicate_window: 0,
             group: "producers",
             client: "client-1",

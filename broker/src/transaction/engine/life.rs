@@ -9,8 +9,8 @@ use crate::index::history::{ACTS_MAX, ASKED_MAX, Act, Asked};
 use crate::index::{DecisionRow, HalfRow};
 use crate::planted::{Bug, planted};
 use crate::shard::{
-    Checked, Content, Decision, Extend, Outcome, Park, ParkReason, Prepare, Prepared, QueueId, Refusal, Resume, Settle,
-    Settled, SettledMember,
+    Checked, Decision, Extend, Outcome, Park, ParkReason, Prepare, Prepared, QueueId, Refusal, Resume, Settle, Settled,
+    SettledMember,
 };
 
 /// So many halves may share a transaction.
@@ -111,7 +111,7 @@ pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Re
     let (now, counter) = (rows.now(), rows.next_counter());
     let next_due = prepare.immunity.filter(|_| prepare.first_half.is_none());
     if let Some(key) = key {
-        rows.put_repeat(key, Repeat::new(half, prepare.content, 0, None));
+        rows.put_repeat(key, Repeat { half, ends: 0, place: None });
     }
     let row = HalfRow {
         half,
@@ -146,12 +146,9 @@ pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Re
 fn repeated<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, key: RepeatKey) -> Result<Option<Outcome>, R::Error> {
     let Some(known) = rows.repeat(key)? else { return Ok(None) };
     let half = known.half;
-    if !known.is_of(prepare.content) {
-        return Ok(Some(Outcome::Refused(Refusal::UniqueIdTaken(half))));
-    }
     let (counter, stamp, first_half) = if let Some(row) = rows.half(half)? {
         // The topic was deleted meanwhile, and made again: a half of the old one can never be committed.
-        if matches!(prepare.content, Content::Digest(_)) && rows.with_topic(row.queue, |_| ()).is_none() {
+        if rows.with_topic(row.queue, |_| ()).is_none() {
             return Ok(None);
         }
         (row.counter, row.prepared_at, row.first_half)
@@ -276,7 +273,7 @@ fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, off
             rows.with_topic(row.queue, |topic| repeat_key(&row.group, topic.name, &row.unique_id, row.content))
     {
         let ends = at.saturating_add(row.duplicate_window).max(1);
-        rows.put_repeat(key, Repeat::new(row.half, row.content, ends, None));
+        rows.put_repeat(key, Repeat { half: row.half, ends, place: None });
     }
     let kept = match settle.decision {
         Decision::Commit => planted(Bug::DoubleSettle),

@@ -44,7 +44,7 @@ pub(super) fn half_row(half: u64, group: &str, client: &str, prepared_at: u64) -
         parked: None,
         acts: Vec::new(),
         duplicate_window: WINDOW_MS,
-        content: Content::Digest([0; 16]),
+        content: Content([0; 16]),
         group_id: 0,
         group: group.to_owned(),
         client: client.to_owned(),
