@@ -1,6 +1,7 @@
 //! The EscrowMQ broker: keeps messages, half messages in escrow, and delivers.
 //!
 //! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
+//! * [`terms`]: the words that all of these share.
 //! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for.
 //! * [`retention`]: what goes, and what happens when the disk is full.
 //! * [`client_registry`]: which producers and consumers are connected.
@@ -30,4 +31,5 @@ pub mod shard;
 pub mod start;
 pub mod stats;
 pub mod steady_clock;
+pub mod terms;
 pub mod transaction;

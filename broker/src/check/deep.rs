@@ -9,7 +9,8 @@ use crate::index::format::FORMAT_ROW;
 use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
-use crate::shard::{Quarantine, QueueId, find_base, rebuild_index};
+use crate::shard::{Quarantine, find_base, rebuild_index};
+use crate::terms::QueueId;
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::{CheckError, Kind, MalformedEntry, OnProgress, Progress, Report};
 use crate::log::{LookingDisk, OpenError, SeenRecord, check_with};
 use crate::raft::kind;
-use crate::shard::{Batch, Command, Malformed, Message, Quarantine, QuarantinedEntry, Unit};
+use crate::shard::{Batch, Command, Message, Quarantine, QuarantinedEntry, Unit};
+use crate::terms::Malformed;
 
 /// Bytes of the log between two reports of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;

@@ -15,9 +15,10 @@ use crate::key_index::KeyIndex;
 use crate::log::sim_disk::Random;
 use crate::log::{Flush, LogSettings};
 use crate::shard::{
-    Admission, Command, Content, Decision, GroupSettings, Message, MessageList, OffsetCommit, OpenShard, Outcome,
-    Prepare, Publish, Settle, Shard, ShardSettings, TopicSettings, When,
+    Admission, Command, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Settle, Shard,
+    ShardSettings,
 };
+use crate::terms::{Content, Decision, GroupSettings, TopicSettings, When};
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
@@ -391,7 +392,7 @@ async fn a_damaged_index_is_made_anew_and_a_wrong_one_is_found_by_comparing() {
     {
         let index = crate::index::Index::open(&index).unwrap();
         let mut batch = crate::index::IndexBatch::default();
-        crate::index::offset::put(&mut batch, "G", crate::shard::QueueId(0), 9);
+        crate::index::offset::put(&mut batch, "G", crate::terms::QueueId(0), 9);
         index.write(batch);
         index.flush().unwrap();
     }

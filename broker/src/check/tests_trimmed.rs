@@ -8,12 +8,12 @@ use super::tests::{
 };
 use super::*;
 use crate::index::meta::encode_cold;
-use crate::index::pin::PinOwner;
 use crate::index::{decision, half, meta, timer};
 use crate::shard::{
-    Command, Content, Decision, GroupSettings, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare,
-    Publish, Roll, Settle, Shard, When,
+    Command, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle, Shard,
 };
+use crate::terms::PinOwner;
+use crate::terms::{Content, Decision, GroupSettings, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
 /// with.

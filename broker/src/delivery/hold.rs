@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use super::hold_table::{HoldId, HoldTable};
 use super::pull::Pull;
 use crate::broker::Broker;
-use crate::shard::{Ticket, TopicSettings};
+use crate::shard::Ticket;
+use crate::terms::TopicSettings;
 
 /// Longest time that a pull is held: clients give up after 30 s.
 pub(super) const HOLD_TIME_MAX: Duration = Duration::from_secs(30);

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::index::IndexError;
-use crate::shard::{Admission, Command, OffsetCommit, Outcome, QueueId, Shard, SubmitError};
+use crate::shard::{Admission, Command, OffsetCommit, Outcome, Shard, SubmitError};
+use crate::terms::QueueId;
 
 /// How often what changed is stored.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);

@@ -17,7 +17,8 @@ use crate::broker::Broker;
 use crate::client_registry::Subscription;
 use crate::index::QueueEntry;
 use crate::server::Reply;
-use crate::shard::{GroupSettings, Queue, ReadError, Topic};
+use crate::shard::{Queue, ReadError, Topic};
+use crate::terms::GroupSettings;
 
 /// Entries that one pull looks at in the index. With a rare tag the client comes again with the offset reached.
 const SCAN_MAX: usize = 4096;

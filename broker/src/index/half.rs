@@ -7,7 +7,7 @@ use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Content, Cursor, Malformed, ParkReason, QueueId, When, put_text};
+use crate::terms::{Content, Cursor, Malformed, ParkReason, QueueId, When, put_text};
 
 /// 1 to 3 were used before the first release.
 const VERSION: u8 = 4;

@@ -4,7 +4,7 @@
 use bytes::BufMut;
 use escrowmq_common::limits;
 
-use crate::shard::{Cursor, Malformed, put_text};
+use crate::terms::{Cursor, Malformed, put_text};
 
 /// So many of the checks that were sent are remembered.
 pub const ASKED_MAX: usize = 16;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, GroupSettings, LostRange, Malformed, QueueId, TopicSettings, put_text};
+use crate::terms::{Cursor, GroupSettings, LostRange, Malformed, QueueId, TopicSettings, put_text};
 
 /// Names of rows that `store` looks at in files.
 pub(super) const APPLIED: &str = "applied";

@@ -36,7 +36,6 @@ pub mod verify;
 
 pub use decision::DecisionRow;
 pub use half::HalfRow;
-pub use pin::PinOwner;
 pub use producer::ProducerRow;
 pub use queue::{EntryFlags, PageBuilder, QueueEntry};
 pub use store::{Index, IndexBatch, IndexError};

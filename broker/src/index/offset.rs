@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, QueueId, put_text};
+use crate::terms::{Cursor, QueueId, put_text};
 
 fn key(table: u8, group: &str, queue: QueueId) -> Vec<u8> {
     let mut key = table::key_of_texts(table, &[group]);

@@ -3,48 +3,12 @@
 //! A half lies where its id says until it is moved, so the half table itself is the pin of all that never were moved: of
 //! those from a mark on. Moved halves and all timers have a row here, by position.
 
+use crate::terms::PinOwner;
 use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::Cursor;
-
-const HALF: u8 = 1;
-const TIMER: u8 = 2;
-
-/// Whose bytes they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PinOwner {
-    /// An undecided half message.
-    Half {
-        /// Its id.
-        half: u64,
-    },
-    /// A message that waits for its time.
-    Timer {
-        /// When it is due, in milliseconds since 1970.
-        due: u64,
-    },
-}
-
-impl PinOwner {
-    /// The stored form: kind and number.
-    pub fn parts(self) -> (u8, u64) {
-        match self {
-            Self::Half { half } => (HALF, half),
-            Self::Timer { due } => (TIMER, due),
-        }
-    }
-
-    /// From the stored form.
-    pub fn from_parts(kind: u8, number: u64) -> Option<Self> {
-        match kind {
-            HALF => Some(Self::Half { half: number }),
-            TIMER => Some(Self::Timer { due: number }),
-            _ => None,
-        }
-    }
-}
+use crate::terms::Cursor;
 
 /// Keeps the bytes at a position.
 pub fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {

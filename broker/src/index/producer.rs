@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, Malformed, put_text};
+use crate::terms::{Cursor, Malformed, put_text};
 
 const VERSION: u8 = 1;
 

@@ -11,7 +11,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, Malformed, QueueId};
+use crate::terms::{Cursor, Malformed, QueueId};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;

@@ -17,7 +17,7 @@ use super::cursor::{RowCursor, Rows};
 use super::half::Repeat;
 use super::memory::{Change, Key, Known, Layer, Spilled};
 use super::{decision, format, meta, table};
-use crate::shard::{Cursor, Malformed};
+use crate::terms::{Cursor, Malformed};
 
 /// Memory of one write buffer. Far above what is written at once, so that RocksDB never flushes on its own.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;

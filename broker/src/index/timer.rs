@@ -2,11 +2,12 @@
 
 use bytes::BufMut;
 
-use super::pin::{self, PinOwner};
+use super::pin;
 use super::queue::EntryFlags;
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::shard::{Cursor, Malformed, QueueId};
+use crate::terms::PinOwner;
+use crate::terms::{Cursor, Malformed, QueueId};
 
 const VERSION: u8 = 1;
 

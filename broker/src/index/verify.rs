@@ -6,7 +6,7 @@ use super::queue::{self, QueueEntry};
 use super::store::IndexError;
 use super::timer::{self, TimerRow};
 use super::{decision, meta, offset, table};
-use crate::shard::{Malformed, QueueId};
+use crate::terms::{Malformed, QueueId};
 
 /// Where the bytes lie that a row points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

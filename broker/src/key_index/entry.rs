@@ -5,7 +5,8 @@ use escrowmq_common::message::properties::name;
 
 use super::hash::TopicHash;
 use crate::log::Record;
-use crate::shard::{Batch, Command, Malformed, Message, Unit};
+use crate::shard::{Batch, Command, Message, Unit};
+use crate::terms::Malformed;
 
 /// The kind byte of records that hold commands; others are the business of `raft` alone.
 const COMMANDS: u8 = 1;

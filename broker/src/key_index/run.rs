@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::Entry;
-use crate::shard::{Cursor, Malformed};
+use crate::terms::{Cursor, Malformed};
 
 const MAGIC: &[u8] = b"ESCROWKEYS";
 const VERSION: u8 = 1;

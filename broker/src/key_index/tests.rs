@@ -9,9 +9,8 @@ use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::*;
 use crate::log::Position;
-use crate::shard::{
-    Command, Content, Decision, Message, MessageList, OpenBatch, Prepare, Publish, QueueId, Settle, When,
-};
+use crate::shard::{Command, Message, MessageList, OpenBatch, Prepare, Publish, Settle};
+use crate::terms::{Content, Decision, QueueId, When};
 
 /// Long enough for a busy machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogId, StoredMembership, Vote, log_id};
 use crate::index::meta::{decode_cold, encode_cold};
-use crate::shard::Cursor;
+use crate::terms::Cursor;
 
 #[derive(Serialize, Deserialize)]
 struct Members {
@@ -70,7 +70,7 @@ pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
 
 pub(super) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
     let mut cursor = Cursor::new(bytes);
-    let mut read = || -> Result<Vote, crate::shard::Malformed> {
+    let mut read = || -> Result<Vote, crate::terms::Malformed> {
         let (term, node) = (cursor.u64("term")?, cursor.u64("node")?);
         let committed = cursor.u8("committed")? != 0;
         Ok(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) })

@@ -10,7 +10,8 @@ use escrowmq_common::frame::MAX_FRAME_LEN;
 
 use crate::broker::Broker;
 use crate::index;
-use crate::shard::{Topic, TopicSettings};
+use crate::shard::Topic;
+use crate::terms::TopicSettings;
 
 /// From so many topics on the body is packed. The packed form loses two fields that no route needs.
 const PACKED_FROM: usize = 256;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::index::pin::{self, PinOwner};
+use crate::index::pin;
 use crate::index::{self, HalfRow, meta};
 use crate::shard::{Command, Message, Moved, ReadError, Roll, Shard};
+use crate::terms::PinOwner;
 
 /// Bytes of messages that one command moves; a larger single one goes alone.
 const ROLL_BYTES: usize = 256 << 10;

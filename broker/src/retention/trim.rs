@@ -8,7 +8,8 @@ use super::roll::{self, Load};
 use crate::broker::Broker;
 use crate::index::IndexError;
 use crate::raft::Purger;
-use crate::shard::{Admission, Applier, Command, Park, ParkReason, ReadError, SubmitError};
+use crate::shard::{Admission, Applier, Command, Park, ReadError, SubmitError};
+use crate::terms::ParkReason;
 
 /// Bytes that may be moved at the start and for nothing: a log that stands still has its old halves moved too.
 const BUDGET_START: u64 = 64 << 20;

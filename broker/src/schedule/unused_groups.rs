@@ -14,7 +14,8 @@ use escrowmq_common::task::Shutdown;
 
 use crate::broker::Broker;
 use crate::index::{self, IndexError};
-use crate::shard::{Admission, Command, QueueId, Topic};
+use crate::shard::{Admission, Command, Topic};
+use crate::terms::QueueId;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(600);

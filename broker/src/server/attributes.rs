@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use escrowmq_common::limits::ATTRIBUTES_BYTES_MAX;
 
-use crate::shard::TopicSettings;
+use crate::terms::TopicSettings;
 
 /// Name and value, as they are stored.
 pub(super) type Attributes = Vec<(String, String)>;

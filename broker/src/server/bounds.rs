@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
-use crate::shard::TopicSettings;
+use crate::terms::TopicSettings;
 
 /// On whose behalf something is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

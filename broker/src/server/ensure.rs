@@ -16,9 +16,8 @@ use super::bounds::{self, Maker, Rates, TooMany};
 use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
-use crate::shard::{
-    Admission, Command, Completion, GroupSettings, Outcome, Refusal, SubmitError, Topic, TopicSettings,
-};
+use crate::shard::{Admission, Command, Completion, Outcome, Refusal, SubmitError, Topic};
+use crate::terms::{GroupSettings, TopicSettings};
 
 /// Why there is no such topic or group.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -16,7 +16,8 @@ use super::{Reply, attributes, slow};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
 use crate::registration::data_version;
-use crate::shard::{Admission, Command, GroupSettings, TopicSettings};
+use crate::shard::{Admission, Command};
+use crate::terms::{GroupSettings, TopicSettings};
 
 #[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {

@@ -11,7 +11,8 @@ use escrowmq_common::frame::Frame;
 use super::Reply;
 use super::reply::code_of_refusal;
 use crate::broker::Broker;
-use crate::shard::{Admission, Command, Completion, Lock, Outcome, QueueId};
+use crate::shard::{Admission, Command, Completion, Lock, Outcome};
+use crate::terms::QueueId;
 
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let body: LockBatchBody = match from_slice(&request.body) {

@@ -16,7 +16,8 @@ use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
 use crate::delivery::filter::Filter;
 use crate::delivery::{Ask, Pull, Wants};
-use crate::shard::{GroupSettings, SubmitError, TopicSettings};
+use crate::shard::SubmitError;
+use crate::terms::{GroupSettings, TopicSettings};
 
 /// Bits of a pull's sysFlag.
 mod flag {

@@ -17,10 +17,8 @@ use super::send::{next_of, not_writable};
 use super::slow;
 use crate::broker::Broker;
 use crate::config::DelayLevels;
-use crate::shard::{
-    Admission, Command, GroupSettings, Message, MessageList, Outcome, Publish, Queue, Topic, TopicSettings, When,
-    WriteUnit,
-};
+use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
+use crate::terms::{GroupSettings, TopicSettings, When};
 
 /// Requests of clients below this version carry no limit of their own.
 const VERSION_WITH_RETRY_LIMIT: i32 = 121;
@@ -237,7 +235,7 @@ mod tests {
     use escrowmq_common::message::{Properties, SysFlag};
 
     use super::*;
-    use crate::shard::QueueId;
+    use crate::terms::QueueId;
 
     fn wanted(delay_level: i32, limit: Option<i32>) -> Wanted {
         Wanted { group: "G".into(), position: 0, delay_level, limit }

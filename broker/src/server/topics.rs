@@ -21,7 +21,8 @@ use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::meta::encode_cold;
 use crate::registration::{data_version, topic_config};
-use crate::shard::{Admission, Command, TopicSettings};
+use crate::shard::{Admission, Command};
+use crate::terms::TopicSettings;
 
 /// Where users look up what went wrong with a topic.
 pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";

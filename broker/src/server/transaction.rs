@@ -13,8 +13,9 @@ use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::retention::{self, Rewritten};
 use crate::shard::{
-    Admission, Command, Decision, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
+    Admission, Command, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
 };
+use crate::terms::Decision;
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// The protocol's numbers for a producer's answer.

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::ids::QueueId;
 use crate::index::QueueEntry;
+use crate::terms::QueueId;
 
 /// Entries that are read ahead.
 pub(in crate::shard) const AHEAD: usize = 256;

@@ -5,8 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::bytes::{Cursor, Malformed, TooLong};
 use super::command::Command;
+use crate::terms::{Cursor, Malformed, TooLong};
 
 /// The version of batches: their bytes, and the rules by which their commands are applied. A log leads to the same state on
 /// every replica and after every upgrade, so later versions keep what this one decided. 1 and 2 were used before the first

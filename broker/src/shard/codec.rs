@@ -8,16 +8,17 @@ use bytes::{BufMut, BytesMut};
 use escrowmq_common::limits;
 use escrowmq_common::message::properties::PROPERTIES_BYTES_MAX;
 
-use super::bytes::{Cursor, Malformed, TooLong, put_bounded};
 use super::command::{
-    Checked, CheckedHalf, Command, Decision, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, ParkReason,
-    Prepare, Publish, Resume, Roll, Settle, When,
+    Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, Prepare, Publish, Resume,
+    Roll, Settle,
 };
-use super::content::Content;
-use super::ids::QueueId;
 use super::message::{Message, MessageList};
-use crate::index::pin::PinOwner;
 use crate::log::format::RECORD_BYTES_MAX;
+use crate::terms::Content;
+use crate::terms::PinOwner;
+use crate::terms::QueueId;
+use crate::terms::{Cursor, Malformed, TooLong, put_bounded};
+use crate::terms::{Decision, ParkReason, When};
 
 mod tag {
     // 1, 2, 4, 5, 6, 16 and 20 were used before the first release.

@@ -4,21 +4,11 @@
 //! it back to the state machine, on every replica and after every restart. What `apply` needs is in the command: no
 //! local setting, no clock. Its bytes are in `codec`.
 
-use super::content::Content;
-use super::ids::QueueId;
 use super::message::{Message, MessageList};
-use crate::index::pin::PinOwner;
-
-/// When a message becomes visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// At apply.
-    Now,
-    /// This many milliseconds after the batch's stamp.
-    After(u64),
-    /// At this wall-clock time, in milliseconds since 1970.
-    At(u64),
-}
+use crate::terms::Content;
+use crate::terms::PinOwner;
+use crate::terms::QueueId;
+use crate::terms::{Decision, ParkReason, When};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]
@@ -67,27 +57,6 @@ pub struct Prepare<'a> {
     pub unique_id: &'a str,
     /// The message with its real topic and queue.
     pub message: Message<'a>,
-}
-
-/// How a transaction ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Decision {
-    /// The message enters its queue.
-    Commit = 1,
-    /// The message is never seen.
-    Rollback = 2,
-}
-
-impl Decision {
-    /// The stored form.
-    pub fn from_u8(value: u8) -> Option<Self> {
-        match value {
-            1 => Some(Self::Commit),
-            2 => Some(Self::Rollback),
-            _ => None,
-        }
-    }
 }
 
 /// A decision on a half message. The first one wins.
@@ -146,47 +115,6 @@ pub struct Extend<'a> {
     /// Whether this answers a check, which then does not count; the next one is due at `until` exactly. Else it is due
     /// at `until` or later.
     pub is_answer: bool,
-}
-
-/// Why a half is parked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum ParkReason {
-    /// The last check was sent and no decision came.
-    ChecksExhausted = 1,
-    /// No instance of the producer group came back in time.
-    NoChecker = 2,
-    /// Its topic was deleted.
-    TopicDeleted = 3,
-    /// Its bytes could not be read, or its check could not be built.
-    Unreadable = 4,
-    /// An operator parked it.
-    Operator = 5,
-}
-
-impl ParkReason {
-    /// The stored form.
-    pub fn from_u8(value: u8) -> Option<Self> {
-        Some(match value {
-            1 => Self::ChecksExhausted,
-            2 => Self::NoChecker,
-            3 => Self::TopicDeleted,
-            4 => Self::Unreadable,
-            5 => Self::Operator,
-            _ => return None,
-        })
-    }
-
-    /// The name in listings and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChecksExhausted => "checks exhausted",
-            Self::NoChecker => "no checker",
-            Self::TopicDeleted => "topic deleted",
-            Self::Unreadable => "unreadable",
-            Self::Operator => "operator",
-        }
-    }
 }
 
 /// Takes an open half out of the checks, in plain sight.

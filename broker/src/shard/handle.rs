@@ -10,7 +10,6 @@ use super::command::Command;
 use super::completion::{Completion, SubmitError};
 use super::executor::Executor;
 use super::group::Groups;
-use super::ids::QueueId;
 use super::intake::{Admission, Intake};
 use super::lost::Lost;
 use super::outcome::Outcome;
@@ -19,6 +18,7 @@ use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError};
 use crate::log::{Log, LogSettings};
+use crate::terms::QueueId;
 
 /// What a shard is opened with.
 #[derive(Debug, Clone)]

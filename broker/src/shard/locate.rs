@@ -10,12 +10,12 @@ use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::properties::name as property;
 use escrowmq_common::message::{MessageUnit, PropertyEditor, UNIT_OVERHEAD_BYTES_MAX};
 
-use super::content::Content;
 use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
 use crate::log::Position;
 use crate::planted::{Bug, planted};
+use crate::terms::Content;
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;

@@ -4,6 +4,7 @@
 //! anybody knowing. An operator who cannot bring the bytes back passes them with a command in the log, and from then on readers
 //! on every replica go on behind them.
 
+use crate::terms::LostRange;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,21 +32,6 @@ pub enum GiveUpError {
     /// It cannot be read just now, which may pass.
     #[error(transparent)]
     Read(#[from] ReadError),
-}
-
-/// A range of the log that was given up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LostRange {
-    /// Log positions of the messages that are passed.
-    pub positions: Range<u64>,
-    /// Entries of queues that pointed there then.
-    pub messages: u64,
-    /// When it was given up, in milliseconds since 1970.
-    pub at: u64,
-    /// By whom.
-    pub by: String,
-    /// Why.
-    pub why: String,
 }
 
 /// All of them. Apply writes, everybody reads.

@@ -7,8 +7,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::bytes::{Cursor, Malformed, TooLong};
 use super::codec::COMMAND_BYTES_MAX;
+use crate::terms::{Cursor, Malformed, TooLong};
 
 /// Something that can write a message unit once, into the batch.
 pub trait WriteUnit: Sync {

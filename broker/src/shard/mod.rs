@@ -18,13 +18,10 @@ mod applier;
 mod arrivals;
 mod base;
 mod batch;
-mod bytes;
 mod codec;
 mod command;
 mod completion;
-mod content;
 mod group;
-mod ids;
 mod intake;
 mod lost;
 mod message;
@@ -51,20 +48,17 @@ pub use applier::{Applier, FlushError};
 pub use arrivals::{Arrivals, Ticket, Wake};
 pub use base::{find_base, make_base, remove_base};
 pub use batch::{Batch, HEAD_BYTES, OpenBatch};
-pub use bytes::{Cursor, Malformed, TooLong, put_text};
 pub use command::{
-    Checked, CheckedHalf, Command, Decision, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, ParkReason,
-    Prepare, Publish, Resume, Roll, Settle, When,
+    Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, Prepare, Publish, Resume,
+    Roll, Settle,
 };
 pub(crate) use completion::fail_all;
 pub use completion::{Completion, Completions, SubmitError};
-pub use content::Content;
-pub use group::{GroupSettings, Groups};
+pub use group::Groups;
 pub use handle::{Shard, ShardSettings};
-pub use ids::QueueId;
 pub use intake::{Admission, Full, Intake, ReadyBatch};
 pub use locate::Waiting;
-pub use lost::{GiveUpError, Lost, LostRange};
+pub use lost::{GiveUpError, Lost};
 pub use message::{Message, MessageList, Unit, WriteUnit};
 pub use open::{OpenShard, ShardError};
 pub use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
@@ -72,5 +66,5 @@ pub use producers::{ProducerGroup, Producers};
 pub use quarantine::{QUARANTINE, Quarantine, QuarantineError, QuarantinedEntry};
 pub use read::{Located, QueueEntries, ReadError};
 pub use rebuild::{RebuildError, rebuild_index};
-pub use topic::{Queue, Topic, TopicSettings, Topics};
+pub use topic::{Queue, Topic, Topics};
 pub use transactions::HalfQuery;

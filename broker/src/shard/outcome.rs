@@ -2,8 +2,8 @@
 
 use escrowmq_common::limits;
 
-use super::command::{Decision, ParkReason};
-use super::ids::QueueId;
+use crate::terms::QueueId;
+use crate::terms::{Decision, ParkReason};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

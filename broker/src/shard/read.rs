@@ -8,11 +8,11 @@ use escrowmq_common::message::{TransactionType, UnitPatch};
 
 use super::ahead::AHEAD;
 use super::handle::Shard;
-use super::ids::QueueId;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
 use crate::log::Position;
 use crate::planted::{Bug, planted};
+use crate::terms::QueueId;
 
 /// Why a read did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,78 +1,13 @@
 //! Topics and their queues, as everybody reads them.
 
+use crate::terms::TopicSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
-use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
-use super::ids::QueueId;
-
-/// What an operator or the automatic creation chose for a topic. Replicated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopicSettings {
-    /// The name.
-    pub name: String,
-    /// Queues that consumers read.
-    pub read_queues: u32,
-    /// Queues that producers write to.
-    pub write_queues: u32,
-    /// Permission bits: 1 inherit, 2 write, 4 read.
-    pub perm: u32,
-    /// The protocol's topicSysFlag.
-    pub sys_flag: u32,
-    /// Whether the topic is marked as ordered.
-    pub order: bool,
-    /// The protocol's attributes, name and value.
-    pub attributes: Vec<(String, String)>,
-}
-
-impl TopicSettings {
-    /// Permission bit: queues may be read.
-    pub const READ: u32 = 4;
-    /// Permission bit: queues may be written.
-    pub const WRITE: u32 = 2;
-    /// Permission bit: template for topics that are created automatically.
-    pub const INHERIT: u32 = 1;
-
-    /// A topic with the same number of read and write queues, readable and writable.
-    pub fn new(name: impl Into<String>, queues: u32) -> Self {
-        Self {
-            name: name.into(),
-            read_queues: queues,
-            write_queues: queues,
-            perm: Self::READ | Self::WRITE,
-            sys_flag: 0,
-            order: false,
-            attributes: Vec::new(),
-        }
-    }
-
-    /// Attribute: for so many seconds a message that is sent again under the same unique key gets the first one's place.
-    pub const DUPLICATE_WINDOW: &str = "duplicate.window.seconds";
-    /// The longest such time, in seconds: a week.
-    pub const DUPLICATE_WINDOW_MAX: u64 = 7 * 24 * 60 * 60;
-
-    /// For how long repeated sends are recognised, in milliseconds; 0, the default, is not at all.
-    pub fn duplicate_window(&self) -> u64 {
-        let set = self.attributes.iter().find(|(name, _)| name == Self::DUPLICATE_WINDOW);
-        set.and_then(|(_, seconds)| seconds.parse::<u64>().ok()).map_or(0, |seconds| seconds.saturating_mul(1000))
-    }
-
-    /// How many queues exist for these settings.
-    pub fn queue_count(&self) -> u32 {
-        self.read_queues.max(self.write_queues)
-    }
-
-    /// How many queues, from the first on, are both written and read; where one of these is switched off, the other counts.
-    pub fn live_queues(&self) -> u32 {
-        match self.read_queues.min(self.write_queues) {
-            0 => self.queue_count(),
-            both => both,
-        }
-    }
-}
+use crate::terms::QueueId;
 
 /// One queue: where its entries begin and end. Written by apply alone; everybody reads.
 #[derive(Debug)]

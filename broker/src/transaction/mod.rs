@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::shard::QueueId;
+use crate::terms::QueueId;
 use answers::{Answer, Answers};
 use engine::Scheduler;
 

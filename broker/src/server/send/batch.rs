@@ -19,7 +19,8 @@ use super::single::submit;
 use super::stamp::{Pieces, cleaned};
 use super::{NewUnit, Refused, Send, Stop};
 use crate::config::BrokerConfig;
-use crate::shard::{Command, Content, Message, MessageList, Once, Publish, When};
+use crate::shard::{Command, Message, MessageList, Once, Publish};
+use crate::terms::{Content, When};
 
 /// Bytes of a stored message beside its topic, body and properties, where hosts are IPv4 addresses.
 const UNIT_FIXED_BYTES: usize = 91;

@@ -40,7 +40,8 @@ use super::ensure::{self, EnsureError};
 use super::reply::code_of;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::shard::{SubmitError, TopicSettings, WriteUnit};
+use crate::shard::{SubmitError, WriteUnit};
+use crate::terms::TopicSettings;
 
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
     attempt(broker, connection, request, reply, 0);

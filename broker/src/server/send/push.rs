@@ -17,7 +17,8 @@ use super::known::Known;
 use super::stamp::{Pieces, cleaned};
 use super::{NewUnit, Refused, Reply, Send, Stop, resolve};
 use crate::broker::Broker;
-use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError, When};
+use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError};
+use crate::terms::When;
 
 /// Time that the client that asked gets to take the reply.
 const PUSH_TIME: Duration = Duration::from_secs(10);

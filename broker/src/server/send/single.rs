@@ -17,7 +17,8 @@ use super::when::{DelayRules, Due, due};
 use super::{NewUnit, Refused, Send, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::shard::{Admission, Command, Content, Message, MessageList, Once, Prepare, Publish, When};
+use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish};
+use crate::terms::{Content, When};
 
 /// The checks for which no target is needed.
 pub(super) fn precheck(

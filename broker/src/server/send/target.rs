@@ -12,7 +12,8 @@ use super::super::topics::HINT;
 use super::{Missing, Refused, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::shard::{Queue, Topic, TopicSettings};
+use crate::shard::{Queue, Topic};
+use crate::terms::TopicSettings;
 
 /// Requests of clients below this version carry no limit of their own for retries.
 const VERSION_WITH_RETRY_LIMIT: i32 = 121;
@@ -174,7 +175,7 @@ fn new_topic(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::QueueId;
+    use crate::terms::QueueId;
 
     fn template(perm: u32) -> TopicSettings {
         TopicSettings { perm, ..TopicSettings::new("TBW102", 8) }

@@ -7,7 +7,7 @@ use escrowmq_common::code::response;
 use super::Refused;
 use super::known::{Known, Timer};
 use crate::config::{BrokerConfig, DelayLevels};
-use crate::shard::When;
+use crate::terms::When;
 
 /// The settings that decide, and the time.
 pub(super) struct DelayRules<'a> {

@@ -11,7 +11,8 @@ use super::super::transaction::{self, Named, already_decided, put_first, refused
 use super::super::{Reply, slow};
 use super::{shown, unknown};
 use crate::broker::Broker;
-use crate::shard::{Admission, Command, Decision, Outcome, Park, ParkReason, Refusal, Resume, Settled, SubmitError};
+use crate::shard::{Admission, Command, Outcome, Park, Refusal, Resume, Settled, SubmitError};
+use crate::terms::{Decision, ParkReason};
 
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: DecideTransactionHeader<'_> = match request.header() {

@@ -9,7 +9,8 @@ use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 
 use crate::broker::Broker;
 use crate::index::{DecisionRow, HalfRow, history};
-use crate::shard::{Decision, QueueId, ReadError, When};
+use crate::shard::ReadError;
+use crate::terms::{Decision, QueueId, When};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// How much of a message is shown.

@@ -12,12 +12,13 @@ use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
 use crate::planted::{Bug, planted};
 use crate::shard::command::{GiveUp, Lock, OffsetCommit};
-use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
-use crate::shard::ids::QueueId;
-use crate::shard::lost::LostRange;
 use crate::shard::outcome::{Outcome, Refusal};
-use crate::shard::topic::{Queue, Topic, TopicSettings};
+use crate::shard::topic::{Queue, Topic};
+use crate::terms::GroupSettings;
+use crate::terms::LostRange;
+use crate::terms::QueueId;
+use crate::terms::TopicSettings;
 
 pub(super) fn commit_offsets(
     shared: &Shared,

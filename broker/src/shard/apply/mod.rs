@@ -22,6 +22,7 @@ pub use counters::{Counters, Signals};
 pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
 
+use crate::terms::QueueId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +30,6 @@ use bytes::Bytes;
 
 use self::transaction::Step;
 use super::batch::Batch;
-use super::bytes::Malformed;
 use super::command::Command;
 use super::completion::Completions;
 use super::handle::Shared;
@@ -38,6 +38,7 @@ use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
 use crate::planted::{Bug, planted};
+use crate::terms::Malformed;
 
 /// What an entry holds, besides its log id.
 #[derive(Debug, Clone)]
@@ -110,8 +111,8 @@ impl StateMachine {
             let name: Arc<str> = Arc::from(row.settings.name.as_str());
             let mut queues = Vec::with_capacity(row.queues.len());
             for (index, id) in row.queues.iter().enumerate() {
-                let topic_id = super::QueueId(row.queues[0]);
-                queues.push(Arc::new(Queue::new(super::QueueId(*id), topic_id, Arc::clone(&name), index as u32)));
+                let topic_id = QueueId(row.queues[0]);
+                queues.push(Arc::new(Queue::new(QueueId(*id), topic_id, Arc::clone(&name), index as u32)));
             }
             shared.topics.put(Topic { settings: row.settings, queues });
         }

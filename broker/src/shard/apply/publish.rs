@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey, RepeatPlace, repeat_key};
 use crate::index::{EntryFlags, IndexError, QueueEntry, TimerRow, timer};
-use crate::shard::command::{Once, Publish, When};
+use crate::shard::command::{Once, Publish};
 use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
 use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::topic::Queue;
+use crate::terms::When;
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::publish::extent;
 use super::staged::Staged;
 use crate::index::meta::{self, Kept};
-use crate::index::pin::{self, PinOwner};
+use crate::index::pin;
 use crate::index::{self, IndexError};
 use crate::planted::{Bug, planted};
 use crate::shard::command::Roll;
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
 use crate::shard::topic::Queue;
+use crate::terms::PinOwner;
 
 /// Lets messages below `upto` go, but nothing that a half message or a waiting one needs. Cost: what goes, and a look in
 /// memory at each queue.

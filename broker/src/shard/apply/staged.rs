@@ -10,12 +10,12 @@ use crate::index::meta::Sequences;
 use crate::index::{self, DecisionRow, HalfRow, Index, IndexBatch, IndexError, PageBuilder, QueueEntry};
 use crate::planted::{Bug, planted};
 use crate::shard::batch::Batch;
-use crate::shard::group::GroupSettings;
 use crate::shard::handle::Shared;
-use crate::shard::ids::QueueId;
-use crate::shard::lost::LostRange;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
+use crate::terms::GroupSettings;
+use crate::terms::LostRange;
+use crate::terms::QueueId;
 
 /// A change of what handlers read, made visible after the write.
 pub(in crate::shard) enum RegistryChange {

@@ -9,10 +9,11 @@ use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
 use crate::planted::{Bug, planted};
-use crate::shard::command::{Checked, Decision, Extend, Park, Prepare, Resume, Settle};
+use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
-use crate::shard::ids::QueueId;
 use crate::shard::outcome::Outcome;
+use crate::terms::Decision;
+use crate::terms::QueueId;
 use crate::transaction::engine::life::{self, Extent, Noted, Rows, TopicRef};
 
 /// The rows of a step: those on disk, and above them what the commands at hand have changed.

@@ -6,12 +6,13 @@ use bytes::{Bytes, BytesMut};
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use crate::index::meta::encode_cold;
-use crate::index::pin::PinOwner;
 use crate::retention::Load;
 use crate::shard::{
-    Checked, CheckedHalf, Command, Content, Decision, Extend, GiveUp, GroupSettings, Lock, Message, MessageList, Moved,
-    OffsetCommit, Once, Park, ParkReason, Prepare, Publish, QueueId, Resume, Roll, Settle, TopicSettings, When,
+    Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Message, MessageList, Moved, OffsetCommit, Once, Park,
+    Prepare, Publish, Resume, Roll, Settle,
 };
+use crate::terms::PinOwner;
+use crate::terms::{Content, Decision, GroupSettings, ParkReason, QueueId, TopicSettings, When};
 
 /// The producer group of all halves.
 pub(super) const PRODUCERS: &str = "producers";

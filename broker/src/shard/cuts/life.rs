@@ -17,10 +17,8 @@ use crate::index::{Index, IndexBatch, IndexError};
 use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
-use crate::shard::{
-    Admission, CheckedHalf, Decision, OpenShard, Outcome, ParkReason, ReadError, Shard, ShardSettings, SubmitError,
-    When,
-};
+use crate::shard::{Admission, CheckedHalf, OpenShard, Outcome, ReadError, Shard, ShardSettings, SubmitError};
+use crate::terms::{Decision, ParkReason, When};
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
 const ANSWER: Duration = Duration::from_secs(60);

@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
-use crate::index::pin::PinOwner;
-use crate::shard::{
-    Decision, Outcome, ParkReason, Prepared, Published, QueueId, Refusal, Settled, SettledMember, When,
-};
+use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
+use crate::terms::PinOwner;
+use crate::terms::{Decision, ParkReason, QueueId, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]

@@ -13,9 +13,10 @@ use super::view::{EntryView, View};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Disk, Flush, Log};
 use crate::raft::kind;
+use crate::shard::Shard;
 use crate::shard::apply::{CommittedEntry, Content};
 use crate::shard::open::open_files;
-use crate::shard::{Decision, Shard, When};
+use crate::terms::{Decision, When};
 
 /// What a disk must hold.
 pub(super) struct Expected<'a> {

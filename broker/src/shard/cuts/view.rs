@@ -7,7 +7,8 @@ use bytes::BytesMut;
 use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, Index, table};
-use crate::shard::{Decision, HalfQuery, ParkReason, QueueId, Shard, When};
+use crate::shard::{HalfQuery, Shard};
+use crate::terms::{Decision, ParkReason, QueueId, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,9 +5,8 @@ use super::*;
 use crate::index::verify;
 use crate::log::sim_disk::Random;
 use crate::shard::batch::Batch;
-use crate::shard::{
-    Checked, CheckedHalf, Content, Cursor, GroupSettings, Lock, OffsetCommit, Once, Park, ParkReason, Resume,
-};
+use crate::shard::{Checked, CheckedHalf, Lock, OffsetCommit, Once, Park, Resume};
+use crate::terms::{Content, Cursor, GroupSettings, ParkReason};
 
 /// Damaged copies of each batch and row.
 const DAMAGED: usize = 2_000;

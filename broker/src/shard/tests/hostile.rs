@@ -11,13 +11,14 @@ use crate::check::{Action, Folder, Kind, RepairError, RepairOptions};
 use crate::log::{Log, NewRecord, RealDisk};
 use crate::raft::kind;
 use crate::shard::{
-    Batch, Checked, CheckedHalf, Content, Extend, GiveUp, GroupSettings, Intake, Lock, OffsetCommit, Once, OpenBatch,
-    Park, ParkReason, Refusal, Resume, SubmitError, WriteUnit,
+    Batch, Checked, CheckedHalf, Extend, GiveUp, Intake, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
+    SubmitError, WriteUnit,
 };
+use crate::terms::{Content, GroupSettings, ParkReason};
 
 /// Every command with a text of its own, that text being this one.
 fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
-    let queue = crate::shard::QueueId(1);
+    let queue = crate::terms::QueueId(1);
     let settle = Settle {
         half: 1,
         counter: None,
@@ -108,7 +109,7 @@ fn every_command_is_pushed_whole_or_not_at_all() {
     batch.push(&Command::DeleteTopic("whole")).expect("short");
     let before = batch.len();
     let messages = MessageList::One(Message::new(0, &Broken));
-    let publish = Command::Publish(Publish { queue: crate::shard::QueueId(1), when: When::Now, messages, once: None });
+    let publish = Command::Publish(Publish { queue: crate::terms::QueueId(1), when: When::Now, messages, once: None });
     catch_unwind(AssertUnwindSafe(|| batch.push(&publish))).expect_err("it panics");
     batch.push(&Command::DeleteTopic(&"x".repeat(300))).expect_err("too long");
     assert_eq!(batch.len(), before);
@@ -213,7 +214,7 @@ fn limits_queues() -> u32 {
 }
 
 /// A prepare with a group of any length, as a version without limits may write it.
-fn prepare_without_limits(queue: crate::shard::QueueId, group: &str, unit: &[u8]) -> Vec<u8> {
+fn prepare_without_limits(queue: crate::terms::QueueId, group: &str, unit: &[u8]) -> Vec<u8> {
     let mut body = BytesMut::new();
     body.put_u32(queue.0);
     body.put_slice(&[0; 9]); // now

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use super::*;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::retention::{Rewritten, gather, rewritten};
-use crate::shard::{Content, GiveUp, GiveUpError, GroupSettings, ReadError, Refusal};
+use crate::shard::{GiveUp, GiveUpError, ReadError, Refusal};
+use crate::terms::{Content, GroupSettings};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;

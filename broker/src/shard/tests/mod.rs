@@ -20,11 +20,12 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::{
-    Admission, Command, Content, Decision, Message, MessageList, OpenShard, Outcome, Prepare, Prepared, Publish,
-    Published, Queue, Settle, Shard, ShardSettings, TopicSettings, When,
+    Admission, Command, Message, MessageList, OpenShard, Outcome, Prepare, Prepared, Publish, Published, Queue, Settle,
+    Shard, ShardSettings,
 };
 use crate::index::meta::encode_cold;
 use crate::log::{Flush, LogSettings};
+use crate::terms::{Content, Decision, TopicSettings, When};
 
 fn settings(dir: &Path, flush: Flush) -> ShardSettings {
     let log = LogSettings { segment_bytes: 1 << 20, flush, ..LogSettings::default() };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::shard::{GroupSettings, Lock, OffsetCommit, Refusal};
+use crate::shard::{Lock, OffsetCommit, Refusal};
+use crate::terms::GroupSettings;
 
 #[tokio::test]
 async fn messages_are_read_back_in_order_before_and_after_a_restart() {

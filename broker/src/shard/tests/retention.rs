@@ -1,10 +1,11 @@
 //! What goes, what stays, and that a restart makes no difference.
 
 use super::*;
-use crate::index::pin::{self, PinOwner};
+use crate::index::pin;
 use crate::index::{self, meta};
 use crate::log::RecordId;
 use crate::shard::{Moved, Roll};
+use crate::terms::PinOwner;
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;

@@ -1,7 +1,8 @@
 //! Half messages: hidden, settled once and one way, recognised when repeated.
 
 use super::*;
-use crate::shard::{Checked, CheckedHalf, Park, ParkReason, Refusal, Resume};
+use crate::shard::{Checked, CheckedHalf, Park, Refusal, Resume};
+use crate::terms::ParkReason;
 
 #[tokio::test]
 async fn a_half_is_hidden_until_its_commit_and_settles_once() {

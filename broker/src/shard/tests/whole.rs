@@ -1,7 +1,8 @@
 //! Transactions of several messages, leases, listings, and plain messages that are sent again.
 
 use super::*;
-use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, ParkReason, Refusal, Resume, SettledMember};
+use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, Refusal, Resume, SettledMember};
+use crate::terms::ParkReason;
 
 async fn join(shard: &Shard, queue: &Queue, first: u64, unique_id: &str, body: &str) -> Outcome {
     let unit = unit(&queue.topic, body).to_vec();

@@ -9,12 +9,10 @@ use crate::index::history::{ACTS_MAX, ASKED_MAX, Act, Asked};
 use crate::index::{DecisionRow, HalfRow};
 use crate::planted::{Bug, planted};
 use crate::shard::{
-    Checked, Decision, Extend, Outcome, Park, ParkReason, Prepare, Prepared, QueueId, Refusal, Resume, Settle, Settled,
-    SettledMember,
+    Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-
-/// So many halves may share a transaction.
-pub const TRANSACTION_HALVES_MAX: usize = 128;
+use crate::terms::TRANSACTION_HALVES_MAX;
+use crate::terms::{Decision, ParkReason, QueueId};
 
 /// Where a message's unit lies: log position and length.
 pub type Extent = (u64, u32);

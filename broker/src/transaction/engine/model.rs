@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::policy::CheckPolicy;
 use super::world::{Entry, Logged, Member, Sent, Tables, World};
-use crate::shard::{Decision, Outcome, ParkReason, Refusal};
+use crate::shard::{Outcome, Refusal};
+use crate::terms::{Decision, ParkReason};
 
 type Said<T> = Result<T, String>;
 

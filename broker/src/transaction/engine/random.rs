@@ -14,7 +14,7 @@ use super::model::{Model, Told};
 use super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, World};
 use crate::log::sim_disk::Random;
-use crate::shard::{Decision, ParkReason};
+use crate::terms::{Decision, ParkReason};
 
 /// Steps of one life.
 const STEPS: u64 = 4_000;

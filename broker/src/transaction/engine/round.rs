@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::scheduler::{Instance, Scheduler, Step};
 use crate::index::HalfRow;
-use crate::shard::{ParkReason, QueueId};
+use crate::terms::{ParkReason, QueueId};
 
 /// Most halves for which one round does something that is recorded, on each way.
 const ACTS: usize = 1000;

@@ -7,7 +7,7 @@ use super::policy::CheckPolicy;
 use super::waiting::{ByGroup, Waiting};
 use super::windows::Windows;
 use crate::index::HalfRow;
-use crate::shard::{ParkReason, QueueId};
+use crate::terms::{ParkReason, QueueId};
 
 /// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
 /// instance to ask, and no half is parked for it.

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, Sent, World};
-use crate::shard::{Decision, Outcome, ParkReason, Refusal};
+use crate::shard::{Outcome, Refusal};
+use crate::terms::{Decision, ParkReason};
 
 /// Scenarios begin at this time, in milliseconds since 1970, after the first minute of a broker.
 const BEGIN: u64 = 1_000_000_000;

@@ -11,10 +11,8 @@ use super::round::{Ask, Page, Return, Surroundings, Walk, plan};
 use super::scheduler::{Instance, Scheduler};
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
-use crate::shard::{
-    Checked, CheckedHalf, Content, Decision, Extend, Message, Outcome, Park, ParkReason, Prepare, QueueId, Resume,
-    Settle, When,
-};
+use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
+use crate::terms::{Content, Decision, ParkReason, QueueId, When};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;

@@ -9,7 +9,8 @@ use escrowmq_common::remoting::Connection;
 use crate::broker::Broker;
 use crate::index::listing::{self, Filter};
 use crate::index::{self, HalfRow, IndexError};
-use crate::shard::{HalfQuery, ParkReason, QueueId};
+use crate::shard::HalfQuery;
+use crate::terms::{ParkReason, QueueId};
 use crate::transaction::engine::round::Page;
 use crate::transaction::engine::{Instance, Scheduler, Surroundings};
 

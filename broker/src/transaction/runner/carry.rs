@@ -13,9 +13,8 @@ use tokio::sync::oneshot;
 use super::around::{Around, Known};
 use crate::broker::Broker;
 use crate::index::HalfRow;
-use crate::shard::{
-    Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ParkReason, ReadError, Resume, SubmitError,
-};
+use crate::shard::{Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ReadError, Resume, SubmitError};
+use crate::terms::ParkReason;
 use crate::transaction::check::check_request;
 use crate::transaction::engine::round::Return;
 use crate::transaction::engine::{Ask, Round, Surroundings as _};

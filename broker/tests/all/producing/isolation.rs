@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use escrowmq_broker::shard::ParkReason;
+use escrowmq_broker::terms::ParkReason;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 

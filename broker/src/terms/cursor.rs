@@ -1,4 +1,4 @@
-//! Borrowed reading and writing of the shard's own records: fixed order, big-endian, every length checked before use.
+//! Borrowed reading and writing of records and rows: fixed order, big-endian, every length checked before use.
 
 use bytes::BufMut;
 
@@ -127,7 +127,7 @@ impl TooLong {
 }
 
 /// Appends text behind a 16-bit length, or nothing if it is longer than `limit`, which is at most 65,535 bytes.
-pub(super) fn put_bounded(out: &mut impl BufMut, what: &'static str, text: &str, limit: usize) -> Result<(), TooLong> {
+pub fn put_bounded(out: &mut impl BufMut, what: &'static str, text: &str, limit: usize) -> Result<(), TooLong> {
     let limit = limit.min(usize::from(u16::MAX));
     TooLong::check(what, text.len(), limit)?;
     out.put_u16(text.len() as u16);

@@ -1,0 +1,18 @@
+//! What an operator gave up.
+
+use std::ops::Range;
+
+/// A range of the log that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRange {
+    /// Log positions of the messages that are passed.
+    pub positions: Range<u64>,
+    /// Entries of queues that pointed there then.
+    pub messages: u64,
+    /// When it was given up, in milliseconds since 1970.
+    pub at: u64,
+    /// By whom.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}

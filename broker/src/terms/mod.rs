@@ -1,0 +1,24 @@
+//! The words of storage: what rows, commands and requests all speak of.
+//!
+//! Promises: a term means the same on every floor, and has one form in bytes; this folder imports nothing else of the broker, so
+//! that each floor above may import it. Leaves to others: everything that is done with the terms.
+
+mod content;
+mod cursor;
+mod decision;
+mod group;
+mod ids;
+mod lost;
+mod pin;
+mod topic;
+mod when;
+
+pub use content::Content;
+pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};
+pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
+pub use group::GroupSettings;
+pub use ids::QueueId;
+pub use lost::LostRange;
+pub use pin::PinOwner;
+pub use topic::TopicSettings;
+pub use when::When;

@@ -1,0 +1,38 @@
+//! Who needs bytes that no queue holds.
+
+const HALF: u8 = 1;
+const TIMER: u8 = 2;
+
+/// Whose bytes they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PinOwner {
+    /// An undecided half message.
+    Half {
+        /// Its id.
+        half: u64,
+    },
+    /// A message that waits for its time.
+    Timer {
+        /// When it is due, in milliseconds since 1970.
+        due: u64,
+    },
+}
+
+impl PinOwner {
+    /// The stored form: kind and number.
+    pub fn parts(self) -> (u8, u64) {
+        match self {
+            Self::Half { half } => (HALF, half),
+            Self::Timer { due } => (TIMER, due),
+        }
+    }
+
+    /// From the stored form.
+    pub fn from_parts(kind: u8, number: u64) -> Option<Self> {
+        match kind {
+            HALF => Some(Self::Half { half: number }),
+            TIMER => Some(Self::Timer { due: number }),
+            _ => None,
+        }
+    }
+}
