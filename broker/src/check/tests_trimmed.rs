@@ -12,8 +12,7 @@ use crate::index::{decision, half, meta, timer};
 use crate::shard::{
     Command, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle, Shard,
 };
-use crate::terms::PinOwner;
-use crate::terms::{Content, Decision, GroupSettings, When};
+use crate::terms::{Content, Decision, GroupSettings, PinOwner, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
 /// with.

@@ -18,8 +18,7 @@ use escrowmq_common::limits;
 use super::history::{Act, Asked, HISTORY_BYTES_MAX, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
-use crate::terms::TRANSACTION_HALVES_MAX;
-use crate::terms::{Cursor, Decision, Malformed, QueueId, put_text};
+use crate::terms::{Cursor, Decision, Malformed, QueueId, TRANSACTION_HALVES_MAX, put_text};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1;

@@ -3,12 +3,11 @@
 //! A half lies where its id says until it is moved, so the half table itself is the pin of all that never were moved: of
 //! those from a mark on. Moved halves and all timers have a row here, by position.
 
-use crate::terms::PinOwner;
 use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::Cursor;
+use crate::terms::{Cursor, PinOwner};
 
 /// Keeps the bytes at a position.
 pub fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {

@@ -6,8 +6,7 @@ use super::pin;
 use super::queue::EntryFlags;
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::PinOwner;
-use crate::terms::{Cursor, Malformed, QueueId};
+use crate::terms::{Cursor, Malformed, PinOwner, QueueId};
 
 const VERSION: u8 = 1;
 

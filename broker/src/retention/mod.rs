@@ -16,7 +16,6 @@
 //! again is kept. Leaves to others: what a trim does to queues (`shard::apply`), deleting files (`log`).
 
 mod age;
-mod disk;
 mod plan;
 mod roll;
 mod room;
@@ -24,7 +23,6 @@ mod trim;
 
 #[cfg(test)]
 pub(crate) use age::last_index_below;
-pub use disk::DiskUse;
 #[cfg(test)]
 pub(crate) use roll::{Load, gather};
 pub(crate) use roll::{Rewritten, gather_due, rewritten};

@@ -5,8 +5,7 @@
 
 use crate::broker::Broker;
 use crate::shard::Full;
-
-use super::DiskUse;
+use crate::terms::DiskUse;
 
 /// One look. Blocks: it may create a file.
 pub(super) fn look(broker: &Broker) {

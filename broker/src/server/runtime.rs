@@ -11,9 +11,9 @@ use escrowmq_common::body::KvTable;
 use super::stats::{Problem, answer};
 use super::{Reply, slow};
 use crate::broker::Broker;
-use crate::retention::DiskUse;
 use crate::shard::Batch;
 use crate::stats;
+use crate::terms::DiskUse;
 
 /// The name of the protocol version in every response: the release whose broker this one can replace.
 const VERSION_NAME: &str = "V5_3_3";

@@ -14,11 +14,7 @@ use super::command::{
 };
 use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
-use crate::terms::Content;
-use crate::terms::PinOwner;
-use crate::terms::QueueId;
-use crate::terms::{Cursor, Malformed, TooLong, put_bounded};
-use crate::terms::{Decision, ParkReason, When};
+use crate::terms::{Content, Cursor, Decision, Malformed, ParkReason, PinOwner, QueueId, TooLong, When, put_bounded};
 
 mod tag {
     // 1, 2, 4, 5, 6, 16 and 20 were used before the first release.

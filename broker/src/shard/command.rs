@@ -5,10 +5,7 @@
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
-use crate::terms::Content;
-use crate::terms::PinOwner;
-use crate::terms::QueueId;
-use crate::terms::{Decision, ParkReason, When};
+use crate::terms::{Content, Decision, ParkReason, PinOwner, QueueId, When};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]

@@ -1,10 +1,11 @@
 //! Consumer groups, as everybody reads them.
 
-use crate::terms::GroupSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+
+use crate::terms::GroupSettings;
 
 /// All consumer groups. Apply writes, everybody reads; the truth is in the index.
 #[derive(Debug, Default)]

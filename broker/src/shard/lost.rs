@@ -4,7 +4,6 @@
 //! anybody knowing. An operator who cannot bring the bytes back passes them with a command in the log, and from then on readers
 //! on every replica go on behind them.
 
-use crate::terms::LostRange;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use arc_swap::ArcSwap;
 use super::handle::Shard;
 use super::read::{MESSAGE_HEAD_BYTES, ReadError};
 use crate::log::Position;
+use crate::terms::LostRange;
 
 /// Entries of a queue that are looked at in one go.
 const LOOK_ENTRIES: usize = 4096;

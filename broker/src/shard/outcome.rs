@@ -2,8 +2,7 @@
 
 use escrowmq_common::limits;
 
-use crate::terms::QueueId;
-use crate::terms::{Decision, ParkReason};
+use crate::terms::{Decision, ParkReason, QueueId};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

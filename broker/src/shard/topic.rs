@@ -1,13 +1,12 @@
 //! Topics and their queues, as everybody reads them.
 
-use crate::terms::TopicSettings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 
 use super::arrivals::Arrivals;
-use crate::terms::QueueId;
+use crate::terms::{QueueId, TopicSettings};
 
 /// One queue: where its entries begin and end. Written by apply alone; everybody reads.
 #[derive(Debug)]

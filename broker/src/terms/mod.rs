@@ -6,6 +6,7 @@
 mod content;
 mod cursor;
 mod decision;
+mod disk_use;
 mod group;
 mod ids;
 mod lost;
@@ -16,6 +17,7 @@ mod when;
 pub use content::Content;
 pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
+pub use disk_use::DiskUse;
 pub use group::GroupSettings;
 pub use ids::QueueId;
 pub use lost::LostRange;

@@ -24,9 +24,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::terms::QueueId;
 use answers::{Answer, Answers};
 use engine::Scheduler;
+
+use crate::terms::QueueId;
 
 /// What handlers and the runner share about check-backs.
 #[derive(Debug, Default)]

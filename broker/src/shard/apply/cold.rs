@@ -15,10 +15,7 @@ use crate::shard::command::{GiveUp, Lock, OffsetCommit};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::GroupSettings;
-use crate::terms::LostRange;
-use crate::terms::QueueId;
-use crate::terms::TopicSettings;
+use crate::terms::{GroupSettings, LostRange, QueueId, TopicSettings};
 
 pub(super) fn commit_offsets(
     shared: &Shared,

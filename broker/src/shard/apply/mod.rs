@@ -13,6 +13,7 @@
 
 mod cold;
 mod counters;
+pub(crate) mod life;
 mod publish;
 mod retention;
 mod staged;
@@ -22,7 +23,6 @@ pub use counters::{Counters, Signals};
 pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
 
-use crate::terms::QueueId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,7 +38,7 @@ use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
 use crate::planted::{Bug, planted};
-use crate::terms::Malformed;
+use crate::terms::{Malformed, QueueId};
 
 /// What an entry holds, besides its log id.
 #[derive(Debug, Clone)]

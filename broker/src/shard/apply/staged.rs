@@ -13,9 +13,7 @@ use crate::shard::batch::Batch;
 use crate::shard::handle::Shared;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::GroupSettings;
-use crate::terms::LostRange;
-use crate::terms::QueueId;
+use crate::terms::{GroupSettings, LostRange, QueueId};
 
 /// A change of what handlers read, made visible after the write.
 pub(in crate::shard) enum RegistryChange {

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::life::{self, Extent, Noted, Rows, TopicRef};
 use super::publish::{Place, due, extent};
 use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
@@ -12,9 +13,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
-use crate::terms::Decision;
-use crate::terms::QueueId;
-use crate::transaction::engine::life::{self, Extent, Noted, Rows, TopicRef};
+use crate::terms::{Decision, QueueId};
 
 /// The rows of a step: those on disk, and above them what the commands at hand have changed.
 pub(super) struct Step<'a> {

@@ -11,8 +11,7 @@ use crate::shard::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Message, MessageList, Moved, OffsetCommit, Once, Park,
     Prepare, Publish, Resume, Roll, Settle,
 };
-use crate::terms::PinOwner;
-use crate::terms::{Content, Decision, GroupSettings, ParkReason, QueueId, TopicSettings, When};
+use crate::terms::{Content, Decision, GroupSettings, ParkReason, PinOwner, QueueId, TopicSettings, When};
 
 /// The producer group of all halves.
 pub(super) const PRODUCERS: &str = "producers";

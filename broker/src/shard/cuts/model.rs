@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::PinOwner;
-use crate::terms::{Decision, ParkReason, QueueId, When};
+use crate::terms::{Decision, ParkReason, PinOwner, QueueId, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]

@@ -7,11 +7,10 @@
 //!   when to look again                                     half decided or resumed, time
 //! ```
 //!
-//! [`life`] is the life of a half message as the log tells it: prepared, checked, parked, resumed, settled. Apply runs it on
-//! the index, tests run it on a map. The rest is about who is asked when: [`policy`] knows the times; [`scheduler`] holds
-//! what is known only while the process lives (unanswered checks per
-//! connection, halves that wait for an instance, halves held back because every connection of their group is full) and
-//! applies the rules to one half; [`round`] finds what is due and gathers what is to be done.
+//! The life of a half message as the log tells it is `shard::apply::life`; here is who is asked when. [`policy`] knows the times.
+//! [`scheduler`] holds what is known only while the process lives (unanswered checks of each connection, halves that wait for an
+//! instance, halves held back because every connection of their group is full) and applies the rules to one half. [`round`]
+//! finds what is due and gathers what is to be done.
 //!
 //! Promises:
 //! * Only what is due costs anything: a round reads what is due now, up to a bound, and the one row behind it.
@@ -24,10 +23,8 @@
 //!
 //! Left to others: reading tables and bytes, writing to connections, submitting commands (`runner`), and rows (`shard::apply`).
 //!
-//! The rules are shown one by one in `scripts/*.txt`, which the tests play, and tried in random order against a simple
-//! model in `random`.
+//! The rules are shown one by one in `tests/scripts/*.txt`, and tried in random order against a simple model in `tests/random`.
 
-pub mod life;
 pub mod policy;
 pub mod round;
 pub mod scheduler;
@@ -35,13 +32,7 @@ mod waiting;
 mod windows;
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
-mod random;
-#[cfg(test)]
-mod script;
-#[cfg(test)]
-mod world;
+mod tests;
 
 pub use policy::CheckPolicy;
 pub use round::{Ask, Round, Surroundings, Walk, plan};

@@ -489,7 +489,7 @@ mod tests {
 
     use super::*;
     use crate::transaction::engine::CheckPolicy;
-    use crate::transaction::engine::world::half_row;
+    use crate::transaction::engine::tests::half_row;
 
     /// Three halves, all due; whoever looks for the instances of the group `cursed` fails, and half 20 cannot be read.
     struct Cursed {

@@ -287,7 +287,7 @@ mod tests {
         CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
 
     fn row(half: u64, client: &str) -> HalfRow {
-        crate::transaction::engine::world::half_row(half, "g", client, 1_000)
+        crate::transaction::engine::tests::half_row(half, "g", client, 1_000)
     }
 
     fn scheduler(now: u64) -> Scheduler {

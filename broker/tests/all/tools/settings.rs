@@ -1,6 +1,6 @@
 //! Settings, running figures and the requests that only tools send.
 
-use escrowmq_broker::retention::DiskUse;
+use escrowmq_broker::terms::DiskUse;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 

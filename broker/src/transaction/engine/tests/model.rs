@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::policy::CheckPolicy;
+use super::super::policy::CheckPolicy;
 use super::world::{Entry, Logged, Member, Sent, Tables, World};
 use crate::shard::{Outcome, Refusal};
 use crate::terms::{Decision, ParkReason};

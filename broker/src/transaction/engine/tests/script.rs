@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::policy::CheckPolicy;
+use super::super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, Sent, World};
 use crate::shard::{Outcome, Refusal};
 use crate::terms::{Decision, ParkReason};
@@ -476,7 +476,7 @@ fn play(file: &str, text: &str) -> Said<()> {
 
 #[test]
 fn scenarios() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transaction/engine/scripts");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transaction/engine/tests/scripts");
     let mut played = 0;
     let mut wrong = Vec::new();
     for file in std::fs::read_dir(folder).expect("the scenarios' folder") {

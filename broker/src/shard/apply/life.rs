@@ -11,15 +11,14 @@ use crate::planted::{Bug, planted};
 use crate::shard::{
     Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-use crate::terms::TRANSACTION_HALVES_MAX;
-use crate::terms::{Decision, ParkReason, QueueId};
+use crate::terms::{Decision, ParkReason, QueueId, TRANSACTION_HALVES_MAX};
 
 /// Where a message's unit lies: log position and length.
-pub type Extent = (u64, u32);
+pub(crate) type Extent = (u64, u32);
 
 /// A topic as a half needs it.
 #[derive(Debug, Clone, Copy)]
-pub struct TopicRef<'a> {
+pub(crate) struct TopicRef<'a> {
     /// Its name.
     pub name: &'a str,
     /// The id of its first queue.
@@ -28,7 +27,7 @@ pub struct TopicRef<'a> {
 
 /// What happened besides the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
+pub(crate) enum Noted {
     /// A repeated send got the first one's identity.
     RepeatedHalf,
     /// A decision came after its opposite.
@@ -36,7 +35,7 @@ pub enum Noted {
 }
 
 /// The state that a step reads and changes. What one step has changed the next one sees.
-pub trait Rows {
+pub(crate) trait Rows {
     /// Why a row cannot be read.
     type Error;
 
@@ -86,7 +85,7 @@ pub trait Rows {
 }
 
 /// Keeps a half message, or gives a repeated send the first one's identity. `unit` is where the message lies.
-pub fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Result<Outcome, R::Error> {
+pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent) -> Result<Outcome, R::Error> {
     let key_of = |topic: TopicRef<'_>| {
         let key = (!prepare.unique_id.is_empty())
             .then(|| repeat_key(prepare.group, topic.name, prepare.unique_id, prepare.content));
@@ -194,7 +193,11 @@ fn join<R: Rows>(rows: &mut R, group: &str, first: u64, half: u64) -> Result<Opt
 }
 
 /// Decides a transaction. `rewritten` says where the messages of halves lie that the decision brings anew.
-pub fn settle<R: Rows>(rows: &mut R, settle: &Settle<'_>, rewritten: &[(u64, Extent)]) -> Result<Outcome, R::Error> {
+pub(crate) fn settle<R: Rows>(
+    rows: &mut R,
+    settle: &Settle<'_>,
+    rewritten: &[(u64, Extent)],
+) -> Result<Outcome, R::Error> {
     let Some(named) = rows.half(settle.half)? else {
         return settled_before(rows, settle);
     };
@@ -331,7 +334,7 @@ fn settled<R: Rows>(rows: &R, named: u64, known: &DecisionRow) -> Result<Settled
 }
 
 /// Records checks, and says how many halves it found open. What was decided or parked meanwhile is left alone.
-pub fn checked<R: Rows>(rows: &mut R, checked: &Checked<'_>) -> Result<Outcome, R::Error> {
+pub(crate) fn checked<R: Rows>(rows: &mut R, checked: &Checked<'_>) -> Result<Outcome, R::Error> {
     let mut handled = 0;
     for each in &checked.halves {
         let open = |row: &HalfRow| row.parked.is_none() && row.first_half.is_none();
@@ -350,7 +353,7 @@ pub fn checked<R: Rows>(rows: &mut R, checked: &Checked<'_>) -> Result<Outcome, 
 }
 
 /// The local transaction still runs: the next check waits. A parked half stays parked.
-pub fn extend<R: Rows>(rows: &mut R, extend: &Extend<'_>) -> Result<Outcome, R::Error> {
+pub(crate) fn extend<R: Rows>(rows: &mut R, extend: &Extend<'_>) -> Result<Outcome, R::Error> {
     let (by, counter) = (Some(extend.group), Some(extend.counter));
     let Some(named) = rows.half(extend.half)? else {
         return Ok(Outcome::Refused(match rows.decision(extend.half)? {
@@ -383,7 +386,7 @@ pub fn extend<R: Rows>(rows: &mut R, extend: &Extend<'_>) -> Result<Outcome, R::
 }
 
 /// Takes an open transaction out of the checks.
-pub fn park<R: Rows>(rows: &mut R, park: &Park<'_>) -> Result<Outcome, R::Error> {
+pub(crate) fn park<R: Rows>(rows: &mut R, park: &Park<'_>) -> Result<Outcome, R::Error> {
     let Some(named) = rows.half(park.half)? else {
         return Ok(Outcome::Refused(Refusal::NoSuchHalf(park.half)));
     };
@@ -401,7 +404,7 @@ pub fn park<R: Rows>(rows: &mut R, park: &Park<'_>) -> Result<Outcome, R::Error>
 }
 
 /// Puts a parked transaction back into the checks, its count at 0 and due at once.
-pub fn resume<R: Rows>(rows: &mut R, resume: &Resume<'_>) -> Result<Outcome, R::Error> {
+pub(crate) fn resume<R: Rows>(rows: &mut R, resume: &Resume<'_>) -> Result<Outcome, R::Error> {
     let Some(named) = rows.half(resume.half)? else {
         return Ok(Outcome::Refused(Refusal::NoSuchHalf(resume.half)));
     };

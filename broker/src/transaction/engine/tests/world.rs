@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::life::{self, Extent, Noted, Rows, TopicRef};
-use super::policy::CheckPolicy;
-use super::round::{Ask, Page, Return, Surroundings, Walk, plan};
-use super::scheduler::{Instance, Scheduler};
+use super::super::policy::CheckPolicy;
+use super::super::round::{Ask, Page, Return, Surroundings, Walk, plan};
+use super::super::scheduler::{Instance, Scheduler};
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
+use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
 use crate::terms::{Content, Decision, ParkReason, QueueId, When};
 
@@ -22,7 +22,7 @@ const ENTRY_BYTES: u64 = 100;
 const WINDOW_MS: u64 = u64::MAX / 2;
 
 /// A half as Prepare makes it.
-pub(super) fn half_row(half: u64, group: &str, client: &str, prepared_at: u64) -> HalfRow {
+pub(in crate::transaction::engine) fn half_row(half: u64, group: &str, client: &str, prepared_at: u64) -> HalfRow {
     HalfRow {
         half,
         counter: half,

@@ -10,8 +10,8 @@
 
 use std::collections::HashMap;
 
+use super::super::policy::CheckPolicy;
 use super::model::{Model, Told};
-use super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, World};
 use crate::log::sim_disk::Random;
 use crate::terms::{Decision, ParkReason};
