@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 use super::stopped::{index_files, quarantine_files};
 use super::target::write_whole;
 use super::{BackupError, Prepared, PreparedFile, failed, new_id};
+use crate::log::encode_vote_file;
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_file_name};
-use crate::log::{Position, encode_vote_file};
 use crate::shard::{Applier, FlushError, Shard};
+use crate::terms::Position;
 
 /// How long a prepared backup stays after it was last heard of.
 pub const LEASE: Duration = Duration::from_secs(120);

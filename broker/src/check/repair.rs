@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Finding, Kind, MalformedEntry, OnProgress, Progress, Report};
-use crate::log::{Log, LogSettings, OpenError, Position, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage, salvage_end};
+use crate::log::{Log, LogSettings, OpenError, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage, salvage_end};
 use crate::shard::{Quarantine, QuarantineError, RebuildError, find_base, make_base, rebuild_index, remove_base};
+use crate::terms::Position;
 
 /// What a repair may do beyond what is safe.
 #[derive(Debug, Clone, Default)]

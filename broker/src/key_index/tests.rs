@@ -8,9 +8,8 @@ use bytes::{Bytes, BytesMut};
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::*;
-use crate::log::Position;
 use crate::shard::{Command, Message, MessageList, OpenBatch, Prepare, Publish, Settle};
-use crate::terms::{Content, Decision, QueueId, When};
+use crate::terms::{Content, Decision, Position, QueueId, When};
 
 /// Long enough for a busy machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);

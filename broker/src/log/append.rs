@@ -15,13 +15,13 @@ use super::format::{
     Link, MARK_SLACK_BYTES, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_VERSION, RecordHeader, SEGMENT_HEADER_BYTES,
     segment_path,
 };
-use super::position::Position;
 use super::record::{NewRecord, Record, RecordId};
 use super::segment::{Segment, SegmentPlace};
 use super::settings::Room;
 use super::shared::{Done, Frame, Front, Op, Shared, Spare};
 use super::view::View;
 use super::vote::VOTE_BYTES_MAX;
+use crate::terms::Position;
 
 impl Log {
     /// Appends records at the end of the log and returns the position of the first one (the log's end if there

@@ -8,12 +8,12 @@ use super::LOCK_FILE;
 use super::disk::Disk;
 use super::error::OpenError;
 use super::format::{FORMAT_VERSION, HeaderFault, Link, SEGMENT_HEADER_BYTES, SegmentHeader, segment_path};
-use super::position::Position;
 use super::record::RecordId;
 use super::recovery::{io_error, judge, segment_starts};
 use super::scan::{Found, Scan, scan_with};
 use super::settings::LogSettings;
 use super::vote::{SlotReport, VoteFile};
+use crate::terms::Position;
 
 /// What [`check`] found.
 #[derive(Debug)]

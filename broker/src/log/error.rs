@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::position::Position;
+use crate::terms::Position;
 
 /// Why a log could not be opened. None of these is cured by trying again, except [`OpenError::Io`] perhaps.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::disk::DiskFile;
 use super::format::{Claim, LOCAL_BYTES, MARK_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use super::position::Position;
 use super::segment::Segment;
 use super::shared::Frame;
 use super::vote::VoteFile;
 use crate::planted::{Bug, planted};
+use crate::terms::Position;
 
 /// Records per write call: each takes two of the kernel's 1024 buffers.
 const RECORDS_PER_WRITE: usize = 500;

@@ -70,7 +70,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::position::Position;
+use crate::terms::Position;
 
 /// Bytes of a segment file's header block.
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;

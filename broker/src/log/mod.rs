@@ -38,7 +38,6 @@ pub mod error;
 mod files;
 pub mod format;
 mod look;
-mod position;
 mod read;
 mod record;
 mod recovery;
@@ -72,7 +71,6 @@ pub use self::check::{Report, SeenRecord, SegmentReport, check, check_with, veri
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
 pub use self::look::LookingDisk;
-pub use self::position::Position;
 pub use self::record::{NewRecord, Record, RecordId};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
@@ -83,6 +81,7 @@ use self::files::Files;
 use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
+use crate::terms::Position;
 
 const LOCK_FILE: &str = "lock";
 

@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::Log;
 use super::format::{LOCAL_BYTES, RECORD_HEADER_BYTES, RecordHeader, chained_part_is_good};
-use super::position::Position;
 use super::record::Record;
 use super::segment::Segment;
+use crate::terms::Position;
 
 /// Bytes read at once for a range of records, unless one record is larger.
 const READ_BYTES_MAX: u64 = 4 << 20;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::format::{RECORD_HEADER_BYTES, record_bytes};
-use super::position::Position;
+use crate::terms::Position;
 
 /// A record to append. Its position is the log's end at that time.
 #[derive(Clone, Debug)]

@@ -27,12 +27,12 @@ use super::format::{
     FORMAT_VERSION, HeaderFault, Link, MARK_SLACK_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, is_zero,
     parse_segment_name, segment_path,
 };
-use super::position::Position;
 use super::scan::{Found, SCAN_BYTES, Scan, scan};
 use super::segment::Segment;
 use super::settings::LogSettings;
 use super::vote::{SavedVote, VoteFile};
 use super::window::Window;
+use crate::terms::Position;
 
 /// A log as found on disk.
 pub(crate) struct Recovered {

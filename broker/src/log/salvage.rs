@@ -8,12 +8,12 @@ use super::check::{id_of, lock, open_found};
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
 use super::format::{Claim, LOCAL_BYTES, Link, SEGMENT_HEADER_BYTES, segment_path};
-use super::position::Position;
 use super::record::RecordId;
 use super::recovery::{io_error, judge, segment_starts};
 use super::scan::{Found, SCAN_BYTES, scan};
 use super::settings::LogSettings;
 use super::vote::VoteFile;
+use crate::terms::Position;
 
 /// What [`salvage`] did.
 #[derive(Debug)]

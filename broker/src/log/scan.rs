@@ -10,11 +10,11 @@ use super::format::{
     Claim, LOCAL_BYTES, Link, MARK_BYTES, RECORD_HEADER_BYTES, RECORD_OVERHEAD_BYTES, RECORD_VERSION, RecordHeader,
     SEGMENT_HEADER_BYTES, SegmentHeader, chained_part_is_good, is_zero,
 };
-use super::position::Position;
 use super::recovery::io_error;
 use super::segment::SegmentPlace;
 use super::window::Window;
 use crate::planted::{Bug, planted};
+use crate::terms::Position;
 
 /// Bytes per read while scanning.
 pub(crate) const SCAN_BYTES: usize = 1 << 20;

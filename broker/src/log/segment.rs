@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
 use super::format::{Link, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES};
-use super::position::Position;
 use super::window::Window;
+use crate::terms::Position;
 
 /// One entry of the sparse index is kept per this many bytes of log.
 const SPARSE_STEP_BYTES: u64 = 32 << 10;

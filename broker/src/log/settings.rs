@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::OpenError;
-use super::position::Position;
+use crate::terms::Position;
 
 /// When an append counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

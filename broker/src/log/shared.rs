@@ -27,10 +27,10 @@ use super::disk::{Disk, DiskFile};
 use super::error::{AppendError, LogFailure};
 use super::files::Files;
 use super::format::{Link, RECORD_HEADER_BYTES};
-use super::position::Position;
 use super::segment::Segment;
 use super::settings::{Flush, LogSettings};
 use super::view::View;
+use crate::terms::Position;
 
 /// Old segments kept open for readers, so that a large log does not use up the process's files.
 const COLD_FILES_MAX: usize = 64;

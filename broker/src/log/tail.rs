@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::position::Position;
 use super::record::Record;
+use crate::terms::Position;
 
 /// Counted per record beside its payload: the entry itself and the payload's shared header.
 const ENTRY_OVERHEAD_BYTES: usize = 128;

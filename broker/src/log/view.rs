@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::format::Link;
-use super::position::Position;
 use super::record::RecordId;
 use super::segment::Segment;
 use super::tail::Tail;
+use crate::terms::Position;
 
 pub(crate) struct View {
     pub(crate) tail: Tail,

@@ -27,9 +27,9 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::error::OpenError;
 use super::format::{FORMAT_VERSION, get_u32, get_u64, is_zero, put_u32, put_u64};
-use super::position::Position;
 use super::recovery::io_error;
 use crate::planted::{Bug, planted};
+use crate::terms::Position;
 
 const VOTE_FILE: &str = "vote";
 const VOTE_MAGIC: &[u8; 8] = b"ESCRVOTE";

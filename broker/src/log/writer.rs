@@ -14,11 +14,11 @@ use escrowmq_common::clock;
 use super::error::LogFailure;
 use super::files::{Active, Files};
 use super::format::{Claim, SegmentHeader};
-use super::position::Position;
 use super::segment::Segment;
 use super::settings::Flush;
 use super::shared::{Done, Frame, Op, Shared};
 use crate::planted::{Bug, planted};
+use crate::terms::Position;
 
 /// Groups larger than this are not prepared for by zero-filling: a flush of that size dwarfs what it saves.
 const SMALL_GROUP_BYTES: u64 = 64 << 10;

@@ -128,7 +128,7 @@ pub(crate) fn last_index_below(segments: &[SegmentInfo], position: u64) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Position;
+    use crate::terms::Position;
 
     /// Files of 100 bytes and 10 records each, begun at these times.
     fn files(begun: &[u64]) -> Files {

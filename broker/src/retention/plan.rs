@@ -44,7 +44,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Position, SegmentInfo};
+    use crate::log::SegmentInfo;
+    use crate::terms::Position;
 
     /// Ten files of 100 bytes, begun at 0, 10, 20, ...
     fn files() -> Files {

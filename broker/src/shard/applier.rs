@@ -19,9 +19,8 @@ use super::intake::Full;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
 use crate::index::{Index, IndexError};
-use crate::log::Position;
 use crate::planted::{Bug, planted};
-use crate::terms::DiskUse;
+use crate::terms::{DiskUse, Position};
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);

@@ -13,9 +13,8 @@ use escrowmq_common::message::{MessageUnit, PropertyEditor, UNIT_OVERHEAD_BYTES_
 use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
-use crate::log::Position;
 use crate::planted::{Bug, planted};
-use crate::terms::Content;
+use crate::terms::{Content, Position};
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;

@@ -11,8 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::handle::Shard;
 use super::read::{MESSAGE_HEAD_BYTES, ReadError};
-use crate::log::Position;
-use crate::terms::LostRange;
+use crate::terms::{LostRange, Position};
 
 /// Entries of a queue that are looked at in one go.
 const LOOK_ENTRIES: usize = 4096;

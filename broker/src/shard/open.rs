@@ -19,9 +19,10 @@ use super::producers::Producers;
 use super::quarantine::{Quarantine, QuarantineError};
 use super::topic::Topics;
 use crate::index::{Index, IndexError, meta};
-use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, Position, RealDisk};
+use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, RealDisk};
 use crate::raft::{Node, Purger, StartError};
 use crate::steady_clock::SteadyClock;
+use crate::terms::Position;
 
 /// Why a shard did not open.
 #[derive(Debug, thiserror::Error)]

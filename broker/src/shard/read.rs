@@ -10,9 +10,8 @@ use super::ahead::AHEAD;
 use super::handle::Shard;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
-use crate::log::Position;
 use crate::planted::{Bug, planted};
-use crate::terms::QueueId;
+use crate::terms::{Position, QueueId};
 
 /// Why a read did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -11,6 +11,7 @@ mod group;
 mod ids;
 mod lost;
 mod pin;
+mod position;
 mod topic;
 mod when;
 
@@ -22,5 +23,6 @@ pub use group::GroupSettings;
 pub use ids::QueueId;
 pub use lost::LostRange;
 pub use pin::PinOwner;
+pub use position::Position;
 pub use topic::TopicSettings;
 pub use when::When;

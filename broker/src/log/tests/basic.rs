@@ -10,7 +10,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::{outcome, payload, record, small};
-use crate::log::{AppendError, Flush, Log, LogSettings, OpenError, Position, RealDisk, RecordId, TruncateError};
+use crate::log::{AppendError, Flush, Log, LogSettings, OpenError, RealDisk, RecordId, TruncateError};
+use crate::terms::Position;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 

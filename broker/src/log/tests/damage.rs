@@ -7,7 +7,8 @@ use super::crash::{ASYNC, dir};
 use super::{outcome, payload, record, small};
 use crate::log::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, put_u32, put_u64, segment_path};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
-use crate::log::{Disk, Flush, Log, LogSettings, OpenError, Position, Record, check, salvage};
+use crate::log::{Disk, Flush, Log, LogSettings, OpenError, Record, check, salvage};
+use crate::terms::Position;
 
 fn open_with(disk: &SimDisk, settings: LogSettings) -> Result<Log, OpenError> {
     Log::open(Arc::new(disk.clone()), &dir(), settings)

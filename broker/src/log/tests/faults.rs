@@ -46,7 +46,7 @@ fn a_failed_write_stops_the_log() {
     append(&log, 1, 100).unwrap().unwrap();
     settle(&log);
     let (done, never) = outcome();
-    log.when_durable(crate::log::Position(1 << 40), done);
+    log.when_durable(crate::terms::Position(1 << 40), done);
     disk.set_faults(Faults { fail_write_at: Some(disk.writes() + 1), ..Faults::default() });
     append(&log, 2, 5000).unwrap().unwrap_err();
     never.wait().unwrap_err();
@@ -67,7 +67,7 @@ fn a_failed_flush_stops_the_log_and_is_not_repeated() {
     settle(&log);
     disk.set_faults(Faults { fail_sync_at: Some(disk.syncs() + 1), ..Faults::default() });
     append(&log, 2, 100).unwrap().unwrap_err();
-    assert_eq!(log.durable_end(), crate::log::Position(160));
+    assert_eq!(log.durable_end(), crate::terms::Position(160));
     assert_stopped(&disk, &log);
 }
 
@@ -168,7 +168,7 @@ fn a_callback_that_panics_stops_the_log_instead_of_hanging_it() {
     let log = open(&disk, Flush::Sync).unwrap();
     log.append(vec![record(1, 1, payload(1, 10))], |_| panic!("on purpose")).unwrap();
     let (done, refused) = outcome();
-    log.when_durable(crate::log::Position(1 << 40), done);
+    log.when_durable(crate::terms::Position(1 << 40), done);
     refused.wait().unwrap_err();
     assert!(log.failure().is_some());
     log.close().unwrap_err();

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::crash::{ASYNC, dir};
 use super::{Outcome, outcome, payload, record, small};
 use crate::log::sim_disk::SimDisk;
-use crate::log::{Flush, Log, LogSettings, Position};
+use crate::log::{Flush, Log, LogSettings};
+use crate::terms::Position;
 
 #[derive(Clone, Debug)]
 enum Act {

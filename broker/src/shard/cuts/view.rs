@@ -257,7 +257,7 @@ impl View {
             return Err(format!("the decision on half {half} is listed and not found"));
         }
         for row in index::timer::due(index, 0, u64::MAX - 1, usize::MAX).map_err(told)? {
-            let stored = shard.log().read(crate::log::Position(row.position - 16), row.length as usize + 16);
+            let stored = shard.log().read(crate::terms::Position(row.position - 16), row.length as usize + 16);
             let stored = stored.map_err(|error| error.to_string())?;
             // Nobody is served these bytes yet; whoever looks at them checks them.
             if crc32fast::hash(&stored[16..]).to_be_bytes() != stored[12..16] {
