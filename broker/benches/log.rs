@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use escrowmq_broker::log::{ASYNC_FLUSH_INTERVAL, Flush, Log, LogSettings, NewRecord, RealDisk};
+use escrowmq_broker::terms::LogIndex;
 use escrowmq_common::clock;
 
 /// How long each line is measured.
@@ -43,13 +44,13 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
         while outstanding < under_way && clock::monotonic().saturating_sub(start) < RUN {
             index += 1;
             let (answers, began) = (answers.clone(), clock::monotonic());
-            let record = NewRecord { term: 1, index, kind: 1, payload: payload.clone() };
+            let record = NewRecord { term: 1, index: LogIndex(index), kind: 1, payload: payload.clone() };
             let done = move |result: std::io::Result<()>| {
                 result.expect("the disk works");
                 answers.send(clock::monotonic().saturating_sub(began)).expect("the main thread listens");
             };
             log.append(vec![record], done).expect("append");
-            log.release_upto(index);
+            log.release_upto(LogIndex(index));
             outstanding += 1;
             while let Ok(latency) = answered.try_recv() {
                 latencies.push(latency);
@@ -60,7 +61,7 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
             latencies.push(answered.recv().expect("an answer"));
             outstanding -= 1;
         }
-        log.purge_upto(index).expect("purge");
+        log.purge_upto(LogIndex(index)).expect("purge");
     }
     let seconds = clock::monotonic().saturating_sub(start).as_secs_f64();
     log.close().expect("close");

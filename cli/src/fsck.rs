@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use escrowmq_broker::check::{Action, Finding, Folder, Progress, RepairOptions, Report};
+use escrowmq_broker::terms::LogIndex;
 use serde_json::{Value, json};
 
 use crate::progress::Line;
@@ -86,7 +87,7 @@ fn perform(arguments: &Arguments, progress: &mut dyn FnMut(Progress)) -> anyhow:
     if arguments.repair {
         let options = RepairOptions {
             drop_acknowledged_after: arguments.drop_acknowledged_after.clone(),
-            quarantine: arguments.quarantine,
+            quarantine: arguments.quarantine.map(LogIndex),
         };
         actions = folder.repair(&report, &options, progress)?;
         if actions.iter().any(|action| matches!(action, Action::Done(_))) {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::target::{hex, sha256};
 use super::{BackupError, failed};
 use crate::shard::QUARANTINE;
+use crate::terms::LogIndex;
 
 /// The version that this program writes, and the newest one that it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -33,7 +34,7 @@ pub struct Manifest {
     /// Log position where it ends.
     pub log_end: u64,
     /// Raft index that its index has applied.
-    pub applied: u64,
+    pub applied: LogIndex,
     /// Its files.
     pub files: Vec<ManifestFile>,
 }

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::CheckError;
 use crate::index::IndexError;
 use crate::log::OpenError;
+use crate::terms::LogIndex;
 
 /// Files that belong together, ready to be copied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,7 +44,7 @@ pub struct Prepared {
     /// Log position where it ends.
     pub log_end: u64,
     /// Raft index that the index in it has applied.
-    pub applied: u64,
+    pub applied: LogIndex,
     /// Its files.
     pub files: Vec<PreparedFile>,
 }

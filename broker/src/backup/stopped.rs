@@ -9,6 +9,7 @@ use crate::check::{Folder, Kind, Progress};
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::{LookingDisk, vote_for_copy};
 use crate::shard::{QUARANTINE, Quarantine, find_base};
+use crate::terms::LogIndex;
 
 /// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
 /// what must be written anew. Blocks: reads the whole store.
@@ -58,7 +59,7 @@ pub fn prepare(
         created: now_ms,
         log_start: figures.log_start,
         log_end: figures.log_end,
-        applied: figures.applied.or(figures.base).map_or(0, |(index, _)| index),
+        applied: figures.applied.or(figures.base).map_or(LogIndex::ZERO, |(index, _)| index),
         files,
     })
 }

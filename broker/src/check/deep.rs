@@ -10,7 +10,7 @@ use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, find_base, rebuild_index};
-use crate::terms::QueueId;
+use crate::terms::{LogIndex, QueueId};
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.
@@ -61,7 +61,7 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) -
 fn compare(
     dir: &Path,
     temporary: &Path,
-    applied: u64,
+    applied: LogIndex,
     report: &mut Report,
     progress: OnProgress<'_>,
 ) -> Result<(), CheckError> {

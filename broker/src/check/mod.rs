@@ -30,6 +30,7 @@ use crate::key_index;
 use crate::limits::{FolderError, LockedFolder, lock_existing_folder};
 use crate::log::OpenError;
 use crate::shard::{Quarantine, QuarantineError, QuarantinedEntry};
+use crate::terms::LogIndex;
 
 /// How far a check or a repair has come.
 #[derive(Debug, Clone, Copy)]
@@ -87,14 +88,14 @@ pub struct Figures {
     /// Log position behind the newest good record.
     pub log_end: u64,
     /// Raft index of the newest good record.
-    pub last_index: u64,
+    pub last_index: LogIndex,
     /// Whether an index can be made: the log holds everything since the beginning, or there is a copy of the index
     /// that retention kept for this, it is whole, and the log goes on from there.
     pub is_complete: bool,
     /// How far that copy has applied the log: Raft index and log position.
-    pub base: Option<(u64, u64)>,
+    pub base: Option<(LogIndex, u64)>,
     /// How far the index has applied the log: Raft index and log position.
-    pub applied: Option<(u64, u64)>,
+    pub applied: Option<(LogIndex, u64)>,
     /// Rows of the index, by table letter.
     pub rows: std::collections::BTreeMap<char, u64>,
     /// Files of the key index.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Finding, Kind, MalformedEntry, OnProgress, Progress, Report};
 use crate::log::{Log, LogSettings, OpenError, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage, salvage_end};
 use crate::shard::{Quarantine, QuarantineError, RebuildError, find_base, make_base, rebuild_index, remove_base};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// What a repair may do beyond what is safe.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub struct RepairOptions {
     /// on are given up**.
     pub drop_acknowledged_after: Option<(PathBuf, u64)>,
     /// The index of a record of a [`Kind::CommandMalformed`] finding: it is set aside, and **what it held is lost**.
-    pub quarantine: Option<u64>,
+    pub quarantine: Option<LogIndex>,
 }
 
 /// What a repair did, or did not and why, in words.
@@ -42,7 +42,7 @@ pub enum RepairError {
     },
     /// The record to set aside is none that was found malformed.
     #[error("record {0} is none of those that do not decode; nothing was changed")]
-    NoSuchEntry(u64),
+    NoSuchEntry(LogIndex),
     /// The record cannot be set aside.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
@@ -251,7 +251,7 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let log = open_log(&dir.join("log"))?;
     let total = log.end().get();
     // What is behind is applied by the next start, when it knows that it is committed.
-    let committed = log.committed().unwrap_or(0);
+    let committed = log.committed().unwrap_or_default();
     let quarantine = Quarantine::read(dir)?;
     rebuild_index(&log, quarantine, find_base(dir).as_deref(), &unfinished, committed, |done| {
         progress(Progress { stage: "making the index from the log", done, total });

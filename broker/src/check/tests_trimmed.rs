@@ -104,7 +104,7 @@ async fn roll(shard: &Shard) -> Vec<u64> {
 async fn purge(opened: &OpenShard) {
     let (log, trimmed) = (opened.shard.log(), opened.shard.counters().trimmed());
     let next = log.segments().into_iter().rfind(|segment| segment.start.get() <= trimmed).unwrap();
-    let last = next.first_index - 1;
+    let last = LogIndex(next.first_index.0 - 1);
     opened.applier().keep_base(last).unwrap();
     opened.purger().purge(last);
     let gone = async {

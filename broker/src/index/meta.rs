@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, GroupSettings, LostRange, Malformed, QueueId, TopicSettings, put_text};
+use crate::terms::{Cursor, GroupSettings, LogIndex, LostRange, Malformed, QueueId, TopicSettings, put_text};
 
 /// Names of rows that `store` looks at in files.
 pub(super) const APPLIED: &str = "applied";
@@ -29,7 +29,7 @@ pub struct Applied {
     /// Raft term of the last applied entry.
     pub term: u64,
     /// Raft index of the last applied entry.
-    pub index: u64,
+    pub index: LogIndex,
     /// Log position behind it.
     pub end: u64,
     /// The newest stamp that was applied, in milliseconds since 1970.
@@ -69,7 +69,7 @@ pub struct Sequences {
 pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
     let mut value = Vec::with_capacity(32);
     value.put_u64(applied.term);
-    value.put_u64(applied.index);
+    value.put_u64(applied.index.get());
     value.put_u64(applied.end);
     value.put_u64(applied.stamp);
     batch.put(key(APPLIED), value);
@@ -83,7 +83,7 @@ pub fn applied(index: &Index) -> Result<Option<Applied>, IndexError> {
 pub(super) fn decode_applied(value: &[u8]) -> Result<Applied, IndexError> {
     let mut row = Cursor::new(value);
     let mut number = || row.u64(APPLIED).map_err(IndexError::row(table::META));
-    Ok(Applied { term: number()?, index: number()?, end: number()?, stamp: number()? })
+    Ok(Applied { term: number()?, index: LogIndex(number()?), end: number()?, stamp: number()? })
 }
 
 /// Writes the counters.

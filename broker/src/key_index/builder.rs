@@ -13,6 +13,7 @@ use super::known::{Known, Sealed, Shared};
 use super::merge::{self, Merge};
 use super::run::{Coverage, RunWriter};
 use crate::log::Record;
+use crate::terms::LogIndex;
 
 /// How often the builder looks for new records when no lookup asks for them.
 const IDLE: Duration = Duration::from_millis(250);
@@ -105,7 +106,7 @@ impl<S: LogSource> Builder<S> {
             // The oldest part is missing: build all of it again rather than keep books about two parts.
             known.runs.drain(..).for_each(|run| folder::delete(&run));
         }
-        known.next_index = known.runs.back().map_or(first, |run| run.coverage.last_index + 1);
+        known.next_index = known.runs.back().map_or(first, |run| run.coverage.last_index.next());
         drop(known);
         self.shared.progress.notify_all();
         Ok(())
@@ -159,21 +160,21 @@ impl<S: LogSource> Builder<S> {
         if from > applied {
             return Ok(false);
         }
-        let records = match self.source.read(from, applied + 1, READ_BYTES) {
+        let records = match self.source.read(from, applied.next(), READ_BYTES) {
             Ok(records) => records,
             // Purged in between: the next round begins later.
             Err(error) if error.kind() == ErrorKind::NotFound && self.source.first_index() > from => return Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Its file is missing. It may come back, so its keys are waited for until somebody gives it up.
                 let behind = self.source.behind_lost(from).ok_or(error)?;
-                tracing::warn!(from, behind, "keys of log records that were given up are not indexed");
+                tracing::warn!(%from, %behind, "keys of log records that were given up are not indexed");
                 self.shared.known.lock().next_index = behind;
                 self.shared.progress.notify_all();
                 return Ok(true);
             }
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                tracing::warn!(index = from, %error, "keys of a log record that cannot be read are not indexed");
-                self.shared.known.lock().next_index = from + 1;
+                tracing::warn!(index = %from, %error, "keys of a log record that cannot be read are not indexed");
+                self.shared.known.lock().next_index = from.next();
                 self.shared.progress.notify_all();
                 return Ok(true);
             }
@@ -205,7 +206,7 @@ impl<S: LogSource> Builder<S> {
     fn add(&mut self, record: &Record) {
         self.scratch.clear();
         let stamp = extract(record, &mut self.scratch).unwrap_or_else(|error| {
-            tracing::warn!(index = record.index, %error, "keys of a log record that does not decode are not indexed");
+            tracing::warn!(index = %record.index, %error, "keys of a log record that does not decode are not indexed");
             None
         });
         let mut known = self.shared.known.lock();
@@ -223,7 +224,7 @@ impl<S: LogSource> Builder<S> {
         coverage.last_term = record.term;
         coverage.end = record.end().get();
         coverage.newest_stamp = stamp.unwrap_or(coverage.newest_stamp);
-        known.next_index = record.index + 1;
+        known.next_index = record.index.next();
         drop(known);
         self.shared.progress.notify_all();
     }
@@ -280,7 +281,7 @@ impl<S: LogSource> Builder<S> {
     }
 
     /// A damaged source is built again; other trouble is the caller's.
-    fn judge(&self, first_index: u64, error: io::Error) -> io::Result<Option<Merge>> {
+    fn judge(&self, first_index: LogIndex, error: io::Error) -> io::Result<Option<Merge>> {
         if error.kind() != ErrorKind::InvalidData {
             return Err(error);
         }

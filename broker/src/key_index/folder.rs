@@ -34,7 +34,7 @@ pub(super) fn load(dir: &Path) -> io::Result<VecDeque<Arc<Run>>> {
     for run in found {
         match runs.back().map(|last| last.coverage.last_index) {
             Some(upto) if run.coverage.last_index <= upto => delete(&run),
-            Some(upto) if run.coverage.first_index != upto + 1 => {
+            Some(upto) if run.coverage.first_index != upto.next() => {
                 // Everything behind a gap is read again, so that there is one point up to which all is known.
                 delete(&run);
             }
@@ -47,6 +47,6 @@ pub(super) fn load(dir: &Path) -> io::Result<VecDeque<Arc<Run>>> {
 /// Deletes the file of a run that is no longer used. If that fails it only takes room until the next start.
 pub(super) fn delete(run: &Run) {
     if let Err(error) = run.delete() {
-        tracing::warn!(%error, first_index = run.coverage.first_index, "cannot delete a file of the key index");
+        tracing::warn!(%error, first_index = %run.coverage.first_index, "cannot delete a file of the key index");
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::entry::Entry;
 use super::run::{Coverage, Run};
+use crate::terms::LogIndex;
 
 /// How many of the newest entries of one hash a lookup takes from memory; older ones among those not yet in a file are
 /// left out.
@@ -34,11 +35,11 @@ pub(super) struct Known {
     /// Behind those, in the order of the log.
     pub(super) fresh: Fresh,
     /// Index of the first record that is not known.
-    pub(super) next_index: u64,
+    pub(super) next_index: LogIndex,
     /// A lookup found the run that begins with this index damaged.
-    pub(super) damaged: Option<u64>,
+    pub(super) damaged: Option<LogIndex>,
     /// Index of a record that a lookup waits for, until the builder has seen that.
-    pub(super) wanted: Option<u64>,
+    pub(super) wanted: Option<LogIndex>,
     /// The builder has ended.
     pub(super) stopped: bool,
 }
@@ -77,7 +78,7 @@ impl Known {
 
 impl Shared {
     /// Waits until the record with this index is known; says whether it is.
-    pub(super) fn catch_up(&self, index: u64, patience: Duration) -> bool {
+    pub(super) fn catch_up(&self, index: LogIndex, patience: Duration) -> bool {
         let deadline = clock::monotonic() + patience;
         let mut known = self.known.lock();
         while known.next_index <= index && !known.stopped {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::run::{Coverage, Run, RunWriter, Scan};
+use crate::terms::LogIndex;
 
 /// How many runs of a level become one of the next.
 pub(super) const FAN_IN: usize = 8;
@@ -72,7 +73,7 @@ impl Merge {
     }
 
     /// Raft index of the first record that the sources cover.
-    pub(super) fn first_index(&self) -> u64 {
+    pub(super) fn first_index(&self) -> LogIndex {
         self.coverage.first_index
     }
 

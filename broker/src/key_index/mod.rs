@@ -45,22 +45,23 @@ use self::known::{Known, Shared};
 use self::run::{Hits, Run};
 use crate::log::Record;
 use crate::shard::Shard;
+use crate::terms::LogIndex;
 
 /// Where the index reads the log.
 pub trait LogSource: Send + 'static {
     /// Index of the newest applied record; `None` before the first.
-    fn applied(&self) -> Option<u64>;
+    fn applied(&self) -> Option<LogIndex>;
     /// Index of the oldest record held.
-    fn first_index(&self) -> u64;
+    fn first_index(&self) -> LogIndex;
     /// Log position of the oldest record held.
     fn first_position(&self) -> u64;
     /// The term of a record; `None` if the log does not hold it.
-    fn term_of(&self, index: u64) -> io::Result<Option<u64>>;
+    fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>>;
     /// The records `from..to`, at most `max_bytes` of them but at least one. Errors as those of
     /// [`Log::read_entries`](crate::log::Log::read_entries).
-    fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>>;
+    fn read(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> io::Result<Vec<Record>>;
     /// Where to go on behind a record that cannot be read, if an operator has given it up: nobody finds its messages.
-    fn behind_lost(&self, index: u64) -> Option<u64>;
+    fn behind_lost(&self, index: LogIndex) -> Option<LogIndex>;
 }
 
 /// A file of a key index that is damaged.
@@ -105,17 +106,23 @@ pub(crate) fn write_run_for_tests(dir: &Path, entries: u64) {
     for nth in 0..entries {
         writer.push(Entry { hash: nth << 32, position: nth, seconds: 1 }).unwrap();
     }
-    let coverage =
-        run::Coverage { first_index: 0, last_index: 1, last_term: 1, start: 0, end: entries, newest_stamp: 1 };
+    let coverage = run::Coverage {
+        first_index: LogIndex(0),
+        last_index: LogIndex(1),
+        last_term: 1,
+        start: 0,
+        end: entries,
+        newest_stamp: 1,
+    };
     writer.finish(coverage).unwrap();
 }
 
 impl LogSource for Shard {
-    fn applied(&self) -> Option<u64> {
+    fn applied(&self) -> Option<LogIndex> {
         self.log().last().map(|_| self.counters().applied_index())
     }
 
-    fn first_index(&self) -> u64 {
+    fn first_index(&self) -> LogIndex {
         self.log().first_index()
     }
 
@@ -123,15 +130,15 @@ impl LogSource for Shard {
         self.log().first_position().get()
     }
 
-    fn term_of(&self, index: u64) -> io::Result<Option<u64>> {
+    fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>> {
         self.log().term_of(index)
     }
 
-    fn read(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>> {
+    fn read(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> io::Result<Vec<Record>> {
         self.log().read_entries(from, to, max_bytes)
     }
 
-    fn behind_lost(&self, index: u64) -> Option<u64> {
+    fn behind_lost(&self, index: LogIndex) -> Option<LogIndex> {
         let segments = self.log().segments();
         let at = segments.partition_point(|segment| segment.first_index <= index).checked_sub(1)?;
         self.lost().holds(segments[at].start.get()).then(|| segments.get(at + 1).map(|next| next.first_index))?
@@ -192,7 +199,7 @@ impl KeyIndex {
     }
 
     /// Waits until the record with this Raft index is known, or `patience` is over; says whether it is known. Blocks.
-    pub fn catch_up(&self, index: u64, patience: Duration) -> bool {
+    pub fn catch_up(&self, index: LogIndex, patience: Duration) -> bool {
         self.shared.catch_up(index, patience)
     }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::Entry;
-use crate::terms::{Cursor, Malformed};
+use crate::terms::{Cursor, LogIndex, Malformed};
 
 const MAGIC: &[u8] = b"ESCROWKEYS";
 const VERSION: u8 = 1;
@@ -36,9 +36,9 @@ pub(super) const UNFINISHED: &str = "tmp";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Coverage {
     /// Raft index of the first record.
-    pub(super) first_index: u64,
+    pub(super) first_index: LogIndex,
     /// Raft index of the last record.
-    pub(super) last_index: u64,
+    pub(super) last_index: LogIndex,
     /// Raft term of the last record: tells whether this log is the one that the run was made from.
     pub(super) last_term: u64,
     /// Log position where the first record begins.
@@ -314,8 +314,8 @@ fn decode_head(head: &Block) -> Result<(u8, u64, Coverage), Malformed> {
     let level = cursor.u8("level")?;
     let entries = cursor.u64("entries")?;
     let coverage = Coverage {
-        first_index: cursor.u64("first index")?,
-        last_index: cursor.u64("last index")?,
+        first_index: LogIndex(cursor.u64("first index")?),
+        last_index: LogIndex(cursor.u64("last index")?),
         last_term: cursor.u64("last term")?,
         start: cursor.u64("start")?,
         end: cursor.u64("end")?,
@@ -396,8 +396,8 @@ impl RunWriter {
         let mut head = Box::new([0; BLOCK_BYTES]);
         let numbers = [
             self.entries,
-            coverage.first_index,
-            coverage.last_index,
+            coverage.first_index.get(),
+            coverage.last_index.get(),
             coverage.last_term,
             coverage.start,
             coverage.end,
@@ -426,8 +426,14 @@ impl RunWriter {
 mod tests {
     use super::*;
 
-    const COVERAGE: Coverage =
-        Coverage { first_index: 5, last_index: 9, last_term: 2, start: 100, end: 900, newest_stamp: 7 };
+    const COVERAGE: Coverage = Coverage {
+        first_index: LogIndex(5),
+        last_index: LogIndex(9),
+        last_term: 2,
+        start: 100,
+        end: 900,
+        newest_stamp: 7,
+    };
 
     fn write(dir: &Path, entries: &[Entry]) -> Arc<Run> {
         let mut writer = RunWriter::create(dir, "test", 0).unwrap();

@@ -9,7 +9,7 @@ use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::*;
 use crate::shard::{Command, Message, MessageList, OpenBatch, Prepare, Publish, Settle};
-use crate::terms::{Content, Decision, Position, QueueId, When};
+use crate::terms::{Content, Decision, LogIndex, Position, QueueId, When};
 
 /// Long enough for a busy machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,44 +36,44 @@ impl Records {
     fn append_record(&self, kind: u8, payload: Bytes) -> u64 {
         let mut records = self.all.lock();
         let position = records.last().map_or(Position::ZERO, Record::end);
-        let record = Record { term: self.term, index: records.len() as u64, kind, position, payload };
+        let record = Record { term: self.term, index: LogIndex(records.len() as u64), kind, position, payload };
         let at = record.payload_position().get();
         records.push(record);
         at
     }
 
-    fn last(&self) -> u64 {
-        self.all.lock().len() as u64 - 1
+    fn last(&self) -> LogIndex {
+        LogIndex(self.all.lock().len() as u64 - 1)
     }
 }
 
 impl LogSource for Records {
-    fn applied(&self) -> Option<u64> {
+    fn applied(&self) -> Option<LogIndex> {
         self.all.lock().last().map(|record| record.index)
     }
 
-    fn first_index(&self) -> u64 {
-        self.first.load(Ordering::SeqCst)
+    fn first_index(&self) -> LogIndex {
+        LogIndex(self.first.load(Ordering::SeqCst))
     }
 
     fn first_position(&self) -> u64 {
-        self.all.lock().get(self.first_index() as usize).map_or(0, |record| record.position.get())
+        self.all.lock().get(self.first_index().0 as usize).map_or(0, |record| record.position.get())
     }
 
-    fn term_of(&self, index: u64) -> io::Result<Option<u64>> {
+    fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>> {
         let held = index >= self.first_index();
-        Ok(self.all.lock().get(index as usize).filter(|_| held).map(|record| record.term))
+        Ok(self.all.lock().get(index.0 as usize).filter(|_| held).map(|record| record.term))
     }
 
-    fn read(&self, from: u64, to: u64, _: u64) -> io::Result<Vec<Record>> {
+    fn read(&self, from: LogIndex, to: LogIndex, _: u64) -> io::Result<Vec<Record>> {
         if from < self.first_index() {
             return Err(io::ErrorKind::NotFound.into());
         }
         self.reads.fetch_add(1, Ordering::SeqCst);
-        Ok(self.all.lock()[from as usize..to as usize].iter().take(10).cloned().collect())
+        Ok(self.all.lock()[from.0 as usize..to.0 as usize].iter().take(10).cloned().collect())
     }
 
-    fn behind_lost(&self, _index: u64) -> Option<u64> {
+    fn behind_lost(&self, _index: LogIndex) -> Option<LogIndex> {
         None
     }
 }
@@ -372,5 +372,5 @@ fn nobody_waits_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let index = KeyIndex::open(dir.path()).unwrap();
     // Nobody follows: the wait ends by itself.
-    assert!(!index.catch_up(0, Duration::from_millis(1)));
+    assert!(!index.catch_up(LogIndex(0), Duration::from_millis(1)));
 }

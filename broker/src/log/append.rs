@@ -21,7 +21,7 @@ use super::settings::Room;
 use super::shared::{Done, Frame, Front, Op, Shared, Spare};
 use super::view::View;
 use super::vote::VOTE_BYTES_MAX;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 impl Log {
     /// Appends records at the end of the log and returns the position of the first one (the log's end if there
@@ -138,7 +138,7 @@ impl Log {
     /// this returns; `done` is called when that is durable, and all that remains. On an error nothing is cut and `done` is dropped.
     pub fn truncate_after(
         &self,
-        index: Option<u64>,
+        index: Option<LogIndex>,
         done: impl FnOnce(io::Result<()>) + Send + 'static,
     ) -> Result<(), TruncateError> {
         self.shared.truncate_after(index, Box::new(done))
@@ -156,7 +156,7 @@ impl Log {
 
     /// Deletes the segments whose records all have an index of at most `index`; never the newest segment. Returns
     /// the last purged record, which may be an older one. Deletes files: call it where blocking is allowed.
-    pub fn purge_upto(&self, index: u64) -> io::Result<Option<RecordId>> {
+    pub fn purge_upto(&self, index: LogIndex) -> io::Result<Option<RecordId>> {
         self.shared.purge_upto(index)?;
         Ok(self.purged())
     }
@@ -248,7 +248,7 @@ impl Shared {
         ops
     }
 
-    fn start_segment(&self, front: &mut Front, view: &mut View, spare: Spare, first_index: u64) -> Op {
+    fn start_segment(&self, front: &mut Front, view: &mut View, spare: Spare, first_index: LogIndex) -> Op {
         let place = SegmentPlace {
             start: front.end,
             previous: front.last,
@@ -344,7 +344,7 @@ impl Shared {
         }
     }
 
-    fn truncate_after(&self, after: Option<u64>, done: Done) -> Result<(), TruncateError> {
+    fn truncate_after(&self, after: Option<LogIndex>, done: Done) -> Result<(), TruncateError> {
         let link = self.link_of(after)?;
         let mut front = self.front.lock();
         front.check().map_err(refused)?;
@@ -395,10 +395,10 @@ impl Shared {
     }
 
     /// The record with this index, for the next one to chain to, and where it ends. `None` for the beginning.
-    fn link_of(&self, after: Option<u64>) -> Result<Option<(Link, Position)>, TruncateError> {
+    fn link_of(&self, after: Option<LogIndex>) -> Result<Option<(Link, Position)>, TruncateError> {
         let view = self.view.read();
         if after < self.committed() {
-            return Err(TruncateError::Committed { after, committed: self.committed().unwrap_or(0) });
+            return Err(TruncateError::Committed { after, committed: self.committed().unwrap_or_default() });
         }
         let out_of_range =
             TruncateError::OutOfRange { after, first: view.first_index(), last: view.last.map(|last| last.index) };
@@ -430,7 +430,7 @@ impl Shared {
     }
 
     /// Reads one record's header from its segment.
-    fn header_of(&self, segment: &Segment, end: Position, index: u64) -> io::Result<RecordHeader> {
+    fn header_of(&self, segment: &Segment, end: Position, index: LogIndex) -> io::Result<RecordHeader> {
         let file = segment.file(&*self.disk)?;
         let (mut at, mut position) = segment.near(&*self.disk, index, end)?;
         loop {
@@ -449,7 +449,7 @@ impl Shared {
         }
     }
 
-    fn purge_upto(&self, index: u64) -> io::Result<()> {
+    fn purge_upto(&self, index: LogIndex) -> io::Result<()> {
         let _purging = self.purging.lock();
         loop {
             let segment = {
@@ -486,7 +486,7 @@ impl Front {
         let mut last = self.last.map(|last| RecordId { term: last.term, index: last.index });
         for record in records {
             if let Some(last) = last
-                && (record.index != last.index + 1 || record.term < last.term)
+                && (record.index != last.index.next() || record.term < last.term)
             {
                 return Err(AppendError::OutOfOrder {
                     term: record.term,

@@ -13,7 +13,7 @@ use super::recovery::{io_error, judge, segment_starts};
 use super::scan::{Found, Scan, scan_with};
 use super::settings::LogSettings;
 use super::vote::{SlotReport, VoteFile};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// What [`check`] found.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct SegmentReport {
     /// The last good record, or the one before the segment if it has none.
     pub last: Option<RecordId>,
     /// The index of its first record; `None` while it is unknown.
-    pub first_index: Option<u64>,
+    pub first_index: Option<LogIndex>,
     /// Everything before this position had been flushed, according to this file.
     pub durable_end: Position,
     /// What is behind the good records, if it is something else than free space; or why nothing could be read.
@@ -66,7 +66,7 @@ pub struct SeenRecord<'a> {
     /// Raft term.
     pub term: u64,
     /// Raft index.
-    pub index: u64,
+    pub index: LogIndex,
     /// What the payload is, as given at the append.
     pub kind: u8,
     /// Where the record begins.

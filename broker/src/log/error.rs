@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Why a log could not be opened. None of these is cured by trying again, except [`OpenError::Io`] perhaps.
 #[derive(Debug, thiserror::Error)]
@@ -94,17 +94,17 @@ pub enum AppendError {
         /// The refused record's term.
         term: u64,
         /// The refused record's index.
-        index: u64,
+        index: LogIndex,
         /// The last record's term.
         last_term: u64,
         /// The last record's index.
-        last_index: u64,
+        last_index: LogIndex,
     },
     /// The given position is not the log's end. In a replica this means that its log differs from the leader's.
     #[error("record {index} belongs at position {given}, but the log ends at {end}")]
     WrongPosition {
         /// The refused record's index.
-        index: u64,
+        index: LogIndex,
         /// The position that the caller gave.
         given: Position,
         /// The position that the record would get.
@@ -141,19 +141,19 @@ pub enum TruncateError {
     #[error("cannot cut the log after {after:?}: records up to {committed} are committed")]
     Committed {
         /// The index that was to become the last one.
-        after: Option<u64>,
+        after: Option<LogIndex>,
         /// The committed index.
-        committed: u64,
+        committed: LogIndex,
     },
     /// The index lies outside what the log holds.
     #[error("cannot cut the log after {after:?}: it holds records {first} to {last:?}")]
     OutOfRange {
         /// The index that was to become the last one.
-        after: Option<u64>,
+        after: Option<LogIndex>,
         /// The first index held.
-        first: u64,
+        first: LogIndex,
         /// The last index held, if any.
-        last: Option<u64>,
+        last: Option<LogIndex>,
     },
     /// The log has failed, see [`LogFailure`].
     #[error(transparent)]

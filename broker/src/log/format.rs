@@ -70,7 +70,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Bytes of a segment file's header block.
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;
@@ -93,7 +93,7 @@ pub const RECORD_VERSION: u8 = 1;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"ESCROWLG";
 const MARK_MAGIC: u32 = 0xE5C0_4D4B;
-const UNKNOWN_INDEX: u64 = u64::MAX;
+const UNKNOWN_INDEX: LogIndex = LogIndex::MAX;
 const FLAG_PREVIOUS: u32 = 1;
 const FLAG_COMMITTED: u32 = 2;
 const SEGMENT_SUFFIX: &str = ".log";
@@ -137,7 +137,7 @@ pub fn segment_start(name: &str) -> Option<Position> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) term: u64,
-    pub(crate) index: u64,
+    pub(crate) index: LogIndex,
     pub(crate) position: Position,
     pub(crate) crc: u32,
 }
@@ -148,7 +148,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) start: Position,
     pub(crate) salt: u64,
     pub(crate) previous: Option<Link>,
-    pub(crate) committed: Option<u64>,
+    pub(crate) committed: Option<LogIndex>,
 }
 
 /// Why a segment header cannot be used.
@@ -173,13 +173,13 @@ impl SegmentHeader {
         if let Some(previous) = self.previous {
             flags |= FLAG_PREVIOUS;
             put_u64(&mut block, 32, previous.term);
-            put_u64(&mut block, 40, previous.index);
+            put_u64(&mut block, 40, previous.index.get());
             put_u64(&mut block, 48, previous.position.get());
             put_u32(&mut block, 56, previous.crc);
         }
         if let Some(committed) = self.committed {
             flags |= FLAG_COMMITTED;
-            put_u64(&mut block, 60, committed);
+            put_u64(&mut block, 60, committed.get());
         }
         put_u32(&mut block, 12, flags);
         let crc = crc32fast::hash(&block[..4092]);
@@ -204,11 +204,11 @@ impl SegmentHeader {
             salt: get_u64(block, 24),
             previous: (flags & FLAG_PREVIOUS != 0).then(|| Link {
                 term: get_u64(block, 32),
-                index: get_u64(block, 40),
+                index: LogIndex(get_u64(block, 40)),
                 position: Position(get_u64(block, 48)),
                 crc: get_u32(block, 56),
             }),
-            committed: (flags & FLAG_COMMITTED != 0).then(|| get_u64(block, 60)),
+            committed: (flags & FLAG_COMMITTED != 0).then(|| LogIndex(get_u64(block, 60))),
         })
     }
 }
@@ -221,7 +221,7 @@ pub(crate) struct RecordHeader {
     pub(crate) crc: u32,
     pub(crate) previous_crc: u32,
     pub(crate) term: u64,
-    pub(crate) index: u64,
+    pub(crate) index: LogIndex,
     pub(crate) position: Position,
     pub(crate) version: u8,
     pub(crate) kind: u8,
@@ -234,7 +234,7 @@ impl RecordHeader {
         put_u32(&mut out, 0, self.length);
         put_u32(&mut out, 8, self.previous_crc);
         put_u64(&mut out, 12, self.term);
-        put_u64(&mut out, 20, self.index);
+        put_u64(&mut out, 20, self.index.get());
         put_u64(&mut out, 28, self.position.get());
         out[36] = self.version;
         out[37] = self.kind;
@@ -250,7 +250,7 @@ impl RecordHeader {
             crc: get_u32(bytes, 4),
             previous_crc: get_u32(bytes, 8),
             term: get_u64(bytes, 12),
-            index: get_u64(bytes, 20),
+            index: LogIndex(get_u64(bytes, 20)),
             position: Position(get_u64(bytes, 28)),
             version: bytes[36],
             kind: bytes[37],
@@ -287,7 +287,7 @@ pub(crate) struct Claim {
     /// Everything before this position had been flushed.
     pub(crate) durable_end: Position,
     /// The committed index, if known.
-    pub(crate) committed: Option<u64>,
+    pub(crate) committed: Option<LogIndex>,
 }
 
 impl Claim {
@@ -295,7 +295,7 @@ impl Claim {
     pub(crate) fn encode_local(&self, salt: u64, position: Position, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.durable_end.get().to_be_bytes());
-        out.extend_from_slice(&self.committed.unwrap_or(UNKNOWN_INDEX).to_be_bytes());
+        out.extend_from_slice(&self.committed.unwrap_or(UNKNOWN_INDEX).get().to_be_bytes());
         let crc = local_crc(salt, position, &out[start..]);
         out.extend_from_slice(&crc.to_be_bytes());
     }
@@ -311,7 +311,7 @@ impl Claim {
         put_u32(&mut out, 0, MARK_MAGIC);
         put_u64(&mut out, 8, position.get());
         put_u64(&mut out, 16, self.durable_end.get());
-        put_u64(&mut out, 24, self.committed.unwrap_or(UNKNOWN_INDEX));
+        put_u64(&mut out, 24, self.committed.unwrap_or(UNKNOWN_INDEX).get());
         let crc = mark_crc(salt, &out);
         put_u32(&mut out, 4, crc);
         out
@@ -327,7 +327,7 @@ impl Claim {
     }
 
     fn decode(bytes: &[u8]) -> Claim {
-        let committed = get_u64(bytes, 8);
+        let committed = LogIndex(get_u64(bytes, 8));
         Claim { durable_end: Position(get_u64(bytes, 0)), committed: (committed != UNKNOWN_INDEX).then_some(committed) }
     }
 }
@@ -378,7 +378,7 @@ mod tests {
             crc: 0,
             previous_crc: 0x0102_0304,
             term: 5,
-            index: 6,
+            index: LogIndex(6),
             position: Position(7),
             version: RECORD_VERSION,
             kind: 1,
@@ -386,7 +386,7 @@ mod tests {
         let (bytes, _) = header.encode(crc32fast::hash(payload));
         let mut out = bytes.to_vec();
         out.extend_from_slice(payload);
-        Claim { durable_end: Position(7), committed: Some(3) }.encode_local(9, Position(7), &mut out);
+        Claim { durable_end: Position(7), committed: Some(LogIndex(3)) }.encode_local(9, Position(7), &mut out);
         out
     }
 
@@ -407,7 +407,7 @@ mod tests {
         assert_eq!((get_u32(&bytes, 4), get_u32(&bytes, 60)), (0xBFE4_5B12, 0x4D70_162C));
         assert!(chained_part_is_good(&bytes));
         let header = RecordHeader::decode(&bytes);
-        assert_eq!((header.term, header.index, header.length), (5, 6, 64));
+        assert_eq!((header.term, header.index, header.length), (5, LogIndex(6), 64));
     }
 
     #[test]
@@ -430,8 +430,8 @@ mod tests {
         let header = SegmentHeader {
             start: Position(123_456),
             salt: 77,
-            previous: Some(Link { term: 3, index: 90, position: Position(123_000), crc: 8 }),
-            committed: Some(88),
+            previous: Some(Link { term: 3, index: LogIndex(90), position: Position(123_000), crc: 8 }),
+            committed: Some(LogIndex(88)),
         };
         let block = header.encode();
         assert_eq!(SegmentHeader::decode(&block), Ok(header));

@@ -81,7 +81,7 @@ use self::files::Files;
 use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 const LOCK_FILE: &str = "lock";
 
@@ -101,7 +101,7 @@ pub struct SegmentInfo {
     /// Where its records end and the next segment begins.
     pub end: Position,
     /// Index of its first record.
-    pub first_index: u64,
+    pub first_index: LogIndex,
     /// Term and index of the record before its first one; `None` in the first segment of all.
     pub previous: Option<RecordId>,
 }
@@ -153,7 +153,7 @@ impl Log {
             written_end: AtomicU64::new(found.end.get()),
             durable_end: AtomicU64::new(found.end.get()),
             rolled: AtomicU64::new(newest),
-            committed: AtomicU64::new(found.committed.map_or(0, |index| index + 1)),
+            committed: AtomicU64::new(found.committed.map_or(0, |index| index.next().get())),
             released: AtomicU64::new(0),
             ack_after_sync: AtomicBool::new(false),
             spare_count: AtomicU64::new(0),
@@ -176,7 +176,7 @@ impl Log {
 
     /// Index of the oldest record held; if none is held, the one that the next record will have, or 0 in a log that
     /// never had a record.
-    pub fn first_index(&self) -> u64 {
+    pub fn first_index(&self) -> LogIndex {
         self.shared.view.read().first_index()
     }
 
@@ -228,19 +228,19 @@ impl Log {
 
     /// Notes that records up to `index` are committed. It travels along with later writes, without a flush of its
     /// own, and protects these records from truncation. Never goes back.
-    pub fn set_committed(&self, index: u64) {
-        self.shared.committed.fetch_max(index + 1, Ordering::AcqRel);
+    pub fn set_committed(&self, index: LogIndex) {
+        self.shared.committed.fetch_max(index.next().get(), Ordering::AcqRel);
     }
 
     /// The committed index: the highest that [`Log::set_committed`] was given, at first the highest that recovery
     /// found. That one may be lower than what had been set before the restart, never higher than the truth.
-    pub fn committed(&self) -> Option<u64> {
+    pub fn committed(&self) -> Option<LogIndex> {
         self.shared.committed()
     }
 
     /// Allows the tail cache to drop records up to `index`, because nobody needs them soon.
-    pub fn release_upto(&self, index: u64) {
-        self.shared.released.fetch_max(index + 1, Ordering::AcqRel);
+    pub fn release_upto(&self, index: LogIndex) {
+        self.shared.released.fetch_max(index.next().get(), Ordering::AcqRel);
         self.shared.evict();
     }
 

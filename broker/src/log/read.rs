@@ -11,7 +11,7 @@ use super::Log;
 use super::format::{LOCAL_BYTES, RECORD_HEADER_BYTES, RecordHeader, chained_part_is_good};
 use super::record::Record;
 use super::segment::Segment;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Bytes read at once for a range of records, unless one record is larger.
 const READ_BYTES_MAX: u64 = 4 << 20;
@@ -25,7 +25,7 @@ impl Log {
     ///
     /// Checksums of records read from files are verified: [`io::ErrorKind::InvalidData`] names the damaged place.
     /// [`io::ErrorKind::NotFound`]: `from` has been purged. Blocks on the disk if the records are not in memory.
-    pub fn read_entries(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>> {
+    pub fn read_entries(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> io::Result<Vec<Record>> {
         for _ in 0..READ_ATTEMPTS {
             match self.try_read_entries(from, to, max_bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -35,7 +35,7 @@ impl Log {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    fn try_read_entries(&self, from: u64, to: u64, max_bytes: u64) -> io::Result<Vec<Record>> {
+    fn try_read_entries(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         let view = self.shared.view.read();
         let Some(last) = view.last_held().filter(|last| from <= last.index && from < to) else {
@@ -44,10 +44,10 @@ impl Log {
         if from < view.first_index() {
             return Err(purged(from, view.first_index()));
         }
-        let to = to.min(last.index + 1);
+        let to = to.min(last.index.next());
         if view.tail.get(from).is_some() {
             let mut bytes = 0;
-            for record in (from..to).map_while(|index| view.tail.get(index)) {
+            for record in (from.get()..to.get()).map_while(|index| view.tail.get(LogIndex(index))) {
                 bytes += record.bytes();
                 if bytes > max_bytes && !records.is_empty() {
                     break;
@@ -70,8 +70,8 @@ impl Log {
         &self,
         segment: &Arc<Segment>,
         end: Position,
-        from: u64,
-        to: u64,
+        from: LogIndex,
+        to: LogIndex,
         max_bytes: u64,
     ) -> io::Result<Vec<Record>> {
         let disk = &*self.shared.disk;
@@ -255,7 +255,7 @@ impl Log {
 
     /// The term of the record with `index`; also that of the last purged record. `None` outside of that.
     /// Blocks on the disk if the record is old and its segment holds several terms.
-    pub fn term_of(&self, index: u64) -> io::Result<Option<u64>> {
+    pub fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>> {
         let view = self.shared.view.read();
         if let Some(record) = view.tail.get(index) {
             return Ok(Some(record.term));
@@ -283,7 +283,7 @@ impl Log {
     }
 }
 
-fn purged(index: u64, first: u64) -> io::Error {
+fn purged(index: LogIndex, first: LogIndex) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("record {index} has been purged, the first one is {first}"))
 }
 

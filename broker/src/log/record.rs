@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::format::{RECORD_HEADER_BYTES, record_bytes};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// A record to append. Its position is the log's end at that time.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub struct NewRecord {
     /// Raft term; never lower than the previous record's.
     pub term: u64,
     /// Raft index; one more than the previous record's.
-    pub index: u64,
+    pub index: LogIndex,
     /// What the payload is, for the caller; the log keeps it without looking at it.
     pub kind: u8,
     /// The payload; shared, not copied.
@@ -36,7 +36,7 @@ pub struct Record {
     /// Raft term.
     pub term: u64,
     /// Raft index.
-    pub index: u64,
+    pub index: LogIndex,
     /// What the payload is, as given at the append.
     pub kind: u8,
     /// Where the record begins.
@@ -68,5 +68,5 @@ pub struct RecordId {
     /// Raft term.
     pub term: u64,
     /// Raft index.
-    pub index: u64,
+    pub index: LogIndex,
 }

@@ -32,7 +32,7 @@ use super::segment::Segment;
 use super::settings::LogSettings;
 use super::vote::{SavedVote, VoteFile};
 use super::window::Window;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// A log as found on disk.
 pub(crate) struct Recovered {
@@ -44,7 +44,7 @@ pub(crate) struct Recovered {
     /// Bytes that can still be appended to the newest segment.
     pub(crate) room: u64,
     /// The highest committed index that was noted.
-    pub(crate) committed: Option<u64>,
+    pub(crate) committed: Option<LogIndex>,
 }
 
 /// What the files say, before anything is changed.
@@ -55,7 +55,7 @@ struct Inspection {
     /// The newest file, if it is blank.
     blank: Option<PathBuf>,
     /// The first index of each segment but the newest.
-    first_indices: Vec<u64>,
+    first_indices: Vec<LogIndex>,
     /// The newest segment's records; `None` if there is no segment.
     scan: Option<Scan>,
     /// Everything before this position had been flushed.
@@ -134,7 +134,7 @@ impl Inspection {
         let sealed = self.found.iter().zip(&self.first_indices);
         let mut segments: Vec<_> =
             sealed.map(|(segment, first_index)| Arc::new(Segment::sealed(segment.place(*first_index)))).collect();
-        let place = newest.place(scan.first_index.unwrap_or(0));
+        let place = newest.place(scan.first_index.unwrap_or_default());
         let segment = Arc::new(Segment::fresh(place, Arc::clone(&newest.file)));
         for (index, position) in scan.records {
             segment.note(index, position);
@@ -221,7 +221,7 @@ pub(crate) fn open_segments(
 
 /// Checks that the segment's last record is the one that the next segment continues. Answers the index of
 /// its first record.
-fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<u64, OpenError> {
+fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<LogIndex, OpenError> {
     let end = next.start;
     let Some(link) = next.previous else {
         return Err(segment.corrupt(end, "the next segment claims to be the first one".into()));
@@ -247,7 +247,7 @@ fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<u6
         return Err(segment.corrupt(end, why));
     }
     if let Some(previous) = segment.header.previous {
-        return Ok(previous.index + 1);
+        return Ok(previous.index.next());
     }
     let start = segment.header.start;
     let first = segment.header_at(start).map_err(io_error("read", &segment.path))?;

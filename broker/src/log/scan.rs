@@ -14,7 +14,7 @@ use super::recovery::io_error;
 use super::segment::SegmentPlace;
 use super::window::Window;
 use crate::planted::{Bug, planted};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Bytes per read while scanning.
 pub(crate) const SCAN_BYTES: usize = 1 << 20;
@@ -32,12 +32,12 @@ pub(crate) struct Scan {
     /// Where the good records end.
     pub(crate) end: Position,
     pub(crate) last: Option<Link>,
-    pub(crate) first_index: Option<u64>,
+    pub(crate) first_index: Option<LogIndex>,
     /// (index, position) of each record.
-    pub(crate) records: Vec<(u64, Position)>,
+    pub(crate) records: Vec<(LogIndex, Position)>,
     /// The highest durable end that anything in the file claims.
     pub(crate) durable_end: Position,
-    pub(crate) committed: Option<u64>,
+    pub(crate) committed: Option<LogIndex>,
     /// Why the scan ended, if there is something else than preallocated space.
     pub(crate) fault: Option<String>,
     /// Good records whose local part is damaged: nothing is lost but what they claimed.
@@ -58,7 +58,7 @@ impl Found {
         Ok((read == bytes.len() && whole && u64::from(header.length) >= RECORD_OVERHEAD_BYTES).then_some(header))
     }
 
-    pub(crate) fn place(&self, first_index: u64) -> SegmentPlace {
+    pub(crate) fn place(&self, first_index: LogIndex) -> SegmentPlace {
         SegmentPlace {
             start: self.header.start,
             previous: self.header.previous,
@@ -85,7 +85,7 @@ pub(crate) fn scan_with(segment: &Found, mut show: impl FnMut(&RecordHeader, &[u
     let mut scan = Scan {
         end: segment.header.start,
         last: segment.header.previous,
-        first_index: segment.header.previous.map(|previous| previous.index + 1),
+        first_index: segment.header.previous.map(|previous| previous.index.next()),
         records: Vec::new(),
         // The segment before was flushed before this one began.
         durable_end: segment.header.start,
@@ -140,10 +140,10 @@ pub(crate) fn scan_with(segment: &Found, mut show: impl FnMut(&RecordHeader, &[u
 
 fn follows(header: &RecordHeader, last: Option<Link>) -> bool {
     if planted(Bug::TornRecordTaken) {
-        return last.is_none_or(|last| header.index == last.index + 1);
+        return last.is_none_or(|last| header.index == last.index.next());
     }
     match last {
-        Some(last) => header.previous_crc == last.crc && header.index == last.index + 1 && header.term >= last.term,
+        Some(last) => header.previous_crc == last.crc && header.index == last.index.next() && header.term >= last.term,
         None => header.previous_crc == 0,
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::disk::{Disk, DiskFile};
 use super::format::{Link, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES};
 use super::window::Window;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// One entry of the sparse index is kept per this many bytes of log.
 const SPARSE_STEP_BYTES: u64 = 32 << 10;
@@ -23,12 +23,12 @@ pub(crate) struct Segment {
     /// Seeds the checksums of this file's local parts and marks.
     pub(crate) salt: u64,
     /// Index of the first record. Known before there is one, except in the first segment of a new log.
-    pub(crate) first_index: u64,
+    pub(crate) first_index: LogIndex,
     pub(crate) path: PathBuf,
     /// Opened when first needed.
     file: Mutex<Option<Arc<dyn DiskFile>>>,
     /// Some (index, position) pairs in rising order; `None` until the segment has been walked through.
-    sparse: Mutex<Option<Vec<(u64, Position)>>>,
+    sparse: Mutex<Option<Vec<(LogIndex, Position)>>>,
 }
 
 /// What identifies a segment before it is opened.
@@ -36,7 +36,7 @@ pub(crate) struct SegmentPlace {
     pub(crate) start: Position,
     pub(crate) previous: Option<Link>,
     pub(crate) salt: u64,
-    pub(crate) first_index: u64,
+    pub(crate) first_index: LogIndex,
     pub(crate) path: PathBuf,
 }
 
@@ -51,7 +51,7 @@ impl Segment {
         Segment::new(place, None, None)
     }
 
-    fn new(place: SegmentPlace, file: Option<Arc<dyn DiskFile>>, sparse: Option<Vec<(u64, Position)>>) -> Segment {
+    fn new(place: SegmentPlace, file: Option<Arc<dyn DiskFile>>, sparse: Option<Vec<(LogIndex, Position)>>) -> Segment {
         Segment {
             start: place.start,
             previous: place.previous,
@@ -92,7 +92,7 @@ impl Segment {
     }
 
     /// Notes a record that has been appended or found by recovery.
-    pub(crate) fn note(&self, index: u64, position: Position) {
+    pub(crate) fn note(&self, index: LogIndex, position: Position) {
         if let Some(sparse) = &mut *self.sparse.lock() {
             note(sparse, self.start, index, position);
         }
@@ -107,7 +107,7 @@ impl Segment {
 
     /// A record at or before `index`, near it: its index and position. `end` is where this segment's
     /// records end.
-    pub(crate) fn near(&self, disk: &dyn Disk, index: u64, end: Position) -> io::Result<(u64, Position)> {
+    pub(crate) fn near(&self, disk: &dyn Disk, index: LogIndex, end: Position) -> io::Result<(LogIndex, Position)> {
         if self.sparse.lock().is_none() {
             // Walked through without the lock: two readers may do it at once, with the same result.
             let walked = self.walk(disk, end)?;
@@ -120,7 +120,7 @@ impl Segment {
     }
 
     /// Builds the sparse index by hopping from header to header. Checksums are left to the read that follows.
-    fn walk(&self, disk: &dyn Disk, end: Position) -> io::Result<Vec<(u64, Position)>> {
+    fn walk(&self, disk: &dyn Disk, end: Position) -> io::Result<Vec<(LogIndex, Position)>> {
         let file = self.file(disk)?;
         let mut window = Window::new(&*file, SPARSE_STEP_BYTES as usize)?;
         let mut sparse = Vec::new();
@@ -150,7 +150,7 @@ impl Segment {
     }
 }
 
-fn note(sparse: &mut Vec<(u64, Position)>, start: Position, index: u64, position: Position) {
+fn note(sparse: &mut Vec<(LogIndex, Position)>, start: Position, index: LogIndex, position: Position) {
     let last = sparse.last().map_or(start, |(_, position)| *position);
     if sparse.is_empty() || position.since(last) >= SPARSE_STEP_BYTES {
         sparse.push((index, position));

@@ -30,7 +30,7 @@ use super::format::{Link, RECORD_HEADER_BYTES};
 use super::segment::Segment;
 use super::settings::{Flush, LogSettings};
 use super::view::View;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Old segments kept open for readers, so that a large log does not use up the process's files.
 const COLD_FILES_MAX: usize = 64;
@@ -191,8 +191,8 @@ impl Shared {
         cold.into_iter().filter_map(|segment| segment.upgrade()).for_each(|segment| segment.close_file());
     }
 
-    pub(crate) fn committed(&self) -> Option<u64> {
-        self.committed.load(Ordering::Acquire).checked_sub(1)
+    pub(crate) fn committed(&self) -> Option<LogIndex> {
+        self.committed.load(Ordering::Acquire).checked_sub(1).map(LogIndex)
     }
 
     /// Drops from the tail cache what is over its bound.
@@ -200,7 +200,7 @@ impl Shared {
         let budget = self.settings.tail_cache_bytes;
         if self.view.read().tail.bytes() > budget {
             let written = Position(self.written_end.load(Ordering::Acquire));
-            let released = self.released.load(Ordering::Acquire).checked_sub(1);
+            let released = self.released.load(Ordering::Acquire).checked_sub(1).map(LogIndex);
             self.view.write().tail.evict(budget, written, released);
         }
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::record::Record;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Counted per record beside its payload: the entry itself and the payload's shared header.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
@@ -36,7 +36,7 @@ impl Tail {
     }
 
     /// The index of the oldest record held.
-    pub(crate) fn first_index(&self) -> Option<u64> {
+    pub(crate) fn first_index(&self) -> Option<LogIndex> {
         self.records.front().map(|oldest| oldest.record.index)
     }
 
@@ -50,7 +50,7 @@ impl Tail {
         assert!(
             self.records
                 .back()
-                .is_none_or(|last| last.record.index + 1 == record.index && last.record.end() == record.position),
+                .is_none_or(|last| last.record.index.next() == record.index && last.record.end() == record.position),
             "the tail cache has no holes"
         );
         self.bytes += cost(&record);
@@ -66,7 +66,7 @@ impl Tail {
 
     /// Removes the oldest records while the cache is over `budget`, but only records that end at or before
     /// `written` (else nobody could read them) and whose index is at most `released`.
-    pub(crate) fn evict(&mut self, budget: usize, written: Position, released: Option<u64>) {
+    pub(crate) fn evict(&mut self, budget: usize, written: Position, released: Option<LogIndex>) {
         while self.bytes > budget {
             match self.records.front().map(|oldest| &oldest.record) {
                 Some(oldest) if oldest.end() <= written && Some(oldest.index) <= released => {
@@ -79,18 +79,18 @@ impl Tail {
     }
 
     /// The record with this index.
-    pub(crate) fn get(&self, index: u64) -> Option<&Record> {
+    pub(crate) fn get(&self, index: LogIndex) -> Option<&Record> {
         self.held(index).map(|held| &held.record)
     }
 
     /// The checksum of the record with this index.
-    pub(crate) fn crc(&self, index: u64) -> Option<u32> {
+    pub(crate) fn crc(&self, index: LogIndex) -> Option<u32> {
         self.held(index).map(|held| held.crc)
     }
 
-    fn held(&self, index: u64) -> Option<&Held> {
+    fn held(&self, index: LogIndex) -> Option<&Held> {
         let first = self.first_index()?;
-        self.records.get(usize::try_from(index.checked_sub(first)?).ok()?)
+        self.records.get(usize::try_from(index.get().checked_sub(first.get())?).ok()?)
     }
 
     /// Payload bytes at a position; `None` unless they lie within one payload that is held.
@@ -120,7 +120,7 @@ mod tests {
         for (nth, size) in sizes.iter().enumerate() {
             let record = Record {
                 term: 1,
-                index: 10 + nth as u64,
+                index: LogIndex(10 + nth as u64),
                 kind: 1,
                 position,
                 payload: Bytes::from(vec![nth as u8; *size]),
@@ -135,24 +135,24 @@ mod tests {
     fn it_evicts_down_to_its_budget_but_nothing_unwritten_or_unreleased() {
         let mut tail = tail(&[100, 100, 100, 100]);
         let all = tail.bytes();
-        tail.evict(all, Position(u64::MAX), Some(u64::MAX));
+        tail.evict(all, Position(u64::MAX), Some(LogIndex(u64::MAX)));
         assert_eq!(tail.bytes(), all);
         tail.evict(0, Position(u64::MAX), None);
         assert_eq!(tail.bytes(), all, "nothing was released");
-        tail.evict(0, Position(1160), Some(99));
-        assert_eq!(tail.first_index(), Some(11), "only the first was written");
-        tail.evict(0, Position(u64::MAX), Some(11));
-        assert_eq!(tail.first_index(), Some(12));
+        tail.evict(0, Position(1160), Some(LogIndex(99)));
+        assert_eq!(tail.first_index(), Some(LogIndex(11)), "only the first was written");
+        tail.evict(0, Position(u64::MAX), Some(LogIndex(11)));
+        assert_eq!(tail.first_index(), Some(LogIndex(12)));
         assert_eq!(tail.bytes(), all / 2);
-        tail.evict(all / 4, Position(u64::MAX), Some(13));
-        assert_eq!(tail.first_index(), Some(13));
+        tail.evict(all / 4, Position(u64::MAX), Some(LogIndex(13)));
+        assert_eq!(tail.first_index(), Some(LogIndex(13)));
     }
 
     #[test]
     fn it_reads_payload_bytes_only() {
         let tail = tail(&[10, 0, 20]);
-        let second = tail.get(11).unwrap().position;
-        let third = tail.get(12).unwrap();
+        let second = tail.get(LogIndex(11)).unwrap().position;
+        let third = tail.get(LogIndex(12)).unwrap();
         assert_eq!(tail.read(Position(1040), 10).unwrap(), vec![0; 10]);
         assert_eq!(tail.read(Position(1044), 6).unwrap().len(), 6);
         assert_eq!(tail.read(Position(1044), 7), None, "beyond the payload");
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn a_cut_takes_the_newest() {
         let mut tail = tail(&[10, 10, 10]);
-        let second = tail.get(11).unwrap().position;
+        let second = tail.get(LogIndex(11)).unwrap().position;
         tail.cut(second);
-        assert_eq!((tail.first_index(), tail.get(11)), (Some(10), None));
+        assert_eq!((tail.first_index(), tail.get(LogIndex(11))), (Some(LogIndex(10)), None));
         tail.cut(Position(0));
         assert_eq!((tail.first_index(), tail.bytes()), (None, 0));
     }

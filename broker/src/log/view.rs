@@ -9,7 +9,7 @@ use super::format::Link;
 use super::record::RecordId;
 use super::segment::Segment;
 use super::tail::Tail;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 pub(crate) struct View {
     pub(crate) tail: Tail,
@@ -36,8 +36,8 @@ impl View {
     }
 
     /// Index of the oldest record held, or of the next one; 0 in a log that never had a record.
-    pub(crate) fn first_index(&self) -> u64 {
-        self.segments.first().map_or(0, |segment| segment.first_index)
+    pub(crate) fn first_index(&self) -> LogIndex {
+        self.segments.first().map_or(LogIndex::ZERO, |segment| segment.first_index)
     }
 
     /// The newest record held. Unlike `last` this is no record that has been purged.
@@ -52,7 +52,7 @@ impl View {
     }
 
     /// The segment that holds the record with `index`, and where its records end.
-    pub(crate) fn segment_of(&self, index: u64) -> Option<(Arc<Segment>, Position)> {
+    pub(crate) fn segment_of(&self, index: LogIndex) -> Option<(Arc<Segment>, Position)> {
         let at = self.segments.partition_point(|segment| segment.first_index <= index).checked_sub(1)?;
         Some(self.with_end(at))
     }

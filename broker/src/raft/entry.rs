@@ -9,8 +9,9 @@ use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 
 use super::room::Claim;
-use super::{CommittedLeader, LogId, Payload, log_id};
+use super::{CommittedLeader, LogId, Payload, index_of, log_id};
 use crate::shard::Completions;
+use crate::terms::LogIndex;
 
 /// A sealed batch on its way into the log, with those who wait for it.
 ///
@@ -70,19 +71,23 @@ pub(crate) struct Extent {
 #[derive(Debug)]
 pub(crate) struct LogEntry {
     leader: CommittedLeader,
-    index: u64,
+    index: LogIndex,
     pub(crate) payload: Payload,
     /// Known once the entry was read from the log.
     pub(crate) extent: Option<Extent>,
 }
 
 impl LogEntry {
-    pub(crate) fn from_log(term: u64, index: u64, payload: Payload, extent: Extent) -> Self {
+    pub(crate) fn from_log(term: u64, index: LogIndex, payload: Payload, extent: Extent) -> Self {
         Self { leader: CommittedLeader::new(term), index, payload, extent: Some(extent) }
     }
 
     pub(crate) fn term(&self) -> u64 {
         self.leader.term
+    }
+
+    pub(crate) fn index(&self) -> LogIndex {
+        self.index
     }
 
     pub(crate) fn id(&self) -> LogId {
@@ -101,17 +106,17 @@ impl RaftEntry for LogEntry {
     type Payload = Payload;
 
     fn new(log_id: LogId, payload: Payload) -> Self {
-        let (leader, index) = (*log_id.committed_leader_id(), log_id.index());
+        let (leader, index) = (*log_id.committed_leader_id(), index_of(&log_id));
         Self { leader, index, payload, extent: None }
     }
 
     fn log_id_parts(&self) -> (&Self::CommittedLeaderId, u64) {
-        (&self.leader, self.index)
+        (&self.leader, self.index.get())
     }
 
     fn set_log_id(&mut self, new: LogId) {
         self.leader = *new.committed_leader_id();
-        self.index = new.index();
+        self.index = index_of(&new);
     }
 
     fn get_membership(&self) -> Option<openraft::Membership<u64, BasicNode>> {

@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::entry::{Extent, LogEntry, Proposal};
-use super::{LogId, TypeConfig, Vote, log_id, membership};
+use super::{LogId, TypeConfig, Vote, index_of, log_id, membership};
 use crate::log::{Log, NewRecord, Record, RecordId};
 use crate::shard::Completions;
 use crate::shard::executor::Executor;
+use crate::terms::LogIndex;
 
 /// What a record holds: the kind byte of the log.
 pub(crate) mod kind {
@@ -35,18 +36,18 @@ const READ_BYTES: u64 = 1024 * 1024;
 /// Those who wait for entries that were appended here, by index.
 #[derive(Default)]
 pub(crate) struct Awaiting {
-    entries: Mutex<VecDeque<(u64, Completions)>>,
+    entries: Mutex<VecDeque<(LogIndex, Completions)>>,
     /// Told when an append or an apply failed: nothing that waits here will be applied any more.
     failed: Notify,
 }
 
 impl Awaiting {
-    fn push(&self, index: u64, completions: Completions) {
+    fn push(&self, index: LogIndex, completions: Completions) {
         self.entries.lock().push_back((index, completions));
     }
 
     /// Takes those of one entry; older ones belong to entries that never came to be applied here.
-    pub(crate) fn take(&self, index: u64) -> Option<Completions> {
+    pub(crate) fn take(&self, index: LogIndex) -> Option<Completions> {
         let mut entries = self.entries.lock();
         while entries.front().is_some_and(|(first, _)| *first < index) {
             entries.pop_front();
@@ -67,7 +68,7 @@ impl Awaiting {
         self.failed.notified().await;
     }
 
-    fn drop_after(&self, index: Option<u64>) {
+    fn drop_after(&self, index: Option<LogIndex>) {
         self.entries.lock().retain(|(each, _)| index.is_some_and(|last| *each <= last));
     }
 
@@ -92,7 +93,7 @@ impl LogStore {
     }
 
     /// Entries of an index range, as many as fit into the read bound.
-    fn read(&self, from: u64, to: u64) -> io::Result<Vec<LogEntry>> {
+    fn read(&self, from: LogIndex, to: LogIndex) -> io::Result<Vec<LogEntry>> {
         self.log.read_entries(from, to, READ_BYTES)?.into_iter().map(entry_of).collect()
     }
 }
@@ -122,11 +123,11 @@ fn record_of(entry: &LogEntry) -> NewRecord {
         EntryPayload::Blank => (kind::BLANK, Bytes::new()),
         EntryPayload::Membership(members) => (kind::MEMBERSHIP, Bytes::from(membership::encode(members))),
     };
-    NewRecord { term: entry.term(), index: entry.id().index(), kind, payload }
+    NewRecord { term: entry.term(), index: entry.index(), kind, payload }
 }
 
 /// First and last index of a range, the last one exclusive.
-fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
+fn limits(range: &impl RangeBounds<u64>) -> (LogIndex, LogIndex) {
     let from = match range.start_bound() {
         Bound::Included(index) => *index,
         Bound::Excluded(index) => index.saturating_add(1),
@@ -137,7 +138,7 @@ fn limits(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Excluded(index) => *index,
         Bound::Unbounded => u64::MAX,
     };
-    (from, to)
+    (LogIndex(from), LogIndex(to))
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -146,7 +147,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         range: RB,
     ) -> io::Result<Vec<LogEntry>> {
         let (from, to) = limits(&range);
-        let to = to.min(self.log.last().map_or(0, |last| last.index + 1));
+        let to = to.min(self.log.last().map_or(LogIndex::ZERO, |last| last.index.next()));
         let mut from = from.max(self.log.first_index());
         let mut entries = Vec::new();
         while from < to {
@@ -154,7 +155,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             let Some(last) = read.last() else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("log entry {from} is missing")));
             };
-            from = last.id().index() + 1;
+            from = last.index().next();
             entries.extend(read);
         }
         Ok(entries)
@@ -179,7 +180,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 }
             }
             let entry: LogEntry = ready.pop_front()?;
-            let next = entry.id().index() + 1;
+            let next = entry.index().next();
             Some((Ok(entry), (next, ready, store)))
         })
     }
@@ -189,7 +190,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.read(start, end)
+        self.read(LogIndex(start), LogIndex(end))
     }
 }
 
@@ -217,14 +218,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// Kept in the log's own next write, unsynced: it only saves work after a restart.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         if let Some(id) = committed {
-            self.log.set_committed(id.index());
+            self.log.set_committed(index_of(&id));
         }
         Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
         let Some(index) = self.log.committed() else { return Ok(None) };
-        let index = index.min(self.log.last().map_or(0, |last| last.index));
+        let index = index.min(self.log.last().map_or(LogIndex::ZERO, |last| last.index));
         Ok(self.log.term_of(index)?.map(|term| log_id(term, index)))
     }
 
@@ -239,7 +240,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if let EntryPayload::Normal(proposal) = &entry.payload {
                 if let Some(mut completions) = proposal.take_completions() {
                     completions.mark_appended();
-                    self.awaiting.push(entry.id().index(), completions);
+                    self.awaiting.push(entry.index(), completions);
                 }
                 proposal.drop_claim();
             }
@@ -268,7 +269,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let last = last.map(|id| id.index());
+        let last = last.map(|id| index_of(&id));
         self.awaiting.drop_after(last);
         let (sender, receiver) = oneshot::channel();
         self.log
@@ -280,7 +281,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.log.purge_upto(upto.index())?;
+        self.log.purge_upto(index_of(&upto))?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogId, StoredMembership, Vote, log_id};
 use crate::index::meta::{decode_cold, encode_cold};
-use crate::terms::Cursor;
+use crate::terms::{Cursor, LogIndex};
 
 #[derive(Serialize, Deserialize)]
 struct Members {
@@ -57,7 +57,7 @@ pub(super) fn encode_stored(id: &LogId, membership: &Membership<u64, BasicNode>)
 
 pub(super) fn decode_stored(bytes: &[u8]) -> io::Result<StoredMembership> {
     let stored: StoredMembers = decode_cold(bytes).map_err(|why| invalid(&why))?;
-    Ok(StoredMembership::new(Some(log_id(stored.term, stored.index)), membership_of(stored.members)?))
+    Ok(StoredMembership::new(Some(log_id(stored.term, LogIndex(stored.index))), membership_of(stored.members)?))
 }
 
 pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {

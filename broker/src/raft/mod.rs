@@ -28,6 +28,8 @@ pub use replay::committed_entry;
 use entry::{LogEntry, Proposal};
 use openraft::impls::leader_id_std;
 
+use crate::terms::LogIndex;
+
 openraft::declare_raft_types!(
     /// The types of our Raft groups.
     pub(crate) TypeConfig:
@@ -53,6 +55,11 @@ type Payload = openraft::type_config::alias::PayloadOf<TypeConfig>;
 type CommittedLeader = <leader_id_std::LeaderId<u64, u64> as openraft::vote::RaftLeaderId>::Committed;
 
 /// The log id of a term and an index.
-fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new(CommittedLeader::new(term), index)
+/// The index of a log id.
+fn index_of(id: &LogId) -> LogIndex {
+    LogIndex(id.index())
+}
+
+fn log_id(term: u64, index: LogIndex) -> LogId {
+    LogId::new(CommittedLeader::new(term), index.get())
 }

@@ -13,16 +13,17 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use super::TypeConfig;
 use super::entry::Proposal;
 use super::log_store::{Awaiting, LogStore};
 use super::network::NoPeers;
 use super::room::{Claim, Claims};
 use super::state::State;
+use super::{TypeConfig, index_of};
 use crate::log::{AppendError, NewRecord, Room};
 use crate::planted::{Bug, planted};
 use crate::shard::{Applier, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError, fail_all};
 use crate::steady_clock::SteadyClock;
+use crate::terms::LogIndex;
 
 /// How long openraft may take for a snapshot: it asks the state machine how far it is.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
@@ -65,8 +66,8 @@ struct Wanted {
 impl Purger {
     /// Lets whole files go whose records all have an index of at most `upto`. The caller knows that the state which
     /// follows from them is on disk. Happens later.
-    pub fn purge(&self, upto: u64) {
-        if self.wanted.upto.fetch_max(upto, Ordering::AcqRel) < upto {
+    pub fn purge(&self, upto: LogIndex) {
+        if LogIndex(self.wanted.upto.fetch_max(upto.get(), Ordering::AcqRel)) < upto {
             self.wanted.changed.notify_one();
         }
     }
@@ -205,7 +206,7 @@ impl Member {
     async fn purge(&self, raft: &Raft<TypeConfig, State>) {
         let failed = loop {
             self.purger.wanted.changed.notified().await;
-            let upto = self.purger.wanted.upto.load(Ordering::Acquire);
+            let upto = LogIndex(self.purger.wanted.upto.load(Ordering::Acquire));
             let upto = if planted(Bug::PurgedBeyondBase) { self.applier.applied().index } else { upto };
             // Openraft purges below a snapshot only; ours is the index, wherever it is.
             if let Err(error) = raft.trigger().snapshot().await {
@@ -213,12 +214,12 @@ impl Member {
             }
             let covers = "a snapshot that covers what is purged";
             let waiting = raft.wait(Some(SNAPSHOT_PATIENCE));
-            let covered = waiting.metrics(|metrics| metrics.snapshot.is_some_and(|id| id.index() >= upto), covers);
+            let covered = waiting.metrics(|metrics| metrics.snapshot.is_some_and(|id| index_of(&id) >= upto), covers);
             if let Err(error) = covered.await {
-                tracing::warn!(%error, upto, "old records stay for now");
+                tracing::warn!(%error, %upto, "old records stay for now");
                 continue;
             }
-            if let Err(error) = raft.trigger().purge_log(upto).await {
+            if let Err(error) = raft.trigger().purge_log(upto.get()).await {
                 break error;
             }
         };

@@ -22,7 +22,7 @@ pub fn committed_entry(record: Record) -> io::Result<CommittedEntry> {
     };
     Ok(CommittedEntry {
         term: entry.term(),
-        index: id.index(),
+        index: entry.index(),
         payload_position: extent.payload,
         end: extent.end,
         content,

@@ -62,11 +62,11 @@ impl RaftStateMachine<TypeConfig> for State {
                 };
                 ready.push(CommittedEntry {
                     term: entry.term(),
-                    index: id.index(),
+                    index: entry.index(),
                     payload_position: extent.payload,
                     end: extent.end,
                     content,
-                    completions: self.awaiting.take(id.index()),
+                    completions: self.awaiting.take(entry.index()),
                 });
                 responders.extend(responder);
             }

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::log::{Log, SegmentInfo};
 use crate::shard::Batch;
+use crate::terms::LogIndex;
 
 /// Records at the beginning of a file that are looked at for a time: a leader's first entries have none.
 const LOOK_RECORDS: u64 = 16;
@@ -114,15 +115,15 @@ impl Files {
     }
 
     /// Index of the last record of the files that end at or before `position`; `None` if there is no such file.
-    pub(super) fn last_index_below(&self, position: u64) -> Option<u64> {
+    pub(super) fn last_index_below(&self, position: u64) -> Option<LogIndex> {
         last_index_below(&self.segments, position)
     }
 }
 
 /// Index of the last record of the files that end at or before `position`; `None` if there is no such file.
-pub(crate) fn last_index_below(segments: &[SegmentInfo], position: u64) -> Option<u64> {
+pub(crate) fn last_index_below(segments: &[SegmentInfo], position: u64) -> Option<LogIndex> {
     let next = segments.iter().skip(1).take_while(|segment| segment.start.get() <= position).last()?;
-    Some(next.first_index - 1)
+    next.first_index.get().checked_sub(1).map(LogIndex)
 }
 
 #[cfg(test)]
@@ -135,7 +136,7 @@ mod tests {
         let segment = |at: u64| SegmentInfo {
             start: Position(1000 + 100 * at),
             end: Position(1100 + 100 * at),
-            first_index: 1 + 10 * at,
+            first_index: LogIndex(1 + 10 * at),
             previous: None,
         };
         Files { segments: (0..begun.len() as u64).map(segment).collect(), begun: begun.to_vec() }
@@ -171,7 +172,7 @@ mod tests {
     fn whole_files_are_purged() {
         let files = files(&[1, 2, 3]);
         assert_eq!(files.last_index_below(1099), None);
-        assert_eq!(files.last_index_below(1100), Some(10));
-        assert_eq!(files.last_index_below(5000), Some(20));
+        assert_eq!(files.last_index_below(1100), Some(LogIndex(10)));
+        assert_eq!(files.last_index_below(5000), Some(LogIndex(20)));
     }
 }

@@ -45,6 +45,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::log::SegmentInfo;
+    use crate::terms::LogIndex;
     use crate::terms::Position;
 
     /// Ten files of 100 bytes, begun at 0, 10, 20, ...
@@ -52,7 +53,7 @@ mod tests {
         let segment = |at: u64| SegmentInfo {
             start: Position(100 * at),
             end: Position(100 * at + 100),
-            first_index: 1 + at,
+            first_index: LogIndex(1 + at),
             previous: None,
         };
         Files::of((0..10).map(|at| (segment(at), 10 * at)))

@@ -20,7 +20,7 @@ use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
 use crate::index::{Index, IndexError};
 use crate::planted::{Bug, planted};
-use crate::terms::{DiskUse, Position};
+use crate::terms::{DiskUse, LogIndex, Position};
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ impl Applier {
             changed: Condvar::new(),
             flushed: Notify::new(),
             unflushed: AtomicU64::new(0),
-            flushed_index: AtomicU64::new(flushed),
+            flushed_index: AtomicU64::new(flushed.get()),
             base_index: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             flushing: Mutex::new(None),
@@ -83,8 +83,8 @@ impl Applier {
     }
 
     /// Raft index up to which the index is on disk: nothing above it may leave the log.
-    pub fn flushed_index(&self) -> u64 {
-        self.flushed_index.load(Ordering::Acquire)
+    pub fn flushed_index(&self) -> LogIndex {
+        LogIndex(self.flushed_index.load(Ordering::Acquire))
     }
 
     /// Applies committed entries and answers those who wait for them.
@@ -204,14 +204,14 @@ impl Applier {
         self.check_room()?;
         self.shared.index.spill()?;
         *flushing = None;
-        self.flushed_index.fetch_max(applied.index, Ordering::AcqRel);
+        self.flushed_index.fetch_max(applied.index.get(), Ordering::AcqRel);
         Ok(())
     }
 
     /// Before records up to `index` leave the log: makes the index durable beyond them, and keeps a copy of it from which
     /// a lost one can be built again. Does nothing if the last copy will do.
-    pub fn keep_base(&self, index: u64) -> Result<(), FlushError> {
-        if self.base_index.load(Ordering::Acquire) >= index {
+    pub fn keep_base(&self, index: LogIndex) -> Result<(), FlushError> {
+        if LogIndex(self.base_index.load(Ordering::Acquire)) >= index {
             return Ok(());
         }
         // Most of it without holding the state machine still.
@@ -220,7 +220,7 @@ impl Applier {
         let new = base::begin(dir).map_err(FlushError::Base)?;
         let applied = self.copy(|index| index.copy_to(&new))?;
         base::finish(dir).map_err(FlushError::Base)?;
-        self.base_index.fetch_max(applied.index, Ordering::AcqRel);
+        self.base_index.fetch_max(applied.index.get(), Ordering::AcqRel);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use crate::index::{Index, IndexError, meta};
 use crate::log::{Disk, Log, LogFailure, LogSettings, OpenError, RealDisk};
 use crate::raft::{Node, Purger, StartError};
 use crate::steady_clock::SteadyClock;
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 /// Why a shard did not open.
 #[derive(Debug, thiserror::Error)]
@@ -51,9 +51,9 @@ pub enum ShardError {
     )]
     IndexLost {
         /// Index of the last record applied.
-        applied: u64,
+        applied: LogIndex,
         /// Index of the last record that is gone.
-        purged: u64,
+        purged: LogIndex,
     },
     /// Files of log and index do not belong together.
     #[error(

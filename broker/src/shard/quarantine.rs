@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::terms::LogIndex;
+
 /// The folder, in that of the shard.
 pub const QUARANTINE: &str = "quarantine";
 /// In front of the index in the name of a file.
@@ -19,7 +21,7 @@ const PREFIX: &str = "entry-";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedEntry {
     /// Its Raft index.
-    pub index: u64,
+    pub index: LogIndex,
     /// Its Raft term, for people.
     pub term: u64,
     /// CRC-32 of the bytes that it holds.
@@ -52,7 +54,7 @@ pub enum QuarantineError {
 /// All entries of a shard that are set aside.
 #[derive(Debug, Clone, Default)]
 pub struct Quarantine {
-    entries: BTreeMap<u64, u32>,
+    entries: BTreeMap<LogIndex, u32>,
 }
 
 impl Quarantine {
@@ -89,7 +91,7 @@ impl Quarantine {
     }
 
     /// Whether this entry is set aside.
-    pub fn holds(&self, index: u64, checksum: u32) -> bool {
+    pub fn holds(&self, index: LogIndex, checksum: u32) -> bool {
         self.entries.get(&index) == Some(&checksum)
     }
 
@@ -137,12 +139,12 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> QuarantineError {
 }
 
 /// Index and checksum that a file names.
-fn parse(text: &str) -> Option<(u64, u32)> {
+fn parse(text: &str) -> Option<(LogIndex, u32)> {
     let value = |name: &str| {
         let mut lines = text.lines().filter_map(|line| line.split_once('='));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value)
     };
-    Some((value("entry")?.parse().ok()?, u32::from_str_radix(value("checksum")?, 16).ok()?))
+    Some((LogIndex(value("entry")?.parse().ok()?), u32::from_str_radix(value("checksum")?, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -153,12 +155,21 @@ mod tests {
     fn what_was_written_is_read_and_only_its_checksum_counts() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Quarantine::read(dir.path()).unwrap().is_empty());
-        let entry =
-            QuarantinedEntry { index: 17, term: 3, checksum: 0xA_BCDE, bytes: 9, reason: "two\nlines".to_owned() };
+        let entry = QuarantinedEntry {
+            index: LogIndex(17),
+            term: 3,
+            checksum: 0xA_BCDE,
+            bytes: 9,
+            reason: "two\nlines".to_owned(),
+        };
         let path = entry.write(dir.path()).unwrap();
         let read = Quarantine::read(dir.path()).unwrap();
         assert_eq!(read.len(), 1);
-        assert!(read.holds(17, 0xA_BCDE) && !read.holds(17, 0xA_BCDF) && !read.holds(16, 0xA_BCDE));
+        assert!(
+            read.holds(LogIndex(17), 0xA_BCDE)
+                && !read.holds(LogIndex(17), 0xA_BCDF)
+                && !read.holds(LogIndex(16), 0xA_BCDE)
+        );
         // A file under the name of another entry is refused, and so is one that says nothing.
         fs::rename(&path, path.with_file_name("entry-18")).unwrap();
         assert!(matches!(Quarantine::read(dir.path()), Err(QuarantineError::Unreadable { .. })));

@@ -20,6 +20,7 @@ use crate::index::store::FLUSH_BYTES;
 use crate::index::{Index, IndexError};
 use crate::log::Log;
 use crate::raft;
+use crate::terms::LogIndex;
 
 /// Bytes of the log applied at once.
 const STEP_BYTES: u64 = 4 << 20;
@@ -31,7 +32,7 @@ pub enum RebuildError {
     #[error("the log begins at record {first}: what came before it was trimmed and is only in the index")]
     Trimmed {
         /// Raft index of the first record that is left.
-        first: u64,
+        first: LogIndex,
     },
     /// The log could not be read.
     #[error("the log: {0}")]
@@ -55,12 +56,12 @@ pub fn rebuild_index(
     quarantine: Quarantine,
     base: Option<&Path>,
     target: &Path,
-    upto: u64,
+    upto: LogIndex,
     mut progress: impl FnMut(u64),
 ) -> Result<Applied, RebuildError> {
     if let Some(purged) = log.purged() {
         let Some(base) = base else {
-            return Err(RebuildError::Trimmed { first: purged.index + 1 });
+            return Err(RebuildError::Trimmed { first: purged.index.next() });
         };
         link_files(base, target)?;
     }
@@ -81,16 +82,16 @@ pub fn rebuild_index(
     let applier = Applier::new(Arc::clone(&shared))?;
     let begun = applier.applied();
     if let Some(purged) = log.purged().filter(|purged| purged.index > begun.index) {
-        return Err(RebuildError::Trimmed { first: purged.index + 1 });
+        return Err(RebuildError::Trimmed { first: purged.index.next() });
     }
-    let mut next = if begun.end == 0 { log.first_index() } else { begun.index + 1 };
-    let end = log.last().map_or(0, |last| last.index + 1).min(upto.saturating_add(1));
+    let mut next = if begun.end == 0 { log.first_index() } else { begun.index.next() };
+    let end = log.last().map_or(LogIndex::ZERO, |last| last.index.next()).min(upto.next());
     while next < end {
         let records = log.read_entries(next, end, STEP_BYTES)?;
         let Some(last) = records.last() else {
             return Err(std::io::Error::other(format!("record {next} is missing")).into());
         };
-        next = last.index + 1;
+        next = last.index.next();
         let reached = last.end().get();
         let entries = records.into_iter().map(raft::committed_entry).collect::<Result<Vec<_>, _>>()?;
         applier.apply(entries)?;

@@ -1,12 +1,59 @@
-//! The numbers that name things inside one shard.
+//! The numbers that name things inside one shard. None of them turns into another, nor into a bare number, unless it is said.
+
+use std::fmt;
+use std::ops::{Add, AddAssign};
+
+use serde::{Deserialize, Serialize};
 
 /// A queue of this shard: dense, given out once, never reused, so that a deleted topic's entries can never show up in
 /// a new topic of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueId(pub u32);
 
-impl std::fmt::Display for QueueId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "queue {}", self.0)
+    }
+}
+
+/// The place of a record in the Raft log, counted in records: each is one more than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogIndex(pub u64);
+
+impl LogIndex {
+    /// Of the first record ever written.
+    pub const ZERO: Self = Self(0);
+    /// Above every record.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The bare number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The index of the next record.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for LogIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Add<u64> for LogIndex {
+    type Output = Self;
+
+    fn add(self, records: u64) -> Self {
+        Self(self.0 + records)
+    }
+}
+
+impl AddAssign<u64> for LogIndex {
+    fn add_assign(&mut self, records: u64) {
+        *self = *self + records;
     }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{outcome, payload, record, small};
 use crate::log::{AppendError, Flush, Log, LogSettings, OpenError, RealDisk, RecordId, TruncateError};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -29,13 +29,13 @@ fn append(log: &Log, term: u64, index: u64, len: usize) -> Position {
 fn check(log: &Log, from: u64, to: u64, len: usize) {
     let mut next = from;
     while next < to {
-        let records = log.read_entries(next, to, 3000).unwrap();
+        let records = log.read_entries(LogIndex(next), LogIndex(to), 3000).unwrap();
         assert!(!records.is_empty(), "record {next} is missing");
         for record in records {
-            assert_eq!((record.index, &record.payload), (next, &payload(next, len)));
+            assert_eq!((record.index, &record.payload), (LogIndex(next), &payload(next, len)));
             assert_eq!(log.read(record.payload_position(), len).unwrap(), payload(next, len));
             assert_eq!(log.read(record.payload_position().advance(3), 4).unwrap(), payload(next, len)[3..7]);
-            assert_eq!(log.term_of(next).unwrap(), Some(record.term));
+            assert_eq!(log.term_of(LogIndex(next)).unwrap(), Some(record.term));
             next += 1;
         }
     }
@@ -46,14 +46,14 @@ fn records_survive_a_clean_restart() {
     for flush in [Flush::Sync, Flush::Async { interval: HOUR }] {
         let dir = TempDir::new().unwrap();
         let log = open(dir.path(), small(flush));
-        assert_eq!((log.last(), log.end(), log.first_index()), (None, Position::ZERO, 0));
+        assert_eq!((log.last(), log.end(), log.first_index()), (None, Position::ZERO, LogIndex::ZERO));
         let mut position = Position::ZERO;
         for index in 1..=200 {
             assert_eq!(append(&log, 1 + index / 50, index, 500), position);
             position = position.advance(560);
-            log.release_upto(index);
+            log.release_upto(LogIndex(index));
         }
-        log.set_committed(150);
+        log.set_committed(LogIndex(150));
         check(&log, 1, 201, 500);
         append(&log, 9, 201, 500);
         log.close().unwrap();
@@ -61,9 +61,9 @@ fn records_survive_a_clean_restart() {
         check(&log, 1, 202, 500);
 
         let log = open(dir.path(), small(flush));
-        assert_eq!(log.last(), Some(RecordId { term: 9, index: 201 }));
+        assert_eq!(log.last(), Some(RecordId { term: 9, index: LogIndex(201) }));
         assert_eq!((log.end(), log.durable_end()), (Position(201 * 560), Position(201 * 560)));
-        assert_eq!((log.first_index(), log.committed()), (1, Some(150)));
+        assert_eq!((log.first_index(), log.committed()), (LogIndex(1), Some(LogIndex(150))));
         check(&log, 1, 202, 500);
         assert_eq!(append(&log, 9, 202, 500), Position(201 * 560));
         check(&log, 1, 203, 500);
@@ -81,10 +81,10 @@ fn one_append_may_span_segments_and_hold_records_larger_than_one() {
     let (done, outcome) = outcome();
     log.append(records, done).unwrap();
     outcome.wait().unwrap();
-    log.release_upto(100);
+    log.release_upto(LogIndex(100));
     let check = |log: &Log| {
         for (i, len) in sizes.iter().enumerate() {
-            let records = log.read_entries(i as u64, u64::MAX, 1).unwrap();
+            let records = log.read_entries(LogIndex(i as u64), LogIndex(u64::MAX), 1).unwrap();
             assert_eq!(records.len(), 1);
             assert_eq!(records[0].payload, payload(i as u64, *len));
         }
@@ -100,27 +100,27 @@ fn reads_stop_at_both_ends() {
     let log = open(dir.path(), small(Flush::Sync));
     for index in 1..=100 {
         append(&log, 1, index, 1000);
-        log.release_upto(index);
+        log.release_upto(LogIndex(index));
     }
     assert_eq!(log.read(log.end(), 1).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(log.read(Position(40), usize::MAX).unwrap_err().kind(), ErrorKind::UnexpectedEof);
-    assert!(log.read_entries(101, 200, 1 << 20).unwrap().is_empty());
-    assert_eq!(log.term_of(101).unwrap(), None);
-    let purged = log.purge_upto(60).unwrap().unwrap();
-    assert!(purged.index <= 60 && purged.index > 40, "{purged:?}");
-    assert_eq!(log.first_index(), purged.index + 1);
+    assert!(log.read_entries(LogIndex(101), LogIndex(200), 1 << 20).unwrap().is_empty());
+    assert_eq!(log.term_of(LogIndex(101)).unwrap(), None);
+    let purged = log.purge_upto(LogIndex(60)).unwrap().unwrap();
+    assert!(purged.index <= LogIndex(60) && purged.index > LogIndex(40), "{purged:?}");
+    assert_eq!(log.first_index(), purged.index.next());
     assert_eq!(log.read(Position(40), 1).unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(log.read_entries(1, 5, 1).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(log.read_entries(LogIndex(1), LogIndex(5), 1).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(log.term_of(purged.index).unwrap(), Some(1));
-    assert_eq!(log.term_of(purged.index - 1).unwrap(), None);
-    check(&log, purged.index + 1, 101, 1000);
+    assert_eq!(log.term_of(LogIndex(purged.index.0 - 1)).unwrap(), None);
+    check(&log, purged.index.next().0, 101, 1000);
     // Everything may be purged but the newest segment.
-    let purged = log.purge_upto(100).unwrap().unwrap();
+    let purged = log.purge_upto(LogIndex(100)).unwrap().unwrap();
     drop(log);
     let log = open(dir.path(), small(Flush::Sync));
     assert_eq!(log.purged(), Some(purged));
     assert_eq!(log.segments().len(), 1);
-    check(&log, purged.index + 1, 101, 1000);
+    check(&log, purged.index.next().0, 101, 1000);
 }
 
 #[test]
@@ -130,13 +130,16 @@ fn a_truncated_suffix_is_gone_and_can_be_written_anew() {
     for index in 1..=60 {
         append(&log, 1, index, 1000);
     }
-    log.set_committed(20);
-    assert!(matches!(log.truncate_after(Some(19), |_| ()), Err(TruncateError::Committed { committed: 20, .. })));
-    assert!(matches!(log.truncate_after(Some(61), |_| ()), Err(TruncateError::OutOfRange { .. })));
+    log.set_committed(LogIndex(20));
+    assert!(matches!(
+        log.truncate_after(Some(LogIndex(19)), |_| ()),
+        Err(TruncateError::Committed { committed: LogIndex(20), .. })
+    ));
+    assert!(matches!(log.truncate_after(Some(LogIndex(61)), |_| ()), Err(TruncateError::OutOfRange { .. })));
     let (done, outcome) = outcome();
-    log.truncate_after(Some(30), done).unwrap();
-    assert_eq!(log.last(), Some(RecordId { term: 1, index: 30 }));
-    assert!(log.read_entries(31, 60, 1).unwrap().is_empty());
+    log.truncate_after(Some(LogIndex(30)), done).unwrap();
+    assert_eq!(log.last(), Some(RecordId { term: 1, index: LogIndex(30) }));
+    assert!(log.read_entries(LogIndex(31), LogIndex(60), 1).unwrap().is_empty());
     for index in 31..=40 {
         append(&log, 2, index, 1000);
     }
@@ -144,7 +147,7 @@ fn a_truncated_suffix_is_gone_and_can_be_written_anew() {
     check(&log, 1, 41, 1000);
     drop(log);
     let log = open(dir.path(), small(Flush::Sync));
-    assert_eq!(log.last(), Some(RecordId { term: 2, index: 40 }));
+    assert_eq!(log.last(), Some(RecordId { term: 2, index: LogIndex(40) }));
     check(&log, 1, 41, 1000);
 }
 
@@ -172,7 +175,7 @@ fn records_must_continue_the_log() {
     append(&log, 2, 5, 10);
     for bad in [record(2, 5, ""), record(2, 7, ""), record(1, 6, "")] {
         let error = log.append(vec![bad], |_| ()).unwrap_err();
-        assert!(matches!(error, AppendError::OutOfOrder { last_term: 2, last_index: 5, .. }), "{error}");
+        assert!(matches!(error, AppendError::OutOfOrder { last_term: 2, last_index: LogIndex(5), .. }), "{error}");
         assert!(!error.is_retryable());
     }
     let error = log.append_at(Position(71), vec![record(2, 6, "")], |_| ()).unwrap_err();
@@ -262,7 +265,7 @@ fn many_threads_append_and_read_at_once() {
                             answered.fetch_add(1, Ordering::SeqCst);
                         };
                         log.append(vec![record(1, *next, payload(*next, 300))], done).unwrap();
-                        log.release_upto(*next);
+                        log.release_upto(LogIndex(*next));
                         *next += 1;
                         appended.fetch_add(1, Ordering::SeqCst);
                     }
@@ -272,7 +275,7 @@ fn many_threads_append_and_read_at_once() {
                 scope.spawn(|| {
                     while appended.load(Ordering::SeqCst) < 1200 {
                         if let Some(last) = log.last() {
-                            check(&log, last.index.saturating_sub(40).max(1), last.index + 1, 300);
+                            check(&log, last.index.0.saturating_sub(40).max(1), last.index.next().0, 300);
                         }
                     }
                 });

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{Outcome, outcome, payload, record, small};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings, OpenError};
+use crate::terms::LogIndex;
 
 pub(super) const ASYNC: Flush = Flush::Async { interval: Duration::from_secs(60 * 60) };
 
@@ -108,21 +109,21 @@ pub(super) fn run(disk: &SimDisk, flush: Flush, seed: u64) -> (History, usize) {
                 let covers = history.events.len();
                 term += 1;
                 let after = (keep > 0).then_some(keep);
-                if log.truncate_after(after, ack(covers)).is_err() {
+                if log.truncate_after(after.map(LogIndex), ack(covers)).is_err() {
                     break;
                 }
                 last = keep;
             }
             4 if last > 0 => {
                 committed = committed.max(random.below(last) + 1).min(last);
-                log.set_committed(committed);
-                log.release_upto(committed);
+                log.set_committed(LogIndex(committed));
+                log.release_upto(LogIndex(committed));
                 history.committed = Some(committed);
                 continue;
             }
             5 if committed > 0 => {
-                match log.purge_upto(committed) {
-                    Ok(purged) => first = purged.map_or(1, |purged| purged.index + 1),
+                match log.purge_upto(LogIndex(committed)) {
+                    Ok(purged) => first = purged.map_or(1, |purged| purged.index.next().0),
                     Err(_) => break,
                 }
                 history.purged_to = first;
@@ -138,7 +139,7 @@ pub(super) fn run(disk: &SimDisk, flush: Flush, seed: u64) -> (History, usize) {
                     })
                     .collect();
                 for record in &records {
-                    let entry = Entry { term, index: record.index, payload: record.payload.clone() };
+                    let entry = Entry { term, index: record.index.0, payload: record.payload.clone() };
                     history.events.push(Event::Push(entry));
                 }
                 let covers = if flush == Flush::Sync { history.events.len() } else { 0 };
@@ -166,13 +167,13 @@ fn content(log: &Log) -> State {
     let mut entries = Vec::new();
     let mut next = log.first_index();
     while let Some(last) = log.last().filter(|last| next <= last.index) {
-        let records = log.read_entries(next, last.index + 1, 5000).unwrap();
+        let records = log.read_entries(next, last.index.next(), 5000).unwrap();
         assert!(!records.is_empty());
         for record in records {
             assert_eq!(record.index, next);
             let raw = log.read(record.payload_position(), record.payload.len()).unwrap();
             assert_eq!(raw, record.payload);
-            entries.push(Entry { term: record.term, index: next, payload: record.payload });
+            entries.push(Entry { term: record.term, index: next.0, payload: record.payload });
             next += 1;
         }
     }
@@ -182,9 +183,9 @@ fn content(log: &Log) -> State {
 
 /// Checks what was recovered against the history; explains itself by `what`.
 fn judge(found: &State, log: &Log, history: &History, acked: usize, what: &str) {
-    let first = log.first_index().max(1);
-    assert!(first >= history.purged_to, "{what}: purged records came back");
-    assert!(log.committed() <= history.committed, "{what}: committed {:?}", log.committed());
+    let first = log.first_index().max(LogIndex(1));
+    assert!(first >= LogIndex(history.purged_to), "{what}: purged records came back");
+    assert!(log.committed() <= history.committed.map(LogIndex), "{what}: committed {:?}", log.committed());
     let mut state = State::default();
     let mut fits = false;
     for upto in 0..=history.events.len() {
@@ -192,8 +193,8 @@ fn judge(found: &State, log: &Log, history: &History, acked: usize, what: &str) 
             state.apply(&history.events[upto - 1]);
         }
         // A vote may be durable before the records in front of it only if those need no flush.
-        let kept = state.entries.iter().filter(|entry| entry.index >= first);
-        if upto >= acked && kept.eq(&found.entries) && state.entries.len() as u64 + 1 >= first {
+        let kept = state.entries.iter().filter(|entry| entry.index >= first.0);
+        if upto >= acked && kept.eq(&found.entries) && state.entries.len() as u64 + 1 >= first.0 {
             fits |= vote_fits(found, history, upto);
         }
     }
@@ -252,7 +253,7 @@ pub(super) fn examine(disk: &SimDisk, flush: Flush, history: &History, acked: us
 
     // Nothing that was cut comes back behind new records.
     let log = open(&once, flush).unwrap();
-    let next = log.last().map_or(1, |last| last.index + 1);
+    let next = log.last().map_or(1, |last| last.index.next().0);
     let records: Vec<_> = (0..3).map(|nth| record(1000, next + nth, payload(nth, 700))).collect();
     let (done, synced) = outcome();
     log.append(records, |_| ()).unwrap();
@@ -352,12 +353,12 @@ fn a_purge_leaves_no_hole_wherever_the_power_goes_off() {
         let disk = disk.fork();
         let log = open(&disk, Flush::Sync).unwrap();
         disk.set_faults(Faults { power_off_at: Some(disk.operations() + cut), ..Faults::default() });
-        let purged = log.purge_upto(15);
+        let purged = log.purge_upto(LogIndex(15));
         for seed in 0..12 {
             let log =
                 open(&disk.crash(seed), Flush::Sync).unwrap_or_else(|error| panic!("cut {cut}, crash {seed}: {error}"));
-            assert_eq!(content(&log).entries.len() as u64, 21 - log.first_index());
-            assert!(purged.is_err() || log.first_index() > 10);
+            assert_eq!(content(&log).entries.len() as u64, 21 - log.first_index().0);
+            assert!(purged.is_err() || log.first_index() > LogIndex(10));
         }
     }
 }
@@ -372,11 +373,11 @@ fn a_purge_does_not_overtake_a_truncation() {
     // The writer thread is kept busy, so that what follows is decided before any of it happens.
     let (go, gate) = mpsc::channel::<()>();
     log.append(vec![record(1, 10, payload(10, 10))], move |_| gate.recv().unwrap()).unwrap();
-    log.truncate_after(Some(4), |_| ()).unwrap();
+    log.truncate_after(Some(LogIndex(4)), |_| ()).unwrap();
     let (done, written) = outcome();
     log.append(vec![record(2, 5, payload(50, 5000))], done).unwrap();
-    log.set_committed(5);
-    log.purge_upto(5).unwrap();
+    log.set_committed(LogIndex(5));
+    log.purge_upto(LogIndex(5)).unwrap();
     go.send(()).unwrap();
     written.wait().unwrap();
     assert!(log.failure().is_none());

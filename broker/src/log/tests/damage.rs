@@ -8,7 +8,7 @@ use super::{outcome, payload, record, small};
 use crate::log::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, put_u32, put_u64, segment_path};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Disk, Flush, Log, LogSettings, OpenError, Record, check, salvage};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 fn open_with(disk: &SimDisk, settings: LogSettings) -> Result<Log, OpenError> {
     Log::open(Arc::new(disk.clone()), &dir(), settings)
@@ -29,7 +29,7 @@ fn read_all(log: &Log) -> std::io::Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut next = log.first_index();
     while log.last().is_some_and(|last| next <= last.index) {
-        records.extend(log.read_entries(next, u64::MAX, 4000)?);
+        records.extend(log.read_entries(next, LogIndex(u64::MAX), 4000)?);
         next = records.last().expect("at least one record").index + 1;
     }
     Ok(records)
@@ -288,11 +288,14 @@ fn damage_found_while_reading_is_an_error_with_a_place() {
     let files = segment_files(&disk);
     let log = open(&disk).unwrap();
     disk.flip(&files[0], 8 * (SEGMENT_HEADER_BYTES as usize + 2360 + 100));
-    assert_eq!(log.read_entries(1, 2, 1).unwrap(), records[..1]);
-    let error = log.read_entries(2, 3, 1).unwrap_err();
+    assert_eq!(log.read_entries(LogIndex(1), LogIndex(2), 1).unwrap(), records[..1]);
+    let error = log.read_entries(LogIndex(2), LogIndex(3), 1).unwrap_err();
     assert!(error.to_string().contains("(position 2360)"), "{error}");
-    assert_eq!(log.read_entries(1, 3, 1 << 20).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
-    assert_eq!(log.read_entries(3, 4, 1).unwrap(), records[2..3]);
+    assert_eq!(
+        log.read_entries(LogIndex(1), LogIndex(3), 1 << 20).unwrap_err().kind(),
+        std::io::ErrorKind::InvalidData
+    );
+    assert_eq!(log.read_entries(LogIndex(3), LogIndex(4), 1).unwrap(), records[2..3]);
     let _ = disk.list(&dir());
 }
 

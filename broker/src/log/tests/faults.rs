@@ -8,6 +8,7 @@ use super::crash::{ASYNC, dir, examine, open, run};
 use super::{outcome, payload, record};
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::{AppendError, Flush, Log, LogSettings, Room};
+use crate::terms::LogIndex;
 
 fn append(log: &Log, index: u64, len: usize) -> Result<std::io::Result<()>, AppendError> {
     let (done, written) = outcome();
@@ -34,7 +35,7 @@ fn assert_stopped(disk: &SimDisk, log: &Log) {
     let (done, refused) = outcome();
     log.save_vote(vec![1], done);
     refused.wait().unwrap_err();
-    assert!(log.truncate_after(Some(1), |_| ()).is_err());
+    assert!(log.truncate_after(Some(LogIndex(1)), |_| ()).is_err());
     log.close().unwrap_err();
     assert_eq!((disk.writes(), disk.syncs()), (writes, syncs), "a failed log leaves the disk alone");
 }
@@ -50,13 +51,13 @@ fn a_failed_write_stops_the_log() {
     disk.set_faults(Faults { fail_write_at: Some(disk.writes() + 1), ..Faults::default() });
     append(&log, 2, 5000).unwrap().unwrap_err();
     never.wait().unwrap_err();
-    assert_eq!(log.read_entries(1, 2, 1).unwrap()[0].payload, payload(1, 100));
+    assert_eq!(log.read_entries(LogIndex(1), LogIndex(2), 1).unwrap()[0].payload, payload(1, 100));
     assert_stopped(&disk, &log);
     drop(log);
     let log = open(&disk, Flush::Sync).unwrap();
     assert!(log.failure().is_none());
     let next = log.last().unwrap().index + 1;
-    append(&log, next, 10).unwrap().unwrap();
+    append(&log, next.0, 10).unwrap().unwrap();
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_full_disk_refuses_appends_until_there_is_room() {
         };
         assert!(matches!(error, AppendError::NoSpace { bytes: 16384 }) && error.is_retryable(), "{error}");
         assert!(index > 9, "three segments fit");
-        assert_eq!(log.last().unwrap().index, index - 1);
+        assert_eq!(log.last().unwrap().index, LogIndex(index - 1));
         assert!(log.failure().is_none());
         // Small records still fit into the last segment, votes are saved, everything is readable.
         append(&log, index, 0).unwrap().unwrap();
@@ -111,19 +112,22 @@ fn a_full_disk_refuses_appends_until_there_is_room() {
         log.save_vote(vec![1], done);
         saved.wait().unwrap();
         assert!(log.reserve(&[3060], Room::Common).is_err());
-        log.set_committed(index);
-        log.release_upto(index);
-        assert_eq!(log.read_entries(1, 2, 1).unwrap()[0].payload, payload(1, 3000));
+        log.set_committed(LogIndex(index));
+        log.release_upto(LogIndex(index));
+        assert_eq!(log.read_entries(LogIndex(1), LogIndex(2), 1).unwrap()[0].payload, payload(1, 3000));
         // Deleting old segments makes room.
-        log.purge_upto(index).unwrap();
+        log.purge_upto(LogIndex(index)).unwrap();
         log.reserve(&[3060], Room::Common).unwrap();
         append(&log, index + 1, 3000).unwrap().unwrap();
         let (done, synced) = outcome();
         log.sync(done);
         synced.wait().unwrap();
         let after = open(&disk.crash(0), flush).unwrap();
-        assert_eq!(after.last().unwrap().index, index + 1);
-        assert_eq!(after.read_entries(index + 1, index + 2, 1).unwrap()[0].payload, payload(index + 1, 3000));
+        assert_eq!(after.last().unwrap().index, LogIndex(index + 1));
+        assert_eq!(
+            after.read_entries(LogIndex(index + 1), LogIndex(index + 2), 1).unwrap()[0].payload,
+            payload(index + 1, 3000)
+        );
     }
 }
 
@@ -138,7 +142,7 @@ fn opening_on_a_full_disk_fails_or_works_but_breaks_nothing() {
     drop(log);
     disk.set_faults(Faults { capacity: Some(100), ..Faults::default() });
     let log = open(&disk, Flush::Sync).unwrap();
-    assert_eq!(log.read_entries(1, 2, 1).unwrap()[0].payload, payload(1, 3000));
+    assert_eq!(log.read_entries(LogIndex(1), LogIndex(2), 1).unwrap()[0].payload, payload(1, 3000));
     append(&log, 2, 3000).unwrap().unwrap();
 }
 
@@ -189,7 +193,7 @@ fn what_was_reserved_can_be_appended_on_a_full_disk() {
         disk.set_faults(Faults::default());
     }
     drop(log);
-    assert_eq!(open(&disk, Flush::Sync).unwrap().last().unwrap().index, 3);
+    assert_eq!(open(&disk, Flush::Sync).unwrap().last().unwrap().index, LogIndex(3));
 }
 
 #[test]
@@ -220,5 +224,5 @@ fn the_reserve_is_kept_for_what_must_pass() {
     log.reserve(&[3060], Room::Common).unwrap();
     append(&log, index, 3000).unwrap().unwrap();
     drop(log);
-    assert_eq!(Log::open(Arc::new(disk), &dir(), settings).unwrap().last().unwrap().index, index);
+    assert_eq!(Log::open(Arc::new(disk), &dir(), settings).unwrap().last().unwrap().index, LogIndex(index));
 }

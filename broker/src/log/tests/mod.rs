@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Flush, LogSettings, NewRecord};
+use crate::terms::LogIndex;
 
 /// Collects the outcome of an operation.
 pub(crate) struct Outcome(mpsc::Receiver<io::Result<()>>);
@@ -34,7 +35,7 @@ pub(crate) fn outcome() -> (impl FnOnce(io::Result<()>) + Send + 'static, Outcom
 }
 
 pub(crate) fn record(term: u64, index: u64, payload: impl Into<Bytes>) -> NewRecord {
-    NewRecord { term, index, kind: 1, payload: payload.into() }
+    NewRecord { term, index: LogIndex(index), kind: 1, payload: payload.into() }
 }
 
 /// Payload bytes that depend on the seed and look like nothing else.

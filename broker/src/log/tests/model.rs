@@ -9,7 +9,7 @@ use super::crash::{ASYNC, dir};
 use super::{Outcome, outcome, payload, record, small};
 use crate::log::sim_disk::SimDisk;
 use crate::log::{Flush, Log, LogSettings};
-use crate::terms::Position;
+use crate::terms::{LogIndex, Position};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -63,7 +63,7 @@ impl Model {
 }
 
 fn check_record(model: &Model, log: &Log, record: &crate::log::Record) {
-    let (term, position, payload) = &model.records[record.index as usize - 1];
+    let (term, position, payload) = &model.records[record.index.0 as usize - 1];
     assert_eq!((record.term, record.position, &record.payload), (*term, *position, payload));
     assert_eq!(record.kind, 1);
     let part = payload.len() / 3..payload.len();
@@ -73,11 +73,11 @@ fn check_record(model: &Model, log: &Log, record: &crate::log::Record) {
 
 fn check_ends(model: &Model, log: &Log) {
     let last = log.last().map(|last| (last.term, last.index));
-    assert_eq!(last, model.records.last().map(|record| (record.0, model.records.len() as u64)));
+    assert_eq!(last, model.records.last().map(|record| (record.0, LogIndex(model.records.len() as u64))));
     assert_eq!(log.end(), model.end);
     if let (Some(purged), false) = (log.purged(), model.records.is_empty()) {
-        assert_eq!(purged.term, model.records[purged.index as usize - 1].0);
-        assert_eq!(log.first_position(), model.records.get(purged.index as usize).map_or(model.end, |next| next.1));
+        assert_eq!(purged.term, model.records[purged.index.0 as usize - 1].0);
+        assert_eq!(log.first_position(), model.records.get(purged.index.0 as usize).map_or(model.end, |next| next.1));
     }
 }
 
@@ -110,7 +110,7 @@ fn play(flush: Flush, acts: Vec<Act>) {
                 }
             }
             Act::Truncate(share) => {
-                let keep = model.share(share).max(log.first_index().saturating_sub(1));
+                let keep = model.share(share).max(log.first_index().0.saturating_sub(1));
                 model.records.truncate(keep as usize);
                 model.end = model
                     .records
@@ -118,33 +118,33 @@ fn play(flush: Flush, acts: Vec<Act>) {
                     .map_or(Position::ZERO, |last| last.1.advance(record(1, 1, last.2.clone()).bytes()));
                 model.term += 1;
                 let (done, cut) = outcome();
-                log.truncate_after((keep > 0).then_some(keep), done).unwrap();
+                log.truncate_after((keep > 0).then_some(LogIndex(keep)), done).unwrap();
                 pending.push(cut);
             }
             Act::Commit(share) => {
                 model.committed = model.share(share);
                 if model.committed > 0 {
-                    log.set_committed(model.committed);
+                    log.set_committed(LogIndex(model.committed));
                 }
             }
-            Act::Release => log.release_upto(model.committed),
+            Act::Release => log.release_upto(LogIndex(model.committed)),
             Act::Purge(share) => {
                 let upto = (model.committed as f64 * share) as u64;
-                let purged = log.purge_upto(upto).unwrap();
-                assert!(purged.is_none_or(|purged| purged.index <= model.committed));
+                let purged = log.purge_upto(LogIndex(upto)).unwrap();
+                assert!(purged.is_none_or(|purged| purged.index <= LogIndex(model.committed)));
             }
             Act::Read(from, to, bytes) => {
-                let first = log.first_index().max(1);
-                let held = (model.records.len() as u64 + 1).saturating_sub(first);
+                let first = log.first_index().max(LogIndex(1));
+                let held = (model.records.len() as u64 + 1).saturating_sub(first.0);
                 let (from, to) = (first + (held as f64 * from) as u64, first + (held as f64 * to) as u64);
                 let records = log.read_entries(from, to, bytes).unwrap();
-                assert_eq!(records.is_empty(), from >= to || from > model.records.len() as u64);
+                assert_eq!(records.is_empty(), from >= to || from > LogIndex(model.records.len() as u64));
                 let total: u64 = records.iter().map(crate::log::Record::bytes).sum();
                 assert!(records.len() <= 1 || total <= bytes);
-                for (record, index) in records.iter().zip(from..to) {
-                    assert_eq!(record.index, index);
+                for (record, index) in records.iter().zip(from.0..to.0) {
+                    assert_eq!(record.index, LogIndex(index));
                     check_record(&model, &log, record);
-                    assert_eq!(log.term_of(index).unwrap(), Some(record.term));
+                    assert_eq!(log.term_of(LogIndex(index)).unwrap(), Some(record.term));
                 }
             }
             Act::Reopen(segment_bytes) => {
@@ -166,9 +166,9 @@ fn play(flush: Flush, acts: Vec<Act>) {
     pending.drain(..).for_each(|outcome| outcome.wait().unwrap());
     let log = open(&disk, &LogSettings { verify_all: true, ..settings });
     check_ends(&model, &log);
-    let mut next = log.first_index().max(1);
-    while next <= model.records.len() as u64 {
-        let records = log.read_entries(next, u64::MAX, 7000).unwrap();
+    let mut next = log.first_index().max(LogIndex(1));
+    while next <= LogIndex(model.records.len() as u64) {
+        let records = log.read_entries(next, LogIndex(u64::MAX), 7000).unwrap();
         for record in &records {
             check_record(&model, &log, record);
         }
@@ -200,9 +200,9 @@ fn the_tail_cache_holds_what_is_not_released_and_little_else() {
         written.wait().unwrap();
     }
     assert!(positions.iter().all(|position| log.read_hot(*position, 500).is_some()), "nothing is released yet");
-    log.release_upto(30);
+    log.release_upto(LogIndex(30));
     assert!(log.read_hot(positions[29], 500).is_none() && log.read_hot(positions[30], 500).is_some());
-    log.release_upto(50);
+    log.release_upto(LogIndex(50));
     assert!(log.tail_bytes() <= 2 << 10, "bounded by the setting");
     assert!(log.read_hot(positions[49], 500).is_some());
     assert_eq!(log.read(positions[0], 500).unwrap(), payload(1, 500));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 use crate::index::meta::{Applied, Sequences};
+use crate::terms::LogIndex;
 
 /// Counts of the state machine, for metrics and listings. Apply writes, everybody reads.
 #[derive(Debug, Default)]
@@ -39,9 +40,15 @@ pub struct Counters {
 }
 
 macro_rules! readers {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        $($(#[$doc])* pub fn $name(&self) -> u64 { self.$name.load(Ordering::Relaxed) })*
+    ($($(#[$doc:meta])* $name:ident $(as $term:ident)?),* $(,)?) => {
+        $($(#[$doc])* pub fn $name(&self) -> readers!(@type $($term)?) {
+            readers!(@value self.$name.load(Ordering::Relaxed) $(, $term)?)
+        })*
     };
+    (@type) => { u64 };
+    (@type $term:ident) => { $term };
+    (@value $value:expr) => { $value };
+    (@value $value:expr, $term:ident) => { $term($value) };
 }
 
 impl Counters {
@@ -63,7 +70,7 @@ impl Counters {
         /// Every half up to this id has had its first check scheduled.
         first_checked,
         /// Raft index of the last applied entry.
-        applied_index,
+        applied_index as LogIndex,
         /// Log position behind the last applied entry.
         applied_end,
         /// The newest stamp applied, in milliseconds since 1970.
@@ -101,7 +108,7 @@ impl Counters {
             (&self.next_timer, sequences.next_timer),
             (&self.next_half, sequences.next_half),
             (&self.first_checked, sequences.first_checked),
-            (&self.applied_index, applied.index),
+            (&self.applied_index, applied.index.get()),
             (&self.applied_end, applied.end),
             (&self.stamp, applied.stamp),
         ] {

@@ -38,7 +38,7 @@ use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
 use crate::planted::{Bug, planted};
-use crate::terms::{Malformed, QueueId};
+use crate::terms::{LogIndex, Malformed, QueueId};
 
 /// What an entry holds, besides its log id.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ pub struct CommittedEntry {
     /// Raft term.
     pub term: u64,
     /// Raft index.
-    pub index: u64,
+    pub index: LogIndex,
     /// Log position of the payload's first byte.
     pub payload_position: u64,
     /// Log position behind the record.
@@ -81,7 +81,7 @@ pub enum ApplyError {
     )]
     Entry {
         /// Its Raft index.
-        index: u64,
+        index: LogIndex,
         /// CRC-32 of what it holds.
         checksum: u32,
         /// What was wrong.
@@ -190,7 +190,7 @@ impl StateMachine {
         if !self.shared.quarantine.holds(index, checksum) {
             return Err(ApplyError::Entry { index, checksum, source });
         }
-        tracing::warn!(entry = index, %source, "an entry of the log is in quarantine: what it held is lost");
+        tracing::warn!(entry = %index, %source, "an entry of the log is in quarantine: what it held is lost");
         self.shared.counters.quarantined.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

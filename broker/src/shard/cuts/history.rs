@@ -9,6 +9,7 @@ use super::model::Model;
 use crate::log::{Log, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
+use crate::terms::LogIndex;
 
 /// A command that was submitted and answered.
 pub(super) struct Step {
@@ -67,11 +68,11 @@ impl History {
     /// Notes the records that the log has got since, and which of the commands whose outcome is unknown they hold. Those
     /// happened as the model says; the others did not, or nobody will ever know.
     pub(super) fn note_unknown(&mut self, log: &Log, unknown: Vec<Act>, now: u64) -> Result<(), String> {
-        let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| index + 1);
+        let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| LogIndex(index + 1));
         let known: usize = self.steps.len() - self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
         let mut acts = unknown.into_iter();
         let mut seen = 0;
-        for record in read(log, next)?.iter().filter(|record| record.kind == kind::BATCH) {
+        for record in read(log, next.0)?.iter().filter(|record| record.kind == kind::BATCH) {
             let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
             for command in batch.commands().map_err(|error| error.to_string())? {
                 seen += 1;
@@ -93,16 +94,16 @@ impl History {
 
     /// For each command in the records since those that were noted: the positions of the messages that it brought.
     pub(super) fn new_places(&self, log: &Log) -> Result<VecDeque<Vec<u64>>, String> {
-        places_from(log, self.records.last_key_value().map_or(log.first_index(), |(index, _)| index + 1))
+        places_from(log, self.records.last_key_value().map_or(log.first_index().0, |(index, _)| index + 1))
     }
 
     /// Notes the records that the log has got since.
     pub(super) fn note_records(&mut self, log: &Log) -> Result<(), String> {
-        let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| index + 1);
-        for record in read(log, next)? {
+        let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| LogIndex(index + 1));
+        for record in read(log, next.0)? {
             let before = self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
             let steps = before + self.count(&record, before)?;
-            self.records.insert(record.index, mark(&record, steps));
+            self.records.insert(record.index.0, mark(&record, steps));
         }
         Ok(())
     }
@@ -131,12 +132,12 @@ impl History {
     pub(super) fn steps_in(&self, log: &Log) -> Result<usize, String> {
         let mut steps = 0;
         if let Some(purged) = log.purged() {
-            let gone = self.records.get(&purged.index).filter(|mark| mark.term == purged.term);
+            let gone = self.records.get(&purged.index.0).filter(|mark| mark.term == purged.term);
             steps = gone.ok_or_else(|| format!("{purged:?} is said to be gone, and was never written"))?.steps;
         }
-        for record in read(log, log.first_index())? {
+        for record in read(log, log.first_index().0)? {
             let found = mark(&record, 0);
-            let written = self.records.get(&record.index).copied();
+            let written = self.records.get(&record.index.0).copied();
             if written.map(|written| Mark { steps: 0, ..written }) != Some(found) {
                 return Err(format!("record {} is {found:?}, written was {written:?}", record.index));
             }
@@ -147,7 +148,7 @@ impl History {
 
     /// Forgets what a log that was recovered does not hold any more.
     pub(super) fn forget_after(&mut self, log: &Log, steps: usize) {
-        let last = log.last().map_or(0, |last| last.index);
+        let last = log.last().map_or(0, |last| last.index.0);
         self.records.retain(|index, _| *index <= last && log.last().is_some());
         self.steps.truncate(steps);
         self.models.truncate(steps + 1);
@@ -211,9 +212,9 @@ pub(super) fn places_from(log: &Log, from: u64) -> Result<VecDeque<Vec<u64>>, St
 pub(super) fn read(log: &Log, from: u64) -> Result<Vec<Record>, String> {
     let mut records: Vec<Record> = Vec::new();
     let mut next = from;
-    while let Some(last) = log.last().filter(|last| next <= last.index) {
-        let read = log.read_entries(next, last.index + 1, 1 << 20).map_err(|error| error.to_string())?;
-        next = read.last().ok_or_else(|| format!("record {next} is missing"))?.index + 1;
+    while let Some(last) = log.last().filter(|last| next <= last.index.0) {
+        let read = log.read_entries(LogIndex(next), last.index.next(), 1 << 20).map_err(|error| error.to_string())?;
+        next = (read.last().ok_or_else(|| format!("record {next} is missing"))?.index + 1).0;
         records.extend(read);
     }
     Ok(records)

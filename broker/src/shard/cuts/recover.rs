@@ -52,7 +52,7 @@ pub(super) fn recover(
     let applied = applier.applied();
     let next = if applied.end == 0 { shard.log().first_index() } else { applied.index + 1 };
     let mut entries = Vec::new();
-    for record in read(shard.log(), next)? {
+    for record in read(shard.log(), next.0)? {
         let content = match record.kind {
             kind::BATCH => Content::Batch(record.payload.clone()),
             kind::MEMBERSHIP => Content::Membership(record.payload.clone()),
@@ -203,7 +203,7 @@ impl Expected<'_> {
         }
         acts.push(Act::Fire { upto: u64::MAX - 1, limit: 1000 });
         let now = opened.time.now();
-        let next = opened.shard.log().last().map_or(0, |last| last.index + 1);
+        let next = opened.shard.log().last().map_or(0, |last| last.index.next().0);
         let answers = life::submit(&opened, disk, 0, &acts, &Arc::new(Mutex::new(Vec::new())));
         let outcomes = life::collect(&answers, acts.len())?;
         let places = places_from(opened.shard.log(), next)?;

@@ -14,7 +14,7 @@ use crate::shard::{
     Batch, Checked, CheckedHalf, Extend, GiveUp, Intake, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
     SubmitError, WriteUnit,
 };
-use crate::terms::{Content, GroupSettings, ParkReason};
+use crate::terms::{Content, GroupSettings, LogIndex, ParkReason};
 
 /// Every command with a text of its own, that text being this one.
 fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
@@ -238,12 +238,12 @@ fn append(dir: &Path, payload: Bytes) -> u64 {
     let log = Log::open(Arc::new(RealDisk), &dir.join("log"), settings(dir, Flush::Sync).log).expect("opens");
     let last = log.last().expect("records");
     let (sender, receiver) = std::sync::mpsc::channel();
-    let record = NewRecord { term: last.term, index: last.index + 1, kind: kind::BATCH, payload };
+    let record = NewRecord { term: last.term, index: last.index.next(), kind: kind::BATCH, payload };
     let sent = move |result| sender.send(result).expect("waited for");
     log.append(vec![record], sent).expect("taken");
     receiver.recv().expect("answered").expect("durable");
     log.close().expect("closes");
-    last.index + 1
+    last.index.next().0
 }
 
 #[tokio::test]
@@ -291,7 +291,7 @@ fn check_and_repair(dir: &Path, quarantine: Option<u64>) -> (Vec<Kind>, Result<V
     let folder = Folder::take(dir).expect("nobody has it");
     let report = folder.check(true, &mut |_| ()).expect("readable");
     let kinds = report.findings.iter().map(|finding| finding.kind).collect();
-    let options = RepairOptions { quarantine, ..RepairOptions::default() };
+    let options = RepairOptions { quarantine: quarantine.map(LogIndex), ..RepairOptions::default() };
     (kinds, folder.repair(&report, &options, &mut |_| ()))
 }
 

@@ -5,7 +5,7 @@ use crate::index::pin;
 use crate::index::{self, meta};
 use crate::log::RecordId;
 use crate::shard::{Moved, Roll};
-use crate::terms::PinOwner;
+use crate::terms::{LogIndex, PinOwner};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -39,7 +39,7 @@ async fn purge(opened: &OpenShard) -> RecordId {
     let log = opened.shard.log();
     let trimmed = opened.shard.counters().trimmed();
     let next = log.segments().into_iter().rfind(|segment| segment.start.get() <= trimmed).expect("a segment");
-    let last = next.first_index - 1;
+    let last = LogIndex(next.first_index.0 - 1);
     opened.applier().keep_base(last).expect("the index is copied");
     opened.purger().purge(last);
     tokio::time::timeout(Duration::from_secs(20), async {
