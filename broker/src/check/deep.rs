@@ -10,7 +10,7 @@ use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, find_base, rebuild_index};
-use crate::terms::{LogIndex, QueueId};
+use crate::terms::{HalfId, LogIndex, QueueId};
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.
@@ -151,7 +151,7 @@ fn repeats(index: &Index) -> Result<impl Iterator<Item = Result<Row, IndexError>
 }
 
 /// The decisions that are remembered, each as a text.
-fn decisions(index: &Index) -> Result<impl Iterator<Item = Result<(u64, String), IndexError>> + use<>, IndexError> {
+fn decisions(index: &Index) -> Result<impl Iterator<Item = Result<(HalfId, String), IndexError>> + use<>, IndexError> {
     let mut all = Vec::new();
     decision::for_all(index, |half, row| all.push(Ok((half, format!("{row:?}")))))?;
     Ok(all.into_iter())
@@ -167,7 +167,7 @@ struct Entry {
     tag_hash: i32,
     store_time: u64,
     flags: u8,
-    half: u64,
+    half: HalfId,
 }
 
 fn entry(queue: QueueId, entry: QueueEntry) -> Entry {

@@ -18,7 +18,7 @@ use crate::shard::{
     Admission, Command, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Settle, Shard,
     ShardSettings,
 };
-use crate::terms::{Content, Decision, GroupSettings, TopicSettings, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, TopicSettings, When};
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
@@ -185,7 +185,7 @@ pub(crate) fn served(shard: &Shard) -> Vec<Result<String, String>> {
         Err(error) => all.push(Err(error.to_string())),
     }
     let mut halves = Vec::new();
-    match crate::index::half::scan(shard.index(), 0, |row| {
+    match crate::index::half::scan(shard.index(), HalfId::ZERO, |row| {
         halves.push(Ok(format!("half {} {} {}", row.half, row.counter, row.unique_id)));
         true
     }) {

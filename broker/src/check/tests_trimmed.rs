@@ -12,7 +12,7 @@ use crate::index::{decision, half, meta, timer};
 use crate::shard::{
     Command, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle, Shard,
 };
-use crate::terms::{Content, Decision, GroupSettings, PinOwner, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
 /// with.
@@ -75,9 +75,9 @@ async fn publish(shard: &Shard, name: &str, count: usize) {
 }
 
 /// Moves everything that is pinned; answers the halves.
-async fn roll(shard: &Shard) -> Vec<u64> {
+async fn roll(shard: &Shard) -> Vec<HalfId> {
     let mut units = Vec::new();
-    half::scan(shard.index(), 0, |row| {
+    half::scan(shard.index(), HalfId::ZERO, |row| {
         units.push((
             PinOwner::Half { half: row.half },
             row.position,
@@ -86,7 +86,7 @@ async fn roll(shard: &Shard) -> Vec<u64> {
         true
     })
     .unwrap();
-    let halves: Vec<u64> = units.iter().map(|(_, position, _)| *position).collect();
+    let halves: Vec<HalfId> = units.iter().map(|(_, position, _)| HalfId(*position)).collect();
     for row in timer::due(shard.index(), 0, u64::MAX - 1, 100).unwrap() {
         let unit = shard.raw_unit(row.position, row.length).unwrap();
         units.push((PinOwner::Timer { due: row.due }, row.position, unit));
@@ -95,7 +95,7 @@ async fn roll(shard: &Shard) -> Vec<u64> {
         units.iter().map(|(owner, from, unit)| Moved { owner: *owner, from: *from, message: Message::new(7, unit) });
     let moved: Vec<Moved<'_>> = moved.collect();
     let count = moved.len() as u32;
-    let halves_upto = halves.last().unwrap() + 1;
+    let halves_upto = halves.last().unwrap().next();
     assert_eq!(propose(shard, Command::Roll(Roll { halves_upto, moved })).await, Outcome::Handled(count));
     halves
 }
@@ -122,7 +122,7 @@ pub(crate) async fn all_of(dir: &Path) -> Vec<String> {
     let mut all: Vec<String> = served(shard).into_iter().map(Result::unwrap).collect();
     let queue = &shard.topics().get("T").unwrap().queues[0];
     all.push(format!("ends {} {}", queue.min_offset(), queue.max_offset()));
-    half::scan(shard.index(), 0, |row| {
+    half::scan(shard.index(), HalfId::ZERO, |row| {
         let unit = shard.raw_unit(row.position, row.length).unwrap();
         all.push(format!("half {} at {}: {unit:?}", row.half, row.position));
         true

@@ -457,6 +457,7 @@ impl Limits {
 mod tests {
     use super::*;
     use crate::index::EntryFlags;
+    use crate::terms::HalfId;
 
     fn entries(lengths: &[u32]) -> Vec<QueueEntry> {
         let entry = |(offset, length): (usize, &u32)| QueueEntry {
@@ -466,7 +467,7 @@ mod tests {
             tag_hash: 0,
             store_time: 0,
             flags: EntryFlags::PLAIN,
-            half: 0,
+            half: HalfId::ZERO,
         };
         lengths.iter().enumerate().map(entry).collect()
     }

@@ -18,7 +18,7 @@ use escrowmq_common::limits;
 use super::history::{Act, Asked, HISTORY_BYTES_MAX, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
-use crate::terms::{Cursor, Decision, Malformed, QueueId, TRANSACTION_HALVES_MAX, put_text};
+use crate::terms::{Cursor, Decision, HalfId, Malformed, QueueId, TRANSACTION_HALVES_MAX, put_text};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1;
@@ -76,19 +76,19 @@ pub struct DecisionRow {
     /// What operators did with the half before, the newest at the end.
     pub acts: Vec<Act>,
     /// The first half of the transaction, if this is a further one.
-    pub first_half: Option<u64>,
+    pub first_half: Option<HalfId>,
     /// The further halves of the transaction, if this is the first one.
-    pub members: Vec<u64>,
+    pub members: Vec<HalfId>,
 }
 
 impl DecisionRow {
     /// Writes the decision on a half. `number` is higher than that of every entry before.
-    pub fn put(&self, half: u64, number: u64, batch: &mut IndexBatch) {
+    pub fn put(&self, half: HalfId, number: u64, batch: &mut IndexBatch) {
         let mut out = self.encode(half);
         if out.len() > HEAD_BYTES + 2 + usize::from(u16::MAX) {
             out = self.shortened().encode(half);
         }
-        let key = table::key2(table::DECISION, half >> PLACE_BITS, number);
+        let key = table::key2(table::DECISION, half.get() >> PLACE_BITS, number);
         batch.append(key, PLACE_KEY_BYTES, out, HEAD_BYTES);
     }
 
@@ -109,12 +109,12 @@ impl DecisionRow {
         }
     }
 
-    fn encode(&self, half: u64) -> Vec<u8> {
+    fn encode(&self, half: HalfId) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.group.len());
         out.put_u8(VERSION);
         // Its length comes when it is known.
         out.put_u16(0);
-        out.put_u64(half);
+        out.put_u64(half.get());
         out.put_u8(self.decision as u8);
         out.put_u32(self.queue.0);
         let has_history = self.checks > 0 || !self.asked.is_empty() || !self.acts.is_empty();
@@ -131,9 +131,9 @@ impl DecisionRow {
             put_history(&mut out, &self.asked, &self.acts);
         }
         if self.first_half.is_some() || !self.members.is_empty() {
-            out.put_u64(self.first_half.unwrap_or(u64::MAX));
+            out.put_u64(self.first_half.unwrap_or(HalfId::MAX).get());
             for member in &self.members {
-                out.put_u64(*member);
+                out.put_u64(member.get());
             }
         }
         // Too long a one is not written, see above.
@@ -142,8 +142,8 @@ impl DecisionRow {
         out
     }
 
-    fn decode(mut row: Cursor<'_>) -> Result<(u64, Self), Malformed> {
-        Ok((row.u64("half")?, Self::read(&mut row)?))
+    fn decode(mut row: Cursor<'_>) -> Result<(HalfId, Self), Malformed> {
+        Ok((HalfId(row.u64("half")?), Self::read(&mut row)?))
     }
 
     /// Reads what stands behind the half id.
@@ -172,9 +172,9 @@ impl DecisionRow {
             (decoded.asked, decoded.acts) = read_history(row)?;
         }
         if row.remaining() > 0 {
-            decoded.first_half = Some(row.u64("first half")?).filter(|first| *first != u64::MAX);
+            decoded.first_half = Some(HalfId(row.u64("first half")?)).filter(|first| *first != HalfId::MAX);
             while row.remaining() > 0 {
-                decoded.members.push(row.u64("member")?);
+                decoded.members.push(HalfId(row.u64("member")?));
             }
         }
         Ok(decoded)
@@ -213,13 +213,13 @@ pub(super) fn is_forgotten(page: &[u8], before: u64) -> bool {
 }
 
 /// How a half was decided, if it was and that is remembered.
-pub fn get(index: &Index, half: u64) -> Result<Option<DecisionRow>, IndexError> {
-    let place = table::key1(table::DECISION, half >> PLACE_BITS);
+pub fn get(index: &Index, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
+    let place = table::key1(table::DECISION, half.get() >> PLACE_BITS);
     let mut rows = index.cursor(&place, &place, &after_prefix(&place))?;
     let mut found = None;
     while let Some((_, page)) = rows.row() {
         let looked = entries(page, |entry| {
-            if entry.starts_with(&half.to_be_bytes()) {
+            if entry.starts_with(&half.get().to_be_bytes()) {
                 found = Some(DecisionRow::decode(Cursor::new(entry))?.1);
             }
             Ok(())
@@ -234,10 +234,10 @@ pub fn get(index: &Index, half: u64) -> Result<Option<DecisionRow>, IndexError> 
 }
 
 /// Calls `each` with all decisions that are remembered, in the order of half ids.
-pub fn for_all(index: &Index, mut each: impl FnMut(u64, DecisionRow)) -> Result<(), IndexError> {
+pub fn for_all(index: &Index, mut each: impl FnMut(HalfId, DecisionRow)) -> Result<(), IndexError> {
     let forgotten = meta::forgotten(index)?;
     let mut place = (0, BTreeMap::new());
-    let mut show = |rows: &mut BTreeMap<u64, DecisionRow>| {
+    let mut show = |rows: &mut BTreeMap<HalfId, DecisionRow>| {
         for (half, row) in std::mem::take(rows) {
             if row.at >= forgotten {
                 each(half, row);

@@ -7,7 +7,7 @@ use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Content, Cursor, Malformed, ParkReason, QueueId, When, put_text};
+use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, When, put_text};
 
 /// 1 to 3 were used before the first release.
 const VERSION: u8 = 4;
@@ -16,7 +16,7 @@ const VERSION: u8 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HalfRow {
     /// The half id: its position at Prepare. The key.
-    pub half: u64,
+    pub half: HalfId,
     /// Its dense counter.
     pub counter: u64,
     /// Where its unit is now.
@@ -34,9 +34,9 @@ pub struct HalfRow {
     /// Its own wait before the first check, in milliseconds.
     pub immunity: Option<u64>,
     /// First half of its transaction, if it is a further one: it is settled with that one, and never checked.
-    pub first_half: Option<u64>,
+    pub first_half: Option<HalfId>,
     /// Further halves of its transaction, if it is the first one.
-    pub members: Vec<u64>,
+    pub members: Vec<HalfId>,
     /// When it was prepared, in milliseconds since 1970.
     pub prepared_at: u64,
     /// When the next check is due, in milliseconds since 1970; 0 while the first check, by order, is not done.
@@ -67,7 +67,7 @@ impl HalfRow {
     /// The key of its due time; `None` while it has none.
     fn due_key(&self) -> Option<[u8; 17]> {
         let is_due = self.next_due != 0 && self.parked.is_none() && self.first_half.is_none();
-        is_due.then(|| table::key2(table::DUE, self.next_due, self.half))
+        is_due.then(|| table::key2(table::DUE, self.next_due, self.half.get()))
     }
 
     /// Its key in the listing.
@@ -90,7 +90,7 @@ impl HalfRow {
         };
         out.put_u8(kind);
         out.put_u64(value);
-        for optional in [self.immunity, self.first_half] {
+        for optional in [self.immunity, self.first_half.map(HalfId::get)] {
             out.put_u8(u8::from(optional.is_some()));
             out.put_u64(optional.unwrap_or_default());
         }
@@ -109,13 +109,13 @@ impl HalfRow {
         out.put_u32(self.group_id);
         out.put_u8(self.members.len() as u8);
         for member in &self.members {
-            out.put_u64(*member);
+            out.put_u64(member.get());
         }
         put_history(&mut out, &self.asked, &self.acts);
         out
     }
 
-    pub(super) fn decode(half: u64, value: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(half: HalfId, value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
         if row.u8("half version")? != VERSION {
             return Err(row.malformed("half version"));
@@ -139,7 +139,7 @@ impl HalfRow {
             Ok(present.then_some(value))
         };
         let immunity = optional()?;
-        let first_half = optional()?;
+        let first_half = optional()?.map(HalfId);
         let prepared_at = row.u64("prepared at")?;
         let next_due = row.u64("next due")?;
         let checks = row.u32("checks")?;
@@ -152,7 +152,7 @@ impl HalfRow {
         let (group, client, unique_id) = (text()?, text()?, text()?);
         let topic = QueueId(row.u32("topic")?);
         let group_id = row.u32("group id")?;
-        let members = (0..row.u8("members")?).map(|_| row.u64("member")).collect::<Result<_, _>>()?;
+        let members = (0..row.u8("members")?).map(|_| row.u64("member").map(HalfId)).collect::<Result<_, _>>()?;
         let (asked, acts) = read_history(&mut row)?;
         Ok(Self {
             half,
@@ -196,26 +196,26 @@ pub fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfR
         new_listed.inspect(|key| batch.put_new(key, Vec::new()));
     }
     match (old, new) {
-        (None, Some(new)) => batch.put_new(table::key1(table::HALF, new.half), new.encode()),
-        (Some(_), Some(new)) => batch.put(table::key1(table::HALF, new.half), new.encode()),
-        (Some(old), None) => batch.delete(table::key1(table::HALF, old.half)),
+        (None, Some(new)) => batch.put_new(table::key1(table::HALF, new.half.get()), new.encode()),
+        (Some(_), Some(new)) => batch.put(table::key1(table::HALF, new.half.get()), new.encode()),
+        (Some(old), None) => batch.delete(table::key1(table::HALF, old.half.get())),
         (None, None) => {}
     }
 }
 
 /// The undecided half with this id.
-pub fn get(index: &Index, half: u64) -> Result<Option<HalfRow>, IndexError> {
+pub fn get(index: &Index, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
     index
-        .get(table::key1(table::HALF, half))?
+        .get(table::key1(table::HALF, half.get()))?
         .map(|value| HalfRow::decode(half, &value).map_err(IndexError::row(table::HALF)))
         .transpose()
 }
 
 /// Calls `each` with the undecided halves from id `from` on, in order, until it says stop.
-pub fn scan(index: &Index, from: u64, mut each: impl FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
-    for row in index.scan_prefix(&[table::HALF], &table::key1(table::HALF, from)) {
+pub fn scan(index: &Index, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
+    for row in index.scan_prefix(&[table::HALF], &table::key1(table::HALF, from.get())) {
         let (key, value) = row?;
-        let half = table::number_of_key1(&key).unwrap_or_default();
+        let half = HalfId(table::number_of_key1(&key).unwrap_or_default());
         if !each(HalfRow::decode(half, &value).map_err(IndexError::row(table::HALF))?) {
             break;
         }
@@ -228,13 +228,13 @@ pub fn scan_due(
     index: &Index,
     from: u64,
     upto: u64,
-    mut each: impl FnMut(u64, u64) -> Result<bool, IndexError>,
+    mut each: impl FnMut(u64, HalfId) -> Result<bool, IndexError>,
 ) -> Result<(), IndexError> {
     let low = table::key2(table::DUE, from, 0);
     let high = table::key2(table::DUE, upto.saturating_add(1), 0);
     for row in index.scan(&low, &high) {
         let (due, half) = table::numbers_of_key2(&row?.0).unwrap_or_default();
-        if !each(due, half)? {
+        if !each(due, HalfId(half))? {
             break;
         }
     }
@@ -270,7 +270,7 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeat {
     /// The half or the log position of the message that was sent first.
-    pub half: u64,
+    pub half: HalfId,
     /// Until when a repeat gets its identity, in milliseconds since 1970; 0 while nothing is decided.
     pub ends: u64,
     /// Where it is, if it is a plain message and no half.
@@ -294,7 +294,7 @@ impl Repeat {
     /// Remembers the half under its key.
     pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(48);
-        value.put_u64(self.half);
+        value.put_u64(self.half.get());
         value.put_u64(self.ends);
         if let Some(place) = &self.place {
             value.put_u32(place.queue.0);
@@ -307,7 +307,7 @@ impl Repeat {
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        let (half, ends) = (row.u64("half")?, row.u64("end of window")?);
+        let (half, ends) = (HalfId(row.u64("half")?), row.u64("end of window")?);
         let place = if row.remaining() == 0 {
             None
         } else {

@@ -8,6 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use super::store::{Index, IndexError};
 use super::table;
+use crate::terms::HalfId;
 
 /// Length of a key.
 pub(super) const LISTED_BYTES: usize = 18;
@@ -15,10 +16,10 @@ pub(super) const LISTED_BYTES: usize = 18;
 const AHEAD: usize = 64;
 
 /// The key of a half.
-pub(super) fn listed_key(parked: bool, group: u32, topic: u32, half: u64) -> [u8; LISTED_BYTES] {
+pub(super) fn listed_key(parked: bool, group: u32, topic: u32, half: HalfId) -> [u8; LISTED_BYTES] {
     let mut key = [0; LISTED_BYTES];
     key[..10].copy_from_slice(&Pair { parked, group, topic }.prefix());
-    key[10..].copy_from_slice(&half.to_be_bytes());
+    key[10..].copy_from_slice(&half.get().to_be_bytes());
     key
 }
 
@@ -39,10 +40,10 @@ impl Pair {
         prefix
     }
 
-    fn of_key(key: &[u8]) -> Option<(Self, u64)> {
+    fn of_key(key: &[u8]) -> Option<(Self, HalfId)> {
         let number = |at: usize| Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?));
         let pair = Self { parked: *key.get(1)? != 0, group: number(2)?, topic: number(6)? };
-        Some((pair, u64::from_be_bytes(key.get(10..LISTED_BYTES)?.try_into().ok()?)))
+        Some((pair, HalfId(u64::from_be_bytes(key.get(10..LISTED_BYTES)?.try_into().ok()?))))
     }
 
     /// The first key behind all of its halves; `None` behind the last pair of all.
@@ -108,12 +109,12 @@ impl Filter {
 /// The ids of one pair that are not taken yet.
 struct Ahead {
     pair: Pair,
-    ids: VecDeque<u64>,
+    ids: VecDeque<HalfId>,
 }
 
 impl Ahead {
     /// Reads more of them, from `from` on.
-    fn fill(&mut self, index: &Index, from: u64) -> Result<(), IndexError> {
+    fn fill(&mut self, index: &Index, from: HalfId) -> Result<(), IndexError> {
         let prefix = self.pair.prefix();
         let low = listed_key(self.pair.parked, self.pair.group, self.pair.topic, from);
         for row in index.scan_prefix(&prefix, &low).take(AHEAD) {
@@ -127,8 +128,8 @@ impl Ahead {
 pub fn scan(
     index: &Index,
     filter: Filter,
-    from: u64,
-    mut each: impl FnMut(u64) -> Result<bool, IndexError>,
+    from: HalfId,
+    mut each: impl FnMut(HalfId) -> Result<bool, IndexError>,
 ) -> Result<(), IndexError> {
     let mut heads = Vec::new();
     let mut first = BinaryHeap::new();
@@ -144,10 +145,8 @@ pub fn scan(
         }
         let head = &mut heads[nth];
         head.ids.pop_front();
-        if head.ids.is_empty()
-            && let Some(next) = id.checked_add(1)
-        {
-            head.fill(index, next)?;
+        if head.ids.is_empty() && id < HalfId::MAX {
+            head.fill(index, id.next())?;
         }
         first.extend(head.ids.front().map(|id| Reverse((*id, nth))));
     }
@@ -159,7 +158,7 @@ mod tests {
     use super::super::store::IndexBatch;
     use super::*;
 
-    fn put(batch: &mut IndexBatch, parked: bool, group: u32, topic: u32, half: u64) {
+    fn put(batch: &mut IndexBatch, parked: bool, group: u32, topic: u32, half: HalfId) {
         batch.put(listed_key(parked, group, topic, half), Vec::new());
     }
 
@@ -167,15 +166,15 @@ mod tests {
         let index = Index::in_memory().expect("an index");
         let mut batch = IndexBatch::default();
         for half in 0..1000_u64 {
-            put(&mut batch, half % 10 == 0, half as u32 % 3, half as u32 % 7, half);
+            put(&mut batch, half % 10 == 0, half as u32 % 3, half as u32 % 7, HalfId(half));
         }
-        put(&mut batch, true, u32::MAX, u32::MAX, 5000);
-        put(&mut batch, false, u32::MAX, u32::MAX, 5001);
+        put(&mut batch, true, u32::MAX, u32::MAX, HalfId(5000));
+        put(&mut batch, false, u32::MAX, u32::MAX, HalfId(5001));
         index.write(batch);
         index
     }
 
-    fn ids(index: &Index, filter: Filter, from: u64, limit: usize) -> Vec<u64> {
+    fn ids(index: &Index, filter: Filter, from: HalfId, limit: usize) -> Vec<HalfId> {
         let mut ids = Vec::new();
         scan(index, filter, from, |id| {
             ids.push(id);
@@ -203,7 +202,11 @@ mod tests {
                             && topic.is_none_or(|topic| topic == its_topic)
                     });
                     let filter = Filter { parked, group, topic };
-                    assert_eq!(ids(&index, filter, 0, usize::MAX), taken.collect::<Vec<_>>(), "{filter:?}");
+                    assert_eq!(
+                        ids(&index, filter, HalfId::ZERO, usize::MAX),
+                        taken.map(HalfId).collect::<Vec<_>>(),
+                        "{filter:?}"
+                    );
                 }
             }
         }
@@ -213,9 +216,9 @@ mod tests {
     fn pages_follow_each_other() {
         let index = index();
         let filter = Filter { group: Some(1), ..Filter::default() };
-        let whole = ids(&index, filter, 0, usize::MAX);
+        let whole = ids(&index, filter, HalfId::ZERO, usize::MAX);
         let mut paged = Vec::new();
-        while let page = ids(&index, filter, paged.last().map_or(0, |last| last + 1), 50)
+        while let page = ids(&index, filter, paged.last().map_or(HalfId::ZERO, |last: &HalfId| last.next()), 50)
             && !page.is_empty()
         {
             paged.extend(page);

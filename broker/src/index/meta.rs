@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, GroupSettings, LogIndex, LostRange, Malformed, QueueId, TopicSettings, put_text};
+use crate::terms::{Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, TopicSettings, put_text};
 
 /// Names of rows that `store` looks at in files.
 pub(super) const APPLIED: &str = "applied";
@@ -46,7 +46,7 @@ pub struct Sequences {
     /// The next number of a message that waits for its time.
     pub next_timer: u64,
     /// Every half up to this id has had its first check scheduled.
-    pub first_checked: u64,
+    pub first_checked: HalfId,
     /// Undecided halves that are not parked.
     pub open_halves: u64,
     /// Parked halves.
@@ -93,7 +93,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
         u64::from(sequences.next_queue),
         sequences.next_half,
         sequences.next_timer,
-        sequences.first_checked,
+        sequences.first_checked.get(),
         sequences.open_halves,
         sequences.parked_halves,
         sequences.committed,
@@ -119,7 +119,7 @@ pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
         next_queue: number()? as u32,
         next_half: number()?,
         next_timer: number()?,
-        first_checked: number()?,
+        first_checked: HalfId(number()?),
         open_halves: number()?,
         parked_halves: number()?,
         committed: number()?,
@@ -240,14 +240,14 @@ pub struct Kept {
     /// Bytes below this log position may be deleted.
     pub trimmed: u64,
     /// Every half with an id below this one was moved, if it is still undecided.
-    pub moved_halves: u64,
+    pub moved_halves: HalfId,
 }
 
 /// Writes how far retention has come.
 pub fn put_kept(batch: &mut IndexBatch, kept: Kept) {
     let mut value = Vec::with_capacity(16);
     value.put_u64(kept.trimmed);
-    value.put_u64(kept.moved_halves);
+    value.put_u64(kept.moved_halves.get());
     batch.put(key("kept"), value);
 }
 
@@ -256,7 +256,7 @@ pub fn kept(index: &Index) -> Result<Kept, IndexError> {
     let Some(value) = index.get(key("kept"))? else { return Ok(Kept::default()) };
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
-    Ok(Kept { trimmed: number()?, moved_halves: number()? })
+    Ok(Kept { trimmed: number()?, moved_halves: HalfId(number()?) })
 }
 
 /// In front of the log position where a lost range begins.

@@ -11,7 +11,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, Malformed, QueueId};
+use crate::terms::{Cursor, HalfId, Malformed, QueueId};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;
@@ -75,7 +75,7 @@ pub struct QueueEntry {
     /// What kind it is.
     pub flags: EntryFlags,
     /// For a committed transactional message: its half id. Equal to the position unless the bytes were moved.
-    pub half: u64,
+    pub half: HalfId,
 }
 
 /// A page while entries are added to it.
@@ -98,14 +98,14 @@ impl PageBuilder {
 
     /// Adds an entry and says its offset; `entry.offset` is ignored.
     pub fn push(&mut self, entry: &QueueEntry) -> u64 {
-        let elsewhere = entry.flags.is_committed() && entry.half != entry.position;
+        let elsewhere = entry.flags.is_committed() && entry.half.get() != entry.position;
         self.bytes.put_u64(entry.position);
         self.bytes.put_u32(entry.length);
         self.bytes.put_i32(entry.tag_hash);
         self.bytes.put_u64(entry.store_time);
         self.bytes.put_u8(entry.flags.bits() | if elsewhere { EntryFlags::HALF_ELSEWHERE } else { 0 });
         if elsewhere {
-            self.bytes.put_u64(entry.half);
+            self.bytes.put_u64(entry.half.get());
         }
         self.count += 1;
         self.next_offset() - 1
@@ -188,7 +188,8 @@ impl<'a> Page<'a> {
             let tag_hash = self.entries.u32("tag hash")?.cast_signed();
             let store_time = self.entries.u64("store time")?;
             let bits = self.entries.u8("flags")?;
-            let half = if bits & EntryFlags::HALF_ELSEWHERE == 0 { position } else { self.entries.u64("half")? };
+            let half =
+                HalfId(if bits & EntryFlags::HALF_ELSEWHERE == 0 { position } else { self.entries.u64("half")? });
             let flags = EntryFlags::from_bits(bits & !EntryFlags::HALF_ELSEWHERE);
             if !each(QueueEntry { offset, position, length, tag_hash, store_time, flags, half }) {
                 return Ok(false);
@@ -438,7 +439,7 @@ mod tests {
             tag_hash: 0,
             store_time: 1,
             flags: EntryFlags::PLAIN,
-            half: position,
+            half: HalfId(position),
         }
     }
 

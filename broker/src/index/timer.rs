@@ -6,7 +6,7 @@ use super::pin;
 use super::queue::EntryFlags;
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, Malformed, PinOwner, QueueId};
+use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId};
 
 const VERSION: u8 = 1;
 
@@ -26,7 +26,7 @@ pub struct TimerRow {
     /// What kind it is besides.
     pub flags: EntryFlags,
     /// For a committed transactional message: its half id.
-    pub half: u64,
+    pub half: HalfId,
 }
 
 impl TimerRow {
@@ -38,7 +38,7 @@ impl TimerRow {
         out.put_u32(self.length);
         out.put_i32(self.tag_hash);
         out.put_u8(self.flags.bits());
-        out.put_u64(self.half);
+        out.put_u64(self.half.get());
         batch.put_new(table::key2(table::TIMER, self.due, self.position), out);
         pin::put(batch, self.position, PinOwner::Timer { due: self.due });
     }
@@ -72,7 +72,7 @@ impl TimerRow {
             length: row.u32("length")?,
             tag_hash: row.u32("tag hash")?.cast_signed(),
             flags: EntryFlags::from_bits(row.u8("flags")?),
-            half: row.u64("half")?,
+            half: HalfId(row.u64("half")?),
         })
     }
 }

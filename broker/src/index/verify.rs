@@ -6,7 +6,7 @@ use super::queue::{self, QueueEntry};
 use super::store::IndexError;
 use super::timer::{self, TimerRow};
 use super::{decision, meta, offset, table};
-use crate::terms::{Malformed, QueueId};
+use crate::terms::{HalfId, Malformed, QueueId};
 
 /// Where the bytes lie that a row points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
         table::QUEUE => entries(key, value, |_, entry| points_at(extent(entry.position, entry.length)))?,
         table::HALF => {
             let id = table::number_of_key1(key).ok_or_else(|| wrong(Malformed { what: "half key", at: 0 }))?;
-            let row = HalfRow::decode(id, value).map_err(wrong)?;
+            let row = HalfRow::decode(HalfId(id), value).map_err(wrong)?;
             points_at(extent(row.position, row.length));
         }
         table::TIMER => {

@@ -9,7 +9,7 @@ use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::*;
 use crate::shard::{Command, Message, MessageList, OpenBatch, Prepare, Publish, Settle};
-use crate::terms::{Content, Decision, LogIndex, Position, QueueId, When};
+use crate::terms::{Content, Decision, HalfId, LogIndex, Position, QueueId, When};
 
 /// Long enough for a busy machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -153,7 +153,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     let payload = records.append(
         5_000,
         &[
-            Command::Checked(crate::shard::Checked { first_checked_upto: 0, halves: vec![] }),
+            Command::Checked(crate::shard::Checked { first_checked_upto: HalfId::ZERO, halves: vec![] }),
             Command::Publish(Publish {
                 queue: QueueId(1),
                 when: When::At(99),
@@ -177,13 +177,13 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     let settled = records.append(
         6_000,
         &[Command::Settle(Settle {
-            half: 1,
+            half: HalfId(1),
             counter: None,
             decision: Decision::Commit,
             group: None,
             by: "",
             reason: "",
-            rewritten: vec![(1, Message::new(0, &half))],
+            rewritten: vec![(HalfId(1), Message::new(0, &half))],
         })],
     );
     records.append_record(3, Bytes::from_static(b"a membership"));

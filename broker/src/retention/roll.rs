@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::index::pin;
 use crate::index::{self, HalfRow, meta};
 use crate::shard::{Command, Message, Moved, ReadError, Roll, Shard};
-use crate::terms::PinOwner;
+use crate::terms::{HalfId, PinOwner};
 
 /// Bytes of messages that one command moves; a larger single one goes alone.
 const ROLL_BYTES: usize = 256 << 10;
@@ -22,9 +22,9 @@ pub(crate) struct Load {
     /// By position, lowest first: whose, and the message.
     messages: BTreeMap<u64, (PinOwner, i64, Bytes)>,
     /// With it every undecided half with an id below has been moved.
-    halves_upto: u64,
+    halves_upto: HalfId,
     /// Halves whose bytes are lost.
-    pub(super) lost: Vec<u64>,
+    pub(super) lost: Vec<HalfId>,
 }
 
 /// What is pinned below `below`, as much as one command takes. Reads files.
@@ -40,10 +40,10 @@ pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, ReadError> {
     let mut full = false;
     index::half::scan(index, moved, |row| {
         full = bytes >= ROLL_BYTES || load.messages.len() >= ROLL_COUNT;
-        if full || row.half >= below {
+        if full || row.half.get() >= below {
             return false;
         }
-        if row.position == row.half {
+        if row.position == row.half.get() {
             let owner = PinOwner::Half { half: row.half };
             match load.take(shard, owner, row.position, row.length, row.tag_hash) {
                 Ok(length) => bytes += length,
@@ -51,7 +51,7 @@ pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, ReadError> {
                 Err(_) => return false,
             }
         }
-        load.halves_upto = row.half + 1;
+        load.halves_upto = row.half.next();
         true
     })?;
     if full {
@@ -131,12 +131,12 @@ impl Load {
     }
 
     #[cfg(test)]
-    pub(crate) fn halves_upto(&self) -> u64 {
+    pub(crate) fn halves_upto(&self) -> HalfId {
         self.halves_upto
     }
 
     #[cfg(test)]
-    pub(crate) fn lost(&self) -> &[u64] {
+    pub(crate) fn lost(&self) -> &[HalfId] {
         &self.lost
     }
 
@@ -166,14 +166,14 @@ impl Load {
 #[derive(Debug)]
 pub(crate) enum Rewritten {
     /// It brings these messages anew: ids of their halves, hashes of their tags.
-    Anew(Vec<(u64, i64, Bytes)>),
+    Anew(Vec<(HalfId, i64, Bytes)>),
     /// These are more than one command should bring: they are moved first, and then it is looked again.
     Move(Load),
 }
 
 /// The messages of a half's transaction whose bytes lie below `below`: too old to stay for long after their commit. Reads
 /// files. If one cannot be read, the transaction must not be committed now.
-pub(crate) fn rewritten(shard: &Shard, half: u64, below: u64) -> Result<Rewritten, ReadError> {
+pub(crate) fn rewritten(shard: &Shard, half: HalfId, below: u64) -> Result<Rewritten, ReadError> {
     let Some(named) = shard.half(half)? else { return Ok(Rewritten::Anew(Vec::new())) };
     let first = match named.first_half {
         Some(first) => shard.half(first)?.unwrap_or(named),

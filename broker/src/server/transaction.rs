@@ -15,7 +15,7 @@ use crate::retention::{self, Rewritten};
 use crate::shard::{
     Admission, Command, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
 };
-use crate::terms::Decision;
+use crate::terms::{Decision, HalfId};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// The protocol's numbers for a producer's answer.
@@ -33,7 +33,7 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Err(error) => return reply.error(error.code(), &error.to_string()),
     };
     let (Ok(half), Ok(counter)) =
-        (u64::try_from(header.commit_log_offset), u64::try_from(header.tran_state_table_offset))
+        (u64::try_from(header.commit_log_offset).map(HalfId), u64::try_from(header.tran_state_table_offset))
     else {
         return reply.error(response::SYSTEM_ERROR, "Find prepared transaction message failed: negative offset");
     };
@@ -65,7 +65,7 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Named<'a> {
     /// The half, any one of the transaction.
-    pub(super) half: u64,
+    pub(super) half: HalfId,
     /// Its counter, if the sender must know it.
     pub(super) counter: Option<u64>,
     /// The producer group that decides; `None` for an operator.
@@ -82,7 +82,7 @@ pub(super) struct Named<'a> {
 pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision, reply: Reply) {
     // Right after a start retention has not looked yet, but what was trimmed is known.
     let old_below = broker.retention.rewrite_below().max(broker.shard.counters().trimmed());
-    if decision == Decision::Commit && named.half < old_below {
+    if decision == Decision::Commit && named.half.get() < old_below {
         commit_old(broker, named, reply);
     } else {
         submit(broker, named, decision, Vec::new(), reply);
@@ -113,7 +113,7 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                     }
                 }
                 Ok(Err(error)) => {
-                    tracing::error!(half, %error, "a half message cannot be committed: its bytes cannot be read");
+                    tracing::error!(%half, %error, "a half message cannot be committed: its bytes cannot be read");
                     broker.metrics.decisions.record(response::SYSTEM_ERROR);
                     return reply.error(response::SYSTEM_ERROR, &unreadable(&error));
                 }
@@ -140,7 +140,7 @@ fn submit(
     broker: &Arc<Broker>,
     named: Named<'_>,
     decision: Decision,
-    rewritten: Vec<(u64, Message<'_>)>,
+    rewritten: Vec<(HalfId, Message<'_>)>,
     reply: Reply,
 ) {
     let Named { half, counter, group, by, reason, refused } = named;
@@ -167,7 +167,7 @@ fn submit(
 }
 
 /// A decided transaction waits for no instance any more.
-fn forget_waiting(broker: &Broker, half: u64) {
+fn forget_waiting(broker: &Broker, half: HalfId) {
     broker.transactions.decided(|| {
         let decided = broker.shard.decision(half).ok().flatten()?;
         Some((decided.group, decided.first_half.unwrap_or(half)))
@@ -294,7 +294,7 @@ fn undecided(
     broker: &Arc<Broker>,
     request: &Frame,
     header: &EndTransactionHeader<'_>,
-    (half, counter): (u64, u64),
+    (half, counter): (HalfId, u64),
     is_answer: bool,
     reply: Reply,
 ) {
@@ -329,7 +329,7 @@ fn undecided(
 }
 
 /// When the first check of a half's transaction is due that has no due time of its own; else 0.
-fn first_check(broker: &Broker, half: u64) -> u64 {
+fn first_check(broker: &Broker, half: HalfId) -> u64 {
     let open = |half| broker.shard.half(half).ok().flatten();
     let first = open(half).and_then(|row| match row.first_half {
         Some(first) => open(first),
@@ -345,7 +345,7 @@ pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         Ok(header) => header,
         Err(error) => return reply.error(error.code(), &error.to_string()),
     };
-    let half = header.msg_id.parse::<OffsetMessageId>().ok().and_then(|id| u64::try_from(id.position).ok());
+    let half = header.msg_id.parse::<OffsetMessageId>().ok().and_then(|id| u64::try_from(id.position).ok()).map(HalfId);
     let Some(half) = half else {
         return reply.error(response::SYSTEM_ERROR, "msgId is not the offset message id of a half message");
     };

@@ -54,6 +54,7 @@ impl ReadAhead {
 mod tests {
     use super::*;
     use crate::index::EntryFlags;
+    use crate::terms::HalfId;
 
     fn entries(range: std::ops::Range<u64>) -> VecDeque<QueueEntry> {
         let entry = |offset| QueueEntry {
@@ -63,7 +64,7 @@ mod tests {
             tag_hash: 0,
             store_time: 0,
             flags: EntryFlags::PLAIN,
-            half: offset,
+            half: HalfId(offset),
         };
         range.map(entry).collect()
     }

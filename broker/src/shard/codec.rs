@@ -14,7 +14,9 @@ use super::command::{
 };
 use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
-use crate::terms::{Content, Cursor, Decision, Malformed, ParkReason, PinOwner, QueueId, TooLong, When, put_bounded};
+use crate::terms::{
+    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, TooLong, When, put_bounded,
+};
 
 mod tag {
     // 1, 2, 4, 5, 6, 16 and 20 were used before the first release.
@@ -79,7 +81,7 @@ impl<'a> Command<'a> {
                 out.put_u32(prepare.queue.0);
                 put_when(out, prepare.when);
                 put_optional(out, prepare.immunity);
-                put_optional(out, prepare.first_half);
+                put_optional(out, prepare.first_half.map(HalfId::get));
                 out.put_slice(&prepare.content.0);
                 out.put_u64(prepare.duplicate_window);
                 put_group(out, prepare.group)?;
@@ -89,7 +91,7 @@ impl<'a> Command<'a> {
                 tag::PREPARE
             }
             Self::Settle(settle) => {
-                out.put_u64(settle.half);
+                out.put_u64(settle.half.get());
                 put_optional(out, settle.counter);
                 out.put_u8(settle.decision as u8);
                 out.put_u8(u8::from(settle.group.is_some()));
@@ -98,16 +100,16 @@ impl<'a> Command<'a> {
                 put_reason(out, settle.reason)?;
                 put_count(out, settle.rewritten.len())?;
                 for (half, message) in &settle.rewritten {
-                    out.put_u64(*half);
+                    out.put_u64(half.get());
                     message.encode(out)?;
                 }
                 tag::SETTLE
             }
             Self::Checked(checked) => {
-                out.put_u64(checked.first_checked_upto);
+                out.put_u64(checked.first_checked_upto.get());
                 put_count(out, checked.halves.len())?;
                 for half in &checked.halves {
-                    out.put_u64(half.half);
+                    out.put_u64(half.half.get());
                     out.put_u64(half.next_due);
                     out.put_u8(u8::from(half.counts));
                     put_client(out, half.asked)?;
@@ -115,7 +117,7 @@ impl<'a> Command<'a> {
                 tag::CHECKED
             }
             Self::Extend(extend) => {
-                out.put_u64(extend.half);
+                out.put_u64(extend.half.get());
                 out.put_u64(extend.counter);
                 put_group(out, extend.group)?;
                 out.put_u64(extend.until);
@@ -123,14 +125,14 @@ impl<'a> Command<'a> {
                 tag::EXTEND
             }
             Self::Park(park) => {
-                out.put_u64(park.half);
+                out.put_u64(park.half.get());
                 out.put_u8(park.reason as u8);
                 put_operator(out, park.by)?;
                 put_reason(out, park.why)?;
                 tag::PARK
             }
             Self::Resume(resume) => {
-                out.put_u64(resume.half);
+                out.put_u64(resume.half.get());
                 put_operator(out, resume.by)?;
                 out.put_u8(resume.only_if.map_or(0, |reason| reason as u8));
                 put_reason(out, resume.why)?;
@@ -185,7 +187,7 @@ impl<'a> Command<'a> {
                 tag::TRIM
             }
             Self::Roll(roll) => {
-                out.put_u64(roll.halves_upto);
+                out.put_u64(roll.halves_upto.get());
                 put_count(out, roll.moved.len())?;
                 for moved in &roll.moved {
                     let (kind, number) = moved.owner.parts();
@@ -247,7 +249,7 @@ impl<'a> Command<'a> {
                 queue: QueueId(body.u32("queue")?),
                 when: get_when(body)?,
                 immunity: get_optional(body)?,
-                first_half: get_optional(body)?,
+                first_half: get_optional(body)?.map(HalfId),
                 content: get_content(body)?,
                 duplicate_window: body.u64("duplicate window")?,
                 group: body.text("group")?,
@@ -256,7 +258,7 @@ impl<'a> Command<'a> {
                 message: Message::decode(body)?,
             }),
             tag::SETTLE => {
-                let half = body.u64("half")?;
+                let half = HalfId(body.u64("half")?);
                 let counter = get_optional(body)?;
                 let decision = Decision::from_u8(body.u8("decision")?).ok_or_else(|| body.malformed("decision"))?;
                 let has_group = body.u8("group flag")? != 0;
@@ -266,7 +268,7 @@ impl<'a> Command<'a> {
                 let count = get_count(body, 24)?;
                 let mut rewritten = Vec::with_capacity(count);
                 for _ in 0..count {
-                    rewritten.push((body.u64("half")?, Message::decode(body)?));
+                    rewritten.push((HalfId(body.u64("half")?), Message::decode(body)?));
                 }
                 Self::Settle(Settle {
                     half,
@@ -279,12 +281,12 @@ impl<'a> Command<'a> {
                 })
             }
             tag::CHECKED => {
-                let first_checked_upto = body.u64("first checked")?;
+                let first_checked_upto = HalfId(body.u64("first checked")?);
                 let count = get_count(body, 19)?;
                 let mut halves = Vec::with_capacity(count);
                 for _ in 0..count {
                     halves.push(CheckedHalf {
-                        half: body.u64("half")?,
+                        half: HalfId(body.u64("half")?),
                         next_due: body.u64("next due")?,
                         counts: body.u8("counts")? != 0,
                         asked: body.text("asked")?,
@@ -293,20 +295,20 @@ impl<'a> Command<'a> {
                 Self::Checked(Checked { first_checked_upto, halves })
             }
             tag::EXTEND => Self::Extend(Extend {
-                half: body.u64("half")?,
+                half: HalfId(body.u64("half")?),
                 counter: body.u64("counter")?,
                 group: body.text("group")?,
                 until: body.u64("until")?,
                 is_answer: body.u8("is answer")? != 0,
             }),
             tag::PARK => Self::Park(Park {
-                half: body.u64("half")?,
+                half: HalfId(body.u64("half")?),
                 reason: ParkReason::from_u8(body.u8("reason")?).ok_or_else(|| body.malformed("park reason"))?,
                 by: body.text("by")?,
                 why: body.text("why")?,
             }),
             tag::RESUME => Self::Resume(Resume {
-                half: body.u64("half")?,
+                half: HalfId(body.u64("half")?),
                 by: body.text("by")?,
                 only_if: ParkReason::from_u8(body.u8("only if")?),
                 why: body.text("why")?,
@@ -335,7 +337,7 @@ impl<'a> Command<'a> {
             tag::UNLOCK => Self::Unlock(get_lock(body)?),
             tag::TRIM => Self::Trim { upto: body.u64("upto")? },
             tag::ROLL => {
-                let halves_upto = body.u64("halves upto")?;
+                let halves_upto = HalfId(body.u64("halves upto")?);
                 let count = get_count(body, 33)?;
                 let mut moved = Vec::with_capacity(count);
                 for _ in 0..count {

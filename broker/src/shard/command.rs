@@ -5,7 +5,7 @@
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
-use crate::terms::{Content, Decision, ParkReason, PinOwner, QueueId, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, QueueId, When};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub struct Prepare<'a> {
     /// Wait before the first check in milliseconds; `None` is the default of the group's leader.
     pub immunity: Option<u64>,
     /// First half of the transaction that this one belongs to; `None` where each half is a transaction of its own.
-    pub first_half: Option<u64>,
+    pub first_half: Option<HalfId>,
     /// Tells a repeated send from another message under the same unique id.
     pub content: Content,
     /// For how long after the decision a repeated send gets this half's identity back, in milliseconds.
@@ -60,7 +60,7 @@ pub struct Prepare<'a> {
 #[derive(Debug, Clone)]
 pub struct Settle<'a> {
     /// The half id that the send's answer named (the log position of the message at Prepare).
-    pub half: u64,
+    pub half: HalfId,
     /// The dense counter that the send's answer named, if the sender of the decision must know it.
     pub counter: Option<u64>,
     /// Commit or rollback.
@@ -73,14 +73,14 @@ pub struct Settle<'a> {
     pub reason: &'a str,
     /// Messages anew, with the ids of their halves, where their bytes are too old to stay in the log for long after the
     /// commit.
-    pub rewritten: Vec<(u64, Message<'a>)>,
+    pub rewritten: Vec<(HalfId, Message<'a>)>,
 }
 
 /// One half for which a check is written to a connection, or whose next check is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckedHalf<'a> {
     /// The half.
-    pub half: u64,
+    pub half: HalfId,
     /// When the next check is due, in milliseconds since 1970.
     pub next_due: u64,
     /// Whether the check counts towards the limit.
@@ -93,7 +93,7 @@ pub struct CheckedHalf<'a> {
 #[derive(Debug, Clone)]
 pub struct Checked<'a> {
     /// Every half's first check up to this half id has been scheduled or done; 0 leaves the mark where it is.
-    pub first_checked_upto: u64,
+    pub first_checked_upto: HalfId,
     /// The halves.
     pub halves: Vec<CheckedHalf<'a>>,
 }
@@ -102,7 +102,7 @@ pub struct Checked<'a> {
 #[derive(Debug, Clone)]
 pub struct Extend<'a> {
     /// Any half of the transaction.
-    pub half: u64,
+    pub half: HalfId,
     /// The counter of that half.
     pub counter: u64,
     /// The producer group that says so.
@@ -118,7 +118,7 @@ pub struct Extend<'a> {
 #[derive(Debug, Clone)]
 pub struct Park<'a> {
     /// The half.
-    pub half: u64,
+    pub half: HalfId,
     /// Why.
     pub reason: ParkReason,
     /// Who, for an operator; else empty.
@@ -131,7 +131,7 @@ pub struct Park<'a> {
 #[derive(Debug, Clone)]
 pub struct Resume<'a> {
     /// The half.
-    pub half: u64,
+    pub half: HalfId,
     /// Who, for an operator; else empty.
     pub by: &'a str,
     /// The operator's reason; else empty.
@@ -179,7 +179,7 @@ pub struct Moved<'a> {
 #[derive(Debug, Clone)]
 pub struct Roll<'a> {
     /// With this command every undecided half with an id below has been moved.
-    pub halves_upto: u64,
+    pub halves_upto: HalfId,
     /// What is moved.
     pub moved: Vec<Moved<'a>>,
 }

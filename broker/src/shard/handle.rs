@@ -18,7 +18,7 @@ use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError};
 use crate::log::{Log, LogSettings};
-use crate::terms::QueueId;
+use crate::terms::{HalfId, QueueId};
 
 /// What a shard is opened with.
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl Shard {
     }
 
     /// The undecided half with this id.
-    pub fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
+    pub fn half(&self, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
         index::half::get(self.index(), half)
     }
 

@@ -14,7 +14,7 @@ use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
 use crate::planted::{Bug, planted};
-use crate::terms::{Content, Position};
+use crate::terms::{Content, HalfId, Position};
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;
@@ -59,7 +59,7 @@ impl Shard {
         let queue = usize::try_from(unit.queue_id()).ok().and_then(|index| topic.queues.get(index));
         if planted(Bug::RolledBackById)
             && let Some(queue) = queue
-            && let Some(row) = index::decision::get(self.index(), position)?.filter(|row| row.offset.is_none())
+            && let Some(row) = index::decision::get(self.index(), HalfId(position))?.filter(|row| row.offset.is_none())
         {
             let entry = index::QueueEntry {
                 offset: 0,
@@ -68,7 +68,7 @@ impl Shard {
                 tag_hash: 0,
                 store_time: row.at,
                 flags: index::EntryFlags::PLAIN,
-                half: position,
+                half: HalfId(position),
             };
             return Ok(Some(Located { queue: std::sync::Arc::clone(queue), entry }));
         }

@@ -2,7 +2,7 @@
 
 use escrowmq_common::limits;
 
-use crate::terms::{Decision, ParkReason, QueueId};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Published {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
     /// The half id: its log position, for ever.
-    pub half: u64,
+    pub half: HalfId,
     /// Its dense counter.
     pub counter: u64,
     /// Store time, in milliseconds since 1970.
@@ -74,7 +74,7 @@ pub struct Settled {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettledMember {
     /// The half.
-    pub half: u64,
+    pub half: HalfId,
     /// Its real queue.
     pub queue: QueueId,
     /// Queue offset, if it was committed without a delay.
@@ -89,13 +89,13 @@ pub enum Refusal {
     NoSuchQueue(QueueId),
     /// No half message has this id, or its decision was forgotten long ago.
     #[error("no half message at {0}")]
-    NoSuchHalf(u64),
+    NoSuchHalf(HalfId),
     /// The message could not be read when it was to be kept, and its bytes are gone: there is nothing to deliver.
     #[error(
         "the bytes of half message {0} are lost: it cannot be committed, and a retry ends the same way. Roll it back, and send the \
          message anew if its transaction has taken effect"
     )]
-    BytesGone(u64),
+    BytesGone(HalfId),
     /// The producer group is not the one that prepared the half.
     #[error("the half message belongs to producer group {0}")]
     WrongGroup(String),
@@ -107,7 +107,7 @@ pub enum Refusal {
     AlreadyDecided(Settled),
     /// The same unique id with another body.
     #[error("the unique id belongs to another message of the same group and topic, half {0}")]
-    UniqueIdTaken(u64),
+    UniqueIdTaken(HalfId),
     /// The transaction is parked: nothing joins it.
     #[error("the transaction is parked: {}", .0.name())]
     NotOpen(ParkReason),
@@ -116,7 +116,7 @@ pub enum Refusal {
     TransactionFull(usize),
     /// A half cannot join what is no transaction's first half.
     #[error("half {0} belongs to the transaction of half {1}; name that one")]
-    NotFirstHalf(u64, u64),
+    NotFirstHalf(HalfId, HalfId),
     /// The half is not in the state that the command needs.
     #[error("the half is {}", .0.map_or("open", ParkReason::name))]
     NotParked(Option<ParkReason>),

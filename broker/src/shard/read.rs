@@ -11,7 +11,7 @@ use super::handle::Shard;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
 use crate::planted::{Bug, planted};
-use crate::terms::{Position, QueueId};
+use crate::terms::{HalfId, Position, QueueId};
 
 /// Why a read did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +205,7 @@ impl Shard {
         UnitPatch {
             queue_id: queue.map_or(0, |queue| queue.index.cast_signed()),
             queue_offset: row.counter.cast_signed(),
-            position: row.half.cast_signed(),
+            position: row.half.get().cast_signed(),
             transaction: TransactionType::None,
             store_timestamp: row.prepared_at.cast_signed(),
             prepared_offset: 0,
@@ -256,7 +256,7 @@ impl Shard {
     pub fn locate(&self, position: u64, queue: QueueId) -> Result<Option<Located>, ReadError> {
         let Some(queue) = self.topics().queue(queue) else { return Ok(None) };
         if planted(Bug::HalfById)
-            && let Some(row) = index::half::get(self.index(), position)?
+            && let Some(row) = index::half::get(self.index(), HalfId(position))?
         {
             let entry = QueueEntry {
                 offset: 0,
@@ -265,13 +265,13 @@ impl Shard {
                 tag_hash: row.tag_hash,
                 store_time: row.prepared_at,
                 flags: index::EntryFlags::PLAIN,
-                half: position,
+                half: HalfId(position),
             };
             return Ok(Some(Located { queue, entry }));
         }
         // It may have entered another queue than its unit names, since its topic shrank.
         let elsewhere = |other: QueueId| if other == queue.id { None } else { self.topics().queue(other) };
-        let (queue, found) = if let Some(decision) = index::decision::get(self.index(), position)? {
+        let (queue, found) = if let Some(decision) = index::decision::get(self.index(), HalfId(position))? {
             let queue = elsewhere(decision.queue).unwrap_or(queue);
             let found = match decision.offset {
                 Some(offset) => self.entry(&queue, offset)?,
@@ -288,7 +288,7 @@ impl Shard {
             (queue, found)
         };
         Ok(found
-            .filter(|entry| entry.position == position || entry.half == position)
+            .filter(|entry| entry.position == position || entry.half == HalfId(position))
             .filter(|entry| entry.offset < queue.max_offset())
             .map(|entry| Located { queue, entry }))
     }
@@ -335,7 +335,7 @@ fn patch(queue: &Queue, entry: &QueueEntry, unit: &mut [u8]) -> Result<(), ReadE
         position: entry.position.cast_signed(),
         transaction: if committed { TransactionType::Commit } else { TransactionType::None },
         store_timestamp: entry.store_time.cast_signed(),
-        prepared_offset: if committed { entry.half.cast_signed() } else { 0 },
+        prepared_offset: if committed { entry.half.get().cast_signed() } else { 0 },
     }
     .apply(unit)
     .map_err(|_| ReadError::Corrupt { position: entry.position })

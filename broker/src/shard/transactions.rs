@@ -3,6 +3,7 @@
 use super::handle::Shard;
 use crate::index::listing::{self, Filter};
 use crate::index::{self, DecisionRow, HalfRow, IndexError};
+use crate::terms::HalfId;
 
 /// Which undecided halves are looked at. The default takes all.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,7 @@ pub struct HalfQuery<'a> {
     /// Only those that were prepared at or before this time, in milliseconds since 1970.
     pub prepared_until: Option<u64>,
     /// Only those with a higher id: where the last page ended.
-    pub after: Option<u64>,
+    pub after: Option<HalfId>,
 }
 
 impl Shard {
@@ -64,7 +65,7 @@ impl Shard {
             let Some(first) = topic.as_ref().and_then(|topic| topic.queues.first()) else { return Ok(rows) };
             filter.topic = Some(first.id.0);
         }
-        let from = query.after.map_or(0, |after| after.saturating_add(1)).max(self.counters().halves_from());
+        let from = query.after.map_or(HalfId::ZERO, HalfId::next).max(self.counters().halves_from());
         listing::scan(self.index(), filter, from, |half| {
             // One that was decided meanwhile is not shown.
             let Some(row) = self.half(half)? else { return Ok(rows.len() < limit) };
@@ -80,7 +81,7 @@ impl Shard {
     }
 
     /// How a half was decided, if it was and that is remembered.
-    pub fn decision(&self, half: u64) -> Result<Option<DecisionRow>, IndexError> {
+    pub fn decision(&self, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
         index::decision::get(self.index(), half)
     }
 }

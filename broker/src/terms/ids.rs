@@ -57,3 +57,38 @@ impl AddAssign<u64> for LogIndex {
         *self = *self + records;
     }
 }
+
+/// A half message, for ever: the log position that its message had when it was prepared. Of two halves the later one has the
+/// higher id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HalfId(pub u64);
+
+impl HalfId {
+    /// Below every half: a record has a header in front of its messages.
+    pub const ZERO: Self = Self(0);
+    /// Above every half.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The bare number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The lowest id above this one, which need not be a half's.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The highest id below this one, which need not be a half's.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for HalfId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

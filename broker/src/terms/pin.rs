@@ -1,5 +1,7 @@
 //! Who needs bytes that no queue holds.
 
+use crate::terms::HalfId;
+
 const HALF: u8 = 1;
 const TIMER: u8 = 2;
 
@@ -9,7 +11,7 @@ pub enum PinOwner {
     /// An undecided half message.
     Half {
         /// Its id.
-        half: u64,
+        half: HalfId,
     },
     /// A message that waits for its time.
     Timer {
@@ -22,7 +24,7 @@ impl PinOwner {
     /// The stored form: kind and number.
     pub fn parts(self) -> (u8, u64) {
         match self {
-            Self::Half { half } => (HALF, half),
+            Self::Half { half } => (HALF, half.get()),
             Self::Timer { due } => (TIMER, due),
         }
     }
@@ -30,7 +32,7 @@ impl PinOwner {
     /// From the stored form.
     pub fn from_parts(kind: u8, number: u64) -> Option<Self> {
         match kind {
-            HALF => Some(Self::Half { half: number }),
+            HALF => Some(Self::Half { half: HalfId(number) }),
             TIMER => Some(Self::Timer { due: number }),
             _ => None,
         }

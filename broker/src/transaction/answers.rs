@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::terms::HalfId;
+
 /// The reason of a decision that answered a check. Those that producers make by themselves have none.
 pub const DECIDED_BY_ANSWER: &str = "answer to a check";
 
@@ -36,14 +38,14 @@ impl Answer {
 #[derive(Debug, Default)]
 pub struct Answers {
     /// By first half: when, in milliseconds since 1970, and what; the latest last.
-    by_half: HashMap<u64, VecDeque<(u64, Answer)>>,
+    by_half: HashMap<HalfId, VecDeque<(u64, Answer)>>,
     /// The halves, the one that is forgotten next in front.
-    order: VecDeque<u64>,
+    order: VecDeque<HalfId>,
 }
 
 impl Answers {
     /// An instance answered a check about a half at `at`.
-    pub fn note(&mut self, half: u64, at: u64, answer: Answer) {
+    pub fn note(&mut self, half: HalfId, at: u64, answer: Answer) {
         let answers = self.by_half.entry(half).or_insert_with(|| {
             self.order.push_back(half);
             VecDeque::new()
@@ -60,7 +62,7 @@ impl Answers {
     }
 
     /// For each time at which a check went out, in their order, what came back before the next one went.
-    pub fn to(&self, half: u64, asked: &[u64]) -> Vec<Option<Answer>> {
+    pub fn to(&self, half: HalfId, asked: &[u64]) -> Vec<Option<Answer>> {
         let empty = VecDeque::new();
         let answers = self.by_half.get(&half).unwrap_or(&empty);
         let next = asked.iter().skip(1).copied().chain([u64::MAX]);
@@ -80,12 +82,12 @@ mod tests {
     fn each_asking_has_the_answer_that_came_before_the_next_one() {
         let mut answers = Answers::default();
         for (at, answer) in [(12, Answer::Unknown), (35, Answer::Unknown), (36, Answer::InProgress)] {
-            answers.note(7, at, answer);
+            answers.note(HalfId(7), at, answer);
         }
-        let to = |asked: &[u64]| answers.to(7, asked);
+        let to = |asked: &[u64]| answers.to(HalfId(7), asked);
         assert_eq!(to(&[10, 20, 30]), [Some(Answer::Unknown), None, Some(Answer::InProgress)]);
         assert_eq!(to(&[]), []);
-        assert_eq!(answers.to(8, &[10]), [None], "of another transaction");
+        assert_eq!(answers.to(HalfId(8), &[10]), [None], "of another transaction");
         assert_eq!(to(&[40]), [None], "older than the question");
     }
 
@@ -93,13 +95,16 @@ mod tests {
     fn memory_is_bounded() {
         let mut answers = Answers::default();
         for half in 0..=HALVES_MAX as u64 {
-            answers.note(half, 1, Answer::Unknown);
+            answers.note(HalfId(half), 1, Answer::Unknown);
         }
         assert_eq!((answers.by_half.len(), answers.order.len()), (HALVES_MAX, HALVES_MAX));
-        assert_eq!((answers.to(0, &[1]), answers.to(1, &[1])), (vec![None], vec![Some(Answer::Unknown)]));
+        assert_eq!(
+            (answers.to(HalfId::ZERO, &[1]), answers.to(HalfId(1), &[1])),
+            (vec![None], vec![Some(Answer::Unknown)])
+        );
         for at in 0..100 {
-            answers.note(1, at, Answer::Unknown);
+            answers.note(HalfId(1), at, Answer::Unknown);
         }
-        assert_eq!(answers.by_half[&1].len(), ANSWERS_MAX);
+        assert_eq!(answers.by_half[&HalfId(1)].len(), ANSWERS_MAX);
     }
 }

@@ -28,11 +28,11 @@ pub fn check_request(
     let pieces = [stored.as_ref(), times.as_str()];
     let mut body = BytesMut::new();
     UnitBuilder::rewrite(&unit, unit.topic(), &pieces).write(&mut body)?;
-    let message_id = OffsetMessageId { host: store_host, position: row.half.cast_signed() }.to_string();
+    let message_id = OffsetMessageId { host: store_host, position: row.half.get().cast_signed() }.to_string();
     let header = CheckTransactionStateHeader {
         topic: Some(HALF_TOPIC),
         tran_state_table_offset: row.counter.cast_signed(),
-        commit_log_offset: row.half.cast_signed(),
+        commit_log_offset: row.half.get().cast_signed(),
         msg_id: Some(&row.unique_id),
         transaction_id: Some(&row.unique_id),
         offset_msg_id: Some(&message_id),

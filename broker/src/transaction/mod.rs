@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use answers::{Answer, Answers};
 use engine::Scheduler;
 
-use crate::terms::QueueId;
+use crate::terms::{HalfId, QueueId};
 
 /// What handlers and the runner share about check-backs.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub struct Transactions {
 impl Transactions {
     /// A producer answered a check, whatever the answer; `connection` is the id of the connection it came on. Says whether
     /// that connection owed the answer.
-    pub fn answered(&self, connection: u64, half: u64) -> bool {
+    pub fn answered(&self, connection: u64, half: HalfId) -> bool {
         let (owed, makes_room) = {
             let mut scheduler = self.scheduler.lock();
             (scheduler.answered(connection, half), scheduler.held() > 0)
@@ -58,12 +58,12 @@ impl Transactions {
     }
 
     /// A check about a half was answered at `at`, in milliseconds since 1970, and not by a decision.
-    pub fn note_answer(&self, half: u64, at: u64, answer: Answer) {
+    pub fn note_answer(&self, half: HalfId, at: u64, answer: Answer) {
         self.answers.lock().note(half, at, answer);
     }
 
     /// What came back to the checks about a half that went out at these times, as far as this process remembers.
-    pub fn answers_to(&self, half: u64, asked: &[u64]) -> Vec<Option<Answer>> {
+    pub fn answers_to(&self, half: HalfId, asked: &[u64]) -> Vec<Option<Answer>> {
         self.answers.lock().to(half, asked)
     }
 
@@ -80,7 +80,7 @@ impl Transactions {
     }
 
     /// A transaction was decided or parked: it does not wait any more. `which` looks up its group and its first half.
-    pub fn decided(&self, which: impl FnOnce() -> Option<(String, u64)>) {
+    pub fn decided(&self, which: impl FnOnce() -> Option<(String, HalfId)>) {
         // Mostly nothing waits, and then nothing is looked up.
         if self.scheduler.lock().has_any()
             && let Some((group, half)) = which()
@@ -101,14 +101,14 @@ impl Transactions {
     }
 
     /// A half is due now, whatever the runner has seen so far.
-    pub fn look_again(&self, half: u64) {
+    pub fn look_again(&self, half: HalfId) {
         self.scheduler.lock().resumed(half);
         self.attention.notify_one();
     }
 
     /// A transaction got a lease until a time, in milliseconds since 1970: it does not wait any more, and is due then. `which`
     /// looks up its group and its first half.
-    pub fn leased(&self, until: u64, which: impl FnOnce() -> Option<(String, u64)>) {
+    pub fn leased(&self, until: u64, which: impl FnOnce() -> Option<(String, HalfId)>) {
         self.decided(which);
         // A short lease may be over already, and the runner may have passed its time.
         self.scheduler.lock().due_since(until);

@@ -97,7 +97,7 @@ impl Answer {
     }
 
     fn prepared(self, prepared: &Prepared) {
-        let ids = IdList { host: self.broker.store_host, first: prepared.half, more: &[] };
+        let ids = IdList { host: self.broker.store_host, first: prepared.half.get(), more: &[] };
         let queue = self.queue;
         self.stored(&ids, queue, prepared.counter);
     }

@@ -18,7 +18,7 @@ use super::{NewUnit, Refused, Send, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish};
-use crate::terms::{Content, When};
+use crate::terms::{Content, HalfId, When};
 
 /// The checks for which no target is needed.
 pub(super) fn precheck(
@@ -118,7 +118,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
             queue: target.queue.id,
             when: due.when,
             immunity: known.immunity_ms,
-            first_half: first_half.map(i64::cast_unsigned),
+            first_half: first_half.map(|first| HalfId(first.cast_unsigned())),
             content: Content::of(&send.request.body, header.properties.unwrap_or_default()),
             duplicate_window: config.transaction_duplicate_window.as_millis() as u64,
             group,

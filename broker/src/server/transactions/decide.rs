@@ -12,14 +12,14 @@ use super::super::{Reply, slow};
 use super::{shown, unknown};
 use crate::broker::Broker;
 use crate::shard::{Admission, Command, Outcome, Park, Refusal, Resume, Settled, SubmitError};
-use crate::terms::{Decision, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason};
 
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: DecideTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.error(response::INVALID_PARAMETER, &error.to_string()),
     };
-    let Ok(half) = u64::try_from(header.half_id) else {
+    let Ok(half) = u64::try_from(header.half_id).map(HalfId) else {
         return reply.error(response::INVALID_PARAMETER, &format!("a half id is not negative: {}", header.half_id));
     };
     for (field, text) in [("operator", header.operator), ("reason", header.reason)] {
@@ -54,7 +54,7 @@ fn refused(reply: Reply, refusal: &Refusal) {
 }
 
 /// Resumes or parks, and answers.
-fn move_on(broker: &Arc<Broker>, half: u64, command: &Command<'_>, reply: Reply) {
+fn move_on(broker: &Arc<Broker>, half: HalfId, command: &Command<'_>, reply: Reply) {
     let is_resumed = matches!(command, Command::Resume(_));
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
@@ -82,7 +82,7 @@ fn move_on(broker: &Arc<Broker>, half: u64, command: &Command<'_>, reply: Reply)
 }
 
 /// Nothing undecided has this id: says how it was decided, if that is known. The look may read files.
-fn not_undecided(broker: &Arc<Broker>, half: u64, reply: Reply) {
+fn not_undecided(broker: &Arc<Broker>, half: HalfId, reply: Reply) {
     slow::run(broker, "find decision", reply, move |broker, reply| match broker.shard.decision(half) {
         Ok(Some(row)) => {
             let first = Settled {

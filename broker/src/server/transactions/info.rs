@@ -10,7 +10,7 @@ use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 use crate::broker::Broker;
 use crate::index::{DecisionRow, HalfRow, history};
 use crate::shard::ReadError;
-use crate::terms::{Decision, QueueId, When};
+use crate::terms::{Decision, HalfId, QueueId, When};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// How much of a message is shown.
@@ -36,8 +36,8 @@ pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> Trans
         asked: asked(broker, row.half, &row.asked),
         checks: row.checks,
         client_id: row.client.clone(),
-        first_half: row.first_half,
-        members: row.members.clone(),
+        first_half: row.first_half.map(HalfId::get),
+        members: row.members.iter().map(|half| half.get()).collect(),
         next_check_at: next_check(broker, row).map(u64::cast_signed),
         parked: row.parked.map(|(reason, since)| Parked { at: since.cast_signed(), reason: reason.name().to_owned() }),
         prepared_at: row.prepared_at.cast_signed(),
@@ -58,7 +58,7 @@ pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> Trans
 }
 
 /// A decided half. By whom and when it was sent is not kept beyond the decision.
-pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> TransactionInfo {
+pub(super) fn decided(broker: &Broker, half: HalfId, row: &DecisionRow) -> TransactionInfo {
     let mut info = TransactionInfo {
         decision: Some(DecisionInfo {
             at: row.at.cast_signed(),
@@ -69,8 +69,8 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
         acts: row.acts.iter().map(act).collect(),
         asked: asked(broker, half, &row.asked),
         checks: row.checks,
-        first_half: row.first_half,
-        members: row.members.clone(),
+        first_half: row.first_half.map(HalfId::get),
+        members: row.members.iter().map(|half| half.get()).collect(),
         producer_group: row.group.clone(),
         state: match row.decision {
             Decision::Commit => TransactionState::Committed,
@@ -99,7 +99,7 @@ pub(super) fn decided(broker: &Broker, half: u64, row: &DecisionRow) -> Transact
     info
 }
 
-fn asked(broker: &Broker, half: u64, asked: &[history::Asked]) -> Vec<Asked> {
+fn asked(broker: &Broker, half: HalfId, asked: &[history::Asked]) -> Vec<Asked> {
     let times: Vec<u64> = asked.iter().map(|asked| asked.at).collect();
     let answers = broker.transactions.answers_to(half, &times);
     let with_answer = |(asked, answer): (&history::Asked, Option<Answer>)| Asked {
@@ -120,12 +120,12 @@ fn act(act: &history::Act) -> Act {
 }
 
 /// Its ids, and the queue that it enters.
-fn place(broker: &Broker, half: u64, counter: u64, queue: QueueId) -> TransactionInfo {
+fn place(broker: &Broker, half: HalfId, counter: u64, queue: QueueId) -> TransactionInfo {
     let queue = broker.shard.topics().queue(queue);
     TransactionInfo {
         counter: counter.cast_signed(),
-        half_id: half,
-        offset_msg_id: OffsetMessageId { host: broker.store_host, position: half.cast_signed() }.to_string(),
+        half_id: half.get(),
+        offset_msg_id: OffsetMessageId { host: broker.store_host, position: half.get().cast_signed() }.to_string(),
         queue_id: queue.as_ref().map_or(-1, |queue| queue.index.cast_signed()),
         topic: queue.map(|queue| queue.topic.to_string()).unwrap_or_default(),
         ..TransactionInfo::default()

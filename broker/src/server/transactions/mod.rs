@@ -19,6 +19,7 @@ use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::index::IndexError;
 use crate::shard::{HalfQuery, ProducerGroup, ReadError};
+use crate::terms::HalfId;
 
 /// Transactions of a page that asks for no number, and most of any.
 const PAGE: i32 = 100;
@@ -42,7 +43,7 @@ struct List {
     topic: Option<String>,
     parked: Option<bool>,
     prepared_until: Option<u64>,
-    after: Option<u64>,
+    after: Option<HalfId>,
     limit: usize,
     /// Each message by itself, also where several are one transaction.
     all_halves: bool,
@@ -69,7 +70,7 @@ impl List {
             topic: header.topic.map(str::to_owned),
             parked,
             prepared_until: age.map(|age| now.saturating_sub(age)),
-            after: header.after.map(|after| positive("after", after)).transpose()?,
+            after: header.after.map(|after| positive("after", after)).transpose()?.map(HalfId),
             limit: limit.min(PAGE_MAX) as usize,
             all_halves: header.all_halves,
         })
@@ -135,7 +136,7 @@ fn get(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     });
 }
 
-fn named_half(header: &GetTransactionHeader<'_>) -> Result<u64, String> {
+fn named_half(header: &GetTransactionHeader<'_>) -> Result<HalfId, String> {
     let id = match (header.half_id, header.msg_id) {
         (Some(id), _) => id,
         (None, Some(text)) => {
@@ -144,11 +145,11 @@ fn named_half(header: &GetTransactionHeader<'_>) -> Result<u64, String> {
         }
         (None, None) => return Err("neither halfId nor msgId is there".to_owned()),
     };
-    u64::try_from(id).map_err(|_| format!("a half id is not negative: {id}"))
+    u64::try_from(id).map(HalfId).map_err(|_| format!("a half id is not negative: {id}"))
 }
 
 /// What is known of a half, undecided or decided.
-fn one(broker: &Broker, half: u64) -> Result<Option<TransactionInfo>, ReadError> {
+fn one(broker: &Broker, half: HalfId) -> Result<Option<TransactionInfo>, ReadError> {
     if let Some(row) = broker.shard.half(half)? {
         return Ok(Some(info::undecided(broker, &row, info::Detail::Whole)));
     }
@@ -156,7 +157,7 @@ fn one(broker: &Broker, half: u64) -> Result<Option<TransactionInfo>, ReadError>
     Ok(decision.map(|row| info::decided(broker, half, &row)))
 }
 
-fn unknown(reply: Reply, half: u64) {
+fn unknown(reply: Reply, half: HalfId) {
     reply.error(
         response::QUERY_NOT_FOUND,
         &format!("no half message has the id {half}, or its decision is older than transactionRecordHours"),

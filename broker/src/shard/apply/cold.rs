@@ -15,7 +15,7 @@ use crate::shard::command::{GiveUp, Lock, OffsetCommit};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, LostRange, QueueId, TopicSettings};
+use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, TopicSettings};
 
 pub(super) fn commit_offsets(
     shared: &Shared,
@@ -71,7 +71,7 @@ pub(super) fn delete_topic(shared: &Shared, staged: &mut Staged, name: &str) -> 
     // them.
     if planted(Bug::HalfDroppedWithTopic) {
         let mut orphans = Vec::new();
-        index::half::scan(&shared.index, 0, |row| {
+        index::half::scan(&shared.index, HalfId::ZERO, |row| {
             orphans.extend(topic.queues.iter().any(|queue| queue.id == row.queue).then_some(row));
             true
         })?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 use crate::index::meta::{Applied, Sequences};
-use crate::terms::LogIndex;
+use crate::terms::{HalfId, LogIndex};
 
 /// Counts of the state machine, for metrics and listings. Apply writes, everybody reads.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Counters {
         /// Counter that the next half gets.
         next_half,
         /// Every half up to this id has had its first check scheduled.
-        first_checked,
+        first_checked as HalfId,
         /// Raft index of the last applied entry.
         applied_index as LogIndex,
         /// Log position behind the last applied entry.
@@ -80,7 +80,7 @@ impl Counters {
         /// Log position below which retention has let everything go.
         trimmed,
         /// No half with a lower id is undecided: where to look from.
-        halves_from,
+        halves_from as HalfId,
         /// When the newest decision was made, in milliseconds since 1970; 0 if there never was one.
         decided_at,
     }
@@ -89,8 +89,8 @@ impl Counters {
         self.timers_from.fetch_max(from, Ordering::Relaxed);
     }
 
-    pub(in crate::shard) fn halves_decided(&self, from: u64) {
-        self.halves_from.fetch_max(from, Ordering::Relaxed);
+    pub(in crate::shard) fn halves_decided(&self, from: HalfId) {
+        self.halves_from.fetch_max(from.get(), Ordering::Relaxed);
     }
 
     pub(in crate::shard) fn set_trimmed(&self, upto: u64) {
@@ -107,7 +107,7 @@ impl Counters {
             (&self.decided_at, sequences.decided_at),
             (&self.next_timer, sequences.next_timer),
             (&self.next_half, sequences.next_half),
-            (&self.first_checked, sequences.first_checked),
+            (&self.first_checked, sequences.first_checked.get()),
             (&self.applied_index, applied.index.get()),
             (&self.applied_end, applied.end),
             (&self.stamp, applied.stamp),

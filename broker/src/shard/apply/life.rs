@@ -11,7 +11,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::{
     Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-use crate::terms::{Decision, ParkReason, QueueId, TRANSACTION_HALVES_MAX};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, TRANSACTION_HALVES_MAX};
 
 /// Where a message's unit lies: log position and length.
 pub(crate) type Extent = (u64, u32);
@@ -43,17 +43,17 @@ pub(crate) trait Rows {
     fn now(&self) -> u64;
 
     /// An undecided half.
-    fn half(&self, half: u64) -> Result<Option<HalfRow>, Self::Error>;
+    fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error>;
 
     /// Moves a half from one state to another, with all that follows from its row. `None` in front: it is new; behind: it
     /// is not undecided any more.
     fn replace(&mut self, old: Option<&HalfRow>, new: Option<HalfRow>);
 
     /// How a half was decided, if it was and that is remembered.
-    fn decision(&self, half: u64) -> Result<Option<DecisionRow>, Self::Error>;
+    fn decision(&self, half: HalfId) -> Result<Option<DecisionRow>, Self::Error>;
 
     /// Remembers how a half was decided.
-    fn put_decision(&mut self, half: u64, row: DecisionRow);
+    fn put_decision(&mut self, half: HalfId, row: DecisionRow);
 
     /// What a half with this key would repeat, unless its time has ended.
     fn repeat(&self, key: RepeatKey) -> Result<Option<Repeat>, Self::Error>;
@@ -99,7 +99,8 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
     {
         return Ok(repeat);
     }
-    let (half, length) = unit;
+    let (position, length) = unit;
+    let half = HalfId(position);
     if let Some(first) = prepare.first_half
         && let Some(refusal) = join(rows, prepare.group, first, half)?
     {
@@ -113,7 +114,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
     let row = HalfRow {
         half,
         counter,
-        position: half,
+        position,
         length,
         queue: prepare.queue,
         topic,
@@ -169,7 +170,7 @@ fn repeated<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, key: RepeatKey) -> Res
 }
 
 /// Adds a half to the transaction that `first` stands for, or says why not.
-fn join<R: Rows>(rows: &mut R, group: &str, first: u64, half: u64) -> Result<Option<Refusal>, R::Error> {
+fn join<R: Rows>(rows: &mut R, group: &str, first: HalfId, half: HalfId) -> Result<Option<Refusal>, R::Error> {
     let Some(row) = rows.half(first)? else {
         return Ok(Some(match rows.decision(first)? {
             Some(decision) if decision.group == group => Refusal::AlreadyDecided(settled(rows, first, &decision)?),
@@ -196,7 +197,7 @@ fn join<R: Rows>(rows: &mut R, group: &str, first: u64, half: u64) -> Result<Opt
 pub(crate) fn settle<R: Rows>(
     rows: &mut R,
     settle: &Settle<'_>,
-    rewritten: &[(u64, Extent)],
+    rewritten: &[(HalfId, Extent)],
 ) -> Result<Outcome, R::Error> {
     let Some(named) = rows.half(settle.half)? else {
         return settled_before(rows, settle);
@@ -224,7 +225,7 @@ pub(crate) fn settle<R: Rows>(
         let place = if settle.decision == Decision::Commit {
             let unit = match rewritten.iter().find(|(half, _)| *half == row.half) {
                 Some((_, unit)) => *unit,
-                None if planted(Bug::SettledAtOldPlace) => (row.half, row.length),
+                None if planted(Bug::SettledAtOldPlace) => (row.half.get(), row.length),
                 None => (row.position, row.length),
             };
             rows.deliver(row, unit)
@@ -318,7 +319,7 @@ fn settled_before<R: Rows>(rows: &mut R, settle: &Settle<'_>) -> Result<Outcome,
 }
 
 /// What is known of a decided transaction, for whoever comes later.
-fn settled<R: Rows>(rows: &R, named: u64, known: &DecisionRow) -> Result<Settled, R::Error> {
+fn settled<R: Rows>(rows: &R, named: HalfId, known: &DecisionRow) -> Result<Settled, R::Error> {
     let of_first = match known.first_half {
         Some(first) if first != named => rows.decision(first)?,
         _ => None,

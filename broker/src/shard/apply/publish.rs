@@ -11,7 +11,7 @@ use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
 use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::topic::Queue;
-use crate::terms::When;
+use crate::terms::{HalfId, When};
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {
@@ -36,7 +36,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             length,
             tag_hash: message.tag_hash as i32,
             flags: EntryFlags::PLAIN,
-            half: position,
+            half: HalfId(position),
         };
         let (offset, due) = place.enter(staged, publish.when);
         match &mut published {
@@ -58,7 +58,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             due: first.due.unwrap_or_default(),
         };
         let ends = first.stamp.saturating_add(once.window).max(1);
-        staged.put_repeat(key, Repeat { half: first.position, ends, place: Some(place) });
+        staged.put_repeat(key, Repeat { half: HalfId(first.position), ends, place: Some(place) });
     }
     Ok(published.map_or(Outcome::Done, Outcome::Published))
 }
@@ -76,7 +76,7 @@ fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<O
     shared.counters.repeated_messages.fetch_add(1, Ordering::Relaxed);
     Ok(Some(Outcome::Published(Published {
         first_offset: place.offset,
-        position: first.half,
+        position: first.half.get(),
         more_positions: Vec::new(),
         stamp: place.stamp,
         due: Some(place.due).filter(|due| *due != 0),
@@ -111,7 +111,7 @@ pub(super) struct Place<'a> {
     pub(super) length: u32,
     pub(super) tag_hash: i32,
     pub(super) flags: EntryFlags,
-    pub(super) half: u64,
+    pub(super) half: HalfId,
 }
 
 impl Place<'_> {

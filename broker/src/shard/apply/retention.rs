@@ -12,7 +12,7 @@ use crate::shard::command::Roll;
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
 use crate::shard::topic::Queue;
-use crate::terms::PinOwner;
+use crate::terms::{HalfId, PinOwner};
 
 /// Lets messages below `upto` go, but nothing that a half message or a waiting one needs. Cost: what goes, and a look in
 /// memory at each queue.
@@ -53,11 +53,11 @@ pub(in crate::shard) fn lowest_pin(shared: &Shared) -> Result<Option<u64>, Index
         first = Some(row.half);
         false
     })?;
-    let first = first.unwrap_or(applied);
+    let first = first.unwrap_or(HalfId(applied));
     shared.counters.halves_decided(first);
     index::half::scan(&shared.index, first.max(kept.moved_halves), |row| {
         // One that was moved has a pin of its own.
-        lowest = (row.position == row.half).then_some(row.half);
+        lowest = (row.position == row.half.get()).then_some(row.position);
         lowest.is_none()
     })?;
     pin::scan(&shared.index, kept.trimmed, u64::MAX, |position, _| {
@@ -77,7 +77,7 @@ pub(super) fn roll(shared: &Shared, staged: &mut Staged, roll: &Roll<'_>) -> Res
                 let row = staged.half(&shared.index, half)?;
                 let Some(old) = row.filter(|row| row.position == each.from) else { continue };
                 let mut row = old.clone();
-                if row.position != row.half {
+                if row.position != row.half.get() {
                     pin::delete(&mut staged.rows, row.position);
                 }
                 (row.position, row.length) = (position, length);

@@ -13,7 +13,7 @@ use crate::shard::batch::Batch;
 use crate::shard::handle::Shared;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, LostRange, QueueId};
+use crate::terms::{GroupSettings, HalfId, LostRange, QueueId};
 
 /// A change of what handlers read, made visible after the write.
 pub(in crate::shard) enum RegistryChange {
@@ -39,8 +39,8 @@ pub(in crate::shard) struct Staged {
     /// Queues whose pages were put into the rows, with their new ends.
     grown: Vec<(Arc<Queue>, u64)>,
     /// Halves as changed by the commands at hand; `None` is decided.
-    halves: HashMap<u64, Option<HalfRow>>,
-    decisions: HashMap<u64, DecisionRow>,
+    halves: HashMap<HalfId, Option<HalfRow>>,
+    decisions: HashMap<HalfId, DecisionRow>,
     repeats: HashMap<RepeatKey, Repeat>,
     /// Producer groups whose counts changed.
     pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
@@ -104,7 +104,7 @@ impl Staged {
     }
 
     /// An undecided half, as the commands so far left it.
-    pub(in crate::shard) fn half(&self, index: &Index, half: u64) -> Result<Option<HalfRow>, IndexError> {
+    pub(in crate::shard) fn half(&self, index: &Index, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
         match self.halves.get(&half) {
             Some(row) => Ok(row.clone()),
             None => index::half::get(index, half),
@@ -120,14 +120,14 @@ impl Staged {
         }
     }
 
-    pub(in crate::shard) fn decision(&self, index: &Index, half: u64) -> Result<Option<DecisionRow>, IndexError> {
+    pub(in crate::shard) fn decision(&self, index: &Index, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
         match self.decisions.get(&half) {
             Some(row) => Ok(Some(row.clone())),
             None => index::decision::get(index, half),
         }
     }
 
-    pub(in crate::shard) fn put_decision(&mut self, half: u64, row: DecisionRow) {
+    pub(in crate::shard) fn put_decision(&mut self, half: HalfId, row: DecisionRow) {
         if !planted(Bug::DecisionLost) {
             row.put(half, self.sequences.decisions, &mut self.rows);
         }

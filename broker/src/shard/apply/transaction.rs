@@ -13,7 +13,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
-use crate::terms::{Decision, QueueId};
+use crate::terms::{Decision, HalfId, QueueId};
 
 /// The rows of a step: those on disk, and above them what the commands at hand have changed.
 pub(super) struct Step<'a> {
@@ -28,7 +28,7 @@ impl Rows for Step<'_> {
         self.staged.stamp()
     }
 
-    fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
+    fn half(&self, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
         self.staged.half(&self.shared.index, half)
     }
 
@@ -53,11 +53,11 @@ impl Rows for Step<'_> {
         self.staged.replace_half(old, new);
     }
 
-    fn decision(&self, half: u64) -> Result<Option<DecisionRow>, IndexError> {
+    fn decision(&self, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
         self.staged.decision(&self.shared.index, half)
     }
 
-    fn put_decision(&mut self, half: u64, row: DecisionRow) {
+    fn put_decision(&mut self, half: HalfId, row: DecisionRow) {
         match row.decision {
             Decision::Commit => self.staged.sequences.committed += 1,
             Decision::Rollback => self.staged.sequences.rolled_back += 1,
@@ -105,7 +105,7 @@ impl Rows for Step<'_> {
 
     /// A half that was moved has a pin of its own.
     fn release(&mut self, row: &HalfRow) {
-        if row.position != row.half {
+        if row.position != row.half.get() {
             index::pin::delete(&mut self.staged.rows, row.position);
         }
     }
@@ -143,7 +143,7 @@ impl Step<'_> {
             && let Some(queue) = self.shared.topics.queue(prepare.queue)
         {
             let (tag_hash, flags) = (prepare.message.tag_hash as i32, EntryFlags::COMMITTED);
-            Place { queue: &queue, position, length, tag_hash, flags, half: position }.enter_now(self.staged);
+            Place { queue: &queue, position, length, tag_hash, flags, half: HalfId(position) }.enter_now(self.staged);
         }
         life::prepare(self, prepare, (position, length))
     }

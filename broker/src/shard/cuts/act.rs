@@ -11,7 +11,7 @@ use crate::shard::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Message, MessageList, Moved, OffsetCommit, Once, Park,
     Prepare, Publish, Resume, Roll, Settle,
 };
-use crate::terms::{Content, Decision, GroupSettings, ParkReason, PinOwner, QueueId, TopicSettings, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, TopicSettings, When};
 
 /// The producer group of all halves.
 pub(super) const PRODUCERS: &str = "producers";
@@ -55,29 +55,29 @@ pub(super) enum Act {
         when: When,
         unique_id: String,
         body: String,
-        first_half: Option<u64>,
+        first_half: Option<HalfId>,
     },
     Settle {
-        half: u64,
+        half: HalfId,
         counter: u64,
         group: String,
         decision: Decision,
-        rewritten: Vec<(u64, i64, Bytes)>,
+        rewritten: Vec<(HalfId, i64, Bytes)>,
     },
     Checked {
         halves: Vec<CheckedHalf<'static>>,
     },
     Extend {
-        half: u64,
+        half: HalfId,
         counter: u64,
         until: u64,
         is_answer: bool,
     },
     Park {
-        half: u64,
+        half: HalfId,
     },
     Resume {
-        half: u64,
+        half: HalfId,
         only_if: Option<ParkReason>,
     },
     Offsets(Vec<(String, u32, u64)>),
@@ -115,7 +115,7 @@ pub(super) enum Act {
         upto: u64,
     },
     Roll {
-        halves_upto: u64,
+        halves_upto: HalfId,
         moved: Vec<Piece>,
     },
 }
@@ -170,7 +170,7 @@ impl Act {
                 rewritten: rewritten.iter().map(|(half, tag, unit)| (*half, Message::new(*tag, unit))).collect(),
             })),
             Act::Checked { halves } => {
-                with(&Command::Checked(Checked { first_checked_upto: 0, halves: halves.clone() }))
+                with(&Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: halves.clone() }))
             }
             Act::Extend { half, counter, until, is_answer } => with(&Command::Extend(Extend {
                 half: *half,

@@ -9,7 +9,7 @@ use super::model::Model;
 use crate::log::{Log, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
-use crate::terms::LogIndex;
+use crate::terms::{HalfId, LogIndex};
 
 /// A command that was submitted and answered.
 pub(super) struct Step {
@@ -191,7 +191,9 @@ fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
             due: None,
             repeats: None,
         }),
-        Command::Prepare(_) => Outcome::Prepared(Prepared { half: places[0], counter: 0, stamp: 0, repeated: false }),
+        Command::Prepare(_) => {
+            Outcome::Prepared(Prepared { half: HalfId(places[0]), counter: 0, stamp: 0, repeated: false })
+        }
         _ => Outcome::Done,
     }
 }

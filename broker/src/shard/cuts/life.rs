@@ -18,7 +18,7 @@ use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{Admission, CheckedHalf, OpenShard, Outcome, ReadError, Shard, ShardSettings, SubmitError};
-use crate::terms::{Decision, ParkReason, When};
+use crate::terms::{Decision, HalfId, ParkReason, When};
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -294,7 +294,7 @@ fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, ReadError> 
 }
 
 /// The messages that a commit brings anew.
-pub(super) fn anew(shard: &Shard, half: u64, below: u64) -> Result<Vec<(u64, i64, Bytes)>, ReadError> {
+pub(super) fn anew(shard: &Shard, half: HalfId, below: u64) -> Result<Vec<(HalfId, i64, Bytes)>, ReadError> {
     match rewritten(shard, half, below)? {
         Rewritten::Anew(messages) => Ok(messages),
         Rewritten::Move(_) => unreachable!("messages of this test are small"),
@@ -309,10 +309,10 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
         0 => return Act::PutTopic { name: "topic-0".into(), queues: 2 },
         count => queues[random.below(count) as usize].clone(),
     };
-    let halves: Vec<u64> = view.halves.keys().copied().collect();
-    let decided: Vec<u64> = view.decisions.keys().copied().collect();
-    let pick = |from: &[u64], random: &mut Random| {
-        if from.is_empty() { 12_345 } else { from[random.below(from.len() as u64) as usize] }
+    let halves: Vec<HalfId> = view.halves.keys().copied().collect();
+    let decided: Vec<HalfId> = view.decisions.keys().copied().collect();
+    let pick = |from: &[HalfId], random: &mut Random| {
+        if from.is_empty() { HalfId(12_345) } else { from[random.below(from.len() as u64) as usize] }
     };
     let group = |random: &mut Random| format!("group-{}", random.below(3));
     if random.below(7) == 0 {

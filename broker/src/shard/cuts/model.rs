@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::{Decision, ParkReason, PinOwner, QueueId, When};
+use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Model {
     /// Topic of each queue that exists, and its number there.
     pub(super) places: BTreeMap<u32, Place>,
     /// Repeated sends: (topic, unique id, body) to the half, and until when if it is decided.
-    repeats: BTreeMap<(String, String, String), (u64, Option<u64>)>,
+    repeats: BTreeMap<(String, String, String), (HalfId, Option<u64>)>,
     /// Plain messages that are recognised when they are sent again: (topic, unique key, bodies) to the answer, and until when.
     published: BTreeMap<(String, String, String), (Published, u64)>,
     /// How many queues of each topic are written and read now.
@@ -64,7 +64,7 @@ impl Model {
             }
             Act::Settle { half, counter, group, decision, rewritten } => {
                 let halves = rewritten.iter().map(|(half, ..)| *half);
-                let places: BTreeMap<u64, u64> = halves.zip(places.iter().copied()).collect();
+                let places: BTreeMap<HalfId, u64> = halves.zip(places.iter().copied()).collect();
                 self.settle(*half, *counter, group, *decision, &places, now)
             }
             Act::Checked { halves } => {
@@ -218,14 +218,14 @@ impl Model {
     }
 
     /// All halves of the transaction of this one, the first one in front.
-    fn whole(&self, half: u64) -> Vec<u64> {
+    fn whole(&self, half: HalfId) -> Vec<HalfId> {
         let first = self.view.halves[&half].first_half.unwrap_or(half);
         let mut whole = vec![first];
         whole.extend(&self.view.halves[&first].members);
         whole
     }
 
-    fn park(&mut self, half: u64, reason: ParkReason, now: u64) {
+    fn park(&mut self, half: HalfId, reason: ParkReason, now: u64) {
         for id in self.whole(half) {
             let row = self.view.halves.get_mut(&id).expect("all of a transaction is undecided");
             if row.parked.is_none() {
@@ -240,7 +240,7 @@ impl Model {
         }
     }
 
-    fn extend(&mut self, half: u64, counter: u64, until: u64, is_answer: bool) -> Outcome {
+    fn extend(&mut self, half: HalfId, counter: u64, until: u64, is_answer: bool) -> Outcome {
         let row = self.view.halves.get(&half);
         let known = row.map(|row| row.counter).or(self.view.decisions.get(&half).map(|row| row.counter));
         match known {
@@ -259,7 +259,7 @@ impl Model {
     }
 
     /// What is known of the decided transaction of this half.
-    fn settled(&self, half: u64) -> Settled {
+    fn settled(&self, half: HalfId) -> Settled {
         let named = &self.view.decisions[&half];
         let first = named.first_half.and_then(|first| self.view.decisions.get(&first)).unwrap_or(named);
         let members = first.members.iter().filter_map(|member| {
@@ -328,7 +328,7 @@ impl Model {
         (body, key): (&str, &str),
         position: u64,
         due: Option<u64>,
-        half: Option<u64>,
+        half: Option<HalfId>,
         now: u64,
     ) -> u64 {
         let committed = half.is_some();
@@ -338,7 +338,7 @@ impl Model {
                 body: body.to_owned(),
                 key: key.to_owned(),
                 committed,
-                half: half.unwrap_or(position),
+                half: half.unwrap_or(HalfId(position)),
             };
             self.view.timers.insert((due, position), timer);
             self.view.counts.next_timer += 1;
@@ -346,7 +346,14 @@ impl Model {
         }
         let QueueView { min, entries } = self.view.queues.get_mut(&queue).expect("the queue exists");
         let (body, key) = (body.to_owned(), key.to_owned());
-        entries.push(EntryView { body, key, position, store_time: now, committed, half: half.unwrap_or(position) });
+        entries.push(EntryView {
+            body,
+            key,
+            position,
+            store_time: now,
+            committed,
+            half: half.unwrap_or(HalfId(position)),
+        });
         *min + entries.len() as u64 - 1
     }
 
@@ -355,7 +362,7 @@ impl Model {
         queue: u32,
         when: When,
         (unique_id, body): (&str, &str),
-        first_half: Option<u64>,
+        first_half: Option<HalfId>,
         now: u64,
         got: &Outcome,
     ) -> Outcome {
@@ -385,10 +392,10 @@ impl Model {
                     (Some(of), _) => Refusal::NotFirstHalf(first, of),
                     (None, _) if row.members.len() == 127 => Refusal::TransactionFull(128),
                     (None, Some((reason, _))) => Refusal::NotOpen(reason),
-                    (None, None) => Refusal::NoSuchHalf(u64::MAX),
+                    (None, None) => Refusal::NoSuchHalf(HalfId::MAX),
                 },
             };
-            if refusal != Refusal::NoSuchHalf(u64::MAX) {
+            if refusal != Refusal::NoSuchHalf(HalfId::MAX) {
                 return Outcome::Refused(refusal);
             }
         }
@@ -401,7 +408,7 @@ impl Model {
         self.view.counts.open += 1;
         self.repeats.insert(key, (*half, None));
         let row = HalfView {
-            position: *half,
+            position: half.0,
             counter,
             queue,
             body: body.to_owned(),
@@ -423,11 +430,11 @@ impl Model {
     /// `places` says where bytes lie that the decision brought along, by half.
     fn settle(
         &mut self,
-        half: u64,
+        half: HalfId,
         counter: u64,
         group: &str,
         decision: Decision,
-        places: &BTreeMap<u64, u64>,
+        places: &BTreeMap<HalfId, u64>,
         now: u64,
     ) -> Outcome {
         let stranger = |own: u64| {
@@ -464,7 +471,7 @@ impl Model {
         Outcome::Settled(Settled { first: true, ..self.settled(whole[0]) })
     }
 
-    fn settle_one(&mut self, half: u64, decision: Decision, place: Option<u64>, now: u64) {
+    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<u64>, now: u64) {
         let row = self.view.halves.remove(&half).expect("all of a transaction is undecided");
         let (mut queue, mut offset) = (row.queue, None);
         if decision == Decision::Commit {
@@ -527,9 +534,9 @@ impl Model {
     }
 
     /// Positions of what nobody may see: undecided, rolled back.
-    pub(super) fn hidden(&self) -> BTreeSet<u64> {
+    pub(super) fn hidden(&self) -> BTreeSet<HalfId> {
         let rolled_back = self.view.decisions.iter().filter(|(_, row)| row.decision == Decision::Rollback);
-        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, row.position]);
+        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, HalfId(row.position)]);
         halves.chain(rolled_back.map(|(half, _)| *half)).collect()
     }
 }

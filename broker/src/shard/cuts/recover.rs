@@ -226,7 +226,7 @@ impl Expected<'_> {
 fn judge_views_by_id(shard: &Shard, model: &Model) -> Result<(), String> {
     let found = |position: u64| shard.unit_at(position).map_err(|error| error.to_string());
     for half in model.hidden() {
-        if found(half)?.is_some() {
+        if found(half.0)?.is_some() {
             return Err(format!("half {half} is shown by its position: {:?}", model.view.halves.get(&half)));
         }
     }

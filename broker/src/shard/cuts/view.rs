@@ -8,7 +8,7 @@ use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, Index, table};
 use crate::shard::{HalfQuery, Shard};
-use crate::terms::{Decision, ParkReason, QueueId, When};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) struct EntryView {
     pub(super) position: u64,
     pub(super) store_time: u64,
     pub(super) committed: bool,
-    pub(super) half: u64,
+    pub(super) half: HalfId,
 }
 
 /// An undecided half.
@@ -45,8 +45,8 @@ pub(super) struct HalfView {
     pub(super) checks: u32,
     /// Whom the checks went to.
     pub(super) asked: Vec<(u64, String)>,
-    pub(super) first_half: Option<u64>,
-    pub(super) members: Vec<u64>,
+    pub(super) first_half: Option<HalfId>,
+    pub(super) members: Vec<HalfId>,
     /// What an operator did: when, and whether that was to park it.
     pub(super) acts: Vec<(u64, bool)>,
     pub(super) parked: Option<(ParkReason, u64)>,
@@ -63,8 +63,8 @@ pub(super) struct DecisionView {
     pub(super) checks: u32,
     pub(super) asked: Vec<(u64, String)>,
     pub(super) acts: Vec<(u64, bool)>,
-    pub(super) first_half: Option<u64>,
-    pub(super) members: Vec<u64>,
+    pub(super) first_half: Option<HalfId>,
+    pub(super) members: Vec<HalfId>,
 }
 
 /// A message that waits for its time, by due time and position.
@@ -74,7 +74,7 @@ pub(super) struct TimerView {
     pub(super) body: String,
     pub(super) key: String,
     pub(super) committed: bool,
-    pub(super) half: u64,
+    pub(super) half: HalfId,
 }
 
 /// Counts that must add up.
@@ -93,8 +93,8 @@ pub(super) struct Counts {
 pub(super) struct View {
     pub(super) topics: BTreeMap<String, Vec<u32>>,
     pub(super) queues: BTreeMap<u32, QueueView>,
-    pub(super) halves: BTreeMap<u64, HalfView>,
-    pub(super) decisions: BTreeMap<u64, DecisionView>,
+    pub(super) halves: BTreeMap<HalfId, HalfView>,
+    pub(super) decisions: BTreeMap<HalfId, DecisionView>,
     pub(super) timers: BTreeMap<(u64, u64), TimerView>,
     pub(super) offsets: BTreeMap<(String, u32), u64>,
     pub(super) groups: BTreeSet<String>,
@@ -106,7 +106,7 @@ pub(super) struct View {
     /// Below this log position nothing is kept.
     pub(super) trimmed: u64,
     /// Undecided halves with an id below have been moved.
-    pub(super) moved_halves: u64,
+    pub(super) moved_halves: HalfId,
     pub(super) counts: Counts,
 }
 
@@ -177,11 +177,12 @@ impl View {
     fn check_listings(&self, shard: &Shard) -> Result<(), String> {
         for parked in [None, Some(false), Some(true)] {
             let wanted = |half: &HalfView| parked.is_none_or(|parked| parked == half.parked.is_some());
-            let there: Vec<u64> = self.halves.iter().filter(|(_, half)| wanted(half)).map(|(half, _)| *half).collect();
+            let there: Vec<HalfId> =
+                self.halves.iter().filter(|(_, half)| wanted(half)).map(|(half, _)| *half).collect();
             for group in [None, Some(super::act::PRODUCERS)] {
                 let query = HalfQuery { group, parked, ..HalfQuery::default() };
                 let listed = shard.halves(&query, usize::MAX).map_err(|error| error.to_string())?;
-                let listed: Vec<u64> = listed.iter().map(|row| row.half).collect();
+                let listed: Vec<HalfId> = listed.iter().map(|row| row.half).collect();
                 if listed != there {
                     return Err(format!("{query:?} lists {listed:?} of {there:?}"));
                 }
@@ -207,7 +208,7 @@ impl View {
     fn add_rows(&mut self, shard: &Shard, index: &Index) -> Result<(), String> {
         let told = |error: index::IndexError| error.to_string();
         let mut rows = Vec::new();
-        index::half::scan(index, 0, |row| {
+        index::half::scan(index, HalfId::ZERO, |row| {
             rows.push(row);
             true
         })

@@ -20,7 +20,7 @@ use crate::terms::{Content, GroupSettings, LogIndex, ParkReason};
 fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
     let queue = crate::terms::QueueId(1);
     let settle = Settle {
-        half: 1,
+        half: HalfId(1),
         counter: None,
         decision: Decision::Commit,
         group: None,
@@ -43,7 +43,7 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
     };
     let once = Once { unique_id: text, content: Content([0; 16]), window: 1 };
     let messages = MessageList::One(Message::new(0, unit));
-    let asked = CheckedHalf { half: 1, next_due: 1, counts: true, asked: text };
+    let asked = CheckedHalf { half: HalfId(1), next_due: 1, counts: true, asked: text };
     vec![
         Command::Publish(Publish { queue, when: When::Now, messages, once: Some(once) }),
         Command::Prepare(Prepare { group: text, ..prepare.clone() }),
@@ -52,12 +52,12 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         Command::Settle(Settle { group: Some(text), ..settle.clone() }),
         Command::Settle(Settle { by: text, ..settle.clone() }),
         Command::Settle(Settle { reason: text, ..settle }),
-        Command::Checked(Checked { first_checked_upto: 0, halves: vec![asked] }),
-        Command::Extend(Extend { half: 1, counter: 1, group: text, until: 1, is_answer: false }),
-        Command::Park(Park { half: 1, reason: ParkReason::Operator, by: text, why: "" }),
-        Command::Park(Park { half: 1, reason: ParkReason::Operator, by: "", why: text }),
-        Command::Resume(Resume { half: 1, by: text, why: "", only_if: None }),
-        Command::Resume(Resume { half: 1, by: "", why: text, only_if: None }),
+        Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: vec![asked] }),
+        Command::Extend(Extend { half: HalfId(1), counter: 1, group: text, until: 1, is_answer: false }),
+        Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: text, why: "" }),
+        Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: "", why: text }),
+        Command::Resume(Resume { half: HalfId(1), by: text, why: "", only_if: None }),
+        Command::Resume(Resume { half: HalfId(1), by: "", why: text, only_if: None }),
         Command::CommitOffsets(vec![OffsetCommit { group: text, queue, offset: 1 }]),
         Command::DeleteTopic(text),
         Command::DeleteGroup { group: text, offsets: true },
@@ -261,7 +261,7 @@ async fn a_half_of_a_group_with_a_name_beyond_the_limits_is_decided() {
     }
     let opened = open(dir.path()).await;
     let mut halves = Vec::new();
-    crate::index::half::scan(opened.shard.index(), 0, |row| {
+    crate::index::half::scan(opened.shard.index(), HalfId::ZERO, |row| {
         halves.push((row.half, row.counter));
         true
     })
@@ -303,7 +303,7 @@ async fn an_entry_that_does_not_decode_is_named_and_can_be_set_aside_alone() {
     publish(&opened.shard, &queue(&opened.shard, "T", 0), When::Now, &["before"]).await;
     opened.close().await.expect("closes");
     let mut batch = OpenBatch::with_capacity(64);
-    batch.push(&Command::Checked(Checked { first_checked_upto: 0, halves: Vec::new() })).expect("short");
+    batch.push(&Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: Vec::new() })).expect("short");
     batch.push_bytes(&[200, 0, 0, 0, 2, 1, 2]);
     let payload = batch.seal(1);
     let checksum = format!("{:08x}", crc32fast::hash(&payload));

@@ -57,7 +57,7 @@ async fn a_read_that_fails_for_a_moment_lets_no_trim_delete_a_half() {
         // A commit does not go ahead with bytes that would be trimmed next.
         assert!(matches!(rewritten(shard, half.half, end), Err(ReadError::Log { .. })));
         shard.propose(&Command::Trim { upto: end }, Admission::Reserved).await.expect("taken");
-        assert_eq!(shard.counters().trimmed(), half.half, "it is pinned as ever");
+        assert_eq!(shard.counters().trimmed(), half.half.0, "it is pinned as ever");
         disk.set_faults(Faults::default());
     }
     let load = gather(shard, end).expect("readable");
@@ -78,10 +78,10 @@ async fn a_half_whose_bytes_are_gone_is_not_committed() {
     let half = prepare(shard, &queue_now, "u", "half").await;
     fill(shard, &queue_now, 25).await;
     // What retention does with a half whose bytes are not what was written.
-    let roll = crate::shard::Roll { halves_upto: half.half + 1, moved: Vec::new() };
+    let roll = crate::shard::Roll { halves_upto: half.half.next(), moved: Vec::new() };
     shard.propose(&Command::Roll(roll), Admission::Reserved).await.expect("taken");
     shard.propose(&Command::Trim { upto: u64::MAX }, Admission::Reserved).await.expect("taken");
-    assert!(shard.counters().trimmed() > half.half);
+    assert!(shard.counters().trimmed() > half.half.0);
     let refused = settle(shard, half.half, half.counter, Decision::Commit).await;
     assert_eq!(refused, Outcome::Refused(Refusal::BytesGone(half.half)));
     assert!(matches!(settle(shard, half.half, half.counter, Decision::Rollback).await, Outcome::Settled(_)));

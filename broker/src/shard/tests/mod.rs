@@ -25,7 +25,7 @@ use super::{
 };
 use crate::index::meta::encode_cold;
 use crate::log::{Flush, LogSettings};
-use crate::terms::{Content, Decision, TopicSettings, When};
+use crate::terms::{Content, Decision, HalfId, TopicSettings, When};
 
 fn settings(dir: &Path, flush: Flush) -> ShardSettings {
     let log = LogSettings { segment_bytes: 1 << 20, flush, ..LogSettings::default() };
@@ -111,7 +111,7 @@ async fn prepare(shard: &Shard, queue: &Queue, unique_id: &str, body: &str) -> P
     }
 }
 
-async fn settle(shard: &Shard, half: u64, counter: u64, decision: Decision) -> Outcome {
+async fn settle(shard: &Shard, half: HalfId, counter: u64, decision: Decision) -> Outcome {
     let settle = Settle {
         half,
         counter: Some(counter),

@@ -127,7 +127,7 @@ async fn a_trim_stops_at_what_a_half_or_a_waiting_message_needs() {
     let end = shard.log().end().get();
 
     trim(shard, end).await;
-    assert_eq!(shard.counters().trimmed(), half.half);
+    assert_eq!(shard.counters().trimmed(), half.half.0);
     assert_eq!(names(shard, &queue), expected(15..45));
     settle(shard, half.half, half.counter, Decision::Rollback).await;
     trim(shard, end).await;
@@ -146,10 +146,10 @@ async fn roll_all(shard: &Shard) -> usize {
     let index = shard.index();
     let mut units = Vec::new();
     let mut halves_upto = meta::kept(index).expect("readable").moved_halves;
-    index::half::scan(index, 0, |row| {
+    index::half::scan(index, HalfId::ZERO, |row| {
         let unit = shard.raw_unit(row.position, row.length).expect("readable");
         units.push((PinOwner::Half { half: row.half }, row.position, row.tag_hash, unit));
-        halves_upto = row.half + 1;
+        halves_upto = row.half.next();
         true
     })
     .expect("readable");
@@ -206,11 +206,11 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
     assert_eq!(shard.counters().open_halves(), 4);
     // A check carries the message under the id that its producer knows.
     let row = shard.half(a.half).expect("readable").expect("undecided");
-    assert_ne!(row.position, a.half);
+    assert_ne!(row.position, a.half.0);
     let mut unit = BytesMut::new();
     shard.half_unit(&row, &mut unit).expect("readable");
     let unit = escrowmq_common::message::MessageUnit::decode(&unit).expect("a unit");
-    assert_eq!((unit.body(), unit.position()), (&b"half a"[..], a.half.cast_signed()));
+    assert_eq!((unit.body(), unit.position()), (&b"half a"[..], a.half.0.cast_signed()));
 
     settle(shard, a.half, a.counter, Decision::Commit).await;
     settle(shard, b.half, b.counter, Decision::Rollback).await;
@@ -226,7 +226,7 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
     assert_eq!(names(shard, &queue_now), ["half a", "half d", "waiting", "half c"]);
     assert!(pins(shard).is_empty());
     // Found by the id that the producer knows.
-    let located = shard.locate(c.half, queue_now.id).expect("readable").expect("in the queue");
+    let located = shard.locate(c.half.0, queue_now.id).expect("readable").expect("in the queue");
     assert_eq!(located.entry.half, c.half);
     opened.close().await.expect("closes");
 }

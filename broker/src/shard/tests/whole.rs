@@ -4,7 +4,7 @@ use super::*;
 use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, Refusal, Resume, SettledMember};
 use crate::terms::ParkReason;
 
-async fn join(shard: &Shard, queue: &Queue, first: u64, unique_id: &str, body: &str) -> Outcome {
+async fn join(shard: &Shard, queue: &Queue, first: HalfId, unique_id: &str, body: &str) -> Outcome {
     let unit = unit(&queue.topic, body).to_vec();
     let prepare = Prepare {
         queue: queue.id,
@@ -28,7 +28,7 @@ fn joined(outcome: Outcome) -> Prepared {
     }
 }
 
-fn ids(shard: &Shard, query: &HalfQuery<'_>) -> Vec<u64> {
+fn ids(shard: &Shard, query: &HalfQuery<'_>) -> Vec<HalfId> {
     shard.halves(query, 100).expect("readable").iter().map(|row| row.half).collect()
 }
 
@@ -93,8 +93,8 @@ async fn who_may_not_join_is_told_why() {
         Outcome::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     };
-    let missing = refused(join(shard, &queue, 3, "u3", "three").await);
-    assert_eq!(missing, Refusal::NoSuchHalf(3));
+    let missing = refused(join(shard, &queue, HalfId(3), "u3", "three").await);
+    assert_eq!(missing, Refusal::NoSuchHalf(HalfId(3)));
     let of_member = refused(join(shard, &queue, second.half, "u3", "three").await);
     assert_eq!(of_member, Refusal::NotFirstHalf(second.half, first.half));
     // A message is of one transaction.
@@ -184,11 +184,11 @@ async fn listings_follow_every_change_and_a_restart() {
     let expected =
         [vec![id(0), id(1), id(2), id(4), id(5)], vec![id(0), id(2), id(4)], vec![id(1), id(4), id(5)], vec![id(2)]];
     assert_eq!(look(shard), expected);
-    assert_eq!(ids(shard, &HalfQuery { group: Some("strangers"), ..HalfQuery::default() }), [] as [u64; 0]);
+    assert_eq!(ids(shard, &HalfQuery { group: Some("strangers"), ..HalfQuery::default() }), [] as [HalfId; 0]);
     let old = HalfQuery { prepared_until: Some(halves[1].stamp), ..HalfQuery::default() };
     assert!(ids(shard, &old).starts_with(&[id(0), id(1)]));
     let none = HalfQuery { prepared_until: Some(halves[0].stamp - 1), ..HalfQuery::default() };
-    assert_eq!(ids(shard, &none), [] as [u64; 0]);
+    assert_eq!(ids(shard, &none), [] as [HalfId; 0]);
     opened.close().await.expect("closes");
 
     let opened = open(dir.path()).await;

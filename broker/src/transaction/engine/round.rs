@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::scheduler::{Instance, Scheduler, Step};
 use crate::index::HalfRow;
-use crate::terms::{ParkReason, QueueId};
+use crate::terms::{HalfId, ParkReason, QueueId};
 
 /// Most halves for which one round does something that is recorded, on each way.
 const ACTS: usize = 1000;
@@ -32,28 +32,28 @@ pub trait Surroundings {
     type Error;
 
     /// The undecided half with this id.
-    fn half(&self, half: u64) -> Result<Option<HalfRow>, Self::Error>;
+    fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error>;
 
     /// Up to `limit` pairs of due time and half behind `after`, due at or before `upto`, earliest first.
-    fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, Self::Error>;
+    fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, Self::Error>;
 
     /// The earliest due time after this one.
     fn next_due(&self, after: u64) -> Result<Option<u64>, Self::Error>;
 
     /// Calls `each` with the undecided halves from this id on, in order, until it says stop.
-    fn scan(&self, from: u64, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error>;
+    fn scan(&self, from: HalfId, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error>;
 
     /// A page of at most `limit` halves of the group with ids above `after`, of those that are parked for want of an instance.
-    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Page<u64>, Self::Error>;
+    fn parked_without_checker(&self, group: &str, after: HalfId, limit: usize) -> Result<Page<HalfId>, Self::Error>;
 
     /// A page of at most `limit` open halves of a topic, named by its first queue, with ids above `after`.
-    fn open_of_topic(&self, topic: QueueId, after: u64, limit: usize) -> Result<Page<HalfRow>, Self::Error>;
+    fn open_of_topic(&self, topic: QueueId, after: HalfId, limit: usize) -> Result<Page<HalfRow>, Self::Error>;
 
     /// Whether this queue is there: else its topic was deleted.
     fn has_queue(&self, queue: QueueId) -> bool;
 
     /// Every half that is prepared from now on has this id or a later one.
-    fn next_half(&self) -> u64;
+    fn next_half(&self) -> HalfId;
 
     /// Every due time that is given from now on is this or later, except as [`Scheduler::due_since`] tells. Not later than
     /// `now`.
@@ -72,7 +72,7 @@ pub struct Page<T> {
     /// What is on the page, oldest first.
     pub halves: Vec<T>,
     /// Where the next page begins behind, if there may be one.
-    pub next: Option<u64>,
+    pub next: Option<HalfId>,
 }
 
 /// Ask about this half.
@@ -92,7 +92,7 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct Return {
     /// The half.
-    pub half: u64,
+    pub half: HalfId,
     /// Its group.
     pub group: Arc<str>,
 }
@@ -103,13 +103,13 @@ pub struct Round {
     /// Checks.
     pub asks: Vec<Ask>,
     /// Halves that get a due time without being asked about.
-    pub moved: Vec<(u64, u64)>,
+    pub moved: Vec<(HalfId, u64)>,
     /// Halves to park.
-    pub parked: Vec<(u64, ParkReason)>,
+    pub parked: Vec<(HalfId, ParkReason)>,
     /// Halves to resume.
     pub resumed: Vec<Return>,
     /// With this round recorded, every half up to this id has had its first check, or has a due time of its own.
-    pub first_checked: u64,
+    pub first_checked: HalfId,
     /// Look again at this time, in milliseconds since 1970.
     pub next: Option<u64>,
     /// More is due now than one round takes.
@@ -121,9 +121,9 @@ pub struct Round {
 pub struct Walk {
     /// Halves up to this id need no look for a first check. Moving it on saves the next look from all the rows that are
     /// gone.
-    first: u64,
+    first: HalfId,
     /// Due times up to this one were looked at.
-    due: (u64, u64),
+    due: (u64, HalfId),
     /// When passed due times were last looked at again.
     netted: u64,
     /// Which of the groups with halves that are held back comes first.
@@ -132,8 +132,8 @@ pub struct Walk {
 
 impl Walk {
     /// Begins with all due times, and with first checks behind what was recorded.
-    pub fn begin(first_checked: u64) -> Self {
-        Self { first: first_checked, due: (0, 0), netted: 0, turn: 0 }
+    pub fn begin(first_checked: HalfId) -> Self {
+        Self { first: first_checked, due: (0, HalfId::ZERO), netted: 0, turn: 0 }
     }
 }
 
@@ -169,7 +169,7 @@ pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: u64) -> (Round, O
     planner.next_at(held);
     // A half that waits or is held back costs no entry of the log: it may have no due time in the table, and a restart finds
     // it on the walk.
-    planner.round.first_checked = oldest.map_or(walk.first, |half| walk.first.min(half.saturating_sub(1)));
+    planner.round.first_checked = oldest.map_or(walk.first, |half| walk.first.min(half.previous()));
     (planner.round, planner.error)
 }
 
@@ -194,9 +194,9 @@ struct Planner<'a, S: Surroundings> {
     budget: Budget,
     instances: HashMap<String, Arc<[Instance]>>,
     /// Halves for which this round does something: their rows do not show it yet, and another way may lead to them.
-    taken: HashSet<u64>,
+    taken: HashSet<HalfId>,
     /// Halves whose rows could not be read.
-    unread: Vec<u64>,
+    unread: Vec<HalfId>,
     error: Option<S::Error>,
 }
 
@@ -261,7 +261,7 @@ impl<S: Surroundings> Planner<'_, S> {
     }
 
     /// What waited is held back until there is room, and a page of parked halves is resumed; says whether that was the last.
-    fn next_of(&mut self, group: &Arc<str>, after: u64) -> bool {
+    fn next_of(&mut self, group: &Arc<str>, after: HalfId) -> bool {
         // However many wait, no row is read before there is room for its check.
         self.around.with(|scheduler| scheduler.hold_all(group));
         let limit = self.budget.acts;
@@ -336,11 +336,11 @@ impl<S: Surroundings> Planner<'_, S> {
             let since = std::mem::replace(&mut scheduler.due_since, u64::MAX);
             (since != u64::MAX).then_some(since)
         }) {
-            walk.due = walk.due.min((since.saturating_sub(1), u64::MAX));
+            walk.due = walk.due.min((since.saturating_sub(1), HalfId::MAX));
         }
         if self.now >= walk.netted.saturating_add(NET_EVERY_MS) {
             walk.netted = self.now;
-            walk.due = walk.due.min((self.now.saturating_sub(NET_BACK_MS), 0));
+            walk.due = walk.due.min((self.now.saturating_sub(NET_BACK_MS), HalfId::ZERO));
         }
         let due = match self.around.due(walk.due, upto, ROWS) {
             Ok(due) => due,
@@ -359,7 +359,7 @@ impl<S: Surroundings> Planner<'_, S> {
             return;
         }
         // The newest moment is not over: a half that is prepared in it may be due in it.
-        walk.due = walk.due.max((upto.saturating_sub(1), u64::MAX));
+        walk.due = walk.due.max((upto.saturating_sub(1), HalfId::MAX));
         match self.around.next_due(walk.due.0.max(upto)) {
             Ok(next) => self.next_at(next),
             Err(error) => self.failed(error),
@@ -370,16 +370,16 @@ impl<S: Surroundings> Planner<'_, S> {
     fn first_checks(&mut self, walk: &mut Walk) {
         self.budget = Budget::default();
         // Read before the look: halves of later entries have later ids.
-        let mut first = walk.first.max(self.around.next_half().saturating_sub(1));
+        let mut first = walk.first.max(self.around.next_half().previous());
         let mut looked = walk.first;
         let around = self.around;
-        let scanned = around.scan(walk.first + 1, &mut |row| {
+        let scanned = around.scan(walk.first.next(), &mut |row| {
             let half = row.half;
             if row.next_due == 0 && row.parked.is_none() && row.first_half.is_none() {
                 let is_left = !self.may_go_on() || matches!(self.handle(row), Step::NotDue(_));
                 if is_left {
                     // Looked at again the next time: nothing is left below it.
-                    first = half.saturating_sub(1);
+                    first = half.previous();
                     return false;
                 }
             }
@@ -415,7 +415,7 @@ impl<S: Surroundings> Planner<'_, S> {
         found
     }
 
-    fn handle_id(&mut self, half: u64) {
+    fn handle_id(&mut self, half: HalfId) {
         match self.around.half(half) {
             Ok(Some(row)) => {
                 self.handle(row);
@@ -477,7 +477,7 @@ impl<S: Surroundings> Planner<'_, S> {
         self.error.get_or_insert(error);
     }
 
-    fn acted(&mut self, half: u64) {
+    fn acted(&mut self, half: HalfId) {
         self.taken.insert(half);
         self.budget.acts = self.budget.acts.saturating_sub(1);
     }
@@ -488,6 +488,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::terms::HalfId;
     use crate::transaction::engine::CheckPolicy;
     use crate::transaction::engine::tests::half_row;
 
@@ -500,21 +501,21 @@ mod tests {
     impl Cursed {
         fn rows() -> [HalfRow; 4] {
             [(10, "orders"), (20, "orders"), (30, "cursed"), (40, "orders")]
-                .map(|(half, group)| HalfRow { next_due: 5 + half, ..half_row(half, group, "client", 1) })
+                .map(|(half, group)| HalfRow { next_due: 5 + half, ..half_row(HalfId(half), group, "client", 1) })
         }
     }
 
     impl Surroundings for Cursed {
         type Error = &'static str;
 
-        fn half(&self, half: u64) -> Result<Option<HalfRow>, Self::Error> {
-            if half == 20 && !self.is_readable {
+        fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error> {
+            if half == HalfId(20) && !self.is_readable {
                 return Err("half 20 cannot be read");
             }
             Ok(Self::rows().into_iter().find(|row| row.half == half))
         }
 
-        fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, Self::Error> {
+        fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, Self::Error> {
             let due = Self::rows().map(|row| (row.next_due, row.half)).into_iter();
             Ok(due.filter(|due| *due > after && due.0 <= upto).take(limit).collect())
         }
@@ -523,11 +524,11 @@ mod tests {
             Ok(Self::rows().map(|row| row.next_due).into_iter().find(|due| *due > after))
         }
 
-        fn scan(&self, _from: u64, _each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error> {
+        fn scan(&self, _from: HalfId, _each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error> {
             Err("the half table cannot be read")
         }
 
-        fn open_of_topic(&self, _: QueueId, _: u64, _: usize) -> Result<Page<HalfRow>, Self::Error> {
+        fn open_of_topic(&self, _: QueueId, _: HalfId, _: usize) -> Result<Page<HalfRow>, Self::Error> {
             Ok(Page { halves: Vec::new(), next: None })
         }
 
@@ -535,12 +536,12 @@ mod tests {
             true
         }
 
-        fn parked_without_checker(&self, _: &str, _: u64, _: usize) -> Result<Page<u64>, Self::Error> {
+        fn parked_without_checker(&self, _: &str, _: HalfId, _: usize) -> Result<Page<HalfId>, Self::Error> {
             Ok(Page { halves: Vec::new(), next: None })
         }
 
-        fn next_half(&self) -> u64 {
-            100
+        fn next_half(&self) -> HalfId {
+            HalfId(100)
         }
 
         fn due_settled(&self, now: u64) -> u64 {
@@ -562,24 +563,28 @@ mod tests {
         let mut scheduler = Scheduler::default();
         scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
         let mut around = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
-        let mut walk = Walk::begin(0);
+        let mut walk = Walk::begin(HalfId::ZERO);
         let asked = |round: &Round| round.asks.iter().map(|ask| ask.row.half).collect::<Vec<_>>();
         let (round, error) = plan(&mut walk, &around, 100);
         assert_eq!(error, Some("half 20 cannot be read"));
-        assert_eq!(asked(&round), [10, 40]);
-        assert_eq!(round.parked, [(30, ParkReason::Unreadable)]);
+        assert_eq!(asked(&round), [HalfId(10), HalfId(40)]);
+        assert_eq!(round.parked, [(HalfId(30), ParkReason::Unreadable)]);
         around.is_readable = true;
         let (round, error) = plan(&mut walk, &around, 100);
-        assert_eq!((asked(&round), error), (vec![20], Some("the half table cannot be read")), "it is tried again");
+        assert_eq!(
+            (asked(&round), error),
+            (vec![HalfId(20)], Some("the half table cannot be read")),
+            "it is tried again"
+        );
     }
 
     #[test]
     fn two_ways_to_a_half_ask_about_it_once() {
         let mut scheduler = Scheduler::default();
         scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
-        scheduler.resumed(10);
+        scheduler.resumed(HalfId(10));
         let around = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
-        let (round, _) = plan(&mut Walk::begin(0), &around, 15);
+        let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &around, 15);
         assert_eq!(round.asks.len(), 1);
         assert_eq!(round.next, Some(25));
     }

@@ -7,7 +7,7 @@ use super::policy::CheckPolicy;
 use super::waiting::{ByGroup, Waiting};
 use super::windows::Windows;
 use crate::index::HalfRow;
-use crate::terms::{ParkReason, QueueId};
+use crate::terms::{HalfId, ParkReason, QueueId};
 
 /// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
 /// instance to ask, and no half is parked for it.
@@ -53,7 +53,7 @@ pub enum Step {
 pub(super) struct Joined {
     pub(super) group: Arc<str>,
     /// Its halves up to this id that were parked for want of an instance are resumed.
-    pub(super) resumed_upto: u64,
+    pub(super) resumed_upto: HalfId,
 }
 
 /// A topic that was deleted while it had open halves.
@@ -62,7 +62,7 @@ pub(super) struct Deleted {
     /// The id of its first queue.
     pub(super) topic: QueueId,
     /// Its halves up to this id were parked.
-    pub(super) parked_upto: u64,
+    pub(super) parked_upto: HalfId,
 }
 
 /// See the module. Each half is in at most one of `waiting` and `held`.
@@ -75,7 +75,7 @@ pub struct Scheduler {
     pub(super) joined: VecDeque<Joined>,
     pub(super) deleted: VecDeque<Deleted>,
     /// Halves to look at whatever their due time.
-    pub(super) resumed: VecDeque<u64>,
+    pub(super) resumed: VecDeque<HalfId>,
     /// A due time before which a round has looked already may have come into the table; `u64::MAX` if none has.
     pub(super) due_since: u64,
     quiet_until: u64,
@@ -197,12 +197,12 @@ impl Scheduler {
     }
 
     /// A check was not written to its connection after all, and is not for now.
-    pub fn not_sent(&mut self, connection: u64, half: u64) {
+    pub fn not_sent(&mut self, connection: u64, half: HalfId) {
         self.windows.answered(connection, half);
     }
 
     /// A producer answered a check, whatever the answer. Says whether this connection owed the answer.
-    pub fn answered(&mut self, connection: u64, half: u64) -> bool {
+    pub fn answered(&mut self, connection: u64, half: HalfId) -> bool {
         self.windows.answered(connection, half)
     }
 
@@ -214,20 +214,20 @@ impl Scheduler {
     /// A group got an instance: what waits for one, and what was parked for want of one, goes on.
     pub fn joined(&mut self, group: Arc<str>) {
         match self.joined.iter_mut().find(|joined| joined.group == group) {
-            Some(joined) => joined.resumed_upto = 0,
-            None => self.joined.push_back(Joined { group, resumed_upto: 0 }),
+            Some(joined) => joined.resumed_upto = HalfId::ZERO,
+            None => self.joined.push_back(Joined { group, resumed_upto: HalfId::ZERO }),
         }
     }
 
     /// A topic is gone, named by its first queue: its open halves are parked, some with each round. Those that this process
     /// does not come to are found when they are due.
     pub fn topic_deleted(&mut self, topic: QueueId) {
-        self.deleted.push_back(Deleted { topic, parked_upto: 0 });
+        self.deleted.push_back(Deleted { topic, parked_upto: HalfId::ZERO });
     }
 
     /// A transaction was decided or parked, or got a lease; `half` is its first half. Not needed for what is asked, but for
     /// what is counted.
-    pub fn waits_no_more(&mut self, group: &str, half: u64) {
+    pub fn waits_no_more(&mut self, group: &str, half: HalfId) {
         self.waiting.remove(group, half);
         self.held.remove(group, half);
     }
@@ -238,7 +238,7 @@ impl Scheduler {
     }
 
     /// A half is due at once, whatever was seen of it so far.
-    pub fn resumed(&mut self, half: u64) {
+    pub fn resumed(&mut self, half: HalfId) {
         self.resumed.push_back(half);
     }
 
@@ -281,12 +281,13 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terms::HalfId;
     use crate::transaction::engine::WINDOW;
 
     const POLICY: CheckPolicy =
         CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
 
-    fn row(half: u64, client: &str) -> HalfRow {
+    fn row(half: HalfId, client: &str) -> HalfRow {
         crate::transaction::engine::tests::half_row(half, "g", client, 1_000)
     }
 
@@ -314,9 +315,9 @@ mod tests {
         let instances = [instance(1, "a"), instance(2, "b"), instance(3, "c")];
         let mut times = [0; 3];
         for half in 1..=300 {
-            let connection = asked(scheduler.due(&row(half, "gone"), &instances, 7_000));
+            let connection = asked(scheduler.due(&row(HalfId(half), "gone"), &instances, 7_000));
             times[connection as usize - 1] += 1;
-            assert!(scheduler.answered(connection, half));
+            assert!(scheduler.answered(connection, HalfId(half)));
         }
         assert_eq!(times, [100; 3]);
     }
@@ -325,8 +326,8 @@ mod tests {
     fn a_connection_that_takes_no_frames_is_passed_over() {
         let mut scheduler = scheduler(0);
         let full = Instance { is_writable: false, ..instance(1, "a") };
-        assert_eq!(asked(scheduler.due(&row(1, "a"), &[full.clone(), instance(2, "b")], 7_000)), 2);
-        assert_eq!(scheduler.due(&row(2, "a"), &[full], 7_000), Step::Hold);
+        assert_eq!(asked(scheduler.due(&row(HalfId(1), "a"), &[full.clone(), instance(2, "b")], 7_000)), 2);
+        assert_eq!(scheduler.due(&row(HalfId(2), "a"), &[full], 7_000), Step::Hold);
         assert_eq!(scheduler.held(), 1);
     }
 
@@ -334,7 +335,7 @@ mod tests {
     fn a_check_that_was_not_written_goes_to_another_instance() {
         let mut scheduler = scheduler(0);
         let instances = [instance(1, "a"), instance(2, "b")];
-        let half = row(1, "a");
+        let half = row(HalfId(1), "a");
         assert_eq!(asked(scheduler.due(&half, &instances, 7_000)), 1);
         assert_eq!(scheduler.elsewhere(&half, 1, &instances, 7_000), Some(2));
         assert_eq!((scheduler.owed(1), scheduler.owed(2)), (0, 1));
@@ -348,20 +349,20 @@ mod tests {
         let instances = [instance(1, "a"), instance(2, "b")];
         for half in 1..=2 * WINDOW as u64 {
             let expected = if half <= WINDOW as u64 { 1 } else { 2 };
-            assert_eq!(asked(scheduler.due(&row(half, "a"), &instances, 7_000)), expected);
+            assert_eq!(asked(scheduler.due(&row(HalfId(half), "a"), &instances, 7_000)), expected);
         }
-        assert_eq!(scheduler.due(&row(5_000, "a"), &instances, 7_000), Step::Hold);
+        assert_eq!(scheduler.due(&row(HalfId(5_000), "a"), &instances, 7_000), Step::Hold);
         assert!(!scheduler.has_room(&instances, 7_000));
-        assert!(scheduler.answered(2, 1_500));
-        assert_eq!(asked(scheduler.due(&row(5_000, "a"), &instances, 7_000)), 2);
+        assert!(scheduler.answered(2, HalfId(1_500)));
+        assert_eq!(asked(scheduler.due(&row(HalfId(5_000), "a"), &instances, 7_000)), 2);
         assert_eq!(scheduler.held(), 0);
     }
 
     #[test]
     fn members_and_parked_halves_are_left_alone() {
         let mut scheduler = scheduler(0);
-        let member = HalfRow { first_half: Some(1), ..row(2, "a") };
-        let parked = HalfRow { parked: Some((ParkReason::Operator, 1)), ..row(3, "a") };
+        let member = HalfRow { first_half: Some(HalfId(1)), ..row(HalfId(2), "a") };
+        let parked = HalfRow { parked: Some((ParkReason::Operator, 1)), ..row(HalfId(3), "a") };
         for half in [member, parked] {
             assert_eq!(scheduler.due(&half, &[instance(1, "a")], u64::MAX), Step::Nothing);
         }
@@ -370,7 +371,7 @@ mod tests {
     #[test]
     fn the_last_check_is_followed_by_parking_once_its_gap_is_over() {
         let mut scheduler = scheduler(0);
-        let half = HalfRow { checks: 15, next_due: 50_000, ..row(1, "a") };
+        let half = HalfRow { checks: 15, next_due: 50_000, ..row(HalfId(1), "a") };
         assert_eq!(scheduler.due(&half, &[instance(1, "a")], 49_999), Step::NotDue(50_000));
         assert_eq!(scheduler.due(&half, &[], 50_000), Step::Park(ParkReason::ChecksExhausted));
     }
@@ -378,10 +379,10 @@ mod tests {
     #[test]
     fn nobody_is_alarmed_while_clients_come_back() {
         let mut scheduler = scheduler(100_000_000);
-        assert_eq!(scheduler.due(&row(1, "a"), &[], 100_000_000), Step::Wait, "though its day is over");
+        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], 100_000_000), Step::Wait, "though its day is over");
         assert_eq!((scheduler.without_checker(100_059_999), scheduler.without_checker(100_060_000)), (0, 1));
         assert_eq!(scheduler.waiting_of("g"), 1);
-        assert_eq!(scheduler.due(&row(1, "a"), &[], 100_060_000), Step::Park(ParkReason::NoChecker));
+        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], 100_060_000), Step::Park(ParkReason::NoChecker));
         assert_eq!(scheduler.waiting_of("g"), 0);
     }
 }

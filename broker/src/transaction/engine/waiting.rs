@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
+use crate::terms::HalfId;
+
 /// Ids of halves by group, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct ByGroup {
@@ -21,14 +23,14 @@ struct Halves {
 }
 
 impl Halves {
-    fn add(&mut self, half: u64) -> bool {
-        let added = self.ids.insert(half);
+    fn add(&mut self, half: HalfId) -> bool {
+        let added = self.ids.insert(half.get());
         self.count += usize::from(added);
         added
     }
 
-    fn remove(&mut self, half: u64) -> bool {
-        let removed = self.ids.remove(half);
+    fn remove(&mut self, half: HalfId) -> bool {
+        let removed = self.ids.remove(half.get());
         self.count -= usize::from(removed);
         removed
     }
@@ -44,7 +46,7 @@ impl Halves {
 }
 
 impl ByGroup {
-    pub(super) fn add(&mut self, group: &str, half: u64) {
+    pub(super) fn add(&mut self, group: &str, half: HalfId) {
         if !self.groups.contains_key(group) {
             self.groups.insert(Arc::from(group), Halves::default());
         }
@@ -52,7 +54,7 @@ impl ByGroup {
         self.count += usize::from(added);
     }
 
-    pub(super) fn remove(&mut self, group: &str, half: u64) -> bool {
+    pub(super) fn remove(&mut self, group: &str, half: HalfId) -> bool {
         let Some(halves) = self.groups.get_mut(group) else { return false };
         let removed = halves.remove(half);
         if halves.count == 0 {
@@ -63,16 +65,16 @@ impl ByGroup {
     }
 
     #[cfg(test)]
-    pub(super) fn contains(&self, group: &str, half: u64) -> bool {
-        self.groups.get(group).is_some_and(|halves| halves.ids.contains(half))
+    pub(super) fn contains(&self, group: &str, half: HalfId) -> bool {
+        self.groups.get(group).is_some_and(|halves| halves.ids.contains(half.get()))
     }
 
-    pub(super) fn first(&self, group: &str) -> Option<u64> {
-        self.groups.get(group)?.ids.min()
+    pub(super) fn first(&self, group: &str) -> Option<HalfId> {
+        self.groups.get(group)?.ids.min().map(HalfId)
     }
 
     /// Takes the oldest half of a group.
-    pub(super) fn pop(&mut self, group: &str) -> Option<u64> {
+    pub(super) fn pop(&mut self, group: &str) -> Option<HalfId> {
         let half = self.first(group)?;
         self.remove(group, half);
         Some(half)
@@ -101,8 +103,8 @@ impl ByGroup {
     }
 
     /// The oldest half of all groups.
-    pub(super) fn oldest(&self) -> Option<u64> {
-        self.groups.values().filter_map(|halves| halves.ids.min()).min()
+    pub(super) fn oldest(&self) -> Option<HalfId> {
+        self.groups.values().filter_map(|halves| halves.ids.min()).min().map(HalfId)
     }
 
     pub(super) fn len_of(&self, group: &str) -> usize {
@@ -129,7 +131,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// A half waits until a time.
-    pub(super) fn add(&mut self, group: &str, half: u64, until: u64) {
+    pub(super) fn add(&mut self, group: &str, half: HalfId, until: u64) {
         self.halves.add(group, half);
         if self.halves.first(group) != Some(half) {
             return;
@@ -140,7 +142,7 @@ impl Waiting {
         }
     }
 
-    pub(super) fn remove(&mut self, group: &str, half: u64) {
+    pub(super) fn remove(&mut self, group: &str, half: HalfId) {
         let was_first = self.halves.first(group) == Some(half);
         if self.halves.remove(group, half) && was_first {
             self.oldest_went(group);
@@ -148,7 +150,7 @@ impl Waiting {
     }
 
     /// Takes the oldest half of a group.
-    fn pop(&mut self, group: &str) -> Option<u64> {
+    fn pop(&mut self, group: &str) -> Option<HalfId> {
         let half = self.halves.pop(group)?;
         self.oldest_went(group);
         Some(half)
@@ -170,7 +172,7 @@ impl Waiting {
     }
 
     /// Takes a half whose wait may be over.
-    pub(super) fn pop_over(&mut self, now: u64) -> Option<u64> {
+    pub(super) fn pop_over(&mut self, now: u64) -> Option<HalfId> {
         let group = self.over.iter().find(|(_, over)| **over <= now).map(|(group, _)| Arc::clone(group))?;
         self.pop(&group)
     }
@@ -188,12 +190,12 @@ impl Waiting {
     }
 
     /// The oldest half of all groups.
-    pub(super) fn oldest(&self) -> Option<u64> {
+    pub(super) fn oldest(&self) -> Option<HalfId> {
         self.halves.oldest()
     }
 
     #[cfg(test)]
-    pub(super) fn contains(&self, group: &str, half: u64) -> bool {
+    pub(super) fn contains(&self, group: &str, half: HalfId) -> bool {
         self.halves.contains(group, half)
     }
 
@@ -225,14 +227,14 @@ mod tests {
     #[test]
     fn keeps_each_half_once_and_gives_the_oldest_first() {
         let mut waiting = Waiting::default();
-        waiting.add("g", 2, 20);
-        waiting.add("g", 1, 10);
-        waiting.add("g", 1, 10);
-        waiting.add("h", 3, 15);
+        waiting.add("g", HalfId(2), 20);
+        waiting.add("g", HalfId(1), 10);
+        waiting.add("g", HalfId(1), 10);
+        waiting.add("h", HalfId(3), 15);
         assert_eq!((waiting.len(), waiting.len_of("g"), waiting.next_over()), (3, 2, Some(10)));
-        assert_eq!(waiting.pop("g"), Some(1));
+        assert_eq!(waiting.pop("g"), Some(HalfId(1)));
         assert_eq!(waiting.next_over(), Some(0), "whose time is next is not known without its row");
-        assert_eq!(waiting.pop("g"), Some(2));
+        assert_eq!(waiting.pop("g"), Some(HalfId(2)));
         assert_eq!(waiting.pop("g"), None);
         assert_eq!((waiting.len(), waiting.next_over()), (1, Some(15)));
     }
@@ -240,25 +242,25 @@ mod tests {
     #[test]
     fn a_wait_that_is_over_is_taken_whatever_its_group() {
         let mut waiting = Waiting::default();
-        waiting.add("g", 1, 10);
-        waiting.add("h", 2, 11);
+        waiting.add("g", HalfId(1), 10);
+        waiting.add("h", HalfId(2), 11);
         assert_eq!(waiting.pop_over(9), None);
-        assert_eq!(waiting.pop_over(10), Some(1));
+        assert_eq!(waiting.pop_over(10), Some(HalfId(1)));
         assert_eq!(waiting.pop_over(10), None);
         waiting.times_changed();
-        assert_eq!(waiting.pop_over(10), Some(2));
+        assert_eq!(waiting.pop_over(10), Some(HalfId(2)));
         assert!(waiting.is_empty());
     }
 
     #[test]
     fn a_decided_half_waits_no_more() {
         let mut waiting = Waiting::default();
-        waiting.add("g", 1, 10);
-        waiting.add("g", 2, 20);
-        waiting.remove("g", 7);
-        waiting.remove("g", 1);
+        waiting.add("g", HalfId(1), 10);
+        waiting.add("g", HalfId(2), 20);
+        waiting.remove("g", HalfId(7));
+        waiting.remove("g", HalfId(1));
         assert_eq!((waiting.len(), waiting.next_over()), (1, Some(0)));
-        waiting.remove("g", 2);
+        waiting.remove("g", HalfId(2));
         assert_eq!((waiting.len(), waiting.next_over()), (0, None));
     }
 }

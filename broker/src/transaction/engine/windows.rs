@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::terms::HalfId;
+
 /// Most unanswered checks of one connection.
 pub const WINDOW: usize = 1000;
 
@@ -16,13 +18,13 @@ pub(super) struct Windows {
 #[derive(Debug, Default)]
 struct Window {
     /// When each half was asked about, in milliseconds since 1970.
-    halves: HashMap<u64, u64>,
+    halves: HashMap<HalfId, u64>,
     /// The same by time.
-    oldest: BTreeSet<(u64, u64)>,
+    oldest: BTreeSet<(u64, HalfId)>,
 }
 
 impl Window {
-    fn remove(&mut self, half: u64) -> bool {
+    fn remove(&mut self, half: HalfId) -> bool {
         let asked = self.halves.remove(&half);
         if let Some(at) = asked {
             self.oldest.remove(&(at, half));
@@ -53,7 +55,7 @@ impl Windows {
     }
 
     /// A check is on its way. One half takes one place, however often it is asked about.
-    pub(super) fn asked(&mut self, connection: u64, half: u64, now: u64) {
+    pub(super) fn asked(&mut self, connection: u64, half: HalfId, now: u64) {
         let window = self.connections.entry(connection).or_default();
         window.remove(half);
         window.halves.insert(half, now);
@@ -61,7 +63,7 @@ impl Windows {
     }
 
     /// A check was answered, or not sent after all; says whether the connection owed the answer.
-    pub(super) fn answered(&mut self, connection: u64, half: u64) -> bool {
+    pub(super) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
         let Some(window) = self.connections.get_mut(&connection) else { return false };
         let owed = window.remove(half);
         if window.halves.is_empty() {
@@ -85,13 +87,13 @@ mod tests {
         let mut windows = Windows::default();
         for half in 0..WINDOW as u64 {
             assert!(windows.has_room(1, 0, 1_000));
-            windows.asked(1, half, 0);
+            windows.asked(1, HalfId(half), 0);
         }
         assert!(!windows.has_room(1, 999, 1_000));
         assert!(windows.has_room(2, 0, 1_000), "another connection is not affected");
-        assert!(windows.answered(1, 5));
+        assert!(windows.answered(1, HalfId(5)));
         assert!(windows.has_room(1, 999, 1_000));
-        assert!(!windows.answered(1, 5), "an answer counts once");
+        assert!(!windows.answered(1, HalfId(5)), "an answer counts once");
         windows.forget(1);
         assert_eq!(windows.owed(1), 0);
     }
@@ -100,7 +102,7 @@ mod tests {
     fn checks_that_are_never_answered_do_not_block_for_ever() {
         let mut windows = Windows::default();
         for half in 0..WINDOW as u64 {
-            windows.asked(1, half, 10 + half);
+            windows.asked(1, HalfId(half), 10 + half);
         }
         assert!(!windows.has_room(1, 1_009, 1_000));
         assert!(windows.has_room(1, 1_012, 1_000));
@@ -110,10 +112,10 @@ mod tests {
     #[test]
     fn one_half_takes_one_place() {
         let mut windows = Windows::default();
-        windows.asked(1, 7, 0);
-        windows.asked(1, 7, 5);
+        windows.asked(1, HalfId(7), 0);
+        windows.asked(1, HalfId(7), 5);
         assert_eq!(windows.owed(1), 1);
-        assert!(windows.answered(1, 7));
+        assert!(windows.answered(1, HalfId(7)));
         assert_eq!(windows.owed(1), 0);
     }
 }

@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::index::listing::{self, Filter};
 use crate::index::{self, HalfRow, IndexError};
 use crate::shard::HalfQuery;
-use crate::terms::{ParkReason, QueueId};
+use crate::terms::{HalfId, ParkReason, QueueId};
 use crate::transaction::engine::round::Page;
 use crate::transaction::engine::{Instance, Scheduler, Surroundings};
 
@@ -42,11 +42,11 @@ impl<'a> Around<'a> {
 impl Surroundings for Around<'_> {
     type Error = IndexError;
 
-    fn half(&self, half: u64) -> Result<Option<HalfRow>, IndexError> {
+    fn half(&self, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
         self.broker.shard.half(half)
     }
 
-    fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, IndexError> {
+    fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, IndexError> {
         let mut found = Vec::new();
         if after.0 > upto {
             return Ok(found);
@@ -64,11 +64,11 @@ impl Surroundings for Around<'_> {
         index::half::next_due(self.broker.shard.index(), after.saturating_add(1))
     }
 
-    fn scan(&self, from: u64, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
+    fn scan(&self, from: HalfId, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
         index::half::scan(self.broker.shard.index(), from, each)
     }
 
-    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Page<u64>, IndexError> {
+    fn parked_without_checker(&self, group: &str, after: HalfId, limit: usize) -> Result<Page<HalfId>, IndexError> {
         let query = HalfQuery { group: Some(group), parked: Some(true), after: Some(after), ..HalfQuery::default() };
         // What was parked for other reasons is read and left out: the pages go by what is read.
         let rows = self.broker.shard.halves(&query, limit)?;
@@ -78,10 +78,10 @@ impl Surroundings for Around<'_> {
         })
     }
 
-    fn open_of_topic(&self, topic: QueueId, after: u64, limit: usize) -> Result<Page<HalfRow>, IndexError> {
+    fn open_of_topic(&self, topic: QueueId, after: HalfId, limit: usize) -> Result<Page<HalfRow>, IndexError> {
         let open = Filter { parked: Some(false), topic: Some(topic.0), group: None };
         let (mut halves, mut read, mut last) = (Vec::new(), 0, after);
-        listing::scan(self.broker.shard.index(), open, after.saturating_add(1), |half| {
+        listing::scan(self.broker.shard.index(), open, after.next(), |half| {
             halves.extend(self.half(half)?);
             (read, last) = (read + 1, half);
             Ok(read < limit)
@@ -93,9 +93,9 @@ impl Surroundings for Around<'_> {
         self.broker.shard.topics().queue(queue).is_some()
     }
 
-    fn next_half(&self) -> u64 {
+    fn next_half(&self) -> HalfId {
         // A half's id is its log position, and positions behind this one are not applied yet.
-        self.broker.shard.counters().applied_end()
+        HalfId(self.broker.shard.counters().applied_end())
     }
 
     fn due_settled(&self, now: u64) -> u64 {

@@ -14,7 +14,7 @@ use super::around::{Around, Known};
 use crate::broker::Broker;
 use crate::index::HalfRow;
 use crate::shard::{Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ReadError, Resume, SubmitError};
-use crate::terms::ParkReason;
+use crate::terms::{HalfId, ParkReason};
 use crate::transaction::check::check_request;
 use crate::transaction::engine::round::Return;
 use crate::transaction::engine::{Ask, Round, Surroundings as _};
@@ -33,7 +33,7 @@ pub(super) struct Carried {
     failed: bool,
     commands: Vec<Awaited>,
     /// Halves that are due as soon as their command is applied, with their groups.
-    returned: Vec<(u64, Option<Arc<str>>, Awaited)>,
+    returned: Vec<(HalfId, Option<Arc<str>>, Awaited)>,
 }
 
 impl Carried {
@@ -179,12 +179,12 @@ pub(super) fn out(
     carried
 }
 
-fn park(broker: &Broker, carried: &mut Carried, half: u64, reason: ParkReason) {
+fn park(broker: &Broker, carried: &mut Carried, half: HalfId, reason: ParkReason) {
     if reason == ParkReason::TopicDeleted {
         // There may be as many as the topic had open, and who deleted it was told.
-        tracing::debug!(half, "half message parked: its topic was deleted");
+        tracing::debug!(%half, "half message parked: its topic was deleted");
     } else {
-        tracing::warn!(half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
+        tracing::warn!(%half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
     }
     carried.submit(broker, &Command::Park(Park { half, reason, by: "", why: "" }));
 }
@@ -202,7 +202,7 @@ fn make_checks(broker: &Broker, around: &Around<'_>, round: &mut Round) -> Vec<R
             }
             Err(unfit) => {
                 around.with(|scheduler| scheduler.not_sent(ask.connection, half));
-                tracing::error!(half, error = %unfit, "check-back: no check can be made of the half message");
+                tracing::error!(%half, error = %unfit, "check-back: no check can be made of the half message");
                 if unfit.may_pass() {
                     round.moved.push((half, ask.next_due));
                 } else {
@@ -233,11 +233,11 @@ fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready:
                 return;
             }
             Err(CallError::Frame(error)) => {
-                tracing::error!(half, %error, "check-back: no check can be made of the half message");
+                tracing::error!(%half, %error, "check-back: no check can be made of the half message");
                 around.with(|scheduler| scheduler.not_sent(failed, half));
                 return park(broker, carried, half, ParkReason::Unreadable);
             }
-            Err(error) => tracing::debug!(half, %error, "check-back: not sent; asking another instance"),
+            Err(error) => tracing::debug!(%half, %error, "check-back: not sent; asking another instance"),
         }
         let instances = around.instances(&ask.row.group);
         let next = around.with(|scheduler| scheduler.elsewhere(&ask.row, failed, &instances, now));
@@ -247,7 +247,8 @@ fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready:
         instance = next;
         // Who is asked now is recorded first, as for the first one.
         let asked = CheckedHalf { half, next_due: ask.next_due, counts: false, asked: &instance.client };
-        if !carried.submit(broker, &Command::Checked(Checked { first_checked_upto: 0, halves: vec![asked] })) {
+        if !carried.submit(broker, &Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: vec![asked] }))
+        {
             around.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));
             return;
         }

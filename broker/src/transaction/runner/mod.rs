@@ -16,6 +16,7 @@ use escrowmq_common::task::Shutdown;
 
 use super::engine::{CheckPolicy, Walk, plan};
 use crate::broker::Broker;
+use crate::terms::HalfId;
 use around::Around;
 use carry::Carried;
 
@@ -47,10 +48,10 @@ impl Course {
 
     /// Whether `first_checked` goes into the log now: with other changes always, else so rarely that it costs nothing. A
     /// start looks at a few more rows for it.
-    fn is_record_due(&mut self, broker: &Broker, first_checked: u64, with_others: bool) -> bool {
+    fn is_record_due(&mut self, broker: &Broker, first_checked: HalfId, with_others: bool) -> bool {
         let now = broker.clock.monotonic();
         let known = broker.shard.counters().first_checked();
-        let due = first_checked > known.saturating_add(RECORD_BYTES) && now >= self.recorded + RECORD_EVERY;
+        let due = first_checked.get() > known.get().saturating_add(RECORD_BYTES) && now >= self.recorded + RECORD_EVERY;
         if with_others || due {
             self.recorded = now;
         }

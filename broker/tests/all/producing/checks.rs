@@ -6,7 +6,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use futures_util::future::join_all;
 
-use super::support::{PATIENCE, Stage, create_topic, field, position, send};
+use super::support::{PATIENCE, Stage, create_topic, field, half_id, send};
 
 /// As many as one connection may owe.
 const WINDOW: usize = 1000;
@@ -82,7 +82,7 @@ async fn an_answer_in_progress_uses_up_no_attempt_and_comes_behind_its_check() {
     let kept = stage.done(half("U")).await;
     let row = |stage: &Stage| {
         let shard = &stage.running.broker().shard;
-        shard.half(position(&kept).cast_unsigned()).unwrap().expect("it is not decided")
+        shard.half(half_id(&kept)).unwrap().expect("it is not decided")
     };
     for round in 1..=3 {
         stage.until("a check", |stage| checks(stage).len() == round).await;

@@ -3,7 +3,7 @@
 use escrowmq_common::clock;
 use escrowmq_common::message::TransactionType;
 
-use super::support::{Stage, create_topic, end, field, position, send};
+use super::support::{Stage, create_topic, end, field, half_id, position, send};
 
 const HALF: [(&str, &str); 4] = [("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "TX1"), ("TAGS", "t")];
 
@@ -72,12 +72,12 @@ async fn the_sender_is_remembered_by_its_client_id() {
     let stage = Stage::new().await;
     stage.producer("client-1", "PG").await;
     let half = stage.done(send("T", &HALF)).await;
-    let row = stage.running.broker().shard.half(position(&half).cast_unsigned()).unwrap().unwrap();
+    let row = stage.running.broker().shard.half(half_id(&half)).unwrap().unwrap();
     assert_eq!((row.group.as_str(), row.client.as_str(), row.unique_id.as_str()), ("PG", "client-1", "TX1"));
     assert_eq!(row.immunity, None);
     let immune = [HALF[0], HALF[1], ("UNIQ_KEY", "TX2"), ("CHECK_IMMUNITY_TIME_IN_SECONDS", "90")];
     let half = stage.done(send("T", &immune)).await;
-    let row = stage.running.broker().shard.half(position(&half).cast_unsigned()).unwrap().unwrap();
+    let row = stage.running.broker().shard.half(half_id(&half)).unwrap().unwrap();
     assert_eq!(row.immunity, Some(90_000));
 }
 

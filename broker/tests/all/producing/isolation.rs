@@ -9,7 +9,7 @@ use escrowmq_broker::terms::ParkReason;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
-use super::support::{Stage, create_topic, end, field, position, send, settings};
+use super::support::{Stage, create_topic, end, field, half_id, position, send, settings};
 
 fn half(unique_id: &str) -> Frame {
     send("T", &[("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", unique_id)])
@@ -76,7 +76,7 @@ async fn what_cannot_be_asked_about_is_parked_and_the_others_go_on() {
     let good = [&first, &second, &third].map(|half| position(half).cast_unsigned());
     stage.until("the good ones are asked about", |stage| good.iter().all(|half| asked(stage).contains(half))).await;
     let row = |stage: &Stage, half: &Frame| {
-        let row = stage.running.broker().shard.half(position(half).cast_unsigned());
+        let row = stage.running.broker().shard.half(half_id(half));
         row.unwrap().expect("it is not decided")
     };
     for bad in [&rotten, &long] {
@@ -117,7 +117,7 @@ async fn all_halves_of_a_deleted_topic_are_parked_and_those_of_others_are_not() 
     stage.until("all of them are parked", |stage| parked(stage) == MANY as u64).await;
     let shard = &stage.running.broker().shard;
     let reason = |half: &Frame| {
-        let row = shard.half(position(half).cast_unsigned()).unwrap().expect("it is not decided");
+        let row = shard.half(half_id(half)).unwrap().expect("it is not decided");
         row.parked.map(|(reason, _)| reason)
     };
     assert!(halves.iter().all(|half| reason(half) == Some(ParkReason::TopicDeleted)));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use escrowmq_broker::config::BrokerConfig;
 use escrowmq_broker::start::{RunningBroker, start};
+use escrowmq_broker::terms::HalfId;
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
@@ -161,6 +162,11 @@ pub fn field<'a>(answer: &'a Frame, name: &str) -> Option<&'a str> {
 /// The log position that an answer's message id names.
 pub fn position(answer: &Frame) -> i64 {
     field(answer, "msgId").unwrap().parse::<OffsetMessageId>().unwrap().position
+}
+
+/// The half that an answer is about.
+pub fn half_id(answer: &Frame) -> HalfId {
+    HalfId(position(answer).cast_unsigned())
 }
 
 /// `END_TRANSACTION` for the half that this answer is about: 8 commits, 12 rolls back.

@@ -4,7 +4,7 @@
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use super::support::{PATIENCE, Stage, create_topic, end, field, position, send};
+use super::support::{PATIENCE, Stage, create_topic, end, field, half_id, position, send};
 
 fn half(topic: &str, unique_id: &str) -> Frame {
     send(topic, &[("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", unique_id)])
@@ -67,7 +67,7 @@ async fn a_lease_moves_the_next_check() {
     let stage = Stage::new().await;
     let half = stage.done(half("T", "a")).await;
     let shard = stage.running.broker().shard.clone();
-    let row = || shard.half(position(&half).cast_unsigned()).unwrap().unwrap();
+    let row = || shard.half(half_id(&half)).unwrap().unwrap();
     let before = stage.running.broker().now();
     stage.done(end(&half, 0)).await;
     assert_eq!(row().next_due, 0, "no answer changes nothing");

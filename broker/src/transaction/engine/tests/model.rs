@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::policy::CheckPolicy;
 use super::world::{Entry, Logged, Member, Sent, Tables, World};
 use crate::shard::{Outcome, Refusal};
-use crate::terms::{Decision, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason};
 
 type Said<T> = Result<T, String>;
 
@@ -20,9 +20,9 @@ const QUIET: u64 = 60_000;
 /// An outcome, as far as it is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
-    Kept(u64),
-    Repeats(u64),
-    Settled { decision: Decision, first: bool, members: Vec<u64> },
+    Kept(HalfId),
+    Repeats(HalfId),
+    Settled { decision: Decision, first: bool, members: Vec<HalfId> },
     Refused(&'static str),
     Done,
 }
@@ -68,8 +68,8 @@ struct Half {
     key: String,
     body: u32,
     counter: u64,
-    first: Option<u64>,
-    members: Vec<u64>,
+    first: Option<HalfId>,
+    members: Vec<HalfId>,
     prepared_at: u64,
     state: State,
     attempts: u32,
@@ -82,14 +82,14 @@ struct Half {
 pub(super) struct Model {
     policy: CheckPolicy,
     began: u64,
-    halves: HashMap<u64, Half>,
+    halves: HashMap<HalfId, Half>,
     /// By group, key and body: the half that a repeated send gets.
-    keys: HashMap<(String, String, u32), u64>,
+    keys: HashMap<(String, String, u32), HalfId>,
     /// By connection: what it owes, and since when.
-    owed: HashMap<u64, HashMap<u64, u64>>,
+    owed: HashMap<u64, HashMap<HalfId, u64>>,
     /// The number of the check that was sent and is not in the tables yet.
-    on_record: HashMap<u64, u32>,
-    delivered: Vec<u64>,
+    on_record: HashMap<HalfId, u32>,
+    delivered: Vec<HalfId>,
     prepared: u64,
     open: usize,
 }
@@ -113,17 +113,17 @@ impl Model {
         self.open
     }
 
-    pub(super) fn group_of(&self, half: u64) -> Option<&str> {
+    pub(super) fn group_of(&self, half: HalfId) -> Option<&str> {
         self.halves.get(&half).map(|half| half.group.as_str())
     }
 
     /// What a producer names.
-    pub(super) fn named(&self, half: u64) -> Option<(&str, u64)> {
+    pub(super) fn named(&self, half: HalfId) -> Option<(&str, u64)> {
         self.halves.get(&half).map(|half| (half.group.as_str(), half.counter))
     }
 
     /// What a repeated send says: group, key, first half.
-    pub(super) fn send_of(&self, half: u64) -> Option<(String, String, Option<u64>)> {
+    pub(super) fn send_of(&self, half: HalfId) -> Option<(String, String, Option<HalfId>)> {
         self.halves.get(&half).map(|half| (half.group.clone(), half.key.clone(), half.first))
     }
 
@@ -138,7 +138,7 @@ impl Model {
     }
 
     /// An answer counts once, and only for the connection that was asked.
-    pub(super) fn answered(&mut self, connection: u64, half: u64, owed: bool, now: u64) -> Said<()> {
+    pub(super) fn answered(&mut self, connection: u64, half: HalfId, owed: bool, now: u64) -> Said<()> {
         let since = self.owed.get_mut(&connection).and_then(|owed| owed.remove(&half));
         let expected = since.is_some();
         let may_be_given_up = since.is_some_and(|at| at + self.policy.interval <= now);
@@ -207,7 +207,7 @@ impl Model {
     /// The runner parks a half.
     pub(super) fn parks(
         &self,
-        half: u64,
+        half: HalfId,
         reason: ParkReason,
         members: &BTreeMap<u64, Member>,
         faulty: bool,
@@ -274,7 +274,8 @@ impl Model {
                     not_before: logged.stamp + immunity.unwrap_or(self.policy.first_after),
                     is_timed: immunity.is_some(),
                 };
-                (self.prepare(logged.position, new), logged.position)
+                let half = HalfId(logged.position);
+                (self.prepare(half, new), half)
             }
             Entry::Settle { half, decision, by } => (self.settle(*half, *decision, by.as_ref()), *half),
             Entry::Extend { half, counter, group, until, is_answer } => {
@@ -299,7 +300,7 @@ impl Model {
         self.compare_one(half, tables)
     }
 
-    fn prepare(&mut self, half: u64, new: Half) -> Told {
+    fn prepare(&mut self, half: HalfId, new: Half) -> Told {
         // Another body under the same key is another message.
         let key = (new.group.clone(), new.key.clone(), new.body);
         let known = self.keys.get(&key).filter(|_| !new.key.is_empty());
@@ -339,12 +340,12 @@ impl Model {
     }
 
     /// All halves of a transaction, the first one in front.
-    fn whole(&self, half: u64) -> Vec<u64> {
+    fn whole(&self, half: HalfId) -> Vec<HalfId> {
         let first = self.halves[&half].first.unwrap_or(half);
         std::iter::once(first).chain(self.halves[&first].members.iter().copied()).collect()
     }
 
-    fn settle(&mut self, half: u64, decision: Decision, by: Option<&(String, u64)>) -> Told {
+    fn settle(&mut self, half: HalfId, decision: Decision, by: Option<&(String, u64)>) -> Told {
         let Some(row) = self.halves.get(&half) else { return Told::Refused("no such half") };
         if let Some(refused) = by.and_then(|(group, counter)| Self::stranger(row, group, *counter)) {
             return refused;
@@ -367,14 +368,14 @@ impl Model {
         Told::Settled { decision, first: true, members }
     }
 
-    fn set(&mut self, half: u64, state: State) {
+    fn set(&mut self, half: HalfId, state: State) {
         let row = self.halves.get_mut(&half).expect("a half of the model");
         self.open -= usize::from(row.state == State::Open);
         self.open += usize::from(state == State::Open);
         row.state = state;
     }
 
-    fn extend(&mut self, half: u64, counter: u64, group: &str, until: u64, is_answer: bool) -> Told {
+    fn extend(&mut self, half: HalfId, counter: u64, group: &str, until: u64, is_answer: bool) -> Told {
         let Some(row) = self.halves.get(&half) else { return Told::Refused("no such half") };
         if let Some(refused) = Self::stranger(row, group, counter) {
             return refused;
@@ -396,7 +397,7 @@ impl Model {
         Told::Done
     }
 
-    fn park(&mut self, half: u64, reason: ParkReason) -> Told {
+    fn park(&mut self, half: HalfId, reason: ParkReason) -> Told {
         match self.halves.get(&half) {
             Some(row) if !matches!(row.state, State::Decided(_)) => {}
             _ => return Told::Refused("no such half"),
@@ -409,7 +410,7 @@ impl Model {
         Told::Done
     }
 
-    fn resume(&mut self, half: u64, only_if: Option<ParkReason>, now: u64) -> Told {
+    fn resume(&mut self, half: HalfId, only_if: Option<ParkReason>, now: u64) -> Told {
         let reason = match self.halves.get(&half).map(|row| row.state) {
             None | Some(State::Decided(_)) => return Told::Refused("no such half"),
             Some(State::Open) => return Told::Refused("not parked"),
@@ -431,7 +432,7 @@ impl Model {
         self.policy.interval * [1, 1, 1, 1, 1, 2, 4, 8].get(number as usize - 1).unwrap_or(&10)
     }
 
-    fn checked(&mut self, halves: &[(u64, u64, bool, String)], stamp: u64) -> Said<()> {
+    fn checked(&mut self, halves: &[(HalfId, u64, bool, String)], stamp: u64) -> Said<()> {
         for (half, next_due, counts, _) in halves {
             let sent = if *counts { self.on_record.remove(half) } else { None };
             if let Some(number) = sent
@@ -449,7 +450,7 @@ impl Model {
     }
 
     /// One half, and with it the number of all: nothing is lost, nothing is twice.
-    fn compare_one(&self, half: u64, tables: &Tables) -> Said<()> {
+    fn compare_one(&self, half: HalfId, tables: &Tables) -> Said<()> {
         let Some(row) = self.halves.get(&half) else { return Ok(()) };
         let stored = tables.halves.get(&half);
         let decision = tables.decisions.get(&half).map(|row| row.decision);

@@ -14,7 +14,7 @@ use super::super::policy::CheckPolicy;
 use super::model::{Model, Told};
 use super::world::{Entry, Fault, Mishaps, World};
 use crate::log::sim_disk::Random;
-use crate::terms::{Decision, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason};
 
 /// Steps of one life.
 const STEPS: u64 = 4_000;
@@ -33,14 +33,14 @@ type Said<T> = Result<T, String>;
 enum Step {
     Submit(u64, Entry),
     Applied(u64, Told),
-    Asked(u64, u64, u32),
-    Parked(u64, ParkReason),
+    Asked(HalfId, u64, u32),
+    Parked(HalfId, ParkReason),
     Look(Mishaps),
     Connect(u64, &'static str, &'static str),
     Disconnect(u64),
     Blocked(u64, bool),
-    Answered(u64, u64, bool),
-    Fault(u64, Option<Fault>),
+    Answered(u64, HalfId, bool),
+    Fault(HalfId, Option<Fault>),
     Time(u64),
     Restart(usize),
     Heal,
@@ -52,9 +52,9 @@ struct Life {
     model: Model,
     steps: Vec<Step>,
     /// Every half that was ever prepared, to be named again.
-    halves: Vec<u64>,
+    halves: Vec<HalfId>,
     /// Checks on their way: connection and half.
-    on_the_way: Vec<(u64, u64)>,
+    on_the_way: Vec<(u64, HalfId)>,
     next_key: u64,
 }
 
@@ -87,7 +87,7 @@ impl Life {
     }
 
     /// Some half, more often one of the latest.
-    fn any_half(&mut self) -> Option<u64> {
+    fn any_half(&mut self) -> Option<HalfId> {
         let recent = self.halves.len().saturating_sub(30);
         let from = if self.one_in(3) { 0 } else { recent };
         if self.halves.is_empty() {
@@ -137,11 +137,11 @@ impl Life {
         self.prepare_as(group, key, 0, immunity, None);
     }
 
-    fn prepare_as(&mut self, group: &str, key: String, body: u32, immunity: Option<u64>, first: Option<u64>) {
+    fn prepare_as(&mut self, group: &str, key: String, body: u32, immunity: Option<u64>, first: Option<HalfId>) {
         let client = CLIENTS[self.nth(CLIENTS.len())].to_owned();
         let group = group.to_owned();
         let half = self.submit(Entry::Prepare { group, client, unique_id: key, body, immunity, first_half: first });
-        self.halves.push(half);
+        self.halves.push(HalfId(half));
     }
 
     fn nth(&mut self, len: usize) -> usize {
@@ -190,12 +190,12 @@ impl Life {
         if self.one_in(2) { Decision::Commit } else { Decision::Rollback }
     }
 
-    fn settle(&mut self, half: u64, decision: Decision) {
+    fn settle(&mut self, half: HalfId, decision: Decision) {
         let (group, counter) = self.named(half);
         self.submit(Entry::Settle { half, decision, by: Some((group, counter)) });
     }
 
-    fn named(&mut self, half: u64) -> (String, u64) {
+    fn named(&mut self, half: HalfId) -> (String, u64) {
         let (group, counter) = self.model.named(half).unwrap_or(("orders", 0));
         let (group, counter) = (group.to_owned(), counter);
         match self.random.below(60) {

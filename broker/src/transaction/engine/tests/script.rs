@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use super::super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, Sent, World};
 use crate::shard::{Outcome, Refusal};
-use crate::terms::{Decision, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason};
 
 /// Scenarios begin at this time, in milliseconds since 1970, after the first minute of a broker.
 const BEGIN: u64 = 1_000_000_000;
@@ -97,7 +97,7 @@ fn names(text: &str) -> Said<Vec<String>> {
 /// A scenario on its way.
 struct Play {
     world: World,
-    halves: HashMap<String, u64>,
+    halves: HashMap<String, HalfId>,
     connections: HashMap<String, u64>,
     /// Checks that no line has expected yet.
     unexpected: Vec<Sent>,
@@ -351,7 +351,7 @@ impl Play {
     }
 
     /// `from-check=a`: the answer comes on this connection. Says whether that one owed it.
-    fn answered(&mut self, line: &Line<'_>, half: u64) -> Said<bool> {
+    fn answered(&mut self, line: &Line<'_>, half: HalfId) -> Said<bool> {
         let Some(name) = line.values.get("from-check") else { return Ok(false) };
         let connection = self.connection(name)?;
         Ok(self.world.answered(connection, half))
@@ -405,7 +405,7 @@ impl Play {
         }
     }
 
-    fn state(&self, half: u64) -> String {
+    fn state(&self, half: HalfId) -> String {
         if let Some(decision) = self.world.tables.decisions.get(&half) {
             return if decision.decision == Decision::Commit { "committed" } else { "rolled back" }.to_owned();
         }
@@ -424,7 +424,7 @@ impl Play {
     }
 
     /// The producer group and the counter that a producer names.
-    fn named(&self, line: &Line<'_>, half: u64) -> (String, u64) {
+    fn named(&self, line: &Line<'_>, half: HalfId) -> (String, u64) {
         let tables = &self.world.tables;
         let row = tables.halves.get(&half).map(|row| (row.group.clone(), row.counter));
         let known = row.or_else(|| tables.decisions.get(&half).map(|row| (row.group.clone(), row.counter)));
@@ -436,7 +436,7 @@ impl Play {
         self.world.scheduler.borrow().waiting_of(group)
     }
 
-    fn half(&self, name: &str) -> Said<u64> {
+    fn half(&self, name: &str) -> Said<HalfId> {
         self.halves.get(name).copied().ok_or_else(|| format!("no half is called {name}"))
     }
 
@@ -444,7 +444,7 @@ impl Play {
         self.connections.get(name).copied().ok_or_else(|| format!("no connection is called {name}"))
     }
 
-    fn name(&self, half: u64) -> String {
+    fn name(&self, half: HalfId) -> String {
         let found = self.halves.iter().filter(|(_, id)| **id == half).map(|(name, _)| name);
         found.min().cloned().unwrap_or_else(|| half.to_string())
     }

@@ -12,7 +12,7 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
-use crate::terms::{Content, Decision, ParkReason, QueueId, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, When};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;
@@ -22,11 +22,11 @@ const ENTRY_BYTES: u64 = 100;
 const WINDOW_MS: u64 = u64::MAX / 2;
 
 /// A half as Prepare makes it.
-pub(in crate::transaction::engine) fn half_row(half: u64, group: &str, client: &str, prepared_at: u64) -> HalfRow {
+pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client: &str, prepared_at: u64) -> HalfRow {
     HalfRow {
         half,
-        counter: half,
-        position: half,
+        counter: half.0,
+        position: half.0,
         length: 100,
         queue: QueueId(1),
         topic: QueueId(1),
@@ -65,36 +65,36 @@ pub(super) enum Entry {
         /// Stands for what the message holds.
         body: u32,
         immunity: Option<u64>,
-        first_half: Option<u64>,
+        first_half: Option<HalfId>,
     },
     Settle {
-        half: u64,
+        half: HalfId,
         decision: Decision,
         /// The producer group and the counter that it names; `None` for an operator.
         by: Option<(String, u64)>,
     },
     Extend {
-        half: u64,
+        half: HalfId,
         counter: u64,
         group: String,
         until: u64,
         is_answer: bool,
     },
     Park {
-        half: u64,
+        half: HalfId,
         reason: ParkReason,
         by: &'static str,
     },
     Resume {
-        half: u64,
+        half: HalfId,
         by: &'static str,
         only_if: Option<ParkReason>,
     },
     DeleteTopic,
     Checked {
-        first_checked: u64,
+        first_checked: HalfId,
         /// Half, next due time, whether it counts, who is asked.
-        halves: Vec<(u64, u64, bool, String)>,
+        halves: Vec<(HalfId, u64, bool, String)>,
     },
 }
 
@@ -119,20 +119,20 @@ pub(super) struct Applied {
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     stamp: u64,
-    pub(super) halves: BTreeMap<u64, HalfRow>,
-    due: BTreeSet<(u64, u64)>,
-    pub(super) decisions: HashMap<u64, DecisionRow>,
+    pub(super) halves: BTreeMap<HalfId, HalfRow>,
+    due: BTreeSet<(u64, HalfId)>,
+    pub(super) decisions: HashMap<HalfId, DecisionRow>,
     repeats: HashMap<RepeatKey, Repeat>,
     next_counter: u64,
     /// The queue: half ids in the order in which consumers see them.
-    pub(super) delivered: Vec<u64>,
-    first_checked: u64,
+    pub(super) delivered: Vec<HalfId>,
+    first_checked: HalfId,
     applied_end: u64,
     /// The one topic is gone.
     is_topic_deleted: bool,
 }
 
-fn due_of(row: &HalfRow) -> Option<(u64, u64)> {
+fn due_of(row: &HalfRow) -> Option<(u64, HalfId)> {
     let is_due = row.next_due != 0 && row.parked.is_none() && row.first_half.is_none();
     is_due.then_some((row.next_due, row.half))
 }
@@ -144,7 +144,7 @@ impl Rows for Tables {
         self.stamp
     }
 
-    fn half(&self, half: u64) -> Result<Option<HalfRow>, String> {
+    fn half(&self, half: HalfId) -> Result<Option<HalfRow>, String> {
         Ok(self.halves.get(&half).cloned())
     }
 
@@ -159,11 +159,11 @@ impl Rows for Tables {
         }
     }
 
-    fn decision(&self, half: u64) -> Result<Option<DecisionRow>, String> {
+    fn decision(&self, half: HalfId) -> Result<Option<DecisionRow>, String> {
         Ok(self.decisions.get(&half).cloned())
     }
 
-    fn put_decision(&mut self, half: u64, row: DecisionRow) {
+    fn put_decision(&mut self, half: HalfId, row: DecisionRow) {
         assert!(self.decisions.insert(half, row).is_none(), "a half is decided once");
     }
 
@@ -204,7 +204,7 @@ impl Rows for Tables {
 
 impl Tables {
     /// The group of a transaction and its first half.
-    fn whose(&self, half: u64) -> Option<(&str, u64)> {
+    fn whose(&self, half: HalfId) -> Option<(&str, HalfId)> {
         let open = self.halves.get(&half).map(|row| (row.group.as_str(), row.first_half));
         let decided = || self.decisions.get(&half).map(|row| (row.group.as_str(), row.first_half));
         open.or_else(decided).map(|(group, first)| (group, first.unwrap_or(half)))
@@ -277,7 +277,7 @@ pub(super) struct Member {
 /// A check that was written to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sent {
-    pub(super) half: u64,
+    pub(super) half: HalfId,
     pub(super) connection: u64,
     pub(super) number: u32,
 }
@@ -286,7 +286,7 @@ pub(super) struct Sent {
 #[derive(Debug, Default)]
 pub(super) struct Done {
     pub(super) sent: Vec<Sent>,
-    pub(super) parked: Vec<(u64, ParkReason)>,
+    pub(super) parked: Vec<(HalfId, ParkReason)>,
 }
 
 /// What is wrong with a half, for the test of isolation.
@@ -319,9 +319,9 @@ pub(super) struct World {
     pub(super) members: BTreeMap<u64, Member>,
     next_connection: u64,
     joined: Vec<String>,
-    pub(super) faults: HashMap<u64, Fault>,
+    pub(super) faults: HashMap<HalfId, Fault>,
     /// Halves that are looked at again once the runner's commands are applied.
-    returned: Vec<u64>,
+    returned: Vec<HalfId>,
     /// When the next round comes by itself.
     wake: u64,
     /// The next round comes at once.
@@ -333,20 +333,20 @@ struct Around<'a>(&'a World);
 impl Surroundings for Around<'_> {
     type Error = String;
 
-    fn half(&self, half: u64) -> Result<Option<HalfRow>, String> {
+    fn half(&self, half: HalfId) -> Result<Option<HalfRow>, String> {
         Ok(self.0.tables.halves.get(&half).cloned())
     }
 
-    fn due(&self, after: (u64, u64), upto: u64, limit: usize) -> Result<Vec<(u64, u64)>, String> {
+    fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, String> {
         let behind = self.0.tables.due.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
         Ok(behind.copied().take_while(|(due, _)| *due <= upto).take(limit).collect())
     }
 
     fn next_due(&self, after: u64) -> Result<Option<u64>, String> {
-        Ok(self.0.tables.due.range((after + 1, 0)..).next().map(|(due, _)| *due))
+        Ok(self.0.tables.due.range((after + 1, HalfId::ZERO)..).next().map(|(due, _)| *due))
     }
 
-    fn scan(&self, from: u64, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), String> {
+    fn scan(&self, from: HalfId, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), String> {
         for row in self.0.tables.halves.range(from..).map(|(_, row)| row) {
             if !each(row.clone()) {
                 break;
@@ -355,19 +355,19 @@ impl Surroundings for Around<'_> {
         Ok(())
     }
 
-    fn parked_without_checker(&self, group: &str, after: u64, limit: usize) -> Result<Page<u64>, String> {
+    fn parked_without_checker(&self, group: &str, after: HalfId, limit: usize) -> Result<Page<HalfId>, String> {
         let parked = |row: &&HalfRow| {
             let reason = row.parked.map(|(reason, _)| reason);
             row.group == group && row.first_half.is_none() && reason == Some(ParkReason::NoChecker)
         };
-        let rows = self.0.tables.halves.range(after + 1..).map(|(_, row)| row).filter(parked).take(limit);
-        let halves: Vec<u64> = rows.map(|row| row.half).collect();
+        let rows = self.0.tables.halves.range(after.next()..).map(|(_, row)| row).filter(parked).take(limit);
+        let halves: Vec<HalfId> = rows.map(|row| row.half).collect();
         let next = if halves.len() < limit { None } else { halves.last().copied() };
         Ok(Page { halves, next })
     }
 
-    fn open_of_topic(&self, topic: QueueId, after: u64, limit: usize) -> Result<Page<HalfRow>, String> {
-        let rows = self.0.tables.halves.range(after + 1..).map(|(_, row)| row);
+    fn open_of_topic(&self, topic: QueueId, after: HalfId, limit: usize) -> Result<Page<HalfRow>, String> {
+        let rows = self.0.tables.halves.range(after.next()..).map(|(_, row)| row);
         let open = rows.filter(|row| row.parked.is_none() && row.topic == topic);
         let halves: Vec<HalfRow> = open.take(limit).cloned().collect();
         let next = if halves.len() < limit { None } else { halves.last().map(|row| row.half) };
@@ -378,8 +378,8 @@ impl Surroundings for Around<'_> {
         !self.0.tables.is_topic_deleted
     }
 
-    fn next_half(&self) -> u64 {
-        self.0.tables.applied_end
+    fn next_half(&self) -> HalfId {
+        HalfId(self.0.tables.applied_end)
     }
 
     fn due_settled(&self, now: u64) -> u64 {
@@ -411,7 +411,7 @@ impl World {
             log: VecDeque::new(),
             end: ENTRY_BYTES,
             scheduler: RefCell::default(),
-            walk: Walk::begin(0),
+            walk: Walk::begin(HalfId::ZERO),
             members: BTreeMap::new(),
             next_connection: 1,
             joined: Vec::new(),
@@ -555,8 +555,8 @@ impl World {
     fn make_checks(
         &self,
         asks: &mut Vec<Ask>,
-        moved: &mut Vec<(u64, u64)>,
-        parked: &mut Vec<(u64, ParkReason)>,
+        moved: &mut Vec<(HalfId, u64)>,
+        parked: &mut Vec<(HalfId, ParkReason)>,
     ) -> Vec<Ask> {
         let mut ready = Vec::new();
         for ask in asks.drain(..) {
@@ -604,13 +604,13 @@ impl World {
             connection = next;
             let client = self.members[&connection].client.clone();
             let halves = vec![(half, ask.next_due, false, client)];
-            self.put(Entry::Checked { first_checked: 0, halves }, true);
+            self.put(Entry::Checked { first_checked: HalfId::ZERO, halves }, true);
         }
         done.sent.push(Sent { half, connection, number: ask.number });
     }
 
     /// A producer answers a check. Says whether its connection owed the answer.
-    pub(super) fn answered(&mut self, connection: u64, half: u64) -> bool {
+    pub(super) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
         let mut scheduler = self.scheduler.borrow_mut();
         let owed = scheduler.answered(connection, half);
         self.attention |= owed && scheduler.held() > 0;
