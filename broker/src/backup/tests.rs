@@ -16,6 +16,7 @@ use crate::check::tests::{check, filled, fork, open, served};
 use crate::check::tests_trimmed::{self, trimmed};
 use crate::limits::{RESTORING, lock_folder};
 use crate::shard::{Admission, Command, OffsetCommit, OpenShard};
+use crate::terms::QueueOffset;
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -50,7 +51,7 @@ async fn all_of(store: &Path) -> Vec<Result<String, String>> {
 
 async fn commit_offset(opened: &OpenShard, offset: u64) {
     let queue = opened.shard.topics().get("T").unwrap().queues[0].id;
-    let commits = vec![OffsetCommit { group: "G", queue, offset }];
+    let commits = vec![OffsetCommit { group: "G", queue, offset: QueueOffset(offset) }];
     opened.shard.propose(&Command::CommitOffsets(commits), Admission::Normal).await.unwrap();
 }
 

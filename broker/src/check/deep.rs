@@ -10,7 +10,7 @@ use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, find_base, rebuild_index};
-use crate::terms::{HalfId, LogIndex, QueueId};
+use crate::terms::{HalfId, LogIndex, QueueId, QueueOffset};
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.
@@ -161,7 +161,7 @@ fn decisions(index: &Index) -> Result<impl Iterator<Item = Result<(HalfId, Strin
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     queue: u32,
-    offset: u64,
+    offset: QueueOffset,
     position: u64,
     length: u32,
     tag_hash: i32,

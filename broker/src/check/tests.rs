@@ -18,7 +18,7 @@ use crate::shard::{
     Admission, Command, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Settle, Shard,
     ShardSettings,
 };
-use crate::terms::{Content, Decision, GroupSettings, HalfId, TopicSettings, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, QueueOffset, TopicSettings, When};
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
@@ -100,7 +100,8 @@ pub(crate) async fn filled() -> tempfile::TempDir {
         }
     }
     propose(shard, Command::PutGroup(&encode_cold(&GroupSettings::new("G")))).await;
-    propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: 3 }])).await;
+    propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: QueueOffset(3) }]))
+        .await;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     let keys = KeyIndex::start(dir.path().join("keys"), shard, &tasks, &shutdown).unwrap();
     assert!(keys.catch_up(shard.counters().applied_index(), Duration::from_secs(30)));
@@ -171,7 +172,7 @@ pub(crate) fn served(shard: &Shard) -> Vec<Result<String, String>> {
     let mut all = Vec::new();
     let Some(topic) = shard.topics().get("T") else { return all };
     let queue = &topic.queues[0];
-    let entries = shard.entries(queue, 0, 1000, 1000, |_| true);
+    let entries = shard.entries(queue, QueueOffset::ZERO, 1000, 1000, |_| true);
     match entries {
         Ok(entries) => {
             for entry in &entries.wanted {
@@ -392,7 +393,7 @@ async fn a_damaged_index_is_made_anew_and_a_wrong_one_is_found_by_comparing() {
     {
         let index = crate::index::Index::open(&index).unwrap();
         let mut batch = crate::index::IndexBatch::default();
-        crate::index::offset::put(&mut batch, "G", crate::terms::QueueId(0), 9);
+        crate::index::offset::put(&mut batch, "G", crate::terms::QueueId(0), QueueOffset(9));
         index.write(batch);
         index.flush().unwrap();
     }

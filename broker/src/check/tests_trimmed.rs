@@ -12,7 +12,7 @@ use crate::index::{decision, half, meta, timer};
 use crate::shard::{
     Command, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle, Shard,
 };
-use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, QueueOffset, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
 /// with.
@@ -28,7 +28,7 @@ pub(crate) async fn trimmed() -> tempfile::TempDir {
         panic!("no trim")
     };
     purge(&opened).await;
-    assert!(queue.min_offset() > 60 && shard.log().first_position().get() > 0);
+    assert!(queue.min_offset() > QueueOffset(60) && shard.log().first_position().get() > 0);
     // Moved halves are decided, each way, and some stay; there are new ones.
     for (half, decision) in moved.iter().zip([Decision::Commit, Decision::Rollback, Decision::Commit]) {
         let settle = Settle {
@@ -60,7 +60,8 @@ pub(crate) async fn trimmed() -> tempfile::TempDir {
         assert!(matches!(propose(shard, Command::Prepare(prepare)).await, Outcome::Prepared(_)));
     }
     propose(shard, Command::PutGroup(&encode_cold(&GroupSettings::new("G")))).await;
-    propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: 77 }])).await;
+    propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: QueueOffset(77) }]))
+        .await;
     opened.close().await.unwrap();
     dir
 }

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::pull::Pull;
 use crate::broker::Broker;
+use crate::terms::QueueOffset;
 
 /// Another connection that pulled old messages so lately is company.
 const COMPANY: Duration = Duration::from_millis(1);
@@ -32,7 +33,7 @@ pub struct Helpers {
 
 #[derive(Default)]
 struct State {
-    pulls: VecDeque<(Pull, u64)>,
+    pulls: VecDeque<(Pull, QueueOffset)>,
     /// Helpers that wait for a pull.
     idle: usize,
     stopping: bool,
@@ -51,7 +52,7 @@ impl Helpers {
     }
 
     /// Gives a pull, which looks from an offset on, to a helper that has nothing to do; gives it back if there is none.
-    pub fn give(&self, pull: Pull, from: u64) -> Result<(), Pull> {
+    pub fn give(&self, pull: Pull, from: QueueOffset) -> Result<(), Pull> {
         let mut state = self.state.lock();
         if state.stopping || state.pulls.len() >= state.idle {
             return Err(pull);

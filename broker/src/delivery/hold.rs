@@ -15,7 +15,7 @@ use super::hold_table::{HoldId, HoldTable};
 use super::pull::Pull;
 use crate::broker::Broker;
 use crate::shard::Ticket;
-use crate::terms::TopicSettings;
+use crate::terms::{QueueOffset, TopicSettings};
 
 /// Longest time that a pull is held: clients give up after 30 s.
 pub(super) const HOLD_TIME_MAX: Duration = Duration::from_secs(30);
@@ -80,7 +80,7 @@ fn cancel(pull: &Pull, ticket: Option<Ticket>) {
 }
 
 /// Holds a pull for which nothing lies before `offset`. `until` is its deadline by the broker's monotonic clock.
-pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: u64, until: Duration) {
+pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: QueueOffset, until: Duration) {
     let holds = &broker.delivery.holds;
     pull.note_hold(offset);
     let queue = Arc::clone(&pull.queue);

@@ -37,6 +37,7 @@ pub use pull::{Ask, Pull, Wants};
 
 use crate::broker::Broker;
 use crate::shard::{Queue, SubmitError};
+use crate::terms::QueueOffset;
 
 /// Held pulls, consumer offsets, helpers, readers of files. One per broker.
 #[derive(Default)]
@@ -64,7 +65,7 @@ impl Delivery {
         broker: &Arc<Broker>,
         group: &str,
         queue: &Queue,
-        offset: u64,
+        offset: QueueOffset,
     ) -> Result<(), SubmitError> {
         self.offsets.reset(group, queue.id, offset);
         let result = self.offsets.flush(&broker.shard).await;

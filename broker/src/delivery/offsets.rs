@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::index::IndexError;
 use crate::shard::{Admission, Command, OffsetCommit, Outcome, Shard, SubmitError};
-use crate::terms::QueueId;
+use crate::terms::{QueueId, QueueOffset};
 
 /// How often what changed is stored.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,13 +34,13 @@ pub enum CommitRefusal {
     )]
     Lower {
         /// What the client wants.
-        offset: u64,
+        offset: QueueOffset,
         /// What is stored.
-        stored: u64,
+        stored: QueueOffset,
     },
     /// An operator moved the group, and the consumer has not heard of it yet.
     #[error("the offset was reset to {0}; pull again first")]
-    Reset(u64),
+    Reset(QueueOffset),
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -50,15 +50,15 @@ pub enum CommitRefusal {
 #[derive(Debug, Default)]
 struct Slot {
     /// The newest offset; `None` until it was read or written once.
-    newest: Option<u64>,
+    newest: Option<QueueOffset>,
     /// Whether `newest` is still to be stored.
     dirty: bool,
     /// The connection that pulled last.
     puller: Option<u64>,
     /// Where that pull went on.
-    pulled: u64,
+    pulled: QueueOffset,
     /// Where an operator moved the group, until its consumer hears of it.
-    reset: Option<u64>,
+    reset: Option<QueueOffset>,
 }
 
 /// Called when a commit is stored, or could not be.
@@ -84,7 +84,7 @@ pub struct Offsets {
 
 impl Offsets {
     /// The next offset that a group consumes from a queue; `None` if it never committed one.
-    pub fn newest(&self, shard: &Shard, group: &str, queue: QueueId) -> Result<Option<u64>, IndexError> {
+    pub fn newest(&self, shard: &Shard, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
         let known = self.groups.get(group).and_then(|slots| slots.get(&queue)?.newest);
         match known {
             Some(offset) => Ok(Some(offset)),
@@ -93,8 +93,8 @@ impl Offsets {
     }
 
     /// All offsets of a group: those that are stored, as far as newer ones are not known.
-    pub fn all_of(&self, shard: &Shard, group: &str) -> Result<Vec<(QueueId, u64)>, IndexError> {
-        let mut offsets: HashMap<QueueId, u64> = shard.offsets(group)?.into_iter().collect();
+    pub fn all_of(&self, shard: &Shard, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
+        let mut offsets: HashMap<QueueId, QueueOffset> = shard.offsets(group)?.into_iter().collect();
         if let Some(slots) = self.groups.get(group) {
             offsets.extend(slots.iter().filter_map(|(queue, slot)| Some((*queue, slot.newest?))));
         }
@@ -102,14 +102,14 @@ impl Offsets {
     }
 
     /// Where the last pull of a group went on in a queue; `None` if there was none since the start.
-    pub fn last_pull(&self, group: &str, queue: QueueId) -> Option<u64> {
+    pub fn last_pull(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
         let slots = self.groups.get(group)?;
         let slot = slots.get(&queue)?;
         slot.puller.map(|_| slot.pulled)
     }
 
     /// A connection pulls a queue for a group from `offset` on. Says where the group was moved to, once.
-    pub fn pulled(&self, group: &str, queue: QueueId, connection: u64, offset: u64) -> Option<u64> {
+    pub fn pulled(&self, group: &str, queue: QueueId, connection: u64, offset: QueueOffset) -> Option<QueueOffset> {
         self.with_slot(group, queue, |slot| {
             slot.puller = Some(connection);
             slot.pulled = offset;
@@ -118,7 +118,7 @@ impl Offsets {
     }
 
     /// Where the group was moved to, once; for a pull that waits.
-    pub fn take_reset(&self, group: &str, queue: QueueId) -> Option<u64> {
+    pub fn take_reset(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
         self.groups.get_mut(group)?.get_mut(&queue)?.reset.take()
     }
 
@@ -134,7 +134,7 @@ impl Offsets {
         shard: &Shard,
         group: &str,
         queue: QueueId,
-        offset: u64,
+        offset: QueueOffset,
         connection: u64,
         is_member: impl FnOnce() -> bool,
     ) -> Result<(), CommitRefusal> {
@@ -142,7 +142,7 @@ impl Offsets {
     }
 
     /// A tool sets an offset of a group: it may go back.
-    pub fn set(&self, shard: &Shard, group: &str, queue: QueueId, offset: u64) -> Result<(), CommitRefusal> {
+    pub fn set(&self, shard: &Shard, group: &str, queue: QueueId, offset: QueueOffset) -> Result<(), CommitRefusal> {
         self.take(shard, group, queue, offset, |slot, _| no_reset(slot))
     }
 
@@ -152,8 +152,8 @@ impl Offsets {
         shard: &Shard,
         group: &str,
         queue: QueueId,
-        offset: u64,
-        judge: impl FnOnce(&Slot, Option<u64>) -> Result<(), CommitRefusal>,
+        offset: QueueOffset,
+        judge: impl FnOnce(&Slot, Option<QueueOffset>) -> Result<(), CommitRefusal>,
     ) -> Result<(), CommitRefusal> {
         let stored = self.newest(shard, group, queue)?;
         let became_dirty = self.with_slot(group, queue, |slot| {
@@ -180,7 +180,7 @@ impl Offsets {
     }
 
     /// An operator moves a group. Stored by the next [`flush`](Self::flush).
-    pub fn reset(&self, group: &str, queue: QueueId, offset: u64) {
+    pub fn reset(&self, group: &str, queue: QueueId, offset: QueueOffset) {
         let became_dirty = self.with_slot(group, queue, |slot| {
             slot.newest = Some(offset);
             slot.reset = Some(offset);
@@ -311,8 +311,8 @@ impl Offsets {
 /// it is, which after a restart of the broker is every consumer until its first heartbeat.
 fn judge(
     slot: &Slot,
-    newest: Option<u64>,
-    offset: u64,
+    newest: Option<QueueOffset>,
+    offset: QueueOffset,
     connection: u64,
     is_member: impl FnOnce() -> bool,
 ) -> Result<(), CommitRefusal> {
@@ -342,38 +342,40 @@ mod tests {
         let refused = |newest, offset, connection, is_member: bool| {
             judge(&slot, newest, offset, connection, || is_member).is_err()
         };
-        assert!(!refused(None, 5, 8, false));
-        assert!(!refused(Some(5), 5, 8, false));
-        assert!(!refused(Some(5), 6, 8, false));
-        assert!(refused(Some(5), 4, 8, true));
-        assert!(!refused(Some(5), 4, 7, true));
-        assert!(refused(Some(5), 4, 7, false), "it has not registered");
+        assert!(!refused(None, QueueOffset(5), 8, false));
+        assert!(!refused(Some(QueueOffset(5)), QueueOffset(5), 8, false));
+        assert!(!refused(Some(QueueOffset(5)), QueueOffset(6), 8, false));
+        assert!(refused(Some(QueueOffset(5)), QueueOffset(4), 8, true));
+        assert!(!refused(Some(QueueOffset(5)), QueueOffset(4), 7, true));
+        assert!(refused(Some(QueueOffset(5)), QueueOffset(4), 7, false), "it has not registered");
         // Nobody pulled yet: a member may still not go back, and a stranger neither.
         let fresh = Slot::default();
-        assert!(judge(&fresh, Some(5), 4, 8, || true).is_err());
-        assert!(judge(&fresh, Some(5), 4, 8, || false).is_err());
+        assert!(judge(&fresh, Some(QueueOffset(5)), QueueOffset(4), 8, || true).is_err());
+        assert!(judge(&fresh, Some(QueueOffset(5)), QueueOffset(4), 8, || false).is_err());
     }
 
     #[test]
     fn commits_wait_until_the_consumer_hears_of_a_reset() {
         let offsets = Offsets::default();
-        offsets.reset("G", QUEUE, 3);
+        offsets.reset("G", QUEUE, QueueOffset(3));
         assert!(offsets.is_reset("G", QUEUE));
-        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, || true).is_err());
+        let refused =
+            offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, QueueOffset(9), 1, || true).is_err());
         assert!(refused);
-        assert_eq!(offsets.pulled("G", QUEUE, 1, 9), Some(3));
-        assert_eq!((offsets.last_pull("G", QUEUE), offsets.last_pull("H", QUEUE)), (Some(9), None));
-        assert_eq!(offsets.pulled("G", QUEUE, 1, 3), None);
+        assert_eq!(offsets.pulled("G", QUEUE, 1, QueueOffset(9)), Some(QueueOffset(3)));
+        assert_eq!((offsets.last_pull("G", QUEUE), offsets.last_pull("H", QUEUE)), (Some(QueueOffset(9)), None));
+        assert_eq!(offsets.pulled("G", QUEUE, 1, QueueOffset(3)), None);
         assert!(!offsets.is_reset("G", QUEUE));
-        let refused = offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, 9, 1, || true).is_err());
+        let refused =
+            offsets.with_slot("G", QUEUE, |slot| judge(slot, slot.newest, QueueOffset(9), 1, || true).is_err());
         assert!(!refused);
     }
 
     #[test]
     fn an_offset_is_listed_for_storing_once() {
         let offsets = Offsets::default();
-        offsets.reset("G", QUEUE, 3);
-        offsets.reset("G", QUEUE, 4);
+        offsets.reset("G", QUEUE, QueueOffset(3));
+        offsets.reset("G", QUEUE, QueueOffset(4));
         assert_eq!(offsets.pending.lock().dirty, [(Arc::from("G"), QUEUE)]);
     }
 }

@@ -2,6 +2,8 @@
 
 use escrowmq_common::code::response;
 
+use crate::terms::QueueOffset;
+
 /// What a pull found, under the protocol's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullStatus {
@@ -56,22 +58,24 @@ impl PullStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// At a message: read from here.
-    At(u64),
+    At(QueueOffset),
     /// At the next message to come: the pull may wait for it.
-    Next(PullStatus, u64),
+    Next(PullStatus, QueueOffset),
     /// Outside: answer this, with this offset to go on at.
-    Outside(PullStatus, u64),
+    Outside(PullStatus, QueueOffset),
 }
 
 /// Places `offset` in a queue that keeps the messages from `min` up to, not including, `max`.
-pub fn place(offset: i64, min: u64, max: u64) -> Place {
-    if max == 0 {
+pub fn place(offset: i64, min: QueueOffset, max: QueueOffset) -> Place {
+    if max == QueueOffset::ZERO {
         return match offset {
-            0 => Place::Next(PullStatus::NoMessageInQueue, 0),
-            _ => Place::Outside(PullStatus::NoMessageInQueue, 0),
+            0 => Place::Next(PullStatus::NoMessageInQueue, QueueOffset::ZERO),
+            _ => Place::Outside(PullStatus::NoMessageInQueue, QueueOffset::ZERO),
         };
     }
-    let Ok(offset) = u64::try_from(offset) else { return Place::Outside(PullStatus::OffsetTooSmall, min) };
+    let Ok(offset) = u64::try_from(offset).map(QueueOffset) else {
+        return Place::Outside(PullStatus::OffsetTooSmall, min);
+    };
     if offset < min {
         Place::Outside(PullStatus::OffsetTooSmall, min)
     } else if offset < max {
@@ -92,22 +96,22 @@ mod tests {
         use PullStatus::*;
         let table = [
             // offset, min, max: place, code
-            (0, 0, 0, Place::Next(NoMessageInQueue, 0), 19),
-            (7, 0, 0, Place::Outside(NoMessageInQueue, 0), 21),
-            (-1, 0, 0, Place::Outside(NoMessageInQueue, 0), 21),
-            (-1, 0, 5, Place::Outside(OffsetTooSmall, 0), 21),
-            (2, 3, 5, Place::Outside(OffsetTooSmall, 3), 21),
-            (3, 3, 5, Place::At(3), 0),
-            (4, 3, 5, Place::At(4), 0),
-            (5, 3, 5, Place::Next(OffsetOverflowOne, 5), 19),
-            (6, 3, 5, Place::Outside(OffsetOverflowBadly, 5), 21),
-            (i64::MAX, 3, 5, Place::Outside(OffsetOverflowBadly, 5), 21),
+            (0, 0, 0, Place::Next(NoMessageInQueue, QueueOffset::ZERO), 19),
+            (7, 0, 0, Place::Outside(NoMessageInQueue, QueueOffset::ZERO), 21),
+            (-1, 0, 0, Place::Outside(NoMessageInQueue, QueueOffset::ZERO), 21),
+            (-1, 0, 5, Place::Outside(OffsetTooSmall, QueueOffset::ZERO), 21),
+            (2, 3, 5, Place::Outside(OffsetTooSmall, QueueOffset(3)), 21),
+            (3, 3, 5, Place::At(QueueOffset(3)), 0),
+            (4, 3, 5, Place::At(QueueOffset(4)), 0),
+            (5, 3, 5, Place::Next(OffsetOverflowOne, QueueOffset(5)), 19),
+            (6, 3, 5, Place::Outside(OffsetOverflowBadly, QueueOffset(5)), 21),
+            (i64::MAX, 3, 5, Place::Outside(OffsetOverflowBadly, QueueOffset(5)), 21),
             // Everything expired.
-            (5, 5, 5, Place::Next(OffsetOverflowOne, 5), 19),
-            (0, 5, 5, Place::Outside(OffsetTooSmall, 5), 21),
+            (5, 5, 5, Place::Next(OffsetOverflowOne, QueueOffset(5)), 19),
+            (0, 5, 5, Place::Outside(OffsetTooSmall, QueueOffset(5)), 21),
         ];
         for (offset, min, max, expected, code) in table {
-            let found = place(offset, min, max);
+            let found = place(offset, QueueOffset(min), QueueOffset(max));
             assert_eq!(found, expected, "{offset} in {min}..{max}");
             let status = match found {
                 Place::At(_) => Found,

@@ -18,7 +18,7 @@ use crate::client_registry::Subscription;
 use crate::index::QueueEntry;
 use crate::server::Reply;
 use crate::shard::{Queue, ReadError, Topic};
-use crate::terms::GroupSettings;
+use crate::terms::{GroupSettings, QueueOffset};
 
 /// Entries that one pull looks at in the index. With a rare tag the client comes again with the offset reached.
 const SCAN_MAX: usize = 4096;
@@ -73,7 +73,7 @@ pub struct Pull {
     /// Until when it may be held, by the broker's monotonic clock; `None` if it must be answered at once.
     pub until: Option<Duration>,
     /// While it is held: the offset up to which nothing was for it.
-    progress: Option<u64>,
+    progress: Option<QueueOffset>,
 }
 
 /// What a pull asks for, beside who and where.
@@ -99,13 +99,13 @@ enum Heat {
 /// What a look at the messages found.
 enum Look {
     /// In memory a moment ago; to be copied straight into the connection's buffer.
-    Entries { entries: Vec<QueueEntry>, next: u64 },
+    Entries { entries: Vec<QueueEntry>, next: QueueOffset },
     /// Copied already.
-    Units { bytes: BytesMut, count: usize, next: u64 },
+    Units { bytes: BytesMut, count: usize, next: QueueOffset },
     /// Everything up to `next` is for others.
-    NothingFor { next: u64 },
+    NothingFor { next: QueueOffset },
     /// The message at `at` cannot be served.
-    Failed { at: u64, error: LookError },
+    Failed { at: QueueOffset, error: LookError },
     /// Files must be read.
     Cold,
 }
@@ -156,17 +156,17 @@ impl Pull {
         let offsets = &broker.delivery.offsets;
         let (group, queue) = (&self.group.name, self.queue.id);
         let reset = if self.progress.is_none() {
-            let asked = u64::try_from(self.asked).unwrap_or_default();
+            let asked = QueueOffset(u64::try_from(self.asked).unwrap_or_default());
             offsets.pulled(group, queue, self.reply.connection().id(), asked)
         } else {
             offsets.take_reset(group, queue)
         };
         if let Some(reset) = reset
-            && self.asked != reset.cast_signed()
+            && self.asked != reset.signed()
         {
             return self.answer(broker, PullStatus::OffsetReset, reset);
         }
-        let from = self.progress.map_or(self.asked, u64::cast_signed);
+        let from = self.progress.map_or(self.asked, QueueOffset::signed);
         if !self.reply.connection().is_roomy() {
             // All clients together have more unread than the broker can hold: this one asks again.
             broker.metrics.pulls_put_off.add_one();
@@ -191,22 +191,22 @@ impl Pull {
     }
 
     /// Looks from an offset of the queue on, and goes on as that says.
-    pub(super) fn serve_from(self, broker: &Arc<Broker>, offset: u64) {
+    pub(super) fn serve_from(self, broker: &Arc<Broker>, offset: QueueOffset) {
         let look = self.look(broker, offset, Heat::Memory);
         self.finish(broker, offset, look);
     }
 
     /// It is held: nothing before `offset` is for it.
-    pub(super) fn note_hold(&mut self, offset: u64) {
+    pub(super) fn note_hold(&mut self, offset: QueueOffset) {
         self.progress = Some(offset);
     }
 
     /// Answers a held pull for which nothing came.
     pub(super) fn answer_nothing(self, broker: &Arc<Broker>) {
-        let next = self.progress.unwrap_or(self.asked.cast_unsigned());
-        let status = if next.cast_signed() != self.asked {
+        let next = self.progress.unwrap_or(QueueOffset(self.asked.cast_unsigned()));
+        let status = if next.signed() != self.asked {
             PullStatus::NoMatchedMessage
-        } else if self.queue.max_offset() == 0 {
+        } else if self.queue.max_offset() == QueueOffset::ZERO {
             PullStatus::NoMessageInQueue
         } else {
             PullStatus::OffsetOverflowOne
@@ -214,7 +214,7 @@ impl Pull {
         self.answer(broker, status, next);
     }
 
-    fn finish(self, broker: &Arc<Broker>, from: u64, look: Look) {
+    fn finish(self, broker: &Arc<Broker>, from: QueueOffset, look: Look) {
         match look {
             Look::Entries { entries, next } => self.write(broker, from, entries, next),
             Look::Units { bytes, count, next } => {
@@ -234,7 +234,7 @@ impl Pull {
         }
     }
 
-    fn look(&self, broker: &Broker, from: u64, heat: Heat) -> Look {
+    fn look(&self, broker: &Broker, from: QueueOffset, heat: Heat) -> Look {
         let config = broker.config();
         let (count, bytes) = match heat {
             Heat::Memory => (config.max_transfer_count, config.max_transfer_bytes),
@@ -248,7 +248,7 @@ impl Pull {
     }
 
     /// Decides by the index alone.
-    fn look_by_index(&self, broker: &Broker, from: u64, limits: Limits, heat: Heat) -> Look {
+    fn look_by_index(&self, broker: &Broker, from: QueueOffset, limits: Limits, heat: Heat) -> Look {
         let filter = self.wants.filter();
         let found =
             broker.shard.entries(&self.queue, from, limits.count, SCAN_MAX, |entry| filter.may_match(entry.tag_hash));
@@ -289,7 +289,7 @@ impl Pull {
     fn look_by_expression(
         &self,
         broker: &Broker,
-        from: u64,
+        from: QueueOffset,
         limits: Limits,
         heat: Heat,
         expression: &Expression,
@@ -328,7 +328,7 @@ impl Pull {
             } else {
                 bytes.truncate(start);
             }
-            next = entry.offset + 1;
+            next = entry.offset.next();
             read += entry.length as usize;
             if count >= limits.count || read >= READ_BYTES_MAX {
                 break;
@@ -338,13 +338,13 @@ impl Pull {
     }
 
     /// There should be an entry at `from` and there is none.
-    fn missing(&self, from: u64) -> Look {
+    fn missing(&self, from: QueueOffset) -> Look {
         let min = self.queue.min_offset();
         if min > from { Look::NothingFor { next: min } } else { Look::Failed { at: from, error: LookError::Missing } }
     }
 
     /// Copies messages from memory straight into the connection's buffer.
-    fn write(self, broker: &Arc<Broker>, from: u64, mut entries: Vec<QueueEntry>, mut next: u64) {
+    fn write(self, broker: &Arc<Broker>, from: QueueOffset, mut entries: Vec<QueueEntry>, mut next: QueueOffset) {
         loop {
             let length = entries.iter().map(|entry| entry.length as usize).sum();
             let remark = Some(PullStatus::Found.name());
@@ -378,7 +378,7 @@ impl Pull {
         }
     }
 
-    fn read_files(self, broker: &Arc<Broker>, from: u64) {
+    fn read_files(self, broker: &Arc<Broker>, from: QueueOffset) {
         let reply = self.reply.clone();
         let refused = broker.delivery.cold.read(broker, move |broker| {
             let look = self.look(broker, from, Heat::Files);
@@ -390,21 +390,21 @@ impl Pull {
         }
     }
 
-    fn fail(self, broker: &Broker, at: u64, error: &LookError) {
+    fn fail(self, broker: &Broker, at: QueueOffset, error: &LookError) {
         let min = self.queue.min_offset();
         if min > at {
             // It was deleted while it was looked for.
             return self.answer(broker, PullStatus::MessageWasRemoving, min);
         }
         let (topic, queue) = (&self.queue.topic, self.queue.index);
-        tracing::error!(%topic, queue, offset = at, %error, "message not served: the queue waits there");
+        tracing::error!(%topic, queue, offset = %at, %error, "message not served: the queue waits there");
         broker.metrics.messages_unreadable.add_one();
         broker.metrics.pulls.record(response::SYSTEM_ERROR);
         let remark = format!("offset {at} of queue {queue} of topic {topic}: {error}");
         self.reply.error(response::SYSTEM_ERROR, &remark);
     }
 
-    fn answer(self, broker: &Broker, status: PullStatus, next: u64) {
+    fn answer(self, broker: &Broker, status: PullStatus, next: QueueOffset) {
         let code = status.code(self.asked);
         broker.metrics.pulls.record(code);
         let fields = self.fields(next);
@@ -419,12 +419,12 @@ impl Pull {
         broker.stats.group_get(group, topic, messages as u64, bytes as u64);
     }
 
-    fn fields(&self, next: u64) -> impl FnOnce(&mut FieldWriter<'_>) + use<> {
+    fn fields(&self, next: QueueOffset) -> impl FnOnce(&mut FieldWriter<'_>) + use<> {
         let response = PullMessageResponse {
             suggest_which_broker_id: 0,
-            next_begin_offset: next.cast_signed(),
-            min_offset: self.queue.min_offset().cast_signed(),
-            max_offset: self.queue.max_offset().cast_signed(),
+            next_begin_offset: next.signed(),
+            min_offset: self.queue.min_offset().signed(),
+            max_offset: self.queue.max_offset().signed(),
             topic_sys_flag: Some(self.topic.settings.sys_flag.cast_signed()),
             group_sys_flag: Some(self.group.group_sys_flag.cast_signed()),
             offset_delta: None,
@@ -458,10 +458,11 @@ mod tests {
     use super::*;
     use crate::index::EntryFlags;
     use crate::terms::HalfId;
+    use crate::terms::QueueOffset;
 
     fn entries(lengths: &[u32]) -> Vec<QueueEntry> {
         let entry = |(offset, length): (usize, &u32)| QueueEntry {
-            offset: offset as u64,
+            offset: QueueOffset(offset as u64),
             position: 0,
             length: *length,
             tag_hash: 0,

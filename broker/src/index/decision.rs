@@ -18,7 +18,7 @@ use escrowmq_common::limits;
 use super::history::{Act, Asked, HISTORY_BYTES_MAX, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
-use crate::terms::{Cursor, Decision, HalfId, Malformed, QueueId, TRANSACTION_HALVES_MAX, put_text};
+use crate::terms::{Cursor, Decision, HalfId, Malformed, QueueId, QueueOffset, TRANSACTION_HALVES_MAX, put_text};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1;
@@ -58,7 +58,7 @@ pub struct DecisionRow {
     /// The real queue.
     pub queue: QueueId,
     /// Queue offset, if it was committed and is visible.
-    pub offset: Option<u64>,
+    pub offset: Option<QueueOffset>,
     /// The half's dense counter.
     pub counter: u64,
     /// When it was decided, in milliseconds since 1970.
@@ -120,7 +120,7 @@ impl DecisionRow {
         let has_history = self.checks > 0 || !self.asked.is_empty() || !self.acts.is_empty();
         let visible = if self.offset.is_some() { IS_VISIBLE } else { 0 };
         out.put_u8(visible | if has_history { HAS_HISTORY } else { 0 });
-        out.put_u64(self.offset.unwrap_or_default());
+        out.put_u64(self.offset.unwrap_or_default().get());
         out.put_u64(self.counter);
         out.put_u64(self.at);
         for text in [&self.group, &self.by, &self.reason] {
@@ -155,7 +155,7 @@ impl DecisionRow {
         let mut decoded = Self {
             decision,
             queue,
-            offset: (flags & IS_VISIBLE != 0).then_some(offset),
+            offset: (flags & IS_VISIBLE != 0).then_some(QueueOffset(offset)),
             counter: row.u64("counter")?,
             at: row.u64("at")?,
             group: row.text("group")?.to_owned(),

@@ -7,7 +7,7 @@ use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, When, put_text};
+use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, When, put_text};
 
 /// 1 to 3 were used before the first release.
 const VERSION: u8 = 4;
@@ -283,7 +283,7 @@ pub struct RepeatPlace {
     /// Its queue.
     pub queue: QueueId,
     /// Its queue offset, or its number among those that wait.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Its store time, in milliseconds since 1970.
     pub stamp: u64,
     /// When it becomes visible, in milliseconds since 1970; 0 if it is.
@@ -298,7 +298,7 @@ impl Repeat {
         value.put_u64(self.ends);
         if let Some(place) = &self.place {
             value.put_u32(place.queue.0);
-            value.put_u64(place.offset);
+            value.put_u64(place.offset.get());
             value.put_u64(place.stamp);
             value.put_u64(place.due);
         }
@@ -311,7 +311,7 @@ impl Repeat {
         let place = if row.remaining() == 0 {
             None
         } else {
-            let (queue, offset) = (QueueId(row.u32("queue")?), row.u64("offset")?);
+            let (queue, offset) = (QueueId(row.u32("queue")?), QueueOffset(row.u64("offset")?));
             Some(RepeatPlace { queue, offset, stamp: row.u64("stamp")?, due: row.u64("due")? })
         };
         Ok(Self { half, ends, place })

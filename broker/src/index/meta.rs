@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, TopicSettings, put_text};
+use crate::terms::{
+    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, TopicSettings, put_text,
+};
 
 /// Names of rows that `store` looks at in files.
 pub(super) const APPLIED: &str = "applied";
@@ -331,20 +333,21 @@ fn ends_key(queue: QueueId) -> Vec<u8> {
 }
 
 /// Writes the ends of a queue.
-pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: u64, max: u64) {
+pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: QueueOffset, max: QueueOffset) {
     let mut value = Vec::with_capacity(16);
-    value.put_u64(min);
-    value.put_u64(max);
+    value.put_u64(min.get());
+    value.put_u64(max.get());
     batch.put(ends_key(queue), value);
 }
 
 /// Calls `each` with every queue that a trim left its ends of.
-pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, u64, u64)) -> Result<(), IndexError> {
+pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, QueueOffset, QueueOffset)) -> Result<(), IndexError> {
     let prefix = key("ends/");
     for row in index.scan_prefix(&prefix, &prefix) {
         let (key, value) = row?;
         let (mut id, mut row) = (Cursor::new(&key[prefix.len()..]), Cursor::new(&value));
-        let mut ends = || Ok((QueueId(id.u32("queue of ends")?), row.u64("ends")?, row.u64("ends")?));
+        let mut ends =
+            || Ok((QueueId(id.u32("queue of ends")?), QueueOffset(row.u64("ends")?), QueueOffset(row.u64("ends")?)));
         let (queue, min, max) = ends().map_err(IndexError::row(table::META))?;
         each(queue, min, max);
     }

@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, QueueId, put_text};
+use crate::terms::{Cursor, QueueId, QueueOffset, put_text};
 
 fn key(table: u8, group: &str, queue: QueueId) -> Vec<u8> {
     let mut key = table::key_of_texts(table, &[group]);
@@ -18,32 +18,32 @@ fn queue_of(key: &[u8]) -> Option<QueueId> {
 }
 
 /// Writes an offset.
-pub fn put(batch: &mut IndexBatch, group: &str, queue: QueueId, offset: u64) {
-    batch.put(key(table::OFFSET, group, queue), offset.to_be_bytes());
+pub fn put(batch: &mut IndexBatch, group: &str, queue: QueueId, offset: QueueOffset) {
+    batch.put(key(table::OFFSET, group, queue), offset.get().to_be_bytes());
 }
 
 /// The offset of a group in a queue.
-pub fn get(index: &Index, group: &str, queue: QueueId) -> Result<Option<u64>, IndexError> {
+pub fn get(index: &Index, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
     let Some(value) = index.get(key(table::OFFSET, group, queue))? else { return Ok(None) };
-    Cursor::new(&value).u64("offset").map(Some).map_err(IndexError::row(table::OFFSET))
+    Cursor::new(&value).u64("offset").map(|offset| Some(QueueOffset(offset))).map_err(IndexError::row(table::OFFSET))
 }
 
 /// All offsets of a group.
-pub fn of_group(index: &Index, group: &str) -> Result<Vec<(QueueId, u64)>, IndexError> {
+pub fn of_group(index: &Index, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
     let prefix = table::key_of_texts(table::OFFSET, &[group]);
     let mut offsets = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
         let (key, value) = row?;
         let offset = Cursor::new(&value).u64("offset").map_err(IndexError::row(table::OFFSET))?;
         if let Some(queue) = queue_of(&key) {
-            offsets.push((queue, offset));
+            offsets.push((queue, QueueOffset(offset)));
         }
     }
     Ok(offsets)
 }
 
 /// All offsets there are: group, queue, offset.
-pub fn all(index: &Index) -> Result<Vec<(String, QueueId, u64)>, IndexError> {
+pub fn all(index: &Index) -> Result<Vec<(String, QueueId, QueueOffset)>, IndexError> {
     let mut offsets = Vec::new();
     for row in index.scan_prefix(&[table::OFFSET], &[table::OFFSET]) {
         let (key, value) = row?;
@@ -51,7 +51,7 @@ pub fn all(index: &Index) -> Result<Vec<(String, QueueId, u64)>, IndexError> {
         let group = cursor.text("group").map_err(IndexError::row(table::OFFSET))?.to_owned();
         let queue = QueueId(cursor.u32("queue").map_err(IndexError::row(table::OFFSET))?);
         let offset = Cursor::new(&value).u64("offset").map_err(IndexError::row(table::OFFSET))?;
-        offsets.push((group, queue, offset));
+        offsets.push((group, queue, QueueOffset(offset)));
     }
     Ok(offsets)
 }

@@ -11,7 +11,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, HalfId, Malformed, QueueId};
+use crate::terms::{Cursor, HalfId, Malformed, QueueId, QueueOffset};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;
@@ -63,7 +63,7 @@ impl EntryFlags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueEntry {
     /// Its number in the queue.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// Log position of its unit.
     pub position: u64,
     /// Length of its unit.
@@ -82,14 +82,14 @@ pub struct QueueEntry {
 #[derive(Debug)]
 pub struct PageBuilder {
     /// Offset of the first entry.
-    pub first_offset: u64,
+    pub first_offset: QueueOffset,
     count: u64,
     bytes: Vec<u8>,
 }
 
 impl PageBuilder {
     /// An empty page.
-    pub fn new(first_offset: u64, visible_at: u64) -> Self {
+    pub fn new(first_offset: QueueOffset, visible_at: u64) -> Self {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + ENTRY_BYTES);
         bytes.put_u8(VERSION);
         bytes.put_u64(visible_at);
@@ -97,7 +97,7 @@ impl PageBuilder {
     }
 
     /// Adds an entry and says its offset; `entry.offset` is ignored.
-    pub fn push(&mut self, entry: &QueueEntry) -> u64 {
+    pub fn push(&mut self, entry: &QueueEntry) -> QueueOffset {
         let elsewhere = entry.flags.is_committed() && entry.half.get() != entry.position;
         self.bytes.put_u64(entry.position);
         self.bytes.put_u32(entry.length);
@@ -107,12 +107,13 @@ impl PageBuilder {
         if elsewhere {
             self.bytes.put_u64(entry.half.get());
         }
+        let offset = self.next_offset();
         self.count += 1;
-        self.next_offset() - 1
+        offset
     }
 
     /// The offset of the next entry.
-    pub fn next_offset(&self) -> u64 {
+    pub fn next_offset(&self) -> QueueOffset {
         self.first_offset + self.count
     }
 
@@ -124,32 +125,33 @@ impl PageBuilder {
     }
 }
 
-fn page_key(queue: QueueId, offset: u64) -> [u8; 13] {
+fn page_key(queue: QueueId, offset: QueueOffset) -> [u8; 13] {
     let mut key = [table::QUEUE; 13];
     key[1..5].copy_from_slice(&queue.0.to_be_bytes());
-    key[5..].copy_from_slice(&offset.to_be_bytes());
+    key[5..].copy_from_slice(&offset.get().to_be_bytes());
     key
 }
 
 /// Keys from the first to above the last page of a queue.
 fn bounds(queue: QueueId) -> ([u8; 13], [u8; 14]) {
     let mut above = [0xff; 14];
-    above[..13].copy_from_slice(&page_key(queue, u64::MAX));
-    (page_key(queue, 0), above)
+    above[..13].copy_from_slice(&page_key(queue, QueueOffset::MAX));
+    (page_key(queue, QueueOffset::ZERO), above)
 }
 
-fn page_offset(key: &[u8]) -> Option<u64> {
+fn page_offset(key: &[u8]) -> Option<QueueOffset> {
     page_id(key).map(|(_, offset)| offset)
 }
 
 /// The queue and the first offset of a page.
-fn page_id(key: &[u8]) -> Option<(QueueId, u64)> {
+fn page_id(key: &[u8]) -> Option<(QueueId, QueueOffset)> {
     let (queue, offset) = key.get(1..).filter(|rest| rest.len() == 12)?.split_at(4);
-    Some((QueueId(u32::from_be_bytes(queue.try_into().ok()?)), u64::from_be_bytes(offset.try_into().ok()?)))
+    let offset = QueueOffset(u64::from_be_bytes(offset.try_into().ok()?));
+    Some((QueueId(u32::from_be_bytes(queue.try_into().ok()?)), offset))
 }
 
 pub(super) struct Page<'a> {
-    first_offset: u64,
+    first_offset: QueueOffset,
     visible_at: u64,
     entries: Cursor<'a>,
 }
@@ -163,17 +165,17 @@ impl<'a> Page<'a> {
         }
         let visible_at = cursor.u64("visible at")?;
         // Each entry has several bytes: none of its offsets, nor the one after the last, is beyond the largest number.
-        if first_offset.checked_add(cursor.remaining() as u64).is_none() {
+        if first_offset.get().checked_add(cursor.remaining() as u64).is_none() {
             return Err(cursor.malformed("first offset"));
         }
         Ok(Self { first_offset, visible_at, entries: cursor })
     }
 
     /// The offset after its last entry.
-    fn end(self) -> Result<u64, Malformed> {
+    fn end(self) -> Result<QueueOffset, Malformed> {
         let mut end = self.first_offset;
         self.entries(|_| {
-            end += 1;
+            end = end.next();
             true
         })?;
         Ok(end)
@@ -194,7 +196,7 @@ impl<'a> Page<'a> {
             if !each(QueueEntry { offset, position, length, tag_hash, store_time, flags, half }) {
                 return Ok(false);
             }
-            offset += 1;
+            offset = offset.next();
         }
         Ok(true)
     }
@@ -204,7 +206,7 @@ impl<'a> Page<'a> {
 pub fn scan(
     index: &Index,
     queue: QueueId,
-    from: u64,
+    from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
 ) -> Result<(), IndexError> {
     // What came lately is in memory alone.
@@ -218,7 +220,7 @@ pub fn scan(
 pub fn scan_memory(
     index: &Index,
     queue: QueueId,
-    from: u64,
+    from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
 ) -> Result<bool, IndexError> {
     let (low, high) = bounds(queue);
@@ -236,7 +238,7 @@ pub fn scan_memory(
 pub fn scan_files(
     index: &Index,
     queue: QueueId,
-    from: u64,
+    from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
 ) -> Result<(), IndexError> {
     let (low, high) = bounds(queue);
@@ -253,7 +255,7 @@ pub fn scan_files(
 fn read_page(
     key: &[u8],
     value: &[u8],
-    from: u64,
+    from: QueueOffset,
     each: &mut impl FnMut(QueueEntry) -> bool,
 ) -> Result<bool, IndexError> {
     let page = Page::decode(key, value);
@@ -264,7 +266,7 @@ fn read_page(
 /// Calls `each` with every queue that has a page, its first offset that is kept and the offset after its last one.
 ///
 /// Costs a step or two for each queue, however many pages it has.
-pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, u64, u64)) -> Result<(), IndexError> {
+pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, QueueOffset, QueueOffset)) -> Result<(), IndexError> {
     let wrong = IndexError::row(table::QUEUE);
     let (low, high) = ([table::QUEUE], [table::QUEUE + 1]);
     let mut rows = index.cursor(&low, &low, &high)?;
@@ -277,7 +279,7 @@ pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, u64, u64)) -> R
             each(queue, min, only);
             continue;
         }
-        rows.seek_back(page_key(queue, u64::MAX))?;
+        rows.seek_back(page_key(queue, QueueOffset::MAX))?;
         let Some((key, value)) = rows.row() else { break };
         each(queue, min, Page::decode(key, value).and_then(Page::end).map_err(&wrong)?);
         rows.advance()?;
@@ -286,7 +288,7 @@ pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, u64, u64)) -> R
 }
 
 /// The page's first offset and what `probe` says of its `visible at` and first store time.
-fn page_facts(index: &Index, queue: QueueId, at: u64) -> Result<Option<(u64, u64, u64)>, IndexError> {
+fn page_facts(index: &Index, queue: QueueId, at: QueueOffset) -> Result<Option<(QueueOffset, u64, u64)>, IndexError> {
     let (low, _) = bounds(queue);
     let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, at))? else {
         return Ok(None);
@@ -306,8 +308,8 @@ fn page_facts(index: &Index, queue: QueueId, at: u64) -> Result<Option<(u64, u64
 pub fn find_position(
     index: &Index,
     queue: QueueId,
-    min: u64,
-    max: u64,
+    min: QueueOffset,
+    max: QueueOffset,
     position: u64,
 ) -> Result<Option<QueueEntry>, IndexError> {
     let Some(start) = search_page(index, queue, min, max, |visible_at, _| visible_at <= position)? else {
@@ -329,7 +331,13 @@ pub fn find_position(
 }
 
 /// The first offset whose store time is at or after `time`, or `max`.
-pub fn find_time(index: &Index, queue: QueueId, min: u64, max: u64, time: u64) -> Result<u64, IndexError> {
+pub fn find_time(
+    index: &Index,
+    queue: QueueId,
+    min: QueueOffset,
+    max: QueueOffset,
+    time: u64,
+) -> Result<QueueOffset, IndexError> {
     let start = search_page(index, queue, min, max, |_, store_time| store_time < time)?.unwrap_or(min);
     let mut found = max;
     scan(index, queue, start, |entry| {
@@ -347,21 +355,21 @@ pub fn find_time(index: &Index, queue: QueueId, min: u64, max: u64, time: u64) -
 fn search_page(
     index: &Index,
     queue: QueueId,
-    min: u64,
-    max: u64,
+    min: QueueOffset,
+    max: QueueOffset,
     below: impl Fn(u64, u64) -> bool,
-) -> Result<Option<u64>, IndexError> {
+) -> Result<Option<QueueOffset>, IndexError> {
     let (mut low, mut high) = (min, max);
     let mut best = None;
     while low < high {
-        let middle = low + (high - low) / 2;
+        let middle = low + high.since(low) / 2;
         let Some((first, visible_at, time)) = page_facts(index, queue, middle)? else {
-            low = middle + 1;
+            low = middle.next();
             continue;
         };
         if below(visible_at, time) {
             best = Some(first.max(min));
-            low = middle + 1;
+            low = middle.next();
         } else {
             high = first.min(middle);
         }
@@ -373,7 +381,7 @@ fn search_page(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trimmed {
     /// The first offset that is kept.
-    pub min: u64,
+    pub min: QueueOffset,
     /// Log position of that entry; `None` if nothing is left.
     pub oldest: Option<u64>,
 }
@@ -386,12 +394,12 @@ pub fn trim(
     index: &Index,
     batch: &mut IndexBatch,
     queue: QueueId,
-    (min, max): (u64, u64),
+    (min, max): (QueueOffset, QueueOffset),
     upto: u64,
 ) -> Result<Trimmed, IndexError> {
     let (low, high) = bounds(queue);
     let mut rows = index.cursor(&low, &page_key(queue, min), &high)?;
-    let mut gone: Vec<u64> = Vec::new();
+    let mut gone: Vec<QueueOffset> = Vec::new();
     let mut left = Trimmed { min: max, oldest: None };
     while let Some((key, value)) = rows.row() {
         let page = Page::decode(key, value).map_err(IndexError::row(table::QUEUE))?;
@@ -416,7 +424,7 @@ pub fn trim(
             batch.delete(page_key(queue, first));
         }
     } else if let Some(last) = gone.last() {
-        batch.delete_range(page_key(queue, 0), page_key(queue, last + 1));
+        batch.delete_range(page_key(queue, QueueOffset::ZERO), page_key(queue, last.next()));
     }
     Ok(left)
 }
@@ -433,7 +441,7 @@ mod tests {
 
     fn entry(position: u64) -> QueueEntry {
         QueueEntry {
-            offset: 0,
+            offset: QueueOffset::ZERO,
             position,
             length: 1,
             tag_hash: 0,
@@ -444,7 +452,7 @@ mod tests {
     }
 
     fn page(index: &Index, queue: u32, first_offset: u64, entries: u64) {
-        let (mut page, mut batch) = (PageBuilder::new(first_offset, 1), IndexBatch::default());
+        let (mut page, mut batch) = (PageBuilder::new(QueueOffset(first_offset), 1), IndexBatch::default());
         for each in 0..entries {
             page.push(&entry(first_offset + each));
         }
@@ -456,7 +464,7 @@ mod tests {
     fn a_page_whose_offsets_do_not_fit_is_malformed() {
         let index = Index::in_memory().expect("an index");
         page(&index, 1, u64::MAX - 1, 2);
-        let outcome = scan(&index, QueueId(1), u64::MAX - 1, |_| true);
+        let outcome = scan(&index, QueueId(1), QueueOffset(u64::MAX - 1), |_| true);
         assert!(outcome.unwrap_err().to_string().contains("first offset"));
     }
 
@@ -477,7 +485,7 @@ mod tests {
         index.write(others);
         for flushed in [false, true] {
             let mut found = Vec::new();
-            for_all_ends(&index, |queue, min, max| found.push((queue.0, min, max))).expect("readable");
+            for_all_ends(&index, |queue, min, max| found.push((queue.0, min.0, max.0))).expect("readable");
             assert_eq!(found, [(1, 0, 3), (2, 5, 12), (7, 0, 2), (u32::MAX, 9, 10)], "flushed: {flushed}");
             index.flush().expect("a flush");
         }
@@ -493,8 +501,8 @@ mod tests {
             }
             for from in (0..(round + 1) * 500).step_by(37) {
                 let mut next = from;
-                scan(&index, QueueId(3), from, |entry| {
-                    assert_eq!((entry.offset, entry.position), (next, next));
+                scan(&index, QueueId(3), QueueOffset(from), |entry| {
+                    assert_eq!((entry.offset, entry.position), (QueueOffset(next), next));
                     next += 1;
                     true
                 })

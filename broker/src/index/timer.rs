@@ -6,7 +6,7 @@ use super::pin;
 use super::queue::EntryFlags;
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId};
+use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId, QueueOffset};
 
 const VERSION: u8 = 1;
 
@@ -44,10 +44,10 @@ impl TimerRow {
     }
 
     /// Removes the row, because its time has come, and remembers where the message went.
-    pub fn fired(&self, batch: &mut IndexBatch, offset: u64, queue: QueueId) {
+    pub fn fired(&self, batch: &mut IndexBatch, offset: QueueOffset, queue: QueueId) {
         self.delete(batch);
         if queue == self.queue {
-            batch.put(table::key1(table::FIRED, self.position), offset.to_be_bytes());
+            batch.put(table::key1(table::FIRED, self.position), offset.get().to_be_bytes());
         } else {
             put_moved(batch, self.position, offset, queue);
         }
@@ -108,9 +108,9 @@ pub fn forget_fired(batch: &mut IndexBatch, below: u64) {
 }
 
 /// Remembers where a message went that entered another queue than the one it was sent to.
-pub fn put_moved(batch: &mut IndexBatch, position: u64, offset: u64, queue: QueueId) {
+pub fn put_moved(batch: &mut IndexBatch, position: u64, offset: QueueOffset, queue: QueueId) {
     let mut value = Vec::with_capacity(12);
-    value.put_u64(offset);
+    value.put_u64(offset.get());
     value.put_u32(queue.0);
     batch.put(table::key1(table::FIRED, position), value);
 }
@@ -119,7 +119,7 @@ pub fn put_moved(batch: &mut IndexBatch, position: u64, offset: u64, queue: Queu
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fired {
     /// Its queue offset.
-    pub offset: u64,
+    pub offset: QueueOffset,
     /// The queue, if it is another one than the message was sent to.
     pub queue: Option<QueueId>,
 }
@@ -132,7 +132,7 @@ pub fn fired(index: &Index, position: u64) -> Result<Option<Fired>, IndexError> 
 
 pub(super) fn decode_fired(value: &[u8]) -> Result<Fired, Malformed> {
     let mut row = Cursor::new(value);
-    let offset = row.u64("fired offset")?;
+    let offset = QueueOffset(row.u64("fired offset")?);
     let queue = if row.remaining() == 0 { None } else { Some(QueueId(row.u32("fired queue")?)) };
     if row.remaining() == 0 { Ok(Fired { offset, queue }) } else { Err(row.malformed("end of fired row")) }
 }

@@ -15,7 +15,7 @@ use escrowmq_common::task::Shutdown;
 use crate::broker::Broker;
 use crate::index::{self, IndexError};
 use crate::shard::{Admission, Command, Topic};
-use crate::terms::QueueId;
+use crate::terms::{QueueId, QueueOffset};
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(600);
@@ -103,12 +103,12 @@ fn is_unused(broker: &Broker, group: &str) -> Result<bool, IndexError> {
     if !made_by_use || name::is_system_group(group) || !broker.clients.consumers(group).is_empty() {
         return Ok(false);
     }
-    let has_messages = |topic: &Arc<Topic>| topic.queues.iter().any(|queue| queue.max_offset() > 0);
+    let has_messages = |topic: &Arc<Topic>| topic.queues.iter().any(|queue| queue.max_offset() > QueueOffset::ZERO);
     if own_topics(broker, group).iter().any(has_messages) {
         return Ok(false);
     }
     let offsets = broker.delivery.offsets.all_of(&broker.shard, group)?;
-    let has_read = |(queue, offset): &(QueueId, u64)| {
+    let has_read = |(queue, offset): &(QueueId, QueueOffset)| {
         broker.shard.topics().queue(*queue).is_some_and(|queue| *offset > queue.min_offset())
     };
     Ok(!offsets.iter().any(has_read))

@@ -22,6 +22,7 @@ use super::{Reply, lag, progress, slow, stats};
 use crate::broker::Broker;
 use crate::index;
 use crate::stats::Figure;
+use crate::terms::QueueOffset;
 
 /// Most entries of a queue in one answer.
 const ENTRIES_MAX: usize = 1000;
@@ -111,13 +112,13 @@ fn correction(broker: &Broker, request: &Frame) -> Result<CorrectionOffsets, Pro
         for queue in &topic.queues {
             if let Some(offset) = progress::offset(broker, &group, queue)? {
                 let least = smallest.entry(queue.index.cast_signed()).or_insert(i64::MAX);
-                *least = (*least).min(offset.cast_signed());
+                *least = (*least).min(offset.signed());
             }
         }
     }
     for queue in &topic.queues {
         let Some(least) = smallest.get_mut(&queue.index.cast_signed()) else { continue };
-        if progress::offset(broker, asked.compare_group, queue)?.is_some_and(|offset| *least > offset.cast_signed()) {
+        if progress::offset(broker, asked.compare_group, queue)?.is_some_and(|offset| *least > offset.signed()) {
             *least = i64::MAX;
         }
     }
@@ -133,7 +134,7 @@ fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, P
     })?;
     let group = asked.consumer_group.filter(|group| !group.is_empty());
     let subscription = group.and_then(|group| broker.clients.subscription(group, asked.topic));
-    let from = u64::try_from(asked.index).unwrap_or_default();
+    let from = QueueOffset(u64::try_from(asked.index).unwrap_or_default());
     let count = usize::try_from(asked.count).unwrap_or_default().min(ENTRIES_MAX);
     let entries = broker.shard.entries(queue, from, count, count, |_| true)?;
     let wants = |tag_hash: i32| {
@@ -152,8 +153,8 @@ fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, P
     let offline = group.filter(|_| subscription.is_none());
     Ok(ConsumeQueueData {
         filter_data: offline.map(|group| format!("{group}@{} is not online!", asked.topic)),
-        max_queue_index: queue.max_offset().cast_signed(),
-        min_queue_index: queue.min_offset().cast_signed(),
+        max_queue_index: queue.max_offset().signed(),
+        min_queue_index: queue.min_offset().signed(),
         queue_data: queue_data.collect(),
         subscription_data: subscription.as_ref().map(|subscription| subscription.data.clone()),
     })
@@ -172,7 +173,7 @@ fn all_offsets(broker: &Broker, _request: &Frame) -> Result<ConsumerOffsetTable,
     for (group, id, offset) in index::offset::all(broker.shard.index())? {
         let Some(queue) = broker.shard.topics().queue(id) else { continue };
         let offsets = offset_table.entry(format!("{}@{group}", queue.topic)).or_default();
-        offsets.insert(queue.index.cast_signed(), offset.cast_signed());
+        offsets.insert(queue.index.cast_signed(), offset.signed());
     }
     Ok(ConsumerOffsetTable { data_version: Some(DataVersion::default()), offset_table })
 }

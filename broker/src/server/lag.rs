@@ -10,6 +10,7 @@ use super::progress;
 use super::stats::{Problem, consume_stats_of, header};
 use crate::broker::Broker;
 use crate::shard::Queue;
+use crate::terms::QueueOffset;
 
 /// Most groups of one answer.
 const GROUPS_MAX: usize = 10_000;
@@ -25,11 +26,11 @@ pub(super) fn time_spans(broker: &Broker, request: &Frame) -> Result<ConsumeTime
 
 fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeSpan, Problem> {
     let (min, max) = (queue.min_offset(), queue.max_offset());
-    let time = |offset: u64| progress::store_time(broker, queue, offset).map(|time| time.unwrap_or(-1));
+    let time = |offset: QueueOffset| progress::store_time(broker, queue, offset).map(|time| time.unwrap_or(-1));
     let first = time(min)?;
-    let last = max.checked_sub(1).map_or(Ok(-1), time)?;
+    let last = max.previous().map_or(Ok(-1), time)?;
     let consumed = progress::offset(broker, group, queue)?.unwrap_or_default();
-    let consumed_time = if consumed > 0 { time(consumed - 1)? } else { first };
+    let consumed_time = consumed.previous().map_or(Ok(first), time)?;
     let delay = if consumed < max {
         let waiting_since = time(consumed.max(min))?;
         (broker.now().cast_signed() - waiting_since).max(0)

@@ -18,6 +18,7 @@ use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::key_index::{Candidate, words};
 use crate::shard::ReadError;
+use crate::terms::QueueOffset;
 
 /// Most messages of one answer, whatever is asked for.
 const MESSAGES_MAX: usize = 64;
@@ -63,7 +64,7 @@ pub(super) struct Place {
     /// Number of its queue in the shard.
     queue: u32,
     /// Its queue offset.
-    offset: u64,
+    offset: QueueOffset,
     /// When it entered the queue, in milliseconds since 1970.
     store_time: u64,
 }

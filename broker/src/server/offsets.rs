@@ -14,6 +14,7 @@ use super::{Reply, progress, slow};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
 use crate::shard::{Queue, ReadError};
+use crate::terms::QueueOffset;
 
 /// A group without an offset starts at the beginning of a queue whose first message lies within so many bytes of the
 /// log's end: such a topic is young, and its first messages are likely meant for whoever comes now.
@@ -29,11 +30,13 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
             with(fields, |header| search(broker, &header, reply.clone()))
         }
         request::GET_MAX_OFFSET => with(fields, |header: GetMaxOffsetHeader<'_>| {
-            let end = queue(broker, header.topic, header.queue_id).map_or(0, |queue| queue.max_offset());
+            let end =
+                queue(broker, header.topic, header.queue_id).map_or(QueueOffset::ZERO, |queue| queue.max_offset());
             send_offset(reply.clone(), end);
         }),
         request::GET_MIN_OFFSET => with(fields, |header: QueueHeader<'_>| {
-            let begin = queue(broker, header.topic, header.queue_id).map_or(0, |queue| queue.min_offset());
+            let begin =
+                queue(broker, header.topic, header.queue_id).map_or(QueueOffset::ZERO, |queue| queue.min_offset());
             send_offset(reply.clone(), begin);
         }),
         request::SEARCH_OFFSET_BY_TIMESTAMP => with(fields, |header| search(broker, &header, reply.clone())),
@@ -54,8 +57,8 @@ fn queue(broker: &Broker, topic: &str, queue_id: i32) -> Option<Arc<Queue>> {
     broker.shard.topics().get(topic)?.queue(queue_id).cloned()
 }
 
-fn send_offset(reply: Reply, offset: u64) {
-    let header = OffsetResponse { offset: offset.cast_signed() };
+fn send_offset(reply: Reply, offset: QueueOffset) {
+    let header = OffsetResponse { offset: offset.signed() };
     reply.send(response::SUCCESS, None, |fields| header.write(fields), &[]);
 }
 
@@ -74,7 +77,7 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
         return reply.error(response::QUERY_NOT_FOUND, remark);
     }
     match is_young(broker, &queue) {
-        Ok(true) => send_offset(reply, 0),
+        Ok(true) => send_offset(reply, QueueOffset::ZERO),
         Ok(false) => reply.error(response::QUERY_NOT_FOUND, none),
         Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
     }
@@ -83,13 +86,13 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
 /// Whether the queue still has its first message, and that one is recent; or has none yet. Sent to the end of an empty queue
 /// instead, a group would skip what is stored before it asks where that is.
 fn is_young(broker: &Broker, queue: &Queue) -> Result<bool, ReadError> {
-    if queue.min_offset() > 0 {
+    if queue.min_offset() > QueueOffset::ZERO {
         return Ok(false);
     }
-    if queue.max_offset() == 0 {
+    if queue.max_offset() == QueueOffset::ZERO {
         return Ok(true);
     }
-    let first = broker.shard.entry(queue, 0)?;
+    let first = broker.shard.entry(queue, QueueOffset::ZERO)?;
     let end = broker.shard.log().end().get();
     Ok(first.is_some_and(|entry| end.saturating_sub(entry.position) <= YOUNG_BYTES))
 }
@@ -106,7 +109,7 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
         let remark = format!("QueueId {} of topic {} not exist!", header.queue_id, header.topic);
         return reply.error(response::INVALID_PARAMETER, &remark);
     };
-    let Ok(offset) = u64::try_from(header.commit_offset) else {
+    let Ok(offset) = u64::try_from(header.commit_offset).map(QueueOffset) else {
         let remark = format!("Offset {} is negative", header.commit_offset);
         return reply.error(response::INVALID_PARAMETER, &remark);
     };
@@ -135,7 +138,9 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
 }
 
 fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
-    let Some(queue) = queue(broker, header.topic, header.queue_id) else { return send_offset(reply, 0) };
+    let Some(queue) = queue(broker, header.topic, header.queue_id) else {
+        return send_offset(reply, QueueOffset::ZERO);
+    };
     let upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
     // A time before 1970 is before everything.
     let time = u64::try_from(header.timestamp).unwrap_or_default();
@@ -149,9 +154,9 @@ fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
 }
 
 /// The last message that entered the queue at or before `time`; 0 if there is none.
-fn last_upto(broker: &Broker, queue: &Queue, time: u64) -> Result<u64, ReadError> {
+fn last_upto(broker: &Broker, queue: &Queue, time: u64) -> Result<QueueOffset, ReadError> {
     let after = broker.shard.offset_at_time(queue, time.saturating_add(1))?;
-    Ok(if after > queue.min_offset() { after - 1 } else { 0 })
+    Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or_default())
 }
 
 fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
@@ -161,7 +166,7 @@ fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
     };
     let Some(queue) = queue(broker, header.topic, header.queue_id) else { return send(reply, -1) };
     slow::run(broker, "earliest store time", reply, move |broker, reply| {
-        match broker.shard.entries(&queue, 0, 1, 1, |_| true) {
+        match broker.shard.entries(&queue, QueueOffset::ZERO, 1, 1, |_| true) {
             Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.cast_signed())),
             Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
         }

@@ -9,6 +9,7 @@ use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
 use crate::index::IndexError;
 use crate::shard::{Queue, ReadError, SubmitError, Topic};
+use crate::terms::QueueOffset;
 
 /// The name of a queue on the wire.
 pub(super) fn name_of(broker: &Broker, queue: &Queue) -> MessageQueue {
@@ -26,7 +27,7 @@ pub(super) fn queues(topic: &Topic) -> impl Iterator<Item = &Arc<Queue>> {
 }
 
 /// The next offset that a group consumes in a queue, if it is known.
-pub(super) fn offset(broker: &Broker, group: &str, queue: &Queue) -> Result<Option<u64>, IndexError> {
+pub(super) fn offset(broker: &Broker, group: &str, queue: &Queue) -> Result<Option<QueueOffset>, IndexError> {
     broker.delivery.offsets.newest(&broker.shard, group, queue.id)
 }
 
@@ -40,19 +41,23 @@ pub(super) fn topics_of(broker: &Broker, group: &str) -> Result<BTreeSet<Arc<str
 }
 
 /// When the message at an offset entered its queue, in milliseconds since 1970; `None` if there is none.
-pub(super) fn store_time(broker: &Broker, queue: &Queue, offset: u64) -> Result<Option<i64>, ReadError> {
+pub(super) fn store_time(broker: &Broker, queue: &Queue, offset: QueueOffset) -> Result<Option<i64>, ReadError> {
     Ok(broker.shard.entry(queue, offset)?.map(|entry| entry.store_time.cast_signed()))
 }
 
 /// Whether a consumer may have come to an offset: it never comes beyond the end. One that says so has its offset from another
 /// topic or another broker, and would skip what it has not seen.
-pub(super) fn is_within(queue: &Queue, offset: u64) -> bool {
+pub(super) fn is_within(queue: &Queue, offset: QueueOffset) -> bool {
     offset <= queue.max_offset()
 }
 
 /// Sets offsets of a group wherever they were before, and waits until they are stored. Connected consumers are told by
 /// their next pull; what they commit before that is ignored.
-pub(super) async fn reset(broker: &Arc<Broker>, group: &str, offsets: &[(Arc<Queue>, u64)]) -> Result<(), SubmitError> {
+pub(super) async fn reset(
+    broker: &Arc<Broker>,
+    group: &str,
+    offsets: &[(Arc<Queue>, QueueOffset)],
+) -> Result<(), SubmitError> {
     let is_online = broker.clients.consumer_group(group).is_some();
     for (queue, offset) in offsets {
         // Nobody is there to be told: whoever comes asks for the offset anyway.
@@ -68,6 +73,6 @@ pub(super) async fn reset(broker: &Arc<Broker>, group: &str, offsets: &[(Arc<Que
 }
 
 /// Sets an offset of a group as a tool does: it may go back. Stored with the next turn.
-pub(super) fn set(broker: &Broker, group: &str, queue: &Queue, offset: u64) -> Result<(), CommitRefusal> {
+pub(super) fn set(broker: &Broker, group: &str, queue: &Queue, offset: QueueOffset) -> Result<(), CommitRefusal> {
     broker.delivery.offsets.set(&broker.shard, group, queue.id, offset.min(queue.max_offset()))
 }

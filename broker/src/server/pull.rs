@@ -17,7 +17,7 @@ use crate::client_registry::SubscriptionLook;
 use crate::delivery::filter::Filter;
 use crate::delivery::{Ask, Pull, Wants};
 use crate::shard::SubmitError;
-use crate::terms::{GroupSettings, TopicSettings};
+use crate::terms::{GroupSettings, QueueOffset, TopicSettings};
 
 /// Bits of a pull's sysFlag.
 mod flag {
@@ -109,7 +109,7 @@ fn pull(
 }
 
 fn commit(broker: &Broker, connection: &Connection, pull: &Pull, offset: i64) {
-    let offset = u64::try_from(offset).ok().filter(|offset| progress::is_within(&pull.queue, *offset));
+    let offset = u64::try_from(offset).ok().map(QueueOffset).filter(|offset| progress::is_within(&pull.queue, *offset));
     let Some(offset) = offset else { return };
     let (group, queue) = (&pull.group.name, pull.queue.id);
     let is_member = || broker.clients.is_consumer(group, connection.id());

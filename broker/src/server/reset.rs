@@ -13,6 +13,7 @@ use super::stats::{Problem, header};
 use super::{Reply, progress, slow};
 use crate::broker::Broker;
 use crate::shard::Queue;
+use crate::terms::QueueOffset;
 
 /// The first version that understands that its offsets are set, 3.0.7.
 const RESET_SINCE: i32 = 28;
@@ -31,7 +32,7 @@ struct Reset {
     timestamp: i64,
     is_force: bool,
     queue_id: Option<i32>,
-    offsets: Vec<(Arc<Queue>, u64)>,
+    offsets: Vec<(Arc<Queue>, QueueOffset)>,
     /// Where they were, for the log.
     before: String,
 }
@@ -44,7 +45,7 @@ impl Reset {
             Problem::new(response::SYSTEM_ERROR, remark)
         })?;
         let only = asked.queue_id.filter(|&id| id >= 0);
-        let fixed = asked.offset.and_then(|offset| u64::try_from(offset).ok());
+        let fixed = asked.offset.and_then(|offset| u64::try_from(offset).ok()).map(QueueOffset);
         let mut offsets = Vec::new();
         for queue in progress::queues(&topic) {
             if only.is_some_and(|only| queue.index.cast_signed() != only) {
@@ -112,7 +113,7 @@ impl Reset {
     }
 
     fn body(&self, broker: &Broker) -> ResetOffsetBody {
-        let table = self.offsets.iter().map(|(queue, offset)| (progress::name_of(broker, queue), offset.cast_signed()));
+        let table = self.offsets.iter().map(|(queue, offset)| (progress::name_of(broker, queue), offset.signed()));
         ResetOffsetBody { offset_table: table.collect() }
     }
 
@@ -146,8 +147,8 @@ impl Reset {
 }
 
 /// Offsets by queue, for a line of the log.
-fn shown(offsets: impl Iterator<Item = (u32, Option<u64>)>) -> String {
-    let shown = |(queue, offset): (u32, Option<u64>)| match offset {
+fn shown(offsets: impl Iterator<Item = (u32, Option<QueueOffset>)>) -> String {
+    let shown = |(queue, offset): (u32, Option<QueueOffset>)| match offset {
         Some(offset) => format!("{queue}:{offset}"),
         None => format!("{queue}:none"),
     };
@@ -155,7 +156,12 @@ fn shown(offsets: impl Iterator<Item = (u32, Option<u64>)>) -> String {
 }
 
 /// Where one queue's offset is to be, within the queue.
-fn target(broker: &Broker, queue: &Queue, asked: &ResetOffsetHeader<'_>, fixed: Option<u64>) -> Result<u64, Problem> {
+fn target(
+    broker: &Broker,
+    queue: &Queue,
+    asked: &ResetOffsetHeader<'_>,
+    fixed: Option<QueueOffset>,
+) -> Result<QueueOffset, Problem> {
     let (min, max) = (queue.min_offset(), queue.max_offset());
     if let Some(offset) = fixed {
         if !(min..=max).contains(&offset) {

@@ -98,11 +98,11 @@ fn topic_stats(broker: &Broker, request: &Frame) -> Result<TopicStats, Problem> 
         TopicStats { topic_put_tps: broker.stats.topic_put_rate(&topic, broker.now()), ..TopicStats::default() };
     for queue in progress::queues(&topic) {
         let (min, max) = (queue.min_offset(), queue.max_offset());
-        let last = max.checked_sub(1).map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
+        let last = max.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
         let offset = TopicOffset {
             last_update_timestamp: last.unwrap_or_default(),
-            max_offset: max.cast_signed(),
-            min_offset: min.cast_signed(),
+            max_offset: max.signed(),
+            min_offset: min.signed(),
         };
         stats.offset_table.insert(progress::name_of(broker, queue), offset);
     }
@@ -148,14 +148,14 @@ pub(super) fn consume_stats_of(broker: &Broker, group: &str, name: &str) -> Resu
     stats.consume_tps = broker.stats.group_get_rate(group, name, broker.now());
     for queue in progress::readable(&topic) {
         let consumed = progress::offset(broker, group, queue)?.unwrap_or_default();
-        let last = consumed.checked_sub(1).map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
+        let last = consumed.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
         let pulled = broker.delivery.offsets.last_pull(group, queue.id).unwrap_or_default();
         let offset = ConsumeOffset {
-            broker_offset: queue.max_offset().cast_signed(),
-            consumer_offset: consumed.cast_signed(),
+            broker_offset: queue.max_offset().signed(),
+            consumer_offset: consumed.signed(),
             last_timestamp: last.unwrap_or_default(),
             // In between is what was handed out and not consumed yet. A pull of a queue's end asks for no more than that.
-            pull_offset: pulled.min(queue.max_offset()).max(consumed).cast_signed(),
+            pull_offset: pulled.min(queue.max_offset()).max(consumed).signed(),
         };
         stats.offset_table.insert(progress::name_of(broker, queue), offset);
     }

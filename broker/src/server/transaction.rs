@@ -210,7 +210,7 @@ fn settled_answer(broker: &Broker, reply: Reply, settled: &Settled) {
             fields.number("decidedAt", settled.at.cast_signed());
             fields.text("storeLevel", level);
             if let Some(offset) = settled.offset {
-                fields.number("queueOffset", offset.cast_signed());
+                fields.number("queueOffset", offset.signed());
             }
             if let Some(queue) = queue {
                 fields.text("topic", &queue.topic);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 use crate::index::QueueEntry;
-use crate::terms::QueueId;
+use crate::terms::{QueueId, QueueOffset};
 
 /// Entries that are read ahead.
 pub(in crate::shard) const AHEAD: usize = 256;
@@ -34,7 +34,7 @@ struct Slot {
 
 impl ReadAhead {
     /// Takes the entries of a queue that begin with this offset; empty if there are none.
-    pub(in crate::shard) fn take(&self, queue: QueueId, from: u64) -> VecDeque<QueueEntry> {
+    pub(in crate::shard) fn take(&self, queue: QueueId, from: QueueOffset) -> VecDeque<QueueEntry> {
         let mut slot = self.slot(queue).lock();
         let is_next = slot.queue == Some(queue) && slot.entries.front().is_some_and(|entry| entry.offset == from);
         if is_next { std::mem::take(&mut slot.entries) } else { VecDeque::new() }
@@ -58,7 +58,7 @@ mod tests {
 
     fn entries(range: std::ops::Range<u64>) -> VecDeque<QueueEntry> {
         let entry = |offset| QueueEntry {
-            offset,
+            offset: QueueOffset(offset),
             position: offset,
             length: 1,
             tag_hash: 0,
@@ -73,11 +73,14 @@ mod tests {
     fn only_who_comes_next_gets_them_and_once() {
         let ahead = ReadAhead::default();
         ahead.keep(QueueId(3), entries(10..20));
-        assert!(ahead.take(QueueId(3), 11).is_empty() && ahead.take(QueueId(3 + SLOTS), 10).is_empty());
-        assert_eq!(ahead.take(QueueId(3), 10), entries(10..20));
-        assert!(ahead.take(QueueId(3), 10).is_empty());
+        assert!(
+            ahead.take(QueueId(3), QueueOffset(11)).is_empty()
+                && ahead.take(QueueId(3 + SLOTS), QueueOffset(10)).is_empty()
+        );
+        assert_eq!(ahead.take(QueueId(3), QueueOffset(10)), entries(10..20));
+        assert!(ahead.take(QueueId(3), QueueOffset(10)).is_empty());
         ahead.keep(QueueId(3), entries(20..30));
         ahead.keep(QueueId(3 + SLOTS), entries(0..1));
-        assert!(ahead.take(QueueId(3), 20).is_empty(), "another queue has the place");
+        assert!(ahead.take(QueueId(3), QueueOffset(20)).is_empty(), "another queue has the place");
     }
 }

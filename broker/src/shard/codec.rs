@@ -15,7 +15,8 @@ use super::command::{
 use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
 use crate::terms::{
-    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, TooLong, When, put_bounded,
+    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, TooLong, When,
+    put_bounded,
 };
 
 mod tag {
@@ -143,7 +144,7 @@ impl<'a> Command<'a> {
                 for commit in commits {
                     put_group(out, commit.group)?;
                     out.put_u32(commit.queue.0);
-                    out.put_u64(commit.offset);
+                    out.put_u64(commit.offset.get());
                 }
                 tag::COMMIT_OFFSETS
             }
@@ -320,7 +321,7 @@ impl<'a> Command<'a> {
                     commits.push(OffsetCommit {
                         group: body.text("group")?,
                         queue: QueueId(body.u32("queue")?),
-                        offset: body.u64("offset")?,
+                        offset: QueueOffset(body.u64("offset")?),
                     });
                 }
                 Self::CommitOffsets(commits)

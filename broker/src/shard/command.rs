@@ -5,7 +5,7 @@
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
-use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, QueueId, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, When};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ pub struct OffsetCommit<'a> {
     /// The queue.
     pub queue: QueueId,
     /// The next offset to consume.
-    pub offset: u64,
+    pub offset: QueueOffset,
 }
 
 /// A lock request of an ordered consumer.

@@ -18,7 +18,7 @@ use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError};
 use crate::log::{Log, LogSettings};
-use crate::terms::{HalfId, QueueId};
+use crate::terms::{HalfId, QueueId, QueueOffset};
 
 /// What a shard is opened with.
 #[derive(Debug, Clone)]
@@ -146,12 +146,12 @@ impl Shard {
     }
 
     /// The stored offset of a consumer group in a queue: the next one to consume.
-    pub fn offset(&self, group: &str, queue: QueueId) -> Result<Option<u64>, IndexError> {
+    pub fn offset(&self, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
         index::offset::get(self.index(), group, queue)
     }
 
     /// All stored offsets of a consumer group.
-    pub fn offsets(&self, group: &str) -> Result<Vec<(QueueId, u64)>, IndexError> {
+    pub fn offsets(&self, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
         index::offset::of_group(self.index(), group)
     }
 

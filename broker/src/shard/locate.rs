@@ -14,7 +14,7 @@ use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
 use crate::planted::{Bug, planted};
-use crate::terms::{Content, HalfId, Position};
+use crate::terms::{Content, HalfId, Position, QueueOffset};
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;
@@ -62,7 +62,7 @@ impl Shard {
             && let Some(row) = index::decision::get(self.index(), HalfId(position))?.filter(|row| row.offset.is_none())
         {
             let entry = index::QueueEntry {
-                offset: 0,
+                offset: QueueOffset::ZERO,
                 position,
                 length: length as u32,
                 tag_hash: 0,

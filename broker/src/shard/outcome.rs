@@ -2,7 +2,7 @@
 
 use escrowmq_common::limits;
 
-use crate::terms::{Decision, HalfId, ParkReason, QueueId};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     /// Queue offset of the first message; for a message that waits for its time, its number among those.
-    pub first_offset: u64,
+    pub first_offset: QueueOffset,
     /// Log position of the first message.
     pub position: u64,
     /// Log positions of the further members of a batch.
@@ -61,7 +61,7 @@ pub struct Settled {
     /// The real queue.
     pub queue: QueueId,
     /// Queue offset, if it was committed without a delay.
-    pub offset: Option<u64>,
+    pub offset: Option<QueueOffset>,
     /// When it was decided, in milliseconds since 1970.
     pub at: u64,
     /// Whether this very command decided; false for a repeat.
@@ -78,7 +78,7 @@ pub struct SettledMember {
     /// Its real queue.
     pub queue: QueueId,
     /// Queue offset, if it was committed without a delay.
-    pub offset: Option<u64>,
+    pub offset: Option<QueueOffset>,
 }
 
 /// Why a command was not done. Nothing was changed.

@@ -11,7 +11,7 @@ use super::handle::Shard;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
 use crate::planted::{Bug, planted};
-use crate::terms::{HalfId, Position, QueueId};
+use crate::terms::{HalfId, Position, QueueId, QueueOffset};
 
 /// Why a read did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub struct QueueEntries {
     /// Those that the caller wants.
     pub wanted: Vec<QueueEntry>,
     /// The offset after the last one looked at: where the next look starts.
-    pub next_offset: u64,
+    pub next_offset: QueueOffset,
 }
 
 /// A message that is in a queue.
@@ -105,7 +105,7 @@ impl Shard {
     pub fn entries(
         &self,
         queue: &Queue,
-        from: u64,
+        from: QueueOffset,
         limit: usize,
         scan_limit: usize,
         mut wants: impl FnMut(&QueueEntry) -> bool,
@@ -122,12 +122,12 @@ impl Shard {
             if entry.offset >= max {
                 return false;
             }
-            found.next_offset = entry.offset + 1;
+            found.next_offset = entry.offset.next();
             looked += 1;
             if wants(&entry) {
                 found.wanted.push(entry);
             }
-            found.wanted.len() < limit && looked < scan_limit && entry.offset + 1 < max
+            found.wanted.len() < limit && looked < scan_limit && entry.offset.next() < max
         };
         if index::queue::scan_memory(self.index(), queue.id, from, &mut take)? {
             return Ok(found);
@@ -136,7 +136,7 @@ impl Shard {
         let mut wants_more = true;
         let mut next = from;
         while wants_more && let Some(entry) = ahead.pop_front() {
-            next = entry.offset + 1;
+            next = entry.offset.next();
             wants_more = take(entry);
         }
         if wants_more && next < max {
@@ -147,7 +147,7 @@ impl Shard {
                     ahead.push_back(entry);
                 }
                 // Who asks for a single entry wants no others next.
-                (wants_more || limit > 1) && entry.offset + 1 < max && ahead.len() < AHEAD
+                (wants_more || limit > 1) && entry.offset.next() < max && ahead.len() < AHEAD
             });
             // What is wrong further on is for whoever gets there.
             if wants_more {
@@ -161,7 +161,7 @@ impl Shard {
     }
 
     /// The entry at an offset of a queue.
-    pub fn entry(&self, queue: &Queue, offset: u64) -> Result<Option<QueueEntry>, ReadError> {
+    pub fn entry(&self, queue: &Queue, offset: QueueOffset) -> Result<Option<QueueEntry>, ReadError> {
         let found = self.entries(queue, offset, 1, 1, |_| true)?;
         Ok(found.wanted.into_iter().find(|entry| entry.offset == offset))
     }
@@ -259,7 +259,7 @@ impl Shard {
             && let Some(row) = index::half::get(self.index(), HalfId(position))?
         {
             let entry = QueueEntry {
-                offset: 0,
+                offset: QueueOffset::ZERO,
                 position,
                 length: row.length,
                 tag_hash: row.tag_hash,
@@ -295,7 +295,7 @@ impl Shard {
 
     /// The first offset of a queue whose message entered it at or after `time`, in milliseconds since 1970; the queue's
     /// end if there is none.
-    pub fn offset_at_time(&self, queue: &Queue, time: u64) -> Result<u64, ReadError> {
+    pub fn offset_at_time(&self, queue: &Queue, time: u64) -> Result<QueueOffset, ReadError> {
         Ok(index::queue::find_time(self.index(), queue.id, queue.min_offset(), queue.max_offset(), time)?)
     }
 }
@@ -331,7 +331,7 @@ fn patch(queue: &Queue, entry: &QueueEntry, unit: &mut [u8]) -> Result<(), ReadE
     let committed = entry.flags.is_committed();
     UnitPatch {
         queue_id: queue.index.cast_signed(),
-        queue_offset: entry.offset.cast_signed(),
+        queue_offset: entry.offset.signed(),
         position: entry.position.cast_signed(),
         transaction: if committed { TransactionType::Commit } else { TransactionType::None },
         store_timestamp: entry.store_time.cast_signed(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use super::arrivals::Arrivals;
-use crate::terms::{QueueId, TopicSettings};
+use crate::terms::{QueueId, QueueOffset, TopicSettings};
 
 /// One queue: where its entries begin and end. Written by apply alone; everybody reads.
 #[derive(Debug)]
@@ -53,13 +53,13 @@ impl Queue {
     }
 
     /// The first offset that is still kept.
-    pub fn min_offset(&self) -> u64 {
-        self.min.load(Ordering::Acquire)
+    pub fn min_offset(&self) -> QueueOffset {
+        QueueOffset(self.min.load(Ordering::Acquire))
     }
 
     /// The offset that the next message will get: everything below is visible and readable.
-    pub fn max_offset(&self) -> u64 {
-        self.max.load(Ordering::Acquire)
+    pub fn max_offset(&self) -> QueueOffset {
+        QueueOffset(self.max.load(Ordering::Acquire))
     }
 
     /// A log position below which no entry's bytes lie that a trim would remove.
@@ -68,13 +68,13 @@ impl Queue {
     }
 
     /// Messages before this offset are hardly in the broker's memory.
-    pub fn old_until(&self) -> u64 {
-        self.old_until.load(Ordering::Relaxed)
+    pub fn old_until(&self) -> QueueOffset {
+        QueueOffset(self.old_until.load(Ordering::Relaxed))
     }
 
     /// Messages before this offset were read from files.
-    pub fn note_old(&self, until: u64) {
-        self.old_until.store(until, Ordering::Relaxed);
+    pub fn note_old(&self, until: QueueOffset) {
+        self.old_until.store(until.get(), Ordering::Relaxed);
     }
 
     /// Whether the topic has shrunk below this queue: nobody reads it any more.
@@ -90,15 +90,15 @@ impl Queue {
     }
 
     /// Apply publishes a new first offset after the index was written.
-    pub(in crate::shard) fn trim(&self, min: u64, oldest: u64) {
+    pub(in crate::shard) fn trim(&self, min: QueueOffset, oldest: u64) {
         self.oldest.store(oldest, Ordering::Release);
-        self.min.store(min, Ordering::Release);
+        self.min.store(min.get(), Ordering::Release);
     }
 
     /// Apply publishes new ends after the index was written.
-    pub(in crate::shard) fn publish(&self, min: u64, max: u64) {
-        self.min.store(min, Ordering::Release);
-        self.max.store(max, Ordering::Release);
+    pub(in crate::shard) fn publish(&self, min: QueueOffset, max: QueueOffset) {
+        self.min.store(min.get(), Ordering::Release);
+        self.max.store(max.get(), Ordering::Release);
     }
 }
 

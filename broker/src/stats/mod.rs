@@ -153,7 +153,7 @@ impl TopicPuts {
 
 /// How many messages ever entered a topic.
 pub fn entered(topic: &Topic) -> u64 {
-    topic.queues.iter().map(|queue| queue.max_offset()).sum()
+    topic.queues.iter().map(|queue| queue.max_offset().get()).sum()
 }
 
 /// Counts of the whole broker since its start; `metrics` keeps them.

@@ -92,3 +92,54 @@ impl fmt::Display for HalfId {
         self.0.fmt(f)
     }
 }
+
+/// The number of a message in its queue: each is one more than the one before, and stays what it is when those before it go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueOffset(pub u64);
+
+impl QueueOffset {
+    /// Of the first message that a queue ever had.
+    pub const ZERO: Self = Self(0);
+    /// Above every message.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The bare number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The number as the protocol's headers carry it.
+    pub const fn signed(self) -> i64 {
+        self.0.cast_signed()
+    }
+
+    /// The offset of the next message.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The offset of the message before; `None` of the first one.
+    pub fn previous(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
+
+    /// The messages from `start` up to here; none when `start` lies behind this offset.
+    pub const fn since(self, start: Self) -> u64 {
+        self.0.saturating_sub(start.0)
+    }
+}
+
+impl fmt::Display for QueueOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Add<u64> for QueueOffset {
+    type Output = Self;
+
+    fn add(self, messages: u64) -> Self {
+        Self(self.0 + messages)
+    }
+}

@@ -20,7 +20,7 @@ pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
 pub use disk_use::DiskUse;
 pub use group::GroupSettings;
-pub use ids::{HalfId, LogIndex, QueueId};
+pub use ids::{HalfId, LogIndex, QueueId, QueueOffset};
 pub use lost::LostRange;
 pub use pin::PinOwner;
 pub use position::Position;

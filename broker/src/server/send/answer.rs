@@ -72,7 +72,7 @@ impl Answer {
         // A repeated send is where the first one went.
         let place = published.repeats.and_then(|queue| self.broker.shard.topics().queue(queue));
         let queue = place.map_or(self.queue, |queue| queue.index);
-        self.stored(&ids, queue, published.first_offset);
+        self.stored(&ids, queue, published.first_offset.get());
     }
 
     fn refused(self, refusal: &Refusal) {

@@ -189,7 +189,7 @@ fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>,
         |fields| {
             fields.display("msgId", id);
             fields.number("queueId", queue);
-            fields.number("queueOffset", place.first_offset.cast_signed());
+            fields.number("queueOffset", place.first_offset.signed());
             origin(fields, &config);
         },
         &[],

@@ -10,7 +10,7 @@ use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 use crate::broker::Broker;
 use crate::index::{DecisionRow, HalfRow, history};
 use crate::shard::ReadError;
-use crate::terms::{Decision, HalfId, QueueId, When};
+use crate::terms::{Decision, HalfId, QueueId, QueueOffset, When};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// How much of a message is shown.
@@ -63,7 +63,7 @@ pub(super) fn decided(broker: &Broker, half: HalfId, row: &DecisionRow) -> Trans
         decision: Some(DecisionInfo {
             at: row.at.cast_signed(),
             operator: row.by.clone(),
-            queue_offset: row.offset.map(u64::cast_signed),
+            queue_offset: row.offset.map(QueueOffset::signed),
             reason: row.reason.clone(),
         }),
         acts: row.acts.iter().map(act).collect(),

@@ -11,7 +11,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::{
     Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, TRANSACTION_HALVES_MAX};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, TRANSACTION_HALVES_MAX};
 
 /// Where a message's unit lies: log position and length.
 pub(crate) type Extent = (u64, u32);
@@ -78,7 +78,7 @@ pub(crate) trait Rows {
 
     /// The message of a half enters its queue, or that which consumers read instead, or waits for its time; queue and offset,
     /// if it has them.
-    fn deliver(&mut self, row: &HalfRow, unit: Extent) -> Option<(QueueId, u64)>;
+    fn deliver(&mut self, row: &HalfRow, unit: Extent) -> Option<(QueueId, QueueOffset)>;
 
     /// Counts something.
     fn note(&mut self, noted: Noted);
@@ -268,7 +268,7 @@ fn stranger(by: Option<&str>, named: Option<u64>, group: &str, counter: u64) -> 
 }
 
 /// Moves a half from undecided to decided.
-fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, offset): (QueueId, Option<u64>)) {
+fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, offset): (QueueId, Option<QueueOffset>)) {
     let at = rows.now();
     if !row.unique_id.is_empty()
         && let Some(key) =

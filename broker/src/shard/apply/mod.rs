@@ -285,7 +285,10 @@ fn load_ends(shared: &Shared) -> Result<(), IndexError> {
     crate::index::queue::for_all_ends(&shared.index, |id, min, max| {
         let Some(queue) = shared.topics.queue(id) else { return };
         let (min, max) = (min.max(queue.min_offset()), max.max(queue.max_offset()));
-        queue.publish(min, if planted(Bug::QueueOffsetReused) { min.max(max.saturating_sub(1)) } else { max });
+        queue.publish(
+            min,
+            if planted(Bug::QueueOffsetReused) { min.max(max.previous().unwrap_or_default()) } else { max },
+        );
     })
 }
 

@@ -11,7 +11,7 @@ use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
 use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::topic::Queue;
-use crate::terms::{HalfId, When};
+use crate::terms::{HalfId, QueueOffset, When};
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {
@@ -116,10 +116,10 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// Enters the queue, or waits. Says the queue offset, or the number among the waiting ones and when it is due.
-    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (u64, Option<u64>) {
+    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (QueueOffset, Option<u64>) {
         match due(staged, when) {
             None => (self.enter_now(staged), None),
-            Some(due) => (self.wait(staged, due), Some(due)),
+            Some(due) => (QueueOffset(self.wait(staged, due)), Some(due)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Place<'_> {
 
     /// A message that nobody has seen yet becomes visible: enters its queue, or the one that consumers read instead since the
     /// topic has shrunk. Says which one and the offset.
-    pub(super) fn enter_seen(&self, shared: &Shared, staged: &mut Staged) -> (Arc<Queue>, u64) {
+    pub(super) fn enter_seen(&self, shared: &Shared, staged: &mut Staged) -> (Arc<Queue>, QueueOffset) {
         let queue = shared.topics.entered(self.queue);
         let offset = Place { queue: &queue, ..*self }.enter_now(staged);
         if queue.id != self.queue.id {
@@ -155,9 +155,9 @@ impl Place<'_> {
     }
 
     /// Enters the queue and says the offset.
-    pub(super) fn enter_now(&self, staged: &mut Staged) -> u64 {
+    pub(super) fn enter_now(&self, staged: &mut Staged) -> QueueOffset {
         let entry = QueueEntry {
-            offset: 0,
+            offset: QueueOffset::ZERO,
             position: self.position,
             length: self.length,
             tag_hash: self.tag_hash,

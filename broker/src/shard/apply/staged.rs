@@ -13,7 +13,7 @@ use crate::shard::batch::Batch;
 use crate::shard::handle::Shared;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId};
+use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, QueueOffset};
 
 /// A change of what handlers read, made visible after the write.
 pub(in crate::shard) enum RegistryChange {
@@ -32,12 +32,12 @@ pub(in crate::shard) struct Staged {
     pub(in crate::shard) halves_changed: bool,
     pub(in crate::shard) timers_changed: bool,
     /// Queues that lost entries, with their new first offset and the log position of what is the oldest now.
-    pub(in crate::shard) trimmed: Vec<(Arc<Queue>, u64, u64)>,
+    pub(in crate::shard) trimmed: Vec<(Arc<Queue>, QueueOffset, u64)>,
     /// Bytes below may go, as of this write.
     pub(in crate::shard) kept: Option<u64>,
     pages: HashMap<QueueId, (Arc<Queue>, PageBuilder)>,
     /// Queues whose pages were put into the rows, with their new ends.
-    grown: Vec<(Arc<Queue>, u64)>,
+    grown: Vec<(Arc<Queue>, QueueOffset)>,
     /// Halves as changed by the commands at hand; `None` is decided.
     halves: HashMap<HalfId, Option<HalfRow>>,
     decisions: HashMap<HalfId, DecisionRow>,
@@ -86,7 +86,7 @@ impl Staged {
     }
 
     /// Adds an entry to a queue and says its offset.
-    pub(in crate::shard) fn push(&mut self, queue: &Arc<Queue>, entry: &QueueEntry) -> u64 {
+    pub(in crate::shard) fn push(&mut self, queue: &Arc<Queue>, entry: &QueueEntry) -> QueueOffset {
         let visible_at = self.payload_position;
         let (_, page) = self
             .pages

@@ -13,7 +13,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
-use crate::terms::{Decision, HalfId, QueueId};
+use crate::terms::{Decision, HalfId, QueueId, QueueOffset};
 
 /// The rows of a step: those on disk, and above them what the commands at hand have changed.
 pub(super) struct Step<'a> {
@@ -115,7 +115,7 @@ impl Rows for Step<'_> {
         row.position < self.shared.counters.trimmed()
     }
 
-    fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<(QueueId, u64)> {
+    fn deliver(&mut self, row: &HalfRow, (position, length): Extent) -> Option<(QueueId, QueueOffset)> {
         let queue = self.shared.topics.queue(row.queue)?;
         let (tag_hash, flags, half) = (row.tag_hash, EntryFlags::COMMITTED, row.half);
         let place = Place { queue: &queue, position, length, tag_hash, flags, half };

@@ -11,7 +11,9 @@ use crate::shard::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Message, MessageList, Moved, OffsetCommit, Once, Park,
     Prepare, Publish, Resume, Roll, Settle,
 };
-use crate::terms::{Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, TopicSettings, When};
+use crate::terms::{
+    Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, TopicSettings, When,
+};
 
 /// The producer group of all halves.
 pub(super) const PRODUCERS: &str = "producers";
@@ -80,7 +82,7 @@ pub(super) enum Act {
         half: HalfId,
         only_if: Option<ParkReason>,
     },
-    Offsets(Vec<(String, u32, u64)>),
+    Offsets(Vec<(String, u32, QueueOffset)>),
     Fire {
         upto: u64,
         limit: u32,

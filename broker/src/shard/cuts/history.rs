@@ -9,7 +9,7 @@ use super::model::Model;
 use crate::log::{Log, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
-use crate::terms::{HalfId, LogIndex};
+use crate::terms::{HalfId, LogIndex, QueueOffset};
 
 /// A command that was submitted and answered.
 pub(super) struct Step {
@@ -184,7 +184,7 @@ fn places(command: &Command<'_>, payload: u64) -> Vec<u64> {
 fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
     match command {
         Command::Publish(_) => Outcome::Published(Published {
-            first_offset: 0,
+            first_offset: QueueOffset::ZERO,
             position: places[0],
             more_positions: places[1..].to_vec(),
             stamp: 0,

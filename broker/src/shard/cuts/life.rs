@@ -18,7 +18,7 @@ use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{Admission, CheckedHalf, OpenShard, Outcome, ReadError, Shard, ShardSettings, SubmitError};
-use crate::terms::{Decision, HalfId, ParkReason, When};
+use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, When};
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -370,7 +370,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             let count = 1 + random.below(3);
             let commits = (0..count).map(|_| {
                 let queue = queues[random.below(queues.len() as u64) as usize].0;
-                (group(random), queue, random.below(50))
+                (group(random), queue, QueueOffset(random.below(50)))
             });
             let mut commits: Vec<_> = commits.collect();
             if random.below(2) == 0 {

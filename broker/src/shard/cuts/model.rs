@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, When};
+use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -185,7 +185,7 @@ impl Model {
         for queue in self.view.queues.values_mut() {
             let goes = queue.entries.iter().take_while(|entry| entry.position < upto).count();
             queue.entries.drain(..goes);
-            queue.min += goes as u64;
+            queue.min = queue.min + goes as u64;
             for entry in queue.entries.iter_mut().filter(|entry| entry.position < upto) {
                 (entry.body, entry.key) = (String::new(), String::new());
             }
@@ -330,7 +330,7 @@ impl Model {
         due: Option<u64>,
         half: Option<HalfId>,
         now: u64,
-    ) -> u64 {
+    ) -> QueueOffset {
         let committed = half.is_some();
         if let Some(due) = due {
             let timer = TimerView {
@@ -342,7 +342,7 @@ impl Model {
             };
             self.view.timers.insert((due, position), timer);
             self.view.counts.next_timer += 1;
-            return self.view.counts.next_timer - 1;
+            return QueueOffset(self.view.counts.next_timer - 1);
         }
         let QueueView { min, entries } = self.view.queues.get_mut(&queue).expect("the queue exists");
         let (body, key) = (body.to_owned(), key.to_owned());
@@ -354,7 +354,7 @@ impl Model {
             committed,
             half: half.unwrap_or(HalfId(position)),
         });
-        *min + entries.len() as u64 - 1
+        QueueOffset(min.0 + entries.len() as u64 - 1)
     }
 
     fn prepare(

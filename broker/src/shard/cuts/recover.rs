@@ -16,7 +16,7 @@ use crate::raft::kind;
 use crate::shard::Shard;
 use crate::shard::apply::{CommittedEntry, Content};
 use crate::shard::open::open_files;
-use crate::terms::{Decision, When};
+use crate::terms::{Decision, QueueOffset, When};
 
 /// What a disk must hold.
 pub(super) struct Expected<'a> {
@@ -238,9 +238,9 @@ fn judge_views_by_id(shard: &Shard, model: &Model) -> Result<(), String> {
     for (queue, view) in &model.view.queues {
         // Decisions that were forgotten say no more where a message that waited is; bytes that were trimmed may be gone.
         let kept = |entry: &EntryView| !entry.committed && entry.position >= model.view.trimmed;
-        for (offset, entry) in (view.min..).zip(&view.entries).filter(|(_, entry)| kept(entry)) {
+        for (offset, entry) in (view.min.0..).zip(&view.entries).filter(|(_, entry)| kept(entry)) {
             let shown = found(entry.position)?.map(|located| (located.queue.id.0, located.entry.offset));
-            if shown != Some((*queue, offset)) {
+            if shown != Some((*queue, QueueOffset(offset))) {
                 return Err(format!("message {} of queue {queue}:{offset} is shown at {shown:?}", entry.position));
             }
         }

@@ -8,12 +8,12 @@ use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, Index, table};
 use crate::shard::{HalfQuery, Shard};
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, When};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct QueueView {
-    pub(super) min: u64,
+    pub(super) min: QueueOffset,
     pub(super) entries: Vec<EntryView>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct HalfView {
 pub(super) struct DecisionView {
     pub(super) decision: Decision,
     pub(super) queue: u32,
-    pub(super) offset: Option<u64>,
+    pub(super) offset: Option<QueueOffset>,
     pub(super) counter: u64,
     pub(super) at: u64,
     pub(super) checks: u32,
@@ -96,7 +96,7 @@ pub(super) struct View {
     pub(super) halves: BTreeMap<HalfId, HalfView>,
     pub(super) decisions: BTreeMap<HalfId, DecisionView>,
     pub(super) timers: BTreeMap<(u64, u64), TimerView>,
-    pub(super) offsets: BTreeMap<(String, u32), u64>,
+    pub(super) offsets: BTreeMap<(String, u32), QueueOffset>,
     pub(super) groups: BTreeSet<String>,
     pub(super) settings: BTreeMap<String, String>,
     /// Ends and messages of the ranges that were given up, by their beginnings.
@@ -122,10 +122,12 @@ impl View {
         for topic in shard.topics().all() {
             view.topics.insert(topic.settings.name.clone(), topic.queues.iter().map(|queue| queue.id.0).collect());
             for queue in &topic.queues {
-                let found = shard.entries(queue, 0, usize::MAX, usize::MAX, |_| true).map_err(|error| told(&error))?;
+                let found = shard
+                    .entries(queue, QueueOffset::ZERO, usize::MAX, usize::MAX, |_| true)
+                    .map_err(|error| told(&error))?;
                 let mut entries = Vec::with_capacity(found.wanted.len());
-                for (expected, entry) in (queue.min_offset()..).zip(&found.wanted) {
-                    if entry.offset != expected {
+                for (expected, entry) in (queue.min_offset().0..).zip(&found.wanted) {
+                    if entry.offset != QueueOffset(expected) {
                         return Err(format!("{}: offset {} where {expected} is due", queue.id, entry.offset));
                     }
                     let mut out = BytesMut::new();
@@ -145,7 +147,7 @@ impl View {
                         half: entry.half,
                     });
                 }
-                if queue.max_offset() - queue.min_offset() != entries.len() as u64 {
+                if queue.max_offset().since(queue.min_offset()) != entries.len() as u64 {
                     return Err(format!("{}: {} entries up to {}", queue.id, entries.len(), queue.max_offset()));
                 }
                 view.queues.insert(queue.id.0, QueueView { min: queue.min_offset(), entries });

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::terms::QueueOffset;
 
 /// What a process that dies now leaves behind, as another folder.
 fn image(of: &Path) -> tempfile::TempDir {
@@ -41,7 +42,7 @@ async fn whatever_was_answered_is_there_after_a_crash() {
     assert_eq!(bodies(&again.shard, &queue), ["a", "b", "committed"]);
     assert_eq!(again.shard.counters().open_halves(), 1);
     let repeat = settle(&again.shard, committed.half, committed.counter, Decision::Commit).await;
-    assert!(matches!(repeat, Outcome::Settled(settled) if !settled.first && settled.offset == Some(2)));
+    assert!(matches!(repeat, Outcome::Settled(settled) if !settled.first && settled.offset == Some(QueueOffset(2))));
     settle(&again.shard, undecided.half, undecided.counter, Decision::Commit).await;
     assert_eq!(bodies(&again.shard, &queue), ["a", "b", "committed", "undecided"]);
     again.close().await.expect("closes");

@@ -6,7 +6,7 @@ use crate::index::verify;
 use crate::log::sim_disk::Random;
 use crate::shard::batch::Batch;
 use crate::shard::{Checked, CheckedHalf, Lock, OffsetCommit, Once, Park, Resume};
-use crate::terms::{Content, Cursor, GroupSettings, ParkReason};
+use crate::terms::{Content, Cursor, GroupSettings, ParkReason, QueueOffset};
 
 /// Damaged copies of each batch and row.
 const DAMAGED: usize = 2_000;
@@ -57,7 +57,7 @@ async fn a_bit_of_everything() -> Written {
     settle(shard, halves[2].half, halves[2].counter, Decision::Rollback).await;
     let lock = || Lock { group: "G", client: "client-1", life: 60_000, queues: vec![queue.id] };
     done(shard, Command::Lock(lock())).await;
-    let commits = vec![OffsetCommit { group: "G", queue: queue.id, offset: 2 }];
+    let commits = vec![OffsetCommit { group: "G", queue: queue.id, offset: QueueOffset(2) }];
     done(shard, Command::CommitOffsets(commits)).await;
     done(shard, Command::Setting { key: "k", value: "v" }).await;
     let rows = shard.index().scan(&[0], &[0xff]).map(|row| row.expect("readable"));

@@ -14,7 +14,7 @@ use crate::shard::{
     Batch, Checked, CheckedHalf, Extend, GiveUp, Intake, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
     SubmitError, WriteUnit,
 };
-use crate::terms::{Content, GroupSettings, LogIndex, ParkReason};
+use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, QueueOffset};
 
 /// Every command with a text of its own, that text being this one.
 fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
@@ -58,7 +58,7 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: "", why: text }),
         Command::Resume(Resume { half: HalfId(1), by: text, why: "", only_if: None }),
         Command::Resume(Resume { half: HalfId(1), by: "", why: text, only_if: None }),
-        Command::CommitOffsets(vec![OffsetCommit { group: text, queue, offset: 1 }]),
+        Command::CommitOffsets(vec![OffsetCommit { group: text, queue, offset: QueueOffset(1) }]),
         Command::DeleteTopic(text),
         Command::DeleteGroup { group: text, offsets: true },
         Command::Lock(Lock { group: text, ..lock.clone() }),
@@ -351,16 +351,16 @@ async fn a_deleted_group_gets_no_offsets_from_commits_that_come_behind_it() {
     let settings = encode_cold(&GroupSettings::new("G"));
     for (command, stored) in [
         (Command::PutGroup(&settings), None),
-        (commit(5), Some(5)),
+        (commit(QueueOffset(5)), Some(5)),
         (Command::DeleteGroup { group: "G", offsets: false }, Some(5)),
-        (commit(6), Some(6)),
+        (commit(QueueOffset(6)), Some(6)),
         (Command::PutGroup(&settings), Some(6)),
         (Command::DeleteGroup { group: "G", offsets: true }, None),
-        (commit(7), None),
+        (commit(QueueOffset(7)), None),
         (Command::PutGroup(&settings), None),
     ] {
         assert_eq!(shard.propose(&command, Admission::Reserved).await, Ok(Outcome::Done), "{command:?}");
-        assert_eq!(shard.offset("G", queue_now).expect("readable"), stored, "{command:?}");
+        assert_eq!(shard.offset("G", queue_now).expect("readable"), stored.map(QueueOffset), "{command:?}");
     }
     opened.close().await.expect("closes");
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::retention::{Rewritten, gather, rewritten};
 use crate::shard::{GiveUp, GiveUpError, ReadError, Refusal};
-use crate::terms::{Content, GroupSettings};
+use crate::terms::{Content, GroupSettings, QueueOffset};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -22,7 +22,7 @@ async fn fill(shard: &Shard, queue: &Queue, count: usize) {
 
 /// Reads the bytes of a queue's entry.
 fn read(shard: &Shard, queue: &Queue, offset: u64) -> Result<(), ReadError> {
-    let entry = shard.entry(queue, offset).expect("readable").expect("there");
+    let entry = shard.entry(queue, QueueOffset(offset)).expect("readable").expect("there");
     shard.unit(queue, &entry, &mut BytesMut::new())
 }
 
@@ -162,7 +162,7 @@ async fn a_queue_waits_at_a_missing_file_until_it_is_back() {
     let told = error.to_string();
     assert!(told.contains(&from.display().to_string()) && told.contains("give-up"), "{told}");
     read(&opened.shard, &queue_now, 24).expect("others are there");
-    let position = opened.shard.entry(&queue_now, 0).expect("readable").expect("there").position;
+    let position = opened.shard.entry(&queue_now, QueueOffset::ZERO).expect("readable").expect("there").position;
     opened.shard.unit_at(position).expect_err("missing is not the same as none");
     fs::rename(aside, from).expect("back");
     read(&opened.shard, &queue_now, 0).expect("it is back");
@@ -175,11 +175,11 @@ async fn what_an_operator_gives_up_is_passed_counted_and_remembered() {
     let (opened, from, aside) = without_its_first_segment(dir.path()).await;
     let shard = &opened.shard;
     let (busy, idle) = (queue(shard, "T", 0), queue(shard, "T", 1));
-    let position = shard.entry(&busy, 3).expect("readable").expect("there").position;
+    let position = shard.entry(&busy, QueueOffset(3)).expect("readable").expect("there").position;
     let lost = shard.to_give_up(position).expect("its file is missing");
     let within = shard.entries_within(&lost).expect("readable");
     assert!((9..12).contains(&within), "those of both queues in the file: {within}");
-    let readable = shard.entry(&busy, 24).expect("readable").expect("there").position;
+    let readable = shard.entry(&busy, QueueOffset(24)).expect("readable").expect("there").position;
     assert!(matches!(shard.to_give_up(readable), Err(GiveUpError::Readable(_))));
     assert!(matches!(shard.to_give_up(u64::MAX), Err(GiveUpError::NoSuchPlace(_))));
     let given = GiveUp { positions: lost, messages: within, by: "ann", why: "the disk died" };
@@ -215,14 +215,18 @@ async fn a_truncated_file_is_missing_what_lay_behind_its_end() {
     let file = fs::OpenOptions::new().write(true).open(&from).expect("there");
     // Within the fifth message.
     let first = shard.log().segments()[0].start.get();
-    file.set_len(crate::log::format::SEGMENT_HEADER_BYTES + entry(4).position + 50_000 - first).expect("cut");
+    file.set_len(crate::log::format::SEGMENT_HEADER_BYTES + entry(QueueOffset(4)).position + 50_000 - first)
+        .expect("cut");
     read(shard, &queue_now, 3).expect("before the cut");
     for offset in [4, 5] {
         let error = read(shard, &queue_now, offset).expect_err("behind the cut");
         assert!(matches!(&error, ReadError::Missing { .. }), "{error}");
     }
-    assert_eq!(shard.to_give_up(entry(4).position).expect("cut in two"), entry(4).position..entry(4).position + 1);
-    let behind = shard.to_give_up(entry(5).position).expect("cut off");
-    assert!(behind.contains(&entry(6).position) && !behind.contains(&entry(4).position));
+    assert_eq!(
+        shard.to_give_up(entry(QueueOffset(4)).position).expect("cut in two"),
+        entry(QueueOffset(4)).position..entry(QueueOffset(4)).position + 1
+    );
+    let behind = shard.to_give_up(entry(QueueOffset(5)).position).expect("cut off");
+    assert!(behind.contains(&entry(QueueOffset(6)).position) && !behind.contains(&entry(QueueOffset(4)).position));
     opened.close().await.expect("closes");
 }

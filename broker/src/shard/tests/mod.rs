@@ -25,7 +25,7 @@ use super::{
 };
 use crate::index::meta::encode_cold;
 use crate::log::{Flush, LogSettings};
-use crate::terms::{Content, Decision, HalfId, TopicSettings, When};
+use crate::terms::{Content, Decision, HalfId, QueueOffset, TopicSettings, When};
 
 fn settings(dir: &Path, flush: Flush) -> ShardSettings {
     let log = LogSettings { segment_bytes: 1 << 20, flush, ..LogSettings::default() };
@@ -126,15 +126,15 @@ async fn settle(shard: &Shard, half: HalfId, counter: u64, decision: Decision) -
 
 /// What a consumer of the queue would get: bodies, in order, with the offsets that their units carry.
 fn bodies(shard: &Shard, queue: &Queue) -> Vec<String> {
-    let found = shard.entries(queue, 0, 10_000, 10_000, |_| true).expect("readable");
+    let found = shard.entries(queue, QueueOffset::ZERO, 10_000, 10_000, |_| true).expect("readable");
     let mut bodies = Vec::new();
-    for (expected, entry) in (queue.min_offset()..).zip(&found.wanted) {
+    for (expected, entry) in (queue.min_offset().0..).zip(&found.wanted) {
         let mut out = BytesMut::new();
         shard.unit(queue, entry, &mut out).expect("readable");
         let unit = escrowmq_common::message::MessageUnit::decode(&out).expect("a unit");
         unit.check_crc().expect("the body is whole");
-        assert_eq!(entry.offset, expected, "offsets are dense");
-        assert_eq!(unit.queue_offset(), entry.offset.cast_signed());
+        assert_eq!(entry.offset, QueueOffset(expected), "offsets are dense");
+        assert_eq!(unit.queue_offset(), entry.offset.signed());
         assert_eq!(unit.position(), entry.position.cast_signed());
         bodies.push(String::from_utf8(unit.body().to_vec()).expect("text"));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shard::{Lock, OffsetCommit, Refusal};
-use crate::terms::GroupSettings;
+use crate::terms::{GroupSettings, QueueOffset};
 
 #[tokio::test]
 async fn messages_are_read_back_in_order_before_and_after_a_restart() {
@@ -14,7 +14,10 @@ async fn messages_are_read_back_in_order_before_and_after_a_restart() {
     let first = queue(&opened.shard, "T", 0);
     let one = publish(&opened.shard, &first, When::Now, &["a"]).await;
     let batch = publish(&opened.shard, &first, When::Now, &["b", "c", "d"]).await;
-    assert_eq!((one.first_offset, batch.first_offset, batch.more_positions.len()), (0, 1, 2));
+    assert_eq!(
+        (one.first_offset, batch.first_offset, batch.more_positions.len()),
+        (QueueOffset::ZERO, QueueOffset(1), 2)
+    );
     assert!(batch.position > one.position);
     assert_eq!(bodies(&opened.shard, &first), ["a", "b", "c", "d"]);
     assert_eq!(bodies(&opened.shard, &queue(&opened.shard, "T", 1)), [] as [&str; 0]);
@@ -22,10 +25,10 @@ async fn messages_are_read_back_in_order_before_and_after_a_restart() {
 
     let opened = open(dir.path()).await;
     let first = queue(&opened.shard, "T", 0);
-    assert_eq!(first.max_offset(), 4);
+    assert_eq!(first.max_offset(), QueueOffset(4));
     assert_eq!(bodies(&opened.shard, &first), ["a", "b", "c", "d"]);
     let more = publish(&opened.shard, &first, When::Now, &["e"]).await;
-    assert_eq!(more.first_offset, 4);
+    assert_eq!(more.first_offset, QueueOffset(4));
     opened.close().await.expect("closes");
 }
 
@@ -46,7 +49,7 @@ async fn a_delayed_message_is_visible_only_after_it_was_fired() {
     assert_eq!(opened.shard.propose(&fire, Admission::Reserved).await, Ok(Outcome::Handled(1)));
     assert_eq!(bodies(&opened.shard, &queue), ["now", "later"]);
     let at = opened.shard.locate(delayed.position, queue.id).expect("readable").expect("it is in the queue");
-    assert_eq!(at.entry.offset, 1);
+    assert_eq!(at.entry.offset, QueueOffset(1));
     assert_eq!(opened.shard.propose(&fire, Admission::Reserved).await, Ok(Outcome::Handled(0)), "once");
     opened.close().await.expect("closes");
 }
@@ -64,13 +67,13 @@ async fn positions_and_times_find_their_entry() {
     }
     for (offset, position) in (0..).zip(&positions) {
         let at = opened.shard.locate(*position, queue.id).expect("readable").expect("found");
-        assert_eq!(at.entry.offset, offset);
+        assert_eq!(at.entry.offset, QueueOffset(offset));
     }
     assert!(opened.shard.locate(positions[3] + 1, queue.id).expect("readable").is_none(), "inside a message");
-    let last = opened.shard.entry(&queue, 399).expect("readable").expect("there");
-    assert_eq!(opened.shard.offset_at_time(&queue, 0).expect("readable"), 0);
-    assert!(opened.shard.offset_at_time(&queue, last.store_time).expect("readable") <= 399);
-    assert_eq!(opened.shard.offset_at_time(&queue, last.store_time + 1).expect("readable"), 400);
+    let last = opened.shard.entry(&queue, QueueOffset(399)).expect("readable").expect("there");
+    assert_eq!(opened.shard.offset_at_time(&queue, 0).expect("readable"), QueueOffset::ZERO);
+    assert!(opened.shard.offset_at_time(&queue, last.store_time).expect("readable") <= QueueOffset(399));
+    assert_eq!(opened.shard.offset_at_time(&queue, last.store_time + 1).expect("readable"), QueueOffset(400));
     opened.close().await.expect("closes");
 }
 
@@ -107,9 +110,9 @@ async fn offsets_and_locks_survive_a_restart() {
         opened.shard.propose(&Command::PutGroup(&settings), Admission::Normal).await.expect("taken");
     }
     let commits = vec![
-        OffsetCommit { group: "g", queue: first, offset: 5 },
-        OffsetCommit { group: "g", queue: second, offset: 9 },
-        OffsetCommit { group: "gg", queue: first, offset: 1 },
+        OffsetCommit { group: "g", queue: first, offset: QueueOffset(5) },
+        OffsetCommit { group: "g", queue: second, offset: QueueOffset(9) },
+        OffsetCommit { group: "gg", queue: first, offset: QueueOffset(1) },
     ];
     opened.shard.propose(&Command::CommitOffsets(commits), Admission::Reserved).await.expect("taken");
     let lock = |client| Lock { group: "g", client, life: 60_000, queues: vec![first, second] };
@@ -120,9 +123,9 @@ async fn offsets_and_locks_survive_a_restart() {
 
     let opened = open(dir.path()).await;
     let shard = &opened.shard;
-    assert_eq!(shard.offset("g", first).expect("readable"), Some(5));
-    assert_eq!(shard.offsets("g").expect("readable"), [(first, 5), (second, 9)]);
-    assert_eq!(shard.offsets("gg").expect("readable"), [(first, 1)]);
+    assert_eq!(shard.offset("g", first).expect("readable"), Some(QueueOffset(5)));
+    assert_eq!(shard.offsets("g").expect("readable"), [(first, QueueOffset(5)), (second, QueueOffset(9))]);
+    assert_eq!(shard.offsets("gg").expect("readable"), [(first, QueueOffset(1))]);
     assert_eq!(shard.offset("none", first).expect("readable"), None);
     let refused = shard.propose(&Command::Lock(lock("two")), Admission::Reserved).await;
     assert_eq!(refused, Ok(Outcome::Locked(vec![])));

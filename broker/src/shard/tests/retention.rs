@@ -5,7 +5,7 @@ use crate::index::pin;
 use crate::index::{self, meta};
 use crate::log::RecordId;
 use crate::shard::{Moved, Roll};
-use crate::terms::{LogIndex, PinOwner};
+use crate::terms::{LogIndex, PinOwner, QueueOffset};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -74,12 +74,16 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
     let cut = opened.shard.log().segments()[2].start.get();
     trim(&opened.shard, cut).await;
     assert_eq!(opened.shard.counters().trimmed(), cut);
-    let first = busy.min_offset() as usize;
+    let first = busy.min_offset().0 as usize;
     assert!((15..25).contains(&first), "{first}");
     assert_eq!(names(&opened.shard, &busy), expected(first..45));
-    let first_entry = opened.shard.entry(&busy, first as u64).expect("readable").expect("there");
+    let first_entry = opened.shard.entry(&busy, QueueOffset(first as u64)).expect("readable").expect("there");
     assert!(first_entry.position >= cut, "nothing kept lies below the cut");
-    assert_eq!((idle.min_offset(), idle.max_offset()), (1, 1), "an empty queue goes on counting");
+    assert_eq!(
+        (idle.min_offset(), idle.max_offset()),
+        (QueueOffset(1), QueueOffset(1)),
+        "an empty queue goes on counting"
+    );
     let purged = purge(&opened).await;
     assert_eq!(opened.shard.log().first_position().get(), cut);
     // A cut that is behind, or repeated, changes nothing.
@@ -93,22 +97,22 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
         assert_eq!(opened.shard.log().purged(), Some(purged));
         assert_eq!(opened.shard.counters().trimmed(), cut);
         assert_eq!(names(&opened.shard, &busy), expected(first..45));
-        assert_eq!((idle.min_offset(), idle.max_offset()), (1, 1));
+        assert_eq!((idle.min_offset(), idle.max_offset()), (QueueOffset(1), QueueOffset(1)));
     }
     let idle = queue(&opened.shard, "T", 1);
-    assert_eq!(publish(&opened.shard, &idle, When::Now, &["new"]).await.first_offset, 1);
+    assert_eq!(publish(&opened.shard, &idle, When::Now, &["new"]).await.first_offset, QueueOffset(1));
     // Everything may go but the file that is written to.
     let end = opened.shard.log().end().get();
     trim(&opened.shard, end).await;
     let busy = queue(&opened.shard, "T", 0);
-    assert_eq!((busy.min_offset(), busy.max_offset()), (45, 45));
+    assert_eq!((busy.min_offset(), busy.max_offset()), (QueueOffset(45), QueueOffset(45)));
     purge(&opened).await;
     assert_eq!(opened.shard.log().segments().len(), 1);
     fill(&opened.shard, &busy, 45..47).await;
     opened.close().await.expect("closes");
     let opened = open(dir.path()).await;
     let busy = queue(&opened.shard, "T", 0);
-    assert_eq!((busy.min_offset(), names(&opened.shard, &busy)), (45, expected(45..47)));
+    assert_eq!((busy.min_offset(), names(&opened.shard, &busy)), (QueueOffset(45), expected(45..47)));
     opened.close().await.expect("closes");
 }
 
@@ -192,7 +196,7 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
         let lowest = opened.shard.lowest_pin().expect("readable").expect("five pins");
         trim(&opened.shard, u64::MAX).await;
         assert_eq!(opened.shard.counters().trimmed(), lowest, "up to the first one that was moved");
-        assert_eq!(queue_now.min_offset() as usize, 20 * (round + 1));
+        assert_eq!(queue_now.min_offset().0 as usize, 20 * (round + 1));
         purge(&opened).await;
         opened.close().await.expect("closes");
         if round == 1 {
@@ -275,6 +279,6 @@ async fn a_settle_that_brings_the_bytes_anew_points_at_them() {
     trim(shard, end).await;
     purge(&opened).await;
     assert_eq!(names(shard, &queue), ["half"]);
-    assert_eq!(shard.entry(&queue, 25).expect("readable").expect("there").half, half.half);
+    assert_eq!(shard.entry(&queue, QueueOffset(25)).expect("readable").expect("there").half, half.half);
     opened.close().await.expect("closes");
 }

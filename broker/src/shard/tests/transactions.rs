@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shard::{Checked, CheckedHalf, Park, Refusal, Resume};
-use crate::terms::ParkReason;
+use crate::terms::{ParkReason, QueueOffset};
 
 #[tokio::test]
 async fn a_half_is_hidden_until_its_commit_and_settles_once() {
@@ -20,16 +20,16 @@ async fn a_half_is_hidden_until_its_commit_and_settles_once() {
     let Outcome::Settled(first) = settle(shard, half.half, half.counter, Decision::Commit).await else {
         panic!("not settled")
     };
-    assert!(first.first && first.offset == Some(1));
+    assert!(first.first && first.offset == Some(QueueOffset(1)));
     assert_eq!(bodies(shard, &queue), ["plain", "secret"]);
-    let entry = shard.entry(&queue, 1).expect("readable").expect("there");
+    let entry = shard.entry(&queue, QueueOffset(1)).expect("readable").expect("there");
     assert!(entry.flags.is_committed() && entry.half == half.half);
-    assert_eq!(shard.locate(half.half.0, queue.id).expect("readable").map(|at| at.entry.offset), Some(1));
+    assert_eq!(shard.locate(half.half.0, queue.id).expect("readable").map(|at| at.entry.offset), Some(QueueOffset(1)));
 
     let Outcome::Settled(again) = settle(shard, half.half, half.counter, Decision::Commit).await else {
         panic!("a repeat gets the first one's result")
     };
-    assert_eq!((again.first, again.offset, again.at), (false, Some(1), first.at));
+    assert_eq!((again.first, again.offset, again.at), (false, Some(QueueOffset(1)), first.at));
     let opposite = settle(shard, half.half, half.counter, Decision::Rollback).await;
     assert!(matches!(opposite, Outcome::Refused(Refusal::AlreadyDecided(_))), "{opposite:?}");
     assert_eq!(bodies(shard, &queue), ["plain", "secret"], "delivered once");
@@ -194,7 +194,7 @@ async fn a_committed_message_keeps_its_delay() {
     let Outcome::Settled(repeat) = settle(shard, half.half, half.counter, Decision::Commit).await else {
         panic!("not settled")
     };
-    assert_eq!(repeat.offset, Some(0));
+    assert_eq!(repeat.offset, Some(QueueOffset::ZERO));
     opened.close().await.expect("closes");
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, Refusal, Resume, SettledMember};
-use crate::terms::ParkReason;
+use crate::terms::{ParkReason, QueueOffset};
 
 async fn join(shard: &Shard, queue: &Queue, first: HalfId, unique_id: &str, body: &str) -> Outcome {
     let unit = unit(&queue.topic, body).to_vec();
@@ -60,8 +60,8 @@ async fn several_messages_are_settled_by_one_decision() {
         panic!("not settled")
     };
     let member = |half, queue: &Queue, offset| SettledMember { half, queue: queue.id, offset: Some(offset) };
-    assert_eq!((settled.queue, settled.offset, settled.first), (t.id, Some(0), true));
-    assert_eq!(settled.members, [member(second.half, &u, 0), member(third.half, &t, 1)]);
+    assert_eq!((settled.queue, settled.offset, settled.first), (t.id, Some(QueueOffset::ZERO), true));
+    assert_eq!(settled.members, [member(second.half, &u, QueueOffset::ZERO), member(third.half, &t, QueueOffset(1))]);
     assert_eq!(
         (bodies(shard, &t), bodies(shard, &u)),
         (vec!["one".to_owned(), "three".to_owned()], vec!["two".to_owned()])
@@ -70,7 +70,7 @@ async fn several_messages_are_settled_by_one_decision() {
         let Outcome::Settled(again) = settle(shard, half.half, half.counter, Decision::Commit).await else {
             panic!("a repeat gets the first one's result")
         };
-        assert_eq!((again.offset, again.first, &again.members), (Some(0), false, &settled.members));
+        assert_eq!((again.offset, again.first, &again.members), (Some(QueueOffset::ZERO), false, &settled.members));
         let opposite = settle(shard, half.half, half.counter, Decision::Rollback).await;
         assert!(matches!(opposite, Outcome::Refused(Refusal::AlreadyDecided(_))), "{opposite:?}");
     }
@@ -220,11 +220,15 @@ async fn a_plain_message_that_is_sent_again_is_where_the_first_one_went() {
         shard.propose(&publish, Admission::Normal).await.expect("taken")
     };
     let Outcome::Published(first) = send(&zero, "u1", "one", When::Now).await else { panic!("not published") };
-    assert_eq!((first.first_offset, first.repeats), (0, None));
+    assert_eq!((first.first_offset, first.repeats), (QueueOffset::ZERO, None));
     let Outcome::Published(again) = send(&one, "u1", "one", When::Now).await else { panic!("not published") };
     assert_eq!(again, Published { repeats: Some(zero.id), ..first });
     let Outcome::Published(other) = send(&one, "u1", "two", When::Now).await else { panic!("not published") };
-    assert_eq!((other.first_offset, other.repeats), (0, None), "another message, whose sender made the same key");
+    assert_eq!(
+        (other.first_offset, other.repeats),
+        (QueueOffset::ZERO, None),
+        "another message, whose sender made the same key"
+    );
     let Outcome::Published(again) = send(&zero, "u1", "two", When::Now).await else { panic!("not published") };
     assert_eq!(again, Published { repeats: Some(one.id), ..other });
     let Outcome::Published(later) = send(&zero, "u2", "later", When::After(60_000)).await else {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use escrowmq_broker::terms::QueueOffset;
 use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
@@ -168,11 +169,11 @@ async fn a_reset_moves_the_consumer() {
     until_held(&node, 1).await;
     let broker = node.running().broker();
     let queue = broker.shard.topics().get("T").unwrap().queues[0].clone();
-    broker.delivery.reset_offset(broker, "G", &queue, 2).await.unwrap();
+    broker.delivery.reset_offset(broker, "G", &queue, QueueOffset(2)).await.unwrap();
     let answer = waiting.await.unwrap();
     assert_eq!((answer.code, number(&answer, "nextBeginOffset")), (21, 2));
     assert_eq!(answer.remark.as_deref(), Some("OFFSET_RESET"));
-    assert_eq!(broker.shard.offset("G", queue.id).unwrap(), Some(2));
+    assert_eq!(broker.shard.offset("G", queue.id).unwrap(), Some(QueueOffset(2)));
     // Told once; from there on it goes its way.
     assert_eq!(client.call(pull_request(&pull("G", "T", 0, 2))).await.code, 0);
     node.stop().await;

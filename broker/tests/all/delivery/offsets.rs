@@ -1,5 +1,6 @@
 //! How far groups have come.
 
+use escrowmq_broker::terms::QueueOffset;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PullMessageHeader;
@@ -38,7 +39,7 @@ async fn an_awaited_commit_survives_a_restart() {
     // Stored, and not only seen.
     let broker = node.running().broker().clone();
     let queue = broker.shard.topics().get("T").unwrap().queues[0].id;
-    assert_eq!(broker.shard.offset("G", queue).unwrap(), Some(4));
+    assert_eq!(broker.shard.offset("G", queue).unwrap(), Some(QueueOffset(4)));
     drop(broker);
     client.oneway(commit("G", "T", 6)).await;
     until("the commit is seen", async || number(&client.call(query("G", "T")).await, "offset") == 6).await;
@@ -56,7 +57,7 @@ async fn oneway_commits_are_stored_within_seconds() {
     client.oneway(commit("G", "T", 7)).await;
     let broker = node.running().broker();
     let queue = broker.shard.topics().get("T").unwrap().queues[0].id;
-    until("the offset is stored", async || broker.shard.offset("G", queue).unwrap() == Some(7)).await;
+    until("the offset is stored", async || broker.shard.offset("G", queue).unwrap() == Some(QueueOffset(7))).await;
     node.stop().await;
 }
 

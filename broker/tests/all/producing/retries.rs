@@ -1,5 +1,6 @@
 //! Messages that consumers send back: by position, or themselves when that fails.
 
+use escrowmq_broker::terms::QueueOffset;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
@@ -78,7 +79,7 @@ async fn a_message_inside_a_message_is_no_message() {
     // The body holds what looks like another message, with head and checksum as in the log.
     let shard = &stage.running.broker().shard;
     let topic = shard.topics().get("T").unwrap();
-    let entry = shard.entry(topic.queue(0).unwrap(), 0).unwrap().unwrap();
+    let entry = shard.entry(topic.queue(0).unwrap(), QueueOffset::ZERO).unwrap().unwrap();
     let mut unit = bytes::BytesMut::new();
     shard.unit(topic.queue(0).unwrap(), &entry, &mut unit).unwrap();
     let mut body = vec![0; 8];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use escrowmq_broker::config::BrokerConfig;
 use escrowmq_broker::start::{RunningBroker, start};
-use escrowmq_broker::terms::HalfId;
+use escrowmq_broker::terms::{HalfId, QueueOffset};
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
@@ -97,7 +97,7 @@ impl Stage {
         let shard = &self.running.broker().shard;
         let Some(topic) = shard.topics().get(topic) else { return Vec::new() };
         let queue = topic.queue(queue).expect("a queue of the topic");
-        let entries = shard.entries(queue, 0, usize::MAX, usize::MAX, |_| true).unwrap().wanted;
+        let entries = shard.entries(queue, QueueOffset::ZERO, usize::MAX, usize::MAX, |_| true).unwrap().wanted;
         let unit = |entry| {
             let mut unit = BytesMut::new();
             shard.unit(queue, entry, &mut unit).unwrap();

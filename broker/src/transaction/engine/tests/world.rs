@@ -12,7 +12,7 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
-use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, QueueOffset, When};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;
@@ -194,9 +194,9 @@ impl Rows for Tables {
         false
     }
 
-    fn deliver(&mut self, row: &HalfRow, _unit: Extent) -> Option<(QueueId, u64)> {
+    fn deliver(&mut self, row: &HalfRow, _unit: Extent) -> Option<(QueueId, QueueOffset)> {
         self.delivered.push(row.half);
-        Some((row.queue, self.delivered.len() as u64 - 1))
+        Some((row.queue, QueueOffset(self.delivered.len() as u64 - 1)))
     }
 
     fn note(&mut self, _noted: Noted) {}
