@@ -19,6 +19,7 @@ use crate::server::{Creations, Gate};
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
+use crate::terms::Stamp;
 use crate::transaction::Transactions;
 
 /// Everything that a request may need. One per broker, shared by all its connections.
@@ -71,8 +72,8 @@ impl Broker {
         self.config.load()
     }
 
-    /// Now, in milliseconds since 1970, by the broker's own time.
-    pub fn now(&self) -> u64 {
+    /// Now, by the broker's own time.
+    pub fn now(&self) -> Stamp {
         self.time.now()
     }
 }

@@ -10,6 +10,7 @@ use escrowmq_broker::backup::manifest::Manifest;
 use escrowmq_broker::backup::target::{Target, Written};
 use escrowmq_broker::backup::{Copying, Prepared, restore, stopped};
 use escrowmq_broker::check::Folder;
+use escrowmq_broker::terms::Stamp;
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
@@ -128,7 +129,7 @@ fn of_stopped(store: &Path, target: &Target) -> anyhow::Result<Written> {
     let folder = Folder::take(store)?;
     let scratch = tempfile::tempdir()?;
     let mut line = Line::new();
-    let prepared = stopped::prepare(&folder, scratch.path(), clock::wall_ms().unsigned_abs(), &mut |step| {
+    let prepared = stopped::prepare(&folder, scratch.path(), Stamp(clock::wall_ms().unsigned_abs()), &mut |step| {
         line.show(step.stage, step.done, step.total);
     })?;
     let written = target.write(&prepared, &mut |step| line.show(step.stage, step.done, step.total));

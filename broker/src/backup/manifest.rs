@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::target::{hex, sha256};
 use super::{BackupError, failed};
 use crate::shard::QUARANTINE;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Stamp};
 
 /// The version that this program writes, and the newest one that it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -25,8 +25,8 @@ const SUFFIX: &str = ".manifest";
 pub struct Manifest {
     /// Its name.
     pub id: String,
-    /// When it was prepared, in milliseconds since 1970.
-    pub created: u64,
+    /// When it was prepared.
+    pub created: Stamp,
     /// The version of the program that made it.
     pub program: String,
     /// Log position of the oldest record.

@@ -30,15 +30,15 @@ use serde::{Deserialize, Serialize};
 use crate::check::CheckError;
 use crate::index::IndexError;
 use crate::log::OpenError;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Stamp};
 
 /// Files that belong together, ready to be copied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Prepared {
     /// Names this backup: its time in UTC and a number.
     pub id: String,
-    /// When it was prepared, in milliseconds since 1970.
-    pub created: u64,
+    /// When it was prepared.
+    pub created: Stamp,
     /// Log position of the oldest record in it.
     pub log_start: u64,
     /// Log position where it ends.
@@ -148,8 +148,8 @@ pub struct Copying {
 }
 
 /// The name of a backup that is made now.
-fn new_id(now_ms: u64) -> String {
-    let (days, ms) = (now_ms / 86_400_000, now_ms % 86_400_000);
+fn new_id(now: Stamp) -> String {
+    let (days, ms) = (now.get() / 86_400_000, now.get() % 86_400_000);
     let (year, month, day) = civil(days as i64);
     let seconds = ms / 1000;
     let clock = format!("{:02}{:02}{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);

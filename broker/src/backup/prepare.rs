@@ -19,7 +19,7 @@ use super::{BackupError, Prepared, PreparedFile, failed, new_id};
 use crate::log::encode_vote_file;
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_file_name};
 use crate::shard::{Applier, FlushError, Shard};
-use crate::terms::Position;
+use crate::terms::{Position, Stamp};
 
 /// How long a prepared backup stays after it was last heard of.
 pub const LEASE: Duration = Duration::from_secs(120);
@@ -67,7 +67,7 @@ impl Backups {
     }
 
     /// Makes everything applied durable and links it. Blocks; sends wait for the short part of it.
-    pub fn prepare(&self, shard: &Shard, now_ms: u64) -> Result<Prepared, PrepareError> {
+    pub fn prepare(&self, shard: &Shard, now_ms: Stamp) -> Result<Prepared, PrepareError> {
         let id = new_id(now_ms);
         {
             let mut lease = self.lease.lock();
@@ -84,7 +84,7 @@ impl Backups {
         prepared
     }
 
-    fn fill(&self, shard: &Shard, id: String, now_ms: u64) -> Result<Prepared, PrepareError> {
+    fn fill(&self, shard: &Shard, id: String, now_ms: Stamp) -> Result<Prepared, PrepareError> {
         let folder = self.store.join(FOLDER).join(&id);
         let (log, index) = (folder.join("log"), folder.join("index"));
         fs::create_dir_all(&log).map_err(failed("create", &log))?;

@@ -9,14 +9,14 @@ use crate::check::{Folder, Kind, Progress};
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::{LookingDisk, vote_for_copy};
 use crate::shard::{QUARANTINE, Quarantine, find_base};
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Stamp};
 
 /// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
 /// what must be written anew. Blocks: reads the whole store.
 pub fn prepare(
     folder: &Folder,
     scratch: &Path,
-    now_ms: u64,
+    now_ms: Stamp,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Prepared, BackupError> {
     let report = folder.check(false, progress)?;

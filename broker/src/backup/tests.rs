@@ -32,7 +32,7 @@ fn write(out: &Path, prepared: &Prepared) -> Written {
 fn backup_stopped(store: &Path, out: &Path, at: u64) -> Written {
     let folder = Folder::take(store).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let prepared = stopped::prepare(&folder, scratch.path(), at, &mut |_| ()).unwrap();
+    let prepared = stopped::prepare(&folder, scratch.path(), Stamp(at), &mut |_| ()).unwrap();
     write(out, &prepared)
 }
 
@@ -57,10 +57,10 @@ async fn commit_offset(opened: &OpenShard, offset: u64) {
 
 #[test]
 fn backups_are_named_by_their_time() {
-    assert_eq!(new_id(0), "19700101T000000.000Z");
-    assert_eq!(new_id(951_782_400_000), "20000229T000000.000Z");
-    assert_eq!(new_id(1_709_251_199_999), "20240229T235959.999Z");
-    assert_eq!(new_id(NOW), "20231114T221320.000Z");
+    assert_eq!(new_id(Stamp::ZERO), "19700101T000000.000Z");
+    assert_eq!(new_id(Stamp(951_782_400_000)), "20000229T000000.000Z");
+    assert_eq!(new_id(Stamp(1_709_251_199_999)), "20240229T235959.999Z");
+    assert_eq!(new_id(Stamp(NOW)), "20231114T221320.000Z");
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_backup_of_a_running_store_has_what_was_applied_and_nothing_later() {
     let backups = backups(store.path(), &opened);
     commit_offset(&opened, 11).await;
     let before = served(&opened.shard);
-    let prepared = backups.prepare(&opened.shard, NOW).unwrap();
+    let prepared = backups.prepare(&opened.shard, Stamp(NOW)).unwrap();
     // The store goes on; none of this is in the backup.
     commit_offset(&opened, 22).await;
     opened.applier().flush().unwrap();
@@ -110,12 +110,12 @@ async fn a_second_backup_copies_only_what_is_new() {
     let sealed = one.iter().filter(|(name, sum)| name.starts_with("log/0") && two.get(*name) == Some(*sum)).count();
     assert!(sealed >= 2, "finished segments are the same file");
     assert!(second.kept > second.copied, "{} kept, {} copied", second.kept, second.copied);
-    assert_eq!(Manifest::ids(out.path()).unwrap(), [new_id(NOW), new_id(NOW + 1000)]);
+    assert_eq!(Manifest::ids(out.path()).unwrap(), [new_id(Stamp(NOW)), new_id(Stamp(NOW + 1000))]);
 
     // Each can be restored; when the older one goes, what both have stays.
     let to = tempfile::tempdir().unwrap();
-    restore(out.path(), Some(&new_id(NOW)), to.path(), &mut |_| ()).unwrap();
-    assert_eq!(Target::open(out.path()).unwrap().keep(1).unwrap(), [new_id(NOW)]);
+    restore(out.path(), Some(&new_id(Stamp(NOW))), to.path(), &mut |_| ()).unwrap();
+    assert_eq!(Target::open(out.path()).unwrap().keep(1).unwrap(), [new_id(Stamp(NOW))]);
     let data = fs::read_dir(out.path().join("data")).unwrap().count();
     let mut named: Vec<&String> = two.values().collect();
     named.sort();
@@ -134,14 +134,14 @@ async fn an_interrupted_backup_is_none_and_the_one_before_stays() {
     opened.close().await.unwrap();
     let folder = Folder::take(store.path()).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let mut prepared = stopped::prepare(&folder, scratch.path(), NOW + 1000, &mut |_| ()).unwrap();
+    let mut prepared = stopped::prepare(&folder, scratch.path(), Stamp(NOW + 1000), &mut |_| ()).unwrap();
     drop(folder);
     // One file after the other is missing: the copy stops there.
     for nth in 0..prepared.files.len() {
         let path = std::mem::replace(&mut prepared.files[nth].path, PathBuf::from("/nowhere"));
         Target::open(out.path()).unwrap().write(&prepared, &mut |_| ()).unwrap_err();
         prepared.files[nth].path = path;
-        assert_eq!(Manifest::ids(out.path()).unwrap(), [new_id(NOW)]);
+        assert_eq!(Manifest::ids(out.path()).unwrap(), [new_id(Stamp(NOW))]);
     }
     drop(restored(out.path()));
     write(out.path(), &prepared);
@@ -156,7 +156,7 @@ async fn a_flipped_bit_in_a_backup_is_never_restored_and_cured_by_the_next_backu
     let right = all_of(store.path()).await;
     let mut files: Vec<PathBuf> =
         fs::read_dir(out.path().join("data")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.push(out.path().join(Manifest::file_name(&new_id(NOW))));
+    files.push(out.path().join(Manifest::file_name(&new_id(Stamp(NOW)))));
     for (nth, path) in files.iter().enumerate() {
         let content = fs::read(path).unwrap();
         if content.is_empty() {
@@ -207,7 +207,7 @@ async fn a_newer_manifest_is_refused() {
     let store = filled().await;
     let out = tempfile::tempdir().unwrap();
     backup_stopped(store.path(), out.path(), NOW);
-    let path = out.path().join(Manifest::file_name(&new_id(NOW)));
+    let path = out.path().join(Manifest::file_name(&new_id(Stamp(NOW))));
     let text = fs::read_to_string(&path).unwrap();
     let (body, _) = text.rsplit_once("sha256 ").unwrap();
     let body = body.replacen("ESCROWMQ-BACKUP 1", "ESCROWMQ-BACKUP 7", 1);
@@ -224,8 +224,8 @@ async fn one_backup_is_prepared_at_a_time_and_goes_when_nobody_copies_it() {
     let store = filled().await;
     let opened = open(store.path()).await.unwrap();
     let backups = backups(store.path(), &opened);
-    let first = backups.prepare(&opened.shard, NOW).unwrap();
-    assert!(matches!(backups.prepare(&opened.shard, NOW + 1), Err(PrepareError::Busy(id)) if id == first.id));
+    let first = backups.prepare(&opened.shard, Stamp(NOW)).unwrap();
+    assert!(matches!(backups.prepare(&opened.shard, Stamp(NOW + 1)), Err(PrepareError::Busy(id)) if id == first.id));
     let now = escrowmq_common::clock::monotonic();
     assert!(backups.expire(now + LEASE / 2), "it is still wanted");
     backups.renew(&first.id).unwrap();
@@ -234,7 +234,7 @@ async fn one_backup_is_prepared_at_a_time_and_goes_when_nobody_copies_it() {
     assert!(matches!(backups.renew(&first.id), Err(PrepareError::Gone(_))));
     assert!(matches!(backups.release(&first.id), Err(PrepareError::Gone(_))));
     // A process that dies leaves one behind; the next start removes it.
-    let second = backups.prepare(&opened.shard, NOW + 2).unwrap();
+    let second = backups.prepare(&opened.shard, Stamp(NOW + 2)).unwrap();
     let crashed = fork(store.path());
     opened.close().await.unwrap();
     assert!(second.files[0].path.exists() && crashed.path().join("backup").exists());
@@ -256,7 +256,7 @@ async fn a_backup_of_a_trimmed_store_has_everything_and_survives_the_loss_of_its
             0 => {
                 let opened = open(store.path()).await.unwrap();
                 let backups = backups(store.path(), &opened);
-                let prepared = backups.prepare(&opened.shard, NOW).unwrap();
+                let prepared = backups.prepare(&opened.shard, Stamp(NOW)).unwrap();
                 assert!(prepared.log_start > 0);
                 write(out.path(), &prepared);
                 backups.release(&prepared.id).unwrap();
@@ -295,6 +295,6 @@ async fn a_trimmed_store_without_an_index_and_a_copy_is_not_backed_up() {
     }
     let folder = Folder::take(store.path()).unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let error = stopped::prepare(&folder, scratch.path(), NOW, &mut |_| ()).unwrap_err();
+    let error = stopped::prepare(&folder, scratch.path(), Stamp(NOW), &mut |_| ()).unwrap_err();
     assert!(matches!(error, BackupError::Findings(_)), "{error}");
 }

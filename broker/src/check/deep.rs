@@ -10,7 +10,7 @@ use crate::index::store::{Row, after_prefix};
 use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, find_base, rebuild_index};
-use crate::terms::{HalfId, LogIndex, QueueId, QueueOffset};
+use crate::terms::{HalfId, LogIndex, QueueId, QueueOffset, Stamp};
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.
@@ -145,7 +145,7 @@ fn rows(index: &Index, letter: u8) -> impl Iterator<Item = Result<Row, IndexErro
 }
 
 fn repeats(index: &Index) -> Result<impl Iterator<Item = Result<Row, IndexError>> + use<'_>, IndexError> {
-    let now = meta::applied(index)?.map_or(0, |applied| applied.stamp);
+    let now = meta::applied(index)?.map_or(Stamp::ZERO, |applied| applied.stamp);
     let is_seen = move |(_, value): &Row| !verify::is_ended_repeat(value, now);
     Ok(rows(index, table::REPEAT).filter(move |row| row.as_ref().map_or(true, is_seen)))
 }
@@ -165,7 +165,7 @@ struct Entry {
     position: u64,
     length: u32,
     tag_hash: i32,
-    store_time: u64,
+    store_time: Stamp,
     flags: u8,
     half: HalfId,
 }

@@ -18,7 +18,7 @@ use crate::shard::{
     Admission, Command, Message, MessageList, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Settle, Shard,
     ShardSettings,
 };
-use crate::terms::{Content, Decision, GroupSettings, HalfId, QueueOffset, TopicSettings, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, QueueOffset, Stamp, TopicSettings, When};
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
@@ -193,7 +193,7 @@ pub(crate) fn served(shard: &Shard) -> Vec<Result<String, String>> {
         Ok(()) => all.extend(halves),
         Err(error) => all.push(Err(error.to_string())),
     }
-    match crate::index::timer::due(shard.index(), 0, u64::MAX, 1000) {
+    match crate::index::timer::due(shard.index(), Stamp::ZERO, Stamp::MAX, 1000) {
         Ok(rows) => all.extend(rows.iter().map(|row| Ok(format!("timer {} {}", row.due, row.position)))),
         Err(error) => all.push(Err(error.to_string())),
     }

@@ -12,7 +12,7 @@ use crate::index::{decision, half, meta, timer};
 use crate::shard::{
     Command, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle, Shard,
 };
-use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, QueueOffset, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, QueueOffset, Stamp, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
 /// with.
@@ -88,7 +88,7 @@ async fn roll(shard: &Shard) -> Vec<HalfId> {
     })
     .unwrap();
     let halves: Vec<HalfId> = units.iter().map(|(_, position, _)| HalfId(*position)).collect();
-    for row in timer::due(shard.index(), 0, u64::MAX - 1, 100).unwrap() {
+    for row in timer::due(shard.index(), Stamp::ZERO, Stamp(u64::MAX - 1), 100).unwrap() {
         let unit = shard.raw_unit(row.position, row.length).unwrap();
         units.push((PinOwner::Timer { due: row.due }, row.position, unit));
     }
@@ -129,7 +129,7 @@ pub(crate) async fn all_of(dir: &Path) -> Vec<String> {
         true
     })
     .unwrap();
-    for row in timer::due(shard.index(), 0, u64::MAX - 1, 100).unwrap() {
+    for row in timer::due(shard.index(), Stamp::ZERO, Stamp(u64::MAX - 1), 100).unwrap() {
         let unit = shard.raw_unit(row.position, row.length).unwrap();
         all.push(format!("timer {} at {}: {unit:?}", row.due, row.position));
     }

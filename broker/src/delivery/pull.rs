@@ -459,6 +459,7 @@ mod tests {
     use crate::index::EntryFlags;
     use crate::terms::HalfId;
     use crate::terms::QueueOffset;
+    use crate::terms::Stamp;
 
     fn entries(lengths: &[u32]) -> Vec<QueueEntry> {
         let entry = |(offset, length): (usize, &u32)| QueueEntry {
@@ -466,7 +467,7 @@ mod tests {
             position: 0,
             length: *length,
             tag_hash: 0,
-            store_time: 0,
+            store_time: Stamp::ZERO,
             flags: EntryFlags::PLAIN,
             half: HalfId::ZERO,
         };

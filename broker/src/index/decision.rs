@@ -18,7 +18,9 @@ use escrowmq_common::limits;
 use super::history::{Act, Asked, HISTORY_BYTES_MAX, put_history, read_history};
 use super::store::{Index, IndexBatch, IndexError, after_prefix};
 use super::{meta, table};
-use crate::terms::{Cursor, Decision, HalfId, Malformed, QueueId, QueueOffset, TRANSACTION_HALVES_MAX, put_text};
+use crate::terms::{
+    Cursor, Decision, HalfId, Malformed, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX, put_text,
+};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1;
@@ -61,8 +63,8 @@ pub struct DecisionRow {
     pub offset: Option<QueueOffset>,
     /// The half's dense counter.
     pub counter: u64,
-    /// When it was decided, in milliseconds since 1970.
-    pub at: u64,
+    /// When it was decided.
+    pub at: Stamp,
     /// The producer group.
     pub group: String,
     /// Who decided, for an operator.
@@ -122,7 +124,7 @@ impl DecisionRow {
         out.put_u8(visible | if has_history { HAS_HISTORY } else { 0 });
         out.put_u64(self.offset.unwrap_or_default().get());
         out.put_u64(self.counter);
-        out.put_u64(self.at);
+        out.put_u64(self.at.get());
         for text in [&self.group, &self.by, &self.reason] {
             put_text(&mut out, text);
         }
@@ -157,7 +159,7 @@ impl DecisionRow {
             queue,
             offset: (flags & IS_VISIBLE != 0).then_some(QueueOffset(offset)),
             counter: row.u64("counter")?,
-            at: row.u64("at")?,
+            at: Stamp(row.u64("at")?),
             group: row.text("group")?.to_owned(),
             by: row.text("by")?.to_owned(),
             reason: row.text("reason")?.to_owned(),
@@ -200,12 +202,12 @@ pub(super) fn verify(page: &[u8]) -> Result<(), Malformed> {
 }
 
 /// Whether all decisions of a page were made before `before`.
-pub(super) fn is_forgotten(page: &[u8], before: u64) -> bool {
+pub(super) fn is_forgotten(page: &[u8], before: Stamp) -> bool {
     let mut all = true;
     let looked = entries(page, |entry| {
         let mut entry = Cursor::new(entry);
         entry.take(BEFORE_AT_BYTES, "decision")?;
-        all &= entry.u64("decided at")? < before;
+        all &= Stamp(entry.u64("decided at")?) < before;
         Ok(())
     });
     // What cannot be read is left for whoever looks for damage.

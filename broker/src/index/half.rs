@@ -7,7 +7,7 @@ use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{LISTED_BYTES, listed_key};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, When, put_text};
+use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, put_text};
 
 /// 1 to 3 were used before the first release.
 const VERSION: u8 = 4;
@@ -37,16 +37,16 @@ pub struct HalfRow {
     pub first_half: Option<HalfId>,
     /// Further halves of its transaction, if it is the first one.
     pub members: Vec<HalfId>,
-    /// When it was prepared, in milliseconds since 1970.
-    pub prepared_at: u64,
-    /// When the next check is due, in milliseconds since 1970; 0 while the first check, by order, is not done.
-    pub next_due: u64,
+    /// When it was prepared.
+    pub prepared_at: Stamp,
+    /// When the next check is due; `None` while the first check, by order, is not done.
+    pub next_due: Option<Stamp>,
     /// Checks sent that count.
     pub checks: u32,
     /// Whom the last checks went to, the newest at the end.
     pub asked: Vec<Asked>,
     /// Why it is parked, and since when; `None` while it is open.
-    pub parked: Option<(ParkReason, u64)>,
+    pub parked: Option<(ParkReason, Stamp)>,
     /// What operators did with it, the newest at the end.
     pub acts: Vec<Act>,
     /// How long after its decision a repeat still gets its identity, in milliseconds.
@@ -66,8 +66,8 @@ pub struct HalfRow {
 impl HalfRow {
     /// The key of its due time; `None` while it has none.
     fn due_key(&self) -> Option<[u8; 17]> {
-        let is_due = self.next_due != 0 && self.parked.is_none() && self.first_half.is_none();
-        is_due.then(|| table::key2(table::DUE, self.next_due, self.half.get()))
+        let due = self.next_due.filter(|_| self.parked.is_none() && self.first_half.is_none());
+        due.map(|_| table::key2(table::DUE, Stamp::to_stored(due), self.half.get()))
     }
 
     /// Its key in the listing.
@@ -86,7 +86,7 @@ impl HalfRow {
         let (kind, value) = match self.when {
             When::Now => (0, 0),
             When::After(millis) => (1, millis),
-            When::At(millis) => (2, millis),
+            When::At(time) => (2, time.get()),
         };
         out.put_u8(kind);
         out.put_u64(value);
@@ -94,10 +94,10 @@ impl HalfRow {
             out.put_u8(u8::from(optional.is_some()));
             out.put_u64(optional.unwrap_or_default());
         }
-        out.put_u64(self.prepared_at);
-        out.put_u64(self.next_due);
+        out.put_u64(self.prepared_at.get());
+        out.put_u64(Stamp::to_stored(self.next_due));
         out.put_u32(self.checks);
-        let (reason, since) = self.parked.map_or((0, 0), |(reason, since)| (reason as u8, since));
+        let (reason, since) = self.parked.map_or((0, 0), |(reason, since)| (reason as u8, since.get()));
         out.put_u8(reason);
         out.put_u64(since);
         out.put_u64(self.duplicate_window);
@@ -130,7 +130,7 @@ impl HalfRow {
         let when = match kind {
             0 => When::Now,
             1 => When::After(value),
-            2 => When::At(value),
+            2 => When::At(Stamp(value)),
             _ => return Err(row.malformed("when")),
         };
         let mut optional = || -> Result<Option<u64>, Malformed> {
@@ -140,11 +140,11 @@ impl HalfRow {
         };
         let immunity = optional()?;
         let first_half = optional()?.map(HalfId);
-        let prepared_at = row.u64("prepared at")?;
-        let next_due = row.u64("next due")?;
+        let prepared_at = Stamp(row.u64("prepared at")?);
+        let next_due = Stamp::from_stored(row.u64("next due")?);
         let checks = row.u32("checks")?;
         let reason = ParkReason::from_u8(row.u8("parked")?);
-        let since = row.u64("parked since")?;
+        let since = Stamp(row.u64("parked since")?);
         let duplicate_window = row.u64("duplicate window")?;
         let mut content = [0; 16];
         content.copy_from_slice(row.take(16, "content")?);
@@ -226,15 +226,15 @@ pub fn scan(index: &Index, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) 
 /// Calls `each` with `(due, half id)` of the halves due from `from` up to `upto`, earliest first, until it says stop.
 pub fn scan_due(
     index: &Index,
-    from: u64,
-    upto: u64,
-    mut each: impl FnMut(u64, HalfId) -> Result<bool, IndexError>,
+    from: Stamp,
+    upto: Stamp,
+    mut each: impl FnMut(Stamp, HalfId) -> Result<bool, IndexError>,
 ) -> Result<(), IndexError> {
-    let low = table::key2(table::DUE, from, 0);
-    let high = table::key2(table::DUE, upto.saturating_add(1), 0);
+    let low = table::key2(table::DUE, from.get(), 0);
+    let high = table::key2(table::DUE, upto.saturating_add(1).get(), 0);
     for row in index.scan(&low, &high) {
         let (due, half) = table::numbers_of_key2(&row?.0).unwrap_or_default();
-        if !each(due, HalfId(half))? {
+        if !each(Stamp(due), HalfId(half))? {
             break;
         }
     }
@@ -242,10 +242,10 @@ pub fn scan_due(
 }
 
 /// The earliest due time at or after `from`.
-pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
-    let low = table::key2(table::DUE, from, 0);
+pub fn next_due(index: &Index, from: Stamp) -> Result<Option<Stamp>, IndexError> {
+    let low = table::key2(table::DUE, from.get(), 0);
     let row = index.scan_prefix(&[table::DUE], &low).next().transpose()?;
-    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| due))
+    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| Stamp(due)))
 }
 
 /// The key under which a half send is recognised when it is repeated.
@@ -271,8 +271,8 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -
 pub struct Repeat {
     /// The half or the log position of the message that was sent first.
     pub half: HalfId,
-    /// Until when a repeat gets its identity, in milliseconds since 1970; 0 while nothing is decided.
-    pub ends: u64,
+    /// Until when a repeat gets its identity; `None` while nothing is decided.
+    pub ends: Option<Stamp>,
     /// Where it is, if it is a plain message and no half.
     pub place: Option<RepeatPlace>,
 }
@@ -284,10 +284,10 @@ pub struct RepeatPlace {
     pub queue: QueueId,
     /// Its queue offset, or its number among those that wait.
     pub offset: QueueOffset,
-    /// Its store time, in milliseconds since 1970.
-    pub stamp: u64,
-    /// When it becomes visible, in milliseconds since 1970; 0 if it is.
-    pub due: u64,
+    /// Its store time.
+    pub stamp: Stamp,
+    /// When it becomes visible; `None` if it is.
+    pub due: Option<Stamp>,
 }
 
 impl Repeat {
@@ -295,31 +295,36 @@ impl Repeat {
     pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(48);
         value.put_u64(self.half.get());
-        value.put_u64(self.ends);
+        value.put_u64(Stamp::to_stored(self.ends));
         if let Some(place) = &self.place {
             value.put_u32(place.queue.0);
             value.put_u64(place.offset.get());
-            value.put_u64(place.stamp);
-            value.put_u64(place.due);
+            value.put_u64(place.stamp.get());
+            value.put_u64(Stamp::to_stored(place.due));
         }
         batch.put(key, value);
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        let (half, ends) = (HalfId(row.u64("half")?), row.u64("end of window")?);
+        let (half, ends) = (HalfId(row.u64("half")?), Stamp::from_stored(row.u64("end of window")?));
         let place = if row.remaining() == 0 {
             None
         } else {
             let (queue, offset) = (QueueId(row.u32("queue")?), QueueOffset(row.u64("offset")?));
-            Some(RepeatPlace { queue, offset, stamp: row.u64("stamp")?, due: row.u64("due")? })
+            Some(RepeatPlace {
+                queue,
+                offset,
+                stamp: Stamp(row.u64("stamp")?),
+                due: Stamp::from_stored(row.u64("due")?),
+            })
         };
         Ok(Self { half, ends, place })
     }
 
     /// Whether its window has ended at `now`: then it is as if it were not there.
-    pub fn has_ended(&self, now: u64) -> bool {
-        self.ends != 0 && self.ends < now
+    pub fn has_ended(&self, now: Stamp) -> bool {
+        self.ends.is_some_and(|ends| ends < now)
     }
 }
 

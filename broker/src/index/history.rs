@@ -4,7 +4,7 @@
 use bytes::BufMut;
 use escrowmq_common::limits;
 
-use crate::terms::{Cursor, Malformed, put_text};
+use crate::terms::{Cursor, Malformed, Stamp, put_text};
 
 /// So many of the checks that were sent are remembered.
 pub const ASKED_MAX: usize = 16;
@@ -19,8 +19,8 @@ pub(super) const HISTORY_BYTES_MAX: usize = 2
 /// A check that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// When, in milliseconds since 1970.
-    pub at: u64,
+    /// When.
+    pub at: Stamp,
     /// Client id of the instance that was asked.
     pub client: String,
 }
@@ -28,8 +28,8 @@ pub struct Asked {
 /// What an operator did with a half, short of deciding it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Act {
-    /// When, in milliseconds since 1970.
-    pub at: u64,
+    /// When.
+    pub at: Stamp,
     /// Parked, or else resumed.
     pub parked: bool,
     /// Who.
@@ -42,12 +42,12 @@ pub struct Act {
 pub(super) fn put_history(out: &mut Vec<u8>, asked: &[Asked], acts: &[Act]) {
     out.put_u8(asked.len() as u8);
     for asked in asked {
-        out.put_u64(asked.at);
+        out.put_u64(asked.at.get());
         put_text(out, &asked.client);
     }
     out.put_u8(acts.len() as u8);
     for act in acts {
-        out.put_u64(act.at);
+        out.put_u64(act.at.get());
         out.put_u8(u8::from(act.parked));
         put_text(out, &act.by);
         put_text(out, &act.why);
@@ -58,10 +58,10 @@ pub(super) fn put_history(out: &mut Vec<u8>, asked: &[Asked], acts: &[Act]) {
 pub(super) fn read_history(row: &mut Cursor<'_>) -> Result<(Vec<Asked>, Vec<Act>), Malformed> {
     let (mut all_asked, mut acts) = (Vec::new(), Vec::new());
     for _ in 0..row.u8("asked")? {
-        all_asked.push(Asked { at: row.u64("asked at")?, client: row.text("asked")?.to_owned() });
+        all_asked.push(Asked { at: Stamp(row.u64("asked at")?), client: row.text("asked")?.to_owned() });
     }
     for _ in 0..row.u8("acts")? {
-        let (at, parked) = (row.u64("act at")?, row.u8("act")? != 0);
+        let (at, parked) = (Stamp(row.u64("act at")?), row.u8("act")? != 0);
         let (by, why) = (row.text("by")?.to_owned(), row.text("why")?.to_owned());
         acts.push(Act { at, parked, by, why });
     }

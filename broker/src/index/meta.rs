@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
 use crate::terms::{
-    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, TopicSettings, put_text,
+    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, Stamp, TopicSettings, put_text,
 };
 
 /// Names of rows that `store` looks at in files.
@@ -34,8 +34,8 @@ pub struct Applied {
     pub index: LogIndex,
     /// Log position behind it.
     pub end: u64,
-    /// The newest stamp that was applied, in milliseconds since 1970.
-    pub stamp: u64,
+    /// The newest stamp that was applied.
+    pub stamp: Stamp,
 }
 
 /// Counters of the state machine. Written when they change.
@@ -61,8 +61,8 @@ pub struct Sequences {
     pub timers: u64,
     /// The number of the next entry of a page of decisions.
     pub decisions: u64,
-    /// When the newest decision was made, in milliseconds since 1970.
-    pub decided_at: u64,
+    /// When the newest decision was made.
+    pub decided_at: Stamp,
     /// The next number of a producer group.
     pub next_producer: u32,
 }
@@ -73,7 +73,7 @@ pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
     value.put_u64(applied.term);
     value.put_u64(applied.index.get());
     value.put_u64(applied.end);
-    value.put_u64(applied.stamp);
+    value.put_u64(applied.stamp.get());
     batch.put(key(APPLIED), value);
 }
 
@@ -85,7 +85,7 @@ pub fn applied(index: &Index) -> Result<Option<Applied>, IndexError> {
 pub(super) fn decode_applied(value: &[u8]) -> Result<Applied, IndexError> {
     let mut row = Cursor::new(value);
     let mut number = || row.u64(APPLIED).map_err(IndexError::row(table::META));
-    Ok(Applied { term: number()?, index: LogIndex(number()?), end: number()?, stamp: number()? })
+    Ok(Applied { term: number()?, index: LogIndex(number()?), end: number()?, stamp: Stamp(number()?) })
 }
 
 /// Writes the counters.
@@ -102,7 +102,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
         sequences.rolled_back,
         sequences.timers,
         sequences.decisions,
-        sequences.decided_at,
+        sequences.decided_at.get(),
         u64::from(sequences.next_producer),
     ] {
         value.put_u64(number);
@@ -128,7 +128,7 @@ pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
         rolled_back: number()?,
         timers: number()?,
         decisions: number()?,
-        decided_at: number()?,
+        decided_at: Stamp(number()?),
         next_producer: number()? as u32,
     })
 }
@@ -269,7 +269,7 @@ pub fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
     let mut key = key(LOST);
     key.extend_from_slice(&range.positions.start.to_be_bytes());
     let mut value = Vec::with_capacity(32 + range.by.len() + range.why.len());
-    for number in [range.positions.end, range.messages, range.at] {
+    for number in [range.positions.end, range.messages, range.at.get()] {
         value.put_u64(number);
     }
     put_text(&mut value, &range.by);
@@ -296,21 +296,21 @@ fn decode_lost(start: &[u8], value: &[u8]) -> Result<LostRange, Malformed> {
     Ok(LostRange {
         positions,
         messages: row.u64("messages")?,
-        at: row.u64("at")?,
+        at: Stamp(row.u64("at")?),
         by: row.text("by")?.to_owned(),
         why: row.text("why")?.to_owned(),
     })
 }
 
 /// Lets decisions go that were made before a time.
-pub fn put_forgotten(batch: &mut IndexBatch, before: u64) {
-    batch.put(key(FORGOTTEN), before.to_be_bytes());
+pub fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
+    batch.put(key(FORGOTTEN), before.get().to_be_bytes());
 }
 
-/// Decisions that were made before are forgotten, in milliseconds since 1970; 0 for a new index.
-pub fn forgotten(index: &Index) -> Result<u64, IndexError> {
-    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(0) };
-    Cursor::new(&value).u64("forgotten").map_err(IndexError::row(table::META))
+/// Decisions that were made before are forgotten; 0 for a new index.
+pub fn forgotten(index: &Index) -> Result<Stamp, IndexError> {
+    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(Stamp::ZERO) };
+    Cursor::new(&value).u64("forgotten").map(Stamp).map_err(IndexError::row(table::META))
 }
 
 /// Decodes a row of this table as its reader would.

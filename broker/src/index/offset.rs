@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, QueueId, QueueOffset, put_text};
+use crate::terms::{Cursor, QueueId, QueueOffset, Stamp, put_text};
 
 fn key(table: u8, group: &str, queue: QueueId) -> Vec<u8> {
     let mut key = table::key_of_texts(table, &[group]);
@@ -67,14 +67,14 @@ pub fn delete_group(batch: &mut IndexBatch, group: &str) {
 pub struct LockRow {
     /// The client that holds it.
     pub client: String,
-    /// Until when, in milliseconds since 1970.
-    pub until: u64,
+    /// Until when.
+    pub until: Stamp,
 }
 
 /// Writes a lock.
 pub fn put_lock(batch: &mut IndexBatch, group: &str, queue: QueueId, lock: &LockRow) {
     let mut value = Vec::with_capacity(16 + lock.client.len());
-    value.put_u64(lock.until);
+    value.put_u64(lock.until.get());
     put_text(&mut value, &lock.client);
     batch.put(key(table::LOCK, group, queue), value);
 }
@@ -90,7 +90,7 @@ pub fn get_lock(index: &Index, group: &str, queue: QueueId) -> Result<Option<Loc
 }
 
 /// Whether any lock of a group lives at `now`.
-pub fn any_lock(index: &Index, group: &str, now: u64) -> Result<bool, IndexError> {
+pub fn any_lock(index: &Index, group: &str, now: Stamp) -> Result<bool, IndexError> {
     let prefix = table::key_of_texts(table::LOCK, &[group]);
     for row in index.scan_prefix(&prefix, &prefix) {
         if decode_lock(&row?.1)?.until > now {
@@ -102,7 +102,7 @@ pub fn any_lock(index: &Index, group: &str, now: u64) -> Result<bool, IndexError
 
 pub(super) fn decode_lock(value: &[u8]) -> Result<LockRow, IndexError> {
     let mut cursor = Cursor::new(value);
-    let until = cursor.u64("until").map_err(IndexError::row(table::LOCK))?;
+    let until = Stamp(cursor.u64("until").map_err(IndexError::row(table::LOCK))?);
     let client = cursor.text("client").map_err(IndexError::row(table::LOCK))?.to_owned();
     Ok(LockRow { client, until })
 }

@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, Malformed, put_text};
+use crate::terms::{Cursor, Malformed, Stamp, put_text};
 
 const VERSION: u8 = 1;
 
@@ -20,8 +20,8 @@ pub struct ProducerRow {
     /// Those of them that are further halves of their transactions: what is open and what is parked. Written where there are
     /// some, behind the rest: older programs pass over it.
     pub further: [u64; 2],
-    /// When its halves changed last, in milliseconds since 1970.
-    pub used_at: u64,
+    /// When its halves changed last.
+    pub used_at: Stamp,
     /// Its name.
     pub name: String,
 }
@@ -33,7 +33,7 @@ impl ProducerRow {
         value.put_u8(VERSION);
         value.put_u64(self.open);
         value.put_u64(self.parked);
-        value.put_u64(self.used_at);
+        value.put_u64(self.used_at.get());
         put_text(&mut value, &self.name);
         if self.further != [0, 0] {
             self.further.into_iter().for_each(|count| value.put_u64(count));
@@ -47,7 +47,7 @@ impl ProducerRow {
         if row.u8("producer group version")? != VERSION {
             return Err(row.malformed("producer group version"));
         }
-        let (open, parked, used_at) = (row.u64("open")?, row.u64("parked")?, row.u64("used at")?);
+        let (open, parked, used_at) = (row.u64("open")?, row.u64("parked")?, Stamp(row.u64("used at")?));
         let name = row.text("name")?.to_owned();
         let further =
             if row.remaining() == 0 { [0, 0] } else { [row.u64("further open")?, row.u64("further parked")?] };

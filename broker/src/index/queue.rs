@@ -11,7 +11,7 @@ use bytes::BufMut;
 
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, HalfId, Malformed, QueueId, QueueOffset};
+use crate::terms::{Cursor, HalfId, Malformed, QueueId, QueueOffset, Stamp};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;
@@ -70,8 +70,8 @@ pub struct QueueEntry {
     pub length: u32,
     /// Hash of its tag, 0 without one.
     pub tag_hash: i32,
-    /// When it entered the queue, in milliseconds since 1970.
-    pub store_time: u64,
+    /// When it entered the queue.
+    pub store_time: Stamp,
     /// What kind it is.
     pub flags: EntryFlags,
     /// For a committed transactional message: its half id. Equal to the position unless the bytes were moved.
@@ -102,7 +102,7 @@ impl PageBuilder {
         self.bytes.put_u64(entry.position);
         self.bytes.put_u32(entry.length);
         self.bytes.put_i32(entry.tag_hash);
-        self.bytes.put_u64(entry.store_time);
+        self.bytes.put_u64(entry.store_time.get());
         self.bytes.put_u8(entry.flags.bits() | if elsewhere { EntryFlags::HALF_ELSEWHERE } else { 0 });
         if elsewhere {
             self.bytes.put_u64(entry.half.get());
@@ -188,7 +188,7 @@ impl<'a> Page<'a> {
             let position = self.entries.u64("position")?;
             let length = self.entries.u32("length")?;
             let tag_hash = self.entries.u32("tag hash")?.cast_signed();
-            let store_time = self.entries.u64("store time")?;
+            let store_time = Stamp(self.entries.u64("store time")?);
             let bits = self.entries.u8("flags")?;
             let half =
                 HalfId(if bits & EntryFlags::HALF_ELSEWHERE == 0 { position } else { self.entries.u64("half")? });
@@ -288,14 +288,14 @@ pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, QueueOffset, Qu
 }
 
 /// The page's first offset and what `probe` says of its `visible at` and first store time.
-fn page_facts(index: &Index, queue: QueueId, at: QueueOffset) -> Result<Option<(QueueOffset, u64, u64)>, IndexError> {
+fn page_facts(index: &Index, queue: QueueId, at: QueueOffset) -> Result<Option<(QueueOffset, u64, Stamp)>, IndexError> {
     let (low, _) = bounds(queue);
     let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, at))? else {
         return Ok(None);
     };
     let page = Page::decode(&key, &value).map_err(IndexError::row(table::QUEUE))?;
     let (first, visible_at) = (page.first_offset, page.visible_at);
-    let mut time = 0;
+    let mut time = Stamp::ZERO;
     page.entries(|entry| {
         time = entry.store_time;
         false
@@ -336,7 +336,7 @@ pub fn find_time(
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
-    time: u64,
+    time: Stamp,
 ) -> Result<QueueOffset, IndexError> {
     let start = search_page(index, queue, min, max, |_, store_time| store_time < time)?.unwrap_or(min);
     let mut found = max;
@@ -357,7 +357,7 @@ fn search_page(
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
-    below: impl Fn(u64, u64) -> bool,
+    below: impl Fn(u64, Stamp) -> bool,
 ) -> Result<Option<QueueOffset>, IndexError> {
     let (mut low, mut high) = (min, max);
     let mut best = None;
@@ -445,7 +445,7 @@ mod tests {
             position,
             length: 1,
             tag_hash: 0,
-            store_time: 1,
+            store_time: Stamp(1),
             flags: EntryFlags::PLAIN,
             half: HalfId(position),
         }

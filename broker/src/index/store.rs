@@ -17,7 +17,7 @@ use super::cursor::{RowCursor, Rows};
 use super::half::Repeat;
 use super::memory::{Change, Key, Known, Layer, Spilled};
 use super::{decision, format, meta, table};
-use crate::terms::{Cursor, Malformed};
+use crate::terms::{Cursor, Malformed, Stamp};
 
 /// Memory of one write buffer. Far above what is written at once, so that RocksDB never flushes on its own.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
@@ -162,9 +162,9 @@ struct Horizon {
 impl Horizon {
     fn is_behind(&self, key: &[u8], value: &[u8]) -> bool {
         match key.first() {
-            Some(&table::DECISION) => decision::is_forgotten(value, self.forgotten.load(Ordering::Relaxed)),
+            Some(&table::DECISION) => decision::is_forgotten(value, Stamp(self.forgotten.load(Ordering::Relaxed))),
             Some(&table::REPEAT) => {
-                Repeat::decode(value).is_ok_and(|repeat| repeat.has_ended(self.now.load(Ordering::Relaxed)))
+                Repeat::decode(value).is_ok_and(|repeat| repeat.has_ended(Stamp(self.now.load(Ordering::Relaxed))))
             }
             _ => false,
         }
@@ -238,7 +238,7 @@ impl Index {
         }
         if let Some(value) = stored(meta::APPLIED)? {
             let applied = meta::decode_applied(&value)?;
-            self.horizon.now.store(applied.stamp, Ordering::Relaxed);
+            self.horizon.now.store(applied.stamp.get(), Ordering::Relaxed);
         }
         Ok(())
     }

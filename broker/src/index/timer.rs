@@ -6,15 +6,15 @@ use super::pin;
 use super::queue::EntryFlags;
 use super::store::{Index, IndexBatch, IndexError};
 use super::table;
-use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId, QueueOffset};
+use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId, QueueOffset, Stamp};
 
 const VERSION: u8 = 1;
 
 /// A message that waits for its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimerRow {
-    /// When it is due, in milliseconds since 1970.
-    pub due: u64,
+    /// When it is due.
+    pub due: Stamp,
     /// Log position of its unit.
     pub position: u64,
     /// The queue that it enters.
@@ -39,7 +39,7 @@ impl TimerRow {
         out.put_i32(self.tag_hash);
         out.put_u8(self.flags.bits());
         out.put_u64(self.half.get());
-        batch.put_new(table::key2(table::TIMER, self.due, self.position), out);
+        batch.put_new(table::key2(table::TIMER, self.due.get(), self.position), out);
         pin::put(batch, self.position, PinOwner::Timer { due: self.due });
     }
 
@@ -55,7 +55,7 @@ impl TimerRow {
 
     /// Removes the row: the message is never seen.
     pub fn delete(&self, batch: &mut IndexBatch) {
-        batch.delete(table::key2(table::TIMER, self.due, self.position));
+        batch.delete(table::key2(table::TIMER, self.due.get(), self.position));
         pin::delete(batch, self.position);
     }
 
@@ -66,7 +66,7 @@ impl TimerRow {
             return Err(row.malformed("timer version"));
         }
         Ok(Self {
-            due,
+            due: Stamp(due),
             position,
             queue: QueueId(row.u32("queue")?),
             length: row.u32("length")?,
@@ -78,9 +78,9 @@ impl TimerRow {
 }
 
 /// The timers due at or before `upto`, earliest first, at most `limit`.
-pub fn due(index: &Index, from: u64, upto: u64, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
-    let low = table::key2(table::TIMER, from, 0);
-    let high = table::key2(table::TIMER, upto.saturating_add(1), 0);
+pub fn due(index: &Index, from: Stamp, upto: Stamp, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
+    let low = table::key2(table::TIMER, from.get(), 0);
+    let high = table::key2(table::TIMER, upto.saturating_add(1).get(), 0);
     index
         .scan(&low, &high)
         .take(limit)
@@ -89,17 +89,17 @@ pub fn due(index: &Index, from: u64, upto: u64, limit: usize) -> Result<Vec<Time
 }
 
 /// The timer with this due time and position.
-pub fn get(index: &Index, due: u64, position: u64) -> Result<Option<TimerRow>, IndexError> {
-    let key = table::key2(table::TIMER, due, position);
+pub fn get(index: &Index, due: Stamp, position: u64) -> Result<Option<TimerRow>, IndexError> {
+    let key = table::key2(table::TIMER, due.get(), position);
     let Some(value) = index.get(key)? else { return Ok(None) };
     TimerRow::decode(&key, &value).map(Some).map_err(IndexError::row(table::TIMER))
 }
 
 /// The earliest due time at or after `from`.
-pub fn next_due(index: &Index, from: u64) -> Result<Option<u64>, IndexError> {
-    let low = table::key2(table::TIMER, from, 0);
+pub fn next_due(index: &Index, from: Stamp) -> Result<Option<Stamp>, IndexError> {
+    let low = table::key2(table::TIMER, from.get(), 0);
     let row = index.scan_prefix(&[table::TIMER], &low).next().transpose()?;
-    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| due))
+    Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| Stamp(due)))
 }
 
 /// Forgets where messages went whose bytes lie below a position.

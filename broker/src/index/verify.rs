@@ -6,7 +6,7 @@ use super::queue::{self, QueueEntry};
 use super::store::IndexError;
 use super::timer::{self, TimerRow};
 use super::{decision, meta, offset, table};
-use crate::terms::{HalfId, Malformed, QueueId};
+use crate::terms::{HalfId, Malformed, QueueId, Stamp};
 
 /// Where the bytes lie that a row points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
 }
 
 /// Whether a row of the table of repeated halves means nothing any more at `now`.
-pub fn is_ended_repeat(value: &[u8], now: u64) -> bool {
+pub fn is_ended_repeat(value: &[u8], now: Stamp) -> bool {
     Repeat::decode(value).is_ok_and(|repeat| repeat.has_ended(now))
 }
 

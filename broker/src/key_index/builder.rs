@@ -13,7 +13,7 @@ use super::known::{Known, Sealed, Shared};
 use super::merge::{self, Merge};
 use super::run::{Coverage, RunWriter};
 use crate::log::Record;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Stamp};
 
 /// How often the builder looks for new records when no lookup asks for them.
 const IDLE: Duration = Duration::from_millis(250);
@@ -211,7 +211,7 @@ impl<S: LogSource> Builder<S> {
         });
         let mut known = self.shared.known.lock();
         known.fresh.entries.extend_from_slice(&self.scratch);
-        let before = known.newest().map_or(0, |coverage| coverage.newest_stamp);
+        let before = known.newest().map_or(Stamp::ZERO, |coverage| coverage.newest_stamp);
         let coverage = known.fresh.coverage.get_or_insert(Coverage {
             first_index: record.index,
             last_index: record.index,

@@ -6,7 +6,7 @@ use escrowmq_common::message::properties::name;
 use super::hash::TopicHash;
 use crate::log::Record;
 use crate::shard::{Batch, Command, Message, Unit};
-use crate::terms::Malformed;
+use crate::terms::{Malformed, Stamp};
 
 /// The kind byte of records that hold commands; others are the business of `raft` alone.
 const COMMANDS: u8 = 1;
@@ -24,13 +24,13 @@ pub(super) struct Entry {
 
 /// The keys of the messages that one record holds, appended to `out`. Returns the record's stamp in milliseconds since
 /// 1970, `None` if it holds no commands.
-pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<u64>, Malformed> {
+pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<Stamp>, Malformed> {
     if record.kind != COMMANDS {
         return Ok(None);
     }
     let batch = Batch::decode(&record.payload)?;
     let mut found =
-        Found { payload_position: record.payload_position().get(), seconds: (batch.stamp / 1000) as u32, out };
+        Found { payload_position: record.payload_position().get(), seconds: (batch.stamp.get() / 1000) as u32, out };
     for command in batch.commands()? {
         match command {
             Command::Publish(publish) => {

@@ -45,7 +45,7 @@ use self::known::{Known, Shared};
 use self::run::{Hits, Run};
 use crate::log::Record;
 use crate::shard::Shard;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Stamp};
 
 /// Where the index reads the log.
 pub trait LogSource: Send + 'static {
@@ -112,7 +112,7 @@ pub(crate) fn write_run_for_tests(dir: &Path, entries: u64) {
         last_term: 1,
         start: 0,
         end: entries,
-        newest_stamp: 1,
+        newest_stamp: Stamp(1),
     };
     writer.finish(coverage).unwrap();
 }
@@ -159,8 +159,8 @@ pub struct Candidate {
 pub struct Reach {
     /// Log position behind the newest record that is known.
     pub position: u64,
-    /// Stamp of the newest batch that is known, in milliseconds since 1970.
-    pub stamp: u64,
+    /// Stamp of the newest batch that is known.
+    pub stamp: Stamp,
 }
 
 /// The index of keys. Cheap to clone.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::Entry;
-use crate::terms::{Cursor, LogIndex, Malformed};
+use crate::terms::{Cursor, LogIndex, Malformed, Stamp};
 
 const MAGIC: &[u8] = b"ESCROWKEYS";
 const VERSION: u8 = 1;
@@ -45,8 +45,8 @@ pub(super) struct Coverage {
     pub(super) start: u64,
     /// Log position behind the last record.
     pub(super) end: u64,
-    /// Stamp of the last batch, in milliseconds since 1970.
-    pub(super) newest_stamp: u64,
+    /// Stamp of the last batch.
+    pub(super) newest_stamp: Stamp,
 }
 
 /// An immutable file of entries.
@@ -319,7 +319,7 @@ fn decode_head(head: &Block) -> Result<(u8, u64, Coverage), Malformed> {
         last_term: cursor.u64("last term")?,
         start: cursor.u64("start")?,
         end: cursor.u64("end")?,
-        newest_stamp: cursor.u64("newest stamp")?,
+        newest_stamp: Stamp(cursor.u64("newest stamp")?),
     };
     if coverage.first_index > coverage.last_index || coverage.start > coverage.end {
         return Err(cursor.malformed("coverage"));
@@ -401,7 +401,7 @@ impl RunWriter {
             coverage.last_term,
             coverage.start,
             coverage.end,
-            coverage.newest_stamp,
+            coverage.newest_stamp.get(),
         ];
         head[..MAGIC.len()].copy_from_slice(MAGIC);
         head[MAGIC.len()] = VERSION;
@@ -432,7 +432,7 @@ mod tests {
         last_term: 2,
         start: 100,
         end: 900,
-        newest_stamp: 7,
+        newest_stamp: Stamp(7),
     };
 
     fn write(dir: &Path, entries: &[Entry]) -> Arc<Run> {

@@ -30,7 +30,7 @@ impl Records {
         for command in commands {
             batch.push(command).unwrap();
         }
-        self.append_record(1, batch.seal(stamp))
+        self.append_record(1, batch.seal(Stamp(stamp)))
     }
 
     fn append_record(&self, kind: u8, payload: Bytes) -> u64 {
@@ -156,7 +156,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
             Command::Checked(crate::shard::Checked { first_checked_upto: HalfId::ZERO, halves: vec![] }),
             Command::Publish(Publish {
                 queue: QueueId(1),
-                when: When::At(99),
+                when: When::At(Stamp(99)),
                 messages: MessageList::Many(&[Message::new(0, &one), Message::new(0, &two)]),
                 once: None,
             }),
@@ -209,7 +209,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     let first = following.index.candidates("T", "a").next().unwrap().unwrap();
     assert_eq!(first.stored_seconds, 5);
     let reach = following.index.reach();
-    assert_eq!(reach, Reach { position: stored[2].end().get(), stamp: 6_000 });
+    assert_eq!(reach, Reach { position: stored[2].end().get(), stamp: Stamp(6_000) });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::Results;
 use crate::broker::Broker;
 use crate::config::COPIES_KEPT;
 use crate::shard::HalfQuery;
+use crate::terms::Stamp;
 
 /// The whole page. Reads the index: call it where blocking is allowed.
 pub(super) fn page(broker: &Broker) -> String {
@@ -99,7 +100,7 @@ fn transactions(page: &mut Page, broker: &Broker) {
         ("halves_open_oldest_seconds", "Age of the oldest open half message.", ages.open),
         ("halves_parked_oldest_seconds", "Age of the oldest parked half message.", ages.parked),
     ] {
-        page.gauge(name, help, since.map_or(0, |since| now.saturating_sub(since) / 1_000));
+        page.gauge(name, help, since.map_or(0, |since| now.since(since) / 1_000));
     }
     page.gauge(
         "halves_without_checker",
@@ -185,11 +186,11 @@ fn store(page: &mut Page, broker: &Broker) {
     page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.is_failed()));
 }
 
-/// When the oldest open and the oldest parked half came, in milliseconds since 1970.
+/// When the oldest open and the oldest parked half came.
 #[derive(Default)]
 struct Ages {
-    open: Option<u64>,
-    parked: Option<u64>,
+    open: Option<Stamp>,
+    parked: Option<Stamp>,
 }
 
 impl Ages {

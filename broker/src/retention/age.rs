@@ -5,7 +5,7 @@ use std::io;
 
 use crate::log::{Log, SegmentInfo};
 use crate::shard::Batch;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Stamp};
 
 /// Records at the beginning of a file that are looked at for a time: a leader's first entries have none.
 const LOOK_RECORDS: u64 = 16;
@@ -17,7 +17,7 @@ const COMMANDS: u8 = 1;
 /// When each file was begun. Remembers what it has read.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
-    begun: HashMap<u64, u64>,
+    begun: HashMap<u64, Stamp>,
 }
 
 /// The log's files as retention sees them.
@@ -25,15 +25,15 @@ pub(super) struct Ages {
 pub(super) struct Files {
     /// The files from the oldest to the newest, the newest being written.
     pub(super) segments: Vec<SegmentInfo>,
-    /// The first stamp in each, in milliseconds since 1970; rises.
-    begun: Vec<u64>,
+    /// The first stamp in each; rises.
+    begun: Vec<Stamp>,
 }
 
 impl Ages {
     /// Looks at the files. Reads the beginning of those that are new.
     pub(super) fn look(&mut self, log: &Log) -> Files {
         let segments = log.segments();
-        let mut begun: Vec<Option<u64>> = Vec::with_capacity(segments.len());
+        let mut begun: Vec<Option<Stamp>> = Vec::with_capacity(segments.len());
         for segment in &segments {
             let known = self.begun.get(&segment.start.get()).copied();
             let stamp = match known.map_or_else(|| first_stamp(log, segment), |stamp| Ok(Some(stamp))) {
@@ -42,7 +42,7 @@ impl Ages {
                     Some(stamp)
                 }
                 // Stamps never go back, so a file without any is as old as the one before.
-                Ok(None) => begun.last().copied().unwrap_or(Some(0)),
+                Ok(None) => begun.last().copied().unwrap_or(Some(Stamp::ZERO)),
                 Err(error) => {
                     tracing::warn!(%error, "retention: the age of a file of the log cannot be read");
                     None
@@ -58,9 +58,9 @@ impl Ages {
 
 /// Unknown stamps taken to be as late as they can be: a file whose age is not known keeps the one before it no shorter than
 /// it should be kept.
-fn at_the_latest(begun: &[Option<u64>]) -> Vec<u64> {
-    let mut latest = u64::MAX;
-    let mut stamps: Vec<u64> = begun
+fn at_the_latest(begun: &[Option<Stamp>]) -> Vec<Stamp> {
+    let mut latest = Stamp::MAX;
+    let mut stamps: Vec<Stamp> = begun
         .iter()
         .rev()
         .map(|stamp| {
@@ -72,7 +72,7 @@ fn at_the_latest(begun: &[Option<u64>]) -> Vec<u64> {
     stamps
 }
 
-fn first_stamp(log: &Log, segment: &SegmentInfo) -> io::Result<Option<u64>> {
+fn first_stamp(log: &Log, segment: &SegmentInfo) -> io::Result<Option<Stamp>> {
     let from = segment.first_index;
     let records = log.read_entries(from, from + LOOK_RECORDS, LOOK_BYTES)?;
     let stamps = records.iter().filter(|record| record.kind == COMMANDS);
@@ -81,7 +81,7 @@ fn first_stamp(log: &Log, segment: &SegmentInfo) -> io::Result<Option<u64>> {
 
 impl Files {
     #[cfg(test)]
-    pub(super) fn of(files: impl Iterator<Item = (SegmentInfo, u64)>) -> Files {
+    pub(super) fn of(files: impl Iterator<Item = (SegmentInfo, Stamp)>) -> Files {
         let (segments, begun) = files.unzip();
         Files { segments, begun }
     }
@@ -92,7 +92,7 @@ impl Files {
     }
 
     /// The end of the last file all of whose records are from before `time`; the newest file is never among them.
-    pub(super) fn older_than(&self, time: u64) -> u64 {
+    pub(super) fn older_than(&self, time: Stamp) -> u64 {
         // What lies in a file is older than what the next one begins with.
         self.boundary(self.begun.iter().skip(1).take_while(|begun| **begun <= time).count())
     }
@@ -132,7 +132,7 @@ mod tests {
     use crate::terms::Position;
 
     /// Files of 100 bytes and 10 records each, begun at these times.
-    fn files(begun: &[u64]) -> Files {
+    fn files(begun: &[Stamp]) -> Files {
         let segment = |at: u64| SegmentInfo {
             start: Position(1000 + 100 * at),
             end: Position(1100 + 100 * at),
@@ -144,16 +144,16 @@ mod tests {
 
     #[test]
     fn a_file_is_as_old_as_its_newest_record() {
-        let files = files(&[10, 20, 30, 40]);
-        assert_eq!(files.older_than(19), 1000, "the first file may hold records of 19");
-        assert_eq!(files.older_than(20), 1100);
-        assert_eq!(files.older_than(35), 1200);
-        assert_eq!(files.older_than(1000), 1300, "the newest stays");
+        let files = files(&[Stamp(10), Stamp(20), Stamp(30), Stamp(40)]);
+        assert_eq!(files.older_than(Stamp(19)), 1000, "the first file may hold records of 19");
+        assert_eq!(files.older_than(Stamp(20)), 1100);
+        assert_eq!(files.older_than(Stamp(35)), 1200);
+        assert_eq!(files.older_than(Stamp(1000)), 1300, "the newest stays");
     }
 
     #[test]
     fn size_takes_the_oldest_first_and_leaves_the_newest() {
-        let files = files(&[1, 2, 3, 4]);
+        let files = files(&[Stamp(1), Stamp(2), Stamp(3), Stamp(4)]);
         assert_eq!(files.beyond(400), 1000);
         assert_eq!(files.beyond(399), 1100);
         assert_eq!(files.beyond(200), 1200);
@@ -163,14 +163,17 @@ mod tests {
 
     #[test]
     fn a_file_whose_age_cannot_be_read_makes_no_other_one_older() {
-        assert_eq!(at_the_latest(&[Some(10), None, None, Some(40), None]), [10, 40, 40, 40, u64::MAX]);
-        assert_eq!(files(&at_the_latest(&[Some(10), None, Some(40)])).older_than(39), 1000);
-        assert_eq!(files(&at_the_latest(&[Some(10), None, Some(40)])).older_than(40), 1200);
+        assert_eq!(
+            at_the_latest(&[Some(Stamp(10)), None, None, Some(Stamp(40)), None]),
+            [Stamp(10), Stamp(40), Stamp(40), Stamp(40), Stamp::MAX]
+        );
+        assert_eq!(files(&at_the_latest(&[Some(Stamp(10)), None, Some(Stamp(40))])).older_than(Stamp(39)), 1000);
+        assert_eq!(files(&at_the_latest(&[Some(Stamp(10)), None, Some(Stamp(40))])).older_than(Stamp(40)), 1200);
     }
 
     #[test]
     fn whole_files_are_purged() {
-        let files = files(&[1, 2, 3]);
+        let files = files(&[Stamp(1), Stamp(2), Stamp(3)]);
         assert_eq!(files.last_index_below(1099), None);
         assert_eq!(files.last_index_below(1100), Some(LogIndex(10)));
         assert_eq!(files.last_index_below(5000), Some(LogIndex(20)));

@@ -1,12 +1,13 @@
 //! Where to cut: from what is there and what is configured to what may go, what must be moved, what must be rewritten.
 
 use super::age::Files;
+use crate::terms::Stamp;
 
 /// What decides.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Now, in milliseconds since 1970.
-    pub(super) now: u64,
+    /// Now.
+    pub(super) now: Stamp,
     /// How long messages are kept, in milliseconds.
     pub(super) keep: u64,
     /// Bytes of log that are kept; `None` for no limit.
@@ -56,28 +57,28 @@ mod tests {
             first_index: LogIndex(1 + at),
             previous: None,
         };
-        Files::of((0..10).map(|at| (segment(at), 10 * at)))
+        Files::of((0..10).map(|at| (segment(at), Stamp(10 * at))))
     }
 
     #[test]
     fn age_trims_moves_at_half_of_it_and_rewrites_at_a_quarter() {
-        let plan = Plan::new(&files(), Rules { now: 100, keep: 80, size: None, early: false });
+        let plan = Plan::new(&files(), Rules { now: Stamp(100), keep: 80, size: None, early: false });
         assert_eq!(plan, Plan { trim: 200, roll: 600, rewrite: 800 });
-        let nothing = Plan::new(&files(), Rules { now: 100, keep: 1000, size: None, early: false });
+        let nothing = Plan::new(&files(), Rules { now: Stamp(100), keep: 1000, size: None, early: false });
         assert_eq!(nothing, Plan::default());
     }
 
     #[test]
     fn size_does_likewise_and_the_stricter_rule_holds() {
-        let size = Plan::new(&files(), Rules { now: 100, keep: 1000, size: Some(800), early: false });
+        let size = Plan::new(&files(), Rules { now: Stamp(100), keep: 1000, size: Some(800), early: false });
         assert_eq!(size, Plan { trim: 200, roll: 600, rewrite: 800 });
-        let both = Plan::new(&files(), Rules { now: 100, keep: 40, size: Some(800), early: false });
+        let both = Plan::new(&files(), Rules { now: Stamp(100), keep: 40, size: Some(800), early: false });
         assert_eq!(both, Plan { trim: 600, roll: 800, rewrite: 900 });
     }
 
     #[test]
     fn a_disk_that_fills_up_takes_one_file_at_a_time() {
-        let plan = Plan::new(&files(), Rules { now: 100, keep: 1000, size: None, early: true });
+        let plan = Plan::new(&files(), Rules { now: Stamp(100), keep: 1000, size: None, early: true });
         assert_eq!(plan, Plan { trim: 100, roll: 200, rewrite: 300 });
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::index::pin;
 use crate::index::{self, HalfRow, meta};
 use crate::shard::{Command, Message, Moved, ReadError, Roll, Shard};
-use crate::terms::{HalfId, PinOwner};
+use crate::terms::{HalfId, PinOwner, Stamp};
 
 /// Bytes of messages that one command moves; a larger single one goes alone.
 const ROLL_BYTES: usize = 256 << 10;
@@ -85,7 +85,7 @@ fn is_lost(error: &ReadError) -> bool {
 ///
 /// What is damaged or missing is left out: it becomes visible where it is, and its queue waits there for an operator. What
 /// cannot be read just now is an error: made visible without being moved, it would be trimmed too early.
-pub(crate) fn gather_due(shard: &Shard, upto: u64, below: u64, limit: usize) -> Result<Load, ReadError> {
+pub(crate) fn gather_due(shard: &Shard, upto: Stamp, below: u64, limit: usize) -> Result<Load, ReadError> {
     let index = shard.index();
     let mut load = Load { halves_upto: meta::kept(index)?.moved_halves, ..Load::default() };
     let mut bytes = 0;

@@ -15,6 +15,7 @@ use crate::broker::Broker;
 use crate::index;
 use crate::retention;
 use crate::shard::{Admission, Command, Outcome, ReadError};
+use crate::terms::Stamp;
 
 /// Most messages that one command makes visible.
 const FIRE_LIMIT: u32 = 1000;
@@ -45,7 +46,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 }
 
 /// Writes old bytes of what is due anew. Says whether that is done.
-async fn refresh(broker: &Arc<Broker>, now: u64) -> Result<bool, ReadError> {
+async fn refresh(broker: &Arc<Broker>, now: Stamp) -> Result<bool, ReadError> {
     loop {
         let reader = Arc::clone(broker);
         let gather = move || {

@@ -15,7 +15,7 @@ use escrowmq_common::task::Shutdown;
 use crate::broker::Broker;
 use crate::index::{self, IndexError};
 use crate::shard::{Admission, Command, Topic};
-use crate::terms::{QueueId, QueueOffset};
+use crate::terms::{QueueId, QueueOffset, Stamp};
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(600);
@@ -25,7 +25,7 @@ const TIMERS_MAX: usize = 1_000_000;
 /// Since when groups have been unused, in milliseconds of the broker's time.
 #[derive(Debug, Default)]
 pub struct UnusedGroups {
-    since: HashMap<String, u64>,
+    since: HashMap<String, Stamp>,
 }
 
 /// Looks until shutdown.
@@ -45,7 +45,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 
 impl UnusedGroups {
     /// One look at all groups at a time of the broker. Deletes those that have been unused for long enough.
-    pub async fn look(&mut self, broker: &Arc<Broker>, now: u64) -> Result<(), IndexError> {
+    pub async fn look(&mut self, broker: &Arc<Broker>, now: Stamp) -> Result<(), IndexError> {
         let hours = u64::from(broker.config().group_expire_hours);
         if hours == 0 {
             self.since.clear();
@@ -77,13 +77,13 @@ impl UnusedGroups {
     }
 
     /// Which of the groups that are unused now have been for so long.
-    fn due(&mut self, unused: Vec<String>, now: u64, after: u64) -> Vec<String> {
+    fn due(&mut self, unused: Vec<String>, now: Stamp, after: u64) -> Vec<String> {
         let before = std::mem::take(&mut self.since);
         for group in unused {
             let since = before.get(&group).copied().unwrap_or(now);
             self.since.insert(group, since);
         }
-        let long = self.since.iter().filter(|(_, since)| now.saturating_sub(**since) >= after);
+        let long = self.since.iter().filter(|(_, since)| now.since(**since) >= after);
         long.map(|(group, _)| group.clone()).collect()
     }
 }
@@ -122,7 +122,7 @@ fn own_topics(broker: &Broker, group: &str) -> Vec<Arc<Topic>> {
 
 /// The queues that messages wait to enter; `None` if too many wait.
 fn waiting_for(broker: &Broker) -> Result<Option<HashSet<QueueId>>, IndexError> {
-    let waiting = index::timer::due(broker.shard.index(), 0, u64::MAX - 1, TIMERS_MAX + 1)?;
+    let waiting = index::timer::due(broker.shard.index(), Stamp::ZERO, Stamp::MAX, TIMERS_MAX + 1)?;
     Ok((waiting.len() <= TIMERS_MAX).then(|| waiting.iter().map(|row| row.queue).collect()))
 }
 
@@ -153,12 +153,12 @@ mod tests {
     fn a_group_must_be_unused_for_the_whole_time() {
         let mut unused = UnusedGroups::default();
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(unused.due(names(&["a", "b"]), 1000, 500), names(&[]));
-        assert_eq!(unused.due(names(&["a"]), 1300, 500), names(&[]));
+        assert_eq!(unused.due(names(&["a", "b"]), Stamp(1000), 500), names(&[]));
+        assert_eq!(unused.due(names(&["a"]), Stamp(1300), 500), names(&[]));
         // b was used in between, so its time begins anew.
-        assert_eq!(unused.due(names(&["a", "b"]), 1500, 500), names(&["a"]));
-        assert_eq!(unused.due(names(&["b"]), 1999, 500), names(&[]));
-        assert_eq!(unused.due(names(&["b"]), 2000, 500), names(&["b"]));
+        assert_eq!(unused.due(names(&["a", "b"]), Stamp(1500), 500), names(&["a"]));
+        assert_eq!(unused.due(names(&["b"]), Stamp(1999), 500), names(&[]));
+        assert_eq!(unused.due(names(&["b"]), Stamp(2000), 500), names(&["b"]));
         assert!(!unused.since.contains_key("a"), "what is gone is forgotten");
     }
 }

@@ -14,6 +14,7 @@ use escrowmq_common::remoting::Connection;
 use super::{Reply, local, slow};
 use crate::backup::prepare::{LEASE, PrepareError};
 use crate::broker::Broker;
+use crate::terms::Stamp;
 
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
     if !local::is_local(connection) {
@@ -46,7 +47,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
 }
 
 fn prepare(broker: &Arc<Broker>, reply: Reply) {
-    let prepared = match broker.backups.prepare(&broker.shard, clock::wall_ms().unsigned_abs()) {
+    let prepared = match broker.backups.prepare(&broker.shard, Stamp(clock::wall_ms().unsigned_abs())) {
         Ok(prepared) => prepared,
         Err(error) => return refuse(reply, &error),
     };

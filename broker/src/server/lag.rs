@@ -33,7 +33,7 @@ fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeS
     let consumed_time = consumed.previous().map_or(Ok(first), time)?;
     let delay = if consumed < max {
         let waiting_since = time(consumed.max(min))?;
-        (broker.now().cast_signed() - waiting_since).max(0)
+        (broker.now().signed() - waiting_since).max(0)
     } else {
         0
     };

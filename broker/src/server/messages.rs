@@ -18,7 +18,7 @@ use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::key_index::{Candidate, words};
 use crate::shard::ReadError;
-use crate::terms::QueueOffset;
+use crate::terms::{QueueOffset, Stamp};
 
 /// Most messages of one answer, whatever is asked for.
 const MESSAGES_MAX: usize = 64;
@@ -65,8 +65,8 @@ pub(super) struct Place {
     queue: u32,
     /// Its queue offset.
     offset: QueueOffset,
-    /// When it entered the queue, in milliseconds since 1970.
-    store_time: u64,
+    /// When it entered the queue.
+    store_time: Stamp,
 }
 
 /// Appends the unit at a log position as consumers get it, if it is in a queue.
@@ -85,9 +85,9 @@ struct Query {
     /// The key is a unique id.
     is_unique: bool,
     limit: usize,
-    /// Store times, in milliseconds since 1970, both ends included.
-    from: u64,
-    upto: u64,
+    /// Store times, both ends included.
+    from: Stamp,
+    upto: Stamp,
 }
 
 impl Query {
@@ -99,14 +99,14 @@ impl Query {
             key: header.key.to_owned(),
             is_unique,
             limit: usize::try_from(header.max_num).unwrap_or_default().clamp(1, most),
-            from: u64::try_from(header.begin_timestamp).unwrap_or_default(),
-            upto: u64::try_from(header.end_timestamp).unwrap_or_default(),
+            from: Stamp(u64::try_from(header.begin_timestamp).unwrap_or_default()),
+            upto: Stamp(u64::try_from(header.end_timestamp).unwrap_or_default()),
         }
     }
 
     /// Whether the candidate became visible too late, as it was stored too late.
     fn is_too_late(&self, candidate: &Candidate) -> bool {
-        u64::from(candidate.stored_seconds) > self.upto / 1000
+        u64::from(candidate.stored_seconds) > self.upto.get() / 1000
     }
 
     /// Whether a unit is of this topic and has this key: the index only knows hashes.
@@ -137,7 +137,7 @@ fn query(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             _ => (response::SUCCESS, None),
         };
         let header = QueryMessageResponse {
-            index_last_update_timestamp: reach.stamp.cast_signed(),
+            index_last_update_timestamp: reach.stamp.signed(),
             index_last_update_position: reach.position.cast_signed(),
         };
         reply.send(code, remark, |fields| header.write(fields), &[&units]);
@@ -238,10 +238,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_bounded() {
         let asked = query("k", false);
-        assert_eq!((asked.limit, asked.from, asked.upto), (MESSAGES_MAX, 0, i64::MAX as u64));
+        assert_eq!((asked.limit, asked.from, asked.upto), (MESSAGES_MAX, Stamp::ZERO, Stamp(i64::MAX as u64)));
         assert_eq!(query("k", true).limit, UNIQUE_MAX);
         let late = Candidate { position: 0, stored_seconds: 6 };
-        assert!(Query { upto: 5_999, ..query("k", false) }.is_too_late(&late));
-        assert!(!Query { upto: 6_000, ..query("k", false) }.is_too_late(&late));
+        assert!(Query { upto: Stamp(5_999), ..query("k", false) }.is_too_late(&late));
+        assert!(!Query { upto: Stamp(6_000), ..query("k", false) }.is_too_late(&late));
     }
 }

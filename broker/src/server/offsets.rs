@@ -14,7 +14,7 @@ use super::{Reply, progress, slow};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
 use crate::shard::{Queue, ReadError};
-use crate::terms::QueueOffset;
+use crate::terms::{QueueOffset, Stamp};
 
 /// A group without an offset starts at the beginning of a queue whose first message lies within so many bytes of the
 /// log's end: such a topic is young, and its first messages are likely meant for whoever comes now.
@@ -143,7 +143,7 @@ fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
     };
     let upper = header.boundary_type.is_some_and(|boundary| boundary.eq_ignore_ascii_case("UPPER"));
     // A time before 1970 is before everything.
-    let time = u64::try_from(header.timestamp).unwrap_or_default();
+    let time = Stamp(u64::try_from(header.timestamp).unwrap_or_default());
     slow::run(broker, "search offset", reply, move |broker, reply| {
         let found = if upper { last_upto(broker, &queue, time) } else { broker.shard.offset_at_time(&queue, time) };
         match found {
@@ -154,7 +154,7 @@ fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
 }
 
 /// The last message that entered the queue at or before `time`; 0 if there is none.
-fn last_upto(broker: &Broker, queue: &Queue, time: u64) -> Result<QueueOffset, ReadError> {
+fn last_upto(broker: &Broker, queue: &Queue, time: Stamp) -> Result<QueueOffset, ReadError> {
     let after = broker.shard.offset_at_time(queue, time.saturating_add(1))?;
     Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or_default())
 }
@@ -167,7 +167,7 @@ fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
     let Some(queue) = queue(broker, header.topic, header.queue_id) else { return send(reply, -1) };
     slow::run(broker, "earliest store time", reply, move |broker, reply| {
         match broker.shard.entries(&queue, QueueOffset::ZERO, 1, 1, |_| true) {
-            Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.cast_signed())),
+            Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.signed())),
             Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
         }
     });

@@ -40,9 +40,9 @@ pub(super) fn topics_of(broker: &Broker, group: &str) -> Result<BTreeSet<Arc<str
         .collect())
 }
 
-/// When the message at an offset entered its queue, in milliseconds since 1970; `None` if there is none.
+/// When the message at an offset entered its queue; `None` if there is none.
 pub(super) fn store_time(broker: &Broker, queue: &Queue, offset: QueueOffset) -> Result<Option<i64>, ReadError> {
-    Ok(broker.shard.entry(queue, offset)?.map(|entry| entry.store_time.cast_signed()))
+    Ok(broker.shard.entry(queue, offset)?.map(|entry| entry.store_time.signed()))
 }
 
 /// Whether a consumer may have come to an offset: it never comes beyond the end. One that says so has its offset from another

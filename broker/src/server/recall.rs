@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::timer;
 use crate::shard::{Admission, Command, Outcome, Waiting};
+use crate::terms::Stamp;
 
 type Refusal = (i32, String);
 
@@ -74,7 +75,7 @@ fn checked(broker: &Broker, request: &Frame) -> Result<RecallHandle, Refusal> {
 }
 
 /// Why this handle names nothing that can be taken back here, if so.
-fn objection(config: &BrokerConfig, handle: &RecallHandle, topic: &str, now: u64) -> Option<&'static str> {
+fn objection(config: &BrokerConfig, handle: &RecallHandle, topic: &str, now: Stamp) -> Option<&'static str> {
     if handle.topic != topic {
         return Some("topic not match");
     }
@@ -82,14 +83,14 @@ fn objection(config: &BrokerConfig, handle: &RecallHandle, topic: &str, now: u64
         return Some("broker service not available");
     }
     let limit = now.saturating_add(config.timer_max_delay.as_millis() as u64);
-    match u64::try_from(handle.deliver_timestamp) {
+    match u64::try_from(handle.deliver_timestamp).map(Stamp) {
         Ok(due) if due > now && due <= limit => None,
         _ => Some("timestamp invalid"),
     }
 }
 
 async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Refusal> {
-    let due = handle.deliver_timestamp.cast_unsigned();
+    let due = Stamp(handle.deliver_timestamp.cast_unsigned());
     for _ in 0..LOOKS_MAX {
         let waiting = look(broker, &handle).await?;
         if let Some(why) = ambiguity(&waiting) {
@@ -113,7 +114,7 @@ async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Re
 
 async fn look(broker: &Arc<Broker>, handle: &RecallHandle) -> Result<Waiting, Refusal> {
     let (reader, topic, unique_key) = (Arc::clone(broker), handle.topic.clone(), handle.unique_key.clone());
-    let due = handle.deliver_timestamp.cast_unsigned();
+    let due = Stamp(handle.deliver_timestamp.cast_unsigned());
     let found = slow::read_vital(broker, "find timer", move || reader.shard.waiting(due, &topic, &unique_key));
     match found.await {
         Ok(Ok(waiting)) => Ok(waiting),
@@ -139,7 +140,7 @@ fn ambiguity(waiting: &Waiting) -> Option<&'static str> {
 }
 
 /// Says whether the message was taken back by this; else it was by another request, or its bytes were moved meanwhile.
-async fn cancel(broker: &Arc<Broker>, due: u64, position: u64) -> Result<bool, Refusal> {
+async fn cancel(broker: &Arc<Broker>, due: Stamp, position: u64) -> Result<bool, Refusal> {
     match broker.shard.propose(&Command::Cancel { due, position }, Admission::Reserved).await {
         Ok(Outcome::Handled(1..)) => Ok(true),
         Ok(Outcome::Handled(0)) => match timer::fired(broker.shard.index(), position) {
@@ -176,7 +177,7 @@ mod tests {
             deliver_timestamp,
             unique_key: "U".into(),
         };
-        let objection = |handle: &RecallHandle| objection(&config, handle, "T", 1_000);
+        let objection = |handle: &RecallHandle| objection(&config, handle, "T", Stamp(1_000));
         assert_eq!(objection(&handle("T", "b", 1_001)), None);
         assert_eq!(objection(&handle("X", "b", 1_001)), Some("topic not match"));
         assert_eq!(objection(&handle("T", "c", 1_001)), Some("broker service not available"));

@@ -13,7 +13,7 @@ use super::stats::{Problem, header};
 use super::{Reply, progress, slow};
 use crate::broker::Broker;
 use crate::shard::Queue;
-use crate::terms::QueueOffset;
+use crate::terms::{QueueOffset, Stamp};
 
 /// The first version that understands that its offsets are set, 3.0.7.
 const RESET_SINCE: i32 = 28;
@@ -170,7 +170,7 @@ fn target(
         }
         return Ok(offset);
     }
-    match u64::try_from(asked.timestamp) {
+    match u64::try_from(asked.timestamp).map(Stamp) {
         Ok(time) => Ok(broker.shard.offset_at_time(queue, time)?),
         Err(_) => Ok(max),
     }

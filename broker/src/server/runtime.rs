@@ -13,7 +13,7 @@ use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::shard::Batch;
 use crate::stats;
-use crate::terms::DiskUse;
+use crate::terms::{DiskUse, Stamp};
 
 /// The name of the protocol version in every response: the release whose broker this one can replace.
 const VERSION_NAME: &str = "V5_3_3";
@@ -48,14 +48,14 @@ fn table(broker: &Broker) -> BTreeMap<String, String> {
     figures.0
 }
 
-fn put_identity(figures: &mut Figures, broker: &Broker, now: u64) {
+fn put_identity(figures: &mut Figures, broker: &Broker, now: Stamp) {
     let began = broker.stats.began();
     figures.put("brokerActive", true);
     figures.put("brokerVersion", escrowmq_common::frame::WIRE_VERSION);
     figures.put("brokerVersionDesc", VERSION_NAME);
     figures.put("bootTimestamp", began);
     figures.put("startAcceptSendRequestTimeStamp", 0);
-    figures.put("runtime", in_days(now.saturating_sub(began) / 1000));
+    figures.put("runtime", in_days(now.since(began) / 1000));
 }
 
 /// As tools show it: `[ 1 days, 2 hours, 3 minutes, 4 seconds ]`.
@@ -64,7 +64,7 @@ fn in_days(seconds: u64) -> String {
     format!("[ {} days, {} hours, {} minutes, {} seconds ]", hours / 24, hours % 24, minutes % 60, seconds % 60)
 }
 
-fn put_traffic(figures: &mut Figures, broker: &Broker, now: u64) {
+fn put_traffic(figures: &mut Figures, broker: &Broker, now: Stamp) {
     let totals = stats::totals(broker);
     let rates = broker.stats.rates(now, totals);
     let metrics = &broker.metrics;
@@ -97,7 +97,7 @@ fn put_store(figures: &mut Figures, broker: &Broker) {
     figures.put("commitLogMaxOffset", end);
     figures.put("dispatchBehindBytes", end.saturating_sub(counters.applied_end()));
     figures.put("remainHowManyDataToFlush", format!("{} B", end.saturating_sub(log.durable_end().get())));
-    figures.put("earliestMessageTimeStamp", oldest_stamp(broker).map_or(-1, u64::cast_signed));
+    figures.put("earliestMessageTimeStamp", oldest_stamp(broker).map_or(-1, Stamp::signed));
     figures.put("pageCacheLockTimeMills", 0);
     let folder = broker.config().data_folder();
     let disk = DiskUse::of(&folder).unwrap_or(DiskUse { used: 0, free: 0 });
@@ -125,8 +125,8 @@ fn put_queues(figures: &mut Figures) {
     figures.put("EndTransactionThreadPoolQueueCapacity", 0);
 }
 
-/// The stamp of the oldest batch in the log, in milliseconds since 1970. Reads a file.
-fn oldest_stamp(broker: &Broker) -> Option<u64> {
+/// The stamp of the oldest batch in the log. Reads a file.
+fn oldest_stamp(broker: &Broker) -> Option<Stamp> {
     let log = broker.shard.log();
     let first = log.first_index();
     let records = log.read_entries(first, first + OLDEST_RECORDS, 1 << 20).ok()?;

@@ -15,7 +15,7 @@ use crate::retention::{self, Rewritten};
 use crate::shard::{
     Admission, Command, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
 };
-use crate::terms::{Decision, HalfId};
+use crate::terms::{Decision, HalfId, Stamp};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// The protocol's numbers for a producer's answer.
@@ -207,7 +207,7 @@ fn settled_answer(broker: &Broker, reply: Reply, settled: &Settled) {
         |fields| {
             fields.text("outcome", outcome_name(settled.decision));
             fields.boolean("repeated", !settled.first);
-            fields.number("decidedAt", settled.at.cast_signed());
+            fields.number("decidedAt", settled.at.signed());
             fields.text("storeLevel", level);
             if let Some(offset) = settled.offset {
                 fields.number("queueOffset", offset.signed());
@@ -286,7 +286,7 @@ pub(super) fn put_first(fields: &mut FieldWriter<'_>, first: &Settled) {
         Decision::Rollback => "rollback",
     };
     fields.text("decision", decision);
-    fields.number("decidedAt", first.at.cast_signed());
+    fields.number("decidedAt", first.at.signed());
 }
 
 /// No decision: the next check asks again, at its time or after the lease that the producer asks for.
@@ -306,7 +306,7 @@ fn undecided(
     let mut until = broker.now().saturating_add(lease);
     if !is_answer {
         // A sign of life puts off the first check, and never brings it forward.
-        until = until.max(first_check(broker, half));
+        until = first_check(broker, half).map_or(until, |first| until.max(first));
     }
     let command = Command::Extend(Extend { half, counter, group: header.producer_group, until, is_answer });
     let answer = {
@@ -328,15 +328,15 @@ fn undecided(
     }
 }
 
-/// When the first check of a half's transaction is due that has no due time of its own; else 0.
-fn first_check(broker: &Broker, half: HalfId) -> u64 {
+/// When the first check of a half's transaction is due, if it has no due time of its own.
+fn first_check(broker: &Broker, half: HalfId) -> Option<Stamp> {
     let open = |half| broker.shard.half(half).ok().flatten();
     let first = open(half).and_then(|row| match row.first_half {
         Some(first) => open(first),
         None => Some(row),
     });
     let wait = broker.config().transaction_time_out.as_millis() as u64;
-    first.filter(|row| row.next_due == 0).map_or(0, |row| row.prepared_at.saturating_add(wait))
+    first.filter(|row| row.next_due.is_none()).map(|row| row.prepared_at.saturating_add(wait))
 }
 
 /// `RESUME_CHECK_HALF_MESSAGE`: puts a parked half back into the checks.

@@ -55,6 +55,7 @@ mod tests {
     use super::*;
     use crate::index::EntryFlags;
     use crate::terms::HalfId;
+    use crate::terms::Stamp;
 
     fn entries(range: std::ops::Range<u64>) -> VecDeque<QueueEntry> {
         let entry = |offset| QueueEntry {
@@ -62,7 +63,7 @@ mod tests {
             position: offset,
             length: 1,
             tag_hash: 0,
-            store_time: 0,
+            store_time: Stamp::ZERO,
             flags: EntryFlags::PLAIN,
             half: HalfId(offset),
         };

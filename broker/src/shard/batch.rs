@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::command::Command;
-use crate::terms::{Cursor, Malformed, TooLong};
+use crate::terms::{Cursor, Malformed, Stamp, TooLong};
 
 /// The version of batches: their bytes, and the rules by which their commands are applied. A log leads to the same state on
 /// every replica and after every upgrade, so later versions keep what this one decided. 1 and 2 were used before the first
@@ -115,10 +115,10 @@ impl OpenBatch {
     }
 
     /// Closes the batch with its time.
-    pub fn seal(mut self, stamp: u64) -> Bytes {
+    pub fn seal(mut self, stamp: Stamp) -> Bytes {
         self.bytes[0] = VERSION;
         self.bytes[4..8].copy_from_slice(&self.count.to_be_bytes());
-        self.bytes[8..16].copy_from_slice(&stamp.to_be_bytes());
+        self.bytes[8..16].copy_from_slice(&stamp.get().to_be_bytes());
         // The log's tail cache counts what is written and would hold all that was set aside.
         let is_roomy = self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8;
         if is_roomy { Bytes::copy_from_slice(&self.bytes) } else { self.bytes.freeze() }
@@ -140,8 +140,8 @@ impl Drop for Added<'_> {
 /// A batch read back.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// The leader's time, in milliseconds since 1970.
-    pub stamp: u64,
+    /// The leader's time.
+    pub stamp: Stamp,
     count: u32,
     commands: Cursor<'a>,
 }
@@ -157,7 +157,7 @@ impl<'a> Batch<'a> {
         }
         cursor.take(3, "batch head")?;
         let count = cursor.u32("command count")?;
-        let stamp = cursor.u64("stamp")?;
+        let stamp = Stamp(cursor.u64("stamp")?);
         Ok(Self { stamp, count, commands: cursor })
     }
 

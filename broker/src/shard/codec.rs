@@ -15,7 +15,7 @@ use super::command::{
 use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
 use crate::terms::{
-    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, TooLong, When,
+    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TooLong, When,
     put_bounded,
 };
 
@@ -111,7 +111,7 @@ impl<'a> Command<'a> {
                 put_count(out, checked.halves.len())?;
                 for half in &checked.halves {
                     out.put_u64(half.half.get());
-                    out.put_u64(half.next_due);
+                    out.put_u64(half.next_due.get());
                     out.put_u8(u8::from(half.counts));
                     put_client(out, half.asked)?;
                 }
@@ -121,7 +121,7 @@ impl<'a> Command<'a> {
                 out.put_u64(extend.half.get());
                 out.put_u64(extend.counter);
                 put_group(out, extend.group)?;
-                out.put_u64(extend.until);
+                out.put_u64(extend.until.get());
                 out.put_u8(u8::from(extend.is_answer));
                 tag::EXTEND
             }
@@ -166,12 +166,12 @@ impl<'a> Command<'a> {
                 tag::DELETE_GROUP
             }
             Self::Fire { upto, limit } => {
-                out.put_u64(*upto);
+                out.put_u64(upto.get());
                 out.put_u32(*limit);
                 tag::FIRE
             }
             Self::Cancel { due, position } => {
-                out.put_u64(*due);
+                out.put_u64(due.get());
                 out.put_u64(*position);
                 tag::CANCEL
             }
@@ -208,7 +208,7 @@ impl<'a> Command<'a> {
                 tag::GIVE_UP
             }
             Self::Expire { decided_before } => {
-                out.put_u64(*decided_before);
+                out.put_u64(decided_before.get());
                 tag::EXPIRE
             }
             Self::Setting { key, value } => {
@@ -288,7 +288,7 @@ impl<'a> Command<'a> {
                 for _ in 0..count {
                     halves.push(CheckedHalf {
                         half: HalfId(body.u64("half")?),
-                        next_due: body.u64("next due")?,
+                        next_due: Stamp(body.u64("next due")?),
                         counts: body.u8("counts")? != 0,
                         asked: body.text("asked")?,
                     });
@@ -299,7 +299,7 @@ impl<'a> Command<'a> {
                 half: HalfId(body.u64("half")?),
                 counter: body.u64("counter")?,
                 group: body.text("group")?,
-                until: body.u64("until")?,
+                until: Stamp(body.u64("until")?),
                 is_answer: body.u8("is answer")? != 0,
             }),
             tag::PARK => Self::Park(Park {
@@ -332,8 +332,8 @@ impl<'a> Command<'a> {
             tag::DELETE_GROUP => {
                 Self::DeleteGroup { group: body.text("group")?, offsets: body.u8("offsets flag")? != 0 }
             }
-            tag::FIRE => Self::Fire { upto: body.u64("upto")?, limit: body.u32("limit")? },
-            tag::CANCEL => Self::Cancel { due: body.u64("due")?, position: body.u64("position")? },
+            tag::FIRE => Self::Fire { upto: Stamp(body.u64("upto")?), limit: body.u32("limit")? },
+            tag::CANCEL => Self::Cancel { due: Stamp(body.u64("due")?), position: body.u64("position")? },
             tag::LOCK => Self::Lock(get_lock(body)?),
             tag::UNLOCK => Self::Unlock(get_lock(body)?),
             tag::TRIM => Self::Trim { upto: body.u64("upto")? },
@@ -354,7 +354,7 @@ impl<'a> Command<'a> {
                 by: body.text("by")?,
                 why: body.text("why")?,
             }),
-            tag::EXPIRE => Self::Expire { decided_before: body.u64("decided before")? },
+            tag::EXPIRE => Self::Expire { decided_before: Stamp(body.u64("decided before")?) },
             tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
             _ => return Err(body.malformed("command tag: written by a newer version")),
         })
@@ -365,7 +365,7 @@ fn put_when(out: &mut BytesMut, when: When) {
     let (kind, value) = match when {
         When::Now => (0, 0),
         When::After(millis) => (1, millis),
-        When::At(millis) => (2, millis),
+        When::At(time) => (2, time.get()),
     };
     out.put_u8(kind);
     out.put_u64(value);
@@ -377,7 +377,7 @@ fn get_when(body: &mut Cursor<'_>) -> Result<When, Malformed> {
     match kind {
         0 => Ok(When::Now),
         1 => Ok(When::After(value)),
-        2 => Ok(When::At(value)),
+        2 => Ok(When::At(Stamp(value))),
         _ => Err(body.malformed("when")),
     }
 }

@@ -5,7 +5,7 @@
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
-use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, When};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]
@@ -81,8 +81,8 @@ pub struct Settle<'a> {
 pub struct CheckedHalf<'a> {
     /// The half.
     pub half: HalfId,
-    /// When the next check is due, in milliseconds since 1970.
-    pub next_due: u64,
+    /// When the next check is due.
+    pub next_due: Stamp,
     /// Whether the check counts towards the limit.
     pub counts: bool,
     /// Client id of the instance that is asked; empty if nobody is.
@@ -107,8 +107,8 @@ pub struct Extend<'a> {
     pub counter: u64,
     /// The producer group that says so.
     pub group: &'a str,
-    /// When the next check is due, in milliseconds since 1970.
-    pub until: u64,
+    /// When the next check is due.
+    pub until: Stamp,
     /// Whether this answers a check, which then does not count; the next one is due at `until` exactly. Else it is due
     /// at `until` or later.
     pub is_answer: bool,
@@ -231,15 +231,15 @@ pub enum Command<'a> {
     },
     /// Make timers that are due visible.
     Fire {
-        /// Due at or before this time, in milliseconds since 1970.
-        upto: u64,
+        /// Due at or before this time.
+        upto: Stamp,
         /// At most so many, in order of due time.
         limit: u32,
     },
     /// Forget a message that waits for its time: it is never seen.
     Cancel {
-        /// When it would be due, in milliseconds since 1970.
-        due: u64,
+        /// When it would be due.
+        due: Stamp,
         /// Log position of its unit.
         position: u64,
     },
@@ -258,8 +258,8 @@ pub enum Command<'a> {
     GiveUp(GiveUp<'a>),
     /// Forget decisions.
     Expire {
-        /// Decisions made before this time, in milliseconds since 1970.
-        decided_before: u64,
+        /// Decisions made before this time.
+        decided_before: Stamp,
     },
     /// A replicated setting.
     Setting {

@@ -18,7 +18,7 @@ use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError};
 use crate::log::{Log, LogSettings};
-use crate::terms::{HalfId, QueueId, QueueOffset};
+use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
 
 /// What a shard is opened with.
 #[derive(Debug, Clone)]
@@ -165,8 +165,8 @@ impl Shard {
         index::half::get(self.index(), half)
     }
 
-    /// Whether any client holds an unexpired lock of this group, at `now` in milliseconds since 1970.
-    pub fn holds_lock(&self, group: &str, now: u64) -> Result<bool, IndexError> {
+    /// Whether any client holds an unexpired lock of this group, at `now`.
+    pub fn holds_lock(&self, group: &str, now: Stamp) -> Result<bool, IndexError> {
         index::offset::any_lock(self.index(), group, now)
     }
 }

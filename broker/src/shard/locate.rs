@@ -14,7 +14,7 @@ use super::handle::Shard;
 use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
 use crate::planted::{Bug, planted};
-use crate::terms::{Content, HalfId, Position, QueueOffset};
+use crate::terms::{Content, HalfId, Position, QueueOffset, Stamp};
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;
@@ -79,7 +79,7 @@ impl Shard {
     }
 
     /// The messages of a topic that wait until `due` under this unique key. May read files.
-    pub fn waiting(&self, due: u64, topic: &str, unique_key: &str) -> Result<Waiting, ReadError> {
+    pub fn waiting(&self, due: Stamp, topic: &str, unique_key: &str) -> Result<Waiting, ReadError> {
         let rows = index::timer::due(self.index(), due, due, SAME_TIME_MAX)?;
         let mut waiting = Waiting { rows: Vec::new(), is_one: true, is_all: rows.len() < SAME_TIME_MAX };
         let mut first = None;

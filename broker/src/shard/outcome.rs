@@ -2,7 +2,7 @@
 
 use escrowmq_common::limits;
 
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +32,10 @@ pub struct Published {
     pub position: u64,
     /// Log positions of the further members of a batch.
     pub more_positions: Vec<u64>,
-    /// Store time, in milliseconds since 1970.
-    pub stamp: u64,
-    /// When it becomes visible, if that is later; milliseconds since 1970.
-    pub due: Option<u64>,
+    /// Store time.
+    pub stamp: Stamp,
+    /// When it becomes visible, if that is later.
+    pub due: Option<Stamp>,
     /// The queue that it went to, if this was a repeated send and the place is the first one's.
     pub repeats: Option<QueueId>,
 }
@@ -47,8 +47,8 @@ pub struct Prepared {
     pub half: HalfId,
     /// Its dense counter.
     pub counter: u64,
-    /// Store time, in milliseconds since 1970.
-    pub stamp: u64,
+    /// Store time.
+    pub stamp: Stamp,
     /// Whether this was a repeated send and the identity is the first one's.
     pub repeated: bool,
 }
@@ -62,8 +62,8 @@ pub struct Settled {
     pub queue: QueueId,
     /// Queue offset, if it was committed without a delay.
     pub offset: Option<QueueOffset>,
-    /// When it was decided, in milliseconds since 1970.
-    pub at: u64,
+    /// When it was decided.
+    pub at: Stamp,
     /// Whether this very command decided; false for a repeat.
     pub first: bool,
     /// The further halves of the transaction; queue and offset above are those of its first half.

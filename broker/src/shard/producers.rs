@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use crate::index::ProducerRow;
+use crate::terms::Stamp;
 
 /// A producer group that has, or lately had, undecided halves. Written by apply alone.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl ProducerGroup {
             open: AtomicU64::new(row.open),
             parked: AtomicU64::new(row.parked),
             further: row.further.map(AtomicU64::new),
-            used_at: AtomicU64::new(row.used_at),
+            used_at: AtomicU64::new(row.used_at.get()),
         }
     }
 
@@ -58,14 +59,14 @@ impl ProducerGroup {
         halves.saturating_sub(self.further[usize::from(parked)].load(Ordering::Relaxed))
     }
 
-    /// When its halves changed last, in milliseconds since 1970.
-    pub fn used_at(&self) -> u64 {
-        self.used_at.load(Ordering::Relaxed)
+    /// When its halves changed last.
+    pub fn used_at(&self) -> Stamp {
+        Stamp(self.used_at.load(Ordering::Relaxed))
     }
 
     /// A half of this group goes from one state to another: `true` is parked, `None` is not undecided. `is_further`: it is
     /// not the first one of its transaction.
-    pub(in crate::shard) fn count(&self, old: Option<bool>, new: Option<bool>, is_further: bool, now: u64) {
+    pub(in crate::shard) fn count(&self, old: Option<bool>, new: Option<bool>, is_further: bool, now: Stamp) {
         let of = |parked: bool| if parked { &self.parked } else { &self.open };
         // Apply alone writes, so reading before writing is no race.
         let change = |count: &AtomicU64, to: u64| count.store(to, Ordering::Relaxed);
@@ -84,7 +85,7 @@ impl ProducerGroup {
                 change(&self.further[usize::from(parked)], 0);
             }
         }
-        self.used_at.store(now, Ordering::Relaxed);
+        self.used_at.store(now.get(), Ordering::Relaxed);
     }
 }
 
@@ -132,21 +133,22 @@ mod tests {
 
     #[test]
     fn a_transaction_counts_once_however_many_halves_it_has() {
-        let row = ProducerRow { id: 1, open: 0, parked: 0, further: [0, 0], used_at: 0, name: "G".to_owned() };
+        let row =
+            ProducerRow { id: 1, open: 0, parked: 0, further: [0, 0], used_at: Stamp::ZERO, name: "G".to_owned() };
         let group = ProducerGroup::of_row(&row);
         for is_further in [false, true, true] {
-            group.count(None, Some(false), is_further, 1);
+            group.count(None, Some(false), is_further, Stamp(1));
         }
-        group.count(None, Some(false), false, 1);
+        group.count(None, Some(false), false, Stamp(1));
         assert_eq!((group.open(), group.transactions(false), group.transactions(true)), (4, 2, 0));
         for is_further in [false, true, true] {
-            group.count(Some(false), Some(true), is_further, 2);
+            group.count(Some(false), Some(true), is_further, Stamp(2));
         }
         assert_eq!((group.transactions(false), group.transactions(true), group.row().further), (1, 1, [0, 2]));
         let again = ProducerGroup::of_row(&group.row());
         assert_eq!((again.transactions(false), again.transactions(true)), (1, 1));
         for is_further in [false, true, true] {
-            group.count(Some(true), None, is_further, 3);
+            group.count(Some(true), None, is_further, Stamp(3));
         }
         assert_eq!((group.transactions(false), group.transactions(true)), (1, 0));
     }
@@ -154,13 +156,14 @@ mod tests {
     #[test]
     fn halves_that_an_older_version_did_not_count_do_not_turn_the_number_round() {
         // Two transactions of two halves each, of which only the second one's was counted.
-        let row = ProducerRow { id: 1, open: 4, parked: 0, further: [1, 0], used_at: 0, name: "G".to_owned() };
+        let row =
+            ProducerRow { id: 1, open: 4, parked: 0, further: [1, 0], used_at: Stamp::ZERO, name: "G".to_owned() };
         let group = ProducerGroup::of_row(&row);
         for is_further in [false, true, false, true] {
-            group.count(Some(false), None, is_further, 1);
+            group.count(Some(false), None, is_further, Stamp(1));
         }
         assert_eq!((group.open(), group.transactions(false), group.row().further), (0, 0, [0, 0]));
-        group.count(None, Some(false), false, 2);
+        group.count(None, Some(false), false, Stamp(2));
         assert_eq!(group.transactions(false), 1);
     }
 }

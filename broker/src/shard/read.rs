@@ -11,7 +11,7 @@ use super::handle::Shard;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
 use crate::planted::{Bug, planted};
-use crate::terms::{HalfId, Position, QueueId, QueueOffset};
+use crate::terms::{HalfId, Position, QueueId, QueueOffset, Stamp};
 
 /// Why a read did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -207,7 +207,7 @@ impl Shard {
             queue_offset: row.counter.cast_signed(),
             position: row.half.get().cast_signed(),
             transaction: TransactionType::None,
-            store_timestamp: row.prepared_at.cast_signed(),
+            store_timestamp: row.prepared_at.signed(),
             prepared_offset: 0,
         }
         .apply(&mut out[start..])
@@ -293,9 +293,8 @@ impl Shard {
             .map(|entry| Located { queue, entry }))
     }
 
-    /// The first offset of a queue whose message entered it at or after `time`, in milliseconds since 1970; the queue's
-    /// end if there is none.
-    pub fn offset_at_time(&self, queue: &Queue, time: u64) -> Result<QueueOffset, ReadError> {
+    /// The first offset of a queue whose message entered it at or after `time`; the queue's end if there is none.
+    pub fn offset_at_time(&self, queue: &Queue, time: Stamp) -> Result<QueueOffset, ReadError> {
         Ok(index::queue::find_time(self.index(), queue.id, queue.min_offset(), queue.max_offset(), time)?)
     }
 }
@@ -334,7 +333,7 @@ fn patch(queue: &Queue, entry: &QueueEntry, unit: &mut [u8]) -> Result<(), ReadE
         queue_offset: entry.offset.signed(),
         position: entry.position.cast_signed(),
         transaction: if committed { TransactionType::Commit } else { TransactionType::None },
-        store_timestamp: entry.store_time.cast_signed(),
+        store_timestamp: entry.store_time.signed(),
         prepared_offset: if committed { entry.half.get().cast_signed() } else { 0 },
     }
     .apply(unit)

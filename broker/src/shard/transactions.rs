@@ -3,7 +3,7 @@
 use super::handle::Shard;
 use crate::index::listing::{self, Filter};
 use crate::index::{self, DecisionRow, HalfRow, IndexError};
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 
 /// Which undecided halves are looked at. The default takes all.
 #[derive(Debug, Clone, Default)]
@@ -14,8 +14,8 @@ pub struct HalfQuery<'a> {
     pub topic: Option<&'a str>,
     /// Only parked ones, or only open ones.
     pub parked: Option<bool>,
-    /// Only those that were prepared at or before this time, in milliseconds since 1970.
-    pub prepared_until: Option<u64>,
+    /// Only those that were prepared at or before this time.
+    pub prepared_until: Option<Stamp>,
     /// Only those with a higher id: where the last page ended.
     pub after: Option<HalfId>,
 }

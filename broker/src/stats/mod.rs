@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 
 use crate::broker::Broker;
 use crate::shard::{Topic, Topics};
+use crate::terms::Stamp;
 use window::{STEP, Sample, Spans, Window};
 
 /// Most names that are counted per family; further ones are not counted alone.
@@ -42,7 +43,7 @@ struct Series {
 }
 
 impl Series {
-    fn new(at: u64) -> Self {
+    fn new(at: Stamp) -> Self {
         let spans = Mutex::new(Spans::new(Sample { at, sum: 0, times: 0 }));
         Self { sum: AtomicU64::new(0), times: AtomicU64::new(0), spans }
     }
@@ -52,11 +53,11 @@ impl Series {
         self.times.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn now(&self, at: u64) -> Sample {
+    fn now(&self, at: Stamp) -> Sample {
         Sample { at, sum: self.sum.load(Ordering::Relaxed), times: self.times.load(Ordering::Relaxed) }
     }
 
-    fn look(&self, at: u64) -> BrokerStatsData {
+    fn look(&self, at: Stamp) -> BrokerStatsData {
         self.spans.lock().look(self.now(at))
     }
 }
@@ -68,7 +69,7 @@ struct Family {
 }
 
 impl Family {
-    fn add(&self, key: &str, sum: u64, at: u64) {
+    fn add(&self, key: &str, sum: u64, at: Stamp) {
         if let Some(series) = self.by_key.get(key) {
             return series.add(sum);
         }
@@ -77,11 +78,11 @@ impl Family {
         }
     }
 
-    fn look(&self, key: &str, at: u64) -> Option<BrokerStatsData> {
+    fn look(&self, key: &str, at: Stamp) -> Option<BrokerStatsData> {
         self.by_key.get(key).map(|series| series.look(at))
     }
 
-    fn tick(&self, at: u64) {
+    fn tick(&self, at: Stamp) {
         self.by_key.retain(|_, series| {
             let now = series.now(at);
             let mut spans = series.spans.lock();
@@ -111,7 +112,7 @@ struct TopicPut {
 impl TopicPuts {
     /// Takes samples of all topics, given with the messages that ever entered them. `before` is the time of the last
     /// samples.
-    fn tick<'a>(&mut self, before: u64, at: u64, topics: impl Iterator<Item = (&'a str, u64)>) {
+    fn tick<'a>(&mut self, before: Stamp, at: Stamp, topics: impl Iterator<Item = (&'a str, u64)>) {
         let mut seen = HashMap::with_capacity(self.by_topic.len());
         for (topic, sum) in topics.take(SERIES_MAX) {
             let known = self.by_topic.remove_entry(topic);
@@ -137,7 +138,7 @@ impl TopicPuts {
     }
 
     /// Over the last minute, hour and day, if `sum` messages ever entered the topic.
-    fn look(&self, topic: &str, sum: u64, now: u64) -> Option<BrokerStatsData> {
+    fn look(&self, topic: &str, sum: u64, now: Stamp) -> Option<BrokerStatsData> {
         let put = self.by_topic.get(topic);
         let sample = Sample { at: now, sum, times: sum };
         match put {
@@ -210,7 +211,7 @@ struct Whole {
 }
 
 impl Whole {
-    fn new(at: u64) -> Self {
+    fn new(at: Stamp) -> Self {
         let first = Sample { at, sum: 0, times: 0 };
         let window = || Window::new(STEP, 60, first);
         Self {
@@ -218,16 +219,17 @@ impl Whole {
             got: (Spans::new(first), window()),
             found: window(),
             missed: window(),
-            day: at / DAY,
+            day: at.get() / DAY,
             this_morning: (0, 0),
             yesterday_morning: (0, 0),
             last: Totals::default(),
         }
     }
 
-    fn tick(&mut self, at: u64, totals: Totals) {
-        if at / DAY > self.day {
-            self.day = at / DAY;
+    fn tick(&mut self, at: Stamp, totals: Totals) {
+        let day = at.get() / DAY;
+        if day > self.day {
+            self.day = day;
             self.yesterday_morning = self.this_morning;
             self.this_morning = (self.last.put, self.last.got);
         }
@@ -278,10 +280,10 @@ pub struct Stats {
     group_get: Family,
     group_get_bytes: Family,
     whole: Mutex<Whole>,
-    /// When the last samples were taken, in milliseconds since 1970.
+    /// When the last samples were taken.
     sampled: AtomicU64,
     /// When counting began.
-    began: u64,
+    began: Stamp,
 }
 
 thread_local! {
@@ -298,51 +300,51 @@ fn with_key(topic: &str, group: &str, then: impl FnOnce(&str)) {
 }
 
 impl Stats {
-    /// Counting begins at `now`, in milliseconds since 1970.
-    pub fn new(now: u64) -> Self {
+    /// Counting begins at `now`.
+    pub fn new(now: Stamp) -> Self {
         Self {
             topics: Mutex::default(),
             group_get: Family::default(),
             group_get_bytes: Family::default(),
             whole: Mutex::new(Whole::new(now)),
-            sampled: AtomicU64::new(now),
+            sampled: AtomicU64::new(now.get()),
             began: now,
         }
     }
 
     /// Messages of a topic were handed to a group.
     pub fn group_get(&self, group: &str, topic: &str, messages: u64, bytes: u64) {
-        let at = self.sampled.load(Ordering::Relaxed);
+        let at = Stamp(self.sampled.load(Ordering::Relaxed));
         with_key(topic, group, |key| {
             self.group_get.add(key, messages, at);
             self.group_get_bytes.add(key, bytes, at);
         });
     }
 
-    /// When counting began: the start of the broker, in milliseconds since 1970.
-    pub fn began(&self) -> u64 {
+    /// When counting began: the start of the broker.
+    pub fn began(&self) -> Stamp {
         self.began
     }
 
     /// Messages per second that entered a topic, over the last minute.
-    pub fn topic_put_rate(&self, topic: &Topic, now: u64) -> f64 {
+    pub fn topic_put_rate(&self, topic: &Topic, now: Stamp) -> f64 {
         self.topic_put(topic, now).map_or(0.0, |data| data.stats_minute.tps)
     }
 
     /// What entered a topic over the last minute, hour and day; `None` if nothing did.
-    pub fn topic_put(&self, topic: &Topic, now: u64) -> Option<BrokerStatsData> {
+    pub fn topic_put(&self, topic: &Topic, now: Stamp) -> Option<BrokerStatsData> {
         self.topics.lock().look(&topic.settings.name, entered(topic), now)
     }
 
     /// Messages per second of a topic handed to a group, over the last minute.
-    pub fn group_get_rate(&self, group: &str, topic: &str, now: u64) -> f64 {
+    pub fn group_get_rate(&self, group: &str, topic: &str, now: Stamp) -> f64 {
         let mut rate = 0.0;
         with_key(topic, group, |key| rate = self.group_get.look(key, now).map_or(0.0, |data| data.stats_minute.tps));
         rate
     }
 
     /// A figure over the last minute, hour and day; `None` if nothing of that name was counted.
-    pub fn look(&self, figure: Figure, key: &str, topics: &Topics, now: u64) -> Option<BrokerStatsData> {
+    pub fn look(&self, figure: Figure, key: &str, topics: &Topics, now: Stamp) -> Option<BrokerStatsData> {
         match figure {
             Figure::TopicPutNums => self.topic_put(&*topics.get(key)?, now),
             Figure::GroupGetNums => self.group_get.look(key, now),
@@ -359,7 +361,7 @@ impl Stats {
     }
 
     /// The rates of the whole broker, whose counts are `totals` now.
-    pub fn rates(&self, now: u64, totals: Totals) -> BrokerRates {
+    pub fn rates(&self, now: Stamp, totals: Totals) -> BrokerRates {
         let whole = self.whole.lock();
         let rates = |window: &Window, sum| {
             Rates([1, 6, 60].map(|steps| window.over(steps, Sample { at: now, sum, times: sum }).tps))
@@ -375,8 +377,8 @@ impl Stats {
     }
 
     /// Takes samples; every ten seconds.
-    pub fn tick(&self, now: u64, totals: Totals, topics: &[Arc<Topic>]) {
-        let before = self.sampled.swap(now, Ordering::Relaxed);
+    pub fn tick(&self, now: Stamp, totals: Totals, topics: &[Arc<Topic>]) {
+        let before = Stamp(self.sampled.swap(now.get(), Ordering::Relaxed));
         self.whole.lock().tick(now, totals);
         let entered = topics.iter().map(|topic| (topic.settings.name.as_str(), entered(topic)));
         self.topics.lock().tick(before, now, entered);
@@ -419,12 +421,12 @@ mod tests {
     const START: u64 = 1_700_000_000_000;
 
     fn look(stats: &Stats, key: &str, now: u64) -> Option<BrokerStatsData> {
-        stats.look(Figure::GroupGetNums, key, &Topics::default(), now)
+        stats.look(Figure::GroupGetNums, key, &Topics::default(), Stamp(now))
     }
 
     #[test]
     fn reads_are_counted_by_topic_and_group() {
-        let stats = Stats::new(START);
+        let stats = Stats::new(Stamp(START));
         stats.group_get("G", "T", 2, 600);
         stats.group_get("G", "T", 4, 100);
         stats.group_get("H", "T", 5, 50);
@@ -432,12 +434,12 @@ mod tests {
         let data = look(&stats, "T@G", now).unwrap();
         assert_eq!((data.stats_minute.sum, data.stats_day.sum), (6, 6));
         assert!((data.stats_minute.avgpt - 3.0).abs() < 1e-9);
-        assert!((stats.group_get_rate("G", "T", now) - 0.1).abs() < 1e-9);
-        let bytes = stats.look(Figure::GroupGetSize, "T@G", &Topics::default(), now).unwrap();
+        assert!((stats.group_get_rate("G", "T", Stamp(now)) - 0.1).abs() < 1e-9);
+        let bytes = stats.look(Figure::GroupGetSize, "T@G", &Topics::default(), Stamp(now)).unwrap();
         assert_eq!(bytes.stats_minute.sum, 700);
         assert!(look(&stats, "T@other", now).is_none());
         for step in 1..=10 {
-            stats.tick(START + step * STEP, Totals::default(), &[]);
+            stats.tick(Stamp(START + step * STEP), Totals::default(), &[]);
         }
         let later = look(&stats, "T@G", START + 10 * STEP).unwrap();
         assert_eq!((later.stats_minute.sum, later.stats_hour.sum), (0, 6));
@@ -446,33 +448,33 @@ mod tests {
     #[test]
     fn what_entered_a_topic_is_counted_since_the_start() {
         let mut puts = TopicPuts::default();
-        puts.tick(START, START, [("old", 1000)].into_iter());
-        assert!(puts.look("old", 1000, START).is_none());
-        assert_eq!(puts.look("old", 1007, START + 5).unwrap().stats_minute.sum, 7);
+        puts.tick(Stamp(START), Stamp(START), [("old", 1000)].into_iter());
+        assert!(puts.look("old", 1000, Stamp(START)).is_none());
+        assert_eq!(puts.look("old", 1007, Stamp(START + 5)).unwrap().stats_minute.sum, 7);
         // A topic that came later is new with all of its messages.
-        assert_eq!(puts.look("new", 5, START + 5).unwrap().stats_minute.sum, 5);
-        puts.tick(START, START + STEP, [("old", 1010), ("new", 5)].into_iter());
+        assert_eq!(puts.look("new", 5, Stamp(START + 5)).unwrap().stats_minute.sum, 5);
+        puts.tick(Stamp(START), Stamp(START + STEP), [("old", 1010), ("new", 5)].into_iter());
         let now = START + STEP;
-        assert_eq!(puts.look("old", 1012, now).unwrap().stats_minute.sum, 12);
-        assert_eq!(puts.look("new", 5, now).unwrap().stats_minute.sum, 5);
+        assert_eq!(puts.look("old", 1012, Stamp(now)).unwrap().stats_minute.sum, 12);
+        assert_eq!(puts.look("new", 5, Stamp(now)).unwrap().stats_minute.sum, 5);
         // A deleted topic is forgotten, and a new one of its name starts anew.
-        puts.tick(now, now + STEP, [("old", 1012)].into_iter());
-        puts.tick(now, now + 2 * STEP, [("old", 1012), ("new", 1)].into_iter());
-        assert_eq!(puts.look("new", 1, now + 2 * STEP).unwrap().stats_minute.sum, 1);
+        puts.tick(Stamp(now), Stamp(now + STEP), [("old", 1012)].into_iter());
+        puts.tick(Stamp(now), Stamp(now + 2 * STEP), [("old", 1012), ("new", 1)].into_iter());
+        assert_eq!(puts.look("new", 1, Stamp(now + 2 * STEP)).unwrap().stats_minute.sum, 1);
         for hour in 1..=26 {
             let at = now + hour * 3_600_000;
-            puts.tick(at, at, [("old", 1012)].into_iter());
+            puts.tick(Stamp(at), Stamp(at), [("old", 1012)].into_iter());
         }
-        assert!(puts.look("old", 1012, now + 26 * 3_600_000).is_none());
+        assert!(puts.look("old", 1012, Stamp(now + 26 * 3_600_000)).is_none());
     }
 
     #[test]
     fn names_that_are_quiet_for_a_day_are_forgotten() {
-        let stats = Stats::new(START);
+        let stats = Stats::new(Stamp(START));
         stats.group_get("quiet", "T", 1, 1);
         for hour in 1..=30 {
             stats.group_get("busy", "T", 1, 1);
-            stats.tick(START + hour * 3_600_000, Totals::default(), &[]);
+            stats.tick(Stamp(START + hour * 3_600_000), Totals::default(), &[]);
         }
         let now = START + 30 * 3_600_000;
         assert!(look(&stats, "T@quiet", now).is_none());
@@ -483,28 +485,28 @@ mod tests {
     fn invented_names_cost_a_bounded_amount() {
         let family = Family::default();
         for n in 0..SERIES_MAX + 10 {
-            family.add(&n.to_string(), 1, START);
+            family.add(&n.to_string(), 1, Stamp(START));
         }
         assert_eq!(family.by_key.len(), SERIES_MAX);
-        family.add("0", 1, START);
-        assert_eq!(family.look("0", START).unwrap().stats_minute.sum, 2);
+        family.add("0", 1, Stamp(START));
+        assert_eq!(family.look("0", Stamp(START)).unwrap().stats_minute.sum, 2);
     }
 
     #[test]
     fn the_whole_broker_has_rates_and_mornings() {
-        let stats = Stats::new(START);
+        let stats = Stats::new(Stamp(START));
         let totals = |put| Totals { put, ..Totals::default() };
         for step in 1..=60 {
-            stats.tick(START + step * STEP, totals(step * 50), &[]);
+            stats.tick(Stamp(START + step * STEP), totals(step * 50), &[]);
         }
-        let rates = stats.rates(START + 60 * STEP, totals(3_000));
+        let rates = stats.rates(Stamp(START + 60 * STEP), totals(3_000));
         assert_eq!(rates.put.to_string(), "5 5 5");
-        let rates = stats.rates(START + 61 * STEP, totals(3_100));
+        let rates = stats.rates(Stamp(START + 61 * STEP), totals(3_100));
         assert!((rates.put.0[0] - 7.5).abs() < 1e-9);
         assert_eq!(rates.this_morning, (0, 0));
-        stats.tick(START + DAY, totals(4_000), &[]);
-        assert_eq!(stats.rates(START + DAY, totals(4_000)).this_morning, (3_000, 0));
-        let day = stats.look(Figure::BrokerPutNums, "any", &Topics::default(), START + DAY).unwrap();
+        stats.tick(Stamp(START + DAY), totals(4_000), &[]);
+        assert_eq!(stats.rates(Stamp(START + DAY), totals(4_000)).this_morning, (3_000, 0));
+        let day = stats.look(Figure::BrokerPutNums, "any", &Topics::default(), Stamp(START + DAY)).unwrap();
         assert_eq!(day.stats_day.sum, 4_000);
     }
 }

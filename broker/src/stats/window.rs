@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use escrowmq_common::body::{BrokerStatsData, BrokerStatsItem};
 
+use crate::terms::Stamp;
+
 /// A count at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Milliseconds since 1970.
-    pub(super) at: u64,
+    /// When it was taken.
+    pub(super) at: Stamp,
     /// How much.
     pub(super) sum: u64,
     /// In how many calls.
@@ -33,8 +35,8 @@ impl Window {
 
     /// Takes a sample, if it is time.
     pub(super) fn offer(&mut self, now: Sample) {
-        let last = self.samples.back().map_or(0, |last| last.at);
-        if now.at < last + self.step {
+        let last = self.samples.back().map_or(Stamp::ZERO, |last| last.at);
+        if now.at < last.saturating_add(self.step) {
             return;
         }
         if self.samples.len() == self.keep {
@@ -51,7 +53,7 @@ impl Window {
         };
         let (sum, times) = (now.sum.saturating_sub(first.sum), now.times.saturating_sub(first.times));
         // Shortly after the start a single message would look like a thousand per second.
-        let seconds = now.at.saturating_sub(first.at).max(self.step) as f64 / 1000.0;
+        let seconds = now.at.since(first.at).max(self.step) as f64 / 1000.0;
         BrokerStatsItem {
             avgpt: if times == 0 { 0.0 } else { sum as f64 / times as f64 },
             sum: sum as i64,
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     fn sample(at: u64, sum: u64) -> Sample {
-        Sample { at, sum, times: sum }
+        Sample { at: Stamp(at), sum, times: sum }
     }
 
     #[test]
@@ -138,11 +140,14 @@ mod tests {
     #[test]
     fn a_young_window_counts_from_its_first_sample() {
         let window = Window::new(10_000, 6, sample(5_000, 0));
-        let item = window.whole(Sample { at: 5_001, sum: 8, times: 2 });
+        let item = window.whole(Sample { at: Stamp(5_001), sum: 8, times: 2 });
         assert_eq!(item.sum, 8);
         assert!((item.tps - 0.8).abs() < 1e-9 && (item.avgpt - 4.0).abs() < 1e-9);
         // A count or a clock that went back is no negative rate.
-        assert_eq!(window.whole(Sample { at: 0, sum: 0, times: 0 }), BrokerStatsItem { avgpt: 0.0, sum: 0, tps: 0.0 });
+        assert_eq!(
+            window.whole(Sample { at: Stamp::ZERO, sum: 0, times: 0 }),
+            BrokerStatsItem { avgpt: 0.0, sum: 0, tps: 0.0 }
+        );
     }
 
     #[test]

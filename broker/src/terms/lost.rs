@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::terms::Stamp;
+
 /// A range of the log that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRange {
@@ -9,8 +11,8 @@ pub struct LostRange {
     pub positions: Range<u64>,
     /// Entries of queues that pointed there then.
     pub messages: u64,
-    /// When it was given up, in milliseconds since 1970.
-    pub at: u64,
+    /// When it was given up.
+    pub at: Stamp,
     /// By whom.
     pub by: String,
     /// Why.

@@ -12,6 +12,7 @@ mod ids;
 mod lost;
 mod pin;
 mod position;
+mod stamp;
 mod topic;
 mod when;
 
@@ -24,5 +25,6 @@ pub use ids::{HalfId, LogIndex, QueueId, QueueOffset};
 pub use lost::LostRange;
 pub use pin::PinOwner;
 pub use position::Position;
+pub use stamp::Stamp;
 pub use topic::TopicSettings;
 pub use when::When;

@@ -1,6 +1,6 @@
 //! Who needs bytes that no queue holds.
 
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 
 const HALF: u8 = 1;
 const TIMER: u8 = 2;
@@ -15,8 +15,8 @@ pub enum PinOwner {
     },
     /// A message that waits for its time.
     Timer {
-        /// When it is due, in milliseconds since 1970.
-        due: u64,
+        /// When it is due.
+        due: Stamp,
     },
 }
 
@@ -25,7 +25,7 @@ impl PinOwner {
     pub fn parts(self) -> (u8, u64) {
         match self {
             Self::Half { half } => (HALF, half.get()),
-            Self::Timer { due } => (TIMER, due),
+            Self::Timer { due } => (TIMER, due.get()),
         }
     }
 
@@ -33,7 +33,7 @@ impl PinOwner {
     pub fn from_parts(kind: u8, number: u64) -> Option<Self> {
         match kind {
             HALF => Some(Self::Half { half: HalfId(number) }),
-            TIMER => Some(Self::Timer { due: number }),
+            TIMER => Some(Self::Timer { due: Stamp(number) }),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! When messages become visible.
 
+use crate::terms::Stamp;
+
 /// When a message becomes visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -7,6 +9,6 @@ pub enum When {
     Now,
     /// This many milliseconds after the batch's stamp.
     After(u64),
-    /// At this wall-clock time, in milliseconds since 1970.
-    At(u64),
+    /// At this time.
+    At(Stamp),
 }

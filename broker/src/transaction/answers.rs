@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 
 /// The reason of a decision that answered a check. Those that producers make by themselves have none.
 pub const DECIDED_BY_ANSWER: &str = "answer to a check";
@@ -37,15 +37,15 @@ impl Answer {
 /// The last answers of the transactions that answered last.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// By first half: when, in milliseconds since 1970, and what; the latest last.
-    by_half: HashMap<HalfId, VecDeque<(u64, Answer)>>,
+    /// By first half: when, and what; the latest last.
+    by_half: HashMap<HalfId, VecDeque<(Stamp, Answer)>>,
     /// The halves, the one that is forgotten next in front.
     order: VecDeque<HalfId>,
 }
 
 impl Answers {
     /// An instance answered a check about a half at `at`.
-    pub fn note(&mut self, half: HalfId, at: u64, answer: Answer) {
+    pub fn note(&mut self, half: HalfId, at: Stamp, answer: Answer) {
         let answers = self.by_half.entry(half).or_insert_with(|| {
             self.order.push_back(half);
             VecDeque::new()
@@ -62,11 +62,11 @@ impl Answers {
     }
 
     /// For each time at which a check went out, in their order, what came back before the next one went.
-    pub fn to(&self, half: HalfId, asked: &[u64]) -> Vec<Option<Answer>> {
+    pub fn to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
         let empty = VecDeque::new();
         let answers = self.by_half.get(&half).unwrap_or(&empty);
-        let next = asked.iter().skip(1).copied().chain([u64::MAX]);
-        let of = |(from, before): (&u64, u64)| {
+        let next = asked.iter().skip(1).copied().chain([Stamp::MAX]);
+        let of = |(from, before): (&Stamp, Stamp)| {
             let mut within = answers.iter().filter(|(at, _)| (*from..before).contains(at));
             within.next_back().map(|(_, answer)| *answer)
         };
@@ -82,28 +82,28 @@ mod tests {
     fn each_asking_has_the_answer_that_came_before_the_next_one() {
         let mut answers = Answers::default();
         for (at, answer) in [(12, Answer::Unknown), (35, Answer::Unknown), (36, Answer::InProgress)] {
-            answers.note(HalfId(7), at, answer);
+            answers.note(HalfId(7), Stamp(at), answer);
         }
-        let to = |asked: &[u64]| answers.to(HalfId(7), asked);
-        assert_eq!(to(&[10, 20, 30]), [Some(Answer::Unknown), None, Some(Answer::InProgress)]);
+        let to = |asked: &[Stamp]| answers.to(HalfId(7), asked);
+        assert_eq!(to(&[Stamp(10), Stamp(20), Stamp(30)]), [Some(Answer::Unknown), None, Some(Answer::InProgress)]);
         assert_eq!(to(&[]), []);
-        assert_eq!(answers.to(HalfId(8), &[10]), [None], "of another transaction");
-        assert_eq!(to(&[40]), [None], "older than the question");
+        assert_eq!(answers.to(HalfId(8), &[Stamp(10)]), [None], "of another transaction");
+        assert_eq!(to(&[Stamp(40)]), [None], "older than the question");
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut answers = Answers::default();
         for half in 0..=HALVES_MAX as u64 {
-            answers.note(HalfId(half), 1, Answer::Unknown);
+            answers.note(HalfId(half), Stamp(1), Answer::Unknown);
         }
         assert_eq!((answers.by_half.len(), answers.order.len()), (HALVES_MAX, HALVES_MAX));
         assert_eq!(
-            (answers.to(HalfId::ZERO, &[1]), answers.to(HalfId(1), &[1])),
+            (answers.to(HalfId::ZERO, &[Stamp(1)]), answers.to(HalfId(1), &[Stamp(1)])),
             (vec![None], vec![Some(Answer::Unknown)])
         );
         for at in 0..100 {
-            answers.note(HalfId(1), at, Answer::Unknown);
+            answers.note(HalfId(1), Stamp(at), Answer::Unknown);
         }
         assert_eq!(answers.by_half[&HalfId(1)].len(), ANSWERS_MAX);
     }

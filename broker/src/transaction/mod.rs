@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use answers::{Answer, Answers};
 use engine::Scheduler;
 
-use crate::terms::{HalfId, QueueId};
+use crate::terms::{HalfId, QueueId, Stamp};
 
 /// What handlers and the runner share about check-backs.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ pub struct Transactions {
     scheduler: Mutex<Scheduler>,
     /// Told when there is something to look at that no due time tells.
     attention: Notify,
-    /// When the last round began, in milliseconds since 1970.
+    /// When the last round began.
     looked_at: AtomicU64,
     checks_sent: AtomicU64,
     /// Locked for a moment each time.
@@ -57,13 +57,13 @@ impl Transactions {
         owed
     }
 
-    /// A check about a half was answered at `at`, in milliseconds since 1970, and not by a decision.
-    pub fn note_answer(&self, half: HalfId, at: u64, answer: Answer) {
+    /// A check about a half was answered at `at`, and not by a decision.
+    pub fn note_answer(&self, half: HalfId, at: Stamp, answer: Answer) {
         self.answers.lock().note(half, at, answer);
     }
 
     /// What came back to the checks about a half that went out at these times, as far as this process remembers.
-    pub fn answers_to(&self, half: HalfId, asked: &[u64]) -> Vec<Option<Answer>> {
+    pub fn answers_to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
         self.answers.lock().to(half, asked)
     }
 
@@ -106,9 +106,9 @@ impl Transactions {
         self.attention.notify_one();
     }
 
-    /// A transaction got a lease until a time, in milliseconds since 1970: it does not wait any more, and is due then. `which`
-    /// looks up its group and its first half.
-    pub fn leased(&self, until: u64, which: impl FnOnce() -> Option<(String, HalfId)>) {
+    /// A transaction got a lease until a time: it does not wait any more, and is due then. `which` looks up its group and its
+    /// first half.
+    pub fn leased(&self, until: Stamp, which: impl FnOnce() -> Option<(String, HalfId)>) {
         self.decided(which);
         // A short lease may be over already, and the runner may have passed its time.
         self.scheduler.lock().due_since(until);
@@ -123,7 +123,7 @@ impl Transactions {
     /// Halves that wait because no instance of their group is connected, for an alarm: none in the first minute after a
     /// start, while clients come back.
     pub fn halves_without_checker(&self) -> u64 {
-        self.scheduler.lock().without_checker(self.looked_at.load(Ordering::Relaxed)) as u64
+        self.scheduler.lock().without_checker(Stamp(self.looked_at.load(Ordering::Relaxed))) as u64
     }
 
     /// Halves of a producer group that wait because no instance of it is connected.

@@ -13,6 +13,7 @@ use super::super::transaction::{already_decided, put_first};
 use super::{Refused, Reply};
 use crate::broker::Broker;
 use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};
+use crate::terms::Stamp;
 
 /// What the answer needs of the request, kept until the outcome is there.
 pub(super) struct Answer {
@@ -33,7 +34,7 @@ pub(super) struct Answer {
 /// What a recall handle is made of, besides the unique key.
 pub(super) struct Recall {
     pub(super) topic: String,
-    pub(super) deliver_timestamp: u64,
+    pub(super) deliver_timestamp: Stamp,
 }
 
 impl Answer {
@@ -133,7 +134,7 @@ impl Recall {
         RecallHandle {
             topic: self.topic.clone(),
             broker: broker.to_owned(),
-            deliver_timestamp: self.deliver_timestamp.cast_signed(),
+            deliver_timestamp: self.deliver_timestamp.signed(),
             unique_key: unique_key.to_owned(),
         }
     }

@@ -3,6 +3,8 @@
 use escrowmq_common::message::properties::{PropertyValueError, name, value};
 use escrowmq_common::message::{Properties, java_hash};
 
+use crate::terms::Stamp;
+
 /// The longest time before a first check that a half message may ask for, in milliseconds: a year. Longer than that nobody
 /// waits for a local transaction, and a half that is never checked never ends.
 const IMMUNITY_MAX_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
@@ -33,8 +35,8 @@ pub(super) struct Known<'a> {
 pub(super) enum Timer {
     /// So many milliseconds after arrival, or after the commit.
     After(u64),
-    /// At this time, in milliseconds since 1970; one before that has passed.
-    At(u64),
+    /// At this time; one before that has passed.
+    At(Stamp),
 }
 
 /// Properties that ask for what this broker does not do.
@@ -111,7 +113,7 @@ impl<'a> Known<'a> {
         let deliver = deliver_ms.map(|text| value::millis(name::TIMER_DELIVER_MS, text, 1)).transpose()?;
         let millis = delay_ms.map(|text| value::millis(name::TIMER_DELAY_MS, text, 1)).transpose()?;
         let seconds = delay_seconds.map(|text| value::millis(name::TIMER_DELAY_SECONDS, text, 1_000)).transpose()?;
-        known.timer = seconds.or(millis).map(Timer::After).or(deliver.map(Timer::At));
+        known.timer = seconds.or(millis).map(Timer::After).or(deliver.map(|time| Timer::At(Stamp(time))));
         Ok(known)
     }
 
@@ -142,6 +144,7 @@ fn read_immunity(text: &str) -> Result<Option<u64>, PropertyValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terms::Stamp;
 
     fn of(text: &str) -> Known<'_> {
         Known::of(text).unwrap()
@@ -197,7 +200,7 @@ mod tests {
         }
         assert_eq!(of("TIMER_DELAY_SEC\u{1}2\u{2}TIMER_DELAY_MS\u{1}7").timer, Some(Timer::After(2_000)));
         assert_eq!(of("TIMER_DELAY_MS\u{1}-7").timer, Some(Timer::After(0)));
-        assert_eq!(of("TIMER_DELIVER_MS\u{1}77").timer, Some(Timer::At(77)));
+        assert_eq!(of("TIMER_DELIVER_MS\u{1}77").timer, Some(Timer::At(Stamp(77))));
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn push_frame(send: &Send<'_>, own: &str) -> Frame {
             unit_mode: header.unit_mode,
             born_host: &send.connection.peer().to_string(),
             store_host: &broker.store_host.to_string(),
-            store_timestamp: now.cast_signed(),
+            store_timestamp: now.signed(),
         })
         // The body shares the read buffer of the replying connection; the call may last.
         .with_body(Bytes::copy_from_slice(&send.request.body))

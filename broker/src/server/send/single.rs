@@ -57,7 +57,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         own = PropertyEditor::new(&own).remove(name::DELAY).finish().into();
     }
     let queue_number = Decimal::new(u64::from(target.queue.index));
-    let (due_text, now_text) = (Decimal::new(due.timer.unwrap_or_default()), Decimal::new(now));
+    let (due_text, now_text) = (Decimal::new(due.timer.unwrap_or_default().get()), Decimal::new(now.get()));
     let mut pieces = Pieces::new(&own);
     pieces.add_origin(config);
     if made.is_some() {

@@ -7,19 +7,19 @@ use escrowmq_common::code::response;
 use super::Refused;
 use super::known::{Known, Timer};
 use crate::config::{BrokerConfig, DelayLevels};
-use crate::terms::When;
+use crate::terms::{Stamp, When};
 
 /// The settings that decide, and the time.
 pub(super) struct DelayRules<'a> {
     pub(super) levels: &'a DelayLevels,
     pub(super) timer_enable: bool,
     pub(super) timer_max_delay: Duration,
-    /// Milliseconds since 1970.
-    pub(super) now: u64,
+    /// The time.
+    pub(super) now: Stamp,
 }
 
 impl<'a> DelayRules<'a> {
-    pub(super) fn new(config: &'a BrokerConfig, now: u64) -> Self {
+    pub(super) fn new(config: &'a BrokerConfig, now: Stamp) -> Self {
         Self {
             levels: &config.delay_levels,
             timer_enable: config.timer_enable,
@@ -33,8 +33,8 @@ impl<'a> DelayRules<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) when: When,
-    /// The time that a timer message named, in milliseconds since 1970; it can be called back until then.
-    pub(super) timer: Option<u64>,
+    /// The time that a timer message named; it can be called back until then.
+    pub(super) timer: Option<Stamp>,
 }
 
 impl Due {
@@ -63,7 +63,7 @@ pub(super) fn due(known: &Known<'_>, rules: &DelayRules<'_>, counted_from_commit
         return Ok(Due::NOW);
     }
     let limit = rules.timer_max_delay.as_millis() as u64;
-    if at - rules.now > limit {
+    if at.since(rules.now) > limit {
         let remark = format!("timer message illegal, the delay time should not be bigger than the max delay {limit}ms");
         return Err(Refused::illegal(remark));
     }
@@ -81,7 +81,8 @@ mod tests {
 
     fn decide(properties: &str, timer_enable: bool, half: bool) -> Result<Due, i32> {
         let levels = DelayLevels::default();
-        let rules = DelayRules { levels: &levels, timer_enable, timer_max_delay: Duration::from_secs(100), now: NOW };
+        let rules =
+            DelayRules { levels: &levels, timer_enable, timer_max_delay: Duration::from_secs(100), now: Stamp(NOW) };
         due(&Known::of(properties).unwrap(), &rules, half).map_err(|refused| refused.code)
     }
 
@@ -100,9 +101,9 @@ mod tests {
     #[test]
     fn a_time_is_relative_or_absolute_and_may_have_passed() {
         let at = |time| Ok(Due { when: When::At(time), timer: Some(time) });
-        assert_eq!(decide("TIMER_DELAY_SEC\u{1}2\u{2}", true, false), at(NOW + 2_000));
-        assert_eq!(decide("TIMER_DELAY_MS\u{1}1500\u{2}", true, false), at(NOW + 1_500));
-        assert_eq!(decide(&format!("TIMER_DELIVER_MS\u{1}{}\u{2}", NOW + 9), true, false), at(NOW + 9));
+        assert_eq!(decide("TIMER_DELAY_SEC\u{1}2\u{2}", true, false), at(Stamp(NOW + 2_000)));
+        assert_eq!(decide("TIMER_DELAY_MS\u{1}1500\u{2}", true, false), at(Stamp(NOW + 1_500)));
+        assert_eq!(decide(&format!("TIMER_DELIVER_MS\u{1}{}\u{2}", NOW + 9), true, false), at(Stamp(NOW + 9)));
         for passed in ["TIMER_DELIVER_MS\u{1}5\u{2}", "TIMER_DELIVER_MS\u{1}-5\u{2}", "TIMER_DELAY_MS\u{1}0\u{2}"] {
             assert_eq!(decide(passed, true, false), Ok(Due::NOW), "{passed}");
         }

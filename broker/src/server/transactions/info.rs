@@ -10,7 +10,7 @@ use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 use crate::broker::Broker;
 use crate::index::{DecisionRow, HalfRow, history};
 use crate::shard::ReadError;
-use crate::terms::{Decision, HalfId, QueueId, QueueOffset, When};
+use crate::terms::{Decision, HalfId, QueueId, QueueOffset, Stamp, When};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
 /// How much of a message is shown.
@@ -38,9 +38,9 @@ pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> Trans
         client_id: row.client.clone(),
         first_half: row.first_half.map(HalfId::get),
         members: row.members.iter().map(|half| half.get()).collect(),
-        next_check_at: next_check(broker, row).map(u64::cast_signed),
-        parked: row.parked.map(|(reason, since)| Parked { at: since.cast_signed(), reason: reason.name().to_owned() }),
-        prepared_at: row.prepared_at.cast_signed(),
+        next_check_at: next_check(broker, row).map(Stamp::signed),
+        parked: row.parked.map(|(reason, since)| Parked { at: since.signed(), reason: reason.name().to_owned() }),
+        prepared_at: row.prepared_at.signed(),
         producer_group: row.group.clone(),
         size_bytes: row.length,
         state: if row.parked.is_some() { TransactionState::Parked } else { TransactionState::Open },
@@ -50,7 +50,7 @@ pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> Trans
     match row.when {
         When::Now => {}
         When::After(delay) => info.delay = Some(delay),
-        When::At(time) => info.deliver_at = Some(time.cast_signed()),
+        When::At(time) => info.deliver_at = Some(time.signed()),
     }
     let mut unit = BytesMut::new();
     read(&mut info, broker.shard.half_unit(row, &mut unit), &unit, detail);
@@ -61,7 +61,7 @@ pub(super) fn undecided(broker: &Broker, row: &HalfRow, detail: Detail) -> Trans
 pub(super) fn decided(broker: &Broker, half: HalfId, row: &DecisionRow) -> TransactionInfo {
     let mut info = TransactionInfo {
         decision: Some(DecisionInfo {
-            at: row.at.cast_signed(),
+            at: row.at.signed(),
             operator: row.by.clone(),
             queue_offset: row.offset.map(QueueOffset::signed),
             reason: row.reason.clone(),
@@ -100,10 +100,10 @@ pub(super) fn decided(broker: &Broker, half: HalfId, row: &DecisionRow) -> Trans
 }
 
 fn asked(broker: &Broker, half: HalfId, asked: &[history::Asked]) -> Vec<Asked> {
-    let times: Vec<u64> = asked.iter().map(|asked| asked.at).collect();
+    let times: Vec<Stamp> = asked.iter().map(|asked| asked.at).collect();
     let answers = broker.transactions.answers_to(half, &times);
     let with_answer = |(asked, answer): (&history::Asked, Option<Answer>)| Asked {
-        at: asked.at.cast_signed(),
+        at: asked.at.signed(),
         answer: answer.map(|answer| answer.name().to_owned()),
         client_id: asked.client.clone(),
     };
@@ -113,7 +113,7 @@ fn asked(broker: &Broker, half: HalfId, asked: &[history::Asked]) -> Vec<Asked> 
 fn act(act: &history::Act) -> Act {
     Act {
         action: if act.parked { TransactionAction::Park } else { TransactionAction::Resume },
-        at: act.at.cast_signed(),
+        at: act.at.signed(),
         operator: act.by.clone(),
         reason: act.why.clone(),
     }
@@ -133,12 +133,12 @@ fn place(broker: &Broker, half: HalfId, counter: u64, queue: QueueId) -> Transac
 }
 
 /// When the next check is due, if one is. The first one of most halves has no time of its own.
-fn next_check(broker: &Broker, row: &HalfRow) -> Option<u64> {
+fn next_check(broker: &Broker, row: &HalfRow) -> Option<Stamp> {
     if row.parked.is_some() || row.first_half.is_some() {
         return None;
     }
     let first_after = u64::try_from(broker.config().transaction_time_out.as_millis()).unwrap_or(u64::MAX);
-    Some(if row.next_due == 0 { row.prepared_at.saturating_add(first_after) } else { row.next_due })
+    Some(row.next_due.unwrap_or_else(|| row.prepared_at.saturating_add(first_after)))
 }
 
 /// Adds what the message says.

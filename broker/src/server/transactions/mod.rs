@@ -19,7 +19,7 @@ use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::index::IndexError;
 use crate::shard::{HalfQuery, ProducerGroup, ReadError};
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 
 /// Transactions of a page that asks for no number, and most of any.
 const PAGE: i32 = 100;
@@ -42,7 +42,7 @@ struct List {
     group: Option<String>,
     topic: Option<String>,
     parked: Option<bool>,
-    prepared_until: Option<u64>,
+    prepared_until: Option<Stamp>,
     after: Option<HalfId>,
     limit: usize,
     /// Each message by itself, also where several are one transaction.
@@ -51,7 +51,7 @@ struct List {
 
 impl List {
     /// Or else what is wrong with the request.
-    fn new(header: &ListTransactionsHeader<'_>, now: u64) -> Result<Self, String> {
+    fn new(header: &ListTransactionsHeader<'_>, now: Stamp) -> Result<Self, String> {
         let parked = match header.state {
             None => None,
             Some("open") => Some(false),
@@ -195,7 +195,7 @@ fn counts(broker: &Broker, group: &ProducerGroup) -> Result<GroupTransactions, I
     let oldest = |parked: bool| -> Result<Option<i64>, IndexError> {
         let query = HalfQuery { group: Some(&group.name), parked: Some(parked), ..HalfQuery::default() };
         let oldest = broker.shard.halves(&query, 1)?;
-        Ok(oldest.first().map(|row| row.prepared_at.cast_signed()))
+        Ok(oldest.first().map(|row| row.prepared_at.signed()))
     };
     Ok(GroupTransactions {
         group: group.name.to_string(),

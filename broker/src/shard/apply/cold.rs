@@ -15,7 +15,7 @@ use crate::shard::command::{GiveUp, Lock, OffsetCommit};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, TopicSettings};
+use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, Stamp, TopicSettings};
 
 pub(super) fn commit_offsets(
     shared: &Shared,
@@ -110,7 +110,7 @@ pub(super) fn delete_group(shared: &Shared, staged: &mut Staged, group: &str, of
     Outcome::Done
 }
 
-pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) -> Result<Outcome, IndexError> {
+pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32) -> Result<Outcome, IndexError> {
     // What was fired before left nothing but tombstones: they are not looked at again.
     let due = index::timer::due(&shared.index, shared.counters.timers_from(), upto, limit as usize)?;
     let fired = due.len() as u32;
@@ -149,7 +149,7 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: u64, limit: u32) 
 
 /// Says how many were forgotten: one, or none if it is not waiting any more. A committed message is not forgotten: its
 /// transaction has ended with its delivery.
-pub(super) fn cancel(shared: &Shared, staged: &mut Staged, due: u64, position: u64) -> Result<Outcome, IndexError> {
+pub(super) fn cancel(shared: &Shared, staged: &mut Staged, due: Stamp, position: u64) -> Result<Outcome, IndexError> {
     let Some(row) = index::timer::get(&shared.index, due, position)?.filter(|row| !row.flags.is_committed()) else {
         return Ok(Outcome::Handled(0));
     };
@@ -196,7 +196,7 @@ pub(super) fn give_up(staged: &mut Staged, given: &GiveUp<'_>) -> Outcome {
 }
 
 /// Decisions made before a time are not seen any more. Costs nothing: their bytes go when files are merged.
-pub(super) fn expire(shared: &Shared, staged: &mut Staged, decided_before: u64) -> Result<Outcome, IndexError> {
+pub(super) fn expire(shared: &Shared, staged: &mut Staged, decided_before: Stamp) -> Result<Outcome, IndexError> {
     if decided_before > meta::forgotten(&shared.index)? {
         meta::put_forgotten(&mut staged.rows, decided_before);
         forget_producers(shared, staged, decided_before);

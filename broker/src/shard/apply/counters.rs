@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 use crate::index::meta::{Applied, Sequences};
-use crate::terms::{HalfId, LogIndex};
+use crate::terms::{HalfId, LogIndex, Stamp};
 
 /// Counts of the state machine, for metrics and listings. Apply writes, everybody reads.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Counters {
     applied_index: AtomicU64,
     applied_end: AtomicU64,
     stamp: AtomicU64,
-    /// No message waits for an earlier time, in milliseconds since 1970. Only saves work: 0 after a start.
+    /// No message waits for an earlier time. Only saves work: 0 after a start.
     timers_from: AtomicU64,
     trimmed: AtomicU64,
     /// No half with a lower id is undecided. Only saves work: 0 after a start.
@@ -73,20 +73,20 @@ impl Counters {
         applied_index as LogIndex,
         /// Log position behind the last applied entry.
         applied_end,
-        /// The newest stamp applied, in milliseconds since 1970.
-        stamp,
-        /// No message waits for an earlier time than this, in milliseconds since 1970: where to look from.
-        timers_from,
+        /// The newest stamp applied.
+        stamp as Stamp,
+        /// No message waits for an earlier time than this: where to look from.
+        timers_from as Stamp,
         /// Log position below which retention has let everything go.
         trimmed,
         /// No half with a lower id is undecided: where to look from.
         halves_from as HalfId,
-        /// When the newest decision was made, in milliseconds since 1970; 0 if there never was one.
-        decided_at,
+        /// When the newest decision was made; 0 if there never was one.
+        decided_at as Stamp,
     }
 
-    pub(in crate::shard) fn timers_fired(&self, from: u64) {
-        self.timers_from.fetch_max(from, Ordering::Relaxed);
+    pub(in crate::shard) fn timers_fired(&self, from: Stamp) {
+        self.timers_from.fetch_max(from.get(), Ordering::Relaxed);
     }
 
     pub(in crate::shard) fn halves_decided(&self, from: HalfId) {
@@ -104,13 +104,13 @@ impl Counters {
             (&self.committed, sequences.committed),
             (&self.rolled_back, sequences.rolled_back),
             (&self.timers, sequences.timers),
-            (&self.decided_at, sequences.decided_at),
+            (&self.decided_at, sequences.decided_at.get()),
             (&self.next_timer, sequences.next_timer),
             (&self.next_half, sequences.next_half),
             (&self.first_checked, sequences.first_checked.get()),
             (&self.applied_index, applied.index.get()),
             (&self.applied_end, applied.end),
-            (&self.stamp, applied.stamp),
+            (&self.stamp, applied.stamp.get()),
         ] {
             counter.store(value, Ordering::Relaxed);
         }

@@ -11,7 +11,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::{
     Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, TRANSACTION_HALVES_MAX};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX};
 
 /// Where a message's unit lies: log position and length.
 pub(crate) type Extent = (u64, u32);
@@ -39,8 +39,8 @@ pub(crate) trait Rows {
     /// Why a row cannot be read.
     type Error;
 
-    /// The time of the step, in milliseconds since 1970.
-    fn now(&self) -> u64;
+    /// The time of the step.
+    fn now(&self) -> Stamp;
 
     /// An undecided half.
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error>;
@@ -109,7 +109,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
     let (now, counter) = (rows.now(), rows.next_counter());
     let next_due = prepare.immunity.filter(|_| prepare.first_half.is_none());
     if let Some(key) = key {
-        rows.put_repeat(key, Repeat { half, ends: 0, place: None });
+        rows.put_repeat(key, Repeat { half, ends: None, place: None });
     }
     let row = HalfRow {
         half,
@@ -124,7 +124,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
         first_half: prepare.first_half,
         members: Vec::new(),
         prepared_at: now,
-        next_due: next_due.map_or(0, |immunity| now.saturating_add(immunity)),
+        next_due: next_due.map(|immunity| now.saturating_add(immunity)),
         checks: 0,
         asked: Vec::new(),
         parked: None,
@@ -274,7 +274,7 @@ fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, off
         && let Some(key) =
             rows.with_topic(row.queue, |topic| repeat_key(&row.group, topic.name, &row.unique_id, row.content))
     {
-        let ends = at.saturating_add(row.duplicate_window).max(1);
+        let ends = Some(at.saturating_add(row.duplicate_window));
         rows.put_repeat(key, Repeat { half: row.half, ends, place: None });
     }
     let kept = match settle.decision {
@@ -341,7 +341,7 @@ pub(crate) fn checked<R: Rows>(rows: &mut R, checked: &Checked<'_>) -> Result<Ou
         let open = |row: &HalfRow| row.parked.is_none() && row.first_half.is_none();
         let Some(old) = rows.half(each.half)?.filter(open) else { continue };
         let mut row = old.clone();
-        row.next_due = each.next_due;
+        row.next_due = Some(each.next_due);
         row.checks = row.checks.saturating_add(u32::from(each.counts));
         if !each.asked.is_empty() {
             let at = rows.now();
@@ -374,7 +374,7 @@ pub(crate) fn extend<R: Rows>(rows: &mut R, extend: &Extend<'_>) -> Result<Outco
     };
     if old.parked.is_none() {
         let mut row = old.clone();
-        let until = extend.until.max(1);
+        let until = Some(extend.until);
         if extend.is_answer {
             row.next_due = until;
             row.checks = row.checks.saturating_sub(1);
@@ -418,7 +418,7 @@ pub(crate) fn resume<R: Rows>(rows: &mut R, resume: &Resume<'_>) -> Result<Outco
         let mut row = old.clone();
         row.parked = None;
         row.checks = 0;
-        row.next_due = at;
+        row.next_due = Some(at);
         note_act(&mut row, at, false, resume.by, resume.why);
         rows.replace(Some(&old), Some(row));
     }
@@ -426,7 +426,7 @@ pub(crate) fn resume<R: Rows>(rows: &mut R, resume: &Resume<'_>) -> Result<Outco
 }
 
 /// Remembers what an operator did; what the broker does by itself has a reason of its own.
-fn note_act(row: &mut HalfRow, at: u64, parked: bool, by: &str, why: &str) {
+fn note_act(row: &mut HalfRow, at: Stamp, parked: bool, by: &str, why: &str) {
     if !by.is_empty() {
         let act = Act { at, parked, by: by.to_owned(), why: why.to_owned() };
         push_bounded(&mut row.acts, act, ACTS_MAX);

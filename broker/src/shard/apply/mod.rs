@@ -38,7 +38,7 @@ use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
 use crate::planted::{Bug, planted};
-use crate::terms::{LogIndex, Malformed, QueueId};
+use crate::terms::{LogIndex, Malformed, QueueId, Stamp};
 
 /// What an entry holds, besides its log id.
 #[derive(Debug, Clone)]
@@ -268,7 +268,7 @@ impl StateMachine {
 /// [`Bug::TimerLost`].
 fn forget_timers(index: &crate::index::Index) -> Result<(), IndexError> {
     let mut rows = IndexBatch::default();
-    for row in crate::index::timer::due(index, 0, u64::MAX - 1, usize::MAX)? {
+    for row in crate::index::timer::due(index, Stamp::ZERO, Stamp::MAX, usize::MAX)? {
         row.delete(&mut rows);
     }
     index.write(rows);

@@ -11,7 +11,7 @@ use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
 use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::topic::Queue;
-use crate::terms::{HalfId, QueueOffset, When};
+use crate::terms::{HalfId, QueueOffset, Stamp, When};
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {
@@ -51,13 +51,8 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
     if let Some((once, key)) = once
         && let Some(first) = &published
     {
-        let place = RepeatPlace {
-            queue: queue.id,
-            offset: first.first_offset,
-            stamp: first.stamp,
-            due: first.due.unwrap_or_default(),
-        };
-        let ends = first.stamp.saturating_add(once.window).max(1);
+        let place = RepeatPlace { queue: queue.id, offset: first.first_offset, stamp: first.stamp, due: first.due };
+        let ends = Some(first.stamp.saturating_add(once.window));
         staged.put_repeat(key, Repeat { half: HalfId(first.position), ends, place: Some(place) });
     }
     Ok(published.map_or(Outcome::Done, Outcome::Published))
@@ -79,7 +74,7 @@ fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<O
         position: first.half.get(),
         more_positions: Vec::new(),
         stamp: place.stamp,
-        due: Some(place.due).filter(|due| *due != 0),
+        due: place.due,
         repeats: Some(place.queue),
     })))
 }
@@ -93,7 +88,7 @@ pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (u64, u32) {
 }
 
 /// The time that a message waits for; `None` if that is now or has passed.
-pub(super) fn due(staged: &Staged, when: When) -> Option<u64> {
+pub(super) fn due(staged: &Staged, when: When) -> Option<Stamp> {
     let now = staged.stamp();
     let due = match when {
         When::Now => None,
@@ -116,7 +111,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// Enters the queue, or waits. Says the queue offset, or the number among the waiting ones and when it is due.
-    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (QueueOffset, Option<u64>) {
+    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (QueueOffset, Option<Stamp>) {
         match due(staged, when) {
             None => (self.enter_now(staged), None),
             Some(due) => (QueueOffset(self.wait(staged, due)), Some(due)),
@@ -124,7 +119,7 @@ impl Place<'_> {
     }
 
     /// Waits for its time. Says the number among the waiting ones.
-    pub(super) fn wait(&self, staged: &mut Staged, due: u64) -> u64 {
+    pub(super) fn wait(&self, staged: &mut Staged, due: Stamp) -> u64 {
         TimerRow {
             due,
             position: self.position,

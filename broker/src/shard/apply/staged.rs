@@ -13,7 +13,7 @@ use crate::shard::batch::Batch;
 use crate::shard::handle::Shared;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, QueueOffset};
+use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, QueueOffset, Stamp};
 
 /// A change of what handlers read, made visible after the write.
 pub(in crate::shard) enum RegistryChange {
@@ -44,12 +44,12 @@ pub(in crate::shard) struct Staged {
     repeats: HashMap<RepeatKey, Repeat>,
     /// Producer groups whose counts changed.
     pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
-    stamp: u64,
+    stamp: Stamp,
     payload_position: u64,
 }
 
 impl Staged {
-    pub(in crate::shard) fn new(sequences: Sequences, stamp: u64) -> Self {
+    pub(in crate::shard) fn new(sequences: Sequences, stamp: Stamp) -> Self {
         Self {
             rows: IndexBatch::default(),
             sequences,
@@ -75,8 +75,8 @@ impl Staged {
         self.payload_position = payload_position;
     }
 
-    /// The time that apply takes for now, in milliseconds since 1970.
-    pub(in crate::shard) fn stamp(&self) -> u64 {
+    /// The time that apply takes for now.
+    pub(in crate::shard) fn stamp(&self) -> Stamp {
         self.stamp
     }
 

@@ -13,7 +13,7 @@ use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
-use crate::terms::{Decision, HalfId, QueueId, QueueOffset};
+use crate::terms::{Decision, HalfId, QueueId, QueueOffset, Stamp};
 
 /// The rows of a step: those on disk, and above them what the commands at hand have changed.
 pub(super) struct Step<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Step<'a> {
 impl Rows for Step<'_> {
     type Error = IndexError;
 
-    fn now(&self) -> u64 {
+    fn now(&self) -> Stamp {
         self.staged.stamp()
     }
 
@@ -175,7 +175,7 @@ impl Step<'_> {
 }
 
 /// Groups without halves whose last decisions are forgotten, too.
-pub(super) fn forget_producers(shared: &Shared, staged: &mut Staged, unused_since: u64) {
+pub(super) fn forget_producers(shared: &Shared, staged: &mut Staged, unused_since: Stamp) {
     for group in shared.producers.all() {
         if group.open() == 0 && group.parked() == 0 && group.used_at() < unused_since {
             index::producer::delete(&mut staged.rows, group.id);

@@ -12,7 +12,7 @@ use crate::shard::{
     Prepare, Publish, Resume, Roll, Settle,
 };
 use crate::terms::{
-    Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, TopicSettings, When,
+    Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TopicSettings, When,
 };
 
 /// The producer group of all halves.
@@ -72,7 +72,7 @@ pub(super) enum Act {
     Extend {
         half: HalfId,
         counter: u64,
-        until: u64,
+        until: Stamp,
         is_answer: bool,
     },
     Park {
@@ -84,15 +84,15 @@ pub(super) enum Act {
     },
     Offsets(Vec<(String, u32, QueueOffset)>),
     Fire {
-        upto: u64,
+        upto: Stamp,
         limit: u32,
     },
     Cancel {
-        due: u64,
+        due: Stamp,
         position: u64,
     },
     Expire {
-        decided_before: u64,
+        decided_before: Stamp,
     },
     GiveUp {
         positions: std::ops::Range<u64>,

@@ -9,7 +9,7 @@ use super::model::Model;
 use crate::log::{Log, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
-use crate::terms::{HalfId, LogIndex, QueueOffset};
+use crate::terms::{HalfId, LogIndex, QueueOffset, Stamp};
 
 /// A command that was submitted and answered.
 pub(super) struct Step {
@@ -49,7 +49,7 @@ impl History {
 
     /// Adds an answered command; the answer must be the one that the model gives.
     /// `places` are the positions of the messages that it brought.
-    pub(super) fn push(&mut self, act: Act, now: u64, outcome: &Outcome, places: &[u64]) -> Result<(), String> {
+    pub(super) fn push(&mut self, act: Act, now: Stamp, outcome: &Outcome, places: &[u64]) -> Result<(), String> {
         let mut model = self.model().clone();
         let expected = model.apply(&act, now, outcome, places);
         if expected != *outcome {
@@ -67,7 +67,7 @@ impl History {
 
     /// Notes the records that the log has got since, and which of the commands whose outcome is unknown they hold. Those
     /// happened as the model says; the others did not, or nobody will ever know.
-    pub(super) fn note_unknown(&mut self, log: &Log, unknown: Vec<Act>, now: u64) -> Result<(), String> {
+    pub(super) fn note_unknown(&mut self, log: &Log, unknown: Vec<Act>, now: Stamp) -> Result<(), String> {
         let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| LogIndex(index + 1));
         let known: usize = self.steps.len() - self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
         let mut acts = unknown.into_iter();
@@ -187,12 +187,12 @@ fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
             first_offset: QueueOffset::ZERO,
             position: places[0],
             more_positions: places[1..].to_vec(),
-            stamp: 0,
+            stamp: Stamp::ZERO,
             due: None,
             repeats: None,
         }),
         Command::Prepare(_) => {
-            Outcome::Prepared(Prepared { half: HalfId(places[0]), counter: 0, stamp: 0, repeated: false })
+            Outcome::Prepared(Prepared { half: HalfId(places[0]), counter: 0, stamp: Stamp::ZERO, repeated: false })
         }
         _ => Outcome::Done,
     }

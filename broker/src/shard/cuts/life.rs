@@ -18,7 +18,7 @@ use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{Admission, CheckedHalf, OpenShard, Outcome, ReadError, Shard, ShardSettings, SubmitError};
-use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, When};
+use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, Stamp, When};
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -272,7 +272,7 @@ async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut
 }
 
 /// A random command of retention: a trim, or bytes written anew that it would take or that are due.
-fn keep(shard: &Shard, now: u64, random: &mut Random) -> Result<Act, ReadError> {
+fn keep(shard: &Shard, now: Stamp, random: &mut Random) -> Result<Act, ReadError> {
     // Those that a purge may be taking just now are none: a seed does the same each time.
     let trimmed = shard.counters().trimmed();
     let starts = shard.log().segments().into_iter().map(|segment| segment.start.get());
@@ -302,7 +302,7 @@ pub(super) fn anew(shard: &Shard, half: HalfId, below: u64) -> Result<Vec<(HalfI
 }
 
 /// A random command that fits the state, or nearly does. `others` were made for the same moment.
-pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random: &mut Random) -> Act {
+pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: Stamp, random: &mut Random) -> Act {
     let view = &model.view;
     let queues: Vec<(u32, Place)> = model.places.iter().map(|(id, place)| (*id, place.clone())).collect();
     let queue = match queues.len() as u64 {
@@ -400,7 +400,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
             Act::Resume { half: pick(&halves, random), only_if }
         }
         94..96 => {
-            let waiting: Vec<(u64, u64)> = view.timers.keys().copied().collect();
+            let waiting: Vec<(Stamp, u64)> = view.timers.keys().copied().collect();
             let (due, position) = match waiting.len() as u64 {
                 0 => (now, 1),
                 count => waiting[random.below(count) as usize],
@@ -432,7 +432,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: u64, random
     }
 }
 
-fn when(now: u64, random: &mut Random) -> When {
+fn when(now: Stamp, random: &mut Random) -> When {
     match random.below(6) {
         0 => When::After(random.below(3000)),
         1 => When::At(now.saturating_sub(500) + random.below(3000)),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, When};
+use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -17,20 +17,20 @@ pub(super) struct Model {
     /// Topic of each queue that exists, and its number there.
     pub(super) places: BTreeMap<u32, Place>,
     /// Repeated sends: (topic, unique id, body) to the half, and until when if it is decided.
-    repeats: BTreeMap<(String, String, String), (HalfId, Option<u64>)>,
+    repeats: BTreeMap<(String, String, String), (HalfId, Option<Stamp>)>,
     /// Plain messages that are recognised when they are sent again: (topic, unique key, bodies) to the answer, and until when.
-    published: BTreeMap<(String, String, String), (Published, u64)>,
+    published: BTreeMap<(String, String, String), (Published, Stamp)>,
     /// How many queues of each topic are written and read now.
     sizes: BTreeMap<String, u32>,
     /// Decisions made before are forgotten.
-    forgotten: u64,
+    forgotten: Stamp,
     next_queue: u32,
 }
 
 impl Model {
     /// What the command must answer at this time; `got` says where messages lie, and `places` where those
     /// do that were written anew.
-    pub(super) fn apply(&mut self, act: &Act, now: u64, got: &Outcome, places: &[u64]) -> Outcome {
+    pub(super) fn apply(&mut self, act: &Act, now: Stamp, got: &Outcome, places: &[u64]) -> Outcome {
         match act {
             Act::PutTopic { name, queues } => {
                 self.sizes.insert(name.clone(), *queues);
@@ -72,7 +72,7 @@ impl Model {
                 for each in halves {
                     let half = self.view.halves.get_mut(&each.half);
                     if let Some(half) = half.filter(|half| half.parked.is_none() && half.first_half.is_none()) {
-                        half.next_due = each.next_due;
+                        half.next_due = Some(each.next_due);
                         half.checks += u32::from(each.counts);
                         if !each.asked.is_empty() {
                             half.asked.push((now, each.asked.to_owned()));
@@ -103,7 +103,7 @@ impl Model {
                     let row = self.view.halves.get_mut(&id).expect("all of a transaction is open");
                     row.parked = None;
                     row.checks = 0;
-                    row.next_due = now;
+                    row.next_due = Some(now);
                     row.acts.push((now, false));
                     row.acts = row.acts.split_off(row.acts.len().saturating_sub(8));
                     self.view.counts.parked -= 1;
@@ -145,7 +145,7 @@ impl Model {
                     let key = (group.clone(), *queue);
                     let other = self.view.locks.get(&key).filter(|(owner, until)| owner != client && *until > now);
                     if other.is_none() {
-                        self.view.locks.insert(key, (client.clone(), now + life));
+                        self.view.locks.insert(key, (client.clone(), now + *life));
                         held.push(QueueId(*queue));
                     }
                 }
@@ -225,7 +225,7 @@ impl Model {
         whole
     }
 
-    fn park(&mut self, half: HalfId, reason: ParkReason, now: u64) {
+    fn park(&mut self, half: HalfId, reason: ParkReason, now: Stamp) {
         for id in self.whole(half) {
             let row = self.view.halves.get_mut(&id).expect("all of a transaction is undecided");
             if row.parked.is_none() {
@@ -240,7 +240,7 @@ impl Model {
         }
     }
 
-    fn extend(&mut self, half: HalfId, counter: u64, until: u64, is_answer: bool) -> Outcome {
+    fn extend(&mut self, half: HalfId, counter: u64, until: Stamp, is_answer: bool) -> Outcome {
         let row = self.view.halves.get(&half);
         let known = row.map(|row| row.counter).or(self.view.decisions.get(&half).map(|row| row.counter));
         match known {
@@ -252,7 +252,7 @@ impl Model {
         let first = row.first_half.unwrap_or(half);
         let row = self.view.halves.get_mut(&first).expect("all of a transaction is undecided");
         if row.parked.is_none() {
-            row.next_due = if is_answer { until } else { row.next_due.max(until) };
+            row.next_due = if is_answer { Some(until) } else { row.next_due.max(Some(until)) };
             row.checks -= u32::from(is_answer && row.checks > 0);
         }
         Outcome::Done
@@ -276,7 +276,7 @@ impl Model {
         }
     }
 
-    fn publish(&mut self, queue: u32, when: When, bodies: &[String], once: bool, now: u64, got: &Outcome) -> Outcome {
+    fn publish(&mut self, queue: u32, when: When, bodies: &[String], once: bool, now: Stamp, got: &Outcome) -> Outcome {
         let Some((topic, number)) = self.places.get(&queue) else {
             return Outcome::Refused(Refusal::NoSuchQueue(QueueId(queue)));
         };
@@ -327,9 +327,9 @@ impl Model {
         queue: u32,
         (body, key): (&str, &str),
         position: u64,
-        due: Option<u64>,
+        due: Option<Stamp>,
         half: Option<HalfId>,
-        now: u64,
+        now: Stamp,
     ) -> QueueOffset {
         let committed = half.is_some();
         if let Some(due) = due {
@@ -363,7 +363,7 @@ impl Model {
         when: When,
         (unique_id, body): (&str, &str),
         first_half: Option<HalfId>,
-        now: u64,
+        now: Stamp,
         got: &Outcome,
     ) -> Outcome {
         let Some((topic, _)) = self.places.get(&queue) else {
@@ -415,7 +415,7 @@ impl Model {
             unique_id: unique_id.to_owned(),
             when,
             prepared_at: now,
-            next_due: 0,
+            next_due: None,
             checks: 0,
             asked: Vec::new(),
             first_half,
@@ -435,7 +435,7 @@ impl Model {
         group: &str,
         decision: Decision,
         places: &BTreeMap<HalfId, u64>,
-        now: u64,
+        now: Stamp,
     ) -> Outcome {
         let stranger = |own: u64| {
             if group != PRODUCERS {
@@ -471,7 +471,7 @@ impl Model {
         Outcome::Settled(Settled { first: true, ..self.settled(whole[0]) })
     }
 
-    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<u64>, now: u64) {
+    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<u64>, now: Stamp) {
         let row = self.view.halves.remove(&half).expect("all of a transaction is undecided");
         let (mut queue, mut offset) = (row.queue, None);
         if decision == Decision::Commit {
@@ -509,8 +509,8 @@ impl Model {
         self.view.decisions.insert(half, decision);
     }
 
-    fn fire(&mut self, upto: u64, limit: u32, now: u64) -> Outcome {
-        let due: Vec<(u64, u64)> =
+    fn fire(&mut self, upto: Stamp, limit: u32, now: Stamp) -> Outcome {
+        let due: Vec<(Stamp, u64)> =
             self.view.timers.range(..=(upto, u64::MAX)).take(limit as usize).map(|(key, _)| *key).collect();
         for key in &due {
             let timer = self.view.timers.remove(key).expect("it was just there");
@@ -527,7 +527,7 @@ impl Model {
         Outcome::Handled(due.len() as u32)
     }
 
-    fn expire(&mut self, before: u64) -> Outcome {
+    fn expire(&mut self, before: Stamp) -> Outcome {
         self.forgotten = self.forgotten.max(before);
         self.view.decisions.retain(|_, row| row.at >= self.forgotten);
         Outcome::Done
@@ -541,7 +541,7 @@ impl Model {
     }
 }
 
-fn due(when: When, now: u64) -> Option<u64> {
+fn due(when: When, now: Stamp) -> Option<Stamp> {
     match when {
         When::Now => None,
         When::After(millis) => Some(now + millis),

@@ -16,7 +16,7 @@ use crate::raft::kind;
 use crate::shard::Shard;
 use crate::shard::apply::{CommittedEntry, Content};
 use crate::shard::open::open_files;
-use crate::terms::{Decision, QueueOffset, When};
+use crate::terms::{Decision, QueueOffset, Stamp, When};
 
 /// What a disk must hold.
 pub(super) struct Expected<'a> {
@@ -201,7 +201,7 @@ impl Expected<'_> {
             let (queue, place, bodies) = (*queue, place.clone(), vec![format!("after {queue}")]);
             acts.push(Act::Publish { queue, place, when: When::Now, bodies, once: false });
         }
-        acts.push(Act::Fire { upto: u64::MAX - 1, limit: 1000 });
+        acts.push(Act::Fire { upto: Stamp(u64::MAX - 1), limit: 1000 });
         let now = opened.time.now();
         let next = opened.shard.log().last().map_or(0, |last| last.index.next().0);
         let answers = life::submit(&opened, disk, 0, &acts, &Arc::new(Mutex::new(Vec::new())));

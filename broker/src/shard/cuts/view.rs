@@ -8,7 +8,7 @@ use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, Index, table};
 use crate::shard::{HalfQuery, Shard};
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, When};
+use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) struct EntryView {
     /// The unique key among the properties, or empty likewise.
     pub(super) key: String,
     pub(super) position: u64,
-    pub(super) store_time: u64,
+    pub(super) store_time: Stamp,
     pub(super) committed: bool,
     pub(super) half: HalfId,
 }
@@ -40,16 +40,16 @@ pub(super) struct HalfView {
     pub(super) body: String,
     pub(super) unique_id: String,
     pub(super) when: When,
-    pub(super) prepared_at: u64,
-    pub(super) next_due: u64,
+    pub(super) prepared_at: Stamp,
+    pub(super) next_due: Option<Stamp>,
     pub(super) checks: u32,
     /// Whom the checks went to.
-    pub(super) asked: Vec<(u64, String)>,
+    pub(super) asked: Vec<(Stamp, String)>,
     pub(super) first_half: Option<HalfId>,
     pub(super) members: Vec<HalfId>,
     /// What an operator did: when, and whether that was to park it.
-    pub(super) acts: Vec<(u64, bool)>,
-    pub(super) parked: Option<(ParkReason, u64)>,
+    pub(super) acts: Vec<(Stamp, bool)>,
+    pub(super) parked: Option<(ParkReason, Stamp)>,
 }
 
 /// A decision.
@@ -59,10 +59,10 @@ pub(super) struct DecisionView {
     pub(super) queue: u32,
     pub(super) offset: Option<QueueOffset>,
     pub(super) counter: u64,
-    pub(super) at: u64,
+    pub(super) at: Stamp,
     pub(super) checks: u32,
-    pub(super) asked: Vec<(u64, String)>,
-    pub(super) acts: Vec<(u64, bool)>,
+    pub(super) asked: Vec<(Stamp, String)>,
+    pub(super) acts: Vec<(Stamp, bool)>,
     pub(super) first_half: Option<HalfId>,
     pub(super) members: Vec<HalfId>,
 }
@@ -95,14 +95,14 @@ pub(super) struct View {
     pub(super) queues: BTreeMap<u32, QueueView>,
     pub(super) halves: BTreeMap<HalfId, HalfView>,
     pub(super) decisions: BTreeMap<HalfId, DecisionView>,
-    pub(super) timers: BTreeMap<(u64, u64), TimerView>,
+    pub(super) timers: BTreeMap<(Stamp, u64), TimerView>,
     pub(super) offsets: BTreeMap<(String, u32), QueueOffset>,
     pub(super) groups: BTreeSet<String>,
     pub(super) settings: BTreeMap<String, String>,
     /// Ends and messages of the ranges that were given up, by their beginnings.
     pub(super) lost: BTreeMap<u64, (u64, u64)>,
     /// Client and end of the lock on a queue, by group and queue.
-    pub(super) locks: BTreeMap<(String, u32), (String, u64)>,
+    pub(super) locks: BTreeMap<(String, u32), (String, Stamp)>,
     /// Below this log position nothing is kept.
     pub(super) trimmed: u64,
     /// Undecided halves with an id below have been moved.
@@ -259,7 +259,7 @@ impl View {
         if let Some(half) = unfound {
             return Err(format!("the decision on half {half} is listed and not found"));
         }
-        for row in index::timer::due(index, 0, u64::MAX - 1, usize::MAX).map_err(told)? {
+        for row in index::timer::due(index, Stamp::ZERO, Stamp(u64::MAX - 1), usize::MAX).map_err(told)? {
             let stored = shard.log().read(crate::terms::Position(row.position - 16), row.length as usize + 16);
             let stored = stored.map_err(|error| error.to_string())?;
             // Nobody is served these bytes yet; whoever looks at them checks them.

@@ -6,7 +6,7 @@ use crate::index::verify;
 use crate::log::sim_disk::Random;
 use crate::shard::batch::Batch;
 use crate::shard::{Checked, CheckedHalf, Lock, OffsetCommit, Once, Park, Resume};
-use crate::terms::{Content, Cursor, GroupSettings, ParkReason, QueueOffset};
+use crate::terms::{Content, Cursor, GroupSettings, ParkReason, QueueOffset, Stamp};
 
 /// Damaged copies of each batch and row.
 const DAMAGED: usize = 2_000;
@@ -36,7 +36,7 @@ async fn a_bit_of_everything() -> Written {
     let queue = queue(shard, "T", 0);
     publish(shard, &queue, When::Now, &["a", "b", "c"]).await;
     publish(shard, &queue, When::After(3_600_000), &["delayed"]).await;
-    publish(shard, &queue, When::At(i64::MAX as u64), &["timed"]).await;
+    publish(shard, &queue, When::At(Stamp(i64::MAX as u64)), &["timed"]).await;
     let unit = unit("T", "once").to_vec();
     let once = Some(Once { unique_id: "once-1", content: Content::of(b"once", ""), window: 60_000 });
     let messages = MessageList::One(Message::new(7, &unit));
@@ -46,7 +46,8 @@ async fn a_bit_of_everything() -> Written {
         prepare(shard, &queue, "u2", "two").await,
         prepare(shard, &queue, "u3", "three").await,
     ];
-    let checked = |half: &Prepared| CheckedHalf { half: half.half, next_due: 5_000, counts: true, asked: "client-2" };
+    let checked =
+        |half: &Prepared| CheckedHalf { half: half.half, next_due: Stamp(5_000), counts: true, asked: "client-2" };
     let all = halves.iter().map(checked).collect();
     done(shard, Command::Checked(Checked { first_checked_upto: halves[2].half, halves: all })).await;
     let park = |half: &Prepared| Park { half: half.half, reason: ParkReason::Operator, by: "ann", why: "look" };
@@ -141,7 +142,7 @@ async fn damaged_batches_and_rows_are_refused_or_read() {
             assert!(extents <= 1 + bad_value.len() / 8, "each points somewhere with its own bytes");
             damage(&mut bad_key, &mut random);
             drop(verify::row(&bad_key, &bad_value, |_| {}));
-            verify::is_ended_repeat(&bad_value, 1);
+            verify::is_ended_repeat(&bad_value, Stamp(1));
         }
     }
     // And what never was anything.

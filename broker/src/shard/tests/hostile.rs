@@ -14,7 +14,7 @@ use crate::shard::{
     Batch, Checked, CheckedHalf, Extend, GiveUp, Intake, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
     SubmitError, WriteUnit,
 };
-use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, QueueOffset};
+use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, QueueOffset, Stamp};
 
 /// Every command with a text of its own, that text being this one.
 fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
@@ -43,7 +43,7 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
     };
     let once = Once { unique_id: text, content: Content([0; 16]), window: 1 };
     let messages = MessageList::One(Message::new(0, unit));
-    let asked = CheckedHalf { half: HalfId(1), next_due: 1, counts: true, asked: text };
+    let asked = CheckedHalf { half: HalfId(1), next_due: Stamp(1), counts: true, asked: text };
     vec![
         Command::Publish(Publish { queue, when: When::Now, messages, once: Some(once) }),
         Command::Prepare(Prepare { group: text, ..prepare.clone() }),
@@ -53,7 +53,7 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         Command::Settle(Settle { by: text, ..settle.clone() }),
         Command::Settle(Settle { reason: text, ..settle }),
         Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: vec![asked] }),
-        Command::Extend(Extend { half: HalfId(1), counter: 1, group: text, until: 1, is_answer: false }),
+        Command::Extend(Extend { half: HalfId(1), counter: 1, group: text, until: Stamp(1), is_answer: false }),
         Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: text, why: "" }),
         Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: "", why: text }),
         Command::Resume(Resume { half: HalfId(1), by: text, why: "", only_if: None }),
@@ -119,7 +119,7 @@ fn every_command_is_pushed_whole_or_not_at_all() {
         let mut alone = OpenBatch::with_capacity(64);
         alone.push(&command).expect("short");
         alone.check().expect("reads back");
-        let payload = alone.seal(1);
+        let payload = alone.seal(Stamp(1));
         assert_eq!(Batch::decode(&payload).expect("a batch").commands().expect("commands").len(), 1);
     }
 }
@@ -167,7 +167,7 @@ fn a_command_that_meets_the_failure_of_the_store_is_answered() {
                             told.fetch_add(1, Ordering::Relaxed);
                         });
                         let submitted =
-                            intake.submit(&Command::Fire { upto: 1, limit: 1 }, Admission::Reserved, completion);
+                            intake.submit(&Command::Fire { upto: Stamp(1), limit: 1 }, Admission::Reserved, completion);
                         taken.fetch_add(usize::from(submitted.is_ok()), Ordering::Relaxed);
                     }
                 });
@@ -180,7 +180,7 @@ fn a_command_that_meets_the_failure_of_the_store_is_answered() {
             taken.load(Ordering::Relaxed),
             "each command that was taken is answered"
         );
-        let late = intake.submit(&Command::Fire { upto: 1, limit: 1 }, Admission::Reserved, Box::new(|_| ()));
+        let late = intake.submit(&Command::Fire { upto: Stamp(1), limit: 1 }, Admission::Reserved, Box::new(|_| ()));
         assert!(matches!(late, Err((SubmitError::StoreFailed, _))));
     }
 }
@@ -257,7 +257,7 @@ async fn a_half_of_a_group_with_a_name_beyond_the_limits_is_decided() {
     for length in [65_400, 65_500, 65_535] {
         let mut batch = OpenBatch::with_capacity(1 << 17);
         batch.push_bytes(&prepare_without_limits(queue_id, &"g".repeat(length), &unit));
-        append(dir.path(), batch.seal(1));
+        append(dir.path(), batch.seal(Stamp(1)));
     }
     let opened = open(dir.path()).await;
     let mut halves = Vec::new();
@@ -305,7 +305,7 @@ async fn an_entry_that_does_not_decode_is_named_and_can_be_set_aside_alone() {
     let mut batch = OpenBatch::with_capacity(64);
     batch.push(&Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: Vec::new() })).expect("short");
     batch.push_bytes(&[200, 0, 0, 0, 2, 1, 2]);
-    let payload = batch.seal(1);
+    let payload = batch.seal(Stamp(1));
     let checksum = format!("{:08x}", crc32fast::hash(&payload));
     let entry = append(dir.path(), payload);
 

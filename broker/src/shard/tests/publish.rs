@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shard::{Lock, OffsetCommit, Refusal};
-use crate::terms::{GroupSettings, QueueOffset};
+use crate::terms::{GroupSettings, QueueOffset, Stamp};
 
 #[tokio::test]
 async fn messages_are_read_back_in_order_before_and_after_a_restart() {
@@ -43,7 +43,7 @@ async fn a_delayed_message_is_visible_only_after_it_was_fired() {
     let due = delayed.due.expect("it waits");
     assert_eq!(bodies(&opened.shard, &queue), ["now"]);
     assert_eq!(opened.shard.locate(delayed.position, queue.id).expect("readable").map(|at| at.entry.offset), None);
-    let early = Command::Fire { upto: due - 1, limit: 10 };
+    let early = Command::Fire { upto: Stamp(due.0 - 1), limit: 10 };
     assert_eq!(opened.shard.propose(&early, Admission::Reserved).await, Ok(Outcome::Handled(0)));
     let fire = Command::Fire { upto: due, limit: 10 };
     assert_eq!(opened.shard.propose(&fire, Admission::Reserved).await, Ok(Outcome::Handled(1)));
@@ -71,7 +71,7 @@ async fn positions_and_times_find_their_entry() {
     }
     assert!(opened.shard.locate(positions[3] + 1, queue.id).expect("readable").is_none(), "inside a message");
     let last = opened.shard.entry(&queue, QueueOffset(399)).expect("readable").expect("there");
-    assert_eq!(opened.shard.offset_at_time(&queue, 0).expect("readable"), QueueOffset::ZERO);
+    assert_eq!(opened.shard.offset_at_time(&queue, Stamp::ZERO).expect("readable"), QueueOffset::ZERO);
     assert!(opened.shard.offset_at_time(&queue, last.store_time).expect("readable") <= QueueOffset(399));
     assert_eq!(opened.shard.offset_at_time(&queue, last.store_time + 1).expect("readable"), QueueOffset(400));
     opened.close().await.expect("closes");

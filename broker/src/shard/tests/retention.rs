@@ -5,7 +5,7 @@ use crate::index::pin;
 use crate::index::{self, meta};
 use crate::log::RecordId;
 use crate::shard::{Moved, Roll};
-use crate::terms::{LogIndex, PinOwner, QueueOffset};
+use crate::terms::{LogIndex, PinOwner, QueueOffset, Stamp};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -137,7 +137,7 @@ async fn a_trim_stops_at_what_a_half_or_a_waiting_message_needs() {
     trim(shard, end).await;
     assert_eq!(shard.counters().trimmed(), waiting.position);
     assert_eq!(names(shard, &queue), expected(30..45));
-    let fire = Command::Fire { upto: u64::MAX - 1, limit: 10 };
+    let fire = Command::Fire { upto: Stamp(u64::MAX - 1), limit: 10 };
     assert_eq!(shard.propose(&fire, Admission::Reserved).await, Ok(Outcome::Handled(1)));
     trim(shard, end).await;
     assert_eq!(shard.counters().trimmed(), end);
@@ -157,7 +157,7 @@ async fn roll_all(shard: &Shard) -> usize {
         true
     })
     .expect("readable");
-    for row in index::timer::due(index, 0, u64::MAX - 1, 100).expect("readable") {
+    for row in index::timer::due(index, Stamp::ZERO, Stamp(u64::MAX - 1), 100).expect("readable") {
         let unit = shard.raw_unit(row.position, row.length).expect("readable");
         units.push((PinOwner::Timer { due: row.due }, row.position, row.tag_hash, unit));
     }
@@ -224,7 +224,7 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
     assert_eq!(owners.len(), 3, "c, the delayed commit and the waiting message: {owners:?}");
     assert!(owners.contains(&PinOwner::Half { half: c.half }));
     assert_eq!(roll_all(shard).await, 3, "a committed message that waits is moved too");
-    let fire = Command::Fire { upto: u64::MAX - 1, limit: 10 };
+    let fire = Command::Fire { upto: Stamp(u64::MAX - 1), limit: 10 };
     assert_eq!(shard.propose(&fire, Admission::Reserved).await, Ok(Outcome::Handled(2)));
     settle(shard, c.half, c.counter, Decision::Commit).await;
     assert_eq!(names(shard, &queue_now), ["half a", "half d", "waiting", "half c"]);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shard::{Checked, CheckedHalf, Park, Refusal, Resume};
-use crate::terms::{ParkReason, QueueOffset};
+use crate::terms::{ParkReason, QueueOffset, Stamp};
 
 #[tokio::test]
 async fn a_half_is_hidden_until_its_commit_and_settles_once() {
@@ -159,7 +159,7 @@ async fn a_replay_forgets_decisions_where_the_first_run_did() {
     let queue_now = queue(shard, "T", 0);
     let first = prepare(shard, &queue_now, "u", "body").await;
     settle(shard, first.half, first.counter, Decision::Commit).await;
-    let forget = Command::Expire { decided_before: u64::MAX };
+    let forget = Command::Expire { decided_before: Stamp::MAX };
     assert_eq!(shard.propose(&forget, Admission::Reserved).await, Ok(Outcome::Done));
     let second = prepare(shard, &queue_now, "u", "body").await;
     assert!(!second.repeated && second.half != first.half, "{second:?}");
@@ -207,12 +207,12 @@ async fn checks_count_parking_hides_nothing_and_resuming_starts_anew() {
     let queue = queue(shard, "T", 0);
     let half = prepare(shard, &queue, "u1", "body").await;
     for (due, counts) in [(100, true), (200, false), (300, true)] {
-        let halves = vec![CheckedHalf { half: half.half, next_due: due, counts, asked: "" }];
+        let halves = vec![CheckedHalf { half: half.half, next_due: Stamp(due), counts, asked: "" }];
         let checked = Command::Checked(Checked { first_checked_upto: half.half, halves });
         assert_eq!(shard.propose(&checked, Admission::Reserved).await, Ok(Outcome::Handled(1)));
     }
     let row = shard.half(half.half).expect("readable").expect("undecided");
-    assert_eq!((row.checks, row.next_due), (2, 300));
+    assert_eq!((row.checks, row.next_due), (2, Some(Stamp(300))));
     let park = Command::Park(Park { half: half.half, reason: ParkReason::ChecksExhausted, by: "", why: "" });
     shard.propose(&park, Admission::Reserved).await.expect("taken");
     assert_eq!((shard.counters().open_halves(), shard.counters().parked_halves()), (0, 1));
@@ -221,7 +221,7 @@ async fn checks_count_parking_hides_nothing_and_resuming_starts_anew() {
     assert_eq!(refused, Ok(Outcome::Refused(Refusal::NotParked(Some(ParkReason::ChecksExhausted)))));
     assert_eq!(shard.propose(&resume(None), Admission::Reserved).await, Ok(Outcome::Done));
     let row = shard.half(half.half).expect("readable").expect("undecided");
-    assert!(row.checks == 0 && row.parked.is_none() && row.next_due > 300);
+    assert!(row.checks == 0 && row.parked.is_none() && row.next_due > Some(Stamp(300)));
     settle(shard, half.half, half.counter, Decision::Commit).await;
     assert_eq!((shard.counters().open_halves(), shard.counters().parked_halves()), (0, 0));
     assert_eq!(bodies(shard, &queue), ["body"]);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, Refusal, Resume, SettledMember};
-use crate::terms::{ParkReason, QueueOffset};
+use crate::terms::{ParkReason, QueueOffset, Stamp};
 
 async fn join(shard: &Shard, queue: &Queue, first: HalfId, unique_id: &str, body: &str) -> Outcome {
     let unit = unit(&queue.topic, body).to_vec();
@@ -47,7 +47,7 @@ async fn several_messages_are_settled_by_one_decision() {
         join(shard, &u, first.half, "u2", "two").await,
         Outcome::Prepared(Prepared { repeated: true, ..second })
     );
-    let due = crate::index::half::next_due(shard.index(), 0).expect("readable");
+    let due = crate::index::half::next_due(shard.index(), Stamp::ZERO).expect("readable");
     assert_eq!(due, None, "a further half has no check of its own");
     assert_eq!((bodies(shard, &t), bodies(shard, &u)), (vec![], vec![]));
     opened.close().await.expect("closes");
@@ -135,23 +135,23 @@ async fn a_lease_moves_the_next_check_and_gives_the_attempt_back() {
         let (half, counter) = (named.half, named.counter);
         shard.propose(&Command::Extend(Extend { half, counter, group, until, is_answer }), Admission::Reserved)
     };
-    let checked = CheckedHalf { half: half.half, next_due: 5000, counts: true, asked: "client-2" };
+    let checked = CheckedHalf { half: half.half, next_due: Stamp(5000), counts: true, asked: "client-2" };
     let checked = Command::Checked(Checked { first_checked_upto: half.half, halves: vec![checked] });
     shard.propose(&checked, Admission::Reserved).await.expect("taken");
     let row = || shard.half(half.half).expect("readable").expect("open");
-    assert_eq!((row().checks, row().next_due, row().asked[0].client.as_str()), (1, 5000, "client-2"));
-    extend(&half, "producers", 2000, true).await.expect("taken");
-    assert_eq!((row().checks, row().next_due), (0, 2000), "an answer says when exactly");
-    extend(&half, "producers", 1000, false).await.expect("taken");
-    assert_eq!(row().next_due, 2000, "a sign of life shortens nothing");
-    extend(&member, "producers", 9000, false).await.expect("taken");
-    assert_eq!(row().next_due, 9000, "any half stands for the transaction");
-    let due = crate::index::half::next_due(shard.index(), 0).expect("readable");
-    assert_eq!(due, Some(9000), "and there is one due time");
-    let stranger = extend(&half, "strangers", 9999, false).await.expect("taken");
+    assert_eq!((row().checks, row().next_due, row().asked[0].client.as_str()), (1, Some(Stamp(5000)), "client-2"));
+    extend(&half, "producers", Stamp(2000), true).await.expect("taken");
+    assert_eq!((row().checks, row().next_due), (0, Some(Stamp(2000))), "an answer says when exactly");
+    extend(&half, "producers", Stamp(1000), false).await.expect("taken");
+    assert_eq!(row().next_due, Some(Stamp(2000)), "a sign of life shortens nothing");
+    extend(&member, "producers", Stamp(9000), false).await.expect("taken");
+    assert_eq!(row().next_due, Some(Stamp(9000)), "any half stands for the transaction");
+    let due = crate::index::half::next_due(shard.index(), Stamp::ZERO).expect("readable");
+    assert_eq!(due, Some(Stamp(9000)), "and there is one due time");
+    let stranger = extend(&half, "strangers", Stamp(9999), false).await.expect("taken");
     assert_eq!(stranger, Outcome::Refused(Refusal::WrongGroup("producers".into())));
     settle(shard, half.half, half.counter, Decision::Rollback).await;
-    let late = extend(&half, "producers", 9999, false).await.expect("taken");
+    let late = extend(&half, "producers", Stamp(9999), false).await.expect("taken");
     assert!(matches!(late, Outcome::Refused(Refusal::AlreadyDecided(_))), "{late:?}");
     opened.close().await.expect("closes");
 }
@@ -187,7 +187,7 @@ async fn listings_follow_every_change_and_a_restart() {
     assert_eq!(ids(shard, &HalfQuery { group: Some("strangers"), ..HalfQuery::default() }), [] as [HalfId; 0]);
     let old = HalfQuery { prepared_until: Some(halves[1].stamp), ..HalfQuery::default() };
     assert!(ids(shard, &old).starts_with(&[id(0), id(1)]));
-    let none = HalfQuery { prepared_until: Some(halves[0].stamp - 1), ..HalfQuery::default() };
+    let none = HalfQuery { prepared_until: Some(halves[0].stamp.saturating_sub(1)), ..HalfQuery::default() };
     assert_eq!(ids(shard, &none), [] as [HalfId; 0]);
     opened.close().await.expect("closes");
 

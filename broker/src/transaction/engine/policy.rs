@@ -1,6 +1,7 @@
 //! When a half is asked about, and when that ends. Times in milliseconds, by the broker's own time.
 
 use crate::index::HalfRow;
+use crate::terms::Stamp;
 
 /// When to check and when to give up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,9 +22,9 @@ const FIRST_LONGER_GAP: u32 = 6;
 const LONGEST_GAP: u64 = 10;
 
 impl CheckPolicy {
-    /// When the half's next check is due, in milliseconds since 1970.
-    pub fn due(&self, row: &HalfRow) -> u64 {
-        if row.next_due == 0 { row.prepared_at.saturating_add(self.first_after) } else { row.next_due }
+    /// When the half's next check is due.
+    pub fn due(&self, row: &HalfRow) -> Stamp {
+        row.next_due.unwrap_or_else(|| row.prepared_at.saturating_add(self.first_after))
     }
 
     /// The gap after a check, given its number from 1.
@@ -37,8 +38,8 @@ impl CheckPolicy {
         row.checks >= self.checks_max
     }
 
-    /// Until when a half waits for an instance of its group, in milliseconds since 1970.
-    pub fn waits_until(&self, row: &HalfRow) -> u64 {
+    /// Until when a half waits for an instance of its group.
+    pub fn waits_until(&self, row: &HalfRow) -> Stamp {
         row.prepared_at.saturating_add(self.park_after)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::scheduler::{Instance, Scheduler, Step};
 use crate::index::HalfRow;
-use crate::terms::{HalfId, ParkReason, QueueId};
+use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 
 /// Most halves for which one round does something that is recorded, on each way.
 const ACTS: usize = 1000;
@@ -35,10 +35,10 @@ pub trait Surroundings {
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error>;
 
     /// Up to `limit` pairs of due time and half behind `after`, due at or before `upto`, earliest first.
-    fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, Self::Error>;
+    fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, Self::Error>;
 
     /// The earliest due time after this one.
-    fn next_due(&self, after: u64) -> Result<Option<u64>, Self::Error>;
+    fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, Self::Error>;
 
     /// Calls `each` with the undecided halves from this id on, in order, until it says stop.
     fn scan(&self, from: HalfId, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error>;
@@ -57,7 +57,7 @@ pub trait Surroundings {
 
     /// Every due time that is given from now on is this or later, except as [`Scheduler::due_since`] tells. Not later than
     /// `now`.
-    fn due_settled(&self, now: u64) -> u64;
+    fn due_settled(&self, now: Stamp) -> Stamp;
 
     /// The connected instances of a group.
     fn instances(&self, group: &str) -> Vec<Instance>;
@@ -82,8 +82,8 @@ pub struct Ask {
     pub row: HalfRow,
     /// On this connection, where a place is taken for it.
     pub connection: u64,
-    /// Be due again then, in milliseconds since 1970.
-    pub next_due: u64,
+    /// Be due again then.
+    pub next_due: Stamp,
     /// Which check this is, from 1.
     pub number: u32,
 }
@@ -103,15 +103,15 @@ pub struct Round {
     /// Checks.
     pub asks: Vec<Ask>,
     /// Halves that get a due time without being asked about.
-    pub moved: Vec<(HalfId, u64)>,
+    pub moved: Vec<(HalfId, Stamp)>,
     /// Halves to park.
     pub parked: Vec<(HalfId, ParkReason)>,
     /// Halves to resume.
     pub resumed: Vec<Return>,
     /// With this round recorded, every half up to this id has had its first check, or has a due time of its own.
     pub first_checked: HalfId,
-    /// Look again at this time, in milliseconds since 1970.
-    pub next: Option<u64>,
+    /// Look again at this time.
+    pub next: Option<Stamp>,
     /// More is due now than one round takes.
     pub more: bool,
 }
@@ -123,9 +123,9 @@ pub struct Walk {
     /// gone.
     first: HalfId,
     /// Due times up to this one were looked at.
-    due: (u64, HalfId),
+    due: (Stamp, HalfId),
     /// When passed due times were last looked at again.
-    netted: u64,
+    netted: Stamp,
     /// Which of the groups with halves that are held back comes first.
     turn: usize,
 }
@@ -133,12 +133,12 @@ pub struct Walk {
 impl Walk {
     /// Begins with all due times, and with first checks behind what was recorded.
     pub fn begin(first_checked: HalfId) -> Self {
-        Self { first: first_checked, due: (0, HalfId::ZERO), netted: 0, turn: 0 }
+        Self { first: first_checked, due: (Stamp::ZERO, HalfId::ZERO), netted: Stamp::ZERO, turn: 0 }
     }
 }
 
 /// Plans one round at `now`. What could not be read is left out and named by the error; the rest of the round stands.
-pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: u64) -> (Round, Option<S::Error>) {
+pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: Stamp) -> (Round, Option<S::Error>) {
     let mut planner = Planner {
         around,
         now,
@@ -189,7 +189,7 @@ impl Default for Budget {
 
 struct Planner<'a, S: Surroundings> {
     around: &'a S,
-    now: u64,
+    now: Stamp,
     round: Round,
     budget: Budget,
     instances: HashMap<String, Arc<[Instance]>>,
@@ -332,10 +332,7 @@ impl<S: Surroundings> Planner<'_, S> {
     fn due(&mut self, walk: &mut Walk) {
         self.budget = Budget::default();
         let upto = self.around.due_settled(self.now).min(self.now);
-        if let Some(since) = self.around.with(|scheduler| {
-            let since = std::mem::replace(&mut scheduler.due_since, u64::MAX);
-            (since != u64::MAX).then_some(since)
-        }) {
+        if let Some(since) = self.around.with(|scheduler| scheduler.due_since.take()) {
             walk.due = walk.due.min((since.saturating_sub(1), HalfId::MAX));
         }
         if self.now >= walk.netted.saturating_add(NET_EVERY_MS) {
@@ -375,7 +372,7 @@ impl<S: Surroundings> Planner<'_, S> {
         let around = self.around;
         let scanned = around.scan(walk.first.next(), &mut |row| {
             let half = row.half;
-            if row.next_due == 0 && row.parked.is_none() && row.first_half.is_none() {
+            if row.next_due.is_none() && row.parked.is_none() && row.first_half.is_none() {
                 let is_left = !self.may_go_on() || matches!(self.handle(row), Step::NotDue(_));
                 if is_left {
                     // Looked at again the next time: nothing is left below it.
@@ -402,7 +399,7 @@ impl<S: Surroundings> Planner<'_, S> {
         goes_on
     }
 
-    fn next_at(&mut self, due: Option<u64>) {
+    fn next_at(&mut self, due: Option<Stamp>) {
         self.round.next = [self.round.next, due].into_iter().flatten().min();
     }
 
@@ -489,6 +486,7 @@ mod tests {
 
     use super::*;
     use crate::terms::HalfId;
+    use crate::terms::Stamp;
     use crate::transaction::engine::CheckPolicy;
     use crate::transaction::engine::tests::half_row;
 
@@ -500,8 +498,10 @@ mod tests {
 
     impl Cursed {
         fn rows() -> [HalfRow; 4] {
-            [(10, "orders"), (20, "orders"), (30, "cursed"), (40, "orders")]
-                .map(|(half, group)| HalfRow { next_due: 5 + half, ..half_row(HalfId(half), group, "client", 1) })
+            [(10, "orders"), (20, "orders"), (30, "cursed"), (40, "orders")].map(|(half, group)| HalfRow {
+                next_due: Some(Stamp(5 + half)),
+                ..half_row(HalfId(half), group, "client", Stamp(1))
+            })
         }
     }
 
@@ -515,13 +515,13 @@ mod tests {
             Ok(Self::rows().into_iter().find(|row| row.half == half))
         }
 
-        fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, Self::Error> {
-            let due = Self::rows().map(|row| (row.next_due, row.half)).into_iter();
+        fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, Self::Error> {
+            let due = Self::rows().into_iter().filter_map(|row| Some((row.next_due?, row.half)));
             Ok(due.filter(|due| *due > after && due.0 <= upto).take(limit).collect())
         }
 
-        fn next_due(&self, after: u64) -> Result<Option<u64>, Self::Error> {
-            Ok(Self::rows().map(|row| row.next_due).into_iter().find(|due| *due > after))
+        fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, Self::Error> {
+            Ok(Self::rows().into_iter().filter_map(|row| row.next_due).find(|due| *due > after))
         }
 
         fn scan(&self, _from: HalfId, _each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error> {
@@ -544,7 +544,7 @@ mod tests {
             HalfId(100)
         }
 
-        fn due_settled(&self, now: u64) -> u64 {
+        fn due_settled(&self, now: Stamp) -> Stamp {
             now
         }
 
@@ -565,12 +565,12 @@ mod tests {
         let mut around = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
         let mut walk = Walk::begin(HalfId::ZERO);
         let asked = |round: &Round| round.asks.iter().map(|ask| ask.row.half).collect::<Vec<_>>();
-        let (round, error) = plan(&mut walk, &around, 100);
+        let (round, error) = plan(&mut walk, &around, Stamp(100));
         assert_eq!(error, Some("half 20 cannot be read"));
         assert_eq!(asked(&round), [HalfId(10), HalfId(40)]);
         assert_eq!(round.parked, [(HalfId(30), ParkReason::Unreadable)]);
         around.is_readable = true;
-        let (round, error) = plan(&mut walk, &around, 100);
+        let (round, error) = plan(&mut walk, &around, Stamp(100));
         assert_eq!(
             (asked(&round), error),
             (vec![HalfId(20)], Some("the half table cannot be read")),
@@ -584,8 +584,8 @@ mod tests {
         scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
         scheduler.resumed(HalfId(10));
         let around = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
-        let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &around, 15);
+        let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &around, Stamp(15));
         assert_eq!(round.asks.len(), 1);
-        assert_eq!(round.next, Some(25));
+        assert_eq!(round.next, Some(Stamp(25)));
     }
 }

@@ -7,7 +7,7 @@ use super::policy::CheckPolicy;
 use super::waiting::{ByGroup, Waiting};
 use super::windows::Windows;
 use crate::index::HalfRow;
-use crate::terms::{HalfId, ParkReason, QueueId};
+use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 
 /// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
 /// instance to ask, and no half is parked for it.
@@ -30,13 +30,13 @@ pub enum Step {
     /// Nothing: it is parked, or settled with another half.
     Nothing,
     /// Nothing yet: it is due at this time.
-    NotDue(u64),
+    NotDue(Stamp),
     /// Ask on this connection, where a place is taken for it, and be due again at `next_due` whatever comes back.
     Check {
         /// The connection.
         connection: u64,
-        /// When the next check is due, in milliseconds since 1970.
-        next_due: u64,
+        /// When the next check is due.
+        next_due: Stamp,
         /// Which check this is, from 1.
         number: u32,
     },
@@ -76,9 +76,9 @@ pub struct Scheduler {
     pub(super) deleted: VecDeque<Deleted>,
     /// Halves to look at whatever their due time.
     pub(super) resumed: VecDeque<HalfId>,
-    /// A due time before which a round has looked already may have come into the table; `u64::MAX` if none has.
-    pub(super) due_since: u64,
-    quiet_until: u64,
+    /// A due time before which a round has looked already may have come into the table; `None` if none has.
+    pub(super) due_since: Option<Stamp>,
+    quiet_until: Stamp,
     /// Moves on with each check, so that instances are asked in turn.
     turn: usize,
 }
@@ -94,16 +94,16 @@ impl Default for Scheduler {
             joined: VecDeque::new(),
             deleted: VecDeque::new(),
             resumed: VecDeque::new(),
-            due_since: u64::MAX,
-            quiet_until: u64::MAX,
+            due_since: None,
+            quiet_until: Stamp::MAX,
             turn: 0,
         }
     }
 }
 
 impl Scheduler {
-    /// The process begins to ask at `now`, in milliseconds since 1970: from here on clients come back.
-    pub fn begin(&mut self, now: u64) {
+    /// The process begins to ask at `now`: from here on clients come back.
+    pub fn begin(&mut self, now: Stamp) {
         self.quiet_until = now.saturating_add(QUIET_MS);
     }
 
@@ -116,7 +116,7 @@ impl Scheduler {
     }
 
     /// A half may be due. `instances` are all that are connected of its group.
-    pub fn due(&mut self, row: &HalfRow, instances: &[Instance], now: u64) -> Step {
+    pub fn due(&mut self, row: &HalfRow, instances: &[Instance], now: Stamp) -> Step {
         let step = self.step(row, instances, now);
         if step != Step::Wait {
             self.waiting.remove(&row.group, row.half);
@@ -127,7 +127,7 @@ impl Scheduler {
         step
     }
 
-    fn step(&mut self, row: &HalfRow, instances: &[Instance], now: u64) -> Step {
+    fn step(&mut self, row: &HalfRow, instances: &[Instance], now: Stamp) -> Step {
         if row.parked.is_some() || row.first_half.is_some() {
             return Step::Nothing;
         }
@@ -156,7 +156,7 @@ impl Scheduler {
     }
 
     /// Whom to ask: the sender, else who owes the fewest answers, in turn.
-    fn pick(&mut self, sender: &str, instances: &[Instance], now: u64) -> Option<u64> {
+    fn pick(&mut self, sender: &str, instances: &[Instance], now: Stamp) -> Option<u64> {
         self.turn = self.turn.wrapping_add(1);
         let begin = self.turn % instances.len().max(1);
         let in_turn = instances[begin..].iter().chain(&instances[..begin]);
@@ -178,7 +178,7 @@ impl Scheduler {
     }
 
     /// Whether any of these instances takes a check at `now`.
-    pub fn has_room(&mut self, instances: &[Instance], now: u64) -> bool {
+    pub fn has_room(&mut self, instances: &[Instance], now: Stamp) -> bool {
         let lost_after = self.policy.interval;
         instances
             .iter()
@@ -187,7 +187,7 @@ impl Scheduler {
 
     /// A check was not written to its connection after all. The instances without that one are asked at once: says on
     /// which connection, where a place is taken for it.
-    pub fn elsewhere(&mut self, row: &HalfRow, failed: u64, instances: &[Instance], now: u64) -> Option<u64> {
+    pub fn elsewhere(&mut self, row: &HalfRow, failed: u64, instances: &[Instance], now: Stamp) -> Option<u64> {
         self.windows.answered(failed, row.half);
         let others: Vec<Instance> =
             instances.iter().filter(|instance| instance.connection != failed).cloned().collect();
@@ -242,9 +242,9 @@ impl Scheduler {
         self.resumed.push_back(half);
     }
 
-    /// A half got a due time that may be over already, in milliseconds since 1970.
-    pub fn due_since(&mut self, due: u64) {
-        self.due_since = self.due_since.min(due);
+    /// A half got a due time that may be over already.
+    pub fn due_since(&mut self, due: Stamp) {
+        self.due_since = Some(self.due_since.map_or(due, |since| since.min(due)));
     }
 
     /// What waits for an instance of this group has one now.
@@ -268,7 +268,7 @@ impl Scheduler {
     }
 
     /// Halves that wait because no instance of their group is connected, for an alarm: none while clients come back.
-    pub fn without_checker(&self, now: u64) -> usize {
+    pub fn without_checker(&self, now: Stamp) -> usize {
         if now < self.quiet_until { 0 } else { self.waiting.len() }
     }
 
@@ -288,12 +288,12 @@ mod tests {
         CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
 
     fn row(half: HalfId, client: &str) -> HalfRow {
-        crate::transaction::engine::tests::half_row(half, "g", client, 1_000)
+        crate::transaction::engine::tests::half_row(half, "g", client, Stamp(1_000))
     }
 
     fn scheduler(now: u64) -> Scheduler {
         let mut scheduler = Scheduler::default();
-        scheduler.begin(now);
+        scheduler.begin(Stamp(now));
         scheduler.set_policy(POLICY);
         scheduler
     }
@@ -315,7 +315,7 @@ mod tests {
         let instances = [instance(1, "a"), instance(2, "b"), instance(3, "c")];
         let mut times = [0; 3];
         for half in 1..=300 {
-            let connection = asked(scheduler.due(&row(HalfId(half), "gone"), &instances, 7_000));
+            let connection = asked(scheduler.due(&row(HalfId(half), "gone"), &instances, Stamp(7_000)));
             times[connection as usize - 1] += 1;
             assert!(scheduler.answered(connection, HalfId(half)));
         }
@@ -326,8 +326,8 @@ mod tests {
     fn a_connection_that_takes_no_frames_is_passed_over() {
         let mut scheduler = scheduler(0);
         let full = Instance { is_writable: false, ..instance(1, "a") };
-        assert_eq!(asked(scheduler.due(&row(HalfId(1), "a"), &[full.clone(), instance(2, "b")], 7_000)), 2);
-        assert_eq!(scheduler.due(&row(HalfId(2), "a"), &[full], 7_000), Step::Hold);
+        assert_eq!(asked(scheduler.due(&row(HalfId(1), "a"), &[full.clone(), instance(2, "b")], Stamp(7_000))), 2);
+        assert_eq!(scheduler.due(&row(HalfId(2), "a"), &[full], Stamp(7_000)), Step::Hold);
         assert_eq!(scheduler.held(), 1);
     }
 
@@ -336,10 +336,10 @@ mod tests {
         let mut scheduler = scheduler(0);
         let instances = [instance(1, "a"), instance(2, "b")];
         let half = row(HalfId(1), "a");
-        assert_eq!(asked(scheduler.due(&half, &instances, 7_000)), 1);
-        assert_eq!(scheduler.elsewhere(&half, 1, &instances, 7_000), Some(2));
+        assert_eq!(asked(scheduler.due(&half, &instances, Stamp(7_000))), 1);
+        assert_eq!(scheduler.elsewhere(&half, 1, &instances, Stamp(7_000)), Some(2));
         assert_eq!((scheduler.owed(1), scheduler.owed(2)), (0, 1));
-        assert_eq!(scheduler.elsewhere(&half, 2, &instances[1..], 7_000), None);
+        assert_eq!(scheduler.elsewhere(&half, 2, &instances[1..], Stamp(7_000)), None);
         assert_eq!(scheduler.owed(2), 0);
     }
 
@@ -349,12 +349,12 @@ mod tests {
         let instances = [instance(1, "a"), instance(2, "b")];
         for half in 1..=2 * WINDOW as u64 {
             let expected = if half <= WINDOW as u64 { 1 } else { 2 };
-            assert_eq!(asked(scheduler.due(&row(HalfId(half), "a"), &instances, 7_000)), expected);
+            assert_eq!(asked(scheduler.due(&row(HalfId(half), "a"), &instances, Stamp(7_000))), expected);
         }
-        assert_eq!(scheduler.due(&row(HalfId(5_000), "a"), &instances, 7_000), Step::Hold);
-        assert!(!scheduler.has_room(&instances, 7_000));
+        assert_eq!(scheduler.due(&row(HalfId(5_000), "a"), &instances, Stamp(7_000)), Step::Hold);
+        assert!(!scheduler.has_room(&instances, Stamp(7_000)));
         assert!(scheduler.answered(2, HalfId(1_500)));
-        assert_eq!(asked(scheduler.due(&row(HalfId(5_000), "a"), &instances, 7_000)), 2);
+        assert_eq!(asked(scheduler.due(&row(HalfId(5_000), "a"), &instances, Stamp(7_000))), 2);
         assert_eq!(scheduler.held(), 0);
     }
 
@@ -362,27 +362,30 @@ mod tests {
     fn members_and_parked_halves_are_left_alone() {
         let mut scheduler = scheduler(0);
         let member = HalfRow { first_half: Some(HalfId(1)), ..row(HalfId(2), "a") };
-        let parked = HalfRow { parked: Some((ParkReason::Operator, 1)), ..row(HalfId(3), "a") };
+        let parked = HalfRow { parked: Some((ParkReason::Operator, Stamp(1))), ..row(HalfId(3), "a") };
         for half in [member, parked] {
-            assert_eq!(scheduler.due(&half, &[instance(1, "a")], u64::MAX), Step::Nothing);
+            assert_eq!(scheduler.due(&half, &[instance(1, "a")], Stamp::MAX), Step::Nothing);
         }
     }
 
     #[test]
     fn the_last_check_is_followed_by_parking_once_its_gap_is_over() {
         let mut scheduler = scheduler(0);
-        let half = HalfRow { checks: 15, next_due: 50_000, ..row(HalfId(1), "a") };
-        assert_eq!(scheduler.due(&half, &[instance(1, "a")], 49_999), Step::NotDue(50_000));
-        assert_eq!(scheduler.due(&half, &[], 50_000), Step::Park(ParkReason::ChecksExhausted));
+        let half = HalfRow { checks: 15, next_due: Some(Stamp(50_000)), ..row(HalfId(1), "a") };
+        assert_eq!(scheduler.due(&half, &[instance(1, "a")], Stamp(49_999)), Step::NotDue(Stamp(50_000)));
+        assert_eq!(scheduler.due(&half, &[], Stamp(50_000)), Step::Park(ParkReason::ChecksExhausted));
     }
 
     #[test]
     fn nobody_is_alarmed_while_clients_come_back() {
         let mut scheduler = scheduler(100_000_000);
-        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], 100_000_000), Step::Wait, "though its day is over");
-        assert_eq!((scheduler.without_checker(100_059_999), scheduler.without_checker(100_060_000)), (0, 1));
+        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], Stamp(100_000_000)), Step::Wait, "though its day is over");
+        assert_eq!(
+            (scheduler.without_checker(Stamp(100_059_999)), scheduler.without_checker(Stamp(100_060_000))),
+            (0, 1)
+        );
         assert_eq!(scheduler.waiting_of("g"), 1);
-        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], 100_060_000), Step::Park(ParkReason::NoChecker));
+        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], Stamp(100_060_000)), Step::Park(ParkReason::NoChecker));
         assert_eq!(scheduler.waiting_of("g"), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringTreemap;
 
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 
 /// Ids of halves by group, oldest first.
 #[derive(Debug, Default)]
@@ -125,13 +125,13 @@ impl ByGroup {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     halves: ByGroup,
-    /// By group: no wait of it is over earlier than this, in milliseconds since 1970. 0: the oldest one must be looked at.
-    over: HashMap<Arc<str>, u64>,
+    /// By group: no wait of it is over earlier than this. 0: the oldest one must be looked at.
+    over: HashMap<Arc<str>, Stamp>,
 }
 
 impl Waiting {
     /// A half waits until a time.
-    pub(super) fn add(&mut self, group: &str, half: HalfId, until: u64) {
+    pub(super) fn add(&mut self, group: &str, half: HalfId, until: Stamp) {
         self.halves.add(group, half);
         if self.halves.first(group) != Some(half) {
             return;
@@ -167,25 +167,25 @@ impl Waiting {
         let halves = held.take_all(group);
         if halves.count > 0 {
             self.halves.add_all(group, halves);
-            self.over.insert(Arc::clone(group), 0);
+            self.over.insert(Arc::clone(group), Stamp::ZERO);
         }
     }
 
     /// Takes a half whose wait may be over.
-    pub(super) fn pop_over(&mut self, now: u64) -> Option<HalfId> {
+    pub(super) fn pop_over(&mut self, now: Stamp) -> Option<HalfId> {
         let group = self.over.iter().find(|(_, over)| **over <= now).map(|(group, _)| Arc::clone(group))?;
         self.pop(&group)
     }
 
-    /// When a wait may be over, in milliseconds since 1970.
-    pub(super) fn next_over(&self) -> Option<u64> {
+    /// When a wait may be over.
+    pub(super) fn next_over(&self) -> Option<Stamp> {
         self.over.values().min().copied()
     }
 
     /// The times may have become others: the oldest of each group is looked at again.
     pub(super) fn times_changed(&mut self) {
         for over in self.over.values_mut() {
-            *over = 0;
+            *over = Stamp::ZERO;
         }
     }
 
@@ -215,7 +215,7 @@ impl Waiting {
         if self.halves.first(group).is_none() {
             self.over.remove(group);
         } else if let Some(over) = self.over.get_mut(group) {
-            *over = 0;
+            *over = Stamp::ZERO;
         }
     }
 }
@@ -227,39 +227,39 @@ mod tests {
     #[test]
     fn keeps_each_half_once_and_gives_the_oldest_first() {
         let mut waiting = Waiting::default();
-        waiting.add("g", HalfId(2), 20);
-        waiting.add("g", HalfId(1), 10);
-        waiting.add("g", HalfId(1), 10);
-        waiting.add("h", HalfId(3), 15);
-        assert_eq!((waiting.len(), waiting.len_of("g"), waiting.next_over()), (3, 2, Some(10)));
+        waiting.add("g", HalfId(2), Stamp(20));
+        waiting.add("g", HalfId(1), Stamp(10));
+        waiting.add("g", HalfId(1), Stamp(10));
+        waiting.add("h", HalfId(3), Stamp(15));
+        assert_eq!((waiting.len(), waiting.len_of("g"), waiting.next_over()), (3, 2, Some(Stamp(10))));
         assert_eq!(waiting.pop("g"), Some(HalfId(1)));
-        assert_eq!(waiting.next_over(), Some(0), "whose time is next is not known without its row");
+        assert_eq!(waiting.next_over(), Some(Stamp::ZERO), "whose time is next is not known without its row");
         assert_eq!(waiting.pop("g"), Some(HalfId(2)));
         assert_eq!(waiting.pop("g"), None);
-        assert_eq!((waiting.len(), waiting.next_over()), (1, Some(15)));
+        assert_eq!((waiting.len(), waiting.next_over()), (1, Some(Stamp(15))));
     }
 
     #[test]
     fn a_wait_that_is_over_is_taken_whatever_its_group() {
         let mut waiting = Waiting::default();
-        waiting.add("g", HalfId(1), 10);
-        waiting.add("h", HalfId(2), 11);
-        assert_eq!(waiting.pop_over(9), None);
-        assert_eq!(waiting.pop_over(10), Some(HalfId(1)));
-        assert_eq!(waiting.pop_over(10), None);
+        waiting.add("g", HalfId(1), Stamp(10));
+        waiting.add("h", HalfId(2), Stamp(11));
+        assert_eq!(waiting.pop_over(Stamp(9)), None);
+        assert_eq!(waiting.pop_over(Stamp(10)), Some(HalfId(1)));
+        assert_eq!(waiting.pop_over(Stamp(10)), None);
         waiting.times_changed();
-        assert_eq!(waiting.pop_over(10), Some(HalfId(2)));
+        assert_eq!(waiting.pop_over(Stamp(10)), Some(HalfId(2)));
         assert!(waiting.is_empty());
     }
 
     #[test]
     fn a_decided_half_waits_no_more() {
         let mut waiting = Waiting::default();
-        waiting.add("g", HalfId(1), 10);
-        waiting.add("g", HalfId(2), 20);
+        waiting.add("g", HalfId(1), Stamp(10));
+        waiting.add("g", HalfId(2), Stamp(20));
         waiting.remove("g", HalfId(7));
         waiting.remove("g", HalfId(1));
-        assert_eq!((waiting.len(), waiting.next_over()), (1, Some(0)));
+        assert_eq!((waiting.len(), waiting.next_over()), (1, Some(Stamp::ZERO)));
         waiting.remove("g", HalfId(2));
         assert_eq!((waiting.len(), waiting.next_over()), (0, None));
     }

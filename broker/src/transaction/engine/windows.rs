@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 
 /// Most unanswered checks of one connection.
 pub const WINDOW: usize = 1000;
@@ -17,10 +17,10 @@ pub(super) struct Windows {
 /// Both hold the same checks.
 #[derive(Debug, Default)]
 struct Window {
-    /// When each half was asked about, in milliseconds since 1970.
-    halves: HashMap<HalfId, u64>,
+    /// When each half was asked about.
+    halves: HashMap<HalfId, Stamp>,
     /// The same by time.
-    oldest: BTreeSet<(u64, HalfId)>,
+    oldest: BTreeSet<(Stamp, HalfId)>,
 }
 
 impl Window {
@@ -41,7 +41,7 @@ impl Windows {
 
     /// Whether another check may go to this connection at `now`. In a full window a check that was not answered within
     /// `lost_after` milliseconds counts as lost, so that a client that never answers is still asked, slowly.
-    pub(super) fn has_room(&mut self, connection: u64, now: u64, lost_after: u64) -> bool {
+    pub(super) fn has_room(&mut self, connection: u64, now: Stamp, lost_after: u64) -> bool {
         let Some(window) = self.connections.get_mut(&connection) else { return true };
         if window.halves.len() < WINDOW {
             return true;
@@ -55,7 +55,7 @@ impl Windows {
     }
 
     /// A check is on its way. One half takes one place, however often it is asked about.
-    pub(super) fn asked(&mut self, connection: u64, half: HalfId, now: u64) {
+    pub(super) fn asked(&mut self, connection: u64, half: HalfId, now: Stamp) {
         let window = self.connections.entry(connection).or_default();
         window.remove(half);
         window.halves.insert(half, now);
@@ -86,13 +86,13 @@ mod tests {
     fn a_full_window_takes_no_more_until_an_answer() {
         let mut windows = Windows::default();
         for half in 0..WINDOW as u64 {
-            assert!(windows.has_room(1, 0, 1_000));
-            windows.asked(1, HalfId(half), 0);
+            assert!(windows.has_room(1, Stamp::ZERO, 1_000));
+            windows.asked(1, HalfId(half), Stamp::ZERO);
         }
-        assert!(!windows.has_room(1, 999, 1_000));
-        assert!(windows.has_room(2, 0, 1_000), "another connection is not affected");
+        assert!(!windows.has_room(1, Stamp(999), 1_000));
+        assert!(windows.has_room(2, Stamp::ZERO, 1_000), "another connection is not affected");
         assert!(windows.answered(1, HalfId(5)));
-        assert!(windows.has_room(1, 999, 1_000));
+        assert!(windows.has_room(1, Stamp(999), 1_000));
         assert!(!windows.answered(1, HalfId(5)), "an answer counts once");
         windows.forget(1);
         assert_eq!(windows.owed(1), 0);
@@ -102,18 +102,18 @@ mod tests {
     fn checks_that_are_never_answered_do_not_block_for_ever() {
         let mut windows = Windows::default();
         for half in 0..WINDOW as u64 {
-            windows.asked(1, HalfId(half), 10 + half);
+            windows.asked(1, HalfId(half), Stamp(10 + half));
         }
-        assert!(!windows.has_room(1, 1_009, 1_000));
-        assert!(windows.has_room(1, 1_012, 1_000));
+        assert!(!windows.has_room(1, Stamp(1_009), 1_000));
+        assert!(windows.has_room(1, Stamp(1_012), 1_000));
         assert_eq!(windows.owed(1), WINDOW - 3, "only what is lost is forgotten");
     }
 
     #[test]
     fn one_half_takes_one_place() {
         let mut windows = Windows::default();
-        windows.asked(1, HalfId(7), 0);
-        windows.asked(1, HalfId(7), 5);
+        windows.asked(1, HalfId(7), Stamp::ZERO);
+        windows.asked(1, HalfId(7), Stamp(5));
         assert_eq!(windows.owed(1), 1);
         assert!(windows.answered(1, HalfId(7)));
         assert_eq!(windows.owed(1), 0);

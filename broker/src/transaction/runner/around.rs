@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::index::listing::{self, Filter};
 use crate::index::{self, HalfRow, IndexError};
 use crate::shard::HalfQuery;
-use crate::terms::{HalfId, ParkReason, QueueId};
+use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 use crate::transaction::engine::round::Page;
 use crate::transaction::engine::{Instance, Scheduler, Surroundings};
 
@@ -46,7 +46,7 @@ impl Surroundings for Around<'_> {
         self.broker.shard.half(half)
     }
 
-    fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, IndexError> {
+    fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, IndexError> {
         let mut found = Vec::new();
         if after.0 > upto {
             return Ok(found);
@@ -60,7 +60,7 @@ impl Surroundings for Around<'_> {
         Ok(found)
     }
 
-    fn next_due(&self, after: u64) -> Result<Option<u64>, IndexError> {
+    fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, IndexError> {
         index::half::next_due(self.broker.shard.index(), after.saturating_add(1))
     }
 
@@ -98,7 +98,7 @@ impl Surroundings for Around<'_> {
         HalfId(self.broker.shard.counters().applied_end())
     }
 
-    fn due_settled(&self, now: u64) -> u64 {
+    fn due_settled(&self, now: Stamp) -> Stamp {
         let shard = &self.broker.shard;
         // Nothing is on its way, so what comes is stamped at `now` or later; else not before what was applied last. A due
         // time is never earlier than the stamp of the command that gives it.

@@ -14,7 +14,7 @@ use super::around::{Around, Known};
 use crate::broker::Broker;
 use crate::index::HalfRow;
 use crate::shard::{Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ReadError, Resume, SubmitError};
-use crate::terms::{HalfId, ParkReason};
+use crate::terms::{HalfId, ParkReason, Stamp};
 use crate::transaction::check::check_request;
 use crate::transaction::engine::round::Return;
 use crate::transaction::engine::{Ask, Round, Surroundings as _};
@@ -23,8 +23,8 @@ type Awaited = oneshot::Receiver<Result<Outcome, SubmitError>>;
 
 /// A round whose commands are on their way.
 pub(super) struct Carried {
-    /// When something is due next, in milliseconds since 1970.
-    pub(super) next: Option<u64>,
+    /// When something is due next.
+    pub(super) next: Option<Stamp>,
     /// More is due now.
     pub(super) more: bool,
     /// Something could not be read: what was read stands, the rest is tried again.
@@ -131,7 +131,7 @@ pub(super) fn out(
     around: &Around<'_>,
     mut round: Round,
     record: bool,
-    now: u64,
+    now: Stamp,
     unread: bool,
 ) -> Carried {
     let mut carried = Carried { next: round.next, more: round.more, unread, failed: false, ..Carried::failed() };
@@ -222,7 +222,7 @@ fn make_check(broker: &Broker, ask: &Ask) -> Result<Frame, Unfit> {
 }
 
 /// Writes a check to its connection, which is recorded already; else to another instance; else takes the attempt back.
-fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready: Ready, now: u64) {
+fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready: Ready, now: Stamp) {
     let Ready { ask, mut instance, frame } = ready;
     let half = ask.row.half;
     loop {
@@ -256,7 +256,7 @@ fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready:
 }
 
 /// Nobody was asked: the half is due at once, and the attempt that was recorded is not used up.
-fn take_back(broker: &Broker, carried: &mut Carried, ask: &Ask, now: u64) {
+fn take_back(broker: &Broker, carried: &mut Carried, ask: &Ask, now: Stamp) {
     let HalfRow { half, counter, group, .. } = &ask.row;
     let command = Command::Extend(Extend { half: *half, counter: *counter, group, until: now, is_answer: true });
     match submit(broker, &command) {

@@ -16,7 +16,7 @@ use escrowmq_common::task::Shutdown;
 
 use super::engine::{CheckPolicy, Walk, plan};
 use crate::broker::Broker;
-use crate::terms::HalfId;
+use crate::terms::{HalfId, Stamp};
 use around::Around;
 use carry::Carried;
 
@@ -107,7 +107,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 }
 
 /// How long nothing is looked at, and how long after it something must happen for the next look.
-fn pauses(broker: &Broker, is_done: bool, more: bool, next: Option<u64>) -> (Duration, Duration) {
+fn pauses(broker: &Broker, is_done: bool, more: bool, next: Option<Stamp>) -> (Duration, Duration) {
     if !is_done {
         return (PAUSE_FAILED, Duration::ZERO);
     }
@@ -123,7 +123,7 @@ fn round(broker: &Arc<Broker>, course: &mut Course) -> Carried {
     // Read before all else: what comes into being from here on is stamped later.
     let now = broker.now();
     let transactions = &broker.transactions;
-    transactions.looked_at.store(now, Ordering::Relaxed);
+    transactions.looked_at.store(now.get(), Ordering::Relaxed);
     {
         let mut scheduler = transactions.scheduler.lock();
         scheduler.set_policy(policy(broker));

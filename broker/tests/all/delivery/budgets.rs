@@ -243,7 +243,7 @@ async fn an_unused_group_that_a_client_made_goes_after_its_time_and_no_other() {
     let mut unused = UnusedGroups::default();
     let now = broker.now();
     unused.look(&broker, now).await.unwrap();
-    unused.look(&broker, now + HOUR - 1).await.unwrap();
+    unused.look(&broker, now + (HOUR - 1)).await.unwrap();
     assert!(broker.shard.groups().get("Unused").is_some(), "not before its time");
     unused.look(&broker, now + HOUR).await.unwrap();
     assert!(broker.shard.groups().get("Unused").is_none());

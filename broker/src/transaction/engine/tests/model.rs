@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::policy::CheckPolicy;
 use super::world::{Entry, Logged, Member, Sent, Tables, World};
 use crate::shard::{Outcome, Refusal};
-use crate::terms::{Decision, HalfId, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason, Stamp};
 
 type Said<T> = Result<T, String>;
 
@@ -70,23 +70,23 @@ struct Half {
     counter: u64,
     first: Option<HalfId>,
     members: Vec<HalfId>,
-    prepared_at: u64,
+    prepared_at: Stamp,
     state: State,
     attempts: u32,
     /// The next check comes no earlier.
-    not_before: u64,
+    not_before: Stamp,
     /// Its time was given by a check, a lease or a resumption.
     is_timed: bool,
 }
 
 pub(super) struct Model {
     policy: CheckPolicy,
-    began: u64,
+    began: Stamp,
     halves: HashMap<HalfId, Half>,
     /// By group, key and body: the half that a repeated send gets.
     keys: HashMap<(String, String, u32), HalfId>,
     /// By connection: what it owes, and since when.
-    owed: HashMap<u64, HashMap<HalfId, u64>>,
+    owed: HashMap<u64, HashMap<HalfId, Stamp>>,
     /// The number of the check that was sent and is not in the tables yet.
     on_record: HashMap<HalfId, u32>,
     delivered: Vec<HalfId>,
@@ -95,7 +95,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(policy: CheckPolicy, began: u64) -> Self {
+    pub(super) fn new(policy: CheckPolicy, began: Stamp) -> Self {
         Self {
             policy,
             began,
@@ -127,7 +127,7 @@ impl Model {
         self.halves.get(&half).map(|half| (half.group.clone(), half.key.clone(), half.first))
     }
 
-    pub(super) fn restarted(&mut self, now: u64) {
+    pub(super) fn restarted(&mut self, now: Stamp) {
         self.began = now;
         self.owed.clear();
         self.on_record.clear();
@@ -138,7 +138,7 @@ impl Model {
     }
 
     /// An answer counts once, and only for the connection that was asked.
-    pub(super) fn answered(&mut self, connection: u64, half: HalfId, owed: bool, now: u64) -> Said<()> {
+    pub(super) fn answered(&mut self, connection: u64, half: HalfId, owed: bool, now: Stamp) -> Said<()> {
         let since = self.owed.get_mut(&connection).and_then(|owed| owed.remove(&half));
         let expected = since.is_some();
         let may_be_given_up = since.is_some_and(|at| at + self.policy.interval <= now);
@@ -151,7 +151,7 @@ impl Model {
 
     /// Whether a connection may be asked once more. Answers that did not come within an interval are given up, by a
     /// connection that owes all it may.
-    fn may_be_asked(&mut self, connection: u64, more: usize, now: u64) -> bool {
+    fn may_be_asked(&mut self, connection: u64, more: usize, now: Stamp) -> bool {
         let Some(owed) = self.owed.get_mut(&connection) else { return true };
         if owed.len() + more < OWED_MAX {
             return true;
@@ -164,7 +164,13 @@ impl Model {
     }
 
     /// A check was written to a connection.
-    pub(super) fn asked(&mut self, sent: &Sent, members: &BTreeMap<u64, Member>, faults: usize, now: u64) -> Said<()> {
+    pub(super) fn asked(
+        &mut self,
+        sent: &Sent,
+        members: &BTreeMap<u64, Member>,
+        faults: usize,
+        now: Stamp,
+    ) -> Said<()> {
         let Sent { half, connection, number } = *sent;
         let wrong = |why: &str| Err(format!("check {number} of {half} on {connection}: {why}"));
         let Some(row) = self.halves.get(&half).cloned() else { return wrong("no such half") };
@@ -211,7 +217,7 @@ impl Model {
         reason: ParkReason,
         members: &BTreeMap<u64, Member>,
         faulty: bool,
-        now: u64,
+        now: Stamp,
     ) -> Said<()> {
         let wrong = |why: &str| Err(format!("{half} parked as {}: {why}", reason.name()));
         let Some(row) = self.halves.get(&half) else { return wrong("no such half") };
@@ -234,7 +240,7 @@ impl Model {
     }
 
     /// The halves that wait for an instance, when none is connected and nothing is on its way.
-    pub(super) fn waits(&self, groups: &[&str; 3], counted: [usize; 3], now: u64) -> Said<()> {
+    pub(super) fn waits(&self, groups: &[&str; 3], counted: [usize; 3], now: Stamp) -> Said<()> {
         let waits = |row: &&Half| row.state == State::Open && row.first.is_none() && row.not_before <= now;
         let expected = groups.map(|group| self.halves.values().filter(waits).filter(|row| row.group == group).count());
         if counted == expected { Ok(()) } else { Err(format!("waiting: {counted:?}, not {expected:?}")) }
@@ -375,7 +381,7 @@ impl Model {
         row.state = state;
     }
 
-    fn extend(&mut self, half: HalfId, counter: u64, group: &str, until: u64, is_answer: bool) -> Told {
+    fn extend(&mut self, half: HalfId, counter: u64, group: &str, until: Stamp, is_answer: bool) -> Told {
         let Some(row) = self.halves.get(&half) else { return Told::Refused("no such half") };
         if let Some(refused) = Self::stranger(row, group, counter) {
             return refused;
@@ -410,7 +416,7 @@ impl Model {
         Told::Done
     }
 
-    fn resume(&mut self, half: HalfId, only_if: Option<ParkReason>, now: u64) -> Told {
+    fn resume(&mut self, half: HalfId, only_if: Option<ParkReason>, now: Stamp) -> Told {
         let reason = match self.halves.get(&half).map(|row| row.state) {
             None | Some(State::Decided(_)) => return Told::Refused("no such half"),
             Some(State::Open) => return Told::Refused("not parked"),
@@ -432,7 +438,7 @@ impl Model {
         self.policy.interval * [1, 1, 1, 1, 1, 2, 4, 8].get(number as usize - 1).unwrap_or(&10)
     }
 
-    fn checked(&mut self, halves: &[(HalfId, u64, bool, String)], stamp: u64) -> Said<()> {
+    fn checked(&mut self, halves: &[(HalfId, Stamp, bool, String)], stamp: Stamp) -> Said<()> {
         for (half, next_due, counts, _) in halves {
             let sent = if *counts { self.on_record.remove(half) } else { None };
             if let Some(number) = sent

@@ -14,13 +14,13 @@ use super::super::policy::CheckPolicy;
 use super::model::{Model, Told};
 use super::world::{Entry, Fault, Mishaps, World};
 use crate::log::sim_disk::Random;
-use crate::terms::{Decision, HalfId, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason, Stamp};
 
 /// Steps of one life.
 const STEPS: u64 = 4_000;
 /// Lives of the normal run: a million steps.
 const LIVES: u64 = 250;
-const BEGIN: u64 = 1_000_000_000;
+const BEGIN: Stamp = Stamp(1_000_000_000);
 const GROUPS: [&str; 3] = ["orders", "billing", "stock"];
 /// Client ids: few, so that several connections have the same.
 const CLIENTS: [&str; 4] = ["p1", "p2", "p3", "p4"];
@@ -41,7 +41,7 @@ enum Step {
     Blocked(u64, bool),
     Answered(u64, HalfId, bool),
     Fault(HalfId, Option<Fault>),
-    Time(u64),
+    Time(Stamp),
     Restart(usize),
     Heal,
 }
@@ -308,13 +308,13 @@ impl Life {
     }
 
     fn pass_time(&mut self) {
-        let due = self.world.next_look().saturating_sub(self.world.now);
+        let due = self.world.next_look().since(self.world.now);
         let by = match self.random.below(4) {
             0 => due.min(3_600_000),
             1 => self.random.below(40_000),
             _ => self.random.below(2_000),
         };
-        self.world.now += by;
+        self.world.now = self.world.now + by;
         self.steps.push(Step::Time(self.world.now));
     }
 

@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use super::super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, Sent, World};
 use crate::shard::{Outcome, Refusal};
-use crate::terms::{Decision, HalfId, ParkReason};
+use crate::terms::{Decision, HalfId, ParkReason, Stamp};
 
-/// Scenarios begin at this time, in milliseconds since 1970, after the first minute of a broker.
-const BEGIN: u64 = 1_000_000_000;
+/// Scenarios begin at this time, after the first minute of a broker.
+const BEGIN: Stamp = Stamp(1_000_000_000);
 
 type Said<T> = Result<T, String>;
 
@@ -80,8 +80,8 @@ fn millis(text: &str) -> Said<u64> {
     Ok(total)
 }
 
-fn shown(time: u64) -> String {
-    let millis = time - BEGIN;
+fn shown(time: Stamp) -> String {
+    let millis = time.since(BEGIN);
     if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
 }
 
@@ -106,7 +106,7 @@ struct Play {
 impl Play {
     fn new() -> Self {
         let policy = CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
-        let mut world = World::new(policy, BEGIN - 60_000);
+        let mut world = World::new(policy, BEGIN.saturating_sub(60_000));
         world.now = BEGIN;
         Self { world, halves: HashMap::new(), connections: HashMap::new(), unexpected: Vec::new() }
     }
@@ -135,7 +135,7 @@ impl Play {
     }
 
     /// Lets time pass, with all that it brings.
-    fn advance(&mut self, to: u64) -> Said<()> {
+    fn advance(&mut self, to: Stamp) -> Said<()> {
         if to < self.world.now {
             return Err(format!("the line before was at {}", shown(self.world.now)));
         }
@@ -148,7 +148,7 @@ impl Play {
         self.pass_to(to)
     }
 
-    fn pass_to(&mut self, time: u64) -> Said<()> {
+    fn pass_to(&mut self, time: Stamp) -> Said<()> {
         if time > self.world.now {
             self.all_expected()?;
             self.world.now = time;

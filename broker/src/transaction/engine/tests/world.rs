@@ -12,7 +12,7 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
-use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, QueueOffset, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, When};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;
@@ -22,7 +22,7 @@ const ENTRY_BYTES: u64 = 100;
 const WINDOW_MS: u64 = u64::MAX / 2;
 
 /// A half as Prepare makes it.
-pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client: &str, prepared_at: u64) -> HalfRow {
+pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client: &str, prepared_at: Stamp) -> HalfRow {
     HalfRow {
         half,
         counter: half.0,
@@ -36,7 +36,7 @@ pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client
         first_half: None,
         members: Vec::new(),
         prepared_at,
-        next_due: 0,
+        next_due: None,
         checks: 0,
         asked: Vec::new(),
         parked: None,
@@ -77,7 +77,7 @@ pub(super) enum Entry {
         half: HalfId,
         counter: u64,
         group: String,
-        until: u64,
+        until: Stamp,
         is_answer: bool,
     },
     Park {
@@ -94,7 +94,7 @@ pub(super) enum Entry {
     Checked {
         first_checked: HalfId,
         /// Half, next due time, whether it counts, who is asked.
-        halves: Vec<(HalfId, u64, bool, String)>,
+        halves: Vec<(HalfId, Stamp, bool, String)>,
     },
 }
 
@@ -102,7 +102,7 @@ pub(super) enum Entry {
 #[derive(Debug, Clone)]
 pub(super) struct Logged {
     pub(super) position: u64,
-    pub(super) stamp: u64,
+    pub(super) stamp: Stamp,
     pub(super) entry: Entry,
     /// Submitted by the runner, which waits for it.
     by_runner: bool,
@@ -118,9 +118,9 @@ pub(super) struct Applied {
 /// The rows, as apply keeps them.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    stamp: u64,
+    stamp: Stamp,
     pub(super) halves: BTreeMap<HalfId, HalfRow>,
-    due: BTreeSet<(u64, HalfId)>,
+    due: BTreeSet<(Stamp, HalfId)>,
     pub(super) decisions: HashMap<HalfId, DecisionRow>,
     repeats: HashMap<RepeatKey, Repeat>,
     next_counter: u64,
@@ -132,15 +132,15 @@ pub(super) struct Tables {
     is_topic_deleted: bool,
 }
 
-fn due_of(row: &HalfRow) -> Option<(u64, HalfId)> {
-    let is_due = row.next_due != 0 && row.parked.is_none() && row.first_half.is_none();
-    is_due.then_some((row.next_due, row.half))
+fn due_of(row: &HalfRow) -> Option<(Stamp, HalfId)> {
+    let due = row.next_due.filter(|_| row.parked.is_none() && row.first_half.is_none());
+    due.map(|due| (due, row.half))
 }
 
 impl Rows for Tables {
     type Error = String;
 
-    fn now(&self) -> u64 {
+    fn now(&self) -> Stamp {
         self.stamp
     }
 
@@ -309,7 +309,7 @@ pub(super) struct Mishaps {
 
 /// The broker.
 pub(super) struct World {
-    pub(super) now: u64,
+    pub(super) now: Stamp,
     pub(super) policy: CheckPolicy,
     pub(super) tables: Tables,
     pub(super) log: VecDeque<Logged>,
@@ -323,7 +323,7 @@ pub(super) struct World {
     /// Halves that are looked at again once the runner's commands are applied.
     returned: Vec<HalfId>,
     /// When the next round comes by itself.
-    wake: u64,
+    wake: Stamp,
     /// The next round comes at once.
     pub(super) attention: bool,
 }
@@ -337,12 +337,12 @@ impl Surroundings for Around<'_> {
         Ok(self.0.tables.halves.get(&half).cloned())
     }
 
-    fn due(&self, after: (u64, HalfId), upto: u64, limit: usize) -> Result<Vec<(u64, HalfId)>, String> {
+    fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, String> {
         let behind = self.0.tables.due.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
         Ok(behind.copied().take_while(|(due, _)| *due <= upto).take(limit).collect())
     }
 
-    fn next_due(&self, after: u64) -> Result<Option<u64>, String> {
+    fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, String> {
         Ok(self.0.tables.due.range((after + 1, HalfId::ZERO)..).next().map(|(due, _)| *due))
     }
 
@@ -382,7 +382,7 @@ impl Surroundings for Around<'_> {
         HalfId(self.0.tables.applied_end)
     }
 
-    fn due_settled(&self, now: u64) -> u64 {
+    fn due_settled(&self, now: Stamp) -> Stamp {
         if self.0.log.is_empty() { now } else { self.0.tables.stamp }
     }
 
@@ -403,7 +403,7 @@ impl Surroundings for Around<'_> {
 }
 
 impl World {
-    pub(super) fn new(policy: CheckPolicy, now: u64) -> Self {
+    pub(super) fn new(policy: CheckPolicy, now: Stamp) -> Self {
         let mut world = Self {
             now,
             policy,
@@ -504,7 +504,7 @@ impl World {
     }
 
     /// When the next round is due.
-    pub(super) fn next_look(&self) -> u64 {
+    pub(super) fn next_look(&self) -> Stamp {
         if self.attention { self.now } else { self.wake }
     }
 
@@ -522,7 +522,7 @@ impl World {
         let (mut round, error) = plan(&mut walk, &Around(self), self.now);
         assert_eq!(error, None);
         self.walk = walk;
-        self.wake = round.next.map_or(u64::MAX, |next| next.max(self.now)).min(self.now + LOOK_EVERY_MS);
+        self.wake = round.next.map_or(Stamp::MAX, |next| next.max(self.now)).min(self.now + LOOK_EVERY_MS);
         self.attention |= round.more;
         let ready = self.make_checks(&mut round.asks, &mut round.moved, &mut round.parked);
         if mishaps.refused {
@@ -555,7 +555,7 @@ impl World {
     fn make_checks(
         &self,
         asks: &mut Vec<Ask>,
-        moved: &mut Vec<(HalfId, u64)>,
+        moved: &mut Vec<(HalfId, Stamp)>,
         parked: &mut Vec<(HalfId, ParkReason)>,
     ) -> Vec<Ask> {
         let mut ready = Vec::new();
