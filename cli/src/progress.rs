@@ -24,16 +24,16 @@ impl Line {
         Self { is_terminal, next: clock::monotonic() + pause, is_shown: false }
     }
 
-    /// Shows `stage`, and how many of `total` bytes are done; 0 for an unknown total.
-    pub(crate) fn show(&mut self, stage: &str, done: u64, total: u64) {
+    /// Shows `stage`, and how many of `total` bytes are done, if the total is known.
+    pub(crate) fn show(&mut self, stage: &str, done: u64, total: Option<u64>) {
         let now = clock::monotonic();
         if now < self.next {
             return;
         }
         self.next = now + if self.is_terminal { ON_TERMINAL } else { ELSEWHERE };
         let share = match total {
-            0 => String::new(),
-            _ => format!(" {} % of {}", done.min(total) * 100 / total, bytes(total)),
+            None | Some(0) => String::new(),
+            Some(total) => format!(" {} % of {}", done.min(total) * 100 / total, bytes(total)),
         };
         let mut stderr = std::io::stderr();
         // Nobody is worse off without this line.

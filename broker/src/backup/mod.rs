@@ -143,8 +143,8 @@ pub struct Copying {
     pub stage: &'static str,
     /// Bytes done.
     pub done: u64,
-    /// Bytes to do.
-    pub total: u64,
+    /// Bytes to do, if that is known.
+    pub total: Option<u64>,
 }
 
 /// The name of a backup that is made now.

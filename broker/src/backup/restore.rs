@@ -82,7 +82,7 @@ fn fill(
     for file in &manifest.files {
         let source = data_path(from, file);
         let target = restoring.join(&file.name);
-        progress(Copying { stage: "restoring", done, total });
+        progress(Copying { stage: "restoring", done, total: Some(total) });
         let mut to = File::create(&target).map_err(failed("create", &target))?;
         let mut bytes = File::open(&source).map_err(failed("open", &source))?;
         io::copy(&mut bytes, &mut to).map_err(failed("copy to", &target))?;

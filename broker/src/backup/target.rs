@@ -68,7 +68,8 @@ impl Target {
         let (mut copied, mut kept) = (0, 0);
         let mut files = Vec::with_capacity(prepared.files.len());
         for file in &prepared.files {
-            let mut show = |bytes: u64| progress(Copying { stage: "copying", done: copied + kept + bytes, total });
+            let mut show =
+                |bytes: u64| progress(Copying { stage: "copying", done: copied + kept + bytes, total: Some(total) });
             let sum = sum_of(&file.path, file.bytes, &mut show)?;
             let target = data.join(&sum);
             // Under its checksum it can only be the same file; unless it was damaged since.

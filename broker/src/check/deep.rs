@@ -70,13 +70,13 @@ fn compare(
     let log = Log::open(Arc::new(LookingDisk), &dir.join("log"), LogSettings::default())?;
     let quarantine = Quarantine::read(dir)?;
     let made = rebuild_index(&log, quarantine, find_base(dir).as_deref(), &temporary.join("index"), applied, |done| {
-        progress(Progress { stage: "making an index from the log", done, total });
+        progress(Progress { stage: "making an index from the log", done, total: Some(total) });
     });
     if let Err(error) = made {
         report.find(Kind::IndexDiffers, &path, None, format!("no index can be made from the log: {error}"));
         return Ok(());
     }
-    progress(Progress { stage: "comparing", done: 0, total: 0 });
+    progress(Progress { stage: "comparing", done: 0, total: None });
     let differences = Index::open_read_only(&path).and_then(|stored| {
         let made = Index::open_read_only(&temporary.join("index"))?;
         let mut differences = Vec::new();

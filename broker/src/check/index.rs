@@ -186,7 +186,7 @@ fn rows(
         read += (key.len() + value.len()) as u64;
         if read >= shown + PROGRESS_BYTES {
             shown = read;
-            progress(Progress { stage: "reading the index", done: read.min(total), total });
+            progress(Progress { stage: "reading the index", done: read.min(total), total: Some(total) });
         }
     });
     // Where the log is damaged or lost its end, rows that point behind it say nothing new.

@@ -27,7 +27,7 @@ pub(super) fn check(
         read += record.payload.len() as u64;
         if read >= shown + PROGRESS_BYTES {
             shown = read;
-            progress(Progress { stage: "reading the log", done: read.min(total), total });
+            progress(Progress { stage: "reading the log", done: read.min(total), total: Some(total) });
         }
         look_inside(&record, quarantine, &mut inside);
     })?;

@@ -39,8 +39,8 @@ pub struct Progress {
     pub stage: &'static str,
     /// How much of it is done, in bytes.
     pub done: u64,
-    /// How much there is; 0 if that is not known.
-    pub total: u64,
+    /// How much there is, if that is known.
+    pub total: Option<u64>,
 }
 
 /// Called now and then during long work, on the same thread.

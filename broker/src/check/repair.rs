@@ -254,7 +254,7 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let committed = log.committed().unwrap_or_default();
     let quarantine = Quarantine::read(dir)?;
     rebuild_index(&log, quarantine, find_base(dir).as_deref(), &unfinished, committed, |done| {
-        progress(Progress { stage: "making the index from the log", done, total });
+        progress(Progress { stage: "making the index from the log", done, total: Some(total) });
     })?;
     if path.exists() {
         fs::remove_dir_all(&path).map_err(failed(&path))?;

@@ -61,8 +61,8 @@ pub struct Sequences {
     pub timers: u64,
     /// The number of the next entry of a page of decisions.
     pub decisions: u64,
-    /// When the newest decision was made.
-    pub decided_at: Stamp,
+    /// When the newest decision was made; `None` if there never was one.
+    pub decided_at: Option<Stamp>,
     /// The next number of a producer group.
     pub next_producer: u32,
 }
@@ -102,7 +102,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
         sequences.rolled_back,
         sequences.timers,
         sequences.decisions,
-        sequences.decided_at.get(),
+        Stamp::to_stored(sequences.decided_at),
         u64::from(sequences.next_producer),
     ] {
         value.put_u64(number);
@@ -128,7 +128,7 @@ pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
         rolled_back: number()?,
         timers: number()?,
         decisions: number()?,
-        decided_at: Stamp(number()?),
+        decided_at: Stamp::from_stored(number()?),
         next_producer: number()? as u32,
     })
 }
@@ -307,7 +307,7 @@ pub fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
     batch.put(key(FORGOTTEN), before.get().to_be_bytes());
 }
 
-/// Decisions that were made before are forgotten; 0 for a new index.
+/// Decisions that were made before this time are forgotten.
 pub fn forgotten(index: &Index) -> Result<Stamp, IndexError> {
     let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(Stamp::ZERO) };
     Cursor::new(&value).u64("forgotten").map(Stamp).map_err(IndexError::row(table::META))

@@ -153,7 +153,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     let payload = records.append(
         5_000,
         &[
-            Command::Checked(crate::shard::Checked { first_checked_upto: HalfId::ZERO, halves: vec![] }),
+            Command::Checked(crate::shard::Checked { first_checked_upto: None, halves: vec![] }),
             Command::Publish(Publish {
                 queue: QueueId(1),
                 when: When::At(Stamp(99)),

@@ -24,8 +24,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(3);
 /// How far a lane is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The version that its nameserver took last; 0 for none.
-    pub(super) version: u64,
+    /// The version that its nameserver took last.
+    pub(super) version: Option<u64>,
     /// Whether the last attempt failed.
     pub(super) failing: bool,
 }
@@ -112,8 +112,8 @@ impl Lane {
         match registered {
             Ok(()) => {
                 metrics.registrations.add_one();
-                let before = self.progress.send_replace(Progress { version, failing: false });
-                if before.failing || before.version == 0 {
+                let before = self.progress.send_replace(Progress { version: Some(version), failing: false });
+                if before.failing || before.version.is_none() {
                     tracing::info!(nameserver = self.address, "registered");
                 }
             }
@@ -207,7 +207,7 @@ impl Lane {
     }
 
     async fn unregister(self) {
-        if self.progress.borrow().version == 0 {
+        if self.progress.borrow().version.is_none() {
             return;
         }
         let broker = &self.broker;

@@ -125,7 +125,7 @@ impl Registration {
         self.wake.send_replace(());
         let rounds = lanes.into_iter().map(|mut lane| async move {
             // An error means that the lane has ended: its nameserver is no longer ours.
-            let _ = lane.wait_for(|progress| progress.failing || progress.version >= wanted).await;
+            let _ = lane.wait_for(|progress| progress.failing || progress.version >= Some(wanted)).await;
         });
         join_all(rounds).await;
     }

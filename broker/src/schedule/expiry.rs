@@ -8,7 +8,6 @@ use escrowmq_common::task::Shutdown;
 use crate::broker::Broker;
 use crate::index::{IndexError, meta};
 use crate::shard::{Admission, Command};
-use crate::terms::Stamp;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(10);
@@ -35,9 +34,8 @@ async fn step(broker: &Broker) -> Result<(), IndexError> {
     let decided_before = broker.now().saturating_sub(kept);
     let forgotten = meta::forgotten(broker.shard.index())?;
     // An idle broker writes nothing: without a decision since then there is nothing to forget.
-    if decided_before < forgotten.saturating_add(STEP_MS)
-        || broker.shard.counters().decided_at() < forgotten.max(Stamp(1))
-    {
+    let has_decided = broker.shard.counters().decided_at().is_some_and(|at| at >= forgotten);
+    if decided_before < forgotten.saturating_add(STEP_MS) || !has_decided {
         return Ok(());
     }
     if let Err(error) = broker.shard.propose(&Command::Expire { decided_before }, Admission::Reserved).await {

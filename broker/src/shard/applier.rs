@@ -42,8 +42,8 @@ pub struct Applier {
     unflushed: AtomicU64,
     /// Raft index up to which the index is on disk.
     flushed_index: AtomicU64,
-    /// Raft index up to which the copy of the index has applied; 0 if none was made since start.
-    base_index: AtomicU64,
+    /// Raft index up to which the copy of the index has applied, plus one; 0 if none was made since start.
+    base_upto: AtomicU64,
     stopping: AtomicBool,
     /// How far what is set aside in the index has applied. Held by whoever flushes: one at a time.
     flushing: Mutex<Option<Applied>>,
@@ -66,7 +66,7 @@ impl Applier {
             flushed: Notify::new(),
             unflushed: AtomicU64::new(0),
             flushed_index: AtomicU64::new(flushed.get()),
-            base_index: AtomicU64::new(0),
+            base_upto: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             flushing: Mutex::new(None),
         })
@@ -211,7 +211,7 @@ impl Applier {
     /// Before records up to `index` leave the log: makes the index durable beyond them, and keeps a copy of it from which
     /// a lost one can be built again. Does nothing if the last copy will do.
     pub fn keep_base(&self, index: LogIndex) -> Result<(), FlushError> {
-        if LogIndex(self.base_index.load(Ordering::Acquire)) >= index {
+        if self.base_upto.load(Ordering::Acquire) > index.get() {
             return Ok(());
         }
         // Most of it without holding the state machine still.
@@ -220,7 +220,7 @@ impl Applier {
         let new = base::begin(dir).map_err(FlushError::Base)?;
         let applied = self.copy(|index| index.copy_to(&new))?;
         base::finish(dir).map_err(FlushError::Base)?;
-        self.base_index.fetch_max(applied.index.get(), Ordering::AcqRel);
+        self.base_upto.fetch_max(applied.index.next().get(), Ordering::AcqRel);
         Ok(())
     }
 

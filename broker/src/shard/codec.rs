@@ -107,7 +107,7 @@ impl<'a> Command<'a> {
                 tag::SETTLE
             }
             Self::Checked(checked) => {
-                out.put_u64(checked.first_checked_upto.get());
+                out.put_u64(checked.first_checked_upto.map_or(0, HalfId::get));
                 put_count(out, checked.halves.len())?;
                 for half in &checked.halves {
                     out.put_u64(half.half.get());
@@ -282,7 +282,7 @@ impl<'a> Command<'a> {
                 })
             }
             tag::CHECKED => {
-                let first_checked_upto = HalfId(body.u64("first checked")?);
+                let first_checked_upto = Some(HalfId(body.u64("first checked")?)).filter(|upto| *upto > HalfId::ZERO);
                 let count = get_count(body, 19)?;
                 let mut halves = Vec::with_capacity(count);
                 for _ in 0..count {

@@ -92,8 +92,8 @@ pub struct CheckedHalf<'a> {
 /// Checks that are being sent.
 #[derive(Debug, Clone)]
 pub struct Checked<'a> {
-    /// Every half's first check up to this half id has been scheduled or done; 0 leaves the mark where it is.
-    pub first_checked_upto: HalfId,
+    /// Every half's first check up to this half id has been scheduled or done; `None` leaves the mark where it is.
+    pub first_checked_upto: Option<HalfId>,
     /// The halves.
     pub halves: Vec<CheckedHalf<'a>>,
 }

@@ -62,9 +62,9 @@ impl Queue {
         QueueOffset(self.max.load(Ordering::Acquire))
     }
 
-    /// A log position below which no entry's bytes lie that a trim would remove.
-    pub(in crate::shard) fn oldest(&self) -> u64 {
-        self.oldest.load(Ordering::Acquire)
+    /// A log position below which no entry's bytes lie that a trim would remove; `None` before the first trim.
+    pub(in crate::shard) fn oldest(&self) -> Option<u64> {
+        Some(self.oldest.load(Ordering::Acquire)).filter(|oldest| *oldest > 0)
     }
 
     /// Messages before this offset are hardly in the broker's memory.

@@ -81,8 +81,11 @@ impl Counters {
         trimmed,
         /// No half with a lower id is undecided: where to look from.
         halves_from as HalfId,
-        /// When the newest decision was made; 0 if there never was one.
-        decided_at as Stamp,
+    }
+
+    /// When the newest decision was made; `None` if there never was one.
+    pub fn decided_at(&self) -> Option<Stamp> {
+        Stamp::from_stored(self.decided_at.load(Ordering::Relaxed))
     }
 
     pub(in crate::shard) fn timers_fired(&self, from: Stamp) {
@@ -104,7 +107,7 @@ impl Counters {
             (&self.committed, sequences.committed),
             (&self.rolled_back, sequences.rolled_back),
             (&self.timers, sequences.timers),
-            (&self.decided_at, sequences.decided_at.get()),
+            (&self.decided_at, Stamp::to_stored(sequences.decided_at)),
             (&self.next_timer, sequences.next_timer),
             (&self.next_half, sequences.next_half),
             (&self.first_checked, sequences.first_checked.get()),

@@ -27,7 +27,7 @@ pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Ou
     let queues: Vec<Arc<Queue>> = shared.topics.all().iter().flat_map(|topic| topic.queues.clone()).collect();
     for queue in queues {
         let (min, max) = (queue.min_offset(), queue.max_offset());
-        if min == max || queue.oldest() >= upto {
+        if min == max || queue.oldest() >= Some(upto) {
             continue;
         }
         let left = index::queue::trim(&shared.index, &mut staged.rows, queue.id, (min, max), upto)?;

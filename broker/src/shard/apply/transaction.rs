@@ -62,7 +62,7 @@ impl Rows for Step<'_> {
             Decision::Commit => self.staged.sequences.committed += 1,
             Decision::Rollback => self.staged.sequences.rolled_back += 1,
         }
-        self.staged.sequences.decided_at = row.at;
+        self.staged.sequences.decided_at = Some(row.at);
         self.staged.put_decision(half, row);
     }
 
@@ -157,7 +157,7 @@ impl Step<'_> {
     pub(super) fn checked(&mut self, checked: &Checked<'_>) -> Result<Outcome, IndexError> {
         let outcome = life::checked(self, checked)?;
         let first_checked = &mut self.staged.sequences.first_checked;
-        *first_checked = (*first_checked).max(checked.first_checked_upto);
+        *first_checked = (*first_checked).max(checked.first_checked_upto.unwrap_or_default());
         Ok(outcome)
     }
 

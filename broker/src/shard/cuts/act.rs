@@ -172,7 +172,7 @@ impl Act {
                 rewritten: rewritten.iter().map(|(half, tag, unit)| (*half, Message::new(*tag, unit))).collect(),
             })),
             Act::Checked { halves } => {
-                with(&Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: halves.clone() }))
+                with(&Command::Checked(Checked { first_checked_upto: None, halves: halves.clone() }))
             }
             Act::Extend { half, counter, until, is_answer } => with(&Command::Extend(Extend {
                 half: *half,

@@ -49,7 +49,7 @@ async fn a_bit_of_everything() -> Written {
     let checked =
         |half: &Prepared| CheckedHalf { half: half.half, next_due: Stamp(5_000), counts: true, asked: "client-2" };
     let all = halves.iter().map(checked).collect();
-    done(shard, Command::Checked(Checked { first_checked_upto: halves[2].half, halves: all })).await;
+    done(shard, Command::Checked(Checked { first_checked_upto: Some(halves[2].half), halves: all })).await;
     let park = |half: &Prepared| Park { half: half.half, reason: ParkReason::Operator, by: "ann", why: "look" };
     done(shard, Command::Park(park(&halves[0]))).await;
     done(shard, Command::Park(park(&halves[1]))).await;

@@ -52,7 +52,7 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         Command::Settle(Settle { group: Some(text), ..settle.clone() }),
         Command::Settle(Settle { by: text, ..settle.clone() }),
         Command::Settle(Settle { reason: text, ..settle }),
-        Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: vec![asked] }),
+        Command::Checked(Checked { first_checked_upto: None, halves: vec![asked] }),
         Command::Extend(Extend { half: HalfId(1), counter: 1, group: text, until: Stamp(1), is_answer: false }),
         Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: text, why: "" }),
         Command::Park(Park { half: HalfId(1), reason: ParkReason::Operator, by: "", why: text }),
@@ -303,7 +303,7 @@ async fn an_entry_that_does_not_decode_is_named_and_can_be_set_aside_alone() {
     publish(&opened.shard, &queue(&opened.shard, "T", 0), When::Now, &["before"]).await;
     opened.close().await.expect("closes");
     let mut batch = OpenBatch::with_capacity(64);
-    batch.push(&Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: Vec::new() })).expect("short");
+    batch.push(&Command::Checked(Checked { first_checked_upto: None, halves: Vec::new() })).expect("short");
     batch.push_bytes(&[200, 0, 0, 0, 2, 1, 2]);
     let payload = batch.seal(Stamp(1));
     let checksum = format!("{:08x}", crc32fast::hash(&payload));

@@ -208,7 +208,7 @@ async fn checks_count_parking_hides_nothing_and_resuming_starts_anew() {
     let half = prepare(shard, &queue, "u1", "body").await;
     for (due, counts) in [(100, true), (200, false), (300, true)] {
         let halves = vec![CheckedHalf { half: half.half, next_due: Stamp(due), counts, asked: "" }];
-        let checked = Command::Checked(Checked { first_checked_upto: half.half, halves });
+        let checked = Command::Checked(Checked { first_checked_upto: Some(half.half), halves });
         assert_eq!(shard.propose(&checked, Admission::Reserved).await, Ok(Outcome::Handled(1)));
     }
     let row = shard.half(half.half).expect("readable").expect("undecided");

@@ -136,7 +136,7 @@ async fn a_lease_moves_the_next_check_and_gives_the_attempt_back() {
         shard.propose(&Command::Extend(Extend { half, counter, group, until, is_answer }), Admission::Reserved)
     };
     let checked = CheckedHalf { half: half.half, next_due: Stamp(5000), counts: true, asked: "client-2" };
-    let checked = Command::Checked(Checked { first_checked_upto: half.half, halves: vec![checked] });
+    let checked = Command::Checked(Checked { first_checked_upto: Some(half.half), halves: vec![checked] });
     shard.propose(&checked, Admission::Reserved).await.expect("taken");
     let row = || shard.half(half.half).expect("readable").expect("open");
     assert_eq!((row().checks, row().next_due, row().asked[0].client.as_str()), (1, Some(Stamp(5000)), "client-2"));

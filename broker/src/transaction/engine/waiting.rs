@@ -125,7 +125,7 @@ impl ByGroup {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     halves: ByGroup,
-    /// By group: no wait of it is over earlier than this. 0: the oldest one must be looked at.
+    /// By group: no wait of it is over earlier than this. The first time of all: the oldest one must be looked at.
     over: HashMap<Arc<str>, Stamp>,
 }
 

@@ -154,7 +154,7 @@ pub(super) fn out(
     // Last: a start looks for first checks behind what this records, so a half that is to be parked must be parked by
     // then, or be looked at again.
     let known = broker.shard.counters().first_checked();
-    let first_checked_upto = if carried.failed { known } else { round.first_checked.max(known) };
+    let first_checked_upto = Some(if carried.failed { known } else { round.first_checked.max(known) });
     let moved = round.moved.iter();
     let moved =
         moved.map(|(half, next_due)| CheckedHalf { half: *half, next_due: *next_due, counts: false, asked: "" });
@@ -247,8 +247,7 @@ fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready:
         instance = next;
         // Who is asked now is recorded first, as for the first one.
         let asked = CheckedHalf { half, next_due: ask.next_due, counts: false, asked: &instance.client };
-        if !carried.submit(broker, &Command::Checked(Checked { first_checked_upto: HalfId::ZERO, halves: vec![asked] }))
-        {
+        if !carried.submit(broker, &Command::Checked(Checked { first_checked_upto: None, halves: vec![asked] })) {
             around.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));
             return;
         }

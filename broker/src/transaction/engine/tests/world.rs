@@ -92,7 +92,7 @@ pub(super) enum Entry {
     },
     DeleteTopic,
     Checked {
-        first_checked: HalfId,
+        first_checked: Option<HalfId>,
         /// Half, next due time, whether it counts, who is asked.
         halves: Vec<(HalfId, Stamp, bool, String)>,
     },
@@ -256,7 +256,7 @@ impl Tables {
                     counts: *counts,
                     asked,
                 });
-                self.first_checked = self.first_checked.max(*first_checked);
+                self.first_checked = self.first_checked.max(first_checked.unwrap_or_default());
                 life::checked(self, &Checked { first_checked_upto: *first_checked, halves: halves.collect() })
             }
         };
@@ -543,7 +543,7 @@ impl World {
         });
         let halves: Vec<_> = moved.chain(asked).collect();
         if !halves.is_empty() {
-            self.put(Entry::Checked { first_checked: round.first_checked, halves }, true);
+            self.put(Entry::Checked { first_checked: Some(round.first_checked), halves }, true);
         }
         mishaps.closing.iter().for_each(|connection| self.disconnect(*connection));
         for ask in &ready {
@@ -604,7 +604,7 @@ impl World {
             connection = next;
             let client = self.members[&connection].client.clone();
             let halves = vec![(half, ask.next_due, false, client)];
-            self.put(Entry::Checked { first_checked: HalfId::ZERO, halves }, true);
+            self.put(Entry::Checked { first_checked: None, halves }, true);
         }
         done.sent.push(Sent { half, connection, number: ask.number });
     }
