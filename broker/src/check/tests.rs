@@ -197,7 +197,8 @@ pub(crate) fn served(shard: &Shard) -> Vec<Result<String, String>> {
         Ok(rows) => all.extend(rows.iter().map(|row| Ok(format!("timer {} {}", row.due, row.position)))),
         Err(error) => all.push(Err(error.to_string())),
     }
-    all.push(shard.offset("G", queue.id).map(|offset| format!("{offset:?}")).map_err(|error| error.to_string()));
+    let stored = shard.offset("G", queue.id).map(|offset| format!("{:?}", offset.map(QueueOffset::get)));
+    all.push(stored.map_err(|error| error.to_string()));
     all
 }
 
