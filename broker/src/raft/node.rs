@@ -207,7 +207,8 @@ impl Member {
         let failed = loop {
             self.purger.wanted.changed.notified().await;
             let upto = LogIndex(self.purger.wanted.upto.load(Ordering::Acquire));
-            let upto = if planted(Bug::PurgedBeyondBase) { self.applier.applied().index } else { upto };
+            let applied = self.applier.applied().filter(|_| planted(Bug::PurgedBeyondBase));
+            let upto = applied.map_or(upto, |applied| applied.index);
             // Openraft purges below a snapshot only; ours is the index, wherever it is.
             if let Err(error) = raft.trigger().snapshot().await {
                 break error;

@@ -119,5 +119,5 @@ fn applied_state(applier: &Applier) -> io::Result<(Option<LogId>, StoredMembersh
     let applied = applier.applied();
     let members = applier.membership().map_err(io::Error::other)?;
     let members = members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
-    Ok(((applied.end != 0).then(|| log_id(applied.term, applied.index)), members))
+    Ok((applied.map(|applied| log_id(applied.term, applied.index)), members))
 }

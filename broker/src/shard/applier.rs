@@ -72,9 +72,9 @@ impl Applier {
         })
     }
 
-    /// How far the state machine has applied the log.
-    pub fn applied(&self) -> Applied {
-        self.machine.lock().applied()
+    /// How far the state machine has applied the log; `None` while it has applied nothing.
+    pub fn applied(&self) -> Option<Applied> {
+        Some(self.machine.lock().applied()).filter(|applied| applied.end > 0)
     }
 
     /// The encoded membership applied last.

@@ -15,7 +15,6 @@ use super::lost::Lost;
 use super::producers::Producers;
 use super::quarantine::Quarantine;
 use super::topic::Topics;
-use crate::index::meta::Applied;
 use crate::index::store::FLUSH_BYTES;
 use crate::index::{Index, IndexError};
 use crate::log::Log;
@@ -58,7 +57,7 @@ pub fn rebuild_index(
     target: &Path,
     upto: LogIndex,
     mut progress: impl FnMut(u64),
-) -> Result<Applied, RebuildError> {
+) -> Result<(), RebuildError> {
     if let Some(purged) = log.purged() {
         let Some(base) = base else {
             return Err(RebuildError::Trimmed { first: purged.index.next() });
@@ -80,11 +79,11 @@ pub fn rebuild_index(
         signals: Signals::default(),
     });
     let applier = Applier::new(Arc::clone(&shared))?;
-    let begun = applier.applied();
-    if let Some(purged) = log.purged().filter(|purged| purged.index > begun.index) {
+    let begun = applier.applied().map(|applied| applied.index);
+    if let Some(purged) = log.purged().filter(|purged| Some(purged.index) > begun) {
         return Err(RebuildError::Trimmed { first: purged.index.next() });
     }
-    let mut next = if begun.end == 0 { log.first_index() } else { begun.index.next() };
+    let mut next = begun.map_or(log.first_index(), LogIndex::next);
     let end = log.last().map_or(LogIndex::ZERO, |last| last.index.next()).min(upto.next());
     while next < end {
         let records = log.read_entries(next, end, STEP_BYTES)?;
@@ -101,6 +100,5 @@ pub fn rebuild_index(
         }
         progress(reached);
     }
-    applier.flush()?;
-    Ok(applier.applied())
+    Ok(applier.flush()?)
 }

@@ -35,9 +35,3 @@ impl fmt::Display for Position {
         self.0.fmt(f)
     }
 }
-
-impl From<Position> for u64 {
-    fn from(position: Position) -> u64 {
-        position.0
-    }
-}

@@ -50,7 +50,7 @@ pub(super) fn recover(
     let (shard, applier) = opened.map_err(|error| format!("does not open: {error}"))?;
     let steps = history.steps_in(shard.log())?;
     let applied = applier.applied();
-    let next = if applied.end == 0 { shard.log().first_index() } else { applied.index + 1 };
+    let next = applied.map_or(shard.log().first_index(), |applied| applied.index.next());
     let mut entries = Vec::new();
     for record in read(shard.log(), next.0)? {
         let content = match record.kind {
