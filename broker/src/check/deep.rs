@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CheckError, Kind, OnProgress, Progress, Report};
 use crate::index::format::FORMAT_ROW;
-use crate::index::store::{Row, after_prefix};
-use crate::index::{Index, IndexError, QueueEntry, decision, meta, table, verify};
+use crate::index::{IndexError, IndexReader, QueueEntry, decision, meta, open_read_only, table, verify};
+use crate::index::{Row, after_prefix};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, find_base, rebuild_index};
 use crate::terms::{HalfId, LogIndex, QueueId, QueueOffset, Stamp};
@@ -77,8 +77,8 @@ fn compare(
         return Ok(());
     }
     progress(Progress { stage: "comparing", done: 0, total: None });
-    let differences = Index::open_read_only(&path).and_then(|stored| {
-        let made = Index::open_read_only(&temporary.join("index"))?;
+    let differences = open_read_only(&path).and_then(|stored| {
+        let made = open_read_only(&temporary.join("index"))?;
         let mut differences = Vec::new();
         for (letter, name) in TABLES {
             let difference = first_difference(rows(&stored, letter), rows(&made, letter))?;
@@ -137,21 +137,23 @@ fn first_difference<T: PartialEq + Ord + std::fmt::Debug>(
     Ok(first.map(|first| format!("{count} rows differ; {first}")))
 }
 
-fn rows(index: &Index, letter: u8) -> impl Iterator<Item = Result<Row, IndexError>> + use<'_> {
+fn rows(index: &IndexReader, letter: u8) -> impl Iterator<Item = Result<Row, IndexError>> + use<'_> {
     let format_row = [&[table::META], FORMAT_ROW.as_bytes()].concat();
     index
         .scan(&[letter], &after_prefix(&[letter]))
         .filter(move |row| row.as_ref().map_or(true, |(key, _)| **key != *format_row))
 }
 
-fn repeats(index: &Index) -> Result<impl Iterator<Item = Result<Row, IndexError>> + use<'_>, IndexError> {
+fn repeats(index: &IndexReader) -> Result<impl Iterator<Item = Result<Row, IndexError>> + use<'_>, IndexError> {
     let now = meta::applied(index)?.map_or(Stamp::ZERO, |applied| applied.stamp);
     let is_seen = move |(_, value): &Row| !verify::is_ended_repeat(value, now);
     Ok(rows(index, table::REPEAT).filter(move |row| row.as_ref().map_or(true, is_seen)))
 }
 
 /// The decisions that are remembered, each as a text.
-fn decisions(index: &Index) -> Result<impl Iterator<Item = Result<(HalfId, String), IndexError>> + use<>, IndexError> {
+fn decisions(
+    index: &IndexReader,
+) -> Result<impl Iterator<Item = Result<(HalfId, String), IndexError>> + use<>, IndexError> {
     let mut all = Vec::new();
     decision::for_all(index, |half, row| all.push(Ok((half, format!("{row:?}")))))?;
     Ok(all.into_iter())
@@ -183,7 +185,7 @@ fn entry(queue: QueueId, entry: QueueEntry) -> Entry {
     }
 }
 
-fn entries(index: &Index) -> impl Iterator<Item = Result<Entry, IndexError>> + use<'_> {
+fn entries(index: &IndexReader) -> impl Iterator<Item = Result<Entry, IndexError>> + use<'_> {
     rows(index, table::QUEUE).flat_map(|row| {
         let mut found = Vec::new();
         let result = row

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Finding, Kind, OnProgress, Progress, Report};
-use crate::index::{Index, IndexError, meta, table, verify};
+use crate::index::{IndexError, IndexReader, meta, open_read_only, table, verify};
 use crate::shard::find_base;
 
 /// Rows of one kind of damage that are named; the others are counted.
@@ -17,7 +17,7 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) {
     if !path.join("CURRENT").exists() {
         return missing(&path, report);
     }
-    let index = match Index::open_read_only(&path) {
+    let index = match open_read_only(&path) {
         Ok(index) => index,
         Err(error) => return unreadable(&path, &error, report),
     };
@@ -42,7 +42,7 @@ pub(super) fn check_base(dir: &Path, report: &mut Report, progress: OnProgress<'
     // As an index of its own, so that what is wrong with it is told from what is wrong with the index.
     let mut own = Report::default();
     (own.figures.log_start, own.figures.log_end) = (report.figures.log_start, report.figures.log_end);
-    let applied = match Index::open_read_only(&path) {
+    let applied = match open_read_only(&path) {
         Err(error) => {
             unreadable(&path, &error, &mut own);
             None
@@ -125,7 +125,7 @@ fn place_in(path: &Path, error: &str) -> (PathBuf, Option<u64>) {
 }
 
 /// Checks that all files are there and whole, and reads the parts that finding a row reads. Answers their bytes.
-fn files(path: &Path, index: &Index, report: &mut Report) -> Result<u64, IndexError> {
+fn files(path: &Path, index: &IndexReader, report: &mut Report) -> Result<u64, IndexError> {
     let mut total = 0;
     for file in index.files()? {
         let file_path = path.join(&file.name);
@@ -151,7 +151,7 @@ fn files(path: &Path, index: &Index, report: &mut Report) -> Result<u64, IndexEr
 /// Reads and decodes every row, and checks that what it points at lies in the log.
 fn rows(
     path: &Path,
-    index: &Index,
+    index: &IndexReader,
     total: u64,
     report: &mut Report,
     progress: OnProgress<'_>,

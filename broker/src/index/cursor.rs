@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rocksdb::DBRawIterator;
 
+use super::error::IndexError;
 use super::memory::{Key, Known, Layer};
-use super::store::{IndexError, Row};
+use super::reader::Row;
 
 /// A cursor over the rows of a range: at a row, or behind the last one. Borrowed: no copy per row of a file.
 ///

@@ -15,8 +15,10 @@ use std::collections::BTreeMap;
 use bytes::BufMut;
 use escrowmq_common::limits;
 
+use super::batch::IndexBatch;
+use super::error::IndexError;
 use super::history::{Act, Asked, HISTORY_BYTES_MAX, put_history, read_history};
-use super::store::{Index, IndexBatch, IndexError, after_prefix};
+use super::reader::{IndexReader, after_prefix};
 use super::{meta, table};
 use crate::terms::{
     Cursor, Decision, HalfId, Malformed, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX, put_text,
@@ -215,7 +217,7 @@ pub(super) fn is_forgotten(page: &[u8], before: Stamp) -> bool {
 }
 
 /// How a half was decided, if it was and that is remembered.
-pub fn get(index: &Index, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
+pub fn get(index: &IndexReader, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
     let place = table::key1(table::DECISION, half.get() >> PLACE_BITS);
     let mut rows = index.cursor(&place, &place, &after_prefix(&place))?;
     let mut found = None;
@@ -236,7 +238,7 @@ pub fn get(index: &Index, half: HalfId) -> Result<Option<DecisionRow>, IndexErro
 }
 
 /// Calls `each` with all decisions that are remembered, in the order of half ids.
-pub fn for_all(index: &Index, mut each: impl FnMut(HalfId, DecisionRow)) -> Result<(), IndexError> {
+pub fn for_all(index: &IndexReader, mut each: impl FnMut(HalfId, DecisionRow)) -> Result<(), IndexError> {
     let forgotten = meta::forgotten(index)?;
     let mut place = (0, BTreeMap::new());
     let mut show = |rows: &mut BTreeMap<HalfId, DecisionRow>| {

@@ -5,8 +5,11 @@
 
 use std::path::Path;
 
+use super::batch::IndexBatch;
+use super::error::IndexError;
 use super::meta;
-use super::store::{Index, IndexBatch, IndexError};
+use super::reader::IndexReader;
+use super::store::Index;
 
 /// The version that this program writes, and the only one that it reads. 1 to 3 were used before the first release.
 pub const INDEX_FORMAT: u32 = 4;
@@ -15,7 +18,7 @@ pub const INDEX_FORMAT: u32 = 4;
 pub const FORMAT_ROW: &str = "format";
 
 /// The version of an index; `None` where none was written yet.
-fn version(index: &Index) -> Result<Option<u32>, IndexError> {
+fn version(index: &IndexReader) -> Result<Option<u32>, IndexError> {
     let Some(bytes) = meta::bytes(index, FORMAT_ROW)? else { return Ok(None) };
     let bytes: [u8; 4] = bytes.as_slice().try_into().map_err(|_| IndexError::Cold {
         name: FORMAT_ROW.to_owned(),
@@ -25,7 +28,7 @@ fn version(index: &Index) -> Result<Option<u32>, IndexError> {
 }
 
 /// Refuses an index of another version, and says whether it has one. A new index has none, and has applied nothing.
-pub(super) fn require(index: &Index, path: &Path) -> Result<bool, IndexError> {
+pub(super) fn require(index: &IndexReader, path: &Path) -> Result<bool, IndexError> {
     let refused = |found| IndexError::OtherFormat { path: path.to_owned(), found, known: INDEX_FORMAT };
     match version(index)? {
         Some(INDEX_FORMAT) => Ok(true),

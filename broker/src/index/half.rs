@@ -3,9 +3,11 @@
 use bytes::BufMut;
 use sha2::{Digest, Sha256};
 
+use super::batch::IndexBatch;
+use super::error::IndexError;
 use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{LISTED_BYTES, listed_key};
-use super::store::{Index, IndexBatch, IndexError};
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, put_text};
 
@@ -204,7 +206,7 @@ pub fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfR
 }
 
 /// The undecided half with this id.
-pub fn get(index: &Index, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
+pub fn get(index: &IndexReader, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
     index
         .get(table::key1(table::HALF, half.get()))?
         .map(|value| HalfRow::decode(half, &value).map_err(IndexError::row(table::HALF)))
@@ -212,7 +214,7 @@ pub fn get(index: &Index, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
 }
 
 /// Calls `each` with the undecided halves from id `from` on, in order, until it says stop.
-pub fn scan(index: &Index, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
+pub fn scan(index: &IndexReader, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
     for row in index.scan_prefix(&[table::HALF], &table::key1(table::HALF, from.get())) {
         let (key, value) = row?;
         let half = HalfId(table::number_of_key1(&key).unwrap_or_default());
@@ -225,7 +227,7 @@ pub fn scan(index: &Index, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) 
 
 /// Calls `each` with `(due, half id)` of the halves due from `from` up to `upto`, earliest first, until it says stop.
 pub fn scan_due(
-    index: &Index,
+    index: &IndexReader,
     from: Stamp,
     upto: Stamp,
     mut each: impl FnMut(Stamp, HalfId) -> Result<bool, IndexError>,
@@ -242,7 +244,7 @@ pub fn scan_due(
 }
 
 /// The earliest due time at or after `from`.
-pub fn next_due(index: &Index, from: Stamp) -> Result<Option<Stamp>, IndexError> {
+pub fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>, IndexError> {
     let low = table::key2(table::DUE, from.get(), 0);
     let row = index.scan_prefix(&[table::DUE], &low).next().transpose()?;
     Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| Stamp(due)))
@@ -329,7 +331,7 @@ impl Repeat {
 }
 
 /// What is remembered under a key, even if its window has ended: such rows go when RocksDB merges files.
-pub fn get_repeat(index: &Index, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
+pub fn get_repeat(index: &IndexReader, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
     let Some(value) = index.get(key)? else { return Ok(None) };
     Repeat::decode(&value).map(Some).map_err(IndexError::row(table::REPEAT))
 }

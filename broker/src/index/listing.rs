@@ -6,7 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use super::store::{Index, IndexError};
+use super::error::IndexError;
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::HalfId;
 
@@ -77,7 +78,7 @@ impl Filter {
     }
 
     /// The pairs that it takes: each is found with one look, and so is each that it does not take of a group that it does.
-    fn pairs(self, index: &Index) -> Result<Vec<Pair>, IndexError> {
+    fn pairs(self, index: &IndexReader) -> Result<Vec<Pair>, IndexError> {
         let mut pairs = Vec::new();
         for parked in [false, true] {
             if self.parked.is_some_and(|wanted| wanted != parked) {
@@ -114,7 +115,7 @@ struct Ahead {
 
 impl Ahead {
     /// Reads more of them, from `from` on.
-    fn fill(&mut self, index: &Index, from: HalfId) -> Result<(), IndexError> {
+    fn fill(&mut self, index: &IndexReader, from: HalfId) -> Result<(), IndexError> {
         let prefix = self.pair.prefix();
         let low = listed_key(self.pair.parked, self.pair.group, self.pair.topic, from);
         for row in index.scan_prefix(&prefix, &low).take(AHEAD) {
@@ -126,7 +127,7 @@ impl Ahead {
 
 /// Calls `each` with the ids of the halves that the filter takes, from `from` on, oldest first, until it says stop.
 pub fn scan(
-    index: &Index,
+    index: &IndexReader,
     filter: Filter,
     from: HalfId,
     mut each: impl FnMut(HalfId) -> Result<bool, IndexError>,
@@ -155,7 +156,8 @@ pub fn scan(
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::IndexBatch;
+    use super::super::batch::IndexBatch;
+    use super::super::store::Index;
     use super::*;
 
     fn put(batch: &mut IndexBatch, parked: bool, group: u32, topic: u32, half: HalfId) {

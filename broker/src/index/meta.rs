@@ -5,7 +5,9 @@ use escrowmq_common::limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::store::{Index, IndexBatch, IndexError};
+use super::batch::IndexBatch;
+use super::error::IndexError;
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
     Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, Stamp, TopicSettings, put_text,
@@ -78,7 +80,7 @@ pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
 }
 
 /// How far the index has applied; `None` for a new one.
-pub fn applied(index: &Index) -> Result<Option<Applied>, IndexError> {
+pub fn applied(index: &IndexReader) -> Result<Option<Applied>, IndexError> {
     index.get(key(APPLIED))?.map(|value| decode_applied(&value)).transpose()
 }
 
@@ -111,7 +113,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
 }
 
 /// The counters; all 0 for a new index.
-pub fn sequences(index: &Index) -> Result<Sequences, IndexError> {
+pub fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
     let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
     let mut row = Cursor::new(&value);
     // Version 1 of the index had no numbers of decisions, version 2 none of producer groups.
@@ -139,7 +141,7 @@ pub fn put_bytes(batch: &mut IndexBatch, name: &str, bytes: &[u8]) {
 }
 
 /// Bytes under a name.
-pub fn bytes(index: &Index, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
+pub fn bytes(index: &IndexReader, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
     Ok(index.get(key(name))?.map(|value| value.to_vec()))
 }
 
@@ -210,22 +212,22 @@ pub fn put_setting(batch: &mut IndexBatch, name: &str, value: &str) {
 }
 
 /// All topics.
-pub fn topics(index: &Index) -> Result<Vec<TopicRow>, IndexError> {
+pub fn topics(index: &IndexReader) -> Result<Vec<TopicRow>, IndexError> {
     cold_rows(index, TOPIC)
 }
 
 /// All groups.
-pub fn groups(index: &Index) -> Result<Vec<GroupSettings>, IndexError> {
+pub fn groups(index: &IndexReader) -> Result<Vec<GroupSettings>, IndexError> {
     cold_rows(index, GROUP)
 }
 
 /// A replicated setting.
-pub fn setting(index: &Index, name: &str) -> Result<Option<String>, IndexError> {
+pub fn setting(index: &IndexReader, name: &str) -> Result<Option<String>, IndexError> {
     let value = index.get(key(&format!("{SETTING}{name}")))?;
     Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
 }
 
-fn cold_rows<T: DeserializeOwned>(index: &Index, prefix: &str) -> Result<Vec<T>, IndexError> {
+fn cold_rows<T: DeserializeOwned>(index: &IndexReader, prefix: &str) -> Result<Vec<T>, IndexError> {
     let prefix = key(prefix);
     let mut rows = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
@@ -254,7 +256,7 @@ pub fn put_kept(batch: &mut IndexBatch, kept: Kept) {
 }
 
 /// How far retention has come; zeros for a new index.
-pub fn kept(index: &Index) -> Result<Kept, IndexError> {
+pub fn kept(index: &IndexReader) -> Result<Kept, IndexError> {
     let Some(value) = index.get(key("kept"))? else { return Ok(Kept::default()) };
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
@@ -278,7 +280,7 @@ pub fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
 }
 
 /// All ranges of the log that were given up, in the order of the times when they were.
-pub fn lost_ranges(index: &Index) -> Result<Vec<LostRange>, IndexError> {
+pub fn lost_ranges(index: &IndexReader) -> Result<Vec<LostRange>, IndexError> {
     let prefix = key(LOST);
     let mut ranges = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
@@ -308,7 +310,7 @@ pub fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
 }
 
 /// Decisions that were made before this time are forgotten.
-pub fn forgotten(index: &Index) -> Result<Stamp, IndexError> {
+pub fn forgotten(index: &IndexReader) -> Result<Stamp, IndexError> {
     let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(Stamp::ZERO) };
     Cursor::new(&value).u64("forgotten").map(Stamp).map_err(IndexError::row(table::META))
 }
@@ -341,7 +343,10 @@ pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: QueueOffset, max: Q
 }
 
 /// Calls `each` with every queue that a trim left its ends of.
-pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, QueueOffset, QueueOffset)) -> Result<(), IndexError> {
+pub fn for_all_ends(
+    index: &IndexReader,
+    mut each: impl FnMut(QueueId, QueueOffset, QueueOffset),
+) -> Result<(), IndexError> {
     let prefix = key("ends/");
     for row in index.scan_prefix(&prefix, &prefix) {
         let (key, value) = row?;

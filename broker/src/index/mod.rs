@@ -15,8 +15,10 @@
 //! an error that names the table. Leaves to others: what the rows mean (`shard::apply`), and when to
 //! [spill](store::Index::spill): never before the log is durable up to what the index has applied.
 
+mod batch;
 mod cursor;
 pub mod decision;
+mod error;
 pub mod format;
 pub mod half;
 pub mod history;
@@ -24,9 +26,11 @@ pub mod listing;
 mod memory;
 pub mod meta;
 pub mod offset;
+mod open;
 pub mod pin;
 pub mod producer;
 pub mod queue;
+mod reader;
 pub mod store;
 pub mod table;
 #[cfg(test)]
@@ -34,9 +38,14 @@ mod tests;
 pub mod timer;
 pub mod verify;
 
+pub use batch::IndexBatch;
+pub use cursor::RowCursor;
 pub use decision::DecisionRow;
+pub use error::IndexError;
 pub use half::HalfRow;
+pub use open::open_read_only;
 pub use producer::ProducerRow;
 pub use queue::{EntryFlags, PageBuilder, QueueEntry};
-pub use store::{Index, IndexBatch, IndexError};
+pub use reader::{IndexFile, IndexReader, Row, Value, after_prefix};
+pub use store::Index;
 pub use timer::TimerRow;

@@ -2,7 +2,9 @@
 
 use bytes::BufMut;
 
-use super::store::{Index, IndexBatch, IndexError};
+use super::batch::IndexBatch;
+use super::error::IndexError;
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{Cursor, QueueId, QueueOffset, Stamp, put_text};
 
@@ -23,13 +25,13 @@ pub fn put(batch: &mut IndexBatch, group: &str, queue: QueueId, offset: QueueOff
 }
 
 /// The offset of a group in a queue.
-pub fn get(index: &Index, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
+pub fn get(index: &IndexReader, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
     let Some(value) = index.get(key(table::OFFSET, group, queue))? else { return Ok(None) };
     Cursor::new(&value).u64("offset").map(|offset| Some(QueueOffset(offset))).map_err(IndexError::row(table::OFFSET))
 }
 
 /// All offsets of a group.
-pub fn of_group(index: &Index, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
+pub fn of_group(index: &IndexReader, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
     let prefix = table::key_of_texts(table::OFFSET, &[group]);
     let mut offsets = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
@@ -43,7 +45,7 @@ pub fn of_group(index: &Index, group: &str) -> Result<Vec<(QueueId, QueueOffset)
 }
 
 /// All offsets there are: group, queue, offset.
-pub fn all(index: &Index) -> Result<Vec<(String, QueueId, QueueOffset)>, IndexError> {
+pub fn all(index: &IndexReader) -> Result<Vec<(String, QueueId, QueueOffset)>, IndexError> {
     let mut offsets = Vec::new();
     for row in index.scan_prefix(&[table::OFFSET], &[table::OFFSET]) {
         let (key, value) = row?;
@@ -59,7 +61,7 @@ pub fn all(index: &Index) -> Result<Vec<(String, QueueId, QueueOffset)>, IndexEr
 /// Removes all offsets of a group.
 pub fn delete_group(batch: &mut IndexBatch, group: &str) {
     let prefix = table::key_of_texts(table::OFFSET, &[group]);
-    batch.delete_range(&prefix, super::store::after_prefix(&prefix));
+    batch.delete_range(&prefix, super::reader::after_prefix(&prefix));
 }
 
 /// A queue lock.
@@ -85,12 +87,12 @@ pub fn delete_lock(batch: &mut IndexBatch, group: &str, queue: QueueId) {
 }
 
 /// The lock on a queue.
-pub fn get_lock(index: &Index, group: &str, queue: QueueId) -> Result<Option<LockRow>, IndexError> {
+pub fn get_lock(index: &IndexReader, group: &str, queue: QueueId) -> Result<Option<LockRow>, IndexError> {
     index.get(key(table::LOCK, group, queue))?.map(|value| decode_lock(&value)).transpose()
 }
 
 /// Whether any lock of a group lives at `now`.
-pub fn any_lock(index: &Index, group: &str, now: Stamp) -> Result<bool, IndexError> {
+pub fn any_lock(index: &IndexReader, group: &str, now: Stamp) -> Result<bool, IndexError> {
     let prefix = table::key_of_texts(table::LOCK, &[group]);
     for row in index.scan_prefix(&prefix, &prefix) {
         if decode_lock(&row?.1)?.until > now {

@@ -5,7 +5,9 @@
 
 use bytes::BufMut;
 
-use super::store::{Index, IndexBatch, IndexError};
+use super::batch::IndexBatch;
+use super::error::IndexError;
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{Cursor, PinOwner};
 
@@ -25,7 +27,7 @@ pub fn delete(batch: &mut IndexBatch, position: u64) {
 
 /// Calls `each` with the pins of this table from `from` on and below `upto`, lowest position first, until it says stop.
 pub fn scan(
-    index: &Index,
+    index: &IndexReader,
     from: u64,
     upto: u64,
     mut each: impl FnMut(u64, PinOwner) -> bool,

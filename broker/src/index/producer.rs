@@ -2,7 +2,9 @@
 
 use bytes::BufMut;
 
-use super::store::{Index, IndexBatch, IndexError};
+use super::batch::IndexBatch;
+use super::error::IndexError;
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{Cursor, Malformed, Stamp, put_text};
 
@@ -67,10 +69,10 @@ pub fn delete(batch: &mut IndexBatch, id: u32) {
 }
 
 /// All of them.
-pub fn all(index: &Index) -> Result<Vec<ProducerRow>, IndexError> {
+pub fn all(index: &IndexReader) -> Result<Vec<ProducerRow>, IndexError> {
     let prefix = [table::PRODUCERS];
     let decode = |row: Result<_, IndexError>| {
-        let (key, value): super::store::Row = row?;
+        let (key, value): super::reader::Row = row?;
         ProducerRow::decode(&key, &value).map_err(IndexError::row(table::PRODUCERS))
     };
     index.scan_prefix(&prefix, &prefix).map(decode).collect()

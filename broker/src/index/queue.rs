@@ -9,7 +9,9 @@
 
 use bytes::BufMut;
 
-use super::store::{Index, IndexBatch, IndexError};
+use super::batch::IndexBatch;
+use super::error::IndexError;
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{Cursor, HalfId, Malformed, QueueId, QueueOffset, Stamp};
 
@@ -204,7 +206,7 @@ impl<'a> Page<'a> {
 
 /// Calls `each` with the entries of a queue from `from` on, in order, until it says stop or there are no more.
 pub fn scan(
-    index: &Index,
+    index: &IndexReader,
     queue: QueueId,
     from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
@@ -218,7 +220,7 @@ pub fn scan(
 
 /// Like [`scan`], if the entry at `from` is in memory; answers whether it is. `each` must be short.
 pub fn scan_memory(
-    index: &Index,
+    index: &IndexReader,
     queue: QueueId,
     from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
@@ -236,7 +238,7 @@ pub fn scan_memory(
 
 /// Like [`scan`], wherever the entries are: what begins in files may go on in memory.
 pub fn scan_files(
-    index: &Index,
+    index: &IndexReader,
     queue: QueueId,
     from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
@@ -266,7 +268,10 @@ fn read_page(
 /// Calls `each` with every queue that has a page, its first offset that is kept and the offset after its last one.
 ///
 /// Costs a step or two for each queue, however many pages it has.
-pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, QueueOffset, QueueOffset)) -> Result<(), IndexError> {
+pub fn for_all_ends(
+    index: &IndexReader,
+    mut each: impl FnMut(QueueId, QueueOffset, QueueOffset),
+) -> Result<(), IndexError> {
     let wrong = IndexError::row(table::QUEUE);
     let (low, high) = ([table::QUEUE], [table::QUEUE + 1]);
     let mut rows = index.cursor(&low, &low, &high)?;
@@ -288,7 +293,11 @@ pub fn for_all_ends(index: &Index, mut each: impl FnMut(QueueId, QueueOffset, Qu
 }
 
 /// The page's first offset and what `probe` says of its `visible at` and first store time.
-fn page_facts(index: &Index, queue: QueueId, at: QueueOffset) -> Result<Option<(QueueOffset, u64, Stamp)>, IndexError> {
+fn page_facts(
+    index: &IndexReader,
+    queue: QueueId,
+    at: QueueOffset,
+) -> Result<Option<(QueueOffset, u64, Stamp)>, IndexError> {
     let (low, _) = bounds(queue);
     let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, at))? else {
         return Ok(None);
@@ -306,7 +315,7 @@ fn page_facts(index: &Index, queue: QueueId, at: QueueOffset) -> Result<Option<(
 
 /// The entry of a plain message with this log position, between the offsets `min` and `max`.
 pub fn find_position(
-    index: &Index,
+    index: &IndexReader,
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
@@ -332,7 +341,7 @@ pub fn find_position(
 
 /// The first offset whose store time is at or after `time`, or `max`.
 pub fn find_time(
-    index: &Index,
+    index: &IndexReader,
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
@@ -353,7 +362,7 @@ pub fn find_time(
 /// First offset of the last page between `min` and `max` for which `below(visible at, first store time)` holds; the
 /// pages for which it holds come first.
 fn search_page(
-    index: &Index,
+    index: &IndexReader,
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
@@ -391,7 +400,7 @@ const SINGLE_DELETES_MAX: usize = 64;
 
 /// Removes the oldest entries of a queue whose bytes lie below `upto`; nothing behind the first one that is kept.
 pub fn trim(
-    index: &Index,
+    index: &IndexReader,
     batch: &mut IndexBatch,
     queue: QueueId,
     (min, max): (QueueOffset, QueueOffset),
@@ -437,6 +446,7 @@ pub fn delete_all(batch: &mut IndexBatch, queue: QueueId) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::Index;
     use super::*;
 
     fn entry(position: u64) -> QueueEntry {

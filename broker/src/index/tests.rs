@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::store::{Index, IndexBatch};
+use super::batch::IndexBatch;
+use super::store::Index;
 use crate::log::sim_disk::Random;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;

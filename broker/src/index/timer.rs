@@ -2,9 +2,11 @@
 
 use bytes::BufMut;
 
+use super::batch::IndexBatch;
+use super::error::IndexError;
 use super::pin;
 use super::queue::EntryFlags;
-use super::store::{Index, IndexBatch, IndexError};
+use super::reader::IndexReader;
 use super::table;
 use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId, QueueOffset, Stamp};
 
@@ -78,7 +80,7 @@ impl TimerRow {
 }
 
 /// The timers due at or before `upto`, earliest first, at most `limit`.
-pub fn due(index: &Index, from: Stamp, upto: Stamp, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
+pub fn due(index: &IndexReader, from: Stamp, upto: Stamp, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
     let low = table::key2(table::TIMER, from.get(), 0);
     let high = table::key2(table::TIMER, upto.saturating_add(1).get(), 0);
     index
@@ -89,14 +91,14 @@ pub fn due(index: &Index, from: Stamp, upto: Stamp, limit: usize) -> Result<Vec<
 }
 
 /// The timer with this due time and position.
-pub fn get(index: &Index, due: Stamp, position: u64) -> Result<Option<TimerRow>, IndexError> {
+pub fn get(index: &IndexReader, due: Stamp, position: u64) -> Result<Option<TimerRow>, IndexError> {
     let key = table::key2(table::TIMER, due.get(), position);
     let Some(value) = index.get(key)? else { return Ok(None) };
     TimerRow::decode(&key, &value).map(Some).map_err(IndexError::row(table::TIMER))
 }
 
 /// The earliest due time at or after `from`.
-pub fn next_due(index: &Index, from: Stamp) -> Result<Option<Stamp>, IndexError> {
+pub fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>, IndexError> {
     let low = table::key2(table::TIMER, from.get(), 0);
     let row = index.scan_prefix(&[table::TIMER], &low).next().transpose()?;
     Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| Stamp(due)))
@@ -125,7 +127,7 @@ pub struct Fired {
 }
 
 /// Where the message at a position went that waited for its time, or for its commit while its topic shrank.
-pub fn fired(index: &Index, position: u64) -> Result<Option<Fired>, IndexError> {
+pub fn fired(index: &IndexReader, position: u64) -> Result<Option<Fired>, IndexError> {
     let Some(value) = index.get(table::key1(table::FIRED, position))? else { return Ok(None) };
     decode_fired(&value).map(Some).map_err(IndexError::row(table::FIRED))
 }

@@ -1,9 +1,9 @@
 //! Looking at rows one by one, without asking for anything: what `escrowmq fsck` does.
 
+use super::error::IndexError;
 use super::half::{HalfRow, Repeat};
 use super::producer::ProducerRow;
 use super::queue::{self, QueueEntry};
-use super::store::IndexError;
 use super::timer::{self, TimerRow};
 use super::{decision, meta, offset, table};
 use crate::terms::{HalfId, Malformed, QueueId, Stamp};

@@ -16,7 +16,7 @@ use super::outcome::Outcome;
 use super::producers::Producers;
 use super::quarantine::Quarantine;
 use super::topic::Topics;
-use crate::index::{self, HalfRow, Index, IndexError};
+use crate::index::{self, HalfRow, Index, IndexError, IndexReader};
 use crate::log::{Log, LogSettings};
 use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
 
@@ -135,8 +135,8 @@ impl Shard {
         &self.shared.intake
     }
 
-    /// The state on disk. Read only; apply writes.
-    pub fn index(&self) -> &Index {
+    /// The state on disk.
+    pub fn index(&self) -> &IndexReader {
         &self.shared.index
     }
 

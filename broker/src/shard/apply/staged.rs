@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::counters::Signals;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::meta::Sequences;
-use crate::index::{self, DecisionRow, HalfRow, Index, IndexBatch, IndexError, PageBuilder, QueueEntry};
+use crate::index::{self, DecisionRow, HalfRow, IndexBatch, IndexError, IndexReader, PageBuilder, QueueEntry};
 use crate::planted::{Bug, planted};
 use crate::shard::batch::Batch;
 use crate::shard::handle::Shared;
@@ -104,7 +104,7 @@ impl Staged {
     }
 
     /// An undecided half, as the commands so far left it.
-    pub(in crate::shard) fn half(&self, index: &Index, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
+    pub(in crate::shard) fn half(&self, index: &IndexReader, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
         match self.halves.get(&half) {
             Some(row) => Ok(row.clone()),
             None => index::half::get(index, half),
@@ -120,7 +120,11 @@ impl Staged {
         }
     }
 
-    pub(in crate::shard) fn decision(&self, index: &Index, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
+    pub(in crate::shard) fn decision(
+        &self,
+        index: &IndexReader,
+        half: HalfId,
+    ) -> Result<Option<DecisionRow>, IndexError> {
         match self.decisions.get(&half) {
             Some(row) => Ok(Some(row.clone())),
             None => index::decision::get(index, half),
@@ -136,7 +140,7 @@ impl Staged {
     }
 
     /// What a half with this key would repeat.
-    pub(in crate::shard) fn repeat(&self, index: &Index, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
+    pub(in crate::shard) fn repeat(&self, index: &IndexReader, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
         let repeat = match self.repeats.get(&key) {
             Some(repeat) => Some(*repeat),
             None => index::half::get_repeat(index, key)?,

@@ -13,7 +13,7 @@ use super::act::{Act, PRODUCERS, Place};
 use super::history::History;
 use super::model::Model;
 use super::view::View;
-use crate::index::{Index, IndexBatch, IndexError};
+use crate::index::{Index, IndexBatch, IndexError, IndexReader};
 use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
@@ -104,7 +104,7 @@ pub(super) fn index_of(rows: Option<&Rows>) -> Result<Index, IndexError> {
     Ok(index)
 }
 
-pub(super) fn rows_of(index: &Index) -> Result<Rows, String> {
+pub(super) fn rows_of(index: &IndexReader) -> Result<Rows, String> {
     let rows: Result<Vec<_>, _> = index.scan(&[0], &[u8::MAX]).collect();
     rows.map(Arc::new).map_err(|error| error.to_string())
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use bytes::BytesMut;
 use escrowmq_common::message::MessageUnit;
 
-use crate::index::{self, Index, table};
+use crate::index::{self, IndexReader, table};
 use crate::shard::{HalfQuery, Shard};
 use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, When};
 
@@ -207,7 +207,7 @@ impl View {
         Ok(())
     }
 
-    fn add_rows(&mut self, shard: &Shard, index: &Index) -> Result<(), String> {
+    fn add_rows(&mut self, shard: &Shard, index: &IndexReader) -> Result<(), String> {
         let told = |error: index::IndexError| error.to_string();
         let mut rows = Vec::new();
         index::half::scan(index, HalfId::ZERO, |row| {
