@@ -104,11 +104,6 @@ impl Log {
         self.shared.enqueue(Op::Vote { vote, done: Box::new(done) }, |front| front.vote = Some(saved));
     }
 
-    /// The vote saved last; [`Log::save_vote`] shows here at once.
-    pub fn vote(&self) -> Option<Vec<u8>> {
-        self.shared.front.lock().vote.clone()
-    }
-
     /// Flushes everything appended so far. `done` is always called once, after everything queued before it.
     pub fn sync(&self, done: impl FnOnce(io::Result<()>) + Send + 'static) {
         self.shared.enqueue(Op::Sync { done: Box::new(done) }, |_| ());
@@ -147,11 +142,6 @@ impl Log {
     /// Whether each append is answered after its flush.
     pub fn flushes_each(&self) -> bool {
         self.shared.syncs_each()
-    }
-
-    /// Whether nothing waits to be written.
-    pub fn is_idle(&self) -> bool {
-        self.shared.front.lock().queue.is_empty()
     }
 
     /// Deletes the segments whose records all have an index of at most `index`; never the newest segment. Returns

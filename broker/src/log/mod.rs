@@ -39,6 +39,7 @@ mod files;
 pub mod format;
 mod look;
 mod read;
+mod reader;
 mod record;
 mod recovery;
 mod salvage;
@@ -60,6 +61,7 @@ mod tests;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -71,6 +73,7 @@ pub use self::check::{Report, SeenRecord, SegmentReport, check, check_with, veri
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
 pub use self::look::LookingDisk;
+pub use self::reader::{LogReader, SegmentInfo};
 pub use self::record::{NewRecord, Record, RecordId};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
@@ -81,7 +84,7 @@ use self::files::Files;
 use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
-use crate::terms::{LogIndex, Position};
+use crate::terms::LogIndex;
 
 const LOCK_FILE: &str = "lock";
 
@@ -89,27 +92,15 @@ const LOCK_FILE: &str = "lock";
 /// the last handle is dropped.
 #[derive(Clone)]
 pub struct Log {
-    shared: Arc<Shared>,
+    reader: LogReader,
     closer: Arc<Closer>,
 }
 
-/// A segment, for retention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentInfo {
-    /// Position of its first record.
-    pub start: Position,
-    /// Where its records end and the next segment begins.
-    pub end: Position,
-    /// Index of its first record.
-    pub first_index: LogIndex,
-    /// Term and index of the record before its first one; `None` in the first segment of all.
-    pub previous: Option<RecordId>,
-}
+impl Deref for Log {
+    type Target = LogReader;
 
-impl SegmentInfo {
-    /// Bytes of records in this segment.
-    pub fn bytes(&self) -> u64 {
-        self.end.since(self.start)
+    fn deref(&self) -> &LogReader {
+        &self.reader
     }
 }
 
@@ -171,59 +162,7 @@ impl Log {
             .map_err(io_error("start the writer thread of"))?;
         let closer =
             Closer { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)), lock: Mutex::new(Some(lock)) };
-        Ok(Log { shared, closer: Arc::new(closer) })
-    }
-
-    /// Index of the oldest record held; if none is held, the one that the next record will have, or 0 in a log that
-    /// never had a record.
-    pub fn first_index(&self) -> LogIndex {
-        self.shared.view.read().first_index()
-    }
-
-    /// The newest record held, or if all are purged the last purged one; `None` in an empty log.
-    pub fn last(&self) -> Option<RecordId> {
-        self.shared.view.read().last.map(|last| RecordId { term: last.term, index: last.index })
-    }
-
-    /// The last record that has been purged; `None` if the log holds all records since its beginning.
-    pub fn purged(&self) -> Option<RecordId> {
-        self.shared.view.read().purged()
-    }
-
-    /// Position of the oldest record held, or of the next one if none is.
-    pub fn first_position(&self) -> Position {
-        self.shared.view.read().first_position()
-    }
-
-    /// Bytes from here on are in the tail cache.
-    pub fn memory_start(&self) -> Position {
-        let view = self.shared.view.read();
-        view.tail.first_position().unwrap_or(view.end)
-    }
-
-    /// Where the next record will begin.
-    pub fn end(&self) -> Position {
-        self.shared.view.read().end
-    }
-
-    /// Everything before this position survives a power cut. See [`Log::when_durable`] to wait for it.
-    pub fn durable_end(&self) -> Position {
-        Position(self.shared.durable_end.load(Ordering::Acquire))
-    }
-
-    /// The segments from the oldest to the newest. The newest is never purged.
-    pub fn segments(&self) -> Vec<SegmentInfo> {
-        let view = self.shared.view.read();
-        let info = |at: usize| {
-            let segment = &view.segments[at];
-            SegmentInfo {
-                start: segment.start,
-                end: view.end_of(at),
-                first_index: segment.first_index,
-                previous: segment.previous.map(|link| RecordId { term: link.term, index: link.index }),
-            }
-        };
-        (0..view.segments.len()).map(info).collect()
+        Ok(Log { reader: LogReader { shared }, closer: Arc::new(closer) })
     }
 
     /// Notes that records up to `index` are committed. It travels along with later writes, without a flush of its
@@ -232,32 +171,16 @@ impl Log {
         self.shared.committed.fetch_max(index.next().get(), Ordering::AcqRel);
     }
 
-    /// The committed index: the highest that [`Log::set_committed`] was given, at first the highest that recovery
-    /// found. That one may be lower than what had been set before the restart, never higher than the truth.
-    pub fn committed(&self) -> Option<LogIndex> {
-        self.shared.committed()
-    }
-
     /// Allows the tail cache to drop records up to `index`, because nobody needs them soon.
     pub fn release_upto(&self, index: LogIndex) {
         self.shared.released.fetch_max(index.next().get(), Ordering::AcqRel);
         self.shared.evict();
     }
 
-    /// Memory held by the tail cache, in bytes.
-    pub fn tail_bytes(&self) -> usize {
-        self.shared.view.read().tail.bytes()
-    }
-
     /// With [`Flush::Async`]: whether appends are nevertheless answered after a flush, as a group of
     /// several voters needs it. No effect with [`Flush::Sync`].
     pub fn ack_after_sync(&self, on: bool) {
         self.shared.ack_after_sync.store(on, Ordering::Relaxed);
-    }
-
-    /// The failure that stopped the log, if one did.
-    pub fn failure(&self) -> Option<LogFailure> {
-        self.shared.front.lock().failure.clone()
     }
 
     /// Stops accepting, writes and flushes everything accepted, and ends the writer thread. Blocks until

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::Log;
+use super::LogReader;
 use super::format::{LOCAL_BYTES, RECORD_HEADER_BYTES, RecordHeader, chained_part_is_good};
 use super::record::Record;
 use super::segment::Segment;
@@ -19,7 +19,7 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 /// How often a read starts over because a truncation ran beside it.
 const READ_ATTEMPTS: usize = 8;
 
-impl Log {
+impl LogReader {
     /// Reads the records `from..to` (the end excluded), at most `max_bytes` of them, but at least one if
     /// there is one. Ends early at the log's end or at a segment's.
     ///

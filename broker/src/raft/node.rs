@@ -19,6 +19,7 @@ use super::network::NoPeers;
 use super::room::{Claim, Claims};
 use super::state::State;
 use super::{TypeConfig, index_of};
+use crate::log::Log;
 use crate::log::{AppendError, NewRecord, Room};
 use crate::planted::{Bug, planted};
 use crate::shard::{Applier, Completions, Full, HEAD_BYTES, ReadyBatch, Shard, SubmitError, fail_all};
@@ -74,9 +75,11 @@ impl Purger {
 }
 
 impl Node {
-    /// Starts the member on the shard's executor, and returns when it leads and has applied all that was committed.
+    /// Starts the member on the shard's executor, and returns when it leads and has applied all that was committed. It alone
+    /// writes to the shard's log.
     pub async fn start(
         shard: Shard,
+        log: Log,
         applier: Arc<Applier>,
         time: Arc<SteadyClock>,
         tasks: &Tasks,
@@ -84,7 +87,7 @@ impl Node {
         let (ready_sender, ready) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let purger = Purger::default();
-        let member = Member { shard: shard.clone(), applier, time, purger: purger.clone() };
+        let member = Member { shard: shard.clone(), log, applier, time, purger: purger.clone() };
         let executor = shard.executor();
         let (own, timers) = (executor.clone(), Handle::current());
         let thread = tasks.spawn_thread("shard", move || own.run(timers));
@@ -119,6 +122,7 @@ impl Node {
 /// What runs on the executor.
 struct Member {
     shard: Shard,
+    log: Log,
     applier: Arc<Applier>,
     time: Arc<SteadyClock>,
     purger: Purger,
@@ -140,7 +144,7 @@ impl Member {
             () = self.propose(&raft) => {}
             () = self.purge(&raft) => {}
             () = awaiting.failed() => {
-                let why = self.shard.log().failure().map(|failure| failure.to_string());
+                let why = self.log.failure().map(|failure| failure.to_string());
                 tracing::error!(why, "the store failed: no writes until a restart; reads go on");
                 self.shard.intake().set_failed();
             }
@@ -171,7 +175,7 @@ impl Member {
         };
         let config = config.validate().map_err(|error| StartError::Settings(error.to_string()))?;
         let fail = |error: &dyn std::fmt::Display| StartError::Raft(error.to_string());
-        let store = LogStore::new(self.shard.log().clone(), self.shard.executor().clone(), Arc::clone(awaiting));
+        let store = LogStore::new(self.log.clone(), self.shard.executor().clone(), Arc::clone(awaiting));
         let state = State::new(Arc::clone(&self.applier), Arc::clone(awaiting));
         let raft = Raft::new(NODE_ID, Arc::new(config), NoPeers, store, state).await.map_err(|error| fail(&error))?;
         let members: BTreeMap<u64, BasicNode> = BTreeMap::from([(NODE_ID, BasicNode::default())]);
@@ -271,7 +275,7 @@ impl Member {
     /// Sets room aside for a batch. Without room its new messages are refused, and the rest may use the log's reserve;
     /// without even that all is refused.
     fn make_room(&self, claims: &Claims, ready: ReadyBatch) -> Option<(ReadyBatch, Claim)> {
-        let (log, intake) = (self.shard.log(), self.shard.intake());
+        let (log, intake) = (&self.log, self.shard.intake());
         let room = if ready.batch.brings_messages() { Room::Common } else { Room::Reserve };
         let error = match claims.claim(log, NewRecord::bytes_with(ready.batch.len()), room) {
             Ok(claim) => return Some((ready, claim)),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use crate::log::{Log, SegmentInfo};
+use crate::log::{LogReader, SegmentInfo};
 use crate::shard::Batch;
 use crate::terms::{LogIndex, Stamp};
 
@@ -31,7 +31,7 @@ pub(super) struct Files {
 
 impl Ages {
     /// Looks at the files. Reads the beginning of those that are new.
-    pub(super) fn look(&mut self, log: &Log) -> Files {
+    pub(super) fn look(&mut self, log: &LogReader) -> Files {
         let segments = log.segments();
         let mut begun: Vec<Option<Stamp>> = Vec::with_capacity(segments.len());
         for segment in &segments {
@@ -72,7 +72,7 @@ fn at_the_latest(begun: &[Option<Stamp>]) -> Vec<Stamp> {
     stamps
 }
 
-fn first_stamp(log: &Log, segment: &SegmentInfo) -> io::Result<Option<Stamp>> {
+fn first_stamp(log: &LogReader, segment: &SegmentInfo) -> io::Result<Option<Stamp>> {
     let from = segment.first_index;
     let records = log.read_entries(from, from + LOOK_RECORDS, LOOK_BYTES)?;
     let stamps = records.iter().filter(|record| record.kind == COMMANDS);

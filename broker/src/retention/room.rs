@@ -9,7 +9,7 @@ use crate::terms::DiskUse;
 
 /// One look. Blocks: it may create a file.
 pub(super) fn look(broker: &Broker) {
-    let (log, intake) = (broker.shard.log(), broker.shard.intake());
+    let intake = broker.shard.intake();
     match DiskUse::of(broker.shard.index().path()) {
         Ok(disk) => {
             let percent = disk.percent();
@@ -27,7 +27,7 @@ pub(super) fn look(broker: &Broker) {
         }
         Err(error) => tracing::warn!(%error, "cannot ask how full the disk is"),
     }
-    if intake.is_full(Full::Log) && log.replenish().is_ok() && intake.set_full(Full::Log, false) {
+    if intake.is_full(Full::Log) && broker.shard.replenish_log() && intake.set_full(Full::Log, false) {
         tracing::info!("the log has room again");
     }
 }

@@ -17,7 +17,7 @@ use super::producers::Producers;
 use super::quarantine::Quarantine;
 use super::topic::Topics;
 use crate::index::{self, HalfRow, Index, IndexError, IndexReader};
-use crate::log::{Log, LogSettings};
+use crate::log::{Log, LogReader, LogSettings};
 use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
 
 /// What a shard is opened with.
@@ -140,9 +140,15 @@ impl Shard {
         &self.shared.index
     }
 
-    /// The log. Read only; the shard writes.
-    pub fn log(&self) -> &Log {
+    /// The log.
+    pub fn log(&self) -> &LogReader {
         &self.shared.log
+    }
+
+    /// Tries to make room in the log after there was none; says whether there is. Creates a file: call it where blocking is
+    /// allowed.
+    pub fn replenish_log(&self) -> bool {
+        self.shared.log.replenish().is_ok()
     }
 
     /// The stored offset of a consumer group in a queue: the next one to consume.

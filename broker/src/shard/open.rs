@@ -74,6 +74,7 @@ pub struct OpenShard {
     /// The time that entries are stamped with.
     pub time: Arc<SteadyClock>,
     applier: Arc<Applier>,
+    log: Log,
     node: Node,
     tasks: Tasks,
 }
@@ -99,24 +100,25 @@ impl OpenShard {
     ) -> Result<Self, ShardError> {
         let tasks = Tasks::new();
         let opened = tasks.spawn_blocking("open shard", move || open_files(disk, index()?, &settings));
-        let (shard, applier) = opened.await.ok().flatten().unwrap_or_else(|| {
+        let (shard, applier, log) = opened.await.ok().flatten().unwrap_or_else(|| {
             Err(ShardError::Thread(std::io::Error::other("the shard's files could not be opened: a task panicked")))
         })?;
         let time = Arc::new(SteadyClock::start(clock, shard.counters().stamp()));
         let flusher = Arc::clone(&applier);
         tasks.spawn_thread("index-flush", move || flusher.run_flushes()).map_err(ShardError::Thread)?;
-        let node = match Node::start(shard.clone(), Arc::clone(&applier), Arc::clone(&time), &tasks).await {
+        let node = match Node::start(shard.clone(), log.clone(), Arc::clone(&applier), Arc::clone(&time), &tasks).await
+        {
             Ok(node) => node,
             Err(error) => {
                 applier.stop_flushes();
                 tasks.join().await;
                 // Raft may keep handles for a moment longer; whoever looks at the folder next finds it free all the same. How
                 // the log failed, if it did, is in the error already.
-                let _ = shard.log().close();
+                let _ = log.close();
                 return Err(error.into());
             }
         };
-        Ok(Self { shard, time, applier, node, tasks })
+        Ok(Self { shard, time, applier, log, node, tasks })
     }
 
     /// Who may ask for records to leave the log.
@@ -134,7 +136,7 @@ impl OpenShard {
         self.node.stop().await;
         self.applier.stop_flushes();
         self.tasks.join().await;
-        self.shard.log().close()
+        self.log.close()
     }
 }
 
@@ -151,7 +153,7 @@ pub(in crate::shard) fn open_files(
     disk: Arc<dyn Disk>,
     index: Index,
     settings: &ShardSettings,
-) -> Result<(Shard, Arc<Applier>), ShardError> {
+) -> Result<(Shard, Arc<Applier>, Log), ShardError> {
     // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
     let applied = meta::applied(&index)?.unwrap_or_default();
     let log_settings = LogSettings { durable_at_least: Position(applied.end), ..settings.log.clone() };
@@ -174,12 +176,12 @@ pub(in crate::shard) fn open_files(
         producers: Producers::default(),
         lost: Lost::default(),
         index,
-        log,
+        log: log.clone(),
         quarantine,
         ahead: ReadAhead::default(),
         counters: Counters::default(),
         signals: Signals::default(),
     });
     let applier = Arc::new(Applier::new(Arc::clone(&shared))?);
-    Ok((Shard { shared }, applier))
+    Ok((Shard { shared }, applier, log))
 }

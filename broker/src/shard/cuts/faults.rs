@@ -116,7 +116,7 @@ fn closed(seed: u64) -> (SimDisk, History, Rows, Option<Rows>, Random) {
 fn served(disk: &SimDisk, rows: &Rows) -> Result<View, String> {
     let index = life::index_of(Some(rows)).map_err(|error| error.to_string())?;
     let opened = open_files(Arc::new(disk.clone()), index, &life::settings(Flush::Sync));
-    let (shard, _) = opened.map_err(|error| error.to_string())?;
+    let (shard, ..) = opened.map_err(|error| error.to_string())?;
     View::of(&shard)
 }
 

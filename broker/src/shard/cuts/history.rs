@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::act::Act;
 use super::model::Model;
-use crate::log::{Log, Record};
+use crate::log::{LogReader, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
 use crate::terms::{HalfId, LogIndex, QueueOffset, Stamp};
@@ -67,7 +67,7 @@ impl History {
 
     /// Notes the records that the log has got since, and which of the commands whose outcome is unknown they hold. Those
     /// happened as the model says; the others did not, or nobody will ever know.
-    pub(super) fn note_unknown(&mut self, log: &Log, unknown: Vec<Act>, now: Stamp) -> Result<(), String> {
+    pub(super) fn note_unknown(&mut self, log: &LogReader, unknown: Vec<Act>, now: Stamp) -> Result<(), String> {
         let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| LogIndex(index + 1));
         let known: usize = self.steps.len() - self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
         let mut acts = unknown.into_iter();
@@ -93,12 +93,12 @@ impl History {
     }
 
     /// For each command in the records since those that were noted: the positions of the messages that it brought.
-    pub(super) fn new_places(&self, log: &Log) -> Result<VecDeque<Vec<u64>>, String> {
+    pub(super) fn new_places(&self, log: &LogReader) -> Result<VecDeque<Vec<u64>>, String> {
         places_from(log, self.records.last_key_value().map_or(log.first_index().0, |(index, _)| index + 1))
     }
 
     /// Notes the records that the log has got since.
-    pub(super) fn note_records(&mut self, log: &Log) -> Result<(), String> {
+    pub(super) fn note_records(&mut self, log: &LogReader) -> Result<(), String> {
         let next = self.records.last_key_value().map_or(log.first_index(), |(index, _)| LogIndex(index + 1));
         for record in read(log, next.0)? {
             let before = self.records.last_key_value().map_or(0, |(_, mark)| mark.steps);
@@ -129,7 +129,7 @@ impl History {
     }
 
     /// How many commands a recovered log holds; an error if it holds anything that was not written like that.
-    pub(super) fn steps_in(&self, log: &Log) -> Result<usize, String> {
+    pub(super) fn steps_in(&self, log: &LogReader) -> Result<usize, String> {
         let mut steps = 0;
         if let Some(purged) = log.purged() {
             let gone = self.records.get(&purged.index.0).filter(|mark| mark.term == purged.term);
@@ -147,7 +147,7 @@ impl History {
     }
 
     /// Forgets what a log that was recovered does not hold any more.
-    pub(super) fn forget_after(&mut self, log: &Log, steps: usize) {
+    pub(super) fn forget_after(&mut self, log: &LogReader, steps: usize) {
         let last = log.last().map_or(0, |last| last.index.0);
         self.records.retain(|index, _| *index <= last && log.last().is_some());
         self.steps.truncate(steps);
@@ -199,7 +199,7 @@ fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
 }
 
 /// For each command in the records from an index on: the positions of the messages that it brought.
-pub(super) fn places_from(log: &Log, from: u64) -> Result<VecDeque<Vec<u64>>, String> {
+pub(super) fn places_from(log: &LogReader, from: u64) -> Result<VecDeque<Vec<u64>>, String> {
     let mut all = VecDeque::new();
     for record in read(log, from)?.iter().filter(|record| record.kind == kind::BATCH) {
         let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
@@ -211,7 +211,7 @@ pub(super) fn places_from(log: &Log, from: u64) -> Result<VecDeque<Vec<u64>>, St
 }
 
 /// All records from an index on.
-pub(super) fn read(log: &Log, from: u64) -> Result<Vec<Record>, String> {
+pub(super) fn read(log: &LogReader, from: u64) -> Result<Vec<Record>, String> {
     let mut records: Vec<Record> = Vec::new();
     let mut next = from;
     while let Some(last) = log.last().filter(|last| next <= last.index.0) {

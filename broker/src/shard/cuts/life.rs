@@ -209,7 +209,7 @@ pub(super) async fn live(
         history.note_records(opened.shard.log())?;
         match random.below(6) {
             0 => {
-                sync(opened.shard.log())?;
+                sync(&opened.shard.shared.log)?;
                 life.durable.push((history.steps.len(), disk.operations()));
             }
             1 => {
@@ -256,7 +256,7 @@ async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut
     let waits = random.below(2) == 0;
     if waits {
         // A file stays while the one behind it is not on disk by name: until the next flush, and the next purge.
-        sync(log)?;
+        sync(&opened.shard.shared.log)?;
     }
     opened.purger().purge(last);
     life.purges += 1;

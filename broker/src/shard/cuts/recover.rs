@@ -11,7 +11,7 @@ use super::life::{self, Rows, anew};
 use super::model::Model;
 use super::view::{EntryView, View};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
-use crate::log::{Disk, Flush, Log};
+use crate::log::{Disk, Flush, Log, LogReader};
 use crate::raft::kind;
 use crate::shard::Shard;
 use crate::shard::apply::{CommittedEntry, Content};
@@ -47,7 +47,7 @@ pub(super) fn recover(
 ) -> Result<Recovered, String> {
     let index = life::index_of(rows).map_err(|error| error.to_string())?;
     let opened = open_files(Arc::new(disk.clone()), index, &life::settings(flush));
-    let (shard, applier) = opened.map_err(|error| format!("does not open: {error}"))?;
+    let (shard, applier, _) = opened.map_err(|error| format!("does not open: {error}"))?;
     let steps = history.steps_in(shard.log())?;
     let applied = applier.applied();
     let next = applied.map_or(shard.log().first_index(), |applied| applied.index.next());
@@ -268,7 +268,7 @@ fn same_rows(one: &Rows, other: &Rows) -> Result<(), String> {
 }
 
 /// A term that wrote records was voted for first, and the vote must not be forgotten.
-fn judge_vote(log: &Log) -> Result<(), String> {
+fn judge_vote(log: &LogReader) -> Result<(), String> {
     let Some(last) = log.last().filter(|last| last.term > 0) else { return Ok(()) };
     let vote = log.vote().ok_or("there are records of a term, but no vote")?;
     let term = u64::from_be_bytes(vote[..8].try_into().map_err(|_| "a vote is too short")?);

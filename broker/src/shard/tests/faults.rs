@@ -93,7 +93,7 @@ async fn a_full_disk_refuses_messages_and_takes_decisions() {
     for nth in 0..20 {
         halves.push(prepare(shard, &queue_now, &format!("u{nth}"), &format!("h{nth}")).await);
     }
-    shard.log().replenish().expect("room");
+    shard.shared.log.replenish().expect("room");
     let used: usize = disk.image().values().map(Vec::len).sum();
     disk.set_faults(Faults { capacity: Some(used as u64), ..Faults::default() });
     let mut expected = Vec::new();
@@ -138,9 +138,9 @@ async fn a_full_disk_refuses_messages_and_takes_decisions() {
     tokio::time::timeout(Duration::from_secs(10), counted_off).await.expect("no byte stays counted");
 
     // Room again: the look that the broker takes each second.
-    assert!(shard.log().replenish().is_err());
+    assert!(shard.shared.log.replenish().is_err());
     disk.set_faults(Faults::default());
-    shard.log().replenish().expect("room");
+    shard.shared.log.replenish().expect("room");
     shard.intake().set_full(Full::Log, false);
     publish(shard, &queue_now, When::Now, &["again"]).await;
     expected.push("again".to_owned());
@@ -159,7 +159,7 @@ async fn even_the_reserve_ends_and_then_all_is_refused_until_there_is_room() {
     make_topic(shard, "T", 1).await;
     let queue_now = queue(shard, "T", 0);
     let half = prepare(shard, &queue_now, "u", "half").await;
-    shard.log().replenish().expect("room");
+    shard.shared.log.replenish().expect("room");
     let used: usize = disk.image().values().map(Vec::len).sum();
     disk.set_faults(Faults { capacity: Some(used as u64), ..Faults::default() });
     let value = "v".repeat(2000);
