@@ -23,7 +23,7 @@ use crate::terms::Stamp;
 use crate::transaction::Transactions;
 
 /// Everything that a request may need. One per broker, shared by all its connections.
-pub struct Broker {
+pub(crate) struct Broker {
     /// The settings; changes of a running broker replace it whole.
     pub config: arc_swap::ArcSwap<BrokerConfig>,
     /// The one write path, and what it made visible.
@@ -68,12 +68,12 @@ pub struct Broker {
 
 impl Broker {
     /// The settings at this moment.
-    pub fn config(&self) -> arc_swap::Guard<Arc<BrokerConfig>> {
+    pub(crate) fn config(&self) -> arc_swap::Guard<Arc<BrokerConfig>> {
         self.config.load()
     }
 
     /// Now, by the broker's own time.
-    pub fn now(&self) -> Stamp {
+    pub(crate) fn now(&self) -> Stamp {
         self.time.now()
     }
 }

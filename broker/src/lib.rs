@@ -1,5 +1,8 @@
 //! The EscrowMQ broker: keeps messages, half messages in escrow, and delivers.
 //!
+//! Public is what other packages use: the process ([`start`], [`config`], [`limits`]), and what works on a data folder ([`backup`],
+//! [`check`], [`log`], [`terms`]). Nobody else can reach a part that writes.
+//!
 //! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
 //! * [`terms`]: the words that all of these share.
 //! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for.
@@ -10,26 +13,30 @@
 //! * [`server`]: requests in, responses out. [`config`]: the settings.
 //! * [`planted`]: failures that tests switch on; nothing of them is in the product.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the pages are for those who read the source")]
+
 pub mod backup;
-pub mod broker;
+mod broker;
 pub mod check;
-pub mod client_registry;
+mod client_registry;
 pub mod config;
-pub mod delivery;
-pub mod index;
-pub mod key_index;
+mod delivery;
+mod index;
+mod key_index;
 pub mod limits;
 pub mod log;
-pub mod metrics;
-pub mod planted;
-pub mod raft;
-pub mod registration;
-pub mod retention;
-pub mod schedule;
-pub mod server;
-pub mod shard;
+mod metrics;
+mod planted;
+mod raft;
+mod registration;
+mod retention;
+mod schedule;
+mod server;
+mod shard;
 pub mod start;
-pub mod stats;
-pub mod steady_clock;
+mod stats;
+mod steady_clock;
 pub mod terms;
-pub mod transaction;
+#[cfg(test)]
+mod tests;
+mod transaction;

@@ -14,6 +14,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 /// Fewer open files than this are too few for a busy broker: each connection is one, the store needs some hundred.
 const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
 
+/// Threads for blocking work of a broker's process. More than all that want one at a time, so that nobody waits for a thread.
+pub const BLOCKING_THREADS: usize = 512;
+
 /// Raises the limit of open files to what is allowed; returns the limit in force, `None` where there is none.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use escrowmq_broker::config::{Arguments, Loaded, command};
-use escrowmq_broker::limits::restrict_new_files;
-use escrowmq_broker::server::BLOCKING_THREADS;
+use escrowmq_broker::limits::{BLOCKING_THREADS, restrict_new_files};
 use escrowmq_broker::start::start;
 use escrowmq_common::causes::Causes;
 use escrowmq_common::logging;

@@ -6,7 +6,7 @@
 
 /// A failure that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+pub(crate) enum Bug {
     /// Appends are answered before they are flushed.
     AckBeforeFlush,
     /// A new segment's name is not flushed.
@@ -57,9 +57,10 @@ pub enum Bug {
     MovedUnpinned,
 }
 
+#[cfg(test)]
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 24] = [
+    pub(crate) const ALL: [Bug; 24] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -87,7 +88,7 @@ impl Bug {
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         format!("{self:?}")
     }
 }

@@ -174,7 +174,8 @@ impl RunningBroker {
     }
 
     /// Its parts.
-    pub fn broker(&self) -> &Arc<Broker> {
+    #[cfg(test)]
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
         &self.broker
     }
 

@@ -18,7 +18,7 @@ const ALARM_MS: u64 = 60_000;
 
 /// See the module.
 #[derive(Debug)]
-pub struct SteadyClock {
+pub(crate) struct SteadyClock {
     clock: Clock,
     state: Mutex<State>,
 }
@@ -35,14 +35,14 @@ struct State {
 impl SteadyClock {
     /// Starts at the wall clock's time, or at `not_before` if that is later: stored times never go back, whatever the clock did
     /// while the broker was down.
-    pub fn start(clock: Clock, not_before: Stamp) -> Self {
+    pub(crate) fn start(clock: Clock, not_before: Stamp) -> Self {
         let start = wall_ms(&clock).max(not_before.get());
         let state = State { seen: clock.monotonic(), now_us: start.saturating_mul(1000), alarmed: false };
         Self { clock, state: Mutex::new(state) }
     }
 
     /// The time now, never less than an earlier answer.
-    pub fn now(&self) -> Stamp {
+    pub(crate) fn now(&self) -> Stamp {
         let wall = wall_ms(&self.clock);
         let mut state = self.state.lock();
         let monotonic = self.clock.monotonic();
@@ -73,7 +73,7 @@ impl SteadyClock {
     }
 
     /// How long until a time comes, at the fastest.
-    pub fn until(&self, due: Stamp) -> Duration {
+    pub(crate) fn until(&self, due: Stamp) -> Duration {
         let wait = due.since(self.now());
         // Steady time may run a tenth faster than the timer that waits.
         Duration::from_millis(wait - wait / (SLEW + 1))

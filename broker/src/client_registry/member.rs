@@ -11,18 +11,18 @@ use super::subscription::Subscription;
 
 /// A connection's number, unique while the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
+pub(crate) struct ConnectionId(pub u64);
 
 impl ConnectionId {
     /// The number of this connection.
-    pub fn of(connection: &Connection) -> Self {
+    pub(crate) fn of(connection: &Connection) -> Self {
         Self(connection.id())
     }
 }
 
 /// What a client says of itself in each heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub(crate) struct Client {
     /// Its id; several connections may have the same.
     pub id: Arc<str>,
     /// The language it is written in.
@@ -44,7 +44,7 @@ pub(super) struct Member<C> {
 
 /// A producer as listings and checks see it.
 #[derive(Debug, Clone)]
-pub struct ProducerMember {
+pub(crate) struct ProducerMember {
     /// Its client id.
     pub client_id: Arc<str>,
     /// Where it can be reached.
@@ -58,11 +58,11 @@ pub struct ProducerMember {
 }
 
 /// A consumer as listings and relays see it.
-pub type ConsumerMember = ProducerMember;
+pub(crate) type ConsumerMember = ProducerMember;
 
 /// What a consumer group's members said last about how they consume.
 #[derive(Debug, Clone)]
-pub struct GroupView {
+pub(crate) struct GroupView {
     /// Push, pull or pop.
     pub consume_type: ConsumeType,
     /// Shared or broadcast.
@@ -71,6 +71,4 @@ pub struct GroupView {
     pub consume_from_where: ConsumeFromWhere,
     /// What it subscribed to, by topic.
     pub subscriptions: Vec<Arc<Subscription>>,
-    /// How many members it has.
-    pub members: usize,
 }

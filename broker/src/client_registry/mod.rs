@@ -21,7 +21,7 @@ mod registry;
 mod subscription;
 mod table;
 
-pub use member::{Client, ConnectionId, ConsumerMember, GroupView, ProducerMember};
-pub use registry::{ClientRegistry, SubscriptionLook};
-pub use subscription::Subscription;
-pub use table::{Beat, ConsumerBeat, Effects, MEMBER_LIFE, NOTICE_GAP, Notice, SCAN_INTERVAL, Table};
+pub(crate) use member::{Client, ConsumerMember, ProducerMember};
+pub(crate) use registry::{ClientRegistry, SubscriptionLook};
+pub(crate) use subscription::Subscription;
+pub(crate) use table::{Beat, ConsumerBeat};

@@ -31,7 +31,7 @@ struct Joined {
 
 /// Who is connected. Shared by all connections; locks are held for a look or a change, never across a wait.
 #[derive(Debug)]
-pub struct ClientRegistry {
+pub(crate) struct ClientRegistry {
     clock: Clock,
     table: RwLock<Table<Arc<Connection>>>,
     joined: Mutex<Joined>,
@@ -42,7 +42,7 @@ pub struct ClientRegistry {
 
 impl ClientRegistry {
     /// Nobody is connected yet.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
             table: RwLock::default(),
@@ -53,7 +53,7 @@ impl ClientRegistry {
     }
 
     /// A client says on this connection that it is there.
-    pub fn heartbeat(&self, connection: &Arc<Connection>, client: &Arc<Client>, beat: &Beat<'_>) {
+    pub(crate) fn heartbeat(&self, connection: &Arc<Connection>, client: &Arc<Client>, beat: &Beat<'_>) {
         let (now, id) = (self.clock.monotonic(), ConnectionId::of(connection));
         self.change(|table| table.heartbeat(now, id, connection, client, beat));
         if !connection.is_open() {
@@ -63,26 +63,31 @@ impl ClientRegistry {
     }
 
     /// A client leaves groups.
-    pub fn unregister(&self, connection: &Arc<Connection>, producer_group: Option<&str>, consumer_group: Option<&str>) {
+    pub(crate) fn unregister(
+        &self,
+        connection: &Arc<Connection>,
+        producer_group: Option<&str>,
+        consumer_group: Option<&str>,
+    ) {
         let (now, id) = (self.clock.monotonic(), ConnectionId::of(connection));
         self.change(|table| table.unregister(now, id, producer_group, consumer_group));
     }
 
     /// A connection ended.
-    pub fn closed(&self, connection: &Connection) {
+    pub(crate) fn closed(&self, connection: &Connection) {
         let (now, id) = (self.clock.monotonic(), ConnectionId::of(connection));
         self.change(|table| table.closed(now, id));
     }
 
     /// Does what time alone brings, and says how long to wait before the next call.
-    pub fn tick(&self) -> Duration {
+    pub(crate) fn tick(&self) -> Duration {
         let now = self.clock.monotonic();
         self.change(|table| table.tick(now));
         self.table.read().next_tick().saturating_sub(now)
     }
 
     /// Moves the registry's time on until the broker stops.
-    pub async fn run(&self, shutdown: Shutdown) {
+    pub(crate) async fn run(&self, shutdown: Shutdown) {
         loop {
             // Registered before the look, so that what becomes due earlier meanwhile is not missed.
             let sooner = self.sooner.notified();
@@ -136,12 +141,12 @@ impl ClientRegistry {
     }
 
     /// Told when [`take_joined_groups`](Self::take_joined_groups) has something.
-    pub fn producer_joined(&self) -> &Notify {
+    pub(crate) fn producer_joined(&self) -> &Notify {
         &self.producer_joined
     }
 
     /// The producer groups that got a member since the last call, each once.
-    pub fn take_joined_groups(&self) -> Vec<Arc<str>> {
+    pub(crate) fn take_joined_groups(&self) -> Vec<Arc<str>> {
         let joined = std::mem::take(&mut *self.joined.lock());
         if joined.all {
             return self.table.read().producer_groups().map(|(name, _)| Arc::clone(name)).collect();
@@ -150,27 +155,27 @@ impl ClientRegistry {
     }
 
     /// The client id under which a connection is in a producer group.
-    pub fn client_id_of(&self, connection_id: u64, producer_group: &str) -> Option<Arc<str>> {
+    pub(crate) fn client_id_of(&self, connection_id: u64, producer_group: &str) -> Option<Arc<str>> {
         let table = self.table.read();
         let member = table.producer_group(producer_group)?.members.get(&ConnectionId(connection_id))?;
         Some(Arc::clone(&member.client.id))
     }
 
     /// The latest open connection of a client that produces.
-    pub fn producer_connection(&self, client_id: &str) -> Option<Arc<Connection>> {
+    pub(crate) fn producer_connection(&self, client_id: &str) -> Option<Arc<Connection>> {
         let table = self.table.read();
         table.producing(client_id).find(|connection| connection.is_open()).cloned()
     }
 
     /// The members of a producer group.
-    pub fn producers(&self, group: &str) -> Vec<ProducerMember> {
+    pub(crate) fn producers(&self, group: &str) -> Vec<ProducerMember> {
         let table = self.table.read();
         let members = table.producer_group(group).map(|group| &group.members);
         members.into_iter().flat_map(|members| members.values()).map(|member| self.seen(member)).collect()
     }
 
     /// All producer groups with their members.
-    pub fn all_producers(&self) -> Vec<(Arc<str>, Vec<ProducerMember>)> {
+    pub(crate) fn all_producers(&self) -> Vec<(Arc<str>, Vec<ProducerMember>)> {
         let table = self.table.read();
         let groups = table.producer_groups();
         groups
@@ -178,46 +183,22 @@ impl ClientRegistry {
             .collect()
     }
 
-    /// Whom to ask for a transaction's decision: the client that sent the half while it can be written to, else the
-    /// group's other members in turn.
-    pub fn pick_checker(&self, group: &str, preferred_client_id: &str) -> Option<Arc<Connection>> {
-        let table = self.table.read();
-        let group = table.producer_group(group)?;
-        let usable = |member: &&Member<Arc<Connection>>| member.handle.is_writable();
-        let sender = group.members.values().filter(|member| *member.client.id == *preferred_client_id).find(usable);
-        if let Some(member) = sender {
-            return Some(Arc::clone(&member.handle));
-        }
-        let (id, member) = group.in_turn().find(|(_, member)| usable(member))?;
-        group.took(id);
-        Some(Arc::clone(&member.handle))
-    }
-
     /// The members of a consumer group.
-    pub fn consumers(&self, group: &str) -> Vec<ConsumerMember> {
+    pub(crate) fn consumers(&self, group: &str) -> Vec<ConsumerMember> {
         let table = self.table.read();
         let members = table.consumer_group(group).map(|group| &group.members);
         members.into_iter().flat_map(|members| members.values()).map(|member| self.seen(member)).collect()
     }
 
-    /// The latest open connection of a client in a consumer group.
-    pub fn consumer_connection(&self, group: &str, client_id: &str) -> Option<Arc<Connection>> {
-        let table = self.table.read();
-        let mut members = table.consumer_group(group)?.members.values().rev();
-        members
-            .find(|member| *member.client.id == *client_id && member.handle.is_open())
-            .map(|member| Arc::clone(&member.handle))
-    }
-
     /// Whether a connection is in a consumer group.
-    pub fn is_consumer(&self, group: &str, connection_id: u64) -> bool {
+    pub(crate) fn is_consumer(&self, group: &str, connection_id: u64) -> bool {
         let table = self.table.read();
         let id = ConnectionId(connection_id);
         table.consumer_group(group).is_some_and(|group| group.members.contains_key(&id))
     }
 
     /// The distinct client ids of a consumer group.
-    pub fn consumer_ids(&self, group: &str) -> ConsumerIdList {
+    pub(crate) fn consumer_ids(&self, group: &str) -> ConsumerIdList {
         let table = self.table.read();
         let members = table.consumer_group(group).map(|group| &group.members);
         let mut ids: Vec<String> = members
@@ -231,7 +212,7 @@ impl ClientRegistry {
     }
 
     /// How a consumer group consumes; `None` without members.
-    pub fn consumer_group(&self, group: &str) -> Option<GroupView> {
+    pub(crate) fn consumer_group(&self, group: &str) -> Option<GroupView> {
         let table = self.table.read();
         let group = table.consumer_group(group)?;
         Some(GroupView {
@@ -239,13 +220,12 @@ impl ClientRegistry {
             message_model: group.message_model,
             consume_from_where: group.consume_from_where,
             subscriptions: group.subscriptions.values().cloned().collect(),
-            members: group.members.len(),
         })
     }
 
     /// Looks up a group's subscription of a topic for a pull that names `version` of it. Says also whether the group is broadcast
     /// to, and whether a member has named that version.
-    pub fn look_up(&self, group: &str, topic: &str, version: i64) -> SubscriptionLook {
+    pub(crate) fn look_up(&self, group: &str, topic: &str, version: i64) -> SubscriptionLook {
         let table = self.table.read();
         let Some(group) = table.consumer_group(group) else {
             return SubscriptionLook::NoMembers;
@@ -256,25 +236,15 @@ impl ClientRegistry {
     }
 
     /// The subscription of a topic that is in force for a group's members; `None` if there is none.
-    pub fn subscription(&self, group: &str, topic: &str) -> Option<Arc<Subscription>> {
+    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Arc<Subscription>> {
         self.table.read().consumer_group(group)?.subscriptions.get(topic).cloned()
     }
 
-    /// The names of all consumer groups with members.
-    pub fn all_groups(&self) -> Vec<Arc<str>> {
-        self.table.read().consumer_groups().map(|(name, _)| Arc::clone(name)).collect()
-    }
-
     /// The consumer groups whose members subscribed to a topic.
-    pub fn groups_of_topic(&self, topic: &str) -> Vec<Arc<str>> {
+    pub(crate) fn groups_of_topic(&self, topic: &str) -> Vec<Arc<str>> {
         let table = self.table.read();
         let groups = table.consumer_groups().filter(|(_, group)| group.subscriptions.contains_key(topic));
         groups.map(|(name, _)| Arc::clone(name)).collect()
-    }
-
-    /// How many connections are members of something.
-    pub fn connections(&self) -> usize {
-        self.table.read().connections()
     }
 
     fn seen(&self, member: &Member<Arc<Connection>>) -> ProducerMember {
@@ -291,7 +261,7 @@ impl ClientRegistry {
 
 /// What a pull finds of its group.
 #[derive(Debug, Clone)]
-pub enum SubscriptionLook {
+pub(crate) enum SubscriptionLook {
     /// No member of the group is connected.
     NoMembers,
     /// The group has members.

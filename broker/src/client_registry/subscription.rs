@@ -8,7 +8,7 @@ use crate::delivery::filter::{Filter, FilterError};
 
 /// A subscription as the client sent it, and the filter that the first pull makes of it.
 #[derive(Debug)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     /// As the client sent it.
     pub data: SubscriptionData,
     filter: OnceLock<Result<Filter, FilterError>>,
@@ -16,12 +16,12 @@ pub struct Subscription {
 
 impl Subscription {
     /// Reads nothing yet: heartbeats bring subscriptions under the registry's lock, and many that nobody pulls by.
-    pub fn new(data: SubscriptionData) -> Self {
+    pub(crate) fn new(data: SubscriptionData) -> Self {
         Self { data, filter: OnceLock::new() }
     }
 
     /// What passes. An expression that does not parse is kept with its error, which its pulls get as answer.
-    pub fn filter(&self) -> &Result<Filter, FilterError> {
+    pub(crate) fn filter(&self) -> &Result<Filter, FilterError> {
         self.filter.get_or_init(|| Filter::of_subscription(&self.data))
     }
 }

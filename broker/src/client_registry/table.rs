@@ -3,9 +3,7 @@
 //! Holds no socket, clock or lock. `C` is how a connection is reached; tests use a number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel};
@@ -15,18 +13,18 @@ use super::member::{Client, ConnectionId, Member};
 use super::subscription::Subscription;
 
 /// A member that was silent for so long has left, unless the settings say otherwise.
-pub const MEMBER_LIFE: Duration = Duration::from_secs(120);
+pub(crate) const MEMBER_LIFE: Duration = Duration::from_secs(120);
 /// How often silent members are looked for.
-pub const SCAN_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const SCAN_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two notices to the same group. A restart of a large group makes each member join alone; without
 /// a gap every one of them would hear of every other.
-pub const NOTICE_GAP: Duration = Duration::from_millis(200);
+pub(crate) const NOTICE_GAP: Duration = Duration::from_millis(200);
 /// Clients below this version do not know the notice.
 const NOTICE_VERSION_MIN: i32 = 28;
 
 /// What one heartbeat says of one consumer group.
 #[derive(Debug, Clone, Copy)]
-pub struct ConsumerBeat<'a> {
+pub(crate) struct ConsumerBeat<'a> {
     /// The client's own words.
     pub data: &'a ConsumerData,
     /// Whether the group's settings let its members hear of changes.
@@ -35,7 +33,7 @@ pub struct ConsumerBeat<'a> {
 
 /// One heartbeat: all groups of a client.
 #[derive(Debug, Clone)]
-pub struct Beat<'a> {
+pub(crate) struct Beat<'a> {
     /// Its producer groups.
     pub producers: Vec<&'a str>,
     /// Its consumer groups.
@@ -63,7 +61,7 @@ impl Default for Beat<'_> {
 
 /// Members that must hear that their group changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice<C> {
+pub(crate) struct Notice<C> {
     /// The group.
     pub group: Arc<str>,
     /// Its members that understand the notice.
@@ -72,7 +70,7 @@ pub struct Notice<C> {
 
 /// What is to be done.
 #[derive(Debug)]
-pub struct Effects<C> {
+pub(crate) struct Effects<C> {
     /// Groups that changed, each with whom to tell.
     pub notices: Vec<Notice<C>>,
     /// Connections to close: nothing was heard of them for their life.
@@ -90,22 +88,6 @@ impl<C> Default for Effects<C> {
 #[derive(Debug)]
 pub(super) struct ProducerGroup<C> {
     pub(super) members: BTreeMap<ConnectionId, Member<C>>,
-    /// The connection that was picked last; the next pick goes on behind it.
-    picked: AtomicU64,
-}
-
-impl<C> ProducerGroup<C> {
-    /// All members, beginning behind the one that was picked last.
-    pub(super) fn in_turn(&self) -> impl Iterator<Item = (ConnectionId, &Member<C>)> {
-        let picked = ConnectionId(self.picked.load(Ordering::Relaxed));
-        let behind = self.members.range((Excluded(picked), Unbounded));
-        behind.chain(self.members.range(..=picked)).map(|(id, member)| (*id, member))
-    }
-
-    /// Lets the next turn begin behind this one.
-    pub(super) fn took(&self, id: ConnectionId) {
-        self.picked.store(id.0, Ordering::Relaxed);
-    }
 }
 
 #[derive(Debug)]
@@ -135,7 +117,7 @@ struct Memberships<C> {
 
 /// All groups and their members.
 #[derive(Debug)]
-pub struct Table<C> {
+pub(crate) struct Table<C> {
     producers: HashMap<Arc<str>, ProducerGroup<C>>,
     consumers: HashMap<Arc<str>, ConsumerGroup<C>>,
     connections: HashMap<ConnectionId, Memberships<C>>,
@@ -164,7 +146,7 @@ impl<C> Default for Table<C> {
 
 impl<C: Clone> Table<C> {
     /// A client says that it is there, and with what.
-    pub fn heartbeat(
+    pub(crate) fn heartbeat(
         &mut self,
         now: Duration,
         id: ConnectionId,
@@ -190,7 +172,7 @@ impl<C: Clone> Table<C> {
     }
 
     /// A client leaves groups; its connection stays.
-    pub fn unregister(
+    pub(crate) fn unregister(
         &mut self,
         now: Duration,
         id: ConnectionId,
@@ -209,7 +191,7 @@ impl<C: Clone> Table<C> {
     }
 
     /// A connection ended: it leaves all its groups.
-    pub fn closed(&mut self, now: Duration, id: ConnectionId) -> Effects<C> {
+    pub(crate) fn closed(&mut self, now: Duration, id: ConnectionId) -> Effects<C> {
         let mut effects = Effects::default();
         let Some(connection) = self.connections.get(&id) else {
             return effects;
@@ -227,7 +209,7 @@ impl<C: Clone> Table<C> {
     }
 
     /// Time has passed: sends the notices that waited, and removes members that were silent for too long.
-    pub fn tick(&mut self, now: Duration) -> Effects<C> {
+    pub(crate) fn tick(&mut self, now: Duration) -> Effects<C> {
         let mut effects = Effects::default();
         // Removals first: nobody who just left is told.
         if now >= self.next_scan {
@@ -248,7 +230,7 @@ impl<C: Clone> Table<C> {
     }
 
     /// When the next [`tick`](Self::tick) has something to do.
-    pub fn next_tick(&self) -> Duration {
+    pub(crate) fn next_tick(&self) -> Duration {
         self.due.first().map_or(self.next_scan, |(at, _)| (*at).min(self.next_scan))
     }
 
@@ -312,10 +294,7 @@ impl<C: Clone> Table<C> {
     }
 
     fn producer_beat(&mut self, id: ConnectionId, member: &Member<C>, name: &str, effects: &mut Effects<C>) {
-        let (name, group) = group_entry(&mut self.producers, name, || ProducerGroup {
-            members: BTreeMap::new(),
-            picked: AtomicU64::new(0),
-        });
+        let (name, group) = group_entry(&mut self.producers, name, || ProducerGroup { members: BTreeMap::new() });
         if group.members.insert(id, member.clone()).is_none() {
             let connection = self.connections.get_mut(&id).expect("kept at the heartbeat's begin");
             if connection.producers.is_empty() {
@@ -445,11 +424,6 @@ impl<C> Table<C> {
     pub(super) fn producing(&self, client: &str) -> impl Iterator<Item = &C> {
         let ids = self.producing.get(client).into_iter().flatten().rev();
         ids.filter_map(|id| self.connections.get(id)).map(|connection| &connection.handle)
-    }
-
-    /// How many connections are members of something.
-    pub(super) fn connections(&self) -> usize {
-        self.connections.len()
     }
 }
 

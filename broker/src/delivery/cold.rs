@@ -13,7 +13,7 @@ const READERS: usize = 4;
 const WAITING_MAX: usize = 10_000;
 
 /// Who reads files for pulls.
-pub struct ColdReaders {
+pub(crate) struct ColdReaders {
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -26,12 +26,12 @@ impl Default for ColdReaders {
 
 impl ColdReaders {
     /// How many reads wait or are under way.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
     /// Lets `read` run where blocking is allowed, when it is its turn; gives it back if too many wait.
-    pub fn read<R>(&self, broker: &Arc<Broker>, read: R) -> Result<(), R>
+    pub(crate) fn read<R>(&self, broker: &Arc<Broker>, read: R) -> Result<(), R>
     where
         R: FnOnce(&Arc<Broker>) + Send + 'static,
     {

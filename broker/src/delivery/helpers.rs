@@ -26,7 +26,7 @@ thread_local! {
 
 /// The helpers of a broker, and the pulls that wait for one.
 #[derive(Default)]
-pub struct Helpers {
+pub(crate) struct Helpers {
     state: Mutex<State>,
     work: Condvar,
 }
@@ -40,19 +40,19 @@ struct State {
 }
 
 /// How many helpers there are: as many as the machine has cores that no connection's thread is meant for.
-pub fn helper_count(connection_threads: usize) -> usize {
+pub(crate) fn helper_count(connection_threads: usize) -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(connection_threads).max(1))
 }
 
 impl Helpers {
     /// Notes a pull of old messages that this thread is about to serve; says whether it has company.
-    pub fn has_company(connection: u64, now: Duration) -> bool {
+    pub(crate) fn has_company(connection: u64, now: Duration) -> bool {
         let (last, at) = LAST.replace((connection, now));
         last != connection && now.saturating_sub(at) < COMPANY
     }
 
     /// Gives a pull, which looks from an offset on, to a helper that has nothing to do; gives it back if there is none.
-    pub fn give(&self, pull: Pull, from: QueueOffset) -> Result<(), Pull> {
+    pub(crate) fn give(&self, pull: Pull, from: QueueOffset) -> Result<(), Pull> {
         let mut state = self.state.lock();
         if state.stopping || state.pulls.len() >= state.idle {
             return Err(pull);
@@ -64,7 +64,7 @@ impl Helpers {
     }
 
     /// A helper: serves pulls until [`stop`](Self::stop).
-    pub fn run(&self, broker: &Arc<Broker>) {
+    pub(crate) fn run(&self, broker: &Arc<Broker>) {
         loop {
             let mut state = self.state.lock();
             state.idle += 1;
@@ -82,7 +82,7 @@ impl Helpers {
     }
 
     /// Ends the helpers; what they have is answered.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.state.lock().stopping = true;
         self.work.notify_all();
     }

@@ -40,24 +40,20 @@ impl Woken {
 
 /// The held pulls of a broker.
 #[derive(Default)]
-pub struct Holds {
+pub(crate) struct Holds {
     table: Mutex<HoldTable<Pull>>,
     woken: Arc<Woken>,
 }
 
 impl Holds {
     /// How many pulls are held.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.table.lock().len()
     }
 
-    /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Drops the pulls of a connection that ended: nobody waits for their answers.
-    pub fn drop_connection(&self, connection: u64) {
+    pub(crate) fn drop_connection(&self, connection: u64) {
         loop {
             let taken = self.table.lock().take_of(connection);
             let Some((pull, ticket)) = taken else { return };

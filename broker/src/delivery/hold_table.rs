@@ -8,7 +8,7 @@ use crate::shard::Ticket;
 
 /// Names one held pull; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HoldId(u64);
+pub(crate) struct HoldId(u64);
 
 #[derive(Debug)]
 struct Held<T> {
@@ -20,7 +20,7 @@ struct Held<T> {
 
 /// Held pulls. Each comes out once, whoever asks first.
 #[derive(Debug)]
-pub struct HoldTable<T> {
+pub(crate) struct HoldTable<T> {
     holds: HashMap<HoldId, Held<T>>,
     deadlines: BTreeSet<(Duration, HoldId)>,
     connections: BTreeSet<(u64, HoldId)>,
@@ -43,7 +43,7 @@ impl<T> Default for HoldTable<T> {
 
 impl<T> HoldTable<T> {
     /// Holds a pull of a connection until a time.
-    pub fn insert(&mut self, pull: T, connection: u64, until: Duration) -> HoldId {
+    pub(crate) fn insert(&mut self, pull: T, connection: u64, until: Duration) -> HoldId {
         let id = HoldId(self.next);
         self.next += 1;
         self.holds.insert(id, Held { pull, connection, until, ticket: None });
@@ -54,13 +54,13 @@ impl<T> HoldTable<T> {
     }
 
     /// Remembers how the pull is registered at its queue. Says whether it is still held.
-    pub fn set_ticket(&mut self, id: HoldId, ticket: Ticket) -> bool {
+    pub(crate) fn set_ticket(&mut self, id: HoldId, ticket: Ticket) -> bool {
         let held = self.holds.get_mut(&id);
         held.map(|held| held.ticket = Some(ticket)).is_some()
     }
 
     /// Takes a pull out, with its registration.
-    pub fn take(&mut self, id: HoldId) -> Option<(T, Option<Ticket>)> {
+    pub(crate) fn take(&mut self, id: HoldId) -> Option<(T, Option<Ticket>)> {
         let held = self.holds.remove(&id)?;
         self.deadlines.remove(&(held.until, id));
         self.connections.remove(&(held.connection, id));
@@ -74,7 +74,7 @@ impl<T> HoldTable<T> {
     }
 
     /// Takes out one pull whose time is over.
-    pub fn take_due(&mut self, now: Duration) -> Option<(T, Option<Ticket>)> {
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<(T, Option<Ticket>)> {
         let (until, id) = *self.deadlines.first()?;
         if until > now {
             return None;
@@ -83,30 +83,25 @@ impl<T> HoldTable<T> {
     }
 
     /// Takes out one pull of a connection.
-    pub fn take_of(&mut self, connection: u64) -> Option<(T, Option<Ticket>)> {
+    pub(crate) fn take_of(&mut self, connection: u64) -> Option<(T, Option<Ticket>)> {
         let from = (connection, HoldId(0));
         let (of, id) = *self.connections.range(from..).next()?;
         if of == connection { self.take(id) } else { None }
     }
 
     /// How many a connection has.
-    pub fn count_of(&self, connection: u64) -> usize {
+    pub(crate) fn count_of(&self, connection: u64) -> usize {
         self.counts.get(&connection).copied().unwrap_or(0)
     }
 
     /// When the next pull's time is over.
-    pub fn next_deadline(&self) -> Option<Duration> {
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|(until, _)| *until)
     }
 
     /// How many are held.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.holds.len()
-    }
-
-    /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
-        self.holds.is_empty()
     }
 }
 
@@ -127,7 +122,10 @@ mod tests {
         assert_eq!(table.take_due(SECOND).map(|(pull, _)| pull), Some("b"));
         assert!(table.take(b).is_none());
         assert!(
-            table.is_empty() && table.deadlines.is_empty() && table.connections.is_empty() && table.counts.is_empty()
+            table.holds.is_empty()
+                && table.deadlines.is_empty()
+                && table.connections.is_empty()
+                && table.counts.is_empty()
         );
     }
 

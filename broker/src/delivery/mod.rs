@@ -15,7 +15,7 @@
 //! (`client_registry`), retries and dead letters (`server::send_back`).
 
 mod cold;
-pub mod filter;
+pub(crate) mod filter;
 mod helpers;
 mod hold;
 mod hold_table;
@@ -27,21 +27,17 @@ use std::sync::Arc;
 
 use escrowmq_common::task::Shutdown;
 
-pub use cold::ColdReaders;
-pub use helpers::{Helpers, helper_count};
-pub use hold::Holds;
-pub use hold_table::{HoldId, HoldTable};
-pub use offsets::{CommitRefusal, Offsets};
-pub use place::{Place, PullStatus, place};
-pub use pull::{Ask, Pull, Wants};
+pub(crate) use cold::ColdReaders;
+pub(crate) use helpers::{Helpers, helper_count};
+pub(crate) use hold::Holds;
+pub(crate) use offsets::{CommitRefusal, Offsets};
+pub(crate) use pull::{Ask, Pull, Wants};
 
 use crate::broker::Broker;
-use crate::shard::{Queue, SubmitError};
-use crate::terms::QueueOffset;
 
 /// Held pulls, consumer offsets, helpers, readers of files. One per broker.
 #[derive(Default)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// Pulls that wait for a message.
     pub holds: Holds,
     /// How far groups have come.
@@ -54,27 +50,12 @@ pub struct Delivery {
 
 impl Delivery {
     /// Nothing is held and nothing is known that is not stored.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Sets a group's offset to any value, for an operator. The queue's consumer is told at its next pull, which is now
-    /// if one is held; what it commits before that is ignored.
-    pub async fn reset_offset(
-        &self,
-        broker: &Arc<Broker>,
-        group: &str,
-        queue: &Queue,
-        offset: QueueOffset,
-    ) -> Result<(), SubmitError> {
-        self.offsets.reset(group, queue.id, offset);
-        let result = self.offsets.flush(&broker.shard).await;
-        queue.arrivals.wake();
-        result
-    }
-
     /// Writes all offsets that are only in memory.
-    pub async fn flush_offsets(&self, broker: &Arc<Broker>) {
+    pub(crate) async fn flush_offsets(&self, broker: &Arc<Broker>) {
         if let Err(error) = self.offsets.flush(&broker.shard).await {
             tracing::warn!(%error, "consumer offsets of the last second are not stored; messages will come again");
         }
@@ -82,7 +63,7 @@ impl Delivery {
 }
 
 /// Answers held pulls and stores offsets until the broker stops.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     let keeper = Arc::clone(&broker);
     let stop = shutdown.clone();
     broker.tasks.spawn("consumer offsets", async move {

@@ -26,7 +26,7 @@ const TIDY_TURNS: u32 = 60;
 
 /// Why an offset is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum CommitRefusal {
+pub(crate) enum CommitRefusal {
     /// Below what is stored, from a connection that is no member of the group or does not pull the queue.
     #[error(
         "offset {offset} is below the stored {stored}: only the member of the group that pulls the queue takes it back; \
@@ -73,7 +73,7 @@ struct Pending {
 
 /// The offsets of all groups.
 #[derive(Default)]
-pub struct Offsets {
+pub(crate) struct Offsets {
     groups: DashMap<Arc<str>, HashMap<QueueId, Slot>>,
     pending: Mutex<Pending>,
     /// Somebody waits for a commit.
@@ -84,7 +84,7 @@ pub struct Offsets {
 
 impl Offsets {
     /// The next offset that a group consumes from a queue; `None` if it never committed one.
-    pub fn newest(&self, shard: &Shard, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
+    pub(crate) fn newest(&self, shard: &Shard, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
         let known = self.groups.get(group).and_then(|slots| slots.get(&queue)?.newest);
         match known {
             Some(offset) => Ok(Some(offset)),
@@ -93,7 +93,7 @@ impl Offsets {
     }
 
     /// All offsets of a group: those that are stored, as far as newer ones are not known.
-    pub fn all_of(&self, shard: &Shard, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
+    pub(crate) fn all_of(&self, shard: &Shard, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
         let mut offsets: HashMap<QueueId, QueueOffset> = shard.offsets(group)?.into_iter().collect();
         if let Some(slots) = self.groups.get(group) {
             offsets.extend(slots.iter().filter_map(|(queue, slot)| Some((*queue, slot.newest?))));
@@ -102,14 +102,20 @@ impl Offsets {
     }
 
     /// Where the last pull of a group went on in a queue; `None` if there was none since the start.
-    pub fn last_pull(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
+    pub(crate) fn last_pull(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
         let slots = self.groups.get(group)?;
         let slot = slots.get(&queue)?;
         slot.puller.map(|_| slot.pulled)
     }
 
     /// A connection pulls a queue for a group from `offset` on. Says where the group was moved to, once.
-    pub fn pulled(&self, group: &str, queue: QueueId, connection: u64, offset: QueueOffset) -> Option<QueueOffset> {
+    pub(crate) fn pulled(
+        &self,
+        group: &str,
+        queue: QueueId,
+        connection: u64,
+        offset: QueueOffset,
+    ) -> Option<QueueOffset> {
         self.with_slot(group, queue, |slot| {
             slot.puller = Some(connection);
             slot.pulled = offset;
@@ -118,18 +124,18 @@ impl Offsets {
     }
 
     /// Where the group was moved to, once; for a pull that waits.
-    pub fn take_reset(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
+    pub(crate) fn take_reset(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
         self.groups.get_mut(group)?.get_mut(&queue)?.reset.take()
     }
 
     /// Whether the group was moved and its consumer does not know yet.
-    pub fn is_reset(&self, group: &str, queue: QueueId) -> bool {
+    pub(crate) fn is_reset(&self, group: &str, queue: QueueId) -> bool {
         self.groups.get(group).is_some_and(|slots| slots.get(&queue).is_some_and(|slot| slot.reset.is_some()))
     }
 
     /// A consumer commits an offset. `is_member` says whether its connection is in the group; it is asked only for an
     /// offset that goes back, and must not ask for offsets itself.
-    pub fn commit(
+    pub(crate) fn commit(
         &self,
         shard: &Shard,
         group: &str,
@@ -142,7 +148,13 @@ impl Offsets {
     }
 
     /// A tool sets an offset of a group: it may go back.
-    pub fn set(&self, shard: &Shard, group: &str, queue: QueueId, offset: QueueOffset) -> Result<(), CommitRefusal> {
+    pub(crate) fn set(
+        &self,
+        shard: &Shard,
+        group: &str,
+        queue: QueueId,
+        offset: QueueOffset,
+    ) -> Result<(), CommitRefusal> {
         self.take(shard, group, queue, offset, |slot, _| no_reset(slot))
     }
 
@@ -174,13 +186,13 @@ impl Offsets {
     }
 
     /// Calls `stored` when everything that was committed before is stored.
-    pub fn when_stored(&self, stored: impl FnOnce(Result<(), SubmitError>) + Send + 'static) {
+    pub(crate) fn when_stored(&self, stored: impl FnOnce(Result<(), SubmitError>) + Send + 'static) {
         self.pending.lock().waiters.push(Box::new(stored));
         self.hurry.notify_one();
     }
 
     /// An operator moves a group. Stored by the next [`flush`](Self::flush).
-    pub fn reset(&self, group: &str, queue: QueueId, offset: QueueOffset) {
+    pub(crate) fn reset(&self, group: &str, queue: QueueId, offset: QueueOffset) {
         let became_dirty = self.with_slot(group, queue, |slot| {
             slot.newest = Some(offset);
             slot.reset = Some(offset);
@@ -193,7 +205,7 @@ impl Offsets {
 
     /// Deletes a group by `command` together with what is known of its offsets. No commit from before is on its way meanwhile,
     /// which could bring one of them back after the group was made again.
-    pub async fn delete_group(
+    pub(crate) async fn delete_group(
         self: &Arc<Self>,
         shard: &Shard,
         group: &str,
@@ -216,7 +228,7 @@ impl Offsets {
 
     /// Stores what changed, and answers who waits. Returns the first error; what could not be stored is kept for the
     /// next turn.
-    pub async fn flush(&self, shard: &Shard) -> Result<(), SubmitError> {
+    pub(crate) async fn flush(&self, shard: &Shard) -> Result<(), SubmitError> {
         let _turn = self.flushing.lock().await;
         let pending = std::mem::take(&mut *self.pending.lock());
         let mut result = Ok(());

@@ -6,7 +6,7 @@ use crate::terms::QueueOffset;
 
 /// What a pull found, under the protocol's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullStatus {
+pub(crate) enum PullStatus {
     /// Messages.
     Found,
     /// Messages, and the filter wants none of them.
@@ -27,7 +27,7 @@ pub enum PullStatus {
 
 impl PullStatus {
     /// The remark of the answer.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Found => "FOUND",
             Self::NoMatchedMessage => "NO_MATCHED_MESSAGE",
@@ -41,7 +41,7 @@ impl PullStatus {
     }
 
     /// The code of the answer to a pull from `offset`.
-    pub fn code(self, offset: i64) -> i32 {
+    pub(crate) fn code(self, offset: i64) -> i32 {
         match self {
             Self::Found => response::SUCCESS,
             Self::NoMatchedMessage | Self::MessageWasRemoving => response::PULL_RETRY_IMMEDIATELY,
@@ -56,7 +56,7 @@ impl PullStatus {
 
 /// Where an offset lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// At a message: read from here.
     At(QueueOffset),
     /// At the next message to come: the pull may wait for it.
@@ -66,7 +66,7 @@ pub enum Place {
 }
 
 /// Places `offset` in a queue that keeps the messages from `min` up to, not including, `max`.
-pub fn place(offset: i64, min: QueueOffset, max: QueueOffset) -> Place {
+pub(crate) fn place(offset: i64, min: QueueOffset, max: QueueOffset) -> Place {
     if max == QueueOffset::ZERO {
         return match offset {
             0 => Place::Next(PullStatus::NoMessageInQueue, QueueOffset::ZERO),

@@ -29,7 +29,7 @@ const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What a pull wants of its queue.
 #[derive(Debug, Clone)]
-pub enum Wants {
+pub(crate) enum Wants {
     /// What the group's members subscribed to; its filter was compiled well.
     Subscribed(Arc<Subscription>),
     /// What the request says itself.
@@ -38,7 +38,7 @@ pub enum Wants {
 
 impl Wants {
     /// Whether messages must be read to decide.
-    pub fn is_expression(&self) -> bool {
+    pub(crate) fn is_expression(&self) -> bool {
         self.filter().expression().is_some()
     }
 
@@ -53,7 +53,7 @@ impl Wants {
 }
 
 /// A pull that passed its checks.
-pub struct Pull {
+pub(crate) struct Pull {
     /// The way back.
     pub reply: Reply,
     /// For whom.
@@ -78,7 +78,7 @@ pub struct Pull {
 
 /// What a pull asks for, beside who and where.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The offset that the client named.
     pub offset: i64,
     /// Most messages that it takes at once.
@@ -123,7 +123,7 @@ enum LookError {
 
 impl Pull {
     /// A pull that was not looked at yet.
-    pub fn new(
+    pub(crate) fn new(
         reply: Reply,
         group: Arc<GroupSettings>,
         topic: Arc<Topic>,
@@ -147,12 +147,12 @@ impl Pull {
     }
 
     /// How long a pull that asks for `suspend` milliseconds is held.
-    pub fn hold_time(suspend: i64) -> Duration {
+    pub(crate) fn hold_time(suspend: i64) -> Duration {
         Duration::from_millis(u64::try_from(suspend).unwrap_or_default()).min(HOLD_TIME_MAX)
     }
 
     /// Answers, holds, or hands over to the readers of files. Never blocks.
-    pub fn serve(self, broker: &Arc<Broker>) {
+    pub(crate) fn serve(self, broker: &Arc<Broker>) {
         let offsets = &broker.delivery.offsets;
         let (group, queue) = (&self.group.name, self.queue.id);
         let reset = if self.progress.is_none() {

@@ -217,7 +217,7 @@ pub(super) fn is_forgotten(page: &[u8], before: Stamp) -> bool {
 }
 
 /// How a half was decided, if it was and that is remembered.
-pub fn get(index: &IndexReader, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
+pub(crate) fn get(index: &IndexReader, half: HalfId) -> Result<Option<DecisionRow>, IndexError> {
     let place = table::key1(table::DECISION, half.get() >> PLACE_BITS);
     let mut rows = index.cursor(&place, &place, &after_prefix(&place))?;
     let mut found = None;
@@ -238,7 +238,7 @@ pub fn get(index: &IndexReader, half: HalfId) -> Result<Option<DecisionRow>, Ind
 }
 
 /// Calls `each` with all decisions that are remembered, in the order of half ids.
-pub fn for_all(index: &IndexReader, mut each: impl FnMut(HalfId, DecisionRow)) -> Result<(), IndexError> {
+pub(crate) fn for_all(index: &IndexReader, mut each: impl FnMut(HalfId, DecisionRow)) -> Result<(), IndexError> {
     let forgotten = meta::forgotten(index)?;
     let mut place = (0, BTreeMap::new());
     let mut show = |rows: &mut BTreeMap<HalfId, DecisionRow>| {

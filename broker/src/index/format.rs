@@ -12,10 +12,10 @@ use super::reader::IndexReader;
 use super::store::Index;
 
 /// The version that this program writes, and the only one that it reads. 1 to 3 were used before the first release.
-pub const INDEX_FORMAT: u32 = 4;
+pub(crate) const INDEX_FORMAT: u32 = 4;
 
 /// Name of the row in `meta`.
-pub const FORMAT_ROW: &str = "format";
+pub(crate) const FORMAT_ROW: &str = "format";
 
 /// The version of an index; `None` where none was written yet.
 fn version(index: &IndexReader) -> Result<Option<u32>, IndexError> {

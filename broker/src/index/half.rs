@@ -186,7 +186,7 @@ impl HalfRow {
 
 /// Moves the rows of a half from one state to another: its own, its due time's, and the one that lists it. `None` in front:
 /// there is no such half yet; behind: it is not undecided any more.
-pub fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfRow>) {
+pub(crate) fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfRow>) {
     let (old_due, new_due) = (old.and_then(HalfRow::due_key), new.and_then(HalfRow::due_key));
     if old_due != new_due {
         old_due.inspect(|key| batch.delete(key));
@@ -206,7 +206,7 @@ pub fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfR
 }
 
 /// The undecided half with this id.
-pub fn get(index: &IndexReader, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
+pub(crate) fn get(index: &IndexReader, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
     index
         .get(table::key1(table::HALF, half.get()))?
         .map(|value| HalfRow::decode(half, &value).map_err(IndexError::row(table::HALF)))
@@ -214,7 +214,7 @@ pub fn get(index: &IndexReader, half: HalfId) -> Result<Option<HalfRow>, IndexEr
 }
 
 /// Calls `each` with the undecided halves from id `from` on, in order, until it says stop.
-pub fn scan(index: &IndexReader, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
+pub(crate) fn scan(index: &IndexReader, from: HalfId, mut each: impl FnMut(HalfRow) -> bool) -> Result<(), IndexError> {
     for row in index.scan_prefix(&[table::HALF], &table::key1(table::HALF, from.get())) {
         let (key, value) = row?;
         let half = HalfId(table::number_of_key1(&key).unwrap_or_default());
@@ -226,7 +226,7 @@ pub fn scan(index: &IndexReader, from: HalfId, mut each: impl FnMut(HalfRow) -> 
 }
 
 /// Calls `each` with `(due, half id)` of the halves due from `from` up to `upto`, earliest first, until it says stop.
-pub fn scan_due(
+pub(crate) fn scan_due(
     index: &IndexReader,
     from: Stamp,
     upto: Stamp,
@@ -244,18 +244,18 @@ pub fn scan_due(
 }
 
 /// The earliest due time at or after `from`.
-pub fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>, IndexError> {
+pub(crate) fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>, IndexError> {
     let low = table::key2(table::DUE, from.get(), 0);
     let row = index.scan_prefix(&[table::DUE], &low).next().transpose()?;
     Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| Stamp(due)))
 }
 
 /// The key under which a half send is recognised when it is repeated.
-pub type RepeatKey = [u8; 17];
+pub(crate) type RepeatKey = [u8; 17];
 
 /// The key of a half with this unique id and this content. A digest, cut to 128 bits: short, and nobody finds two texts with
 /// the same one.
-pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -> RepeatKey {
+pub(crate) fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -> RepeatKey {
     let mut digest = Sha256::new();
     for text in [group, topic, unique_id] {
         // Behind their lengths, so that no two lists of texts are the same bytes.
@@ -270,7 +270,7 @@ pub fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Content) -
 
 /// What a repeated half send is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Repeat {
+pub(crate) struct Repeat {
     /// The half or the log position of the message that was sent first.
     pub half: HalfId,
     /// Until when a repeat gets its identity; `None` while nothing is decided.
@@ -281,7 +281,7 @@ pub struct Repeat {
 
 /// Where a plain message is that may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RepeatPlace {
+pub(crate) struct RepeatPlace {
     /// Its queue.
     pub queue: QueueId,
     /// Its queue offset, or its number among those that wait.
@@ -294,7 +294,7 @@ pub struct RepeatPlace {
 
 impl Repeat {
     /// Remembers the half under its key.
-    pub fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
+    pub(crate) fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(48);
         value.put_u64(self.half.get());
         value.put_u64(Stamp::to_stored(self.ends));
@@ -325,13 +325,13 @@ impl Repeat {
     }
 
     /// Whether its window has ended at `now`: then it is as if it were not there.
-    pub fn has_ended(&self, now: Stamp) -> bool {
+    pub(crate) fn has_ended(&self, now: Stamp) -> bool {
         self.ends.is_some_and(|ends| ends < now)
     }
 }
 
 /// What is remembered under a key, even if its window has ended: such rows go when RocksDB merges files.
-pub fn get_repeat(index: &IndexReader, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
+pub(crate) fn get_repeat(index: &IndexReader, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
     let Some(value) = index.get(key)? else { return Ok(None) };
     Repeat::decode(&value).map(Some).map_err(IndexError::row(table::REPEAT))
 }

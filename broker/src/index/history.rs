@@ -7,9 +7,9 @@ use escrowmq_common::limits;
 use crate::terms::{Cursor, Malformed, Stamp, put_text};
 
 /// So many of the checks that were sent are remembered.
-pub const ASKED_MAX: usize = 16;
+pub(crate) const ASKED_MAX: usize = 16;
 /// So many of the operators' acts are remembered.
-pub const ACTS_MAX: usize = 8;
+pub(crate) const ACTS_MAX: usize = 8;
 
 /// Most bytes of a history whose names are within the limits.
 pub(super) const HISTORY_BYTES_MAX: usize = 2

@@ -61,7 +61,7 @@ impl Pair {
 
 /// Which halves are listed. `None` takes all.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Parked ones, or else open ones.
     pub parked: Option<bool>,
     /// Id of the producer group.
@@ -126,7 +126,7 @@ impl Ahead {
 }
 
 /// Calls `each` with the ids of the halves that the filter takes, from `from` on, oldest first, until it says stop.
-pub fn scan(
+pub(crate) fn scan(
     index: &IndexReader,
     filter: Filter,
     from: HalfId,

@@ -42,7 +42,7 @@ pub struct Applied {
 
 /// Counters of the state machine. Written when they change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sequences {
+pub(crate) struct Sequences {
     /// The next queue id.
     pub next_queue: u32,
     /// The next half's dense counter.
@@ -70,7 +70,7 @@ pub struct Sequences {
 }
 
 /// Writes how far the index has applied.
-pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
+pub(crate) fn put_applied(batch: &mut IndexBatch, applied: Applied) {
     let mut value = Vec::with_capacity(32);
     value.put_u64(applied.term);
     value.put_u64(applied.index.get());
@@ -80,7 +80,7 @@ pub fn put_applied(batch: &mut IndexBatch, applied: Applied) {
 }
 
 /// How far the index has applied; `None` for a new one.
-pub fn applied(index: &IndexReader) -> Result<Option<Applied>, IndexError> {
+pub(crate) fn applied(index: &IndexReader) -> Result<Option<Applied>, IndexError> {
     index.get(key(APPLIED))?.map(|value| decode_applied(&value)).transpose()
 }
 
@@ -91,7 +91,7 @@ pub(super) fn decode_applied(value: &[u8]) -> Result<Applied, IndexError> {
 }
 
 /// Writes the counters.
-pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
+pub(crate) fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
     let mut value = Vec::with_capacity(96);
     for number in [
         u64::from(sequences.next_queue),
@@ -113,7 +113,7 @@ pub fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
 }
 
 /// The counters; all 0 for a new index.
-pub fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
+pub(crate) fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
     let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
     let mut row = Cursor::new(&value);
     // Version 1 of the index had no numbers of decisions, version 2 none of producer groups.
@@ -136,18 +136,18 @@ pub fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
 }
 
 /// Writes bytes under a name: membership and the like.
-pub fn put_bytes(batch: &mut IndexBatch, name: &str, bytes: &[u8]) {
+pub(crate) fn put_bytes(batch: &mut IndexBatch, name: &str, bytes: &[u8]) {
     batch.put(key(name), bytes);
 }
 
 /// Bytes under a name.
-pub fn bytes(index: &IndexReader, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
+pub(crate) fn bytes(index: &IndexReader, name: &str) -> Result<Option<Vec<u8>>, IndexError> {
     Ok(index.get(key(name))?.map(|value| value.to_vec()))
 }
 
 /// A topic as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TopicRow {
+pub(crate) struct TopicRow {
     /// Its settings.
     pub settings: TopicSettings,
     /// Its queues, in the order of their numbers.
@@ -166,7 +166,7 @@ const _: () = assert!(
 );
 
 /// Encodes a cold value.
-pub fn encode_cold<T: Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn encode_cold<T: Serialize>(value: &T) -> Vec<u8> {
     let mut out = vec![COLD_VERSION];
     let config = bincode::config::standard().with_big_endian().with_fixed_int_encoding();
     let body = bincode::serde::encode_to_vec(value, config).expect("plain data always encodes");
@@ -175,7 +175,7 @@ pub fn encode_cold<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Decodes a cold value; the error says why not.
-pub fn decode_cold<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn decode_cold<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let (version, body) = bytes.split_first().ok_or("empty")?;
     if *version != COLD_VERSION {
         return Err(format!("version {version} is newer than this program"));
@@ -187,42 +187,43 @@ pub fn decode_cold<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 }
 
 /// Writes a topic.
-pub fn put_topic(batch: &mut IndexBatch, row: &TopicRow) {
+pub(crate) fn put_topic(batch: &mut IndexBatch, row: &TopicRow) {
     batch.put(key(&format!("{TOPIC}{}", row.settings.name)), encode_cold(row));
 }
 
 /// Removes a topic.
-pub fn delete_topic(batch: &mut IndexBatch, name: &str) {
+pub(crate) fn delete_topic(batch: &mut IndexBatch, name: &str) {
     batch.delete(key(&format!("{TOPIC}{name}")));
 }
 
 /// Writes a group.
-pub fn put_group(batch: &mut IndexBatch, group: &GroupSettings) {
+pub(crate) fn put_group(batch: &mut IndexBatch, group: &GroupSettings) {
     batch.put(key(&format!("{GROUP}{}", group.name)), encode_cold(group));
 }
 
 /// Removes a group.
-pub fn delete_group(batch: &mut IndexBatch, name: &str) {
+pub(crate) fn delete_group(batch: &mut IndexBatch, name: &str) {
     batch.delete(key(&format!("{GROUP}{name}")));
 }
 
 /// Writes a setting.
-pub fn put_setting(batch: &mut IndexBatch, name: &str, value: &str) {
+pub(crate) fn put_setting(batch: &mut IndexBatch, name: &str, value: &str) {
     batch.put(key(&format!("{SETTING}{name}")), value);
 }
 
 /// All topics.
-pub fn topics(index: &IndexReader) -> Result<Vec<TopicRow>, IndexError> {
+pub(crate) fn topics(index: &IndexReader) -> Result<Vec<TopicRow>, IndexError> {
     cold_rows(index, TOPIC)
 }
 
 /// All groups.
-pub fn groups(index: &IndexReader) -> Result<Vec<GroupSettings>, IndexError> {
+pub(crate) fn groups(index: &IndexReader) -> Result<Vec<GroupSettings>, IndexError> {
     cold_rows(index, GROUP)
 }
 
 /// A replicated setting.
-pub fn setting(index: &IndexReader, name: &str) -> Result<Option<String>, IndexError> {
+#[cfg(test)]
+pub(crate) fn setting(index: &IndexReader, name: &str) -> Result<Option<String>, IndexError> {
     let value = index.get(key(&format!("{SETTING}{name}")))?;
     Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
 }
@@ -240,7 +241,7 @@ fn cold_rows<T: DeserializeOwned>(index: &IndexReader, prefix: &str) -> Result<V
 
 /// How far retention has come. Written by the commands that move it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Bytes below this log position may be deleted.
     pub trimmed: u64,
     /// Every half with an id below this one was moved, if it is still undecided.
@@ -248,7 +249,7 @@ pub struct Kept {
 }
 
 /// Writes how far retention has come.
-pub fn put_kept(batch: &mut IndexBatch, kept: Kept) {
+pub(crate) fn put_kept(batch: &mut IndexBatch, kept: Kept) {
     let mut value = Vec::with_capacity(16);
     value.put_u64(kept.trimmed);
     value.put_u64(kept.moved_halves.get());
@@ -256,7 +257,7 @@ pub fn put_kept(batch: &mut IndexBatch, kept: Kept) {
 }
 
 /// How far retention has come; zeros for a new index.
-pub fn kept(index: &IndexReader) -> Result<Kept, IndexError> {
+pub(crate) fn kept(index: &IndexReader) -> Result<Kept, IndexError> {
     let Some(value) = index.get(key("kept"))? else { return Ok(Kept::default()) };
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
@@ -267,7 +268,7 @@ pub fn kept(index: &IndexReader) -> Result<Kept, IndexError> {
 const LOST: &str = "lost/";
 
 /// Writes a range of the log that was given up.
-pub fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
+pub(crate) fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
     let mut key = key(LOST);
     key.extend_from_slice(&range.positions.start.to_be_bytes());
     let mut value = Vec::with_capacity(32 + range.by.len() + range.why.len());
@@ -280,7 +281,7 @@ pub fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
 }
 
 /// All ranges of the log that were given up, in the order of the times when they were.
-pub fn lost_ranges(index: &IndexReader) -> Result<Vec<LostRange>, IndexError> {
+pub(crate) fn lost_ranges(index: &IndexReader) -> Result<Vec<LostRange>, IndexError> {
     let prefix = key(LOST);
     let mut ranges = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
@@ -305,12 +306,12 @@ fn decode_lost(start: &[u8], value: &[u8]) -> Result<LostRange, Malformed> {
 }
 
 /// Lets decisions go that were made before a time.
-pub fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
+pub(crate) fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
     batch.put(key(FORGOTTEN), before.get().to_be_bytes());
 }
 
 /// Decisions that were made before this time are forgotten.
-pub fn forgotten(index: &IndexReader) -> Result<Stamp, IndexError> {
+pub(crate) fn forgotten(index: &IndexReader) -> Result<Stamp, IndexError> {
     let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(Stamp::ZERO) };
     Cursor::new(&value).u64("forgotten").map(Stamp).map_err(IndexError::row(table::META))
 }
@@ -335,7 +336,7 @@ fn ends_key(queue: QueueId) -> Vec<u8> {
 }
 
 /// Writes the ends of a queue.
-pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: QueueOffset, max: QueueOffset) {
+pub(crate) fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: QueueOffset, max: QueueOffset) {
     let mut value = Vec::with_capacity(16);
     value.put_u64(min.get());
     value.put_u64(max.get());
@@ -343,7 +344,7 @@ pub fn put_ends(batch: &mut IndexBatch, queue: QueueId, min: QueueOffset, max: Q
 }
 
 /// Calls `each` with every queue that a trim left its ends of.
-pub fn for_all_ends(
+pub(crate) fn for_all_ends(
     index: &IndexReader,
     mut each: impl FnMut(QueueId, QueueOffset, QueueOffset),
 ) -> Result<(), IndexError> {
@@ -360,6 +361,6 @@ pub fn for_all_ends(
 }
 
 /// Removes the ends of a queue.
-pub fn delete_ends(batch: &mut IndexBatch, queue: QueueId) {
+pub(crate) fn delete_ends(batch: &mut IndexBatch, queue: QueueId) {
     batch.delete(ends_key(queue));
 }

@@ -20,18 +20,18 @@ fn queue_of(key: &[u8]) -> Option<QueueId> {
 }
 
 /// Writes an offset.
-pub fn put(batch: &mut IndexBatch, group: &str, queue: QueueId, offset: QueueOffset) {
+pub(crate) fn put(batch: &mut IndexBatch, group: &str, queue: QueueId, offset: QueueOffset) {
     batch.put(key(table::OFFSET, group, queue), offset.get().to_be_bytes());
 }
 
 /// The offset of a group in a queue.
-pub fn get(index: &IndexReader, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
+pub(crate) fn get(index: &IndexReader, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
     let Some(value) = index.get(key(table::OFFSET, group, queue))? else { return Ok(None) };
     Cursor::new(&value).u64("offset").map(|offset| Some(QueueOffset(offset))).map_err(IndexError::row(table::OFFSET))
 }
 
 /// All offsets of a group.
-pub fn of_group(index: &IndexReader, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
+pub(crate) fn of_group(index: &IndexReader, group: &str) -> Result<Vec<(QueueId, QueueOffset)>, IndexError> {
     let prefix = table::key_of_texts(table::OFFSET, &[group]);
     let mut offsets = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
@@ -45,7 +45,7 @@ pub fn of_group(index: &IndexReader, group: &str) -> Result<Vec<(QueueId, QueueO
 }
 
 /// All offsets there are: group, queue, offset.
-pub fn all(index: &IndexReader) -> Result<Vec<(String, QueueId, QueueOffset)>, IndexError> {
+pub(crate) fn all(index: &IndexReader) -> Result<Vec<(String, QueueId, QueueOffset)>, IndexError> {
     let mut offsets = Vec::new();
     for row in index.scan_prefix(&[table::OFFSET], &[table::OFFSET]) {
         let (key, value) = row?;
@@ -59,14 +59,14 @@ pub fn all(index: &IndexReader) -> Result<Vec<(String, QueueId, QueueOffset)>, I
 }
 
 /// Removes all offsets of a group.
-pub fn delete_group(batch: &mut IndexBatch, group: &str) {
+pub(crate) fn delete_group(batch: &mut IndexBatch, group: &str) {
     let prefix = table::key_of_texts(table::OFFSET, &[group]);
     batch.delete_range(&prefix, super::reader::after_prefix(&prefix));
 }
 
 /// A queue lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockRow {
+pub(crate) struct LockRow {
     /// The client that holds it.
     pub client: String,
     /// Until when.
@@ -74,7 +74,7 @@ pub struct LockRow {
 }
 
 /// Writes a lock.
-pub fn put_lock(batch: &mut IndexBatch, group: &str, queue: QueueId, lock: &LockRow) {
+pub(crate) fn put_lock(batch: &mut IndexBatch, group: &str, queue: QueueId, lock: &LockRow) {
     let mut value = Vec::with_capacity(16 + lock.client.len());
     value.put_u64(lock.until.get());
     put_text(&mut value, &lock.client);
@@ -82,17 +82,17 @@ pub fn put_lock(batch: &mut IndexBatch, group: &str, queue: QueueId, lock: &Lock
 }
 
 /// Removes a lock.
-pub fn delete_lock(batch: &mut IndexBatch, group: &str, queue: QueueId) {
+pub(crate) fn delete_lock(batch: &mut IndexBatch, group: &str, queue: QueueId) {
     batch.delete(key(table::LOCK, group, queue));
 }
 
 /// The lock on a queue.
-pub fn get_lock(index: &IndexReader, group: &str, queue: QueueId) -> Result<Option<LockRow>, IndexError> {
+pub(crate) fn get_lock(index: &IndexReader, group: &str, queue: QueueId) -> Result<Option<LockRow>, IndexError> {
     index.get(key(table::LOCK, group, queue))?.map(|value| decode_lock(&value)).transpose()
 }
 
 /// Whether any lock of a group lives at `now`.
-pub fn any_lock(index: &IndexReader, group: &str, now: Stamp) -> Result<bool, IndexError> {
+pub(crate) fn any_lock(index: &IndexReader, group: &str, now: Stamp) -> Result<bool, IndexError> {
     let prefix = table::key_of_texts(table::LOCK, &[group]);
     for row in index.scan_prefix(&prefix, &prefix) {
         if decode_lock(&row?.1)?.until > now {

@@ -47,7 +47,7 @@ impl Expiry for Horizon {
 
 impl Index {
     /// Opens the index, or creates an empty one.
-    pub fn open(path: &Path) -> Result<Self, IndexError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, IndexError> {
         let index = Self::open_rows(path, Arc::new(Horizon::default()), false)?;
         if !format::require(&index, path)? {
             format::put(&index);
@@ -57,13 +57,13 @@ impl Index {
 
     /// An empty index that keeps its files in memory.
     #[cfg(test)]
-    pub fn in_memory() -> Result<Self, IndexError> {
+    pub(crate) fn in_memory() -> Result<Self, IndexError> {
         Self::open_rows(Path::new("/index"), Arc::new(Horizon::default()), true)
     }
 }
 
 /// Opens an index that exists, without changing any file.
-pub fn open_read_only(path: &Path) -> Result<IndexReader, IndexError> {
+pub(crate) fn open_read_only(path: &Path) -> Result<IndexReader, IndexError> {
     let index = open_rows_read_only(path)?;
     format::require(&index, path)?;
     Ok(index)

@@ -12,7 +12,7 @@ use super::table;
 use crate::terms::{Cursor, PinOwner};
 
 /// Keeps the bytes at a position.
-pub fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {
+pub(crate) fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {
     let mut value = Vec::with_capacity(9);
     let (kind, number) = owner.parts();
     value.put_u8(kind);
@@ -21,12 +21,12 @@ pub fn put(batch: &mut IndexBatch, position: u64, owner: PinOwner) {
 }
 
 /// Lets them go.
-pub fn delete(batch: &mut IndexBatch, position: u64) {
+pub(crate) fn delete(batch: &mut IndexBatch, position: u64) {
     batch.delete(table::key1(table::PIN, position));
 }
 
 /// Calls `each` with the pins of this table from `from` on and below `upto`, lowest position first, until it says stop.
-pub fn scan(
+pub(crate) fn scan(
     index: &IndexReader,
     from: u64,
     upto: u64,

@@ -12,7 +12,7 @@ const VERSION: u8 = 1;
 
 /// A producer group that has sent half messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProducerRow {
+pub(crate) struct ProducerRow {
     /// Its number. The key.
     pub id: u32,
     /// Undecided halves that are not parked.
@@ -30,7 +30,7 @@ pub struct ProducerRow {
 
 impl ProducerRow {
     /// Writes the row.
-    pub fn put(&self, batch: &mut IndexBatch) {
+    pub(crate) fn put(&self, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(32 + self.name.len());
         value.put_u8(VERSION);
         value.put_u64(self.open);
@@ -64,12 +64,12 @@ fn key(id: u32) -> [u8; 5] {
 }
 
 /// Forgets a group that has no undecided halves.
-pub fn delete(batch: &mut IndexBatch, id: u32) {
+pub(crate) fn delete(batch: &mut IndexBatch, id: u32) {
     batch.delete(key(id));
 }
 
 /// All of them.
-pub fn all(index: &IndexReader) -> Result<Vec<ProducerRow>, IndexError> {
+pub(crate) fn all(index: &IndexReader) -> Result<Vec<ProducerRow>, IndexError> {
     let prefix = [table::PRODUCERS];
     let decode = |row: Result<_, IndexError>| {
         let (key, value): super::reader::Row = row?;

@@ -82,7 +82,7 @@ pub struct QueueEntry {
 
 /// A page while entries are added to it.
 #[derive(Debug)]
-pub struct PageBuilder {
+pub(crate) struct PageBuilder {
     /// Offset of the first entry.
     pub first_offset: QueueOffset,
     count: u64,
@@ -91,7 +91,7 @@ pub struct PageBuilder {
 
 impl PageBuilder {
     /// An empty page.
-    pub fn new(first_offset: QueueOffset, visible_at: u64) -> Self {
+    pub(crate) fn new(first_offset: QueueOffset, visible_at: u64) -> Self {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + ENTRY_BYTES);
         bytes.put_u8(VERSION);
         bytes.put_u64(visible_at);
@@ -99,7 +99,7 @@ impl PageBuilder {
     }
 
     /// Adds an entry and says its offset; `entry.offset` is ignored.
-    pub fn push(&mut self, entry: &QueueEntry) -> QueueOffset {
+    pub(crate) fn push(&mut self, entry: &QueueEntry) -> QueueOffset {
         let elsewhere = entry.flags.is_committed() && entry.half.get() != entry.position;
         self.bytes.put_u64(entry.position);
         self.bytes.put_u32(entry.length);
@@ -115,12 +115,12 @@ impl PageBuilder {
     }
 
     /// The offset of the next entry.
-    pub fn next_offset(&self) -> QueueOffset {
+    pub(crate) fn next_offset(&self) -> QueueOffset {
         self.first_offset + self.count
     }
 
     /// Writes the page: as a part of the queue's last one, as long as that is in memory and small.
-    pub fn put(self, queue: QueueId, batch: &mut IndexBatch) {
+    pub(crate) fn put(self, queue: QueueId, batch: &mut IndexBatch) {
         if self.count > 0 {
             batch.append(page_key(queue, self.first_offset), QUEUE_KEY_BYTES, self.bytes, HEAD_BYTES);
         }
@@ -205,7 +205,7 @@ impl<'a> Page<'a> {
 }
 
 /// Calls `each` with the entries of a queue from `from` on, in order, until it says stop or there are no more.
-pub fn scan(
+pub(crate) fn scan(
     index: &IndexReader,
     queue: QueueId,
     from: QueueOffset,
@@ -219,7 +219,7 @@ pub fn scan(
 }
 
 /// Like [`scan`], if the entry at `from` is in memory; answers whether it is. `each` must be short.
-pub fn scan_memory(
+pub(crate) fn scan_memory(
     index: &IndexReader,
     queue: QueueId,
     from: QueueOffset,
@@ -237,7 +237,7 @@ pub fn scan_memory(
 }
 
 /// Like [`scan`], wherever the entries are: what begins in files may go on in memory.
-pub fn scan_files(
+pub(crate) fn scan_files(
     index: &IndexReader,
     queue: QueueId,
     from: QueueOffset,
@@ -268,7 +268,7 @@ fn read_page(
 /// Calls `each` with every queue that has a page, its first offset that is kept and the offset after its last one.
 ///
 /// Costs a step or two for each queue, however many pages it has.
-pub fn for_all_ends(
+pub(crate) fn for_all_ends(
     index: &IndexReader,
     mut each: impl FnMut(QueueId, QueueOffset, QueueOffset),
 ) -> Result<(), IndexError> {
@@ -314,7 +314,7 @@ fn page_facts(
 }
 
 /// The entry of a plain message with this log position, between the offsets `min` and `max`.
-pub fn find_position(
+pub(crate) fn find_position(
     index: &IndexReader,
     queue: QueueId,
     min: QueueOffset,
@@ -340,7 +340,7 @@ pub fn find_position(
 }
 
 /// The first offset whose store time is at or after `time`, or `max`.
-pub fn find_time(
+pub(crate) fn find_time(
     index: &IndexReader,
     queue: QueueId,
     min: QueueOffset,
@@ -388,7 +388,7 @@ fn search_page(
 
 /// What is left of a queue after a trim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trimmed {
+pub(crate) struct Trimmed {
     /// The first offset that is kept.
     pub min: QueueOffset,
     /// Log position of that entry; `None` if nothing is left.
@@ -399,7 +399,7 @@ pub struct Trimmed {
 const SINGLE_DELETES_MAX: usize = 64;
 
 /// Removes the oldest entries of a queue whose bytes lie below `upto`; nothing behind the first one that is kept.
-pub fn trim(
+pub(crate) fn trim(
     index: &IndexReader,
     batch: &mut IndexBatch,
     queue: QueueId,
@@ -439,7 +439,7 @@ pub fn trim(
 }
 
 /// Removes all pages of a queue.
-pub fn delete_all(batch: &mut IndexBatch, queue: QueueId) {
+pub(crate) fn delete_all(batch: &mut IndexBatch, queue: QueueId) {
     let (low, high) = bounds(queue);
     batch.delete_range(low, high);
 }

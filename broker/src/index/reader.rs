@@ -13,7 +13,7 @@ use super::error::IndexError;
 use super::memory::{Known, Layer};
 
 /// A row: key and value.
-pub type Row = (Box<[u8]>, Box<[u8]>);
+pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
 
 /// A value that was read.
 pub enum Value<'a> {
@@ -182,7 +182,7 @@ pub struct IndexFile {
 }
 
 /// The smallest key above all keys with this prefix.
-pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut after = prefix.to_vec();
     while let Some(last) = after.pop() {
         if last < u8::MAX {

@@ -21,9 +21,9 @@ use super::reader::{IndexReader, Layers};
 /// Memory of one write buffer. Far above what is written at once, so that RocksDB never flushes on its own.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
 /// Rows in memory are flushed by us after so many bytes.
-pub const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 /// Apply waits for a flush beyond this.
-pub const FLUSH_BOUND_BYTES: u64 = 40 * 1024 * 1024;
+pub(crate) const FLUSH_BOUND_BYTES: u64 = 40 * 1024 * 1024;
 /// Blocks kept in memory.
 const BLOCK_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -41,7 +41,7 @@ pub(super) trait Expiry: Send + Sync {
 ///
 /// One thread writes at a time. A flush is [`freeze`](Self::freeze), which must not run beside a write, then
 /// [`spill`](Self::spill): what RocksDB holds is always what the index held at some freeze.
-pub struct Index {
+pub(crate) struct Index {
     reader: IndexReader,
     unlogged: WriteOptions,
     expiry: Arc<dyn Expiry>,
@@ -77,27 +77,28 @@ impl Index {
     }
 
     /// Makes the batch visible.
-    pub fn write(&self, batch: IndexBatch) {
+    pub(crate) fn write(&self, batch: IndexBatch) {
         self.layers.load().active.write(batch.changes);
     }
 
     /// Sets everything that is in memory aside for [`spill`](Self::spill), which must have taken what was set aside before.
     /// Nobody writes meanwhile.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         let layers = self.layers.load();
         assert!(layers.frozen.is_none(), "one flush at a time");
         self.layers.store(Arc::new(Layers { active: Arc::default(), frozen: Some(Arc::clone(&layers.active)) }));
     }
 
     /// Whether something is set aside.
-    pub fn is_frozen(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_frozen(&self) -> bool {
         self.layers.load().frozen.is_some()
     }
 
     /// Writes what is set aside to files; if that fails it stays set aside. Nobody freezes meanwhile.
     ///
     /// The caller made the log durable up to what the index had applied when it was frozen.
-    pub fn spill(&self) -> Result<(), IndexError> {
+    pub(crate) fn spill(&self) -> Result<(), IndexError> {
         let Some(frozen) = self.layers.load().frozen.clone() else { return Ok(()) };
         if !self.is_written.load(Ordering::Acquire) {
             self.db.write_opt(as_one_write(&frozen), &self.unlogged)?;
@@ -113,14 +114,15 @@ impl Index {
     }
 
     /// Writes everything to files. Nobody writes or flushes meanwhile; see [`spill`](Self::spill).
-    pub fn flush(&self) -> Result<(), IndexError> {
+    #[cfg(test)]
+    pub(crate) fn flush(&self) -> Result<(), IndexError> {
         self.spill()?;
         self.freeze();
         self.spill()
     }
 
     /// Makes a copy of the files in a new folder, hard links where that is possible. What is in memory is not in it.
-    pub fn copy_to(&self, folder: &Path) -> Result<(), IndexError> {
+    pub(crate) fn copy_to(&self, folder: &Path) -> Result<(), IndexError> {
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(folder)?)
     }
 }

@@ -80,7 +80,7 @@ impl TimerRow {
 }
 
 /// The timers due at or before `upto`, earliest first, at most `limit`.
-pub fn due(index: &IndexReader, from: Stamp, upto: Stamp, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
+pub(crate) fn due(index: &IndexReader, from: Stamp, upto: Stamp, limit: usize) -> Result<Vec<TimerRow>, IndexError> {
     let low = table::key2(table::TIMER, from.get(), 0);
     let high = table::key2(table::TIMER, upto.saturating_add(1).get(), 0);
     index
@@ -91,26 +91,26 @@ pub fn due(index: &IndexReader, from: Stamp, upto: Stamp, limit: usize) -> Resul
 }
 
 /// The timer with this due time and position.
-pub fn get(index: &IndexReader, due: Stamp, position: u64) -> Result<Option<TimerRow>, IndexError> {
+pub(crate) fn get(index: &IndexReader, due: Stamp, position: u64) -> Result<Option<TimerRow>, IndexError> {
     let key = table::key2(table::TIMER, due.get(), position);
     let Some(value) = index.get(key)? else { return Ok(None) };
     TimerRow::decode(&key, &value).map(Some).map_err(IndexError::row(table::TIMER))
 }
 
 /// The earliest due time at or after `from`.
-pub fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>, IndexError> {
+pub(crate) fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>, IndexError> {
     let low = table::key2(table::TIMER, from.get(), 0);
     let row = index.scan_prefix(&[table::TIMER], &low).next().transpose()?;
     Ok(row.and_then(|(key, _)| table::numbers_of_key2(&key)).map(|(due, _)| Stamp(due)))
 }
 
 /// Forgets where messages went whose bytes lie below a position.
-pub fn forget_fired(batch: &mut IndexBatch, below: u64) {
+pub(crate) fn forget_fired(batch: &mut IndexBatch, below: u64) {
     batch.delete_range(table::key1(table::FIRED, 0), table::key1(table::FIRED, below));
 }
 
 /// Remembers where a message went that entered another queue than the one it was sent to.
-pub fn put_moved(batch: &mut IndexBatch, position: u64, offset: QueueOffset, queue: QueueId) {
+pub(crate) fn put_moved(batch: &mut IndexBatch, position: u64, offset: QueueOffset, queue: QueueId) {
     let mut value = Vec::with_capacity(12);
     value.put_u64(offset.get());
     value.put_u32(queue.0);
@@ -119,7 +119,7 @@ pub fn put_moved(batch: &mut IndexBatch, position: u64, offset: QueueOffset, que
 
 /// Where a message went that waited, and is visible now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fired {
+pub(crate) struct Fired {
     /// Its queue offset.
     pub offset: QueueOffset,
     /// The queue, if it is another one than the message was sent to.
@@ -127,7 +127,7 @@ pub struct Fired {
 }
 
 /// Where the message at a position went that waited for its time, or for its commit while its topic shrank.
-pub fn fired(index: &IndexReader, position: u64) -> Result<Option<Fired>, IndexError> {
+pub(crate) fn fired(index: &IndexReader, position: u64) -> Result<Option<Fired>, IndexError> {
     let Some(value) = index.get(table::key1(table::FIRED, position))? else { return Ok(None) };
     decode_fired(&value).map(Some).map_err(IndexError::row(table::FIRED))
 }

@@ -10,7 +10,7 @@ use crate::terms::{HalfId, Malformed, QueueId, Stamp};
 
 /// Where the bytes lie that a row points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// Log position of the first byte.
     pub from: u64,
     /// Log position behind the last one.
@@ -18,7 +18,7 @@ pub struct Extent {
 }
 
 /// Decodes a row, and calls `points_at` with each message that it points at.
-pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Result<(), IndexError> {
+pub(crate) fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Result<(), IndexError> {
     let Some(&letter) = key.first() else { return Ok(()) };
     let wrong = IndexError::row(letter);
     let extent = |from: u64, length: u32| Extent { from, upto: from.saturating_add(u64::from(length)) };
@@ -47,12 +47,12 @@ pub fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Resul
 }
 
 /// Whether a row of the table of repeated halves means nothing any more at `now`.
-pub fn is_ended_repeat(value: &[u8], now: Stamp) -> bool {
+pub(crate) fn is_ended_repeat(value: &[u8], now: Stamp) -> bool {
     Repeat::decode(value).is_ok_and(|repeat| repeat.has_ended(now))
 }
 
 /// Calls `each` with the entries of a row of the queue table.
-pub fn entries(key: &[u8], value: &[u8], mut each: impl FnMut(QueueId, QueueEntry)) -> Result<(), IndexError> {
+pub(crate) fn entries(key: &[u8], value: &[u8], mut each: impl FnMut(QueueId, QueueEntry)) -> Result<(), IndexError> {
     let wrong = IndexError::row(table::QUEUE);
     let id = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
     let id = QueueId(id.ok_or_else(|| wrong(Malformed { what: "page key", at: 0 }))?);

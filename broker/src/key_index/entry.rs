@@ -113,6 +113,6 @@ impl Found<'_> {
 
 /// The single keys in the value of `KEYS`. All of them are indexed: a message is found by each or was refused. What they can
 /// cost is bounded by the 32,767 bytes of a message's properties.
-pub fn words(keys: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(keys: &str) -> impl Iterator<Item = &str> {
     keys.split(' ').filter(|word| !word.is_empty())
 }

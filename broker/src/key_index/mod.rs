@@ -28,7 +28,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use entry::words;
+pub(crate) use entry::words;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ use crate::shard::Shard;
 use crate::terms::{LogIndex, Stamp};
 
 /// Where the index reads the log.
-pub trait LogSource: Send + 'static {
+pub(crate) trait LogSource: Send + 'static {
     /// Index of the newest applied record; `None` before the first.
     fn applied(&self) -> Option<LogIndex>;
     /// Index of the oldest record held.
@@ -66,7 +66,7 @@ pub trait LogSource: Send + 'static {
 
 /// A file of a key index that is damaged.
 #[derive(Debug)]
-pub struct DamagedRun {
+pub(crate) struct DamagedRun {
     /// The file.
     pub path: PathBuf,
     /// Where in it.
@@ -77,7 +77,7 @@ pub struct DamagedRun {
 
 /// Reads all files of the key index in `dir`, which nobody must be using, and says how many there are and which are
 /// damaged. Changes nothing. No folder is an index without files.
-pub fn verify(dir: &Path) -> io::Result<(usize, Vec<DamagedRun>)> {
+pub(crate) fn verify(dir: &Path) -> io::Result<(usize, Vec<DamagedRun>)> {
     let mut damaged = Vec::new();
     let mut runs = 0;
     let entries = match std::fs::read_dir(dir) {
@@ -147,7 +147,7 @@ impl LogSource for Shard {
 
 /// A message that may have the key that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Log position of its unit.
     pub position: u64,
     /// When it was stored, in seconds since 1970. It becomes visible then, or later.
@@ -156,7 +156,7 @@ pub struct Candidate {
 
 /// Up to where the log is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reach {
+pub(crate) struct Reach {
     /// Log position behind the newest record that is known.
     pub position: u64,
     /// Stamp of the newest batch that is known.
@@ -165,14 +165,14 @@ pub struct Reach {
 
 /// The index of keys. Cheap to clone.
 #[derive(Clone)]
-pub struct KeyIndex {
+pub(crate) struct KeyIndex {
     shared: Arc<Shared>,
 }
 
 impl KeyIndex {
     /// Opens the index in `dir`, making the folder if there is none. Nothing is known of newer records until
     /// [`follow`](Self::follow) runs. Reads the heads of all files: call it where blocking is allowed.
-    pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
+    pub(crate) fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         let runs = folder::load(&dir)?;
         // Nothing counts as known before the builder has compared the runs with the log.
@@ -182,7 +182,12 @@ impl KeyIndex {
     }
 
     /// Opens the index of a shard and follows its log on a thread of its own until `shutdown`.
-    pub fn start(dir: impl Into<PathBuf>, shard: &Shard, tasks: &Tasks, shutdown: &Shutdown) -> io::Result<Self> {
+    pub(crate) fn start(
+        dir: impl Into<PathBuf>,
+        shard: &Shard,
+        tasks: &Tasks,
+        shutdown: &Shutdown,
+    ) -> io::Result<Self> {
         let index = Self::open(dir)?;
         let (follower, shard, shutdown) = (index.clone(), shard.clone(), shutdown.clone());
         tasks.spawn_thread("key-index", move || follower.follow(shard, &shutdown))?;
@@ -190,7 +195,7 @@ impl KeyIndex {
     }
 
     /// Follows a log until `shutdown`. Blocks; one caller at a time.
-    pub fn follow(&self, source: impl LogSource, shutdown: &Shutdown) {
+    pub(crate) fn follow(&self, source: impl LogSource, shutdown: &Shutdown) {
         self.follow_within(source, shutdown, Limits::default());
     }
 
@@ -199,12 +204,12 @@ impl KeyIndex {
     }
 
     /// Waits until the record with this Raft index is known, or `patience` is over; says whether it is known. Blocks.
-    pub fn catch_up(&self, index: LogIndex, patience: Duration) -> bool {
+    pub(crate) fn catch_up(&self, index: LogIndex, patience: Duration) -> bool {
         self.shared.catch_up(index, patience)
     }
 
     /// Up to where the log is known.
-    pub fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> Reach {
         self.shared
             .known
             .lock()
@@ -213,7 +218,7 @@ impl KeyIndex {
     }
 
     /// The messages that may have this topic and this key, newest first. Reads files as it goes on.
-    pub fn candidates(&self, topic: &str, key: &str) -> Candidates {
+    pub(crate) fn candidates(&self, topic: &str, key: &str) -> Candidates {
         let hash = TopicHash::new(topic).of(key);
         let known = self.shared.known.lock();
         Candidates {
@@ -227,7 +232,7 @@ impl KeyIndex {
 }
 
 /// The candidates of one lookup, newest first.
-pub struct Candidates {
+pub(crate) struct Candidates {
     shared: Arc<Shared>,
     hash: u64,
     recent: std::vec::IntoIter<Entry>,

@@ -1,6 +1,6 @@
 //! The log: the broker's single truth. A segmented, append-only, checksummed sequence of records.
 //!
-//! A record is an opaque payload with a Raft term and index. The log gives it a [`Position`], makes it durable, and
+//! A record is an opaque payload with a Raft term and index. The log gives it a [`Position`](crate::terms::Position), makes it durable, and
 //! finds it again after a crash. It knows nothing of messages, commands or consensus.
 //!
 //! ```text

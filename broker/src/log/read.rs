@@ -221,12 +221,12 @@ impl LogReader {
         Ok(Some(segment.start.advance(held)..end))
     }
 
-    /// Like [`Log::read`], but only from memory: never blocks, `None` if the bytes are not in the tail cache.
+    /// Like [`read`](Self::read), but only from memory: never blocks, `None` if the bytes are not in the tail cache.
     pub fn read_hot(&self, position: Position, len: usize) -> Option<Bytes> {
         self.shared.view.read().tail.read(position, len)
     }
 
-    /// Fills `buffers`, one after the other, with payload bytes at `position` (see [`Log::read`]) if that needs no wait
+    /// Fills `buffers`, one after the other, with payload bytes at `position` (see [`read`](Self::read)) if that needs no wait
     /// for the disk: they are in the tail cache, or the system has them in its page cache. Answers whether it did.
     pub fn read_ready(&self, position: Position, buffers: &mut [IoSliceMut<'_>]) -> bool {
         let len: usize = buffers.iter().map(|buffer| buffer.len()).sum();

@@ -56,7 +56,7 @@ impl Record {
         self.position.advance(self.bytes())
     }
 
-    /// Where the first byte of the payload lies: what [`Log::read`](super::Log::read) takes.
+    /// Where the first byte of the payload lies: what [`LogReader::read`](super::LogReader::read) takes.
     pub fn payload_position(&self) -> Position {
         self.position.advance(RECORD_HEADER_BYTES)
     }

@@ -23,7 +23,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Answers until `shutdown`.
-pub async fn serve(listener: TcpListener, broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn serve(listener: TcpListener, broker: Arc<Broker>, shutdown: Shutdown) {
     let tasks = Tasks::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

@@ -12,35 +12,35 @@ mod page;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use http::serve;
+pub(crate) use http::serve;
 
 /// A count since start, or a gauge.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
     /// One more.
-    pub fn add_one(&self) {
+    pub(crate) fn add_one(&self) {
         self.add(1);
     }
 
     /// So many more.
-    pub fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     /// One less, of a gauge.
-    pub fn take_one(&self) {
+    pub(crate) fn take_one(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Sets a gauge.
-    pub fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
     /// The count.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -50,20 +50,20 @@ const CODES: usize = 32;
 
 /// Requests of one kind by response code.
 #[derive(Debug, Default)]
-pub struct Results {
+pub(crate) struct Results {
     by_code: [Count; CODES],
     others: Count,
 }
 
 impl Results {
     /// One request was answered with this code.
-    pub fn record(&self, code: i32) {
+    pub(crate) fn record(&self, code: i32) {
         let own = usize::try_from(code).ok().and_then(|code| self.by_code.get(code));
         own.unwrap_or(&self.others).add_one();
     }
 
     /// Requests that were answered with this code; those of a code without a count of its own are not known.
-    pub fn count(&self, code: i32) -> u64 {
+    pub(crate) fn count(&self, code: i32) -> u64 {
         usize::try_from(code).ok().and_then(|code| self.by_code.get(code)).map_or(0, Count::get)
     }
 
@@ -76,7 +76,7 @@ impl Results {
 
 /// Counts since start.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Sends, batches and replies by response code; one-way ones by the code that they would have got.
     pub sends: Results,
     /// Messages stored by sends, halves included.

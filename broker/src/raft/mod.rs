@@ -22,8 +22,8 @@ mod runtime;
 mod state;
 
 pub(crate) use log_store::kind;
-pub use node::{Node, Purger, StartError};
-pub use replay::committed_entry;
+pub(crate) use node::{Node, Purger, StartError};
+pub(crate) use replay::committed_entry;
 
 use entry::{LogEntry, Proposal};
 use openraft::impls::leader_id_std;

@@ -46,7 +46,7 @@ pub enum StartError {
 }
 
 /// A running member of the group. Dropping it does not stop it; [`stop`](Self::stop) does.
-pub struct Node {
+pub(crate) struct Node {
     ended: oneshot::Receiver<()>,
     shard: Shard,
     purger: Purger,
@@ -54,7 +54,7 @@ pub struct Node {
 
 /// Asks for records to leave the log.
 #[derive(Clone, Default)]
-pub struct Purger {
+pub(crate) struct Purger {
     wanted: Arc<Wanted>,
 }
 
@@ -67,7 +67,7 @@ struct Wanted {
 impl Purger {
     /// Lets whole files go whose records all have an index of at most `upto`. The caller knows that the state which
     /// follows from them is on disk. Happens later.
-    pub fn purge(&self, upto: LogIndex) {
+    pub(crate) fn purge(&self, upto: LogIndex) {
         if LogIndex(self.wanted.upto.fetch_max(upto.get(), Ordering::AcqRel)) < upto {
             self.wanted.changed.notify_one();
         }
@@ -77,7 +77,7 @@ impl Purger {
 impl Node {
     /// Starts the member on the shard's executor, and returns when it leads and has applied all that was committed. It alone
     /// writes to the shard's log.
-    pub async fn start(
+    pub(crate) async fn start(
         shard: Shard,
         log: Log,
         applier: Arc<Applier>,
@@ -106,12 +106,12 @@ impl Node {
     }
 
     /// Who may ask for records to leave the log.
-    pub fn purger(&self) -> &Purger {
+    pub(crate) fn purger(&self) -> &Purger {
         &self.purger
     }
 
     /// Stops taking commands, finishes those at hand, and ends the thread.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shard.intake().stop();
         // The task sends, or drops the sender: it has ended either way.
         let _ = self.ended.await;

@@ -11,7 +11,7 @@ use crate::log::Record;
 use crate::shard::apply::{CommittedEntry, Content};
 
 /// The entry that a record holds. Whether it is committed is for the caller to know.
-pub fn committed_entry(record: Record) -> io::Result<CommittedEntry> {
+pub(crate) fn committed_entry(record: Record) -> io::Result<CommittedEntry> {
     let entry = entry_of(record)?;
     let id = entry.id();
     let extent = entry.extent.ok_or_else(|| io::Error::other("an entry that was not read from the log"))?;

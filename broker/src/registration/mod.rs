@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub(crate) use table::data_version;
-pub use table::topic_config;
+pub(crate) use table::topic_config;
 
 use crate::broker::Broker;
 use crate::shard::Shard;
@@ -43,7 +43,7 @@ const CALL_TIME: Duration = Duration::from_secs(3);
 const TOLD_TIME: Duration = Duration::from_secs(1);
 
 /// The handle: asks for a registration, and waits for it.
-pub struct Registration {
+pub(crate) struct Registration {
     shard: Shard,
     remote: Remote,
     /// Changes that are no topic changes: the broker's permission.
@@ -77,7 +77,7 @@ impl Service for Line {
 
 impl Registration {
     /// The handle for the topics of this shard. Nothing is registered before [`run`].
-    pub fn new(shard: Shard) -> Self {
+    pub(crate) fn new(shard: Shard) -> Self {
         let lost = watch::Sender::new(());
         Self {
             shard,
@@ -92,7 +92,7 @@ impl Registration {
     }
 
     /// Something besides topics changed that nameservers must hear of.
-    pub fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.others.fetch_add(1, Ordering::AcqRel);
         self.wake.send_replace(());
     }
@@ -104,13 +104,13 @@ impl Registration {
 
     /// Registers what is not registered yet, and waits until each nameserver that answered last time has answered
     /// again, or 3 seconds have passed. Without any nameserver it returns at once.
-    pub async fn now(&self) {
+    pub(crate) async fn now(&self) {
         let _ = timeout(CALL_TIME, self.registered()).await;
     }
 
     /// Waits until the nameservers know the topics that there are now: those that answered last time, and for a second at
     /// most. Not while the broker only starts.
-    pub async fn told(&self) {
+    pub(crate) async fn told(&self) {
         if *self.started.borrow() {
             let _ = timeout(TOLD_TIME, self.registered()).await;
         }
@@ -132,7 +132,7 @@ impl Registration {
 }
 
 /// Keeps this broker registered until `shutdown`, then unregisters it.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     let tasks = Tasks::new();
     let mut running: HashMap<String, Shutdown> = HashMap::new();
     let registration = &broker.registration;

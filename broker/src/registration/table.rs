@@ -26,7 +26,7 @@ const PART_BYTES: usize = MAX_FRAME_LEN / 2;
 pub(super) const PART_FIELD: &str = "escrowmqPart";
 
 /// A topic as the protocol shows it.
-pub fn topic_config(settings: &TopicSettings) -> TopicConfig {
+pub(crate) fn topic_config(settings: &TopicSettings) -> TopicConfig {
     TopicConfig {
         attributes: settings.attributes.iter().cloned().collect(),
         order: settings.order,

@@ -50,7 +50,7 @@ const SOON_BYTES: u64 = 64 << 20;
 
 /// What is known of room and age, for metrics and for decisions on old halves.
 #[derive(Debug, Default)]
-pub struct Retention {
+pub(crate) struct Retention {
     /// Percent of the disk in use, as of the last look.
     pub disk_used_percent: Count,
     /// Trims that let something go, since start.
@@ -68,12 +68,12 @@ pub struct Retention {
 
 impl Retention {
     /// Log position below which bytes are too old for a message that becomes visible now; 0 if none are.
-    pub fn rewrite_below(&self) -> u64 {
+    pub(crate) fn rewrite_below(&self) -> u64 {
         self.rewrite_below.load(Ordering::Relaxed)
     }
 
     /// Whether some message that waits may have bytes too old to become visible with. A look at two numbers.
-    pub fn has_old_pins(&self) -> bool {
+    pub(crate) fn has_old_pins(&self) -> bool {
         self.lowest_pin.load(Ordering::Relaxed) < self.rewrite_below()
     }
 
@@ -95,7 +95,7 @@ impl Retention {
 }
 
 /// Looks every second until shutdown.
-pub async fn run(broker: Arc<Broker>, applier: Arc<Applier>, purger: Purger, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, applier: Arc<Applier>, purger: Purger, shutdown: Shutdown) {
     let mut trimmer = Some(Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
     loop {
         let looker = Arc::clone(&broker);

@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(10);
 const STEP_MS: u64 = 60_000;
 
 /// Forgets until shutdown.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     loop {
         tokio::select! {
             biased;

@@ -3,8 +3,8 @@
 //! They lie in the log like any other and in the index's timer table by due time. The runner here only says when:
 //! `Command::Fire` moves what is due into the queues, on every replica alike. Cost is what is due, never what is stored.
 
-pub mod expiry;
-pub mod unused_groups;
+pub(crate) mod expiry;
+pub(crate) mod unused_groups;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const PAUSE_FAILED: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Makes messages visible when their time has come, until shutdown.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     loop {
         // Registered before the look, so that a timer stored during it is seen.
         let stored = broker.shard.signals().timers.notified();

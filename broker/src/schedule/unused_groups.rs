@@ -24,12 +24,12 @@ const TIMERS_MAX: usize = 1_000_000;
 
 /// Since when groups have been unused, in milliseconds of the broker's time.
 #[derive(Debug, Default)]
-pub struct UnusedGroups {
+pub(crate) struct UnusedGroups {
     since: HashMap<String, Stamp>,
 }
 
 /// Looks until shutdown.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     let mut unused = UnusedGroups::default();
     loop {
         tokio::select! {
@@ -45,7 +45,7 @@ pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
 
 impl UnusedGroups {
     /// One look at all groups at a time of the broker. Deletes those that have been unused for long enough.
-    pub async fn look(&mut self, broker: &Arc<Broker>, now: Stamp) -> Result<(), IndexError> {
+    pub(crate) async fn look(&mut self, broker: &Arc<Broker>, now: Stamp) -> Result<(), IndexError> {
         let hours = u64::from(broker.config().group_expire_hours);
         if hours == 0 {
             self.since.clear();

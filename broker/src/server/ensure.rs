@@ -62,7 +62,7 @@ type Then = Box<dyn FnOnce(&Result<(), EnsureError>) + Send>;
 
 /// What is being created, and who waits for it.
 #[derive(Default)]
-pub struct Creations {
+pub(crate) struct Creations {
     topics: Mutex<BeingMade>,
     groups: Mutex<BeingMade>,
     /// How fast connections make them.

@@ -42,9 +42,9 @@ pub(crate) mod topics;
 mod transaction;
 mod transactions;
 
-pub use ensure::Creations;
-pub use reply::Reply;
-pub use slow::{BLOCKING_THREADS, Gate};
+pub(crate) use ensure::Creations;
+pub(crate) use reply::Reply;
+pub(crate) use slow::Gate;
 
 use std::sync::Arc;
 
@@ -56,14 +56,14 @@ use escrowmq_common::remoting::{Connection, Service};
 use crate::broker::Broker;
 
 /// The service of the broker's connections.
-pub struct Server {
+pub(crate) struct Server {
     broker: Arc<Broker>,
     pace: pace::Pace,
 }
 
 impl Server {
     /// Serves requests with the parts of this broker.
-    pub fn new(broker: Arc<Broker>) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>) -> Self {
         Self { broker, pace: pace::Pace::default() }
     }
 }

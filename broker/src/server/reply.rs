@@ -13,7 +13,7 @@ use crate::shard::{Refusal, SubmitError};
 
 /// Where and how one request is answered. A one-way request's reply swallows the answer.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub(crate) struct Reply {
     connection: Arc<Connection>,
     opaque: i32,
     encoding: HeaderEncoding,
@@ -24,7 +24,7 @@ pub struct Reply {
 
 impl Reply {
     /// The way back for this request.
-    pub fn new(connection: &Arc<Connection>, request: &Frame) -> Self {
+    pub(crate) fn new(connection: &Arc<Connection>, request: &Frame) -> Self {
         Self {
             connection: Arc::clone(connection),
             opaque: request.opaque,
@@ -42,17 +42,23 @@ impl Reply {
     }
 
     /// Whether nobody waits for an answer.
-    pub fn is_oneway(&self) -> bool {
+    pub(crate) fn is_oneway(&self) -> bool {
         self.oneway
     }
 
     /// The connection that asked.
-    pub fn connection(&self) -> &Arc<Connection> {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
     /// Answers, straight into the connection's buffer. Never blocks.
-    pub fn send(self, code: i32, remark: Option<&str>, fields: impl FnOnce(&mut FieldWriter<'_>), body: &[&[u8]]) {
+    pub(crate) fn send(
+        self,
+        code: i32,
+        remark: Option<&str>,
+        fields: impl FnOnce(&mut FieldWriter<'_>),
+        body: &[&[u8]],
+    ) {
         if let Some(act) = &self.act {
             act.answered(code, remark);
         }
@@ -65,7 +71,7 @@ impl Reply {
 
     /// Answers with a body of `length` bytes that `write` appends straight to the connection's buffer. If it fails,
     /// nothing was sent, and the way back is still open.
-    pub fn send_with<E>(
+    pub(crate) fn send_with<E>(
         &self,
         code: i32,
         remark: Option<&str>,
@@ -94,27 +100,27 @@ impl Reply {
     }
 
     /// Answers success without fields or body.
-    pub fn ok(self) {
+    pub(crate) fn ok(self) {
         self.send(response::SUCCESS, None, |_| {}, &[]);
     }
 
     /// Answers success with a body.
-    pub fn body(self, body: &[u8]) {
+    pub(crate) fn body(self, body: &[u8]) {
         self.send(response::SUCCESS, None, |_| {}, &[body]);
     }
 
     /// Answers an error.
-    pub fn error(self, code: i32, remark: &str) {
+    pub(crate) fn error(self, code: i32, remark: &str) {
         self.send(code, Some(remark), |_| {}, &[]);
     }
 
     /// Answers that the request code is not served.
-    pub fn unsupported(self, code: i32) {
+    pub(crate) fn unsupported(self, code: i32) {
         self.error(response::REQUEST_CODE_NOT_SUPPORTED, &format!(" request type {code} not supported"));
     }
 
     /// Answers for a command that has no outcome.
-    pub fn not_done(self, error: &SubmitError) {
+    pub(crate) fn not_done(self, error: &SubmitError) {
         self.error(code_of(error), &error.to_string());
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Reply;
 use super::room::{Room, Waiting};
 use crate::broker::Broker;
+use crate::limits::BLOCKING_THREADS;
 
 /// Places for what decides or acknowledges: old commits, send-backs, recalls.
 const VITAL_PLACES: usize = 8;
@@ -24,15 +25,13 @@ const VITAL_WAITING_MAX: usize = 200_000;
 pub(crate) const SEARCHES_MAX: usize = 256;
 /// Requests that wait for what consumers answer. Each may ask 256 of them.
 const RELAYS_MAX: usize = 64;
-/// Threads for blocking work of a broker's process.
-pub const BLOCKING_THREADS: usize = 512;
-/// Threads of these that runners use: check-back, timers, retention, disk, metrics, backups, cold pulls.
+/// Threads for blocking work that runners use: check-back, timers, retention, disk, metrics, backups, cold pulls.
 const RUNNERS: usize = 128;
 
 const _: () = assert!(SEARCHES_MAX + VITAL_PLACES + RELAYS_MAX + LARGE_BODY_PLACES + RUNNERS <= BLOCKING_THREADS);
 
 /// The places of one broker for work that may take long.
-pub struct Gate {
+pub(crate) struct Gate {
     searches: Lane,
     vital: Lane,
     /// How many requests wait for a vital place.
@@ -44,7 +43,6 @@ pub struct Gate {
 /// Places, which are given in the order of arrival.
 struct Lane {
     places: Arc<Semaphore>,
-    count: u32,
 }
 
 /// Why work was not done.
@@ -76,7 +74,7 @@ const FAILED: &str = "the broker failed on this request; its log says why";
 
 impl Gate {
     /// A gate with `searches` places for searches and listings, and room for `waiting_max` that wait.
-    pub fn new(searches: usize, waiting_max: usize) -> Self {
+    pub(crate) fn new(searches: usize, waiting_max: usize) -> Self {
         Self {
             searches: Lane::new(searches),
             vital: Lane::new(VITAL_PLACES),
@@ -86,21 +84,23 @@ impl Gate {
         }
     }
 
-    /// Takes all places for searches until the answer is dropped, as a device that hangs does. For tests.
-    pub async fn occupy(&self) -> OwnedSemaphorePermit {
+    /// Takes all places for searches, which are free, until the answer is dropped, as a device that hangs does.
+    #[cfg(test)]
+    pub(crate) async fn occupy(&self) -> OwnedSemaphorePermit {
         let places = Arc::clone(&self.searches.places);
-        places.acquire_many_owned(self.searches.count).await.expect("never closed")
+        let all = places.available_permits() as u32;
+        places.acquire_many_owned(all).await.expect("never closed")
     }
 
     /// How many searches and listings wait.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.searches_room.waiting()
     }
 }
 
 impl Lane {
     fn new(places: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), count: places as u32 }
+        Self { places: Arc::new(Semaphore::new(places)) }
     }
 
     async fn place(&self) -> OwnedSemaphorePermit {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use parking_lot::Mutex;
 
 /// Called once, on the apply thread: must only hand over, never read or wait.
-pub type Wake = Box<dyn FnOnce() + Send>;
+pub(crate) type Wake = Box<dyn FnOnce() + Send>;
 
 /// Names one registration, to cancel it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

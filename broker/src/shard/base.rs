@@ -37,19 +37,19 @@ pub(in crate::shard) fn finish(dir: &Path) -> io::Result<()> {
 }
 
 /// The base of a shard's folder, if there is one.
-pub fn find_base(dir: &Path) -> Option<PathBuf> {
+pub(crate) fn find_base(dir: &Path) -> Option<PathBuf> {
     [BASE, OLD].iter().map(|name| dir.join(name)).find(|base| base.is_dir())
 }
 
 /// Makes a base of the index in `dir`, which nobody has open, in the place of the one that may be there.
-pub fn make_base(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_base(dir: &Path) -> io::Result<()> {
     let new = begin(dir)?;
     link_files(&dir.join(INDEX), &new)?;
     finish(dir)
 }
 
 /// Removes the base of a shard's folder, if there is one.
-pub fn remove_base(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_base(dir: &Path) -> io::Result<()> {
     for name in [OLD, BASE] {
         remove(&dir.join(name))?;
     }

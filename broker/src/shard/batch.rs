@@ -14,7 +14,7 @@ use crate::terms::{Cursor, Malformed, Stamp, TooLong};
 const VERSION: u8 = 3;
 
 /// Bytes in front of the first command.
-pub const HEAD_BYTES: usize = 16;
+pub(crate) const HEAD_BYTES: usize = 16;
 
 /// Least bytes of a command: its tag and its length.
 const COMMAND_BYTES_MIN: usize = 5;
@@ -139,7 +139,7 @@ impl Drop for Added<'_> {
 
 /// A batch read back.
 #[derive(Debug)]
-pub struct Batch<'a> {
+pub(crate) struct Batch<'a> {
     /// The leader's time.
     pub stamp: Stamp,
     count: u32,
@@ -148,7 +148,7 @@ pub struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Reads the head of a batch.
-    pub fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(payload: &'a [u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(payload);
         match cursor.u8("batch version")? {
             VERSION => {}
@@ -162,18 +162,18 @@ impl<'a> Batch<'a> {
     }
 
     /// How many commands it holds.
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// The commands in front of the first one that does not decode.
-    pub fn readable(&self) -> impl Iterator<Item = Command<'a>> {
+    pub(crate) fn readable(&self) -> impl Iterator<Item = Command<'a>> {
         let mut cursor = self.commands.clone();
         (0..self.count).map_while(move |_| Command::decode(&mut cursor).ok())
     }
 
     /// The commands in order: all of them, or what is wrong with the first one that cannot be applied.
-    pub fn commands(&self) -> Result<Vec<Command<'a>>, Malformed> {
+    pub(crate) fn commands(&self) -> Result<Vec<Command<'a>>, Malformed> {
         let most = self.commands.remaining() / COMMAND_BYTES_MIN;
         let mut commands = Vec::with_capacity((self.count as usize).min(most));
         read(self.commands.clone(), self.count, |command| commands.push(command))?;

@@ -44,7 +44,7 @@ impl SubmitError {
 }
 
 /// Called once with the outcome, on the apply thread: must only hand over or write into a buffer, never wait.
-pub type Completion = Box<dyn FnOnce(Result<Outcome, SubmitError>) + Send>;
+pub(crate) type Completion = Box<dyn FnOnce(Result<Outcome, SubmitError>) + Send>;
 
 /// The completions of one batch, in the order of its commands. Whatever way the batch goes, each is called once: if
 /// the batch is dropped before it was appended, nothing was stored; after that, nobody knows.

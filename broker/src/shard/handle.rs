@@ -22,7 +22,7 @@ use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
 
 /// What a shard is opened with.
 #[derive(Debug, Clone)]
-pub struct ShardSettings {
+pub(crate) struct ShardSettings {
     /// The folder of log and index.
     pub dir: PathBuf,
     /// How the log is written.

@@ -38,33 +38,34 @@ mod cuts;
 #[cfg(test)]
 mod tests;
 
-pub mod apply;
-pub mod executor;
+pub(crate) mod apply;
+pub(crate) mod executor;
 mod handle;
 mod locate;
 mod read;
 
-pub use applier::{Applier, FlushError};
-pub use arrivals::{Arrivals, Ticket, Wake};
-pub use base::{find_base, make_base, remove_base};
-pub use batch::{Batch, HEAD_BYTES, OpenBatch};
-pub use command::{
+pub(crate) use applier::{Applier, FlushError};
+pub(crate) use arrivals::Ticket;
+pub(crate) use base::{find_base, make_base, remove_base};
+#[cfg(test)]
+pub(crate) use batch::OpenBatch;
+pub(crate) use batch::{Batch, HEAD_BYTES};
+pub(crate) use command::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, Prepare, Publish, Resume,
     Roll, Settle,
 };
 pub(crate) use completion::fail_all;
-pub use completion::{Completion, Completions, SubmitError};
-pub use group::Groups;
-pub use handle::{Shard, ShardSettings};
-pub use intake::{Admission, Full, Intake, ReadyBatch};
-pub use locate::Waiting;
-pub use lost::{GiveUpError, Lost};
-pub use message::{Message, MessageList, Unit, WriteUnit};
-pub use open::{OpenShard, ShardError};
-pub use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-pub use producers::{ProducerGroup, Producers};
-pub use quarantine::{QUARANTINE, Quarantine, QuarantineError, QuarantinedEntry};
-pub use read::{Located, QueueEntries, ReadError};
-pub use rebuild::{RebuildError, rebuild_index};
-pub use topic::{Queue, Topic, Topics};
-pub use transactions::HalfQuery;
+pub(crate) use completion::{Completion, Completions, SubmitError};
+pub(crate) use handle::{Shard, ShardSettings};
+pub(crate) use intake::{Admission, Full, ReadyBatch};
+pub(crate) use locate::Waiting;
+pub(crate) use lost::GiveUpError;
+pub(crate) use message::{Message, MessageList, Unit, WriteUnit};
+pub(crate) use open::{OpenShard, ShardError};
+pub(crate) use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
+pub(crate) use producers::ProducerGroup;
+pub(crate) use quarantine::{QUARANTINE, Quarantine, QuarantineError, QuarantinedEntry};
+pub(crate) use read::ReadError;
+pub(crate) use rebuild::{RebuildError, rebuild_index};
+pub(crate) use topic::{Queue, Topic, Topics};
+pub(crate) use transactions::HalfQuery;

@@ -68,7 +68,7 @@ pub enum ShardError {
 }
 
 /// A shard that runs. [`close`](Self::close) it to end in good order; anything else is a crash, which is safe as well.
-pub struct OpenShard {
+pub(crate) struct OpenShard {
     /// The handle for everybody else.
     pub shard: Shard,
     /// The time that entries are stamped with.
@@ -81,12 +81,16 @@ pub struct OpenShard {
 
 impl OpenShard {
     /// Opens the shard in its folder and returns when everything committed is applied and commands are taken.
-    pub async fn open(settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
+    pub(crate) async fn open(settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
         Self::open_on(Arc::new(RealDisk), settings, clock).await
     }
 
     /// Like [`open`](Self::open), with the log's files on this disk. The index is on the machine's file system.
-    pub async fn open_on(disk: Arc<dyn Disk>, settings: ShardSettings, clock: Clock) -> Result<Self, ShardError> {
+    pub(crate) async fn open_on(
+        disk: Arc<dyn Disk>,
+        settings: ShardSettings,
+        clock: Clock,
+    ) -> Result<Self, ShardError> {
         let dir = settings.dir.clone();
         Self::open_parts(disk, move || open_index(&dir), settings, clock).await
     }
@@ -122,17 +126,17 @@ impl OpenShard {
     }
 
     /// Who may ask for records to leave the log.
-    pub fn purger(&self) -> &Purger {
+    pub(crate) fn purger(&self) -> &Purger {
         self.node.purger()
     }
 
     /// The state machine, for retention.
-    pub fn applier(&self) -> &Arc<Applier> {
+    pub(crate) fn applier(&self) -> &Arc<Applier> {
         &self.applier
     }
 
     /// Finishes what was submitted, flushes index and log, ends the threads.
-    pub async fn close(self) -> Result<(), LogFailure> {
+    pub(crate) async fn close(self) -> Result<(), LogFailure> {
         self.node.stop().await;
         self.applier.stop_flushes();
         self.tasks.join().await;

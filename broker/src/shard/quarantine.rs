@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::terms::LogIndex;
 
 /// The folder, in that of the shard.
-pub const QUARANTINE: &str = "quarantine";
+pub(crate) const QUARANTINE: &str = "quarantine";
 /// In front of the index in the name of a file.
 const PREFIX: &str = "entry-";
 
@@ -53,13 +53,13 @@ pub enum QuarantineError {
 
 /// All entries of a shard that are set aside.
 #[derive(Debug, Clone, Default)]
-pub struct Quarantine {
+pub(crate) struct Quarantine {
     entries: BTreeMap<LogIndex, u32>,
 }
 
 impl Quarantine {
     /// Those that the shard's folder names; none if it has no folder for them.
-    pub fn read(shard: &Path) -> Result<Self, QuarantineError> {
+    pub(crate) fn read(shard: &Path) -> Result<Self, QuarantineError> {
         let mut entries = BTreeMap::new();
         for path in Self::files(shard)? {
             let text = fs::read_to_string(&path).map_err(failed(&path))?;
@@ -73,7 +73,7 @@ impl Quarantine {
     }
 
     /// The files that name entries, in no order.
-    pub fn files(shard: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
+    pub(crate) fn files(shard: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
         let folder = shard.join(QUARANTINE);
         let listed = match fs::read_dir(&folder) {
             Ok(listed) => listed,
@@ -91,17 +91,17 @@ impl Quarantine {
     }
 
     /// Whether this entry is set aside.
-    pub fn holds(&self, index: LogIndex, checksum: u32) -> bool {
+    pub(crate) fn holds(&self, index: LogIndex, checksum: u32) -> bool {
         self.entries.get(&index) == Some(&checksum)
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }

@@ -50,7 +50,7 @@ pub enum RebuildError {
 /// Makes an index in the folder `target`, which must be missing, out of the records of `log` but for those in `quarantine`. If the
 /// log no longer begins at its first record, it starts from the copy `base` of an index, if there is one. It goes up to the record
 /// with Raft index `upto`, and all of them must be committed. `progress` is told the log position that was reached. Blocks.
-pub fn rebuild_index(
+pub(crate) fn rebuild_index(
     log: &Log,
     quarantine: Quarantine,
     base: Option<&Path>,

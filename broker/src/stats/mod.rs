@@ -30,7 +30,7 @@ use crate::terms::Stamp;
 use window::{STEP, Sample, Spans, Window};
 
 /// Most names that are counted per family; further ones are not counted alone.
-pub const SERIES_MAX: usize = 50_000;
+pub(crate) const SERIES_MAX: usize = 50_000;
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -153,13 +153,13 @@ impl TopicPuts {
 }
 
 /// How many messages ever entered a topic.
-pub fn entered(topic: &Topic) -> u64 {
+pub(crate) fn entered(topic: &Topic) -> u64 {
     topic.queues.iter().map(|queue| queue.max_offset().get()).sum()
 }
 
 /// Counts of the whole broker since its start; `metrics` keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Messages stored.
     pub put: u64,
     /// Messages handed out.
@@ -172,7 +172,7 @@ pub struct Totals {
 
 /// Rates per second over the last ten seconds, minute and ten minutes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Rates(pub [f64; 3]);
+pub(crate) struct Rates(pub [f64; 3]);
 
 impl std::fmt::Display for Rates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -183,7 +183,7 @@ impl std::fmt::Display for Rates {
 
 /// Rates of the whole broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct BrokerRates {
+pub(crate) struct BrokerRates {
     /// Messages stored.
     pub put: Rates,
     /// Messages handed out.
@@ -246,7 +246,7 @@ impl Whole {
 
 /// What tools can ask for by name and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Figure {
+pub(crate) enum Figure {
     /// Messages that entered a topic, by topic.
     TopicPutNums,
     /// Messages handed out, by `topic@group`.
@@ -261,7 +261,7 @@ pub enum Figure {
 
 impl Figure {
     /// The figure with this wire name.
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "TOPIC_PUT_NUMS" => Self::TopicPutNums,
             "GROUP_GET_NUMS" => Self::GroupGetNums,
@@ -275,7 +275,7 @@ impl Figure {
 
 /// The counts of topics and groups. Shared by all connections.
 #[derive(Debug)]
-pub struct Stats {
+pub(crate) struct Stats {
     topics: Mutex<TopicPuts>,
     group_get: Family,
     group_get_bytes: Family,
@@ -301,7 +301,7 @@ fn with_key(topic: &str, group: &str, then: impl FnOnce(&str)) {
 
 impl Stats {
     /// Counting begins at `now`.
-    pub fn new(now: Stamp) -> Self {
+    pub(crate) fn new(now: Stamp) -> Self {
         Self {
             topics: Mutex::default(),
             group_get: Family::default(),
@@ -313,7 +313,7 @@ impl Stats {
     }
 
     /// Messages of a topic were handed to a group.
-    pub fn group_get(&self, group: &str, topic: &str, messages: u64, bytes: u64) {
+    pub(crate) fn group_get(&self, group: &str, topic: &str, messages: u64, bytes: u64) {
         let at = Stamp(self.sampled.load(Ordering::Relaxed));
         with_key(topic, group, |key| {
             self.group_get.add(key, messages, at);
@@ -322,29 +322,29 @@ impl Stats {
     }
 
     /// When counting began: the start of the broker.
-    pub fn began(&self) -> Stamp {
+    pub(crate) fn began(&self) -> Stamp {
         self.began
     }
 
     /// Messages per second that entered a topic, over the last minute.
-    pub fn topic_put_rate(&self, topic: &Topic, now: Stamp) -> f64 {
+    pub(crate) fn topic_put_rate(&self, topic: &Topic, now: Stamp) -> f64 {
         self.topic_put(topic, now).map_or(0.0, |data| data.stats_minute.tps)
     }
 
     /// What entered a topic over the last minute, hour and day; `None` if nothing did.
-    pub fn topic_put(&self, topic: &Topic, now: Stamp) -> Option<BrokerStatsData> {
+    pub(crate) fn topic_put(&self, topic: &Topic, now: Stamp) -> Option<BrokerStatsData> {
         self.topics.lock().look(&topic.settings.name, entered(topic), now)
     }
 
     /// Messages per second of a topic handed to a group, over the last minute.
-    pub fn group_get_rate(&self, group: &str, topic: &str, now: Stamp) -> f64 {
+    pub(crate) fn group_get_rate(&self, group: &str, topic: &str, now: Stamp) -> f64 {
         let mut rate = 0.0;
         with_key(topic, group, |key| rate = self.group_get.look(key, now).map_or(0.0, |data| data.stats_minute.tps));
         rate
     }
 
     /// A figure over the last minute, hour and day; `None` if nothing of that name was counted.
-    pub fn look(&self, figure: Figure, key: &str, topics: &Topics, now: Stamp) -> Option<BrokerStatsData> {
+    pub(crate) fn look(&self, figure: Figure, key: &str, topics: &Topics, now: Stamp) -> Option<BrokerStatsData> {
         match figure {
             Figure::TopicPutNums => self.topic_put(&*topics.get(key)?, now),
             Figure::GroupGetNums => self.group_get.look(key, now),
@@ -361,7 +361,7 @@ impl Stats {
     }
 
     /// The rates of the whole broker, whose counts are `totals` now.
-    pub fn rates(&self, now: Stamp, totals: Totals) -> BrokerRates {
+    pub(crate) fn rates(&self, now: Stamp, totals: Totals) -> BrokerRates {
         let whole = self.whole.lock();
         let rates = |window: &Window, sum| {
             Rates([1, 6, 60].map(|steps| window.over(steps, Sample { at: now, sum, times: sum }).tps))
@@ -377,7 +377,7 @@ impl Stats {
     }
 
     /// Takes samples; every ten seconds.
-    pub fn tick(&self, now: Stamp, totals: Totals, topics: &[Arc<Topic>]) {
+    pub(crate) fn tick(&self, now: Stamp, totals: Totals, topics: &[Arc<Topic>]) {
         let before = Stamp(self.sampled.swap(now.get(), Ordering::Relaxed));
         self.whole.lock().tick(now, totals);
         let entered = topics.iter().map(|topic| (topic.settings.name.as_str(), entered(topic)));
@@ -388,7 +388,7 @@ impl Stats {
 }
 
 /// The counts of the whole broker.
-pub fn totals(broker: &Broker) -> Totals {
+pub(crate) fn totals(broker: &Broker) -> Totals {
     let metrics = &broker.metrics;
     Totals {
         put: metrics.messages_in.get(),
@@ -399,7 +399,7 @@ pub fn totals(broker: &Broker) -> Totals {
 }
 
 /// Samples the counts until the broker stops.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(Duration::from_millis(STEP));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

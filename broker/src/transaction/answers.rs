@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::terms::{HalfId, Stamp};
 
 /// The reason of a decision that answered a check. Those that producers make by themselves have none.
-pub const DECIDED_BY_ANSWER: &str = "answer to a check";
+pub(crate) const DECIDED_BY_ANSWER: &str = "answer to a check";
 
 /// The most transactions that are remembered, and the most answers of each.
 const HALVES_MAX: usize = 16_384;
@@ -17,7 +17,7 @@ const ANSWERS_MAX: usize = crate::index::history::ASKED_MAX;
 
 /// An answer that decides nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The producer does not know.
     Unknown,
     /// It knows that the local transaction still runs; the check does not count.
@@ -26,7 +26,7 @@ pub enum Answer {
 
 impl Answer {
     /// As operators' tools name it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::InProgress => "inProgress",
@@ -36,7 +36,7 @@ impl Answer {
 
 /// The last answers of the transactions that answered last.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub(crate) struct Answers {
     /// By first half: when, and what; the latest last.
     by_half: HashMap<HalfId, VecDeque<(Stamp, Answer)>>,
     /// The halves, the one that is forgotten next in front.
@@ -45,7 +45,7 @@ pub struct Answers {
 
 impl Answers {
     /// An instance answered a check about a half at `at`.
-    pub fn note(&mut self, half: HalfId, at: Stamp, answer: Answer) {
+    pub(crate) fn note(&mut self, half: HalfId, at: Stamp, answer: Answer) {
         let answers = self.by_half.entry(half).or_insert_with(|| {
             self.order.push_back(half);
             VecDeque::new()
@@ -62,7 +62,7 @@ impl Answers {
     }
 
     /// For each time at which a check went out, in their order, what came back before the next one went.
-    pub fn to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
+    pub(crate) fn to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
         let empty = VecDeque::new();
         let answers = self.by_half.get(&half).unwrap_or(&empty);
         let next = asked.iter().skip(1).copied().chain([Stamp::MAX]);

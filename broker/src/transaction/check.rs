@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use crate::index::HalfRow;
 
 /// The topic that checks name, as RocketMQ's clients expect.
-pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
+pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 
 /// The request that asks for the decision on a half. `unit` is the half's unit with its counter and position in place;
 /// `number` says which check this is, from 1, and is added to this copy alone.
-pub fn check_request(
+pub(crate) fn check_request(
     row: &HalfRow,
     unit: &[u8],
     number: u32,

@@ -14,10 +14,10 @@
 //! half ends decided or parked; one half that cannot be read or sent stops no other. Leaves to others: what a decision
 //! does (`shard::apply`), who is connected (`client_registry`).
 
-pub mod answers;
-pub mod check;
-pub mod engine;
-pub mod runner;
+pub(crate) mod answers;
+pub(crate) mod check;
+pub(crate) mod engine;
+pub(crate) mod runner;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +31,7 @@ use crate::terms::{HalfId, QueueId, Stamp};
 
 /// What handlers and the runner share about check-backs.
 #[derive(Debug, Default)]
-pub struct Transactions {
+pub(crate) struct Transactions {
     /// Locked for a moment each time: handlers wait for it.
     scheduler: Mutex<Scheduler>,
     /// Told when there is something to look at that no due time tells.
@@ -46,7 +46,7 @@ pub struct Transactions {
 impl Transactions {
     /// A producer answered a check, whatever the answer; `connection` is the id of the connection it came on. Says whether
     /// that connection owed the answer.
-    pub fn answered(&self, connection: u64, half: HalfId) -> bool {
+    pub(crate) fn answered(&self, connection: u64, half: HalfId) -> bool {
         let (owed, makes_room) = {
             let mut scheduler = self.scheduler.lock();
             (scheduler.answered(connection, half), scheduler.held() > 0)
@@ -58,17 +58,17 @@ impl Transactions {
     }
 
     /// A check about a half was answered at `at`, and not by a decision.
-    pub fn note_answer(&self, half: HalfId, at: Stamp, answer: Answer) {
+    pub(crate) fn note_answer(&self, half: HalfId, at: Stamp, answer: Answer) {
         self.answers.lock().note(half, at, answer);
     }
 
     /// What came back to the checks about a half that went out at these times, as far as this process remembers.
-    pub fn answers_to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
+    pub(crate) fn answers_to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
         self.answers.lock().to(half, asked)
     }
 
     /// A connection is gone; so are its unanswered checks.
-    pub fn connection_closed(&self, connection: u64) {
+    pub(crate) fn connection_closed(&self, connection: u64) {
         let has_held = {
             let mut scheduler = self.scheduler.lock();
             scheduler.closed(connection);
@@ -80,7 +80,7 @@ impl Transactions {
     }
 
     /// A transaction was decided or parked: it does not wait any more. `which` looks up its group and its first half.
-    pub fn decided(&self, which: impl FnOnce() -> Option<(String, HalfId)>) {
+    pub(crate) fn decided(&self, which: impl FnOnce() -> Option<(String, HalfId)>) {
         // Mostly nothing waits, and then nothing is looked up.
         if self.scheduler.lock().has_any()
             && let Some((group, half)) = which()
@@ -90,25 +90,25 @@ impl Transactions {
     }
 
     /// Whether any transaction waits: only then there is something to say about decided ones.
-    pub fn has_any(&self) -> bool {
+    pub(crate) fn has_any(&self) -> bool {
         self.scheduler.lock().has_any()
     }
 
     /// A topic was deleted, named by its first queue: its open halves are parked.
-    pub fn topic_deleted(&self, topic: QueueId) {
+    pub(crate) fn topic_deleted(&self, topic: QueueId) {
         self.scheduler.lock().topic_deleted(topic);
         self.attention.notify_one();
     }
 
     /// A half is due now, whatever the runner has seen so far.
-    pub fn look_again(&self, half: HalfId) {
+    pub(crate) fn look_again(&self, half: HalfId) {
         self.scheduler.lock().resumed(half);
         self.attention.notify_one();
     }
 
     /// A transaction got a lease until a time: it does not wait any more, and is due then. `which` looks up its group and its
     /// first half.
-    pub fn leased(&self, until: Stamp, which: impl FnOnce() -> Option<(String, HalfId)>) {
+    pub(crate) fn leased(&self, until: Stamp, which: impl FnOnce() -> Option<(String, HalfId)>) {
         self.decided(which);
         // A short lease may be over already, and the runner may have passed its time.
         self.scheduler.lock().due_since(until);
@@ -116,18 +116,18 @@ impl Transactions {
     }
 
     /// Checks written to connections since start.
-    pub fn checks_sent(&self) -> u64 {
+    pub(crate) fn checks_sent(&self) -> u64 {
         self.checks_sent.load(Ordering::Relaxed)
     }
 
     /// Halves that wait because no instance of their group is connected, for an alarm: none in the first minute after a
     /// start, while clients come back.
-    pub fn halves_without_checker(&self) -> u64 {
+    pub(crate) fn halves_without_checker(&self) -> u64 {
         self.scheduler.lock().without_checker(Stamp(self.looked_at.load(Ordering::Relaxed))) as u64
     }
 
     /// Halves of a producer group that wait because no instance of it is connected.
-    pub fn waiting_for_checker(&self, group: &str) -> u64 {
+    pub(crate) fn waiting_for_checker(&self, group: &str) -> u64 {
         self.scheduler.lock().waiting_of(group) as u64
     }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 /// A value while an expression is evaluated.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// Unknown: a property that is missing, or what follows from one.
     Null,
     /// True or false.
@@ -20,7 +20,7 @@ pub enum Value<'a> {
 
 /// Why an expression says nothing of a message: it is not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EvaluationError {
+pub(crate) enum EvaluationError {
     /// A property is no number where one is needed.
     #[error("{0:?} is no number")]
     NoNumber(String),
@@ -31,7 +31,7 @@ pub enum EvaluationError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the operators' own names")]
-pub enum Compare {
+pub(crate) enum Compare {
     Equal,
     NotEqual,
     Less,
@@ -42,7 +42,7 @@ pub enum Compare {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the operators' own names")]
-pub enum TextTest {
+pub(crate) enum TextTest {
     Contains,
     StartsWith,
     EndsWith,
@@ -51,7 +51,7 @@ pub enum TextTest {
 /// A parsed expression. Made by the parser alone, which bounds its depth: evaluation recurses.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "the variants are the grammar of the parser")]
-pub enum Expression {
+pub(crate) enum Expression {
     Literal(Value<'static>),
     Property(String),
     Or(Vec<Expression>),
@@ -84,7 +84,10 @@ pub enum Expression {
 impl Expression {
     /// What the expression says of a message with these properties. Parts behind the first that decides are not looked
     /// at, so an error in them does not count.
-    pub fn evaluate<'a>(&'a self, properties: &impl Fn(&str) -> Option<&'a str>) -> Result<Value<'a>, EvaluationError> {
+    pub(crate) fn evaluate<'a>(
+        &'a self,
+        properties: &impl Fn(&str) -> Option<&'a str>,
+    ) -> Result<Value<'a>, EvaluationError> {
         Ok(match self {
             Self::Literal(value) => value.borrowed(),
             Self::Property(name) => properties(name).map_or(Value::Null, |text| Value::Text(Cow::Borrowed(text))),

@@ -19,12 +19,12 @@ mod parser;
 use escrowmq_common::body::{EXPRESSION_SQL92, EXPRESSION_TAG, SubscriptionData};
 use escrowmq_common::message::{MessageUnit, TagFilter};
 
-pub use expression::{EvaluationError, Expression, Value};
-pub use parser::ParseError;
+pub(crate) use expression::Expression;
+pub(crate) use parser::ParseError;
 
 /// Why an expression is no filter. The client's fault; sending the same again ends the same way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
+pub(crate) enum FilterError {
     /// The SQL92 text does not parse.
     #[error(transparent)]
     Sql(#[from] ParseError),
@@ -38,7 +38,7 @@ pub enum FilterError {
 
 /// What passes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Filter {
+pub(crate) enum Filter {
     /// Everything.
     All,
     /// Messages whose tag has one of these hashes, sorted.
@@ -49,7 +49,7 @@ pub enum Filter {
 
 impl Filter {
     /// Reads an expression of this type; no type means tags, no expression means everything.
-    pub fn compile(expression_type: Option<&str>, text: &str) -> Result<Self, FilterError> {
+    pub(crate) fn compile(expression_type: Option<&str>, text: &str) -> Result<Self, FilterError> {
         match expression_type {
             None | Some("" | EXPRESSION_TAG) => Self::tags(text),
             Some(EXPRESSION_SQL92) => Ok(Self::Sql(parser::parse(text)?)),
@@ -58,7 +58,7 @@ impl Filter {
     }
 
     /// Reads a heartbeat's subscription. Some clients send the hashes of their tags and no text.
-    pub fn of_subscription(data: &SubscriptionData) -> Result<Self, FilterError> {
+    pub(crate) fn of_subscription(data: &SubscriptionData) -> Result<Self, FilterError> {
         if data.is_tag_type() && data.sub_string.is_empty() && !data.code_set.is_empty() {
             return Ok(Self::Tags(sorted(data.code_set.clone())));
         }
@@ -73,7 +73,7 @@ impl Filter {
     }
 
     /// Whether a message with this tag hash may pass. An expression looks at more than that.
-    pub fn may_match(&self, tag_hash: i32) -> bool {
+    pub(crate) fn may_match(&self, tag_hash: i32) -> bool {
         match self {
             Self::All | Self::Sql(_) => true,
             Self::Tags(hashes) => hashes.binary_search(&tag_hash).is_ok(),
@@ -81,7 +81,7 @@ impl Filter {
     }
 
     /// The expression, if messages must be read to decide.
-    pub fn expression(&self) -> Option<&Expression> {
+    pub(crate) fn expression(&self) -> Option<&Expression> {
         match self {
             Self::All | Self::Tags(_) => None,
             Self::Sql(expression) => Some(expression),
@@ -91,7 +91,7 @@ impl Filter {
 
 impl Expression {
     /// Whether a message passes. One for which the expression cannot be evaluated does not.
-    pub fn passes(&self, unit: &MessageUnit<'_>) -> bool {
+    pub(crate) fn passes(&self, unit: &MessageUnit<'_>) -> bool {
         self.evaluate(&|name| unit.property(name)).is_ok_and(|value| value.truth() == Some(true))
     }
 }

@@ -21,7 +21,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Where and why a text is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
-pub struct ParseError {
+pub(crate) struct ParseError {
     what: String,
     at: usize,
 }

@@ -19,7 +19,7 @@ mod retention;
 mod staged;
 mod transaction;
 
-pub use counters::{Counters, Signals};
+pub(crate) use counters::{Counters, Signals};
 pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
 
@@ -90,10 +90,10 @@ pub enum ApplyError {
 }
 
 /// The name under which the last membership is kept.
-pub const MEMBERSHIP: &str = "membership";
+pub(crate) const MEMBERSHIP: &str = "membership";
 
 /// The state machine of one shard. One owner; everybody else reads through the [`Shard`](super::Shard).
-pub struct StateMachine {
+pub(crate) struct StateMachine {
     shared: Arc<Shared>,
     applied: Applied,
     sequences: Sequences,
@@ -130,17 +130,17 @@ impl StateMachine {
     }
 
     /// How far the index has applied.
-    pub fn applied(&self) -> Applied {
+    pub(crate) fn applied(&self) -> Applied {
         self.applied
     }
 
     /// The encoded membership that was applied last.
-    pub fn membership(&self) -> Result<Option<Vec<u8>>, IndexError> {
+    pub(crate) fn membership(&self) -> Result<Option<Vec<u8>>, IndexError> {
         meta::bytes(&self.shared.index, MEMBERSHIP)
     }
 
     /// Applies committed entries, in order, and answers those who wait for them.
-    pub fn apply(&mut self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
+    pub(crate) fn apply(&mut self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
         let mut staged = Staged::new(self.sequences, self.applied.stamp);
         let mut answers: Vec<(Option<Completions>, Vec<Outcome>)> = Vec::with_capacity(entries.len());
         for mut entry in entries {

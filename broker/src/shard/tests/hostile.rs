@@ -10,8 +10,9 @@ use super::*;
 use crate::check::{Action, Folder, Kind, RepairError, RepairOptions};
 use crate::log::{Log, NewRecord, RealDisk};
 use crate::raft::kind;
+use crate::shard::intake::Intake;
 use crate::shard::{
-    Batch, Checked, CheckedHalf, Extend, GiveUp, Intake, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
+    Batch, Checked, CheckedHalf, Extend, GiveUp, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
     SubmitError, WriteUnit,
 };
 use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, QueueOffset, Stamp};

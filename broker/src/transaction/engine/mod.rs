@@ -25,16 +25,15 @@
 //!
 //! The rules are shown one by one in `tests/scripts/*.txt`, and tried in random order against a simple model in `tests/random`.
 
-pub mod policy;
-pub mod round;
-pub mod scheduler;
+pub(crate) mod policy;
+pub(crate) mod round;
+pub(crate) mod scheduler;
 mod waiting;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
-pub use policy::CheckPolicy;
-pub use round::{Ask, Round, Surroundings, Walk, plan};
-pub use scheduler::{Instance, Scheduler, Step};
-pub use windows::WINDOW;
+pub(crate) use policy::CheckPolicy;
+pub(crate) use round::{Ask, Round, Surroundings, Walk, plan};
+pub(crate) use scheduler::{Instance, Scheduler};

@@ -5,7 +5,7 @@ use crate::terms::Stamp;
 
 /// When to check and when to give up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CheckPolicy {
+pub(crate) struct CheckPolicy {
     /// From Prepare to the first check, unless the message says otherwise (`transactionTimeOut`).
     pub first_after: u64,
     /// Between checks (`transactionCheckInterval`).
@@ -23,23 +23,23 @@ const LONGEST_GAP: u64 = 10;
 
 impl CheckPolicy {
     /// When the half's next check is due.
-    pub fn due(&self, row: &HalfRow) -> Stamp {
+    pub(crate) fn due(&self, row: &HalfRow) -> Stamp {
         row.next_due.unwrap_or_else(|| row.prepared_at.saturating_add(self.first_after))
     }
 
     /// The gap after a check, given its number from 1.
-    pub fn gap(&self, number: u32) -> u64 {
+    pub(crate) fn gap(&self, number: u32) -> u64 {
         let doublings = number.saturating_sub(FIRST_LONGER_GAP - 1).min(LONGEST_GAP.ilog2() + 1);
         self.interval.saturating_mul((1u64 << doublings).min(LONGEST_GAP))
     }
 
     /// Whether no check is left. The half is parked when the last one's gap is over.
-    pub fn is_exhausted(&self, row: &HalfRow) -> bool {
+    pub(crate) fn is_exhausted(&self, row: &HalfRow) -> bool {
         row.checks >= self.checks_max
     }
 
     /// Until when a half waits for an instance of its group.
-    pub fn waits_until(&self, row: &HalfRow) -> Stamp {
+    pub(crate) fn waits_until(&self, row: &HalfRow) -> Stamp {
         row.prepared_at.saturating_add(self.park_after)
     }
 }

@@ -27,7 +27,7 @@ const NET_EVERY_MS: u64 = 10_000;
 const NET_BACK_MS: u64 = 20_000;
 
 /// What a round reads, and where the scheduler is.
-pub trait Surroundings {
+pub(crate) trait Surroundings {
     /// Why a table did not answer.
     type Error;
 
@@ -68,7 +68,7 @@ pub trait Surroundings {
 
 /// Some halves of many.
 #[derive(Debug)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     /// What is on the page, oldest first.
     pub halves: Vec<T>,
     /// Where the next page begins behind, if there may be one.
@@ -77,7 +77,7 @@ pub struct Page<T> {
 
 /// Ask about this half.
 #[derive(Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The half.
     pub row: HalfRow,
     /// On this connection, where a place is taken for it.
@@ -90,7 +90,7 @@ pub struct Ask {
 
 /// Resume this half if it is still parked for want of an instance.
 #[derive(Debug)]
-pub struct Return {
+pub(crate) struct Return {
     /// The half.
     pub half: HalfId,
     /// Its group.
@@ -99,7 +99,7 @@ pub struct Return {
 
 /// What is to be done.
 #[derive(Debug, Default)]
-pub struct Round {
+pub(crate) struct Round {
     /// Checks.
     pub asks: Vec<Ask>,
     /// Halves that get a due time without being asked about.
@@ -118,7 +118,7 @@ pub struct Round {
 
 /// How far rounds have come. Lost with the process; the next one begins with what was recorded.
 #[derive(Debug, Clone)]
-pub struct Walk {
+pub(crate) struct Walk {
     /// Halves up to this id need no look for a first check. Moving it on saves the next look from all the rows that are
     /// gone.
     first: HalfId,
@@ -132,13 +132,13 @@ pub struct Walk {
 
 impl Walk {
     /// Begins with all due times, and with first checks behind what was recorded.
-    pub fn begin(first_checked: HalfId) -> Self {
+    pub(crate) fn begin(first_checked: HalfId) -> Self {
         Self { first: first_checked, due: (Stamp::ZERO, HalfId::ZERO), netted: Stamp::ZERO, turn: 0 }
     }
 }
 
 /// Plans one round at `now`. What could not be read is left out and named by the error; the rest of the round stands.
-pub fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: Stamp) -> (Round, Option<S::Error>) {
+pub(crate) fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: Stamp) -> (Round, Option<S::Error>) {
     let mut planner = Planner {
         around,
         now,

@@ -11,11 +11,11 @@ use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 
 /// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
 /// instance to ask, and no half is parked for it.
-pub const QUIET_MS: u64 = 60_000;
+pub(crate) const QUIET_MS: u64 = 60_000;
 
 /// A connected instance of a producer group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// The number of its connection.
     pub connection: u64,
     /// Its client id.
@@ -26,7 +26,7 @@ pub struct Instance {
 
 /// What to do with a half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing: it is parked, or settled with another half.
     Nothing,
     /// Nothing yet: it is due at this time.
@@ -67,7 +67,7 @@ pub(super) struct Deleted {
 
 /// See the module. Each half is in at most one of `waiting` and `held`.
 #[derive(Debug)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     policy: CheckPolicy,
     windows: Windows,
     pub(super) waiting: Waiting,
@@ -103,12 +103,12 @@ impl Default for Scheduler {
 
 impl Scheduler {
     /// The process begins to ask at `now`: from here on clients come back.
-    pub fn begin(&mut self, now: Stamp) {
+    pub(crate) fn begin(&mut self, now: Stamp) {
         self.quiet_until = now.saturating_add(QUIET_MS);
     }
 
     /// The settings of a running broker may change.
-    pub fn set_policy(&mut self, policy: CheckPolicy) {
+    pub(crate) fn set_policy(&mut self, policy: CheckPolicy) {
         if policy != self.policy {
             self.policy = policy;
             self.waiting.times_changed();
@@ -116,7 +116,7 @@ impl Scheduler {
     }
 
     /// A half may be due. `instances` are all that are connected of its group.
-    pub fn due(&mut self, row: &HalfRow, instances: &[Instance], now: Stamp) -> Step {
+    pub(crate) fn due(&mut self, row: &HalfRow, instances: &[Instance], now: Stamp) -> Step {
         let step = self.step(row, instances, now);
         if step != Step::Wait {
             self.waiting.remove(&row.group, row.half);
@@ -178,7 +178,7 @@ impl Scheduler {
     }
 
     /// Whether any of these instances takes a check at `now`.
-    pub fn has_room(&mut self, instances: &[Instance], now: Stamp) -> bool {
+    pub(crate) fn has_room(&mut self, instances: &[Instance], now: Stamp) -> bool {
         let lost_after = self.policy.interval;
         instances
             .iter()
@@ -187,7 +187,7 @@ impl Scheduler {
 
     /// A check was not written to its connection after all. The instances without that one are asked at once: says on
     /// which connection, where a place is taken for it.
-    pub fn elsewhere(&mut self, row: &HalfRow, failed: u64, instances: &[Instance], now: Stamp) -> Option<u64> {
+    pub(crate) fn elsewhere(&mut self, row: &HalfRow, failed: u64, instances: &[Instance], now: Stamp) -> Option<u64> {
         self.windows.answered(failed, row.half);
         let others: Vec<Instance> =
             instances.iter().filter(|instance| instance.connection != failed).cloned().collect();
@@ -197,22 +197,22 @@ impl Scheduler {
     }
 
     /// A check was not written to its connection after all, and is not for now.
-    pub fn not_sent(&mut self, connection: u64, half: HalfId) {
+    pub(crate) fn not_sent(&mut self, connection: u64, half: HalfId) {
         self.windows.answered(connection, half);
     }
 
     /// A producer answered a check, whatever the answer. Says whether this connection owed the answer.
-    pub fn answered(&mut self, connection: u64, half: HalfId) -> bool {
+    pub(crate) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
         self.windows.answered(connection, half)
     }
 
     /// A connection is gone, and with it what it owed.
-    pub fn closed(&mut self, connection: u64) {
+    pub(crate) fn closed(&mut self, connection: u64) {
         self.windows.forget(connection);
     }
 
     /// A group got an instance: what waits for one, and what was parked for want of one, goes on.
-    pub fn joined(&mut self, group: Arc<str>) {
+    pub(crate) fn joined(&mut self, group: Arc<str>) {
         match self.joined.iter_mut().find(|joined| joined.group == group) {
             Some(joined) => joined.resumed_upto = HalfId::ZERO,
             None => self.joined.push_back(Joined { group, resumed_upto: HalfId::ZERO }),
@@ -221,29 +221,29 @@ impl Scheduler {
 
     /// A topic is gone, named by its first queue: its open halves are parked, some with each round. Those that this process
     /// does not come to are found when they are due.
-    pub fn topic_deleted(&mut self, topic: QueueId) {
+    pub(crate) fn topic_deleted(&mut self, topic: QueueId) {
         self.deleted.push_back(Deleted { topic, parked_upto: HalfId::ZERO });
     }
 
     /// A transaction was decided or parked, or got a lease; `half` is its first half. Not needed for what is asked, but for
     /// what is counted.
-    pub fn waits_no_more(&mut self, group: &str, half: HalfId) {
+    pub(crate) fn waits_no_more(&mut self, group: &str, half: HalfId) {
         self.waiting.remove(group, half);
         self.held.remove(group, half);
     }
 
     /// Whether any half waits or is held back.
-    pub fn has_any(&self) -> bool {
+    pub(crate) fn has_any(&self) -> bool {
         !(self.waiting.is_empty() && self.held.is_empty())
     }
 
     /// A half is due at once, whatever was seen of it so far.
-    pub fn resumed(&mut self, half: HalfId) {
+    pub(crate) fn resumed(&mut self, half: HalfId) {
         self.resumed.push_back(half);
     }
 
     /// A half got a due time that may be over already.
-    pub fn due_since(&mut self, due: Stamp) {
+    pub(crate) fn due_since(&mut self, due: Stamp) {
         self.due_since = Some(self.due_since.map_or(due, |since| since.min(due)));
     }
 
@@ -258,22 +258,23 @@ impl Scheduler {
     }
 
     /// How many answers a connection owes.
-    pub fn owed(&self, connection: u64) -> usize {
+    #[cfg(test)]
+    pub(crate) fn owed(&self, connection: u64) -> usize {
         self.windows.owed(connection)
     }
 
     /// Halves of a group that wait because no instance is connected.
-    pub fn waiting_of(&self, group: &str) -> usize {
+    pub(crate) fn waiting_of(&self, group: &str) -> usize {
         self.waiting.len_of(group)
     }
 
     /// Halves that wait because no instance of their group is connected, for an alarm: none while clients come back.
-    pub fn without_checker(&self, now: Stamp) -> usize {
+    pub(crate) fn without_checker(&self, now: Stamp) -> usize {
         if now < self.quiet_until { 0 } else { self.waiting.len() }
     }
 
     /// Halves that are held back because every connection of their group owes as many answers as it may.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 }
@@ -282,7 +283,7 @@ impl Scheduler {
 mod tests {
     use super::*;
     use crate::terms::HalfId;
-    use crate::transaction::engine::WINDOW;
+    use crate::transaction::engine::windows::WINDOW;
 
     const POLICY: CheckPolicy =
         CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::terms::{HalfId, Stamp};
 
 /// Most unanswered checks of one connection.
-pub const WINDOW: usize = 1000;
+pub(crate) const WINDOW: usize = 1000;
 
 /// What was asked on each connection and not answered.
 #[derive(Debug, Default)]

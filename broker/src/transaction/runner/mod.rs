@@ -60,7 +60,7 @@ impl Course {
 }
 
 /// Runs check-backs until shutdown.
-pub async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
+pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     broker.transactions.scheduler.lock().begin(broker.now());
     let mut course = Course::begin(&broker);
     loop {

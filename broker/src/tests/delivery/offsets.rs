@@ -1,11 +1,11 @@
 //! How far groups have come.
 
-use escrowmq_broker::terms::QueueOffset;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PullMessageHeader;
 
 use super::support::{Client, Node, number, pull, pull_request, until};
+use crate::terms::QueueOffset;
 
 fn of_queue(code: i32, topic: &str, queue: i32) -> Frame {
     Frame::request(code).with_field("topic", topic).with_field("queueId", queue)

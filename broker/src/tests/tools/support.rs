@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use escrowmq_broker::config::BrokerConfig;
-use escrowmq_broker::start::{RunningBroker, start};
 use escrowmq_common::body::json::from_slice;
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
@@ -14,6 +12,9 @@ use escrowmq_common::header::SendMessageHeader;
 use escrowmq_common::message::{Message, OffsetMessageId, decode_units};
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
+
+use crate::config::BrokerConfig;
+use crate::start::{RunningBroker, start};
 
 /// Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

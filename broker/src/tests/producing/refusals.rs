@@ -1,7 +1,6 @@
 //! What is refused is refused whichever way it comes, with words, and leaves nothing behind.
 
 use bytes::BytesMut;
-use escrowmq_broker::config::BrokerConfig;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
@@ -9,6 +8,7 @@ use escrowmq_common::message::batch::BatchMessage;
 use escrowmq_common::name;
 
 use super::support::{Stage, create_topic, end, field, header, of, position, send, text};
+use crate::config::BrokerConfig;
 
 /// The same properties in each way in which a message comes: alone, as a member, on a batch, as a half, as a reply, as a retry.
 fn ways(topic: &str, own: &[(&str, &str)]) -> Vec<(&'static str, Frame)> {

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use escrowmq_broker::terms::ParkReason;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
 use super::support::{Stage, create_topic, end, field, half_id, position, send, settings};
+use crate::terms::ParkReason;
 
 fn half(unique_id: &str) -> Frame {
     send("T", &[("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", unique_id)])

@@ -1,10 +1,10 @@
 //! Settings, running figures and the requests that only tools send.
 
-use escrowmq_broker::terms::DiskUse;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
 use super::support::{Bench, of_topic};
+use crate::terms::DiskUse;
 
 fn update(text: &'static str) -> Frame {
     Frame::request(request::UPDATE_BROKER_CONFIG).with_body(text)

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use escrowmq_broker::schedule::unused_groups::UnusedGroups;
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{ConsumerData, HeartbeatData, ProducerData};
 use escrowmq_common::code::{request, response};
@@ -11,6 +10,7 @@ use escrowmq_common::header::PullMessageHeader;
 use futures_util::future::join_all;
 
 use super::support::{Client, Node, PATIENCE, heartbeat, messages, number, pull, pull_request, until};
+use crate::schedule::unused_groups::UnusedGroups;
 
 /// A pull that may wait for longer than any test.
 fn held(queue: i32) -> PullMessageHeader<'static> {
@@ -117,7 +117,7 @@ async fn topics_queues_and_groups_are_bounded_by_number() {
     let node = Node::with(|config| config.max_groups = 2).await;
     let broker = node.running().broker().clone();
     let client = node.client("c");
-    let change = |change: &dyn Fn(&mut escrowmq_broker::config::BrokerConfig)| {
+    let change = |change: &dyn Fn(&mut crate::config::BrokerConfig)| {
         let mut config = (**broker.config()).clone();
         change(&mut config);
         broker.config.store(std::sync::Arc::new(config));

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use escrowmq_broker::config::BrokerConfig;
-use escrowmq_broker::start::{RunningBroker, start};
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{ConsumerData, HeartbeatData, MessageModel, ProducerData, SubscriptionData};
 use escrowmq_common::code::request;
@@ -16,6 +14,9 @@ use escrowmq_common::message::{Message, decode_units};
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+
+use crate::config::BrokerConfig;
+use crate::start::{RunningBroker, start};
 
 /// Longest wait of a test for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,9 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use escrowmq_broker::config::BrokerConfig;
-use escrowmq_broker::start::{RunningBroker, start};
-use escrowmq_broker::terms::{HalfId, QueueOffset};
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
@@ -15,6 +12,10 @@ use escrowmq_common::message::properties::append;
 use escrowmq_common::message::{Message, OffsetMessageId};
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
+
+use crate::config::BrokerConfig;
+use crate::start::{RunningBroker, start};
+use crate::terms::{HalfId, QueueOffset};
 
 /// Long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

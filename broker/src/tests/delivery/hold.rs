@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use escrowmq_broker::terms::QueueOffset;
 use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PullMessageHeader;
 
-use super::support::{Client, Node, PATIENCE, messages, number, pull, pull_request, until};
+use super::support::{Client, Node, PATIENCE, heartbeat, messages, number, pull, pull_request, until};
+use crate::terms::QueueOffset;
 
 /// A pull that may wait for a quarter of a minute.
 fn held(topic: &str, queue: i32, offset: i64) -> PullMessageHeader<'_> {
@@ -165,11 +165,19 @@ async fn a_reset_moves_the_consumer() {
     for _ in 0..5 {
         client.send("T", 0, b"x", &[]).await;
     }
+    // Only a group with members is told by its pull.
+    assert_eq!(client.heartbeat(&heartbeat("c", "G", "T", "*")).await.code, 0);
     let waiting = start_pull(&client, &held("T", 0, 5));
     until_held(&node, 1).await;
     let broker = node.running().broker();
     let queue = broker.shard.topics().get("T").unwrap().queues[0].clone();
-    broker.delivery.reset_offset(broker, "G", &queue, QueueOffset(2)).await.unwrap();
+    let reset = Frame::request(request::INVOKE_BROKER_TO_RESET_OFFSET)
+        .with_field("topic", "T")
+        .with_field("group", "G")
+        .with_field("isForce", true)
+        .with_field("queueId", 0)
+        .with_field("offset", 2);
+    assert_eq!(client.call(reset).await.code, 0);
     let answer = waiting.await.unwrap();
     assert_eq!((answer.code, number(&answer, "nextBeginOffset")), (21, 2));
     assert_eq!(answer.remark.as_deref(), Some("OFFSET_RESET"));

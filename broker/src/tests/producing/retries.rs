@@ -1,11 +1,11 @@
 //! Messages that consumers send back: by position, or themselves when that fails.
 
-use escrowmq_broker::terms::QueueOffset;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
 
 use super::support::{Stage, end, field, header, of, position, send, text};
+use crate::terms::QueueOffset;
 
 fn back(position: i64, group: &str, delay_level: i32) -> Frame {
     Frame::request(request::CONSUMER_SEND_MSG_BACK)

@@ -1,0 +1,6 @@
+//! The whole broker over real connections, in this process. These tests look into parts of it, which nobody else may. How it
+//! starts and ends as a process is in `broker/tests`.
+
+mod delivery;
+mod producing;
+mod tools;
