@@ -100,7 +100,7 @@ pub(super) async fn tell(
             return Ok(Outcome::Undecided);
         }
         let is_timeout = matches!(failure, RequestError::TimedOut { .. });
-        // What was not sent later takes nothing back of what was sent before.
+        // A later attempt that was not sent takes nothing back of an earlier one that was.
         let last =
             if failure.outcome_unknown() { heard.insert(failure).clone() } else { heard.clone().unwrap_or(failure) };
         let again = Instant::now() + pause;
