@@ -42,7 +42,15 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The command lines of ours in a line of a shell. `...` and what stands in brackets is left to the reader.
+/// An argument as a reader gives it: what stands in brackets may be given, and a word in capitals stands for something.
+/// A number is taken where a name is.
+fn given(word: &str) -> String {
+    let word = word.trim_start_matches('[').trim_end_matches(']');
+    let is_placeholder = !word.is_empty() && word.chars().all(|character| character.is_ascii_uppercase());
+    if is_placeholder { "1".to_owned() } else { word.to_owned() }
+}
+
+/// The command lines of ours in a line of a shell. `...` is left to the reader.
 fn of_line(line: &str) -> Vec<Shown> {
     let words = words(line);
     let ends = |word: &String| [";", "|", "&", "<", ">"].contains(&word.as_str());
@@ -52,28 +60,57 @@ fn of_line(line: &str) -> Vec<Shown> {
             let program = words.iter().position(|word| word != "$" && !word.contains('='))?;
             let name = Path::new(&words[program]).file_name()?.to_str()?;
             let binary = OURS.into_iter().find(|ours| *ours == name)?;
-            let arguments = words[program + 1..].iter().filter(|word| *word != "..." && !word.starts_with('['));
-            Some(Shown { binary, arguments: arguments.cloned().collect() })
+            let arguments = words[program + 1..].iter().map(|word| given(word)).filter(|word| word != "...");
+            Some(Shown { binary, arguments: arguments.collect() })
         })
         .collect()
 }
 
-/// All of them in a document: in fenced blocks each line, elsewhere each piece of inline code.
+/// A line without the sign of a quotation.
+fn unquoted(line: &str) -> &str {
+    let Some(quoted) = line.trim_start().strip_prefix('>') else { return line };
+    quoted.strip_prefix(' ').unwrap_or(quoted)
+}
+
+/// The sign of a fence, if the line is the beginning or the end of one. It may stand behind the sign of a list item.
+fn fence(line: &str) -> Option<char> {
+    let text = line.trim_start();
+    let (sign, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let is_item = ["-", "*", "+"].contains(&sign) || sign.trim_end_matches(['.', ')']).parse::<u32>().is_ok();
+    let text = if is_item { rest.trim_start() } else { text };
+    ['`', '~'].into_iter().find(|sign| text.starts_with(&sign.to_string().repeat(3)))
+}
+
+/// Whether a line outside of fences stands as deep as a block of code. So may a paragraph of a list item, which does no
+/// harm as long as it does not begin with the name of one of our binaries.
+fn is_deep(line: &str) -> bool {
+    line.starts_with("    ") || line.trim_start_matches(' ').starts_with('\t')
+}
+
+/// The command lines in code between backticks.
+fn of_prose(line: &str) -> Vec<Shown> {
+    line.split('`').skip(1).step_by(2).flat_map(of_line).collect()
+}
+
+/// All of them in a document: in blocks of code, fenced or indented, each line, elsewhere each piece of inline code.
 fn of_document(text: &str) -> Vec<Shown> {
     let mut shown = Vec::new();
-    let mut is_fenced = false;
+    let mut fenced = None;
     let mut continued = String::new();
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            is_fenced = !is_fenced;
-        } else if is_fenced {
-            if let Some(begun) = line.strip_suffix('\\') {
-                continued.push_str(begun);
-                continue;
+    for line in text.lines().map(unquoted) {
+        let sign = fence(line);
+        if sign.is_some() && (fenced.is_none() || fenced == sign) {
+            fenced = if fenced.is_none() { sign } else { None };
+            continue;
+        }
+        if fenced.is_none() {
+            shown.extend(of_prose(line));
+        }
+        if fenced.is_some() || is_deep(line) {
+            match line.strip_suffix('\\') {
+                Some(begun) => continued.push_str(begun),
+                None => shown.extend(of_line(&format!("{}{line}", std::mem::take(&mut continued)))),
             }
-            shown.extend(of_line(&format!("{}{line}", std::mem::take(&mut continued))));
-        } else {
-            shown.extend(line.split('`').skip(1).step_by(2).flat_map(of_line));
         }
     }
     shown
@@ -154,4 +191,34 @@ fn lines_are_taken_apart_as_a_shell_does() {
         arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
     };
     assert_eq!(shown, [of(&["txn", "list"]), of(&["txn", "rollback"]), of(&["txn", "count", "--json"])]);
+}
+
+#[test]
+fn code_is_found_wherever_it_stands() {
+    let found = |text: &str| of_document(text).into_iter().map(|shown| shown.arguments.join(" ")).collect::<Vec<_>>();
+    assert_eq!(
+        found("So:\n\n    escrowmq txn list\n\tescrowmq txn \\\n    count\n\nescrowmq is prose.\n"),
+        ["txn list", "txn count"]
+    );
+    assert_eq!(
+        found("- an item\n\n  ```sh\n  escrowmq txn list\n  ```\n  `escrowmq txn count`\n"),
+        ["txn list", "txn count"]
+    );
+    assert_eq!(found("1. ```\n   escrowmq txn list\n   ```\n2. escrowmq is prose\n"), ["txn list"]);
+    assert_eq!(
+        found("- an item\n\n      escrowmq txn list\n\n    - and `escrowmq txn count`\n"),
+        ["txn list", "txn count"]
+    );
+    assert_eq!(found("> ```\n> escrowmq txn list\n> ```\n> escrowmq is prose\n"), ["txn list"]);
+    assert_eq!(found("~~~\n```\nescrowmq txn list\n~~~\nescrowmq is prose\n"), ["txn list"]);
+}
+
+#[test]
+fn what_a_reader_may_give_is_given() {
+    let arguments = |line: &str| of_line(line).remove(0).arguments.join(" ");
+    assert_eq!(
+        arguments("escrowmq backup --out DIR [--broker 127.0.0.1:10911] [--keep N] [...]"),
+        "backup --out 1 --broker 127.0.0.1:10911 --keep 1"
+    );
+    assert!(refusal(&of_line("escrowmq admin log give-up POSITION --reason why [--brokre h:1]")[0]).is_some());
 }

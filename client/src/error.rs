@@ -20,7 +20,7 @@ pub(crate) const GREETING: &str = "the heartbeat before it";
 /// The look-up that comes before a request: a name server is asked who serves the topic.
 pub(crate) const LOOK_UP: &str = "asking a name server";
 /// All that comes before a request together.
-pub(crate) const IN_TIME: &str = "finding a broker in time";
+const IN_TIME: &str = "finding a broker in time";
 
 /// One request to one server did not end well.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -127,6 +127,11 @@ impl RequestError {
             | RequestError::ShutDown => self,
             last => RequestError::NotSent { step, last: Box::new(last) },
         }
+    }
+
+    /// The deadline passed before the request could be sent to the server at `addr`.
+    pub(crate) fn too_late(addr: &str, deadline: Duration) -> RequestError {
+        RequestError::TimedOut { addr: addr.to_owned(), after: deadline }.before_sending(IN_TIME)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "callers hand over the error they end with")]

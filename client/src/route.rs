@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use escrowmq_common::limits::{ADDRESS_BYTES_MAX, BROKER_NAME_BYTES_MAX};
 use escrowmq_common::name::Perm;
 
 use crate::queue::MessageQueue;
@@ -15,12 +16,10 @@ pub(crate) const NEW_TOPIC_QUEUES: i32 = 4;
 
 /// The most queues of a route over all brokers, counted for reading and for writing each. An answer with more is corrupt.
 const QUEUES_MAX: usize = 1 << 18;
-/// Broker groups.
-const BROKERS_MAX: usize = 1024;
+/// Broker groups: as many as a name server lists unless configured otherwise.
+const BROKERS_MAX: usize = 10_000;
 /// Addresses of all of them together.
-const ADDRS_MAX: usize = 4096;
-/// Bytes of a broker's name and of an address.
-const NAME_BYTES_MAX: usize = 255;
+const ADDRS_MAX: usize = 4 * BROKERS_MAX;
 
 /// Why the answer of a name server is no route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,8 +28,8 @@ pub(crate) enum RouteError {
     #[error("it names {count} {what}, the limit is {limit}")]
     TooMany { what: &'static str, count: usize, limit: usize },
     /// A name or an address is longer than any is.
-    #[error("{what} has {length} bytes, the limit is {NAME_BYTES_MAX}")]
-    TooLong { what: &'static str, length: usize },
+    #[error("{what} has {length} bytes, the limit is {limit}")]
+    TooLong { what: &'static str, length: usize, limit: usize },
 }
 
 /// A broker group as a route names it.
@@ -64,17 +63,18 @@ impl RouteLines {
     fn check(&self, count_max: i32) -> Result<(), RouteError> {
         let most =
             |what, count, limit| if count > limit { Err(RouteError::TooMany { what, count, limit }) } else { Ok(()) };
-        let short = |what, text: &str| match text.len() {
-            length if length > NAME_BYTES_MAX => Err(RouteError::TooLong { what, length }),
+        let short = |what, text: &str, limit| match text.len() {
+            length if length > limit => Err(RouteError::TooLong { what, length, limit }),
             _ => Ok(()),
         };
+        let name = |text: &str| short("a broker's name", text, BROKER_NAME_BYTES_MAX);
         most("brokers", self.brokers.len().max(self.queues.len()), BROKERS_MAX)?;
         most("addresses", self.brokers.iter().map(|broker| broker.addrs.len()).sum(), ADDRS_MAX)?;
         for broker in &self.brokers {
-            short("a broker's name", &broker.name)?;
-            broker.addrs.values().try_for_each(|addr| short("an address", addr))?;
+            name(&broker.name)?;
+            broker.addrs.values().try_for_each(|addr| short("an address", addr, ADDRESS_BYTES_MAX))?;
         }
-        self.queues.iter().try_for_each(|line| short("a broker's name", &line.broker))?;
+        self.queues.iter().try_for_each(|line| name(&line.broker))?;
         let sum = |counts: &mut dyn Iterator<Item = i32>| {
             counts.map(|count| count.clamp(0, count_max) as usize).fold(0, usize::saturating_add)
         };
@@ -82,7 +82,7 @@ impl RouteLines {
         most("queues to write", sum(&mut self.queues.iter().map(|line| line.write_count)), QUEUES_MAX)?;
         if let Some(order) = &self.order {
             most("brokers in their order", order.split(';').count(), BROKERS_MAX)?;
-            ordered(order).try_for_each(|(broker, _)| short("a broker's name", broker))?;
+            ordered(order).try_for_each(|(broker, _)| name(broker))?;
             most("queues in their order", sum(&mut ordered(order).map(|(_, count)| count)), QUEUES_MAX)?;
         }
         Ok(())
@@ -245,19 +245,19 @@ mod tests {
             })
             .contains("278528 queues to read")
         );
-        assert!(refused(&|lines| lines.queues = vec![lines.queues[0].clone(); 5000]).contains("5000 brokers"));
+        assert!(refused(&|lines| lines.queues = vec![lines.queues[0].clone(); 10_001]).contains("10001 brokers"));
         assert!(refused(&|lines| lines.order = Some("a:2000000000".into())).contains("in their order"));
-        assert!(refused(&|lines| lines.order = Some("a:1;".repeat(5000))).contains("brokers in their order"));
+        assert!(refused(&|lines| lines.order = Some("a:1;".repeat(10_001))).contains("brokers in their order"));
         assert!(refused(&|lines| lines.queues[0].broker = "b".repeat(256).into()).contains("256 bytes"));
         assert!(
             refused(&|lines| {
-                lines.brokers[0].addrs.insert(2, "h".repeat(300).into());
+                lines.brokers[0].addrs.insert(2, "h".repeat(1025).into());
             })
-            .contains("an address has 300 bytes")
+            .contains("an address has 1025 bytes")
         );
         assert!(
             refused(&|lines| {
-                lines.brokers[0].addrs = (0..20_000).map(|id| (id, Arc::from("h:1"))).collect();
+                lines.brokers[0].addrs = (0..50_000).map(|id| (id, Arc::from("h:1"))).collect();
             })
             .contains("addresses")
         );

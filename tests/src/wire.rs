@@ -272,24 +272,7 @@ impl Wire {
         offset: i64,
         count: i32,
     ) -> Result<Pulled, CallError> {
-        let header = PullMessageHeader {
-            consumer_group: group,
-            topic,
-            queue_id: queue,
-            queue_offset: offset,
-            max_msg_nums: count,
-            sys_flag: 4,
-            commit_offset: 0,
-            suspend_timeout_millis: 0,
-            subscription: Some("*"),
-            sub_version: 0,
-            expression_type: Some("TAG"),
-            max_msg_bytes: None,
-            request_source: None,
-            proxy_forward_client_id: None,
-            broker_name: None,
-        };
-        let answer = self.call(Frame::request(request::PULL_MESSAGE).with_header(&header)).await?;
+        let answer = self.call(pull_request(group, topic, queue, offset, count)).await?;
         let fields: Option<PullMessageResponse> = answer.header().ok();
         Ok(Pulled {
             code: answer.code,
@@ -336,28 +319,10 @@ impl Wire {
     ///
     /// If there is no answer, or one that is neither success nor "nothing found".
     pub async fn query(&self, topic: &str, key: &str, is_unique_id: bool) -> Vec<Message> {
-        self.try_query(topic, key, is_unique_id).await.expect("a query is answered")
-    }
-
-    /// Like [`query`](Wire::query), for where the broker may be killed meanwhile.
-    ///
-    /// # Panics
-    ///
-    /// For an answer that is neither success nor "nothing found".
-    pub async fn try_query(&self, topic: &str, key: &str, is_unique_id: bool) -> Result<Vec<Message>, CallError> {
-        let header = QueryMessageHeader {
-            topic,
-            key,
-            max_num: 32,
-            begin_timestamp: 0,
-            end_timestamp: clock::wall_ms() + 3_600_000,
-            unique_key: is_unique_id,
-            index_type: None,
-        };
-        let answer = self.call(Frame::request(request::QUERY_MESSAGE).with_header(&header)).await?;
+        let answer = self.call(query_request(topic, key, is_unique_id)).await.expect("a query is answered");
         match answer.code {
-            response::SUCCESS => Ok(messages(answer.body)),
-            response::QUERY_NOT_FOUND => Ok(Vec::new()),
+            response::SUCCESS => messages(answer.body),
+            response::QUERY_NOT_FOUND => Vec::new(),
             code => panic!("query of {key}: {code} {:?}", answer.remark),
         }
     }
@@ -388,8 +353,49 @@ impl Wire {
     }
 }
 
-fn messages(body: Bytes) -> Vec<Message> {
+/// The messages in the body of an answer.
+///
+/// # Panics
+///
+/// If it holds anything else.
+pub fn messages(body: Bytes) -> Vec<Message> {
     decode_units(body).map(|unit| unit.expect("a message unit")).collect()
+}
+
+/// A pull of up to `count` messages that is not held.
+pub fn pull_request(group: &str, topic: &str, queue: i32, offset: i64, count: i32) -> Frame {
+    let header = PullMessageHeader {
+        consumer_group: group,
+        topic,
+        queue_id: queue,
+        queue_offset: offset,
+        max_msg_nums: count,
+        sys_flag: 4,
+        commit_offset: 0,
+        suspend_timeout_millis: 0,
+        subscription: Some("*"),
+        sub_version: 0,
+        expression_type: Some("TAG"),
+        max_msg_bytes: None,
+        request_source: None,
+        proxy_forward_client_id: None,
+        broker_name: None,
+    };
+    Frame::request(request::PULL_MESSAGE).with_header(&header)
+}
+
+/// A search for the messages that have this key, or this unique id.
+pub fn query_request(topic: &str, key: &str, is_unique_id: bool) -> Frame {
+    let header = QueryMessageHeader {
+        topic,
+        key,
+        max_num: 32,
+        begin_timestamp: 0,
+        end_timestamp: clock::wall_ms() + 3_600_000,
+        unique_key: is_unique_id,
+        index_type: None,
+    };
+    Frame::request(request::QUERY_MESSAGE).with_header(&header)
 }
 
 /// A half message for the first queue of a topic.

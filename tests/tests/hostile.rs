@@ -10,7 +10,6 @@ use bytes::{BufMut as _, BytesMut};
 use escrowmq_client::Message;
 use escrowmq_common::clock;
 use escrowmq_common::code::request;
-use escrowmq_common::frame::Frame;
 use escrowmq_common::task::{Shutdown, Tasks};
 use escrowmq_tests::dice::Dice;
 use escrowmq_tests::{Cluster, Settings, since, until, wire};
@@ -221,25 +220,8 @@ async fn a_client_that_asks_and_never_reads() {
     for _ in 0..32 {
         wire.send("Unread", 0, vec![7; 8 * 1024], &[]).await.expect("an answer");
     }
-    let header = escrowmq_common::header::PullMessageHeader {
-        consumer_group: "unread",
-        topic: "Unread",
-        queue_id: 0,
-        queue_offset: 0,
-        max_msg_nums: 32,
-        sys_flag: 4,
-        commit_offset: 0,
-        suspend_timeout_millis: 0,
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: None,
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-        broker_name: None,
-    };
     let mut pull = BytesMut::new();
-    Frame::request(request::PULL_MESSAGE).with_header(&header).encode(&mut pull);
+    wire::pull_request("unread", "Unread", 0, 0, 32).encode(&mut pull);
     // Each of these asks for about 256 KiB, 2,000 times on each of 8 connections: 4 GiB of answers.
     attacked(&mut cluster, async move {
         let asking = (0..8).map(|_| async {

@@ -20,7 +20,7 @@ impl Subscription {
         Self { data, filter: OnceLock::new() }
     }
 
-    /// What passes. An expression that does not parse is kept with its error, which its pulls get as answer.
+    /// The messages that pass. An expression that does not parse is kept with its error, which its pulls get as answer.
     pub(crate) fn filter(&self) -> &Result<Filter, FilterError> {
         self.filter.get_or_init(|| Filter::of_subscription(&self.data))
     }

@@ -60,7 +60,7 @@ impl BrokerConfig {
             match look_up(&name, &value)? {
                 Known::Key(key) => {
                     by_tool::check_key(key, self, &value)?;
-                    // What stays as it is need not be read, which may ask a resolver.
+                    // A value that stays is not read again: reading may ask a resolver.
                     if (key.get)(self) == value {
                         continue;
                     }
@@ -87,8 +87,8 @@ impl BrokerConfig {
     /// Writes changes into the file that was given at start, if one was: a copy is written and flushed beside it, and
     /// takes its place in one step, with its permissions. Says whether there was a file.
     ///
-    /// What stays as it was in `old` is not written: it may be a default that follows the machine, such as its address, and
-    /// would not any more.
+    /// A value that `old` has too is not written. It may be a default that follows the machine, such as its address, and would
+    /// not follow it any more.
     pub fn keep(&self, old: &Self, changes: &BTreeMap<String, String>) -> Result<bool, ConfigError> {
         let Some(path) = self.config_file() else { return Ok(false) };
         let mut changed = BTreeMap::new();

@@ -118,7 +118,7 @@ fn a_running_broker_takes_all_changes_or_none() {
     assert!(new.keep(&config, &good).unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"# mine: \xe4\nregionId=s\ntransactionCheckMax=16\n");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o604);
-    // What stays as it is gets no line: it may be a default that follows the machine.
+    // A value that stays gets no line: it may be a default that follows the machine.
     let same = changes(&[("brokerIP1", &new.broker_ip.to_string()), ("transactionCheckMax", "17")]);
     assert!(new.updated(&same, Asker::Elsewhere).unwrap().keep(&new, &same).unwrap());
     assert_eq!(fs::read(&path).unwrap(), b"# mine: \xe4\nregionId=s\ntransactionCheckMax=17\n");

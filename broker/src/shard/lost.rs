@@ -11,7 +11,8 @@ use arc_swap::ArcSwap;
 
 use super::handle::Shard;
 use super::read::{MESSAGE_HEAD_BYTES, ReadError};
-use crate::terms::{LostRange, Position};
+use crate::index;
+use crate::terms::{HalfId, LostRange, Position};
 
 /// Entries of a queue that are looked at in one go.
 const LOOK_ENTRIES: usize = 4096;
@@ -86,9 +87,25 @@ impl Shard {
         let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes"));
         match self.raw_unit(position, length) {
             Ok(_) => Err(GiveUpError::Readable(position)),
+            // Any bytes that are no message look like a damaged one.
+            Err(error) if error.is_damage() && !self.is_of_a_message(position)? => {
+                Err(GiveUpError::NoSuchPlace(position))
+            }
             Err(error) if error.is_damage() => Ok(position..position + 1),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether a queue, an undecided half or a message that waits for its time points at this position. Looks at every entry
+    /// there is.
+    fn is_of_a_message(&self, position: u64) -> Result<bool, ReadError> {
+        let is_half = index::half::get(self.index(), HalfId(position))?.is_some_and(|half| half.position == position);
+        let mut is_pinned = false;
+        index::pin::scan(self.index(), position, position + 1, |_, _| {
+            is_pinned = true;
+            false
+        })?;
+        Ok(is_half || is_pinned || self.entries_within(&(position..position + 1))? > 0)
     }
 
     /// How many entries of queues point at messages in this range. Looks at every entry there is.

@@ -9,6 +9,7 @@ use super::connection::Cluster;
 use super::operator;
 use super::output::Output;
 use crate::confirm;
+use crate::words::counted;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -44,8 +45,26 @@ pub(super) async fn run(cluster: &Cluster, command: &Command) -> anyhow::Result<
     let header = GiveUpLogHeader { position: *position, operator: &operator, reason };
     let answer = cluster.call(broker, Frame::request(request::GIVE_UP_LOG).with_header(&header)).await?;
     let given: GiveUpLogResponse = answer.header()?;
+    Ok(Output::done(given_up(broker, &given)))
+}
+
+fn given_up(broker: &str, given: &GiveUpLogResponse) -> String {
     let GiveUpLogResponse { from, upto, messages } = given;
-    Ok(Output::done(format!(
-        "log positions {from} to {upto} of {broker} are given up: {messages} message(s) of queues are lost, and readers go on behind them"
-    )))
+    let lost = counted(*messages, "message");
+    format!(
+        "log positions {from} to {upto} of {broker} are given up; lost: {lost} of queues, and readers go on behind them"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_lost_message_is_one() {
+        let said = |messages| given_up("h:1", &GiveUpLogResponse { from: 7, upto: 9, messages });
+        let one = "log positions 7 to 9 of h:1 are given up; lost: 1 message of queues, and readers go on behind them";
+        assert_eq!(said(1), one);
+        assert!(said(0).contains("0 messages of queues") && said(2).contains("2 messages of queues"));
+    }
 }

@@ -21,6 +21,7 @@ use super::report::{Object, rounded};
 use super::sender::Work;
 use super::session::Session;
 use super::target::Topic;
+use crate::words::counted;
 
 /// The flag of a commit.
 const COMMIT: i32 = 8;
@@ -127,7 +128,7 @@ async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments
     let mut notes =
         vec![format!("{seen} of {halves} halves were checked and committed in {seconds:.2} s: {rate:.0}/s")];
     if answered > seen {
-        notes.push(format!("{} checks were asked again", answered - seen));
+        notes.push(format!("asked again: {}", counted(answered - seen, "check")));
     }
     object.insert("halves".to_owned(), json!(halves));
     object.insert("committed".to_owned(), json!(seen));

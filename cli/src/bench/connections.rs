@@ -12,6 +12,7 @@ use super::report::{Object, rounded};
 use super::sender::Work;
 use super::session::{Session, make_room_for};
 use super::target::Topic;
+use crate::words::counted;
 
 /// Connections that are opened at a time, before their heartbeats' answers are awaited.
 const TOGETHER: usize = 64;
@@ -56,7 +57,7 @@ async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments
     let idle = open(session, arguments.open, &mut times)?;
     let seconds = (now() - started) as f64 / 1e9;
     let rate = idle.len() as f64 / seconds;
-    let mut notes = vec![format!("{} connections at {rate:.0}/s", idle.len())];
+    let mut notes = vec![format!("{} at {rate:.0}/s", counted(idle.len(), "connection"))];
     object.insert("open".to_owned(), json!(idle.len()));
     object.insert("open_per_s".to_owned(), json!(rounded(rate, 1)));
     object.insert("open_ms".to_owned(), times.json());

@@ -8,6 +8,7 @@ use super::ledger::{Ledger, word};
 use super::observer::Observer;
 use super::stage::{Event, Stage};
 use super::timeline::{Fact, Timeline};
+use crate::words::counted;
 
 /// Decided at once: commit.
 pub(super) const COMMITTED: &str = "TAGA";
@@ -120,7 +121,6 @@ pub(super) fn short(transaction_id: &str) -> &str {
 pub(super) fn messages(count: usize) -> String {
     match count {
         0 => "nothing".to_owned(),
-        1 => "1 message".to_owned(),
-        _ => format!("{count} messages"),
+        _ => counted(count, "message"),
     }
 }

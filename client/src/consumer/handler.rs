@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrowmq_common::causes::Causes;
 use futures_util::FutureExt;
 
 use crate::message::MessageExt;
@@ -56,7 +57,7 @@ impl Handler {
                 Box::pin(async move {
                     match ended.await {
                         Ok(()) => Handled::Consumed,
-                        Err(error) => Handled::Failed(with_causes(&error)),
+                        Err(error) => Handled::Failed(told(&error)),
                     }
                 })
             }),
@@ -79,24 +80,19 @@ impl Handler {
     }
 }
 
-/// An error with its causes, each once. A boxed error is asked for its sources; others are told in the alternate form (`{:#}`),
-/// in which `anyhow` and its like name their causes.
-fn with_causes<E: Display + 'static>(error: &E) -> String {
-    let mut text = format!("{error:#}");
+/// An error with its causes. A boxed error is asked for its sources; others are told in the alternate form (`{:#}`), in
+/// which
+/// `anyhow` and its like name their causes.
+fn told<E: Display + 'static>(error: &E) -> String {
+    // Handlers may end with whatever can be displayed, so that only the value itself says whether it has sources.
     let any: &dyn Any = error;
-    let boxed: Option<&(dyn Error + 'static)> = match any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
-        Some(error) => Some(&**error),
-        None => any.downcast_ref::<Box<dyn Error>>().map(|error| &**error),
-    };
-    let mut cause = boxed.and_then(Error::source);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
+    if let Some(error) = any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
+        return Causes(&**error).to_string();
     }
-    text
+    match any.downcast_ref::<Box<dyn Error>>() {
+        Some(error) => Causes(&**error).to_string(),
+        None => format!("{error:#}"),
+    }
 }
 
 /// The text of a panic, if it is one.
@@ -118,6 +114,10 @@ mod tests {
     #[error("the row is not written")]
     struct NotWritten(#[source] std::io::Error);
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused ({0}), order 17 waits")]
+    struct Refused(#[source] std::io::Error);
+
     #[tokio::test(start_paused = true)]
     async fn an_error_shows_its_causes_once() {
         let disk = || std::io::Error::other("the disk is full");
@@ -131,6 +131,8 @@ mod tests {
                 move |_| async move { Err::<(), Box<dyn Error + Send + Sync>>(Box::new(NotWritten(disk()))) },
             );
         assert_eq!(ended(sent).await, Handled::Failed("the row is not written: the disk is full".into()));
+        let in_the_middle = Handler::single(move |_| async move { Err::<(), Box<dyn Error>>(Refused(disk()).into()) });
+        assert_eq!(ended(in_the_middle).await, Handled::Failed("refused (the disk is full), order 17 waits".into()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use super::retry::{Attempts, Verdict};
 use super::select::{self, Penalties};
 use super::{HalfNeeds, Prepared, SendSettings};
 use crate::core::{Core, refused};
-use crate::error::{GREETING, IN_TIME, RequestError, SendError};
+use crate::error::{GREETING, RequestError, SendError};
 use crate::gate::Gate;
 use crate::heartbeat::{Force, greet};
 use crate::message::Message;
@@ -229,17 +229,13 @@ impl Sender {
             };
             // What comes before the request may take no longer than the send itself: its own times add up.
             let reached = tokio::time::timeout_at(attempts.ends(), attempt).await.unwrap_or_else(|_| {
-                let (addr, after) = ("a broker".to_owned(), self.settings.retry.deadline);
-                let late = RequestError::TimedOut { addr, after };
-                Err(AttemptError::Failed(late.before_sending(IN_TIME)))
+                Err(AttemptError::Failed(RequestError::too_late("a broker", self.settings.retry.deadline)))
             });
             let ended = match reached {
                 Ok((attempt, addr)) => match attempts.patience(Instant::now()) {
                     // Sent now, it would be given up at once, and nobody would know what became of it.
                     Duration::ZERO => {
-                        let late =
-                            RequestError::TimedOut { addr: addr.to_string(), after: self.settings.retry.deadline };
-                        Err(AttemptError::Failed(late.before_sending(IN_TIME)))
+                        Err(AttemptError::Failed(RequestError::too_late(&addr, self.settings.retry.deadline)))
                     }
                     timeout => self.attempt(&attempt, &addr, timeout).await,
                 },
@@ -296,10 +292,8 @@ impl Sender {
             self.core.oneway(&addr, self.frame(&Attempt { prepared: &prepared, queue: &queue, half: None })).await
         };
         let deadline = self.settings.retry.deadline;
-        let sent = tokio::time::timeout(deadline, sent).await.unwrap_or_else(|_| {
-            let late = RequestError::TimedOut { addr: "a broker".to_owned(), after: deadline };
-            Err(late.before_sending(IN_TIME))
-        });
+        let sent = tokio::time::timeout(deadline, sent).await;
+        let sent = sent.unwrap_or_else(|_| Err(RequestError::too_late("a broker", deadline)));
         sent.map_err(|last| SendError::NotStored { attempts: 1, last })
     }
 

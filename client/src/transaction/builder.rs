@@ -53,14 +53,16 @@ impl TransactionProducerBuilder {
 
     send_setters!();
 
-    /// How long the decision is repeated until the broker confirms it. Default 15 s. Afterwards the send ends with
-    /// [`TransactionError::Unresolved`](crate::TransactionError::Unresolved) and the check settles the message.
+    /// How long the decision is repeated until the broker confirms it, finding the broker included. Default 15 s.
+    /// Afterwards the send ends with [`TransactionError::Unresolved`](crate::TransactionError::Unresolved) and the
+    /// check settles the message. [`keep_alive`](crate::Transaction::keep_alive) takes no longer either.
     pub fn decision_deadline(mut self, deadline: Duration) -> Self {
         self.decisions.deadline = deadline;
         self
     }
 
-    /// How long one attempt to tell the decision waits for the broker's answer. Default 3 s.
+    /// How long one attempt to tell the decision waits for the broker's answer. Default 3 s; never longer than what is
+    /// left of [`decision_deadline`](TransactionProducerBuilder::decision_deadline).
     pub fn decision_timeout(mut self, timeout: Duration) -> Self {
         self.decisions.attempt_timeout = timeout;
         self
@@ -88,6 +90,10 @@ impl TransactionProducerBuilder {
     /// already has a producer of the group. A broker that does not answer is no error: it is greeted again.
     pub async fn start(self) -> Result<TransactionProducer, StartError> {
         let topics = self.send.validate(&self.group)?;
+        // With no time at all no decision would ever be sent.
+        if self.decisions.attempt_timeout.is_zero() || self.decisions.deadline.is_zero() {
+            return Err(StartError::setting("decision_timeout", "must not be zero"));
+        }
         let core = Arc::clone(self.client.core());
         let (tasks, shutdown) = (Tasks::new(), core.shutdown.child());
         let orphans = Arc::new(Mutex::new(Orphans::default()));

@@ -102,7 +102,7 @@ pub enum TransactionError<E = Infallible> {
         transaction_id: String,
         /// What was decided.
         decision: Decision,
-        /// How the last attempt to tell the broker failed.
+        /// How the last attempt to tell the broker failed; of several, the last one that the broker may have heard.
         last: RequestError,
     },
     /// The opposite decision had been made before this one (by a check or an operator), and the first decision stands. A

@@ -9,6 +9,7 @@ use escrowmq_common::header::{EndTransactionHeader, EndTransactionResponse, Exte
 use tokio::time::Instant;
 
 use super::{Decision, Durability, Half, Member, Outcome, TransactionError};
+use crate::brokers::Abilities;
 use crate::core::{Core, refused};
 use crate::error::{GREETING, RequestError, code_is_retryable};
 use crate::heartbeat::{Force, greet};
@@ -19,8 +20,36 @@ use crate::queue::MessageQueue;
 pub(crate) struct DecisionPolicy {
     /// The longest wait for one answer.
     pub(crate) attempt_timeout: Duration,
-    /// The end of it all.
+    /// The end of it all: of looking for the broker, of greeting it and of waiting for its answers together.
     pub(crate) deadline: Duration,
+}
+
+/// The time that one call has.
+#[derive(Clone, Copy)]
+struct Limits {
+    policy: DecisionPolicy,
+    ends: Instant,
+}
+
+impl Limits {
+    fn from_now(policy: DecisionPolicy) -> Limits {
+        Limits { policy, ends: Instant::now() + policy.deadline }
+    }
+
+    /// Does what comes before a request. It may take no longer than the call itself: its own times add up.
+    async fn before_sending<T>(self, step: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
+        let ended = tokio::time::timeout_at(self.ends, step).await;
+        ended.unwrap_or_else(|_| Err(RequestError::too_late("a broker", self.policy.deadline)))
+    }
+
+    /// How long an answer may be awaited. Once nothing is left a request would be given up as soon as it is sent, and
+    /// nobody would know what became of it: then it is not sent.
+    fn patience(self, addr: &str) -> Result<Duration, RequestError> {
+        match self.policy.attempt_timeout.min(self.ends.saturating_duration_since(Instant::now())) {
+            Duration::ZERO => Err(RequestError::too_late(addr, self.policy.deadline)),
+            patience => Ok(patience),
+        }
+    }
 }
 
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -55,10 +84,12 @@ pub(super) async fn tell(
     remark: Option<String>,
     policy: DecisionPolicy,
 ) -> Result<Outcome, TransactionError> {
-    let ends = Instant::now() + policy.deadline;
+    let limits = Limits::from_now(policy);
     let mut pause = PAUSE_FIRST;
+    // How the last attempt failed that the broker may have heard.
+    let mut heard: Option<RequestError> = None;
     loop {
-        let failure = match attempt(core, subject, decision, remark.clone(), policy.attempt_timeout).await {
+        let failure = match attempt(core, subject, decision, remark.clone(), limits).await {
             Ok(answered) => return answered,
             Err(failure) => failure,
         };
@@ -68,17 +99,22 @@ pub(super) async fn tell(
             // A courtesy: without it the broker asks all the same.
             return Ok(Outcome::Undecided);
         }
+        let is_timeout = matches!(failure, RequestError::TimedOut { .. });
+        // A later attempt that was not sent takes nothing back of an earlier one that was.
+        let last =
+            if failure.outcome_unknown() { heard.insert(failure).clone() } else { heard.clone().unwrap_or(failure) };
         let again = Instant::now() + pause;
-        if again >= ends {
-            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last: failure });
+        if again >= limits.ends {
+            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last });
         }
-        if !matches!(failure, RequestError::TimedOut { .. }) {
+        if !is_timeout {
             // The broker may have moved; a failed refresh leaves what is known.
-            let _ = tokio::time::timeout_at(ends, core.routes.refresh(subject.first().queue.topic(), false)).await;
+            let refreshed = core.routes.refresh(subject.first().queue.topic(), false);
+            let _ = tokio::time::timeout_at(limits.ends, refreshed).await;
         }
         tokio::time::sleep_until(again).await;
-        if Instant::now() >= ends {
-            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last: failure });
+        if Instant::now() >= limits.ends {
+            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last });
         }
         pause = (pause * 2).min(PAUSE_MAX);
     }
@@ -91,15 +127,15 @@ pub(super) async fn extend(
     retry_after: Duration,
     policy: DecisionPolicy,
 ) -> Result<(), TransactionError> {
-    let decision = Decision::InProgress { retry_after };
+    let (limits, decision) = (Limits::from_now(policy), Decision::InProgress { retry_after });
     let asked = async {
-        let (addr, abilities) = broker_of(core, subject.first()).await?;
+        let (addr, abilities) = broker_of(core, subject.first(), limits).await?;
         if !abilities.transactions {
             let what = "extend the time of a transaction without using up its checks";
             return Ok(Err(TransactionError::Unsupported { addr: addr.to_string(), what }));
         }
         let end = with_lease(end_frame(subject, decision, None), decision);
-        let answer = core.call(&addr, end, policy.attempt_timeout).await?;
+        let answer = core.call(&addr, end, limits.patience(&addr)?).await?;
         Ok(judge(&addr, subject, decision, answer)?.map(drop))
     };
     asked.await.unwrap_or_else(|last| {
@@ -108,10 +144,13 @@ pub(super) async fn extend(
 }
 
 /// Where a decision on `half` goes, and what can be expected of the broker there.
-async fn broker_of(core: &Core, half: &Half) -> Result<(Arc<str>, crate::brokers::Abilities), RequestError> {
-    let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
-    let abilities = greet(core, &addr, Force::IfNeeded).await.map_err(|error| error.before_sending(GREETING))?;
-    Ok((addr, abilities))
+async fn broker_of(core: &Core, half: &Half, limits: Limits) -> Result<(Arc<str>, Abilities), RequestError> {
+    let found = async {
+        let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
+        let greeted = greet(core, &addr, Force::IfNeeded).await;
+        Ok((addr, greeted.map_err(|error| error.before_sending(GREETING))?))
+    };
+    limits.before_sending(found).await
 }
 
 /// One attempt; `Err` is worth another.
@@ -120,23 +159,24 @@ async fn attempt(
     subject: Subject<'_>,
     decision: Decision,
     remark: Option<String>,
-    timeout: Duration,
+    limits: Limits,
 ) -> Result<Result<Outcome, TransactionError>, RequestError> {
-    let (addr, abilities) = broker_of(core, subject.first()).await?;
+    let (addr, abilities) = broker_of(core, subject.first(), limits).await?;
     let mut end = end_frame(subject, decision, remark);
     // What is not decided settles nothing, so there is nothing to wait for.
     if !decision.is_final() {
         if abilities.transactions {
             end = with_lease(end, decision);
         }
-        core.oneway(&addr, end).await?;
+        limits.before_sending(core.oneway(&addr, end)).await?;
         return Ok(Ok(Outcome::Undecided));
     }
     if !abilities.confirms_decisions {
-        core.oneway(&addr, end).await?;
+        // Waits for a connection if the one of the greeting is gone, and for nothing else.
+        limits.before_sending(core.oneway(&addr, end)).await?;
         return Ok(Ok(Outcome::Unconfirmed));
     }
-    let answer = core.call(&addr, end, timeout).await?;
+    let answer = core.call(&addr, end, limits.patience(&addr)?).await?;
     judge(&addr, subject, decision, answer)
 }
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -131,6 +132,8 @@ pub(crate) struct Cluster {
     homes: Arc<Mutex<BTreeMap<String, String>>>,
     looked_up: Arc<Mutex<Vec<String>>>,
     lie: Lie,
+    /// The name server takes questions and answers none.
+    is_mute: Arc<AtomicBool>,
     shutdown: Shutdown,
     tasks: Tasks,
 }
@@ -144,6 +147,7 @@ struct NameServer {
     homes: Arc<Mutex<BTreeMap<String, String>>>,
     looked_up: Arc<Mutex<Vec<String>>>,
     lie: Lie,
+    is_mute: Arc<AtomicBool>,
 }
 
 impl Cluster {
@@ -176,15 +180,17 @@ impl Cluster {
         let topics = Arc::new(Mutex::new(topics));
         let homes: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
         let (looked_up, lie): (Arc<Mutex<Vec<String>>>, Lie) = (Arc::default(), Arc::default());
+        let is_mute = Arc::<AtomicBool>::default();
         let service = Arc::new(NameServer {
             brokers: all.clone(),
             topics: Arc::clone(&topics),
             homes: Arc::clone(&homes),
             looked_up: Arc::clone(&looked_up),
             lie: Arc::clone(&lie),
+            is_mute: Arc::clone(&is_mute),
         });
         tasks.spawn("fake name server", serve(listener, service, ServeLimits::default(), shutdown.clone()));
-        Cluster { namesrv, brokers: all, topics, homes, looked_up, lie, shutdown, tasks }
+        Cluster { namesrv, brokers: all, topics, homes, looked_up, lie, is_mute, shutdown, tasks }
     }
 
     /// How often the name server was asked for the route of this topic.
@@ -195,6 +201,11 @@ impl Cluster {
     /// Makes the name server answer this body to every question about a route.
     pub(crate) fn lie(&self, body: impl Into<Bytes>) {
         *self.lie.lock() = Some(body.into());
+    }
+
+    /// The name server answers no question from now on.
+    pub(crate) fn mute_names(&self) {
+        self.is_mute.store(true, Ordering::Release);
     }
 
     /// Every request with this code, of all brokers, each broker's in order.
@@ -627,6 +638,9 @@ impl Service for NameServer {
         }
         let topic = frame.fields.get("topic").unwrap_or_default();
         self.looked_up.lock().push(topic.to_owned());
+        if self.is_mute.load(Ordering::Acquire) {
+            return;
+        }
         if let Some(lie) = self.lie.lock().clone() {
             connection.reply(&Frame::response(&frame, response::SUCCESS).with_body(lie));
             return;

@@ -1,7 +1,9 @@
 //! A whole attack: windows of requests with a restart behind each, and the checks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,17 +11,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::clock;
-use escrowmq_common::code::request;
+use escrowmq_common::code::{request, response};
 use tokio::sync::mpsc;
 
 use super::attack::{Attack, STEPS_BEHIND};
 use super::good::Good;
 use super::line::{Common, Counts};
 use super::ring::Ring;
-use super::{Only, UNKNOWN_CODE, generators};
+use super::{Only, UNKNOWN_CODE, generators, succeeding};
 use crate::dice::Dice;
 use crate::processes::{Cluster, Settings, binary};
 use crate::wait::since;
+
+/// The signal of `kill -9`.
+const KILLED: i32 = 9;
 
 /// Requests between two restarts.
 pub const WINDOW: u64 = 1_000;
@@ -62,8 +67,6 @@ pub struct Report {
     pub slowest: Duration,
     /// Restarts of the broker.
     pub restarts: usize,
-    /// Most bytes of memory that the broker's last process had in use, where the system tells.
-    pub memory: Option<u64>,
 }
 
 /// Settings under which every handler does something.
@@ -91,6 +94,12 @@ fn far_address() -> Option<Ipv4Addr> {
     }
 }
 
+/// What cannot be tried on a machine that has no such address, if that is so.
+fn limitation(far: Option<Ipv4Addr>) -> Option<&'static str> {
+    let said = "LIMITED: this machine has no address but its loop: what strangers may not do is not tried";
+    far.is_none().then_some(said)
+}
+
 impl Campaign {
     /// Runs it.
     ///
@@ -98,13 +107,17 @@ impl Campaign {
     ///
     /// When something is found. The message has the command that tries it again.
     pub async fn run(&self) -> Report {
+        let far = far_address();
+        if let Some(limitation) = limitation(far) {
+            eprintln!("{limitation}");
+        }
         let mut cluster = Cluster::start(settings()).await;
         let mut good = Good::start(cluster.broker.address(), cluster.nameserver.address(), self.seed).await;
         let attack = Arc::new(Attack {
             seed: self.seed,
             only: self.only.clone(),
             broker: cluster.broker.address(),
-            far: far_address(),
+            far,
             nameserver: cluster.nameserver.address(),
             common: Arc::new(Common::default()),
             ring: Ring::default(),
@@ -130,13 +143,14 @@ impl Campaign {
                 panic!("{found}\nin the window from request {begin}");
             }
         }
-        let memory = peak_memory(cluster.broker.process().id());
         cluster.broker.process().terminate();
-        cluster.broker.process().wait(STOPPING).await;
+        let status = cluster.broker.process().wait(STOPPING).await;
+        assert!(status.success(), "the broker ended with {status} after SIGTERM");
+        assert!(!cluster.broker.process().log().contains("panicked"), "a panic of the broker at its end");
         check_folder(&cluster);
         let counts = attack.common.counts.lock().clone();
         let (steps, refused, slowest) = good.figures();
-        Report { counts, acknowledged: good.acknowledged(), steps, refused, slowest, restarts, memory }
+        Report { counts, acknowledged: good.acknowledged(), steps, refused, slowest, restarts }
     }
 
     /// One window: attack and good client side by side, then a restart, then the checks.
@@ -152,7 +166,7 @@ impl Campaign {
         let strict = (is_last && self.strict).then_some(HELD);
         let (steps, mut due) = mpsc::channel(STEPS_BEHIND);
         // The broker is killed while requests are on their way.
-        let kill_at = end - 1 - Dice::of_step(self.seed, end).below(60) as u64;
+        let kill_at = (end - 1).saturating_sub(Dice::of_step(self.seed, end).below(60) as u64);
         let living = async move {
             while due.recv().await.is_some() {
                 if is_kill && attack.next.load(Ordering::Acquire) > kill_at {
@@ -184,6 +198,9 @@ impl Campaign {
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+            if let Some(status) = cluster.broker.process().ended().filter(|status| !status.success()) {
+                return Err(format!("the broker ended with {status} after SIGTERM"));
+            }
         } else if cluster.broker.process().ended().is_none() {
             good.before_restart(true);
             cluster.broker.kill();
@@ -212,7 +229,9 @@ impl Campaign {
                 let after: Vec<&str> = log.lines().skip_while(|other| *other != line).take(4).collect();
                 found.insert(0, format!("a panic of the {name}: {}", after.join(" | ")));
             }
-            if !is_killed && let Some(status) = process.ended() {
+            if let Some(status) = process.ended()
+                && !(is_killed && status.signal() == Some(KILLED))
+            {
                 found.insert(0, format!("the {name} has ended: {status}"));
             }
         }
@@ -232,27 +251,24 @@ impl Drop for Again {
         if !std::thread::panicking() {
             return;
         }
-        let Campaign { seed, from, only, command, .. } = &self.campaign;
+        let Campaign { seed, from, only, command, strict, requests } = &self.campaign;
         let logs = self.logs.clone().map(|(name, path)| (name, std::fs::read(path).unwrap_or_default()));
         let dump = self.attack.ring.dump(&format!("escrowmq-hostile-{seed}.txt"), &logs);
         let only = if only.is_all() { String::new() } else { format!("ESCROWMQ_HOSTILE_ONLY={only} ") };
         let done = self.attack.next.load(Ordering::Acquire).saturating_sub(*from).max(1);
         let window = from + (done - 1) / WINDOW * WINDOW;
+        // Every second window ends with a kill, but never the last one.
+        let windows = done.div_ceil(WINDOW);
+        let done = if windows.is_multiple_of(2) { ((windows + 1) * WINDOW).min(*requests) } else { done };
+        // With no time to go on, held requests are waited for and one seed is tried.
+        let strict = if *strict { "ESCROWMQ_HOSTILE_SECONDS=0 " } else { "" };
         eprintln!(
             "the last requests and the logs: {}\n\
-             again: ESCROWMQ_HOSTILE_SEED={seed} ESCROWMQ_HOSTILE_FROM={from} ESCROWMQ_HOSTILE_REQUESTS={done} {only}{command}\n\
+             again: ESCROWMQ_HOSTILE_SEED={seed} ESCROWMQ_HOSTILE_FROM={from} ESCROWMQ_HOSTILE_REQUESTS={done} {strict}{only}{command}\n\
              (ESCROWMQ_HOSTILE_FROM={window} tries the last window alone, ESCROWMQ_HOSTILE_ONLY=10,37 some codes, -25 all but one)",
             dump.display(),
         );
     }
-}
-
-/// Most bytes of memory that a process had in use.
-fn peak_memory(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 /// Lets `escrowmq fsck` look at the folder of the stopped broker.
@@ -267,17 +283,17 @@ impl Report {
     /// One line per code: how it was answered.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for generator in generators() {
             if !seen.insert((generator.target, generator.code)) {
                 continue;
             }
             let name =
                 if generator.code == UNKNOWN_CODE { "(unknown)" } else { request::name(generator.code).unwrap_or("?") };
-            let sum = |of: &std::collections::BTreeMap<_, usize>| {
+            let sum = |of: &BTreeMap<_, usize>| {
                 of.iter().filter(|((_, code), _)| *code == generator.code).map(|(_, count)| count).sum::<usize>()
             };
-            let mut answers = std::collections::BTreeMap::<i32, usize>::new();
+            let mut answers = BTreeMap::<i32, usize>::new();
             for ((_, code), counts) in &self.counts.answers {
                 if *code == generator.code {
                     for (answer, count) in counts {
@@ -291,12 +307,29 @@ impl Report {
         text
     }
 
-    /// Fails where valid requests were never answered as such: then the generator is not what it says.
+    /// Fails where requests do not come as far as they should: then their generator is not what it says. For whole
+    /// campaigns: all codes, and so many requests that each comes often.
     ///
     /// # Panics
     ///
-    /// For a generator without one understood request among at least eight.
+    /// For a generator without one understood request among at least eight, and for a code of [`succeeding`] without a
+    /// success.
     pub fn demand_depth(&self) {
+        let missed = self.misunderstood();
+        assert!(missed.is_empty(), "valid requests that nobody took for valid: {missed:?}");
+        let refused = self.never_succeeded();
+        assert!(refused.is_empty(), "codes whose requests never succeed any more: {refused:?}");
+    }
+
+    /// Codes that should have succeeded, with the answers that they got instead.
+    fn never_succeeded(&self) -> Vec<(&'static str, BTreeMap<i32, usize>)> {
+        let answers = |key| self.counts.answers.get(&key).cloned().unwrap_or_default();
+        let all = succeeding().map(|key| (request::name(key.1).unwrap_or("?"), answers(key)));
+        all.filter(|(_, answers)| !answers.contains_key(&response::SUCCESS)).collect()
+    }
+
+    /// Codes whose valid requests were never answered as such, with the answers that they got.
+    fn misunderstood(&self) -> Vec<(i32, BTreeMap<i32, usize>)> {
         let mut missed = Vec::new();
         for generator in generators().filter(|generator| !generator.accepts.is_empty()) {
             let key = (generator.target, generator.code);
@@ -306,6 +339,38 @@ impl Report {
                 missed.push((generator.code, answers.clone()));
             }
         }
-        assert!(missed.is_empty(), "valid requests that nobody took for valid: {missed:?}");
+        missed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One in which each code that must succeed got this answer.
+    fn report(answer: i32) -> Report {
+        let answers = succeeding().map(|key| (key, BTreeMap::from([(answer, 1)]))).collect();
+        let counts = Counts { answers, ..Counts::default() };
+        Report { counts, acknowledged: 0, steps: 0, refused: 0, slowest: Duration::ZERO, restarts: 0 }
+    }
+
+    #[test]
+    fn a_code_that_never_succeeds_is_found_out() {
+        report(response::SUCCESS).demand_depth();
+        assert_eq!(report(response::SYSTEM_ERROR).never_succeeded().len(), succeeding().count());
+        for (target, code) in succeeding() {
+            let mut report = report(response::SUCCESS);
+            let refused = BTreeMap::from([(response::INVALID_PARAMETER, 100)]);
+            report.counts.answers.insert((target, code), refused.clone());
+            assert_eq!(report.never_succeeded(), [(request::name(code).unwrap(), refused)]);
+            report.counts.answers.remove(&(target, code));
+            assert_eq!(report.never_succeeded().len(), 1, "not even sent: {code}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_another_address_says_so() {
+        assert_eq!(limitation(Some(Ipv4Addr::new(192, 0, 2, 7))), None);
+        assert!(limitation(None).is_some_and(|line| line.starts_with("LIMITED:") && !line.contains('\n')));
     }
 }

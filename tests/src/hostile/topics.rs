@@ -7,6 +7,7 @@ use super::draft::Draft;
 use super::scene::{GROUPS, Scene, TOPICS};
 use super::values::{self, filled};
 use super::{Accepts, Generator, Target, valid};
+use crate::dice::Dice;
 
 pub(super) const GENERATORS: &[Generator] = &[
     Generator { weight: 6, ..valid(request::UPDATE_AND_CREATE_TOPIC, Target::Broker, Accepts::ANY, create) },
@@ -87,6 +88,32 @@ fn create(scene: &mut Scene<'_>) -> Draft {
     topic_header(&topic, queues).with("attributes", attributes(scene))
 }
 
+/// The attributes that topics have in broker/src/server/attributes.rs, each with a value that it takes.
+const ATTRIBUTES: &[(&str, &str)] = &[
+    ("message.type", "NORMAL"),
+    ("queue.type", "SimpleCQ"),
+    ("cleanup.policy", "DELETE"),
+    ("reserve.time", "-1"),
+    ("duplicate.window.seconds", "60"),
+];
+
+/// An attribute that is known, so that what it is set to is looked at.
+fn known_attribute(dice: &mut Dice) -> (&'static str, Vec<u8>) {
+    let (name, usual) = *dice.pick(ATTRIBUTES);
+    let value = match dice.below(4) {
+        0 => values::number(dice).as_bytes().to_vec(),
+        _ => values::hostile(dice, usual.as_bytes()).bytes(),
+    };
+    (name, value)
+}
+
+/// The same as a member of a configuration, as a change or as it is.
+fn attribute_member(dice: &mut Dice) -> Value {
+    let (name, value) = known_attribute(dice);
+    let sign = *dice.pick(&["", "", "+", "-"]);
+    json!({ format!("{sign}{name}"): String::from_utf8_lossy(&value) })
+}
+
 /// Changes of attributes: known ones, others, and as many bytes as a limit or the frame allows.
 fn attributes(scene: &mut Scene<'_>) -> Vec<u8> {
     let dice = &mut scene.dice;
@@ -98,9 +125,13 @@ fn attributes(scene: &mut Scene<'_>) -> Vec<u8> {
         17..=20 => return b"+duplicate.window.seconds=60".to_vec(),
         21..=24 => return b"-message.type,+cleanup.policy=COMPACTION,+a=b,junk,+=,-".to_vec(),
         25..=28 => return [b"+a=b,".to_vec(), filled(dice, 1_000)].concat(),
+        29..=34 => {
+            let (name, value) = known_attribute(dice);
+            return [b"+", name.as_bytes(), b"=", &value].concat();
+        }
         _ => return b"+message.type=NORMAL".to_vec(),
     };
-    let mut text = b"+a=".to_vec();
+    let mut text = dice.pick(&["+a=", "+message.type=", "+duplicate.window.seconds="]).as_bytes().to_vec();
     text.resize(length, b'x');
     text
 }
@@ -108,8 +139,10 @@ fn attributes(scene: &mut Scene<'_>) -> Vec<u8> {
 fn topic_config(scene: &mut Scene<'_>) -> Value {
     let queues = *scene.dice.pick(&[1, 4, 4, 4, 8]);
     let topic = scene.topic();
+    let attributes =
+        if scene.dice.one_in(4) { attribute_member(&mut scene.dice) } else { json!({"message.type": "NORMAL"}) };
     json!({
-        "attributes": {"message.type": "NORMAL"},
+        "attributes": attributes,
         "order": false,
         "perm": *scene.dice.pick(&[6, 6, 4, 2, 0, 7]),
         "readQueueNums": queues,
@@ -188,7 +221,7 @@ fn group_config(name: &str) -> Value {
 fn group(scene: &mut Scene<'_>) -> Draft {
     let name = scene.group();
     let mut config = group_config(&name);
-    match scene.dice.below(12) {
+    match scene.dice.below(13) {
         0 => config["consumeEnable"] = json!(false),
         1 => config["retryQueueNums"] = json!(*scene.dice.pick(&[0, 8, 1_024, 1_025, -1, i32::MAX])),
         2 => config["retryMaxTimes"] = json!(*scene.dice.pick(&[0, -1, i32::MAX])),
@@ -197,7 +230,9 @@ fn group(scene: &mut Scene<'_>) -> Draft {
             let value = String::from_utf8_lossy(&filled(&mut scene.dice, length)).into_owned();
             config["attributes"] = json!({ "a": value });
         }
-        4 => config["groupRetryPolicy"] = json!({"type": "EXPONENTIAL", "exponentialRetryPolicy": {"max": i64::MAX}}),
+        // Groups have none: one that topics have is unknown there as well.
+        4 => config["attributes"] = attribute_member(&mut scene.dice),
+        5 => config["groupRetryPolicy"] = json!({"type": "EXPONENTIAL", "exponentialRetryPolicy": {"max": i64::MAX}}),
         _ => {}
     }
     Draft::new(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).with_json(config)
@@ -232,4 +267,43 @@ fn consume_stats(scene: &mut Scene<'_>) -> Draft {
 fn forbidden(scene: &mut Scene<'_>) -> Draft {
     let draft = group_topic(scene, request::UPDATE_AND_GET_GROUP_FORBIDDEN);
     if scene.dice.one_in(2) { draft.with("readable", *scene.dice.pick(&["true", "false"])) } else { draft }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::known::Known;
+    use super::*;
+
+    /// How long the texts are that `text` finds in requests of this kind, and how they begin.
+    fn heads(make: fn(&mut Scene<'_>) -> Draft, text: fn(&Draft) -> Vec<u8>) -> Vec<(usize, Vec<u8>)> {
+        let known = Known::default();
+        let draft = |step| make(&mut Scene { dice: Dice::of_step(5, step), known: &known, is_far: true, now: 7 });
+        let texts = (0..2_000).map(|step| text(&draft(step)));
+        texts.map(|text| (text.len(), text[..text.len().min(4_096)].to_vec())).collect()
+    }
+
+    /// The attributes that some text gives another value than the usual one, with `between` in front of it.
+    fn oddly_set(heads: &[(usize, Vec<u8>)], between: &str) -> BTreeSet<&'static str> {
+        let is_odd = |head: &[u8], name: &str, usual: &str| {
+            let begin = format!("{name}{between}").into_bytes();
+            let mut places = head.windows(begin.len()).enumerate().filter(|(_, window)| *window == begin);
+            places.any(|(at, _)| !head[at + begin.len()..].starts_with(usual.as_bytes()))
+        };
+        let odd = ATTRIBUTES.iter().filter(|(name, usual)| heads.iter().any(|(_, head)| is_odd(head, name, usual)));
+        odd.map(|(name, _)| *name).collect()
+    }
+
+    #[test]
+    fn every_known_attribute_gets_values_that_it_should_not() {
+        let changes = heads(create, |draft| draft.field("attributes").unwrap_or_default());
+        assert_eq!(oddly_set(&changes, "=").len(), ATTRIBUTES.len());
+        let longest = changes.iter().filter(|(_, head)| head.starts_with(b"+message.type=")).map(|(length, _)| *length);
+        assert!(longest.max().is_some_and(|longest| longest > 65_536));
+        for make in [create_list, group] {
+            let configs = heads(make, |draft| draft.body.written());
+            assert_eq!(oddly_set(&configs, "\":\"").len(), ATTRIBUTES.len());
+        }
+    }
 }

@@ -12,10 +12,10 @@ use bytes::{Bytes, BytesMut};
 use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::PullMessageHeader;
 use escrowmq_common::task::{Shutdown, Tasks};
 use escrowmq_tests::metrics::metric;
 use escrowmq_tests::processes::free_port;
+use escrowmq_tests::wire::pull_request;
 use escrowmq_tests::{Broker, Settings, since};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -57,26 +57,6 @@ fn may_open(files: u64) -> u64 {
         }
     }
     current
-}
-
-fn pull() -> Frame {
-    Frame::request(request::PULL_MESSAGE).with_header(&PullMessageHeader {
-        consumer_group: "deaf",
-        topic: TOPIC,
-        queue_id: 0,
-        queue_offset: 0,
-        max_msg_nums: 32,
-        sys_flag: 4,
-        commit_offset: 0,
-        suspend_timeout_millis: 0,
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: None,
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-        broker_name: None,
-    })
 }
 
 /// Opens connections again and again that write some bytes and never read, until the end.
@@ -164,7 +144,7 @@ async fn peers_that_hold_memory_stay_under_the_ceiling() {
     Frame::request(request::SEND_MESSAGE_V2).with_body(vec![7; 1 << 20]).encode(&mut half);
     half.truncate(256 * 1024);
     let mut pulls = BytesMut::new();
-    (0..2).for_each(|_| pull().encode(&mut pulls));
+    (0..2).for_each(|_| pull_request("deaf", TOPIC, 0, 0, 32).encode(&mut pulls));
     for bytes in [half.freeze(), pulls.freeze()] {
         for _ in 0..peers {
             tasks.spawn("peer", peer(address.clone(), bytes.clone(), come_again, connected.clone(), end.clone()));

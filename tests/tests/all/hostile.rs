@@ -49,6 +49,7 @@ async fn every_code() {
     });
     loop {
         let campaign = campaign(seed);
+        eprintln!("hostile::every_code: seed {seed} begins");
         let report = campaign.run().await;
         tell(seed, &report);
         if std::env::var_os("ESCROWMQ_HOSTILE_TABLE").is_some() {
