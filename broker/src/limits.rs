@@ -17,6 +17,9 @@ const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
 /// Threads for blocking work of a broker's process. More than all that want one at a time, so that nobody waits for a thread.
 pub const BLOCKING_THREADS: usize = 512;
 
+/// Most places for searches, whatever is set: each takes one of those threads.
+pub(crate) const SEARCHES_MAX: usize = 256;
+
 /// Raises the limit of open files to what is allowed; returns the limit in force, `None` where there is none.
 pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);

@@ -30,7 +30,7 @@ use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
 use escrowmq_common::properties;
 
-use crate::server::slow::SEARCHES_MAX;
+use crate::limits::SEARCHES_MAX;
 
 pub use arguments::{Arguments, command};
 pub use by_tool::{Asker, differences};

@@ -15,14 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Reply;
 use super::room::{Room, Waiting};
 use crate::broker::Broker;
-use crate::limits::BLOCKING_THREADS;
+use crate::limits::{BLOCKING_THREADS, SEARCHES_MAX};
 
 /// Places for what decides or acknowledges: old commits, send-backs, recalls.
 const VITAL_PLACES: usize = 8;
 /// The most requests that wait for such a place. A connection counts each as unanswered, unless it is one-way.
 const VITAL_WAITING_MAX: usize = 200_000;
-/// Most places for searches, whatever is set.
-pub(crate) const SEARCHES_MAX: usize = 256;
 /// Requests that wait for what consumers answer. Each may ask 256 of them.
 const RELAYS_MAX: usize = 64;
 /// Threads for blocking work that runners use: check-back, timers, retention, disk, metrics, backups, cold pulls.

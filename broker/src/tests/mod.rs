@@ -2,5 +2,6 @@
 //! starts and ends as a process is in `broker/tests`.
 
 mod delivery;
+mod floors;
 mod producing;
 mod tools;
