@@ -5,7 +5,7 @@
 //!
 //! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
 //! * [`terms`]: the words that all of these share.
-//! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for.
+//! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for. [`filter`]: which messages a group wants.
 //! * [`retention`]: what goes, and what happens when the disk is full.
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
@@ -21,6 +21,7 @@ pub mod check;
 mod client_registry;
 pub mod config;
 mod delivery;
+mod filter;
 mod index;
 mod key_index;
 pub mod limits;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use escrowmq_common::body::SubscriptionData;
 
-use crate::delivery::filter::{Filter, FilterError};
+use crate::filter::{Filter, FilterError};
 
 /// A subscription as the client sent it, and the filter that the first pull makes of it.
 #[derive(Debug)]

@@ -15,7 +15,6 @@
 //! (`client_registry`), retries and dead letters (`server::send_back`).
 
 mod cold;
-pub(crate) mod filter;
 mod helpers;
 mod hold;
 mod hold_table;

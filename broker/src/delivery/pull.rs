@@ -9,12 +9,12 @@ use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::header::{Header as _, PullMessageResponse};
 use escrowmq_common::message::{MessageUnit, UnitError};
 
-use super::filter::{Expression, Filter};
 use super::helpers::Helpers;
 use super::hold::{HOLD_TIME_MAX, hold};
 use super::place::{Place, PullStatus, place};
 use crate::broker::Broker;
 use crate::client_registry::Subscription;
+use crate::filter::{Expression, Filter};
 use crate::index::QueueEntry;
 use crate::server::Reply;
 use crate::shard::{Queue, ReadError, Topic};

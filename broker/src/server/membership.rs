@@ -17,7 +17,7 @@ use super::pull::check_sql;
 use super::{Reply, ensure};
 use crate::broker::Broker;
 use crate::client_registry::{Beat, Client, ConsumerBeat};
-use crate::delivery::filter::Filter;
+use crate::filter::Filter;
 
 /// Lines about groups that could not be made: each heartbeat may name thousands.
 static NOT_CREATED: LogGate = LogGate::new(Duration::from_secs(1));

@@ -14,8 +14,8 @@ use super::ensure::EnsureError;
 use super::{Reply, ensure, progress};
 use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
-use crate::delivery::filter::Filter;
 use crate::delivery::{Ask, Pull, Wants};
+use crate::filter::Filter;
 use crate::shard::SubmitError;
 use crate::terms::{GroupSettings, QueueOffset, TopicSettings};
 

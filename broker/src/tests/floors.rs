@@ -8,6 +8,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("terms", &[]),
     ("limits", &[]),
+    ("filter", &[]),
     ("steady_clock", &["terms"]),
     ("log", &["planted", "terms"]),
     ("index", &["terms"]),
