@@ -3,7 +3,7 @@
 //! * [`frame`], [`code`], [`header`]: the remoting protocol, from bytes to typed requests.
 //! * [`remoting`]: connections that carry frames both ways.
 //! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
-//! * [`properties`]: texts of settings, in files and on the wire.
+//! * [`settings`]: texts of settings, in files and on the wire.
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time.
 //! * [`causes`]: an error with its causes in one line; `logging`, a feature: what our binaries log and how.
@@ -21,6 +21,6 @@ pub mod limits;
 pub mod logging;
 pub mod message;
 pub mod name;
-pub mod properties;
 pub mod remoting;
+pub mod settings;
 pub mod task;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use escrowmq_common::properties::SyntaxError;
+use escrowmq_common::settings::properties::SyntaxError;
 
 /// Where a setting was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

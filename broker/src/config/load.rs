@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
-use escrowmq_common::properties::{self, Entry};
+use escrowmq_common::settings::nearest;
+use escrowmq_common::settings::properties::{self, Entry};
 
 use super::error::FileName;
 use super::promises::PROMISES;
-use super::{BrokerConfig, ConfigError, KEYS, Key, Place, Unsupported, apache, machine, nearest};
+use super::{BrokerConfig, ConfigError, KEYS, Key, Place, Unsupported, apache, machine};
 
 /// The variable that RocketMQ's own scripts and images take nameservers from.
 const NAMESERVERS_VARIABLE: &str = "NAMESRV_ADDR";

@@ -17,7 +17,6 @@ mod error;
 mod host;
 mod load;
 mod machine;
-mod nearest;
 mod promises;
 mod settings;
 mod values;
@@ -28,7 +27,7 @@ use std::{fs, io};
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
-use escrowmq_common::properties;
+use escrowmq_common::settings::properties;
 
 use crate::limits::SEARCHES_MAX;
 

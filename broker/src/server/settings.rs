@@ -8,8 +8,8 @@ use escrowmq_common::body::{DataVersion, Form};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits;
-use escrowmq_common::properties;
 use escrowmq_common::remoting::Connection;
+use escrowmq_common::settings::properties;
 use parking_lot::Mutex;
 
 use super::{Reply, local, runtime, slow};

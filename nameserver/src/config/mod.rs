@@ -6,8 +6,6 @@
 //! read back by the tools. Cross-field rules live in [`Config::validate`].
 
 mod keys;
-mod nearest;
-mod properties;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +14,10 @@ use std::{env, fs, io};
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::remoting::{BudgetLimits, TrustedProxies};
+use escrowmq_common::settings::nearest;
+use escrowmq_common::settings::properties::{self, Entry, SyntaxError};
 use keys::ByTool;
 pub use keys::{KEYS, Key};
-pub(crate) use properties::{edit, parse};
 
 use crate::kv;
 use crate::routes::RouteLimits;
@@ -139,11 +138,8 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The text is no properties text.
-    #[error("not a properties text: {why}")]
-    Syntax {
-        /// What is wrong, with its line.
-        why: String,
-    },
+    #[error("not a properties text: {0}")]
+    Syntax(#[from] SyntaxError),
     /// Nobody has such a key.
     #[error("unknown key '{key}'; the nearest known one is '{nearest}'")]
     UnknownKey {
@@ -196,6 +192,12 @@ impl ConfigError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, ConfigError::File { .. })
     }
+}
+
+/// Reads a properties text. Of several lines with the same key the last one counts.
+pub(crate) fn parse(text: &[u8]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let entries = properties::parse(text)?;
+    Ok(entries.into_iter().map(|Entry { key, value, .. }| (key, value)).collect())
 }
 
 /// Settings with the remarks that came up on the way.

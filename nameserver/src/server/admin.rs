@@ -10,10 +10,11 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits::SETTINGS_BYTES_MAX;
 use escrowmq_common::remoting::Connection;
+use escrowmq_common::settings::properties;
 
 use super::order::Turn;
 use super::refusals::Refusal;
-use super::{Server, failed, names, success};
+use super::{Server, names, success};
 use crate::config::{self, Config, ConfigError, KEYS};
 use crate::disk::replace_file;
 
@@ -21,11 +22,8 @@ impl Server {
     /// `GET_NAMESRV_CONFIG`: all settings as a properties text.
     pub(super) fn get_config(&self, request: &Frame) -> Frame {
         let config = self.config.load();
-        let entries = config.entries().map(|(key, value)| (key.to_owned(), value));
-        match config::edit("", &entries.collect()) {
-            Ok(text) => success(request).with_body(text),
-            Err(error) => failed(request, error.to_string()),
-        }
+        let entries: Vec<_> = config.entries().collect();
+        success(request).with_body(properties::write(entries.iter().map(|(key, value)| (*key, value.as_str()))))
     }
 
     /// `UPDATE_NAMESRV_CONFIG`: all changes of the body or none. They are kept in the configuration file, if there is
@@ -76,13 +74,13 @@ fn keep(path: &Path, changes: &BTreeMap<String, String>) -> Result<(), ConfigErr
         let path = path.to_owned();
         ConfigError::File { step, path, source }
     };
-    let text = match fs::read_to_string(path) {
+    let text = match fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(failed("read", path, source)),
     };
-    let text = config::edit(&text, changes)?;
-    let written = replace_file(path, text.as_bytes(), None);
+    let text = properties::edit(&text, changes)?;
+    let written = replace_file(path, &text, None);
     written.map_err(|(step, path, source)| failed(step, &path, source))
 }
 
@@ -100,7 +98,7 @@ fn refused(request: &Frame, error: &ConfigError) -> Frame {
             response::NO_PERMISSION
         }
         ConfigError::File { .. }
-        | ConfigError::Syntax { .. }
+        | ConfigError::Syntax(_)
         | ConfigError::UnknownKey { .. }
         | ConfigError::BadValue { .. }
         | ConfigError::Meaningless { .. }

@@ -1,13 +1,16 @@
 //! Finds what a mistyped word may have meant.
 
 /// The candidate with the fewest letters to change, add or drop; case counts for nothing.
-pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>) -> &'static str {
+///
+/// # Panics
+/// If there is no candidate.
+pub fn nearest(word: &str, candidates: impl Iterator<Item = &'static str>) -> &'static str {
     let best = candidates.min_by_key(|candidate| distance(word, candidate));
     best.expect("there is at least one key")
 }
 
-/// Levenshtein's distance, one row at a time.
-fn distance(a: &str, b: &str) -> usize {
+/// How many letters are to be changed, added or dropped (Levenshtein's distance). Of `a` the first 128 count.
+pub fn distance(a: &str, b: &str) -> usize {
     // Nobody needs more than this to recognise a key, and a hostile word may have megabytes: it is cut before it is copied.
     let a: Vec<char> = a.chars().take(128).flat_map(char::to_lowercase).collect();
     let b: Vec<char> = b.to_lowercase().chars().collect();
