@@ -29,7 +29,7 @@ pub enum IndexError {
     Row {
         /// The table's letter.
         table: char,
-        /// What was wrong.
+        /// The fault in its bytes.
         source: Malformed,
     },
     /// A cold row (settings) does not decode.
@@ -37,7 +37,7 @@ pub enum IndexError {
     Cold {
         /// Which row.
         name: String,
-        /// What was wrong.
+        /// The fault in its bytes.
         why: String,
     },
 }

@@ -41,7 +41,7 @@ pub struct IndexReader {
     path: PathBuf,
 }
 
-/// What is in memory.
+/// The rows in memory.
 pub(super) struct Layers {
     /// Takes the writes.
     pub(super) active: Arc<Layer>,

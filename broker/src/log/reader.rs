@@ -1,4 +1,4 @@
-//! What is known of the log without reading a file. Reading records and bytes is in `read`.
+//! The log's state, which needs no file. Records and bytes are read in `read`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

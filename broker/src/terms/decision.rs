@@ -1,4 +1,4 @@
-//! What becomes of a half message.
+//! Decisions on half messages, and reasons to park them.
 
 /// The most halves of one transaction: they are settled in one write.
 pub const TRANSACTION_HALVES_MAX: usize = 128;

@@ -63,7 +63,7 @@ fn once_key(topic: &str, once: &Once<'_>) -> RepeatKey {
     repeat_key("", topic, once.unique_id, once.content)
 }
 
-/// What a message gets that was sent before: the first one's place.
+/// A message that was sent before gets the first one's place. `None` if it was not sent before.
 fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<Outcome>, IndexError> {
     let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
     // Its topic may have been deleted, and created again.
