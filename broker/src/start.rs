@@ -16,14 +16,15 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, FlushDisk};
 use crate::delivery::{Delivery, helper_count};
 use crate::key_index::KeyIndex;
+use crate::latch::Failure;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
-use crate::log::{Flush, LogFailure, LogSettings};
+use crate::log::{Flush, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
 use crate::retention::{self, Retention};
 use crate::server::{Creations, Gate, Server, topics};
-use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::stats::{self, Stats};
+use crate::storage::{Storage, StorageError, StorageSettings};
 use crate::transaction::{self, Transactions};
 use crate::{delivery, schedule};
 
@@ -35,7 +36,7 @@ pub enum StartError {
     Folder(#[from] FolderError),
     /// Log, index or state.
     #[error(transparent)]
-    Shard(#[from] ShardError),
+    Storage(#[from] StorageError),
     /// A port.
     #[error("cannot listen at {address} ({keys}): {source}")]
     Listen {
@@ -67,7 +68,7 @@ fn folder_hint(error: &FolderError) -> &'static str {
 /// A broker that runs. [`stop`](Self::stop) it to end in good order; dropping it leaves it running.
 pub struct RunningBroker {
     broker: Arc<Broker>,
-    shard: OpenShard,
+    storage: Storage,
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
     phases: Phases,
@@ -117,25 +118,25 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         keys: CLIENTS,
         source,
     })?;
-    let settings = ShardSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
-    let shard = OpenShard::open(settings, clock.clone()).await?;
+    let settings = StorageSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
+    let storage = Storage::open(settings, clock.clone()).await?;
     let shutdown = Shutdown::new();
     let phases = Phases {
         registration: Phase::default(),
         connections: Phase::default(),
         runners: Phase { shutdown: shutdown.clone(), tasks: Tasks::new() },
     };
-    let keys = KeyIndex::start(folder.path().join("keys"), &shard.shard, &phases.runners.tasks, &shutdown)
+    let keys = KeyIndex::start(folder.path().join("keys"), &storage.shard, &phases.runners.tasks, &shutdown)
         .map_err(StartError::Keys)?;
-    let backups = Backups::new(folder.path(), Arc::clone(shard.applier())).map_err(StartError::Backups)?;
+    let backups = Backups::new(folder.path(), Arc::clone(storage.applier())).map_err(StartError::Backups)?;
     let broker = Arc::new(Broker {
-        shard: shard.shard.clone(),
+        shard: storage.shard.clone(),
         clients: ClientRegistry::new(clock.clone()),
         delivery: Delivery::new(),
         keys,
         transactions: Transactions::default(),
         retention: Retention::default(),
-        registration: Registration::new(shard.shard.clone()),
+        registration: Registration::new(storage.shard.clone()),
         gate: Gate::new(config.max_searches, config.max_searches_waiting),
         budget: Arc::new(Budget::new(BudgetLimits {
             bytes: config.connection_bytes_max,
@@ -145,21 +146,21 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         creations: Creations::default(),
         backups,
         metrics: Metrics::default(),
-        stats: Stats::new(shard.time.now()),
+        stats: Stats::new(storage.time.now()),
         store_host: SocketAddr::new(config.broker_ip.ip(), address.port()),
         address: config.broker_ip.with_port(address.port()),
-        time: Arc::clone(&shard.time),
+        time: Arc::clone(&storage.time),
         clock,
         tasks: phases.runners.tasks.clone(),
         shutdown,
         config: arc_swap::ArcSwap::from_pointee(config),
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
-    phases.run(&broker, &shard).map_err(StartError::Helpers)?;
+    phases.run(&broker, &storage).map_err(StartError::Helpers)?;
     let metrics_address = phases.serve_metrics(&broker).await?;
     phases.serve_clients(&broker, listener, address).await;
     broker.registration.now().await;
-    Ok(RunningBroker { broker, shard, address, metrics_address, phases, _folder: folder })
+    Ok(RunningBroker { broker, storage, address, metrics_address, phases, _folder: folder })
 }
 
 impl RunningBroker {
@@ -180,7 +181,7 @@ impl RunningBroker {
     }
 
     /// Ends in good order: unregisters, stops accepting, finishes what is at hand, writes what is only in memory, flushes.
-    pub async fn stop(self) -> Result<(), LogFailure> {
+    pub async fn stop(self) -> Result<(), Failure> {
         tracing::info!("stopping: unregistering from nameservers");
         self.phases.registration.stop().await;
         tracing::info!("stopping: closing connections");
@@ -189,7 +190,7 @@ impl RunningBroker {
         self.phases.runners.stop().await;
         self.broker.delivery.flush_offsets(&self.broker).await;
         tracing::info!("stopping: flushing log and index");
-        let result = self.shard.close().await;
+        let result = self.storage.close().await;
         tracing::info!("stopped");
         result
     }
@@ -197,7 +198,7 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Arc<Broker>, shard: &OpenShard) -> std::io::Result<()> {
+    fn run(&self, broker: &Arc<Broker>, storage: &Storage) -> std::io::Result<()> {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
@@ -205,7 +206,7 @@ impl Phases {
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
-        let (applier, purger) = (Arc::clone(shard.applier()), shard.purger().clone());
+        let (applier, purger) = (Arc::clone(storage.applier()), storage.purger().clone());
         spawn.spawn("retention", retention::run(Arc::clone(broker), applier, purger, shutdown.clone()));
         spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));

@@ -15,12 +15,13 @@ use crate::check::Folder;
 use crate::check::tests::{check, filled, fork, open, served};
 use crate::check::tests_trimmed::{self, trimmed};
 use crate::limits::{RESTORING, lock_folder};
-use crate::shard::{Admission, Command, OffsetCommit, OpenShard};
+use crate::shard::{Admission, Command, OffsetCommit};
+use crate::storage::Storage;
 use crate::terms::QueueOffset;
 
 const NOW: u64 = 1_700_000_000_000;
 
-fn backups(store: &Path, shard: &OpenShard) -> Backups {
+fn backups(store: &Path, shard: &Storage) -> Backups {
     Backups::new(store, Arc::clone(shard.applier())).unwrap()
 }
 
@@ -49,7 +50,7 @@ async fn all_of(store: &Path) -> Vec<Result<String, String>> {
     all
 }
 
-async fn commit_offset(opened: &OpenShard, offset: u64) {
+async fn commit_offset(opened: &Storage, offset: u64) {
     let queue = opened.shard.topics().get("T").unwrap().queues[0].id;
     let commits = vec![OffsetCommit { group: "G", queue, offset: QueueOffset(offset) }];
     opened.shard.propose(&Command::CommitOffsets(commits), Admission::Normal).await.unwrap();

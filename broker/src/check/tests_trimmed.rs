@@ -7,11 +7,12 @@ use super::tests::{
     assert_names_the_file, check, files, filled, flip, fork, kinds, open, propose, repair, served, unit,
 };
 use super::*;
-use crate::index::meta::encode_cold;
 use crate::index::{decision, half, meta, timer};
 use crate::shard::{
-    Command, Message, MessageList, Moved, OffsetCommit, OpenShard, Outcome, Prepare, Publish, Roll, Settle, Shard,
+    Command, Message, MessageList, Moved, OffsetCommit, Outcome, Prepare, Publish, Roll, Settle, Shard,
 };
+use crate::storage::Storage;
+use crate::terms::encode_cold;
 use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, QueueOffset, Stamp, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
@@ -102,7 +103,7 @@ async fn roll(shard: &Shard) -> Vec<HalfId> {
 }
 
 /// Lets the files go that were trimmed.
-async fn purge(opened: &OpenShard) {
+async fn purge(opened: &Storage) {
     let (log, trimmed) = (opened.shard.log(), opened.shard.counters().trimmed());
     let next = log.segments().into_iter().rfind(|segment| segment.start.get() <= trimmed).unwrap();
     let last = LogIndex(next.first_index.0 - 1);

@@ -1,7 +1,6 @@
 //! Everything there is one of: how far the index has applied, counters, topics, groups, settings.
 
 use bytes::BufMut;
-use escrowmq_common::limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +9,8 @@ use super::error::IndexError;
 use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
-    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, Stamp, TopicSettings, put_text,
+    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, Stamp, TopicSettings,
+    decode_cold, encode_cold, put_text,
 };
 
 /// Names of rows that `store` looks at in files.
@@ -116,9 +116,7 @@ pub(crate) fn put_sequences(batch: &mut IndexBatch, sequences: &Sequences) {
 pub(crate) fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
     let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
     let mut row = Cursor::new(&value);
-    // Version 1 of the index had no numbers of decisions, version 2 none of producer groups.
-    let mut number =
-        || if row.remaining() == 0 { Ok(0) } else { row.u64("sequences").map_err(IndexError::row(table::META)) };
+    let mut number = || row.u64("sequences").map_err(IndexError::row(table::META));
     Ok(Sequences {
         next_queue: number()? as u32,
         next_half: number()?,
@@ -152,38 +150,6 @@ pub(crate) struct TopicRow {
     pub settings: TopicSettings,
     /// Its queues, in the order of their numbers.
     pub queues: Vec<u32>,
-}
-
-/// Cold rows are read and written by bincode, behind a version byte, with a bound on what lengths may claim together.
-const COLD_VERSION: u8 = 1;
-/// Far above what a command can hold. The log has no limits of its own, and what it holds must load.
-const COLD_LIMIT_BYTES: usize = 1 << 30;
-/// Bytes that bincode counts for a pair of texts beside the texts.
-const PAIR_BYTES: usize = size_of::<(String, String)>() + 2 * size_of::<u64>();
-const _: () = assert!(
-    limits::ATTRIBUTES_BYTES_MAX * (1 + PAIR_BYTES) + 4 * limits::QUEUES_MAX as usize + (1 << 20) < COLD_LIMIT_BYTES,
-    "a topic within the limits loads, even if its attributes are one byte each"
-);
-
-/// Encodes a cold value.
-pub(crate) fn encode_cold<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut out = vec![COLD_VERSION];
-    let config = bincode::config::standard().with_big_endian().with_fixed_int_encoding();
-    let body = bincode::serde::encode_to_vec(value, config).expect("plain data always encodes");
-    out.extend_from_slice(&body);
-    out
-}
-
-/// Decodes a cold value; the error says why not.
-pub(crate) fn decode_cold<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let (version, body) = bytes.split_first().ok_or("empty")?;
-    if *version != COLD_VERSION {
-        return Err(format!("version {version} is newer than this program"));
-    }
-    let config =
-        bincode::config::standard().with_big_endian().with_fixed_int_encoding().with_limit::<COLD_LIMIT_BYTES>();
-    let (value, read) = bincode::serde::decode_from_slice(body, config).map_err(|error| error.to_string())?;
-    if read == body.len() { Ok(value) } else { Err("bytes behind the end".to_owned()) }
 }
 
 /// Writes a topic.

@@ -3,24 +3,25 @@
 //! Appending assigns positions and makes records readable; the bytes follow in the background. Space is
 //! allotted before a record is accepted: an accepted record never fails for want of room.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Log;
 use super::disk::is_no_space;
-use super::error::{AppendError, LogFailure, TruncateError};
+use super::error::{AppendError, TruncateError};
 use super::format::{
     Link, MARK_SLACK_BYTES, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RECORD_VERSION, RecordHeader, SEGMENT_HEADER_BYTES,
     segment_path,
 };
 use super::record::{NewRecord, Record, RecordId};
 use super::segment::{Segment, SegmentPlace};
-use super::settings::Room;
+use super::settings::{Drive, Room};
 use super::shared::{Done, Frame, Front, Op, Shared, Spare};
 use super::view::View;
 use super::vote::VOTE_BYTES_MAX;
+use crate::latch::Failure;
 use crate::terms::{LogIndex, Position};
 
 impl Log {
@@ -60,7 +61,7 @@ impl Log {
         loop {
             let needed = {
                 let front = self.shared.front.lock();
-                front.check()?;
+                front.check(&self.shared.settings.latch)?;
                 match front.plan(records.iter().copied()) {
                     Ok(()) => return Ok(()),
                     Err(needed) => needed,
@@ -76,7 +77,7 @@ impl Log {
         let shared = &*self.shared;
         let lacks_reserve = {
             let front = shared.front.lock();
-            front.check()?;
+            front.check(&shared.settings.latch)?;
             shared.settings.reserve_bytes > 0 && front.reserve.is_none()
         };
         if lacks_reserve {
@@ -109,6 +110,25 @@ impl Log {
         self.shared.enqueue(Op::Sync { done: Box::new(done) }, |_| ());
     }
 
+    /// Flushes everything appended so far, and waits for it. Blocks; not from within a callback of the log.
+    pub fn sync_wait(&self) -> io::Result<()> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.sync(move |result| {
+            // The receiver waits below.
+            let _ = sender.send(result);
+        });
+        if matches!(self.shared.settings.drive, Drive::Step { .. }) {
+            while self.step() {}
+            return receiver.try_recv().unwrap_or_else(|_| Err(io::Error::other("a flush that no step answers")));
+        }
+        receiver.recv().unwrap_or_else(|_| Err(io::Error::other(AppendError::Closed)))
+    }
+
+    /// With [`Drive::Step`]: does the writer's next piece of work. Says whether there was any. Runs callbacks of the log.
+    pub fn step(&self) -> bool {
+        matches!(self.shared.settings.drive, Drive::Step { .. }) && self.shared.step()
+    }
+
     /// Calls `done` once everything before `position` is durable; at once if it is. Does not cause a flush.
     pub fn when_durable(&self, position: Position, done: impl FnOnce(io::Result<()>) + Send + 'static) {
         if self.durable_end() >= position {
@@ -116,7 +136,7 @@ impl Log {
         }
         let refused = {
             let mut front = self.shared.front.lock();
-            match front.check() {
+            match front.check(&self.shared.settings.latch) {
                 // Looked at again under the lock, as the flush reports under it.
                 Ok(()) | Err(AppendError::Closed) if self.durable_end() >= position => None,
                 Ok(()) => {
@@ -170,7 +190,7 @@ impl Shared {
         let payload_crcs: Vec<u32> = records.iter().map(|record| crc32fast::hash(&record.payload)).collect();
         let mut front = loop {
             let front = self.front.lock();
-            front.check()?;
+            front.check(&self.settings.latch)?;
             front.check_order(&records, at)?;
             match front.plan(records.iter().map(NewRecord::bytes)) {
                 Ok(()) => break front,
@@ -238,11 +258,19 @@ impl Shared {
         ops
     }
 
+    /// A number that nobody outside can foresee; see the salt in [`super::format`].
+    fn salt(&self, start: Position) -> u64 {
+        match self.settings.drive {
+            Drive::Thread => RandomState::new().hash_one(start.get()),
+            Drive::Step { seed } => BuildHasherDefault::<DefaultHasher>::default().hash_one((seed, start)),
+        }
+    }
+
     fn start_segment(&self, front: &mut Front, view: &mut View, spare: Spare, first_index: LogIndex) -> Op {
         let place = SegmentPlace {
             start: front.end,
             previous: front.last,
-            salt: random(),
+            salt: self.salt(front.end),
             first_index,
             path: segment_path(&self.dir, front.end),
         };
@@ -260,7 +288,7 @@ impl Shared {
     /// Puts an operation into the queue, or answers it if the log takes none.
     fn enqueue(&self, op: Op, accepted: impl FnOnce(&mut Front)) {
         let mut front = self.front.lock();
-        match front.check() {
+        match front.check(&self.settings.latch) {
             Ok(()) => {
                 accepted(&mut front);
                 front.queue.push_back(op);
@@ -327,9 +355,7 @@ impl Shared {
                 if is_no_space(&error) {
                     return Err(AppendError::NoSpace { bytes });
                 }
-                let failure = LogFailure { action: "creating a segment file", source: Arc::new(error) };
-                self.fail(failure.clone(), Vec::new());
-                Err(AppendError::Failed(failure))
+                Err(AppendError::Failed(self.fail(Failure::storage("creating a segment file", error), Vec::new())))
             }
         }
     }
@@ -337,7 +363,7 @@ impl Shared {
     fn truncate_after(&self, after: Option<LogIndex>, done: Done) -> Result<(), TruncateError> {
         let link = self.link_of(after)?;
         let mut front = self.front.lock();
-        front.check().map_err(refused)?;
+        front.check(&self.settings.latch).map_err(refused)?;
         if front.last.map(|last| last.index) == after {
             // Nothing to cut. Flushed all the same: the answer says that the log up to here is durable.
             front.queue.push_back(Op::Sync { done });
@@ -415,7 +441,7 @@ impl Shared {
         drop(view);
         let header = self
             .header_of(&segment, end, index)
-            .map_err(|source| TruncateError::Failed(LogFailure { action: "reading", source: Arc::new(source) }))?;
+            .map_err(|source| TruncateError::Failed(Failure::storage("reading", source)))?;
         Ok(Some((header.link(), header.position.advance(u64::from(header.length)))))
     }
 
@@ -516,9 +542,4 @@ fn refused(error: AppendError) -> TruncateError {
         AppendError::Failed(failure) => TruncateError::Failed(failure),
         _ => TruncateError::Closed,
     }
-}
-
-/// A number that nobody outside can foresee; see the salt in [`super::format`].
-fn random() -> u64 {
-    RandomState::new().hash_one(0_u8)
 }

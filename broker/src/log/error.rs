@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use crate::latch::Failure;
 use crate::terms::{LogIndex, Position};
 
 /// Why a log could not be opened. None of these is cured by trying again, except [`OpenError::Io`] perhaps.
@@ -57,22 +57,6 @@ pub enum OpenError {
     Settings(String),
 }
 
-/// The failure that stopped the log. It lasts until the log is opened anew, which recovers from the disk.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the log stopped taking writes: {action} failed: {source}; restart the broker to recover")]
-pub struct LogFailure {
-    /// What failed, as a noun: "write", "flush", ...
-    pub action: &'static str,
-    /// The operating system's answer.
-    pub source: Arc<io::Error>,
-}
-
-impl LogFailure {
-    pub(crate) fn to_io_error(&self) -> io::Error {
-        io::Error::new(self.source.kind(), self.clone())
-    }
-}
-
 /// Why an append was refused. Nothing was appended and the `done` callback is not called.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
@@ -82,9 +66,9 @@ pub enum AppendError {
         /// The size of the segment that could not be allocated.
         bytes: u64,
     },
-    /// The log has failed, see [`LogFailure`].
+    /// The store has failed; nothing more is taken until a restart.
     #[error(transparent)]
-    Failed(#[from] LogFailure),
+    Failed(#[from] Failure),
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
@@ -155,9 +139,9 @@ pub enum TruncateError {
         /// The last index held, if any.
         last: Option<LogIndex>,
     },
-    /// The log has failed, see [`LogFailure`].
+    /// The store has failed; nothing more is taken until a restart.
     #[error(transparent)]
-    Failed(#[from] LogFailure),
+    Failed(#[from] Failure),
     /// The log is closed.
     #[error("the log is closed")]
     Closed,

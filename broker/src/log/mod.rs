@@ -71,12 +71,12 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use self::check::{Report, SeenRecord, SegmentReport, check, check_with, verify_segment};
 pub use self::disk::{Disk, DiskFile, RealDisk};
-pub use self::error::{AppendError, LogFailure, OpenError, TruncateError};
+pub use self::error::{AppendError, OpenError, TruncateError};
 pub use self::look::LookingDisk;
 pub use self::reader::{LogReader, SegmentInfo};
 pub use self::record::{NewRecord, Record, RecordId};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
-pub use self::settings::{ASYNC_FLUSH_INTERVAL, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
+pub use self::settings::{ASYNC_FLUSH_INTERVAL, Drive, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
 pub use self::vote::{SlotReport, encode_vote_file, vote_for_copy};
 
@@ -84,6 +84,7 @@ use self::files::Files;
 use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
+use crate::latch::{Failure, FailureLatch};
 use crate::terms::LogIndex;
 
 const LOCK_FILE: &str = "lock";
@@ -120,7 +121,7 @@ impl Log {
                 queue: VecDeque::new(),
                 writing: false,
                 closing: false,
-                failure: None,
+                unanswered: Vec::new(),
                 end: found.end,
                 last: found.last,
                 room: found.room,
@@ -154,14 +155,22 @@ impl Log {
             dir: dir.into(),
             settings,
         });
+        let log = Arc::downgrade(&shared);
+        shared.settings.latch.on_close(move |failure| {
+            if let Some(log) = log.upgrade() {
+                log.give_up(failure);
+            }
+        });
         let writer = Arc::clone(&shared);
         #[expect(clippy::disallowed_methods, reason = "the log joins its thread itself, as a part of being closed")]
-        let thread = thread::Builder::new()
-            .name("log-writer".into())
-            .spawn(move || writer.run_writer())
-            .map_err(io_error("start the writer thread of"))?;
-        let closer =
-            Closer { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)), lock: Mutex::new(Some(lock)) };
+        let thread = match shared.settings.drive {
+            Drive::Step { .. } => None,
+            Drive::Thread => {
+                let thread = thread::Builder::new().name("log-writer".into()).spawn(move || writer.run_writer());
+                Some(thread.map_err(io_error("start the writer thread of"))?)
+            }
+        };
+        let closer = Closer { shared: Arc::clone(&shared), thread: Mutex::new(thread), lock: Mutex::new(Some(lock)) };
         Ok(Log { reader: LogReader { shared }, closer: Arc::new(closer) })
     }
 
@@ -183,9 +192,14 @@ impl Log {
         self.shared.ack_after_sync.store(on, Ordering::Relaxed);
     }
 
+    /// The latch that the first failure closes.
+    pub fn latch(&self) -> &FailureLatch {
+        &self.shared.settings.latch
+    }
+
     /// Stops accepting, writes and flushes everything accepted, and ends the writer thread. Blocks until
     /// then. Reading keeps working. Calling it again is harmless.
-    pub fn close(&self) -> Result<(), LogFailure> {
+    pub fn close(&self) -> Result<(), Failure> {
         self.closer.close();
         self.failure().map_or(Ok(()), Err)
     }
@@ -203,12 +217,20 @@ impl Closer {
     fn close(&self) {
         self.shared.front.lock().closing = true;
         self.shared.wake.notify_all();
-        let Some(thread) = self.thread.lock().take() else {
-            return;
-        };
-        // The last handle may be dropped by a callback on the writer thread, which cannot wait for itself.
-        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-            tracing::error!("the log's writer thread panicked");
+        match self.thread.lock().take() {
+            // The last handle may be dropped by a callback on the writer thread, which cannot wait for itself.
+            Some(thread) if thread.thread().id() == thread::current().id() => {}
+            Some(thread) => {
+                if thread.join().is_err() {
+                    tracing::error!("the log's writer thread panicked");
+                }
+            }
+            // Without a thread, closing is the last step. It was done before if the folder was given back.
+            None if self.lock.lock().is_some() && matches!(self.shared.settings.drive, Drive::Step { .. }) => {
+                while self.shared.step() {}
+                self.shared.end();
+            }
+            None => return,
         }
         let waiters: Vec<Done> = self.shared.front.lock().waiters.drain(..).map(|(_, done)| done).collect();
         for done in waiters {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::error::LogFailure;
 use super::record::RecordId;
 use super::shared::Shared;
+use crate::latch::Failure;
 use crate::terms::{LogIndex, Position};
 
 /// Reads a log; clones are cheap. Nothing here changes it: whoever may write has a [`Log`](super::Log), which is a reader too.
@@ -98,9 +98,9 @@ impl LogReader {
         self.shared.view.read().tail.bytes()
     }
 
-    /// The failure that stopped the log, if one did.
-    pub fn failure(&self) -> Option<LogFailure> {
-        self.shared.front.lock().failure.clone()
+    /// The failure that stopped the store, if one did.
+    pub fn failure(&self) -> Option<Failure> {
+        self.shared.settings.latch.failure().cloned()
     }
 
     /// The vote saved last; [`Log::save_vote`](super::Log::save_vote) shows here at once.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use escrowmq_common::clock::Clock;
+
 use super::error::OpenError;
+use crate::latch::FailureLatch;
 use crate::terms::Position;
 
 /// When an append counts as done.
@@ -15,6 +18,18 @@ pub enum Flush {
     Async {
         /// Time between flushes while there is something to flush.
         interval: Duration,
+    },
+}
+
+/// Who does the work of a part that has a thread of its own in a running broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    /// A thread of its own.
+    Thread,
+    /// Whoever holds it, step by step: one thread and a seed then run a whole shard, and the same seed does the same again.
+    Step {
+        /// The random numbers of the log's files follow from it.
+        seed: u64,
     },
 }
 
@@ -56,6 +71,12 @@ pub struct LogSettings {
     /// Whether opening verifies every record of every segment instead of the last segment and the links
     /// between all. Takes as long as reading the whole log. Default: no.
     pub verify_all: bool,
+    /// Closed by the first failure, of the log or of anybody else who holds it. Default: one of the log's own.
+    pub latch: FailureLatch,
+    /// Who writes. Default: a thread of the log's own.
+    pub drive: Drive,
+    /// When flushes and retries are due. Default: the machine's clock.
+    pub clock: Clock,
 }
 
 impl Default for LogSettings {
@@ -68,6 +89,9 @@ impl Default for LogSettings {
             reserve_bytes: 0,
             durable_at_least: Position::ZERO,
             verify_all: false,
+            latch: FailureLatch::default(),
+            drive: Drive::Thread,
+            clock: Clock::system(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | state | under | changed by |
 //! | --- | --- | --- |
-//! | [`Front`]: queue, end, spares, failure | `front` | whoever appends, truncates or finishes a write |
+//! | [`Front`]: queue, end, spares | `front` | whoever appends, truncates or finishes a write |
 //! | [`View`]: tail cache, segments | `view` | appenders and truncation, with `front` held; purging and eviction without |
 //! | [`Files`]: open files, what is on disk | `files` | the one that holds the `writing` role |
 //!
@@ -24,12 +24,13 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::disk::{Disk, DiskFile};
-use super::error::{AppendError, LogFailure};
+use super::error::AppendError;
 use super::files::Files;
 use super::format::{Link, RECORD_HEADER_BYTES};
 use super::segment::Segment;
 use super::settings::{Flush, LogSettings};
 use super::view::View;
+use crate::latch::{Failure, FailureLatch};
 use crate::terms::{LogIndex, Position};
 
 /// Old segments kept open for readers, so that a large log does not use up the process's files.
@@ -76,7 +77,8 @@ pub(crate) struct Front {
     /// Whether somebody has the writing role.
     pub(crate) writing: bool,
     pub(crate) closing: bool,
-    pub(crate) failure: Option<LogFailure>,
+    /// Answers of operations that were at hand when the store failed; older than those in the queue.
+    pub(crate) unanswered: Vec<Done>,
     /// Where the next record begins.
     pub(crate) end: Position,
     pub(crate) last: Option<Link>,
@@ -154,8 +156,8 @@ impl Op {
 
 impl Front {
     /// Whether operations are accepted.
-    pub(crate) fn check(&self) -> Result<(), AppendError> {
-        match &self.failure {
+    pub(crate) fn check(&self, latch: &FailureLatch) -> Result<(), AppendError> {
+        match latch.failure() {
             Some(failure) => Err(AppendError::Failed(failure.clone())),
             None if self.closing => Err(AppendError::Closed),
             None => Ok(()),
@@ -229,20 +231,27 @@ impl Shared {
         }
     }
 
-    /// Stops the log for good: everything queued, `answers` and everything later gets this failure.
-    pub(crate) fn fail(&self, failure: LogFailure, answers: Vec<Done>) {
-        tracing::error!(dir = %self.dir.display(), %failure, "the log has failed");
-        let mut dones = answers;
-        let first = {
-            let mut front = self.front.lock();
-            dones.extend(front.queue.drain(..).filter_map(Op::into_done));
-            dones.extend(front.waiters.drain(..).map(|(_, done)| done));
-            front.flush_due = None;
-            front.failure.get_or_insert(failure).clone()
-        };
+    /// Stops the store for good: `answers`, everything queued and everything later gets the failure. Answers the failure
+    /// that closed the latch, which may be an earlier one.
+    pub(crate) fn fail(&self, failure: Failure, answers: Vec<Done>) -> Failure {
+        self.front.lock().unanswered.extend(answers);
+        let failure = self.settings.latch.close(failure);
+        // The latch may have been closed before these answers were handed over.
+        self.give_up(&failure);
+        failure
+    }
+
+    /// The latch is closed, so nothing is accepted any more: answers all that waits, in the order of appends.
+    pub(crate) fn give_up(&self, failure: &Failure) {
+        let mut front = self.front.lock();
+        let mut dones = std::mem::take(&mut front.unanswered);
+        dones.extend(front.queue.drain(..).filter_map(Op::into_done));
+        dones.extend(front.waiters.drain(..).map(|(_, done)| done));
+        front.flush_due = None;
+        drop(front);
         self.wake.notify_all();
         for done in dones {
-            done(Err(first.to_io_error()));
+            done(Err(failure.to_io_error()));
         }
     }
 }

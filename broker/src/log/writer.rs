@@ -9,14 +9,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use escrowmq_common::clock;
-
-use super::error::LogFailure;
 use super::files::{Active, Files};
 use super::format::{Claim, SegmentHeader};
 use super::segment::Segment;
 use super::settings::Flush;
-use super::shared::{Done, Frame, Op, Shared};
+use super::shared::{Done, Frame, Front, Op, Shared};
+use crate::latch::Failure;
 use crate::planted::{Bug, planted};
 use crate::terms::Position;
 
@@ -41,57 +39,88 @@ impl Shared {
         let _guard = FailOnPanic(self);
         let mut ops = VecDeque::new();
         loop {
-            match self.next_work(&mut ops) {
-                Work::Ops => {
-                    self.run_ops(&mut self.files.lock(), &mut ops, true);
-                    self.front.lock().writing = false;
-                }
-                Work::Flush => self.flush_beside(),
+            match self.wait_for_work(&mut ops) {
                 Work::Stop => break,
+                work => self.work(&work, &mut ops),
             }
-            self.prepare_spare();
         }
+        self.end();
+    }
+
+    /// Does what the writer thread would do next. Says whether there was something to do.
+    pub(crate) fn step(&self) -> bool {
+        let mut ops = VecDeque::new();
+        let next = self.next_work(&mut self.front.lock(), &mut ops);
+        match next {
+            None | Some(Work::Stop) => false,
+            Some(work) => {
+                self.work(&work, &mut ops);
+                true
+            }
+        }
+    }
+
+    fn work(&self, work: &Work, ops: &mut VecDeque<Op>) {
+        match work {
+            Work::Ops => {
+                self.run_ops(&mut self.files.lock(), ops, true);
+                self.front.lock().writing = false;
+            }
+            Work::Flush => self.flush_beside(),
+            Work::Stop => {}
+        }
+        self.prepare_spare();
+    }
+
+    /// The log is closed, and everything accepted is written: flushes, and leaves a mark.
+    pub(crate) fn end(&self) {
         let mut files = self.files.lock();
-        if self.front.lock().failure.is_none() {
+        if !self.settings.latch.is_closed() {
             let epoch = self.front.lock().epoch;
             let end = files.active.as_ref().map_or(Position::ZERO, |active| active.written);
             match files.sync() {
                 Ok(()) => self.note_durable(end, epoch),
-                Err(source) => self.fail(LogFailure { action: "flush", source: Arc::new(source) }, Vec::new()),
+                Err(source) => drop(self.fail(Failure::storage("flush", source), Vec::new())),
             }
-            if self.front.lock().failure.is_none() {
+            if !self.settings.latch.is_closed() {
                 // Best effort: the log is closed and durable either way.
                 let _ = files.mark(self.claim());
             }
         }
     }
 
-    /// Waits for something to do; takes the writing role if it is operations.
-    fn next_work(&self, ops: &mut VecDeque<Op>) -> Work {
+    /// Waits for something to do.
+    fn wait_for_work(&self, ops: &mut VecDeque<Op>) -> Work {
         let mut front = self.front.lock();
         loop {
-            if let Some(due) = front.flush_due
-                && clock::monotonic() >= due
-            {
-                front.flush_due = None;
-                return Work::Flush;
-            }
-            if !front.writing && !front.queue.is_empty() {
-                front.writing = true;
-                std::mem::swap(ops, &mut front.queue);
-                return Work::Ops;
-            }
-            if front.closing && !front.writing && front.queue.is_empty() {
-                return Work::Stop;
+            if let Some(work) = self.next_work(&mut front, ops) {
+                return work;
             }
             match front.flush_due {
                 Some(due) => {
-                    let rest = due.saturating_sub(clock::monotonic());
+                    let rest = due.saturating_sub(self.settings.clock.monotonic());
                     self.wake.wait_for(&mut front, rest);
                 }
                 None => self.wake.wait(&mut front),
             }
         }
+    }
+
+    /// Something to do, if there is; takes the writing role if it is operations.
+    fn next_work(&self, front: &mut Front, ops: &mut VecDeque<Op>) -> Option<Work> {
+        if front.flush_due.is_some_and(|due| self.settings.clock.monotonic() >= due) {
+            front.flush_due = None;
+            return Some(Work::Flush);
+        }
+        if front.writing {
+            return None;
+        }
+        if !front.queue.is_empty() {
+            front.writing = true;
+            std::mem::swap(ops, &mut front.queue);
+            return Some(Work::Ops);
+        }
+        front.closing.then_some(Work::Stop)
     }
 
     /// Called by an appender that took the writing role: writes what is queued on its own thread, as long as
@@ -125,7 +154,7 @@ impl Shared {
         let mut answers = Vec::with_capacity(ops.len());
         if let Err((action, source)) = self.try_ops(files, ops, may_sync, &mut answers) {
             answers.extend(ops.drain(..).filter_map(Op::into_done));
-            self.fail(LogFailure { action, source: Arc::new(source) }, answers);
+            self.fail(Failure::storage(action, source), answers);
         }
     }
 
@@ -136,9 +165,9 @@ impl Shared {
         may_sync: bool,
         answers: &mut Vec<Done>,
     ) -> Result<(), Failed> {
-        if let Some(failure) = self.front.lock().failure.clone() {
-            // The flush beside us failed: nothing may be written after that.
-            return Err((failure.action, failure.to_io_error()));
+        if let Some(failure) = self.settings.latch.failure() {
+            // The flush beside this group failed, or another holder of the latch: nothing may be written after that.
+            return Err(("writing", failure.to_io_error()));
         }
         let mut group = Group::default();
         while let Some(op) = ops.pop_front() {
@@ -239,7 +268,7 @@ impl Shared {
         } else if let Flush::Async { interval } = self.settings.flush
             && front.flush_due.is_none()
         {
-            front.flush_due = Some(clock::monotonic() + interval);
+            front.flush_due = Some(self.settings.clock.monotonic() + interval);
             drop(front);
             // The writer may be waiting without a deadline.
             self.wake.notify_one();
@@ -262,7 +291,7 @@ impl Shared {
         };
         let Some(file) = file else { return };
         if let Err(source) = file.sync_data() {
-            return self.fail(LogFailure { action: "flush", source: Arc::new(source) }, Vec::new());
+            return drop(self.fail(Failure::storage("flush", source), Vec::new()));
         }
         self.note_durable(end, epoch);
         // Idle now: leave a mark, unless an appender is writing.
@@ -274,7 +303,7 @@ impl Shared {
         };
         if idle {
             if let Err(source) = self.files.lock().mark(self.claim()) {
-                self.fail(LogFailure { action: "writing the mark", source: Arc::new(source) }, Vec::new());
+                self.fail(Failure::storage("writing the mark", source), Vec::new());
             }
             self.front.lock().writing = false;
         }
@@ -338,10 +367,10 @@ impl Shared {
     fn prepare_spare(&self) {
         let (spare, reserve) = {
             let front = self.front.lock();
-            if front.failure.is_some()
+            if self.settings.latch.is_closed()
                 || front.closing
                 || front.last.is_none()
-                || front.spare_retry.is_some_and(|retry| clock::monotonic() < retry)
+                || front.spare_retry.is_some_and(|retry| self.settings.clock.monotonic() < retry)
             {
                 return;
             }
@@ -355,7 +384,7 @@ impl Shared {
         match made {
             Ok(spare) => self.front.lock().spares.extend(spare),
             Err(error) => {
-                self.front.lock().spare_retry = Some(clock::monotonic() + SPARE_RETRY);
+                self.front.lock().spare_retry = Some(self.settings.clock.monotonic() + SPARE_RETRY);
                 tracing::warn!(dir = %self.dir.display(), %error, "cannot prepare the next log segment");
             }
         }
@@ -390,8 +419,8 @@ struct FailOnPanic<'a>(&'a Shared);
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let source = Arc::new(io::Error::other("a thread panicked while it was writing the log"));
-            self.0.fail(LogFailure { action: "writing", source }, Vec::new());
+            let source = io::Error::other("a thread panicked while it was writing the log");
+            self.0.fail(Failure::storage("writing", source), Vec::new());
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn serve(listener: TcpListener, broker: Arc<Broker>, shutdown: 
 pub(super) fn readiness(broker: &Broker) -> Result<(), &'static str> {
     if broker.shutdown.is_cancelled() {
         Err("stopping")
-    } else if broker.shard.intake().is_failed() {
+    } else if broker.shard.intake().latch().is_closed() {
         Err("the store failed and takes no writes until a restart")
     } else {
         Ok(())

@@ -183,7 +183,7 @@ fn store(page: &mut Page, broker: &Broker) {
         "Bytes of log that would go if half messages and waiting ones did not need some of them.",
         retention.pinned_bytes.get(),
     );
-    page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.is_failed()));
+    page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.latch().is_closed()));
 }
 
 /// When the oldest open and the oldest parked half came.

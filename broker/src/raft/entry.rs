@@ -1,4 +1,4 @@
-//! A Raft entry: its log id, what it holds, and where it lies in the log.
+//! A Raft entry: its log id, its payload, and its place in the log.
 
 use std::fmt;
 
@@ -8,47 +8,43 @@ use openraft::entry::RaftEntry;
 use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 
-use super::room::Claim;
 use super::{CommittedLeader, LogId, Payload, index_of, log_id};
-use crate::shard::Completions;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Position};
 
-/// A sealed batch on its way into the log, with those who wait for it.
-///
-/// The completions leave it when it is appended. A proposal that is dropped before that (this node does not lead)
-/// answers them through [`Completions`]'s drop: nothing was stored.
+/// Called with the index of a proposal that is about to enter the log. Dropped without a call, it says that nothing was
+/// stored and nothing will be.
+pub(crate) type OnAppend = Box<dyn FnOnce(LogIndex) + Send>;
+
+/// Bytes on their way into the log, and who is told their index.
 pub(crate) struct Proposal {
-    /// The batch in its final bytes; log, peers and tail cache share them.
-    pub(crate) batch: Bytes,
-    completions: Mutex<Option<Completions>>,
-    /// Its claim to room in the log, until it is appended or dropped.
-    claim: Mutex<Option<Claim>>,
+    /// The final bytes; log, peers and tail cache share them.
+    pub(super) payload: Bytes,
+    on_append: Mutex<Option<OnAppend>>,
 }
 
 impl Proposal {
-    pub(crate) fn new(batch: Bytes, completions: Option<Completions>) -> Self {
-        Self { batch, completions: Mutex::new(completions), claim: Mutex::new(None) }
+    /// Bytes proposed here.
+    pub(super) fn new(payload: Bytes, on_append: OnAppend) -> Self {
+        Self { payload, on_append: Mutex::new(Some(on_append)) }
     }
 
-    /// With a claim to room in the log.
-    pub(crate) fn with_claim(mut self, claim: Claim) -> Self {
-        self.claim = Mutex::new(Some(claim));
-        self
+    /// Bytes that are in the log already, or come from another member.
+    pub(super) fn stored(payload: Bytes) -> Self {
+        Self { payload, on_append: Mutex::new(None) }
     }
 
-    /// It is being appended: what it claimed is used.
-    pub(crate) fn drop_claim(&self) {
-        drop(self.claim.lock().take());
-    }
-
-    pub(crate) fn take_completions(&self) -> Option<Completions> {
-        self.completions.lock().take()
+    /// It is being appended under this index.
+    pub(super) fn appending(&self, index: LogIndex) {
+        let on_append = self.on_append.lock().take();
+        if let Some(on_append) = on_append {
+            on_append(index);
+        }
     }
 }
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "batch of {} bytes", self.batch.len())
+        write!(f, "{} bytes", self.payload.len())
     }
 }
 
@@ -62,9 +58,9 @@ impl fmt::Display for Proposal {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
     /// Log position of the payload's first byte.
-    pub(crate) payload: u64,
-    /// Log position behind the record.
-    pub(crate) end: u64,
+    pub(crate) payload: Position,
+    /// Log position after the record.
+    pub(crate) end: Position,
 }
 
 /// An entry of the Raft log.

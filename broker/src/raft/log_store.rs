@@ -10,14 +10,14 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, RaftLogReader};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::entry::{Extent, LogEntry, Proposal};
+use super::state::StateMachine;
 use super::{LogId, TypeConfig, Vote, index_of, log_id, membership};
+use crate::executor::Executor;
+use crate::latch::{Failure, FailureLatch};
 use crate::log::{Log, NewRecord, Record, RecordId};
-use crate::shard::Completions;
-use crate::shard::executor::Executor;
 use crate::terms::LogIndex;
 
 /// What a record holds: the kind byte of the log.
@@ -33,63 +33,28 @@ pub(crate) mod kind {
 /// Entries read at once, in bytes; at least one entry.
 const READ_BYTES: u64 = 1024 * 1024;
 
-/// Those who wait for entries that were appended here, by index.
-#[derive(Default)]
-pub(crate) struct Awaiting {
-    entries: Mutex<VecDeque<(LogIndex, Completions)>>,
-    /// Told when an append or an apply failed: nothing that waits here will be applied any more.
-    failed: Notify,
-}
-
-impl Awaiting {
-    fn push(&self, index: LogIndex, completions: Completions) {
-        self.entries.lock().push_back((index, completions));
-    }
-
-    /// Takes those of one entry; older ones belong to entries that never came to be applied here.
-    pub(crate) fn take(&self, index: LogIndex) -> Option<Completions> {
-        let mut entries = self.entries.lock();
-        while entries.front().is_some_and(|(first, _)| *first < index) {
-            entries.pop_front();
-        }
-        if entries.front().is_some_and(|(first, _)| *first == index) {
-            return entries.pop_front().map(|(_, completions)| completions);
-        }
-        None
-    }
-
-    /// Something failed for good.
-    pub(crate) fn fail(&self) {
-        self.failed.notify_one();
-    }
-
-    /// Waits until something failed for good.
-    pub(crate) async fn failed(&self) {
-        self.failed.notified().await;
-    }
-
-    fn drop_after(&self, index: Option<LogIndex>) {
-        self.entries.lock().retain(|(each, _)| index.is_some_and(|last| *each <= last));
-    }
-
-    /// Answers everybody that the outcome is unknown: nothing will be applied any more.
-    pub(crate) fn clear(&self) {
-        let entries = std::mem::take(&mut *self.entries.lock());
-        drop(entries);
-    }
-}
-
-/// The log, and who waits for its entries.
-#[derive(Clone)]
-pub(crate) struct LogStore {
+/// The log of a member whose state machine is `M`.
+pub(super) struct LogStore<M> {
     log: Log,
     executor: Executor,
-    awaiting: Arc<Awaiting>,
+    machine: Arc<M>,
+    latch: FailureLatch,
 }
 
-impl LogStore {
-    pub(crate) fn new(log: Log, executor: Executor, awaiting: Arc<Awaiting>) -> Self {
-        Self { log, executor, awaiting }
+impl<M> Clone for LogStore<M> {
+    fn clone(&self) -> Self {
+        Self {
+            log: self.log.clone(),
+            executor: self.executor.clone(),
+            machine: Arc::clone(&self.machine),
+            latch: self.latch.clone(),
+        }
+    }
+}
+
+impl<M: StateMachine> LogStore<M> {
+    pub(super) fn new(log: Log, executor: Executor, machine: Arc<M>, latch: FailureLatch) -> Self {
+        Self { log, executor, machine, latch }
     }
 
     /// Entries of an index range, as many as fit into the read bound.
@@ -104,9 +69,9 @@ fn id_of(record: RecordId) -> LogId {
 
 /// The entry that a record holds.
 pub(super) fn entry_of(record: Record) -> io::Result<LogEntry> {
-    let extent = Extent { payload: record.payload_position().0, end: record.end().0 };
+    let extent = Extent { payload: record.payload_position(), end: record.end() };
     let payload = match record.kind {
-        kind::BATCH => EntryPayload::Normal(Proposal::new(record.payload, None)),
+        kind::BATCH => EntryPayload::Normal(Proposal::stored(record.payload)),
         kind::BLANK => EntryPayload::Blank,
         kind::MEMBERSHIP => EntryPayload::Membership(membership::decode(&record.payload)?),
         other => {
@@ -119,7 +84,7 @@ pub(super) fn entry_of(record: Record) -> io::Result<LogEntry> {
 
 fn record_of(entry: &LogEntry) -> NewRecord {
     let (kind, payload) = match &entry.payload {
-        EntryPayload::Normal(proposal) => (kind::BATCH, proposal.batch.clone()),
+        EntryPayload::Normal(proposal) => (kind::BATCH, proposal.payload.clone()),
         EntryPayload::Blank => (kind::BLANK, Bytes::new()),
         EntryPayload::Membership(members) => (kind::MEMBERSHIP, Bytes::from(membership::encode(members))),
     };
@@ -141,7 +106,7 @@ fn limits(range: &impl RangeBounds<u64>) -> (LogIndex, LogIndex) {
     (LogIndex(from), LogIndex(to))
 }
 
-impl RaftLogReader<TypeConfig> for LogStore {
+impl<M: StateMachine> RaftLogReader<TypeConfig> for LogStore<M> {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
         range: RB,
@@ -194,7 +159,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 }
 
-impl RaftLogStorage<TypeConfig> for LogStore {
+impl<M: StateMachine> RaftLogStorage<TypeConfig> for LogStore<M> {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
@@ -238,39 +203,39 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut records = Vec::with_capacity(entries.size_hint().0);
         for entry in entries {
             if let EntryPayload::Normal(proposal) = &entry.payload {
-                if let Some(mut completions) = proposal.take_completions() {
-                    completions.mark_appended();
-                    self.awaiting.push(entry.index(), completions);
-                }
-                proposal.drop_claim();
+                proposal.appending(entry.index());
             }
             records.push(record_of(&entry));
         }
         let (executor, log) = (self.executor.clone(), self.log.clone());
-        let awaiting = Arc::clone(&self.awaiting);
+        // On the log's writer thread. The usual way is to wake the core, which runs on another thread. Running the core here
+        // saves that switch. It is safe in one case only, because the core may go on to apply, which takes the state
+        // machine's lock:
+        //
+        //   flusher                            this thread
+        //   locks the state machine
+        //   waits until the log is durable
+        //                                      answers an append
+        //                                      runs the core, which applies
+        //                                      waits for the state machine's lock: nobody flushes, a deadlock
+        //
+        // The flusher waits for the log only if entries are applied that are not durable. With a flush before each answer
+        // there are none. The queue must be empty as well, else the appends in it would wait for the core.
         let flushed = move |result: io::Result<()>| {
-            if result.is_err() {
-                awaiting.fail();
-            }
-            // The writer goes on with what is queued; with nothing queued it answers those it flushed for itself. Only
-            // where all that is applied is flushed: else whoever flushes the index may hold the state machine while it
-            // waits for this very thread.
-            if log.flushes_each() && log.is_idle() {
+            if result.is_ok() && log.flushes_each() && log.is_idle() {
                 executor.run_with(|| callback.io_completed(result));
             } else {
                 callback.io_completed(result);
             }
         };
-        self.log.append(records, flushed).map_err(|error| {
-            self.awaiting.fail();
-            io::Error::other(error)
-        })?;
-        Ok(())
+        // Openraft takes any error for the end of its storage, and so does everybody else.
+        let appended = self.log.append(records, flushed).map_err(io::Error::other);
+        appended.map(drop).map_err(|error| self.latch.close(Failure::storage("append", error)).to_io_error())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let last = last.map(|id| index_of(&id));
-        self.awaiting.drop_after(last);
+        self.machine.truncated(last);
         let (sender, receiver) = oneshot::channel();
         self.log
             .truncate_after(last, move |result| {

@@ -8,8 +8,8 @@ use openraft::impls::BasicNode;
 use serde::{Deserialize, Serialize};
 
 use super::{LogId, StoredMembership, Vote, log_id};
-use crate::index::meta::{decode_cold, encode_cold};
 use crate::terms::{Cursor, LogIndex};
+use crate::terms::{decode_cold, encode_cold};
 
 #[derive(Serialize, Deserialize)]
 struct Members {

@@ -1,29 +1,34 @@
 //! Agreement on the log, by `openraft`; nothing outside this folder names it.
 //!
 //! ```text
-//! intake -> propose -> core -> log_store (append, flush) -> core (commit) -> state (apply) -> completions
+//! propose -> core -> log_store (append, flush) -> core (commit) -> state (apply) -> StateMachine
 //! ```
 //!
-//! A single broker is a Raft group of one voter and runs this same code. The core, the batcher and apply are tasks of the
-//! shard's executor ([`crate::shard::executor`]): a step from one to the next is no thread switch, and the load of
-//! connections cannot delay them.
+//! A [`Member`] is one replica of a group. A single broker is a group of one voter and runs this same code. The core, the
+//! batcher and apply are tasks of one [`Executor`](crate::executor::Executor): a step from one to the next is no thread
+//! switch, and the load of connections cannot delay them.
 //!
 //! Promises: an entry is applied only when it is committed, and committed only when it is as durable as the flush mode
-//! says; a proposal's completions are called exactly once. Leaves to others: the bytes (`log`), the meaning (`shard`).
+//! says; a proposal is told its index when it is about to enter the log, or dropped: then nothing was stored; leadership is
+//! told only after everything that earlier leaders committed is applied.
+//! Leaves to others: the bytes (`log`), what entries mean and who waits for them (the [`StateMachine`]), and which
+//! proposals there is room for: openraft takes an append that fails for the end of its storage.
 
+mod committed;
 mod entry;
+mod leadership;
 mod log_store;
+mod member;
 mod membership;
 mod network;
-mod node;
-mod replay;
-mod room;
 mod runtime;
 mod state;
 
+pub(crate) use committed::{CommittedEntry, Content, committed_entry};
+pub(crate) use leadership::Leadership;
 pub(crate) use log_store::kind;
-pub(crate) use node::{Node, Purger, StartError};
-pub(crate) use replay::committed_entry;
+pub(crate) use member::{Member, MemberError, Purger};
+pub(crate) use state::StateMachine;
 
 use entry::{LogEntry, Proposal};
 use openraft::impls::leader_id_std;
@@ -54,12 +59,12 @@ type Payload = openraft::type_config::alias::PayloadOf<TypeConfig>;
 /// The leader of an entry: its term.
 type CommittedLeader = <leader_id_std::LeaderId<u64, u64> as openraft::vote::RaftLeaderId>::Committed;
 
-/// The log id of a term and an index.
 /// The index of a log id.
 fn index_of(id: &LogId) -> LogIndex {
     LogIndex(id.index())
 }
 
+/// The log id of a term and an index.
 fn log_id(term: u64, index: LogIndex) -> LogId {
     LogId::new(CommittedLeader::new(term), index.get())
 }

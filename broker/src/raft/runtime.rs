@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 
-use crate::shard::executor::{Executor, JoinHandle, TaskPanicked};
+use crate::executor::{Executor, JoinHandle, TaskPanicked};
 
 /// The runtime of our Raft groups. Its tasks are spawned from within tasks of a shard's executor, and join them there.
 #[derive(Debug)]

@@ -1,40 +1,64 @@
-//! The state machine as openraft sees it.
+//! The state machine: as others implement it, and as openraft sees it.
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
-use openraft::{EntryPayload, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
+use openraft::{RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 
-use super::log_store::Awaiting;
-use super::{LogId, StoredMembership, TypeConfig, log_id, membership};
-use crate::shard::Applier;
-use crate::shard::apply::{CommittedEntry, Content};
+use super::{CommittedEntry, LogId, StoredMembership, TypeConfig, log_id, membership};
+use crate::latch::{Failure, FailureLatch};
+use crate::terms::LogIndex;
 
 /// Entries applied in one go, in bytes: bounds memory and the length of one index write.
 const APPLY_BYTES: usize = 1024 * 1024;
 
-/// Feeds committed entries to the shard.
-pub(super) struct State {
-    applier: Arc<Applier>,
-    awaiting: Arc<Awaiting>,
+/// What a group's entries change. Every member has one, and all of them apply the same entries in the same order.
+pub(crate) trait StateMachine: Send + Sync + 'static {
+    /// Waits until more may be applied. Awaited before each [`apply`](Self::apply).
+    fn room(&self) -> impl Future<Output = ()> + Send;
+
+    /// Applies committed entries, in order. After an error nothing more is applied.
+    fn apply(&self, entries: Vec<CommittedEntry>) -> io::Result<()>;
+
+    /// Term and index of the last entry applied.
+    fn applied(&self) -> Option<(u64, LogIndex)>;
+
+    /// The membership applied last, as it came.
+    fn membership(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Entries after `last` leave the log without being applied; all of them if there is none.
+    fn truncated(&self, last: Option<LogIndex>);
 }
 
-impl State {
-    pub(super) fn new(applier: Arc<Applier>, awaiting: Arc<Awaiting>) -> Self {
-        Self { applier, awaiting }
+/// Feeds committed entries to a state machine.
+pub(super) struct State<M> {
+    machine: Arc<M>,
+    latch: FailureLatch,
+}
+
+impl<M: StateMachine> State<M> {
+    pub(super) fn new(machine: Arc<M>, latch: FailureLatch) -> Self {
+        Self { machine, latch }
     }
 }
 
-impl RaftStateMachine<TypeConfig> for State {
+impl<M> State<M> {
+    /// The group cannot go on here: it would differ from the other members.
+    fn fail(&self, action: &'static str, error: io::Error) -> io::Error {
+        self.latch.close(Failure::storage(action, error)).to_io_error()
+    }
+}
+
+impl<M: StateMachine> RaftStateMachine<TypeConfig> for State<M> {
     type SnapshotData = ();
-    type SnapshotBuilder = Snapshots;
+    type SnapshotBuilder = Snapshots<M>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        applied_state(&self.applier)
+        applied_state(&*self.machine)
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -45,37 +69,22 @@ impl RaftStateMachine<TypeConfig> for State {
         let mut responders = Vec::new();
         let mut bytes = 0;
         loop {
-            let next = entries.try_next().await.inspect_err(|_| self.awaiting.fail())?;
+            let next = entries.try_next().await.map_err(|error| self.fail("reading the log", error))?;
             let ended = next.is_none();
             if let Some((entry, responder)) = next {
-                let id = entry.id();
-                let extent = entry.extent.ok_or_else(|| io::Error::other("an entry that was not read from the log"))?;
-                let content = match &entry.payload {
-                    EntryPayload::Blank => Content::Blank,
-                    EntryPayload::Normal(proposal) => {
-                        bytes += proposal.batch.len();
-                        Content::Batch(proposal.batch.clone())
-                    }
-                    EntryPayload::Membership(members) => {
-                        Content::Membership(Bytes::from(membership::encode_stored(&id, members)))
-                    }
-                };
-                ready.push(CommittedEntry {
-                    term: entry.term(),
-                    index: entry.index(),
-                    payload_position: extent.payload,
-                    end: extent.end,
-                    content,
-                    completions: self.awaiting.take(entry.index()),
-                });
+                let entry = CommittedEntry::of(&entry).map_err(|error| self.fail("reading the log", error))?;
+                bytes += entry.proposed_bytes();
+                ready.push(entry);
                 responders.extend(responder);
             }
             if ended || bytes >= APPLY_BYTES {
-                self.applier.room().await;
-                self.applier.apply(std::mem::take(&mut ready)).map_err(|error| {
-                    self.awaiting.fail();
-                    io::Error::other(error)
-                })?;
+                self.machine.room().await;
+                // After a failure nothing more is answered.
+                if let Some(failure) = self.latch.failure() {
+                    return Err(failure.to_io_error());
+                }
+                let applied = self.machine.apply(std::mem::take(&mut ready));
+                applied.map_err(|error| self.fail("applying the log", error))?;
                 for responder in responders.drain(..) {
                     responder.send(());
                 }
@@ -87,8 +96,8 @@ impl RaftStateMachine<TypeConfig> for State {
         }
     }
 
-    async fn get_snapshot_builder(&mut self) -> Snapshots {
-        Snapshots { applier: Arc::clone(&self.applier) }
+    async fn get_snapshot_builder(&mut self) -> Snapshots<M> {
+        Snapshots { machine: Arc::clone(&self.machine) }
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<TypeConfig>, _snapshot: ()) -> io::Result<()> {
@@ -100,24 +109,24 @@ impl RaftStateMachine<TypeConfig> for State {
     }
 }
 
-/// Openraft purges its log only below a snapshot. In a group of one voter there is nobody to send one to: the index is
-/// the snapshot, and this says how far it has come.
-pub(super) struct Snapshots {
-    applier: Arc<Applier>,
+/// Openraft purges its log only below a snapshot. In a group of one voter there is nobody to send one to: the state
+/// machine's own disk is the snapshot, and this says how far it has come.
+pub(super) struct Snapshots<M> {
+    machine: Arc<M>,
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Snapshots {
+impl<M: StateMachine> RaftSnapshotBuilder<TypeConfig> for Snapshots<M> {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, ()>> {
-        let (last_log_id, last_membership) = applied_state(&self.applier)?;
+        let (last_log_id, last_membership) = applied_state(&*self.machine)?;
         Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: () })
     }
 }
 
-fn applied_state(applier: &Applier) -> io::Result<(Option<LogId>, StoredMembership)> {
-    let applied = applier.applied();
-    let members = applier.membership().map_err(io::Error::other)?;
-    let members = members.map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes))?;
-    Ok((applied.map(|applied| log_id(applied.term, applied.index)), members))
+fn applied_state(machine: &impl StateMachine) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let members = machine
+        .membership()?
+        .map_or_else(|| Ok(StoredMembership::default()), |bytes| membership::decode_stored(&bytes));
+    Ok((machine.applied().map(|(term, index)| log_id(term, index)), members?))
 }

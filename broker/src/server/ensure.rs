@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use super::bounds::{self, Maker, Rates, TooMany};
 use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
-use crate::index::meta::encode_cold;
 use crate::shard::{Admission, Command, Completion, Outcome, Refusal, SubmitError, Topic};
+use crate::terms::encode_cold;
 use crate::terms::{GroupSettings, TopicSettings};
 
 /// Why there is no such topic or group.

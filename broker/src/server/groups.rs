@@ -14,9 +14,9 @@ use super::ensure::{self, EnsureError, Place, done};
 use super::topics::Page;
 use super::{Reply, attributes, slow};
 use crate::broker::Broker;
-use crate::index::meta::encode_cold;
 use crate::registration::data_version;
 use crate::shard::{Admission, Command};
+use crate::terms::encode_cold;
 use crate::terms::{GroupSettings, TopicSettings};
 
 #[allow(clippy::needless_pass_by_value, reason = "one form for all families")]

@@ -19,10 +19,10 @@ use super::ensure::{self, EnsureError, Place, done};
 use super::{Reply, slow};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::index::meta::encode_cold;
 use crate::registration::{data_version, topic_config};
 use crate::shard::{Admission, Command};
 use crate::terms::TopicSettings;
+use crate::terms::encode_cold;
 
 /// Where users look up what went wrong with a topic.
 pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";

@@ -3,6 +3,7 @@
 //! The index must never be durable beyond the log. A flush sets aside what was applied, which is but a moment; then it
 //! makes the log durable up to there, and only then gives it to RocksDB.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,15 +12,17 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use super::apply::{ApplyError, CommittedEntry, Content, StateMachine};
+use super::apply::{ApplyError, StateMachine};
+use super::awaiting::Waiting;
 use super::base;
-use super::batch::HEAD_BYTES;
 use super::handle::Shared;
 use super::intake::Full;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
 use crate::index::{Index, IndexError};
+use crate::latch::{Failure, Promise};
 use crate::planted::{Bug, planted};
+use crate::raft::{self, CommittedEntry};
 use crate::terms::{DiskUse, LogIndex, Position};
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.
@@ -57,7 +60,7 @@ struct Turn {
 impl Applier {
     pub(in crate::shard) fn new(shared: Arc<Shared>) -> Result<Self, IndexError> {
         let machine = StateMachine::load(Arc::clone(&shared))?;
-        let flushed = machine.applied().index;
+        let flushed = machine.applied().unwrap_or_default().index;
         Ok(Self {
             shared,
             machine: Mutex::new(machine),
@@ -74,12 +77,7 @@ impl Applier {
 
     /// How far the state machine has applied the log; `None` while it has applied nothing.
     pub fn applied(&self) -> Option<Applied> {
-        Some(self.machine.lock().applied()).filter(|applied| applied.end > 0)
-    }
-
-    /// The encoded membership applied last.
-    pub fn membership(&self) -> Result<Option<Vec<u8>>, IndexError> {
-        self.machine.lock().membership()
+        self.machine.lock().applied()
     }
 
     /// Raft index up to which the index is on disk: nothing above it may leave the log.
@@ -88,21 +86,21 @@ impl Applier {
     }
 
     /// Applies committed entries and answers those who wait for them.
-    pub fn apply(&self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
+    pub(crate) fn apply(&self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
         let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
-        let own: Vec<u64> = entries
-            .iter()
-            .filter(|entry| entry.completions.is_some())
-            .map(|entry| match &entry.content {
-                Content::Batch(payload) => (payload.len() - HEAD_BYTES) as u64,
-                Content::Blank | Content::Membership(_) => 0,
-            })
-            .collect();
-        self.machine.lock().apply(entries)?;
-        self.shared.log.release_upto(last);
-        for bytes in own {
-            self.shared.intake.entry_done(bytes);
+        let mut loads = Vec::with_capacity(entries.len());
+        let mut ready = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let waiting = self.shared.awaiting.take(entry.index);
+            let completions = waiting.map(|Waiting { completions, load }| {
+                loads.push(load);
+                completions
+            });
+            ready.push((entry, completions));
         }
+        self.machine.lock().apply(ready.into_iter())?;
+        self.shared.log.release_upto(last);
+        drop(loads);
         self.note_unflushed();
         Ok(())
     }
@@ -112,23 +110,6 @@ impl Applier {
         self.unflushed.store(unflushed, Ordering::Relaxed);
         if unflushed >= FLUSH_BYTES {
             self.want_flush();
-        }
-    }
-
-    /// Waits while so much is unflushed that RocksDB could soon flush by itself. To be awaited before each
-    /// [`apply`](Self::apply).
-    pub async fn room(&self) {
-        if self.unflushed.load(Ordering::Relaxed) < FLUSH_BOUND_BYTES {
-            return;
-        }
-        loop {
-            let flushed = self.flushed.notified();
-            // After a failed flush nothing more is flushed, and nothing more is taken in either.
-            if self.shared.intake.is_failed() || self.shared.index.unflushed_bytes() < FLUSH_BOUND_BYTES {
-                return;
-            }
-            self.want_flush();
-            flushed.await;
         }
     }
 
@@ -167,8 +148,10 @@ impl Applier {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the index cannot be flushed: no writes until a restart");
-                    self.shared.intake.set_failed();
+                    self.shared
+                        .intake
+                        .latch()
+                        .close(Failure::storage("flushing the index", std::io::Error::other(error)));
                     self.flushed.notify_waiters();
                     return;
                 }
@@ -187,10 +170,9 @@ impl Applier {
         self.spill(&mut flushing)?;
         {
             let machine = self.machine.lock();
-            let applied = machine.applied();
-            if applied.index == self.flushed_index() {
+            let Some(applied) = machine.applied().filter(|applied| applied.index > self.flushed_index()) else {
                 return Ok(());
-            }
+            };
             self.shared.index.freeze();
             *flushing = Some(applied);
         }
@@ -202,6 +184,16 @@ impl Applier {
         let Some(applied) = *flushing else { return Ok(()) };
         self.wait_durable(Position(applied.end))?;
         self.check_room()?;
+        let latch = self.shared.intake.latch();
+        let durable = self.shared.log.durable_end();
+        if durable < Position(applied.end) && !planted(Bug::IndexAhead) {
+            let found = format!("the log is durable up to {durable}, and the index would be up to {}", applied.end);
+            let at = (Some(applied.index), Some(Position(applied.end)));
+            return Err(FlushError::Failed(latch.broken(Promise::IndexBehindLog, at.0, at.1, found)));
+        }
+        if let Some(failure) = latch.failure() {
+            return Err(FlushError::Failed(failure.clone()));
+        }
         self.shared.index.spill()?;
         *flushing = None;
         self.flushed_index.fetch_max(applied.index.get(), Ordering::AcqRel);
@@ -251,8 +243,8 @@ impl Applier {
         let mut flushing = self.flushing.lock();
         self.spill(&mut flushing)?;
         let machine = self.machine.lock();
-        let applied = machine.applied();
-        if applied.index != self.flushed_index() {
+        let applied = machine.applied().unwrap_or_default();
+        if applied.index > self.flushed_index() {
             self.shared.index.freeze();
             *flushing = Some(applied);
             self.spill(&mut flushing)?;
@@ -281,6 +273,41 @@ impl Applier {
     }
 }
 
+/// What the group sees of it.
+impl raft::StateMachine for Applier {
+    /// Waits while so much is unflushed that RocksDB could soon flush by itself.
+    async fn room(&self) {
+        if self.unflushed.load(Ordering::Relaxed) < FLUSH_BOUND_BYTES {
+            return;
+        }
+        loop {
+            let flushed = self.flushed.notified();
+            // After a failed flush nothing more is flushed, and nothing more is taken in either.
+            if self.shared.intake.latch().is_closed() || self.shared.index.unflushed_bytes() < FLUSH_BOUND_BYTES {
+                return;
+            }
+            self.want_flush();
+            flushed.await;
+        }
+    }
+
+    fn apply(&self, entries: Vec<CommittedEntry>) -> io::Result<()> {
+        self.apply(entries).map_err(io::Error::other)
+    }
+
+    fn applied(&self) -> Option<(u64, LogIndex)> {
+        self.applied().map(|applied| (applied.term, applied.index))
+    }
+
+    fn membership(&self) -> io::Result<Option<Vec<u8>>> {
+        self.machine.lock().membership().map_err(io::Error::other)
+    }
+
+    fn truncated(&self, last: Option<LogIndex>) {
+        self.shared.awaiting.truncated(last);
+    }
+}
+
 /// Why the index could not be made durable.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
@@ -304,6 +331,9 @@ pub enum FlushError {
     /// RocksDB failed.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The store has failed; the index stays as it is on disk, and a restart applies the log again.
+    #[error(transparent)]
+    Failed(Failure),
 }
 
 impl FlushError {
@@ -312,7 +342,7 @@ impl FlushError {
         match self {
             Self::NoRoom { .. } => true,
             Self::Index(error) => error.is_no_space(),
-            Self::Log(_) | Self::LogClosed | Self::Base(_) => false,
+            Self::Log(_) | Self::LogClosed | Self::Base(_) | Self::Failed(_) => false,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The index.
-pub(in crate::shard) const INDEX: &str = "index";
+pub(crate) const INDEX: &str = "index";
 const BASE: &str = "base";
 const NEW: &str = "base.new";
 const OLD: &str = "base.old";
@@ -57,7 +57,7 @@ pub(crate) fn remove_base(dir: &Path) -> io::Result<()> {
 }
 
 /// Makes an index from the base if there is no index. Says whether it did.
-pub(in crate::shard) fn restore(dir: &Path) -> io::Result<bool> {
+pub(crate) fn restore(dir: &Path) -> io::Result<bool> {
     let index = dir.join(INDEX);
     // Without that file a folder is no index: RocksDB would begin an empty one there.
     if index.join("CURRENT").exists() {

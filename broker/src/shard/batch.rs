@@ -33,7 +33,7 @@ fn read<'a>(mut bytes: Cursor<'a>, count: u32, mut each: impl FnMut(Command<'a>)
 
 /// A batch while commands are added to it.
 #[derive(Debug)]
-pub struct OpenBatch {
+pub(crate) struct OpenBatch {
     bytes: BytesMut,
     count: u32,
     /// Commands that bring new messages.
@@ -42,14 +42,14 @@ pub struct OpenBatch {
 
 impl OpenBatch {
     /// An empty batch with room for `capacity` bytes of commands.
-    pub fn with_capacity(capacity: usize) -> Self {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEAD_BYTES + capacity);
         bytes.resize(HEAD_BYTES, 0);
         Self { bytes, count: 0, new_messages: 0 }
     }
 
     /// Adds a whole command, or leaves the batch as it was.
-    pub fn push(&mut self, command: &Command<'_>) -> Result<(), TooLong> {
+    pub(crate) fn push(&mut self, command: &Command<'_>) -> Result<(), TooLong> {
         let mut added = Added { whole: self.bytes.len(), bytes: &mut self.bytes };
         command.encode(added.bytes)?;
         added.whole = added.bytes.len();
@@ -67,17 +67,17 @@ impl OpenBatch {
     }
 
     /// Whether there are commands that bring new messages: those that a full disk refuses.
-    pub fn brings_messages(&self) -> bool {
+    pub(crate) fn brings_messages(&self) -> bool {
         self.new_messages > 0
     }
 
     /// Reads the batch back as [`Batch`] will, the structure and not the bodies of messages.
-    pub fn check(&self) -> Result<(), Malformed> {
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
         read(self.commands(), self.count, |_| {})
     }
 
     /// The same without the commands that bring new messages, and for each command, in order, whether it stayed.
-    pub fn without_messages(&self) -> (Self, Vec<bool>) {
+    pub(crate) fn without_messages(&self) -> (Self, Vec<bool>) {
         let mut rest = Self::with_capacity(4096);
         let mut cursor = self.commands();
         let stayed = (0..self.count)
@@ -100,22 +100,22 @@ impl OpenBatch {
     }
 
     /// Bytes so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Bytes of the commands alone.
-    pub fn command_bytes(&self) -> u64 {
+    pub(crate) fn command_bytes(&self) -> u64 {
         (self.bytes.len() - HEAD_BYTES) as u64
     }
 
     /// Whether no command was added.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Closes the batch with its time.
-    pub fn seal(mut self, stamp: Stamp) -> Bytes {
+    pub(crate) fn seal(mut self, stamp: Stamp) -> Bytes {
         self.bytes[0] = VERSION;
         self.bytes[4..8].copy_from_slice(&self.count.to_be_bytes());
         self.bytes[8..16].copy_from_slice(&stamp.get().to_be_bytes());

@@ -48,7 +48,7 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<Outcome, SubmitError>) + Send
 
 /// The completions of one batch, in the order of its commands. Whatever way the batch goes, each is called once: if
 /// the batch is dropped before it was appended, nothing was stored; after that, nobody knows.
-pub struct Completions {
+pub(crate) struct Completions {
     calls: Vec<Completion>,
     appended: bool,
 }
@@ -61,29 +61,30 @@ impl std::fmt::Debug for Completions {
 
 impl Completions {
     /// The completions of a batch that was not appended yet.
-    pub fn new(calls: Vec<Completion>) -> Self {
+    pub(crate) fn new(calls: Vec<Completion>) -> Self {
         Self { calls, appended: false }
     }
 
     /// From now on the batch may be in the log.
-    pub fn mark_appended(&mut self) {
+    pub(crate) fn mark_appended(&mut self) {
         self.appended = true;
     }
 
-    /// Answers all.
-    ///
-    /// # Panics
-    /// If there are not as many outcomes as commands: apply makes one for each.
-    pub fn complete(mut self, outcomes: impl ExactSizeIterator<Item = Outcome>) {
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Answers all, each with the outcome of its command: apply makes one for each.
+    pub(crate) fn complete(mut self, outcomes: impl ExactSizeIterator<Item = Outcome>) {
         let calls = std::mem::take(&mut self.calls);
-        assert_eq!(calls.len(), outcomes.len(), "one outcome for each command");
         for (each, outcome) in calls.into_iter().zip(outcomes) {
             call(each, Ok(outcome));
         }
     }
 
     /// Answers all with an error.
-    pub fn fail(mut self, error: &SubmitError) {
+    pub(crate) fn fail(mut self, error: &SubmitError) {
         for each in std::mem::take(&mut self.calls) {
             call(each, Err(error.clone()));
         }

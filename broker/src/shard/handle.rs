@@ -1,14 +1,15 @@
 //! The handle that handlers and runners hold.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::ahead::ReadAhead;
+use super::applier::Applier;
+use super::apply::{Counters, Signals};
+use super::awaiting::Awaiting;
 use super::command::Command;
 use super::completion::{Completion, SubmitError};
-use super::executor::Executor;
 use super::group::Groups;
 use super::intake::{Admission, Intake};
 use super::lost::Lost;
@@ -16,23 +17,16 @@ use super::outcome::Outcome;
 use super::producers::Producers;
 use super::quarantine::Quarantine;
 use super::topic::Topics;
+use crate::executor::Executor;
 use crate::index::{self, HalfRow, Index, IndexError, IndexReader};
-use crate::log::{Log, LogReader, LogSettings};
+use crate::log::{Log, LogReader};
 use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
-
-/// What a shard is opened with.
-#[derive(Debug, Clone)]
-pub(crate) struct ShardSettings {
-    /// The folder of log and index.
-    pub dir: PathBuf,
-    /// How the log is written.
-    pub log: LogSettings,
-}
 
 /// The parts that handlers, runners and apply share.
 pub(in crate::shard) struct Shared {
     pub(in crate::shard) executor: Executor,
-    pub(in crate::shard) intake: Intake,
+    pub(in crate::shard) intake: Arc<Intake>,
+    pub(in crate::shard) awaiting: Arc<Awaiting>,
     pub(in crate::shard) topics: Topics,
     pub(in crate::shard) groups: Groups,
     pub(in crate::shard) producers: Producers,
@@ -42,8 +36,29 @@ pub(in crate::shard) struct Shared {
     /// Entries of the log that are not applied.
     pub(in crate::shard) quarantine: Quarantine,
     pub(in crate::shard) ahead: ReadAhead,
-    pub(in crate::shard) counters: super::apply::Counters,
-    pub(in crate::shard) signals: super::apply::Signals,
+    pub(in crate::shard) counters: Counters,
+    pub(in crate::shard) signals: Signals,
+}
+
+impl Shared {
+    /// Nothing is known yet: the state machine loads it from the index.
+    pub(in crate::shard) fn new(index: Index, log: Log, quarantine: Quarantine) -> Arc<Self> {
+        Arc::new(Self {
+            executor: Executor::default(),
+            intake: Intake::new(log.latch()),
+            awaiting: Arc::default(),
+            topics: Topics::default(),
+            groups: Groups::default(),
+            producers: Producers::default(),
+            lost: Lost::default(),
+            index,
+            log,
+            quarantine,
+            ahead: ReadAhead::default(),
+            counters: Counters::default(),
+            signals: Signals::default(),
+        })
+    }
 }
 
 /// One shard: cheap to clone.
@@ -59,6 +74,13 @@ impl std::fmt::Debug for Shard {
 }
 
 impl Shard {
+    /// Puts an index and a log together. `quarantine` holds the entries of the log that are set aside.
+    pub(crate) fn open(index: Index, log: Log, quarantine: Quarantine) -> Result<(Self, Arc<Applier>), IndexError> {
+        let shared = Shared::new(index, log, quarantine);
+        let applier = Arc::new(Applier::new(Arc::clone(&shared))?);
+        Ok((Self { shared }, applier))
+    }
+
     /// Submits a command; `completion` is called once, on the apply thread, or not at all if this returns an error.
     ///
     /// Never blocks. The command is encoded before this returns, so it may borrow.
@@ -121,12 +143,12 @@ impl Shard {
     }
 
     /// Counts that apply keeps.
-    pub fn counters(&self) -> &super::apply::Counters {
+    pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
     /// What apply tells the runners.
-    pub fn signals(&self) -> &super::apply::Signals {
+    pub fn signals(&self) -> &Signals {
         &self.shared.signals
     }
 

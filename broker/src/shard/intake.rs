@@ -5,7 +5,8 @@
 //! timer, so an idle broker has no added latency and a busy one has large batches.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 use super::batch::OpenBatch;
 use super::command::Command;
 use super::completion::{Completion, SubmitError, fail_all};
+use crate::latch::{FailureLatch, Promise};
 
 /// A batch is closed when it has reached so many bytes. A larger single message is a batch of its own.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -45,19 +47,57 @@ pub enum Full {
 }
 
 /// A batch that is ready for the log.
-pub struct ReadyBatch {
+pub(in crate::shard) struct ReadyBatch {
     /// The commands.
-    pub batch: OpenBatch,
+    pub(in crate::shard) batch: OpenBatch,
     /// Their completions, in the same order.
-    pub completions: Vec<Completion>,
+    pub(in crate::shard) completions: Vec<Completion>,
+    /// Their share of what is on its way.
+    pub(in crate::shard) load: Load,
+}
+
+/// The share of one batch in what is on its way to be applied. Dropping it says that the batch was applied or given up.
+pub(in crate::shard) struct Load {
+    bytes: u64,
+    intake: Arc<Intake>,
+}
+
+impl Load {
+    /// Some commands are given up for want of room; the rest of `bytes_left` goes on.
+    pub(in crate::shard) fn shrink(&mut self, bytes_left: u64, given_up: u64) {
+        self.intake.take_off(&self.intake.bytes, self.bytes - bytes_left);
+        self.bytes = bytes_left;
+        self.intake.refused_full.fetch_add(given_up, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let intake = &*self.intake;
+        intake.take_off(&intake.bytes, self.bytes);
+        if intake.take_off(&intake.entries, 1) == 0 {
+            intake.drained.notify_waiters();
+        }
+        intake.work.notify_one();
+    }
 }
 
 struct Pending {
     batch: OpenBatch,
     completions: Vec<Completion>,
     /// Batches that reached their bound before the batcher came by.
-    full: VecDeque<ReadyBatch>,
-    stopping: bool,
+    full: VecDeque<(OpenBatch, Vec<Completion>)>,
+    taking: Taking,
+}
+
+/// Whether commands are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    Yes,
+    /// This member does not lead its group.
+    NotLeading,
+    /// The broker is stopping.
+    Stopping,
 }
 
 /// Where commands come in.
@@ -67,6 +107,8 @@ pub struct Intake {
     work: Notify,
     /// Told when the last entry on its way was applied.
     drained: Notify,
+    /// Told when commands are taken.
+    taken: Notify,
     /// Bytes accepted and not yet applied.
     bytes: AtomicU64,
     /// Entries proposed and not yet applied.
@@ -77,31 +119,38 @@ pub struct Intake {
     refused_full: AtomicU64,
     /// Batches that did not read back, since start.
     unencodable: AtomicU64,
-    failed: AtomicBool,
+    latch: FailureLatch,
 }
 
-impl Default for Intake {
-    fn default() -> Self {
-        Self {
+impl Intake {
+    /// Takes nothing until this member [leads](Self::set_leading), and nothing more once the latch is closed.
+    pub(in crate::shard) fn new(latch: &FailureLatch) -> Arc<Self> {
+        let intake = Arc::new(Self {
             pending: Mutex::new(Pending {
                 batch: OpenBatch::with_capacity(4096),
                 completions: Vec::new(),
                 full: VecDeque::new(),
-                stopping: false,
+                taking: Taking::NotLeading,
             }),
             work: Notify::new(),
             drained: Notify::new(),
+            taken: Notify::new(),
             bytes: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             full: AtomicU8::new(0),
             refused_full: AtomicU64::new(0),
             unencodable: AtomicU64::new(0),
-            failed: AtomicBool::new(false),
-        }
+            latch: latch.clone(),
+        });
+        let held = Arc::downgrade(&intake);
+        latch.on_close(move |_| {
+            if let Some(intake) = held.upgrade() {
+                intake.give_up(&SubmitError::StoreFailed);
+            }
+        });
+        intake
     }
-}
 
-impl Intake {
     /// Takes a command, or says why not; then `completion` was not and will not be called.
     pub fn submit(
         &self,
@@ -113,12 +162,14 @@ impl Intake {
             return Err((error, completion));
         }
         let mut pending = self.pending.lock();
-        // Under the lock: whoever sets either comes for what is pending afterwards, and for nothing later.
-        if self.is_failed() {
+        // Under the lock: each of these is set first, and then what is pending is answered. Nothing may come later.
+        if self.latch.is_closed() {
             return Err((SubmitError::StoreFailed, completion));
         }
-        if pending.stopping {
-            return Err((SubmitError::Stopping, completion));
+        match pending.taking {
+            Taking::Yes => {}
+            Taking::NotLeading => return Err((SubmitError::NotLeader, completion)),
+            Taking::Stopping => return Err((SubmitError::Stopping, completion)),
         }
         let was_idle = pending.batch.is_empty() && pending.full.is_empty();
         if command.is_alone() {
@@ -156,13 +207,14 @@ impl Intake {
     }
 
     /// Waits for the next batch; `None` after [`stop`](Self::stop), when all was taken.
-    pub async fn next(&self) -> Option<ReadyBatch> {
+    pub(in crate::shard) async fn next(self: &Arc<Self>) -> Option<ReadyBatch> {
         loop {
             // Registered before the look, so that what arrives in between is not missed.
             let work = self.work.notified();
-            if let Some(ready) = self.take() {
+            if let Some((batch, completions)) = self.take() {
                 self.entries.fetch_add(1, Ordering::Relaxed);
-                return Some(ready);
+                let load = Load { bytes: batch.command_bytes(), intake: Arc::clone(self) };
+                return Some(ReadyBatch { batch, completions, load });
             }
             if self.is_drained() {
                 return None;
@@ -171,13 +223,13 @@ impl Intake {
         }
     }
 
-    fn take(&self) -> Option<ReadyBatch> {
+    fn take(&self) -> Option<(OpenBatch, Vec<Completion>)> {
         let eager = self.entries.load(Ordering::Relaxed) < EAGER_ENTRIES;
         let mut pending = self.pending.lock();
         if let Some(full) = pending.full.pop_front() {
             return Some(full);
         }
-        if pending.batch.is_empty() || !(eager || pending.stopping) {
+        if pending.batch.is_empty() || !(eager || pending.taking == Taking::Stopping) {
             return None;
         }
         // Loads repeat: the next batch is likely as large as this one.
@@ -187,16 +239,17 @@ impl Intake {
 
     fn is_drained(&self) -> bool {
         let pending = self.pending.lock();
-        pending.stopping && pending.batch.is_empty() && pending.full.is_empty()
+        pending.taking == Taking::Stopping && pending.batch.is_empty() && pending.full.is_empty()
     }
 
-    /// An entry of this many batch bytes was applied or given up.
-    pub fn entry_done(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if self.entries.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.drained.notify_waiters();
-        }
-        self.work.notify_one();
+    /// Takes off a count, and answers what is left.
+    fn take_off(&self, count: &AtomicU64, by: u64) -> u64 {
+        let before = count.fetch_sub(by, Ordering::AcqRel);
+        before.checked_sub(by).unwrap_or_else(|| {
+            count.store(0, Ordering::Release);
+            self.latch.broken(Promise::LoadHolds, None, None, format!("{by} were taken off {before}"));
+            0
+        })
     }
 
     /// Entries proposed and not yet applied.
@@ -256,34 +309,53 @@ impl Intake {
         self.unencodable.load(Ordering::Relaxed)
     }
 
-    /// Some commands of a batch that was taken with [`next`](Self::next) are given up for want of room; the rest of
-    /// `bytes_left` goes on.
-    pub fn shrunk(&self, bytes_before: u64, bytes_left: u64, given_up: u64) {
-        self.bytes.fetch_sub(bytes_before - bytes_left, Ordering::Relaxed);
-        self.refused_full.fetch_add(given_up, Ordering::Relaxed);
-    }
-
-    /// The store failed: refuses everything until a restart.
-    pub fn set_failed(&self) {
+    /// Gives up what is pending, because nothing takes it to the log.
+    fn give_up(&self, why: &SubmitError) {
         let mut pending = self.pending.lock();
-        self.failed.store(true, Ordering::Relaxed);
         let mut calls: Vec<Completion> = std::mem::take(&mut pending.completions);
-        pending.batch = OpenBatch::with_capacity(0);
-        for ready in std::mem::take(&mut pending.full) {
-            calls.extend(ready.completions);
+        let mut bytes = std::mem::replace(&mut pending.batch, OpenBatch::with_capacity(0)).command_bytes();
+        for (batch, completions) in std::mem::take(&mut pending.full) {
+            bytes += batch.command_bytes();
+            calls.extend(completions);
         }
         drop(pending);
-        fail_all(calls, &SubmitError::StoreFailed);
+        self.take_off(&self.bytes, bytes);
+        fail_all(calls, why);
     }
 
-    /// Whether the store failed.
-    pub fn is_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+    /// The latch that the first failure closes.
+    pub fn latch(&self) -> &FailureLatch {
+        &self.latch
+    }
+
+    /// Takes commands from now on, or refuses them because this member does not lead. Stays stopped.
+    pub(in crate::shard) fn set_leading(&self, leads: bool) {
+        let mut pending = self.pending.lock();
+        if pending.taking != Taking::Stopping {
+            pending.taking = if leads { Taking::Yes } else { Taking::NotLeading };
+        }
+        drop(pending);
+        if leads {
+            self.taken.notify_waiters();
+        } else {
+            self.give_up(&SubmitError::NotLeader);
+        }
+    }
+
+    /// Waits until commands are taken.
+    pub(crate) async fn takes(&self) {
+        loop {
+            let taken = self.taken.notified();
+            if self.pending.lock().taking == Taking::Yes {
+                return;
+            }
+            taken.await;
+        }
     }
 
     /// Takes no more commands; what was taken still goes to the log.
     pub fn stop(&self) {
-        self.pending.lock().stopping = true;
+        self.pending.lock().taking = Taking::Stopping;
         self.work.notify_one();
     }
 }
@@ -292,14 +364,14 @@ impl Pending {
     /// Closes the batch at hand, so that the next command starts a new one.
     fn close_open(&mut self) {
         if !self.batch.is_empty() {
-            let ready = self.take_open(4096);
-            self.full.push_back(ready);
+            let closed = self.take_open(4096);
+            self.full.push_back(closed);
         }
     }
 
-    fn take_open(&mut self, next_capacity: usize) -> ReadyBatch {
+    fn take_open(&mut self, next_capacity: usize) -> (OpenBatch, Vec<Completion>) {
         let batch = std::mem::replace(&mut self.batch, OpenBatch::with_capacity(next_capacity));
         let completions = Vec::with_capacity(self.completions.len());
-        ReadyBatch { batch, completions: std::mem::replace(&mut self.completions, completions) }
+        (batch, std::mem::replace(&mut self.completions, completions))
     }
 }

@@ -16,6 +16,7 @@
 mod ahead;
 mod applier;
 mod arrivals;
+mod awaiting;
 mod base;
 mod batch;
 mod codec;
@@ -25,11 +26,12 @@ mod group;
 mod intake;
 mod lost;
 mod message;
-mod open;
 mod outcome;
 mod producers;
+mod proposer;
 mod quarantine;
 mod rebuild;
+mod room;
 mod topic;
 mod transactions;
 
@@ -39,31 +41,29 @@ mod cuts;
 mod tests;
 
 pub(crate) mod apply;
-pub(crate) mod executor;
 mod handle;
 mod locate;
 mod read;
 
 pub(crate) use applier::{Applier, FlushError};
 pub(crate) use arrivals::Ticket;
-pub(crate) use base::{find_base, make_base, remove_base};
+pub(crate) use base::{INDEX, find_base, make_base, remove_base, restore as restore_base};
+pub(crate) use batch::Batch;
 #[cfg(test)]
 pub(crate) use batch::OpenBatch;
-pub(crate) use batch::{Batch, HEAD_BYTES};
 pub(crate) use command::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, Prepare, Publish, Resume,
     Roll, Settle,
 };
-pub(crate) use completion::fail_all;
-pub(crate) use completion::{Completion, Completions, SubmitError};
-pub(crate) use handle::{Shard, ShardSettings};
-pub(crate) use intake::{Admission, Full, ReadyBatch};
+pub(crate) use completion::{Completion, SubmitError};
+pub(crate) use handle::Shard;
+pub(crate) use intake::{Admission, Full};
 pub(crate) use locate::Waiting;
 pub(crate) use lost::GiveUpError;
 pub(crate) use message::{Message, MessageList, Unit, WriteUnit};
-pub(crate) use open::{OpenShard, ShardError};
 pub(crate) use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
 pub(crate) use producers::ProducerGroup;
+pub(crate) use proposer::Proposer;
 pub(crate) use quarantine::{QUARANTINE, Quarantine, QuarantineError, QuarantinedEntry};
 pub(crate) use read::ReadError;
 pub(crate) use rebuild::{RebuildError, rebuild_index};

@@ -17,8 +17,7 @@ pub struct ProducerGroup {
     pub name: Arc<str>,
     open: AtomicU64,
     parked: AtomicU64,
-    /// Those that are further halves of their transactions, open and parked. Those that were prepared by a version that did
-    /// not count them are missing, until all halves of the group are decided.
+    /// Those that are further halves of their transactions, open and parked.
     further: [AtomicU64; 2],
     used_at: AtomicU64,
 }
@@ -65,27 +64,23 @@ impl ProducerGroup {
     }
 
     /// A half of this group goes from one state to another: `true` is parked, `None` is not undecided. `is_further`: it is
-    /// not the first one of its transaction.
-    pub(in crate::shard) fn count(&self, old: Option<bool>, new: Option<bool>, is_further: bool, now: Stamp) {
-        let of = |parked: bool| if parked { &self.parked } else { &self.open };
+    /// not the first one of its transaction. Says whether the counts hold: none falls below 0.
+    #[must_use]
+    pub(in crate::shard) fn count(&self, old: Option<bool>, new: Option<bool>, is_further: bool, now: Stamp) -> bool {
         // Apply alone writes, so reading before writing is no race.
-        let change = |count: &AtomicU64, to: u64| count.store(to, Ordering::Relaxed);
-        if let Some(parked) = new {
-            of(parked).fetch_add(1, Ordering::Relaxed);
-            let further = &self.further[usize::from(parked)];
-            change(further, further.load(Ordering::Relaxed) + u64::from(is_further));
-        }
-        if let Some(parked) = old {
-            of(parked).fetch_sub(1, Ordering::Relaxed);
-            let further = &self.further[usize::from(parked)];
-            change(further, further.load(Ordering::Relaxed).saturating_sub(u64::from(is_further)));
-        }
-        for parked in [false, true] {
-            if of(parked).load(Ordering::Relaxed) == 0 {
-                change(&self.further[usize::from(parked)], 0);
-            }
+        let change = |count: &AtomicU64, by: i64| {
+            let after = count.load(Ordering::Relaxed).checked_add_signed(by);
+            count.store(after.unwrap_or_default(), Ordering::Relaxed);
+            after.is_some()
+        };
+        let mut holds = true;
+        for (state, by) in [(new, 1), (old, -1)] {
+            let Some(parked) = state else { continue };
+            holds &= change(if parked { &self.parked } else { &self.open }, by);
+            holds &= !is_further || change(&self.further[usize::from(parked)], by);
         }
         self.used_at.store(now.get(), Ordering::Relaxed);
+        holds
     }
 }
 
@@ -137,33 +132,19 @@ mod tests {
             ProducerRow { id: 1, open: 0, parked: 0, further: [0, 0], used_at: Stamp::ZERO, name: "G".to_owned() };
         let group = ProducerGroup::of_row(&row);
         for is_further in [false, true, true] {
-            group.count(None, Some(false), is_further, Stamp(1));
+            assert!(group.count(None, Some(false), is_further, Stamp(1)));
         }
-        group.count(None, Some(false), false, Stamp(1));
+        assert!(group.count(None, Some(false), false, Stamp(1)));
         assert_eq!((group.open(), group.transactions(false), group.transactions(true)), (4, 2, 0));
         for is_further in [false, true, true] {
-            group.count(Some(false), Some(true), is_further, Stamp(2));
+            assert!(group.count(Some(false), Some(true), is_further, Stamp(2)));
         }
         assert_eq!((group.transactions(false), group.transactions(true), group.row().further), (1, 1, [0, 2]));
         let again = ProducerGroup::of_row(&group.row());
         assert_eq!((again.transactions(false), again.transactions(true)), (1, 1));
         for is_further in [false, true, true] {
-            group.count(Some(true), None, is_further, Stamp(3));
+            assert!(group.count(Some(true), None, is_further, Stamp(3)));
         }
         assert_eq!((group.transactions(false), group.transactions(true)), (1, 0));
-    }
-
-    #[test]
-    fn halves_that_an_older_version_did_not_count_do_not_turn_the_number_round() {
-        // Two transactions of two halves each, of which only the second one's was counted.
-        let row =
-            ProducerRow { id: 1, open: 4, parked: 0, further: [1, 0], used_at: Stamp::ZERO, name: "G".to_owned() };
-        let group = ProducerGroup::of_row(&row);
-        for is_further in [false, true, false, true] {
-            group.count(Some(false), None, is_further, Stamp(1));
-        }
-        assert_eq!((group.open(), group.transactions(false), group.row().further), (0, 0, [0, 0]));
-        group.count(None, Some(false), false, Stamp(2));
-        assert_eq!(group.transactions(false), 1);
     }
 }

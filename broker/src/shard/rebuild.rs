@@ -3,18 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::ahead::ReadAhead;
 use super::applier::{Applier, FlushError};
-use super::apply::{ApplyError, Counters, Signals};
+use super::apply::ApplyError;
 use super::base::link_files;
-use super::executor::Executor;
-use super::group::Groups;
 use super::handle::Shared;
-use super::intake::Intake;
-use super::lost::Lost;
-use super::producers::Producers;
 use super::quarantine::Quarantine;
-use super::topic::Topics;
 use crate::index::store::FLUSH_BYTES;
 use crate::index::{Index, IndexError};
 use crate::log::Log;
@@ -64,20 +57,7 @@ pub(crate) fn rebuild_index(
         };
         link_files(base, target)?;
     }
-    let shared = Arc::new(Shared {
-        executor: Executor::default(),
-        intake: Intake::default(),
-        topics: Topics::default(),
-        groups: Groups::default(),
-        producers: Producers::default(),
-        lost: Lost::default(),
-        index: Index::open(target)?,
-        log: log.clone(),
-        quarantine,
-        ahead: ReadAhead::default(),
-        counters: Counters::default(),
-        signals: Signals::default(),
-    });
+    let shared = Shared::new(Index::open(target)?, log.clone(), quarantine);
     let applier = Applier::new(Arc::clone(&shared))?;
     let begun = applier.applied().map(|applied| applied.index);
     if let Some(purged) = log.purged().filter(|purged| Some(purged.index) > begun) {

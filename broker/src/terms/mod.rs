@@ -3,6 +3,7 @@
 //! Promises: a term means the same on every floor, and has one form in bytes; this folder imports nothing else of the broker, so
 //! that each floor above may import it. Leaves to others: everything that is done with the terms.
 
+mod cold;
 mod content;
 mod cursor;
 mod decision;
@@ -16,6 +17,7 @@ mod stamp;
 mod topic;
 mod when;
 
+pub(crate) use cold::{decode_cold, encode_cold};
 pub use content::Content;
 pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};

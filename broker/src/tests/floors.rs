@@ -10,7 +10,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("filter", &[]),
     ("steady_clock", &["terms"]),
-    ("log", &["planted", "terms"]),
+    ("executor", &[]),
+    ("latch", &["terms"]),
+    ("log", &["latch", "planted", "terms"]),
+    ("raft", &["executor", "latch", "log", "planted", "terms"]),
     ("index", &["terms"]),
 ];
 

@@ -177,7 +177,7 @@ fn a_callback_that_panics_stops_the_log_instead_of_hanging_it() {
     assert!(log.failure().is_some());
     log.close().unwrap_err();
     assert!(Log::open(Arc::new(disk), &dir(), super::small(Flush::Sync)).is_ok());
-    assert_eq!(ErrorKind::Other, log.failure().unwrap().source.kind());
+    assert_eq!(ErrorKind::Other, log.failure().unwrap().kind());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::shard::command::{GiveUp, Lock, OffsetCommit};
 use crate::shard::handle::Shared;
 use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, Stamp, TopicSettings};
+use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, Stamp, TopicSettings, decode_cold};
 
 pub(super) fn commit_offsets(
     shared: &Shared,
@@ -40,7 +40,7 @@ pub(super) fn commit_offsets(
 }
 
 pub(super) fn put_topic(shared: &Shared, staged: &mut Staged, settings: &[u8]) -> Outcome {
-    let Ok(settings) = meta::decode_cold::<TopicSettings>(settings) else {
+    let Ok(settings) = decode_cold::<TopicSettings>(settings) else {
         return Outcome::Refused(Refusal::MalformedSettings);
     };
     if settings.queue_count() > limits::QUEUES_MAX {
@@ -90,7 +90,7 @@ pub(super) fn delete_topic(shared: &Shared, staged: &mut Staged, name: &str) -> 
 }
 
 pub(super) fn put_group(staged: &mut Staged, settings: &[u8]) -> Outcome {
-    let Ok(settings) = meta::decode_cold::<GroupSettings>(settings) else {
+    let Ok(settings) = decode_cold::<GroupSettings>(settings) else {
         return Outcome::Refused(Refusal::MalformedSettings);
     };
     meta::put_group(&mut staged.rows, &settings);
@@ -119,7 +119,7 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32
     let from = if fired < limit { Some(all_until) } else { due.last().map(|row| row.due.min(all_until)) };
     shared.counters.timers_fired(from.unwrap_or_default());
     for row in due {
-        staged.sequences.timers -= 1;
+        staged.count(|sequences| &mut sequences.timers, -1);
         let Some(queue) = shared.topics.queue(row.queue) else {
             // Its topic was deleted, and its messages with it.
             row.delete(&mut staged.rows);
@@ -154,7 +154,7 @@ pub(super) fn cancel(shared: &Shared, staged: &mut Staged, due: Stamp, position:
         return Ok(Outcome::Handled(0));
     };
     row.delete(&mut staged.rows);
-    staged.sequences.timers -= 1;
+    staged.count(|sequences| &mut sequences.timers, -1);
     Ok(Outcome::Handled(1))
 }
 

@@ -26,8 +26,6 @@ pub(in crate::shard) use staged::Staged;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use self::transaction::Step;
 use super::batch::Batch;
 use super::command::Command;
@@ -37,36 +35,10 @@ use super::outcome::Outcome;
 use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
+use crate::latch::{Broken, Failure, Promise};
 use crate::planted::{Bug, planted};
+use crate::raft::{CommittedEntry, Content};
 use crate::terms::{LogIndex, Malformed, QueueId, Stamp};
-
-/// What an entry holds, besides its log id.
-#[derive(Debug, Clone)]
-pub enum Content {
-    /// A batch of commands.
-    Batch(Bytes),
-    /// Nothing: a leader's first entry.
-    Blank,
-    /// A membership of the group, encoded by `raft`; kept under a name of its own.
-    Membership(Bytes),
-}
-
-/// A committed entry on its way into the state.
-#[derive(Debug)]
-pub struct CommittedEntry {
-    /// Raft term.
-    pub term: u64,
-    /// Raft index.
-    pub index: LogIndex,
-    /// Log position of the payload's first byte.
-    pub payload_position: u64,
-    /// Log position behind the record.
-    pub end: u64,
-    /// What it holds.
-    pub content: Content,
-    /// Who waits for it, on the leader that proposed it.
-    pub completions: Option<Completions>,
-}
 
 /// Why the state machine cannot go on. The node must stop: going on would make it differ from the others.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +59,9 @@ pub enum ApplyError {
         /// What was wrong.
         source: Malformed,
     },
+    /// A promise would not hold.
+    #[error(transparent)]
+    Broken(Failure),
 }
 
 /// The name under which the last membership is kept.
@@ -95,7 +70,7 @@ pub(crate) const MEMBERSHIP: &str = "membership";
 /// The state machine of one shard. One owner; everybody else reads through the [`Shard`](super::Shard).
 pub(crate) struct StateMachine {
     shared: Arc<Shared>,
-    applied: Applied,
+    applied: Option<Applied>,
     sequences: Sequences,
 }
 
@@ -105,7 +80,7 @@ impl StateMachine {
         if planted(Bug::TimerLost) {
             forget_timers(&shared.index)?;
         }
-        let applied = meta::applied(&shared.index)?.unwrap_or_default();
+        let applied = meta::applied(&shared.index)?;
         let sequences = meta::sequences(&shared.index)?;
         for row in meta::topics(&shared.index)? {
             let name: Arc<str> = Arc::from(row.settings.name.as_str());
@@ -123,14 +98,14 @@ impl StateMachine {
         for producer in crate::index::producer::all(&shared.index)? {
             shared.producers.put(&producer);
         }
-        shared.counters.set(&sequences, applied);
+        shared.counters.set(&sequences, applied.unwrap_or_default());
         shared.counters.set_trimmed(meta::kept(&shared.index)?.trimmed);
         shared.lost.set(meta::lost_ranges(&shared.index)?);
         Ok(Self { shared, applied, sequences })
     }
 
-    /// How far the index has applied.
-    pub(crate) fn applied(&self) -> Applied {
+    /// How far the index has applied the log; `None` while it has applied nothing.
+    pub(crate) fn applied(&self) -> Option<Applied> {
         self.applied
     }
 
@@ -140,25 +115,28 @@ impl StateMachine {
     }
 
     /// Applies committed entries, in order, and answers those who wait for them.
-    pub(crate) fn apply(&mut self, entries: Vec<CommittedEntry>) -> Result<(), ApplyError> {
-        let mut staged = Staged::new(self.sequences, self.applied.stamp);
+    pub(crate) fn apply(
+        &mut self,
+        entries: impl ExactSizeIterator<Item = (CommittedEntry, Option<Completions>)>,
+    ) -> Result<(), ApplyError> {
+        let mut staged = Staged::new(self.sequences, self.applied);
         let mut answers: Vec<(Option<Completions>, Vec<Outcome>)> = Vec::with_capacity(entries.len());
-        for mut entry in entries {
-            let mut completions = entry.completions.take();
+        for (entry, mut completions) in entries {
+            staged.check_follows(&entry);
             let mut outcomes = Vec::new();
             let mut alone = false;
             match &entry.content {
                 Content::Blank => {}
                 Content::Membership(bytes) => meta::put_bytes(&mut staged.rows, MEMBERSHIP, bytes),
-                Content::Batch(payload) => {
+                Content::Proposed(payload) => {
                     match Batch::decode(payload).and_then(|batch| Ok((batch.commands()?, batch))) {
                         Ok((commands, batch)) => {
                             alone = commands.first().is_some_and(Command::is_alone);
                             if alone {
                                 // Everything before becomes visible first: this command reads whole tables.
-                                self.write(&mut staged, &mut answers);
+                                self.write(&mut staged, &mut answers)?;
                             }
-                            staged.begin_entry(&batch, entry.payload_position);
+                            staged.begin_entry(&batch, entry.payload_position.get());
                             outcomes.reserve_exact(commands.len());
                             for command in &commands {
                                 outcomes.push(self.step(&mut staged, command)?);
@@ -172,15 +150,18 @@ impl StateMachine {
                     }
                 }
             }
-            self.applied = Applied { term: entry.term, index: entry.index, end: entry.end, stamp: staged.stamp() };
+            staged.end_entry(&entry);
+            if let Some(broken) = staged.broken() {
+                return Err(self.broken(Broken { entry: Some(entry.index), ..broken }));
+            }
             answers.push((completions, outcomes));
             if alone {
                 // What it removed has no overlay, and registries change with the write: whoever comes behind reads both.
                 // Else outcomes would depend on which entries are applied together, and a replay could decide otherwise.
-                self.write(&mut staged, &mut answers);
+                self.write(&mut staged, &mut answers)?;
             }
         }
-        self.write(&mut staged, &mut answers);
+        self.write(&mut staged, &mut answers)?;
         Ok(())
     }
 
@@ -235,25 +216,37 @@ impl StateMachine {
     }
 
     /// Writes what is staged, lets readers see it, answers, wakes.
-    fn write(&mut self, staged: &mut Staged, answers: &mut Vec<(Option<Completions>, Vec<Outcome>)>) {
-        if answers.is_empty() {
-            return;
-        }
+    fn write(
+        &mut self,
+        staged: &mut Staged,
+        answers: &mut Vec<(Option<Completions>, Vec<Outcome>)>,
+    ) -> Result<(), ApplyError> {
+        let Some(applied) = staged.applied().filter(|_| !answers.is_empty()) else { return Ok(()) };
         transaction::put_producers(staged);
         let mut rows: IndexBatch = std::mem::take(&mut staged.rows);
         staged.put_pages(&mut rows);
+        if let Some(broken) = staged.broken() {
+            return Err(self.broken(Broken { entry: Some(applied.index), ..broken }));
+        }
         if staged.sequences != self.sequences {
             meta::put_sequences(&mut rows, &staged.sequences);
         }
         if !planted(Bug::AppliedForgotten) {
-            meta::put_applied(&mut rows, self.applied);
+            meta::put_applied(&mut rows, applied);
         }
         self.shared.index.write(rows);
         // From here on readers see it. A crash before the next flush only means that it is applied again.
-        self.sequences = staged.sequences;
+        (self.sequences, self.applied) = (staged.sequences, Some(applied));
         let woken = staged.publish(&self.shared);
-        self.shared.counters.set(&self.sequences, self.applied);
+        self.shared.counters.set(&self.sequences, applied);
         for (completions, outcomes) in answers.drain(..) {
+            let (commands, made) = (completions.as_ref().map(Completions::len), outcomes.len());
+            if commands.is_some_and(|commands| commands != made) {
+                let found = format!("{commands:?} commands have {made} outcomes");
+                let (promise, entry) = (Promise::OneOutcome, Some(applied.index));
+                // Those who wait are told that nobody knows.
+                return Err(self.broken(Broken { promise, entry, position: None, found }));
+            }
             if let Some(completions) = completions {
                 completions.complete(outcomes.into_iter());
             }
@@ -262,6 +255,12 @@ impl StateMachine {
             queue.arrivals.wake();
         }
         staged.signal(&self.shared.signals);
+        Ok(())
+    }
+
+    /// Closes the latch.
+    fn broken(&self, broken: Broken) -> ApplyError {
+        ApplyError::Broken(self.shared.intake.latch().close(Failure::Broken(broken)))
     }
 }
 

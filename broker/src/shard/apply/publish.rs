@@ -131,8 +131,8 @@ impl Place<'_> {
         }
         .put(&mut staged.rows);
         let number = staged.sequences.next_timer;
-        staged.sequences.next_timer += 1;
-        staged.sequences.timers += 1;
+        staged.count(|sequences| &mut sequences.next_timer, 1);
+        staged.count(|sequences| &mut sequences.timers, 1);
         staged.timers_changed = true;
         number
     }

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use super::counters::Signals;
 use crate::index::half::{Repeat, RepeatKey};
-use crate::index::meta::Sequences;
+use crate::index::meta::{Applied, Sequences};
 use crate::index::{self, DecisionRow, HalfRow, IndexBatch, IndexError, IndexReader, PageBuilder, QueueEntry};
+use crate::latch::{Broken, Promise};
 use crate::planted::{Bug, planted};
+use crate::raft::CommittedEntry;
 use crate::shard::batch::Batch;
 use crate::shard::handle::Shared;
 use crate::shard::producers::ProducerGroup;
 use crate::shard::topic::{Queue, Topic};
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, QueueOffset, Stamp};
+use crate::terms::{GroupSettings, HalfId, LostRange, Position, QueueId, QueueOffset, Stamp};
 
 /// A change of what handlers read, made visible after the write.
 pub(in crate::shard) enum RegistryChange {
@@ -44,12 +46,16 @@ pub(in crate::shard) struct Staged {
     repeats: HashMap<RepeatKey, Repeat>,
     /// Producer groups whose counts changed.
     pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
+    applied: Option<Applied>,
     stamp: Stamp,
     payload_position: u64,
+    /// The first promise that the commands at hand would break.
+    broken: Option<Broken>,
 }
 
 impl Staged {
-    pub(in crate::shard) fn new(sequences: Sequences, stamp: Stamp) -> Self {
+    /// Nothing is staged yet, after what was applied before.
+    pub(in crate::shard) fn new(sequences: Sequences, applied: Option<Applied>) -> Self {
         Self {
             rows: IndexBatch::default(),
             sequences,
@@ -64,8 +70,10 @@ impl Staged {
             decisions: HashMap::new(),
             repeats: HashMap::new(),
             producers: HashMap::new(),
-            stamp,
+            applied,
+            stamp: applied.map_or(Stamp::ZERO, |applied| applied.stamp),
             payload_position: 0,
+            broken: None,
         }
     }
 
@@ -73,6 +81,57 @@ impl Staged {
     pub(in crate::shard) fn begin_entry(&mut self, batch: &Batch<'_>, payload_position: u64) {
         self.stamp = self.stamp.max(batch.stamp);
         self.payload_position = payload_position;
+    }
+
+    /// The entry must follow the one before.
+    pub(in crate::shard) fn check_follows(&mut self, entry: &CommittedEntry) {
+        let Some(before) = self.applied else { return };
+        self.payload_position = entry.payload_position.get();
+        self.promise(entry.index == before.index.next(), Promise::AppliedByOne, || {
+            format!("entry {} comes after entry {}", entry.index, before.index)
+        });
+        let follows = entry.payload_position.get() >= before.end && entry.end >= entry.payload_position;
+        self.promise(follows && entry.term >= before.term, Promise::PositionsRise, || {
+            let (from, to) = (entry.payload_position, entry.end);
+            format!("term {} at {from} to {to} comes after term {} up to {}", entry.term, before.term, before.end)
+        });
+    }
+
+    /// All commands of the entry are staged.
+    pub(in crate::shard) fn end_entry(&mut self, entry: &CommittedEntry) {
+        let before = self.applied.map_or(Stamp::ZERO, |applied| applied.stamp);
+        let stamp = self.stamp;
+        self.promise(stamp >= before, Promise::StampsRise, || format!("{stamp} after {before}"));
+        let (term, index, end) = (entry.term, entry.index, entry.end.get());
+        self.applied = Some(Applied { term, index, end, stamp: self.stamp });
+    }
+
+    /// How far the write will have applied.
+    pub(in crate::shard) fn applied(&self) -> Option<Applied> {
+        self.applied
+    }
+
+    /// Looks at a promise. If it does not hold, nothing of what is staged is written.
+    pub(in crate::shard) fn promise(&mut self, holds: bool, promise: Promise, found: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            let position = Some(Position(self.payload_position));
+            self.broken = Some(Broken { promise, entry: None, position, found: found() });
+        }
+    }
+
+    /// The first promise that does not hold.
+    pub(in crate::shard) fn broken(&mut self) -> Option<Broken> {
+        self.broken.take()
+    }
+
+    /// Changes a counter of the state.
+    pub(in crate::shard) fn count(&mut self, counter: fn(&mut Sequences) -> &mut u64, by: i64) {
+        let counter = counter(&mut self.sequences);
+        let before = *counter;
+        match before.checked_add_signed(by) {
+            Some(after) => *counter = after,
+            None => self.promise(false, Promise::CountersHold, || format!("a counter of {before} changes by {by}")),
+        }
     }
 
     /// The time that apply takes for now.
@@ -97,10 +156,21 @@ impl Staged {
 
     /// Puts what entered queues into the rows of the write.
     pub(in crate::shard) fn put_pages(&mut self, rows: &mut IndexBatch) {
+        let mut fallen = Vec::new();
         for (id, (queue, page)) in self.pages.drain() {
-            self.grown.push((queue, page.next_offset()));
+            let (end, next) = (queue.max_offset(), page.next_offset());
+            if next < end {
+                fallen.push(format!("{id} ends at {end} and would end at {next}"));
+            }
+            self.grown.push((queue, next));
             page.put(id, rows);
         }
+        for (queue, min, _) in &self.trimmed {
+            if *min < queue.min_offset() {
+                fallen.push(format!("{} begins at {} and would begin at {min}", queue.id, queue.min_offset()));
+            }
+        }
+        self.promise(fallen.is_empty(), Promise::QueueEndsRise, || fallen.join(", "));
     }
 
     /// An undecided half, as the commands so far left it.
@@ -116,6 +186,8 @@ impl Staged {
         index::half::replace(&mut self.rows, old, new.as_ref());
         self.halves_changed |= new.is_some();
         if let Some(half) = old.or(new.as_ref()).map(|row| row.half) {
+            let decided = new.is_some() && self.decisions.contains_key(&half);
+            self.promise(!decided, Promise::HalfOrDecision, || format!("half {half} is decided and gets a row"));
             self.halves.insert(half, new);
         }
     }
@@ -135,7 +207,9 @@ impl Staged {
         if !planted(Bug::DecisionLost) {
             row.put(half, self.sequences.decisions, &mut self.rows);
         }
-        self.sequences.decisions += 1;
+        let undecided = self.halves.get(&half).is_some_and(Option::is_some);
+        self.promise(!undecided, Promise::HalfOrDecision, || format!("half {half} has a row and is decided"));
+        self.count(|sequences| &mut sequences.decisions, 1);
         self.decisions.insert(half, row);
     }
 

@@ -9,6 +9,7 @@ use super::publish::{Place, due, extent};
 use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerRow};
+use crate::latch::Promise;
 use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
 use crate::shard::handle::Shared;
@@ -35,11 +36,10 @@ impl Rows for Step<'_> {
     fn replace(&mut self, old: Option<&HalfRow>, new: Option<HalfRow>) {
         let state = |row: Option<&HalfRow>| row.map(|row| row.parked.is_some());
         let (was, is) = (state(old), state(new.as_ref()));
-        let sequences = &mut self.staged.sequences;
-        for (state, by) in [(is, 1), (was, u64::MAX)] {
+        for (state, by) in [(is, 1), (was, -1)] {
             match state {
-                Some(true) => sequences.parked_halves = sequences.parked_halves.wrapping_add(by),
-                Some(false) => sequences.open_halves = sequences.open_halves.wrapping_add(by),
+                Some(true) => self.staged.count(|sequences| &mut sequences.parked_halves, by),
+                Some(false) => self.staged.count(|sequences| &mut sequences.open_halves, by),
                 None => {}
             }
         }
@@ -47,7 +47,8 @@ impl Rows for Step<'_> {
             && let Some(row) = old.or(new.as_ref())
             && let Some(group) = self.shared.producers.by_id(row.group_id)
         {
-            group.count(was, is, row.first_half.is_some(), self.staged.stamp());
+            let counted = group.count(was, is, row.first_half.is_some(), self.staged.stamp());
+            self.staged.promise(counted, Promise::CountersHold, || format!("halves of group {}", group.name));
             self.staged.producers.insert(group.id, group);
         }
         self.staged.replace_half(old, new);
@@ -59,8 +60,8 @@ impl Rows for Step<'_> {
 
     fn put_decision(&mut self, half: HalfId, row: DecisionRow) {
         match row.decision {
-            Decision::Commit => self.staged.sequences.committed += 1,
-            Decision::Rollback => self.staged.sequences.rolled_back += 1,
+            Decision::Commit => self.staged.count(|sequences| &mut sequences.committed, 1),
+            Decision::Rollback => self.staged.count(|sequences| &mut sequences.rolled_back, 1),
         }
         self.staged.sequences.decided_at = Some(row.at);
         self.staged.put_decision(half, row);
@@ -76,7 +77,7 @@ impl Rows for Step<'_> {
 
     fn next_counter(&mut self) -> u64 {
         let counter = self.staged.sequences.next_half;
-        self.staged.sequences.next_half += 1;
+        self.staged.count(|sequences| &mut sequences.next_half, 1);
         counter
     }
 
@@ -85,7 +86,10 @@ impl Rows for Step<'_> {
             return known.id;
         }
         let id = self.staged.sequences.next_producer;
-        self.staged.sequences.next_producer = id.wrapping_add(1);
+        let next = id.checked_add(1);
+        self.staged.sequences.next_producer = next.unwrap_or(id);
+        self.staged
+            .promise(next.is_some(), Promise::CountersHold, || "no number is left for a producer group".to_owned());
         let row = ProducerRow {
             id,
             open: 0,

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
-use crate::index::meta::encode_cold;
 use crate::retention::Load;
 use crate::shard::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Message, MessageList, Moved, OffsetCommit, Once, Park,
     Prepare, Publish, Resume, Roll, Settle,
 };
+use crate::terms::encode_cold;
 use crate::terms::{
     Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TopicSettings, When,
 };

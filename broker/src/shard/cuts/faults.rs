@@ -13,7 +13,7 @@ use super::view::View;
 use crate::log::Flush;
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::shard::SubmitError;
-use crate::shard::open::open_files;
+use crate::storage::open_files;
 
 const ASYNC: Flush = Flush::Async { interval: Duration::from_millis(5) };
 
@@ -162,11 +162,11 @@ fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = SimDisk::new();
     let clock = Clock::manual(1_700_000_000_000);
-    let settings = || crate::shard::ShardSettings {
+    let settings = || crate::storage::StorageSettings {
         dir: dir.path().to_owned(),
         ..life::settings(Flush::Async { interval: Duration::from_secs(3600) })
     };
-    let opened = block_on(crate::shard::OpenShard::open_on(Arc::new(disk.clone()), settings(), clock.clone()));
+    let opened = block_on(crate::storage::Storage::open_on(Arc::new(disk.clone()), settings(), clock.clone()));
     let opened = opened.expect("opens");
     let mut history = History::new();
     let mut random = Random::new(1);
@@ -189,8 +189,8 @@ fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
     for file in std::fs::read_dir(dir.path().join("index")).expect("readable").map(|file| file.expect("readable")) {
         std::fs::copy(file.path(), copy.path().join("index").join(file.file_name())).expect("copied");
     }
-    let settings = crate::shard::ShardSettings { dir: copy.path().to_owned(), ..settings() };
+    let settings = crate::storage::StorageSettings { dir: copy.path().to_owned(), ..settings() };
     let log = disk.crash(0).moved(&dir.path().join("log"), &copy.path().join("log"));
-    let opened = block_on(crate::shard::OpenShard::open_on(Arc::new(log), settings, clock));
+    let opened = block_on(crate::storage::Storage::open_on(Arc::new(log), settings, clock));
     block_on(opened.expect("a shard that lost what it may lose opens").close()).expect("closes");
 }

@@ -17,7 +17,8 @@ use crate::index::{Index, IndexBatch, IndexError, IndexReader};
 use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Flush, Log, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
-use crate::shard::{Admission, CheckedHalf, OpenShard, Outcome, ReadError, Shard, ShardSettings, SubmitError};
+use crate::shard::{Admission, CheckedHalf, Outcome, ReadError, Shard, SubmitError};
+use crate::storage::{Storage, StorageSettings};
 use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, Stamp, When};
 
 /// Nothing that a shard answers takes longer, on however busy a machine.
@@ -80,7 +81,7 @@ fn most(counts: &[(usize, u64)], cut: u64) -> usize {
     counts.iter().filter(|(_, at)| *at < cut).map(|(count, _)| *count).max().unwrap_or(0)
 }
 
-pub(super) fn settings(flush: Flush) -> ShardSettings {
+pub(super) fn settings(flush: Flush) -> StorageSettings {
     let log = LogSettings {
         segment_bytes: 8 << 10,
         flush,
@@ -88,7 +89,7 @@ pub(super) fn settings(flush: Flush) -> ShardSettings {
         zero_ahead_bytes: 4 << 10,
         ..LogSettings::default()
     };
-    ShardSettings { dir: PathBuf::from("/shard"), log }
+    StorageSettings { dir: PathBuf::from("/shard"), log }
 }
 
 /// An index in memory with these rows.
@@ -118,9 +119,9 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Opens a shard on a simulated disk, with raft and all its threads.
-pub(super) async fn open(disk: &SimDisk, rows: Option<Rows>, flush: Flush, clock: &Clock) -> Result<OpenShard, String> {
+pub(super) async fn open(disk: &SimDisk, rows: Option<Rows>, flush: Flush, clock: &Clock) -> Result<Storage, String> {
     let index = move || Ok(index_of(rows.as_ref())?);
-    OpenShard::open_parts(Arc::new(disk.clone()), index, settings(flush), clock.clone())
+    Storage::open_parts(Arc::new(disk.clone()), index, settings(flush), clock.clone())
         .await
         .map_err(|error| format!("the shard does not open: {error}"))
 }
@@ -130,7 +131,7 @@ type Answers = mpsc::Receiver<(usize, Result<Outcome, SubmitError>)>;
 
 /// Submits commands at once, without waiting, and notes when they are answered.
 pub(super) fn submit(
-    opened: &OpenShard,
+    opened: &Storage,
     disk: &SimDisk,
     first: usize,
     acts: &[Act],
@@ -241,7 +242,7 @@ fn sync(log: &Log) -> Result<(), String> {
 
 /// Lets files go as retention does: the index is made durable beyond them and copied, and then they are asked to go. The
 /// workload goes on meanwhile, or waits.
-async fn purge(opened: &OpenShard, disk: &SimDisk, life: &mut Life, random: &mut Random) -> Result<(), String> {
+async fn purge(opened: &Storage, disk: &SimDisk, life: &mut Life, random: &mut Random) -> Result<(), String> {
     let log = opened.shard.log();
     let Some(last) = last_index_below(&log.segments(), opened.shard.counters().trimmed()) else { return Ok(()) };
     let mut copy = Ok(Rows::default());

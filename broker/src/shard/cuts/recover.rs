@@ -12,10 +12,9 @@ use super::model::Model;
 use super::view::{EntryView, View};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Disk, Flush, Log, LogReader};
-use crate::raft::kind;
+use crate::raft::committed_entry;
 use crate::shard::Shard;
-use crate::shard::apply::{CommittedEntry, Content};
-use crate::shard::open::open_files;
+use crate::storage::open_files;
 use crate::terms::{Decision, QueueOffset, Stamp, When};
 
 /// What a disk must hold.
@@ -53,19 +52,7 @@ pub(super) fn recover(
     let next = applied.map_or(shard.log().first_index(), |applied| applied.index.next());
     let mut entries = Vec::new();
     for record in read(shard.log(), next.0)? {
-        let content = match record.kind {
-            kind::BATCH => Content::Batch(record.payload.clone()),
-            kind::MEMBERSHIP => Content::Membership(record.payload.clone()),
-            _ => Content::Blank,
-        };
-        entries.push(CommittedEntry {
-            term: record.term,
-            index: record.index,
-            payload_position: record.payload_position().get(),
-            end: record.end().get(),
-            content,
-            completions: None,
-        });
+        entries.push(committed_entry(record).map_err(|error| error.to_string())?);
         if random.below(4) == 0 {
             applier.apply(std::mem::take(&mut entries)).map_err(|error| format!("apply: {error}"))?;
         }

@@ -11,13 +11,13 @@ use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::{Disk, DiskFile};
 use crate::shard::{Full, SubmitError};
 
-fn small(dir: &Path, flush: Flush) -> ShardSettings {
+fn small(dir: &Path, flush: Flush) -> StorageSettings {
     let log = LogSettings { segment_bytes: 64 << 10, flush, reserve_bytes: 16 << 10, ..LogSettings::default() };
-    ShardSettings { dir: dir.to_owned(), log }
+    StorageSettings { dir: dir.to_owned(), log }
 }
 
-async fn open_on(disk: &SimDisk, dir: &Path, flush: Flush) -> OpenShard {
-    OpenShard::open_on(Arc::new(disk.clone()), small(dir, flush), Clock::system()).await.expect("opens")
+async fn open_on(disk: &SimDisk, dir: &Path, flush: Flush) -> Storage {
+    Storage::open_on(Arc::new(disk.clone()), small(dir, flush), Clock::system()).await.expect("opens")
 }
 
 /// A disk whose folder `from` is found under another name.
@@ -61,11 +61,11 @@ impl Disk for Moved {
 }
 
 /// What a power cut leaves: of the log what was flushed, of the index its files.
-async fn open_after_power_cut(disk: &SimDisk, dir: &Path) -> (OpenShard, tempfile::TempDir) {
+async fn open_after_power_cut(disk: &SimDisk, dir: &Path) -> (Storage, tempfile::TempDir) {
     let copy = tempfile::tempdir().expect("a folder");
     copy_folder(dir, copy.path());
     let moved = Moved { disk: disk.crash(0), from: dir.to_owned(), to: copy.path().to_owned() };
-    let opened = OpenShard::open_on(Arc::new(moved), small(copy.path(), Flush::Sync), Clock::system()).await;
+    let opened = Storage::open_on(Arc::new(moved), small(copy.path(), Flush::Sync), Clock::system()).await;
     (opened.expect("opens"), copy)
 }
 
@@ -193,7 +193,7 @@ async fn a_failed_flush_stops_writes_at_once_and_reads_go_on() {
     assert_eq!(lost, Err(SubmitError::OutcomeUnknown));
     disk.set_faults(Faults::default());
     tokio::time::timeout(Duration::from_secs(20), async {
-        while !shard.intake().is_failed() {
+        while !shard.intake().latch().is_closed() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })

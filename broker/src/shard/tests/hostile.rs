@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes};
 
 use super::*;
 use crate::check::{Action, Folder, Kind, RepairError, RepairOptions};
+use crate::latch::{Failure, FailureLatch};
 use crate::log::{Log, NewRecord, RealDisk};
 use crate::raft::kind;
 use crate::shard::intake::Intake;
@@ -148,15 +149,17 @@ async fn a_completion_that_panics_costs_its_own_caller_alone() {
     opened.shard.submit(&command, Admission::Normal, Box::new(|_| panic!("planted"))).map_err(|_| ()).expect("taken");
     publish(&opened.shard, &queue_now, When::Now, &["second"]).await;
     assert_eq!(bodies(&opened.shard, &queue_now), ["first", "second"]);
-    assert!(!opened.shard.intake().is_failed());
+    assert!(!opened.shard.intake().latch().is_closed());
     opened.close().await.expect("closes");
 }
 
 #[test]
 fn a_command_that_meets_the_failure_of_the_store_is_answered() {
     for _ in 0..500 {
-        let (intake, barrier, told) = (Intake::default(), Barrier::new(3), AtomicUsize::new(0));
-        let told = Arc::new(told);
+        let latch = FailureLatch::default();
+        let (intake, barrier) = (Intake::new(&latch), Barrier::new(3));
+        intake.set_leading(true);
+        let told = Arc::new(AtomicUsize::new(0));
         let taken = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -174,7 +177,7 @@ fn a_command_that_meets_the_failure_of_the_store_is_answered() {
                 });
             }
             barrier.wait();
-            intake.set_failed();
+            latch.close(Failure::storage("flush", std::io::Error::other("no")));
         });
         assert_eq!(
             told.load(Ordering::Relaxed),
@@ -310,7 +313,7 @@ async fn an_entry_that_does_not_decode_is_named_and_can_be_set_aside_alone() {
     let checksum = format!("{:08x}", crc32fast::hash(&payload));
     let entry = append(dir.path(), payload);
 
-    let refused = OpenShard::open(settings(dir.path(), Flush::Sync), Clock::system()).await.map(|_| ());
+    let refused = Storage::open(settings(dir.path(), Flush::Sync), Clock::system()).await.map(|_| ());
     let told = refused.expect_err("an entry is not skipped").to_string();
     assert!(told.contains(&format!("--quarantine {entry}")) && told.contains(&checksum), "{told}");
     let (kinds, repaired) = check_and_repair(dir.path(), None);
@@ -337,7 +340,7 @@ async fn an_entry_that_does_not_decode_is_named_and_can_be_set_aside_alone() {
     }
     // Another member has the log and not the file.
     std::fs::remove_dir_all(dir.path().join(crate::shard::QUARANTINE)).expect("removed");
-    let refused = OpenShard::open(settings(dir.path(), Flush::Sync), Clock::system()).await.map(|_| ());
+    let refused = Storage::open(settings(dir.path(), Flush::Sync), Clock::system()).await.map(|_| ());
     refused.expect_err("nothing is skipped in silence");
 }
 

@@ -27,7 +27,7 @@ fn read(shard: &Shard, queue: &Queue, offset: u64) -> Result<(), ReadError> {
 }
 
 /// With so little memory for the newest records that old ones are read from files.
-fn settings_of_little_memory(dir: &Path) -> ShardSettings {
+fn settings_of_little_memory(dir: &Path) -> StorageSettings {
     let mut settings = settings(dir, Flush::Sync);
     settings.log.tail_cache_bytes = 1;
     settings
@@ -38,7 +38,7 @@ async fn a_read_that_fails_for_a_moment_lets_no_trim_delete_a_half() {
     let dir = tempfile::tempdir().expect("a folder");
     let disk = SimDisk::new();
     let settings = settings_of_little_memory(dir.path());
-    let opened = OpenShard::open_on(std::sync::Arc::new(disk.clone()), settings, Clock::system()).await.expect("opens");
+    let opened = Storage::open_on(std::sync::Arc::new(disk.clone()), settings, Clock::system()).await.expect("opens");
     let shard = &opened.shard;
     make_topic(shard, "T", 1).await;
     let queue_now = queue(shard, "T", 0);
@@ -131,7 +131,7 @@ async fn a_large_transaction_is_moved_in_pieces_before_its_commit() {
 }
 
 /// A shard of three and more segments, of which the first is moved away while nobody has it open.
-async fn without_its_first_segment(dir: &Path) -> (OpenShard, std::path::PathBuf, std::path::PathBuf) {
+async fn without_its_first_segment(dir: &Path) -> (Storage, std::path::PathBuf, std::path::PathBuf) {
     let opened = open(dir).await;
     make_topic(&opened.shard, "T", 2).await;
     let settings = encode_cold(&GroupSettings::new("G"));

@@ -20,25 +20,25 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::message::{SysFlag, UnitBuilder};
 
 use super::{
-    Admission, Command, Message, MessageList, OpenShard, Outcome, Prepare, Prepared, Publish, Published, Queue, Settle,
-    Shard, ShardSettings,
+    Admission, Command, Message, MessageList, Outcome, Prepare, Prepared, Publish, Published, Queue, Settle, Shard,
 };
-use crate::index::meta::encode_cold;
 use crate::log::{Flush, LogSettings};
+use crate::storage::{Storage, StorageSettings};
+use crate::terms::encode_cold;
 use crate::terms::{Content, Decision, HalfId, QueueOffset, TopicSettings, When};
 
-fn settings(dir: &Path, flush: Flush) -> ShardSettings {
+fn settings(dir: &Path, flush: Flush) -> StorageSettings {
     let log = LogSettings { segment_bytes: 1 << 20, flush, ..LogSettings::default() };
-    ShardSettings { dir: dir.to_owned(), log }
+    StorageSettings { dir: dir.to_owned(), log }
 }
 
-async fn open(dir: &Path) -> OpenShard {
-    OpenShard::open(settings(dir, Flush::Sync), Clock::system()).await.expect("opens")
+async fn open(dir: &Path) -> Storage {
+    Storage::open(settings(dir, Flush::Sync), Clock::system()).await.expect("opens")
 }
 
-async fn open_async(dir: &Path) -> OpenShard {
+async fn open_async(dir: &Path) -> Storage {
     let flush = Flush::Async { interval: Duration::from_secs(3600) };
-    OpenShard::open(settings(dir, flush), Clock::system()).await.expect("opens")
+    Storage::open(settings(dir, flush), Clock::system()).await.expect("opens")
 }
 
 async fn make_topic(shard: &Shard, name: &str, queues: u32) {

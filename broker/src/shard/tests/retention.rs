@@ -35,7 +35,7 @@ fn expected(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 /// Lets the files go that lie below what was trimmed, and waits until they are gone.
-async fn purge(opened: &OpenShard) -> RecordId {
+async fn purge(opened: &Storage) -> RecordId {
     let log = opened.shard.log();
     let trimmed = opened.shard.counters().trimmed();
     let next = log.segments().into_iter().rfind(|segment| segment.start.get() <= trimmed).expect("a segment");
@@ -249,7 +249,7 @@ async fn an_index_that_the_log_cannot_make_again_is_refused() {
     for folder in ["index", "base"] {
         std::fs::remove_dir_all(dir.path().join(folder)).expect("removed");
     }
-    let refused = OpenShard::open(settings(dir.path(), Flush::Sync), Clock::system()).await.map(|_| ());
+    let refused = Storage::open(settings(dir.path(), Flush::Sync), Clock::system()).await.map(|_| ());
     let told = refused.expect_err("the messages' places are lost").to_string();
     assert!(told.contains("the index was lost") && told.contains("'base'"), "{told}");
 }

@@ -1,8 +1,7 @@
-//! Room in the log for what is on its way there.
+//! Room in the log for entries that are on their way there.
 //!
-//! Openraft takes any error of an append for the end of its storage. So no entry is proposed before the log has set room
-//! aside for it: a disk without room refuses a batch, and nothing fails. Entries are proposed while earlier ones are not
-//! appended yet, so each holds a claim until it is, and room is asked for all of them together.
+//! Entries are proposed while earlier ones are not appended yet. So each holds a claim until it is appended, and the log is
+//! asked for the room of all of them together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ struct Open {
 }
 
 impl Claims {
-    /// Claims room for a record of so many bytes behind all that was claimed before.
+    /// Claims room for a record of `bytes`, after all that was claimed before.
     pub(super) fn claim(&self, log: &Log, bytes: u64, room: Room) -> Result<Claim, AppendError> {
         let mut open = self.open.lock();
         // The common case needs no memory of its own.
@@ -42,7 +41,7 @@ impl Claims {
 }
 
 /// Room in the log for one record. Dropped when the record is appended, or will never be.
-pub(crate) struct Claim {
+pub(super) struct Claim {
     id: u64,
     open: Arc<Mutex<Open>>,
 }

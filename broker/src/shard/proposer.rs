@@ -1,0 +1,134 @@
+//! From batches to entries: what a leader does between intake and log.
+//!
+//! Openraft takes any error of an append for the end of its storage. So nothing is proposed that cannot be stored: a batch is
+//! read back first, and the log has set room aside for it. A disk without room refuses a batch, and nothing fails.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::applier::Applier;
+use super::awaiting::Waiting;
+use super::batch::HEAD_BYTES;
+use super::completion::{Completions, SubmitError, fail_all};
+use super::handle::Shared;
+use super::intake::{Full, Intake, ReadyBatch};
+use super::room::{Claim, Claims};
+use crate::latch::Failure;
+use crate::log::{AppendError, NewRecord, Room};
+use crate::raft::{Leadership, Member};
+use crate::steady_clock::SteadyClock;
+
+/// Proposes the batches of a shard's intake while this member leads.
+pub(crate) struct Proposer {
+    shared: Arc<Shared>,
+    member: Arc<Member<Applier>>,
+    time: Arc<SteadyClock>,
+}
+
+impl Proposer {
+    /// Stamps batches with `time`.
+    pub(crate) fn new(shard: &Shard, member: Arc<Member<Applier>>, time: Arc<SteadyClock>) -> Self {
+        Self { shared: Arc::clone(&shard.shared), member, time }
+    }
+
+    /// Proposes in each leadership, until the intake is stopped and drained or the latch is closed. Then ends the member, and
+    /// tells those who still wait that the outcome is unknown.
+    pub(crate) async fn run(self) {
+        let intake = &self.shared.intake;
+        let mut leadership = self.member.leadership();
+        let leaderships = async {
+            while leadership.wait_for(|seen| matches!(seen, Leadership::Leading { .. })).await.is_ok() {
+                let term = *leadership.borrow_and_update();
+                intake.set_leading(true);
+                tokio::select! {
+                    () = self.propose() => return,
+                    // Also when the member has ended.
+                    _ = leadership.wait_for(|seen| *seen != term) => intake.set_leading(false),
+                }
+            }
+        };
+        tokio::select! {
+            () = leaderships => {}
+            () = intake.latch().closed() => {}
+        }
+        self.member.end().await;
+        self.shared.awaiting.clear();
+    }
+
+    /// Turns ready batches into entries until the intake is stopped and drained, or the member has ended.
+    async fn propose(&self) {
+        let claims = Claims::default();
+        while let Some(ready) = self.shared.intake.next().await {
+            let Some(ready) = self.read_back(ready) else { continue };
+            let Some((ready, claim)) = self.make_room(&claims, ready) else { continue };
+            if !self.propose_one(ready, claim).await {
+                return;
+            }
+        }
+        // Everything taken was proposed; now it must be applied.
+        self.shared.intake.drained().await;
+    }
+
+    async fn propose_one(&self, ready: ReadyBatch, claim: Claim) -> bool {
+        let ReadyBatch { batch, completions, load } = ready;
+        let bytes = batch.seal(self.time.now());
+        let size = bytes.len() - HEAD_BYTES;
+        let (awaiting, completions) = (Arc::clone(&self.shared.awaiting), Completions::new(completions));
+        let on_append = Box::new(move |index| {
+            // The room that it claimed is used now.
+            drop(claim);
+            awaiting.push(index, Waiting { completions, load });
+        });
+        let proposed = self.member.propose(bytes, on_append).await;
+        if let Err(error) = proposed {
+            tracing::error!(%error, bytes = size, "a batch was not proposed");
+            self.shared.intake.latch().close(Failure::storage("a proposal", error));
+            return false;
+        }
+        true
+    }
+
+    /// Reads a batch back. One that does not decode is not proposed: in the log it would stop every member at each start.
+    fn read_back(&self, ready: ReadyBatch) -> Option<ReadyBatch> {
+        let Err(error) = ready.batch.check() else { return Some(ready) };
+        tracing::error!(%error, "a batch does not decode, which is a fault of the broker: nothing of it is stored");
+        self.shared.intake.note_unencodable();
+        fail_all(ready.completions, &SubmitError::Unencodable);
+        None
+    }
+
+    /// Sets room aside for a batch. Without room its new messages are refused, and the rest may use the log's reserve;
+    /// without even that all is refused.
+    fn make_room(&self, claims: &Claims, ready: ReadyBatch) -> Option<(ReadyBatch, Claim)> {
+        let (log, intake): (_, &Intake) = (&self.shared.log, &self.shared.intake);
+        let room = if ready.batch.brings_messages() { Room::Common } else { Room::Reserve };
+        let error = match claims.claim(log, NewRecord::bytes_with(ready.batch.len()), room) {
+            Ok(claim) => return Some((ready, claim)),
+            Err(error) => error,
+        };
+        if !matches!(error, AppendError::NoSpace { .. }) {
+            intake.latch().close(Failure::storage("making room in the log", std::io::Error::other(error)));
+            fail_all(ready.completions, &SubmitError::StoreFailed);
+            return None;
+        }
+        if intake.set_full(Full::Log, true) {
+            tracing::error!(%error, "disk full: new messages are refused until there is room; decisions and reads go on");
+        }
+        let (rest, stayed) = ready.batch.without_messages();
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        for (completion, stayed) in ready.completions.into_iter().zip(stayed) {
+            if stayed { kept.push(completion) } else { refused.push(completion) }
+        }
+        let mut load = ready.load;
+        load.shrink(rest.command_bytes(), refused.len() as u64);
+        fail_all(refused, &SubmitError::DiskFull);
+        if rest.is_empty() {
+            return None;
+        }
+        if let Ok(claim) = claims.claim(log, NewRecord::bytes_with(rest.len()), Room::Reserve) {
+            return Some((ReadyBatch { batch: rest, completions: kept, load }, claim));
+        }
+        fail_all(kept, &SubmitError::DiskFull);
+        None
+    }
+}
