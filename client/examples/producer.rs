@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     while let Some(sent) = sends.next().await {
         match sent {
             Ok(sent) => println!("{} stored in {} at {}", sent.message_id, sent.queue, sent.queue_offset),
-            // Whoever sends this one again must be ready for two of them.
+            // Sending this one again may store it twice.
             Err(error @ SendError::OutcomeUnknown { .. }) => println!("perhaps stored: {error}"),
             Err(error) => println!("not stored: {error}"),
         }

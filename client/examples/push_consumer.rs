@@ -12,7 +12,7 @@ struct Arguments {
     /// Name servers, `host:port`, several joined by `;`.
     #[arg(long, default_value = "127.0.0.1:9876")]
     namesrv: String,
-    /// What to consume.
+    /// The topic to consume.
     #[arg(long, default_value = "Orders")]
     topic: String,
     /// Tags wanted: `*`, `A`, `A || B`.

@@ -23,7 +23,7 @@ struct Arguments {
     /// Seconds to hold the transaction open.
     #[arg(long, default_value_t = 10)]
     hold: u64,
-    /// What to do then.
+    /// The decision to make then.
     #[arg(long, value_enum, default_value = "commit")]
     end: End,
     /// Seconds to stay for the broker's checks.

@@ -1,4 +1,4 @@
-//! What each broker knows of this client, and what it said it can do.
+//! Each broker's knowledge of this client, and the abilities that it announced.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// What a broker announces in its answer to a heartbeat.
+/// The abilities that a broker announces in its answer to a heartbeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Abilities {
     /// It answers `END_TRANSACTION` with the outcome. Apache brokers answer, but nothing one could rely on.
@@ -35,7 +35,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// What the broker can do, if it has answered a heartbeat of the present groups on this connection.
+    /// The broker's abilities, if it has answered a heartbeat of the present groups on this connection.
     pub(crate) fn current(&self, connection: u64, epoch: u64) -> Option<Abilities> {
         let last = (*self.last.lock())?;
         (last.connection == connection && last.epoch >= epoch).then_some(last.abilities)
@@ -94,7 +94,7 @@ impl Brokers {
         greeted.map(|(addr, broker)| (Arc::clone(addr), Arc::clone(broker))).collect()
     }
 
-    /// What the broker at the other end of a connection said it can do; nothing if no heartbeat went over it.
+    /// The abilities that the broker at the other end of a connection announced; none if no heartbeat went over it.
     pub(crate) fn abilities_on(&self, connection: u64) -> Abilities {
         let by_addr = self.by_addr.lock();
         let mut greetings = by_addr.values().filter_map(|broker| *broker.last.lock());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::error::StartError;
 
-/// What a client needs to know; made by [`ClientBuilder`].
+/// The settings of a client; made by [`ClientBuilder`].
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) namesrv: String,
@@ -39,7 +39,7 @@ impl ClientBuilder {
         }
     }
 
-    /// The part of the client id behind the `@`. By default the process id and a number that no other client of the
+    /// The part of the client id after the `@`. By default the process id and a number that no other client of the
     /// process has. Members of a group must differ in their ids: set it only if you give each one its own.
     pub fn instance_name(mut self, name: impl Into<String>) -> ClientBuilder {
         self.settings.instance = Some(name.into());

@@ -97,7 +97,7 @@ impl Client {
         PullConsumerBuilder::new(self.clone(), group.into())
     }
 
-    /// What an operator or a tool asks.
+    /// The requests of operators and tools.
     pub fn admin(&self) -> Admin {
         Admin::new(self.clone())
     }

@@ -1,4 +1,4 @@
-//! What all parts of a client share: identity, connections, routes, the register of groups.
+//! The state that all parts of a client share: identity, connections, routes, the register of groups.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) remote: Remote,
     pub(crate) routes: Routes,
-    /// What each broker is known to know and to be able to do.
+    /// Each broker's knowledge of this client, and its abilities.
     pub(crate) brokers: Brokers,
     /// The brokers that are away.
     pub(crate) outages: Outages,

@@ -1,10 +1,10 @@
-//! What can go wrong, one type per public operation. That of transactions is with them ([`crate::transaction`]).
+//! The errors, one type per public operation. That of transactions is with them ([`crate::transaction`]).
 //!
 //! Every error answers two questions. `is_retryable`: may the same call succeed if it is made again? `outcome_unknown`:
 //! may the thing asked for have happened all the same? A lost answer proves nothing, so these are different questions: a
 //! retry is free of side effects exactly when the outcome is *not* unknown.
 //!
-//! What failed before a request was handed to the server that should carry it out is [`RequestError::NotSent`] by its type:
+//! A failure before a request was handed to the server that should carry it out is [`RequestError::NotSent`] by its type:
 //! a look-up at a name server can end in nothing else, however its own answer got lost.
 //!
 //! The text of an error is whole: it names its causes itself, so none of them is told again by
@@ -31,7 +31,7 @@ pub enum RequestError {
     Unreachable {
         /// The server's address.
         addr: String,
-        /// What the operating system said.
+        /// The operating system's words.
         reason: String,
     },
     /// The request left and no answer came in time.
@@ -65,7 +65,7 @@ pub enum RequestError {
     Malformed {
         /// The server's address.
         addr: String,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
     /// The request itself is at fault: a name breaks the protocol's rules, a number or a length its limits. Nothing was sent.
@@ -74,11 +74,11 @@ pub enum RequestError {
         /// Which rule it breaks.
         reason: String,
     },
-    /// What has to come before the request failed: a look-up at a name server, or the greeting of the broker. The request
-    /// itself was not sent, so it cannot have had an effect.
+    /// A step that has to come first failed: a look-up at a name server, or the greeting of the broker. The request itself
+    /// was not sent, so it cannot have had an effect.
     #[error("nothing was sent, because {step} failed: {last}")]
     NotSent {
-        /// What failed, in words.
+        /// The step that failed, in words.
         step: &'static str,
         /// How.
         last: Box<RequestError>,
@@ -280,7 +280,7 @@ pub enum StartError {
     Setting {
         /// Which one.
         setting: &'static str,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
     /// This client already runs a producer or consumer of that group. A second member needs a client of its own.

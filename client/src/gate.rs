@@ -1,4 +1,4 @@
-//! Who may still come in, and when the last one is out: the in-flight bound and the drain of a producer in one.
+//! The in-flight bound and the drain of a producer in one: it lets calls in, and tells when the last one is out.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 

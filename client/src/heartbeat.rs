@@ -28,7 +28,7 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const LOOK_UPS_MAX: usize = 8;
 const GREETINGS_MAX: usize = 64;
 
-/// What a consumer group reports in a heartbeat.
+/// The part of a heartbeat that a consumer group reports.
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerReport {
     pub(crate) data: ConsumerData,

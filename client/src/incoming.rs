@@ -1,4 +1,4 @@
-//! What brokers ask of clients.
+//! The requests that brokers send to clients.
 
 use std::sync::{Arc, OnceLock, Weak};
 

@@ -15,7 +15,7 @@ use crate::error::RequestError;
 /// The servers of one kind that are away.
 #[derive(Debug)]
 pub(crate) struct Outages {
-    /// What they are called in the log.
+    /// Their name in the log.
     kind: &'static str,
     /// Since when. Bounded by the addresses in use: [`retain`](Outages::retain) forgets the others.
     since: Mutex<HashMap<Arc<str>, Instant>>,

@@ -1,4 +1,4 @@
-//! What a client concludes from a topic's route. Pure.
+//! The conclusions that a client draws from a topic's route. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -21,11 +21,11 @@ use crate::error::RequestError;
 use crate::names::{LookUpError, NameServers};
 use crate::route::{BrokerLine, MASTER, QueueLine, Route, RouteError, RouteLines};
 
-/// Topics that nobody asked about for so many refreshes are forgotten.
+/// Topics that nobody asked about for this many refreshes are forgotten.
 const UNUSED_REFRESHES_MAX: u32 = 20;
 /// Questions to the name servers at the same time during a refresh of all topics.
 const REFRESH_CONCURRENCY: usize = 8;
-/// An answer is not asked for again so soon after it came.
+/// An answer is not asked for again this soon after it came.
 const REFRESH_GAP: Duration = Duration::from_millis(200);
 
 /// The addresses of one broker group by broker id.
@@ -55,7 +55,7 @@ struct Entry {
     unused_refreshes: RwLock<u32>,
 }
 
-/// What the name servers said of a topic.
+/// The name servers' last word on a topic.
 #[derive(Debug, Default)]
 struct Known {
     route: Option<Arc<Route>>,

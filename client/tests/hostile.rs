@@ -18,7 +18,7 @@ async fn client(cluster: &Cluster) -> Client {
     client.connect().await.expect("a name server")
 }
 
-/// A route whose one broker has so many queues, as text: its size says nothing about what it stands for.
+/// A route whose one broker has this many queues, as text: its size says nothing about what it stands for.
 fn route(queues: &str, lines: usize) -> String {
     let line =
         format!(r#"{{"brokerName":"a","perm":6,"readQueueNums":{queues},"writeQueueNums":{queues},"topicSysFlag":0}}"#);

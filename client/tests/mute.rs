@@ -77,7 +77,7 @@ async fn decisive(client: &Client) -> TransactionProducer {
     builder.start().await.expect("started")
 }
 
-/// What `step` comes to, which a deadline has to end.
+/// The result of `step`, which a deadline has to end.
 async fn bounded<T>(step: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUNDED, step).await.expect("a deadline of less than a second ends it")
 }

@@ -1,4 +1,4 @@
-//! What the log says while a broker is away, and when a consumer starts before its topic is there.
+//! The log while a broker is away, and when a consumer starts before its topic is there.
 
 mod fake;
 

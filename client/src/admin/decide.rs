@@ -58,9 +58,9 @@ pub enum DecideError {
     AlreadyDecided {
         /// The half message.
         half_id: u64,
-        /// What was asked for.
+        /// The action that was asked for.
         action: TransactionAction,
-        /// What stands.
+        /// The decision that stands.
         settled: Decision,
         /// When that was decided, in milliseconds since 1970, if the broker said so.
         decided_at: Option<i64>,
@@ -70,7 +70,7 @@ pub enum DecideError {
     NotPossible {
         /// The half message.
         half_id: u64,
-        /// What was asked for.
+        /// The action that was asked for.
         action: TransactionAction,
         /// The broker's own words.
         remark: String,

@@ -1,4 +1,4 @@
-//! What an operator or a tool asks of a cluster.
+//! Requests of operators and tools to a cluster.
 
 mod decide;
 mod transactions;
@@ -49,7 +49,7 @@ impl Admin {
         Admin { client }
     }
 
-    /// Creates `topic` with so many queues on every broker group of the cluster, or changes the number of its queues.
+    /// Creates `topic` with `queues` queues on every broker group of the cluster, or changes the number of its queues.
     pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<(), RequestError> {
         if queues == 0 || queues > QUEUES_MAX {
             let reason = format!("a topic has 1 to {QUEUES_MAX} queues on each broker, not {queues}");
@@ -131,7 +131,7 @@ impl Admin {
         let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
         match answer.code {
             response::SUCCESS => {}
-            // What brokers answer when there is no such message.
+            // Brokers answer these codes when there is no such message.
             response::SYSTEM_ERROR | response::QUERY_NOT_FOUND => return Ok(None),
             _ => return Err(refused(&addr, answer)),
         }

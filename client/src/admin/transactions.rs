@@ -29,7 +29,7 @@ pub struct TransactionQuery {
     pub older_than: Option<Duration>,
     /// Most of one page: 100 by default, 1000 at most.
     pub limit: Option<u32>,
-    /// Behind this half id: the `next` of the page before.
+    /// Only halves after this half id: the `next` of the page before.
     pub after: Option<u64>,
     /// Each half message by itself. By default a transaction of several messages is one entry: its first half, or with
     /// [`topic`](TransactionQuery::topic) its first one for that topic.

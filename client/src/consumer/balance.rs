@@ -104,7 +104,7 @@ async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), Reque
     taken.into_iter().collect()
 }
 
-/// What of the topic is ours, among the members that a broker knows.
+/// Our share of the topic, among the members that a broker knows.
 async fn share(group: &Group, topic: &str, route: &Route) -> Result<BTreeSet<MessageQueue>, RequestError> {
     let (addr, members) = members(group, topic, route).await?;
     if let Some(share) = allocate_average(&route.readable, &members, &group.core.id) {

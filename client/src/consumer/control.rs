@@ -1,4 +1,4 @@
-//! What an operator tells a consumer through a broker.
+//! Orders of an operator to a consumer, which come through a broker.
 
 use escrowmq_common::body::{BodyError, ResetOffsetBody, json};
 use escrowmq_common::frame::Frame;

@@ -85,7 +85,7 @@ async fn give_up(group: &Arc<Group>, held: &Arc<HeldQueue>, batch: Vec<MessageEx
 
 /// The head of a queue, alone and in order.
 async fn ordered(group: &Arc<Group>, held: &Arc<HeldQueue>) {
-    // Whoever pushed the queue while a worker has it relies on that worker to look again.
+    // A push of the queue while a worker has it relies on that worker to look again.
     if held.busy.swap(true, Ordering::AcqRel) {
         return;
     }

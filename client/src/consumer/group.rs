@@ -1,4 +1,4 @@
-//! What the tasks of one push consumer share.
+//! The state that the tasks of one push consumer share.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What the user's handler looks like to the dispatcher: one shape for single messages and for batches.
+//! The user's handler as the dispatcher sees it: one shape for single messages and for batches.
 
 use std::any::Any;
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! What a tool asks a consumer through a broker: what it is doing, where it stands, and to handle one message now.
+//! Questions of a tool to a consumer through a broker: its work, its offsets, and to handle one message now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -25,7 +25,7 @@ const COMMIT: i32 = 1;
 const MAY_HOLD: i32 = 1 << 1;
 const CARRIES_SUBSCRIPTION: i32 = 1 << 2;
 
-/// What a broker may put into one answer, in bytes.
+/// Most bytes that a broker may put into one answer.
 const PULL_BYTES_MAX: i32 = 256 * 1024;
 /// Bytes of unfolded bodies after which the rest of an answer is pulled again.
 const PLAIN_BYTES_MAX: usize = 64 << 20;
@@ -40,7 +40,7 @@ const PAUSE_MOVED: Duration = Duration::from_secs(1);
 const PAUSE_AT_ONCE: Duration = Duration::from_millis(20);
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// What a pull brought.
+/// The result of a pull.
 #[derive(Debug)]
 pub(crate) enum Pulled {
     /// Messages, perhaps none, and where to go on.
@@ -207,7 +207,7 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
                 return;
             }
             Err(error) => {
-                // What does not pass is told when it begins, and then ever more rarely.
+                // A lasting failure is logged when it begins, and then ever more rarely.
                 failures += 1;
                 if failures.is_power_of_two() && !error.is_outage() {
                     tracing::warn!(queue = %held.queue, failures, %error, "pull failed");
@@ -285,7 +285,7 @@ async fn recover(group: &Group, held: &HeldQueue, error: &RequestError) -> Durat
     PAUSE_FAILED
 }
 
-/// The broker says that the offset is not one of its: stores the one that it names, and takes the queue anew.
+/// The broker says that the offset is not one of its: stores the one that it names, and takes the queue again from there.
 async fn moved(group: &Arc<Group>, held: &Arc<HeldQueue>, to: i64) {
     held.dropped.cancel();
     held.buffer.lock().drop_waiting();

@@ -1,4 +1,4 @@
-//! Who consumes which queue: the allocation every member of a group computes for itself, and what it changes.
+//! Allocation of queues to consumers: the rule every member of a group computes for itself, and the changes it makes.
 //!
 //! Nobody hands out queues. Each member sorts the same queues and the same member ids and takes its share by the same
 //! rule, so all of them agree as long as they see the same two lists. The rule is therefore protocol, not taste: it must
@@ -26,7 +26,7 @@ pub(crate) fn allocate_average(
     Some(queues.iter().skip(start).take(share).cloned().collect())
 }
 
-/// What a new allocation changes.
+/// The difference that a new allocation makes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reassignment {
     /// Held until now and belonging to somebody else from now on: stop, store the offset, unlock.

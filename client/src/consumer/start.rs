@@ -15,7 +15,7 @@ pub enum ConsumeFrom {
     Timestamp(SystemTime),
 }
 
-/// What has to be asked of the broker to know the start.
+/// The start, or the request to the broker that finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartPoint {
     /// Nothing: this offset.
@@ -30,7 +30,7 @@ impl ConsumeFrom {
     /// The start of a queue without a stored offset.
     pub(crate) fn start_point(self, is_retry_topic: bool) -> StartPoint {
         match self {
-            // What waits in a retry topic was sent back by this very group: it is never skipped.
+            // Messages in a retry topic were sent back by this very group: they are never skipped.
             _ if is_retry_topic => StartPoint::At(0),
             ConsumeFrom::Last => StartPoint::End,
             // The broker corrects it to the oldest message that is kept.

@@ -1,4 +1,4 @@
-//! What a consumer wants of a topic.
+//! A consumer's choice of a topic's messages.
 
 use std::sync::Arc;
 

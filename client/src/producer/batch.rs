@@ -26,7 +26,7 @@ pub struct BatchResult {
     pub queue: MessageQueue,
     /// The number of the first one in that queue; the others follow it without a gap.
     pub first_queue_offset: i64,
-    /// What the broker reached before it answered.
+    /// The level that the broker reached before it answered.
     pub level: StoreLevel,
     /// Attempts made.
     pub attempts: u32,

@@ -37,7 +37,7 @@ pub(crate) struct First {
     pub(crate) position: i64,
 }
 
-/// What a half message asks of the broker it goes to, beyond what an ordinary message does.
+/// Requirements of a half message on the broker it goes to, beyond those of an ordinary message.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HalfNeeds {
     /// Decisions must be confirmed.
@@ -114,7 +114,7 @@ impl Sender {
 }
 
 impl SenderError {
-    /// What it means for a message of which an earlier attempt may have been stored: this attempt ended the search, and
+    /// The error for a message of which an earlier attempt may have been stored: this attempt ended the search, and
     /// proves nothing about that one.
     pub(super) fn after_unknown(self, message_id: &str, attempts: u32) -> SenderError {
         let refused = |addr: String, code, remark: String| RequestError::Refused { addr, code, remark };

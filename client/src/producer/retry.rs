@@ -23,7 +23,7 @@ pub(crate) struct RetryPolicy {
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// What to do after a failed attempt.
+/// The next step after a failed attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Try again.

@@ -28,7 +28,7 @@ use crate::queue::MessageQueue;
 use crate::route::{NEW_TOPIC_QUEUES, Route};
 use crate::transaction::Decision;
 
-/// What the broker reached before it answered.
+/// The level that the broker reached before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreLevel {
@@ -78,7 +78,7 @@ pub struct SendResult {
     pub queue_offset: i64,
     /// The transaction's id, as the broker gave it.
     pub transaction_id: Option<String>,
-    /// What the broker reached before it answered.
+    /// The level that the broker reached before it answered.
     pub level: StoreLevel,
     /// Attempts made, this one included.
     pub attempts: u32,
@@ -136,7 +136,7 @@ pub(super) enum AttemptError {
     Final(SenderError),
 }
 
-/// What one attempt sends.
+/// The content of one attempt.
 struct Attempt<'a> {
     prepared: &'a Prepared,
     queue: &'a MessageQueue,
@@ -227,7 +227,7 @@ impl Sender {
                 let addr = self.reach(&attempt).await?;
                 Ok::<_, AttemptError>((attempt, addr))
             };
-            // What comes before the request may take no longer than the send itself: its own times add up.
+            // The steps before the request may take no longer than the send itself: their own times add up.
             let reached = tokio::time::timeout_at(attempts.ends(), attempt).await.unwrap_or_else(|_| {
                 Err(AttemptError::Failed(RequestError::too_late("a broker", self.settings.retry.deadline)))
             });

@@ -35,7 +35,7 @@ pub(super) struct Check {
     pub(super) unit: Unit,
 }
 
-/// What answering needs.
+/// The parts that answering needs.
 pub(super) struct Respondent {
     pub(super) core: Arc<Core>,
     pub(super) group: String,

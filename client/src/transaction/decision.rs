@@ -1,4 +1,4 @@
-//! What is decided about a transaction, and what the broker made of it.
+//! Decisions about a transaction, and their outcome at the broker.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use escrowmq_common::message::TransactionType;
 
 use crate::queue::MessageQueue;
 
-/// What becomes of a transaction.
+/// An answer about a transaction: committed, rolled back, or not decided yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// Consumers get its messages.
@@ -49,7 +49,7 @@ impl Decision {
     }
 }
 
-/// What became of a transaction.
+/// How a transaction ended, as far as the broker confirmed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -60,7 +60,7 @@ pub enum Outcome {
         queue: MessageQueue,
         /// Its number there; `None` while it waits for a delay, or if the broker did not say.
         queue_offset: Option<i64>,
-        /// What the commit survives; `None` if the broker did not say.
+        /// The failures that the commit survives; `None` if the broker did not say.
         level: Option<Durability>,
         /// The commit had been made before: by an answer to a check, by an operator, or by an earlier attempt of this
         /// call whose answer was lost. The place is that of the first commit.
@@ -92,7 +92,7 @@ pub struct Member {
     pub queue_offset: Option<i64>,
 }
 
-/// What a decision survives, as the broker reached it before it answered.
+/// The failures that a decision survives, as far as the broker had got before it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Durability {

@@ -1,4 +1,4 @@
-//! What all styles of transactions stand on: halves out, decisions out, checks in.
+//! The engine under all styles of transactions: halves out, decisions out, checks in.
 //!
 //! ```text
 //!  listener, closure, handle, barrier
@@ -89,7 +89,7 @@ impl Engine {
         self.sender.enter().await.map_err(TransactionError::Half)
     }
 
-    /// A place if there is one: decisions do not queue up behind new messages, and are told during a shutdown, too.
+    /// A place if there is one: decisions do not queue up after new messages, and are told during a shutdown, too.
     pub(crate) fn enter_if_free(&self) -> Option<SemaphorePermit<'_>> {
         self.sender.enter_if_free()
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a transaction.
+//! The errors of a transaction.
 
 use std::convert::Infallible;
 use std::time::SystemTime;
@@ -26,9 +26,9 @@ pub enum TransactionError<E = Infallible> {
     Aborted {
         /// The transaction's id.
         transaction_id: String,
-        /// What your code ended with.
+        /// The error that your code ended with.
         error: E,
-        /// What the broker made of the rollback. [`Unresolved`](TransactionError::Unresolved): it was not confirmed, so
+        /// The result of the rollback. [`Unresolved`](TransactionError::Unresolved): the broker did not confirm it, so
         /// the check must answer with a rollback, too (this process does so by itself; a listener that finds nothing in
         /// the database does). [`OppositeDecision`](TransactionError::OppositeDecision): somebody had committed it.
         rollback: Box<Result<Outcome, TransactionError>>,
@@ -73,7 +73,7 @@ pub enum TransactionError<E = Infallible> {
     Unsupported {
         /// The broker's address.
         addr: String,
-        /// What was asked of it.
+        /// The ability that was asked of it.
         what: &'static str,
     },
     /// The broker cannot confirm decisions and the producer was built to insist on it. Nothing was sent; trying again does
@@ -100,7 +100,7 @@ pub enum TransactionError<E = Infallible> {
     Unresolved {
         /// The transaction's id.
         transaction_id: String,
-        /// What was decided.
+        /// The decision that was made.
         decision: Decision,
         /// How the last attempt to tell the broker failed; of several, the last one that the broker may have heard.
         last: RequestError,
@@ -111,9 +111,9 @@ pub enum TransactionError<E = Infallible> {
     OppositeDecision {
         /// The transaction's id.
         transaction_id: String,
-        /// What was decided here.
+        /// The decision that was made here.
         decision: Decision,
-        /// What stands, if the broker said so.
+        /// The decision that stands, if the broker said so.
         settled: Option<Decision>,
         /// When that was decided, by the broker's clock, if it said so.
         decided_at: Option<SystemTime>,
@@ -126,7 +126,7 @@ pub enum TransactionError<E = Infallible> {
     AlreadyDecided {
         /// The transaction's id.
         transaction_id: String,
-        /// What stands.
+        /// The decision that stands.
         settled: Decision,
         /// The broker's own words.
         remark: String,
@@ -137,7 +137,7 @@ pub enum TransactionError<E = Infallible> {
     DecisionRefused {
         /// The transaction's id.
         transaction_id: String,
-        /// What was decided here.
+        /// The decision that was made here.
         decision: Decision,
         /// The broker's code.
         code: i32,

@@ -102,8 +102,8 @@ impl Drop for Transaction {
     }
 }
 
-/// What the closure of [`run`](super::TransactionProducer::run) gets of its transaction: everything but the decision, which
-/// is what it returns. Cheap to clone; of no use any more once the closure has ended.
+/// The transaction as the closure of [`run`](super::TransactionProducer::run) gets it: everything but the decision, which
+/// the closure returns. Cheap to clone; of no use any more once the closure has ended.
 #[derive(Clone, Debug)]
 pub struct TransactionScope {
     open: Arc<Open>,

@@ -1,4 +1,4 @@
-//! What the user decides: the local transaction, and what became of it.
+//! The user's part: the local transaction, and the answer about its end.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

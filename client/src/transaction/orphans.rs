@@ -1,6 +1,6 @@
 //! Half messages that this producer knows nobody will decide: pure memory of them, bounded.
 //!
-//! An attempt whose answer was lost may have left a half message behind, and the next attempt then makes another one with
+//! An attempt whose answer was lost may have stored a half message, and the next attempt then makes another one with
 //! the same transaction id on another broker. Only one of them belongs to the local transaction. Asked about the other,
 //! a listener that looks for the transaction id would say commit, and the message would be delivered twice. So the
 //! producer remembers where the one that counts lies and answers for the others itself: rollback.
@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Transactions remembered; the oldest are forgotten first. Checks stop long before so many attempts have failed.
+/// Transactions remembered; the oldest are forgotten first. Checks stop long before this many attempts have failed.
 const REMEMBERED_MAX: usize = 10_000;
 
 /// Where the half message that counts lies.

@@ -17,9 +17,9 @@ use crate::producer::SendResult;
 pub struct TransactionResult {
     /// The half message, as the broker stored it.
     pub half: SendResult,
-    /// What the local transaction decided.
+    /// The local transaction's decision.
     pub decision: Decision,
-    /// What became of the message.
+    /// How the transaction ended, as far as the broker confirmed it.
     pub outcome: Outcome,
 }
 
@@ -27,7 +27,7 @@ pub struct TransactionResult {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Committed<T> {
-    /// What the closure returned.
+    /// The closure's return value.
     pub value: T,
     /// The first half message, as the broker stored it.
     pub half: SendResult,
@@ -40,7 +40,7 @@ pub struct Committed<T> {
 /// checks are answered by. Whatever the style, a check of a transaction that ended without a confirmed decision goes there.
 #[derive(Clone, Debug)]
 pub struct TransactionProducer {
-    /// What the styles are built on, for those that live in folders of their own, too.
+    /// The base of all styles, also of those that live in folders of their own.
     pub(super) engine: Arc<Engine>,
 }
 

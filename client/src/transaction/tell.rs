@@ -163,7 +163,7 @@ async fn attempt(
 ) -> Result<Result<Outcome, TransactionError>, RequestError> {
     let (addr, abilities) = broker_of(core, subject.first(), limits).await?;
     let mut end = end_frame(subject, decision, remark);
-    // What is not decided settles nothing, so there is nothing to wait for.
+    // "Unknown" and "in progress" settle nothing, so there is nothing to wait for.
     if !decision.is_final() {
         if abilities.transactions {
             end = with_lease(end, decision);
@@ -236,7 +236,7 @@ fn judge(
     }
 }
 
-/// What a success says. Fields that are missing or cannot be read make it poorer, not less of a success.
+/// The outcome in a success. Fields that are missing or cannot be read make it poorer, not less of a success.
 fn outcome(subject: Subject<'_>, decision: Decision, answer: &Frame) -> Outcome {
     let told: Option<EndTransactionResponse<'_>> = answer.header().ok();
     let repeated = told.as_ref().is_some_and(|told| told.repeated);

@@ -55,7 +55,7 @@ impl Seen {
     }
 }
 
-/// What a hook decides.
+/// A hook's decision.
 pub(crate) enum Hook {
     /// Let the broker do its work.
     Pass,
@@ -100,7 +100,7 @@ struct BrokerState {
 pub(crate) struct Broker {
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
-    /// What it announces itself as.
+    /// The kind that it announces itself as.
     kind: Mutex<Kind>,
     state: Mutex<BrokerState>,
     seen: Mutex<Vec<Seen>>,
@@ -108,11 +108,11 @@ pub(crate) struct Broker {
     shutdown: Shutdown,
     tasks: Tasks,
     arrived: tokio::sync::Notify,
-    /// What successful sends are answered with.
+    /// The code in the answers to successful sends.
     level: Mutex<i32>,
 }
 
-/// What a broker is able to do.
+/// The abilities of a broker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Confirms no decisions.
@@ -138,7 +138,7 @@ pub(crate) struct Cluster {
     tasks: Tasks,
 }
 
-/// What the name server answers to every question about a route instead of the truth.
+/// The name server's answer to every question about a route, instead of the truth.
 type Lie = Arc<Mutex<Option<Bytes>>>;
 
 struct NameServer {
@@ -151,7 +151,7 @@ struct NameServer {
 }
 
 impl Cluster {
-    /// So many brokers, named `a`, `b`, ..., and these topics with so many queues on each.
+    /// This many brokers, named `a`, `b`, ..., and these topics with the given number of queues on each.
     pub(crate) async fn start(brokers: usize, kind: Kind, topics: &[(&str, i32)]) -> Cluster {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new();

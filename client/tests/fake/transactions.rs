@@ -29,7 +29,7 @@ struct Half {
     decided: Option<bool>,
     /// Where a commit put it.
     offset: Option<i64>,
-    /// What "in progress" asked for, in ms.
+    /// The extensions that "in progress" asked for, in ms.
     extensions: Vec<i64>,
 }
 
@@ -187,7 +187,7 @@ impl Broker {
         }
     }
 
-    /// What the whole transaction came to.
+    /// The end of the whole transaction.
     fn settled(&self, frame: &Frame, position: usize, repeated: bool) -> Frame {
         let state = self.state.lock();
         let halves = &state.transactions.halves;

@@ -1,4 +1,4 @@
-//! Who answers checks, and what with.
+//! Checks: the instance that answers them, and its answers.
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ use fake::{Broker, Cluster, Hook, Kind, until};
 struct Obedient {
     ran: Arc<Mutex<Vec<String>>>,
     checked: Arc<Mutex<Vec<String>>>,
-    /// What checks are answered, by body; otherwise commit.
+    /// The answers to checks, by body; otherwise commit.
     answers: Arc<Mutex<HashMap<String, Decision>>>,
 }
 
@@ -86,12 +86,12 @@ impl Stage {
         self.cluster.stop().await;
     }
 
-    /// What consumers of `T` can see.
+    /// The messages of `T` that consumers can see.
     fn visible(&self) -> Vec<String> {
         self.cluster.brokers.iter().flat_map(|broker| broker.bodies("T", 0)).collect()
     }
 
-    /// What consumers of `U` can see.
+    /// The messages of `U` that consumers can see.
     fn visible_too(&self) -> Vec<String> {
         let of = |broker: &Arc<Broker>| [broker.bodies("U", 0), broker.bodies("U", 1)].concat();
         self.cluster.brokers.iter().flat_map(of).collect()

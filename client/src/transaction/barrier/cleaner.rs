@@ -41,7 +41,7 @@ const LAST_BATCH_WAIT: Duration = Duration::from_secs(2);
 /// Rows of one page of a sweep.
 const PAGE_ROWS: usize = 200;
 
-/// Pages of one sweep, for committed and for planted rows each. The next sweep goes on behind them.
+/// Pages of one sweep, for committed and for planted rows each. The next sweep goes on after them.
 const PAGES_MAX: usize = 20;
 
 /// Decisions told at the same time.
@@ -50,7 +50,7 @@ const TELLING_MAX: usize = 16;
 /// How brokers say that there is no such half: it was settled so long ago that they have forgotten it.
 const FORGOTTEN: &str = "Find prepared transaction message failed";
 
-/// What a [`sweep`](Barrier::sweep) did.
+/// The result of a [`sweep`](Barrier::sweep).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Swept {
@@ -196,13 +196,13 @@ impl<DB: BarrierDatabase> Barrier<DB> {
         }
     }
 
-    /// Cleans up behind processes that died: tells the commit of old rows again, deletes those that the broker confirms, and
+    /// Cleans up after processes that died: tells the commit of old rows again, deletes those that the broker confirms, and
     /// deletes planted rows that are old enough. Rows of the producer's group alone, and a bounded number of them. A producer
     /// that runs local transactions does this by itself from time to time.
     ///
     /// # Errors
     ///
-    /// Whatever the database says; trying again is safe.
+    /// The database's error; trying again is safe.
     pub async fn sweep(&self, producer: &TransactionProducer) -> Result<Swept, sqlx::Error> {
         self.sweep_from(&producer.engine, &mut beginning()).await
     }
@@ -281,7 +281,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
     }
 }
 
-/// What a broker made of a commit that was told again.
+/// The broker's reaction to a commit that was told again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Settled,

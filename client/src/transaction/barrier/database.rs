@@ -1,4 +1,4 @@
-//! What the barrier asks of a database: the row, its states, the statements, and what differs between databases.
+//! The barrier's use of a database: the row, its states, the statements, and the differences between databases.
 //!
 //! A plain unique key does the work, so no isolation level matters: of two inserts under one id the second one waits for the
 //! first one's transaction to end, and then fails if that has committed. The statements that plant give up the wait after a
@@ -9,7 +9,7 @@ use std::future::Future;
 use crate::queue::MessageQueue;
 use crate::transaction::Half;
 
-/// What a row says. The numbers are in people's databases.
+/// The state of a row. The numbers are in people's databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The local transaction has committed. Never changes to anything but `Contradicted`.
@@ -85,7 +85,7 @@ impl Row {
     }
 }
 
-/// Which rows a page has: those of one group and state that are older than `age_ms`, oldest first, behind `after`.
+/// The rows of a page: those of one group and state that are older than `age_ms`, oldest first, after `after`.
 #[derive(Clone, Debug)]
 pub struct Page<'a> {
     pub(super) group: &'a str,
@@ -117,7 +117,7 @@ pub(super) struct Spelling {
     pub(super) parameter: fn(usize) -> String,
     /// Milliseconds since 1970, constant within a statement.
     pub(super) now_ms: &'static str,
-    /// What makes an insert do nothing if the row is there.
+    /// The clause that makes an insert do nothing if the row is there.
     pub(super) unless_there: &'static str,
 }
 

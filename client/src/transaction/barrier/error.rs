@@ -1,4 +1,4 @@
-//! What can go wrong with a transaction over a database and a broker.
+//! The errors of a transaction over a database and a broker.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub enum RunInDbError<E = Infallible> {
         transaction_id: String,
         /// Why.
         error: AbortCause<E>,
-        /// What the broker made of the rollback. [`TransactionError::Unresolved`]: it was not confirmed, and the check rolls
+        /// The result of the rollback. [`TransactionError::Unresolved`]: the broker did not confirm it, and the check rolls
         /// the message back. [`TransactionError::OppositeDecision`]: an operator had committed the message by hand.
         rollback: Box<Result<Outcome, TransactionError>>,
     },

@@ -145,7 +145,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
                 return Local::RolledBack(AbortCause::Closure(error));
             }
         };
-        // Whoever kept it cannot commit it any more.
+        // The closure kept it, so it cannot be committed any more.
         let Some(mut transaction) = transaction else { return Local::RolledBack(AbortCause::GivenUp) };
         // A database may have given the transaction up already, after an error that the closure did not mind. PostgreSQL would
         // answer COMMIT with success then, and roll back.
@@ -161,7 +161,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
             }
         }
         let Err(error) = transaction.commit().await else { return Local::Committed(value) };
-        // Whatever the error says: only the row says whether it has committed.
+        // The error does not say whether it has committed; only the row does.
         tracing::warn!(id = row.id, %error, "COMMIT of a local transaction failed: looking for its row");
         match self.verdict(row).await {
             Ok(Verdict::Committed) => Local::Committed(value),

@@ -54,7 +54,7 @@
 //!   of its own, so that an exhausted pool does not stop it: up to four more per process (SQLite: one), closed when idle.
 //! * **Nothing is guessed.** If the connection is lost during COMMIT, the database is asked as a check would ask it; if it does
 //!   not answer, you get [`RunInDbError::Unresolved`] and the check settles it. A failed COMMIT is treated alike, and so is a
-//!   transaction that the database has given up behind the closure's back: right before COMMIT the row must still be there.
+//!   transaction that the database has given up unnoticed by the closure: right before COMMIT the row must still be there.
 //! * **Rows go when the broker is known to have settled their transaction**, and not before: right after a confirmed commit, in
 //!   batches, or by [`sweep`](Barrier::sweep), which tells old rows' decision again and deletes them once it is confirmed. Rolled
 //!   back rows stay for [`keep_rolled_back`](BarrierBuilder::keep_rolled_back), and a local transaction whose half was stored
@@ -186,7 +186,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
     ///
     /// # Errors
     ///
-    /// Whatever the database says; trying again is safe.
+    /// The database's error; trying again is safe.
     pub async fn create_table(&self) -> Result<(), sqlx::Error> {
         let mut connection = self.shared.pool.acquire().await?;
         for statement in DB::definitions(&self.shared.settings.table) {

@@ -19,11 +19,11 @@ use crate::transaction::{Decision, Outcome, TransactionError, TransactionProduce
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CommittedInDb<T> {
-    /// What the closure returned.
+    /// The closure's return value.
     pub value: T,
     /// The half message, as the broker stored it.
     pub half: SendResult,
-    /// What the broker made of the commit. After [`TransactionError::Unresolved`] the message becomes visible later: the row
+    /// The result of the commit. After [`TransactionError::Unresolved`] the message becomes visible later: the row
     /// answers the check. [`TransactionError::OppositeDecision`]: an operator had rolled the message back by hand.
     pub told: Result<Outcome, TransactionError>,
 }

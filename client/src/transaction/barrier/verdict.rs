@@ -1,4 +1,4 @@
-//! What the database says of a transaction: read the row, or plant one.
+//! The database's verdict on a transaction: read the row, or plant one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{Barrier, BarrierDatabase};
 /// deletes it.
 const LOOKS: usize = 3;
 
-/// What is certain about a local transaction.
+/// The state of a local transaction, as far as it is certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It has committed.
@@ -25,7 +25,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
     /// by planting, and cannot commit from then on.
     ///
     /// The broker's name in `half` may be empty if it is unknown. A row that names another broker is about another half of the
-    /// same transaction, left behind there by an attempt whose answer was lost: that one is not to be delivered.
+    /// same transaction, stored there by an attempt whose answer was lost: that one is not to be delivered.
     pub(super) async fn verdict(&self, half: &Row) -> Result<Verdict, sqlx::Error> {
         match self.look_or_plant(half).await {
             Err(sqlx::Error::Database(error)) if DB::is_contention(&*error) => {
