@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Also make an index from the log in a temporary folder and compare it with the stored one, table by table
     #[arg(long)]
     deep: bool,
-    /// Repair what can be repaired without giving up an acknowledged byte: cut a torn tail, make the index anew
+    /// Repair what can be repaired without giving up an acknowledged byte: cut a torn tail, rebuild the index
     #[arg(long)]
     repair: bool,
     /// With --repair: give up the acknowledged bytes from a place on that was found damaged. THEY ARE LOST
@@ -72,10 +72,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// What was found, and what was done about it.
+/// The findings, and the repairs that were made.
 struct Done {
     dir: PathBuf,
-    /// What is wrong now.
+    /// The findings after the repairs.
     report: Report,
     actions: Vec<Action>,
 }

@@ -49,7 +49,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // What is written here, data folders and backups, holds messages.
+    // The files written here, data folders and backups, hold messages: nobody else may read them.
     escrowmq_broker::limits::restrict_new_files();
     match Arguments::parse().command {
         Command::Standalone(arguments) => standalone::run(arguments),

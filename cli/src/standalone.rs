@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// A setting of the broker, by the name that RocketMQ's operators know; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
-    /// What to log on stderr: off, error, warn, info, debug, trace, or a filter like `info,escrowmq_broker=debug`
+    /// Level of the log on stderr: off, error, warn, info, debug, trace, or a filter like `info,escrowmq_broker=debug`
     #[arg(long, visible_alias = "log-level", default_value = "warn", env = "ESCROWMQ_LOG")]
     log: Filter,
     /// How log lines are written: text, or one JSON object each

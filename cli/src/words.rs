@@ -2,7 +2,7 @@
 
 use escrowmq_common::causes::Causes;
 
-/// `1 message`, `2 messages`. For nouns whose plural has an s behind.
+/// `1 message`, `2 messages`. For nouns whose plural ends in s.
 pub(crate) fn counted(count: impl TryInto<u64>, noun: &str) -> String {
     // Numbers that are none of these are larger than any count is.
     let count = count.try_into().unwrap_or(u64::MAX);

@@ -31,7 +31,7 @@ fn topics(cluster: &Standalone) -> usize {
     cluster.json("admin", &["topic", "list"]).as_array().unwrap().len()
 }
 
-/// What must hold of every measurement of a broker that is well.
+/// Conditions that every measurement of a broker that is well must meet.
 fn assert_sound(found: &Value) {
     assert!(found["throughput"].as_f64().unwrap() > 0.0, "{found}");
     for key in ["lost", "unanswered", "strays"] {

@@ -72,7 +72,7 @@ fn unquoted(line: &str) -> &str {
     quoted.strip_prefix(' ').unwrap_or(quoted)
 }
 
-/// The sign of a fence, if the line is the beginning or the end of one. It may stand behind the sign of a list item.
+/// The sign of a fence, if the line is the beginning or the end of one. It may stand after the sign of a list item.
 fn fence(line: &str) -> Option<char> {
     let text = line.trim_start();
     let (sign, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -149,7 +149,7 @@ fn every_command_that_a_document_shows_exists() {
     documents(root, &mut all);
     let (mut count, mut wrong) = (0, Vec::new());
     for document in all {
-        // What once was is told as it was.
+        // The changelog tells of commands that are gone.
         if document.ends_with("CHANGELOG.md") {
             continue;
         }

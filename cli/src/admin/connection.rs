@@ -45,7 +45,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// A remark without what servers of the protocol append for developers of other products: addresses of web pages, and
-/// traces of calls behind the first line.
+/// traces of calls after the first line.
 fn plain(remark: &str) -> &str {
     let line = remark.trim().lines().next().unwrap_or_default();
     let end = ["See http", "For more information", "CODE: "].iter().filter_map(|mark| line.find(mark)).min();
@@ -179,12 +179,12 @@ impl Cluster {
     }
 }
 
-/// What to say of a topic that nobody knows.
+/// The error text for a topic that nobody knows.
 pub(crate) fn unknown_topic(topic: &str) -> String {
     format!("there is no topic {topic:?}; `escrowmq admin topic list` shows those that are there")
 }
 
-/// What to say of a consumer group that nobody knows.
+/// The error text for a consumer group that nobody knows.
 pub(crate) fn unknown_group(group: &str) -> String {
     format!("there is no consumer group {group:?}; `escrowmq admin group list` shows those that are there")
 }

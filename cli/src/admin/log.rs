@@ -22,7 +22,7 @@ pub(super) enum Command {
         /// Why; the broker keeps it
         #[arg(long, short, value_parser = operator::reason)]
         reason: String,
-        /// Who; the broker keeps it. Without it: `$USER@host`
+        /// Name of the operator; the broker keeps it. Without it: `$USER@host`
         #[arg(long, short, value_parser = operator::name)]
         operator: Option<String>,
         /// Address of the broker, on this machine

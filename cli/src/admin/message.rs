@@ -32,7 +32,7 @@ pub(super) enum Command {
         topic: String,
         /// One of the words of their keys, or their unique id
         key: String,
-        /// At most so many from each broker
+        /// Most messages to show from each broker
         #[arg(long, short, default_value_t = 32)]
         limit: u16,
     },

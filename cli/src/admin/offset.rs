@@ -70,7 +70,7 @@ async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Re
             ]);
         }
     }
-    // Nothing behind is good news only of a group that is there. Of a topic that is named each queue is shown, whoever asks.
+    // A lag of zero is good news only of a group that is there. If a topic is named, its queues have rows for any group.
     if (topic.is_some() || !has_rows) && !cluster.knows_group(&masters, group).await? {
         bail!(unknown_group(group));
     }

@@ -1,4 +1,4 @@
-//! Who does something that a broker keeps in its records, and why.
+//! The name and the reason that a broker keeps in its records for an act of an operator.
 
 use escrowmq_common::limits::{OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
 
@@ -20,7 +20,7 @@ fn bounded(text: &str, max: usize) -> Result<String, String> {
     }
 }
 
-/// Who runs this program: user and host.
+/// The user and host that run this program.
 pub(super) fn current() -> String {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));

@@ -1,4 +1,4 @@
-//! What a command prints: a table for people, or JSON for programs.
+//! The output of a command: a table for people, or JSON for programs.
 
 use std::fmt::Write as _;
 

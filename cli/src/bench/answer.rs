@@ -108,7 +108,7 @@ fn json_head(header: &[u8]) -> Option<(i32, i32, i32)> {
     Some((code, opaque, flag))
 }
 
-/// A quote within a text is escaped, so a key with both its quotes is a key; field values are texts, so a number behind
+/// A quote within a text is escaped, so a key with both its quotes is a key; field values are texts, so a number after
 /// it is no field's.
 fn json_number_from_the_end(header: &[u8], key: &[u8]) -> Option<i32> {
     let at = header.windows(key.len()).rposition(|window| window[1] == key[1] && window == key)?;
@@ -147,7 +147,7 @@ fn json_text<'a>(header: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     (text[end] == b'"').then(|| &text[..end])
 }
 
-/// The text of a field behind the fixed part and the remark.
+/// The text of a field after the fixed part and the remark.
 fn binary_text<'a>(header: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     let remark = u32::from_be_bytes(*header.get(13..)?.first_chunk()?) as usize;
     let mut rest = header.get(17 + remark + 4..)?;

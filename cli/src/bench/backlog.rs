@@ -21,10 +21,10 @@ pub(super) struct Arguments {
     pub(super) common: Common,
     #[command(flatten)]
     load: Load,
-    /// Leave so many half messages undecided [default: 100000]
+    /// Half messages to leave undecided [default: 100000]
     #[arg(long, conflicts_with = "messages")]
     halves: Option<u64>,
-    /// Leave so many messages unread instead
+    /// Messages to leave unread instead
     #[arg(long)]
     messages: Option<u64>,
     /// Bytes of the backlog's bodies [default: as --size]

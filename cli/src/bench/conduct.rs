@@ -23,19 +23,19 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Length {
     /// A warm-up and a window, in seconds.
     Window { warmup: f64, seconds: f64 },
-    /// So many messages, all measured.
+    /// This many messages, all measured.
     Count(u64),
-    /// Until everything is read, but not longer than so many seconds.
+    /// Until everything is read, but not longer than this many seconds.
     End { limit: f64 },
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) tally: Tally,
     /// Length of what was measured, in seconds.
     pub(super) elapsed: f64,
-    /// What happened between the two looks at the processes.
+    /// The changes between the two looks at the processes.
     pub(super) between: Between,
     /// Greatest memory seen.
     pub(super) memory: Memory,
@@ -43,7 +43,7 @@ pub(super) struct Outcome {
     pub(super) is_interrupted: bool,
 }
 
-/// What happened between two looks.
+/// The changes between two looks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Between {
     /// Seconds.
@@ -90,7 +90,7 @@ pub(super) struct Conductor<'a> {
     pub(super) interrupt: Interrupt,
     /// Counts visible messages at both edges of the window.
     pub(super) visible: Option<(&'a Target, &'a Topic)>,
-    /// What the progress line says first.
+    /// The first words of the progress line.
     pub(super) label: &'static str,
 }
 

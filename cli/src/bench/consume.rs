@@ -20,13 +20,13 @@ const FILL_IN_FLIGHT: usize = 32;
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Send so many messages first
+    /// Number of messages to send first
     #[arg(long)]
     load: Option<u64>,
     /// Most messages per pull
     #[arg(long, default_value_t = 32)]
     batch: u16,
-    /// Give up after so many seconds
+    /// Seconds after which to give up
     #[arg(long, default_value_t = 600.0)]
     limit: f64,
 }

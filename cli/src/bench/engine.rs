@@ -31,7 +31,7 @@ pub(super) fn now() -> u64 {
     clock::monotonic().as_nanos() as u64
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug)]
 pub(super) enum Peer {
     /// It sends.
@@ -40,7 +40,7 @@ pub(super) enum Peer {
     Puller(Puller),
 }
 
-/// What the peers of one thread share.
+/// The state that the peers of one thread share.
 #[derive(Debug)]
 pub(super) struct Run {
     /// The time of this turn.

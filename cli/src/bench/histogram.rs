@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Each power of two is cut into so many buckets: a reported value is at most 1/128 above the true one.
+/// Each power of two is cut into this many buckets: a reported value is at most 1/128 above the true one.
 const STEPS: u64 = 128;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
 /// Longer durations (73 minutes) count as this long in percentiles; the greatest one stays exact.
@@ -59,7 +59,7 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// The duration that so many of a thousand do not exceed; zero if nothing was counted.
+    /// The duration that `share` of a thousand do not exceed; zero if nothing was counted.
     pub(super) fn per_mille(&self, share: u64) -> Duration {
         let wanted = (self.count * share).div_ceil(1000).max(1);
         let mut seen = 0;

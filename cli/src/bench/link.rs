@@ -30,7 +30,7 @@ pub(super) struct Link {
     pub(super) input: Input,
 }
 
-/// What has arrived and is not used up.
+/// The bytes that have arrived and are not used up.
 #[derive(Debug)]
 pub(super) struct Input {
     bytes: Vec<u8>,
@@ -55,7 +55,7 @@ impl Input {
         }
     }
 
-    /// Room for more, behind what is there.
+    /// Room for more, after the bytes that are there.
     fn room(&mut self) -> &mut [u8] {
         let needed = answer::needed(&self.bytes[self.start..self.end]);
         if self.start > 0 && (self.bytes.len() - self.end < READ_BYTES || self.bytes.len() - self.start < needed) {

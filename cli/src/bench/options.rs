@@ -61,7 +61,7 @@ pub(super) struct Load {
     /// [default: as many as are answered]
     #[arg(long)]
     pub(super) rate: Option<f64>,
-    /// Send so many messages and measure them all, instead of a time
+    /// Number of messages to send, all measured, instead of a time
     #[arg(long)]
     pub(super) count: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! What processes cost: CPU time and memory, from `/proc`.
+//! The costs of processes: CPU time and memory, from `/proc`.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub(super) struct CpuTimes {
 pub(super) struct Memory {
     /// All that is resident, mapped files included.
     pub(super) resident: f64,
-    /// What is resident and no file's.
+    /// Resident memory that belongs to no file.
     pub(super) anonymous: f64,
 }
 

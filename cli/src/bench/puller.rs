@@ -18,7 +18,7 @@ const HOLD_MS: i64 = 15_000;
 /// A queue that is refused so often in a row is given up.
 const REFUSALS_MAX: u32 = 100;
 
-/// What all pullers of a run have in common.
+/// The settings that all pullers of a run share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking<'a> {
     pub(super) group: &'a str,

@@ -1,4 +1,4 @@
-//! What a run prints: one JSON object for programs, or lines for people made from the same object.
+//! The report of a run: one JSON object for programs, or lines for people made from the same object.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ const OTHERS_SHARE: f64 = 0.08;
 /// A JSON object.
 pub(super) type Object = Map<String, Value>;
 
-/// What a throughput counts.
+/// The messages that a throughput counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counted {
     /// Acknowledged messages.
@@ -27,13 +27,13 @@ pub(super) enum Counted {
     Received,
 }
 
-/// Rounded to so many decimal places.
+/// Rounded to `places` decimal places.
 pub(super) fn rounded(value: f64, places: i32) -> f64 {
     let scale = 10f64.powi(places);
     (value * scale).round() / scale
 }
 
-/// What was measured, of whatever workload.
+/// The measured values of a run, of any workload.
 pub(super) fn measurement(outcome: &Outcome, counted: Counted, watched: &Watched, threads: usize) -> Object {
     let (tally, between) = (&outcome.tally, &outcome.between);
     let (messages, seconds) = match counted {
@@ -191,7 +191,7 @@ fn lines(out: &mut String, object: &Object) {
     }
 }
 
-/// What a reader must know before believing the figures.
+/// Warnings that a reader needs before believing the figures.
 fn warnings(object: &Object) -> Vec<String> {
     let mut found = Vec::new();
     let inner = object.values().filter_map(Value::as_object).filter(|inner| inner.contains_key("throughput"));

@@ -24,7 +24,7 @@ const ONEWAY_OPAQUE: i32 = i32::MAX;
 /// Bytes at the start of each body: the run's number and the intended time.
 pub(super) const STAMP_BYTES: usize = 16;
 
-/// What is done with each message.
+/// The treatment of each message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// It is sent.
@@ -38,7 +38,7 @@ pub(super) enum Work {
     },
 }
 
-/// What all senders of a run have in common.
+/// The state that all senders of a run share.
 #[derive(Debug)]
 pub(super) struct Letters {
     work: Work,
@@ -99,7 +99,7 @@ fn filler(size: usize) -> Vec<u8> {
 
 impl Letter {
     fn new(work: Work, group: &str, topic: &str, queue: i32, body: &[u8], encoding: HeaderEncoding) -> Letter {
-        // What a Java producer sets.
+        // The properties that a Java producer sets.
         let mut text = String::new();
         properties::append(&mut text, name::UNIQUE_KEY, UNIQUE_ID);
         properties::append(&mut text, name::WAIT, "true");
@@ -177,7 +177,7 @@ struct Slot {
     opaque: i32,
     is_used: bool,
     is_ending: bool,
-    /// What its latency counts from.
+    /// The time from which its latency counts.
     since: u64,
     unique: u64,
 }
@@ -197,10 +197,10 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Number `nth` of a run, with so many requests in flight.
+    /// Number `nth` of a run, with `in_flight` requests in flight.
     pub(super) fn new(letters: Arc<Letters>, nth: usize, in_flight: usize, pace: Option<Pace>) -> Sender {
         let empty = Slot { opaque: 0, is_used: false, is_ending: false, since: 0, unique: 0 };
-        // A million ids for each millisecond: the next run of this process begins behind those of this one.
+        // A million ids for each millisecond: the next run of this process begins after those of this one.
         let next = (clock::wall_ms() as u64) << 20;
         Sender {
             ids: UniqueIds { prefix: letters.run ^ ((nth as u64) << 32), next },
@@ -359,7 +359,7 @@ fn half_of(answer: &Answer<'_>) -> Option<(i64, i64)> {
     position.zip(answer.number("queueOffset"))
 }
 
-/// What the broker says about a refusal.
+/// The broker's words about a refusal.
 pub(super) fn reason(answer: &Answer<'_>) -> String {
     answer.frame().ok().and_then(|frame| frame.remark).unwrap_or_default()
 }

@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What every result says about its run.
+    /// The part of a result that describes its run, the same for all workloads.
     pub(super) fn describe(&self, object: &mut Object, command: &str, topic: &Topic, load: Option<&Load>) {
         let common = self.common;
         let header = format!("{:?}", common.header).to_lowercase();

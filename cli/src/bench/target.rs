@@ -102,7 +102,7 @@ impl Target {
         Ok(queues)
     }
 
-    /// What each queue of the topic holds.
+    /// The extent of each queue of the topic.
     pub(super) async fn extents(&self, topic: &Topic) -> anyhow::Result<Vec<Extent>> {
         self.extents_of(&topic.name).await
     }

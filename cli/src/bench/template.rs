@@ -18,7 +18,7 @@ pub(super) const OFFSET: i64 = 9_111_222_333_444_555_666;
 /// Stands for a second offset.
 pub(super) const OTHER_OFFSET: i64 = 9_222_333_444_555_666_777;
 
-/// Where an opaque lies in a binary frame: behind both lengths, code, language and version.
+/// Place of the opaque in a binary frame: after both lengths, code, language and version.
 const BINARY_OPAQUE: usize = 13;
 
 /// Where a field lies within a template.

@@ -18,7 +18,7 @@ use super::pace::Pace;
 use super::sender::{Letters, Sender, Work};
 use super::tally::{Gauge, Tally, Timing};
 
-/// What the server saw.
+/// The requests that the server saw.
 #[derive(Default)]
 struct Seen {
     sends: Vec<(i32, String)>,

@@ -33,7 +33,7 @@ impl Ledger {
         file.sync_data().context("the ledger")
     }
 
-    /// What became of a local transaction; unknown if it has not ended.
+    /// The end of a local transaction; unknown if it has not ended.
     pub(super) fn look_up(&self, transaction_id: &str) -> Decision {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         let found = text.lines().filter_map(|line| line.split_once(' ')).find(|(id, _)| *id == transaction_id);

@@ -67,7 +67,7 @@ fn perform(arguments: &Arguments, timeline: Timeline) -> anyhow::Result<()> {
             name = interrupted() => Err(name),
         }
     });
-    // What is still running in here would talk to processes that are about to go.
+    // Tasks that still run in here would talk to processes that are about to go.
     runtime.shutdown_background();
     let ended = match told {
         Ok(ended) => ended.inspect_err(|_| cluster.tell_logs()),

@@ -21,7 +21,7 @@ pub(super) struct Observer {
     queues: Vec<MessageQueue>,
 }
 
-/// What is visible: the messages of all queues.
+/// The visible messages, of all queues.
 #[derive(Debug)]
 pub(super) struct Visible {
     messages: Vec<MessageExt>,
@@ -72,7 +72,7 @@ impl Visible {
         self.messages.len()
     }
 
-    /// What they say, sorted.
+    /// Their bodies, sorted.
     pub(super) fn bodies(&self) -> Vec<String> {
         let bodies = self.messages.iter().map(|message| String::from_utf8_lossy(message.body()).into_owned());
         let mut bodies: Vec<String> = bodies.collect();

@@ -94,7 +94,7 @@ impl TransactionListener for Orders {
     }
 }
 
-/// What a consumer makes of a message.
+/// The event that a consumer makes of a message.
 pub(super) fn arrival(timeline: Timeline, message: &MessageExt) -> Event {
     let (body, tag) = (text(message.body()), message.tag().unwrap_or_default());
     let queue = message.queue();

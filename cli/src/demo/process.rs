@@ -45,7 +45,7 @@ pub(super) struct Logs {
 }
 
 impl Process {
-    /// Starts `program`. Its log goes to `<name>.log`, behind that of an earlier process of the name.
+    /// Starts `program`. Its log goes to `<name>.log`, after that of an earlier process of the name.
     pub(super) fn start(name: &'static str, command: &mut Command, logs: &Logs) -> anyhow::Result<Process> {
         let program = command.get_program().display().to_string();
         let mut child = command
@@ -85,7 +85,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it logged last.
+    /// Its latest log.
     pub(super) fn log(&self) -> Log {
         self.log.clone()
     }

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// File with the outcomes of local transactions
     #[arg(long)]
     ledger: PathBuf,
-    /// What the message says
+    /// Body of the message
     #[arg(long)]
     body: String,
 }
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Whoever started this process is gone.
+/// Returns when the process that started this one is gone.
 async fn orphaned() {
     let reading = Tasks::new().spawn_blocking("standard input", || {
         // Nothing is ever written to it: the read ends with whoever holds the other side.

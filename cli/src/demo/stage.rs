@@ -1,4 +1,4 @@
-//! What happened so far, as the story waits for it.
+//! The events so far, as the story waits for them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) async fn until<T>(
     tokio::time::timeout(deadline, looking).await.with_context(|| format!("no {what} within {deadline:?}"))?
 }
 
-/// What a listener or a handler saw.
+/// An event that a listener or a handler saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// The producer group was asked.
@@ -40,7 +40,7 @@ pub(super) enum Event {
     },
     /// A consumer got a message.
     Delivered {
-        /// What the message says.
+        /// The message's body.
         body: String,
     },
     /// Something that must not happen.

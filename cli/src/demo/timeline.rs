@@ -1,11 +1,11 @@
-//! What the demo prints: one line per fact, with the time since its start.
+//! The demo's output: one line per fact, with the time since its start.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use escrowmq_common::clock;
 
-/// What a line tells; its first column.
+/// The kind of fact that a line tells; its first column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     /// A process came or went.

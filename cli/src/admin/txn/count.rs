@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     group: Option<String>,
 }
 
-/// What each group has at all brokers together.
+/// Each group's transactions at all brokers together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts(pub(super) BTreeMap<String, GroupTransactions>);
 
@@ -91,7 +91,7 @@ impl Counts {
     }
 }
 
-/// What to say of a producer group that no broker knows.
+/// The error text for a producer group that no broker knows.
 pub(super) fn unknown_group(group: &str) -> String {
     format!(
         "no broker knows a producer group {group:?}: none of its producers is connected, and it has prepared nothing, or \

@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// Why; the broker keeps it with the transaction
     #[arg(long, short, value_parser = operator::reason)]
     reason: String,
-    /// Who; the broker keeps it with the transaction. Without it: `$USER@host`
+    /// Name of the operator; the broker keeps it with the transaction. Without it: `$USER@host`
     #[arg(long, short, value_parser = operator::name)]
     operator: Option<String>,
     /// Do not ask before it is done
@@ -107,12 +107,12 @@ fn them(count: usize) -> String {
     if count == 1 { "this transaction".to_owned() } else { format!("these {count} transactions") }
 }
 
-/// What became of one of them.
+/// The result for one of them.
 struct Line {
     handle: Handle,
     action: TransactionAction,
     decided: Result<Decided, DecideError>,
-    /// What happened, and whether a retry helps.
+    /// The result in words, and whether a retry helps.
     remark: String,
 }
 

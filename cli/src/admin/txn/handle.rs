@@ -1,4 +1,4 @@
-//! What an operator names a transaction by.
+//! The handle by which an operator names a transaction.
 
 use std::fmt;
 use std::str::FromStr;

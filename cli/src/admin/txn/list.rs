@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// All pages
     #[arg(long, short, conflicts_with = "limit")]
     all: bool,
-    /// The page behind this cursor, as the page before names it
+    /// The page after this cursor, as the page before names it
     #[arg(long, value_name = "CURSOR", value_delimiter = ',')]
     after: Vec<Handle>,
     /// Only of the broker with this name
@@ -136,7 +136,7 @@ struct Printer {
     json: bool,
     now: i64,
     count: usize,
-    /// What is not printed yet.
+    /// The rows that are not printed yet.
     table: Output,
 }
 

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 
 use escrowmq_client::{TransactionInfo, TransactionPage};
 
-/// What a broker still has.
+/// The rows that a broker still has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
-    /// A page behind this half id.
+    /// A page after this half id.
     After(Option<u64>),
     Nothing,
 }
@@ -22,10 +22,10 @@ struct Lane {
     given: Option<u64>,
 }
 
-/// What to do next.
+/// The next step of the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Ask this broker for its page behind the half id.
+    /// Ask this broker for its page after the half id.
     Fetch(usize, Option<u64>),
     /// The next transaction, of this broker.
     Row(usize, Box<TransactionInfo>),
@@ -40,7 +40,7 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// Each broker behind its half id.
+    /// Each broker starts after its half id.
     pub(super) fn new(starts: impl IntoIterator<Item = Option<u64>>) -> Self {
         let lane = |start| Lane { rows: VecDeque::new(), rest: Rest::After(start), given: start };
         Self { lanes: starts.into_iter().map(lane).collect() }

@@ -62,7 +62,7 @@ enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whole {
     Yes,
-    /// What is missing was said.
+    /// Something is missing, and the user was told.
     No,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match runtime.block_on(perform(arguments)) {
         Ok(Whole::Yes) => ExitCode::SUCCESS,
         Ok(Whole::No) => ExitCode::FAILURE,
-        // Whoever read the output has enough of it.
+        // The reader of the output has enough of it.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("escrowmq: {}", told(&error));

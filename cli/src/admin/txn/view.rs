@@ -66,7 +66,7 @@ pub(super) fn state(info: &TransactionInfo) -> String {
     }
 }
 
-/// What a decision makes of a transaction.
+/// A transaction's state after the decision, in words.
 pub(super) fn past(decision: Decision) -> &'static str {
     match decision {
         Decision::Commit => "committed",
@@ -97,7 +97,7 @@ fn prepared_at(info: &TransactionInfo) -> Option<i64> {
     (info.prepared_at > 0).then_some(info.prepared_at)
 }
 
-/// What a producer said to a check, in words.
+/// A producer's answer to a check, in words.
 fn answered(asked: &Asked) -> String {
     match asked.answer.as_deref() {
         Some("commit") => "which answered commit".to_owned(),
