@@ -67,7 +67,7 @@ pub enum StartError {
         address: String,
         /// As configured.
         port: u16,
-        /// What the system said.
+        /// The system's words.
         source: io::Error,
     },
     /// The system has no thread left.

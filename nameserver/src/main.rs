@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
 
-    /// What to log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
+    /// Level of the log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
     #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value_t = Filter::default())]
     log_level: Filter,
 

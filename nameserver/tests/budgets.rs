@@ -1,4 +1,4 @@
-//! What all connections may take together is a setting, and whoever is within it is served.
+//! The share that all connections may take together is a setting, and a connection within it is served.
 
 #![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 

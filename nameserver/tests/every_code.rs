@@ -129,7 +129,7 @@ fn hostile_bodies() -> Vec<Vec<u8>> {
         b"{\"queueDatas\":[{}],\"topicConfigSerializeWrapper\":{\"topicConfigTable\":{\"\":{},\"\\u0000\":{}}}}"
             .to_vec(),
     ];
-    // A stream that says it is zlib, and is none behind its first bytes.
+    // A stream that says it is zlib, and is none after its first bytes.
     bodies.push([&[0x78, 0x9c][..], &[0xaa; 100]].concat());
     bodies
 }
@@ -241,7 +241,7 @@ async fn no_request_harms_anybody_else() {
     let mut wire = Wire::to(&stage).await;
     let mut asked = 0;
     for kind in KINDS {
-        // In one go: they wait for each other in the queues behind the dispatch.
+        // In one go: they wait for each other in the queues after the dispatch.
         for some in requests_of(kind).chunks(64) {
             asked += some.len();
             let answers = wire.ask(some.to_vec()).await;
@@ -330,7 +330,7 @@ async fn one_connection_sees_what_it_did_before() {
         assert_eq!(round[1].fields.get("value"), Some(n.to_string().as_str()));
         assert!(support::text(&round[4].body).contains("\"T\""), "round {n}");
     }
-    // More than may wait behind the first one: those are told so, and the rest is answered.
+    // More requests than may wait for the first one: the excess is told so, and the rest is answered.
     let many = std::iter::once(kv(request::PUT_KV_CONFIG, Some(1)))
         .chain(std::iter::repeat_with(|| kv(request::GET_KV_CONFIG, None)).take(2000));
     let answers = wire.ask(many.collect()).await;

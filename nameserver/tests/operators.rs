@@ -1,4 +1,4 @@
-//! What tools do: KV configuration, settings, topics and permissions.
+//! The work of tools: KV configuration, settings, topics and permissions.
 
 #![allow(unreachable_pub, reason = "the support module is shared by several test programs")]
 

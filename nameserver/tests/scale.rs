@@ -70,7 +70,7 @@ async fn lookups_go_on_while_a_hundred_thousand_topics_are_registered() {
     assert!(stage.route("T").await.is_some());
 }
 
-/// A packed registration with so many topics, written by hand: as objects they would take most of a gigabyte.
+/// A packed registration with this many topics, written by hand: as objects they would take most of a gigabyte.
 fn packed(topics: usize, counter: u64) -> Frame {
     let mut plain = Vec::new();
     let mut part = |text: &str| {

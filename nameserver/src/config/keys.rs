@@ -14,7 +14,7 @@ use super::{Config, ENVIRONMENT_PREFIX};
 pub struct Key {
     /// As RocketMQ spells it.
     pub name: &'static str,
-    /// What it does, for `--help`.
+    /// Its effect, for `--help`.
     pub about: &'static str,
     /// Whether a change by a tool is in force at once; otherwise at the next start.
     pub at_once: bool,
@@ -25,8 +25,8 @@ pub struct Key {
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
-/// Whether a tool may change a key of a running process. Nobody knows who is behind a tool: so it may change what harms
-/// nobody else within the range that is given.
+/// Whether a tool may change a key of a running process. Nobody knows whose tool it is, so it may change only keys that
+/// harm nobody else within the range that is given.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ByTool {
     /// Any value that the key takes.

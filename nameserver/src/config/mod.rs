@@ -130,11 +130,11 @@ pub enum ConfigError {
     /// The file cannot be read or, for a change by a tool, written.
     #[error("cannot {step} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's words.
         source: io::Error,
     },
     /// The text is no properties text.
@@ -145,7 +145,7 @@ pub enum ConfigError {
     UnknownKey {
         /// As it was written.
         key: String,
-        /// What may have been meant.
+        /// The key that may have been meant.
         nearest: &'static str,
     },
     /// The key is known, the value is not one of its kind.
@@ -155,7 +155,7 @@ pub enum ConfigError {
         key: &'static str,
         /// As it was written.
         value: String,
-        /// What is wrong with it.
+        /// The fault of the value.
         why: String,
     },
     /// A tool may not change this key.
@@ -203,7 +203,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<BTreeMap<String, String>, ConfigError
 /// Settings with the remarks that came up on the way.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What is to be in force.
+    /// The settings that are to be in force.
     pub config: Config,
     /// Keys that RocketMQ knows and that mean nothing here; to be named once.
     pub meaningless: Vec<&'static str>,

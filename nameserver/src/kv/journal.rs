@@ -8,7 +8,7 @@
 //!
 //! All numbers are big-endian. A batch of changes is one record, which is on disk before the next one is written: so only
 //! the last record can be torn, by a crash before anybody was told of it. It is cut off. A broken record with a whole one
-//! behind it is damage, and refused. The salt is random, so that no value can be made to look like a record.
+//! after it is damage, and refused. The salt is random, so that no value can be made to look like a record.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{File, OpenOptions};
@@ -39,7 +39,7 @@ pub(super) struct Contents {
     pub(super) changes: Vec<KvChange>,
     /// Bytes up to the end of the last whole record.
     pub(super) length: u64,
-    /// Bytes behind it: a change that nobody was told of.
+    /// Bytes after it: a change that nobody was told of.
     pub(super) torn: u64,
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Journal {
     salt: u64,
     /// Bytes up to the end of the last whole record.
     length: u64,
-    /// Whether a write failed: what is behind `length` is unknown, and nothing more is appended.
+    /// Whether a write failed: the bytes after `length` are unknown, and nothing more is appended.
     is_broken: bool,
 }
 
@@ -112,7 +112,7 @@ impl Journal {
         Journal::open(path, salt, HEAD as u64, HEAD as u64)
     }
 
-    /// Goes on with the one that was read, behind its last whole record.
+    /// Goes on with the one that was read, after its last whole record.
     pub(super) fn go_on(path: &Path, contents: &Contents) -> Result<Journal, Failed> {
         Journal::open(path, contents.salt, contents.length, contents.length + contents.torn)
     }

@@ -72,11 +72,11 @@ pub enum KvError {
     /// may find it in the journal, if the file system had taken it after all. Trying again is safe.
     #[error("cannot {step} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
         /// With which file or folder; some words where none is known.
         path: PathBuf,
-        /// What the system said.
+        /// The system's words.
         source: io::Error,
     },
     /// The file is there but is not what we write. Starting without it would lose it.
@@ -87,7 +87,7 @@ pub enum KvError {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault of the file.
         why: String,
     },
     /// Too many changes wait for the disk already.

@@ -1,7 +1,7 @@
 //! The file and its journal.
 //!
 //! A change is one record at the journal's end. When the journal has grown to a multiple of what it is about, the file is
-//! written anew with the next generation's number, and an empty journal of that generation takes the old one's place. A
+//! rewritten with the next generation's number, and an empty journal of that generation takes the old one's place. A
 //! crash between the two leaves a journal of the generation before, whose changes the file has.
 
 use std::fs;
@@ -35,7 +35,7 @@ enum State {
     Read(Option<Contents>),
     /// Changes go here.
     Open(Journal),
-    /// Which of file and journal a start would take is not sure: both are written anew before the next change. The journal that
+    /// Which of file and journal a start would take is not sure: both are rewritten before the next change. The journal that
     /// was open is kept for its lock, so that no other process goes on with it meanwhile.
     Unsure { _held: Option<Journal> },
 }
@@ -80,11 +80,11 @@ impl Store {
         Ok((store, tables))
     }
 
-    /// Writes changes behind those before. `before` is what is in force without them.
+    /// Appends changes to those before. `before` is what is in force without them.
     pub(super) fn append(&mut self, changes: &[KvChange], before: &KvTables) -> Result<(), KvError> {
         match &self.state {
             State::Read(contents) => self.state = State::Open(self.begin(contents.as_ref()).map_err(io_error)?),
-            // What is at the journal's end is unknown: a new file and a new journal do without it.
+            // The bytes at the journal's end are unknown: a new file and a new journal do without it.
             State::Open(journal) if journal.is_broken() => self.rewrite(before)?,
             State::Open(_) => {}
             State::Unsure { .. } => self.rewrite(before)?,
@@ -95,7 +95,7 @@ impl Store {
         journal.append(changes.iter()).map_err(io_error)
     }
 
-    /// Whether the file should be written anew.
+    /// Whether the file should be rewritten.
     pub(super) fn wants_rewrite(&self, tables: &KvTables) -> bool {
         let State::Open(journal) = &self.state else {
             return false;
@@ -103,7 +103,7 @@ impl Store {
         journal.len() >= self.rewrite_at.max(JOURNAL_FACTOR * tables.bytes() as u64)
     }
 
-    /// Writes the file anew, with all that is in force, and begins a new journal.
+    /// Rewrites the file, with all that is in force, and begins a new journal.
     pub(super) fn rewrite(&mut self, tables: &KvTables) -> Result<(), KvError> {
         // Until it succeeds it is not tried again with each change.
         if let State::Open(journal) = &self.state {

@@ -260,7 +260,7 @@ mod tests {
             tables.apply(put("N", key, value));
         }
         let list = tables.list("N").unwrap();
-        // The braces around, and no comma behind the last entry.
+        // The braces around, and no comma after the last entry.
         assert_eq!(list.len(), tables.listed("N") + r#"{"table":{}}"#.len() - 1);
     }
 

@@ -49,7 +49,7 @@ impl Running {
     }
 }
 
-/// What a start after `kill -9` at this moment finds: copies of the files as they are.
+/// The files that a start after `kill -9` at this moment finds: copies of them as they are.
 fn crashed(path: &Path) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join(path.file_name().unwrap());
@@ -232,7 +232,7 @@ async fn a_change_that_cannot_be_written_is_not_in_force() {
     let kv = &running.kv;
     change(kv, put("N", "k", "old")).await.unwrap();
     running.store.lock().fail_from_now_on();
-    // The temporary file's place is taken by a folder, so that writing everything anew fails as well.
+    // The temporary file's place is taken by a folder, so that rewriting everything fails as well.
     fs::create_dir(folder.path().join("sub/kvConfig.json.tmp")).unwrap();
     for said in ["kvConfig.json.journal", "kvConfig.json.tmp", "kvConfig.json.tmp"] {
         let refused = change(kv, put("N", "k", "new")).await.unwrap_err();

@@ -14,7 +14,7 @@ use super::{BrokerGroup, BrokerId, Brokers, QueueMapping, Queues, TopicRoute, pe
 /// Topics of this prefix are asked for by brokers that look for each other, and show the members as they are.
 const MEMBER_TOPIC_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
 
-/// What a lookup asks for beside the topic's name.
+/// The options of a lookup beside the topic's name.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteQuery<'a> {
     /// How to write the answer.

@@ -1,10 +1,10 @@
-//! What follows from an event, and what of that the operator chooses.
+//! The consequences of an event, and the operator's choices among them.
 
 use std::sync::Arc;
 
 use super::{BrokerId, Brokers, ConnectionId, RouteLimits, TopicRoute};
 
-/// What of the table's behaviour the operator chooses.
+/// The operator's choices in the table's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouteTableOptions {
     /// A full registration also removes the group's topics that it does not name (`deleteTopicWithBrokerRegistration`).
@@ -15,7 +15,7 @@ pub struct RouteTableOptions {
     pub limits: RouteLimits,
 }
 
-/// What has to be done after an event.
+/// The work to be done after an event.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// The broker groups, if they changed.
@@ -24,7 +24,7 @@ pub struct Changes {
     pub topics: Vec<TopicChange>,
     /// Connections to close: their brokers were silent for too long.
     pub close: Vec<ConnectionId>,
-    /// Who has to hear of a new smallest broker id.
+    /// The members to be told of a new smallest broker id.
     pub notify: Vec<MinBrokerChange>,
 }
 

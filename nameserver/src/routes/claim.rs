@@ -1,7 +1,7 @@
-//! Who may speak for a broker, and who takes whose place.
+//! The right to speak for a broker, and to take another one's place.
 //!
-//! Nobody proves who he is here. What a registration can show is the leader's term (`stateVersion`), and what the table can
-//! see is whether the registered process is still there: its connection is open, and it is heard of.
+//! Nobody proves an identity here. A registration can show the leader's term (`stateVersion`), and the table can
+//! see whether the registered process is still there: its connection is open, and it is heard of.
 
 use std::sync::Arc;
 use std::time::Duration;

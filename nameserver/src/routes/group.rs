@@ -22,7 +22,7 @@ impl fmt::Display for BrokerId {
 /// One broker group as lookups see it. A change makes a new one; readers keep theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerGroup {
-    /// What the protocol calls the broker name.
+    /// The broker name of the protocol.
     pub name: Arc<str>,
     /// The cluster that the latest registration named.
     pub cluster: Arc<str>,

@@ -69,7 +69,7 @@ impl RouteTable {
         }
         let full = |what, limit, hint| Err(Refused::Full { what, limit, hint });
         let limits = self.options.limits;
-        // Whoever takes another one's place needs none of its own.
+        // A broker that takes another one's place needs none of its own.
         let replaces = group.is_some_and(|group| group.addresses.contains_key(&broker.id));
         if listed.is_none() && !replaces && self.live.len() >= limits.brokers {
             return full("another broker", limits.brokers, " (brokersMax)");
@@ -107,7 +107,7 @@ impl RouteTable {
         self.check_growth(growth)
     }
 
-    /// Whether the topics may take so many bytes more.
+    /// Whether the topics may grow by this many bytes.
     pub(super) fn check_growth(&self, bytes: usize) -> Result<(), Refused> {
         let limit = self.options.limits.route_bytes;
         if bytes > 0 && self.weight + bytes > limit {

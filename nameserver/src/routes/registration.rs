@@ -1,4 +1,4 @@
-//! What a broker says about itself, and what it is told.
+//! A broker's statements about itself, and the answer to them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -116,11 +116,11 @@ pub enum Refused {
     /// A table has no room left. A retry is taken when there is room again.
     #[error("the nameserver has no room for {what}: the limit is {limit}{hint}")]
     Full {
-        /// What does not fit.
+        /// The thing that does not fit.
         what: &'static str,
         /// How much of it there may be.
         limit: usize,
-        /// What an operator can do about it.
+        /// A hint to the operator.
         hint: &'static str,
     },
 }

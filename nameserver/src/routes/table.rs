@@ -302,7 +302,7 @@ impl RouteTable {
         );
     }
 
-    /// What a slave has to know: who leads its group.
+    /// The answer that a slave needs: the leader of its group.
     fn answer_to(&self, group: &BrokerGroup, is_master: bool) -> Registered {
         let master = group.addresses.get(&BrokerId::MASTER);
         let master = master.filter(|_| !is_master);
@@ -375,7 +375,7 @@ impl RouteTable {
         let Some((min_id, min_address)) = group.min_broker() else {
             return;
         };
-        // Who came knows that it came, unless it is alone; who went concerns everybody.
+        // A new smallest broker is not told about itself, unless it is alone; the loss of one is told to all.
         let all = offline.is_some() || group.addresses.len() == 1;
         let told = group.addresses.iter().filter(|(id, _)| all || **id != min_id);
         changes.notify.push(MinBrokerChange {

@@ -37,7 +37,7 @@ pub struct QueueMapping {
     pub current: BTreeMap<i32, i32>,
 }
 
-/// What the table knows about one topic. Shared with readers, hence replaced and never changed.
+/// The table's knowledge of one topic. Shared with readers, hence replaced and never changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicRoute {
     name: Arc<str>,

@@ -1,4 +1,4 @@
-//! What lookups read.
+//! The view that lookups read.
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ impl Server {
                 return connection.reply(&bad_header(request, &error));
             }
         };
-        // What waits for the disk is the change and the answer, not the request.
+        // Only the change and the answer wait for the disk, not the request.
         let answer = success(request);
         let (shown, connection) = (change.clone(), Arc::clone(connection));
         let refusals = Arc::clone(&self.refusals);

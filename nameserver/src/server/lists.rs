@@ -49,7 +49,7 @@ impl Server {
             code::GET_BROKER_CLUSTER_INFO => self.routes.brokers().groups().count() <= SHORT_GROUPS,
             code::GET_KVLIST_BY_NAMESPACE => match request.header::<GetKvListByNamespaceHeader<'_>>() {
                 Ok(list) => self.kv.listed(list.namespace) <= SHORT_KV_BYTES,
-                // What is answered is the error.
+                // The answer is the error.
                 Err(_) => true,
             },
             _ => self.routes.topic_count() <= SHORT_TOPICS,

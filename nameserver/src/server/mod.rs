@@ -57,7 +57,7 @@ const HEADER_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(HEADER_BYTES_MAX > 2 * crate::kv::VALUE_BYTES_MAX);
 
-/// What all request families share.
+/// The state that all request families share.
 #[derive(Debug)]
 pub(crate) struct Server {
     /// The settings in force.
@@ -80,7 +80,7 @@ pub(crate) struct Server {
     dispatch: Weak<dyn Dispatch>,
 }
 
-/// What a server is made of.
+/// The parts of which a server is made.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) config: Config,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What is wrong with a name. Sending it again ends the same way.
+/// The fault of a name. Sending it again ends the same way.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadName {
     field: &'static str,

@@ -95,7 +95,7 @@ impl Orders {
         way: Option<Way>,
         dispatch: &Weak<dyn Dispatch>,
     ) -> Order {
-        // What most requests come by: a look that shares its lock with others.
+        // Most requests come by here: a look that shares its lock with others.
         if way.is_none() && !self.lines.contains_key(&connection.id()) {
             return Order::Now(request, Turn::default());
         }

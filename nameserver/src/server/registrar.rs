@@ -52,11 +52,11 @@ pub(crate) struct Registrar {
     pub(super) table: RouteTable,
     pub(super) parts: Parts,
     shared: Arc<Shared>,
-    /// Requests that waited behind one of ours go on from here, and may start tasks.
+    /// Requests that waited for one of ours go on from here, and may start tasks.
     runtime: Handle,
 }
 
-/// What the registrar shares with the server.
+/// The parts that the registrar shares with the server.
 pub(super) struct Parts {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) routes: Arc<Routes>,
@@ -119,7 +119,7 @@ impl Drop for Vital {
 }
 
 impl Registrar {
-    /// The thread. Ends behind the last request after it was asked to stop.
+    /// The thread. Ends after the last request once it was asked to stop.
     pub(crate) fn run(mut self) {
         let _vital = Vital(self.parts.shutdown.clone());
         let runtime = self.runtime.clone();
@@ -180,8 +180,8 @@ impl Registrar {
     }
 
     fn take(&mut self, connection: &Arc<Connection>, asked: &Frame) {
-        // A registration over a connection that has ended meanwhile would stay until it expires: the end of the
-        // connection may have been handled already. After this look it has not, and will be behind us.
+        // A registration over a connection that has ended meanwhile would stay until it expires, since that end may have
+        // been handled already. If the connection is open now, its end will be handled after this request.
         if asked.code == request::REGISTER_BROKER && !connection.is_open() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What brokers and operators say about brokers and topics. Runs on the registrar's thread.
+//! Requests of brokers and operators about brokers and topics. Runs on the registrar's thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -357,7 +357,7 @@ fn log_permission(peer: SocketAddr, group: &str, topics: usize, what: &'static s
     tracing::info!(%peer, group = names::shown(group), topics, "{what}");
 }
 
-/// What brokers compute over the body: the CRC-32 without its sign bit.
+/// The checksum that brokers compute over the body: the CRC-32 without its sign bit.
 fn checksum(body: &[u8]) -> i32 {
     (crc32fast::hash(body) & 0x7fff_ffff) as i32
 }

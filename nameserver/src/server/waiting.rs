@@ -54,7 +54,7 @@ struct Queue {
     /// The connections that have something waiting, in the order of their turns.
     turns: VecDeque<ConnectionId>,
     total: Load,
-    /// What connections without a listed broker have of it.
+    /// The part of it that connections without a listed broker have.
     strangers: Load,
     is_stopped: bool,
 }
@@ -134,13 +134,13 @@ impl Waiting {
         Ok(())
     }
 
-    /// Takes the end of a connection, behind its requests.
+    /// Takes the end of a connection, after its requests.
     pub(super) fn push_closed(&self, id: ConnectionId, now: Duration) {
         self.queue.lock().add(id, Waiter { what: What::Closed, arrived: now, bytes: 0, is_stranger: false });
         self.arrived.notify_one();
     }
 
-    /// Ends the queue behind what is in it.
+    /// Ends the queue after the requests that are in it.
     pub(super) fn stop(&self) {
         self.queue.lock().is_stopped = true;
         self.arrived.notify_one();

@@ -1,4 +1,4 @@
-//! Who speaks for a broker, and who takes whose place.
+//! The right to speak for a broker, and to take another one's place.
 
 use super::*;
 
@@ -133,7 +133,7 @@ fn a_restarted_broker_with_its_old_address_is_back_at_once() {
     let mut stage = Stage::plain();
     let broker = Actor { term: 9, ..actor("h:1", 1, 0) };
     stage.register(&broker);
-    // Its old connection's end has not been seen yet; its data were lost, and its terms begin anew.
+    // Its old connection's end has not been seen yet; its data were lost, and its terms begin again at one.
     stage.register(&Actor { connection: 2, term: 1, ..broker });
     stage.close(1);
     assert_eq!(stage.members(), "0:h:1");

@@ -10,7 +10,7 @@ fn topics(numbers: std::ops::Range<usize>) -> Vec<TopicSettings> {
     numbers.map(|n| topic(&format!("T{n:04}"))).collect()
 }
 
-/// The bytes of so many of these topics at one group.
+/// The bytes of this many of these topics at one group.
 fn weight(topics: usize) -> usize {
     let mut stage = Stage::plain();
     stage.register_with(&actor("h:1", 1, 0), &self::topics(0..topics)).unwrap();
@@ -34,7 +34,7 @@ fn topics_beyond_the_limit_are_refused_and_the_broker_stays_in_its_routes() {
     assert_eq!(stage.members(), "0:h:1");
     assert!(stage.route("T0009").is_some());
     assert_eq!(stage.route("T0010"), None, "all or nothing");
-    // What it has already is no more than there was.
+    // The topics that it has already take no more room.
     stage.register_with(&next, &topics(0..10)).unwrap();
 }
 
