@@ -21,7 +21,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What a request asks for.
+    /// Request codes: the work that a request asks for.
     request {
         /// Stores a message; header with long names.
         SEND_MESSAGE = 10;
@@ -117,7 +117,7 @@ codes! {
         GET_ALL_TOPIC_LIST_FROM_NAMESERVER = 206;
         /// Deletes a consumer group.
         DELETE_SUBSCRIPTIONGROUP = 207;
-        /// Reads how far a group is behind.
+        /// Reads a group's lag.
         GET_CONSUME_STATS = 208;
         /// Deletes a topic in a broker.
         DELETE_TOPIC_IN_BROKER = 215;
@@ -169,7 +169,7 @@ codes! {
         VIEW_BROKER_STATS_DATA = 315;
         /// Cleans unused topics.
         CLEAN_UNUSED_TOPIC = 316;
-        /// Reads how far all groups are behind.
+        /// Reads the lag of all groups.
         GET_BROKER_CONSUME_STATS = 317;
         /// Nameserver: changes settings.
         UPDATE_NAMESRV_CONFIG = 318;
@@ -353,7 +353,7 @@ codes! {
         NOT_LEADER_FOR_QUEUE = 501;
         /// Not allowed in this state, such as the opposite of a decision that was made.
         ILLEGAL_OPERATION = 604;
-        /// Shutting down; connect anew and repeat.
+        /// Shutting down; connect again and repeat.
         GO_AWAY = 1500;
         /// Authentication: no such user.
         USER_NOT_EXIST = 3001;

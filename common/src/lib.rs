@@ -1,4 +1,4 @@
-//! What two processes of EscrowMQ, or an EscrowMQ process and any RocketMQ client, must agree on.
+//! The common ground of two processes of EscrowMQ, or of an EscrowMQ process and any RocketMQ client.
 //!
 //! * [`frame`], [`code`], [`header`]: the remoting protocol, from bytes to typed requests.
 //! * [`remoting`]: connections that carry frames both ways.

@@ -1,7 +1,7 @@
 //! The one table of what a peer may send: lengths in bytes, and how many of something one request may name.
 //!
 //! Each limit is checked where a header or a body is decoded, so that no handler can forget it, and is at most what every
-//! encoder behind it can hold, which is asserted beside the encoder. None is tighter than what RocketMQ 5.3 and its clients
+//! encoder after it can hold, which is asserted beside the encoder. None is tighter than what RocketMQ 5.3 and its clients
 //! accept. `docs/limits.md` gives the reason, the error and, where there is one, the setting of each.
 
 use crate::frame::MAX_FRAME_LEN;
@@ -83,7 +83,7 @@ pub const KV_VALUE_BYTES_MAX: usize = 64 * 1024;
 pub const ANSWER_BYTES_MAX: usize = MAX_FRAME_LEN;
 
 const _: () = {
-    // What is made can be named, with the names that are made of it.
+    // A topic or group that can be created can be named, and the names that are made of it can, too.
     assert!(TOPIC_BYTES_MAX <= NAMED_TOPIC_BYTES_MAX && GROUP_BYTES_MAX <= NAMED_GROUP_BYTES_MAX);
     assert!(crate::name::RETRY_PREFIX.len() + GROUP_BYTES_MAX + 1 + TOPIC_BYTES_MAX <= NAMED_TOPIC_BYTES_MAX);
     assert!(crate::name::DLQ_PREFIX.len() + GROUP_BYTES_MAX <= NAMED_TOPIC_BYTES_MAX);

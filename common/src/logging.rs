@@ -1,4 +1,4 @@
-//! What a process logs and in which form, the same for each of our binaries. Behind the feature `logging`, so that users of the
+//! The log of a process and its form, the same for each of our binaries. Behind the feature `logging`, so that users of the
 //! client, who have a subscriber of their own, do not compile this one.
 //!
 //! Errors are logged whatever a filter names, unless it says `off`. The consensus library tells each of its steps; it
@@ -93,7 +93,7 @@ fn parse_level(word: &str) -> Option<LevelFilter> {
 fn check(part: &str) -> Result<(), FilterError> {
     let bad = || FilterError::NotAFilter { part: part.to_owned() };
     let (what, level) = match part.rsplit_once(']') {
-        // A span may have '=' in it, and no level behind it.
+        // A span may have '=' in it, and no level after it.
         Some((span, rest)) => (span, rest.strip_prefix('=')),
         None => part.split_once('=').map(|(module, level)| (module, Some(level))).ok_or_else(bad)?,
     };
@@ -184,7 +184,7 @@ mod tests {
         }
     }
 
-    /// What is logged of one event at each level by us and by the library.
+    /// The lines that one event at each level leaves, logged by us and by the library.
     fn logged(filter: &str) -> Vec<&'static str> {
         let page = Page::default();
         let filter: Filter = filter.parse().unwrap();

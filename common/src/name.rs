@@ -41,7 +41,7 @@ pub const REVIVE_TOPIC_PREFIX: &str = "rmq_sys_REVIVE_LOG_";
 pub const SYNC_MEMBER_TOPIC_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
 /// Consumer offsets of brokers that keep them in a database.
 pub const CHECKPOINT_TOPIC: &str = "CHECKPOINT_TOPIC";
-/// Behind the cluster's name in the topic of replies.
+/// Comes after the cluster's name in the topic of replies.
 pub const REPLY_TOPIC_SUFFIX: &str = "_REPLY_TOPIC";
 
 /// Group that every client instance registers besides its own.
@@ -197,7 +197,7 @@ pub fn is_system_group(group: &str) -> bool {
     SYSTEM_GROUPS.contains(&group) || group.starts_with(SYSTEM_GROUP_PREFIX)
 }
 
-/// What may be done with a topic on a broker.
+/// The permissions of a topic on a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Perm(pub i32);
 
@@ -210,7 +210,7 @@ impl Perm {
     pub const READ: i32 = 4;
     /// Defined and unused.
     pub const PRIORITY: i32 = 8;
-    /// What an ordinary topic has.
+    /// The permissions of an ordinary topic.
     pub const READ_WRITE: Self = Self(Self::READ | Self::WRITE);
 
     /// Whether consumers may read.

@@ -17,7 +17,7 @@ use escrowmq_common::message::{
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
-/// What may stand in names and values of properties.
+/// Characters that names and values of properties may have.
 fn property_text() -> impl Strategy<Value = String> {
     "[^\u{1}\u{2}]{1,12}"
 }
@@ -339,7 +339,7 @@ proptest! {
         let _ = json::from_slice::<HeartbeatData>(text);
         let _ = json::from_slice::<TopicRouteData>(text);
         let _ = json::from_slice::<ConsumerStatus>(text);
-        // Whatever a strict parser accepts, ours accepts: it only adds to the language.
+        // Our parser accepts everything that a strict one accepts: it only adds to the language.
         if let Ok(value) = serde_json::from_slice::<serde_json::Value>(text) {
             prop_assert_eq!(
                 json::from_slice::<serde_json::Value>(text).unwrap(),

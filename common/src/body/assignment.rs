@@ -26,7 +26,7 @@ wire_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct QueryAssignmentBody {
-    /// Who asks.
+    /// The asking client.
     pub client_id: String,
     /// Its group.
     pub consumer_group: String,

@@ -163,7 +163,7 @@ macro_rules! plain {
 plain!(i32, i64, u32, u64, f64, bool);
 
 /// Declares what the fields of bodies may hold, each field by its name: `field` alone where its type says enough. `parts`
-/// behind the type is its [`PARTS_MAX`](Body::PARTS_MAX), where that is not the usual one.
+/// after the type is its [`PARTS_MAX`](Body::PARTS_MAX), where that is not the usual one.
 macro_rules! bounded {
     ($($type:ident $(parts($parts:expr))? { $($field:ident $(: $limit:expr)?),* $(,)? })*) => {$(
         impl $crate::body::bounds::Bounded for $type {

@@ -1,4 +1,4 @@
-//! Who is connected.
+//! Lists of the connected clients.
 
 use std::collections::BTreeMap;
 

@@ -47,13 +47,13 @@ pub struct SubscriptionGroupConfig {
     pub retry_queue_nums: i32,
     /// Subscriptions that an operator fixed; passed on as it comes, usually missing.
     pub subscription_data_set: Option<serde_json::Value>,
-    /// Broker id that a member far behind is sent to.
+    /// Broker id to which a member with a great lag is sent.
     #[serde(deserialize_with = "json::number")]
     pub which_broker_when_consume_slowly: i64,
 }
 
 impl Default for SubscriptionGroupConfig {
-    /// What a group gets that is created by its first heartbeat.
+    /// The settings of a group that is created by its first heartbeat.
     fn default() -> Self {
         Self {
             attributes: BTreeMap::new(),

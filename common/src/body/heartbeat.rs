@@ -1,4 +1,4 @@
-//! What clients say about themselves, and who is asked about it.
+//! Statements of clients about themselves, and questions about them.
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ pub struct ConsumerData {
     pub group_name: String,
     /// Whether the members share the messages.
     pub message_model: MessageModel,
-    /// What it subscribes to.
+    /// Its subscriptions.
     pub subscription_data_set: Vec<SubscriptionData>,
     /// Unit deployments; unused.
     pub unit_mode: bool,

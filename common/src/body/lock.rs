@@ -10,7 +10,7 @@ use crate::limits::{CLIENT_ID_BYTES_MAX, ENTRIES_MAX, NAMED_GROUP_BYTES_MAX};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LockBatchBody {
-    /// Who locks; the connection does not matter.
+    /// The client that locks; the connection does not matter.
     pub client_id: String,
     /// For which group.
     pub consumer_group: String,

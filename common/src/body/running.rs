@@ -1,4 +1,4 @@
-//! What a consumer says about its own insides when a tool asks through a broker.
+//! A consumer's account of its own insides, when a tool asks through a broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub struct ConsumerRunningInfo {
     pub status_table: BTreeMap<String, ConsumeStatus>,
     /// Subscriptions.
     pub subscription_set: Vec<SubscriptionData>,
-    /// Whatever the application adds.
+    /// Additions of the application.
     pub user_consumer_info: BTreeMap<String, String>,
 }
 
@@ -108,7 +108,7 @@ impl ConsumerRunningInfo {
 }
 
 wire_enum! {
-    /// What a listener made of one message.
+    /// A listener's verdict on one message.
     ConsumeResult {
         /// Done.
         #[default]

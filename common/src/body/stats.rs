@@ -95,7 +95,7 @@ pub struct ConsumeTimeSpan {
     pub consume_time_stamp: i64,
     /// The same as text.
     pub consume_time_stamp_str: Option<String>,
-    /// How far the group is behind, in milliseconds.
+    /// The group's lag, in milliseconds.
     #[serde(deserialize_with = "json::number")]
     pub delay_time: i64,
     /// Store time of the last message.

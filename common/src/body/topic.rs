@@ -50,7 +50,7 @@ pub struct TopicConfig {
 }
 
 impl Default for TopicConfig {
-    /// What other brokers assume for missing fields: 16 queues, readable and writable.
+    /// The values that other brokers assume for missing fields: 16 queues, readable and writable.
     fn default() -> Self {
         Self {
             attributes: BTreeMap::new(),
@@ -71,7 +71,7 @@ impl TopicConfig {
         Self { topic_name: topic_name.into(), read_queue_nums: queues, write_queue_nums: queues, ..Self::default() }
     }
 
-    /// What may be done with it.
+    /// Its permissions.
     pub fn perm(&self) -> Perm {
         Perm(self.perm)
     }

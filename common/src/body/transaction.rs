@@ -26,7 +26,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What an operator does with a transaction.
+    /// An operator's act on a transaction.
     TransactionAction {
         /// Makes its messages visible.
         Commit = "commit",
@@ -46,7 +46,7 @@ wire_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TransactionPage {
-    /// Where the next page begins, as `after` of the next request; missing behind the last page.
+    /// The beginning of the next page, as `after` of the next request; missing after the last page.
     pub next: Option<u64>,
     /// Oldest first.
     pub transactions: Vec<TransactionInfo>,
@@ -56,9 +56,9 @@ pub struct TransactionPage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TransactionInfo {
-    /// What operators did with it, the latest last.
+    /// The acts of operators on it, the latest last.
     pub acts: Vec<Act>,
-    /// Who was asked for the decision, the latest last.
+    /// The checks that were sent for it, the latest last.
     pub asked: Vec<Asked>,
     /// Checks sent that count towards the limit.
     #[serde(deserialize_with = "json::number")]
@@ -120,22 +120,22 @@ pub struct Asked {
     /// When.
     #[serde(deserialize_with = "json::number")]
     pub at: i64,
-    /// What it answered: `commit`, `rollback`, `unknown` or `inProgress`; missing if it did not, or if that is not remembered.
+    /// Its answer: `commit`, `rollback`, `unknown` or `inProgress`; missing if it gave none, or if that is not remembered.
     pub answer: Option<String>,
     /// To which client.
     pub client_id: String,
 }
 
-/// What an operator did.
+/// An act of an operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Act {
-    /// What.
+    /// The act.
     pub action: TransactionAction,
     /// When.
     #[serde(deserialize_with = "json::number")]
     pub at: i64,
-    /// Who, in his own words.
+    /// The operator, by a name of his own choice.
     pub operator: String,
     /// Why, in his own words.
     pub reason: String,

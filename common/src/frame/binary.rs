@@ -14,7 +14,7 @@ pub(super) fn decode(header: &[u8]) -> Result<Frame, FrameError> {
     let flag = i32::from_be_bytes(reader.array("flag")?);
     let remark = reader.long_bytes("remark")?;
     let ext = reader.long_bytes("ext fields")?;
-    // Bytes behind the ext block are ignored: a later release may put something there.
+    // Bytes after the ext block are ignored: a later release may put something there.
     Ok(Frame {
         code: if flag & FLAG_RESPONSE == 0 { request_code(code) } else { code },
         language: Language::from_code(language),
@@ -67,13 +67,13 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// Bytes behind an i16 length.
+    /// Bytes after an i16 length.
     fn short_bytes(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
         let length = i16::from_be_bytes(self.array(what)?);
         self.bytes(usize::try_from(length).map_err(|_| FrameError::Binary(what))?, what)
     }
 
-    /// Bytes behind an i32 length.
+    /// Bytes after an i32 length.
     fn long_bytes(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
         let length = i32::from_be_bytes(self.array(what)?);
         self.bytes(usize::try_from(length).map_err(|_| FrameError::Binary(what))?, what)

@@ -52,7 +52,7 @@ impl FrameDecoder {
         Ok(Some((decode_header(encoding, &head[4..])?, payload + 4)))
     }
 
-    /// Bytes behind the length field, and bytes of the header if its length has arrived. Nonsense is refused as soon as it
+    /// Bytes after the length field, and bytes of the header if its length has arrived. Nonsense is refused as soon as it
     /// can be seen, not after its declared length has been awaited.
     fn measure(self, buffer: &[u8]) -> Result<Option<(usize, Option<usize>)>, FrameError> {
         let Some(length) = buffer.first_chunk::<4>() else {
@@ -71,7 +71,7 @@ impl FrameDecoder {
     }
 }
 
-/// Encoding and length of the header, from the four bytes behind the length field.
+/// Encoding and length of the header, from the four bytes after the length field.
 fn head_length(mark: &[u8], payload: usize) -> Result<(HeaderEncoding, usize), FrameError> {
     let [kind, high, middle, low] = *mark else {
         return Err(FrameError::BadLength(payload as i64));

@@ -1,4 +1,4 @@
-//! What makes bytes no frame. Each of these ends the connection that sent them, and only that one.
+//! The faults that make bytes no frame. Each of these ends the connection that sent them, and only that one.
 
 use thiserror::Error;
 
@@ -16,7 +16,7 @@ pub enum FrameError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The header length points behind the end of the frame.
+    /// The header length points beyond the end of the frame.
     #[error("header of {header} bytes does not fit into a frame of {frame}")]
     HeaderBeyondFrame {
         /// Declared header length.
@@ -30,7 +30,7 @@ pub enum FrameError {
     /// The JSON header does not parse.
     #[error("JSON header: {what} at byte {at}")]
     Json {
-        /// What was expected or wrong.
+        /// The thing that was expected or wrong.
         what: &'static str,
         /// Byte position in the header.
         at: usize,

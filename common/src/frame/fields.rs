@@ -19,7 +19,7 @@ struct Pair {
 
 /// The ext fields of a frame, in the order in which they were written.
 ///
-/// All keys and values lie one behind the other in a single string that is allocated once per frame, with escapes
+/// All keys and values lie one after the other in a single string that is allocated once per frame, with escapes
 /// already undone. It does not point into the read buffer: a held pull must not keep a whole read buffer alive.
 #[derive(Clone, Default)]
 pub struct Fields {
@@ -104,7 +104,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Takes back everything behind the last closed pair: a key without a value.
+    /// Takes back everything after the last closed pair: a key without a value.
     pub(super) fn drop_open_key(&mut self) {
         let end = self.pairs().last().map_or(0, |pair| pair.value_end as usize);
         self.text.truncate(end);

@@ -200,7 +200,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A string token. Stands behind its closing quote afterwards.
+    /// A string token. Stands after its closing quote afterwards.
     fn string(&mut self) -> Result<Raw<'a>, FrameError> {
         self.blanks();
         self.expect(b'"', "no string")?;
@@ -238,7 +238,7 @@ impl<'a> Parser<'a> {
         self.expect(b':', "no colon")
     }
 
-    /// Behind a member: true if a comma announces another one, false at the closing bracket.
+    /// After a member: true if a comma announces another one, false at the closing bracket.
     fn more(&mut self, close: u8) -> Result<bool, FrameError> {
         self.blanks();
         if self.take_if(b',') {

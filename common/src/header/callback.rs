@@ -1,4 +1,4 @@
-//! What a broker asks of its clients, and admin requests that it relays to them.
+//! Requests of a broker to its clients, and admin requests that it relays to them.
 
 headers! {
     /// `RESET_CONSUMER_CLIENT_OFFSET` 220, broker to consumer, and `INVOKE_BROKER_TO_RESET_OFFSET` 222.

@@ -1,4 +1,4 @@
-//! Who belongs to which group.
+//! The members of groups.
 
 headers! {
     /// Answer to `HEART_BEAT` 34; the request has no fields.

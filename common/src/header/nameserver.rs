@@ -101,7 +101,7 @@ headers! {
         broker_name: Option<&'a str> = "brokerName" max BROKER_NAME_BYTES_MAX,
         /// Address of the smallest id.
         min_broker_addr: Option<&'a str> = "minBrokerAddr" max ADDRESS_BYTES_MAX,
-        /// Who went.
+        /// The broker that went.
         offline_broker_addr: Option<&'a str> = "offlineBrokerAddr" max ADDRESS_BYTES_MAX,
         /// Replication address of the smallest id.
         ha_broker_addr: Option<&'a str> = "haBrokerAddr" max ADDRESS_BYTES_MAX,

@@ -1,4 +1,4 @@
-//! What only EscrowMQ adds to the protocol's requests and answers about transactions.
+//! The fields and requests that only EscrowMQ adds to the protocol's, most of them about transactions.
 //!
 //! Each of these goes beside the header of the request that it belongs to, so that a request without them is the
 //! protocol's own, byte for byte. Other brokers ignore the fields; ours says in the answer to a heartbeat that it knows
@@ -27,7 +27,7 @@ headers! {
     pub struct GiveUpLogHeader<'a> {
         /// Log position of a message that cannot be read.
         position: i64 = "position",
-        /// Who gives up; at most 255 bytes.
+        /// The operator who gives up; at most 255 bytes.
         operator: &'a str = "operator" max OPERATOR_BYTES_MAX,
         /// Why; at most 1024 bytes.
         reason: &'a str = "reason" max REASON_BYTES_MAX,
@@ -37,7 +37,7 @@ headers! {
     pub struct GiveUpLogResponse {
         /// Log position of the first byte that was given up.
         from: i64 = "from",
-        /// Log position behind the last one.
+        /// Log position after the last one.
         upto: i64 = "upto",
         /// Messages of queues that are lost with them.
         messages: i64 = "messages",

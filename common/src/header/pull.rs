@@ -29,7 +29,7 @@ headers! {
         max_msg_bytes: Option<i32> = "maxMsgBytes",
         /// Kind of proxy request.
         request_source: Option<i32> = "requestSource",
-        /// Client behind a proxy (the wire spells it so).
+        /// Client that talks through a proxy (the wire spells it so).
         proxy_forward_client_id: Option<&'a str> = "proxyFrowardClientId" max CLIENT_ID_BYTES_MAX,
         /// Broker that the request is meant for.
         broker_name: Option<&'a str> = "bname" max BROKER_NAME_BYTES_MAX,

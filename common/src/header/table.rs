@@ -1,4 +1,4 @@
-//! What a header is, and the macro that turns a table of wire names into one.
+//! Headers as types, and the macro that turns a table of wire names into one.
 
 use std::ops::RangeInclusive;
 
@@ -49,7 +49,7 @@ impl FieldSink for FieldWriter<'_> {
 pub struct HeaderError {
     /// Wire name of the field; of a one-letter name and its long form the long one.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// Its fault.
     pub problem: HeaderProblem,
 }
 
@@ -76,7 +76,7 @@ impl HeaderError {
     }
 }
 
-/// What is wrong with a field.
+/// The fault of a field.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HeaderProblem {
     /// Not there.
@@ -85,7 +85,7 @@ pub enum HeaderProblem {
     /// There, but unreadable.
     #[error("not {what}: '{text}'")]
     NotA {
-        /// What was expected, with its article.
+        /// The thing that was expected, with its article.
         what: &'static str,
         /// The beginning of what was there.
         text: String,
@@ -267,7 +267,7 @@ pub(super) const fn shown(names: &[&'static str]) -> &'static str {
 }
 
 /// Declares headers: `field: Type = "wireName"`, then
-/// * further spellings that are read but not written, behind bars;
+/// * further spellings that are read but not written, after bars;
 /// * `max LIMIT` for a text, its most bytes by the name of a constant of [`limits`](crate::limits): no text goes without;
 /// * `within(RANGE)` for a number that makes no sense outside;
 /// * `or value` for what a missing field counts as.

@@ -1,4 +1,4 @@
-//! What headers make of good and bad fields.
+//! Headers of good and bad fields.
 
 use super::*;
 use crate::frame::{Fields, Frame};

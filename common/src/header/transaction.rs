@@ -57,11 +57,11 @@ headers! {
         topic: Option<&'a str> = "topic" max NAMED_TOPIC_BYTES_MAX,
         /// Only `open` or only `parked` ones.
         state: Option<&'a str> = "state" max WORD_BYTES_MAX,
-        /// Only those stored at least so many milliseconds ago.
+        /// Only those stored at least this many milliseconds ago.
         older_than_millis: Option<i64> = "olderThanMillis",
         /// Most transactions of this page.
         limit: Option<i32> = "limit",
-        /// The page begins behind this half id.
+        /// The page begins after this half id.
         after: Option<i64> = "after",
         /// Each half message by itself; else a transaction of several is one entry.
         all_halves: bool = "allHalves" or false,
@@ -87,7 +87,7 @@ headers! {
         half_id: i64 = "halfId",
         /// `commit`, `rollback`, `resume` or `park`.
         action: &'a str = "action" max WORD_BYTES_MAX,
-        /// Who decides; at most 255 bytes.
+        /// The operator who decides; at most 255 bytes.
         operator: &'a str = "operator" max OPERATOR_BYTES_MAX,
         /// Why; at most 1024 bytes.
         reason: &'a str = "reason" max REASON_BYTES_MAX,

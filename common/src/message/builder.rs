@@ -11,7 +11,7 @@ use super::unit::{MessageUnit, UnitError, body_crc};
 
 /// The parts of a unit, borrowed from wherever they are.
 ///
-/// [`UnitBuilder::write`] copies each part once. Properties come in pieces, so that a broker adds its own behind the
+/// [`UnitBuilder::write`] copies each part once. Properties come in pieces, so that a broker adds its own after the
 /// producer's string without joining them first; pieces that follow one another must be separated by 0x02 as
 /// [`super::properties`] describes.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub struct UnitBuilder<'a> {
 const HEAD_BYTES_MAX: usize = field::BORN_HOST + 2 * host::V6_BYTES + 8 + 4 + 8 + 4;
 
 impl<'a> UnitBuilder<'a> {
-    /// The parts of `unit` with another topic and other properties, for a message that is written anew (retries,
+    /// The parts of `unit` with another topic and other properties, for a message that is written again (retries,
     /// dead letters, checks). The checksum is taken over, because the body is.
     pub fn rewrite(unit: &MessageUnit<'a>, topic: &'a str, properties: &'a [&'a str]) -> Self {
         Self {

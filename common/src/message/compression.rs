@@ -56,7 +56,7 @@ impl CompressionType {
         }
     }
 
-    /// What a writer sets in the system flag besides the compressed bit.
+    /// The bits that a writer sets in the system flag besides the compressed bit.
     pub const fn sys_flag_bits(self) -> i32 {
         match self {
             Self::Lz4 => 0x100,

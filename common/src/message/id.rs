@@ -85,8 +85,8 @@ impl fmt::Debug for UniqueId {
     }
 }
 
-/// What the usual producers put into a unique id. Others use their own forms, so an id that does not parse is still a
-/// good id.
+/// The parts that the usual producers put into a unique id. Others use their own forms, so an id that does not parse is
+/// still a good id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UniqueIdParts {
     /// Address of the producer's machine, or random bytes if it had none.

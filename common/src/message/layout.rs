@@ -28,7 +28,7 @@ pub mod field {
     pub const SYS_FLAG: usize = 36;
     /// i64, milliseconds since 1970 by the producer's clock.
     pub const BORN_TIMESTAMP: usize = 40;
-    /// 8 or 20 bytes; everything behind it shifts with its width.
+    /// 8 or 20 bytes; everything after it shifts with its width.
     pub const BORN_HOST: usize = 48;
 
     /// Units whose topic has at most 127 bytes.
@@ -42,13 +42,13 @@ pub(super) const TOPIC_V1_BYTES_MAX: usize = 127;
 /// Longest topic and longest property string that the encoding can hold at all, in bytes.
 pub(super) const SHORT_BYTES_MAX: usize = i16::MAX as usize;
 
-// Whatever a request may bring fits into the length fields of a unit and of a batch; what is created, into the first version.
+// The texts of any request fit into the length fields of a unit and of a batch; created names fit into the first version.
 const _: () = {
     assert!(limits::NAMED_TOPIC_BYTES_MAX <= SHORT_BYTES_MAX && limits::PROPERTIES_BYTES_MAX <= SHORT_BYTES_MAX);
     assert!(limits::TOPIC_BYTES_MAX <= TOPIC_V1_BYTES_MAX);
 };
 
-/// The fields behind the two hosts, counted from the start of a unit.
+/// The fields after the two hosts, counted from the start of a unit.
 ///
 /// Made from a unit's own bytes ([`UnitLayout::of`]); every range in it lies inside those bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl AfterHosts {
 }
 
 impl UnitLayout {
-    /// The layout of the unit at the start of `bytes`, which may hold more behind it. Checks every length: the fields
+    /// The layout of the unit at the start of `bytes`, which may hold more after it. Checks every length: the fields
     /// must fill the declared size exactly.
     pub fn of(bytes: &[u8]) -> Result<Self, UnitError> {
         let mut cursor = Cursor::new(bytes);
@@ -145,7 +145,7 @@ fn span(cursor: &mut Cursor<'_>, bytes: usize) -> Option<Range<usize>> {
     Some(start..cursor.position())
 }
 
-/// What a broker puts into its copy of a stored unit when it hands the message out.
+/// The values that a broker puts into its copy of a stored unit when it hands the message out.
 ///
 /// A unit is stored before its place in a queue is known, so these fields hold placeholders in the log. The body and
 /// its CRC, the topic, the properties and the hosts stay as they are.

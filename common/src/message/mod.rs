@@ -9,11 +9,11 @@
 //!                  ^ batch::Batch (several messages in one request body)
 //! ```
 //!
-//! What this folder promises: no input makes it panic, read outside its bytes or allocate more than the input's own
-//! size (decompression takes an explicit bound instead); whatever the writers produce, the readers take back unchanged.
+//! Promises: no input makes it panic, read outside its bytes or allocate more than the input's own size (decompression
+//! takes an explicit bound instead); everything that the writers produce, the readers take back unchanged.
 //! A unit's CRC covers the body as stored and is never recomputed when fields are patched.
 //!
-//! What it leaves to others: which topics and names are allowed ([`crate::name`]), what properties mean to a broker,
+//! Left to others: which topics and names are allowed ([`crate::name`]), what properties mean to a broker,
 //! and where units are stored. Its errors speak of bytes that will not get better, so none of them is retryable.
 
 pub mod batch;
@@ -45,5 +45,5 @@ pub use unit::{MessageUnit, UnitError, body_crc};
 /// Largest body that a broker or a client accepts unless configured otherwise, in bytes (`maxMessageSize`).
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a whole unit may be larger than its body, in bytes.
+/// Most bytes by which a whole unit may be larger than its body.
 pub const UNIT_OVERHEAD_BYTES_MAX: usize = 64 * 1024;

@@ -14,7 +14,7 @@ pub const ORDER_REVIVE_QUEUE_ID: i32 = 999;
 /// Largest bit that a batch acknowledgement may set: far more messages than one receipt can stand for.
 const BITS_MAX: usize = 1 << 16;
 
-// Whatever is written is taken back.
+// Every text that is written can be read again.
 const _: () = assert!((BITS_MAX / 8).div_ceil(3) * 4 <= crate::limits::ACK_BITS_BYTES_MAX);
 
 /// A text is not of the expected form.

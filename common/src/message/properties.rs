@@ -13,7 +13,7 @@ use thiserror::Error;
 
 /// Between a name and its value.
 pub const NAME_END: char = '\u{1}';
-/// Behind each value.
+/// Comes after each value.
 pub const ITEM_END: char = '\u{2}';
 /// Longest property string of a message, in bytes; its length field is a signed 16-bit number.
 pub use crate::limits::PROPERTIES_BYTES_MAX;
@@ -240,7 +240,7 @@ pub struct PropertyValueError {
     pub name: &'static str,
     /// The beginning of its value.
     pub value: String,
-    /// What it should have been.
+    /// The form that it should have had.
     pub wanted: &'static str,
 }
 

@@ -14,7 +14,7 @@ pub enum TransactionType {
     /// Not transactional, or a half message as the broker stores it. As a decision: unknown.
     #[default]
     None,
-    /// What a producer sets when it sends a half message.
+    /// A producer sets it when it sends a half message.
     Prepared,
     /// A committed message; the decision to commit.
     Commit,

@@ -9,7 +9,7 @@ pub fn java_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0, |hash: i32, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }
 
-/// What a queue entry stores for a message with this property string: the tag's hash, 0 without a tag.
+/// The number that a queue entry stores for a message with this property string: the tag's hash, 0 without a tag.
 pub fn tags_code(properties: Properties<'_>) -> i64 {
     properties.get(name::TAGS).map_or(0, |tag| i64::from(java_hash(tag)))
 }

@@ -38,9 +38,9 @@ pub enum UnitError {
     /// The body does not have the checksum stored with it.
     #[error("body checksum is {actual:#010x}, the unit says {stored:#010x}")]
     BodyCrc {
-        /// What the unit says.
+        /// The checksum that the unit names.
         stored: u32,
-        /// What the body has.
+        /// The checksum that the body has.
         actual: u32,
     },
     /// A part is too long for its length field.
@@ -67,7 +67,7 @@ pub struct MessageUnit<'a> {
 }
 
 impl<'a> MessageUnit<'a> {
-    /// Reads the unit at the start of `bytes`; there may be more behind it, see [`MessageUnit::size`]. The body's
+    /// Reads the unit at the start of `bytes`; there may be more after it, see [`MessageUnit::size`]. The body's
     /// checksum is not verified, see [`MessageUnit::check_crc`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, UnitError> {
         let layout = UnitLayout::of(bytes)?;

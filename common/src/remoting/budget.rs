@@ -152,7 +152,7 @@ impl Budget {
         self.open.lock().by_address.values().max().copied().unwrap_or(0)
     }
 
-    /// What happened for want of budget.
+    /// Counts of events for want of budget.
     pub fn counts(&self) -> &BudgetCounts {
         &self.counts
     }
@@ -299,7 +299,7 @@ impl Drop for Charge {
 mod tests {
     use super::*;
 
-    /// A budget that gives out so many bytes.
+    /// A budget that gives out this many bytes.
     fn budget(room: usize, connections: usize, connections_per_address: usize) -> Arc<Budget> {
         let bytes = room / 3 * 4 + room % 3;
         Arc::new(Budget::new(BudgetLimits { bytes, connections, connections_per_address }))
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!((two.bytes(), budget.bytes_used()), (600, 1200));
         assert!(one.raise(10), "what it has already");
         assert_eq!(one.bytes(), 600);
-        // What is held already is counted, whatever the limit.
+        // Bytes that are held already are counted, even beyond the limit.
         two.set(900);
         assert_eq!(budget.bytes_used(), 1500);
         drop(two);

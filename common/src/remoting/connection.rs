@@ -36,7 +36,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// What servers say in the requests that they send to clients: what the oldest client understands.
+    /// Servers stamp the requests that they send to clients with values that the oldest client understands.
     pub(super) const SERVER: Stamp =
         Stamp { encoding: HeaderEncoding::Json, language: Language::JAVA, version: WIRE_VERSION };
 }
@@ -45,7 +45,7 @@ impl Stamp {
 #[derive(Debug)]
 pub struct Connection {
     id: u64,
-    /// Who opened the TCP connection.
+    /// The address that opened the TCP connection.
     sender: SocketAddr,
     /// The client that a trusted sender named.
     client: OnceLock<SocketAddr>,
@@ -143,7 +143,7 @@ impl Connection {
         self.client.get().copied().unwrap_or(self.sender)
     }
 
-    /// Who opened the TCP connection, whatever it says of itself.
+    /// The address that opened the TCP connection, even if a header names another client.
     pub fn sender(&self) -> SocketAddr {
         self.sender
     }
@@ -311,7 +311,7 @@ impl Connection {
         self.drained.notify_waiters();
     }
 
-    /// So many bytes were written to the socket.
+    /// This many bytes were written to the socket.
     pub(super) fn on_written(&self, bytes: usize) {
         let left = self.queued.fetch_sub(bytes, Ordering::AcqRel) - bytes;
         if self.waiting_for_room.load(Ordering::Acquire) > 0 && left <= self.out_soft() {

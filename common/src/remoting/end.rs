@@ -16,9 +16,9 @@ pub(super) enum End {
     Io(io::Error),
     /// It was closed from our side.
     Us(&'static str),
-    /// What arrived is no frame.
+    /// The bytes that arrived are no frame.
     Undecodable(FrameError),
-    /// What stands in front is no valid PROXY header.
+    /// The bytes in front are no valid PROXY header.
     Header(&'static str),
     /// A PROXY header was not finished.
     SlowHeader,

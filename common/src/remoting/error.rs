@@ -14,13 +14,13 @@ pub enum CallError {
     Connect {
         /// The address that was tried.
         address: String,
-        /// What the system said.
+        /// The system's words.
         reason: String,
     },
     /// The address is no `host:port`; nothing was sent.
     #[error("'{address}' is no address of the form host:port")]
     BadAddress {
-        /// What was given.
+        /// The address that was given.
         address: String,
     },
     /// The connection was closed, or its out buffer full, before the request was handed to it; nothing was sent.

@@ -28,7 +28,7 @@ pub(super) struct Input {
     buffer: BytesMut,
     /// Room to make for the next read.
     read_len: usize,
-    /// Bytes of the memory behind `buffer`, of which it may be a part.
+    /// Bytes of the memory of which `buffer` may be a part.
     block: usize,
     charge: Charge,
     /// Bytes of a refused frame that are still to come, and to be thrown away.
@@ -82,7 +82,7 @@ impl Input {
         let mut room = self.read_len;
         let needed = self.buffer.len() + room;
         if needed > self.charge.bytes() && needed > SMALL && !self.charge.raise(needed) {
-            // What a connection has already it may use.
+            // A connection may use the bytes that it has already.
             room = self.charge.bytes().max(SMALL).saturating_sub(self.buffer.len());
         }
         if room == 0 {
@@ -119,7 +119,7 @@ impl Input {
         }
     }
 
-    /// What the connection begins with; a header is taken off.
+    /// The beginning of the connection; a header is taken off.
     pub(super) fn beginning(&mut self) -> Beginning {
         let beginning = proxy_header::beginning(&self.buffer);
         if let Beginning::Header(length, _) = beginning {

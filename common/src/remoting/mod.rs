@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One task per connection reads, hands on and writes. Promises:
-//! * Everything that is written while the task is busy with a read batch goes out in one write behind it.
+//! * Everything that is written while the task is busy with a read batch goes out in one write after it.
 //! * A peer that does not read is not read from either: above a soft bound of its out buffer the task stops reading,
 //!   above a hard bound it closes the connection.
 //! * Undecodable input, a frame that does not finish, a peer that reads too slowly and silence close their own connection
@@ -47,7 +47,7 @@ pub use serve::{ServeLimits, serve};
 use crate::code::response;
 use crate::frame::{Frame, MAX_FRAME_LEN};
 
-/// What a process does with the requests that arrive on its connections.
+/// A process's treatment of the requests that arrive on its connections.
 pub trait Service: Send + Sync + 'static {
     /// Takes one request. Called in order of arrival on the connection's task, so it must not block.
     ///
@@ -118,7 +118,7 @@ pub struct ConnectionLimits {
     pub out_hard: usize,
     /// A peer with answers waiting must take some within this time. Default 60 s.
     pub drain_time: Duration,
-    /// Of many answers it must take at least so many bytes in each second of that time. Default 4,096.
+    /// Of many answers it must take at least this many bytes in each second of that time. Default 4,096.
     pub drain_rate: usize,
     /// Requests without an answer above which the connection is read no further, and after a second refused as busy.
     /// Default 131,072: twice the sends that a client has in flight at most.

@@ -84,7 +84,7 @@ pub(super) async fn run(
     service.on_close(&connection);
 }
 
-/// What the task woke up for.
+/// The reason why the task woke up.
 enum Event {
     Read(usize),
     /// Reading goes on after a pause that began in the middle of a batch.
@@ -132,7 +132,7 @@ struct Pipe {
     last_activity: Instant,
     /// Whether anything happened since the last tick.
     active: bool,
-    /// What the service asked for after the last read.
+    /// The service's wish after the last read.
     after_reads: Option<AfterReads>,
     /// Since when the connection holds bytes, as far as ticks have seen, and what had been moved then.
     watched: Option<(Instant, u64)>,
@@ -293,7 +293,7 @@ impl Pipe {
         self.asked.saturating_sub(self.connection.answered())
     }
 
-    /// Whether so many requests are unanswered that none is read; after a while they are read again, and refused.
+    /// Whether too many requests are unanswered to read more; after a while they are read again, and refused.
     fn is_flooded(&mut self) -> bool {
         let limit = self.connection.limits.in_flight;
         let unanswered = self.unanswered();
@@ -309,7 +309,7 @@ impl Pipe {
             self.tick_within(FLOODED_TIME);
             *self.flooded.insert(now)
         };
-        // What is vital is taken then, and has a bound too.
+        // Vital requests are taken then, and have a bound, too.
         now - since < FLOODED_TIME || unanswered >= limit.saturating_mul(2)
     }
 
@@ -331,7 +331,7 @@ impl Pipe {
         self.starved = None;
         let read = self.input.poll_read(&mut self.stream, context);
         if read.is_ready() {
-            // Answers of this batch are flushed behind it without anybody waking us.
+            // Answers of this batch are flushed after it without anybody waking us.
             self.connection.out.lock().attended = true;
         }
         read

@@ -26,7 +26,7 @@ pub(super) enum Beginning {
     None,
     /// Perhaps a header; more bytes will tell.
     Unfinished,
-    /// A header of so many bytes, and the address that it names for the client, if it names one.
+    /// A header of this many bytes, and the address that it names for the client, if it names one.
     Header(usize, Option<SocketAddr>),
     /// A header that says nothing valid.
     Malformed(&'static str),
@@ -62,7 +62,7 @@ fn v1(bytes: &[u8]) -> Beginning {
     let Some(text) = text else { return Beginning::Malformed("a PROXY line that is no line of text") };
     let mut words = text.split(' ').skip(1);
     let source = match words.next() {
-        // Whatever follows is to be ignored.
+        // The rest of the line is to be ignored.
         Some("UNKNOWN") => return Beginning::Header(end + 1, None),
         Some("TCP4") => v1_source::<Ipv4Addr>(words),
         Some("TCP6") => v1_source::<Ipv6Addr>(words),
@@ -111,7 +111,7 @@ fn v2(bytes: &[u8]) -> Beginning {
         0x11 | 0x12 => 12,
         0x21 | 0x22 => 36,
         0x31 | 0x32 => 216,
-        // What follows a local one is to be skipped, whatever it is.
+        // The bytes after a local one are to be skipped, of any family.
         _ if !names_client => 0,
         _ => return Beginning::Malformed("a PROXY header for an unknown protocol"),
     };
@@ -181,7 +181,7 @@ mod tests {
         for (header, source) in good() {
             let expected = Beginning::Header(header.len(), source.map(|source| source.parse().unwrap()));
             assert_eq!(beginning(&header), expected, "{header:?}");
-            // What follows is the first frame.
+            // The first frame follows.
             assert_eq!(beginning(&[&header[..], b"\0\0\0\x10\r\nPROXY "].concat()), expected, "{header:?}");
         }
     }

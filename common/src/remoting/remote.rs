@@ -46,7 +46,7 @@ impl Default for RemoteOptions {
     }
 }
 
-/// At each multiple of so many addresses those without a connection are forgotten.
+/// At each multiple of this many addresses those without a connection are forgotten.
 const TARGETS_KEPT: usize = 1024;
 
 /// Calls to other processes. Clones share their connections; the last clone closes them.

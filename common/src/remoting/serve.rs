@@ -49,7 +49,7 @@ const LOG_GAP: Duration = Duration::from_secs(10);
 
 /// Accepts connections until `shutdown`, then closes them; returns after the last of them has ended.
 ///
-/// What a service still has in hand at that moment is not waited for: stop taking requests first, then cancel.
+/// Work that a service still has in hand at that moment is not waited for: stop taking requests first, then cancel.
 pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, limits: ServeLimits, shutdown: Shutdown) {
     let server = Server { service, limits, open: Arc::default(), tasks: Tasks::new(), full: LogGate::new(LOG_GAP) };
     let failing = LogGate::new(LOG_GAP);

@@ -22,8 +22,8 @@ struct Stretch {
 }
 
 impl SlowReader {
-    /// Looks at the connection: so many bytes wait, so many were written since it was opened. Says whether the peer took too
-    /// few within its time.
+    /// Looks at the connection: `waiting` bytes wait, `written` were written since it was opened. Says whether the peer took
+    /// too few within its time.
     pub(super) fn look(&mut self, limits: &ConnectionLimits, waiting: usize, written: u64, now: Instant) -> bool {
         if waiting == 0 {
             self.stretch = None;
@@ -59,7 +59,7 @@ mod tests {
         ConnectionLimits { drain_time: Duration::from_secs(60), drain_rate: 1000, ..ConnectionLimits::default() }
     }
 
-    /// Whether a peer that takes so many bytes in each second, of so many that always wait, is closed within ten minutes.
+    /// Whether a peer that takes `rate` bytes in each second, of `waiting` that always wait, is closed within ten minutes.
     fn is_slow(waiting: usize, rate: u64) -> bool {
         let (start, mut reader) = (Instant::now(), SlowReader::default());
         (0..600).any(|second| reader.look(&limits(), waiting, second * rate, start + Duration::from_secs(second)))

@@ -218,7 +218,7 @@ async fn a_timed_out_call_leaves_no_entry_and_its_late_answer_is_ignored() {
     late.opaque = 0;
     server.probe.connections.lock()[0].reply(&late);
     remote.call(&server.address, Frame::request(ECHO), SOON).await.unwrap();
-    // Dropped calls leave nothing behind either.
+    // Dropped calls leave no trace either.
     drop(timeout(Duration::from_millis(10), connection.call(Frame::request(SILENCE), SOON)).await);
     assert_eq!(connection.calls_waiting(), 0);
     server.stop().await;

@@ -1,5 +1,5 @@
 //! Properties texts, as `java.util.Properties` reads and writes them: `key=value`, `key: value` or `key value`, comments
-//! behind `#` or `!`, lines that go on behind a backslash, escapes.
+//! after `#` or `!`, lines that go on after a backslash, escapes.
 //!
 //! Java takes the bytes for Latin-1. A text that is UTF-8 is read as such here, so that paths come out right, with or
 //! without the mark that some editors put in front of it.
@@ -13,7 +13,7 @@ use std::ops::Range;
 pub struct Entry {
     /// The line that it begins in, from 1 on.
     pub line: usize,
-    /// What stands in front of the first separator.
+    /// The text in front of the first separator.
     pub key: String,
     /// The rest. Blanks in front are gone, blanks at the end are not.
     pub value: String,
@@ -182,7 +182,7 @@ impl LogicalLine {
         is_remark(&self.joined(text)) && is_remark(&text[self.parts[0].clone()])
     }
 
-    /// The bytes in front of and behind a backslash that would join this line with what is put behind it.
+    /// The bytes in front of and after a backslash that would join this line with a text put after it.
     fn without_loose_end(&self, text: &[u8]) -> (Range<usize>, Range<usize>) {
         match self.parts.last() {
             Some(last) if self.is_loose => {

@@ -20,10 +20,10 @@ const INPUTS: usize = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
 /// No target takes longer, on however slow a machine: what is left out then, other runs have tried.
 const TIME_MAX: Duration = Duration::from_secs(2);
 
-/// So many faults of one target are shown.
+/// Most faults of one target that are shown.
 const FAULTS_MAX: usize = 3;
 
-/// What is put into inputs: ends of ranges, marks of all formats, and numbers at the limits.
+/// Pieces that are put into inputs: ends of ranges, marks of all formats, and numbers at the limits.
 const PIECES: &[&[u8]] = &[
     b"\0",
     b"\x01",

@@ -1,4 +1,4 @@
-//! What each target begins with: the recorded frames, and what is in them.
+//! Seeds of each target: the recorded frames, and the parts within them.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is fuzzed: one function for each kind of input, which takes any bytes.
+//! The targets of fuzzing: one function for each kind of input, which takes any bytes.
 //!
 //! The functions run in the tests of this crate, on damaged copies of recorded input, and under libFuzzer (`fuzz/` includes
 //! this file). Each reads its input by the same decoders as servers and clients do, and where something was read checks
@@ -250,8 +250,8 @@ pub(crate) fn id(input: &[u8]) {
     }
 }
 
-/// What a broker tells a nameserver; the first byte says whether it is packed. The second kind of packed input is plain
-/// here, so that damage reaches what is inside.
+/// A broker's account of itself to a nameserver; the first byte says whether it is packed. The second kind of packed input
+/// is plain here, so that damage reaches what is inside.
 pub(crate) fn registration(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
     let packed;

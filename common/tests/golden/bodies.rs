@@ -48,7 +48,7 @@ fn lists_sorted(value: Value) -> Value {
 
 type Check = fn(&str, &[u8]);
 
-/// What the body of a request code, or of its response, is.
+/// The type of the body of a request code, or of its response.
 fn type_of(code: i32, is_response: bool) -> Option<Check> {
     Some(match (code, is_response) {
         (34, false) => check::<HeartbeatData>,

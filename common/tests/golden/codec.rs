@@ -136,7 +136,7 @@ fn compressed_bodies() {
         let again = kind.compress(&plain, 5).unwrap();
         assert_eq!(kind.decompress(&again, plain.len()).unwrap(), plain);
     }
-    // What we write starts as the Java readers expect it.
+    // Our output starts as the Java readers expect it.
     assert_eq!(CompressionType::Zlib.compress(b"x", 5).unwrap()[0], 0x78);
     assert_eq!(CompressionType::Lz4.compress(b"x", 5).unwrap()[..4], [0x04, 0x22, 0x4d, 0x18]);
     assert_eq!(CompressionType::Zstd.compress(b"x", 5).unwrap()[..4], [0x28, 0xb5, 0x2f, 0xfd]);

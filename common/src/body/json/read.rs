@@ -4,7 +4,7 @@ use super::{BodyError, DEPTH_MAX};
 use crate::body::Body;
 use crate::limits::MEMBERS_PER_PART_MAX;
 
-/// Reads `T` from a body. An empty body is an error, as is anything behind the value, and whatever is more than `T` may
+/// Reads `T` from a body. An empty body is an error, as are bytes after the value, and a value that is more than `T` may
 /// hold.
 pub fn from_slice<T: Body>(body: &[u8]) -> Result<T, BodyError> {
     let strict = normalize(body, T::PARTS_MAX)?;
@@ -233,7 +233,7 @@ impl Rewrite<'_> {
     }
 }
 
-/// Where the string that begins with the quote at `at` ends, behind its closing quote.
+/// The end of the string that begins with the quote at `at`: the place after its closing quote.
 fn string_end(input: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {

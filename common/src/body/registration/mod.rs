@@ -1,4 +1,4 @@
-//! What a broker tells a nameserver about itself.
+//! A broker's account of itself to a nameserver.
 //!
 //! The body comes as plain JSON or, for brokers with many topics, packed:
 //!

@@ -23,7 +23,7 @@ impl<'a> Parts<'a> {
         Self::unpack_up_to(body, REGISTRATION_BYTES_MAX)
     }
 
-    /// What unpacks to more than `limit` bytes is refused when so many were read.
+    /// Refuses a body that unpacks to more than `limit` bytes, as soon as this many were read.
     fn unpack_up_to(body: &'a [u8], limit: usize) -> Self {
         let plain = ZlibDecoder::new(body).take(limit as u64 + 1);
         Parts { plain: BufReader::with_capacity(AHEAD, plain), part: Vec::new(), limit }
@@ -70,8 +70,8 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Reads to the end of the stream, whose checksum stands there. What newer brokers may have put behind the mappings is
-    /// passed over.
+    /// Reads to the end of the stream, whose checksum stands there. Bytes that newer brokers may have put after the mappings
+    /// are passed over.
     pub(super) fn finish(mut self) -> Result<(), RegistrationError> {
         loop {
             let passed = self.plain.fill_buf().map_err(corrupt)?.len();

@@ -194,7 +194,7 @@ impl Topics {
         self.named.len() + self.unnameable
     }
 
-    /// Adds a topic whose name has so many bytes.
+    /// Adds a topic whose name has `name_bytes` bytes.
     fn add(&mut self, name_bytes: usize, topic: impl FnOnce() -> RegisteredTopic) {
         if name_bytes <= NAMED_TOPIC_BYTES_MAX {
             self.named.push(topic());
@@ -361,7 +361,7 @@ mod tests {
         }
     }
 
-    /// A body of so many static topics that map so many queues each, plain and packed.
+    /// A body of `topics` static topics that map `queues` queues each, plain and packed.
     fn static_topics(topics: usize, queues: usize) -> [Result<RegisteredTopics, RegistrationError>; 2] {
         let mapped: Vec<String> = (0..queues).map(|queue| format!("{queue}:{queue}")).collect();
         let mapping = |topic| format!(r#"{{"topic":"T{topic}","currIdMap":{{{}}}}}"#, mapped.join(","));

@@ -1,4 +1,4 @@
-//! What connections may hold: alone, and all together.
+//! Bytes that connections may hold: alone, and all together.
 
 use tokio::net::TcpSocket;
 
@@ -37,7 +37,7 @@ fn requests(code: i32, opaques: std::ops::Range<i32>) -> BytesMut {
     bytes
 }
 
-/// Reads so many frames.
+/// Reads `count` frames.
 async fn frames(stream: &mut TcpStream, count: usize) -> Vec<Frame> {
     let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
     while frames.len() < count {
