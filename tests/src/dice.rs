@@ -46,7 +46,7 @@ impl Dice {
         &all[self.below(all.len())]
     }
 
-    /// So many bytes of any value.
+    /// This many bytes of any value.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.roll() as u8).collect()
     }

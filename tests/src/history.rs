@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 pub struct Event {
     /// When, in microseconds since the run began, by one clock.
     pub at: u64,
-    /// Who: a client that does one thing after the other.
+    /// The client, which does one thing after the other.
     pub client: String,
-    /// What.
+    /// The deed.
     #[serde(flatten)]
     pub what: What,
 }
@@ -69,7 +69,7 @@ pub enum What {
     Sent {
         /// The message.
         key: String,
-        /// What the acknowledgement promises.
+        /// The level that the acknowledgement promises.
         level: Level,
         /// Where it is; `None` for one that waits for its time.
         place: Option<Place>,
@@ -218,7 +218,7 @@ impl Recorder {
         events.push(Event { at, client: client.to_owned(), what });
     }
 
-    /// What happened so far.
+    /// The events so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
     }

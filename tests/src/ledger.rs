@@ -1,4 +1,4 @@
-//! What a test knows for certain: which messages were acknowledged, in which order, and what was delivered.
+//! A test's certain knowledge: which messages were acknowledged, in which order, and what was delivered.
 //!
 //! The ledger is kept outside of the broker and judged after the last fault: acknowledged means delivered; in the order of
 //! each producer's acknowledgements per queue, leaving repeats away; and nothing that nobody sent.
@@ -38,7 +38,7 @@ pub struct Ledger<Queue> {
     acknowledged: BTreeMap<Entry, (Queue, i64)>,
 }
 
-/// What the log turned out to hold: for each queue, its messages in order of offset.
+/// The contents that the log turned out to have: for each queue, its messages in order of offset.
 pub type Contents<Queue> = BTreeMap<Queue, Vec<(i64, Entry)>>;
 
 impl<Queue: Clone + Debug + Eq + Hash + Ord> Ledger<Queue> {
@@ -63,7 +63,7 @@ impl<Queue: Clone + Debug + Eq + Hash + Ord> Ledger<Queue> {
         self.acknowledged.extend(other.acknowledged);
     }
 
-    /// What is wrong with `contents`, in words; empty if nothing is.
+    /// The faults of `contents`, in words; empty if there are none.
     pub fn judge(&self, contents: &Contents<Queue>) -> Vec<String> {
         let mut wrong = Vec::new();
         for (entry, (queue, offset)) in &self.acknowledged {
@@ -91,7 +91,7 @@ impl<Queue: Clone + Debug + Eq + Hash + Ord> Ledger<Queue> {
             if !self.attempted.contains(entry) {
                 wrong.push(format!("{queue:?}:{offset} holds {entry:?}, which nobody sent"));
             }
-            // A repeat of an attempt whose answer was lost may stand anywhere behind it.
+            // A repeat of an attempt whose answer was lost may stand anywhere after it.
             if !seen.insert(*entry) {
                 continue;
             }

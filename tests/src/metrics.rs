@@ -1,4 +1,4 @@
-//! What a broker counts.
+//! The counts of a broker.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

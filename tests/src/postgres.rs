@@ -116,7 +116,7 @@ fn binaries() -> Option<PathBuf> {
     }
     folders.sort();
     folders.reverse();
-    // What is in the path may be links: the programs look for their files beside themselves.
+    // Entries of the path may be links: the programs look for their files beside themselves.
     let path = std::env::var_os("PATH").unwrap_or_default();
     folders.extend(std::env::split_paths(&path));
     folders.into_iter().find(|folder| has_all(folder))

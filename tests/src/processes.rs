@@ -396,7 +396,7 @@ impl Cluster {
         self.client_builder().connect().await.expect("a client connects")
     }
 
-    /// A client, and a topic with so many queues.
+    /// A client, and a topic with `queues` queues.
     pub async fn client_with_topic(&self, topic: &str, queues: u32) -> Client {
         let client = self.client().await;
         client.admin().create_topic(topic, queues).await.expect("the topic is created");

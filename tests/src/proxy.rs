@@ -14,19 +14,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A frame that is held back goes on behind at most so many others.
+/// A frame that is held back goes on after at most this many others.
 const BEHIND_MAX: u64 = 16;
-/// Or when nothing else has come for so long.
+/// Or when nothing else has come for this long.
 const SILENCE: Duration = Duration::from_millis(20);
 
-/// What became of frames.
+/// Counts of frames by their fate.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// They never arrived.
     pub dropped: AtomicU64,
     /// They arrived twice.
     pub copied: AtomicU64,
-    /// They arrived behind later ones.
+    /// They arrived after later ones.
     pub held: AtomicU64,
 }
 
@@ -73,7 +73,7 @@ impl Proxy {
         self.address.clone()
     }
 
-    /// What became of the frames so far.
+    /// The fates of the frames so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -86,7 +86,7 @@ struct Way {
     asked: Arc<Mutex<HashSet<i32>>>,
     tally: Arc<Tally>,
     random: u64,
-    /// Frames that wait, and behind how many more.
+    /// Frames that wait, and the number of others to let pass first.
     held: Vec<(u64, Bytes)>,
 }
 

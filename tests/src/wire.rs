@@ -243,7 +243,7 @@ impl Wire {
         self.remote.oneway(&self.address, frame).await
     }
 
-    /// What the broker asked so far.
+    /// The checks that the broker sent so far.
     pub fn checks(&self) -> Vec<Check> {
         self.checks.seen.lock().clone()
     }

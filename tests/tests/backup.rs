@@ -106,7 +106,7 @@ async fn everything_is_there_after_a_restore() {
     assert!(second["keptBytes"].as_u64() > Some(1 << 20), "the second copies no segment again: {first} {second}");
     assert!(!broker.data_folder().join("backup").join(second["id"].as_str().unwrap()).exists(), "released");
 
-    // What comes later is not in it.
+    // Changes that come later are not in it.
     wire.send(TOPIC, 0, "later", &[]).await.unwrap();
     wire.end(&open, End::Rollback).await.unwrap();
     commit_offset(&wire, 17).await;
@@ -149,7 +149,7 @@ async fn everything_is_there_after_a_restore() {
     })
     .await;
     assert!(!bodies(&wire, TOPIC).await.contains(&"much delayed".to_owned()));
-    // Messages by key, which the backup does not hold: built anew.
+    // Messages by key, which the backup does not hold: that index was rebuilt.
     until("the message by its key", async || {
         (wire.query(TOPIC, "key-committed", false).await.len() == 1).then_some(())
     })
@@ -186,7 +186,7 @@ async fn fsck_names_damage_and_repairs_what_can_be_repaired() {
     let data = broker.data_folder();
     assert_eq!(json(&["fsck", text(&data), "--json"], 0)["clean"], true);
 
-    // A torn write behind the last record.
+    // A torn write after the last record.
     let log = data.join("log/00000000000000000000.log");
     let mut content = std::fs::read(&log).unwrap();
     let end = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;

@@ -14,7 +14,7 @@ const GROUP: &str = "endless-producer";
 const MIB: u64 = 1 << 20;
 /// Bytes of log that the broker keeps.
 const LIMIT: u64 = 8 * MIB;
-/// What may lie there besides: the file that is written, the next one, the reserve, half-done moves; and the index twice.
+/// Bytes of other files: the one that is written, the next one, the reserve, half-done moves; and the index twice.
 const SLACK: u64 = 12 * MIB;
 const BODY: usize = 64 << 10;
 /// Messages between two looks: half the limit.
@@ -27,7 +27,7 @@ fn settings() -> Settings {
         .without_checks()
         .with("mappedFileSizeCommitLog", MIB)
         .with("maxStoreSize", LIMIT)
-        // Whatever else lies on the machine's disk.
+        // However full the machine's disk is.
         .with("diskMaxUsedSpaceRatio", 100)
         .with("diskSpaceCleanForciblyRatio", 100)
         .with("diskSpaceWarningLevelRatio", 100)
@@ -71,7 +71,7 @@ async fn send_round(wires: &[Wire], first: usize) {
     .await;
 }
 
-/// What came into the queue of waiting messages since the last look. None of it may be gone by then.
+/// Reads the messages that came into the queue of waiting ones since the last look. None of them may be gone by then.
 async fn read_on(wire: &Wire, delivered: &mut Vec<String>) {
     let pulled = wire.pull("looker", "Waiting", 0, delivered.len() as i64, 32).await;
     for message in &pulled.messages {

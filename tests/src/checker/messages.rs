@@ -84,7 +84,7 @@ fn judge_order(events: &[&Event], facts: &Facts, wrong: &mut impl FnMut(u8, Stri
         }
         last = Some(place);
     }
-    // What a client sends after an answer stands behind what was answered, if both are in one queue.
+    // A message sent after an answer stands after the one that was answered, if the client and the queue are the same.
     let mut newest: BTreeMap<(&str, &str), (u64, &str)> = BTreeMap::new();
     for event in events {
         let What::Sent { key, place: Some(place), .. } = &event.what else { continue };

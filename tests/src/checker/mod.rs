@@ -8,7 +8,7 @@
 //! | I4 | one decision: one copy per commit, none per rollback; confirmations agree with it and with each other |
 //! | I5 | receipts: what was acknowledged is in the final log, where the answer said |
 //! | I6 | seen is durable: what a consumer saw is in the final log, there, unchanged |
-//! | I7 | order: offsets are dense; what one client sent after an answer is behind it; all agree what is at an offset |
+//! | I7 | order: offsets are dense; what one client sent after an answer comes after it; all agree what is at an offset |
 //! | I8 | offsets do not go back, unless somebody resets them, and do not pass the end |
 //! | I9 | at least once: what was acknowledged was delivered or became a dead letter, once |
 //! | I10 | conservation: halves are committed, rolled back, pending or parked, by the broker's count and by ours |
@@ -30,7 +30,7 @@ use crate::history::{Ending, Event, Place, What};
 pub struct Violation {
     /// The number of the invariant: 1 for I1.
     pub invariant: u8,
-    /// What, in words.
+    /// The violation in words.
     pub what: String,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a judge may expect of a run.
+/// The terms by which a run is judged.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
     /// Consumer groups that read everything, from the beginning to the end.
@@ -52,7 +52,7 @@ pub struct Terms {
 /// How a run was.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// What is wrong; empty if nothing is.
+    /// The violations; empty if there are none.
     pub violations: Vec<Violation>,
     /// Why the run says nothing, if so.
     pub invalid: Option<String>,
@@ -115,7 +115,7 @@ pub fn judge(events: &[Event], terms: &Terms) -> Verdict {
     Verdict { violations, invalid, acknowledged: facts.acknowledged, faults: fired }
 }
 
-/// What a history says about each message.
+/// A history's facts about each message.
 #[derive(Default)]
 struct Facts {
     /// Sent without a transaction, by key, with the hash of the body.

@@ -72,7 +72,7 @@ fn push_reply(scene: &mut Scene<'_>) -> Draft {
         .with_body("body")
 }
 
-/// What an attacker says to a request of the broker, if anything.
+/// An attacker's answer to a request of the broker, if any.
 pub(super) fn answer(asked: &Frame, dice: &mut Dice) -> Option<Draft> {
     if dice.one_in(4) {
         return None;

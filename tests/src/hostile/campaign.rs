@@ -1,4 +1,4 @@
-//! A whole attack: windows of requests with a restart behind each, and the checks.
+//! A whole attack: windows of requests with a restart after each, and the checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -48,11 +48,11 @@ pub struct Campaign {
     pub only: Only,
     /// How the test is started, for the message of a failure.
     pub command: &'static str,
-    /// What may be held is waited for at the end, which takes up to 45 s.
+    /// Requests that may be held are waited for at the end, which takes up to 45 s.
     pub strict: bool,
 }
 
-/// What happened.
+/// The result of a campaign.
 #[derive(Debug)]
 pub struct Report {
     /// Requests and answers.
@@ -76,7 +76,7 @@ pub fn settings() -> Settings {
         .with("enablePropertyFilter", true)
         .with("traceTopicEnable", true)
         .with("mappedFileSizeCommitLog", 64 << 20)
-        // Whatever else lies on the machine's disk.
+        // However full the machine's disk is.
         .with("diskMaxUsedSpaceRatio", 100)
         .with("diskSpaceCleanForciblyRatio", 100)
         .with("diskSpaceWarningLevelRatio", 100)
@@ -94,7 +94,7 @@ fn far_address() -> Option<Ipv4Addr> {
     }
 }
 
-/// What cannot be tried on a machine that has no such address, if that is so.
+/// Tests that are impossible on a machine that has no such address, if that is so.
 fn limitation(far: Option<Ipv4Addr>) -> Option<&'static str> {
     let said = "LIMITED: this machine has no address but its loop: what strangers may not do is not tried";
     far.is_none().then_some(said)
@@ -173,7 +173,7 @@ impl Campaign {
                     attack.common.is_over.store(true, Ordering::Release);
                     due.close();
                     good.before_restart(true);
-                    // What the good client asks at this moment is answered, or its outcome is unknown.
+                    // A request of the good client at this moment is answered, or its outcome is unknown.
                     let (_, ()) = tokio::join!(good.step(), async { cluster.broker.kill() });
                     break;
                 }
@@ -206,7 +206,7 @@ impl Campaign {
             cluster.broker.kill();
         }
         if is_kill {
-            // What it had answered must be on its disk, too.
+            // The changes that it had answered must be on its disk, too.
             cluster.nameserver.crash().await;
         }
         cluster.broker.start_again_with_kept_settings().await;
@@ -217,7 +217,7 @@ impl Campaign {
         good.after_restart(is_last).await.map_err(|trouble| format!("the good client after a restart: {trouble}"))
     }
 
-    /// What the processes' logs and the attackers say.
+    /// The verdict by the processes' logs and the attackers' findings.
     fn judge(cluster: &mut Cluster, attack: &Attack, is_killed: bool) -> Result<(), String> {
         let mut found: Vec<String> = attack.common.findings.lock().drain(..).collect();
         found.truncate(5);
@@ -308,7 +308,7 @@ impl Report {
     }
 
     /// Fails where requests do not come as far as they should: then their generator is not what it says. For whole
-    /// campaigns: all codes, and so many requests that each comes often.
+    /// campaigns: all codes, and enough requests that each comes often.
     ///
     /// # Panics
     ///

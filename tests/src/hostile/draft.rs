@@ -25,7 +25,7 @@ pub struct Draft {
     pub binary: bool,
     /// The answer may take as long as others want: a held pull, a question that is relayed to a client.
     pub may_wait: bool,
-    /// What was done to the request, for whoever reads the report of a failure.
+    /// The changes that were made to the request, for the report of a failure.
     pub deeds: Vec<&'static str>,
 }
 

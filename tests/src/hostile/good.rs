@@ -37,7 +37,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Messages before the newest that each look compares, besides all new ones. The last look compares all.
 const OVERLAP: i64 = 64;
 
-/// What is known of a queue.
+/// The known facts about a queue.
 #[derive(Debug, Default)]
 struct Queue {
     /// Messages that were acknowledged, with their offsets.

@@ -26,7 +26,7 @@ impl Json {
         Json::Raw(text.as_ref().to_vec())
     }
 
-    /// What the bytes of a text or of a raw value are; others as they are written.
+    /// The bytes of a text or of a raw value; others as they are written.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Json::Raw(bytes) | Json::Text(bytes) => bytes.clone(),

@@ -81,7 +81,7 @@ pub struct Known {
     pub backups: Recent<Vec<u8>>,
 }
 
-/// What the answer to a request will teach.
+/// The lesson that the answer to a request will teach.
 #[derive(Clone, Debug)]
 pub enum Lesson {
     /// The request stored a message, half or whole.
@@ -100,7 +100,7 @@ pub enum Lesson {
 }
 
 impl Lesson {
-    /// What can be learned from the answer to this request.
+    /// The lesson of the answer to this request, if there is one.
     pub fn of(draft: &Draft) -> Option<Lesson> {
         match draft.code {
             request::SEND_MESSAGE | request::SEND_MESSAGE_V2 => {

@@ -25,7 +25,7 @@ use crate::wait::since;
 /// How long the other side may take to read what was sent, and to answer it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What all connections of an attack share.
+/// The state that all connections of an attack share.
 #[derive(Debug, Default)]
 pub(super) struct Common {
     pub(super) known: Mutex<Known>,

@@ -8,7 +8,7 @@
 //!  Good: the client that must not notice          Campaign: windows, restarts, checks, the report
 //! ```
 //!
-//! Depth counts more than noise: each generator makes a *valid* request, so that a changed field reaches the code behind
+//! Depth counts more than noise: each generator makes a *valid* request, so that a changed field reaches the code after
 //! the first checks: a decision on a half that is stored, a send-back of a message that is there, a registration that is
 //! taken. Then one or a few things are changed. Some requests stay as they are: they keep the ground on which the others
 //! stand, and a test demands that each valid form is answered as one.
@@ -71,7 +71,7 @@ pub enum Target {
 pub struct Generator {
     /// The code, or [`UNKNOWN_CODE`].
     pub code: i32,
-    /// Who serves it.
+    /// The process that serves it.
     pub target: Target,
     /// How often it comes, relative to others.
     pub weight: usize,
@@ -85,7 +85,7 @@ pub struct Generator {
 struct Accepts;
 
 impl Accepts {
-    /// Whatever the state of things allows.
+    /// Any answer: it depends on the state of things.
     const ANY: &[i32] = &[];
     /// Nobody here knows the request.
     const UNKNOWN: &[i32] = &[3];
@@ -121,7 +121,7 @@ pub fn generators() -> impl Iterator<Item = &'static Generator> + Clone {
 }
 
 /// Codes of which a whole campaign has requests that succeed, whatever its seed: a generator that is always refused
-/// early tries nothing of what is behind. Measured: each of these had ten successes or more within 10,000 requests,
+/// early tries nothing of the code after that. Measured: each of these had ten successes or more within 10,000 requests,
 /// under each of 13 seeds.
 #[rustfmt::skip] // a table
 const SUCCEEDING: &[(Target, &[i32])] = &[
@@ -214,7 +214,7 @@ impl std::fmt::Display for Only {
     }
 }
 
-/// Every so many requests one makes the ground again.
+/// One request of this many makes the ground again.
 const GROUND_EVERY: u64 = 25;
 
 /// The request with this number, at this time.

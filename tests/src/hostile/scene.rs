@@ -6,17 +6,17 @@ use super::known::{Held, Known, Stored};
 use super::values;
 use crate::dice::Dice;
 
-/// Topics of the attackers that are created anew again and again.
+/// Topics of the attackers that are created again and again.
 pub const TOPICS: usize = 4;
 /// Their groups, of each kind.
 pub const GROUPS: usize = 4;
 
-/// What a generator makes its request from.
+/// The material from which a generator makes its request.
 #[derive(Debug)]
 pub struct Scene<'a> {
     /// Chance.
     pub dice: Dice,
-    /// What was learned.
+    /// The facts that were learned.
     pub known: &'a Known,
     /// Whether the request comes from another address than the machine's own loop.
     pub is_far: bool,

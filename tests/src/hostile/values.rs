@@ -9,7 +9,7 @@ const LENGTHS: &[usize] = &[
     65_500, 65_520, 65_530, 65_534, 65_535, 65_536, 65_537, 70_000,
 ];
 
-/// What long values are made of. Some become longer when they are escaped, or are cut where separators stand.
+/// The fillings of long values. Some become longer when they are escaped, or are cut where separators stand.
 const FILLINGS: &[&[u8]] = &[
     b"x",
     b"a-Z_9|%",

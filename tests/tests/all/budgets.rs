@@ -44,7 +44,7 @@ fn resident(process: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Raises the limit of open files as far as it goes towards so many; says how many are allowed.
+/// Raises the limit of open files towards `files`, as far as it goes; says how many are allowed.
 fn may_open(files: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let Some(current) = limit.current.filter(|current| *current < files) else { return files };

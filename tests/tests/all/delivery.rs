@@ -120,7 +120,7 @@ async fn delays_are_kept_and_not_exceeded() {
         Message::new("Delayed", "now"),
     ];
     sent(&client, "delayed-producer", messages).await;
-    // A restart in the middle: what waits is kept, and due times do not start anew.
+    // A restart in the middle: the waiting messages are kept, and due times do not start again.
     cluster.broker.crash().await;
     until("all four", async || (arrivals.lock().len() == 4).then_some(())).await;
     let after = |name: &str| arrivals.lock()[name].saturating_sub(started);

@@ -1,4 +1,4 @@
-//! `escrowmq demo` keeps its word, and leaves nothing behind.
+//! `escrowmq demo` keeps its word, and leaves no process and no folder.
 
 use std::path::Path;
 use std::process::Command;

@@ -18,7 +18,7 @@ const COMMITS: usize = 300;
 /// Connections that flood, and sends that each has on its way all the time.
 const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 32;
-/// What an answer may take behind all that the flood has on its way, on a machine that does other things too. A decision that
+/// Most time for an answer after all that the flood has on its way, on a machine that does other things too. A decision that
 /// had to wait for the flood to end, or for room, would take for ever.
 const MEDIAN_MAX: Duration = Duration::from_millis(100);
 
@@ -35,7 +35,7 @@ async fn commit_all(wire: &Wire, halves: &[Half]) -> Vec<Duration> {
     times
 }
 
-/// What became of the flood.
+/// Counts of the flood's answers.
 #[derive(Default)]
 struct Tide {
     refused: AtomicU64,

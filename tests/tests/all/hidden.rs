@@ -30,7 +30,7 @@ async fn assert_visible(wire: &Wire, half: &Half) {
     assert_eq!(found.len(), 1);
     let viewed = wire.view(TOPIC, found[0].position).await.expect("view by the id of the delivered message");
     assert_eq!(viewed.body, found[0].body);
-    // The key index is built behind the log.
+    // The key index is built later than the log.
     let key = format!("key-{}", half.unique_id);
     until("query by key", async || (wire.query(TOPIC, &key, false).await.len() == 1).then_some(())).await;
     until("query by unique id", async || (wire.query(TOPIC, &half.unique_id, true).await.len() == 1).then_some(()))

@@ -41,7 +41,7 @@ const BETWEEN_KILLS: usize = 25;
 /// Everything decided and delivered, after the last fault: two check intervals and time to reconnect.
 const HEALING: Duration = Duration::from_secs(60);
 
-/// What all instances of the producer group share.
+/// The state that all instances of the producer group share.
 #[derive(Clone)]
 struct Application {
     database: Arc<LocalDatabase>,
@@ -239,7 +239,7 @@ async fn finish(wire: &Wire, metrics: u16, application: &Application) {
             history.note("end", What::Stored { key, place, hash: hash(&message.body) });
         }
     }
-    // What is still missing then is missing for good, and the checker says which.
+    // A message that is still missing then is missing for good, and the checker says which.
     let started = clock::monotonic();
     while since(started) < HEALING {
         let mut missing = stored.clone();
@@ -255,7 +255,7 @@ async fn finish(wire: &Wire, metrics: u16, application: &Application) {
     }
 }
 
-/// What the broker counts.
+/// The broker's counts.
 struct Counts {
     open: u64,
     parked: u64,

@@ -31,7 +31,7 @@ const TRIES: usize = 2;
 /// Until checks have settled everything.
 const SETTLED: Duration = Duration::from_secs(120);
 
-/// What the application has decided, once and for all.
+/// The application's decision, once and for all.
 fn decision_on(number: usize) -> End {
     if number.is_multiple_of(3) { End::Rollback } else { End::Commit }
 }

@@ -1,4 +1,4 @@
-//! What was acknowledged survives, in order: 10,000 messages of 8 producers, with `kill -9` of the broker in between.
+//! Acknowledged messages survive, in order: 10,000 messages of 8 producers, with `kill -9` of the broker in between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! What an operator sees: starting, stopping, refusals.
+//! The operator's view: starting, stopping, refusals.
 
 use std::net::TcpListener;
 use std::process::Command;

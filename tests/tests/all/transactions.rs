@@ -106,7 +106,7 @@ async fn commits_and_answered_checks_arrive_and_rollbacks_never_do() {
     let mut asked = sorted(&listener.checks);
     asked.dedup();
     assert_eq!(asked, ["2-TAGC", "5-TAGC", "8-TAGC"], "only what was unknown is asked about");
-    // What the log holds, also after a crash.
+    // The log's messages, also after a crash.
     cluster.broker.crash().await;
     let wire = cluster.broker.wire();
     let mut found = Vec::new();

@@ -50,7 +50,7 @@ async fn yes_and_no<DB: Shop>(scene: Scene<DB>) {
 
     assert_eq!(scene.agreed().await, BTreeSet::from(["yes".to_owned()]));
     until("the settled row to go", async || DB::rows(&scene.pool).await.is_empty().then_some(())).await;
-    // What is settled right before the end goes with the end.
+    // A row that is settled right before the end goes with the end.
     let last = producer.run_in_db(&the_barrier, message("last"), async |mut tx| DB::order(&mut tx, "last").await);
     last.await.expect("committed");
     producer.shutdown().await;

@@ -41,7 +41,7 @@ const CHILD: Duration = Duration::from_secs(30);
 const BEGINNING: &str = "beginning";
 const CLOSURE_END: &str = "closure";
 
-/// What a child is told: nameserver, URL of the database, name of the order, point of death.
+/// A child's orders: nameserver, URL of the database, name of the order, point of death.
 const ORDER: &str = "ESCROWMQ_BARRIER_CHILD";
 
 with_databases!(dying_at_every_await_point);

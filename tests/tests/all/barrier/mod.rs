@@ -36,7 +36,7 @@ struct Scene<DB: Shop> {
 }
 
 impl<DB: Shop> Scene<DB> {
-    /// With checks that come after so many milliseconds, and as often.
+    /// With checks that come after this many milliseconds, and as often.
     async fn open(url: &str, checks_every_ms: u32) -> Scene<DB> {
         let metrics = free_port();
         let settings = Settings::default()

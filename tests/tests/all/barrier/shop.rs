@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use escrowmq_client::BarrierDatabase;
 use sqlx::{Connection, Pool, Row, Transaction};
 
-/// What the tests do in a database besides what the barrier does.
+/// The tests' own use of a database, besides the barrier's.
 pub(super) trait Shop: BarrierDatabase {
     /// Makes the table of orders.
     async fn create_orders(pool: &Pool<Self>);
