@@ -15,4 +15,5 @@ mod kills;
 mod lossy;
 mod no_loss;
 mod process;
+mod protocol;
 mod transactions;
