@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/escrowmq/target
 # One profile for everything: RocksDB is compiled once.
 PROFILE := --release
 BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
-# What the binaries are built without.
+# Features of the client without which the binaries are built.
 DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql
 
 .PHONY: setup build demo test torture fuzz check clean

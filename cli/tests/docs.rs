@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Our binaries. What other programs take (`mqadmin`, `cargo`, `make`) is theirs to say.
+/// Our binaries. Command lines of other programs (`mqadmin`, `cargo`, `make`) are not checked.
 const OURS: [&str; 3] = ["escrowmq", "escrowmq-broker", "escrowmq-nameserver"];
 
 /// A command line of a document.

@@ -39,8 +39,8 @@
 //!   shown and decided with [`Admin::list_transactions`] and its neighbours.
 //!
 //! Errors say whether a retry may help (`is_retryable`) and whether the thing may have happened all the same
-//! (`outcome_unknown`). What only EscrowMQ can do (confirming decisions, keeping the delay of a transactional message,
-//! several messages in one transaction, more time without using up checks) is found out from its answer to the heartbeat;
+//! (`outcome_unknown`). Abilities of EscrowMQ alone (confirming decisions, keeping the delay of a transactional message,
+//! several messages in one transaction, more time without using up checks) are found out from its answer to the heartbeat;
 //! other brokers get the usual one-way decision, or a clear error.
 
 mod admin;

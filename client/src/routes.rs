@@ -108,7 +108,7 @@ impl Routes {
         let entry = self.entry(topic);
         let _asking = entry.asking.lock().await;
         {
-            // One who waited shares the answer, and a thousand queues that fail together are one question.
+            // A caller that waited for the lock shares the answer: many queues that fail at once cause one request.
             let known = entry.known.read();
             if let Known { route: Some(route), at: Some(at) } = &*known
                 && at.elapsed() < REFRESH_GAP

@@ -175,7 +175,7 @@ fn place(answer: &Frame) -> Option<MessagePlace> {
     Some(MessagePlace { topic, queue_id, queue_offset: number(answer, "queueOffset") })
 }
 
-/// `halfId:topic:queueId:queueOffset`, several joined by `;`. What cannot be read is left out: the decision was made.
+/// `halfId:topic:queueId:queueOffset`, several joined by `;`. An unreadable one is left out: the decision was made.
 fn members(text: &str) -> Vec<(u64, MessagePlace)> {
     let member = |text: &str| {
         let mut parts = text.split(':');

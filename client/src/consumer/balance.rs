@@ -110,7 +110,7 @@ async fn share(group: &Group, topic: &str, route: &Route) -> Result<BTreeSet<Mes
     if let Some(share) = allocate_average(&route.readable, &members, &group.core.id) {
         return Ok(share);
     }
-    // The broker does not know us (yet, or any more). What we hold stays ours until it knows better.
+    // The broker does not know us (yet, or any more). The queues that we hold stay ours until it does.
     greet(&group.core, &addr, Force::Always).await?;
     Err(RequestError::malformed(&addr, "this client is not among the members of its group"))
 }

@@ -144,7 +144,7 @@ impl Group {
         self.held.lock().values().cloned().collect()
     }
 
-    /// Stops work on a queue and stores its offset. What its handlers still do earns nothing any more.
+    /// Stops work on a queue and stores its offset. Its handlers may go on, but their results do not count any more.
     pub(crate) async fn release(&self, queue: &MessageQueue) {
         let Some(held) = self.held.lock().remove(queue) else {
             return;

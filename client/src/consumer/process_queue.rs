@@ -1,6 +1,6 @@
 //! The messages of one queue between the pull that brought them and the offset that acknowledges them.
 //!
-//! Pure state: no clock, no socket. What it promises: the committable offset never passes a message whose handler has
+//! Pure state: no clock, no socket. Promises: the committable offset never passes a message whose handler has
 //! not succeeded (or whose retry the broker has not taken over), whatever order the handlers end in; and it never holds
 //! more than its bounds, because the puller asks [`ProcessQueue::is_full`] first.
 

@@ -38,8 +38,8 @@ impl<Q: Queued> ReadyLine<Q> {
         }
     }
 
-    /// The next queue; `None` once the line is closed. Whoever gets a queue must look for its messages after this
-    /// returns, because a push that comes from now on puts it into the line again.
+    /// The next queue; `None` once the line is closed. The caller must look for the queue's messages after
+    /// this returns, because a push that comes from now on puts it into the line again.
     pub(crate) async fn next(&self) -> Option<Arc<Q>> {
         self.count.acquire().await.ok()?.forget();
         // One element per permit, except when the line was cleared in between.

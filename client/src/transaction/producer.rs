@@ -37,7 +37,7 @@ pub struct Committed<T> {
 
 /// Sends transactional messages. Cheap to clone; made by
 /// [`Client::transaction_producer`](crate::Client::transaction_producer), which also takes the listener that the broker's
-/// checks are answered by. Whatever the style, a check of a transaction that ended without a confirmed decision goes there.
+/// checks are answered by. In each style a check of a transaction that ended without a confirmed decision goes there.
 #[derive(Clone, Debug)]
 pub struct TransactionProducer {
     /// The base of all styles, also of those that live in folders of their own.

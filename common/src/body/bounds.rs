@@ -23,8 +23,8 @@ pub trait Bounded {
 
 /// A type that is read from a body.
 pub trait Body: Bounded + DeserializeOwned {
-    /// Most objects and lists in the body, inner ones included. What there are more of is refused unread, because each costs
-    /// many times its two bytes.
+    /// Most objects and lists in the body, inner ones included. A body with more is refused unread, because each costs many
+    /// times its two bytes.
     const PARTS_MAX: usize = limits::PARTS_MAX;
 }
 

@@ -5,7 +5,7 @@
 //! that and writes both the loose and the strict form; the types here say what is in it.
 //!
 //! Promises: unknown fields are ignored, missing ones take their default, and no body makes the reader
-//! panic, nest without bound or allocate more than a small multiple of its own size. What is read holds no more than its
+//! panic, nest without bound or allocate more than a small multiple of its own size. A body that was read holds no more than its
 //! type's [`Bounded`] says: texts, lists and tables have the limits of [`limits`](crate::limits). Fields are declared, and therefore
 //! written, in the order of their wire names, as other implementations do.
 //!

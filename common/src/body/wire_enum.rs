@@ -1,7 +1,7 @@
 //! Enumerations that travel by name.
 
 /// Declares an enumeration that is written by name and read by name or, as some clients send it, by ordinal. The first
-/// name of the list has ordinal 0. What is not known reads as the default, because a body must not fail on a value that
+/// name of the list has ordinal 0. An unknown name reads as the default, because a body must not fail on a value that
 /// came with a later release.
 macro_rules! wire_enum {
     ($(#[$attribute:meta])* $type:ident { $($(#[$variant_attribute:meta])* $variant:ident = $name:literal,)+ }) => {

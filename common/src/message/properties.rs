@@ -231,8 +231,8 @@ pub enum PropertyError {
     Separator(String),
 }
 
-/// A property whose value cannot be what its name stands for. Whoever sent it meant something that nobody can carry out, so
-/// it is refused: to read it as absent would deliver at once what was to wait.
+/// A property whose value cannot be what its name stands for. Its sender meant something that nobody can carry out, so it
+/// is refused: to read it as absent would deliver at once what was to wait.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("property {name}={value} {wanted}")]
 pub struct PropertyValueError {

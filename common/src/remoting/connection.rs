@@ -149,7 +149,7 @@ impl Connection {
     }
 
     /// Whether the TCP connection was opened on this machine: by its loopback address, or by the address that it connected
-    /// to. What a load balancer says of its client never counts here.
+    /// to. An address that a load balancer names for its client never counts here.
     pub fn is_local(&self) -> bool {
         let sender = self.sender.ip().to_canonical();
         sender.is_loopback() || sender == self.local.ip().to_canonical()

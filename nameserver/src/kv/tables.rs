@@ -66,8 +66,8 @@ struct FileView<'a> {
 }
 
 impl KvTables {
-    /// Reads a file; also which generation of it this is, 0 for one that we did not write. What is there is taken, even
-    /// if it is more than may be put there now.
+    /// Reads a file; also which generation of it this is, 0 for one that we did not write. All of it is taken, even if
+    /// it is more than may be put there now.
     pub(super) fn from_file(bytes: &[u8]) -> Result<(KvTables, u64), serde_json::Error> {
         let file: File = serde_json::from_slice(bytes)?;
         let mut tables = KvTables::default();
@@ -115,8 +115,8 @@ impl KvTables {
         self.bytes
     }
 
-    /// Whether a change fits, after those that `growth` stands for, which it is then added to. What those take away is not
-    /// counted before they are applied.
+    /// Whether a change fits, after those that `growth` stands for, which it is then added to. Bytes that those take away are
+    /// not counted before they are applied.
     pub(super) fn admit(&self, change: &KvChange, growth: &mut Growth, bytes_max: usize) -> Result<(), KvError> {
         let KvChange::Put { namespace: name, key, value } = change else {
             return Ok(());

@@ -67,7 +67,7 @@ pub struct Registered {
     pub ha_address: Option<Arc<str>>,
 }
 
-/// Why a registration was not taken. What was known before stays in force.
+/// Why a registration was not taken. The routes that were known before stay in force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// A single topic from a broker that is not listed: taking it would show the broker with one topic only.

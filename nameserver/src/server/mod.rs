@@ -1,6 +1,6 @@
 //! Requests in, answers out.
 //!
-//! Lookups are answered right on the connection's task from the published [`Routes`]. Whatever changes routes goes
+//! Lookups are answered right on the connection's task from the published [`Routes`]. Every change of routes goes
 //! through one queue to the [`registrar`], which owns the route table; changes of the KV configuration go to its
 //! writer. Each request is answered once, by the one who is done with it, and one connection's requests keep their order
 //! ([`order`]).
@@ -12,8 +12,8 @@
 //!                       `----> settings, long lists  --> a blocking task, few at a time      --> reply
 //! ```
 //!
-//! No body is read on a connection's task, and no header above [`HEADER_BYTES_MAX`] gets further than here. What is refused
-//! is counted ([`refusals`]).
+//! No body is read on a connection's task, and no header above [`HEADER_BYTES_MAX`] gets further than here. Refusals are
+//! counted ([`refusals`]).
 //!
 //! One file per family of requests; the dispatch below is the only place that knows the codes.
 

@@ -215,8 +215,8 @@ impl Registrar {
         shown.join(" ")
     }
 
-    /// Takes a request apart; the error is a text for its sender. Whatever is wrong with the body, a listed broker that
-    /// sends it stays in the routes as it was.
+    /// Takes a request apart; the error is a text for its sender. A listed broker that sends an unreadable body
+    /// stays in the routes as it was.
     fn registration(&mut self, connection: &Connection, request: &Frame) -> Result<Registration, Unreadable> {
         let header: RegisterBrokerHeader<'_> = request.header().map_err(Unreadable::Header)?;
         check_names(&header).map_err(|bad| bad.to_string())?;

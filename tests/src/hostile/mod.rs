@@ -15,7 +15,7 @@
 //!
 //! Promises: the seed and the number of a request decide what it is, as far as it does not name what an answer taught; no
 //! generator names the topics, groups and settings of the good client; a code of [`request::ALL`] without a generator
-//! fails a test. What a failure needs to be tried again is in its message.
+//! fails a test. The message of a failure has all that is needed to try it again.
 //!
 //! [`request::ALL`]: escrowmq_common::code::request::ALL
 

@@ -17,7 +17,7 @@ pub fn frame(draft: &Draft, opaque: i32) -> Vec<u8> {
     out
 }
 
-/// Changes the first eight bytes, so that lengths or the kind of the header are wrong. Whoever reads it closes the
+/// Changes the first eight bytes, so that lengths or the kind of the header are wrong. A reader closes the
 /// connection or waits for bytes that never come.
 pub fn lie(frame: &mut [u8], dice: &mut Dice) {
     let at = dice.below(8.min(frame.len()));

@@ -1,7 +1,7 @@
 //! A transaction as people read it, and as programs do.
 //!
 //! JSON names are in lower case with underscores, as all of `--json` has them; times are milliseconds since 1970 and end in
-//! `_at_ms`. What is not there is null.
+//! `_at_ms`. A missing value is null.
 
 use escrowmq_client::{Asked, Decision, TransactionInfo, TransactionState};
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! The barrier over a real SQLite file. What needs a broker, and PostgreSQL, is tested end to end.
+//! The barrier over a real SQLite file. Cases that need a broker, and PostgreSQL, are tested end to end.
 
 use std::time::Duration;
 

@@ -87,8 +87,8 @@ pub enum RegistrationError {
 }
 
 impl RegisterBrokerBody {
-    /// Reads the body; `is_compressed` is what the header says. Whoever needs only what routes are made of takes
-    /// [`RegisteredTopics::decode`], which is many times smaller in memory.
+    /// Reads the body; `is_compressed` is what the header says. The parts that routes are made of come from
+    /// [`RegisteredTopics::decode`] as well, which is many times smaller in memory.
     pub fn decode(body: &[u8], is_compressed: bool) -> Result<Self, RegistrationError> {
         if !is_compressed {
             return Ok(json::from_slice(body)?);
