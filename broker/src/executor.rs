@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use escrowmq_common::clock;
+use escrowmq_common::clock::Clock;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -59,6 +59,8 @@ pub struct Executor {
 
 #[derive(Default)]
 struct Inner {
+    /// Measures how long a lender works.
+    clock: Clock,
     state: Mutex<State>,
     /// The own thread waits here.
     work: Condvar,
@@ -93,6 +95,11 @@ impl Wake for Task {
 }
 
 impl Executor {
+    /// An executor whose lenders work by this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self { inner: Arc::new(Inner { clock, ..Inner::default() }) }
+    }
+
     /// The executor that is polling on this thread.
     pub fn current() -> Option<Executor> {
         CURRENT.with_borrow(Clone::clone)
@@ -144,7 +151,27 @@ impl Executor {
         }
         state.running = true;
         drop(state);
-        self.poll_ready(Some(clock::monotonic() + LENT));
+        let until = self.inner.clock.monotonic() + LENT;
+        self.poll_ready(|| self.inner.clock.monotonic() >= until);
+    }
+
+    /// Polls one task that is ready, for those who drive the executor step by step instead of giving it a thread. Says
+    /// whether there was one.
+    pub fn step(&self) -> bool {
+        let mut state = self.inner.state.lock();
+        if state.running || state.ready.is_empty() {
+            return false;
+        }
+        state.running = true;
+        drop(state);
+        let mut polled = false;
+        self.poll_ready(|| std::mem::replace(&mut polled, true));
+        true
+    }
+
+    /// Timers of the tasks run in `timers`.
+    pub fn set_timers(&self, timers: Handle) {
+        let _ = self.inner.timers.set(timers);
     }
 
     /// Does `work` and runs the tasks that it made ready, on this thread unless another is at it.
@@ -161,7 +188,7 @@ impl Executor {
     /// The executor's own thread: polls what nobody lent itself for, until [`stop`](Self::stop). Timers of the tasks
     /// run in `timers`.
     pub fn run(&self, timers: Handle) {
-        let _ = self.inner.timers.set(timers);
+        self.set_timers(timers);
         let mut state = self.inner.state.lock();
         loop {
             if state.stopping && !state.running {
@@ -173,11 +200,16 @@ impl Executor {
             }
             state.running = true;
             drop(state);
-            self.poll_ready(None);
+            self.poll_ready(|| false);
             state = self.inner.state.lock();
         }
-        let left = std::mem::take(&mut state.ready);
         drop(state);
+        self.drop_tasks();
+    }
+
+    /// Drops the tasks that are ready and will not be polled any more.
+    pub fn drop_tasks(&self) {
+        let left = std::mem::take(&mut self.inner.state.lock().ready);
         drop(left);
     }
 
@@ -187,14 +219,13 @@ impl Executor {
         self.inner.work.notify_one();
     }
 
-    /// Polls until nothing is ready or the time is over. The caller has set `running`.
-    fn poll_ready(&self, until: Option<Duration>) {
+    /// Polls until nothing is ready or the time is over, which is asked before each poll. The caller has set `running`.
+    fn poll_ready(&self, mut is_over: impl FnMut() -> bool) {
         let timers = self.inner.timers.get().filter(|_| Handle::try_current().is_err()).map(Handle::enter);
         let outer = CURRENT.replace(Some(self.clone()));
         loop {
             let mut state = self.inner.state.lock();
-            let over = until.is_some_and(|until| clock::monotonic() >= until);
-            let next = if over { None } else { state.ready.pop_front() };
+            let next = if is_over() { None } else { state.ready.pop_front() };
             let Some(task) = next else {
                 state.running = false;
                 let rest = !state.ready.is_empty() || state.stopping;

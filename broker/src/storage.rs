@@ -7,6 +7,7 @@
 //! Promises: when [`Storage::open`] returns, everything committed is applied and commands are taken; anything but
 //! [`Storage::close`] is a crash, which is safe as well. Leaves to others: what runs on top (`start`).
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,10 +53,10 @@ pub enum StorageError {
     Quarantine(#[from] QuarantineError),
     /// A task's thread.
     #[error("a thread could not be started: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
     /// The copy of the index.
     #[error("the copy of the index: {0}")]
-    Base(std::io::Error),
+    Base(io::Error),
     /// The index was lost, and old records of the log are gone.
     #[error(
         "the index has applied {applied} records, but the log begins behind record {purged}: the index was lost or replaced. Put back the folder 'index' or 'base' of this broker, or restore a backup"
@@ -108,31 +109,31 @@ impl Storage {
     }
 
     /// Like [`open_on`](Self::open_on), with an index from elsewhere.
-    pub(crate) async fn open_parts(
+    async fn open_parts(
         disk: Arc<dyn Disk>,
         index: impl FnOnce() -> Result<Index, StorageError> + Send + 'static,
         settings: StorageSettings,
         clock: Clock,
     ) -> Result<Self, StorageError> {
         let tasks = Tasks::new();
-        let opened = tasks.spawn_blocking("open storage", move || open_files(disk, index()?, &settings));
-        let (shard, applier, log) = opened.await.ok().flatten().unwrap_or_else(|| {
-            Err(StorageError::Thread(std::io::Error::other("the files could not be opened: a task panicked")))
+        let opened = tasks.spawn_blocking("open storage", move || Parts::open(disk, index()?, settings, clock));
+        let parts = opened.await.ok().flatten().unwrap_or_else(|| {
+            Err(StorageError::Thread(io::Error::other("the files could not be opened: a task panicked")))
         })?;
-        let time = Arc::new(SteadyClock::start(clock, shard.counters().stamp()));
-        let started = start(&shard, &applier, &log, &time, &tasks).await;
-        match started {
-            Ok((member, proposer)) => Ok(Self { shard, time, applier, log, member, proposer, tasks }),
-            Err(error) => {
-                shard.executor().stop();
-                applier.stop_flushes();
-                tasks.join().await;
-                // Raft may keep handles for a moment longer; the folder is free all the same. The error already says how the
-                // log failed, if it did.
-                let _ = log.close();
-                Err(error)
-            }
+        let threads = parts.start_threads(&tasks);
+        let started = match threads {
+            Ok(()) => parts.start(&tasks).await,
+            Err(error) => Err(StorageError::Thread(error)),
+        };
+        if started.is_err() {
+            parts.shard.executor().stop();
+            parts.applier.stop_flushes();
+            tasks.join().await;
+            // Raft may keep handles for a moment longer; the folder is free all the same. The error already says how the log
+            // failed, if it did.
+            let _ = parts.log.close();
         }
+        started
     }
 
     /// Asks for records to leave the log.
@@ -153,33 +154,85 @@ impl Storage {
         self.shard.executor().stop();
         self.applier.stop_flushes();
         self.tasks.join().await;
+        if self.log.is_stepped() {
+            // The last turns of the threads that there are not.
+            self.shard.executor().drop_tasks();
+            self.applier.step();
+        }
         self.log.close()
     }
 }
 
-/// Starts the threads and the member. Returns when the member leads and has applied all that was committed.
-async fn start(
-    shard: &Shard,
-    applier: &Arc<Applier>,
-    log: &Log,
-    time: &Arc<SteadyClock>,
-    tasks: &Tasks,
-) -> Result<(Arc<Member<Applier>>, JoinHandle<()>), StorageError> {
-    let (flusher, executor) = (Arc::clone(applier), shard.executor().clone());
-    tasks.spawn_thread("index-flush", move || flusher.run_flushes()).map_err(StorageError::Thread)?;
-    let (own, timers) = (executor.clone(), Handle::current());
-    tasks.spawn_thread("shard", move || own.run(timers)).map_err(StorageError::Thread)?;
-    let latch = log.latch().clone();
-    let member = Member::start(log.clone(), executor.clone(), Arc::clone(applier), latch.clone()).await?;
-    let member = Arc::new(member);
-    let proposer = executor.spawn(Proposer::new(shard, Arc::clone(&member), Arc::clone(time)).run());
-    tokio::select! {
-        () = shard.intake().takes() => return Ok((member, proposer)),
-        () = latch.closed() => {}
+/// Log, shard and state machine, opened and put together; nothing runs yet.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    /// The handle for everybody else.
+    pub shard: Shard,
+    /// The state machine.
+    pub applier: Arc<Applier>,
+    /// The log.
+    pub log: Log,
+    /// The time that entries are stamped with.
+    pub time: Arc<SteadyClock>,
+}
+
+impl Parts {
+    /// Opens the log beside an index, and puts both together.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        index: Index,
+        settings: StorageSettings,
+        clock: Clock,
+    ) -> Result<Self, StorageError> {
+        // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
+        let applied = meta::applied(&index)?.unwrap_or_default();
+        let log_settings =
+            LogSettings { durable_at_least: Position(applied.end), clock: clock.clone(), ..settings.log };
+        let log = Log::open(disk, &settings.dir.join("log"), log_settings)?;
+        if log.end() < Position(applied.end) {
+            return Err(StorageError::IndexAhead { applied: applied.end, end: log.end().0 });
+        }
+        if let Some(purged) = log.purged().filter(|purged| purged.index > applied.index) {
+            return Err(StorageError::IndexLost { applied: applied.index, purged: purged.index });
+        }
+        let quarantine = Quarantine::read(&settings.dir)?;
+        if !quarantine.is_empty() {
+            tracing::warn!(entries = quarantine.len(), "entries of the log are in quarantine: what they held is lost");
+        }
+        let (shard, applier) = Shard::open(index, log.clone(), quarantine)?;
+        let time = Arc::new(SteadyClock::start(clock, shard.counters().stamp()));
+        Ok(Self { shard, applier, log, time })
     }
-    // A task that panicked has ended as well.
-    let _ = proposer.await;
-    Err(StorageError::Failed(latch.failure().map_or_else(String::new, Failure::cause)))
+
+    fn start_threads(&self, tasks: &Tasks) -> io::Result<()> {
+        let (flusher, executor) = (Arc::clone(&self.applier), self.shard.executor().clone());
+        tasks.spawn_thread("index-flush", move || flusher.run_flushes())?;
+        let timers = Handle::current();
+        tasks.spawn_thread("shard", move || executor.run(timers))?;
+        Ok(())
+    }
+
+    /// Starts the member on the executor, which somebody runs. Returns when the member leads and has applied all that was
+    /// committed.
+    pub(crate) async fn start(&self, tasks: &Tasks) -> Result<Storage, StorageError> {
+        let Self { shard, applier, log, time } = self.clone();
+        let executor = shard.executor();
+        let latch = log.latch().clone();
+        let member = Member::start(log.clone(), executor.clone(), Arc::clone(&applier), latch.clone()).await?;
+        let member = Arc::new(member);
+        let proposer = executor.spawn(Proposer::new(&shard, Arc::clone(&member), Arc::clone(&time)).run());
+        let failed = tokio::select! {
+            biased;
+            () = latch.closed() => true,
+            () = shard.intake().takes() => false,
+        };
+        if failed {
+            // A task that panicked has ended as well.
+            let _ = proposer.await;
+            return Err(StorageError::Failed(latch.failure().map_or_else(String::new, Failure::cause)));
+        }
+        Ok(Storage { shard, time, applier, log, member, proposer, tasks: tasks.clone() })
+    }
 }
 
 /// Opens the index in the data folder; a lost one comes back from the last copy.
@@ -188,28 +241,4 @@ fn open_index(dir: &Path) -> Result<Index, StorageError> {
         tracing::warn!("there was no index; it is built again from the last copy and the log");
     }
     Ok(Index::open(&dir.join(INDEX))?)
-}
-
-/// Opens the log beside an index, and puts both together.
-pub(crate) fn open_files(
-    disk: Arc<dyn Disk>,
-    index: Index,
-    settings: &StorageSettings,
-) -> Result<(Shard, Arc<Applier>, Log), StorageError> {
-    // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
-    let applied = meta::applied(&index)?.unwrap_or_default();
-    let log_settings = LogSettings { durable_at_least: Position(applied.end), ..settings.log.clone() };
-    let log = Log::open(disk, &settings.dir.join("log"), log_settings)?;
-    if log.end() < Position(applied.end) {
-        return Err(StorageError::IndexAhead { applied: applied.end, end: log.end().0 });
-    }
-    if let Some(purged) = log.purged().filter(|purged| purged.index > applied.index) {
-        return Err(StorageError::IndexLost { applied: applied.index, purged: purged.index });
-    }
-    let quarantine = Quarantine::read(&settings.dir)?;
-    if !quarantine.is_empty() {
-        tracing::warn!(entries = quarantine.len(), "entries of the log are in quarantine: what they held is lost");
-    }
-    let (shard, applier) = Shard::open(index, log.clone(), quarantine)?;
-    Ok((shard, applier, log))
 }

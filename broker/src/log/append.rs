@@ -117,7 +117,7 @@ impl Log {
             // The receiver waits below.
             let _ = sender.send(result);
         });
-        if matches!(self.shared.settings.drive, Drive::Step { .. }) {
+        if self.is_stepped() {
             while self.step() {}
             return receiver.try_recv().unwrap_or_else(|_| Err(io::Error::other("a flush that no step answers")));
         }
@@ -126,7 +126,7 @@ impl Log {
 
     /// With [`Drive::Step`]: does the writer's next piece of work. Says whether there was any. Runs callbacks of the log.
     pub fn step(&self) -> bool {
-        matches!(self.shared.settings.drive, Drive::Step { .. }) && self.shared.step()
+        self.is_stepped() && self.shared.step()
     }
 
     /// Calls `done` once everything before `position` is durable; at once if it is. Does not cause a flush.

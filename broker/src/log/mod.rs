@@ -67,6 +67,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
+use escrowmq_common::clock::Clock;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use self::check::{Report, SeenRecord, SegmentReport, check, check_with, verify_segment};
@@ -195,6 +196,16 @@ impl Log {
     /// The latch that the first failure closes.
     pub fn latch(&self) -> &FailureLatch {
         &self.shared.settings.latch
+    }
+
+    /// The clock that this log was opened with.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.settings.clock
+    }
+
+    /// Whether the log has no thread and is driven step by step.
+    pub fn is_stepped(&self) -> bool {
+        matches!(self.shared.settings.drive, Drive::Step { .. })
     }
 
     /// Stops accepting, writes and flushes everything accepted, and ends the writer thread. Blocks until

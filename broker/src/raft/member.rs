@@ -215,6 +215,7 @@ async fn purge<M: StateMachine>(
 ) {
     loop {
         tokio::select! {
+            biased;
             () = purger.wanted.changed.notified() => {}
             // Whoever tells of leadership has ended, and the core before.
             _ = leadership.wait_for(|_| false) => return,

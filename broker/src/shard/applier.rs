@@ -20,7 +20,7 @@ use super::intake::Full;
 use crate::index::meta::Applied;
 use crate::index::store::{FLUSH_BOUND_BYTES, FLUSH_BYTES};
 use crate::index::{Index, IndexError};
-use crate::latch::{Failure, Promise};
+use crate::latch::{Failure, FailureLatch, Promise};
 use crate::planted::{Bug, planted};
 use crate::raft::{self, CommittedEntry};
 use crate::terms::{DiskUse, LogIndex, Position};
@@ -54,7 +54,12 @@ pub struct Applier {
 
 #[derive(Default)]
 struct Turn {
-    flush_wanted: bool,
+    /// Enough has gathered, or the applier waits for room.
+    wanted: bool,
+    /// A flush is tried again at this time, and not before.
+    not_before: Duration,
+    /// The next flush without being asked for.
+    next: Duration,
 }
 
 impl Applier {
@@ -115,8 +120,8 @@ impl Applier {
 
     fn want_flush(&self) {
         let mut turn = self.turn.lock();
-        if !turn.flush_wanted {
-            turn.flush_wanted = true;
+        if !turn.wanted {
+            turn.wanted = true;
             self.changed.notify_all();
         }
     }
@@ -125,42 +130,64 @@ impl Applier {
     pub fn run_flushes(&self) {
         loop {
             let mut turn = self.turn.lock();
-            if !turn.flush_wanted && !self.stopping.load(Ordering::Acquire) {
-                self.changed.wait_for(&mut turn, FLUSH_EVERY);
+            while let Some(rest) = self.rest(&turn) {
+                self.changed.wait_for(&mut turn, rest);
             }
-            turn.flush_wanted = false;
             drop(turn);
-            let stopping = self.stopping.load(Ordering::Acquire);
-            match self.flush() {
-                Ok(()) => {
-                    if self.shared.intake.set_full(Full::Index, false) {
-                        tracing::info!("the index has room again");
-                    }
-                }
-                // Nothing is lost: what is in memory stays there, and the log has it.
-                Err(error) if error.is_no_space() => {
-                    if self.shared.intake.set_full(Full::Index, true) {
-                        tracing::error!(%error, "disk full: the index stays in memory; new messages are refused");
-                    }
-                    if !stopping {
-                        self.changed.wait_for(&mut self.turn.lock(), FULL_PAUSE);
-                        self.turn.lock().flush_wanted = true;
-                    }
-                }
-                Err(error) => {
-                    self.shared
-                        .intake
-                        .latch()
-                        .close(Failure::storage("flushing the index", std::io::Error::other(error)));
-                    self.flushed.notify_waiters();
-                    return;
-                }
-            }
-            self.flushed.notify_waiters();
-            if stopping {
+            if !self.take_turn() {
                 return;
             }
         }
+    }
+
+    /// Does what the flush thread would do next, without waiting. Says whether there was something to do.
+    pub fn step(&self) -> bool {
+        let is_due = !self.latch().is_closed() && self.rest(&self.turn.lock()).is_none();
+        if is_due {
+            self.take_turn();
+        }
+        is_due
+    }
+
+    /// How long there is nothing to flush; `None` if a flush is due.
+    fn rest(&self, turn: &Turn) -> Option<Duration> {
+        let next = if turn.wanted { turn.not_before } else { turn.next.max(turn.not_before) };
+        let now = self.shared.log.clock().monotonic();
+        let is_due = now >= next || self.stopping.load(Ordering::Acquire);
+        (!is_due).then(|| next.saturating_sub(now))
+    }
+
+    /// One flush of the flush thread. Says whether there will be another.
+    fn take_turn(&self) -> bool {
+        let now = self.shared.log.clock().monotonic();
+        let stopping = self.stopping.load(Ordering::Acquire);
+        *self.turn.lock() = Turn { wanted: false, not_before: now, next: now + FLUSH_EVERY };
+        match self.flush() {
+            Ok(()) => {
+                if self.shared.intake.set_full(Full::Index, false) {
+                    tracing::info!("the index has room again");
+                }
+            }
+            // Nothing is lost: the rows stay in memory, and the log has them.
+            Err(error) if error.is_no_space() => {
+                if self.shared.intake.set_full(Full::Index, true) {
+                    tracing::error!(%error, "disk full: the index stays in memory; new messages are refused");
+                }
+                let mut turn = self.turn.lock();
+                (turn.wanted, turn.not_before) = (true, now + FULL_PAUSE);
+            }
+            Err(error) => {
+                self.latch().close(Failure::storage("flushing the index", io::Error::other(error)));
+                self.flushed.notify_waiters();
+                return false;
+            }
+        }
+        self.flushed.notify_waiters();
+        !stopping
+    }
+
+    fn latch(&self) -> &FailureLatch {
+        self.shared.intake.latch()
     }
 
     /// Makes the index durable up to what was applied when this was called.
@@ -184,7 +211,7 @@ impl Applier {
         let Some(applied) = *flushing else { return Ok(()) };
         self.wait_durable(Position(applied.end))?;
         self.check_room()?;
-        let latch = self.shared.intake.latch();
+        let latch = self.latch();
         let durable = self.shared.log.durable_end();
         if durable < Position(applied.end) && !planted(Bug::IndexAhead) {
             let found = format!("the log is durable up to {durable}, and the index would be up to {}", applied.end);
@@ -257,18 +284,14 @@ impl Applier {
         if self.shared.log.durable_end() >= position || planted(Bug::IndexAhead) {
             return Ok(());
         }
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.shared.log.sync(move |result| {
-            // The receiver waits below.
-            let _ = sender.send(result);
-        });
-        receiver.recv().map_err(|_| FlushError::LogClosed)?.map_err(FlushError::Log)
+        self.shared.log.sync_wait().map_err(FlushError::Log)
     }
 
     /// Ends the flush thread after one last flush.
     pub fn stop_flushes(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.turn.lock().flush_wanted = true;
+        // Under the lock: the flush thread looks at both before it waits.
+        let _turn = self.turn.lock();
         self.changed.notify_all();
     }
 }
@@ -283,7 +306,7 @@ impl raft::StateMachine for Applier {
         loop {
             let flushed = self.flushed.notified();
             // After a failed flush nothing more is flushed, and nothing more is taken in either.
-            if self.shared.intake.latch().is_closed() || self.shared.index.unflushed_bytes() < FLUSH_BOUND_BYTES {
+            if self.latch().is_closed() || self.shared.index.unflushed_bytes() < FLUSH_BOUND_BYTES {
                 return;
             }
             self.want_flush();
@@ -314,9 +337,6 @@ pub enum FlushError {
     /// The log could not be flushed first.
     #[error("the log: {0}")]
     Log(std::io::Error),
-    /// The log was closed meanwhile.
-    #[error("the log was closed")]
-    LogClosed,
     /// The copy of the index.
     #[error("the copy of the index: {0}")]
     Base(std::io::Error),
@@ -342,7 +362,7 @@ impl FlushError {
         match self {
             Self::NoRoom { .. } => true,
             Self::Index(error) => error.is_no_space(),
-            Self::Log(_) | Self::LogClosed | Self::Base(_) | Self::Failed(_) => false,
+            Self::Log(_) | Self::Base(_) | Self::Failed(_) => false,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Shared {
     /// Nothing is known yet: the state machine loads it from the index.
     pub(in crate::shard) fn new(index: Index, log: Log, quarantine: Quarantine) -> Arc<Self> {
         Arc::new(Self {
-            executor: Executor::default(),
+            executor: Executor::new(log.clock().clone()),
             intake: Intake::new(log.latch()),
             awaiting: Arc::default(),
             topics: Topics::default(),

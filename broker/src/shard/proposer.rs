@@ -41,6 +41,7 @@ impl Proposer {
                 let term = *leadership.borrow_and_update();
                 intake.set_leading(true);
                 tokio::select! {
+                    biased;
                     () = self.propose() => return,
                     // Also when the member has ended.
                     _ = leadership.wait_for(|seen| *seen != term) => intake.set_leading(false),
@@ -48,6 +49,7 @@ impl Proposer {
             }
         };
         tokio::select! {
+            biased;
             () = leaderships => {}
             () = intake.latch().closed() => {}
         }

@@ -18,14 +18,12 @@ mod random;
 mod recording;
 mod world;
 
+use parking_lot::Mutex;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use parking_lot::Mutex;
 
 pub use self::random::Random;
 pub use self::recording::Replay;
@@ -44,8 +42,6 @@ pub struct Faults {
     pub fail_sync_at: Option<u64>,
     /// From this flush of a file on every flush fails, and forgets.
     pub fail_syncs_from: Option<u64>,
-    /// How long a flush of a file takes.
-    pub sync_takes: Duration,
     /// Every read of a file fails with this error number.
     pub fail_reads: Option<i32>,
     /// Every opening of a file fails with this error number.
@@ -69,6 +65,11 @@ impl SimDisk {
     /// Plans faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world.lock().faults = faults;
+    }
+
+    /// Calls `meanwhile` during each flush of a file from now on: other work overtakes whatever does not wait for the flush.
+    pub fn while_syncing(&self, meanwhile: impl Fn() + Send + Sync + 'static) {
+        self.world.lock().while_syncing = Some(Arc::new(meanwhile));
     }
 
     /// The number of changing operations so far: writes, flushes, allocations, cuts, changes of names.
@@ -112,6 +113,7 @@ impl SimDisk {
         let mut world = self.world.lock().clone();
         world.faults = Faults::default();
         world.off = false;
+        world.while_syncing = None;
         world.locked.clear();
         SimDisk { world: Arc::new(Mutex::new(world)) }
     }
@@ -278,11 +280,10 @@ impl DiskFile for SimFile {
         Ok(len)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a slow disk takes its time")]
     fn sync_data(&self) -> io::Result<()> {
-        let takes = self.world.lock().faults.sync_takes;
-        if !takes.is_zero() {
-            std::thread::sleep(takes);
+        let meanwhile = self.world.lock().while_syncing.clone();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
         }
         let mut world = self.world.lock();
         world.syncs += 1;

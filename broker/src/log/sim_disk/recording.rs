@@ -1,5 +1,6 @@
 //! What was done to a disk, to be looked at afterwards: one run of a workload, a power cut at each of its operations.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,7 +22,16 @@ impl SimDisk {
         world.recording = None;
         let mut start = Box::new(world.clone());
         start.locked.clear();
+        start.while_syncing = None;
         world.recording = Some(Recording { start, operations: Vec::new() });
+    }
+
+    /// A hash of all that was done since [`record`](Self::record), in its order, with every byte; 0 without a recording.
+    pub fn digest(&self) -> u64 {
+        let world = self.world.lock();
+        let hash =
+            |recording: &Recording| BuildHasherDefault::<DefaultHasher>::default().hash_one(&recording.operations);
+        world.recording.as_ref().map_or(0, hash)
     }
 
     /// What was done since [`record`](Self::record).

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Faults, Random};
 
@@ -18,6 +19,8 @@ pub(super) struct World {
     pub(super) pending_names: Vec<NameChange>,
     pub(super) locked: Vec<PathBuf>,
     pub(super) faults: Faults,
+    /// Called during each flush of a file; belongs to this disk and not to its copies.
+    pub(super) while_syncing: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(super) operations: u64,
     pub(super) writes: u64,
     pub(super) syncs: u64,
@@ -41,7 +44,7 @@ pub(super) enum Change {
     Length(usize),
 }
 
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub(super) enum NameChange {
     Link(PathBuf, usize),
     Unlink(PathBuf),
@@ -49,7 +52,7 @@ pub(super) enum NameChange {
 }
 
 /// Something done to the disk.
-#[derive(Clone)]
+#[derive(Clone, Hash)]
 pub(super) enum Operation {
     Name(NameChange),
     SyncNames,

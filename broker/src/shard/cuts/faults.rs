@@ -1,5 +1,6 @@
 //! Disks that refuse a write or a flush, and bits that flip.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 
 use super::history::History;
-use super::life::{self, Kept, Rows, act, block_on, collect, live, open, rows_of, submit};
+use super::life::{self, Kept, Rows, act, collect, live, rows_of, submit};
 use super::recover::{Expected, recover};
+use super::stepper::Stepped;
 use super::view::View;
-use crate::log::Flush;
 use crate::log::sim_disk::{Faults, Random, SimDisk};
+use crate::log::{Drive, Flush, LogSettings};
 use crate::shard::SubmitError;
-use crate::storage::open_files;
+use crate::storage::{Parts, Storage, StorageSettings};
 
 const ASYNC: Flush = Flush::Async { interval: Duration::from_millis(5) };
 
@@ -24,10 +26,12 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
     let clock = Clock::manual(1_700_000_000_000);
     let disk = SimDisk::new();
     let mut history = History::new();
-    let before = block_on(live(&mut history, &disk, Kept::default(), flush, &clock, &mut random, 3))?;
+    let before = live(&mut history, &disk, Kept::default(), flush, &clock, &mut random, 3)?;
     let rows = before.snapshots.last().map(|(_, rows)| Arc::clone(rows));
     let base = before.bases.last().map(|(_, rows)| Arc::clone(rows));
-    let opened = block_on(open(&disk, rows.clone(), flush, &clock))?;
+    let opened = Stepped::open(&disk, rows.as_ref(), flush, &clock, random.draw())?;
+    let Stepped { storage, stepper } = &opened;
+    let shard = &storage.shard;
     let answered = Arc::new(Mutex::new(Vec::new()));
     let mut acknowledged = history.steps.len();
     let mut synced = acknowledged;
@@ -35,13 +39,12 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
     let mut failed = false;
     for _ in 0..25 {
         clock.advance(Duration::from_millis(random.below(300)));
-        let now = opened.time.now();
-        let acts: Vec<_> =
-            (0..=random.below(3)).map(|_| act(history.model(), &opened.shard, &[], now, &mut random)).collect();
-        let answers = submit(&opened, &disk, history.steps.len(), &acts, &answered);
-        let outcomes = collect(&answers, acts.len())?;
+        let now = storage.time.now();
+        let acts: Vec<_> = (0..=random.below(3)).map(|_| act(history.model(), shard, &[], now, &mut random)).collect();
+        let answers = submit(shard, &disk, history.steps.len(), &acts, &answered);
+        let outcomes = collect(acts.len(), || stepper.until(|| answers.try_recv().ok()))?;
         let mut unknown = Vec::new();
-        let mut places = history.new_places(opened.shard.log())?;
+        let mut places = history.new_places(shard.log())?;
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             match outcome {
                 Ok(outcome) if unknown.is_empty() && !failed => {
@@ -55,21 +58,19 @@ fn fail(seed: u64, flush: Flush, plan: impl Fn(&SimDisk) -> Faults) -> Result<bo
             }
         }
         failed |= !unknown.is_empty();
-        history.note_unknown(opened.shard.log(), unknown, now)?;
+        history.note_unknown(shard.log(), unknown, now)?;
         // A failed flush ends the promises of what was answered before it only where an answer does not wait for one.
-        if flush != Flush::Sync && random.below(4) == 0 && opened.applier().flush().is_ok() {
+        if flush != Flush::Sync && random.below(4) == 0 && storage.applier().flush().is_ok() {
             synced = acknowledged;
         }
-        View::of(&opened.shard).map_err(|why| format!("reading after a failure: {why}"))?;
+        View::of(shard).map_err(|why| format!("reading after a failure: {why}"))?;
         if failed && random.below(3) == 0 {
             break;
         }
     }
-    let fired = failed || opened.shard.log().failure().is_some();
-    let shard = opened.shard.clone();
+    let fired = failed || shard.log().failure().is_some();
     // An error says that the end was not in good order, which is so.
-    let _ = block_on(opened.close());
-    drop(shard);
+    let _ = opened.close();
     disk.set_faults(Faults::default());
     let required = if flush == Flush::Sync { acknowledged } else { synced };
     let expected = Expected { history: &history, required, flushed: required, flush, base: base.as_ref() };
@@ -105,8 +106,7 @@ fn closed(seed: u64) -> (SimDisk, History, Rows, Option<Rows>, Random) {
     let mut random = Random::new(seed);
     let (disk, mut history) = (SimDisk::new(), History::new());
     let clock = Clock::manual(1_700_000_000_000);
-    let life = block_on(live(&mut history, &disk, Kept::default(), Flush::Sync, &clock, &mut random, 12))
-        .expect("a good life");
+    let life = live(&mut history, &disk, Kept::default(), Flush::Sync, &clock, &mut random, 12).expect("a good life");
     let rows = Arc::clone(&life.snapshots.last().expect("closing flushes the index").1);
     let base = life.bases.last().map(|(_, rows)| Arc::clone(rows));
     (disk, history, rows, base, random)
@@ -115,9 +115,8 @@ fn closed(seed: u64) -> (SimDisk, History, Rows, Option<Rows>, Random) {
 /// What a shard serves that has applied everything.
 fn served(disk: &SimDisk, rows: &Rows) -> Result<View, String> {
     let index = life::index_of(Some(rows)).map_err(|error| error.to_string())?;
-    let opened = open_files(Arc::new(disk.clone()), index, &life::settings(Flush::Sync));
-    let (shard, ..) = opened.map_err(|error| error.to_string())?;
-    View::of(&shard)
+    let opened = Parts::open(Arc::new(disk.clone()), index, life::settings(Flush::Sync), Clock::manual(0));
+    View::of(&opened.map_err(|error| error.to_string())?.shard)
 }
 
 #[test]
@@ -156,32 +155,34 @@ fn a_flipped_bit_in_log_or_vote_is_found_or_harmless() {
     assert!(found > 100, "{found} found, {harmless} harmless: most of the bytes matter");
 }
 
-#[test]
-fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
+#[tokio::test]
+async fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
     // With an asynchronous flush the index holds what the log may lose. Closing must not write it.
     let dir = tempfile::tempdir().expect("a folder");
     let disk = SimDisk::new();
     let clock = Clock::manual(1_700_000_000_000);
-    let settings = || crate::storage::StorageSettings {
-        dir: dir.path().to_owned(),
-        ..life::settings(Flush::Async { interval: Duration::from_secs(3600) })
+    let settings = |dir: &Path| {
+        let log = life::settings(Flush::Async { interval: Duration::from_secs(3600) }).log;
+        StorageSettings { dir: dir.to_owned(), log: LogSettings { drive: Drive::Thread, ..log } }
     };
-    let opened = block_on(crate::storage::Storage::open_on(Arc::new(disk.clone()), settings(), clock.clone()));
-    let opened = opened.expect("opens");
+    let opened = Storage::open_on(Arc::new(disk.clone()), settings(dir.path()), clock.clone()).await.expect("opens");
     let mut history = History::new();
     let mut random = Random::new(1);
     for _ in 0..10 {
         let now = opened.time.now();
         let acts = vec![act(history.model(), &opened.shard, &[], now, &mut random)];
-        let answers = submit(&opened, &disk, 0, &acts, &Arc::default());
-        let outcome = collect(&answers, 1).expect("answered").remove(0).expect("taken");
+        let answers = submit(&opened.shard, &disk, 0, &acts, &Arc::default());
+        let outcome = collect(1, || answers.recv().map_err(|error| error.to_string()))
+            .expect("answered")
+            .remove(0)
+            .expect("taken");
         let places = history.new_places(opened.shard.log()).expect("readable").remove(0).unwrap_or_default();
         history.push(acts.into_iter().next().expect("one"), now, &outcome, &places).expect("as predicted");
         history.note_records(opened.shard.log()).expect("as sent");
     }
     assert!(!rows_of(opened.shard.index()).expect("readable").is_empty());
     disk.set_faults(Faults { fail_syncs_from: Some(disk.syncs() + 1), ..Faults::default() });
-    let closed = block_on(opened.close());
+    let closed = opened.close().await;
     assert!(closed.is_err(), "the log could not be flushed");
     // The lock of the folder is kept until the process ends, so the next start sees a copy.
     let copy = tempfile::tempdir().expect("a folder");
@@ -189,8 +190,7 @@ fn an_index_flushed_by_nobody_is_not_ahead_after_a_failed_flush_of_the_log() {
     for file in std::fs::read_dir(dir.path().join("index")).expect("readable").map(|file| file.expect("readable")) {
         std::fs::copy(file.path(), copy.path().join("index").join(file.file_name())).expect("copied");
     }
-    let settings = crate::storage::StorageSettings { dir: copy.path().to_owned(), ..settings() };
     let log = disk.crash(0).moved(&dir.path().join("log"), &copy.path().join("log"));
-    let opened = block_on(crate::storage::Storage::open_on(Arc::new(log), settings, clock));
-    block_on(opened.expect("a shard that lost what it may lose opens").close()).expect("closes");
+    let opened = Storage::open_on(Arc::new(log), settings(copy.path()), clock).await;
+    opened.expect("a shard that lost what it may lose opens").close().await.expect("closes");
 }

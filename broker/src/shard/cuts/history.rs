@@ -1,6 +1,7 @@
 //! What was done, what was answered, and what the log held: all that a recovered shard is judged by.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::BytesMut;
 
@@ -35,11 +36,18 @@ pub(super) struct History {
     /// The state after each number of commands, from none on.
     pub(super) models: Vec<Model>,
     records: BTreeMap<u64, Mark>,
+    /// Everything that can be seen of the shard, in its order.
+    trace: DefaultHasher,
 }
 
 impl History {
     pub(super) fn new() -> Self {
-        Self { steps: Vec::new(), models: vec![Model::default()], records: BTreeMap::new() }
+        Self {
+            steps: Vec::new(),
+            models: vec![Model::default()],
+            records: BTreeMap::new(),
+            trace: DefaultHasher::new(),
+        }
     }
 
     /// The state after all commands.
@@ -47,9 +55,20 @@ impl History {
         self.models.last().expect("there is one for no command")
     }
 
+    /// Adds something that can be seen of the shard.
+    pub(super) fn trace(&mut self, seen: &impl Hash) {
+        seen.hash(&mut self.trace);
+    }
+
+    /// A hash of all that was seen.
+    pub(super) fn digest(&self) -> u64 {
+        self.trace.finish()
+    }
+
     /// Adds an answered command; the answer must be the one that the model gives.
     /// `places` are the positions of the messages that it brought.
     pub(super) fn push(&mut self, act: Act, now: Stamp, outcome: &Outcome, places: &[u64]) -> Result<(), String> {
+        self.trace(&format!("{act:?} {outcome:?}"));
         let mut model = self.model().clone();
         let expected = model.apply(&act, now, outcome, places);
         if expected != *outcome {

@@ -1,28 +1,25 @@
 //! One life of a shard: opened on a disk that records, given random commands, closed.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
 
 use super::act::{Act, PRODUCERS, Place};
 use super::history::History;
 use super::model::Model;
+use super::stepper::Stepped;
 use super::view::View;
 use crate::index::{Index, IndexBatch, IndexError, IndexReader};
 use crate::log::sim_disk::{Random, SimDisk};
-use crate::log::{Flush, Log, LogSettings};
+use crate::log::{Drive, Flush, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{Admission, CheckedHalf, Outcome, ReadError, Shard, SubmitError};
-use crate::storage::{Storage, StorageSettings};
+use crate::storage::StorageSettings;
 use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, Stamp, When};
-
-/// Nothing that a shard answers takes longer, on however busy a machine.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// All rows of an index.
 pub(super) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
@@ -87,6 +84,7 @@ pub(super) fn settings(flush: Flush) -> StorageSettings {
         flush,
         tail_cache_bytes: 4 << 10,
         zero_ahead_bytes: 4 << 10,
+        drive: Drive::Step { seed: 0 },
         ..LogSettings::default()
     };
     StorageSettings { dir: PathBuf::from("/shard"), log }
@@ -110,28 +108,14 @@ pub(super) fn rows_of(index: &IndexReader) -> Result<Rows, String> {
     rows.map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// Runs a future. Tasks of a shard outlive it and use the runtime's timers, so there is one for all, and it never ends.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let make =
-        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    RUNTIME.get_or_init(make).block_on(future)
-}
-
-/// Opens a shard on a simulated disk, with raft and all its threads.
-pub(super) async fn open(disk: &SimDisk, rows: Option<Rows>, flush: Flush, clock: &Clock) -> Result<Storage, String> {
-    let index = move || Ok(index_of(rows.as_ref())?);
-    Storage::open_parts(Arc::new(disk.clone()), index, settings(flush), clock.clone())
-        .await
-        .map_err(|error| format!("the shard does not open: {error}"))
-}
-
+/// The number of a command, and its answer.
+pub(super) type Answer = (usize, Result<Outcome, SubmitError>);
 /// Answers in the order in which they came.
-type Answers = mpsc::Receiver<(usize, Result<Outcome, SubmitError>)>;
+pub(super) type Answers = mpsc::Receiver<Answer>;
 
 /// Submits commands at once, without waiting, and notes when they are answered.
 pub(super) fn submit(
-    opened: &Storage,
+    shard: &Shard,
     disk: &SimDisk,
     first: usize,
     acts: &[Act],
@@ -149,7 +133,7 @@ pub(super) fn submit(
             let _ = sender.send((nth, result));
         });
         act.with_command(|command| {
-            if let Err((error, _)) = opened.shard.submit(command, Admission::Reserved, completion) {
+            if let Err((error, _)) = shard.submit(command, Admission::Reserved, completion) {
                 let _ = refused.send((nth, Err(error)));
             }
         });
@@ -157,11 +141,14 @@ pub(super) fn submit(
     answers
 }
 
-/// The answers to all of `count` commands.
-pub(super) fn collect(answers: &Answers, count: usize) -> Result<Vec<Result<Outcome, SubmitError>>, String> {
+/// The answers to all of `count` commands. `next` waits for one of them.
+pub(super) fn collect(
+    count: usize,
+    mut next: impl FnMut() -> Result<Answer, String>,
+) -> Result<Vec<Result<Outcome, SubmitError>>, String> {
     let mut all: Vec<Option<Result<Outcome, SubmitError>>> = vec![None; count];
     for _ in 0..count {
-        let (nth, result) = answers.recv_timeout(ANSWER).map_err(|_| "a command was never answered".to_owned())?;
+        let (nth, result) = next()?;
         if all[nth].replace(result).is_some() {
             return Err("a command was answered twice".to_owned());
         }
@@ -170,7 +157,7 @@ pub(super) fn collect(answers: &Answers, count: usize) -> Result<Vec<Result<Outc
 }
 
 /// Lives once: `bursts` bursts of random commands. `recording` disks are replayed by the caller.
-pub(super) async fn live(
+pub(super) fn live(
     history: &mut History,
     disk: &SimDisk,
     kept: Kept,
@@ -186,67 +173,68 @@ pub(super) async fn live(
     let rows = kept.index.or_else(|| kept.base.clone());
     life.snapshots.extend(rows.iter().map(|rows| (0, Arc::clone(rows))));
     life.bases.extend(kept.base.map(|rows| (0, rows)));
-    let opened = open(disk, rows, flush, clock).await?;
-    let differences = history.model().view.differences(&View::of(&opened.shard)?);
+    let opened = Stepped::open(disk, rows.as_ref(), flush, clock, random.draw())?;
+    let Stepped { storage, stepper } = &opened;
+    let shard = &storage.shard;
+    let differences = history.model().view.differences(&View::of(shard)?);
     if !differences.is_empty() {
         return Err(format!("opened with {before} commands in the log:\n{differences}"));
     }
     let answered = Arc::new(Mutex::new(Vec::new()));
     for _ in 0..bursts {
         clock.advance(Duration::from_millis(random.below(700)));
-        let now = opened.time.now();
+        let now = storage.time.now();
         let mut acts = Vec::new();
         for _ in 0..=random.below(5) {
-            let act = act(history.model(), &opened.shard, &acts, now, random);
+            let act = act(history.model(), shard, &acts, now, random);
             acts.push(act);
         }
-        let answers = submit(&opened, disk, history.steps.len(), &acts, &answered);
-        let outcomes = collect(&answers, acts.len())?;
-        let mut places = history.new_places(opened.shard.log())?;
+        stepper.dawdle();
+        let answers = submit(shard, disk, history.steps.len(), &acts, &answered);
+        stepper.dawdle();
+        let outcomes = collect(acts.len(), || stepper.until(|| answers.try_recv().ok()))?;
+        let mut places = history.new_places(shard.log())?;
         for (act, outcome) in acts.into_iter().zip(outcomes) {
             let outcome = outcome.map_err(|error| format!("{act:?} was refused: {error}"))?;
             history.push(act, now, &outcome, &places.pop_front().unwrap_or_default())?;
         }
-        history.note_records(opened.shard.log())?;
+        history.note_records(shard.log())?;
         match random.below(6) {
             0 => {
-                sync(&opened.shard.shared.log)?;
+                sync(shard)?;
                 life.durable.push((history.steps.len(), disk.operations()));
             }
             1 => {
-                opened.applier().flush().map_err(|error| error.to_string())?;
-                life.snapshots.push((disk.operations(), rows_of(opened.shard.index())?));
+                storage.applier().flush().map_err(|error| error.to_string())?;
+                life.snapshots.push((disk.operations(), rows_of(shard.index())?));
             }
-            2 | 3 => purge(&opened, disk, &mut life, random).await?,
+            2 | 3 => purge(&opened, disk, &mut life, random)?,
             _ => {}
         }
     }
-    let shard = opened.shard.clone();
-    opened.close().await.map_err(|error| error.to_string())?;
+    let shard = shard.clone();
+    opened.close()?;
     life.durable.push((history.steps.len(), disk.operations()));
     life.snapshots.push((disk.operations(), rows_of(shard.index())?));
     history.note_records(shard.log())?;
+    history.trace(&disk.digest());
+    history.trace(&format!("{:?}", View::of(&shard)?));
     life.answered = std::mem::take(&mut *answered.lock());
     Ok(life)
 }
 
-fn sync(log: &Log) -> Result<(), String> {
-    let (sender, synced) = mpsc::channel();
-    log.sync(move |result| {
-        // Whoever waits may have given up.
-        let _ = sender.send(result);
-    });
-    let result = synced.recv_timeout(ANSWER).map_err(|_| "a flush was never answered")?;
-    result.map_err(|error| error.to_string())
+fn sync(shard: &Shard) -> Result<(), String> {
+    shard.shared.log.sync_wait().map_err(|error| error.to_string())
 }
 
 /// Lets files go as retention does: the index is made durable beyond them and copied, and then they are asked to go. The
 /// workload goes on meanwhile, or waits.
-async fn purge(opened: &Storage, disk: &SimDisk, life: &mut Life, random: &mut Random) -> Result<(), String> {
-    let log = opened.shard.log();
-    let Some(last) = last_index_below(&log.segments(), opened.shard.counters().trimmed()) else { return Ok(()) };
+fn purge(opened: &Stepped, disk: &SimDisk, life: &mut Life, random: &mut Random) -> Result<(), String> {
+    let Stepped { storage, stepper } = opened;
+    let log = storage.shard.log();
+    let Some(last) = last_index_below(&log.segments(), storage.shard.counters().trimmed()) else { return Ok(()) };
     let mut copy = Ok(Rows::default());
-    let copied = opened.applier().copy(|index| {
+    let copied = storage.applier().copy(|index| {
         copy = rows_of(index);
         Ok(())
     });
@@ -257,17 +245,13 @@ async fn purge(opened: &Storage, disk: &SimDisk, life: &mut Life, random: &mut R
     let waits = random.below(2) == 0;
     if waits {
         // A file stays while the one behind it is not on disk by name: until the next flush, and the next purge.
-        sync(&opened.shard.shared.log)?;
+        sync(&storage.shard)?;
     }
-    opened.purger().purge(last);
+    storage.purger().purge(last);
     life.purges += 1;
     if waits {
-        let gone = async {
-            while log.purged().is_none_or(|purged| purged.index < last) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(ANSWER, gone).await.map_err(|_| "files never went")?;
+        let gone = || log.purged().is_some_and(|purged| purged.index >= last).then_some(());
+        stepper.until(gone).map_err(|why| format!("files never went: {why}"))?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@
 //!
 //! [`Applier::copy`]: crate::shard::Applier::copy
 //!
-//! Everything comes from a seed; only the order in which threads meet does not. A failure prints the command that tries
+//! Everything comes from a seed, also the order in which the parts of a shard work ([`stepper`]). A failure prints the command that tries
 //! its seed again. `ESCROWMQ_CUT_SECONDS` makes the search go on with fresh seeds for so long.
 
 mod act;
@@ -32,4 +32,5 @@ mod life;
 mod model;
 mod planted;
 mod recover;
+mod stepper;
 mod view;

@@ -9,12 +9,13 @@ use super::act::{Act, PRODUCERS};
 use super::history::{History, places_from, read};
 use super::life::{self, Rows, anew};
 use super::model::Model;
+use super::stepper::Stepped;
 use super::view::{EntryView, View};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Disk, Flush, Log, LogReader};
 use crate::raft::committed_entry;
 use crate::shard::Shard;
-use crate::storage::open_files;
+use crate::storage::Parts;
 use crate::terms::{Decision, QueueOffset, Stamp, When};
 
 /// What a disk must hold.
@@ -45,8 +46,9 @@ pub(super) fn recover(
     random: &mut Random,
 ) -> Result<Recovered, String> {
     let index = life::index_of(rows).map_err(|error| error.to_string())?;
-    let opened = open_files(Arc::new(disk.clone()), index, &life::settings(flush));
-    let (shard, applier, _) = opened.map_err(|error| format!("does not open: {error}"))?;
+    let clock = Clock::manual(0);
+    let opened = Parts::open(Arc::new(disk.clone()), index, life::settings(flush), clock);
+    let Parts { shard, applier, .. } = opened.map_err(|error| format!("does not open: {error}"))?;
     let steps = history.steps_in(shard.log())?;
     let applied = applier.applied();
     let next = applied.map_or(shard.log().first_index(), |applied| applied.index.next());
@@ -160,9 +162,10 @@ impl Expected<'_> {
         steps: usize,
         random: &mut Random,
     ) -> Result<(), String> {
-        let opened = life::block_on(life::open(disk, rows.cloned(), self.flush, clock))?;
+        let opened = Stepped::open(disk, rows, self.flush, clock, random.draw())?;
+        let Stepped { storage, stepper } = &opened;
         let mut model = self.history.models[steps].clone();
-        let differences = model.view.differences(&View::of(&opened.shard)?);
+        let differences = model.view.differences(&View::of(&storage.shard)?);
         if !differences.is_empty() {
             return Err(format!("opened by a broker:\n{differences}"));
         }
@@ -170,7 +173,7 @@ impl Expected<'_> {
         for (half, row) in &model.view.halves {
             let decision = if random.below(2) == 0 { Decision::Commit } else { Decision::Rollback };
             let below = if random.below(3) == 0 { u64::MAX } else { 0 };
-            let rewritten = anew(&opened.shard, *half, below).map_err(|error| error.to_string())?;
+            let rewritten = anew(&storage.shard, *half, below).map_err(|error| error.to_string())?;
             let rewritten = if decision == Decision::Commit { rewritten } else { Vec::new() };
             acts.push(Act::Settle {
                 half: *half,
@@ -189,11 +192,11 @@ impl Expected<'_> {
             acts.push(Act::Publish { queue, place, when: When::Now, bodies, once: false });
         }
         acts.push(Act::Fire { upto: Stamp(u64::MAX - 1), limit: 1000 });
-        let now = opened.time.now();
-        let next = opened.shard.log().last().map_or(0, |last| last.index.next().0);
-        let answers = life::submit(&opened, disk, 0, &acts, &Arc::new(Mutex::new(Vec::new())));
-        let outcomes = life::collect(&answers, acts.len())?;
-        let places = places_from(opened.shard.log(), next)?;
+        let now = storage.time.now();
+        let next = storage.shard.log().last().map_or(0, |last| last.index.next().0);
+        let answers = life::submit(&storage.shard, disk, 0, &acts, &Arc::new(Mutex::new(Vec::new())));
+        let outcomes = life::collect(acts.len(), || stepper.until(|| answers.try_recv().ok()))?;
+        let places = places_from(storage.shard.log(), next)?;
         for ((act, outcome), places) in acts.iter().zip(outcomes).zip(places) {
             let outcome = outcome.map_err(|error| format!("after the restart {act:?}: {error}"))?;
             let expected = model.apply(act, now, &outcome, &places);
@@ -201,11 +204,11 @@ impl Expected<'_> {
                 return Err(format!("after the restart {act:?} got\n  {outcome:?} instead of\n  {expected:?}"));
             }
         }
-        let differences = model.view.differences(&View::of(&opened.shard)?);
+        let differences = model.view.differences(&View::of(&storage.shard)?);
         if !differences.is_empty() {
             return Err(format!("after the restart and more commands:\n{differences}"));
         }
-        life::block_on(opened.close()).map_err(|error| error.to_string())
+        opened.close()
     }
 }
 
