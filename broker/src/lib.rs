@@ -10,7 +10,7 @@
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
 //! * [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
-//! * [`server`]: requests in, responses out. [`config`]: the settings.
+//! * [`server`]: requests in, responses out; [`reply`]: the way back. [`config`]: the settings.
 //! * [`planted`]: failures that tests switch on; nothing of them is in the product.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the pages are for those who read the source")]
@@ -30,6 +30,7 @@ mod metrics;
 mod planted;
 mod raft;
 mod registration;
+mod reply;
 mod retention;
 mod schedule;
 mod server;

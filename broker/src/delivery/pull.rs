@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::client_registry::Subscription;
 use crate::filter::{Expression, Filter};
 use crate::index::QueueEntry;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::shard::{Queue, ReadError, Topic};
 use crate::terms::{GroupSettings, QueueOffset};
 

@@ -18,9 +18,10 @@ use escrowmq_common::remoting::Connection;
 use serde_json::json;
 
 use super::stats::{Problem, answer, answer_slowly, groups_with_offsets, header};
-use super::{Reply, lag, progress, slow, stats};
+use super::{lag, progress, slow, stats};
 use crate::broker::Broker;
 use crate::index;
+use crate::reply::Reply;
 use crate::stats::Figure;
 use crate::terms::QueueOffset;
 

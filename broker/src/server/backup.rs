@@ -11,9 +11,10 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PreparedBackupHeader;
 use escrowmq_common::remoting::Connection;
 
-use super::{Reply, local, slow};
+use super::{local, slow};
 use crate::backup::prepare::{LEASE, PrepareError};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::terms::Stamp;
 
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {

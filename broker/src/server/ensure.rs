@@ -12,8 +12,8 @@ use escrowmq_common::name;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::answer::{code_of, code_of_refusal};
 use super::bounds::{self, Maker, Rates, TooMany};
-use super::reply::{code_of, code_of_refusal};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
 use crate::shard::{Admission, Command, Completion, Outcome, Refusal, SubmitError, Topic};

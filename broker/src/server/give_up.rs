@@ -10,8 +10,9 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GiveUpLogHeader, GiveUpLogResponse, Header as _};
 
 use super::ensure::done;
-use super::{Reply, local, slow};
+use super::{local, slow};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, GiveUp, GiveUpError};
 
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {

@@ -12,10 +12,11 @@ use escrowmq_common::name;
 use super::bounds::Maker;
 use super::ensure::{self, EnsureError, Place, done};
 use super::topics::Page;
-use super::{Reply, attributes, slow};
+use super::{attributes, slow};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
 use crate::registration::data_version;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command};
 use crate::terms::{GroupSettings, TopicSettings};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use escrowmq_common::code::response;
 use escrowmq_common::remoting::{Connection, LogGate};
 
-use super::Reply;
+use crate::reply::Reply;
 
 static REFUSED: LogGate = LogGate::new(Duration::from_secs(1));
 

@@ -8,9 +8,9 @@ use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use super::Reply;
-use super::reply::code_of_refusal;
+use super::answer::{self, code_of_refusal};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Completion, Lock, Outcome};
 use crate::terms::QueueId;
 
@@ -80,11 +80,11 @@ fn submit(broker: &Broker, command: &Command<'_>, reply: Reply, answer: impl FnO
     let back = reply.clone();
     let completion: Completion = Box::new(move |result| match result {
         Ok(outcome) => answer(back, outcome),
-        Err(error) => back.not_done(&error),
+        Err(error) => answer::not_done(back, &error),
     });
     // A lock that cannot be renewed makes its owner stop: it goes before new messages.
     if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, completion) {
-        reply.not_done(&error);
+        answer::not_done(reply, &error);
     }
 }
 

@@ -13,11 +13,12 @@ use escrowmq_common::remoting::{Connection, LogGate};
 use parking_lot::Mutex;
 
 use super::bounds::Maker;
+use super::ensure;
 use super::pull::check_sql;
-use super::{Reply, ensure};
 use crate::broker::Broker;
 use crate::client_registry::{Beat, Client, ConsumerBeat};
 use crate::filter::Filter;
+use crate::reply::Reply;
 
 /// Lines about groups that could not be made: each heartbeat may name thousands.
 static NOT_CREATED: LogGate = LogGate::new(Duration::from_secs(1));

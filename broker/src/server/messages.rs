@@ -14,9 +14,10 @@ use escrowmq_common::header::{Header as _, QueryMessageHeader, QueryMessageRespo
 use escrowmq_common::message::MessageUnit;
 use escrowmq_common::message::properties::name;
 
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::key_index::{Candidate, words};
+use crate::reply::Reply;
 use crate::shard::ReadError;
 use crate::terms::{QueueOffset, Stamp};
 

@@ -6,13 +6,13 @@
 //!
 //! Promises: every request that is not one-way gets exactly one response, in the header encoding it came in; bad input
 //! gets a code and a remark that says what is wrong; one client's input harms nobody else; what an operator changes leaves
-//! a line in the log (`audit`). One file per request family.
+//! a line in the log (`reply::audit`). One file per request family.
 //!
 //! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
 
 mod admin;
+mod answer;
 mod attributes;
-mod audit;
 mod backup;
 pub(crate) mod bounds;
 pub(crate) mod ensure;
@@ -29,7 +29,6 @@ mod progress;
 mod pull;
 mod recall;
 mod relay;
-mod reply;
 mod reset;
 mod room;
 mod runtime;
@@ -43,7 +42,6 @@ mod transaction;
 mod transactions;
 
 pub(crate) use ensure::Creations;
-pub(crate) use reply::Reply;
 pub(crate) use slow::Gate;
 
 use std::sync::Arc;
@@ -54,6 +52,7 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Connection, Service};
 
 use crate::broker::Broker;
+use crate::reply::Reply;
 
 /// The service of the broker's connections.
 pub(crate) struct Server {

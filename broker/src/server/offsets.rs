@@ -10,9 +10,10 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::remoting::Connection;
 
-use super::{Reply, progress, slow};
+use super::{answer, progress, slow};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
+use crate::reply::Reply;
 use crate::shard::{Queue, ReadError};
 use crate::terms::{QueueOffset, Stamp};
 
@@ -124,7 +125,7 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
         Ok(()) if reply.is_oneway() => {}
         Ok(()) => offsets.when_stored(move |stored| match stored {
             Ok(()) => reply.ok(),
-            Err(error) => reply.not_done(&error),
+            Err(error) => answer::not_done(reply, &error),
         }),
         Err(error @ (CommitRefusal::Lower { .. } | CommitRefusal::Reset(_))) => {
             tracing::debug!(group, topic = header.topic, queue = header.queue_id, %error, "offset not taken");

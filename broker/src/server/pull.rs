@@ -11,11 +11,12 @@ use escrowmq_common::remoting::Connection;
 
 use super::bounds::Maker;
 use super::ensure::EnsureError;
-use super::{Reply, ensure, progress};
+use super::{ensure, progress};
 use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
 use crate::delivery::{Ask, Pull, Wants};
 use crate::filter::Filter;
+use crate::reply::Reply;
 use crate::shard::SubmitError;
 use crate::terms::{GroupSettings, QueueOffset, TopicSettings};
 

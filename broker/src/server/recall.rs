@@ -11,11 +11,12 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{HeaderError, RecallMessageHeader};
 use escrowmq_common::message::RecallHandle;
 
-use super::reply::code_of;
-use super::{Reply, slow};
+use super::answer::code_of;
+use super::slow;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::timer;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Outcome, Waiting};
 use crate::terms::Stamp;
 

@@ -17,9 +17,10 @@ use futures_util::future::join_all;
 
 use super::messages::visible_unit;
 use super::stats::{Problem, answer, header};
-use super::{Reply, reset, slow};
+use super::{reset, slow};
 use crate::broker::Broker;
 use crate::client_registry::ConsumerMember;
+use crate::reply::Reply;
 
 /// How long a consumer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);

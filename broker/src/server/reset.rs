@@ -8,10 +8,11 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, Language};
 use escrowmq_common::header::{Header as _, ResetOffsetHeader};
 
-use super::reply::code_of;
+use super::answer::code_of;
 use super::stats::{Problem, header};
-use super::{Reply, progress, slow};
+use super::{progress, slow};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::Queue;
 use crate::terms::{QueueOffset, Stamp};
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use escrowmq_common::body::KvTable;
 
+use super::slow;
 use super::stats::{Problem, answer};
-use super::{Reply, slow};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::Batch;
 use crate::stats;
 use crate::terms::{DiskUse, Stamp};

@@ -10,13 +10,14 @@ use escrowmq_common::message::properties::{PropertyEditor, name as property};
 use escrowmq_common::message::{MessageUnit, UnitBuilder, tags_code};
 use escrowmq_common::name;
 
+use super::answer::{code_of, code_of_refusal};
 use super::bounds::Maker;
 use super::ensure::{self, EnsureError};
-use super::reply::{Reply, code_of, code_of_refusal};
 use super::send::{next_of, not_writable};
 use super::slow;
 use crate::broker::Broker;
 use crate::config::DelayLevels;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
 use crate::terms::{GroupSettings, TopicSettings, When};
 

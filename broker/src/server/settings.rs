@@ -12,9 +12,10 @@ use escrowmq_common::remoting::Connection;
 use escrowmq_common::settings::properties;
 use parking_lot::Mutex;
 
-use super::{Reply, local, runtime, slow};
+use super::{local, runtime, slow};
 use crate::broker::Broker;
 use crate::config::{Asker, ConfigError, FileName, differences};
+use crate::reply::Reply;
 
 /// One change after the other: each starts from the settings that the one before left.
 static CHANGING: Mutex<()> = Mutex::new(());

@@ -12,7 +12,6 @@ use escrowmq_common::code::response;
 use escrowmq_common::remoting::LARGE_BODY_PLACES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Reply;
 use super::room::{Room, Waiting};
 use crate::broker::Broker;
 use crate::limits::{BLOCKING_THREADS, SEARCHES_MAX};

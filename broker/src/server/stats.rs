@@ -17,10 +17,11 @@ use escrowmq_common::header::{
 use escrowmq_common::name;
 use serde::Serialize;
 
-use super::{Reply, progress, slow};
+use super::{progress, slow};
 use crate::broker::Broker;
 use crate::client_registry::ProducerMember;
 use crate::index;
+use crate::reply::Reply;
 use crate::shard::{ReadError, Topic};
 
 /// Why a question has no answer: a response code and a remark.

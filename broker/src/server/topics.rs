@@ -16,11 +16,12 @@ use escrowmq_common::name;
 use super::attributes::{self, Attributes};
 use super::bounds::Maker;
 use super::ensure::{self, EnsureError, Place, done};
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::meta::encode_cold;
 use crate::registration::{data_version, topic_config};
+use crate::reply::Reply;
 use crate::shard::{Admission, Command};
 use crate::terms::TopicSettings;
 

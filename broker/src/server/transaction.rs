@@ -8,9 +8,10 @@ use escrowmq_common::frame::{FieldWriter, Frame};
 use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
 
-use super::reply::{code_of, code_of_refusal};
-use super::{Reply, slow};
+use super::answer::{self, code_of, code_of_refusal};
+use super::slow;
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::retention::{self, Rewritten};
 use crate::shard::{
     Admission, Command, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
@@ -109,7 +110,7 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                 Ok(Ok(Rewritten::Move(load))) => {
                     let moved = load.command(|command| broker.shard.propose(command, Admission::Reserved)).await;
                     if let Err(error) = moved {
-                        return reply.not_done(&error);
+                        return answer::not_done(reply, &error);
                     }
                 }
                 Ok(Err(error)) => {
@@ -162,7 +163,7 @@ fn submit(
         })
     };
     if let Err((error, _)) = broker.shard.submit(&settle, Admission::Reserved, answer) {
-        reply.not_done(&error);
+        answer::not_done(reply, &error);
     }
 }
 
@@ -193,7 +194,7 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>, r
         ) => unreachable!("a decision never has the outcome {other:?}"),
         Err(error) => {
             broker.metrics.decisions.record(code_of(&error));
-            reply.not_done(&error);
+            answer::not_done(reply, &error);
         }
     }
 }
@@ -320,11 +321,11 @@ fn undecided(
                 });
                 reply.ok();
             }
-            Err(error) => reply.not_done(&error),
+            Err(error) => answer::not_done(reply, &error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(&command, Admission::Reserved, answer) {
-        reply.not_done(&error);
+        answer::not_done(reply, &error);
     }
 }
 
@@ -364,10 +365,10 @@ fn put_back(broker: &Arc<Broker>, resume: Resume<'_>, reply: Reply) {
                 broker.transactions.look_again(half);
                 reply.ok();
             }
-            Err(error) => reply.not_done(&error),
+            Err(error) => answer::not_done(reply, &error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(&Command::Resume(resume), Admission::Reserved, answer) {
-        reply.not_done(&error);
+        answer::not_done(reply, &error);
     }
 }

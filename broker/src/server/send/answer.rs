@@ -8,10 +8,11 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::message::{OffsetMessageId, RecallHandle};
 
-use super::super::reply::{code_of, code_of_refusal};
+use super::super::answer::{code_of, code_of_refusal};
 use super::super::transaction::{already_decided, put_first};
-use super::{Refused, Reply};
+use super::Refused;
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};
 use crate::terms::Stamp;
 

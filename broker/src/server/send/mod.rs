@@ -34,12 +34,12 @@ use escrowmq_common::remoting::Connection;
 
 pub(super) use target::{next_of, not_writable};
 
-use super::Reply;
+use super::answer::code_of;
 use super::bounds::Maker;
 use super::ensure::{self, EnsureError};
-use super::reply::code_of;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::reply::Reply;
 use crate::shard::{SubmitError, WriteUnit};
 use crate::terms::TopicSettings;
 

@@ -15,8 +15,9 @@ use super::answer::{origin, refuse};
 use super::check::{Kind, check};
 use super::known::Known;
 use super::stamp::{Pieces, cleaned};
-use super::{NewUnit, Refused, Reply, Send, Stop, resolve};
+use super::{NewUnit, Refused, Send, Stop, resolve};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError};
 use crate::terms::When;
 

@@ -7,10 +7,12 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::DecideTransactionHeader;
 
+use super::super::answer;
+use super::super::slow;
 use super::super::transaction::{self, Named, already_decided, put_first, refused_answer};
-use super::super::{Reply, slow};
 use super::{shown, unknown};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Outcome, Park, Refusal, Resume, Settled, SubmitError};
 use crate::terms::{Decision, HalfId, ParkReason};
 
@@ -73,11 +75,11 @@ fn move_on(broker: &Arc<Broker>, half: HalfId, command: &Command<'_>, reply: Rep
                 }
                 reply.ok();
             }
-            Err(error) => reply.not_done(&error),
+            Err(error) => answer::not_done(reply, &error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, answer) {
-        reply.not_done(&error);
+        answer::not_done(reply, &error);
     }
 }
 

@@ -15,9 +15,10 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
 use escrowmq_common::message::OffsetMessageId;
 
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::index::IndexError;
+use crate::reply::Reply;
 use crate::shard::{HalfQuery, ProducerGroup, ReadError};
 use crate::terms::{HalfId, Stamp};
 
