@@ -9,7 +9,7 @@ use escrowmq_common::task::{Shutdown, Tasks};
 
 use crate::backup::prepare::Backups;
 use crate::client_registry::ClientRegistry;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, CurrentConfig};
 use crate::delivery::Delivery;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
@@ -24,8 +24,8 @@ use crate::transaction::Transactions;
 
 /// Everything that a request may need. One per broker, shared by all its connections.
 pub(crate) struct Broker {
-    /// The settings; changes of a running broker replace it whole.
-    pub config: arc_swap::ArcSwap<BrokerConfig>,
+    /// The settings.
+    pub config: CurrentConfig,
     /// The one write path, and what it made visible.
     pub shard: Shard,
     /// Who is connected.

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use crate::backup::prepare::Backups;
 use crate::broker::Broker;
 use crate::client_registry::ClientRegistry;
-use crate::config::{BrokerConfig, FlushDisk};
+use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::delivery::{Delivery, helper_count};
 use crate::key_index::KeyIndex;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
@@ -152,7 +152,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         clock,
         tasks: phases.runners.tasks.clone(),
         shutdown,
-        config: arc_swap::ArcSwap::from_pointee(config),
+        config: CurrentConfig::new(config),
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
     phases.run(&broker, &shard).map_err(StartError::Helpers)?;

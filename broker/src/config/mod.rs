@@ -13,6 +13,7 @@
 mod apache;
 mod arguments;
 mod by_tool;
+mod current;
 mod error;
 mod host;
 mod load;
@@ -33,6 +34,7 @@ use crate::limits::SEARCHES_MAX;
 
 pub use arguments::{Arguments, command};
 pub use by_tool::{Asker, differences};
+pub(crate) use current::CurrentConfig;
 pub use error::{ConfigError, FileName, Place, Unsupported};
 pub use host::Host;
 pub use load::{COPIES_KEPT, Loaded};

@@ -52,7 +52,7 @@ fn update(broker: &Broker, body: &[u8], asker: Asker, reply: &Reply) -> Result<(
     let old = Arc::clone(&broker.config());
     let new = Arc::new(old.updated(&changes, asker)?);
     let is_kept = new.keep(&old, &changes)?;
-    broker.config.store(Arc::clone(&new));
+    broker.config.replace(Arc::clone(&new));
     // Nameservers show the permission.
     broker.registration.changed();
     let until = if is_kept { "" } else { " (until the next start: the broker has no file of settings)" };

@@ -120,7 +120,7 @@ async fn topics_queues_and_groups_are_bounded_by_number() {
     let change = |change: &dyn Fn(&mut crate::config::BrokerConfig)| {
         let mut config = (**broker.config()).clone();
         change(&mut config);
-        broker.config.store(std::sync::Arc::new(config));
+        broker.config.replace(std::sync::Arc::new(config));
     };
     client.send("Known", 0, b"x", &[]).await;
     let topics = broker.shard.topics().len();
@@ -256,7 +256,7 @@ async fn an_unused_group_that_a_client_made_goes_after_its_time_and_no_other() {
     // Nothing goes where that is not set.
     let mut config = (**broker.config()).clone();
     config.group_expire_hours = 0;
-    broker.config.store(std::sync::Arc::new(config));
+    broker.config.replace(std::sync::Arc::new(config));
     let gone = node.client("gone");
     gone.join("Again", "T", "*").await;
     gone.close().await;
