@@ -9,6 +9,7 @@
 //! * [`retention`]: what goes, and what happens when the disk is full.
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
+//! * [`gate`]: places for work that may take long.
 //! * [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
 //! * [`server`]: requests in, responses out; [`reply`]: the way back. [`config`]: the settings.
 //! * [`planted`]: failures that tests switch on; nothing of them is in the product.
@@ -22,6 +23,7 @@ mod client_registry;
 pub mod config;
 mod delivery;
 mod filter;
+mod gate;
 mod index;
 mod key_index;
 pub mod limits;

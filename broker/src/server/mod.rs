@@ -30,19 +30,17 @@ mod pull;
 mod recall;
 mod relay;
 mod reset;
-mod room;
 mod runtime;
 mod send;
 mod send_back;
 mod settings;
-pub(crate) mod slow;
+mod slow;
 mod stats;
 pub(crate) mod topics;
 mod transaction;
 mod transactions;
 
 pub(crate) use ensure::Creations;
-pub(crate) use slow::Gate;
 
 use std::sync::Arc;
 
