@@ -5,6 +5,7 @@
 //! answered.
 
 mod audit;
+mod refused;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, w
 use escrowmq_common::remoting::Connection;
 
 use audit::Act;
+
+pub(crate) use refused::Refused;
 
 /// Where and how one request is answered. A one-way request's reply swallows the answer.
 #[derive(Debug, Clone)]
@@ -117,6 +120,12 @@ impl Reply {
     /// Answers an error.
     pub(crate) fn error(self, code: i32, remark: &str) {
         self.send(code, Some(remark), |_| {}, &[]);
+    }
+
+    /// Answers that the request is refused.
+    pub(crate) fn refuse(self, refused: impl Into<Refused>) {
+        let Refused { code, remark } = refused.into();
+        self.error(code, &remark);
     }
 
     /// Answers that the request code is not served.

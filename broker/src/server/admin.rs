@@ -17,11 +17,12 @@ use escrowmq_common::name::is_system_topic;
 use escrowmq_common::remoting::Connection;
 use serde_json::json;
 
-use super::stats::{Problem, answer, answer_slowly, groups_with_offsets, header};
+use super::answer::{self, json_slowly, no_topic};
+use super::stats::groups_with_offsets;
 use super::{lag, progress, slow, stats};
 use crate::broker::Broker;
 use crate::index;
-use crate::reply::Reply;
+use crate::reply::{Refused, Reply};
 use crate::stats::Figure;
 use crate::terms::QueueOffset;
 
@@ -30,14 +31,14 @@ const ENTRIES_MAX: usize = 1000;
 
 pub(super) fn handle(broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
     match request.code {
-        request::GET_ALL_PRODUCER_INFO => answer(reply, Ok(stats::all_producers(broker))),
+        request::GET_ALL_PRODUCER_INFO => answer::json(reply, Ok(stats::all_producers(broker))),
         request::QUERY_TOPICS_BY_CONSUMER => {
-            answer_slowly(broker, "topics of group", request, reply, stats::topics_of_group);
+            json_slowly(broker, "topics of group", request, reply, stats::topics_of_group);
         }
-        request::QUERY_SUBSCRIPTION_BY_CONSUMER => answer(reply, stats::subscription_of_group(broker, &request)),
-        request::QUERY_CONSUME_TIME_SPAN => answer_slowly(broker, "time spans", request, reply, lag::time_spans),
-        request::GET_BROKER_CONSUME_STATS => answer_slowly(broker, "lag of all groups", request, reply, lag::of_all),
-        request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => answer(reply, Ok(system_topics(broker))),
+        request::QUERY_SUBSCRIPTION_BY_CONSUMER => answer::json(reply, stats::subscription_of_group(broker, &request)),
+        request::QUERY_CONSUME_TIME_SPAN => json_slowly(broker, "time spans", request, reply, lag::time_spans),
+        request::GET_BROKER_CONSUME_STATS => json_slowly(broker, "lag of all groups", request, reply, lag::of_all),
+        request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => answer::json(reply, Ok(system_topics(broker))),
         // Nothing to be done: what is expired goes by itself.
         request::CLEAN_EXPIRED_CONSUMEQUEUE
         | request::CLEAN_UNUSED_TOPIC
@@ -46,19 +47,19 @@ pub(super) fn handle(broker: &Arc<Broker>, _connection: &Arc<Connection>, reques
         request::CLONE_GROUP_OFFSET => {
             slow::run(broker, "clone offsets", reply, move |broker, reply| match clone_offsets(broker, &request) {
                 Ok(()) => reply.ok(),
-                Err(problem) => reply.error(problem.code, &problem.remark),
+                Err(refused) => reply.refuse(refused),
             });
         }
-        request::QUERY_CORRECTION_OFFSET => answer_slowly(broker, "compare offsets", request, reply, correction),
-        request::QUERY_CONSUME_QUEUE => answer_slowly(broker, "queue entries", request, reply, queue_entries),
-        request::VIEW_BROKER_STATS_DATA => answer(reply, figures(broker, &request)),
-        request::GET_ALL_CONSUMER_OFFSET => answer_slowly(broker, "all offsets", request, reply, all_offsets),
+        request::QUERY_CORRECTION_OFFSET => json_slowly(broker, "compare offsets", request, reply, correction),
+        request::QUERY_CONSUME_QUEUE => json_slowly(broker, "queue entries", request, reply, queue_entries),
+        request::VIEW_BROKER_STATS_DATA => answer::json(reply, figures(broker, &request)),
+        request::GET_ALL_CONSUMER_OFFSET => json_slowly(broker, "all offsets", request, reply, all_offsets),
         request::GET_ALL_DELAY_OFFSET => {
             // Delayed messages wait in a table of their own, not in queues with offsets.
-            answer(reply, Ok(json!({"dataVersion": DataVersion::default(), "offsetTable": {}})));
+            answer::json(reply, Ok(json!({"dataVersion": DataVersion::default(), "offsetTable": {}})));
         }
-        request::UPDATE_AND_GET_GROUP_FORBIDDEN => answer(reply, forbidden(&request)),
-        request::GET_BROKER_HA_STATUS => answer(reply, Ok(replication(broker))),
+        request::UPDATE_AND_GET_GROUP_FORBIDDEN => answer::json(reply, forbidden(&request)),
+        request::GET_BROKER_HA_STATUS => answer::json(reply, Ok(replication(broker))),
         other => reply.unsupported(other),
     }
 }
@@ -81,19 +82,19 @@ fn is_of_broker(broker: &Broker, name: &str) -> bool {
 }
 
 /// Gives a group the offsets of another one.
-fn clone_offsets(broker: &Broker, request: &Frame) -> Result<(), Problem> {
-    let asked: CloneGroupOffsetHeader<'_> = header(request)?;
+fn clone_offsets(broker: &Broker, request: &Frame) -> Result<(), Refused> {
+    let asked: CloneGroupOffsetHeader<'_> = request.header()?;
     let only = asked.topic.filter(|topic| !topic.is_empty());
     if broker.clients.consumer_group(asked.dest_group).is_some() {
         let remark =
             format!("the consumer group[{}] is online; its members would overwrite the offsets", asked.dest_group);
-        return Err(Problem::new(response::SYSTEM_ERROR, remark));
+        return Err(Refused::new(response::SYSTEM_ERROR, remark));
     }
     for (id, offset) in broker.delivery.offsets.all_of(&broker.shard, asked.src_group)? {
         let Some(queue) = broker.shard.topics().queue(id) else { continue };
         if only.is_none_or(|only| *queue.topic == *only) {
             progress::set(broker, asked.dest_group, &queue, offset)
-                .map_err(|error| Problem::new(response::SYSTEM_ERROR, error.to_string()))?;
+                .map_err(|error| Refused::new(response::SYSTEM_ERROR, error.to_string()))?;
         }
     }
     Ok(())
@@ -101,9 +102,9 @@ fn clone_offsets(broker: &Broker, request: &Frame) -> Result<(), Problem> {
 
 /// Per queue the smallest offset of all groups that are not named; where a group to compare with is ahead of it, the
 /// largest number there is.
-fn correction(broker: &Broker, request: &Frame) -> Result<CorrectionOffsets, Problem> {
-    let asked: QueryCorrectionOffsetHeader<'_> = header(request)?;
-    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
+fn correction(broker: &Broker, request: &Frame) -> Result<CorrectionOffsets, Refused> {
+    let asked: QueryCorrectionOffsetHeader<'_> = request.header()?;
+    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| no_topic(asked.topic))?;
     let named: Vec<&str> = asked.filter_groups.unwrap_or_default().split(',').collect();
     let mut smallest: BTreeMap<i32, i64> = BTreeMap::new();
     for group in groups_with_offsets(broker, &topic)? {
@@ -127,11 +128,11 @@ fn correction(broker: &Broker, request: &Frame) -> Result<CorrectionOffsets, Pro
 }
 
 /// Entries of a queue, and whether a group's filter lets them pass.
-fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, Problem> {
-    let asked: QueryConsumeQueueHeader<'_> = header(request)?;
-    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
+fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, Refused> {
+    let asked: QueryConsumeQueueHeader<'_> = request.header()?;
+    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| no_topic(asked.topic))?;
     let queue = topic.queue(asked.queue_id).ok_or_else(|| {
-        Problem::new(response::SYSTEM_ERROR, format!("{}@{} is not exist!", asked.queue_id, asked.topic))
+        Refused::new(response::SYSTEM_ERROR, format!("{}@{} is not exist!", asked.queue_id, asked.topic))
     })?;
     let group = asked.consumer_group.filter(|group| !group.is_empty());
     let subscription = group.and_then(|group| broker.clients.subscription(group, asked.topic));
@@ -161,15 +162,15 @@ fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, P
     })
 }
 
-fn figures(broker: &Broker, request: &Frame) -> Result<BrokerStatsData, Problem> {
-    let asked: ViewBrokerStatsHeader<'_> = header(request)?;
+fn figures(broker: &Broker, request: &Frame) -> Result<BrokerStatsData, Refused> {
+    let asked: ViewBrokerStatsHeader<'_> = request.header()?;
     let data = Figure::from_name(asked.stats_name)
         .and_then(|figure| broker.stats.look(figure, asked.stats_key, broker.shard.topics(), broker.now()));
-    data.ok_or_else(|| Problem::new(response::SYSTEM_ERROR, format!("The stats <{}> not exist", asked.stats_name)))
+    data.ok_or_else(|| Refused::new(response::SYSTEM_ERROR, format!("The stats <{}> not exist", asked.stats_name)))
 }
 
 /// The stored offsets of all groups.
-fn all_offsets(broker: &Broker, _request: &Frame) -> Result<ConsumerOffsetTable, Problem> {
+fn all_offsets(broker: &Broker, _request: &Frame) -> Result<ConsumerOffsetTable, Refused> {
     let mut offset_table: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
     for (group, id, offset) in index::offset::all(broker.shard.index())? {
         let Some(queue) = broker.shard.topics().queue(id) else { continue };
@@ -180,11 +181,11 @@ fn all_offsets(broker: &Broker, _request: &Frame) -> Result<ConsumerOffsetTable,
 }
 
 /// Nobody is forbidden to read: take the topic's or the group's permission away instead.
-fn forbidden(request: &Frame) -> Result<GroupForbidden, Problem> {
-    let asked: GroupForbiddenHeader<'_> = header(request)?;
+fn forbidden(request: &Frame) -> Result<GroupForbidden, Refused> {
+    let asked: GroupForbiddenHeader<'_> = request.header()?;
     if asked.readable == Some(false) {
         let remark = "forbidding a group one topic is not supported; disable the group or the topic's read permission";
-        return Err(Problem::new(response::REQUEST_CODE_NOT_SUPPORTED, remark));
+        return Err(Refused::new(response::REQUEST_CODE_NOT_SUPPORTED, remark));
     }
     Ok(GroupForbidden { group: asked.group.to_owned(), readable: Some(true), topic: asked.topic.to_owned() })
 }

@@ -1,13 +1,92 @@
-//! What the outcomes of commands are in the protocol's codes.
+//! What handlers answer with: errors of all parts as one refusal, and bodies of JSON.
 
+use std::sync::Arc;
+
+use escrowmq_common::body::Form;
+use escrowmq_common::body::json::{BodyError, to_bytes};
 use escrowmq_common::code::response;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::HeaderError;
+use serde::Serialize;
 
-use crate::reply::Reply;
-use crate::shard::{Refusal, SubmitError};
+use super::ensure::EnsureError;
+use super::slow;
+use crate::broker::Broker;
+use crate::index::IndexError;
+use crate::reply::{Refused, Reply};
+use crate::shard::{ReadError, Refusal, SubmitError};
 
-/// Answers for a command that has no outcome.
-pub(super) fn not_done(reply: Reply, error: &SubmitError) {
-    reply.error(code_of(error), &error.to_string());
+/// Answers with a JSON body, or why there is none.
+pub(super) fn json<T: Serialize>(reply: Reply, body: Result<T, Refused>) {
+    match body {
+        Ok(body) => reply.body(&to_bytes(&body, Form::Loose)),
+        Err(refused) => reply.refuse(refused),
+    }
+}
+
+/// Answers with what `make` finds in tables, where that may take its time.
+pub(super) fn json_slowly<T: Serialize>(
+    broker: &Arc<Broker>,
+    name: &'static str,
+    request: Frame,
+    reply: Reply,
+    make: impl FnOnce(&Broker, &Frame) -> Result<T, Refused> + Send + 'static,
+) {
+    slow::run(broker, name, reply, move |broker, reply| json(reply, make(broker, &request)));
+}
+
+/// There is no such topic.
+pub(super) fn no_topic(topic: &str) -> Refused {
+    Refused::new(response::TOPIC_NOT_EXIST, format!("topic[{topic}] not exist"))
+}
+
+impl From<HeaderError> for Refused {
+    fn from(error: HeaderError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<BodyError> for Refused {
+    fn from(error: BodyError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        Self::new(response::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<IndexError> for Refused {
+    fn from(error: IndexError) -> Self {
+        Self::new(response::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<SubmitError> for Refused {
+    fn from(error: SubmitError) -> Self {
+        Self::new(code_of(&error), error.to_string())
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(code_of_refusal(&refusal), refusal.to_string())
+    }
+}
+
+impl From<EnsureError> for Refused {
+    fn from(error: EnsureError) -> Self {
+        let code = match &error {
+            EnsureError::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
+            EnsureError::Submit(error) => code_of(error),
+            EnsureError::Refused(refusal) => code_of_refusal(refusal),
+            EnsureError::TooMany(_) | EnsureError::Crowded(_) => response::SYSTEM_BUSY,
+            EnsureError::Gone(_) => response::SYSTEM_ERROR,
+        };
+        Self::new(code, error.to_string())
+    }
 }
 
 /// The response code for a command that has no outcome: one that makes clients try again wherever that can help.

@@ -33,7 +33,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
         _ => slow::run(broker, "prepared backup", reply, move |broker, reply| {
             let id = match request.header() {
                 Ok(PreparedBackupHeader { backup_id }) => backup_id.unwrap_or_default(),
-                Err(error) => return reply.error(error.code(), &error.to_string()),
+                Err(error) => return reply.refuse(error),
             };
             let done = match request.code {
                 request::RENEW_BACKUP => broker.backups.renew(id),

@@ -7,12 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use escrowmq_common::code::response;
 use escrowmq_common::name;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::answer::{code_of, code_of_refusal};
 use super::bounds::{self, Maker, Rates, TooMany};
 use crate::broker::Broker;
 use crate::index::meta::encode_cold;
@@ -40,19 +38,6 @@ pub(crate) enum EnsureError {
     /// Deleted again before anybody saw it.
     #[error("{0} was deleted while it was created")]
     Gone(String),
-}
-
-impl EnsureError {
-    /// The response code that says so.
-    pub(crate) fn code(&self) -> i32 {
-        match self {
-            Self::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
-            Self::Submit(error) => code_of(error),
-            Self::Refused(refusal) => code_of_refusal(refusal),
-            Self::TooMany(_) | Self::Crowded(_) => response::SYSTEM_BUSY,
-            Self::Gone(_) => response::SYSTEM_ERROR,
-        }
-    }
 }
 
 /// The most requests that wait for one topic or group to be made. Each may hold a message, which nothing else counts.

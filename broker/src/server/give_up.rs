@@ -21,7 +21,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     }
     let header: GiveUpLogHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let (operator, reason) = (header.operator.to_owned(), header.reason.to_owned());
     if operator.trim().is_empty() || reason.trim().is_empty() {
@@ -45,7 +45,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         broker.tasks.spawn("give up log", async move {
             let command = Command::GiveUp(GiveUp { positions: positions.clone(), messages, by: &operator, why: &reason });
             if let Err(error) = done(theirs.shard.propose(&command, Admission::Reserved).await) {
-                return reply.error(error.code(), &error.to_string());
+                return reply.refuse(error);
             }
             let (from, upto, peer) = (positions.start, positions.end, reply.connection().peer());
             tracing::warn!(from, upto, messages, operator, reason, %peer, "messages of the log are given up: they are lost");

@@ -25,11 +25,11 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     match request.code {
         request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => match from_slice::<SubscriptionGroupConfig>(&request.body) {
             Ok(config) => create_all(broker, vec![config], reply),
-            Err(error) => reply.error(error.code(), &error.to_string()),
+            Err(error) => reply.refuse(error),
         },
         request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => match from_slice::<SubscriptionGroupList>(&request.body) {
             Ok(list) => create_all(broker, list.group_config_list, reply),
-            Err(error) => reply.error(error.code(), &error.to_string()),
+            Err(error) => reply.refuse(error),
         },
         request::DELETE_SUBSCRIPTIONGROUP => delete(broker, &request, reply),
         request::GET_SUBSCRIPTIONGROUP_CONFIG => show(broker, &request, reply),
@@ -100,19 +100,19 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
         for settings in &all {
             let _place = match Place::of_group(&creator, maker, &settings.name).map_err(EnsureError::from) {
                 Ok(place) => place,
-                Err(error) => return reply.error(error.code(), &error.to_string()),
+                Err(error) => return reply.refuse(error),
             };
             let old = creator.shard.groups().get(&settings.name);
             let bytes = encode_cold(settings);
             let outcome = creator.shard.propose(&Command::PutGroup(&bytes), Admission::Normal).await;
             if let Err(error) = done(outcome) {
-                return reply.error(error.code(), &error.to_string());
+                return reply.refuse(error);
             }
             let old = old.map_or_else(|| "none".to_owned(), |old| format!("{old:?}"));
             reply.audit(&settings.name, old, format_args!("{settings:?}"));
             match retry_topic(&creator, maker, settings).await {
                 Ok(is_new) => changed |= is_new,
-                Err(error) => return reply.error(error.code(), &error.to_string()),
+                Err(error) => return reply.refuse(error),
             }
         }
         if changed {
@@ -175,7 +175,7 @@ async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) 
 fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: DeleteSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let (group, offsets) = (header.group_name.to_owned(), header.clean_offset);
     let known = broker.shard.groups().get(&group);
@@ -195,7 +195,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
                 reply.audit(&group, old, if offsets { "none, offsets deleted" } else { "none, offsets kept" });
                 reply.ok();
             }
-            Err(error) => reply.error(error.code(), &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
@@ -203,7 +203,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if let Some(group) = broker.shard.groups().get(header.group) {
         return reply.body(&to_bytes(&group_config(&group), Form::Strict));
@@ -215,7 +215,7 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GetAllSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let page = Page::new(header.group_seq, header.max_group_num);
     slow::run(broker, "list groups", reply, move |broker, reply| {

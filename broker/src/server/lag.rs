@@ -6,9 +6,11 @@ use escrowmq_common::body::{BrokerConsumeStats, ConsumeTimeSpan, ConsumeTimeSpan
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GetBrokerConsumeStatsHeader, GroupTopicHeader};
 
+use super::answer::no_topic;
 use super::progress;
-use super::stats::{Problem, consume_stats_of, header};
+use super::stats::consume_stats_of;
 use crate::broker::Broker;
+use crate::reply::Refused;
 use crate::shard::Queue;
 use crate::terms::QueueOffset;
 
@@ -16,15 +18,15 @@ use crate::terms::QueueOffset;
 const GROUPS_MAX: usize = 10_000;
 
 /// For each queue of a topic: its first and last message's time, and the time of the last one consumed.
-pub(super) fn time_spans(broker: &Broker, request: &Frame) -> Result<ConsumeTimeSpanBody, Problem> {
-    let asked: GroupTopicHeader<'_> = header(request)?;
-    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
-    let spans: Result<Vec<_>, Problem> =
+pub(super) fn time_spans(broker: &Broker, request: &Frame) -> Result<ConsumeTimeSpanBody, Refused> {
+    let asked: GroupTopicHeader<'_> = request.header()?;
+    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| no_topic(asked.topic))?;
+    let spans: Result<Vec<_>, Refused> =
         progress::queues(&topic).map(|queue| time_span(broker, asked.group, queue)).collect();
     Ok(ConsumeTimeSpanBody { consume_time_span_set: spans? })
 }
 
-fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeSpan, Problem> {
+fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeSpan, Refused> {
     let (min, max) = (queue.min_offset(), queue.max_offset());
     let time = |offset: QueueOffset| progress::store_time(broker, queue, offset).map(|time| time.unwrap_or(-1));
     let first = time(min)?;
@@ -74,8 +76,8 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// How far all groups are behind, those that consume in order or the others.
-pub(super) fn of_all(broker: &Broker, request: &Frame) -> Result<BrokerConsumeStats, Problem> {
-    let is_order = header::<GetBrokerConsumeStatsHeader>(request)?.is_order;
+pub(super) fn of_all(broker: &Broker, request: &Frame) -> Result<BrokerConsumeStats, Refused> {
+    let is_order = request.header::<GetBrokerConsumeStatsHeader>()?.is_order;
     let mut all = BrokerConsumeStats { broker_addr: Some(broker.address.clone()), ..Default::default() };
     let mut groups = broker.shard.groups().all();
     groups.sort_by(|a, b| a.name.cmp(&b.name));

@@ -8,7 +8,6 @@ use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use super::answer::{self, code_of_refusal};
 use crate::broker::Broker;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command, Completion, Lock, Outcome};
@@ -17,7 +16,7 @@ use crate::terms::QueueId;
 pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let body: LockBatchBody = match from_slice(&request.body) {
         Ok(body) => body,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     match request.code {
         request::LOCK_BATCH_MQ => lock(broker, body, reply),
@@ -51,7 +50,7 @@ fn lock(broker: &Arc<Broker>, body: LockBatchBody, reply: Reply) {
             let mut queues = queues;
             held(reply, ids.iter().filter_map(|id| queues.remove(id)).collect());
         }
-        other => unexpected(reply, &other),
+        other => unexpected(reply, other),
     });
 }
 
@@ -72,7 +71,7 @@ fn unlock(broker: &Arc<Broker>, body: &LockBatchBody, reply: Reply) {
     });
     submit(broker, &command, reply, |reply, outcome| match outcome {
         Outcome::Done => reply.ok(),
-        other => unexpected(reply, &other),
+        other => unexpected(reply, other),
     });
 }
 
@@ -80,17 +79,17 @@ fn submit(broker: &Broker, command: &Command<'_>, reply: Reply, answer: impl FnO
     let back = reply.clone();
     let completion: Completion = Box::new(move |result| match result {
         Ok(outcome) => answer(back, outcome),
-        Err(error) => answer::not_done(back, &error),
+        Err(error) => back.refuse(error),
     });
     // A lock that cannot be renewed makes its owner stop: it goes before new messages.
     if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, completion) {
-        answer::not_done(reply, &error);
+        reply.refuse(error);
     }
 }
 
-fn unexpected(reply: Reply, outcome: &Outcome) {
+fn unexpected(reply: Reply, outcome: Outcome) {
     match outcome {
-        Outcome::Refused(refusal) => reply.error(code_of_refusal(refusal), &refusal.to_string()),
+        Outcome::Refused(refusal) => reply.refuse(refusal),
         Outcome::Published(_)
         | Outcome::Prepared(_)
         | Outcome::Settled(_)

@@ -48,7 +48,7 @@ pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
 fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     let data: HeartbeatData = match from_slice(&request.body) {
         Ok(data) => data,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if data.client_id.is_empty() {
         return reply.error(response::SYSTEM_ERROR, "clientID: missing");
@@ -132,7 +132,7 @@ fn accept(reply: Reply) {
 fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
     let header: UnregisterClientHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     broker.clients.unregister(connection, header.producer_group, header.consumer_group);
     reply.ok();
@@ -141,7 +141,7 @@ fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, re
 fn list(broker: &Broker, request: &Frame, reply: Reply) {
     let header: GetConsumerListByGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let ids = broker.clients.consumer_ids(header.consumer_group);
     if ids.consumer_id_list.is_empty() {
@@ -154,14 +154,14 @@ fn list(broker: &Broker, request: &Frame, reply: Reply) {
 fn check(broker: &Broker, request: &Frame, reply: Reply) {
     let body: CheckClientBody = match from_slice(&request.body) {
         Ok(body) => body,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let subscription = &body.subscription_data;
     if subscription.is_tag_type() {
         return reply.ok();
     }
-    if let Err((code, remark)) = check_sql(broker) {
-        return reply.error(code, &remark);
+    if let Err(refused) = check_sql(broker) {
+        return reply.refuse(refused);
     }
     match Filter::of_subscription(subscription) {
         Ok(_) => reply.ok(),

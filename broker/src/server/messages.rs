@@ -44,7 +44,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn view(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: ViewMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let asked = header.offset;
     slow::run(broker, "view message", reply, move |broker, reply| {
@@ -54,7 +54,7 @@ fn view(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             None | Some(Ok(None)) => {
                 reply.error(response::SYSTEM_ERROR, &format!("can not find message by the offset, {asked}"));
             }
-            Some(Err(error)) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Some(Err(error)) => reply.refuse(error),
         }
     });
 }
@@ -122,7 +122,7 @@ impl Query {
 fn query(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let query = match QueryMessageHeader::decode(&request.fields) {
         Ok(header) => Query::new(&header),
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     slow::run(broker, "query message", reply, move |broker, reply| {
         // Whatever was answered before this request came is in the index then, or the answer says up to where it is.

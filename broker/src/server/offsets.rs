@@ -10,7 +10,7 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::remoting::Connection;
 
-use super::{answer, progress, slow};
+use super::{progress, slow};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
 use crate::reply::Reply;
@@ -45,7 +45,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
         other => return reply.unsupported(other),
     };
     if let Err(error) = handled {
-        reply.error(error.code(), &error.to_string());
+        reply.refuse(error);
     }
 }
 
@@ -71,7 +71,7 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
     match broker.delivery.offsets.newest(&broker.shard, header.consumer_group, queue.id) {
         Ok(Some(offset)) => return send_offset(reply, offset),
         Ok(None) => {}
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.refuse(error),
     }
     if header.set_zero_if_not_found == Some(false) {
         let remark = "Not found, do not set to zero, maybe this group boot first";
@@ -80,7 +80,7 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
     match is_young(broker, &queue) {
         Ok(true) => send_offset(reply, QueueOffset::ZERO),
         Ok(false) => reply.error(response::QUERY_NOT_FOUND, none),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     }
 }
 
@@ -125,7 +125,7 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
         Ok(()) if reply.is_oneway() => {}
         Ok(()) => offsets.when_stored(move |stored| match stored {
             Ok(()) => reply.ok(),
-            Err(error) => answer::not_done(reply, &error),
+            Err(error) => reply.refuse(error),
         }),
         Err(error @ (CommitRefusal::Lower { .. } | CommitRefusal::Reset(_))) => {
             tracing::debug!(group, topic = header.topic, queue = header.queue_id, %error, "offset not taken");
@@ -149,7 +149,7 @@ fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
         let found = if upper { last_upto(broker, &queue, time) } else { broker.shard.offset_at_time(&queue, time) };
         match found {
             Ok(offset) => send_offset(reply, offset),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
@@ -169,7 +169,7 @@ fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
     slow::run(broker, "earliest store time", reply, move |broker, reply| {
         match broker.shard.entries(&queue, QueueOffset::ZERO, 1, 1, |_| true) {
             Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.signed())),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }

@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
 use crate::delivery::{Ask, Pull, Wants};
 use crate::filter::Filter;
-use crate::reply::Reply;
+use crate::reply::{Refused, Reply};
 use crate::shard::SubmitError;
 use crate::terms::{GroupSettings, QueueOffset, TopicSettings};
 
@@ -30,13 +30,10 @@ mod flag {
 /// Where users find what to do about a refusal.
 const HINT: &str = "see docs/delivery.md";
 
-/// Why a pull is refused: code and remark.
-type Refused = (i32, String);
-
 pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
     let header: PullMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return refuse(broker, reply, (error.code(), error.to_string())),
+        Err(error) => return refuse(broker, reply, error.into()),
     };
     if let Err(refused) = check_broker(broker, request.code) {
         return refuse(broker, reply, refused);
@@ -58,7 +55,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
                 pull(&again, &connection, group, &header, reply);
             });
         }
-        Err(error) => refuse(&puller, reply, (error.code(), error.to_string())),
+        Err(error) => refuse(&puller, reply, error.into()),
     });
 }
 
@@ -72,20 +69,20 @@ fn unwritten(error: EnsureError, group: String) -> Result<Arc<GroupSettings>, En
     }
 }
 
-fn refuse(broker: &Broker, reply: Reply, (code, remark): Refused) {
-    broker.metrics.pulls.record(code);
-    reply.error(code, &remark);
+fn refuse(broker: &Broker, reply: Reply, refused: Refused) {
+    broker.metrics.pulls.record(refused.code);
+    reply.refuse(refused);
 }
 
 fn check_broker(broker: &Broker, code: i32) -> Result<(), Refused> {
     let config = broker.config();
     if config.broker_permission & TopicSettings::READ == 0 {
         let remark = format!("the broker[{}] pulling message is forbidden", config.broker_name);
-        return Err((response::NO_PERMISSION, remark));
+        return Err(Refused::new(response::NO_PERMISSION, remark));
     }
     if code == request::LITE_PULL_MESSAGE && !config.lite_pull_message_enable {
         let remark = format!("the broker[{}] for lite pull consumer is forbidden", config.broker_name);
-        return Err((response::NO_PERMISSION, remark));
+        return Err(Refused::new(response::NO_PERMISSION, remark));
     }
     Ok(())
 }
@@ -128,17 +125,23 @@ fn checked(
     reply: &Reply,
 ) -> Result<Pull, Refused> {
     if !group.consume_enable {
-        return Err((response::NO_PERMISSION, format!("subscription group no permission, {}", group.name)));
+        return Err(Refused::new(response::NO_PERMISSION, format!("subscription group no permission, {}", group.name)));
     }
     if matches!(header.topic, name::HALF_TOPIC | name::OP_HALF_TOPIC) {
-        return Err((response::NO_PERMISSION, format!("the topic[{}] pulling message is forbidden", header.topic)));
+        return Err(Refused::new(
+            response::NO_PERMISSION,
+            format!("the topic[{}] pulling message is forbidden", header.topic),
+        ));
     }
     let Some(topic) = broker.shard.topics().get(header.topic) else {
         let remark = format!("topic[{}] not exist, apply first please! {HINT}", header.topic);
-        return Err((response::TOPIC_NOT_EXIST, remark));
+        return Err(Refused::new(response::TOPIC_NOT_EXIST, remark));
     };
     if !topic.is_readable() {
-        return Err((response::NO_PERMISSION, format!("the topic[{}] pulling message is forbidden", header.topic)));
+        return Err(Refused::new(
+            response::NO_PERMISSION,
+            format!("the topic[{}] pulling message is forbidden", header.topic),
+        ));
     }
     let index = u32::try_from(header.queue_id).ok().filter(|index| *index < topic.settings.read_queues);
     let Some(queue) = index.and_then(|index| topic.queues.get(index as usize)).cloned() else {
@@ -149,7 +152,7 @@ fn checked(
             topic.settings.read_queues,
             connection.peer()
         );
-        return Err((response::INVALID_PARAMETER, remark));
+        return Err(Refused::new(response::INVALID_PARAMETER, remark));
     };
     let wants = wants(broker, &group, header)?;
     let ask = Ask {
@@ -179,9 +182,9 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
     // However the subscription comes.
     if is_broadcast && !group.consume_broadcast_enable {
         let remark = format!("the consumer group[{}] can not consume by broadcast way", group.name);
-        return Err((response::NO_PERMISSION, remark));
+        return Err(Refused::new(response::NO_PERMISSION, remark));
     }
-    let unparsable = || (response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed".to_owned());
+    let unparsable = || Refused::new(response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed");
     let wants = if header.sys_flag & flag::SUBSCRIPTION != 0 {
         if header.expression_type == Some(EXPRESSION_SQL92) {
             check_sql(broker)?;
@@ -192,14 +195,14 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
     } else {
         let SubscriptionLook::Group { subscription, is_heard, .. } = look else {
             let remark = format!("the consumer's group info not exist; {HINT}");
-            return Err((response::SUBSCRIPTION_NOT_EXIST, remark));
+            return Err(Refused::new(response::SUBSCRIPTION_NOT_EXIST, remark));
         };
         let Some(subscription) = subscription else {
             let remark = format!("the consumer's subscription not exist; {HINT}");
-            return Err((response::SUBSCRIPTION_NOT_EXIST, remark));
+            return Err(Refused::new(response::SUBSCRIPTION_NOT_EXIST, remark));
         };
         if !is_heard {
-            return Err((response::SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest".to_owned()));
+            return Err(Refused::new(response::SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest"));
         }
         if !subscription.data.is_tag_type() {
             check_sql(broker)?;
@@ -221,5 +224,5 @@ pub(super) fn check_sql(broker: &Broker) -> Result<(), Refused> {
         return Ok(());
     }
     let remark = "The broker does not support consumer to filter message by SQL92; set enablePropertyFilter=true";
-    Err((response::SYSTEM_ERROR, remark.to_owned()))
+    Err(Refused::new(response::SYSTEM_ERROR, remark))
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use escrowmq_common::body::KvTable;
 
+use super::answer::json;
 use super::slow;
-use super::stats::{Problem, answer};
 use crate::broker::Broker;
 use crate::reply::Reply;
 use crate::shard::Batch;
@@ -25,7 +25,7 @@ const OLDEST_RECORDS: u64 = 16;
 pub(super) fn handle(broker: &Arc<Broker>, reply: Reply) {
     slow::run(broker, "runtime info", reply, |broker, reply| {
         let table = table(broker);
-        answer::<KvTable>(reply, Ok::<_, Problem>(KvTable { table }));
+        json(reply, Ok(KvTable { table }));
     });
 }
 

@@ -6,26 +6,7 @@ use escrowmq_common::code::response;
 
 use crate::broker::Broker;
 use crate::gate::{Place, Waiting};
-use crate::reply::Reply;
-
-/// Why work was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotDone {
-    /// Too much of it waits.
-    Busy,
-    /// It panicked; the log says why.
-    Panicked,
-}
-
-impl NotDone {
-    /// Code and remark of the answer.
-    pub(super) fn answer(self) -> (i32, String) {
-        match self {
-            Self::Busy => (response::SYSTEM_BUSY, VITAL_BUSY.to_owned()),
-            Self::Panicked => (response::SYSTEM_ERROR, FAILED.to_owned()),
-        }
-    }
-}
+use crate::reply::{Refused, Reply};
 
 const BUSY: &str =
     "[OVERLOAD]system busy, start flow control for a while: too many searches and listings wait (maxSearchesWaiting)";
@@ -84,21 +65,22 @@ fn start(
     });
 }
 
-/// Reads what a decision or an acknowledgement needs, in a place that searches do not take.
+/// Reads what a decision or an acknowledgement needs, in a place that searches do not take. Refused
+/// where too much of it waits, or where it panics.
 pub(super) async fn read_vital<T: Send + 'static>(
     broker: &Arc<Broker>,
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, NotDone> {
+) -> Result<T, Refused> {
     let Some(place) = broker.gate.vital().await else {
         broker.metrics.searches_refused.add_one();
-        return Err(NotDone::Busy);
+        return Err(Refused::new(response::SYSTEM_BUSY, VITAL_BUSY));
     };
     let done = broker.tasks.spawn_blocking(name, move || {
         let _place = place;
         work()
     });
-    done.await.ok().flatten().ok_or(NotDone::Panicked)
+    done.await.ok().flatten().ok_or(Refused::new(response::SYSTEM_ERROR, FAILED))
 }
 
 /// Answers where nobody else does any more.

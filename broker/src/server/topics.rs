@@ -94,7 +94,7 @@ async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Re
 fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: CreateTopicHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let current = attributes_of(broker, header.topic);
     let attributes = match attributes::change(&current, header.attributes.unwrap_or_default()) {
@@ -122,7 +122,7 @@ fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn create_list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let list: TopicConfigList = match from_slice(&request.body) {
         Ok(list) => list,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let all: Result<Vec<TopicSettings>, String> =
         list.topic_config_list.into_iter().map(|config| settings_of(broker, config)).collect();
@@ -165,7 +165,7 @@ fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
                 continue;
             }
             if let Err(error) = put(&creator, maker, settings).await {
-                return reply.error(error.code(), &error.to_string());
+                return reply.refuse(error);
             }
             let old = old.map_or_else(|| "none".to_owned(), |topic| format!("{:?}", topic.settings));
             reply.audit(&settings.name, old, format_args!("{settings:?}"));
@@ -199,7 +199,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             return reply.error(response::SYSTEM_ERROR, "The specified topic is blank.");
         }
         Ok(header) => header.topic,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if is_system_topic(&broker.config(), topic) {
         let remark = format!("The topic[{topic}] is conflict with system topic.");
@@ -223,7 +223,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
                 remover.registration.now().await;
                 reply.ok();
             }
-            Err(error) => reply.error(error.code(), &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
@@ -231,7 +231,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GetTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if let Some(topic) = broker.shard.topics().get(header.topic) {
         return reply.body(&to_bytes(&topic_config(&topic.settings), Form::Strict));
@@ -243,7 +243,7 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: GetAllTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let page = Page::new(header.topic_seq, header.max_topic_num);
     // With a hundred thousand topics this takes a while.

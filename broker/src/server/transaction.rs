@@ -8,7 +8,7 @@ use escrowmq_common::frame::{FieldWriter, Frame};
 use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
 
-use super::answer::{self, code_of, code_of_refusal};
+use super::answer::{code_of, code_of_refusal};
 use super::slow;
 use crate::broker::Broker;
 use crate::reply::Reply;
@@ -31,7 +31,7 @@ const LEASE_MAX: u64 = 60 * 60 * 1000;
 pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: EndTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let (Ok(half), Ok(counter)) =
         (u64::try_from(header.commit_log_offset).map(HalfId), u64::try_from(header.tran_state_table_offset))
@@ -110,7 +110,7 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                 Ok(Ok(Rewritten::Move(load))) => {
                     let moved = load.command(|command| broker.shard.propose(command, Admission::Reserved)).await;
                     if let Err(error) = moved {
-                        return answer::not_done(reply, &error);
+                        return reply.refuse(error);
                     }
                 }
                 Ok(Err(error)) => {
@@ -118,10 +118,9 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                     broker.metrics.decisions.record(response::SYSTEM_ERROR);
                     return reply.error(response::SYSTEM_ERROR, &unreadable(&error));
                 }
-                Err(not_done) => {
-                    let (code, remark) = not_done.answer();
-                    broker.metrics.decisions.record(code);
-                    return reply.error(code, &remark);
+                Err(refused) => {
+                    broker.metrics.decisions.record(refused.code);
+                    return reply.refuse(refused);
                 }
             }
         };
@@ -163,7 +162,7 @@ fn submit(
         })
     };
     if let Err((error, _)) = broker.shard.submit(&settle, Admission::Reserved, answer) {
-        answer::not_done(reply, &error);
+        reply.refuse(error);
     }
 }
 
@@ -194,7 +193,7 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>, r
         ) => unreachable!("a decision never has the outcome {other:?}"),
         Err(error) => {
             broker.metrics.decisions.record(code_of(&error));
-            answer::not_done(reply, &error);
+            reply.refuse(error);
         }
     }
 }
@@ -302,7 +301,7 @@ fn undecided(
     let lease = match request.header() {
         Ok(ExtendTransactionHeader { retry_after_millis: Some(lease) }) => lease.unsigned_abs().clamp(1, LEASE_MAX),
         Ok(ExtendTransactionHeader { retry_after_millis: None }) => return reply.ok(),
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let mut until = broker.now().saturating_add(lease);
     if !is_answer {
@@ -321,11 +320,11 @@ fn undecided(
                 });
                 reply.ok();
             }
-            Err(error) => answer::not_done(reply, &error),
+            Err(error) => reply.refuse(error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(&command, Admission::Reserved, answer) {
-        answer::not_done(reply, &error);
+        reply.refuse(error);
     }
 }
 
@@ -344,7 +343,7 @@ fn first_check(broker: &Broker, half: HalfId) -> Option<Stamp> {
 pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let header: ResumeCheckHalfMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let half = header.msg_id.parse::<OffsetMessageId>().ok().and_then(|id| u64::try_from(id.position).ok()).map(HalfId);
     let Some(half) = half else {
@@ -365,10 +364,10 @@ fn put_back(broker: &Arc<Broker>, resume: Resume<'_>, reply: Reply) {
                 broker.transactions.look_again(half);
                 reply.ok();
             }
-            Err(error) => answer::not_done(reply, &error),
+            Err(error) => reply.refuse(error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(&Command::Resume(resume), Admission::Reserved, answer) {
-        answer::not_done(reply, &error);
+        reply.refuse(error);
     }
 }

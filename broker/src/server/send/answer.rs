@@ -8,11 +8,10 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::message::{OffsetMessageId, RecallHandle};
 
-use super::super::answer::{code_of, code_of_refusal};
+use super::super::answer::code_of_refusal;
 use super::super::transaction::{already_decided, put_first};
-use super::Refused;
 use crate::broker::Broker;
-use crate::reply::Reply;
+use crate::reply::{Refused, Reply};
 use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};
 use crate::terms::Stamp;
 
@@ -61,7 +60,7 @@ impl Answer {
             Ok(Outcome::Done | Outcome::Settled(_) | Outcome::Locked(_) | Outcome::Handled(_)) => {
                 unreachable!("a message is published, prepared or refused")
             }
-            Err(error) => refuse(&self.broker, self.reply, &Refused::new(code_of(&error), error.to_string())),
+            Err(error) => refuse(&self.broker, self.reply, error.into()),
         }
     }
 
@@ -142,7 +141,7 @@ impl Recall {
 }
 
 /// Answers an error. Java producers read the two fields from every answer, and fail without them.
-pub(super) fn refuse(broker: &Broker, reply: Reply, refused: &Refused) {
+pub(super) fn refuse(broker: &Broker, reply: Reply, refused: Refused) {
     broker.metrics.sends.record(refused.code);
     let config = broker.config();
     reply.send(refused.code, Some(&refused.remark), |fields| origin(fields, &config), &[]);

@@ -17,8 +17,9 @@ use super::check::{Kind, check, check_body};
 use super::known::Known;
 use super::single::submit;
 use super::stamp::{Pieces, cleaned};
-use super::{NewUnit, Refused, Send, Stop};
+use super::{NewUnit, Send, Stop, illegal};
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 use crate::shard::{Command, Message, MessageList, Once, Publish};
 use crate::terms::{Content, When};
 
@@ -28,7 +29,7 @@ const UNIT_FIXED_BYTES: usize = 91;
 /// Topics that take no batches.
 pub(super) fn refuse_topic(topic: &str) -> Result<(), Refused> {
     if is_retry_topic(topic) {
-        return Err(Refused::illegal("batch messages cannot be sent to a retry topic"));
+        return Err(illegal("batch messages cannot be sent to a retry topic"));
     }
     Ok(())
 }
@@ -117,11 +118,11 @@ impl<'a> Batch<'a> {
         let (mut members, mut stored) = (Vec::new(), 0);
         let limit = config.max_message_size.saturating_add(UNIT_OVERHEAD_BYTES_MAX);
         for message in messages(body) {
-            let message = message.map_err(|error| Refused::illegal(error.to_string()))?;
+            let message = message.map_err(|error| illegal(error.to_string()))?;
             let texts = header.topic.len() + message.body.len() + message.properties.len() + shared.len();
             stored += UNIT_FIXED_BYTES + texts;
             if stored > limit {
-                return Err(Refused::illegal(format!(
+                return Err(illegal(format!(
                     "the messages of the batch, each with the properties of the request, take more than {limit} bytes in the \
                      store; nothing was stored: send fewer at a time"
                 )));
@@ -129,7 +130,7 @@ impl<'a> Batch<'a> {
             members.push(Member::read(config, message, (&shared, &names), &whole, flags)?);
         }
         if members.is_empty() {
-            return Err(Refused::illegal("the batch holds no message"));
+            return Err(illegal("the batch holds no message"));
         }
         let first_key = Properties::new(members[0].message.properties).get(name::UNIQUE_KEY);
         Ok(Self { members, shared, unique_key: whole.unique_key, first_key })

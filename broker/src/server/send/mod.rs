@@ -34,12 +34,11 @@ use escrowmq_common::remoting::Connection;
 
 pub(super) use target::{next_of, not_writable};
 
-use super::answer::code_of;
 use super::bounds::Maker;
 use super::ensure::{self, EnsureError};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::reply::Reply;
+use crate::reply::{Refused, Reply};
 use crate::shard::{SubmitError, WriteUnit};
 use crate::terms::TopicSettings;
 
@@ -51,21 +50,8 @@ pub(super) fn handle_reply(broker: &Arc<Broker>, connection: &Arc<Connection>, r
     attempt(broker, connection, request, reply, 0);
 }
 
-/// Why a message is not stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) code: i32,
-    pub(super) remark: Cow<'static, str>,
-}
-
-impl Refused {
-    pub(super) fn new(code: i32, remark: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, remark: remark.into() }
-    }
-
-    fn illegal(remark: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(response::MESSAGE_ILLEGAL, remark)
-    }
+fn illegal(remark: impl Into<Cow<'static, str>>) -> Refused {
+    Refused::new(response::MESSAGE_ILLEGAL, remark)
 }
 
 /// Something that is created first.
@@ -91,7 +77,7 @@ impl From<Refused> for Stop {
 
 impl From<HeaderError> for Stop {
     fn from(error: HeaderError) -> Self {
-        Self::Refused(Refused::new(error.code(), error.to_string()))
+        Self::Refused(error.into())
     }
 }
 
@@ -99,9 +85,9 @@ impl From<UnitError> for Refused {
     fn from(error: UnitError) -> Self {
         match error {
             UnitError::TooLong { part: "properties", bytes, limit } => {
-                Self::illegal(format!("message properties length too long: {bytes} bytes, at most {limit}"))
+                illegal(format!("message properties length too long: {bytes} bytes, at most {limit}"))
             }
-            other => Self::illegal(other.to_string()),
+            other => illegal(other.to_string()),
         }
     }
 }
@@ -119,21 +105,21 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
     };
     let missing = match done {
         Ok(()) => return,
-        Err(Stop::Refused(refused)) => return answer::refuse(broker, reply, &refused),
+        Err(Stop::Refused(refused)) => return answer::refuse(broker, reply, refused),
         Err(Stop::NotDone(error)) => {
-            return answer::refuse(broker, reply, &Refused::new(code_of(&error), error.to_string()));
+            return answer::refuse(broker, reply, error.into());
         }
         Err(Stop::Missing(missing)) => missing,
     };
     if created == CREATIONS_MAX {
         let refused = Refused::new(response::SYSTEM_ERROR, "its topic or group is deleted again and again");
-        return answer::refuse(broker, reply, &refused);
+        return answer::refuse(broker, reply, refused);
     }
     let maker = Maker::Connection(connection.id());
     let (again, from) = (Arc::clone(broker), Arc::clone(connection));
     let then = move |result: Result<(), EnsureError>| match result {
         Ok(()) => attempt(&again, &from, request, reply, created + 1),
-        Err(error) => answer::refuse(&again, reply, &Refused::new(error.code(), error.to_string())),
+        Err(error) => answer::refuse(&again, reply, error.into()),
     };
     match missing {
         Missing::Topic(settings) => ensure::topic(broker, maker, &settings, move |topic| then(topic.map(drop))),

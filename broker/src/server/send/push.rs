@@ -15,9 +15,9 @@ use super::answer::{origin, refuse};
 use super::check::{Kind, check};
 use super::known::Known;
 use super::stamp::{Pieces, cleaned};
-use super::{NewUnit, Refused, Send, Stop, resolve};
+use super::{NewUnit, Send, Stop, illegal, resolve};
 use crate::broker::Broker;
-use crate::reply::Reply;
+use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError};
 use crate::terms::When;
 
@@ -33,7 +33,7 @@ pub(super) fn handle(
 ) -> Result<(), Stop> {
     let header: SendMessageHeader<'_> = request.header()?;
     if header.batch {
-        return Err(Refused::illegal("a reply is a single message, not a batch").into());
+        return Err(illegal("a reply is a single message, not a batch").into());
     }
     let config = broker.config();
     let precheck = || -> Result<Known<'_>, Stop> {
@@ -178,7 +178,7 @@ fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>,
                 let config = broker.config();
                 reply.send(code, None, |fields| origin(fields, &config), &[]);
             }
-            Err(why) => refuse(broker, reply, &Refused::new(code, why)),
+            Err(why) => refuse(broker, reply, Refused::new(code, why)),
         };
     };
     broker.metrics.sends.record(code);

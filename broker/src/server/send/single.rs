@@ -14,9 +14,10 @@ use super::check::{Kind, check, check_producer_group};
 use super::known::Known;
 use super::stamp::{Decimal, Pieces, cleaned};
 use super::when::{DelayRules, Due, due};
-use super::{NewUnit, Refused, Send, Stop};
+use super::{NewUnit, Send, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish};
 use crate::terms::{Content, HalfId, When};
 

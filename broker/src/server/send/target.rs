@@ -9,9 +9,10 @@ use escrowmq_common::header::SendMessageHeader;
 use escrowmq_common::name;
 
 use super::super::topics::HINT;
-use super::{Missing, Refused, Stop};
+use super::{Missing, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 use crate::shard::{Queue, Topic};
 use crate::terms::TopicSettings;
 

@@ -7,7 +7,6 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::DecideTransactionHeader;
 
-use super::super::answer;
 use super::super::slow;
 use super::super::transaction::{self, Named, already_decided, put_first, refused_answer};
 use super::{shown, unknown};
@@ -75,11 +74,11 @@ fn move_on(broker: &Arc<Broker>, half: HalfId, command: &Command<'_>, reply: Rep
                 }
                 reply.ok();
             }
-            Err(error) => answer::not_done(reply, &error),
+            Err(error) => reply.refuse(error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, answer) {
-        answer::not_done(reply, &error);
+        reply.refuse(error);
     }
 }
 
@@ -99,6 +98,6 @@ fn not_undecided(broker: &Arc<Broker>, half: HalfId, reply: Reply) {
             reply.send(response::ILLEGAL_OPERATION, Some(&remark), |fields| put_first(fields, &first), &[]);
         }
         Ok(None) => unknown(reply, half),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     });
 }

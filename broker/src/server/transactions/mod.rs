@@ -117,7 +117,7 @@ fn list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     };
     slow::run(broker, "list transactions", reply, move |broker, reply| match list.page(broker) {
         Ok(page) => reply.body(&to_bytes(&page, Form::Strict)),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     });
 }
 
@@ -133,7 +133,7 @@ fn get(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     slow::run(broker, "get transaction", reply, move |broker, reply| match one(broker, half) {
         Ok(Some(info)) => reply.body(&to_bytes(&info, Form::Strict)),
         Ok(None) => unknown(reply, half),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     });
 }
 
@@ -187,7 +187,7 @@ fn count(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         }
         match groups {
             Ok(groups) => reply.body(&to_bytes(&TransactionCounts { groups }, Form::Strict)),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
