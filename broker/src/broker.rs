@@ -10,13 +10,13 @@ use escrowmq_common::task::{Shutdown, Tasks};
 use crate::backup::prepare::Backups;
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig};
+use crate::creation::Creations;
 use crate::delivery::Delivery;
 use crate::gate::Gate;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::retention::Retention;
-use crate::server::Creations;
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
@@ -46,11 +46,11 @@ pub(crate) struct Broker {
     /// The bytes and the numbers that all connections share.
     pub budget: Arc<Budget>,
     /// Topics and groups that are being created.
-    pub creations: Creations,
+    pub creations: Arc<Creations>,
     /// The backup that is being copied.
     pub backups: Backups,
     /// Counts since start.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Counts by topic and group over time.
     pub stats: Stats,
     /// brokerIP1 and listenPort as numbers: a part of message ids.

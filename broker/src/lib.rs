@@ -7,6 +7,7 @@
 //! * [`terms`]: the words that all of these share.
 //! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for. [`filter`]: which messages a group wants.
 //! * [`retention`]: what goes, and what happens when the disk is full.
+//! * [`creation`]: topics and groups that come into being.
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
 //! * [`gate`]: places for work that may take long.
@@ -21,6 +22,7 @@ mod broker;
 pub mod check;
 mod client_registry;
 pub mod config;
+mod creation;
 mod delivery;
 mod filter;
 mod gate;

@@ -14,6 +14,7 @@ use crate::backup::prepare::Backups;
 use crate::broker::Broker;
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
+use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
 use crate::gate::Gate;
 use crate::key_index::KeyIndex;
@@ -22,7 +23,7 @@ use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
 use crate::retention::{self, Retention};
-use crate::server::{Creations, Server, topics};
+use crate::server::{Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::stats::{self, Stats};
 use crate::transaction::{self, Transactions};
@@ -129,6 +130,17 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let keys = KeyIndex::start(folder.path().join("keys"), &shard.shard, &phases.runners.tasks, &shutdown)
         .map_err(StartError::Keys)?;
     let backups = Backups::new(folder.path(), Arc::clone(shard.applier())).map_err(StartError::Backups)?;
+    let gate = Gate::new(config.max_searches, config.max_searches_waiting);
+    let budget = Budget::new(BudgetLimits {
+        bytes: config.connection_bytes_max,
+        connections: config.max_connections,
+        connections_per_address: config.max_connections_per_address,
+    });
+    let store_host = SocketAddr::new(config.broker_ip.ip(), address.port());
+    let public_address = config.broker_ip.with_port(address.port());
+    let config = CurrentConfig::new(config);
+    let metrics = Arc::new(Metrics::default());
+    let creations = Creations::new(shard.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
         shard: shard.shard.clone(),
         clients: ClientRegistry::new(clock.clone()),
@@ -137,23 +149,19 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         transactions: Transactions::default(),
         retention: Retention::default(),
         registration: Registration::new(shard.shard.clone()),
-        gate: Gate::new(config.max_searches, config.max_searches_waiting),
-        budget: Arc::new(Budget::new(BudgetLimits {
-            bytes: config.connection_bytes_max,
-            connections: config.max_connections,
-            connections_per_address: config.max_connections_per_address,
-        })),
-        creations: Creations::default(),
+        gate,
+        budget: Arc::new(budget),
+        creations: Arc::new(creations),
         backups,
-        metrics: Metrics::default(),
+        metrics,
         stats: Stats::new(shard.time.now()),
-        store_host: SocketAddr::new(config.broker_ip.ip(), address.port()),
-        address: config.broker_ip.with_port(address.port()),
+        store_host,
+        address: public_address,
         time: Arc::clone(&shard.time),
         clock,
         tasks: phases.runners.tasks.clone(),
         shutdown,
-        config: CurrentConfig::new(config),
+        config,
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
     phases.run(&broker, &shard).map_err(StartError::Helpers)?;

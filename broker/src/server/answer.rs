@@ -9,9 +9,9 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::HeaderError;
 use serde::Serialize;
 
-use super::ensure::EnsureError;
 use super::slow;
 use crate::broker::Broker;
+use crate::creation::CreationError;
 use crate::index::IndexError;
 use crate::reply::{Refused, Reply};
 use crate::shard::{ReadError, Refusal, SubmitError};
@@ -76,14 +76,14 @@ impl From<Refusal> for Refused {
     }
 }
 
-impl From<EnsureError> for Refused {
-    fn from(error: EnsureError) -> Self {
+impl From<CreationError> for Refused {
+    fn from(error: CreationError) -> Self {
         let code = match &error {
-            EnsureError::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
-            EnsureError::Submit(error) => code_of(error),
-            EnsureError::Refused(refusal) => code_of_refusal(refusal),
-            EnsureError::TooMany(_) | EnsureError::Crowded(_) => response::SYSTEM_BUSY,
-            EnsureError::Gone(_) => response::SYSTEM_ERROR,
+            CreationError::NoGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
+            CreationError::Submit(error) => code_of(error),
+            CreationError::Refused(refusal) => code_of_refusal(refusal),
+            CreationError::TooMany(_) | CreationError::Crowded(_) => response::SYSTEM_BUSY,
+            CreationError::Gone(_) => response::SYSTEM_ERROR,
         };
         Self::new(code, error.to_string())
     }

@@ -9,9 +9,9 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GiveUpLogHeader, GiveUpLogResponse, Header as _};
 
-use super::ensure::done;
 use super::{local, slow};
 use crate::broker::Broker;
+use crate::creation::done;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command, GiveUp, GiveUpError};
 

@@ -9,11 +9,10 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
 use escrowmq_common::name;
 
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError, Place, done};
 use super::topics::Page;
 use super::{attributes, slow};
 use crate::broker::Broker;
+use crate::creation::{CreationError, Maker, done};
 use crate::index::meta::encode_cold;
 use crate::registration::data_version;
 use crate::reply::Reply;
@@ -98,7 +97,7 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
     broker.tasks.spawn("create group", async move {
         let mut changed = false;
         for settings in &all {
-            let _place = match Place::of_group(&creator, maker, &settings.name).map_err(EnsureError::from) {
+            let _place = match creator.creations.place_of_group(maker, &settings.name).map_err(CreationError::from) {
                 Ok(place) => place,
                 Err(error) => return reply.refuse(error),
             };
@@ -151,13 +150,13 @@ fn objection(config: &SubscriptionGroupConfig) -> Option<String> {
 
 /// Makes the retry topic of a group, which tools expect before its first member connects, or gives it the queues that the group
 /// wants. It never loses queues: there may be messages in them. Says whether anything changed.
-async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<bool, EnsureError> {
+async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<bool, CreationError> {
     if group.retry_queues == 0 {
         return Ok(false);
     }
     let was_there = broker.shard.topics().get(&name::retry_topic(&group.name)).is_some();
     let wanted = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
-    let topic = ensure::topic_of(broker, maker, wanted).await?;
+    let topic = broker.creations.topic_of(maker, wanted).await?;
     let (read, write) = (topic.settings.read_queues, topic.settings.write_queues);
     if read >= group.retry_queues && write >= group.retry_queues {
         return Ok(!was_there);
@@ -167,7 +166,7 @@ async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) 
         write_queues: write.max(group.retry_queues),
         ..topic.settings.clone()
     };
-    let _place = Place::of_topic(broker, maker, &grown)?;
+    let _place = broker.creations.place_of_topic(maker, &grown)?;
     done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)?;
     Ok(true)
 }
@@ -190,7 +189,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         };
         match done(outcome) {
             // Deleting twice is no error: tools ask every broker of a cluster.
-            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
+            Ok(()) | Err(CreationError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
                 let old = known.map_or_else(|| "none".to_owned(), |known| format!("{known:?}"));
                 reply.audit(&group, old, if offsets { "none, offsets deleted" } else { "none, offsets kept" });
                 reply.ok();

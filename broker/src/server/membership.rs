@@ -12,11 +12,10 @@ use escrowmq_common::name;
 use escrowmq_common::remoting::{Connection, LogGate};
 use parking_lot::Mutex;
 
-use super::bounds::Maker;
-use super::ensure;
 use super::pull::check_sql;
 use crate::broker::Broker;
 use crate::client_registry::{Beat, Client, ConsumerBeat};
+use crate::creation::Maker;
 use crate::filter::Filter;
 use crate::reply::Reply;
 
@@ -99,7 +98,7 @@ fn after_creation(broker: &Arc<Broker>, groups: &[&str], reply: Reply) {
     let waiting = Arc::new(Mutex::new((groups.len(), Some(reply))));
     for group in groups {
         let (waiting, name) = (Arc::clone(&waiting), (*group).to_owned());
-        ensure::group(broker, maker, group, move |created| {
+        broker.creations.group(maker, group, move |created| {
             if let Err(error) = created {
                 // The next heartbeat tries again; meanwhile the group's pulls are refused.
                 if let Some(others) = NOT_CREATED.open() {

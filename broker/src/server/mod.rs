@@ -14,8 +14,6 @@ mod admin;
 mod answer;
 mod attributes;
 mod backup;
-pub(crate) mod bounds;
-pub(crate) mod ensure;
 mod give_up;
 pub(crate) mod groups;
 mod lag;
@@ -39,8 +37,6 @@ mod stats;
 pub(crate) mod topics;
 mod transaction;
 mod transactions;
-
-pub(crate) use ensure::Creations;
 
 use std::sync::Arc;
 

@@ -9,11 +9,10 @@ use escrowmq_common::header::PullMessageHeader;
 use escrowmq_common::name;
 use escrowmq_common::remoting::Connection;
 
-use super::bounds::Maker;
-use super::ensure::EnsureError;
-use super::{ensure, progress};
+use super::progress;
 use crate::broker::Broker;
 use crate::client_registry::SubscriptionLook;
+use crate::creation::{CreationError, Maker};
 use crate::delivery::{Ask, Pull, Wants};
 use crate::filter::Filter;
 use crate::reply::{Refused, Reply};
@@ -46,7 +45,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
     let maker = Maker::Connection(connection.id());
     let (puller, connection) = (Arc::clone(broker), Arc::clone(connection));
     let unsaved = group.clone();
-    ensure::group(broker, maker, &group, move |group| match group.or_else(|error| unwritten(error, unsaved)) {
+    broker.creations.group(maker, &group, move |group| match group.or_else(|error| unwritten(error, unsaved)) {
         // This may be the apply thread, which must not read.
         Ok(group) => {
             let again = Arc::clone(&puller);
@@ -60,9 +59,9 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
 }
 
 /// A store that takes no writes any more can still be read, by groups that it does not know.
-fn unwritten(error: EnsureError, group: String) -> Result<Arc<GroupSettings>, EnsureError> {
+fn unwritten(error: CreationError, group: String) -> Result<Arc<GroupSettings>, CreationError> {
     match error {
-        EnsureError::Submit(SubmitError::StoreFailed | SubmitError::DiskFull) => {
+        CreationError::Submit(SubmitError::StoreFailed | SubmitError::DiskFull) => {
             Ok(Arc::new(GroupSettings::new(group)))
         }
         error => Err(error),

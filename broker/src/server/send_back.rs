@@ -10,12 +10,11 @@ use escrowmq_common::message::properties::{PropertyEditor, name as property};
 use escrowmq_common::message::{MessageUnit, UnitBuilder, tags_code};
 use escrowmq_common::name;
 
-use super::bounds::Maker;
-use super::ensure;
 use super::send::{next_of, not_writable};
 use super::slow;
 use crate::broker::Broker;
 use crate::config::DelayLevels;
+use crate::creation::Maker;
 use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
 use crate::terms::{GroupSettings, TopicSettings, When};
@@ -70,7 +69,7 @@ async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Res
     // The retry topic of a group that is there is made even on a full disk; a group that a client names is not.
     let is_there = broker.shard.groups().get(&wanted.group).is_some();
     let maker = if is_there { Maker::Broker } else { Maker::Connection(connection) };
-    let group = ensure::group_of(broker, maker, &wanted.group).await?;
+    let group = broker.creations.group_of(maker, &wanted.group).await?;
     if broker.config().broker_permission & TopicSettings::WRITE == 0 {
         let remark = format!("the broker[{}] sending message is forbidden", broker.config().broker_ip);
         return Err(Refused::new(response::NO_PERMISSION, remark));
@@ -82,7 +81,7 @@ async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Res
     let stored = read(broker, wanted.position).await?;
     let unit = MessageUnit::decode(&stored).map_err(|error| Refused::new(response::SYSTEM_ERROR, error.to_string()))?;
     let fate = fate(&wanted, &group, unit.reconsume_times(), &broker.config().delay_levels);
-    let topic = ensure::topic_of(broker, Maker::Broker, fate.topic(&group)).await?;
+    let topic = broker.creations.topic_of(Maker::Broker, fate.topic(&group)).await?;
     if !topic.is_writable() {
         return Err(Refused::new(response::NO_PERMISSION, not_writable(&topic.settings.name)));
     }

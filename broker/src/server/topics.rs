@@ -14,11 +14,10 @@ use escrowmq_common::limits::QUEUES_MAX;
 use escrowmq_common::name;
 
 use super::attributes::{self, Attributes};
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError, Place, done};
 use super::slow;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::creation::{CreationError, Maker, done};
 use crate::index::meta::encode_cold;
 use crate::registration::{data_version, topic_config};
 use crate::reply::Reply;
@@ -41,14 +40,14 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
 }
 
 /// Creates the topics that clients and tools expect of every broker, as far as they are missing.
-pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), EnsureError> {
+pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), CreationError> {
     let config = Arc::clone(&broker.config());
     for wanted in system_topics(&config) {
         let current = broker.shard.topics().get(&wanted.name);
         // The template is the one topic whose settings follow the configuration.
         let follows = wanted.name == name::AUTO_CREATE_TOPIC;
         match current {
-            None => drop(ensure::topic_of(broker, Maker::Broker, wanted).await?),
+            None => drop(broker.creations.topic_of(Maker::Broker, wanted).await?),
             Some(topic) if follows && topic.settings != wanted => put(broker, Maker::Broker, &wanted).await?,
             Some(_) => {}
         }
@@ -85,8 +84,8 @@ pub(super) fn is_system_topic(config: &BrokerConfig, topic: &str) -> bool {
         || topic.strip_suffix(name::REPLY_TOPIC_SUFFIX) == Some(&config.broker_cluster_name)
 }
 
-async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Result<(), EnsureError> {
-    let _place = Place::of_topic(broker, maker, settings)?;
+async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Result<(), CreationError> {
+    let _place = broker.creations.place_of_topic(maker, settings)?;
     let bytes = encode_cold(settings);
     done(broker.shard.propose(&Command::PutTopic(&bytes), Admission::Normal).await)
 }

@@ -34,10 +34,9 @@ use escrowmq_common::remoting::Connection;
 
 pub(super) use target::{next_of, not_writable};
 
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::creation::{CreationError, Maker};
 use crate::reply::{Refused, Reply};
 use crate::shard::{SubmitError, WriteUnit};
 use crate::terms::TopicSettings;
@@ -117,13 +116,13 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
     }
     let maker = Maker::Connection(connection.id());
     let (again, from) = (Arc::clone(broker), Arc::clone(connection));
-    let then = move |result: Result<(), EnsureError>| match result {
+    let then = move |result: Result<(), CreationError>| match result {
         Ok(()) => attempt(&again, &from, request, reply, created + 1),
         Err(error) => answer::refuse(&again, reply, error.into()),
     };
     match missing {
-        Missing::Topic(settings) => ensure::topic(broker, maker, &settings, move |topic| then(topic.map(drop))),
-        Missing::Group(group) => ensure::group(broker, maker, &group, move |group| then(group.map(drop))),
+        Missing::Topic(settings) => broker.creations.topic(maker, &settings, move |topic| then(topic.map(drop))),
+        Missing::Group(group) => broker.creations.group(maker, &group, move |group| then(group.map(drop))),
     }
 }
 

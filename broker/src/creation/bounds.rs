@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::broker::Broker;
+use super::Creations;
 use crate::terms::TopicSettings;
 
 /// On whose behalf something is made.
@@ -53,7 +53,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// Counts one more of a connection, unless it has made so many in this minute.
+    /// Counts one more of a connection, unless it has made `limit` in this minute.
     fn take(&self, connection: u64, limit: u32, now: Duration) -> bool {
         let minute = now.as_secs() / 60;
         let mut rates = self.of.lock();
@@ -69,60 +69,64 @@ impl Rates {
     }
 }
 
-/// Whether a topic with these settings may be made, or may grow to them, while so many others are being made.
-pub(super) fn topic(
-    broker: &Broker,
-    maker: Maker,
-    settings: &TopicSettings,
-    being_made: usize,
-    queues_being_made: u64,
-) -> Result<(), TooMany> {
-    let Maker::Connection(_) = maker else { return Ok(()) };
-    let (config, topics) = (broker.config(), broker.shard.topics());
-    let current = topics.get(&settings.name);
-    if current.is_none() {
-        rate(broker, maker)?;
-        room(broker, "topics", "maxTopics", config.max_topics as u64, (topics.len() + being_made) as u64, 1)?;
+impl Creations {
+    /// Whether a topic with these settings may be made, or may grow to them, while this many others are being made.
+    pub(super) fn may_make_topic(
+        &self,
+        maker: Maker,
+        settings: &TopicSettings,
+        being_made: usize,
+        queues_being_made: u64,
+    ) -> Result<(), TooMany> {
+        let Maker::Connection(_) = maker else { return Ok(()) };
+        let (config, topics) = (self.config.load(), self.shard.topics());
+        let current = topics.get(&settings.name);
+        if current.is_none() {
+            self.check_rate(maker)?;
+            self.check_room("topics", "maxTopics", config.max_topics as u64, (topics.len() + being_made) as u64, 1)?;
+        }
+        let known = current.map_or(0, |topic| topic.queues.len() as u64);
+        let wanted = u64::from(settings.queue_count()).saturating_sub(known);
+        let there = topics.queue_count().saturating_add(queues_being_made);
+        self.check_room("queues", "maxQueues", config.max_queues, there, wanted)
     }
-    let wanted = u64::from(settings.queue_count()).saturating_sub(current.map_or(0, |topic| topic.queues.len() as u64));
-    let there = topics.queue_count().saturating_add(queues_being_made);
-    room(broker, "queues", "maxQueues", config.max_queues, there, wanted)
-}
 
-/// Whether a group may be made, if there is none of this name, while so many others are being made.
-pub(super) fn group(broker: &Broker, maker: Maker, name: &str, being_made: usize) -> Result<(), TooMany> {
-    let groups = broker.shard.groups();
-    if maker == Maker::Broker || groups.get(name).is_some() {
-        return Ok(());
+    /// Whether a group may be made, if there is none of this name, while this many others are being made.
+    pub(super) fn may_make_group(&self, maker: Maker, name: &str, being_made: usize) -> Result<(), TooMany> {
+        let groups = self.shard.groups();
+        if maker == Maker::Broker || groups.get(name).is_some() {
+            return Ok(());
+        }
+        self.check_rate(maker)?;
+        let limit = self.config.load().max_groups as u64;
+        self.check_room("groups", "maxGroups", limit, (groups.len() + being_made) as u64, 1)
     }
-    rate(broker, maker)?;
-    room(broker, "groups", "maxGroups", broker.config().max_groups as u64, (groups.len() + being_made) as u64, 1)
-}
 
-fn rate(broker: &Broker, maker: Maker) -> Result<(), TooMany> {
-    let Maker::Connection(connection) = maker else { return Ok(()) };
-    let limit = broker.config().creations_per_minute;
-    if broker.creations.rates.take(connection, limit, broker.clock.monotonic()) {
-        return Ok(());
+    fn check_rate(&self, maker: Maker) -> Result<(), TooMany> {
+        let Maker::Connection(connection) = maker else { return Ok(()) };
+        let limit = self.config.load().creations_per_minute;
+        if self.rates.take(connection, limit, self.clock.monotonic()) {
+            return Ok(());
+        }
+        self.metrics.creations_too_fast.add_one();
+        Err(TooMany::TooFast { limit })
     }
-    broker.metrics.creations_too_fast.add_one();
-    Err(TooMany::TooFast { limit })
-}
 
-fn room(
-    broker: &Broker,
-    what: &'static str,
-    setting: &'static str,
-    limit: u64,
-    there: u64,
-    wanted: u64,
-) -> Result<(), TooMany> {
-    // What is there already may be changed whatever the limit.
-    if wanted == 0 || there.saturating_add(wanted) <= limit {
-        return Ok(());
+    fn check_room(
+        &self,
+        what: &'static str,
+        setting: &'static str,
+        limit: u64,
+        there: u64,
+        wanted: u64,
+    ) -> Result<(), TooMany> {
+        // What is there already may be changed whatever the limit.
+        if wanted == 0 || there.saturating_add(wanted) <= limit {
+            return Ok(());
+        }
+        self.metrics.creations_refused.add_one();
+        Err(TooMany::There { what, setting, limit, wanted })
     }
-    broker.metrics.creations_refused.add_one();
-    Err(TooMany::There { what, setting, limit, wanted })
 }
 
 #[cfg(test)]
