@@ -32,7 +32,7 @@ pub(crate) struct Broker {
     /// Who is connected.
     pub clients: ClientRegistry,
     /// Held pulls and consumer offsets.
-    pub delivery: Delivery,
+    pub delivery: Arc<Delivery>,
     /// Messages by key.
     pub keys: KeyIndex,
     /// Check-backs.
@@ -52,7 +52,7 @@ pub(crate) struct Broker {
     /// Counts since start.
     pub metrics: Arc<Metrics>,
     /// Counts by topic and group over time.
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// brokerIP1 and listenPort as numbers: a part of message ids.
     pub store_host: SocketAddr,
     /// The same as it was set, which nameservers and clients are told: it may be a name.

@@ -23,11 +23,11 @@ use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::{self, Registration};
 use crate::retention::{self, Retention};
+use crate::schedule;
 use crate::server::{Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
-use crate::stats::{self, Stats};
+use crate::stats::{Sampler, Stats};
 use crate::transaction::{self, Transactions};
-use crate::{delivery, schedule};
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -140,11 +140,20 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let public_address = config.broker_ip.with_port(address.port());
     let config = CurrentConfig::new(config);
     let metrics = Arc::new(Metrics::default());
+    let stats = Arc::new(Stats::new(shard.time.now()));
+    let delivery = Delivery::new(
+        shard.shard.clone(),
+        config.clone(),
+        Arc::clone(&metrics),
+        Arc::clone(&stats),
+        clock.clone(),
+        phases.runners.tasks.clone(),
+    );
     let creations = Creations::new(shard.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
         shard: shard.shard.clone(),
         clients: ClientRegistry::new(clock.clone()),
-        delivery: Delivery::new(),
+        delivery: Arc::new(delivery),
         keys,
         transactions: Transactions::default(),
         retention: Retention::default(),
@@ -154,7 +163,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         creations: Arc::new(creations),
         backups,
         metrics,
-        stats: Stats::new(shard.time.now()),
+        stats,
         store_host,
         address: public_address,
         time: Arc::clone(&shard.time),
@@ -196,7 +205,7 @@ impl RunningBroker {
         self.phases.connections.stop().await;
         tracing::info!("stopping: check-backs, timers and deliveries");
         self.phases.runners.stop().await;
-        self.broker.delivery.flush_offsets(&self.broker).await;
+        self.broker.delivery.flush_offsets().await;
         tracing::info!("stopping: flushing log and index");
         let result = self.shard.close().await;
         tracing::info!("stopped");
@@ -216,23 +225,29 @@ impl Phases {
         spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
         let (applier, purger) = (Arc::clone(shard.applier()), shard.purger().clone());
         spawn.spawn("retention", retention::run(Arc::clone(broker), applier, purger, shutdown.clone()));
-        spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));
+        let sampler = Sampler {
+            stats: Arc::clone(&broker.stats),
+            shard: broker.shard.clone(),
+            metrics: Arc::clone(&broker.metrics),
+            time: Arc::clone(&broker.time),
+        };
+        spawn.spawn("stats", sampler.run(shutdown.clone()));
+        spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));
         let registry = Arc::clone(broker);
         let stop = shutdown.clone();
         spawn.spawn("client registry", async move { registry.clients.run(stop).await });
         for _ in 0..helper_count(broker.config().connection_thread_count()) {
-            let (helped, runtime) = (Arc::clone(broker), Handle::current());
+            let (delivery, runtime) = (Arc::clone(&broker.delivery), Handle::current());
             spawn.spawn_thread("pull-helper", move || {
                 // Who finds that files must be read, or that nothing is there, spawns a task.
                 let _entered = runtime.enter();
-                helped.delivery.helpers.run(&helped);
+                delivery.helpers.run(&delivery);
             })?;
         }
-        let (helped, stop) = (Arc::clone(broker), shutdown.clone());
+        let (delivery, stop) = (Arc::clone(&broker.delivery), shutdown.clone());
         spawn.spawn("pull helpers", async move {
             stop.cancelled().await;
-            helped.delivery.helpers.stop();
+            delivery.helpers.stop();
         });
         let registration = &self.registration;
         registration.tasks.spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Delivery;
 use super::pull::Pull;
-use crate::broker::Broker;
 use crate::terms::QueueOffset;
 
 /// Another connection that pulled old messages so lately is company.
@@ -24,7 +24,7 @@ thread_local! {
     static LAST: Cell<(u64, Duration)> = const { Cell::new((0, Duration::ZERO)) };
 }
 
-/// The helpers of a broker, and the pulls that wait for one.
+/// The helpers of a delivery, and the pulls that wait for one.
 #[derive(Default)]
 pub(crate) struct Helpers {
     state: Mutex<State>,
@@ -64,7 +64,7 @@ impl Helpers {
     }
 
     /// A helper: serves pulls until [`stop`](Self::stop).
-    pub(crate) fn run(&self, broker: &Arc<Broker>) {
+    pub(crate) fn run(&self, delivery: &Arc<Delivery>) {
         loop {
             let mut state = self.state.lock();
             state.idle += 1;
@@ -75,7 +75,7 @@ impl Helpers {
             let Some((pull, from)) = state.pulls.pop_front() else { return };
             drop(state);
             // A panic is logged, and costs its own pull an answer and nothing else.
-            if catch_unwind(AssertUnwindSafe(|| pull.serve_from(broker, from))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| pull.serve_from(delivery, from))).is_err() {
                 tracing::error!("serving a pull panicked");
             }
         }

@@ -26,7 +26,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
             let theirs = Arc::clone(broker);
             broker.tasks.spawn("prepare backup", async move {
                 // So that the backup has what consumers confirmed until now.
-                theirs.delivery.flush_offsets(&theirs).await;
+                theirs.delivery.flush_offsets().await;
                 slow::run(&theirs, "prepare backup", reply, prepare);
             });
         }

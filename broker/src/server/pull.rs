@@ -99,7 +99,7 @@ fn pull(
             if header.sys_flag & flag::COMMIT != 0 {
                 commit(broker, connection, &pull, header.commit_offset);
             }
-            pull.serve(broker);
+            pull.serve(&broker.delivery);
         }
         Err(refused) => refuse(broker, reply, refused),
     }

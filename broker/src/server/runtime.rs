@@ -66,7 +66,7 @@ fn in_days(seconds: u64) -> String {
 }
 
 fn put_traffic(figures: &mut Figures, broker: &Broker, now: Stamp) {
-    let totals = stats::totals(broker);
+    let totals = stats::Totals::of(&broker.metrics);
     let rates = broker.stats.rates(now, totals);
     let metrics = &broker.metrics;
     let bytes = metrics.bytes_in.get();

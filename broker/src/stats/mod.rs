@@ -9,6 +9,7 @@
 //!
 //! Left to others: totals since the start (`metrics`), and what is in the queues (`shard`).
 
+mod sampler;
 mod window;
 
 use std::cell::RefCell;
@@ -16,18 +17,18 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use escrowmq_common::body::BrokerStatsData;
 use escrowmq_common::code::response;
-use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
 
-use crate::broker::Broker;
+use crate::metrics::Metrics;
 use crate::shard::{Topic, Topics};
 use crate::terms::Stamp;
 use window::{STEP, Sample, Spans, Window};
+
+pub(crate) use sampler::Sampler;
 
 /// Most names that are counted per family; further ones are not counted alone.
 pub(crate) const SERIES_MAX: usize = 50_000;
@@ -168,6 +169,18 @@ pub(crate) struct Totals {
     pub pulls_found: u64,
     /// Pulls that found nothing.
     pub pulls_missed: u64,
+}
+
+impl Totals {
+    /// The counts at this moment.
+    pub(crate) fn of(metrics: &Metrics) -> Self {
+        Self {
+            put: metrics.messages_in.get(),
+            got: metrics.messages_out.get(),
+            pulls_found: metrics.pulls.count(response::SUCCESS),
+            pulls_missed: metrics.pulls.count(response::PULL_NOT_FOUND),
+        }
+    }
 }
 
 /// Rates per second over the last ten seconds, minute and ten minutes.
@@ -384,33 +397,6 @@ impl Stats {
         self.topics.lock().tick(before, now, entered);
         self.group_get.tick(now);
         self.group_get_bytes.tick(now);
-    }
-}
-
-/// The counts of the whole broker.
-pub(crate) fn totals(broker: &Broker) -> Totals {
-    let metrics = &broker.metrics;
-    Totals {
-        put: metrics.messages_in.get(),
-        got: metrics.messages_out.get(),
-        pulls_found: metrics.pulls.count(response::SUCCESS),
-        pulls_missed: metrics.pulls.count(response::PULL_NOT_FOUND),
-    }
-}
-
-/// Samples the counts until the broker stops.
-pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(STEP));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {
-                let topics = broker.shard.topics().all();
-                broker.stats.tick(broker.now(), totals(&broker), &topics);
-            }
-        }
     }
 }
 
