@@ -40,7 +40,7 @@ pub(crate) struct Broker {
     /// What is known of room and age.
     pub retention: Retention,
     /// Nameservers that must hear of topic changes.
-    pub registration: Registration,
+    pub registration: Arc<Registration>,
     /// Places for reads of files, searches and listings.
     pub gate: Gate,
     /// The bytes and the numbers that all connections share.

@@ -21,7 +21,7 @@ use crate::key_index::KeyIndex;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
-use crate::registration::{self, Registration};
+use crate::registration::Registration;
 use crate::retention::{self, Retention};
 use crate::schedule;
 use crate::server::{Server, topics};
@@ -149,6 +149,13 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         clock.clone(),
         phases.runners.tasks.clone(),
     );
+    let registration = Registration::new(
+        shard.shard.clone(),
+        config.clone(),
+        Arc::clone(&metrics),
+        public_address.clone(),
+        store_host,
+    );
     let creations = Creations::new(shard.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
         shard: shard.shard.clone(),
@@ -157,7 +164,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         keys,
         transactions: Transactions::default(),
         retention: Retention::default(),
-        registration: Registration::new(shard.shard.clone()),
+        registration: Arc::new(registration),
         gate,
         budget: Arc::new(budget),
         creations: Arc::new(creations),
@@ -249,8 +256,8 @@ impl Phases {
             stop.cancelled().await;
             delivery.helpers.stop();
         });
-        let registration = &self.registration;
-        registration.tasks.spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));
+        let registering = Arc::clone(&broker.registration).run(self.registration.shutdown.clone());
+        self.registration.tasks.spawn("registration", registering);
         Ok(())
     }
 

@@ -14,7 +14,6 @@ use super::{attributes, slow};
 use crate::broker::Broker;
 use crate::creation::{CreationError, Maker, done};
 use crate::index::meta::encode_cold;
-use crate::registration::data_version;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command};
 use crate::terms::{GroupSettings, TopicSettings};
@@ -222,7 +221,7 @@ fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         let counter = broker.shard.groups().version().cast_signed();
         let table = SubscriptionGroupTable {
-            data_version: DataVersion { counter, ..data_version(broker) },
+            data_version: DataVersion { counter, ..broker.registration.data_version() },
             subscription_group_table: page
                 .of(&groups)
                 .iter()

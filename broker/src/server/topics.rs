@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::creation::{CreationError, Maker, done};
 use crate::index::meta::encode_cold;
-use crate::registration::{data_version, topic_config};
+use crate::registration::topic_config;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command};
 use crate::terms::TopicSettings;
@@ -249,7 +249,7 @@ fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     slow::run(broker, "list topics", reply, move |broker, reply| {
         let mut topics = broker.shard.topics().all();
         topics.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
-        let data_version = data_version(broker);
+        let data_version = broker.registration.data_version();
         let table = TopicConfigTable {
             data_version,
             mapping_data_version: Some(data_version),
