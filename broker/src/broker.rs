@@ -38,7 +38,7 @@ pub(crate) struct Broker {
     /// Check-backs.
     pub transactions: Transactions,
     /// What is known of room and age.
-    pub retention: Retention,
+    pub retention: Arc<Retention>,
     /// Nameservers that must hear of topic changes.
     pub registration: Arc<Registration>,
     /// Places for reads of files, searches and listings.

@@ -22,7 +22,7 @@ use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::Registration;
-use crate::retention::{self, Retention};
+use crate::retention::Keeper;
 use crate::schedule;
 use crate::server::{Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
@@ -163,7 +163,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         delivery: Arc::new(delivery),
         keys,
         transactions: Transactions::default(),
-        retention: Retention::default(),
+        retention: Arc::default(),
         registration: Arc::new(registration),
         gate,
         budget: Arc::new(budget),
@@ -230,8 +230,16 @@ impl Phases {
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
-        let (applier, purger) = (Arc::clone(shard.applier()), shard.purger().clone());
-        spawn.spawn("retention", retention::run(Arc::clone(broker), applier, purger, shutdown.clone()));
+        let keeper = Keeper {
+            retention: Arc::clone(&broker.retention),
+            shard: broker.shard.clone(),
+            config: broker.config.clone(),
+            time: Arc::clone(&broker.time),
+            tasks: spawn.clone(),
+            applier: Arc::clone(shard.applier()),
+            purger: shard.purger().clone(),
+        };
+        spawn.spawn("retention", keeper.run(shutdown.clone()));
         let sampler = Sampler {
             stats: Arc::clone(&broker.stats),
             shard: broker.shard.clone(),

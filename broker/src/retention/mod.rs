@@ -31,14 +31,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use escrowmq_common::task::Shutdown;
+use escrowmq_common::task::{Shutdown, Tasks};
 
 use self::plan::Plan;
 use self::trim::Trimmer;
-use crate::broker::Broker;
+use crate::config::CurrentConfig;
 use crate::metrics::Count;
 use crate::raft::Purger;
-use crate::shard::Applier;
+use crate::shard::{Applier, Shard};
+use crate::steady_clock::SteadyClock;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -94,41 +95,61 @@ impl Retention {
     }
 }
 
-/// Looks every second until shutdown.
-pub(crate) async fn run(broker: Arc<Broker>, applier: Arc<Applier>, purger: Purger, shutdown: Shutdown) {
-    let mut trimmer = Some(Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
-    loop {
-        let looker = Arc::clone(&broker);
-        // A panic is logged by whoever spawned it; the next look is in a second.
-        let _ = broker.tasks.spawn_blocking("disk", move || room::look(&looker)).await;
-        let round =
-            trimmer.take().unwrap_or_else(|| Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
-        let runtime = tokio::runtime::Handle::current();
-        // Reads files between commands, so it has a thread of its own.
-        let done = broker.tasks.spawn_blocking("retention", move || runtime.block_on(round.round())).await;
-        if let Ok(Some((next, result))) = done {
-            trimmer = Some(next);
-            if let Err(error) = result {
-                tracing::warn!(%error, "retention: trying again");
-            }
-        }
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            () = pause(&broker) => {}
-        }
-    }
+/// Keeps what must be kept and lets go what need not.
+pub(crate) struct Keeper {
+    /// Where it notes what it found.
+    pub retention: Arc<Retention>,
+    /// The messages.
+    pub shard: Shard,
+    /// How long and how much is kept.
+    pub config: CurrentConfig,
+    /// Now.
+    pub time: Arc<SteadyClock>,
+    /// Where it looks at files.
+    pub tasks: Tasks,
+    /// Makes copies of the index.
+    pub applier: Arc<Applier>,
+    /// Deletes files of the log.
+    pub purger: Purger,
 }
 
-/// Waits until the next look: a second, or less if so much came in that a limit of size may be passed.
-async fn pause(broker: &Broker) {
-    let end = broker.shard.log().end().get();
-    for _ in 0..EVERY.as_millis() / STEP.as_millis() {
-        tokio::time::sleep(STEP).await;
-        let limit = broker.config().max_store_bytes;
-        let came = broker.shard.log().end().get() - end;
-        if limit > 0 && came >= (limit / 8).min(SOON_BYTES) {
-            return;
+impl Keeper {
+    /// Looks every second until shutdown.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        let keeper = Arc::new(self);
+        let mut trimmer = Some(Trimmer::new(Arc::clone(&keeper)));
+        loop {
+            let looker = Arc::clone(&keeper);
+            // A panic is logged where the task was spawned; the next look is in a second.
+            let _ = keeper.tasks.spawn_blocking("disk", move || room::look(&looker)).await;
+            let round = trimmer.take().unwrap_or_else(|| Trimmer::new(Arc::clone(&keeper)));
+            let runtime = tokio::runtime::Handle::current();
+            // Reads files between commands, so it has a thread of its own.
+            let done = keeper.tasks.spawn_blocking("retention", move || runtime.block_on(round.round())).await;
+            if let Ok(Some((next, result))) = done {
+                trimmer = Some(next);
+                if let Err(error) = result {
+                    tracing::warn!(%error, "retention: trying again");
+                }
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = keeper.pause() => {}
+            }
+        }
+    }
+
+    /// Waits until the next look: a second, or less if so much came in that a limit of size may be passed.
+    async fn pause(&self) {
+        let end = self.shard.log().end().get();
+        for _ in 0..EVERY.as_millis() / STEP.as_millis() {
+            tokio::time::sleep(STEP).await;
+            let limit = self.config.load().max_store_bytes;
+            let came = self.shard.log().end().get() - end;
+            if limit > 0 && came >= (limit / 8).min(SOON_BYTES) {
+                return;
+            }
         }
     }
 }
