@@ -30,13 +30,13 @@ pub(crate) struct Broker {
     /// The one write path, and what it made visible.
     pub shard: Shard,
     /// Who is connected.
-    pub clients: ClientRegistry,
+    pub clients: Arc<ClientRegistry>,
     /// Held pulls and consumer offsets.
     pub delivery: Arc<Delivery>,
     /// Messages by key.
     pub keys: KeyIndex,
     /// Check-backs.
-    pub transactions: Transactions,
+    pub transactions: Arc<Transactions>,
     /// What is known of room and age.
     pub retention: Arc<Retention>,
     /// Nameservers that must hear of topic changes.

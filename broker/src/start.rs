@@ -27,7 +27,7 @@ use crate::schedule;
 use crate::server::{Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::stats::{Sampler, Stats};
-use crate::transaction::{self, Transactions};
+use crate::transaction::runner::Runner;
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -159,10 +159,10 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let creations = Creations::new(shard.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
         shard: shard.shard.clone(),
-        clients: ClientRegistry::new(clock.clone()),
+        clients: Arc::new(ClientRegistry::new(clock.clone())),
         delivery: Arc::new(delivery),
         keys,
-        transactions: Transactions::default(),
+        transactions: Arc::default(),
         retention: Arc::default(),
         registration: Arc::new(registration),
         gate,
@@ -226,7 +226,17 @@ impl Phases {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
-        spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
+        let runner = Runner {
+            shard: broker.shard.clone(),
+            clients: Arc::clone(&broker.clients),
+            transactions: Arc::clone(&broker.transactions),
+            config: broker.config.clone(),
+            time: Arc::clone(&broker.time),
+            clock: broker.clock.clone(),
+            tasks: spawn.clone(),
+            store_host: broker.store_host,
+        };
+        spawn.spawn("check-back", runner.run(shutdown.clone()));
         spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
         spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
@@ -248,9 +258,8 @@ impl Phases {
         };
         spawn.spawn("stats", sampler.run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));
-        let registry = Arc::clone(broker);
-        let stop = shutdown.clone();
-        spawn.spawn("client registry", async move { registry.clients.run(stop).await });
+        let (registry, stop) = (Arc::clone(&broker.clients), shutdown.clone());
+        spawn.spawn("client registry", async move { registry.run(stop).await });
         for _ in 0..helper_count(broker.config().connection_thread_count()) {
             let (delivery, runtime) = (Arc::clone(&broker.delivery), Handle::current());
             spawn.spawn_thread("pull-helper", move || {
