@@ -23,7 +23,7 @@ use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::{self, Metrics};
 use crate::registration::Registration;
 use crate::retention::Keeper;
-use crate::schedule;
+use crate::schedule::{Expiry, Timers, UnusedGroups};
 use crate::server::{Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
 use crate::stats::{Sampler, Stats};
@@ -237,9 +237,17 @@ impl Phases {
             store_host: broker.store_host,
         };
         spawn.spawn("check-back", runner.run(shutdown.clone()));
-        spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
+        let timers = Timers {
+            shard: broker.shard.clone(),
+            retention: Arc::clone(&broker.retention),
+            time: Arc::clone(&broker.time),
+            tasks: spawn.clone(),
+        };
+        spawn.spawn("timers", timers.run(shutdown.clone()));
+        let expiry =
+            Expiry { shard: broker.shard.clone(), config: broker.config.clone(), time: Arc::clone(&broker.time) };
+        spawn.spawn("expiry", expiry.run(shutdown.clone()));
+        spawn.spawn("unused groups", unused_groups(broker).run(shutdown.clone()));
         let keeper = Keeper {
             retention: Arc::clone(&broker.retention),
             shard: broker.shard.clone(),
@@ -311,6 +319,20 @@ impl Phases {
             let serving = serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone());
             phase.tasks.spawn(name, serving);
         }
+    }
+}
+
+/// The task that deletes groups which nobody uses.
+pub(crate) fn unused_groups(broker: &Broker) -> UnusedGroups {
+    UnusedGroups {
+        shard: broker.shard.clone(),
+        clients: Arc::clone(&broker.clients),
+        offsets: Arc::clone(&broker.delivery.offsets),
+        config: broker.config.clone(),
+        metrics: Arc::clone(&broker.metrics),
+        registration: Arc::clone(&broker.registration),
+        time: Arc::clone(&broker.time),
+        tasks: broker.tasks.clone(),
     }
 }
 

@@ -10,7 +10,8 @@ use escrowmq_common::header::PullMessageHeader;
 use futures_util::future::join_all;
 
 use super::support::{Client, Node, PATIENCE, heartbeat, messages, number, pull, pull_request, until};
-use crate::schedule::unused_groups::UnusedGroups;
+use crate::schedule::UnusedSince;
+use crate::start::unused_groups;
 
 /// A pull that may wait for longer than any test.
 fn held(queue: i32) -> PullMessageHeader<'static> {
@@ -240,12 +241,13 @@ async fn an_unused_group_that_a_client_made_goes_after_its_time_and_no_other() {
     assert_eq!(admin.call(back.with_field("offset", pulled[0].position)).await.code, 0);
     gone.close().await;
     until("its members are gone", async || broker.clients.consumers("Unused").is_empty()).await;
-    let mut unused = UnusedGroups::default();
+    let groups = std::sync::Arc::new(unused_groups(&broker));
+    let mut unused = UnusedSince::default();
     let now = broker.now();
-    unused.look(&broker, now).await.unwrap();
-    unused.look(&broker, now + (HOUR - 1)).await.unwrap();
+    groups.look(&mut unused, now).await.unwrap();
+    groups.look(&mut unused, now + (HOUR - 1)).await.unwrap();
     assert!(broker.shard.groups().get("Unused").is_some(), "not before its time");
-    unused.look(&broker, now + HOUR).await.unwrap();
+    groups.look(&mut unused, now + HOUR).await.unwrap();
     assert!(broker.shard.groups().get("Unused").is_none());
     assert!(broker.shard.topics().get("%RETRY%Unused").is_none());
     for kept in ["HasRead", "HasRetries", "Changed", "Planned", "HasMember"] {
@@ -261,8 +263,8 @@ async fn an_unused_group_that_a_client_made_goes_after_its_time_and_no_other() {
     gone.join("Again", "T", "*").await;
     gone.close().await;
     until("its members are gone", async || broker.clients.consumers("Again").is_empty()).await;
-    unused.look(&broker, now).await.unwrap();
-    unused.look(&broker, now + 1000 * HOUR).await.unwrap();
+    groups.look(&mut unused, now).await.unwrap();
+    groups.look(&mut unused, now + 1000 * HOUR).await.unwrap();
     assert!(broker.shard.groups().get("Again").is_some());
     assert_eq!(number(&admin.call(search()).await, "offset"), 0);
     node.stop().await;
