@@ -42,7 +42,7 @@ pub(crate) struct Broker {
     /// Nameservers that must hear of topic changes.
     pub registration: Arc<Registration>,
     /// Places for reads of files, searches and listings.
-    pub gate: Gate,
+    pub gate: Arc<Gate>,
     /// The bytes and the numbers that all connections share.
     pub budget: Arc<Budget>,
     /// Topics and groups that are being created.

@@ -9,7 +9,7 @@
 //! * [`retention`]: what goes, and what happens when the disk is full.
 //! * [`creation`]: topics and groups that come into being.
 //! * [`client_registry`]: which producers and consumers are connected.
-//! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
+//! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools. [`monitoring`]: the page of counts.
 //! * [`gate`]: places for work that may take long.
 //! * [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
 //! * [`server`]: requests in, responses out; [`reply`]: the way back. [`config`]: the settings.
@@ -31,6 +31,7 @@ mod key_index;
 pub mod limits;
 pub mod log;
 mod metrics;
+mod monitoring;
 mod planted;
 mod raft;
 mod registration;

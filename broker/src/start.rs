@@ -20,7 +20,8 @@ use crate::gate::Gate;
 use crate::key_index::KeyIndex;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogFailure, LogSettings};
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
+use crate::monitoring::Monitor;
 use crate::registration::Registration;
 use crate::retention::Keeper;
 use crate::schedule::{Expiry, Timers, UnusedGroups};
@@ -165,7 +166,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         transactions: Arc::default(),
         retention: Arc::default(),
         registration: Arc::new(registration),
-        gate,
+        gate: Arc::new(gate),
         budget: Arc::new(budget),
         creations: Arc::new(creations),
         backups,
@@ -294,7 +295,20 @@ impl Phases {
         let keys = "metricsBindAddress, metricsPort";
         let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
         let address = listener.local_addr().ok();
-        let serving = metrics::serve(listener, Arc::clone(broker), self.runners.shutdown.clone());
+        let monitor = Monitor {
+            metrics: Arc::clone(&broker.metrics),
+            shard: broker.shard.clone(),
+            transactions: Arc::clone(&broker.transactions),
+            retention: Arc::clone(&broker.retention),
+            delivery: Arc::clone(&broker.delivery),
+            gate: Arc::clone(&broker.gate),
+            budget: Arc::clone(&broker.budget),
+            config: broker.config.clone(),
+            time: Arc::clone(&broker.time),
+            tasks: broker.tasks.clone(),
+            stopping: broker.shutdown.clone(),
+        };
+        let serving = Arc::new(monitor).serve(listener, self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
         Ok(address)
     }
