@@ -14,8 +14,10 @@ mod admin;
 mod answer;
 mod attributes;
 mod backup;
+mod end_transaction;
 mod give_up;
 pub(crate) mod groups;
+mod halves;
 mod lag;
 mod local;
 mod locks;
@@ -35,8 +37,6 @@ mod settings;
 mod slow;
 mod stats;
 pub(crate) mod topics;
-mod transaction;
-mod transactions;
 
 use std::sync::Arc;
 
@@ -91,12 +91,12 @@ impl Service for Server {
             }
             request::RECALL_MESSAGE => recall::handle(broker, &request, reply),
             request::CONSUMER_SEND_MSG_BACK => send_back::handle(broker, request, reply),
-            request::END_TRANSACTION => transaction::end(broker, &request, reply),
-            request::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, &request, reply),
+            request::END_TRANSACTION => end_transaction::end(broker, &request, reply),
+            request::RESUME_CHECK_HALF_MESSAGE => end_transaction::resume(broker, &request, reply),
             request::LIST_TRANSACTIONS
             | request::GET_TRANSACTION
             | request::COUNT_TRANSACTIONS
-            | request::DECIDE_TRANSACTION => transactions::handle(broker, &request, reply),
+            | request::DECIDE_TRANSACTION => halves::handle(broker, &request, reply),
             request::PULL_MESSAGE | request::LITE_PULL_MESSAGE => pull::handle(broker, connection, request, reply),
             request::QUERY_CONSUMER_OFFSET
             | request::UPDATE_CONSUMER_OFFSET

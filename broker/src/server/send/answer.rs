@@ -9,7 +9,7 @@ use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::message::{OffsetMessageId, RecallHandle};
 
 use super::super::answer::code_of_refusal;
-use super::super::transaction::{already_decided, put_first};
+use super::super::end_transaction::{already_decided, put_first};
 use crate::broker::Broker;
 use crate::reply::{Refused, Reply};
 use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};

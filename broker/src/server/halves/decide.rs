@@ -7,8 +7,8 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::DecideTransactionHeader;
 
+use super::super::end_transaction::{self, Named, already_decided, put_first, refused_answer};
 use super::super::slow;
-use super::super::transaction::{self, Named, already_decided, put_first, refused_answer};
 use super::{shown, unknown};
 use crate::broker::Broker;
 use crate::reply::Reply;
@@ -31,8 +31,8 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let (by, why) = (header.operator, header.reason);
     let named = Named { half, counter: None, group: None, by, reason: why, refused };
     match TransactionAction::from_name(header.action) {
-        Some(TransactionAction::Commit) => transaction::decide(broker, named, Decision::Commit, reply),
-        Some(TransactionAction::Rollback) => transaction::decide(broker, named, Decision::Rollback, reply),
+        Some(TransactionAction::Commit) => end_transaction::decide(broker, named, Decision::Commit, reply),
+        Some(TransactionAction::Rollback) => end_transaction::decide(broker, named, Decision::Rollback, reply),
         Some(TransactionAction::Resume) => {
             move_on(broker, half, &Command::Resume(Resume { half, by, why, only_if: None }), reply);
         }
