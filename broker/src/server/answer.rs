@@ -16,15 +16,25 @@ use crate::index::IndexError;
 use crate::reply::{Refused, Reply};
 use crate::shard::{ReadError, Refusal, SubmitError};
 
-/// Answers with a JSON body, or why there is none.
-pub(super) fn json<T: Serialize>(reply: Reply, body: Result<T, Refused>) {
+/// Answers with a body in JSON, or why there is none.
+pub(super) fn body<T: Serialize>(reply: Reply, body: Result<T, Refused>) {
     match body {
         Ok(body) => reply.body(&to_bytes(&body, Form::Loose)),
         Err(refused) => reply.refuse(refused),
     }
 }
 
-/// Answers with what `make` finds in tables, where that may take its time.
+/// Answers in JSON with what `make` finds in memory.
+pub(super) fn json<T: Serialize>(
+    broker: &Broker,
+    request: Frame,
+    reply: Reply,
+    make: impl FnOnce(&Broker, &Frame) -> Result<T, Refused>,
+) {
+    body(reply, make(broker, &request));
+}
+
+/// Answers in JSON with what `make` finds in tables, where that may take its time.
 pub(super) fn json_slowly<T: Serialize>(
     broker: &Arc<Broker>,
     name: &'static str,
@@ -32,7 +42,7 @@ pub(super) fn json_slowly<T: Serialize>(
     reply: Reply,
     make: impl FnOnce(&Broker, &Frame) -> Result<T, Refused> + Send + 'static,
 ) {
-    slow::run(broker, name, reply, move |broker, reply| json(reply, make(broker, &request)));
+    slow::run(broker, name, reply, move |broker, reply| body(reply, make(broker, &request)));
 }
 
 /// There is no such topic.

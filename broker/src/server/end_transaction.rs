@@ -28,7 +28,7 @@ const UNKNOWN: i32 = 0;
 const LEASE_MAX: u64 = 60 * 60 * 1000;
 
 /// `END_TRANSACTION`: the first decision wins, a repeat gets the first one's result, the opposite is refused.
-pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn end(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: EndTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -48,7 +48,7 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let decision = match header.commit_or_rollback {
         COMMIT => Decision::Commit,
         ROLLBACK => Decision::Rollback,
-        UNKNOWN => return undecided(broker, request, &header, (half, counter), is_answer, reply),
+        UNKNOWN => return undecided(broker, &request, &header, (half, counter), is_answer, reply),
         other => {
             return reply.error(
                 response::SYSTEM_ERROR,
@@ -340,7 +340,7 @@ fn first_check(broker: &Broker, half: HalfId) -> Option<Stamp> {
 }
 
 /// `RESUME_CHECK_HALF_MESSAGE`: puts a parked half back into the checks.
-pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn resume(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: ResumeCheckHalfMessageHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),

@@ -15,7 +15,7 @@ use crate::creation::done;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command, GiveUp, GiveUpError};
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     if !local::is_local(reply.connection()) {
         return local::refuse(reply, "log positions are given up");
     }

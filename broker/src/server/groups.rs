@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{DataVersion, SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
 use escrowmq_common::name;
@@ -18,21 +18,17 @@ use crate::reply::Reply;
 use crate::shard::{Admission, Command};
 use crate::terms::{GroupSettings, TopicSettings};
 
-#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    match request.code {
-        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => match from_slice::<SubscriptionGroupConfig>(&request.body) {
-            Ok(config) => create_all(broker, vec![config], reply),
-            Err(error) => reply.refuse(error),
-        },
-        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => match from_slice::<SubscriptionGroupList>(&request.body) {
-            Ok(list) => create_all(broker, list.group_config_list, reply),
-            Err(error) => reply.refuse(error),
-        },
-        request::DELETE_SUBSCRIPTIONGROUP => delete(broker, &request, reply),
-        request::GET_SUBSCRIPTIONGROUP_CONFIG => show(broker, &request, reply),
-        request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => show_all(broker, &request, reply),
-        other => reply.unsupported(other),
+pub(super) fn create(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    match from_slice::<SubscriptionGroupConfig>(&request.body) {
+        Ok(config) => create_all(broker, vec![config], reply),
+        Err(error) => reply.refuse(error),
+    }
+}
+
+pub(super) fn create_list(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    match from_slice::<SubscriptionGroupList>(&request.body) {
+        Ok(list) => create_all(broker, list.group_config_list, reply),
+        Err(error) => reply.refuse(error),
     }
 }
 
@@ -170,7 +166,7 @@ async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) 
     Ok(true)
 }
 
-fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn delete(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: DeleteSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -198,7 +194,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     });
 }
 
-fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GroupHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -210,7 +206,7 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &remark);
 }
 
-fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show_all(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetAllSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),

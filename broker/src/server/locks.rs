@@ -5,25 +5,12 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
-use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
 use crate::broker::Broker;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command, Completion, Lock, Outcome};
 use crate::terms::QueueId;
-
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    let body: LockBatchBody = match from_slice(&request.body) {
-        Ok(body) => body,
-        Err(error) => return reply.refuse(error),
-    };
-    match request.code {
-        request::LOCK_BATCH_MQ => lock(broker, body, reply),
-        request::UNLOCK_BATCH_MQ => unlock(broker, &body, reply),
-        other => reply.unsupported(other),
-    }
-}
 
 /// The queues of a request that exist here, each once.
 fn known(broker: &Broker, queues: Vec<MessageQueue>) -> HashMap<QueueId, MessageQueue> {
@@ -34,7 +21,11 @@ fn known(broker: &Broker, queues: Vec<MessageQueue>) -> HashMap<QueueId, Message
     queues.into_iter().filter_map(|queue| Some((id(&queue)?, queue))).collect()
 }
 
-fn lock(broker: &Arc<Broker>, body: LockBatchBody, reply: Reply) {
+pub(super) fn lock(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let body: LockBatchBody = match from_slice(&request.body) {
+        Ok(body) => body,
+        Err(error) => return reply.refuse(error),
+    };
     let queues = known(broker, body.mq_set);
     if queues.is_empty() {
         return held(reply, Vec::new());
@@ -58,8 +49,12 @@ fn held(reply: Reply, queues: Vec<MessageQueue>) {
     reply.body(&to_bytes(&LockBatchResponse { lock_ok_mq_set: queues }, Form::Loose));
 }
 
-fn unlock(broker: &Arc<Broker>, body: &LockBatchBody, reply: Reply) {
-    let queues = known(broker, body.mq_set.clone());
+pub(super) fn unlock(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let body: LockBatchBody = match from_slice(&request.body) {
+        Ok(body) => body,
+        Err(error) => return reply.refuse(error),
+    };
+    let queues = known(broker, body.mq_set);
     if queues.is_empty() {
         return reply.ok();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{CheckClientBody, HeartbeatData};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GetConsumerListByGroupHeader, UnregisterClientHeader};
 use escrowmq_common::name;
@@ -26,25 +26,13 @@ const AWAITED_DECISIONS: &str = "ESCROWMQ";
 /// And this one where transactions of several messages and leases are known.
 const TRANSACTIONS: &str = "ESCROWMQ_TXN";
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
-    match request.code {
-        request::HEART_BEAT => heartbeat(broker, connection, request, reply),
-        request::UNREGISTER_CLIENT => unregister(broker, connection, request, reply),
-        request::GET_CONSUMER_LIST_BY_GROUP => list(broker, request, reply),
-        request::CHECK_CLIENT_CONFIG => check(broker, request, reply),
-        // Who is asked for the queues of a topic must know those of all brokers; the broker knows its own. Clients that
-        // get this answer share the queues among themselves.
-        other => reply.unsupported(other),
-    }
-}
-
 pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
     broker.delivery.holds.drop_connection(connection.id());
     broker.clients.closed(connection);
     broker.transactions.connection_closed(connection.id());
 }
 
-fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
+pub(super) fn heartbeat(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let data: HeartbeatData = match from_slice(&request.body) {
         Ok(data) => data,
         Err(error) => return reply.refuse(error),
@@ -80,7 +68,7 @@ fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame
         life: config.client_expiry,
         wall_ms: broker.clock.wall_ms(),
     };
-    broker.clients.heartbeat(connection, &Arc::new(client), &beat);
+    broker.clients.heartbeat(reply.connection(), &Arc::new(client), &beat);
     after_creation(broker, &new_groups, reply);
 }
 
@@ -128,16 +116,16 @@ fn accept(reply: Reply) {
     );
 }
 
-fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
+pub(super) fn unregister(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: UnregisterClientHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
     };
-    broker.clients.unregister(connection, header.producer_group, header.consumer_group);
+    broker.clients.unregister(reply.connection(), header.producer_group, header.consumer_group);
     reply.ok();
 }
 
-fn list(broker: &Broker, request: &Frame, reply: Reply) {
+pub(super) fn consumer_ids(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetConsumerListByGroupHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -150,7 +138,7 @@ fn list(broker: &Broker, request: &Frame, reply: Reply) {
     reply.body(&to_bytes(&ids, Form::Strict));
 }
 
-fn check(broker: &Broker, request: &Frame, reply: Reply) {
+pub(super) fn check(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let body: CheckClientBody = match from_slice(&request.body) {
         Ok(body) => body,
         Err(error) => return reply.refuse(error),

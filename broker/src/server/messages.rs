@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{Header as _, QueryMessageHeader, QueryMessageResponse, ViewMessageHeader};
 use escrowmq_common::message::MessageUnit;
@@ -34,14 +34,7 @@ const PASSED_OVER_MAX: usize = 1 << 20;
 /// How long a query waits for the index to reach the newest message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    match request.code {
-        request::VIEW_MESSAGE_BY_ID => view(broker, request, reply),
-        _ => query(broker, request, reply),
-    }
-}
-
-fn view(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn view(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: ViewMessageHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -119,7 +112,7 @@ impl Query {
     }
 }
 
-fn query(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let query = match QueryMessageHeader::decode(&request.fields) {
         Ok(header) => Query::new(&header),
         Err(error) => return reply.refuse(error),

@@ -7,7 +7,6 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PullMessageHeader;
 use escrowmq_common::name;
-use escrowmq_common::remoting::Connection;
 
 use super::progress;
 use crate::broker::Broker;
@@ -29,7 +28,7 @@ mod flag {
 /// Where users find what to do about a refusal.
 const HINT: &str = "see docs/delivery.md";
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: PullMessageHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return refuse(broker, reply, error.into()),
@@ -38,12 +37,12 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
         return refuse(broker, reply, refused);
     }
     if let Some(group) = broker.shard.groups().get(header.consumer_group) {
-        return pull(broker, connection, group, &header, reply);
+        return pull(broker, group, &header, reply);
     }
     // Pull consumers need no heartbeat: their first pull makes the group.
     let group = header.consumer_group.to_owned();
-    let maker = Maker::Connection(connection.id());
-    let (puller, connection) = (Arc::clone(broker), Arc::clone(connection));
+    let maker = Maker::Connection(reply.connection().id());
+    let puller = Arc::clone(broker);
     let unsaved = group.clone();
     broker.creations.group(maker, &group, move |group| match group.or_else(|error| unwritten(error, unsaved)) {
         // This may be the apply thread, which must not read.
@@ -51,7 +50,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
             let again = Arc::clone(&puller);
             puller.tasks.spawn("first pull", async move {
                 let header: PullMessageHeader<'_> = request.header().expect("it decoded before");
-                pull(&again, &connection, group, &header, reply);
+                pull(&again, group, &header, reply);
             });
         }
         Err(error) => refuse(&puller, reply, error.into()),
@@ -86,18 +85,12 @@ fn check_broker(broker: &Broker, code: i32) -> Result<(), Refused> {
     Ok(())
 }
 
-fn pull(
-    broker: &Arc<Broker>,
-    connection: &Arc<Connection>,
-    group: Arc<GroupSettings>,
-    header: &PullMessageHeader<'_>,
-    reply: Reply,
-) {
-    match checked(broker, connection, group, header, &reply) {
+fn pull(broker: &Arc<Broker>, group: Arc<GroupSettings>, header: &PullMessageHeader<'_>, reply: Reply) {
+    match checked(broker, group, header, &reply) {
         Ok(pull) => {
             // Before the look, which tells a consumer of a reset: what it commits here is from before.
             if header.sys_flag & flag::COMMIT != 0 {
-                commit(broker, connection, &pull, header.commit_offset);
+                commit(broker, &pull, header.commit_offset);
             }
             pull.serve(&broker.delivery);
         }
@@ -105,12 +98,13 @@ fn pull(
     }
 }
 
-fn commit(broker: &Broker, connection: &Connection, pull: &Pull, offset: i64) {
+fn commit(broker: &Broker, pull: &Pull, offset: i64) {
     let offset = u64::try_from(offset).ok().map(QueueOffset).filter(|offset| progress::is_within(&pull.queue, *offset));
     let Some(offset) = offset else { return };
     let (group, queue) = (&pull.group.name, pull.queue.id);
-    let is_member = || broker.clients.is_consumer(group, connection.id());
-    let result = broker.delivery.offsets.commit(&broker.shard, group, queue, offset, connection.id(), is_member);
+    let connection = pull.reply.connection().id();
+    let is_member = || broker.clients.is_consumer(group, connection);
+    let result = broker.delivery.offsets.commit(&broker.shard, group, queue, offset, connection, is_member);
     if let Err(error) = result {
         tracing::debug!(group, %queue, %error, "offset of a pull not taken");
     }
@@ -118,7 +112,6 @@ fn commit(broker: &Broker, connection: &Connection, pull: &Pull, offset: i64) {
 
 fn checked(
     broker: &Broker,
-    connection: &Connection,
     group: Arc<GroupSettings>,
     header: &PullMessageHeader<'_>,
     reply: &Reply,
@@ -127,20 +120,14 @@ fn checked(
         return Err(Refused::new(response::NO_PERMISSION, format!("subscription group no permission, {}", group.name)));
     }
     if matches!(header.topic, name::HALF_TOPIC | name::OP_HALF_TOPIC) {
-        return Err(Refused::new(
-            response::NO_PERMISSION,
-            format!("the topic[{}] pulling message is forbidden", header.topic),
-        ));
+        return Err(not_readable(header.topic));
     }
     let Some(topic) = broker.shard.topics().get(header.topic) else {
         let remark = format!("topic[{}] not exist, apply first please! {HINT}", header.topic);
         return Err(Refused::new(response::TOPIC_NOT_EXIST, remark));
     };
     if !topic.is_readable() {
-        return Err(Refused::new(
-            response::NO_PERMISSION,
-            format!("the topic[{}] pulling message is forbidden", header.topic),
-        ));
+        return Err(not_readable(header.topic));
     }
     let index = u32::try_from(header.queue_id).ok().filter(|index| *index < topic.settings.read_queues);
     let Some(queue) = index.and_then(|index| topic.queues.get(index as usize)).cloned() else {
@@ -149,7 +136,7 @@ fn checked(
             header.queue_id,
             header.topic,
             topic.settings.read_queues,
-            connection.peer()
+            reply.connection().peer()
         );
         return Err(Refused::new(response::INVALID_PARAMETER, remark));
     };
@@ -161,6 +148,10 @@ fn checked(
         until: until(broker, header),
     };
     Ok(Pull::new(reply.clone(), group, topic, queue, wants, ask))
+}
+
+fn not_readable(topic: &str) -> Refused {
+    Refused::new(response::NO_PERMISSION, format!("the topic[{topic}] pulling message is forbidden"))
 }
 
 /// Until when the pull may be held.

@@ -22,8 +22,8 @@ use crate::terms::Stamp;
 /// So often the message is looked for again, because its bytes were moved between look and command.
 const LOOKS_MAX: u32 = 4;
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    let handle = match checked(broker, request) {
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let handle = match checked(broker, &request) {
         Ok(handle) => handle,
         Err(refused) => return answer(broker, reply, Err(refused)),
     };

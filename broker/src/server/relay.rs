@@ -12,12 +12,12 @@ use escrowmq_common::header::{
     ConsumeMessageDirectlyHeader, GetConsumerRunningInfoHeader, GetConsumerStatusHeader, Header as _,
 };
 use escrowmq_common::message::OffsetMessageId;
-use escrowmq_common::remoting::{CallError, Connection};
+use escrowmq_common::remoting::CallError;
 use futures_util::future::join_all;
 
-use super::answer::json;
+use super::answer::body;
 use super::messages::visible_unit;
-use super::{reset, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::client_registry::ConsumerMember;
 use crate::reply::{Refused, Reply};
@@ -29,20 +29,14 @@ const RUNNING_INFO_SINCE: i32 = 62;
 /// Members that are asked for their offsets for one answer.
 const ASKED_MAX: usize = 256;
 
-pub(super) fn handle(broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    let result = match request.code {
-        request::INVOKE_BROKER_TO_RESET_OFFSET => return reset::handle(broker, request, reply),
-        request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => consumer_status(broker, &request, &reply),
-        request::GET_CONSUMER_RUNNING_INFO => running_info(broker, &request, &reply),
-        _ => return consume_directly(broker, request, reply),
-    };
-    if let Err(refused) = result {
+/// Asks the members of a group, or one of them, which offsets they hold.
+pub(super) fn consumer_status(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    if let Err(refused) = ask_offsets(broker, &request, &reply) {
         reply.refuse(refused);
     }
 }
 
-/// Asks the members of a group, or one of them, which offsets they hold.
-fn consumer_status(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
+fn ask_offsets(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
     let asked: GetConsumerStatusHeader<'_> = request.header()?;
     let only = asked.client_addr.filter(|address| !address.is_empty());
     let mut members = broker.clients.consumers(asked.group);
@@ -63,7 +57,7 @@ fn consumer_status(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Resu
         // Strangers made them, and they may be large.
         theirs.tasks.spawn_blocking("merge consumer status", move || {
             let _waiting = waiting;
-            json(reply, Ok(merged_status(&members, answers)));
+            body(reply, Ok(merged_status(&members, answers)));
         });
     });
     Ok(())
@@ -86,7 +80,14 @@ fn merged_status(members: &[ConsumerMember], answers: Vec<Result<Frame, CallErro
     merged
 }
 
-fn running_info(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
+/// Asks a consumer for its running figures.
+pub(super) fn running_info(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    if let Err(refused) = ask_running_info(broker, &request, &reply) {
+        reply.refuse(refused);
+    }
+}
+
+fn ask_running_info(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
     let asked: GetConsumerRunningInfoHeader<'_> = request.header()?;
     let consumer = consumer(broker, asked.consumer_group, Some(asked.client_id))?;
     if consumer.version < RUNNING_INFO_SINCE {
@@ -134,7 +135,7 @@ fn relay(broker: &Broker, consumer: ConsumerMember, group: &str, question: Frame
 }
 
 /// Lets a consumer consume one message now. The message is found like any by its id: only if it is in a queue.
-fn consume_directly(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+pub(super) fn consume_directly(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     slow::run(broker, "find message to consume", reply, move |broker, reply| {
         if let Err(refused) = try_consume_directly(broker, &request, &reply) {
             reply.refuse(refused);

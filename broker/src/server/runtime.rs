@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use escrowmq_common::body::KvTable;
+use escrowmq_common::frame::Frame;
 
-use super::answer::json;
-use super::slow;
+use super::answer::json_slowly;
 use crate::broker::Broker;
 use crate::reply::Reply;
 use crate::shard::Batch;
@@ -22,11 +22,8 @@ const VERSION_NAME: &str = "V5_3_3";
 /// Records that are looked at for the time of the oldest batch.
 const OLDEST_RECORDS: u64 = 16;
 
-pub(super) fn handle(broker: &Arc<Broker>, reply: Reply) {
-    slow::run(broker, "runtime info", reply, |broker, reply| {
-        let table = table(broker);
-        json(reply, Ok(KvTable { table }));
-    });
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "runtime info", request, reply, |broker, _| Ok(KvTable { table: table(broker) }));
 }
 
 /// A table under construction.

@@ -24,7 +24,6 @@ const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 /// The level of the first retry, 10 seconds.
 const FIRST_RETRY_LEVEL: i32 = 3;
 
-#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let wanted = match request.header::<ConsumerSendMsgBackHeader<'_>>() {
         Ok(header) => Wanted {

@@ -7,14 +7,14 @@ use escrowmq_common::body::{
     ClientConnection, ConsumeOffset, ConsumeStats, ConsumerConnections, GroupList, ProducerConnections, ProducerInfo,
     ProducerTable, SubscriptionOfGroup, TopicList, TopicOffset, TopicStats,
 };
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
     ConsumerGroupHeader, GetConsumeStatsHeader, GroupHeader, GroupTopicHeader, ProducerGroupHeader, TopicHeader,
 };
 use escrowmq_common::name;
 
-use super::answer::{json, json_slowly, no_topic};
+use super::answer::{body, json, json_slowly, no_topic};
 use super::progress;
 use crate::broker::Broker;
 use crate::client_registry::ProducerMember;
@@ -22,49 +22,43 @@ use crate::index;
 use crate::reply::{Refused, Reply};
 use crate::shard::Topic;
 
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    match request.code {
-        request::GET_TOPIC_STATS_INFO => json_slowly(broker, "topic stats", request, reply, topic_stats),
-        request::GET_CONSUME_STATS => json_slowly(broker, "consume stats", request, reply, consume_stats),
-        request::GET_CONSUMER_CONNECTION_LIST => json(reply, consumer_connections(broker, &request)),
-        request::GET_PRODUCER_CONNECTION_LIST => json(reply, producer_connections(broker, &request)),
-        _ => json_slowly(broker, "topic's groups", request, reply, groups_of_topic),
-    }
+pub(super) fn topic_stats(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "topic stats", request, reply, |broker, request| {
+        let name = request.header::<TopicHeader<'_>>()?.topic;
+        let topic = broker.shard.topics().get(name).ok_or_else(|| no_topic(name))?;
+        let mut stats =
+            TopicStats { topic_put_tps: broker.stats.topic_put_rate(&topic, broker.now()), ..TopicStats::default() };
+        for queue in progress::queues(&topic) {
+            let (min, max) = (queue.min_offset(), queue.max_offset());
+            let last = max.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
+            let offset = TopicOffset {
+                last_update_timestamp: last.unwrap_or_default(),
+                max_offset: max.signed(),
+                min_offset: min.signed(),
+            };
+            stats.offset_table.insert(progress::name_of(broker, queue), offset);
+        }
+        Ok(stats)
+    });
 }
 
-fn topic_stats(broker: &Broker, request: &Frame) -> Result<TopicStats, Refused> {
-    let name = request.header::<TopicHeader<'_>>()?.topic;
-    let topic = broker.shard.topics().get(name).ok_or_else(|| no_topic(name))?;
-    let mut stats =
-        TopicStats { topic_put_tps: broker.stats.topic_put_rate(&topic, broker.now()), ..TopicStats::default() };
-    for queue in progress::queues(&topic) {
-        let (min, max) = (queue.min_offset(), queue.max_offset());
-        let last = max.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
-        let offset = TopicOffset {
-            last_update_timestamp: last.unwrap_or_default(),
-            max_offset: max.signed(),
-            min_offset: min.signed(),
+pub(super) fn consume_stats(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "consume stats", request, reply, |broker, request| {
+        let asked: GetConsumeStatsHeader<'_> = request.header()?;
+        let group = asked.consumer_group;
+        let topics: BTreeSet<Arc<str>> = match (asked.topic.filter(|topic| !topic.is_empty()), asked.topic_list) {
+            (Some(topic), _) => BTreeSet::from([topic.into()]),
+            (None, Some(topics)) if !topics.is_empty() => topics.split(';').map(Into::into).collect(),
+            _ => all_topics_of(broker, group)?,
         };
-        stats.offset_table.insert(progress::name_of(broker, queue), offset);
-    }
-    Ok(stats)
-}
-
-fn consume_stats(broker: &Broker, request: &Frame) -> Result<ConsumeStats, Refused> {
-    let asked: GetConsumeStatsHeader<'_> = request.header()?;
-    let group = asked.consumer_group;
-    let topics: BTreeSet<Arc<str>> = match (asked.topic.filter(|topic| !topic.is_empty()), asked.topic_list) {
-        (Some(topic), _) => BTreeSet::from([topic.into()]),
-        (None, Some(topics)) if !topics.is_empty() => topics.split(';').map(Into::into).collect(),
-        _ => all_topics_of(broker, group)?,
-    };
-    let mut stats = ConsumeStats::default();
-    for topic in topics {
-        let one = consume_stats_of(broker, group, &topic)?;
-        stats.consume_tps += one.consume_tps;
-        stats.offset_table.0.extend(one.offset_table.0);
-    }
-    Ok(stats)
+        let mut stats = ConsumeStats::default();
+        for topic in topics {
+            let one = consume_stats_of(broker, group, &topic)?;
+            stats.consume_tps += one.consume_tps;
+            stats.offset_table.0.extend(one.offset_table.0);
+        }
+        Ok(stats)
+    });
 }
 
 /// The topics that a group consumes: those in which it has an offset, and its retry topic. So a group that was made and never
@@ -112,32 +106,36 @@ fn connection_of(member: &ProducerMember) -> ClientConnection {
     }
 }
 
-fn consumer_connections(broker: &Broker, request: &Frame) -> Result<ConsumerConnections, Refused> {
-    let group = request.header::<ConsumerGroupHeader<'_>>()?.consumer_group;
-    let view = broker.clients.consumer_group(group).ok_or_else(|| {
-        Refused::new(response::CONSUMER_NOT_ONLINE, format!("the consumer group[{group}] not online"))
-    })?;
-    let subscriptions = view.subscriptions.iter().map(|one| (one.data.topic.clone(), one.data.clone()));
-    Ok(ConsumerConnections {
-        connection_set: broker.clients.consumers(group).iter().map(connection_of).collect(),
-        consume_from_where: view.consume_from_where,
-        consume_type: view.consume_type,
-        message_model: view.message_model,
-        subscription_table: subscriptions.collect(),
-    })
+pub(super) fn consumer_connections(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json(broker, request, reply, |broker, request| {
+        let group = request.header::<ConsumerGroupHeader<'_>>()?.consumer_group;
+        let view = broker.clients.consumer_group(group).ok_or_else(|| {
+            Refused::new(response::CONSUMER_NOT_ONLINE, format!("the consumer group[{group}] not online"))
+        })?;
+        let subscriptions = view.subscriptions.iter().map(|one| (one.data.topic.clone(), one.data.clone()));
+        Ok(ConsumerConnections {
+            connection_set: broker.clients.consumers(group).iter().map(connection_of).collect(),
+            consume_from_where: view.consume_from_where,
+            consume_type: view.consume_type,
+            message_model: view.message_model,
+            subscription_table: subscriptions.collect(),
+        })
+    });
 }
 
-fn producer_connections(broker: &Broker, request: &Frame) -> Result<ProducerConnections, Refused> {
-    let group = request.header::<ProducerGroupHeader<'_>>()?.producer_group;
-    let members = broker.clients.producers(group);
-    if members.is_empty() {
-        return Err(Refused::new(response::SYSTEM_ERROR, format!("the producer group[{group}] not exist")));
-    }
-    Ok(ProducerConnections { connection_set: members.iter().map(connection_of).collect() })
+pub(super) fn producer_connections(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json(broker, request, reply, |broker, request| {
+        let group = request.header::<ProducerGroupHeader<'_>>()?.producer_group;
+        let members = broker.clients.producers(group);
+        if members.is_empty() {
+            return Err(Refused::new(response::SYSTEM_ERROR, format!("the producer group[{group}] not exist")));
+        }
+        Ok(ProducerConnections { connection_set: members.iter().map(connection_of).collect() })
+    });
 }
 
 /// Everybody who produces, by group.
-pub(super) fn all_producers(broker: &Broker) -> ProducerTable {
+pub(super) fn all_producers(broker: &Arc<Broker>, _request: Frame, reply: Reply) {
     let info = |member: ProducerMember| ProducerInfo {
         client_id: member.client_id.to_string(),
         language: member.language.name().to_owned(),
@@ -148,16 +146,19 @@ pub(super) fn all_producers(broker: &Broker) -> ProducerTable {
     let groups = broker.clients.all_producers().into_iter();
     let data: BTreeMap<_, _> =
         groups.map(|(group, members)| (group.to_string(), members.into_iter().map(info).collect())).collect();
-    ProducerTable { data }
+    body(reply, Ok(ProducerTable { data }));
 }
 
-fn groups_of_topic(broker: &Broker, request: &Frame) -> Result<GroupList, Refused> {
-    let name = request.header::<TopicHeader<'_>>()?.topic;
-    let mut groups: BTreeSet<String> = broker.clients.groups_of_topic(name).iter().map(ToString::to_string).collect();
-    if let Some(topic) = broker.shard.topics().get(name) {
-        groups.extend(groups_with_offsets(broker, &topic)?);
-    }
-    Ok(GroupList { group_list: groups.into_iter().collect() })
+pub(super) fn groups_of_topic(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "topic's groups", request, reply, |broker, request| {
+        let name = request.header::<TopicHeader<'_>>()?.topic;
+        let mut groups: BTreeSet<String> =
+            broker.clients.groups_of_topic(name).iter().map(ToString::to_string).collect();
+        if let Some(topic) = broker.shard.topics().get(name) {
+            groups.extend(groups_with_offsets(broker, &topic)?);
+        }
+        Ok(GroupList { group_list: groups.into_iter().collect() })
+    });
 }
 
 /// The groups that have an offset in a topic, whether they are connected or not.
@@ -168,19 +169,23 @@ pub(super) fn groups_with_offsets(broker: &Broker, topic: &Topic) -> Result<BTre
 }
 
 /// The topics that a group has offsets in.
-pub(super) fn topics_of_group(broker: &Broker, request: &Frame) -> Result<TopicList, Refused> {
-    let group = request.header::<GroupHeader<'_>>()?.group;
-    let topics = progress::topics_of(broker, group)?;
-    Ok(TopicList { broker_addr: None, topic_list: topics.iter().map(ToString::to_string).collect() })
+pub(super) fn topics_of_group(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "topics of group", request, reply, |broker, request| {
+        let group = request.header::<GroupHeader<'_>>()?.group;
+        let topics = progress::topics_of(broker, group)?;
+        Ok(TopicList { broker_addr: None, topic_list: topics.iter().map(ToString::to_string).collect() })
+    });
 }
 
 /// What a connected group wants of a topic.
-pub(super) fn subscription_of_group(broker: &Broker, request: &Frame) -> Result<SubscriptionOfGroup, Refused> {
-    let asked: GroupTopicHeader<'_> = request.header()?;
-    let subscription = broker.clients.subscription(asked.group, asked.topic);
-    Ok(SubscriptionOfGroup {
-        group: asked.group.to_owned(),
-        subscription_data: subscription.map(|subscription| subscription.data.clone()),
-        topic: asked.topic.to_owned(),
-    })
+pub(super) fn subscription_of_group(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json(broker, request, reply, |broker, request| {
+        let asked: GroupTopicHeader<'_> = request.header()?;
+        let subscription = broker.clients.subscription(asked.group, asked.topic);
+        Ok(SubscriptionOfGroup {
+            group: asked.group.to_owned(),
+            subscription_data: subscription.map(|subscription| subscription.data.clone()),
+            topic: asked.topic.to_owned(),
+        })
+    });
 }

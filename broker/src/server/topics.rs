@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{TopicConfig, TopicConfigList, TopicConfigTable};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CreateTopicHeader, GetAllTopicConfigHeader, GetTopicConfigHeader, TopicHeader};
 use escrowmq_common::limits::QUEUES_MAX;
@@ -26,18 +26,6 @@ use crate::terms::TopicSettings;
 
 /// Where users look up what went wrong with a topic.
 pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
-
-#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    match request.code {
-        request::UPDATE_AND_CREATE_TOPIC => create(broker, &request, reply),
-        request::UPDATE_AND_CREATE_TOPIC_LIST => create_list(broker, &request, reply),
-        request::DELETE_TOPIC_IN_BROKER => delete(broker, &request, reply),
-        request::GET_TOPIC_CONFIG => show(broker, &request, reply),
-        request::GET_ALL_TOPIC_CONFIG => show_all(broker, &request, reply),
-        other => reply.unsupported(other),
-    }
-}
 
 /// Creates the topics that clients and tools expect of every broker, as far as they are missing.
 pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), CreationError> {
@@ -90,7 +78,7 @@ async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Re
     done(broker.shard.propose(&Command::PutTopic(&bytes), Admission::Normal).await)
 }
 
-fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn create(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: CreateTopicHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -118,7 +106,7 @@ fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     create_all(broker, vec![settings], reply);
 }
 
-fn create_list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn create_list(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let list: TopicConfigList = match from_slice(&request.body) {
         Ok(list) => list,
         Err(error) => return reply.refuse(error),
@@ -192,7 +180,7 @@ fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> 
     None
 }
 
-fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn delete(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let topic = match request.header::<TopicHeader<'_>>() {
         Ok(header) if header.topic.trim().is_empty() => {
             return reply.error(response::SYSTEM_ERROR, "The specified topic is blank.");
@@ -227,7 +215,7 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     });
 }
 
-fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),
@@ -239,7 +227,7 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     reply.error(response::TOPIC_NOT_EXIST, &remark);
 }
 
-fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show_all(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetAllTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.refuse(error),

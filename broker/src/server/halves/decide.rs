@@ -15,7 +15,7 @@ use crate::reply::Reply;
 use crate::shard::{Admission, Command, Outcome, Park, Refusal, Resume, Settled, SubmitError};
 use crate::terms::{Decision, HalfId, ParkReason};
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(in crate::server) fn decide(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: DecideTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.error(response::INVALID_PARAMETER, &error.to_string()),

@@ -6,11 +6,13 @@
 mod decide;
 mod info;
 
+pub(super) use decide::decide;
+
 use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{GroupTransactions, TransactionCounts, TransactionInfo, TransactionPage};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
 use escrowmq_common::message::OffsetMessageId;
@@ -28,15 +30,6 @@ const PAGE_MAX: i32 = 1000;
 /// Bytes of messages and texts after which a page takes no further transaction: what an answer can cost to make, and, with
 /// room for the characters that JSON escapes, what a frame holds.
 const PAGE_BYTES: usize = 2 << 20;
-
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    match request.code {
-        request::LIST_TRANSACTIONS => list(broker, request, reply),
-        request::GET_TRANSACTION => get(broker, request, reply),
-        request::COUNT_TRANSACTIONS => count(broker, request, reply),
-        _ => decide::handle(broker, request, reply),
-    }
-}
 
 /// What a list shows, with texts of its own: it is made on another thread.
 struct List {
@@ -109,7 +102,7 @@ impl List {
     }
 }
 
-fn list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn list(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let list = request.header().map_err(|error| error.to_string()).and_then(|header| List::new(&header, broker.now()));
     let list = match list {
         Ok(list) => list,
@@ -121,7 +114,7 @@ fn list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     });
 }
 
-fn get(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn get(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let half = match request.header() {
         Ok(header) => named_half(&header),
         Err(error) => Err(error.to_string()),
@@ -165,7 +158,7 @@ fn unknown(reply: Reply, half: HalfId) {
     );
 }
 
-fn count(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn count(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let group = match request.header::<CountTransactionsHeader<'_>>() {
         Ok(header) => header.producer_group.map(str::to_owned),
         Err(error) => return reply.error(response::INVALID_PARAMETER, &error.to_string()),

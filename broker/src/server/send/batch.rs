@@ -53,7 +53,7 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
                 position: 0,
                 sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
                 born_timestamp: header.born_timestamp,
-                born_host: send.connection.peer(),
+                born_host: send.reply.connection().peer(),
                 store_timestamp: 0,
                 store_host: broker.store_host,
                 reconsume_times: header.reconsume_times,

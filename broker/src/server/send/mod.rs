@@ -30,7 +30,6 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{HeaderError, SendMessageHeader};
 use escrowmq_common::message::{UnitBuilder, UnitError};
-use escrowmq_common::remoting::Connection;
 
 pub(super) use target::{next_of, not_writable};
 
@@ -41,13 +40,18 @@ use crate::reply::{Refused, Reply};
 use crate::shard::{SubmitError, WriteUnit};
 use crate::terms::TopicSettings;
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    attempt(broker, connection, request, reply, 0);
+/// Stores a message, or several.
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    attempt(broker, request, reply, store, 0);
 }
 
-pub(super) fn handle_reply(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    attempt(broker, connection, request, reply, 0);
+/// Passes the reply of a request-reply exchange on.
+pub(super) fn handle_reply(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    attempt(broker, request, reply, push::pass_on, 0);
 }
+
+/// One attempt to handle a request. Says whether something was created for it, and stops where something is missing.
+type Attempt = fn(&Arc<Broker>, &Frame, &Reply, bool) -> Result<(), Stop>;
 
 fn illegal(remark: impl Into<Cow<'static, str>>) -> Refused {
     Refused::new(response::MESSAGE_ILLEGAL, remark)
@@ -94,14 +98,9 @@ impl From<UnitError> for Refused {
 /// A message needs at most a topic, a group, its retry topic and its dead-letter topic.
 const CREATIONS_MAX: u32 = 4;
 
-/// Handles the request; what is missing is created first, and then it is handled anew.
-fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply, created: u32) {
-    let done = match request.code {
-        request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
-            push::handle(broker, connection, &request, &reply)
-        }
-        _ => store(broker, connection, &request, &reply, created > 0),
-    };
+/// Makes an attempt; where something is missing, it is created, and the next attempt follows.
+fn attempt(broker: &Arc<Broker>, request: Frame, reply: Reply, make: Attempt, created: u32) {
+    let done = make(broker, &request, &reply, created > 0);
     let missing = match done {
         Ok(()) => return,
         Err(Stop::Refused(refused)) => return answer::refuse(broker, reply, refused),
@@ -114,10 +113,10 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
         let refused = Refused::new(response::SYSTEM_ERROR, "its topic or group is deleted again and again");
         return answer::refuse(broker, reply, refused);
     }
-    let maker = Maker::Connection(connection.id());
-    let (again, from) = (Arc::clone(broker), Arc::clone(connection));
+    let maker = Maker::Connection(reply.connection().id());
+    let again = Arc::clone(broker);
     let then = move |result: Result<(), CreationError>| match result {
-        Ok(()) => attempt(&again, &from, request, reply, created + 1),
+        Ok(()) => attempt(&again, request, reply, make, created + 1),
         Err(error) => answer::refuse(&again, reply, error.into()),
     };
     match missing {
@@ -126,20 +125,14 @@ fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, r
     }
 }
 
-fn store(
-    broker: &Arc<Broker>,
-    connection: &Arc<Connection>,
-    request: &Frame,
-    reply: &Reply,
-    is_first: bool,
-) -> Result<(), Stop> {
+fn store(broker: &Arc<Broker>, request: &Frame, reply: &Reply, is_first: bool) -> Result<(), Stop> {
     let mut header: SendMessageHeader<'_> = request.header()?;
     header.batch |= request.code == request::SEND_BATCH_MESSAGE;
     let config = broker.config();
     if header.batch {
         batch::refuse_topic(header.topic)?;
     }
-    let target = resolve(broker, connection, &config, request, &header, || {
+    let target = resolve(broker, reply, &config, request, &header, || {
         if header.batch {
             Ok(batch::Batch::read(&config, &header, &request.body).map(drop)?)
         } else {
@@ -147,7 +140,7 @@ fn store(
         }
     })?;
     let header = &header;
-    let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first };
+    let send = Send { broker, config: &config, request, header, target: &target, reply, is_first };
     if header.batch { batch::publish(&send) } else { single::store(&send) }
 }
 
@@ -155,13 +148,13 @@ fn store(
 /// be created, since nothing is created for a message that is refused then.
 fn resolve(
     broker: &Arc<Broker>,
-    connection: &Connection,
+    reply: &Reply,
     config: &BrokerConfig,
     request: &Frame,
     header: &SendMessageHeader<'_>,
     precheck: impl FnOnce() -> Result<(), Stop>,
 ) -> Result<target::Target, Stop> {
-    let target = target::resolve(broker, config, header, request.version, connection.peer());
+    let target = target::resolve(broker, config, header, request.version, reply.connection().peer());
     if let Err(Stop::Missing(_)) = target {
         precheck()?;
     }
@@ -171,7 +164,6 @@ fn resolve(
 /// A request whose target is known.
 struct Send<'a> {
     broker: &'a Arc<Broker>,
-    connection: &'a Arc<Connection>,
     config: &'a BrokerConfig,
     request: &'a Frame,
     header: &'a SendMessageHeader<'a>,

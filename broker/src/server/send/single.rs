@@ -83,7 +83,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         position: 0,
         sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
         born_timestamp: header.born_timestamp,
-        born_host: send.connection.peer(),
+        born_host: send.reply.connection().peer(),
         store_timestamp: 0,
         store_host: broker.store_host,
         reconsume_times: header.reconsume_times,
@@ -114,7 +114,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         check_producer_group(group)?;
         check_quota(send, group)?;
         let first_half = send.request.header::<JoinTransactionHeader>()?.transaction_first;
-        let client = broker.clients.client_id_of(send.connection.id(), group);
+        let client = broker.clients.client_id_of(send.reply.connection().id(), group);
         let command = Command::Prepare(Prepare {
             queue: target.queue.id,
             when: due.when,
