@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::remoting::Budget;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use crate::backup::prepare::Backups;
@@ -43,8 +42,6 @@ pub(crate) struct Broker {
     pub registration: Arc<Registration>,
     /// Places for reads of files, searches and listings.
     pub gate: Arc<Gate>,
-    /// The bytes and the numbers that all connections share.
-    pub budget: Arc<Budget>,
     /// Topics and groups that are being created.
     pub creations: Arc<Creations>,
     /// The backup that is being copied.

@@ -1,5 +1,7 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
+pub(crate) mod background;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,14 +23,10 @@ use crate::key_index::KeyIndex;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogFailure, LogSettings};
 use crate::metrics::Metrics;
-use crate::monitoring::Monitor;
 use crate::registration::Registration;
-use crate::retention::Keeper;
-use crate::schedule::{Expiry, Timers, UnusedGroups};
 use crate::server::{Server, topics};
 use crate::shard::{OpenShard, ShardError, ShardSettings};
-use crate::stats::{Sampler, Stats};
-use crate::transaction::runner::Runner;
+use crate::stats::Stats;
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -132,11 +130,11 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         .map_err(StartError::Keys)?;
     let backups = Backups::new(folder.path(), Arc::clone(shard.applier())).map_err(StartError::Backups)?;
     let gate = Gate::new(config.max_searches, config.max_searches_waiting);
-    let budget = Budget::new(BudgetLimits {
+    let budget = Arc::new(Budget::new(BudgetLimits {
         bytes: config.connection_bytes_max,
         connections: config.max_connections,
         connections_per_address: config.max_connections_per_address,
-    });
+    }));
     let store_host = SocketAddr::new(config.broker_ip.ip(), address.port());
     let public_address = config.broker_ip.with_port(address.port());
     let config = CurrentConfig::new(config);
@@ -167,7 +165,6 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         retention: Arc::default(),
         registration: Arc::new(registration),
         gate: Arc::new(gate),
-        budget: Arc::new(budget),
         creations: Arc::new(creations),
         backups,
         metrics,
@@ -182,8 +179,8 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
     phases.run(&broker, &shard).map_err(StartError::Helpers)?;
-    let metrics_address = phases.serve_metrics(&broker).await?;
-    phases.serve_clients(&broker, listener, address).await;
+    let metrics_address = phases.serve_metrics(&broker, &budget).await?;
+    phases.serve_clients(&broker, &budget, listener, address).await;
     broker.registration.now().await;
     Ok(RunningBroker { broker, shard, address, metrics_address, phases, _folder: folder })
 }
@@ -223,56 +220,23 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Arc<Broker>, shard: &OpenShard) -> std::io::Result<()> {
+    fn run(&self, broker: &Broker, shard: &OpenShard) -> std::io::Result<()> {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
-        let runner = Runner {
-            shard: broker.shard.clone(),
-            clients: Arc::clone(&broker.clients),
-            transactions: Arc::clone(&broker.transactions),
-            config: broker.config.clone(),
-            time: Arc::clone(&broker.time),
-            clock: broker.clock.clone(),
-            tasks: spawn.clone(),
-            store_host: broker.store_host,
-        };
-        spawn.spawn("check-back", runner.run(shutdown.clone()));
-        let timers = Timers {
-            shard: broker.shard.clone(),
-            retention: Arc::clone(&broker.retention),
-            time: Arc::clone(&broker.time),
-            tasks: spawn.clone(),
-        };
-        spawn.spawn("timers", timers.run(shutdown.clone()));
-        let expiry =
-            Expiry { shard: broker.shard.clone(), config: broker.config.clone(), time: Arc::clone(&broker.time) };
-        spawn.spawn("expiry", expiry.run(shutdown.clone()));
-        spawn.spawn("unused groups", unused_groups(broker).run(shutdown.clone()));
-        let keeper = Keeper {
-            retention: Arc::clone(&broker.retention),
-            shard: broker.shard.clone(),
-            config: broker.config.clone(),
-            time: Arc::clone(&broker.time),
-            tasks: spawn.clone(),
-            applier: Arc::clone(shard.applier()),
-            purger: shard.purger().clone(),
-        };
-        spawn.spawn("retention", keeper.run(shutdown.clone()));
-        let sampler = Sampler {
-            stats: Arc::clone(&broker.stats),
-            shard: broker.shard.clone(),
-            metrics: Arc::clone(&broker.metrics),
-            time: Arc::clone(&broker.time),
-        };
-        spawn.spawn("stats", sampler.run(shutdown.clone()));
+        spawn.spawn("check-back", background::check_backs(broker).run(shutdown.clone()));
+        spawn.spawn("timers", background::timers(broker).run(shutdown.clone()));
+        spawn.spawn("expiry", background::expiry(broker).run(shutdown.clone()));
+        spawn.spawn("unused groups", background::unused_groups(broker).run(shutdown.clone()));
+        spawn.spawn("retention", background::keeper(broker, shard).run(shutdown.clone()));
+        spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));
         let (registry, stop) = (Arc::clone(&broker.clients), shutdown.clone());
         spawn.spawn("client registry", async move { registry.run(stop).await });
         for _ in 0..helper_count(broker.config().connection_thread_count()) {
             let (delivery, runtime) = (Arc::clone(&broker.delivery), Handle::current());
             spawn.spawn_thread("pull-helper", move || {
-                // Who finds that files must be read, or that nothing is there, spawns a task.
+                // Serving a pull may spawn a task (to read files, to hold it), which needs the runtime.
                 let _entered = runtime.enter();
                 delivery.helpers.run(&delivery);
             })?;
@@ -287,7 +251,7 @@ impl Phases {
         Ok(())
     }
 
-    async fn serve_metrics(&self, broker: &Arc<Broker>) -> Result<Option<SocketAddr>, StartError> {
+    async fn serve_metrics(&self, broker: &Broker, budget: &Arc<Budget>) -> Result<Option<SocketAddr>, StartError> {
         let config = broker.config();
         if config.metrics_port == 0 {
             return Ok(None);
@@ -295,19 +259,7 @@ impl Phases {
         let keys = "metricsBindAddress, metricsPort";
         let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
         let address = listener.local_addr().ok();
-        let monitor = Monitor {
-            metrics: Arc::clone(&broker.metrics),
-            shard: broker.shard.clone(),
-            transactions: Arc::clone(&broker.transactions),
-            retention: Arc::clone(&broker.retention),
-            delivery: Arc::clone(&broker.delivery),
-            gate: Arc::clone(&broker.gate),
-            budget: Arc::clone(&broker.budget),
-            config: broker.config.clone(),
-            time: Arc::clone(&broker.time),
-            tasks: broker.tasks.clone(),
-            stopping: broker.shutdown.clone(),
-        };
+        let monitor = background::monitor(broker, budget);
         let serving = Arc::new(monitor).serve(listener, self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
         Ok(address)
@@ -315,7 +267,13 @@ impl Phases {
 
     /// Serves clients at the main port, and at the one below it where that is free. Both are open before either is served: a
     /// client that is answered at one may go on to the other.
-    async fn serve_clients(&self, broker: &Arc<Broker>, listener: TcpListener, address: SocketAddr) {
+    async fn serve_clients(
+        &self,
+        broker: &Arc<Broker>,
+        budget: &Arc<Budget>,
+        listener: TcpListener,
+        address: SocketAddr,
+    ) {
         let config = broker.config();
         let mut listeners = vec![("serve", listener)];
         // Where a free port was asked for, nobody derives another one from it.
@@ -327,7 +285,7 @@ impl Phases {
             }
         }
         let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker)));
-        let limits = serve_limits(broker);
+        let limits = serve_limits(&config, budget);
         let phase = &self.connections;
         for (name, listener) in listeners {
             let serving = serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone());
@@ -336,22 +294,7 @@ impl Phases {
     }
 }
 
-/// The task that deletes groups which nobody uses.
-pub(crate) fn unused_groups(broker: &Broker) -> UnusedGroups {
-    UnusedGroups {
-        shard: broker.shard.clone(),
-        clients: Arc::clone(&broker.clients),
-        offsets: Arc::clone(&broker.delivery.offsets),
-        config: broker.config.clone(),
-        metrics: Arc::clone(&broker.metrics),
-        registration: Arc::clone(&broker.registration),
-        time: Arc::clone(&broker.time),
-        tasks: broker.tasks.clone(),
-    }
-}
-
-fn serve_limits(broker: &Broker) -> ServeLimits {
-    let config = broker.config();
+fn serve_limits(config: &BrokerConfig, budget: &Arc<Budget>) -> ServeLimits {
     ServeLimits {
         connection: ConnectionLimits {
             idle: config.idle_time,
@@ -362,7 +305,7 @@ fn serve_limits(broker: &Broker) -> ServeLimits {
             in_flight: config.requests_in_flight,
             ..ConnectionLimits::default()
         },
-        budget: Arc::clone(&broker.budget),
+        budget: Arc::clone(budget),
         proxies: Arc::new(config.proxies.clone()),
     }
 }

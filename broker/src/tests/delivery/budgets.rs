@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use super::support::{Client, Node, PATIENCE, heartbeat, messages, number, pull, pull_request, until};
 use crate::schedule::UnusedSince;
-use crate::start::unused_groups;
+use crate::start::background::unused_groups;
 
 /// A pull that may wait for longer than any test.
 fn held(queue: i32) -> PullMessageHeader<'static> {
