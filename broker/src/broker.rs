@@ -1,4 +1,4 @@
-//! The parts of a running broker, as handlers and runners see them.
+//! The parts of a running broker, as handlers see them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::transaction::Transactions;
 pub(crate) struct Broker {
     /// The settings.
     pub config: CurrentConfig,
-    /// The one write path, and what it made visible.
+    /// The one write path, and the state that it made visible.
     pub shard: Shard,
-    /// Who is connected.
+    /// The connected clients.
     pub clients: Arc<ClientRegistry>,
     /// Held pulls and consumer offsets.
     pub delivery: Arc<Delivery>,
@@ -36,7 +36,7 @@ pub(crate) struct Broker {
     pub keys: KeyIndex,
     /// Check-backs.
     pub transactions: Arc<Transactions>,
-    /// What is known of room and age.
+    /// The findings about room and age.
     pub retention: Arc<Retention>,
     /// Nameservers that must hear of topic changes.
     pub registration: Arc<Registration>,

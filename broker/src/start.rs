@@ -44,7 +44,7 @@ pub enum StartError {
         address: String,
         /// The settings that it comes from.
         keys: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The files of the key index.
@@ -75,7 +75,7 @@ pub struct RunningBroker {
     _folder: LockedFolder,
 }
 
-/// What stops together, in the order of stopping.
+/// The tasks that stop together, in the order of stopping.
 struct Phases {
     /// Registration: producers and consumers go elsewhere.
     registration: Phase,
@@ -322,7 +322,7 @@ fn log_settings(config: &BrokerConfig) -> LogSettings {
     }
 }
 
-/// Listens; the system keeps so many bytes of what is sent on each connection, or as many as it finds best for 0.
+/// Listens. The system buffers `send_bytes` of the answers on each connection, or as many as it finds best for 0.
 async fn listen(host: &str, port: u16, send_bytes: u32, keys: &'static str) -> Result<TcpListener, StartError> {
     let bind = async {
         let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {

@@ -1,6 +1,6 @@
 //! How many topics, queues and groups there may be, and how fast one connection may make them.
 //!
-//! Each takes memory for as long as it exists, and is loaded at each start: what a client can make without end would end
+//! Each takes memory for as long as it exists, and is loaded at each start. A client that could make them without end would end
 //! the broker for all.
 
 use std::collections::HashMap;
@@ -120,7 +120,7 @@ impl Creations {
         there: u64,
         wanted: u64,
     ) -> Result<(), TooMany> {
-        // What is there already may be changed whatever the limit.
+        // An existing topic or group may be changed even above the limit.
         if wanted == 0 || there.saturating_add(wanted) <= limit {
             return Ok(());
         }

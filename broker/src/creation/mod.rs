@@ -5,7 +5,7 @@
 //! run on the apply thread: it must not wait, but it may submit.
 //!
 //! Promises: no client makes more than the settings allow, neither alone nor together with others ([`bounds`]). Left to others:
-//! what a topic or a group is (`shard`), and whether a request may ask for one (`server`).
+//! the topics and groups themselves (`shard`), and whether a request may ask for one (`server`).
 
 mod bounds;
 mod error;
@@ -33,7 +33,7 @@ pub(crate) use place::Place;
 /// The most requests that wait for one topic or group to be made. Each may hold a message, which nothing else counts.
 const WAITING_MAX: usize = 1024;
 
-/// What is being created, and who waits for it.
+/// The topics and groups that are being created, and the requests that wait for them.
 pub(crate) struct Creations {
     shard: Shard,
     config: CurrentConfig,
@@ -51,7 +51,7 @@ enum Kind {
     Group,
 }
 
-/// What is to be made, besides its command.
+/// A topic or a group that is to be made.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     kind: Kind,
@@ -125,7 +125,7 @@ impl Creations {
         let waiting: Then = Box::new(move |created| match created {
             Err(error) => then(Err(error.clone())),
             Ok(()) => match creations.shard.groups().get(&name) {
-                // Whoever may make the group gets all of it.
+                // A client that may make the group gets all of it.
                 Some(settings) => creations.retry_topic(Maker::Broker, settings, then),
                 None => then(Err(CreationError::Gone(name))),
             },
@@ -212,7 +212,7 @@ impl Creations {
         }
         // Another creation may have ended between the caller's look and ours; this one must not overwrite its settings.
         let is_there = self.is_there(kind, name);
-        // What any client can make by naming it must not take the room that decisions need on a full disk.
+        // Any client can make these by naming them, so they must not take the room that decisions need on a full disk.
         let admission = match maker {
             Maker::Connection(_) => Admission::Normal,
             Maker::Broker => Admission::Reserved,

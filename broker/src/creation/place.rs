@@ -1,4 +1,4 @@
-//! Topics and groups that are being made: how many there are, and who waits for which.
+//! Topics and groups that are being made: their number, and the requests that wait for them.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::error::CreationError;
 
-/// Called with what became of a creation.
+/// Called with the result of a creation.
 pub(super) type Then = Box<dyn FnOnce(&Result<(), CreationError>) + Send>;
 
 /// Topics, or groups, whose command is on its way.

@@ -1,4 +1,4 @@
-//! Reads of messages that are no longer in memory: a few at a time, away from the runtime's workers.
+//! Reads messages that are no longer in memory: a few at a time, away from the runtime's workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ const READERS: usize = 4;
 /// Reads that wait for their turn; further ones are refused.
 const WAITING_MAX: usize = 10_000;
 
-/// Who reads files for pulls.
+/// Readers of files for pulls.
 pub(crate) struct ColdReaders {
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,

@@ -1,6 +1,7 @@
 //! Threads that help the connections' threads with pulls of old messages.
 //!
-//! What is no longer in the broker's memory is mostly in the system's, and a connection's thread reads it from there at once.
+//! A message that is no longer in the broker's memory is mostly in the system's, and a connection's thread reads it from there at
+//! once.
 //! When several consumers catch up, that is more than such a thread can do beside everything else: then helpers take pulls
 //! off it, as long as one has nothing to do. Waking one costs more than a small pull, so a lone consumer never sees them.
 
@@ -16,7 +17,7 @@ use super::Delivery;
 use super::pull::Pull;
 use crate::terms::QueueOffset;
 
-/// Another connection that pulled old messages so lately is company.
+/// Two connections that one thread serves within this time count as catching up together.
 const COMPANY: Duration = Duration::from_millis(1);
 
 thread_local! {
@@ -81,7 +82,7 @@ impl Helpers {
         }
     }
 
-    /// Ends the helpers; what they have is answered.
+    /// Ends the helpers. Pulls that they have are answered.
     pub(crate) fn stop(&self) {
         self.state.lock().stopping = true;
         self.work.notify_all();

@@ -170,7 +170,7 @@ fn wake(delivery: &Arc<Delivery>, pull: Pull) {
         delivery.metrics.pulls.record(response::TOPIC_NOT_EXIST);
         return pull.reply.error(response::TOPIC_NOT_EXIST, &remark);
     }
-    // What allowed the pull may have changed while it was held: it asks again and hears why not.
+    // Its permission may have been taken away while it was held: the client asks again and hears why not.
     if !may_still_pull(delivery, &pull) {
         return pull.answer_nothing(delivery);
     }

@@ -1,4 +1,4 @@
-//! Delivery: what a pull finds, pulls that wait for a message, and how far each group has come.
+//! Delivery: pulls find messages or wait for them, and the offsets of groups are kept.
 //!
 //! ```text
 //!  pull -> place (offset against the queue's ends) -> entries that the filter wants -> units -> connection
@@ -9,9 +9,9 @@
 //!
 //! Promises: messages of a queue are answered in order and without gaps; a corrupt one is an error, never skipped; a
 //! held pull is answered once, when something for it arrives or its time is over, and costs nothing in between; reads
-//! from memory never queue behind reads from files; a group's offset never goes back unless somebody resets it.
+//! from memory never wait for reads from files; a group's offset never goes back unless somebody resets it.
 //!
-//! Left to others: whether the request is allowed (`server`), the bytes (`shard`), who is in a group
+//! Left to others: whether the request is allowed (`server`), the bytes (`shard`), the members of a group
 //! (`client_registry`), retries and dead letters (`server::send_back`).
 
 mod cold;

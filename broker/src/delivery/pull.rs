@@ -27,12 +27,12 @@ const READ_COUNT_MAX: usize = 1024;
 /// Bytes that one pull reads for an expression.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a pull wants of its queue.
+/// The messages that a pull wants of its queue.
 #[derive(Debug, Clone)]
 pub(crate) enum Wants {
-    /// What the group's members subscribed to; its filter was compiled well.
+    /// Those that the group's members subscribed to; the filter was compiled well.
     Subscribed(Arc<Subscription>),
-    /// What the request says itself.
+    /// Those that the request names itself.
     Named(Arc<Filter>),
 }
 
@@ -56,13 +56,13 @@ impl Wants {
 pub(crate) struct Pull {
     /// The way back.
     pub reply: Reply,
-    /// For whom.
+    /// The group that pulls.
     pub group: Arc<GroupSettings>,
-    /// Of which topic.
+    /// The topic.
     pub topic: Arc<Topic>,
-    /// From which queue.
+    /// The queue.
     pub queue: Arc<Queue>,
-    /// What of it.
+    /// The messages that it wants.
     pub wants: Wants,
     /// The offset that the client named.
     pub asked: i64,
@@ -76,7 +76,7 @@ pub(crate) struct Pull {
     progress: Option<QueueOffset>,
 }
 
-/// What a pull asks for, beside who and where.
+/// The numbers of a pull request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     /// The offset that the client named.
@@ -96,7 +96,7 @@ enum Heat {
     Files,
 }
 
-/// What a look at the messages found.
+/// The result of a look at the messages.
 enum Look {
     /// In memory a moment ago; to be copied straight into the connection's buffer.
     Entries { entries: Vec<QueueEntry>, next: QueueOffset },
@@ -223,7 +223,7 @@ impl Pull {
                 self.reply.send(response::SUCCESS, Some(PullStatus::Found.name()), fields, &[&bytes]);
             }
             Look::NothingFor { next } => match self.until {
-                // What woke it was for others: it goes on waiting.
+                // The message that woke it is for others: it goes on waiting.
                 Some(until) if self.progress.is_some() && until > delivery.clock.monotonic() => {
                     hold(delivery, self, next, until);
                 }
@@ -277,7 +277,7 @@ impl Pull {
                 // Its bytes went with old files, before those of messages that came into the queue earlier; or an operator has
                 // given them up.
                 Err(error) if error.is_gone() => {}
-                // What lies before the message that fails is served; the next pull gets the error.
+                // The messages before the one that fails are served; the next pull gets the error.
                 Err(_) if count > 0 => return Look::Units { bytes, count, next: entry.offset },
                 Err(error) => return Look::Failed { at: entry.offset, error: error.into() },
             }
@@ -309,7 +309,7 @@ impl Pull {
             };
             let passes = match unit {
                 Some(Err(error)) if error.is_gone() => false,
-                // What was decided so far stays decided; the next look begins here.
+                // The messages that were decided stay decided; the next look begins here.
                 None | Some(Err(_)) if next > from => break,
                 None => return Look::Cold,
                 Some(Err(error)) => return Look::Failed { at: entry.offset, error: error.into() },
@@ -369,7 +369,7 @@ impl Pull {
                 // Reading files passes what is gone.
                 Err((0, Some(error))) if error.is_gone() => return self.read_files(delivery, from),
                 Err((0, Some(error))) => return self.fail(delivery, entries[0].offset, &error.into()),
-                // What lies before is served; the next pull begins at this one.
+                // The messages before it are served; the next pull begins at this one.
                 Err((at, _)) => {
                     next = entries[at].offset;
                     entries.truncate(at);

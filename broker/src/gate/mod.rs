@@ -1,11 +1,11 @@
 //! Places for work that reads files or scans tables: how much of it runs at a time, and how much may wait.
 //!
 //! Work that waits for a place is not in the pool for blocking work yet. The pool has more threads than all places together,
-//! so check-backs, timers, retention and cold pulls, which use the same pool, always find a thread. What consumers and
-//! producers must get done, such as sending a message back, has places of its own and never waits for a search to end.
+//! so check-backs, timers, retention and cold pulls, which use the same pool, always find a thread. Work that consumers and
+//! producers depend on, such as sending a message back, has places of its own and never waits for a search to end.
 //!
 //! Promises: places are given in the order of arrival; one connection takes no more than its share of the room for waiting.
-//! Left to others: the work, and what a refused client hears (`server`).
+//! Left to others: the work, and the answer to a refused client (`server`).
 
 mod room;
 

@@ -1,9 +1,9 @@
-//! What the broker counts.
+//! Counts of the broker since its start.
 //!
 //! [`Metrics`] holds the counts that requests and runners add to: plain atomics, each a few nanoseconds. No request of a client
 //! waits for a metric.
 //!
-//! Left to others: the page that shows them (`monitoring`), and what the state machine, the log and the intake count already.
+//! Left to others: the page that shows them (`monitoring`), and the counts of the state machine, the log and the intake.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,7 +2,7 @@
 //!
 //! Each figure is read from the part that knows it when the page is asked for, so nothing is counted twice.
 //!
-//! Promises: the page costs a bounded look at the oldest halves, whatever is stored; bad input on the port costs its sender a
+//! Promises: the page costs a bounded look at the oldest halves, however many there are; bad input on the port costs its sender a
 //! closed connection. Left to others: alarms.
 
 mod http;
@@ -24,9 +24,9 @@ use crate::transaction::Transactions;
 
 /// The parts whose figures the pages show.
 pub(crate) struct Monitor {
-    /// What requests and runners count.
+    /// Counts of requests and runners.
     pub metrics: Arc<Metrics>,
-    /// What is stored, and what came of it.
+    /// The store, with its own counts.
     pub shard: Shard,
     /// Half messages that wait.
     pub transactions: Arc<Transactions>,

@@ -1,4 +1,4 @@
-//! One nameserver: what it was told, and what it must be told next.
+//! One nameserver: remembers what it was told, and tells it the rest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) struct Lane {
     registration: Arc<Registration>,
     address: String,
     progress: watch::Sender<Progress>,
-    /// What the nameserver was told, as long as it can be trusted to remember.
+    /// The topics that the nameserver was told, as long as it can be trusted to remember them.
     told: HashMap<Arc<str>, Arc<Topic>>,
     /// The connection that it was told on: another one may lead to a nameserver that was restarted.
     connection: Option<Arc<Connection>>,
@@ -72,7 +72,7 @@ impl Lane {
                 registered = self.register(version, full) => registered,
             };
             let failed = registered.is_err();
-            // Many topics cost it something each time, and its answer will hardly be another one in a moment.
+            // Many topics cost the nameserver something each time, and it will hardly answer otherwise in a moment.
             let waits = match &registered {
                 Err(RegisterError::Refused { topics, .. }) => {
                     *topics > table::PART_TOPICS && self.progress.borrow().failing
@@ -145,11 +145,12 @@ impl Lane {
         let is_full = full || self.told.is_empty() || !self.is_told_on(&connection) || self.permission != permission;
         let mut news: Vec<&Arc<Topic>> = topics.iter().filter(|topic| is_full || !self.knows(topic)).collect();
         if news.is_empty() {
-            // Topics went: what is left is told again.
+            // Topics went: all that are left are told again.
             news = topics.iter().collect();
         }
         let version = registration.data_version_at(version);
-        // What it knows by this name already stays as it is there, such as permissions that an operator took away.
+        // A nameserver takes nothing over under a name that it knows. So a repeated registration keeps the name, and permissions
+        // that an operator took away there stay away.
         let is_repeated = is_full && self.is_told_on(&connection) && self.version == Some(version);
         self.version = None;
         let parts = table::parts(&news);

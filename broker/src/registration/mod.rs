@@ -42,7 +42,7 @@ use lane::{Lane, Progress};
 /// Longest time that one nameserver gets for an answer, and that [`Registration::now`] waits.
 const CALL_TIME: Duration = Duration::from_secs(3);
 
-/// Longest time that [`Registration::told`] waits: whoever waits for it has a client with a patience of three seconds.
+/// Longest time that [`Registration::told`] waits: a client waits for its caller, and gives up after three seconds.
 const TOLD_TIME: Duration = Duration::from_secs(1);
 
 /// The handle: asks for a registration, and waits for it.

@@ -1,8 +1,8 @@
 //! The way back to the client that asked.
 //!
 //! Promises: an answer is written once, in the header encoding that its request came in, straight into the connection's buffer;
-//! a request that is an operator's act leaves a line in the log when it is answered ([`audit`]). Left to others: what is
-//! answered.
+//! a request that is an operator's act leaves a line in the log when it is answered ([`audit`]). Left to others: the content of
+//! the answer.
 
 mod audit;
 mod refused;
@@ -26,7 +26,7 @@ pub(crate) struct Reply {
     opaque: i32,
     encoding: HeaderEncoding,
     oneway: bool,
-    /// What the request changes for an operator, if it does.
+    /// The operator's act that the request is, if it is one.
     act: Option<Arc<Act>>,
 }
 
@@ -42,7 +42,7 @@ impl Reply {
         }
     }
 
-    /// Writes the log line of an act that is done: on what, what was and what is. Several objects have a line each.
+    /// Writes the log line of an act that is done: its object, the old and the new value. Several objects have a line each.
     pub(crate) fn audit(&self, object: &str, old: impl Display, new: impl Display) {
         if let Some(act) = &self.act {
             act.tell(object, &old, &new);

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub(crate) struct Refused {
     /// The response code, which says whether clients try again.
     pub code: i32,
-    /// What is wrong, for people.
+    /// The reason, for people.
     pub remark: Cow<'static, str>,
 }
 

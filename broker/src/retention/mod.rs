@@ -1,4 +1,4 @@
-//! What happens as the disk fills up: who is refused, what is moved, and what goes.
+//! Room and age: new messages are refused when the disk is full, old files go, and bytes that must stay are moved.
 //!
 //! ```text
 //! each second:  disk and log have room? --> new messages are taken or refused
@@ -7,13 +7,13 @@
 //!
 //! Messages go by a logged [`Trim`](crate::shard::Command::Trim) alone, the oldest files of the log first; the state
 //! machine clips it to the lowest bytes that a half message or a waiting one needs. So that those hold nothing up for
-//! long, their bytes are written anew at the log's end (`Roll`) when they are older than half the retention; and a
-//! message that becomes visible with bytes older than a quarter is written anew too, so that it stays from then on.
+//! long, their bytes are moved to the log's end (`Roll`) when they are older than half the retention; and a message that
+//! becomes visible with bytes older than a quarter is moved too, so that it stays from then on.
 //!
 //! Promises: a full disk refuses new messages with an error that clients try again after, and nothing else; decisions,
 //! offsets and trims have a reserve; as soon as there is room again messages are taken again, by itself. A file goes only
 //! when the trim is durable, the index is on disk beyond it, and a copy of the index from which a lost one can be built
-//! again is kept. Leaves to others: what a trim does to queues (`shard::apply`), deleting files (`log`).
+//! again is kept. Leaves to others: the effect of a trim on queues (`shard::apply`), deleting files (`log`).
 
 mod age;
 mod plan;
@@ -46,10 +46,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Between looks at how much came in.
 const STEP: Duration = Duration::from_millis(100);
-/// So much news is looked at before the second is over.
+/// Once this many bytes came in, the next look comes before the second is over.
 const SOON_BYTES: u64 = 64 << 20;
 
-/// What is known of room and age, for metrics and for decisions on old halves.
+/// The findings about room and age, for metrics and for decisions on old halves.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
     /// Percent of the disk in use, as of the last look.
@@ -95,7 +95,7 @@ impl Retention {
     }
 }
 
-/// Keeps what must be kept and lets go what need not.
+/// Looks at room and age, moves bytes that must stay, and lets old files go.
 pub(crate) struct Keeper {
     /// Where it notes what it found.
     pub retention: Arc<Retention>,
@@ -140,7 +140,7 @@ impl Keeper {
         }
     }
 
-    /// Waits until the next look: a second, or less if so much came in that a limit of size may be passed.
+    /// Waits until the next look: a second, or less if enough came in to pass a limit of size.
     async fn pause(&self) {
         let end = self.shard.log().end().get();
         for _ in 0..EVERY.as_millis() / STEP.as_millis() {

@@ -1,7 +1,7 @@
 //! Whether new messages may come in: the disk's marks, and the log's own room.
 //!
-//! The log and the index say at once when they get no room, see [`Full`]. Here is who notices that there is room again,
-//! and who refuses in time, before the disk is full to the last byte.
+//! The log and the index say at once when they get no room, see [`Full`]. This look notices that there is room again, and
+//! refuses in time, before the disk is full to the last byte.
 
 use super::Keeper;
 use crate::shard::Full;

@@ -26,7 +26,7 @@ pub(super) enum RoundError {
     Submit(#[from] SubmitError),
 }
 
-/// What goes on from round to round.
+/// Does the rounds, and keeps what one hands to the next.
 pub(super) struct Trimmer {
     keeper: Arc<Keeper>,
     ages: Ages,
@@ -133,7 +133,7 @@ impl Trimmer {
         Ok(())
     }
 
-    /// Lets the files go that lie below what was trimmed, as far as the index is on disk beyond them.
+    /// Lets the files go that lie below the trim, as far as the index is on disk beyond them.
     fn purge(&self, files: &Files) {
         let trimmed = self.keeper.shard.counters().trimmed();
         let Some(last) = files.last_index_below(trimmed) else { return };

@@ -1,4 +1,4 @@
-//! Forgetting what need not be remembered any longer: old decisions.
+//! Old decisions are forgotten after their time.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Messages that wait for their time: delay levels, timers, delayed retries.
 //!
 //! They lie in the log like any other and in the index's timer table by due time. The runner here only says when:
-//! `Command::Fire` moves what is due into the queues, on every replica alike. Cost is what is due, never what is stored.
+//! `Command::Fire` moves those that are due into the queues, on every replica alike. The cost grows with the messages that are due,
+//! never with those that are stored.
 
 mod expiry;
 mod unused_groups;
@@ -26,7 +27,7 @@ pub(crate) use unused_groups::UnusedSince;
 const FIRE_LIMIT: u32 = 1000;
 /// Pause after something went wrong.
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
-/// A look at least this often, whatever the due times say.
+/// A look at least this often, even if nothing is due.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Makes messages visible when their time has come.
@@ -63,7 +64,7 @@ impl Timers {
         }
     }
 
-    /// Writes old bytes of what is due anew. Says whether that is done.
+    /// Moves the old bytes of messages that are due. Says whether that is done.
     async fn refresh(&self, now: Stamp) -> Result<bool, ReadError> {
         loop {
             let (shard, retention) = (self.shard.clone(), Arc::clone(&self.retention));
@@ -91,7 +92,7 @@ impl Timers {
                 // Due times count whole milliseconds: one more, so that the look comes after, not on the edge.
                 return Ok((self.time.until(due) + Duration::from_millis(1)).min(LOOK_EVERY));
             }
-            // What becomes visible now stays from now on: bytes that would go soon are written anew first.
+            // A message that becomes visible now is kept from now on, so bytes that would go soon are moved first.
             if self.retention.has_old_pins() && !self.refresh(now).await? {
                 return Ok(PAUSE_FAILED);
             }

@@ -3,7 +3,7 @@
 //!
 //! A group goes only if nothing would be missed: no operator chose its settings, it has no member, it has read no message
 //! of any queue that is still kept, and nothing is in its retry and dead letter topics or waits to get there. All of that
-//! must hold at each look for the whole time; a restart begins the time anew.
+//! must hold at each look for the whole time, which begins again with a restart.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -181,7 +181,7 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(unused.due(names(&["a", "b"]), Stamp(1000), 500), names(&[]));
         assert_eq!(unused.due(names(&["a"]), Stamp(1300), 500), names(&[]));
-        // b was used in between, so its time begins anew.
+        // b was used in between, so its time begins again.
         assert_eq!(unused.due(names(&["a", "b"]), Stamp(1500), 500), names(&["a"]));
         assert_eq!(unused.due(names(&["b"]), Stamp(1999), 500), names(&[]));
         assert_eq!(unused.due(names(&["b"]), Stamp(2000), 500), names(&["b"]));

@@ -1,4 +1,4 @@
-//! What else tools ask of a broker.
+//! Other requests of tools: system topics, tables of offsets, entries of queues, figures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::terms::QueueOffset;
 /// Most entries of a queue in one answer.
 const ENTRIES_MAX: usize = 1000;
 
-/// Nothing is to be done: what is expired goes by itself.
+/// Nothing is to be done, since expired files and queues go by themselves.
 pub(super) fn clean(_broker: &Arc<Broker>, _request: Frame, reply: Reply) {
     reply.ok();
 }

@@ -1,4 +1,4 @@
-//! What handlers answer with: errors of all parts as one refusal, and bodies of JSON.
+//! The kit for answers: errors of all parts become one refusal, and bodies are JSON.
 
 use std::sync::Arc;
 

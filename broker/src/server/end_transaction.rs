@@ -90,7 +90,7 @@ pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision,
     }
 }
 
-/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written anew. If they
+/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written again. If they
 /// cannot be read, nothing is decided.
 fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
     let Named { half, counter, refused, .. } = named;
@@ -147,7 +147,7 @@ fn submit(
     let settle = Command::Settle(Settle { half, counter, decision, group, by, reason, rewritten });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
-        // What it may wait as: looking a decision up is for operators, who name no group.
+        // The group of the transaction if it may be waiting. Only operators name no group, and only for them it is looked up.
         let waits = group.filter(|_| broker.transactions.has_any()).map(str::to_owned);
         let is_operators = group.is_none();
         Box::new(move |result| {

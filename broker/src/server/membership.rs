@@ -1,4 +1,4 @@
-//! Who is there: heartbeats, leaving, and questions about members.
+//! Members of groups: heartbeats, leaving, and questions about them.
 
 use std::sync::Arc;
 use std::time::Duration;

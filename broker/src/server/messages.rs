@@ -21,13 +21,13 @@ use crate::reply::Reply;
 use crate::shard::ReadError;
 use crate::terms::{QueueOffset, Stamp};
 
-/// Most messages of one answer, whatever is asked for.
+/// Most messages of one answer, even if more are asked for.
 const MESSAGES_MAX: usize = 64;
 /// Most messages of one answer for a unique id; there is one, or the copies that its producer's retries made.
 const UNIQUE_MAX: usize = 32;
 /// Bytes of units after which an answer takes no further one. A frame holds twice that.
 const ANSWER_BYTES: usize = 8 << 20;
-/// Candidates that are looked up for one answer: what a key of very many messages can cost.
+/// Candidates that are looked up for one answer. It bounds the cost of a key that very many messages have.
 const LOOKED_UP_MAX: usize = 4096;
 /// Candidates that are passed over for their time.
 const PASSED_OVER_MAX: usize = 1 << 20;
@@ -71,7 +71,7 @@ pub(super) fn visible_unit(broker: &Broker, position: u64, out: &mut BytesMut) -
     Ok(Some(Place { queue: located.queue.id.0, offset: entry.offset, store_time: entry.store_time }))
 }
 
-/// What a query asks for.
+/// A query for messages by key.
 #[derive(Debug)]
 struct Query {
     topic: String,
@@ -118,7 +118,7 @@ pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         Err(error) => return reply.refuse(error),
     };
     slow::run(broker, "query message", reply, move |broker, reply| {
-        // Whatever was answered before this request came is in the index then, or the answer says up to where it is.
+        // Then every message whose send was answered before this request came is in the index; else the answer says how far it is.
         broker.keys.catch_up(broker.shard.counters().applied_index(), PATIENCE);
         let reach = broker.keys.reach();
         let mut units = BytesMut::new();
@@ -159,7 +159,7 @@ fn find(broker: &Broker, query: &Query, out: &mut BytesMut) -> std::io::Result<u
             None
         });
         let in_time = |place: &Place| (query.from..=query.upto).contains(&place.store_time);
-        // A message that was written anew has two positions and one place.
+        // A message whose bytes were moved has two positions and one place.
         let is_wanted =
             place.is_some_and(|place| in_time(&place) && query.matches(&out[start..]) && places.insert(place));
         if is_wanted {

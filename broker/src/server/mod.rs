@@ -1,17 +1,18 @@
-//! Requests in, responses out: what each request code means here.
+//! Requests in, responses out.
 //!
 //! [`Server`] is the [`Service`] of every connection. [`Server::on_request`] runs on the connection's own task, in order
 //! of arrival, and never blocks: a handler reads what is in memory and answers, submits a command and answers in its
 //! completion, or spawns a task for what may wait.
 //!
 //! Promises: every request that is not one-way gets exactly one response, in the header encoding it came in; bad input
-//! gets a code and a remark that says what is wrong; one client's input harms nobody else; what an operator changes leaves
+//! gets a code and a remark that says what is wrong; one client's input harms nobody else; each change by an operator leaves
 //! a line in the log (`reply::audit`).
 //!
 //! [`dispatch`] is the table of all codes; there is one file per request family. Each handler has the shape
 //! `handle(broker, request, reply)` and hands on the parts that it takes from the broker.
 //!
-//! Left to others: durability (`shard`), what a group may consume (`delivery`), who is connected (`client_registry`).
+//! Left to others: durability (`shard`), finding and holding messages for a pull (`delivery`), the members of groups
+//! (`client_registry`).
 
 #![allow(clippy::needless_pass_by_value, reason = "all handlers have one shape: they own their request")]
 

@@ -16,8 +16,8 @@ use crate::reply::Reply;
 use crate::shard::{Queue, ReadError};
 use crate::terms::{QueueOffset, Stamp};
 
-/// A group without an offset starts at the beginning of a queue whose first message lies within so many bytes of the
-/// log's end: such a topic is young, and its first messages are likely meant for whoever comes now.
+/// A group without an offset starts at the beginning of a queue whose first message lies within this many bytes of the log's end:
+/// such a topic is young, and its first messages are likely meant for the group that comes now.
 const YOUNG_BYTES: u64 = 1 << 30;
 
 /// The offset of the next message to come; 0 for a queue that is not there.

@@ -88,7 +88,7 @@ fn check_broker(broker: &Broker, code: i32) -> Result<(), Refused> {
 fn pull(broker: &Arc<Broker>, group: Arc<GroupSettings>, header: &PullMessageHeader<'_>, reply: Reply) {
     match checked(broker, group, header, &reply) {
         Ok(pull) => {
-            // Before the look, which tells a consumer of a reset: what it commits here is from before.
+            // Before the look, which tells a consumer of a reset: the offset that it commits here is from before the reset.
             if header.sys_flag & flag::COMMIT != 0 {
                 commit(broker, &pull, header.commit_offset);
             }
@@ -202,7 +202,7 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
         }
         Wants::Subscribed(subscription)
     };
-    // What failed once passed the filter once; its properties may have changed on the way back.
+    // A message that comes again has passed the filter before; its properties may have changed on the way back.
     if wants.is_expression() && name::is_retry_topic(header.topic) && !broker.config().filter_support_retry {
         return Ok(Wants::Named(Arc::new(Filter::All)));
     }

@@ -1,4 +1,4 @@
-//! What tools ask of consumers, through the broker that they are connected to.
+//! Questions of tools to consumers, through the broker that the consumers are connected to.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -136,10 +136,10 @@ async fn read(broker: &Arc<Broker>, position: i64) -> Result<BytesMut, Refused> 
     })
 }
 
-/// What becomes of a message that was sent back.
+/// The fate of a message that was sent back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It comes again after this level, which takes so many milliseconds.
+    /// It comes again after the milliseconds of this level.
     Retry { level: i32, millis: u64 },
     /// It has been tried often enough, or its consumer has given it up.
     DeadLetter,

@@ -1,4 +1,4 @@
-//! Who is connected, and how far who has come.
+//! Connections of groups, and the progress of groups in topics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -134,7 +134,7 @@ pub(super) fn producer_connections(broker: &Arc<Broker>, request: Frame, reply: 
     });
 }
 
-/// Everybody who produces, by group.
+/// All producers, by group.
 pub(super) fn all_producers(broker: &Arc<Broker>, _request: Frame, reply: Reply) {
     let info = |member: ProducerMember| ProducerInfo {
         client_id: member.client_id.to_string(),
@@ -177,7 +177,7 @@ pub(super) fn topics_of_group(broker: &Arc<Broker>, request: Frame, reply: Reply
     });
 }
 
-/// What a connected group wants of a topic.
+/// The subscription of a connected group to a topic.
 pub(super) fn subscription_of_group(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     json(broker, request, reply, |broker, request| {
         let asked: GroupTopicHeader<'_> = request.header()?;

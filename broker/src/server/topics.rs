@@ -1,6 +1,6 @@
 //! Requests about topics: creating, changing, deleting, listing them.
 //!
-//! A creation is answered after the nameservers that are there have heard of it, so that whoever created a topic can
+//! A creation is answered after the nameservers that are there have heard of it, so that the client that created a topic can
 //! send to it at once.
 
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), Cre
     Ok(())
 }
 
-/// What clients and tools expect of every broker.
+/// The topics that clients and tools expect of every broker.
 fn system_topics(config: &BrokerConfig) -> Vec<TopicSettings> {
     let template = TopicSettings::READ | TopicSettings::WRITE | TopicSettings::INHERIT;
     let of = |name: &str, queues: u32, perm: u32| TopicSettings { perm, ..TopicSettings::new(name, queues) };
@@ -162,7 +162,7 @@ fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
     });
 }
 
-/// What is wrong with these settings, if anything.
+/// Finds a setting that is wrong.
 fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> {
     if let Err(error) = name::validate_topic(&settings.name) {
         return Some(error.to_string());

@@ -1,7 +1,7 @@
-//! What operators ask about transactions, and what they decide. EscrowMQ's own requests, 30010 to 30013.
+//! Operators list transactions, look at one, count them, and decide. EscrowMQ's own requests, 30010 to 30013.
 //!
-//! Promises: an answer costs what it shows, however many halves there are; what an operator does is kept with time, name
-//! and reason. Leaves to others: the order of lists (`index::listing`), what a decision does (`transaction::engine`).
+//! Promises: an answer costs as much as it shows, however many halves there are; each act of an operator is kept with time, name
+//! and reason. Leaves to others: the order of lists (`index::listing`), the effect of a decision (`shard::apply`).
 
 mod decide;
 mod info;
@@ -27,11 +27,11 @@ use crate::terms::{HalfId, Stamp};
 /// Transactions of a page that asks for no number, and most of any.
 const PAGE: i32 = 100;
 const PAGE_MAX: i32 = 1000;
-/// Bytes of messages and texts after which a page takes no further transaction: what an answer can cost to make, and, with
-/// room for the characters that JSON escapes, what a frame holds.
+/// Bytes of messages and texts after which a page takes no further transaction. It bounds the cost of an answer, and, with
+/// room for the characters that JSON escapes, it fits into a frame.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// What a list shows, with texts of its own: it is made on another thread.
+/// The filters of a list, with texts of their own: it is made on another thread.
 struct List {
     group: Option<String>,
     topic: Option<String>,
@@ -142,7 +142,7 @@ fn named_half(header: &GetTransactionHeader<'_>) -> Result<HalfId, String> {
     u64::try_from(id).map(HalfId).map_err(|_| format!("a half id is not negative: {id}"))
 }
 
-/// What is known of a half, undecided or decided.
+/// Everything known of a half, undecided or decided.
 fn one(broker: &Broker, half: HalfId) -> Result<Option<TransactionInfo>, ReadError> {
     if let Some(row) = broker.shard.half(half)? {
         return Ok(Some(info::undecided(broker, &row, info::Detail::Whole)));

@@ -111,7 +111,7 @@ impl<'a> Batch<'a> {
         let own = header.properties.unwrap_or_default();
         let whole = Known::of(own)?;
         let flags = (header.sys_flag, header.reconsume_times);
-        // What is wrong with the request's own properties would be wrong with those of each member.
+        // Each member gets the request's own properties, so they must pass the checks of a member.
         check(config, Kind::Member, &whole, flags, body)?;
         let shared = shared(own, whole.needs_edit);
         let names: HashSet<&str> = Properties::new(&shared).iter().map(|(name, _)| name).collect();

@@ -4,13 +4,13 @@
 //!  header --> target (topic, queue; creates what is missing) --> when --> unit --> Publish or Prepare --> answer
 //! ```
 //!
-//! Promises: a message passes the same checks, and keeps what it says of itself, whichever way it comes (alone, in a batch, as
-//! a reply); what cannot be read or done is refused, never taken for absent; what is refused creates nothing; the checks come in
-//! the order that clients know; a message is answered with success only after its command was applied; every answer, errors
-//! included, carries region and trace flag. A plain send copies its body once, from the frame into the batch, and allocates one
-//! box, for its answer.
+//! Promises: a message passes the same checks, and keeps its own properties, whichever way it comes (alone, in a batch, as
+//! a reply); a property that cannot be read or obeyed is refused, never taken for absent; a refused send creates nothing; the
+//! checks come in the order that clients know; a message is answered with success only after its command was applied; every
+//! answer, errors included, carries region and trace flag. A plain send copies its body once, from the frame into the batch, and
+//! allocates one box, for its answer.
 //!
-//! Left to others: what a half becomes (`shard::apply`, `transaction`), consumers (`pull`).
+//! Left to others: the life of a half (`shard::apply`, `transaction`), consumers (`pull`).
 
 mod answer;
 mod batch;
@@ -50,7 +50,7 @@ pub(super) fn handle_reply(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     attempt(broker, request, reply, push::pass_on, 0);
 }
 
-/// One attempt to handle a request. Says whether something was created for it, and stops where something is missing.
+/// One attempt to handle a request. The flag says whether something was created for it before; it stops where something is missing.
 type Attempt = fn(&Arc<Broker>, &Frame, &Reply, bool) -> Result<(), Stop>;
 
 fn illegal(remark: impl Into<Cow<'static, str>>) -> Refused {

@@ -143,7 +143,7 @@ fn propose(
     Ok(broker.shard.propose(&command, Admission::Normal))
 }
 
-/// The passing on decides the code; what was stored is told as well.
+/// Passing the reply on decides the code. The place where it was stored is told as well.
 fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>, stored: Option<Stored>) {
     let place = match stored {
         Some(Ok(Outcome::Published(published))) => Some(published),

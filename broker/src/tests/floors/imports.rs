@@ -12,7 +12,7 @@ pub(super) struct Source {
     files: BTreeMap<Names, File>,
 }
 
-/// What a file imports, as paths from the crate's root.
+/// The imports of a file, as paths from the crate's root.
 #[derive(Default)]
 struct File {
     imports: BTreeSet<Names>,
@@ -34,7 +34,7 @@ impl Source {
         self.files.keys().map(|module| module[0].as_str()).collect()
     }
 
-    /// What the files of a folder import of other folders: the file and the folder.
+    /// The imports of a folder's files from other folders: the file and the folder.
     pub(super) fn arrows_of_folder(&self, folder: &str) -> BTreeSet<(String, String)> {
         let files = self.files.iter().filter(|(module, _)| module[0] == folder);
         let arrows = files.flat_map(|(module, file)| {
@@ -45,8 +45,8 @@ impl Source {
         arrows.filter(|(_, other)| other != folder).collect()
     }
 
-    /// The circles of files that import each other. A module and those inside it count as one: what they import of each other
-    /// makes no circle.
+    /// The circles of files that import each other. A module and those inside it count as one: their imports of each other
+    /// make no circle.
     pub(super) fn circles(&self) -> Vec<BTreeSet<&Names>> {
         let is_around = |a: &Names, b: &Names| a.starts_with(b) || b.starts_with(a);
         let arrows: BTreeMap<&Names, BTreeSet<&Names>> = self
@@ -94,7 +94,7 @@ impl File {
         let mut file = Self::default();
         let code = product_code(text);
         let mut rest = code.as_str();
-        // Statements first; what is left has single paths.
+        // Statements first; the rest has single paths.
         let mut others = String::new();
         while let Some(at) = find_use(rest) {
             let end = rest[at..].find(';').map_or(rest.len(), |length| at + length);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use imports::Source;
 
-/// The folders from the lowest floor up. Each may import those that it names, or whatever lies below it if it names none.
+/// The folders from the lowest floor up. Each may import those that it names, or all that lie below it if it names none.
 const FLOORS: &[(&str, Option<&[&str]>)] = &[
     // Words, bounds and counts.
     ("planted", Some(&[])),
@@ -21,12 +21,12 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("gate", Some(&["limits"])),
     ("steady_clock", Some(&["terms"])),
     ("client_registry", Some(&["filter"])),
-    // What is stored.
+    // The store.
     ("log", Some(&["planted", "terms"])),
     ("index", Some(&["terms"])),
     ("raft", Some(&["index", "log", "planted", "shard", "steady_clock", "terms"])),
     ("shard", Some(&["index", "log", "planted", "raft", "steady_clock", "terms"])),
-    // What reads it, and what is due.
+    // Readers of the store, and background work.
     ("key_index", Some(&["log", "shard", "terms"])),
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
     ("backup", Some(&["check", "index", "limits", "log", "shard", "terms"])),

@@ -1,4 +1,4 @@
-//! What a round reads: the index, and who is connected.
+//! The reads of a round: the index, and the instances that are connected.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -70,7 +70,7 @@ impl Surroundings for Around<'_> {
 
     fn parked_without_checker(&self, group: &str, after: HalfId, limit: usize) -> Result<Page<HalfId>, IndexError> {
         let query = HalfQuery { group: Some(group), parked: Some(true), after: Some(after), ..HalfQuery::default() };
-        // What was parked for other reasons is read and left out: the pages go by what is read.
+        // Halves that were parked for other reasons are read and left out, so a page may show fewer than it read.
         let rows = self.runner.shard.halves(&query, limit)?;
         Ok(Page {
             next: if rows.len() < limit { None } else { rows.last().map(|row| row.half) },
@@ -94,7 +94,7 @@ impl Surroundings for Around<'_> {
     }
 
     fn next_half(&self) -> HalfId {
-        // A half's id is its log position, and positions behind this one are not applied yet.
+        // A half's id is its log position, and positions after this one are not applied yet.
         HalfId(self.runner.shard.counters().applied_end())
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Carried {
     pub(super) next: Option<Stamp>,
     /// More is due now.
     pub(super) more: bool,
-    /// Something could not be read: what was read stands, the rest is tried again.
+    /// Something could not be read: the part that was read stands, the rest is tried again.
     pub(super) unread: bool,
     /// Something was refused.
     failed: bool,
@@ -116,7 +116,7 @@ enum Unfit {
 }
 
 impl Unfit {
-    /// Whether another try may go better: the disk may answer the next time. What is wrong with the bytes stays wrong.
+    /// Whether another try may go better: the disk may answer the next time, but wrong bytes stay wrong.
     fn may_pass(&self) -> bool {
         match self {
             Self::Read(error) => error.is_retryable(),
@@ -151,8 +151,8 @@ pub(super) fn out(
     if ready.is_empty() && !record {
         return carried;
     }
-    // Last: a start looks for first checks behind what this records, so a half that is to be parked must be parked by
-    // then, or be looked at again.
+    // Last, because a start looks for first checks only after the half that this records. A half that is to be parked must be
+    // parked by then, or it would be looked at again.
     let known = runner.shard.counters().first_checked();
     let first_checked_upto = Some(if carried.failed { known } else { round.first_checked.max(known) });
     let moved = round.moved.iter();
@@ -181,7 +181,7 @@ pub(super) fn out(
 
 fn park(runner: &Runner, carried: &mut Carried, half: HalfId, reason: ParkReason) {
     if reason == ParkReason::TopicDeleted {
-        // There may be as many as the topic had open, and who deleted it was told.
+        // There may be as many as the topic had open, and the operator who deleted it was told.
         tracing::debug!(%half, "half message parked: its topic was deleted");
     } else {
         tracing::warn!(%half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
@@ -245,7 +245,7 @@ fn send(runner: &Runner, around: &Around<'_>, carried: &mut Carried, ready: Read
             return take_back(runner, carried, &ask, now);
         };
         instance = next;
-        // Who is asked now is recorded first, as for the first one.
+        // The instance that is asked now is recorded first, as for the first one.
         let asked = CheckedHalf { half, next_due: ask.next_due, counts: false, asked: &instance.client };
         if !carried.submit(runner, &Command::Checked(Checked { first_checked_upto: None, halves: vec![asked] })) {
             around.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));

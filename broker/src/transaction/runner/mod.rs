@@ -1,7 +1,7 @@
-//! Carries out what the engine plans: reads what is due, records that it is asked about, asks.
+//! Carries out the engine's plans: reads the halves that are due, records that they are asked about, asks.
 //!
 //! A round is planned, its checks are made from the halves' bytes, and one `Checked` for all of them is submitted. Only then
-//! are the checks written to their connections: whatever an answer brings about comes behind its check in the log. If the
+//! are the checks written to their connections, so that the command of an answer comes after its check in the log. If the
 //! command is not taken, nobody is asked. A crash in between leaves a check that is counted and was not sent: an attempt
 //! less, and the half is asked about when its next one is due.
 
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_HELD: Duration = Duration::from_millis(2);
 /// Pause after a round that could not read, or whose commands were refused, so that it is not repeated at once.
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
-/// A look at least this often, whatever the due times say.
+/// A look at least this often, even if nothing is due.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often, and after how many bytes of log, it is recorded how far first checks have come.
 const RECORD_EVERY: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ pub(crate) struct Runner {
     pub shard: Shard,
     /// The instances that can be asked.
     pub clients: Arc<ClientRegistry>,
-    /// What handlers learn about check-backs.
+    /// The scheduler, which handlers and rounds share.
     pub transactions: Arc<Transactions>,
     /// When and how often halves are checked.
     pub config: CurrentConfig,
@@ -87,7 +87,7 @@ impl Runner {
             let (more, next, unread) = (carried.more, carried.next, carried.unread);
             let is_done = carried.wait(&runner).await;
             if !is_done {
-                // What is not in the log was not done: it is looked at again, from what is recorded.
+                // A command that is not in the log was not carried out. Its halves are looked at again, from the recorded place on.
                 course = Course::begin(&runner);
             }
             let (pause, wait) = pauses(&runner, is_done && !unread, more, next);
@@ -108,7 +108,7 @@ impl Runner {
     }
 }
 
-/// What rounds hand on to the next.
+/// The state that a round hands on to the next.
 #[derive(Debug)]
 struct Course {
     walk: Walk,
@@ -117,12 +117,12 @@ struct Course {
 }
 
 impl Course {
-    /// Begins with what is recorded: everything else is looked at again.
+    /// Begins at the recorded place: all halves after it are looked at again.
     fn begin(runner: &Runner) -> Self {
         Self { walk: Walk::begin(runner.shard.counters().first_checked()), recorded: runner.clock.monotonic() }
     }
 
-    /// Whether `first_checked` goes into the log now: with other changes always, else so rarely that it costs nothing. A
+    /// Whether `first_checked` goes into the log now: with other changes always, else seldom enough to cost nothing. A
     /// start looks at a few more rows for it.
     fn is_record_due(&mut self, runner: &Runner, first_checked: HalfId, with_others: bool) -> bool {
         let now = runner.clock.monotonic();
@@ -149,7 +149,7 @@ fn pauses(runner: &Runner, is_done: bool, more: bool, next: Option<Stamp>) -> (D
 
 /// Plans a round and carries it out. Reads files, so it runs where blocking is allowed.
 fn round(runner: &Runner, course: &mut Course) -> Carried {
-    // Read before all else: what comes into being from here on is stamped later.
+    // Read before all else: halves that come into being from here on are stamped later.
     let now = runner.time.now();
     let transactions = &runner.transactions;
     transactions.looked_at.store(now.get(), Ordering::Relaxed);
