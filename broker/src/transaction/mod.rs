@@ -102,7 +102,7 @@ impl Transactions {
 
     /// A half is due now, even if the runner has passed it.
     pub(crate) fn look_again(&self, half: HalfId) {
-        self.scheduler.lock().resumed(half);
+        self.scheduler.lock().look_again(half);
         self.attention.notify_one();
     }
 
@@ -111,7 +111,7 @@ impl Transactions {
     pub(crate) fn leased(&self, until: Stamp, which: impl FnOnce() -> Option<(String, HalfId)>) {
         self.decided(which);
         // A short lease may be over already, and the runner may have passed its time.
-        self.scheduler.lock().due_since(until);
+        self.scheduler.lock().recheck_from(until);
         self.attention.notify_one();
     }
 

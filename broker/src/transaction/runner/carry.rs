@@ -11,13 +11,13 @@ use escrowmq_common::remoting::CallError;
 use tokio::sync::oneshot;
 
 use super::Runner;
-use super::around::{Around, Known};
+use super::tables::{Contact, Tables};
 use crate::index::HalfRow;
 use crate::shard::{Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ReadError, Resume, SubmitError};
 use crate::terms::{HalfId, ParkReason, Stamp};
 use crate::transaction::check::check_request;
-use crate::transaction::engine::round::Return;
-use crate::transaction::engine::{Ask, Round, Surroundings as _};
+use crate::transaction::engine::round::Resumption;
+use crate::transaction::engine::{Ask, Round, View as _};
 
 type Awaited = oneshot::Receiver<Result<Outcome, SubmitError>>;
 
@@ -100,7 +100,7 @@ fn submit(runner: &Runner, command: &Command<'_>) -> Option<Awaited> {
 /// A check that is ready to be written.
 struct Ready {
     ask: Ask,
-    instance: Known,
+    instance: Contact,
     frame: Frame,
 }
 
@@ -128,24 +128,24 @@ impl Unfit {
 /// Carries out a round. `record` is whether it goes into the log how far first checks have come.
 pub(super) fn out(
     runner: &Runner,
-    around: &Around<'_>,
+    tables: &Tables<'_>,
     mut round: Round,
     record: bool,
     now: Stamp,
     unread: bool,
 ) -> Carried {
     let mut carried = Carried { next: round.next, more: round.more, unread, failed: false, ..Carried::failed() };
-    let ready = make_checks(runner, around, &mut round);
+    let ready = make_checks(runner, tables, &mut round);
     for (half, reason) in round.parked {
         park(runner, &mut carried, half, reason);
     }
-    for Return { half, group } in round.resumed {
+    for Resumption { half, group } in round.resumptions {
         let command = Command::Resume(Resume { half, by: "", why: "", only_if: Some(ParkReason::NoChecker) });
         if let Some(awaited) = submit(runner, &command) {
             carried.returned.push((half, Some(group), awaited));
         } else {
             carried.failed = true;
-            around.with(|scheduler| scheduler.joined(group));
+            tables.with(|scheduler| scheduler.joined(group));
         }
     }
     if ready.is_empty() && !record {
@@ -167,10 +167,10 @@ pub(super) fn out(
     let halves = moved.chain(asked).collect();
     if carried.submit(runner, &Command::Checked(Checked { first_checked_upto, halves })) {
         for ready in ready {
-            send(runner, around, &mut carried, ready, now);
+            send(runner, tables, &mut carried, ready, now);
         }
     } else {
-        around.with(|scheduler| {
+        tables.with(|scheduler| {
             for ready in &ready {
                 scheduler.not_sent(ready.ask.connection, ready.ask.row.half);
             }
@@ -190,18 +190,18 @@ fn park(runner: &Runner, carried: &mut Carried, half: HalfId, reason: ParkReason
 }
 
 /// Makes the checks. A half of which none can be made is moved or parked instead, and the others go on.
-fn make_checks(runner: &Runner, around: &Around<'_>, round: &mut Round) -> Vec<Ready> {
+fn make_checks(runner: &Runner, tables: &Tables<'_>, round: &mut Round) -> Vec<Ready> {
     let mut all = Vec::with_capacity(round.asks.len());
     for ask in std::mem::take(&mut round.asks) {
         let half = ask.row.half;
         let made = catch_unwind(AssertUnwindSafe(|| make_check(runner, &ask)));
         match made.unwrap_or(Err(Unfit::Panicked)) {
             Ok(frame) => {
-                let instance = around.known(ask.connection).expect("a round asks whom it has looked up");
+                let instance = tables.contact(ask.connection).expect("a round asks whom it has looked up");
                 all.push(Ready { ask, instance, frame });
             }
             Err(unfit) => {
-                around.with(|scheduler| scheduler.not_sent(ask.connection, half));
+                tables.with(|scheduler| scheduler.not_sent(ask.connection, half));
                 tracing::error!(%half, error = %unfit, "check-back: no check can be made of the half message");
                 if unfit.may_pass() {
                     round.moved.push((half, ask.next_due));
@@ -222,7 +222,7 @@ fn make_check(runner: &Runner, ask: &Ask) -> Result<Frame, Unfit> {
 }
 
 /// Writes a check to its connection, which is recorded already; else to another instance; else takes the attempt back.
-fn send(runner: &Runner, around: &Around<'_>, carried: &mut Carried, ready: Ready, now: Stamp) {
+fn send(runner: &Runner, tables: &Tables<'_>, carried: &mut Carried, ready: Ready, now: Stamp) {
     let Ready { ask, mut instance, frame } = ready;
     let half = ask.row.half;
     loop {
@@ -234,21 +234,21 @@ fn send(runner: &Runner, around: &Around<'_>, carried: &mut Carried, ready: Read
             }
             Err(CallError::Frame(error)) => {
                 tracing::error!(%half, %error, "check-back: no check can be made of the half message");
-                around.with(|scheduler| scheduler.not_sent(failed, half));
+                tables.with(|scheduler| scheduler.not_sent(failed, half));
                 return park(runner, carried, half, ParkReason::Unreadable);
             }
             Err(error) => tracing::debug!(%half, %error, "check-back: not sent; asking another instance"),
         }
-        let instances = around.instances(&ask.row.group);
-        let next = around.with(|scheduler| scheduler.elsewhere(&ask.row, failed, &instances, now));
-        let Some(next) = next.and_then(|connection| around.known(connection)) else {
+        let instances = tables.instances(&ask.row.group);
+        let next = tables.with(|scheduler| scheduler.elsewhere(&ask.row, failed, &instances, now));
+        let Some(next) = next.and_then(|connection| tables.contact(connection)) else {
             return take_back(runner, carried, &ask, now);
         };
         instance = next;
         // The instance that is asked now is recorded first, as for the first one.
         let asked = CheckedHalf { half, next_due: ask.next_due, counts: false, asked: &instance.client };
         if !carried.submit(runner, &Command::Checked(Checked { first_checked_upto: None, halves: vec![asked] })) {
-            around.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));
+            tables.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));
             return;
         }
     }

@@ -5,8 +5,8 @@
 //! command is not taken, nobody is asked. A crash in between leaves a check that is counted and was not sent: an attempt
 //! less, and the half is asked about when its next one is due.
 
-mod around;
 mod carry;
+mod tables;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use crate::config::{BrokerConfig, CurrentConfig};
 use crate::shard::Shard;
 use crate::steady_clock::SteadyClock;
 use crate::terms::{HalfId, Stamp};
-use around::Around;
 use carry::Carried;
+use tables::Tables;
 
 /// Pause between rounds: bounds the cost of looking while halves are prepared all the time.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -63,7 +63,7 @@ impl Runner {
     pub(crate) async fn run(self, shutdown: Shutdown) {
         let runner = Arc::new(self);
         runner.transactions.scheduler.lock().begin(runner.time.now());
-        let mut course = Course::begin(&runner);
+        let mut progress = Progress::begin(&runner);
         loop {
             // Registered before the look, so that what happens during it is seen.
             let joined = runner.clients.producer_joined().notified();
@@ -72,15 +72,15 @@ impl Runner {
             let carried = {
                 let worker = Arc::clone(&runner);
                 let round = move || {
-                    let carried = round(&worker, &mut course);
-                    (carried, course)
+                    let carried = round(&worker, &mut progress);
+                    (carried, progress)
                 };
                 if let Ok(Some((carried, returned))) = runner.tasks.spawn_blocking("check-back round", round).await {
-                    course = returned;
+                    progress = returned;
                     carried
                 } else {
                     // The panic was logged with its place; it must not end all check-backs.
-                    course = Course::begin(&runner);
+                    progress = Progress::begin(&runner);
                     Carried::failed()
                 }
             };
@@ -88,7 +88,7 @@ impl Runner {
             let is_done = carried.wait(&runner).await;
             if !is_done {
                 // A command that is not in the log was not carried out. Its halves are looked at again, from the recorded place on.
-                course = Course::begin(&runner);
+                progress = Progress::begin(&runner);
             }
             let (pause, wait) = pauses(&runner, is_done && !unread, more, next);
             tokio::select! {
@@ -110,13 +110,13 @@ impl Runner {
 
 /// The state that a round hands on to the next.
 #[derive(Debug)]
-struct Course {
+struct Progress {
     walk: Walk,
     /// When it was last recorded how far first checks have come, on the monotonic clock.
     recorded: Duration,
 }
 
-impl Course {
+impl Progress {
     /// Begins at the recorded place: all halves after it are looked at again.
     fn begin(runner: &Runner) -> Self {
         Self { walk: Walk::begin(runner.shard.counters().first_checked()), recorded: runner.clock.monotonic() }
@@ -148,7 +148,7 @@ fn pauses(runner: &Runner, is_done: bool, more: bool, next: Option<Stamp>) -> (D
 }
 
 /// Plans a round and carries it out. Reads files, so it runs where blocking is allowed.
-fn round(runner: &Runner, course: &mut Course) -> Carried {
+fn round(runner: &Runner, progress: &mut Progress) -> Carried {
     // Read before all else: halves that come into being from here on are stamped later.
     let now = runner.time.now();
     let transactions = &runner.transactions;
@@ -160,14 +160,14 @@ fn round(runner: &Runner, course: &mut Course) -> Carried {
             scheduler.joined(group);
         }
     }
-    let around = Around::new(runner);
-    let (round, error) = plan(&mut course.walk, &around, now);
+    let tables = Tables::new(runner);
+    let (round, error) = plan(&mut progress.walk, &tables, now);
     if let Some(error) = &error {
         tracing::error!(%error, "check-back: cannot read what is due; trying again");
     }
     let with_others = !(round.asks.is_empty() && round.moved.is_empty());
-    let record = course.is_record_due(runner, round.first_checked, with_others);
-    carry::out(runner, &around, round, record, now, error.is_some())
+    let record = progress.is_record_due(runner, round.first_checked, with_others);
+    carry::out(runner, &tables, round, record, now, error.is_some())
 }
 
 fn policy(config: &BrokerConfig) -> CheckPolicy {

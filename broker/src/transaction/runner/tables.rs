@@ -12,41 +12,41 @@ use crate::index::{self, HalfRow, IndexError};
 use crate::shard::HalfQuery;
 use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 use crate::transaction::engine::round::Page;
-use crate::transaction::engine::{Instance, Scheduler, Surroundings};
+use crate::transaction::engine::{Instance, Scheduler, View};
 
 /// The broker as one round sees it.
-pub(super) struct Around<'a> {
+pub(super) struct Tables<'a> {
     runner: &'a Runner,
     /// The connections of the instances that were looked up.
-    known: RefCell<HashMap<u64, Known>>,
+    contacts: RefCell<HashMap<u64, Contact>>,
 }
 
 /// How to reach an instance.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct Contact {
     pub(super) connection: Arc<Connection>,
     pub(super) client: Arc<str>,
 }
 
-impl<'a> Around<'a> {
+impl<'a> Tables<'a> {
     pub(super) fn new(runner: &'a Runner) -> Self {
-        Self { runner, known: RefCell::default() }
+        Self { runner, contacts: RefCell::default() }
     }
 
     /// An instance that was looked up in this round.
-    pub(super) fn known(&self, connection: u64) -> Option<Known> {
-        self.known.borrow().get(&connection).cloned()
+    pub(super) fn contact(&self, connection: u64) -> Option<Contact> {
+        self.contacts.borrow().get(&connection).cloned()
     }
 }
 
-impl Surroundings for Around<'_> {
+impl View for Tables<'_> {
     type Error = IndexError;
 
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, IndexError> {
         self.runner.shard.half(half)
     }
 
-    fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, IndexError> {
+    fn scan_due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, IndexError> {
         let mut found = Vec::new();
         if after.0 > upto {
             return Ok(found);
@@ -60,7 +60,7 @@ impl Surroundings for Around<'_> {
         Ok(found)
     }
 
-    fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, IndexError> {
+    fn earliest_due(&self, after: Stamp) -> Result<Option<Stamp>, IndexError> {
         index::half::next_due(self.runner.shard.index(), after.saturating_add(1))
     }
 
@@ -98,7 +98,7 @@ impl Surroundings for Around<'_> {
         HalfId(self.runner.shard.counters().applied_end())
     }
 
-    fn due_settled(&self, now: Stamp) -> Stamp {
+    fn settled_upto(&self, now: Stamp) -> Stamp {
         let shard = &self.runner.shard;
         // Nothing is on its way, so what comes is stamped at `now` or later; else not before what was applied last. A due
         // time is never earlier than the stamp of the command that gives it.
@@ -106,14 +106,14 @@ impl Surroundings for Around<'_> {
     }
 
     fn instances(&self, group: &str) -> Vec<Instance> {
-        let mut known = self.known.borrow_mut();
+        let mut contacts = self.contacts.borrow_mut();
         let members = self.runner.clients.producers(group).into_iter();
         members
             .filter(|member| member.connection.is_open())
             .map(|member| {
                 let (connection, client) = (member.connection.id(), Arc::clone(&member.client_id));
                 let is_writable = member.connection.is_writable();
-                known.insert(connection, Known { connection: member.connection, client: member.client_id });
+                contacts.insert(connection, Contact { connection: member.connection, client: member.client_id });
                 Instance { connection, client, is_writable }
             })
             .collect()
