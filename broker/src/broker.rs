@@ -1,21 +1,21 @@
-//! The parts of a running broker, as handlers and runners see them.
+//! The parts of a running broker, as handlers see them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::remoting::Budget;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use crate::backup::prepare::Backups;
 use crate::client_registry::ClientRegistry;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, CurrentConfig};
+use crate::creation::Creations;
 use crate::delivery::Delivery;
+use crate::gate::Gate;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::retention::Retention;
-use crate::server::{Creations, Gate};
 use crate::shard::Shard;
 use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
@@ -24,34 +24,32 @@ use crate::transaction::Transactions;
 
 /// Everything that a request may need. One per broker, shared by all its connections.
 pub(crate) struct Broker {
-    /// The settings; changes of a running broker replace it whole.
-    pub config: arc_swap::ArcSwap<BrokerConfig>,
-    /// The one write path, and what it made visible.
+    /// The settings.
+    pub config: CurrentConfig,
+    /// The one write path, and the state that it made visible.
     pub shard: Shard,
-    /// Who is connected.
-    pub clients: ClientRegistry,
+    /// The connected clients.
+    pub clients: Arc<ClientRegistry>,
     /// Held pulls and consumer offsets.
-    pub delivery: Delivery,
+    pub delivery: Arc<Delivery>,
     /// Messages by key.
     pub keys: KeyIndex,
     /// Check-backs.
-    pub transactions: Transactions,
-    /// What is known of room and age.
-    pub retention: Retention,
+    pub transactions: Arc<Transactions>,
+    /// The findings about room and age.
+    pub retention: Arc<Retention>,
     /// Nameservers that must hear of topic changes.
-    pub registration: Registration,
+    pub registration: Arc<Registration>,
     /// Places for reads of files, searches and listings.
-    pub gate: Gate,
-    /// The bytes and the numbers that all connections share.
-    pub budget: Arc<Budget>,
+    pub gate: Arc<Gate>,
     /// Topics and groups that are being created.
-    pub creations: Creations,
+    pub creations: Arc<Creations>,
     /// The backup that is being copied.
     pub backups: Backups,
     /// Counts since start.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Counts by topic and group over time.
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
     /// brokerIP1 and listenPort as numbers: a part of message ids.
     pub store_host: SocketAddr,
     /// The same as it was set, which nameservers and clients are told: it may be a name.

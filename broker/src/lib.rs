@@ -7,10 +7,12 @@
 //! * [`terms`]: the words that all of these share.
 //! * [`transaction`], [`schedule`], [`delivery`]: what is due, what is asked for. [`filter`]: which messages a group wants.
 //! * [`retention`]: what goes, and what happens when the disk is full.
+//! * [`creation`]: topics and groups that come into being.
 //! * [`client_registry`]: which producers and consumers are connected.
-//! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools.
+//! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools. [`monitoring`]: the page of counts.
+//! * [`gate`]: places for work that may take long.
 //! * [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
-//! * [`server`]: requests in, responses out. [`config`]: the settings.
+//! * [`server`]: requests in, responses out; [`reply`]: the way back. [`config`]: the settings.
 //! * [`planted`]: failures that tests switch on; nothing of them is in the product.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the pages are for those who read the source")]
@@ -20,18 +22,22 @@ mod broker;
 pub mod check;
 mod client_registry;
 pub mod config;
+mod creation;
 mod delivery;
 mod executor;
 mod filter;
+mod gate;
 mod index;
 mod key_index;
 pub mod latch;
 pub mod limits;
 pub mod log;
 mod metrics;
+mod monitoring;
 mod planted;
 mod raft;
 mod registration;
+mod reply;
 mod retention;
 mod schedule;
 mod server;

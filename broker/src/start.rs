@@ -1,5 +1,7 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
+pub(crate) mod background;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,20 +15,19 @@ use tokio::runtime::Handle;
 use crate::backup::prepare::Backups;
 use crate::broker::Broker;
 use crate::client_registry::ClientRegistry;
-use crate::config::{BrokerConfig, FlushDisk};
+use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
+use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
+use crate::gate::Gate;
 use crate::key_index::KeyIndex;
 use crate::latch::Failure;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogSettings};
-use crate::metrics::{self, Metrics};
-use crate::registration::{self, Registration};
-use crate::retention::{self, Retention};
-use crate::server::{Creations, Gate, Server, topics};
-use crate::stats::{self, Stats};
+use crate::metrics::Metrics;
+use crate::registration::Registration;
+use crate::server::{Server, topics};
+use crate::stats::Stats;
 use crate::storage::{Storage, StorageError, StorageSettings};
-use crate::transaction::{self, Transactions};
-use crate::{delivery, schedule};
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub enum StartError {
         address: String,
         /// The settings that it comes from.
         keys: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The files of the key index.
@@ -75,7 +76,7 @@ pub struct RunningBroker {
     _folder: LockedFolder,
 }
 
-/// What stops together, in the order of stopping.
+/// The tasks that stop together, in the order of stopping.
 struct Phases {
     /// Registration: producers and consumers go elsewhere.
     registration: Phase,
@@ -129,36 +130,58 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let keys = KeyIndex::start(folder.path().join("keys"), &storage.shard, &phases.runners.tasks, &shutdown)
         .map_err(StartError::Keys)?;
     let backups = Backups::new(folder.path(), Arc::clone(storage.applier())).map_err(StartError::Backups)?;
+    let gate = Gate::new(config.max_searches, config.max_searches_waiting);
+    let budget = Arc::new(Budget::new(BudgetLimits {
+        bytes: config.connection_bytes_max,
+        connections: config.max_connections,
+        connections_per_address: config.max_connections_per_address,
+    }));
+    let store_host = SocketAddr::new(config.broker_ip.ip(), address.port());
+    let public_address = config.broker_ip.with_port(address.port());
+    let config = CurrentConfig::new(config);
+    let metrics = Arc::new(Metrics::default());
+    let stats = Arc::new(Stats::new(storage.time.now()));
+    let delivery = Delivery::new(
+        storage.shard.clone(),
+        config.clone(),
+        Arc::clone(&metrics),
+        Arc::clone(&stats),
+        clock.clone(),
+        phases.runners.tasks.clone(),
+    );
+    let registration = Registration::new(
+        storage.shard.clone(),
+        config.clone(),
+        Arc::clone(&metrics),
+        public_address.clone(),
+        store_host,
+    );
+    let creations = Creations::new(storage.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
         shard: storage.shard.clone(),
-        clients: ClientRegistry::new(clock.clone()),
-        delivery: Delivery::new(),
+        clients: Arc::new(ClientRegistry::new(clock.clone())),
+        delivery: Arc::new(delivery),
         keys,
-        transactions: Transactions::default(),
-        retention: Retention::default(),
-        registration: Registration::new(storage.shard.clone()),
-        gate: Gate::new(config.max_searches, config.max_searches_waiting),
-        budget: Arc::new(Budget::new(BudgetLimits {
-            bytes: config.connection_bytes_max,
-            connections: config.max_connections,
-            connections_per_address: config.max_connections_per_address,
-        })),
-        creations: Creations::default(),
+        transactions: Arc::default(),
+        retention: Arc::default(),
+        registration: Arc::new(registration),
+        gate: Arc::new(gate),
+        creations: Arc::new(creations),
         backups,
-        metrics: Metrics::default(),
-        stats: Stats::new(storage.time.now()),
-        store_host: SocketAddr::new(config.broker_ip.ip(), address.port()),
-        address: config.broker_ip.with_port(address.port()),
+        metrics,
+        stats,
+        store_host,
+        address: public_address,
         time: Arc::clone(&storage.time),
         clock,
         tasks: phases.runners.tasks.clone(),
         shutdown,
-        config: arc_swap::ArcSwap::from_pointee(config),
+        config,
     });
     topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
     phases.run(&broker, &storage).map_err(StartError::Helpers)?;
-    let metrics_address = phases.serve_metrics(&broker).await?;
-    phases.serve_clients(&broker, listener, address).await;
+    let metrics_address = phases.serve_metrics(&broker, &budget).await?;
+    phases.serve_clients(&broker, &budget, listener, address).await;
     broker.registration.now().await;
     Ok(RunningBroker { broker, storage, address, metrics_address, phases, _folder: folder })
 }
@@ -188,7 +211,7 @@ impl RunningBroker {
         self.phases.connections.stop().await;
         tracing::info!("stopping: check-backs, timers and deliveries");
         self.phases.runners.stop().await;
-        self.broker.delivery.flush_offsets(&self.broker).await;
+        self.broker.delivery.flush_offsets().await;
         tracing::info!("stopping: flushing log and index");
         let result = self.storage.close().await;
         tracing::info!("stopped");
@@ -198,40 +221,38 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Arc<Broker>, storage: &Storage) -> std::io::Result<()> {
+    fn run(&self, broker: &Broker, storage: &Storage) -> std::io::Result<()> {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
-        spawn.spawn("check-back", transaction::runner::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("timers", schedule::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("expiry", schedule::expiry::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("unused groups", schedule::unused_groups::run(Arc::clone(broker), shutdown.clone()));
-        let (applier, purger) = (Arc::clone(storage.applier()), storage.purger().clone());
-        spawn.spawn("retention", retention::run(Arc::clone(broker), applier, purger, shutdown.clone()));
-        spawn.spawn("stats", stats::run(Arc::clone(broker), shutdown.clone()));
-        spawn.spawn("delivery", delivery::run(Arc::clone(broker), shutdown.clone()));
-        let registry = Arc::clone(broker);
-        let stop = shutdown.clone();
-        spawn.spawn("client registry", async move { registry.clients.run(stop).await });
+        spawn.spawn("check-back", background::check_backs(broker).run(shutdown.clone()));
+        spawn.spawn("timers", background::timers(broker).run(shutdown.clone()));
+        spawn.spawn("expiry", background::expiry(broker).run(shutdown.clone()));
+        spawn.spawn("unused groups", background::unused_groups(broker).run(shutdown.clone()));
+        spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
+        spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
+        spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));
+        let (registry, stop) = (Arc::clone(&broker.clients), shutdown.clone());
+        spawn.spawn("client registry", async move { registry.run(stop).await });
         for _ in 0..helper_count(broker.config().connection_thread_count()) {
-            let (helped, runtime) = (Arc::clone(broker), Handle::current());
+            let (delivery, runtime) = (Arc::clone(&broker.delivery), Handle::current());
             spawn.spawn_thread("pull-helper", move || {
-                // Who finds that files must be read, or that nothing is there, spawns a task.
+                // Serving a pull may spawn a task (to read files, to hold it), which needs the runtime.
                 let _entered = runtime.enter();
-                helped.delivery.helpers.run(&helped);
+                delivery.helpers.run(&delivery);
             })?;
         }
-        let (helped, stop) = (Arc::clone(broker), shutdown.clone());
+        let (delivery, stop) = (Arc::clone(&broker.delivery), shutdown.clone());
         spawn.spawn("pull helpers", async move {
             stop.cancelled().await;
-            helped.delivery.helpers.stop();
+            delivery.helpers.stop();
         });
-        let registration = &self.registration;
-        registration.tasks.spawn("registration", registration::run(Arc::clone(broker), registration.shutdown.clone()));
+        let registering = Arc::clone(&broker.registration).run(self.registration.shutdown.clone());
+        self.registration.tasks.spawn("registration", registering);
         Ok(())
     }
 
-    async fn serve_metrics(&self, broker: &Arc<Broker>) -> Result<Option<SocketAddr>, StartError> {
+    async fn serve_metrics(&self, broker: &Broker, budget: &Arc<Budget>) -> Result<Option<SocketAddr>, StartError> {
         let config = broker.config();
         if config.metrics_port == 0 {
             return Ok(None);
@@ -239,14 +260,21 @@ impl Phases {
         let keys = "metricsBindAddress, metricsPort";
         let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
         let address = listener.local_addr().ok();
-        let serving = metrics::serve(listener, Arc::clone(broker), self.runners.shutdown.clone());
+        let monitor = background::monitor(broker, budget);
+        let serving = Arc::new(monitor).serve(listener, self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
         Ok(address)
     }
 
     /// Serves clients at the main port, and at the one below it where that is free. Both are open before either is served: a
     /// client that is answered at one may go on to the other.
-    async fn serve_clients(&self, broker: &Arc<Broker>, listener: TcpListener, address: SocketAddr) {
+    async fn serve_clients(
+        &self,
+        broker: &Arc<Broker>,
+        budget: &Arc<Budget>,
+        listener: TcpListener,
+        address: SocketAddr,
+    ) {
         let config = broker.config();
         let mut listeners = vec![("serve", listener)];
         // Where a free port was asked for, nobody derives another one from it.
@@ -258,7 +286,7 @@ impl Phases {
             }
         }
         let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker)));
-        let limits = serve_limits(broker);
+        let limits = serve_limits(&config, budget);
         let phase = &self.connections;
         for (name, listener) in listeners {
             let serving = serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone());
@@ -267,8 +295,7 @@ impl Phases {
     }
 }
 
-fn serve_limits(broker: &Broker) -> ServeLimits {
-    let config = broker.config();
+fn serve_limits(config: &BrokerConfig, budget: &Arc<Budget>) -> ServeLimits {
     ServeLimits {
         connection: ConnectionLimits {
             idle: config.idle_time,
@@ -279,7 +306,7 @@ fn serve_limits(broker: &Broker) -> ServeLimits {
             in_flight: config.requests_in_flight,
             ..ConnectionLimits::default()
         },
-        budget: Arc::clone(&broker.budget),
+        budget: Arc::clone(budget),
         proxies: Arc::new(config.proxies.clone()),
     }
 }
@@ -296,7 +323,7 @@ fn log_settings(config: &BrokerConfig) -> LogSettings {
     }
 }
 
-/// Listens; the system keeps so many bytes of what is sent on each connection, or as many as it finds best for 0.
+/// Listens. The system buffers `send_bytes` of the answers on each connection, or as many as it finds best for 0.
 async fn listen(host: &str, port: u16, send_bytes: u32, keys: &'static str) -> Result<TcpListener, StartError> {
     let bind = async {
         let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {

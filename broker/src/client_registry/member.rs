@@ -1,4 +1,4 @@
-//! Who is a member of a group.
+//! Members of groups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl ConnectionId {
     }
 }
 
-/// What a client says of itself in each heartbeat.
+/// The client's words about itself in each heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Client {
     /// Its id; several connections may have the same.
@@ -60,7 +60,7 @@ pub(crate) struct ProducerMember {
 /// A consumer as listings and relays see it.
 pub(crate) type ConsumerMember = ProducerMember;
 
-/// What a consumer group's members said last about how they consume.
+/// The way in which a consumer group consumes, as its members said last.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupView {
     /// Push, pull or pop.
@@ -69,6 +69,6 @@ pub(crate) struct GroupView {
     pub message_model: MessageModel,
     /// Where a new group begins.
     pub consume_from_where: ConsumeFromWhere,
-    /// What it subscribed to, by topic.
+    /// Its subscriptions, by topic.
     pub subscriptions: Vec<Arc<Subscription>>,
 }

@@ -18,7 +18,7 @@ use super::member::{Client, ConnectionId, ConsumerMember, GroupView, Member, Pro
 use super::subscription::Subscription;
 use super::table::{Beat, Effects, Table};
 
-/// So many names of joined groups are kept apart; beyond, all groups count as joined.
+/// Most names of joined groups that are kept apart; with more, all groups count as joined.
 const JOINED_MAX: usize = 10_000;
 
 /// Producer groups that got a member since the runner of transactions last asked.
@@ -29,7 +29,7 @@ struct Joined {
     all: bool,
 }
 
-/// Who is connected. Shared by all connections; locks are held for a look or a change, never across a wait.
+/// The clients that are connected. Shared by all connections; locks are held for a look or a change, never across a wait.
 #[derive(Debug)]
 pub(crate) struct ClientRegistry {
     clock: Clock,
@@ -118,7 +118,7 @@ impl ClientRegistry {
             let header = NotifyConsumerIdsChangedHeader { consumer_group: &notice.group };
             for connection in notice.members {
                 let request = Frame::request(request::NOTIFY_CONSUMER_IDS_CHANGED).with_header(&header);
-                // Who cannot be told finds out at its own next rebalance, 20 s later at most.
+                // A member that cannot be told finds out at its own next rebalance, 20 s later at most.
                 if let Err(error) = connection.send_oneway(request) {
                     tracing::debug!(group = %notice.group, %error, "notice of a group change not sent");
                 }
@@ -259,7 +259,7 @@ impl ClientRegistry {
     }
 }
 
-/// What a pull finds of its group.
+/// A group as its pull finds it.
 #[derive(Debug, Clone)]
 pub(crate) enum SubscriptionLook {
     /// No member of the group is connected.

@@ -1,4 +1,4 @@
-//! What a consumer group wants of a topic.
+//! The subscription of a consumer group to a topic.
 
 use std::sync::OnceLock;
 

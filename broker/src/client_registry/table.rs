@@ -1,4 +1,4 @@
-//! The decisions: who is a member of what, and who must hear of a change.
+//! Decides about membership, and about the members that must hear of a change.
 //!
 //! Holds no socket, clock or lock. `C` is how a connection is reached; tests use a number.
 
@@ -12,7 +12,7 @@ use super::heard::{self, Heard, Moment};
 use super::member::{Client, ConnectionId, Member};
 use super::subscription::Subscription;
 
-/// A member that was silent for so long has left, unless the settings say otherwise.
+/// A member that was silent for this long has left, unless the settings say otherwise.
 pub(crate) const MEMBER_LIFE: Duration = Duration::from_secs(120);
 /// How often silent members are looked for.
 pub(crate) const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ pub(crate) const NOTICE_GAP: Duration = Duration::from_millis(200);
 /// Clients below this version do not know the notice.
 const NOTICE_VERSION_MIN: i32 = 28;
 
-/// What one heartbeat says of one consumer group.
+/// One consumer group in one heartbeat.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConsumerBeat<'a> {
     /// The client's own words.
@@ -68,14 +68,14 @@ pub(crate) struct Notice<C> {
     pub members: Vec<C>,
 }
 
-/// What is to be done.
+/// The acts that follow from a change.
 #[derive(Debug)]
 pub(crate) struct Effects<C> {
     /// Groups that changed, each with whom to tell.
     pub notices: Vec<Notice<C>>,
     /// Connections to close: nothing was heard of them for their life.
     pub expired: Vec<C>,
-    /// Producer groups that got a new member: what waited for a checker may go on.
+    /// Producer groups that got a new member: halves that waited for an instance may go on.
     pub joined: Vec<Arc<str>>,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct ConsumerGroup<C> {
     pub(super) consume_from_where: ConsumeFromWhere,
     /// One table for the whole group: each full heartbeat of any member may change it.
     pub(super) subscriptions: HashMap<Arc<str>, Arc<Subscription>>,
-    /// What members named, for each topic in that table.
+    /// The subscriptions that members named, for each topic in that table.
     heard: HashMap<Arc<str>, Heard>,
     notify: bool,
     last_notice: Option<Duration>,

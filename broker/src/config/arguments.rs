@@ -7,14 +7,14 @@ use escrowmq_common::logging::{Filter, Format};
 
 use super::{BrokerConfig, ConfigError, KEYS, Loaded};
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug)]
 pub struct Arguments {
     /// Properties file.
     pub file: Option<PathBuf>,
     /// Keys and values, the short flags included; they win over file and environment.
     pub overrides: Vec<(String, String)>,
-    /// What to log: a level or a filter.
+    /// The level or the filter of the log.
     pub log_level: Filter,
     /// In which form.
     pub log_format: Format,
@@ -94,7 +94,7 @@ pub fn command() -> Command {
 }
 
 impl Arguments {
-    /// Reads what was matched by [`command`].
+    /// Reads the matches of [`command`].
     pub fn new(matches: &ArgMatches) -> Self {
         let text = |id: &str| matches.get_one::<String>(id).cloned();
         let mut overrides: Vec<(String, String)> =

@@ -1,6 +1,6 @@
-//! What tools may change in a running broker: a list of keys, each with the values that may come from anywhere. Anybody
-//! who reaches the port is "anywhere". What would delete messages, redirect the broker, stop its service or park
-//! transactions needs a tool on the broker's own machine; a key that is not in the list needs a restart.
+//! The keys that tools may change in a running broker, each with the values that may come from anywhere. Anybody who reaches the
+//! port is "anywhere". A value that would delete messages, redirect the broker, stop its service or park transactions needs a tool
+//! on the broker's own machine; a key that is not in the list needs a restart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,7 +62,7 @@ const SERVICE: &str = "may stop service";
 const PARKS: &str = "may park or repeat transactions";
 const BUSY: &str = "may make the broker busy for nothing";
 
-/// Key, values from anywhere, and what other values may do.
+/// Key, values from anywhere, and the harm that other values may do.
 const BY_TOOLS: &[(&str, FromAnywhere, &str)] = &[
     ("namesrvAddr", FromAnywhere::None, "redirects the broker"),
     ("fileReservedTime", FromAnywhere::None, DELETES_OR_FILLS),
@@ -143,7 +143,7 @@ pub(super) fn check_value(
     Err(ConfigError::Elsewhere { key: key.name, value: after, why })
 }
 
-/// What changed from one to the other, by key: old and new value.
+/// The changes from one to the other, by key: old and new value.
 pub fn differences(old: &BrokerConfig, new: &BrokerConfig) -> BTreeMap<&'static str, (String, String)> {
     let pairs = super::KEYS.iter().map(|key| (key.name, ((key.get)(old), (key.get)(new))));
     pairs.filter(|(_, (before, after))| before != after).collect()

@@ -46,7 +46,7 @@ pub struct Unsupported {
     pub key: String,
     /// As it was written.
     pub value: String,
-    /// What is not given.
+    /// The promise that is not kept.
     pub why: &'static str,
 }
 
@@ -62,11 +62,11 @@ pub enum ConfigError {
     /// The file cannot be read or, for a change by a tool, written.
     #[error("cannot {step} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The text is no properties text.
@@ -74,7 +74,7 @@ pub enum ConfigError {
     Syntax {
         /// In which text. The line is in the cause.
         place: FileName,
-        /// What is wrong with it.
+        /// The mistake.
         source: SyntaxError,
     },
     /// Nobody has such a key.
@@ -84,7 +84,7 @@ pub enum ConfigError {
         place: Place,
         /// As it was written.
         key: String,
-        /// What may have been meant.
+        /// The most similar key.
         nearest: &'static str,
     },
     /// The key is known, the value is not one of its kind, or does not go with the others.
@@ -96,7 +96,7 @@ pub enum ConfigError {
         key: &'static str,
         /// As it was written.
         value: String,
-        /// What is wrong with it.
+        /// The mistake.
         why: String,
     },
     /// Settings that would be believed and not kept.
@@ -126,16 +126,16 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
-    /// A tool on another machine asked for what only one on the broker's own machine may do.
+    /// A tool on another machine asked for a change that only one on the broker's own machine may make.
     #[error(
         "{key}={value} {why}: that is refused from other machines. Use a tool on the broker's machine, such as mqadmin with -b 127.0.0.1:PORT, or change the file and restart"
     )]
     Elsewhere {
         /// The key.
         key: &'static str,
-        /// What it was to be.
+        /// The value that it was to have.
         value: String,
-        /// What it might do, or which values are taken.
+        /// The harm that it might do, or the values that are taken.
         why: String,
     },
     /// A tool asked to change a key of RocketMQ's that has no effect here.
@@ -166,7 +166,7 @@ impl ConfigError {
         matches!(self, Self::File { .. })
     }
 
-    /// Whether the settings make sense, and only whoever asked may not make them.
+    /// Whether the settings make sense, and only this tool may not make them.
     pub fn is_permission(&self) -> bool {
         matches!(self, Self::Fixed { .. } | Self::Elsewhere { .. })
     }

@@ -14,7 +14,7 @@ use super::{BrokerConfig, ConfigError, KEYS, Key, Place, Unsupported, apache, ma
 /// The variable that RocketMQ's own scripts and images take nameservers from.
 const NAMESERVERS_VARIABLE: &str = "NAMESRV_ADDR";
 
-/// A misspelt key without meaning has none either, up to so many letters.
+/// A misspelt key without meaning has none either, up to this many wrong letters.
 const LETTERS_WRONG_MAX: usize = 2;
 
 /// Settings with the remarks that came up on the way.
@@ -24,9 +24,9 @@ pub struct Loaded {
     pub config: BrokerConfig,
     /// Keys that RocketMQ knows and that mean nothing here, each once; to be named at start.
     pub meaningless: Vec<&'static str>,
-    /// What promises more than is given and was allowed by `ignoreUnsupported`; to be warned of at start.
+    /// Settings that promise more than is given, allowed by `ignoreUnsupported`; to be warned of at start.
     pub ignored: Vec<Unsupported>,
-    /// What else whoever wrote the settings should hear at start.
+    /// Other remarks on the settings, for the start.
     pub remarks: Vec<String>,
     places: HashMap<&'static str, Place>,
 }
@@ -70,7 +70,7 @@ impl BrokerConfig {
             }
         }
         for (key, value) in overrides {
-            // What is given as nothing on a command line is meant to be nothing.
+            // An empty value on a command line is meant to be empty.
             let is_empty = value.trim().is_empty();
             let setting = Setting { place: Place::Argument, key, value };
             if is_empty { loaded.set(setting)? } else { loaded.set_all([setting])? }
@@ -85,7 +85,7 @@ impl BrokerConfig {
 }
 
 impl Loaded {
-    /// What whoever wrote the settings should hear at start, a line each.
+    /// The warnings about the settings at start, a line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.remarks.clone();
         if !self.meaningless.is_empty() {
@@ -152,7 +152,7 @@ impl Loaded {
         }
         let has_role = self.places.contains_key("brokerRole") || self.ignored.iter().any(|one| one.key == "brokerRole");
         if has_role && self.config.broker_id != 0 {
-            // RocketMQ's broker does the same: a master has the id 0, whatever its file says.
+            // RocketMQ's broker does the same: a master has the id 0, also where its file names another one.
             self.remarks.push(format!("brokerId={} is taken for 0, as brokerRole says", self.config.broker_id));
             self.config.broker_id = 0;
         }
@@ -173,9 +173,9 @@ enum Found {
 pub(super) enum Known {
     /// A setting of ours.
     Key(&'static Key),
-    /// More than is given: what is not.
+    /// It promises something that is not given, which the text names.
     Promise(&'static str),
-    /// Nothing. The key may be spelt differently from what was asked for.
+    /// Nothing. The key may be spelt differently from the one that was asked for.
     Meaningless(&'static str),
     /// Nobody knows it; the most similar key that somebody does.
     Unknown { nearest: &'static str },

@@ -1,4 +1,4 @@
-//! What the machine says about itself, for defaults.
+//! The machine's name, addresses and memory, for defaults.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};

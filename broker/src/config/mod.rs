@@ -3,16 +3,17 @@
 //!
 //! Promises: a key that nobody knows is refused, with the nearest one that somebody does; a key that RocketMQ's broker has
 //! and that means nothing here is accepted and named once, unless its value promises protection, copies or a role: that
-//! refuses the start. An error names the file, the line and the key. What is in force is logged, and tools can read it
-//! back; what tools may change is a list, in `by_tool`. Rules that no key can check alone live in
+//! refuses the start. An error names the file, the line and the key. The settings in force are logged, and tools can read them
+//! back; the keys that tools may change are a list, in `by_tool`. Rules that no key can check alone live in
 //! [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
 //!
-//! Left to others: what a setting does. Handlers read the settings anew at each request, so that those marked
+//! Left to others: the effect of a setting. Handlers read the settings at each request, so that those marked
 //! [`Key::at_once`] need no restart.
 
 mod apache;
 mod arguments;
 mod by_tool;
+mod current;
 mod error;
 mod host;
 mod load;
@@ -33,6 +34,7 @@ use crate::limits::SEARCHES_MAX;
 
 pub use arguments::{Arguments, command};
 pub use by_tool::{Asker, differences};
+pub(crate) use current::CurrentConfig;
 pub use error::{ConfigError, FileName, Place, Unsupported};
 pub use host::Host;
 pub use load::{COPIES_KEPT, Loaded};
@@ -124,7 +126,7 @@ impl BrokerConfig {
     pub fn effective(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
         KEYS.iter().map(|key| {
             let value = match key.name {
-                // What is used although nobody set it.
+                // The value that is used although nobody set it.
                 "storePathRootDir" => self.data_folder().display().to_string(),
                 "dLegerGroup" if self.replication_group.is_empty() => self.broker_name.clone(),
                 _ => (key.get)(self),
@@ -228,7 +230,7 @@ impl BrokerConfig {
     /// Threads for connections: as set, or half of the machine's cores.
     ///
     /// A request costs least when the thread that reads it carries it out, and with fewer threads more requests share
-    /// what a batch costs: measured on two cores, one thread takes a fifth to a third less processor time than two.
+    /// the cost of a batch: measured on two cores, one thread takes a fifth to a third less processor time than two.
     pub fn connection_thread_count(&self) -> usize {
         match self.connection_threads {
             0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
@@ -236,7 +238,7 @@ impl BrokerConfig {
         }
     }
 
-    /// What an acknowledgement stands for, as answers name it.
+    /// The level that an acknowledgement stands for, as answers name it.
     pub fn store_level(&self) -> &'static str {
         match self.flush_disk_type {
             FlushDisk::Sync => "flushed",

@@ -2,13 +2,13 @@
 //! one copy, a role. Ignored, they would be believed. Such a value refuses the start; `ignoreUnsupported=true` is for
 //! those who know.
 //!
-//! A key is here if somebody's messages or secrets depend on it; what only costs speed or comfort is in [`super::apache`].
+//! A key is here if somebody's messages or secrets depend on it. Keys that only cost speed or comfort are in [`super::apache`].
 
 /// A key with the values that promise something.
 pub(super) struct Promise {
     pub(super) key: &'static str,
     when: When,
-    /// What is not given, as the end of a sentence that begins with key and value.
+    /// Says that it is not given, as the end of a sentence that begins with key and value.
     pub(super) why: &'static str,
 }
 
@@ -35,14 +35,14 @@ const fn promise(key: &'static str, when: When, why: &'static str) -> Promise {
 
 /// All of them.
 pub(super) const PROMISES: &[Promise] = &[
-    // Who may do what.
+    // Users and their rights.
     promise("aclEnable", When::On, ACCESS),
     promise("authenticationEnabled", When::On, ACCESS),
     promise("authorizationEnabled", When::On, ACCESS),
-    // Old access files that are turned into users: whoever asks for that counts on both.
+    // Old access files that are turned into users: an operator who asks for that counts on both.
     promise("migrateAuthFromV1Enabled", When::On, ACCESS),
     promise("rejectPullConsumerEnable", When::On, "pull consumers are not turned away in this version"),
-    // Who may listen in. `permissive` and `disabled` leave the choice to clients, and those that want TLS fail loudly.
+    // Encryption. `permissive` and `disabled` leave the choice to clients, and those that want TLS fail loudly.
     promise("tls.server.mode", When::Words(&["enforcing"]), TLS),
     promise("tlsServerMode", When::Words(&["enforcing"]), TLS),
     promise("tlsMode", When::Words(&["enforcing"]), TLS),
@@ -80,7 +80,7 @@ pub(super) const PROMISES: &[Promise] = &[
 ];
 
 impl Promise {
-    /// Whether this value promises something. The error says what kind of value is expected: what cannot be read
+    /// Whether this value promises something. The error says what kind of value is expected: an unreadable value
     /// must not count as "no".
     pub(super) fn is_made(&self, value: &str) -> Result<bool, String> {
         match self.when {

@@ -1,4 +1,4 @@
-//! All settings, each with its key, its default and what it is for: one table makes the struct and the list of keys.
+//! All settings, each with its key, its default and its purpose: one table makes the struct and the list of keys.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{ENVIRONMENT_PREFIX, machine};
 pub struct Key {
     /// As RocketMQ spells it, where RocketMQ has it.
     pub name: &'static str,
-    /// What it is for, with unit and default.
+    /// Its purpose, with unit and default.
     pub about: &'static str,
     /// Whether a change in a running broker is in force at once; otherwise from the next start on.
     pub at_once: bool,
@@ -23,7 +23,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The name of the environment variable: the key in capitals behind [`ENVIRONMENT_PREFIX`].
+    /// The name of the environment variable: [`ENVIRONMENT_PREFIX`] and the key in capitals.
     pub fn environment(&self) -> String {
         let mut name = ENVIRONMENT_PREFIX.to_owned();
         for word in words(self.name) {

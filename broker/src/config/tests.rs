@@ -151,7 +151,7 @@ fn what_would_be_believed_and_not_kept_refuses_the_start() {
     }
     let both = refused("aclEnable=true\nlistenPort=1\nbrokerRole=SLAVE");
     assert!(both.contains("line 1: aclEnable") && both.contains("line 3: brokerRole"), "{both}");
-    // What cannot be read is not taken for "no".
+    // An unreadable value is not taken for "no".
     assert!(refused("aclEnable=yes").contains("aclEnable=yes: must be true or false"));
     for text in ["aclEnable=false", "tls.server.mode=permissive", "inSyncReplicas=1", "slaveReadEnable=true"] {
         assert!(load(text).unwrap().ignored.is_empty(), "{text}");

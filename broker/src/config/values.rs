@@ -17,7 +17,7 @@ pub(super) mod plain {
         })
     }
 
-    /// What is wrong with the text of a number of so many bytes.
+    /// The mistake in the text of a number of this many bytes.
     fn no_number(text: &str, error: &ParseIntError, bytes: usize) -> String {
         match (error.kind(), bytes) {
             (IntErrorKind::PosOverflow, 2) => format!("must be at most {}", u16::MAX),
@@ -51,7 +51,7 @@ pub(super) mod boolean {
     }
 }
 
-/// What is wrong, and the usual reason for it where the value has one behind it.
+/// The mistake, with a hint where a comment follows the value.
 fn with_hint(why: &str, text: &str) -> String {
     let first = text.split(char::is_whitespace).next().unwrap_or_default();
     let is_followed = first.len() < text.len() || text.contains('#') || text.contains("//");
@@ -159,7 +159,7 @@ impl fmt::Display for FlushDisk {
     }
 }
 
-/// What RocketMQ calls the part that a broker plays in its group.
+/// RocketMQ's name for the part that a broker plays in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerRole {
     /// It takes writes; copies follow later, if there are any.
@@ -169,7 +169,7 @@ pub enum BrokerRole {
 }
 
 impl BrokerRole {
-    /// How many copies of a message whoever chose this role wants, the one in this broker among them.
+    /// The copies of a message that the operator wants with this role, the one in this broker among them.
     pub fn copies_wanted(self) -> u64 {
         match self {
             Self::AsyncMaster => 1,
@@ -206,7 +206,7 @@ pub struct DelayLevels {
     millis: Vec<u64>,
 }
 
-/// What clients are built for.
+/// The levels that clients are built for.
 const DEFAULT_LEVELS: &str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h";
 /// More levels than this would be a mistake; the bound keeps a level within a byte.
 const LEVELS_MAX: usize = 127;

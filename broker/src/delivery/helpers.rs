@@ -1,6 +1,7 @@
 //! Threads that help the connections' threads with pulls of old messages.
 //!
-//! What is no longer in the broker's memory is mostly in the system's, and a connection's thread reads it from there at once.
+//! A message that is no longer in the broker's memory is mostly in the system's, and a connection's thread reads it from there at
+//! once.
 //! When several consumers catch up, that is more than such a thread can do beside everything else: then helpers take pulls
 //! off it, as long as one has nothing to do. Waking one costs more than a small pull, so a lone consumer never sees them.
 
@@ -12,11 +13,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Delivery;
 use super::pull::Pull;
-use crate::broker::Broker;
 use crate::terms::QueueOffset;
 
-/// Another connection that pulled old messages so lately is company.
+/// Two connections that one thread serves within this time count as catching up together.
 const COMPANY: Duration = Duration::from_millis(1);
 
 thread_local! {
@@ -24,7 +25,7 @@ thread_local! {
     static LAST: Cell<(u64, Duration)> = const { Cell::new((0, Duration::ZERO)) };
 }
 
-/// The helpers of a broker, and the pulls that wait for one.
+/// The helpers of a delivery, and the pulls that wait for one.
 #[derive(Default)]
 pub(crate) struct Helpers {
     state: Mutex<State>,
@@ -64,7 +65,7 @@ impl Helpers {
     }
 
     /// A helper: serves pulls until [`stop`](Self::stop).
-    pub(crate) fn run(&self, broker: &Arc<Broker>) {
+    pub(crate) fn run(&self, delivery: &Arc<Delivery>) {
         loop {
             let mut state = self.state.lock();
             state.idle += 1;
@@ -75,13 +76,13 @@ impl Helpers {
             let Some((pull, from)) = state.pulls.pop_front() else { return };
             drop(state);
             // A panic is logged, and costs its own pull an answer and nothing else.
-            if catch_unwind(AssertUnwindSafe(|| pull.serve_from(broker, from))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| pull.serve_from(delivery, from))).is_err() {
                 tracing::error!("serving a pull panicked");
             }
         }
     }
 
-    /// Ends the helpers; what they have is answered.
+    /// Ends the helpers. Pulls that they have are answered.
     pub(crate) fn stop(&self) {
         self.state.lock().stopping = true;
         self.work.notify_all();

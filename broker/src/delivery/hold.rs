@@ -11,9 +11,9 @@ use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Delivery;
 use super::hold_table::{HoldId, HoldTable};
 use super::pull::Pull;
-use crate::broker::Broker;
 use crate::shard::Ticket;
 use crate::terms::{QueueOffset, TopicSettings};
 
@@ -76,13 +76,13 @@ fn cancel(pull: &Pull, ticket: Option<Ticket>) {
 }
 
 /// Holds a pull for which nothing lies before `offset`. `until` is its deadline by the broker's monotonic clock.
-pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: QueueOffset, until: Duration) {
-    let holds = &broker.delivery.holds;
+pub(super) fn hold(delivery: &Arc<Delivery>, mut pull: Pull, offset: QueueOffset, until: Duration) {
+    let holds = &delivery.holds;
     pull.note_hold(offset);
     let queue = Arc::clone(&pull.queue);
     let (group, connection) = (Arc::clone(&pull.group), Arc::clone(pull.reply.connection()));
     let (held_max, of_connection_max) = {
-        let config = broker.config();
+        let config = delivery.config.load();
         (config.max_held_pulls, config.max_held_pulls_per_connection)
     };
     let (id, is_first, count) = {
@@ -90,13 +90,13 @@ pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: QueueOffset, un
         // Beyond its share a pull is answered at once: its client asks again.
         if table.len() >= held_max || table.count_of(connection.id()) >= of_connection_max {
             drop(table);
-            broker.metrics.holds_refused.add_one();
-            return pull.answer_nothing(broker);
+            delivery.metrics.holds_refused.add_one();
+            return pull.answer_nothing(delivery);
         }
         let id = table.insert(pull, connection.id(), until);
         (id, table.next_deadline() == Some(until), table.len())
     };
-    broker.metrics.held_pulls.set(count as u64);
+    delivery.metrics.held_pulls.set(count as u64);
     if is_first {
         // The task waits for a later deadline.
         holds.woken.work.notify_one();
@@ -112,35 +112,35 @@ pub(super) fn hold(broker: &Arc<Broker>, mut pull: Pull, offset: QueueOffset, un
         return;
     }
     let changed = queue.max_offset() > offset
-        || broker.shard.topics().queue(queue.id).is_none()
-        || broker.delivery.offsets.is_reset(&group.name, queue.id);
+        || delivery.shard.topics().queue(queue.id).is_none()
+        || delivery.offsets.is_reset(&group.name, queue.id);
     if changed {
         holds.woken.push(id);
     }
 }
 
 /// Answers held pulls until the broker stops.
-pub(super) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
-    let holds = &broker.delivery.holds;
+pub(super) async fn run(delivery: Arc<Delivery>, shutdown: Shutdown) {
+    let holds = &delivery.holds;
     loop {
         let work = holds.woken.work.notified();
         let woken = std::mem::take(&mut *holds.woken.ids.lock());
         for turn in woken.chunks(TURN) {
             for pull in turn.iter().filter_map(|id| holds.take(*id)) {
-                wake(&broker, pull);
+                wake(&delivery, pull);
             }
             tokio::task::yield_now().await;
         }
-        let now = broker.clock.monotonic();
+        let now = delivery.clock.monotonic();
         loop {
             let due = holds.table.lock().take_due(now);
             let Some((pull, ticket)) = due else { break };
             cancel(&pull, ticket);
-            pull.answer_nothing(&broker);
+            pull.answer_nothing(&delivery);
         }
         let next = {
             let table = holds.table.lock();
-            broker.metrics.held_pulls.set(table.len() as u64);
+            delivery.metrics.held_pulls.set(table.len() as u64);
             table.next_deadline()
         };
         let wait = next.map_or(IDLE, |next| next.saturating_sub(now));
@@ -153,31 +153,31 @@ pub(super) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
     }
 }
 
-fn may_still_pull(broker: &Broker, pull: &Pull) -> bool {
-    let group_may = broker.shard.groups().get(&pull.group.name).is_none_or(|group| group.consume_enable);
-    let topic = broker.shard.topics().get(&pull.queue.topic);
+fn may_still_pull(delivery: &Delivery, pull: &Pull) -> bool {
+    let group_may = delivery.shard.groups().get(&pull.group.name).is_none_or(|group| group.consume_enable);
+    let topic = delivery.shard.topics().get(&pull.queue.topic);
     let topic_may = topic.is_none_or(|topic| topic.is_readable());
-    group_may && topic_may && broker.config().broker_permission & TopicSettings::READ != 0
+    group_may && topic_may && delivery.config.load().broker_permission & TopicSettings::READ != 0
 }
 
-fn wake(broker: &Arc<Broker>, pull: Pull) {
+fn wake(delivery: &Arc<Delivery>, pull: Pull) {
     let connection = pull.reply.connection();
     if !connection.is_open() {
         return;
     }
-    if broker.shard.topics().queue(pull.queue.id).is_none() {
+    if delivery.shard.topics().queue(pull.queue.id).is_none() {
         let remark = format!("topic[{}] not exist, it was deleted", pull.queue.topic);
-        broker.metrics.pulls.record(response::TOPIC_NOT_EXIST);
+        delivery.metrics.pulls.record(response::TOPIC_NOT_EXIST);
         return pull.reply.error(response::TOPIC_NOT_EXIST, &remark);
     }
-    // What allowed the pull may have changed while it was held: it asks again and hears why not.
-    if !may_still_pull(broker, &pull) {
-        return pull.answer_nothing(broker);
+    // Its permission may have been taken away while it was held: the client asks again and hears why not.
+    if !may_still_pull(delivery, &pull) {
+        return pull.answer_nothing(delivery);
     }
     // Its client does not read what it got already, or all clients together do not: a small answer, and it asks again
     // when it can.
     if !connection.is_roomy() {
-        return pull.answer_nothing(broker);
+        return pull.answer_nothing(delivery);
     }
-    pull.serve(broker);
+    pull.serve(delivery);
 }

@@ -18,7 +18,7 @@ struct Held<T> {
     ticket: Option<Ticket>,
 }
 
-/// Held pulls. Each comes out once, whoever asks first.
+/// Held pulls. Each comes out once, to the first that takes it.
 #[derive(Debug)]
 pub(crate) struct HoldTable<T> {
     holds: HashMap<HoldId, Held<T>>,

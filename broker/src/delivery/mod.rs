@@ -1,4 +1,4 @@
-//! Delivery: what a pull finds, pulls that wait for a message, and how far each group has come.
+//! Delivery: pulls find messages or wait for them, and the offsets of groups are kept.
 //!
 //! ```text
 //!  pull -> place (offset against the queue's ends) -> entries that the filter wants -> units -> connection
@@ -9,9 +9,9 @@
 //!
 //! Promises: messages of a queue are answered in order and without gaps; a corrupt one is an error, never skipped; a
 //! held pull is answered once, when something for it arrives or its time is over, and costs nothing in between; reads
-//! from memory never queue behind reads from files; a group's offset never goes back unless somebody resets it.
+//! from memory never wait for reads from files; a group's offset never goes back unless somebody resets it.
 //!
-//! Left to others: whether the request is allowed (`server`), the bytes (`shard`), who is in a group
+//! Left to others: whether the request is allowed (`server`), the bytes (`shard`), the members of a group
 //! (`client_registry`), retries and dead letters (`server::send_back`).
 
 mod cold;
@@ -24,7 +24,8 @@ mod pull;
 
 use std::sync::Arc;
 
-use escrowmq_common::task::Shutdown;
+use escrowmq_common::clock::Clock;
+use escrowmq_common::task::{Shutdown, Tasks};
 
 pub(crate) use cold::ColdReaders;
 pub(crate) use helpers::{Helpers, helper_count};
@@ -32,41 +33,67 @@ pub(crate) use hold::Holds;
 pub(crate) use offsets::{CommitRefusal, Offsets};
 pub(crate) use pull::{Ask, Pull, Wants};
 
-use crate::broker::Broker;
+use crate::config::CurrentConfig;
+use crate::metrics::Metrics;
+use crate::shard::Shard;
+use crate::stats::Stats;
 
 /// Held pulls, consumer offsets, helpers, readers of files. One per broker.
-#[derive(Default)]
 pub(crate) struct Delivery {
     /// Pulls that wait for a message.
     pub holds: Holds,
     /// How far groups have come.
     pub offsets: Arc<Offsets>,
-    /// Who takes pulls of old messages off busy threads.
+    /// Threads that take pulls of old messages off busy ones.
     pub helpers: Helpers,
-    /// Who reads files for pulls.
+    /// Readers of files for pulls.
     pub cold: ColdReaders,
+    shard: Shard,
+    config: CurrentConfig,
+    metrics: Arc<Metrics>,
+    stats: Arc<Stats>,
+    clock: Clock,
+    tasks: Tasks,
 }
 
 impl Delivery {
     /// Nothing is held and nothing is known that is not stored.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    pub(crate) fn new(
+        shard: Shard,
+        config: CurrentConfig,
+        metrics: Arc<Metrics>,
+        stats: Arc<Stats>,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            holds: Holds::default(),
+            offsets: Arc::default(),
+            helpers: Helpers::default(),
+            cold: ColdReaders::default(),
+            shard,
+            config,
+            metrics,
+            stats,
+            clock,
+            tasks,
+        }
     }
 
     /// Writes all offsets that are only in memory.
-    pub(crate) async fn flush_offsets(&self, broker: &Arc<Broker>) {
-        if let Err(error) = self.offsets.flush(&broker.shard).await {
+    pub(crate) async fn flush_offsets(&self) {
+        if let Err(error) = self.offsets.flush(&self.shard).await {
             tracing::warn!(%error, "consumer offsets of the last second are not stored; messages will come again");
         }
     }
-}
 
-/// Answers held pulls and stores offsets until the broker stops.
-pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
-    let keeper = Arc::clone(&broker);
-    let stop = shutdown.clone();
-    broker.tasks.spawn("consumer offsets", async move {
-        keeper.delivery.offsets.run(&keeper.shard, stop).await;
-    });
-    hold::run(broker, shutdown).await;
+    /// Answers held pulls and stores offsets until the broker stops.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        let keeper = Arc::clone(&self);
+        let stop = shutdown.clone();
+        self.tasks.spawn("consumer offsets", async move {
+            keeper.offsets.run(&keeper.shard, stop).await;
+        });
+        hold::run(self, shutdown).await;
+    }
 }

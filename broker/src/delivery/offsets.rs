@@ -33,9 +33,9 @@ pub(crate) enum CommitRefusal {
          reset the group's offset instead"
     )]
     Lower {
-        /// What the client wants.
+        /// The offset that the client wants.
         offset: QueueOffset,
-        /// What is stored.
+        /// The offset that is stored.
         stored: QueueOffset,
     },
     /// An operator moved the group, and the consumer has not heard of it yet.
@@ -64,7 +64,7 @@ struct Slot {
 /// Called when a commit is stored, or could not be.
 type Stored = Box<dyn FnOnce(Result<(), SubmitError>) + Send>;
 
-/// What is to be stored next.
+/// The commits that are to be stored next.
 #[derive(Default)]
 struct Pending {
     dirty: Vec<(Arc<str>, QueueId)>,
@@ -169,7 +169,7 @@ impl Offsets {
     ) -> Result<(), CommitRefusal> {
         let stored = self.newest(shard, group, queue)?;
         let became_dirty = self.with_slot(group, queue, |slot| {
-            // What was committed since the look above is newer than what is stored.
+            // A commit that came since the look above is newer than the stored offset.
             let newest = slot.newest.or(stored);
             judge(slot, newest)?;
             if newest == Some(offset) && !slot.dirty {
@@ -214,7 +214,7 @@ impl Offsets {
         let _turn = self.flushing.lock().await;
         let (sender, receiver) = oneshot::channel();
         let (offsets, name) = (Arc::clone(self), group.to_owned());
-        // In the completion: it runs before anything is applied that comes behind the deletion.
+        // In the completion, which runs before anything is applied that comes after the deletion.
         let completion = Box::new(move |outcome: Result<Outcome, SubmitError>| {
             if outcome.is_ok() {
                 offsets.groups.remove(name.as_str());
@@ -226,8 +226,8 @@ impl Offsets {
         receiver.await.unwrap_or(Err(SubmitError::OutcomeUnknown))
     }
 
-    /// Stores what changed, and answers who waits. Returns the first error; what could not be stored is kept for the
-    /// next turn.
+    /// Stores the offsets that changed, and answers the requests that wait for it. Returns the first error; offsets that could
+    /// not be stored are kept for the next turn.
     pub(crate) async fn flush(&self, shard: &Shard) -> Result<(), SubmitError> {
         let _turn = self.flushing.lock().await;
         let pending = std::mem::take(&mut *self.pending.lock());
@@ -272,7 +272,7 @@ impl Offsets {
         Ok(())
     }
 
-    /// Stores what changed, until the broker stops. What is left then is stored by a last [`flush`](Self::flush).
+    /// Stores the offsets that changed, until the broker stops. The rest is stored by a last [`flush`](Self::flush).
     pub(super) async fn run(&self, shard: &Shard, shutdown: Shutdown) {
         let mut turns = tokio::time::interval(STORE_INTERVAL);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,10 +1,10 @@
-//! Where an offset lies in its queue, and what that means for a pull.
+//! The place of an offset in its queue, and its meaning for a pull.
 
 use escrowmq_common::code::response;
 
 use crate::terms::QueueOffset;
 
-/// What a pull found, under the protocol's names.
+/// The result of a pull, under the protocol's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PullStatus {
     /// Messages.

@@ -9,14 +9,14 @@ use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::header::{Header as _, PullMessageResponse};
 use escrowmq_common::message::{MessageUnit, UnitError};
 
+use super::Delivery;
 use super::helpers::Helpers;
 use super::hold::{HOLD_TIME_MAX, hold};
 use super::place::{Place, PullStatus, place};
-use crate::broker::Broker;
 use crate::client_registry::Subscription;
 use crate::filter::{Expression, Filter};
 use crate::index::QueueEntry;
-use crate::server::Reply;
+use crate::reply::Reply;
 use crate::shard::{Queue, ReadError, Topic};
 use crate::terms::{GroupSettings, QueueOffset};
 
@@ -27,12 +27,12 @@ const READ_COUNT_MAX: usize = 1024;
 /// Bytes that one pull reads for an expression.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a pull wants of its queue.
+/// The messages that a pull wants of its queue.
 #[derive(Debug, Clone)]
 pub(crate) enum Wants {
-    /// What the group's members subscribed to; its filter was compiled well.
+    /// Those that the group's members subscribed to; the filter was compiled well.
     Subscribed(Arc<Subscription>),
-    /// What the request says itself.
+    /// Those that the request names itself.
     Named(Arc<Filter>),
 }
 
@@ -56,13 +56,13 @@ impl Wants {
 pub(crate) struct Pull {
     /// The way back.
     pub reply: Reply,
-    /// For whom.
+    /// The group that pulls.
     pub group: Arc<GroupSettings>,
-    /// Of which topic.
+    /// The topic.
     pub topic: Arc<Topic>,
-    /// From which queue.
+    /// The queue.
     pub queue: Arc<Queue>,
-    /// What of it.
+    /// The messages that it wants.
     pub wants: Wants,
     /// The offset that the client named.
     pub asked: i64,
@@ -76,7 +76,7 @@ pub(crate) struct Pull {
     progress: Option<QueueOffset>,
 }
 
-/// What a pull asks for, beside who and where.
+/// The numbers of a pull request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     /// The offset that the client named.
@@ -96,7 +96,7 @@ enum Heat {
     Files,
 }
 
-/// What a look at the messages found.
+/// The result of a look at the messages.
 enum Look {
     /// In memory a moment ago; to be copied straight into the connection's buffer.
     Entries { entries: Vec<QueueEntry>, next: QueueOffset },
@@ -152,8 +152,8 @@ impl Pull {
     }
 
     /// Answers, holds, or hands over to the readers of files. Never blocks.
-    pub(crate) fn serve(self, broker: &Arc<Broker>) {
-        let offsets = &broker.delivery.offsets;
+    pub(crate) fn serve(self, delivery: &Arc<Delivery>) {
+        let offsets = &delivery.offsets;
         let (group, queue) = (&self.group.name, self.queue.id);
         let reset = if self.progress.is_none() {
             let asked = QueueOffset(u64::try_from(self.asked).unwrap_or_default());
@@ -164,36 +164,36 @@ impl Pull {
         if let Some(reset) = reset
             && self.asked != reset.signed()
         {
-            return self.answer(broker, PullStatus::OffsetReset, reset);
+            return self.answer(delivery, PullStatus::OffsetReset, reset);
         }
         let from = self.progress.map_or(self.asked, QueueOffset::signed);
         if !self.reply.connection().is_roomy() {
             // All clients together have more unread than the broker can hold: this one asks again.
-            broker.metrics.pulls_put_off.add_one();
-            return self.answer_nothing(broker);
+            delivery.metrics.pulls_put_off.add_one();
+            return self.answer_nothing(delivery);
         }
         match place(from, self.queue.min_offset(), self.queue.max_offset()) {
             Place::At(offset) => {
                 let is_old = offset <= self.queue.old_until();
-                if !is_old || !Helpers::has_company(self.reply.connection().id(), broker.clock.monotonic()) {
-                    return self.serve_from(broker, offset);
+                if !is_old || !Helpers::has_company(self.reply.connection().id(), delivery.clock.monotonic()) {
+                    return self.serve_from(delivery, offset);
                 }
-                if let Err(pull) = broker.delivery.helpers.give(self, offset) {
-                    pull.serve_from(broker, offset);
+                if let Err(pull) = delivery.helpers.give(self, offset) {
+                    pull.serve_from(delivery, offset);
                 }
             }
             Place::Next(status, offset) => match self.until {
-                Some(until) if until > broker.clock.monotonic() => hold(broker, self, offset, until),
-                _ => self.answer(broker, status, offset),
+                Some(until) if until > delivery.clock.monotonic() => hold(delivery, self, offset, until),
+                _ => self.answer(delivery, status, offset),
             },
-            Place::Outside(status, offset) => self.answer(broker, status, offset),
+            Place::Outside(status, offset) => self.answer(delivery, status, offset),
         }
     }
 
     /// Looks from an offset of the queue on, and goes on as that says.
-    pub(super) fn serve_from(self, broker: &Arc<Broker>, offset: QueueOffset) {
-        let look = self.look(broker, offset, Heat::Memory);
-        self.finish(broker, offset, look);
+    pub(super) fn serve_from(self, delivery: &Arc<Delivery>, offset: QueueOffset) {
+        let look = self.look(delivery, offset, Heat::Memory);
+        self.finish(delivery, offset, look);
     }
 
     /// It is held: nothing before `offset` is for it.
@@ -202,7 +202,7 @@ impl Pull {
     }
 
     /// Answers a held pull for which nothing came.
-    pub(super) fn answer_nothing(self, broker: &Arc<Broker>) {
+    pub(super) fn answer_nothing(self, delivery: &Arc<Delivery>) {
         let next = self.progress.unwrap_or(QueueOffset(self.asked.cast_unsigned()));
         let status = if next.signed() != self.asked {
             PullStatus::NoMatchedMessage
@@ -211,47 +211,47 @@ impl Pull {
         } else {
             PullStatus::OffsetOverflowOne
         };
-        self.answer(broker, status, next);
+        self.answer(delivery, status, next);
     }
 
-    fn finish(self, broker: &Arc<Broker>, from: QueueOffset, look: Look) {
+    fn finish(self, delivery: &Arc<Delivery>, from: QueueOffset, look: Look) {
         match look {
-            Look::Entries { entries, next } => self.write(broker, from, entries, next),
+            Look::Entries { entries, next } => self.write(delivery, from, entries, next),
             Look::Units { bytes, count, next } => {
-                self.count_found(broker, count, bytes.len());
+                self.count_found(delivery, count, bytes.len());
                 let fields = self.fields(next);
                 self.reply.send(response::SUCCESS, Some(PullStatus::Found.name()), fields, &[&bytes]);
             }
             Look::NothingFor { next } => match self.until {
-                // What woke it was for others: it goes on waiting.
-                Some(until) if self.progress.is_some() && until > broker.clock.monotonic() => {
-                    hold(broker, self, next, until);
+                // The message that woke it is for others: it goes on waiting.
+                Some(until) if self.progress.is_some() && until > delivery.clock.monotonic() => {
+                    hold(delivery, self, next, until);
                 }
-                _ => self.answer(broker, PullStatus::NoMatchedMessage, next),
+                _ => self.answer(delivery, PullStatus::NoMatchedMessage, next),
             },
-            Look::Failed { at, error } => self.fail(broker, at, &error),
-            Look::Cold => self.read_files(broker, from),
+            Look::Failed { at, error } => self.fail(delivery, at, &error),
+            Look::Cold => self.read_files(delivery, from),
         }
     }
 
-    fn look(&self, broker: &Broker, from: QueueOffset, heat: Heat) -> Look {
-        let config = broker.config();
+    fn look(&self, delivery: &Delivery, from: QueueOffset, heat: Heat) -> Look {
+        let config = delivery.config.load();
         let (count, bytes) = match heat {
             Heat::Memory => (config.max_transfer_count, config.max_transfer_bytes),
             Heat::Files => (config.max_transfer_count_cold, config.max_transfer_bytes_cold),
         };
         let limits = Limits { count: self.count_max.min(count.max(1)), bytes: self.bytes_max.min(bytes) };
         match self.wants.filter().expression() {
-            None => self.look_by_index(broker, from, limits, heat),
-            Some(expression) => self.look_by_expression(broker, from, limits, heat, expression),
+            None => self.look_by_index(delivery, from, limits, heat),
+            Some(expression) => self.look_by_expression(delivery, from, limits, heat, expression),
         }
     }
 
     /// Decides by the index alone.
-    fn look_by_index(&self, broker: &Broker, from: QueueOffset, limits: Limits, heat: Heat) -> Look {
+    fn look_by_index(&self, delivery: &Delivery, from: QueueOffset, limits: Limits, heat: Heat) -> Look {
         let filter = self.wants.filter();
         let found =
-            broker.shard.entries(&self.queue, from, limits.count, SCAN_MAX, |entry| filter.may_match(entry.tag_hash));
+            delivery.shard.entries(&self.queue, from, limits.count, SCAN_MAX, |entry| filter.may_match(entry.tag_hash));
         let found = match found {
             Ok(found) if found.next_offset <= from => return self.missing(from),
             Ok(found) => found,
@@ -272,12 +272,12 @@ impl Pull {
         let mut bytes = BytesMut::with_capacity(entries.iter().map(|entry| entry.length as usize).sum());
         let mut count = 0;
         for entry in &entries {
-            match broker.shard.unit(&self.queue, entry, &mut bytes) {
+            match delivery.shard.unit(&self.queue, entry, &mut bytes) {
                 Ok(()) => count += 1,
                 // Its bytes went with old files, before those of messages that came into the queue earlier; or an operator has
                 // given them up.
                 Err(error) if error.is_gone() => {}
-                // What lies before the message that fails is served; the next pull gets the error.
+                // The messages before the one that fails are served; the next pull gets the error.
                 Err(_) if count > 0 => return Look::Units { bytes, count, next: entry.offset },
                 Err(error) => return Look::Failed { at: entry.offset, error: error.into() },
             }
@@ -288,13 +288,13 @@ impl Pull {
     /// Reads each message to decide.
     fn look_by_expression(
         &self,
-        broker: &Broker,
+        delivery: &Delivery,
         from: QueueOffset,
         limits: Limits,
         heat: Heat,
         expression: &Expression,
     ) -> Look {
-        let found = match broker.shard.entries(&self.queue, from, READ_COUNT_MAX, READ_COUNT_MAX, |_| true) {
+        let found = match delivery.shard.entries(&self.queue, from, READ_COUNT_MAX, READ_COUNT_MAX, |_| true) {
             Ok(found) if found.next_offset <= from => return self.missing(from),
             Ok(found) => found,
             Err(error) => return Look::Failed { at: from, error: error.into() },
@@ -304,12 +304,12 @@ impl Pull {
         for entry in &found.wanted {
             let start = bytes.len();
             let unit = match heat {
-                Heat::Memory => broker.shard.hot_unit(&self.queue, entry, &mut bytes),
-                Heat::Files => Some(broker.shard.unit(&self.queue, entry, &mut bytes)),
+                Heat::Memory => delivery.shard.hot_unit(&self.queue, entry, &mut bytes),
+                Heat::Files => Some(delivery.shard.unit(&self.queue, entry, &mut bytes)),
             };
             let passes = match unit {
                 Some(Err(error)) if error.is_gone() => false,
-                // What was decided so far stays decided; the next look begins here.
+                // The messages that were decided stay decided; the next look begins here.
                 None | Some(Err(_)) if next > from => break,
                 None => return Look::Cold,
                 Some(Err(error)) => return Look::Failed { at: entry.offset, error: error.into() },
@@ -344,13 +344,13 @@ impl Pull {
     }
 
     /// Copies messages from memory straight into the connection's buffer.
-    fn write(self, broker: &Arc<Broker>, from: QueueOffset, mut entries: Vec<QueueEntry>, mut next: QueueOffset) {
+    fn write(self, delivery: &Arc<Delivery>, from: QueueOffset, mut entries: Vec<QueueEntry>, mut next: QueueOffset) {
         loop {
             let length = entries.iter().map(|entry| entry.length as usize).sum();
             let remark = Some(PullStatus::Found.name());
             let written = self.reply.send_with(response::SUCCESS, remark, self.fields(next), length, |out| {
                 for (at, entry) in entries.iter().enumerate() {
-                    match broker.shard.hot_unit(&self.queue, entry, out) {
+                    match delivery.shard.hot_unit(&self.queue, entry, out) {
                         Some(Ok(())) => {}
                         Some(Err(error)) => return Err((at, Some(error))),
                         None => return Err((at, None)),
@@ -360,16 +360,16 @@ impl Pull {
             });
             match written {
                 Ok(()) => {
-                    if entries[0].position < broker.shard.log().memory_start().get() {
+                    if entries[0].position < delivery.shard.log().memory_start().get() {
                         self.queue.note_old(next);
                     }
-                    return self.count_found(broker, entries.len(), length);
+                    return self.count_found(delivery, entries.len(), length);
                 }
-                Err((0, None)) => return self.read_files(broker, from),
+                Err((0, None)) => return self.read_files(delivery, from),
                 // Reading files passes what is gone.
-                Err((0, Some(error))) if error.is_gone() => return self.read_files(broker, from),
-                Err((0, Some(error))) => return self.fail(broker, entries[0].offset, &error.into()),
-                // What lies before is served; the next pull begins at this one.
+                Err((0, Some(error))) if error.is_gone() => return self.read_files(delivery, from),
+                Err((0, Some(error))) => return self.fail(delivery, entries[0].offset, &error.into()),
+                // The messages before it are served; the next pull begins at this one.
                 Err((at, _)) => {
                     next = entries[at].offset;
                     entries.truncate(at);
@@ -378,45 +378,46 @@ impl Pull {
         }
     }
 
-    fn read_files(self, broker: &Arc<Broker>, from: QueueOffset) {
+    fn read_files(self, delivery: &Arc<Delivery>, from: QueueOffset) {
         let reply = self.reply.clone();
-        let refused = broker.delivery.cold.read(broker, move |broker| {
-            let look = self.look(broker, from, Heat::Files);
-            self.finish(broker, from, look);
+        let reader = Arc::clone(delivery);
+        let refused = delivery.cold.read(&delivery.tasks, move || {
+            let look = self.look(&reader, from, Heat::Files);
+            self.finish(&reader, from, look);
         });
         if refused.is_err() {
-            broker.metrics.pulls.record(response::SYSTEM_BUSY);
+            delivery.metrics.pulls.record(response::SYSTEM_BUSY);
             reply.error(response::SYSTEM_BUSY, "too many pulls wait for the disk, try again");
         }
     }
 
-    fn fail(self, broker: &Broker, at: QueueOffset, error: &LookError) {
+    fn fail(self, delivery: &Delivery, at: QueueOffset, error: &LookError) {
         let min = self.queue.min_offset();
         if min > at {
             // It was deleted while it was looked for.
-            return self.answer(broker, PullStatus::MessageWasRemoving, min);
+            return self.answer(delivery, PullStatus::MessageWasRemoving, min);
         }
         let (topic, queue) = (&self.queue.topic, self.queue.index);
         tracing::error!(%topic, queue, offset = %at, %error, "message not served: the queue waits there");
-        broker.metrics.messages_unreadable.add_one();
-        broker.metrics.pulls.record(response::SYSTEM_ERROR);
+        delivery.metrics.messages_unreadable.add_one();
+        delivery.metrics.pulls.record(response::SYSTEM_ERROR);
         let remark = format!("offset {at} of queue {queue} of topic {topic}: {error}");
         self.reply.error(response::SYSTEM_ERROR, &remark);
     }
 
-    fn answer(self, broker: &Broker, status: PullStatus, next: QueueOffset) {
+    fn answer(self, delivery: &Delivery, status: PullStatus, next: QueueOffset) {
         let code = status.code(self.asked);
-        broker.metrics.pulls.record(code);
+        delivery.metrics.pulls.record(code);
         let fields = self.fields(next);
         self.reply.send(code, Some(status.name()), fields, &[]);
     }
 
-    fn count_found(&self, broker: &Broker, messages: usize, bytes: usize) {
-        broker.metrics.pulls.record(response::SUCCESS);
-        broker.metrics.messages_out.add(messages as u64);
-        broker.metrics.bytes_out.add(bytes as u64);
+    fn count_found(&self, delivery: &Delivery, messages: usize, bytes: usize) {
+        delivery.metrics.pulls.record(response::SUCCESS);
+        delivery.metrics.messages_out.add(messages as u64);
+        delivery.metrics.bytes_out.add(bytes as u64);
         let (group, topic) = (&self.group.name, &self.topic.settings.name);
-        broker.stats.group_get(group, topic, messages as u64, bytes as u64);
+        delivery.stats.group_get(group, topic, messages as u64, bytes as u64);
     }
 
     fn fields(&self, next: QueueOffset) -> impl FnOnce(&mut FieldWriter<'_>) + use<> {

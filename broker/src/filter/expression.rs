@@ -1,4 +1,4 @@
-//! An expression, and what it says of a message.
+//! An expression, and its value for a message.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 /// A value while an expression is evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value<'a> {
-    /// Unknown: a property that is missing, or what follows from one.
+    /// Unknown: a property that is missing, or a value that depends on one.
     Null,
     /// True or false.
     Bool(bool),
@@ -82,7 +82,7 @@ pub(crate) enum Expression {
 }
 
 impl Expression {
-    /// What the expression says of a message with these properties. Parts behind the first that decides are not looked
+    /// The value of the expression for a message with these properties. Parts after the first that decides are not looked
     /// at, so an error in them does not count.
     pub(crate) fn evaluate<'a>(
         &'a self,

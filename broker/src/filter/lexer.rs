@@ -64,7 +64,7 @@ keywords! {
     True = "TRUE",
 }
 
-/// All tokens of a text, with an end behind them.
+/// All tokens of a text, with an end after them.
 pub(super) fn tokens(text: &str) -> Result<Vec<Spanned>, ParseError> {
     let mut lexer = Lexer { text, at: 0 };
     let mut tokens = Vec::new();

@@ -1,4 +1,4 @@
-//! What of a topic a consumer group wants: everything, some tags, or what an SQL92 expression says yes to.
+//! The messages of a topic that a consumer group wants: all, those with some tags, or those for which an SQL92 expression is true.
 //!
 //! ```text
 //!  text --lexer--> tokens --parser--> Expression --evaluate(properties)--> true | false | NULL | error
@@ -10,7 +10,7 @@
 //! Left to others: the exact comparison of tags, which is the consumer's (different tags may share a hash).
 //!
 //! Where this differs from RocketMQ: `NOT a = 1` means `NOT (a = 1)` as in SQL, a sign is allowed in front of numbers
-//! only, `0.0` is a number, and an integer property is compared as a 64-bit number whatever the literal's size.
+//! only, `0.0` is a number, and an integer property is compared as a 64-bit number, also with a small literal.
 
 mod expression;
 mod lexer;
@@ -36,7 +36,7 @@ pub(crate) enum FilterError {
     Type(String),
 }
 
-/// What passes.
+/// The messages that pass.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Filter {
     /// Everything.

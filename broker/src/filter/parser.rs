@@ -126,7 +126,7 @@ impl Parser {
         }
     }
 
-    /// `BETWEEN`, `IN` or a test of a text, behind an optional `NOT` that was taken already.
+    /// `BETWEEN`, `IN` or a test of a text, after an optional `NOT` that was taken already.
     fn test(&mut self, left: Expression, negated: bool) -> Result<Expression, ParseError> {
         let at = self.at();
         let test = match self.peek() {

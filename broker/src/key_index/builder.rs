@@ -27,9 +27,9 @@ const MERGE_STEP: usize = 1 << 16;
 /// When the newest entries become a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// With so many entries: 24 bytes each, twice that while a file is written.
+    /// With this many entries: 24 bytes each, twice that while a file is written.
     pub(super) entries: usize,
-    /// After so many bytes of log: what a restart reads again at most.
+    /// After this many bytes of log, which is the most that a restart reads again.
     pub(super) log_bytes: u64,
 }
 
@@ -181,7 +181,7 @@ impl<S: LogSource> Builder<S> {
             Err(error) => return Err(error),
         };
         if from > next {
-            // What is between is purged, and with it all that was known.
+            // The records in between are purged, and with them all that was known.
             self.forget_all();
         }
         for record in &records {

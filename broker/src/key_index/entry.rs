@@ -1,4 +1,4 @@
-//! What is remembered of a message's key, and how it is read out of the log.
+//! The entry of a message's key, and reading entries out of the log.
 
 use escrowmq_common::message::MessageUnit;
 use escrowmq_common::message::properties::name;
@@ -111,8 +111,8 @@ impl Found<'_> {
     }
 }
 
-/// The single keys in the value of `KEYS`. All of them are indexed: a message is found by each or was refused. What they can
-/// cost is bounded by the 32,767 bytes of a message's properties.
+/// The single keys in the value of `KEYS`. All of them are indexed: a message is found by each or was refused. Their cost is
+/// bounded by the 32,767 bytes of a message's properties.
 pub(crate) fn words(keys: &str) -> impl Iterator<Item = &str> {
     keys.split(' ').filter(|word| !word.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The runs in a folder: what is usable after a start, and what is deleted.
+//! The runs in a folder: a start keeps the usable ones and deletes the others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +35,7 @@ pub(super) fn load(dir: &Path) -> io::Result<VecDeque<Arc<Run>>> {
         match runs.back().map(|last| last.coverage.last_index) {
             Some(upto) if run.coverage.last_index <= upto => delete(&run),
             Some(upto) if run.coverage.first_index != upto.next() => {
-                // Everything behind a gap is read again, so that there is one point up to which all is known.
+                // Everything after a gap is read again, so that there is one point up to which all is known.
                 delete(&run);
             }
             _ => runs.push_back(Arc::new(run)),

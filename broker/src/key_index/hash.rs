@@ -1,4 +1,4 @@
-//! What keys are compared by: 64 bits of a topic and a key.
+//! The 64 bits of a topic and a key by which keys are compared.
 //!
 //! The hash is part of the file format, so it is spelled out here instead of taken from a library that may change it.
 //! It spreads well, which makes lookups short; that two keys share one is harmless, because every hit is verified on

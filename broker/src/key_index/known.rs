@@ -1,4 +1,4 @@
-//! What the index knows at a moment, shared by the builder that adds to it and the lookups that read it.
+//! The index's knowledge at a moment, shared by the builder that adds to it and the lookups that read it.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -6,11 +6,11 @@
 //!  lookup: hash of topic and key ----+----- newest first ------+--> candidate positions --> resolved by the caller
 //! ```
 //!
-//! This is no state: everything here follows from the log alone, is built behind apply, and is rebuilt if it is missing
+//! This is no state: everything here follows from the log alone, is built after apply, and is rebuilt if it is missing
 //! or damaged. One thread reads each applied record once; sending waits for nothing of it.
 //!
-//! Promises: memory is bounded, whatever is sent; a file is complete and durable before it has its name; lookups never
-//! miss what is known, and say up to where that is; a damaged file costs its part of the log a second reading, never a
+//! Promises: memory is bounded for any input; a file is complete and durable before it has its name; lookups never
+//! miss a known entry, and say up to where that is; a damaged file costs its part of the log a second reading, never a
 //! wrong answer.
 //!
 //! Left to others: whether a candidate may be seen and really has that key. A candidate may be a half message, one that
@@ -60,7 +60,7 @@ pub(crate) trait LogSource: Send + 'static {
     /// The records `from..to`, at most `max_bytes` of them but at least one. Errors as those of
     /// [`Log::read_entries`](crate::log::Log::read_entries).
     fn read(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> io::Result<Vec<Record>>;
-    /// Where to go on behind a record that cannot be read, if an operator has given it up: nobody finds its messages.
+    /// Where to go on after a record that cannot be read, if an operator has given it up: nobody finds its messages.
     fn behind_lost(&self, index: LogIndex) -> Option<LogIndex>;
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct DamagedRun {
     pub path: PathBuf,
     /// Where in it.
     pub offset: u64,
-    /// What is wrong; of kind [`io::ErrorKind::Unsupported`] if it was written by a newer version.
+    /// The error; of kind [`io::ErrorKind::Unsupported`] if the file was written by a newer version.
     pub error: io::Error,
 }
 
@@ -157,7 +157,7 @@ pub(crate) struct Candidate {
 /// Up to where the log is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// Log position behind the newest record that is known.
+    /// Log position after the newest record that is known.
     pub position: u64,
     /// Stamp of the newest batch that is known.
     pub stamp: Stamp,
@@ -250,7 +250,7 @@ impl Candidates {
             if let Some(hits) = &mut self.hits {
                 match hits.next() {
                     Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                        // Built again in the background; what the other runs know is still right.
+                        // Built again in the background; the entries of the other runs are still right.
                         tracing::warn!(%error, "a file of the key index is damaged");
                         self.shared.known.lock().damaged = Some(hits.run().coverage.first_index);
                         self.shared.wanted.notify_one();

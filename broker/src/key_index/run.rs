@@ -32,7 +32,7 @@ const EXTENSION: &str = "run";
 /// The end of the name of a file that is being written.
 pub(super) const UNFINISHED: &str = "tmp";
 
-/// What a run covers.
+/// The part of the log that a run covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Coverage {
     /// Raft index of the first record.
@@ -43,7 +43,7 @@ pub(super) struct Coverage {
     pub(super) last_term: u64,
     /// Log position where the first record begins.
     pub(super) start: u64,
-    /// Log position behind the last record.
+    /// Log position after the last record.
     pub(super) end: u64,
     /// Stamp of the last batch.
     pub(super) newest_stamp: Stamp,
@@ -127,7 +127,7 @@ impl Run {
         (self.entries - before).min(BLOCK_ENTRIES as u64) as usize
     }
 
-    /// Block number `block`, counted from 0 behind the head.
+    /// Block number `block`, counted from 0 after the head.
     fn block(&self, block: u64) -> io::Result<Box<Block>> {
         read_block(&self.file, block + 1, &self.path)
     }

@@ -337,7 +337,7 @@ fn what_the_log_no_longer_has_is_forgotten() {
     }
     assert_eq!(following.positions(&records, "T", "u99").len(), 1);
     drop(following);
-    // A log that begins behind all that is known: nothing of it is kept.
+    // A log that begins after all that is known: nothing of it is kept.
     let later = Records { term: 1, ..Records::default() };
     for n in 0..300 {
         let unit = unit("T", &format!("v{n}"), "every");

@@ -1,18 +1,11 @@
-//! What the broker counts, and the page that shows it.
+//! Counts of the broker since its start.
 //!
-//! [`Metrics`] holds the counts that requests and runners add to: plain atomics, each a few nanoseconds. What the state
-//! machine, the log and the intake know already is read from them when the page is asked for, so it is counted once.
-//! [`serve`] answers `GET /metrics` in the text format of Prometheus and `GET /ready`.
+//! [`Metrics`] holds the counts that requests and runners add to: plain atomics, each a few nanoseconds. No request of a client
+//! waits for a metric.
 //!
-//! Promises: no request of a client waits for a metric; the page costs a bounded look at the oldest halves, whatever is
-//! stored; bad input on the port costs its sender a closed connection. Left to others: alarms.
-
-mod http;
-mod page;
+//! Left to others: the page that shows them (`monitoring`), and the counts of the state machine, the log and the intake.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-
-pub(crate) use http::serve;
 
 /// A count since start, or a gauge.
 #[derive(Debug, Default)]
@@ -68,7 +61,7 @@ impl Results {
     }
 
     /// Codes that occurred with their counts; `other` is those above 31.
-    fn each(&self) -> impl Iterator<Item = (String, u64)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (String, u64)> {
         let codes = self.by_code.iter().enumerate().map(|(code, count)| (code.to_string(), count.get()));
         codes.chain([("other".to_owned(), self.others.get())]).filter(|(_, count)| *count > 0)
     }

@@ -1,4 +1,4 @@
-//! One nameserver: what it was told, and what it must be told next.
+//! One nameserver: remembers what it was told, and tells it the rest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,7 @@ use escrowmq_common::task::Shutdown;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{CALL_TIME, table};
-use crate::broker::Broker;
+use super::{CALL_TIME, Registration, table};
 use crate::shard::Topic;
 
 /// Pause after a failure, before the next attempt: much shorter than the period, so that a nameserver that comes back
@@ -40,10 +39,10 @@ enum RegisterError {
 }
 
 pub(super) struct Lane {
-    broker: Arc<Broker>,
+    registration: Arc<Registration>,
     address: String,
     progress: watch::Sender<Progress>,
-    /// What the nameserver was told, as long as it can be trusted to remember.
+    /// The topics that the nameserver was told, as long as it can be trusted to remember them.
     told: HashMap<Arc<str>, Arc<Topic>>,
     /// The connection that it was told on: another one may lead to a nameserver that was restarted.
     connection: Option<Arc<Connection>>,
@@ -55,25 +54,25 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(broker: Arc<Broker>, address: String, progress: watch::Sender<Progress>) -> Self {
+    pub(super) fn new(registration: Arc<Registration>, address: String, progress: watch::Sender<Progress>) -> Self {
         let told = HashMap::new();
-        Self { broker, address, progress, told, connection: None, permission: 0, version: None, serial: 0 }
+        Self { registration, address, progress, told, connection: None, permission: 0, version: None, serial: 0 }
     }
 
     pub(super) async fn run(mut self, shutdown: Shutdown) {
-        let broker = Arc::clone(&self.broker);
-        let mut wake = broker.registration.wake.subscribe();
-        let mut lost = broker.registration.lost.subscribe();
+        let registration = Arc::clone(&self.registration);
+        let mut wake = registration.wake.subscribe();
+        let mut lost = registration.lost.subscribe();
         let mut full = true;
         loop {
-            let version = broker.registration.version();
+            let version = registration.version();
             let registered = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 registered = self.register(version, full) => registered,
             };
             let failed = registered.is_err();
-            // Many topics cost it something each time, and its answer will hardly be another one in a moment.
+            // Many topics cost the nameserver something each time, and it will hardly answer otherwise in a moment.
             let waits = match &registered {
                 Err(RegisterError::Refused { topics, .. }) => {
                     *topics > table::PART_TOPICS && self.progress.borrow().failing
@@ -81,7 +80,7 @@ impl Lane {
                 _ => false,
             };
             self.note(version, registered);
-            let pause = if failed && !waits { RETRY_PAUSE } else { broker.config().register_period };
+            let pause = if failed && !waits { RETRY_PAUSE } else { registration.config.load().register_period };
             let over = tokio::time::sleep(pause);
             tokio::pin!(over);
             full = loop {
@@ -91,7 +90,7 @@ impl Lane {
                     () = &mut over => break true,
                     _ = wake.changed() => {
                         // Woken for what the nameserver already has, or while it does not answer: no reason to ask.
-                        if !failed && broker.registration.version() != version {
+                        if !failed && registration.version() != version {
                             break false;
                         }
                     }
@@ -108,7 +107,7 @@ impl Lane {
     }
 
     fn note(&mut self, version: u64, registered: Result<(), RegisterError>) {
-        let metrics = &self.broker.metrics;
+        let metrics = &self.registration.metrics;
         match registered {
             Ok(()) => {
                 metrics.registrations.add_one();
@@ -134,22 +133,24 @@ impl Lane {
 
     /// Tells the nameserver everything, or what it does not know yet.
     async fn register(&mut self, version: u64, full: bool) -> Result<(), RegisterError> {
-        let broker = Arc::clone(&self.broker);
-        let connection = timeout(CALL_TIME, broker.registration.remote.connection(&self.address)).await;
+        let registration = Arc::clone(&self.registration);
+        let connection = timeout(CALL_TIME, registration.remote.connection(&self.address)).await;
         let connection = connection.map_err(|_| CallError::Connect {
             address: self.address.clone(),
             reason: format!("no connection within {} ms", CALL_TIME.as_millis()),
         })??;
-        let permission = broker.config().broker_permission;
-        let topics = broker.shard.topics().all();
+        let config = Arc::clone(&registration.config.load());
+        let permission = config.broker_permission;
+        let topics = registration.shard.topics().all();
         let is_full = full || self.told.is_empty() || !self.is_told_on(&connection) || self.permission != permission;
         let mut news: Vec<&Arc<Topic>> = topics.iter().filter(|topic| is_full || !self.knows(topic)).collect();
         if news.is_empty() {
-            // Topics went: what is left is told again.
+            // Topics went: all that are left are told again.
             news = topics.iter().collect();
         }
-        let version = table::version_of(&broker, version);
-        // What it knows by this name already stays as it is there, such as permissions that an operator took away.
+        let version = registration.data_version_at(version);
+        // A nameserver takes nothing over under a name that it knows. So a repeated registration keeps the name, and permissions
+        // that an operator took away there stay away.
         let is_repeated = is_full && self.is_told_on(&connection) && self.version == Some(version);
         self.version = None;
         let parts = table::parts(&news);
@@ -165,10 +166,10 @@ impl Lane {
             let (body, compressed) = table::body(part, name, permission);
             let mut request = Frame::request(request::REGISTER_BROKER)
                 .with_header(&RegisterBrokerHeader {
-                    broker_name: &broker.config().broker_name,
-                    broker_addr: &broker.address,
-                    cluster_name: &broker.config().broker_cluster_name,
-                    ha_server_addr: &table::replication_address(broker.store_host).to_string(),
+                    broker_name: &config.broker_name,
+                    broker_addr: &registration.address,
+                    cluster_name: &config.broker_cluster_name,
+                    ha_server_addr: &table::replication_address(registration.store_host).to_string(),
                     broker_id: 0,
                     heartbeat_timeout_millis: None,
                     enable_acting_master: false,
@@ -210,14 +211,15 @@ impl Lane {
         if self.progress.borrow().version.is_none() {
             return;
         }
-        let broker = &self.broker;
+        let registration = &self.registration;
+        let config = Arc::clone(&registration.config.load());
         let request = Frame::request(request::UNREGISTER_BROKER).with_header(&BrokerIdentityHeader {
-            broker_name: &broker.config().broker_name,
-            broker_addr: &broker.address,
-            cluster_name: &broker.config().broker_cluster_name,
+            broker_name: &config.broker_name,
+            broker_addr: &registration.address,
+            cluster_name: &config.broker_cluster_name,
             broker_id: 0,
         });
-        match broker.registration.remote.call(&self.address, request, CALL_TIME).await {
+        match registration.remote.call(&self.address, request, CALL_TIME).await {
             Ok(_) => tracing::info!(nameserver = self.address, "unregistered"),
             // It will see the connection close.
             Err(error) => tracing::warn!(nameserver = self.address, %error, "not unregistered"),

@@ -16,10 +16,12 @@ mod table;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use escrowmq_common::body::DataVersion;
 use escrowmq_common::clock;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Connection, NoRequests, Remote, RemoteOptions, Service};
@@ -29,22 +31,29 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub(crate) use table::data_version;
 pub(crate) use table::topic_config;
 
-use crate::broker::Broker;
+use crate::config::CurrentConfig;
+use crate::index;
+use crate::metrics::Metrics;
 use crate::shard::Shard;
 use lane::{Lane, Progress};
 
 /// Longest time that one nameserver gets for an answer, and that [`Registration::now`] waits.
 const CALL_TIME: Duration = Duration::from_secs(3);
 
-/// Longest time that [`Registration::told`] waits: whoever waits for it has a client with a patience of three seconds.
+/// Longest time that [`Registration::told`] waits: a client waits for its caller, and gives up after three seconds.
 const TOLD_TIME: Duration = Duration::from_secs(1);
 
 /// The handle: asks for a registration, and waits for it.
 pub(crate) struct Registration {
     shard: Shard,
+    config: CurrentConfig,
+    metrics: Arc<Metrics>,
+    /// Where clients connect, as it was set: it may be a name.
+    address: String,
+    /// The same as numbers.
+    store_host: SocketAddr,
     remote: Remote,
     /// Changes that are no topic changes: the broker's permission.
     others: AtomicU64,
@@ -76,11 +85,22 @@ impl Service for Line {
 }
 
 impl Registration {
-    /// The handle for the topics of this shard. Nothing is registered before [`run`].
-    pub(crate) fn new(shard: Shard) -> Self {
+    /// The handle for the topics of this shard, which clients find at `address`. Nothing is registered before
+    /// [`run`](Self::run).
+    pub(crate) fn new(
+        shard: Shard,
+        config: CurrentConfig,
+        metrics: Arc<Metrics>,
+        address: String,
+        store_host: SocketAddr,
+    ) -> Self {
         let lost = watch::Sender::new(());
         Self {
             shard,
+            config,
+            metrics,
+            address,
+            store_host,
             remote: Remote::new(RemoteOptions::default(), Arc::new(Line { lost: lost.clone() })),
             lost,
             others: AtomicU64::new(0),
@@ -100,6 +120,17 @@ impl Registration {
     /// Grows with everything that nameservers must hear of; never 0.
     fn version(&self) -> u64 {
         self.shard.topics().version() + self.others.load(Ordering::Acquire) + 1
+    }
+
+    /// Names the state of this broker's topics now.
+    pub(crate) fn data_version(&self) -> DataVersion {
+        self.data_version_at(self.version())
+    }
+
+    /// Names a state of this broker's topics: the leader's term, the start of this process, and the changes since.
+    fn data_version_at(&self, version: u64) -> DataVersion {
+        let term = index::meta::applied(self.shard.index()).ok().flatten().map_or(0, |applied| applied.term);
+        DataVersion { counter: version.cast_signed(), state_version: term.cast_signed(), timestamp: self.started_at }
     }
 
     /// Registers what is not registered yet, and waits until each nameserver that answered last time has answered
@@ -129,46 +160,45 @@ impl Registration {
         });
         join_all(rounds).await;
     }
-}
 
-/// Keeps this broker registered until `shutdown`, then unregisters it.
-pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
-    let tasks = Tasks::new();
-    let mut running: HashMap<String, Shutdown> = HashMap::new();
-    let registration = &broker.registration;
-    let mut woken = registration.wake.subscribe();
-    loop {
-        // The list may be changed in a running broker.
-        let wanted = broker.config().namesrv_addr.clone();
-        running.retain(|address, lane| {
-            let stays = wanted.contains(address);
-            if !stays {
-                lane.cancel();
-                registration.lanes.lock().remove(address);
+    /// Keeps this broker registered until `shutdown`, then unregisters it.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        let tasks = Tasks::new();
+        let mut running: HashMap<String, Shutdown> = HashMap::new();
+        let mut woken = self.wake.subscribe();
+        loop {
+            // The list may be changed in a running broker.
+            let wanted = self.config.load().namesrv_addr.clone();
+            running.retain(|address, lane| {
+                let stays = wanted.contains(address);
+                if !stays {
+                    lane.cancel();
+                    self.lanes.lock().remove(address);
+                }
+                stays
+            });
+            for address in wanted {
+                if let Entry::Vacant(free) = running.entry(address) {
+                    let (progress, seen) = watch::channel(Progress::default());
+                    let stop = shutdown.child();
+                    let lane = Lane::new(Arc::clone(&self), free.key().clone(), progress);
+                    tasks.spawn("registration", lane.run(stop.clone()));
+                    self.lanes.lock().insert(free.key().clone(), seen);
+                    free.insert(stop);
+                }
             }
-            stays
-        });
-        for address in wanted {
-            if let Entry::Vacant(free) = running.entry(address) {
-                let (progress, seen) = watch::channel(Progress::default());
-                let stop = shutdown.child();
-                let lane = Lane::new(Arc::clone(&broker), free.key().clone(), progress);
-                tasks.spawn("registration", lane.run(stop.clone()));
-                registration.lanes.lock().insert(free.key().clone(), seen);
-                free.insert(stop);
+            self.started.send_replace(true);
+            let period = self.config.load().register_period;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = self.shard.signals().topics.notified() => { self.wake.send_replace(()); }
+                _ = woken.changed() => {}
+                () = tokio::time::sleep(period) => {}
             }
         }
-        registration.started.send_replace(true);
-        let period = broker.config().register_period;
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            () = broker.shard.signals().topics.notified() => { registration.wake.send_replace(()); }
-            _ = woken.changed() => {}
-            () = tokio::time::sleep(period) => {}
-        }
+        tasks.join().await;
+        self.lanes.lock().clear();
+        self.remote.close().await;
     }
-    tasks.join().await;
-    registration.lanes.lock().clear();
-    registration.remote.close().await;
 }

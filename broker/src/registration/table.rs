@@ -8,15 +8,13 @@ use bytes::Bytes;
 use escrowmq_common::body::{DataVersion, RegisterBrokerBody, TopicConfig, TopicConfigTable, TopicFilterType};
 use escrowmq_common::frame::MAX_FRAME_LEN;
 
-use crate::broker::Broker;
-use crate::index;
 use crate::shard::Topic;
 use crate::terms::TopicSettings;
 
-/// From so many topics on the body is packed. The packed form loses two fields that no route needs.
+/// From this many topics on the body is packed. The packed form loses two fields that no route needs.
 const PACKED_FROM: usize = 256;
 
-/// Most topics of one registration. A nameserver reads and applies so many in a small part of the time it has to answer.
+/// Most topics of one registration. A nameserver reads and applies this many in a small part of the time it has to answer.
 pub(super) const PART_TOPICS: usize = 10_000;
 
 /// Most bytes of one registration before it is packed: half a frame.
@@ -85,26 +83,11 @@ pub(super) fn body(topics: &[&Arc<Topic>], data_version: DataVersion, permission
     if topics.len() >= PACKED_FROM { (body.encode_compressed(), true) } else { (body.encode(), false) }
 }
 
-/// Names a state of this broker's topics: the leader's term, the start of this process, and the changes since.
-pub(super) fn version_of(broker: &Broker, version: u64) -> DataVersion {
-    let term = index::meta::applied(broker.shard.index()).ok().flatten().map_or(0, |applied| applied.term);
-    DataVersion {
-        counter: version.cast_signed(),
-        state_version: term.cast_signed(),
-        timestamp: broker.registration.started_at,
-    }
-}
-
 /// Names a state in which a nameserver has heard some of the parts of a registration. No two in a row have the same name,
-/// because nameservers take over topics only with a name that is new to them; what the last part has is the state's own.
+/// because nameservers take over topics only with a name that is new to them. The last part has the state's own name.
 pub(super) fn interim(version: DataVersion, serial: i64) -> DataVersion {
     debug_assert!(serial > 0 && version.counter > 0, "interim names are below 0, others above");
     DataVersion { counter: -serial, ..version }
-}
-
-/// Names the state of this broker's topics now.
-pub(crate) fn data_version(broker: &Broker) -> DataVersion {
-    version_of(broker, broker.registration.version())
 }
 
 /// Where a replica would connect. Nothing listens there; the protocol wants the field.

@@ -93,7 +93,7 @@ impl Files {
 
     /// The end of the last file all of whose records are from before `time`; the newest file is never among them.
     pub(super) fn older_than(&self, time: Stamp) -> u64 {
-        // What lies in a file is older than what the next one begins with.
+        // All records of a file are older than the first one of the next file.
         self.boundary(self.begun.iter().skip(1).take_while(|begun| **begun <= time).count())
     }
 

@@ -1,4 +1,4 @@
-//! What happens as the disk fills up: who is refused, what is moved, and what goes.
+//! Room and age: new messages are refused when the disk is full, old files go, and bytes that must stay are moved.
 //!
 //! ```text
 //! each second:  disk and log have room? --> new messages are taken or refused
@@ -7,13 +7,13 @@
 //!
 //! Messages go by a logged [`Trim`](crate::shard::Command::Trim) alone, the oldest files of the log first; the state
 //! machine clips it to the lowest bytes that a half message or a waiting one needs. So that those hold nothing up for
-//! long, their bytes are written anew at the log's end (`Roll`) when they are older than half the retention; and a
-//! message that becomes visible with bytes older than a quarter is written anew too, so that it stays from then on.
+//! long, their bytes are moved to the log's end (`Roll`) when they are older than half the retention; and a message that
+//! becomes visible with bytes older than a quarter is moved too, so that it stays from then on.
 //!
 //! Promises: a full disk refuses new messages with an error that clients try again after, and nothing else; decisions,
 //! offsets and trims have a reserve; as soon as there is room again messages are taken again, by itself. A file goes only
 //! when the trim is durable, the index is on disk beyond it, and a copy of the index from which a lost one can be built
-//! again is kept. Leaves to others: what a trim does to queues (`shard::apply`), deleting files (`log`).
+//! again is kept. Leaves to others: the effect of a trim on queues (`shard::apply`), deleting files (`log`).
 
 mod age;
 mod plan;
@@ -31,24 +31,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use escrowmq_common::task::Shutdown;
+use escrowmq_common::task::{Shutdown, Tasks};
 
 use self::plan::Plan;
 use self::trim::Trimmer;
-use crate::broker::Broker;
+use crate::config::CurrentConfig;
 use crate::metrics::Count;
 use crate::raft::Purger;
-use crate::shard::Applier;
+use crate::shard::{Applier, Shard};
+use crate::steady_clock::SteadyClock;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Between looks at how much came in.
 const STEP: Duration = Duration::from_millis(100);
-/// So much news is looked at before the second is over.
+/// Once this many bytes came in, the next look comes before the second is over.
 const SOON_BYTES: u64 = 64 << 20;
 
-/// What is known of room and age, for metrics and for decisions on old halves.
+/// The findings about room and age, for metrics and for decisions on old halves.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
     /// Percent of the disk in use, as of the last look.
@@ -94,41 +95,61 @@ impl Retention {
     }
 }
 
-/// Looks every second until shutdown.
-pub(crate) async fn run(broker: Arc<Broker>, applier: Arc<Applier>, purger: Purger, shutdown: Shutdown) {
-    let mut trimmer = Some(Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
-    loop {
-        let looker = Arc::clone(&broker);
-        // A panic is logged by whoever spawned it; the next look is in a second.
-        let _ = broker.tasks.spawn_blocking("disk", move || room::look(&looker)).await;
-        let round =
-            trimmer.take().unwrap_or_else(|| Trimmer::new(Arc::clone(&broker), Arc::clone(&applier), purger.clone()));
-        let runtime = tokio::runtime::Handle::current();
-        // Reads files between commands, so it has a thread of its own.
-        let done = broker.tasks.spawn_blocking("retention", move || runtime.block_on(round.round())).await;
-        if let Ok(Some((next, result))) = done {
-            trimmer = Some(next);
-            if let Err(error) = result {
-                tracing::warn!(%error, "retention: trying again");
-            }
-        }
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            () = pause(&broker) => {}
-        }
-    }
+/// Looks at room and age, moves bytes that must stay, and lets old files go.
+pub(crate) struct Keeper {
+    /// Where it notes what it found.
+    pub retention: Arc<Retention>,
+    /// The messages.
+    pub shard: Shard,
+    /// How long and how much is kept.
+    pub config: CurrentConfig,
+    /// Now.
+    pub time: Arc<SteadyClock>,
+    /// Where it looks at files.
+    pub tasks: Tasks,
+    /// Makes copies of the index.
+    pub applier: Arc<Applier>,
+    /// Deletes files of the log.
+    pub purger: Purger,
 }
 
-/// Waits until the next look: a second, or less if so much came in that a limit of size may be passed.
-async fn pause(broker: &Broker) {
-    let end = broker.shard.log().end().get();
-    for _ in 0..EVERY.as_millis() / STEP.as_millis() {
-        tokio::time::sleep(STEP).await;
-        let limit = broker.config().max_store_bytes;
-        let came = broker.shard.log().end().get() - end;
-        if limit > 0 && came >= (limit / 8).min(SOON_BYTES) {
-            return;
+impl Keeper {
+    /// Looks every second until shutdown.
+    pub(crate) async fn run(self, shutdown: Shutdown) {
+        let keeper = Arc::new(self);
+        let mut trimmer = Some(Trimmer::new(Arc::clone(&keeper)));
+        loop {
+            let looker = Arc::clone(&keeper);
+            // A panic is logged where the task was spawned; the next look is in a second.
+            let _ = keeper.tasks.spawn_blocking("disk", move || room::look(&looker)).await;
+            let round = trimmer.take().unwrap_or_else(|| Trimmer::new(Arc::clone(&keeper)));
+            let runtime = tokio::runtime::Handle::current();
+            // Reads files between commands, so it has a thread of its own.
+            let done = keeper.tasks.spawn_blocking("retention", move || runtime.block_on(round.round())).await;
+            if let Ok(Some((next, result))) = done {
+                trimmer = Some(next);
+                if let Err(error) = result {
+                    tracing::warn!(%error, "retention: trying again");
+                }
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = keeper.pause() => {}
+            }
+        }
+    }
+
+    /// Waits until the next look: a second, or less if enough came in to pass a limit of size.
+    async fn pause(&self) {
+        let end = self.shard.log().end().get();
+        for _ in 0..EVERY.as_millis() / STEP.as_millis() {
+            tokio::time::sleep(STEP).await;
+            let limit = self.config.load().max_store_bytes;
+            let came = self.shard.log().end().get() - end;
+            if limit > 0 && came >= (limit / 8).min(SOON_BYTES) {
+                return;
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Where to cut: from what is there and what is configured to what may go, what must be moved, what must be rewritten.
+//! Where to cut: decides by the files and the settings which bytes go, which are moved, and which are moved before a commit.
 
 use super::age::Files;
 use crate::terms::Stamp;
 
-/// What decides.
+/// The settings and figures that decide.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
     /// Now.
@@ -12,7 +12,7 @@ pub(super) struct Rules {
     pub(super) keep: u64,
     /// Bytes of log that are kept; `None` for no limit.
     pub(super) size: Option<u64>,
-    /// Whether the disk is so full that the oldest file goes whatever its age.
+    /// Whether the disk is so full that the oldest file goes although it is young.
     pub(super) early: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Plan {
     pub(super) trim: u64,
     /// Below, what is pinned is moved.
     pub(super) roll: u64,
-    /// Below, a message that becomes visible is written anew.
+    /// Below, a message that becomes visible is moved.
     pub(super) rewrite: u64,
 }
 

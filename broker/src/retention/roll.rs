@@ -13,13 +13,13 @@ use crate::terms::{HalfId, PinOwner, Stamp};
 const ROLL_BYTES: usize = 256 << 10;
 /// Messages that one command moves.
 const ROLL_COUNT: usize = 256;
-/// Bytes of messages that a commit brings anew by itself. More are moved before it, command by command.
+/// Bytes of messages that a commit moves by itself. More are moved before it, command by command.
 const COMMIT_BYTES: usize = 16 << 20;
 
 /// Pinned bytes to be moved with one command.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    /// By position, lowest first: whose, and the message.
+    /// By position, lowest first: the owner, the hash of the tag, and the message.
     messages: BTreeMap<u64, (PinOwner, i64, Bytes)>,
     /// With it every undecided half with an id below has been moved.
     halves_upto: HalfId,
@@ -27,10 +27,10 @@ pub(crate) struct Load {
     pub(super) lost: Vec<HalfId>,
 }
 
-/// What is pinned below `below`, as much as one command takes. Reads files.
+/// The pinned messages below `below`, as many as one command takes. Reads files.
 ///
-/// What cannot be read just now, or is missing until an operator brings it back or gives it up, stays pinned where it is: so no
-/// trim deletes it. Halves behind it stay as well, until the next look.
+/// A message that cannot be read just now, or is missing until an operator brings it back or gives it up, stays pinned where it is:
+/// so no trim deletes it. Halves after it stay as well, until the next look.
 pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, ReadError> {
     let index = shard.index();
     let kept = meta::kept(index)?;
@@ -83,7 +83,7 @@ fn is_lost(error: &ReadError) -> bool {
 
 /// The messages that are due up to `upto` and whose bytes lie below `below`, as much as one command takes. Reads files.
 ///
-/// What is damaged or missing is left out: it becomes visible where it is, and its queue waits there for an operator. What
+/// A damaged or missing message is left out: it becomes visible where it is, and its queue waits there for an operator. One that
 /// cannot be read just now is an error: made visible without being moved, it would be trimmed too early.
 pub(crate) fn gather_due(shard: &Shard, upto: Stamp, below: u64, limit: usize) -> Result<Load, ReadError> {
     let index = shard.index();
@@ -99,7 +99,7 @@ pub(crate) fn gather_due(shard: &Shard, upto: Stamp, below: u64, limit: usize) -
             match load.take(shard, owner, row.position, row.length, row.tag_hash) {
                 Ok(length) => bytes += length,
                 Err(error) if error.is_gone() || error.is_damage() => {}
-                // What is moved already need not wait.
+                // The messages that were read already need not wait.
                 Err(_) if !load.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -140,7 +140,7 @@ impl Load {
         &self.lost
     }
 
-    /// Whose, where from, hash of the tag, and the message.
+    /// For each message its owner, its position, the hash of its tag and its bytes.
     #[cfg(test)]
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (PinOwner, u64, i64, Bytes)> {
         self.messages.iter().map(|(from, (owner, tag_hash, unit))| (*owner, *from, *tag_hash, unit.clone()))
@@ -165,7 +165,7 @@ impl Load {
 /// How a commit treats the old bytes of its transaction.
 #[derive(Debug)]
 pub(crate) enum Rewritten {
-    /// It brings these messages anew: ids of their halves, hashes of their tags.
+    /// It brings these messages along: ids of their halves, hashes of their tags.
     Anew(Vec<(HalfId, i64, Bytes)>),
     /// These are more than one command should bring: they are moved first, and then it is looked again.
     Move(Load),

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use super::Keeper;
 use super::age::{Ages, Files};
 use super::plan::{Plan, Rules};
 use super::roll::{self, Load};
-use crate::broker::Broker;
 use crate::index::IndexError;
-use crate::raft::Purger;
-use crate::shard::{Admission, Applier, Command, Park, ReadError, SubmitError};
+use crate::shard::{Admission, Command, Park, ReadError, SubmitError};
 use crate::terms::ParkReason;
 
 /// Bytes that may be moved at the start and for nothing: a log that stands still has its old halves moved too.
@@ -27,11 +26,9 @@ pub(super) enum RoundError {
     Submit(#[from] SubmitError),
 }
 
-/// What goes on from round to round.
+/// Does the rounds, and keeps what one hands to the next.
 pub(super) struct Trimmer {
-    broker: Arc<Broker>,
-    applier: Arc<Applier>,
-    purger: Purger,
+    keeper: Arc<Keeper>,
     ages: Ages,
     /// Bytes that may be moved. Grows with what comes in, so that moving never makes more than half of the writing,
     /// however much is pinned.
@@ -41,10 +38,10 @@ pub(super) struct Trimmer {
 }
 
 impl Trimmer {
-    pub(super) fn new(broker: Arc<Broker>, applier: Arc<Applier>, purger: Purger) -> Trimmer {
-        let log_end = broker.shard.log().end().get();
-        let log_first = broker.shard.log().first_position().get();
-        Trimmer { broker, applier, purger, ages: Ages::default(), budget: BUDGET_START, log_end, log_first }
+    pub(super) fn new(keeper: Arc<Keeper>) -> Trimmer {
+        let log_end = keeper.shard.log().end().get();
+        let log_first = keeper.shard.log().first_position().get();
+        Trimmer { keeper, ages: Ages::default(), budget: BUDGET_START, log_end, log_first }
     }
 
     /// One round. Blocks on files; the runtime is asked to wait for commands.
@@ -61,30 +58,30 @@ impl Trimmer {
         if pinned.is_some_and(|lowest| lowest < plan.roll) {
             self.move_pins(plan.roll).await?;
         }
-        let counters = self.broker.shard.counters();
-        if plan.trim > counters.trimmed().max(self.broker.shard.log().first_position().get()) {
+        let counters = self.keeper.shard.counters();
+        if plan.trim > counters.trimmed().max(self.keeper.shard.log().first_position().get()) {
             let before = counters.trimmed();
             self.submit(&Command::Trim { upto: plan.trim }).await?;
-            let after = self.broker.shard.counters().trimmed();
-            self.broker.retention.trims.add(u64::from(after > before));
+            let after = self.keeper.shard.counters().trimmed();
+            self.keeper.retention.trims.add(u64::from(after > before));
         }
         self.purge(&files);
         Ok(())
     }
 
     fn look(&mut self) -> Files {
-        let log = self.broker.shard.log();
+        let log = self.keeper.shard.log();
         let first = log.first_position().get();
-        self.broker.retention.trimmed_bytes.add(first - self.log_first);
+        self.keeper.retention.trimmed_bytes.add(first - self.log_first);
         self.log_first = first;
         self.ages.look(log)
     }
 
     fn rules(&self) -> Rules {
-        let config = self.broker.config();
-        let used = self.broker.retention.disk_used_percent.get();
+        let config = self.keeper.config.load();
+        let used = self.keeper.retention.disk_used_percent.get();
         Rules {
-            now: self.broker.now(),
+            now: self.keeper.time.now(),
             keep: u64::from(config.file_reserved_hours) * 60 * 60 * 1000,
             size: (config.max_store_bytes > 0).then_some(config.max_store_bytes),
             early: config.clean_above().is_some_and(|mark| used > u64::from(mark)),
@@ -92,7 +89,7 @@ impl Trimmer {
     }
 
     fn earn(&mut self) {
-        let end = self.broker.shard.log().end().get();
+        let end = self.keeper.shard.log().end().get();
         let came = end.saturating_sub(self.log_end);
         self.log_end = end;
         self.budget = (self.budget + came + BUDGET_ROUND).min(BUDGET_START.max(self.budget));
@@ -100,15 +97,15 @@ impl Trimmer {
 
     /// Shows others how far pins and cuts have come; says the lowest pin.
     fn note_pins(&self, plan: &Plan) -> Result<Option<u64>, RoundError> {
-        let lowest = self.broker.shard.lowest_pin()?;
-        self.broker.retention.note(plan, lowest);
+        let lowest = self.keeper.shard.lowest_pin()?;
+        self.keeper.retention.note(plan, lowest);
         Ok(lowest)
     }
 
     /// Moves pinned bytes until none lies below `below`, or the budget is used up.
     async fn move_pins(&mut self, below: u64) -> Result<(), RoundError> {
         while self.budget > 0 {
-            let load = roll::gather(&self.broker.shard, below)?;
+            let load = roll::gather(&self.keeper.shard, below)?;
             for half in &load.lost {
                 self.submit(&Command::Park(Park { half: *half, reason: ParkReason::Unreadable, by: "", why: "" }))
                     .await?;
@@ -120,32 +117,32 @@ impl Trimmer {
             self.budget = self.budget.saturating_sub(bytes.max(1));
             self.log_end += bytes;
             self.submit_load(&load).await?;
-            self.broker.retention.moved_bytes.add(bytes);
+            self.keeper.retention.moved_bytes.add(bytes);
         }
         Ok(())
     }
 
     async fn submit_load(&self, load: &Load) -> Result<(), RoundError> {
-        let shard = &self.broker.shard;
+        let shard = &self.keeper.shard;
         load.command(|command| shard.propose(command, Admission::Reserved)).await?;
         Ok(())
     }
 
     async fn submit(&self, command: &Command<'_>) -> Result<(), RoundError> {
-        self.broker.shard.propose(command, Admission::Reserved).await?;
+        self.keeper.shard.propose(command, Admission::Reserved).await?;
         Ok(())
     }
 
-    /// Lets the files go that lie below what was trimmed, as far as the index is on disk beyond them.
+    /// Lets the files go that lie below the trim, as far as the index is on disk beyond them.
     fn purge(&self, files: &Files) {
-        let trimmed = self.broker.shard.counters().trimmed();
+        let trimmed = self.keeper.shard.counters().trimmed();
         let Some(last) = files.last_index_below(trimmed) else { return };
         // The trim itself is durable before the first file goes, and the base from which a lost index is built again
         // is newer than what goes.
-        if let Err(error) = self.applier.keep_base(last) {
+        if let Err(error) = self.keeper.applier.keep_base(last) {
             tracing::warn!(%error, "old log files stay until the index is on disk");
             return;
         }
-        self.purger.purge(last);
+        self.keeper.purger.purge(last);
     }
 }

@@ -1,68 +1,43 @@
-//! What else tools ask of a broker.
+//! Other requests of tools: system topics, tables of offsets, entries of queues, figures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use escrowmq_common::body::{
-    BrokerStatsData, ConsumeQueueData, ConsumeQueueEntry, ConsumerOffsetTable, CorrectionOffsets, DataVersion,
-    GroupForbidden, TopicList,
+    ConsumeQueueData, ConsumeQueueEntry, ConsumerOffsetTable, CorrectionOffsets, DataVersion, GroupForbidden, TopicList,
 };
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
     CloneGroupOffsetHeader, GroupForbiddenHeader, QueryConsumeQueueHeader, QueryCorrectionOffsetHeader,
     ViewBrokerStatsHeader,
 };
 use escrowmq_common::name::is_system_topic;
-use escrowmq_common::remoting::Connection;
 use serde_json::json;
 
-use super::stats::{Problem, answer, answer_slowly, groups_with_offsets, header};
-use super::{Reply, lag, progress, slow, stats};
+use super::answer::{self, json_slowly, no_topic};
+use super::stats::groups_with_offsets;
+use super::{progress, slow};
 use crate::broker::Broker;
 use crate::index;
+use crate::reply::{Refused, Reply};
 use crate::stats::Figure;
 use crate::terms::QueueOffset;
 
 /// Most entries of a queue in one answer.
 const ENTRIES_MAX: usize = 1000;
 
-pub(super) fn handle(broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    match request.code {
-        request::GET_ALL_PRODUCER_INFO => answer(reply, Ok(stats::all_producers(broker))),
-        request::QUERY_TOPICS_BY_CONSUMER => {
-            answer_slowly(broker, "topics of group", request, reply, stats::topics_of_group);
-        }
-        request::QUERY_SUBSCRIPTION_BY_CONSUMER => answer(reply, stats::subscription_of_group(broker, &request)),
-        request::QUERY_CONSUME_TIME_SPAN => answer_slowly(broker, "time spans", request, reply, lag::time_spans),
-        request::GET_BROKER_CONSUME_STATS => answer_slowly(broker, "lag of all groups", request, reply, lag::of_all),
-        request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => answer(reply, Ok(system_topics(broker))),
-        // Nothing to be done: what is expired goes by itself.
-        request::CLEAN_EXPIRED_CONSUMEQUEUE
-        | request::CLEAN_UNUSED_TOPIC
-        | request::DELETE_EXPIRED_COMMITLOG
-        | request::TRIGGER_DELETE_FILES => reply.ok(),
-        request::CLONE_GROUP_OFFSET => {
-            slow::run(broker, "clone offsets", reply, move |broker, reply| match clone_offsets(broker, &request) {
-                Ok(()) => reply.ok(),
-                Err(problem) => reply.error(problem.code, &problem.remark),
-            });
-        }
-        request::QUERY_CORRECTION_OFFSET => answer_slowly(broker, "compare offsets", request, reply, correction),
-        request::QUERY_CONSUME_QUEUE => answer_slowly(broker, "queue entries", request, reply, queue_entries),
-        request::VIEW_BROKER_STATS_DATA => answer(reply, figures(broker, &request)),
-        request::GET_ALL_CONSUMER_OFFSET => answer_slowly(broker, "all offsets", request, reply, all_offsets),
-        request::GET_ALL_DELAY_OFFSET => {
-            // Delayed messages wait in a table of their own, not in queues with offsets.
-            answer(reply, Ok(json!({"dataVersion": DataVersion::default(), "offsetTable": {}})));
-        }
-        request::UPDATE_AND_GET_GROUP_FORBIDDEN => answer(reply, forbidden(&request)),
-        request::GET_BROKER_HA_STATUS => answer(reply, Ok(replication(broker))),
-        other => reply.unsupported(other),
-    }
+/// Nothing is to be done, since expired files and queues go by themselves.
+pub(super) fn clean(_broker: &Arc<Broker>, _request: Frame, reply: Reply) {
+    reply.ok();
 }
 
-fn system_topics(broker: &Broker) -> TopicList {
+/// Delayed messages wait in a table of their own, not in queues with offsets.
+pub(super) fn delay_offsets(_broker: &Arc<Broker>, _request: Frame, reply: Reply) {
+    answer::body(reply, Ok(json!({"dataVersion": DataVersion::default(), "offsetTable": {}})));
+}
+
+pub(super) fn system_topics(broker: &Arc<Broker>, _request: Frame, reply: Reply) {
     let topics = broker.shard.topics().all();
     let mut names: Vec<String> = topics
         .iter()
@@ -70,7 +45,7 @@ fn system_topics(broker: &Broker) -> TopicList {
         .filter(|name| is_system_topic(name) || is_of_broker(broker, name))
         .collect();
     names.sort_unstable();
-    TopicList { broker_addr: Some(broker.address.clone()), topic_list: names }
+    answer::body(reply, Ok(TopicList { broker_addr: Some(broker.address.clone()), topic_list: names }));
 }
 
 /// Whether a topic is named after this broker or its cluster.
@@ -80,19 +55,26 @@ fn is_of_broker(broker: &Broker, name: &str) -> bool {
 }
 
 /// Gives a group the offsets of another one.
-fn clone_offsets(broker: &Broker, request: &Frame) -> Result<(), Problem> {
-    let asked: CloneGroupOffsetHeader<'_> = header(request)?;
+pub(super) fn clone_offsets(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    slow::run(broker, "clone offsets", reply, move |broker, reply| match try_clone_offsets(broker, &request) {
+        Ok(()) => reply.ok(),
+        Err(refused) => reply.refuse(refused),
+    });
+}
+
+fn try_clone_offsets(broker: &Broker, request: &Frame) -> Result<(), Refused> {
+    let asked: CloneGroupOffsetHeader<'_> = request.header()?;
     let only = asked.topic.filter(|topic| !topic.is_empty());
     if broker.clients.consumer_group(asked.dest_group).is_some() {
         let remark =
             format!("the consumer group[{}] is online; its members would overwrite the offsets", asked.dest_group);
-        return Err(Problem::new(response::SYSTEM_ERROR, remark));
+        return Err(Refused::new(response::SYSTEM_ERROR, remark));
     }
     for (id, offset) in broker.delivery.offsets.all_of(&broker.shard, asked.src_group)? {
         let Some(queue) = broker.shard.topics().queue(id) else { continue };
         if only.is_none_or(|only| *queue.topic == *only) {
             progress::set(broker, asked.dest_group, &queue, offset)
-                .map_err(|error| Problem::new(response::SYSTEM_ERROR, error.to_string()))?;
+                .map_err(|error| Refused::new(response::SYSTEM_ERROR, error.to_string()))?;
         }
     }
     Ok(())
@@ -100,97 +82,108 @@ fn clone_offsets(broker: &Broker, request: &Frame) -> Result<(), Problem> {
 
 /// Per queue the smallest offset of all groups that are not named; where a group to compare with is ahead of it, the
 /// largest number there is.
-fn correction(broker: &Broker, request: &Frame) -> Result<CorrectionOffsets, Problem> {
-    let asked: QueryCorrectionOffsetHeader<'_> = header(request)?;
-    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
-    let named: Vec<&str> = asked.filter_groups.unwrap_or_default().split(',').collect();
-    let mut smallest: BTreeMap<i32, i64> = BTreeMap::new();
-    for group in groups_with_offsets(broker, &topic)? {
-        if named.contains(&group.as_str()) {
-            continue;
-        }
-        for queue in &topic.queues {
-            if let Some(offset) = progress::offset(broker, &group, queue)? {
-                let least = smallest.entry(queue.index.cast_signed()).or_insert(i64::MAX);
-                *least = (*least).min(offset.signed());
+pub(super) fn correction(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "compare offsets", request, reply, |broker, request| {
+        let asked: QueryCorrectionOffsetHeader<'_> = request.header()?;
+        let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| no_topic(asked.topic))?;
+        let named: Vec<&str> = asked.filter_groups.unwrap_or_default().split(',').collect();
+        let mut smallest: BTreeMap<i32, i64> = BTreeMap::new();
+        for group in groups_with_offsets(broker, &topic)? {
+            if named.contains(&group.as_str()) {
+                continue;
+            }
+            for queue in &topic.queues {
+                if let Some(offset) = progress::offset(broker, &group, queue)? {
+                    let least = smallest.entry(queue.index.cast_signed()).or_insert(i64::MAX);
+                    *least = (*least).min(offset.signed());
+                }
             }
         }
-    }
-    for queue in &topic.queues {
-        let Some(least) = smallest.get_mut(&queue.index.cast_signed()) else { continue };
-        if progress::offset(broker, asked.compare_group, queue)?.is_some_and(|offset| *least > offset.signed()) {
-            *least = i64::MAX;
+        for queue in &topic.queues {
+            let Some(least) = smallest.get_mut(&queue.index.cast_signed()) else { continue };
+            if progress::offset(broker, asked.compare_group, queue)?.is_some_and(|offset| *least > offset.signed()) {
+                *least = i64::MAX;
+            }
         }
-    }
-    Ok(CorrectionOffsets { correction_offsets: smallest })
+        Ok(CorrectionOffsets { correction_offsets: smallest })
+    });
 }
 
 /// Entries of a queue, and whether a group's filter lets them pass.
-fn queue_entries(broker: &Broker, request: &Frame) -> Result<ConsumeQueueData, Problem> {
-    let asked: QueryConsumeQueueHeader<'_> = header(request)?;
-    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
-    let queue = topic.queue(asked.queue_id).ok_or_else(|| {
-        Problem::new(response::SYSTEM_ERROR, format!("{}@{} is not exist!", asked.queue_id, asked.topic))
-    })?;
-    let group = asked.consumer_group.filter(|group| !group.is_empty());
-    let subscription = group.and_then(|group| broker.clients.subscription(group, asked.topic));
-    let from = QueueOffset(u64::try_from(asked.index).unwrap_or_default());
-    let count = usize::try_from(asked.count).unwrap_or_default().min(ENTRIES_MAX);
-    let entries = broker.shard.entries(queue, from, count, count, |_| true)?;
-    let wants = |tag_hash: i32| {
-        subscription.as_ref().is_some_and(|subscription| {
-            let codes = &subscription.data.code_set;
-            codes.is_empty() || codes.contains(&tag_hash)
+pub(super) fn queue_entries(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "queue entries", request, reply, |broker, request| {
+        let asked: QueryConsumeQueueHeader<'_> = request.header()?;
+        let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| no_topic(asked.topic))?;
+        let queue = topic.queue(asked.queue_id).ok_or_else(|| {
+            Refused::new(response::SYSTEM_ERROR, format!("{}@{} is not exist!", asked.queue_id, asked.topic))
+        })?;
+        let group = asked.consumer_group.filter(|group| !group.is_empty());
+        let subscription = group.and_then(|group| broker.clients.subscription(group, asked.topic));
+        let from = QueueOffset(u64::try_from(asked.index).unwrap_or_default());
+        let count = usize::try_from(asked.count).unwrap_or_default().min(ENTRIES_MAX);
+        let entries = broker.shard.entries(queue, from, count, count, |_| true)?;
+        let wants = |tag_hash: i32| {
+            subscription.as_ref().is_some_and(|subscription| {
+                let codes = &subscription.data.code_set;
+                codes.is_empty() || codes.contains(&tag_hash)
+            })
+        };
+        let queue_data = entries.wanted.iter().map(|entry| ConsumeQueueEntry {
+            eval: wants(entry.tag_hash),
+            physic_offset: entry.position.cast_signed(),
+            physic_size: entry.length.cast_signed(),
+            tags_code: i64::from(entry.tag_hash),
+            ..ConsumeQueueEntry::default()
+        });
+        let offline = group.filter(|_| subscription.is_none());
+        Ok(ConsumeQueueData {
+            filter_data: offline.map(|group| format!("{group}@{} is not online!", asked.topic)),
+            max_queue_index: queue.max_offset().signed(),
+            min_queue_index: queue.min_offset().signed(),
+            queue_data: queue_data.collect(),
+            subscription_data: subscription.as_ref().map(|subscription| subscription.data.clone()),
         })
-    };
-    let queue_data = entries.wanted.iter().map(|entry| ConsumeQueueEntry {
-        eval: wants(entry.tag_hash),
-        physic_offset: entry.position.cast_signed(),
-        physic_size: entry.length.cast_signed(),
-        tags_code: i64::from(entry.tag_hash),
-        ..ConsumeQueueEntry::default()
     });
-    let offline = group.filter(|_| subscription.is_none());
-    Ok(ConsumeQueueData {
-        filter_data: offline.map(|group| format!("{group}@{} is not online!", asked.topic)),
-        max_queue_index: queue.max_offset().signed(),
-        min_queue_index: queue.min_offset().signed(),
-        queue_data: queue_data.collect(),
-        subscription_data: subscription.as_ref().map(|subscription| subscription.data.clone()),
-    })
 }
 
-fn figures(broker: &Broker, request: &Frame) -> Result<BrokerStatsData, Problem> {
-    let asked: ViewBrokerStatsHeader<'_> = header(request)?;
-    let data = Figure::from_name(asked.stats_name)
-        .and_then(|figure| broker.stats.look(figure, asked.stats_key, broker.shard.topics(), broker.now()));
-    data.ok_or_else(|| Problem::new(response::SYSTEM_ERROR, format!("The stats <{}> not exist", asked.stats_name)))
+pub(super) fn figures(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    answer::json(broker, request, reply, |broker, request| {
+        let asked: ViewBrokerStatsHeader<'_> = request.header()?;
+        let data = Figure::from_name(asked.stats_name)
+            .and_then(|figure| broker.stats.look(figure, asked.stats_key, broker.shard.topics(), broker.now()));
+        data.ok_or_else(|| Refused::new(response::SYSTEM_ERROR, format!("The stats <{}> not exist", asked.stats_name)))
+    });
 }
 
 /// The stored offsets of all groups.
-fn all_offsets(broker: &Broker, _request: &Frame) -> Result<ConsumerOffsetTable, Problem> {
-    let mut offset_table: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
-    for (group, id, offset) in index::offset::all(broker.shard.index())? {
-        let Some(queue) = broker.shard.topics().queue(id) else { continue };
-        let offsets = offset_table.entry(format!("{}@{group}", queue.topic)).or_default();
-        offsets.insert(queue.index.cast_signed(), offset.signed());
-    }
-    Ok(ConsumerOffsetTable { data_version: Some(DataVersion::default()), offset_table })
+pub(super) fn all_offsets(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "all offsets", request, reply, |broker, _| {
+        let mut offset_table: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+        for (group, id, offset) in index::offset::all(broker.shard.index())? {
+            let Some(queue) = broker.shard.topics().queue(id) else { continue };
+            let offsets = offset_table.entry(format!("{}@{group}", queue.topic)).or_default();
+            offsets.insert(queue.index.cast_signed(), offset.signed());
+        }
+        Ok(ConsumerOffsetTable { data_version: Some(DataVersion::default()), offset_table })
+    });
 }
 
 /// Nobody is forbidden to read: take the topic's or the group's permission away instead.
-fn forbidden(request: &Frame) -> Result<GroupForbidden, Problem> {
-    let asked: GroupForbiddenHeader<'_> = header(request)?;
-    if asked.readable == Some(false) {
-        let remark = "forbidding a group one topic is not supported; disable the group or the topic's read permission";
-        return Err(Problem::new(response::REQUEST_CODE_NOT_SUPPORTED, remark));
-    }
-    Ok(GroupForbidden { group: asked.group.to_owned(), readable: Some(true), topic: asked.topic.to_owned() })
+pub(super) fn forbidden(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    answer::json(broker, request, reply, |_, request| {
+        let asked: GroupForbiddenHeader<'_> = request.header()?;
+        if asked.readable == Some(false) {
+            let remark =
+                "forbidding a group one topic is not supported; disable the group or the topic's read permission";
+            return Err(Refused::new(response::REQUEST_CODE_NOT_SUPPORTED, remark));
+        }
+        Ok(GroupForbidden { group: asked.group.to_owned(), readable: Some(true), topic: asked.topic.to_owned() })
+    });
 }
 
 /// A broker without replicas, in the words of tools.
-fn replication(broker: &Broker) -> serde_json::Value {
-    json!({
+pub(super) fn replication(broker: &Arc<Broker>, _request: Frame, reply: Reply) {
+    let figures = json!({
         "haClientRuntimeInfo": {
             "lastReadTimestamp": 0,
             "lastWriteTimestamp": 0,
@@ -202,5 +195,6 @@ fn replication(broker: &Broker) -> serde_json::Value {
         "inSyncSlaveNums": 0,
         "master": true,
         "masterCommitLogMaxOffset": broker.shard.log().end().get(),
-    })
+    });
+    answer::body(reply, Ok(figures));
 }

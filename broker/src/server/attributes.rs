@@ -123,7 +123,7 @@ fn apply(attributes: &Attributes, changes: Vec<Change<'_>>) -> Result<Attributes
     Ok(changed)
 }
 
-/// What is wrong with the attributes of a group: there are none that do anything.
+/// Objects to any attribute of a group: there are none that do anything.
 pub(super) fn group_objection(given: &BTreeMap<String, String>) -> Option<String> {
     given.keys().next().map(|name| format!("unsupported key: {:?}; groups have no attributes", cut(name)))
 }

@@ -6,47 +6,62 @@
 use std::sync::Arc;
 
 use escrowmq_common::clock;
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PreparedBackupHeader;
-use escrowmq_common::remoting::Connection;
 
-use super::{Reply, local, slow};
-use crate::backup::prepare::{LEASE, PrepareError};
+use super::{local, slow};
+use crate::backup::prepare::{Backups, LEASE, PrepareError};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::terms::Stamp;
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    if !local::is_local(connection) {
-        return local::refuse(reply, "backups are made");
+/// The beginning of the sentence that refuses requests from elsewhere.
+const LOCAL_ONLY: &str = "backups are made";
+
+pub(super) fn prepare(broker: &Arc<Broker>, _request: Frame, reply: Reply) {
+    if !local::is_local(reply.connection()) {
+        return local::refuse(reply, LOCAL_ONLY);
     }
-    match request.code {
-        request::PREPARE_BACKUP => {
-            let theirs = Arc::clone(broker);
-            broker.tasks.spawn("prepare backup", async move {
-                // So that the backup has what consumers confirmed until now.
-                theirs.delivery.flush_offsets(&theirs).await;
-                slow::run(&theirs, "prepare backup", reply, prepare);
-            });
-        }
-        _ => slow::run(broker, "prepared backup", reply, move |broker, reply| {
-            let id = match request.header() {
-                Ok(PreparedBackupHeader { backup_id }) => backup_id.unwrap_or_default(),
-                Err(error) => return reply.error(error.code(), &error.to_string()),
-            };
-            let done = match request.code {
-                request::RENEW_BACKUP => broker.backups.renew(id),
-                _ => broker.backups.release(id),
-            };
-            match done {
-                Ok(()) => reply.ok(),
-                Err(error) => refuse(reply, &error),
-            }
-        }),
-    }
+    let theirs = Arc::clone(broker);
+    broker.tasks.spawn("prepare backup", async move {
+        // So that the backup has what consumers confirmed until now.
+        theirs.delivery.flush_offsets().await;
+        slow::run(&theirs, "prepare backup", reply, prepare_now);
+    });
 }
 
-fn prepare(broker: &Arc<Broker>, reply: Reply) {
+pub(super) fn renew(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    with_prepared(broker, request, reply, Backups::renew);
+}
+
+pub(super) fn release(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    with_prepared(broker, request, reply, Backups::release);
+}
+
+/// Does something with the backup that a request names.
+fn with_prepared(
+    broker: &Arc<Broker>,
+    request: Frame,
+    reply: Reply,
+    act: fn(&Backups, &str) -> Result<(), PrepareError>,
+) {
+    if !local::is_local(reply.connection()) {
+        return local::refuse(reply, LOCAL_ONLY);
+    }
+    slow::run(broker, "prepared backup", reply, move |broker, reply| {
+        let id = match request.header() {
+            Ok(PreparedBackupHeader { backup_id }) => backup_id.unwrap_or_default(),
+            Err(error) => return reply.refuse(error),
+        };
+        match act(&broker.backups, id) {
+            Ok(()) => reply.ok(),
+            Err(error) => refuse(reply, &error),
+        }
+    });
+}
+
+fn prepare_now(broker: &Arc<Broker>, reply: Reply) {
     let prepared = match broker.backups.prepare(&broker.shard, Stamp(clock::wall_ms().unsigned_abs())) {
         Ok(prepared) => prepared,
         Err(error) => return refuse(reply, &error),

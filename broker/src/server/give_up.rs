@@ -9,18 +9,19 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GiveUpLogHeader, GiveUpLogResponse, Header as _};
 
-use super::ensure::done;
-use super::{Reply, local, slow};
+use super::{local, slow};
 use crate::broker::Broker;
+use crate::creation::done;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, GiveUp, GiveUpError};
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     if !local::is_local(reply.connection()) {
         return local::refuse(reply, "log positions are given up");
     }
     let header: GiveUpLogHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let (operator, reason) = (header.operator.to_owned(), header.reason.to_owned());
     if operator.trim().is_empty() || reason.trim().is_empty() {
@@ -44,7 +45,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         broker.tasks.spawn("give up log", async move {
             let command = Command::GiveUp(GiveUp { positions: positions.clone(), messages, by: &operator, why: &reason });
             if let Err(error) = done(theirs.shard.propose(&command, Admission::Reserved).await) {
-                return reply.error(error.code(), &error.to_string());
+                return reply.refuse(error);
             }
             let (from, upto, peer) = (positions.start, positions.end, reply.connection().peer());
             tracing::warn!(from, upto, messages, operator, reason, %peer, "messages of the log are given up: they are lost");

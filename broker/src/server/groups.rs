@@ -4,36 +4,30 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{DataVersion, SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader, GroupHeader};
 use escrowmq_common::name;
 
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError, Place, done};
 use super::topics::Page;
-use super::{Reply, attributes, slow};
+use super::{attributes, slow};
 use crate::broker::Broker;
-use crate::registration::data_version;
+use crate::creation::{CreationError, Maker, done};
+use crate::reply::Reply;
 use crate::shard::{Admission, Command};
-use crate::terms::encode_cold;
-use crate::terms::{GroupSettings, TopicSettings};
+use crate::terms::{GroupSettings, TopicSettings, encode_cold};
 
-#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    match request.code {
-        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => match from_slice::<SubscriptionGroupConfig>(&request.body) {
-            Ok(config) => create_all(broker, vec![config], reply),
-            Err(error) => reply.error(error.code(), &error.to_string()),
-        },
-        request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => match from_slice::<SubscriptionGroupList>(&request.body) {
-            Ok(list) => create_all(broker, list.group_config_list, reply),
-            Err(error) => reply.error(error.code(), &error.to_string()),
-        },
-        request::DELETE_SUBSCRIPTIONGROUP => delete(broker, &request, reply),
-        request::GET_SUBSCRIPTIONGROUP_CONFIG => show(broker, &request, reply),
-        request::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => show_all(broker, &request, reply),
-        other => reply.unsupported(other),
+pub(super) fn create(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    match from_slice::<SubscriptionGroupConfig>(&request.body) {
+        Ok(config) => create_all(broker, vec![config], reply),
+        Err(error) => reply.refuse(error),
+    }
+}
+
+pub(super) fn create_list(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    match from_slice::<SubscriptionGroupList>(&request.body) {
+        Ok(list) => create_all(broker, list.group_config_list, reply),
+        Err(error) => reply.refuse(error),
     }
 }
 
@@ -97,21 +91,21 @@ fn create_all(broker: &Arc<Broker>, all: Vec<SubscriptionGroupConfig>, reply: Re
     broker.tasks.spawn("create group", async move {
         let mut changed = false;
         for settings in &all {
-            let _place = match Place::of_group(&creator, maker, &settings.name).map_err(EnsureError::from) {
+            let _place = match creator.creations.place_of_group(maker, &settings.name).map_err(CreationError::from) {
                 Ok(place) => place,
-                Err(error) => return reply.error(error.code(), &error.to_string()),
+                Err(error) => return reply.refuse(error),
             };
             let old = creator.shard.groups().get(&settings.name);
             let bytes = encode_cold(settings);
             let outcome = creator.shard.propose(&Command::PutGroup(&bytes), Admission::Normal).await;
             if let Err(error) = done(outcome) {
-                return reply.error(error.code(), &error.to_string());
+                return reply.refuse(error);
             }
             let old = old.map_or_else(|| "none".to_owned(), |old| format!("{old:?}"));
             reply.audit(&settings.name, old, format_args!("{settings:?}"));
             match retry_topic(&creator, maker, settings).await {
                 Ok(is_new) => changed |= is_new,
-                Err(error) => return reply.error(error.code(), &error.to_string()),
+                Err(error) => return reply.refuse(error),
             }
         }
         if changed {
@@ -150,13 +144,13 @@ fn objection(config: &SubscriptionGroupConfig) -> Option<String> {
 
 /// Makes the retry topic of a group, which tools expect before its first member connects, or gives it the queues that the group
 /// wants. It never loses queues: there may be messages in them. Says whether anything changed.
-async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<bool, EnsureError> {
+async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) -> Result<bool, CreationError> {
     if group.retry_queues == 0 {
         return Ok(false);
     }
     let was_there = broker.shard.topics().get(&name::retry_topic(&group.name)).is_some();
     let wanted = TopicSettings::new(name::retry_topic(&group.name), group.retry_queues);
-    let topic = ensure::topic_of(broker, maker, wanted).await?;
+    let topic = broker.creations.topic_of(maker, wanted).await?;
     let (read, write) = (topic.settings.read_queues, topic.settings.write_queues);
     if read >= group.retry_queues && write >= group.retry_queues {
         return Ok(!was_there);
@@ -166,15 +160,15 @@ async fn retry_topic(broker: &Arc<Broker>, maker: Maker, group: &GroupSettings) 
         write_queues: write.max(group.retry_queues),
         ..topic.settings.clone()
     };
-    let _place = Place::of_topic(broker, maker, &grown)?;
+    let _place = broker.creations.place_of_topic(maker, &grown)?;
     done(broker.shard.propose(&Command::PutTopic(&encode_cold(&grown)), Admission::Normal).await)?;
     Ok(true)
 }
 
-fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn delete(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: DeleteSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let (group, offsets) = (header.group_name.to_owned(), header.clean_offset);
     let known = broker.shard.groups().get(&group);
@@ -189,20 +183,20 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         };
         match done(outcome) {
             // Deleting twice is no error: tools ask every broker of a cluster.
-            Ok(()) | Err(EnsureError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
+            Ok(()) | Err(CreationError::Refused(crate::shard::Refusal::NoSuchGroup(_))) => {
                 let old = known.map_or_else(|| "none".to_owned(), |known| format!("{known:?}"));
                 reply.audit(&group, old, if offsets { "none, offsets deleted" } else { "none, offsets kept" });
                 reply.ok();
             }
-            Err(error) => reply.error(error.code(), &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
 
-fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if let Some(group) = broker.shard.groups().get(header.group) {
         return reply.body(&to_bytes(&group_config(&group), Form::Strict));
@@ -211,10 +205,10 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &remark);
 }
 
-fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show_all(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetAllSubscriptionGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let page = Page::new(header.group_seq, header.max_group_num);
     slow::run(broker, "list groups", reply, move |broker, reply| {
@@ -222,7 +216,7 @@ fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         let counter = broker.shard.groups().version().cast_signed();
         let table = SubscriptionGroupTable {
-            data_version: DataVersion { counter, ..data_version(broker) },
+            data_version: DataVersion { counter, ..broker.registration.data_version() },
             subscription_group_table: page
                 .of(&groups)
                 .iter()

@@ -1,14 +1,17 @@
 //! How far groups are behind: in time, and all of them at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use escrowmq_common::body::{BrokerConsumeStats, ConsumeTimeSpan, ConsumeTimeSpanBody};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GetBrokerConsumeStatsHeader, GroupTopicHeader};
 
+use super::answer::{json_slowly, no_topic};
 use super::progress;
-use super::stats::{Problem, consume_stats_of, header};
+use super::stats::consume_stats_of;
 use crate::broker::Broker;
+use crate::reply::{Refused, Reply};
 use crate::shard::Queue;
 use crate::terms::QueueOffset;
 
@@ -16,15 +19,17 @@ use crate::terms::QueueOffset;
 const GROUPS_MAX: usize = 10_000;
 
 /// For each queue of a topic: its first and last message's time, and the time of the last one consumed.
-pub(super) fn time_spans(broker: &Broker, request: &Frame) -> Result<ConsumeTimeSpanBody, Problem> {
-    let asked: GroupTopicHeader<'_> = header(request)?;
-    let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| Problem::no_topic(asked.topic))?;
-    let spans: Result<Vec<_>, Problem> =
-        progress::queues(&topic).map(|queue| time_span(broker, asked.group, queue)).collect();
-    Ok(ConsumeTimeSpanBody { consume_time_span_set: spans? })
+pub(super) fn time_spans(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "time spans", request, reply, |broker, request| {
+        let asked: GroupTopicHeader<'_> = request.header()?;
+        let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| no_topic(asked.topic))?;
+        let spans: Result<Vec<_>, Refused> =
+            progress::queues(&topic).map(|queue| time_span(broker, asked.group, queue)).collect();
+        Ok(ConsumeTimeSpanBody { consume_time_span_set: spans? })
+    });
 }
 
-fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeSpan, Problem> {
+fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeSpan, Refused> {
     let (min, max) = (queue.min_offset(), queue.max_offset());
     let time = |offset: QueueOffset| progress::store_time(broker, queue, offset).map(|time| time.unwrap_or(-1));
     let first = time(min)?;
@@ -74,25 +79,27 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// How far all groups are behind, those that consume in order or the others.
-pub(super) fn of_all(broker: &Broker, request: &Frame) -> Result<BrokerConsumeStats, Problem> {
-    let is_order = header::<GetBrokerConsumeStatsHeader>(request)?.is_order;
-    let mut all = BrokerConsumeStats { broker_addr: Some(broker.address.clone()), ..Default::default() };
-    let mut groups = broker.shard.groups().all();
-    groups.sort_by(|a, b| a.name.cmp(&b.name));
-    groups.retain(|group| group.consume_message_orderly == is_order);
-    for group in groups.iter().take(GROUPS_MAX) {
-        let mut of_group = Vec::new();
-        for topic in progress::topics_of(broker, &group.name)? {
-            let stats = consume_stats_of(broker, &group.name, &topic)?;
-            for offset in stats.offset_table.values() {
-                all.total_diff += offset.broker_offset - offset.consumer_offset;
-                all.total_inflight_diff += offset.pull_offset - offset.consumer_offset;
+pub(super) fn of_all(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "lag of all groups", request, reply, |broker, request| {
+        let is_order = request.header::<GetBrokerConsumeStatsHeader>()?.is_order;
+        let mut all = BrokerConsumeStats { broker_addr: Some(broker.address.clone()), ..Default::default() };
+        let mut groups = broker.shard.groups().all();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups.retain(|group| group.consume_message_orderly == is_order);
+        for group in groups.iter().take(GROUPS_MAX) {
+            let mut of_group = Vec::new();
+            for topic in progress::topics_of(broker, &group.name)? {
+                let stats = consume_stats_of(broker, &group.name, &topic)?;
+                for offset in stats.offset_table.values() {
+                    all.total_diff += offset.broker_offset - offset.consumer_offset;
+                    all.total_inflight_diff += offset.pull_offset - offset.consumer_offset;
+                }
+                of_group.push(stats);
             }
-            of_group.push(stats);
+            all.consume_stats_list.push(BTreeMap::from([(group.name.clone(), of_group)]));
         }
-        all.consume_stats_list.push(BTreeMap::from([(group.name.clone(), of_group)]));
-    }
-    Ok(all)
+        Ok(all)
+    });
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use escrowmq_common::code::response;
 use escrowmq_common::remoting::{Connection, LogGate};
 
-use super::Reply;
+use crate::reply::Reply;
 
 static REFUSED: LogGate = LogGate::new(Duration::from_secs(1));
 
-/// Whether the connection comes from this machine, whatever a load balancer says of its client.
+/// Whether the connection comes from this machine. The address that a load balancer names does not count.
 pub(super) fn is_local(connection: &Connection) -> bool {
     connection.is_local()
 }

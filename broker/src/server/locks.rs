@@ -5,26 +5,12 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
-use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
-use super::Reply;
-use super::reply::code_of_refusal;
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Completion, Lock, Outcome};
 use crate::terms::QueueId;
-
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    let body: LockBatchBody = match from_slice(&request.body) {
-        Ok(body) => body,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
-    };
-    match request.code {
-        request::LOCK_BATCH_MQ => lock(broker, body, reply),
-        request::UNLOCK_BATCH_MQ => unlock(broker, &body, reply),
-        other => reply.unsupported(other),
-    }
-}
 
 /// The queues of a request that exist here, each once.
 fn known(broker: &Broker, queues: Vec<MessageQueue>) -> HashMap<QueueId, MessageQueue> {
@@ -35,7 +21,11 @@ fn known(broker: &Broker, queues: Vec<MessageQueue>) -> HashMap<QueueId, Message
     queues.into_iter().filter_map(|queue| Some((id(&queue)?, queue))).collect()
 }
 
-fn lock(broker: &Arc<Broker>, body: LockBatchBody, reply: Reply) {
+pub(super) fn lock(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let body: LockBatchBody = match from_slice(&request.body) {
+        Ok(body) => body,
+        Err(error) => return reply.refuse(error),
+    };
     let queues = known(broker, body.mq_set);
     if queues.is_empty() {
         return held(reply, Vec::new());
@@ -51,7 +41,7 @@ fn lock(broker: &Arc<Broker>, body: LockBatchBody, reply: Reply) {
             let mut queues = queues;
             held(reply, ids.iter().filter_map(|id| queues.remove(id)).collect());
         }
-        other => unexpected(reply, &other),
+        other => unexpected(reply, other),
     });
 }
 
@@ -59,8 +49,12 @@ fn held(reply: Reply, queues: Vec<MessageQueue>) {
     reply.body(&to_bytes(&LockBatchResponse { lock_ok_mq_set: queues }, Form::Loose));
 }
 
-fn unlock(broker: &Arc<Broker>, body: &LockBatchBody, reply: Reply) {
-    let queues = known(broker, body.mq_set.clone());
+pub(super) fn unlock(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let body: LockBatchBody = match from_slice(&request.body) {
+        Ok(body) => body,
+        Err(error) => return reply.refuse(error),
+    };
+    let queues = known(broker, body.mq_set);
     if queues.is_empty() {
         return reply.ok();
     }
@@ -72,7 +66,7 @@ fn unlock(broker: &Arc<Broker>, body: &LockBatchBody, reply: Reply) {
     });
     submit(broker, &command, reply, |reply, outcome| match outcome {
         Outcome::Done => reply.ok(),
-        other => unexpected(reply, &other),
+        other => unexpected(reply, other),
     });
 }
 
@@ -80,17 +74,17 @@ fn submit(broker: &Broker, command: &Command<'_>, reply: Reply, answer: impl FnO
     let back = reply.clone();
     let completion: Completion = Box::new(move |result| match result {
         Ok(outcome) => answer(back, outcome),
-        Err(error) => back.not_done(&error),
+        Err(error) => back.refuse(error),
     });
     // A lock that cannot be renewed makes its owner stop: it goes before new messages.
     if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, completion) {
-        reply.not_done(&error);
+        reply.refuse(error);
     }
 }
 
-fn unexpected(reply: Reply, outcome: &Outcome) {
+fn unexpected(reply: Reply, outcome: Outcome) {
     match outcome {
-        Outcome::Refused(refusal) => reply.error(code_of_refusal(refusal), &refusal.to_string()),
+        Outcome::Refused(refusal) => reply.refuse(refusal),
         Outcome::Published(_)
         | Outcome::Prepared(_)
         | Outcome::Settled(_)

@@ -1,23 +1,23 @@
-//! Who is there: heartbeats, leaving, and questions about members.
+//! Members of groups: heartbeats, leaving, and questions about them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{CheckClientBody, HeartbeatData};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GetConsumerListByGroupHeader, UnregisterClientHeader};
 use escrowmq_common::name;
 use escrowmq_common::remoting::{Connection, LogGate};
 use parking_lot::Mutex;
 
-use super::bounds::Maker;
 use super::pull::check_sql;
-use super::{Reply, ensure};
 use crate::broker::Broker;
 use crate::client_registry::{Beat, Client, ConsumerBeat};
+use crate::creation::Maker;
 use crate::filter::Filter;
+use crate::reply::Reply;
 
 /// Lines about groups that could not be made: each heartbeat may name thousands.
 static NOT_CREATED: LogGate = LogGate::new(Duration::from_secs(1));
@@ -26,28 +26,16 @@ const AWAITED_DECISIONS: &str = "ESCROWMQ";
 /// And this one where transactions of several messages and leases are known.
 const TRANSACTIONS: &str = "ESCROWMQ_TXN";
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
-    match request.code {
-        request::HEART_BEAT => heartbeat(broker, connection, request, reply),
-        request::UNREGISTER_CLIENT => unregister(broker, connection, request, reply),
-        request::GET_CONSUMER_LIST_BY_GROUP => list(broker, request, reply),
-        request::CHECK_CLIENT_CONFIG => check(broker, request, reply),
-        // Who is asked for the queues of a topic must know those of all brokers; the broker knows its own. Clients that
-        // get this answer share the queues among themselves.
-        other => reply.unsupported(other),
-    }
-}
-
 pub(super) fn closed(broker: &Arc<Broker>, connection: &Arc<Connection>) {
     broker.delivery.holds.drop_connection(connection.id());
     broker.clients.closed(connection);
     broker.transactions.connection_closed(connection.id());
 }
 
-fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
+pub(super) fn heartbeat(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let data: HeartbeatData = match from_slice(&request.body) {
         Ok(data) => data,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if data.client_id.is_empty() {
         return reply.error(response::SYSTEM_ERROR, "clientID: missing");
@@ -80,7 +68,7 @@ fn heartbeat(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame
         life: config.client_expiry,
         wall_ms: broker.clock.wall_ms(),
     };
-    broker.clients.heartbeat(connection, &Arc::new(client), &beat);
+    broker.clients.heartbeat(reply.connection(), &Arc::new(client), &beat);
     after_creation(broker, &new_groups, reply);
 }
 
@@ -98,7 +86,7 @@ fn after_creation(broker: &Arc<Broker>, groups: &[&str], reply: Reply) {
     let waiting = Arc::new(Mutex::new((groups.len(), Some(reply))));
     for group in groups {
         let (waiting, name) = (Arc::clone(&waiting), (*group).to_owned());
-        ensure::group(broker, maker, group, move |created| {
+        broker.creations.group(maker, group, move |created| {
             if let Err(error) = created {
                 // The next heartbeat tries again; meanwhile the group's pulls are refused.
                 if let Some(others) = NOT_CREATED.open() {
@@ -128,19 +116,19 @@ fn accept(reply: Reply) {
     );
 }
 
-fn unregister(broker: &Broker, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
+pub(super) fn unregister(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: UnregisterClientHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
-    broker.clients.unregister(connection, header.producer_group, header.consumer_group);
+    broker.clients.unregister(reply.connection(), header.producer_group, header.consumer_group);
     reply.ok();
 }
 
-fn list(broker: &Broker, request: &Frame, reply: Reply) {
+pub(super) fn consumer_ids(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetConsumerListByGroupHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let ids = broker.clients.consumer_ids(header.consumer_group);
     if ids.consumer_id_list.is_empty() {
@@ -150,17 +138,17 @@ fn list(broker: &Broker, request: &Frame, reply: Reply) {
     reply.body(&to_bytes(&ids, Form::Strict));
 }
 
-fn check(broker: &Broker, request: &Frame, reply: Reply) {
+pub(super) fn check(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let body: CheckClientBody = match from_slice(&request.body) {
         Ok(body) => body,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let subscription = &body.subscription_data;
     if subscription.is_tag_type() {
         return reply.ok();
     }
-    if let Err((code, remark)) = check_sql(broker) {
-        return reply.error(code, &remark);
+    if let Err(refused) = check_sql(broker) {
+        return reply.refuse(refused);
     }
     match Filter::of_subscription(subscription) {
         Ok(_) => reply.ok(),

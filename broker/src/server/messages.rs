@@ -8,42 +8,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{Header as _, QueryMessageHeader, QueryMessageResponse, ViewMessageHeader};
 use escrowmq_common::message::MessageUnit;
 use escrowmq_common::message::properties::name;
 
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::key_index::{Candidate, words};
+use crate::reply::Reply;
 use crate::shard::ReadError;
 use crate::terms::{QueueOffset, Stamp};
 
-/// Most messages of one answer, whatever is asked for.
+/// Most messages of one answer, even if more are asked for.
 const MESSAGES_MAX: usize = 64;
 /// Most messages of one answer for a unique id; there is one, or the copies that its producer's retries made.
 const UNIQUE_MAX: usize = 32;
 /// Bytes of units after which an answer takes no further one. A frame holds twice that.
 const ANSWER_BYTES: usize = 8 << 20;
-/// Candidates that are looked up for one answer: what a key of very many messages can cost.
+/// Candidates that are looked up for one answer. It bounds the cost of a key that very many messages have.
 const LOOKED_UP_MAX: usize = 4096;
 /// Candidates that are passed over for their time.
 const PASSED_OVER_MAX: usize = 1 << 20;
 /// How long a query waits for the index to reach the newest message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    match request.code {
-        request::VIEW_MESSAGE_BY_ID => view(broker, request, reply),
-        _ => query(broker, request, reply),
-    }
-}
-
-fn view(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn view(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: ViewMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let asked = header.offset;
     slow::run(broker, "view message", reply, move |broker, reply| {
@@ -53,7 +47,7 @@ fn view(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
             None | Some(Ok(None)) => {
                 reply.error(response::SYSTEM_ERROR, &format!("can not find message by the offset, {asked}"));
             }
-            Some(Err(error)) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Some(Err(error)) => reply.refuse(error),
         }
     });
 }
@@ -77,7 +71,7 @@ pub(super) fn visible_unit(broker: &Broker, position: u64, out: &mut BytesMut) -
     Ok(Some(Place { queue: located.queue.id.0, offset: entry.offset, store_time: entry.store_time }))
 }
 
-/// What a query asks for.
+/// A query for messages by key.
 #[derive(Debug)]
 struct Query {
     topic: String,
@@ -118,13 +112,13 @@ impl Query {
     }
 }
 
-fn query(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let query = match QueryMessageHeader::decode(&request.fields) {
         Ok(header) => Query::new(&header),
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     slow::run(broker, "query message", reply, move |broker, reply| {
-        // Whatever was answered before this request came is in the index then, or the answer says up to where it is.
+        // Then every message whose send was answered before this request came is in the index; else the answer says how far it is.
         broker.keys.catch_up(broker.shard.counters().applied_index(), PATIENCE);
         let reach = broker.keys.reach();
         let mut units = BytesMut::new();
@@ -165,7 +159,7 @@ fn find(broker: &Broker, query: &Query, out: &mut BytesMut) -> std::io::Result<u
             None
         });
         let in_time = |place: &Place| (query.from..=query.upto).contains(&place.store_time);
-        // A message that was written anew has two positions and one place.
+        // A message whose bytes were moved has two positions and one place.
         let is_wanted =
             place.is_some_and(|place| in_time(&place) && query.matches(&out[start..]) && places.insert(place));
         if is_wanted {

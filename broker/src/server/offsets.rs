@@ -2,55 +2,46 @@
 
 use std::sync::Arc;
 
-use escrowmq_common::code::{request, response};
-use escrowmq_common::frame::{Fields, Frame};
+use escrowmq_common::code::response;
+use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
-    EarliestStoreTimeResponse, GetMaxOffsetHeader, Header, HeaderError, OffsetResponse, QueryConsumerOffsetHeader,
-    QueueHeader, SearchOffsetHeader, UpdateConsumerOffsetHeader,
+    EarliestStoreTimeResponse, GetMaxOffsetHeader, Header as _, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader,
+    SearchOffsetHeader, UpdateConsumerOffsetHeader,
 };
-use escrowmq_common::remoting::Connection;
 
-use super::{Reply, progress, slow};
+use super::{progress, slow};
 use crate::broker::Broker;
 use crate::delivery::CommitRefusal;
+use crate::reply::Reply;
 use crate::shard::{Queue, ReadError};
 use crate::terms::{QueueOffset, Stamp};
 
-/// A group without an offset starts at the beginning of a queue whose first message lies within so many bytes of the
-/// log's end: such a topic is young, and its first messages are likely meant for whoever comes now.
+/// A group without an offset starts at the beginning of a queue whose first message lies within this many bytes of the log's end:
+/// such a topic is young, and its first messages are likely meant for the group that comes now.
 const YOUNG_BYTES: u64 = 1 << 30;
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: &Frame, reply: Reply) {
-    let fields = &request.fields;
-    let handled = match request.code {
-        request::QUERY_CONSUMER_OFFSET => with(fields, |header| query(broker, &header, reply.clone())),
-        request::UPDATE_CONSUMER_OFFSET => with(fields, |header| update(broker, connection, &header, reply.clone())),
-        // Early Go releases ask for an offset by time under this code, with capitals.
-        request::GET_MAX_OFFSET if fields.get("Timestamp").is_some() => {
-            with(fields, |header| search(broker, &header, reply.clone()))
-        }
-        request::GET_MAX_OFFSET => with(fields, |header: GetMaxOffsetHeader<'_>| {
-            let end =
-                queue(broker, header.topic, header.queue_id).map_or(QueueOffset::ZERO, |queue| queue.max_offset());
-            send_offset(reply.clone(), end);
-        }),
-        request::GET_MIN_OFFSET => with(fields, |header: QueueHeader<'_>| {
-            let begin =
-                queue(broker, header.topic, header.queue_id).map_or(QueueOffset::ZERO, |queue| queue.min_offset());
-            send_offset(reply.clone(), begin);
-        }),
-        request::SEARCH_OFFSET_BY_TIMESTAMP => with(fields, |header| search(broker, &header, reply.clone())),
-        request::GET_EARLIEST_MSG_STORETIME => with(fields, |header| earliest(broker, &header, reply.clone())),
-        other => return reply.unsupported(other),
-    };
-    if let Err(error) = handled {
-        reply.error(error.code(), &error.to_string());
+/// The offset of the next message to come; 0 for a queue that is not there.
+pub(super) fn max(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    // Early Go releases ask for an offset by time under this code, with capitals.
+    if request.fields.get("Timestamp").is_some() {
+        return search(broker, request, reply);
     }
+    let header: GetMaxOffsetHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.refuse(error),
+    };
+    let end = queue(broker, header.topic, header.queue_id).map_or(QueueOffset::ZERO, |queue| queue.max_offset());
+    send_offset(reply, end);
 }
 
-/// Decodes a header and hands it on; the error says which field is wrong.
-fn with<'a, H: Header<'a>>(fields: &'a Fields, handle: impl FnOnce(H)) -> Result<(), HeaderError> {
-    H::decode(fields).map(handle)
+/// The offset of the oldest message; 0 for a queue that is not there.
+pub(super) fn min(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let header: QueueHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.refuse(error),
+    };
+    let begin = queue(broker, header.topic, header.queue_id).map_or(QueueOffset::ZERO, |queue| queue.min_offset());
+    send_offset(reply, begin);
 }
 
 fn queue(broker: &Broker, topic: &str, queue_id: i32) -> Option<Arc<Queue>> {
@@ -62,7 +53,12 @@ fn send_offset(reply: Reply, offset: QueueOffset) {
     reply.send(response::SUCCESS, None, |fields| header.write(fields), &[]);
 }
 
-fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) {
+/// The offset of a group in a queue.
+pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let header: QueryConsumerOffsetHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.refuse(error),
+    };
     let none = "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first";
     let Some(queue) = queue(broker, header.topic, header.queue_id) else {
         return reply.error(response::QUERY_NOT_FOUND, none);
@@ -70,7 +66,7 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
     match broker.delivery.offsets.newest(&broker.shard, header.consumer_group, queue.id) {
         Ok(Some(offset)) => return send_offset(reply, offset),
         Ok(None) => {}
-        Err(error) => return reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => return reply.refuse(error),
     }
     if header.set_zero_if_not_found == Some(false) {
         let remark = "Not found, do not set to zero, maybe this group boot first";
@@ -79,7 +75,7 @@ fn query(broker: &Broker, header: &QueryConsumerOffsetHeader<'_>, reply: Reply) 
     match is_young(broker, &queue) {
         Ok(true) => send_offset(reply, QueueOffset::ZERO),
         Ok(false) => reply.error(response::QUERY_NOT_FOUND, none),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     }
 }
 
@@ -97,7 +93,12 @@ fn is_young(broker: &Broker, queue: &Queue) -> Result<bool, ReadError> {
     Ok(first.is_some_and(|entry| end.saturating_sub(entry.position) <= YOUNG_BYTES))
 }
 
-fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumerOffsetHeader<'_>, reply: Reply) {
+/// A consumer commits an offset of its group.
+pub(super) fn update(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let header: UpdateConsumerOffsetHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.refuse(error),
+    };
     let group = header.consumer_group;
     if broker.shard.groups().get(group).is_none() {
         return reply.error(response::SUBSCRIPTION_GROUP_NOT_EXIST, &format!("Group {group} not exist!"));
@@ -118,13 +119,14 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
             format!("Offset {offset} is beyond the end {} of the queue; nothing was changed", queue.max_offset());
         return reply.error(response::INVALID_PARAMETER, &remark);
     }
-    let is_member = || broker.clients.is_consumer(group, connection.id());
+    let connection = reply.connection().id();
+    let is_member = || broker.clients.is_consumer(group, connection);
     let offsets = &broker.delivery.offsets;
-    match offsets.commit(&broker.shard, group, queue.id, offset, connection.id(), is_member) {
+    match offsets.commit(&broker.shard, group, queue.id, offset, connection, is_member) {
         Ok(()) if reply.is_oneway() => {}
         Ok(()) => offsets.when_stored(move |stored| match stored {
             Ok(()) => reply.ok(),
-            Err(error) => reply.not_done(&error),
+            Err(error) => reply.refuse(error),
         }),
         Err(error @ (CommitRefusal::Lower { .. } | CommitRefusal::Reset(_))) => {
             tracing::debug!(group, topic = header.topic, queue = header.queue_id, %error, "offset not taken");
@@ -137,7 +139,12 @@ fn update(broker: &Arc<Broker>, connection: &Connection, header: &UpdateConsumer
     }
 }
 
-fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
+/// The offset of a point in time.
+pub(super) fn search(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let header: SearchOffsetHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.refuse(error),
+    };
     let Some(queue) = queue(broker, header.topic, header.queue_id) else {
         return send_offset(reply, QueueOffset::ZERO);
     };
@@ -148,7 +155,7 @@ fn search(broker: &Arc<Broker>, header: &SearchOffsetHeader<'_>, reply: Reply) {
         let found = if upper { last_upto(broker, &queue, time) } else { broker.shard.offset_at_time(&queue, time) };
         match found {
             Ok(offset) => send_offset(reply, offset),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
@@ -159,7 +166,12 @@ fn last_upto(broker: &Broker, queue: &Queue, time: Stamp) -> Result<QueueOffset,
     Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or_default())
 }
 
-fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
+/// When the oldest message of a queue entered it; -1 if there is none.
+pub(super) fn earliest(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let header: QueueHeader<'_> = match request.header() {
+        Ok(header) => header,
+        Err(error) => return reply.refuse(error),
+    };
     let send = |reply: Reply, timestamp| {
         let header = EarliestStoreTimeResponse { timestamp };
         reply.send(response::SUCCESS, None, |fields| header.write(fields), &[]);
@@ -168,7 +180,7 @@ fn earliest(broker: &Arc<Broker>, header: &QueueHeader<'_>, reply: Reply) {
     slow::run(broker, "earliest store time", reply, move |broker, reply| {
         match broker.shard.entries(&queue, QueueOffset::ZERO, 1, 1, |_| true) {
             Ok(found) => send(reply, found.wanted.first().map_or(-1, |entry| entry.store_time.signed())),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }

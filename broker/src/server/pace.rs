@@ -1,13 +1,13 @@
 //! When to carry out what was read: at once, or when the other connections that are ready have been read as well.
 //!
 //! Waiting for the others makes batches. It also costs a look at all sockets, and mostly the waking of another thread, which
-//! is more than a lone send costs otherwise; and who is alone gains nothing by it.
+//! is more than a lone send costs otherwise, and a connection that is alone gains nothing by it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// After so many reads without company the next one is not made to wait for any.
+/// After this many reads without company the next one is not made to wait for any.
 const ALONE: u32 = 8;
-/// One read out of so many waits all the same, to see whether there is company by now.
+/// One read out of this many waits all the same, to see whether there is company by now.
 const LOOK_EVERY: u32 = 8;
 
 /// Whether reads come alone. A guess: it decides nothing but speed.

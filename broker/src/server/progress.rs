@@ -1,4 +1,4 @@
-//! How far groups have come, and the places in queues that tools are told by.
+//! The offsets of groups, and the names of queues, as tools are told.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(super) fn is_within(queue: &Queue, offset: QueueOffset) -> bool {
 }
 
 /// Sets offsets of a group wherever they were before, and waits until they are stored. Connected consumers are told by
-/// their next pull; what they commit before that is ignored.
+/// their next pull, and their commits before that are ignored.
 pub(super) async fn reset(
     broker: &Arc<Broker>,
     group: &str,
@@ -60,7 +60,7 @@ pub(super) async fn reset(
 ) -> Result<(), SubmitError> {
     let is_online = broker.clients.consumer_group(group).is_some();
     for (queue, offset) in offsets {
-        // Nobody is there to be told: whoever comes asks for the offset anyway.
+        // A group without members has nobody to be told: a member that comes asks for the offset first.
         if is_online || set(broker, group, queue, *offset).is_err() {
             broker.delivery.offsets.reset(group, queue.id, *offset);
         }

@@ -8,26 +8,24 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::{HeaderError, RecallMessageHeader};
+use escrowmq_common::header::RecallMessageHeader;
 use escrowmq_common::message::RecallHandle;
 
-use super::reply::code_of;
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::index::timer;
+use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Outcome, Waiting};
 use crate::terms::Stamp;
-
-type Refusal = (i32, String);
 
 /// So often the message is looked for again, because its bytes were moved between look and command.
 const LOOKS_MAX: u32 = 4;
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    let handle = match checked(broker, request) {
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    let handle = match checked(broker, &request) {
         Ok(handle) => handle,
-        Err((code, remark)) => return answer(broker, reply, Err((code, remark))),
+        Err(refused) => return answer(broker, reply, Err(refused)),
     };
     let recalling = Arc::clone(broker);
     broker.tasks.spawn("recall", async move {
@@ -37,7 +35,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
 }
 
 /// Answers the unique key of the message that was taken back.
-fn answer(broker: &Broker, reply: Reply, done: Result<String, Refusal>) {
+fn answer(broker: &Broker, reply: Reply, done: Result<String, Refused>) {
     let config = broker.config();
     match done {
         Ok(unique_key) => reply.send(
@@ -49,28 +47,27 @@ fn answer(broker: &Broker, reply: Reply, done: Result<String, Refusal>) {
             },
             &[],
         ),
-        Err((code, remark)) => {
+        Err(Refused { code, remark }) => {
             reply.send(code, Some(&remark), |fields| fields.text("MSG_REGION", &config.region_id), &[]);
         }
     }
 }
 
-fn checked(broker: &Broker, request: &Frame) -> Result<RecallHandle, Refusal> {
+fn checked(broker: &Broker, request: &Frame) -> Result<RecallHandle, Refused> {
     let config = broker.config();
     if !config.recall_message_enable {
-        return Err((response::NO_PERMISSION, "recall failed, operation is forbidden".to_owned()));
+        return Err(Refused::new(response::NO_PERMISSION, "recall failed, operation is forbidden"));
     }
-    let header: RecallMessageHeader<'_> =
-        request.header().map_err(|error: HeaderError| (error.code(), error.to_string()))?;
+    let header: RecallMessageHeader<'_> = request.header()?;
     if broker.shard.topics().get(header.topic).is_none() {
         let remark = format!("recall failed, the topic[{}] not exist", header.topic);
-        return Err((response::TOPIC_NOT_EXIST, remark));
+        return Err(Refused::new(response::TOPIC_NOT_EXIST, remark));
     }
     let handle = header.recall_handle.parse::<RecallHandle>();
-    let handle = handle.map_err(|_| (response::ILLEGAL_OPERATION, "recall failed, handle is invalid".to_owned()))?;
+    let handle = handle.map_err(|_| Refused::new(response::ILLEGAL_OPERATION, "recall failed, handle is invalid"))?;
     match objection(&config, &handle, header.topic, broker.now()) {
         None => Ok(handle),
-        Some(why) => Err((response::ILLEGAL_OPERATION, format!("recall failed, {why}"))),
+        Some(why) => Err(Refused::new(response::ILLEGAL_OPERATION, format!("recall failed, {why}"))),
     }
 }
 
@@ -89,12 +86,12 @@ fn objection(config: &BrokerConfig, handle: &RecallHandle, topic: &str, now: Sta
     }
 }
 
-async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Refusal> {
+async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Refused> {
     let due = Stamp(handle.deliver_timestamp.cast_unsigned());
     for _ in 0..LOOKS_MAX {
         let waiting = look(broker, &handle).await?;
         if let Some(why) = ambiguity(&waiting) {
-            return Err((response::ILLEGAL_OPERATION, format!("recall failed, {why}")));
+            return Err(Refused::new(response::ILLEGAL_OPERATION, format!("recall failed, {why}")));
         }
         // Nothing is delivered before its time.
         if waiting.rows.is_empty() {
@@ -109,18 +106,14 @@ async fn recall(broker: &Arc<Broker>, handle: RecallHandle) -> Result<String, Re
             return Ok(handle.unique_key);
         }
     }
-    Err((response::SYSTEM_BUSY, "recall failed, the message is being moved; try again".to_owned()))
+    Err(Refused::new(response::SYSTEM_BUSY, "recall failed, the message is being moved; try again"))
 }
 
-async fn look(broker: &Arc<Broker>, handle: &RecallHandle) -> Result<Waiting, Refusal> {
+async fn look(broker: &Arc<Broker>, handle: &RecallHandle) -> Result<Waiting, Refused> {
     let (reader, topic, unique_key) = (Arc::clone(broker), handle.topic.clone(), handle.unique_key.clone());
     let due = Stamp(handle.deliver_timestamp.cast_unsigned());
     let found = slow::read_vital(broker, "find timer", move || reader.shard.waiting(due, &topic, &unique_key));
-    match found.await {
-        Ok(Ok(waiting)) => Ok(waiting),
-        Ok(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
-        Err(not_done) => Err(not_done.answer()),
-    }
+    Ok(found.await??)
 }
 
 /// Why it cannot be said which message is meant, if so. Nothing is taken back then.
@@ -140,13 +133,13 @@ fn ambiguity(waiting: &Waiting) -> Option<&'static str> {
 }
 
 /// Says whether the message was taken back by this; else it was by another request, or its bytes were moved meanwhile.
-async fn cancel(broker: &Arc<Broker>, due: Stamp, position: u64) -> Result<bool, Refusal> {
+async fn cancel(broker: &Arc<Broker>, due: Stamp, position: u64) -> Result<bool, Refused> {
     match broker.shard.propose(&Command::Cancel { due, position }, Admission::Reserved).await {
         Ok(Outcome::Handled(1..)) => Ok(true),
         Ok(Outcome::Handled(0)) => match timer::fired(broker.shard.index(), position) {
             Ok(None) => Ok(false),
             Ok(Some(_)) => Err(too_late()),
-            Err(error) => Err((response::SYSTEM_ERROR, error.to_string())),
+            Err(error) => Err(error.into()),
         },
         Ok(
             Outcome::Published(_)
@@ -156,12 +149,12 @@ async fn cancel(broker: &Arc<Broker>, due: Stamp, position: u64) -> Result<bool,
             | Outcome::Done
             | Outcome::Refused(_),
         ) => unreachable!("a cancel says how many it took"),
-        Err(error) => Err((code_of(&error), error.to_string())),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn too_late() -> Refusal {
-    (response::ILLEGAL_OPERATION, "recall failed, the time of the message has come".to_owned())
+fn too_late() -> Refused {
+    Refused::new(response::ILLEGAL_OPERATION, "recall failed, the time of the message has come")
 }
 
 #[cfg(test)]

@@ -1,25 +1,26 @@
-//! What tools ask of consumers, through the broker that they are connected to.
+//! Questions of tools to consumers, through the broker that the consumers are connected to.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use escrowmq_common::body::json::from_slice;
-use escrowmq_common::body::{ConsumerStatus, json};
+use escrowmq_common::body::ConsumerStatus;
+use escrowmq_common::body::json::{BodyError, from_slice};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
     ConsumeMessageDirectlyHeader, GetConsumerRunningInfoHeader, GetConsumerStatusHeader, Header as _,
 };
 use escrowmq_common::message::OffsetMessageId;
-use escrowmq_common::remoting::{CallError, Connection};
+use escrowmq_common::remoting::CallError;
 use futures_util::future::join_all;
 
+use super::answer::body;
 use super::messages::visible_unit;
-use super::stats::{Problem, answer, header};
-use super::{Reply, reset, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::client_registry::ConsumerMember;
+use crate::reply::{Refused, Reply};
 
 /// How long a consumer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,21 +29,15 @@ const RUNNING_INFO_SINCE: i32 = 62;
 /// Members that are asked for their offsets for one answer.
 const ASKED_MAX: usize = 256;
 
-pub(super) fn handle(broker: &Arc<Broker>, _connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    let result = match request.code {
-        request::INVOKE_BROKER_TO_RESET_OFFSET => return reset::handle(broker, request, reply),
-        request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => consumer_status(broker, &request, &reply),
-        request::GET_CONSUMER_RUNNING_INFO => running_info(broker, &request, &reply),
-        _ => return consume_directly(broker, request, reply),
-    };
-    if let Err(problem) = result {
-        reply.error(problem.code, &problem.remark);
+/// Asks the members of a group, or one of them, which offsets they hold.
+pub(super) fn consumer_status(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    if let Err(refused) = ask_offsets(broker, &request, &reply) {
+        reply.refuse(refused);
     }
 }
 
-/// Asks the members of a group, or one of them, which offsets they hold.
-fn consumer_status(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Problem> {
-    let asked: GetConsumerStatusHeader<'_> = header(request)?;
+fn ask_offsets(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
+    let asked: GetConsumerStatusHeader<'_> = request.header()?;
     let only = asked.client_addr.filter(|address| !address.is_empty());
     let mut members = broker.clients.consumers(asked.group);
     members.retain(|member| {
@@ -50,7 +45,7 @@ fn consumer_status(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Resu
     });
     if members.is_empty() {
         let remark = format!("No Any Consumer online in the consumer group: [{}]", asked.group);
-        return Err(Problem::new(response::CONSUMER_NOT_ONLINE, remark));
+        return Err(Refused::new(response::CONSUMER_NOT_ONLINE, remark));
     }
     members.truncate(ASKED_MAX);
     let question = GetConsumerStatusHeader { topic: asked.topic, group: asked.group, client_addr: None };
@@ -62,7 +57,7 @@ fn consumer_status(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Resu
         // Strangers made them, and they may be large.
         theirs.tasks.spawn_blocking("merge consumer status", move || {
             let _waiting = waiting;
-            answer(reply, Ok(merged_status(&members, answers)));
+            body(reply, Ok(merged_status(&members, answers)));
         });
     });
     Ok(())
@@ -73,7 +68,7 @@ fn merged_status(members: &[ConsumerMember], answers: Vec<Result<Frame, CallErro
     let mut merged = ConsumerStatus::default();
     for (member, answer) in members.iter().zip(answers) {
         let status = answer.map_err(|error| error.to_string()).and_then(|answer| {
-            from_slice::<ConsumerStatus>(&answer.body).map_err(|error: json::BodyError| error.to_string())
+            from_slice::<ConsumerStatus>(&answer.body).map_err(|error: BodyError| error.to_string())
         });
         match status {
             Ok(status) => {
@@ -85,12 +80,19 @@ fn merged_status(members: &[ConsumerMember], answers: Vec<Result<Frame, CallErro
     merged
 }
 
-fn running_info(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Problem> {
-    let asked: GetConsumerRunningInfoHeader<'_> = header(request)?;
+/// Asks a consumer for its running figures.
+pub(super) fn running_info(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    if let Err(refused) = ask_running_info(broker, &request, &reply) {
+        reply.refuse(refused);
+    }
+}
+
+fn ask_running_info(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
+    let asked: GetConsumerRunningInfoHeader<'_> = request.header()?;
     let consumer = consumer(broker, asked.consumer_group, Some(asked.client_id))?;
     if consumer.version < RUNNING_INFO_SINCE {
         let remark = format!("The Consumer <{}> Version <{}> too low to finish", asked.client_id, consumer.version);
-        return Err(Problem::new(response::SYSTEM_ERROR, remark));
+        return Err(Refused::new(response::SYSTEM_ERROR, remark));
     }
     let question = Frame::request(request::GET_CONSUMER_RUNNING_INFO).with_header(&asked);
     relay(broker, consumer, asked.consumer_group, question, reply.clone());
@@ -98,14 +100,14 @@ fn running_info(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<
 }
 
 /// A connected member of a group: the one with this client id, or any.
-fn consumer(broker: &Broker, group: &str, client_id: Option<&str>) -> Result<ConsumerMember, Problem> {
+fn consumer(broker: &Broker, group: &str, client_id: Option<&str>) -> Result<ConsumerMember, Refused> {
     let wanted = client_id.filter(|id| !id.is_empty());
     let mut members = broker.clients.consumers(group);
     members.retain(|member| member.connection.is_open() && wanted.is_none_or(|id| *member.client_id == *id));
     // The newest connection of a client comes last.
     members.pop().ok_or_else(|| {
         let remark = format!("The Consumer <{group}> <{}> not online", wanted.unwrap_or("any"));
-        Problem::new(response::CONSUMER_NOT_ONLINE, remark)
+        Refused::new(response::CONSUMER_NOT_ONLINE, remark)
     })
 }
 
@@ -133,26 +135,26 @@ fn relay(broker: &Broker, consumer: ConsumerMember, group: &str, question: Frame
 }
 
 /// Lets a consumer consume one message now. The message is found like any by its id: only if it is in a queue.
-fn consume_directly(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+pub(super) fn consume_directly(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     slow::run(broker, "find message to consume", reply, move |broker, reply| {
-        if let Err(problem) = try_consume_directly(broker, &request, &reply) {
-            reply.error(problem.code, &problem.remark);
+        if let Err(refused) = try_consume_directly(broker, &request, &reply) {
+            reply.refuse(refused);
         }
     });
 }
 
-fn try_consume_directly(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Problem> {
+fn try_consume_directly(broker: &Arc<Broker>, request: &Frame, reply: &Reply) -> Result<(), Refused> {
     let asked = ConsumeMessageDirectlyHeader::decode(&request.fields)?;
     let consumer = consumer(broker, asked.consumer_group, asked.client_id)?;
     let id: OffsetMessageId = asked
         .msg_id
         .parse()
-        .map_err(|error| Problem::new(response::SYSTEM_ERROR, format!("msgId '{}': {error}", asked.msg_id)))?;
+        .map_err(|error| Refused::new(response::SYSTEM_ERROR, format!("msgId '{}': {error}", asked.msg_id)))?;
     let mut unit = BytesMut::new();
     let position = u64::try_from(id.position).unwrap_or(u64::MAX);
     if visible_unit(broker, position, &mut unit)?.is_none() {
         let remark = format!("can not find message by the id, {}", asked.msg_id);
-        return Err(Problem::new(response::SYSTEM_ERROR, remark));
+        return Err(Refused::new(response::SYSTEM_ERROR, remark));
     }
     let config = broker.config();
     let topic = asked.topic.and_then(|topic| broker.shard.topics().get(topic));

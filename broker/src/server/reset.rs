@@ -8,10 +8,9 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, Language};
 use escrowmq_common::header::{Header as _, ResetOffsetHeader};
 
-use super::reply::code_of;
-use super::stats::{Problem, header};
-use super::{Reply, progress, slow};
+use super::{progress, slow};
 use crate::broker::Broker;
+use crate::reply::{Refused, Reply};
 use crate::shard::Queue;
 use crate::terms::{QueueOffset, Stamp};
 
@@ -21,7 +20,7 @@ const RESET_SINCE: i32 = 28;
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     slow::run(broker, "reset offsets", reply, move |broker, reply| match Reset::plan(broker, &request) {
         Ok(reset) => reset.carry_out(broker, reply),
-        Err(problem) => reply.error(problem.code, &problem.remark),
+        Err(refused) => reply.refuse(refused),
     });
 }
 
@@ -38,11 +37,11 @@ struct Reset {
 }
 
 impl Reset {
-    fn plan(broker: &Broker, request: &Frame) -> Result<Self, Problem> {
-        let asked: ResetOffsetHeader<'_> = header(request)?;
+    fn plan(broker: &Broker, request: &Frame) -> Result<Self, Refused> {
+        let asked: ResetOffsetHeader<'_> = request.header()?;
         let topic = broker.shard.topics().get(asked.topic).ok_or_else(|| {
             let remark = format!("[reset-offset] reset offset failed, no topic in this broker. topic={}", asked.topic);
-            Problem::new(response::SYSTEM_ERROR, remark)
+            Refused::new(response::SYSTEM_ERROR, remark)
         })?;
         let only = asked.queue_id.filter(|&id| id >= 0);
         let fixed = asked.offset.and_then(|offset| u64::try_from(offset).ok()).map(QueueOffset);
@@ -56,7 +55,7 @@ impl Reset {
         }
         if offsets.is_empty() {
             let remark = format!("queue {} is not in topic {}", only.unwrap_or(-1), asked.topic);
-            return Err(Problem::new(response::INVALID_PARAMETER, remark));
+            return Err(Refused::new(response::INVALID_PARAMETER, remark));
         }
         let is_known = offsets.iter().any(|(_, stored, _)| stored.is_some())
             || broker.shard.groups().get(asked.group).is_some()
@@ -64,7 +63,7 @@ impl Reset {
         if !is_known {
             // The spelling is what tools know.
             let remark = format!("THe consumer group <{}> not exist", asked.group);
-            return Err(Problem::new(response::SYSTEM_ERROR, remark));
+            return Err(Refused::new(response::SYSTEM_ERROR, remark));
         }
         let before = shown(offsets.iter().map(|(queue, stored, _)| (queue.index, *stored)));
         // Without force nothing is skipped: a group only goes back.
@@ -102,7 +101,7 @@ impl Reset {
                 }
                 Err(error) => {
                     tracing::warn!(group = self.group, topic = self.topic, %error, "offsets are not reset");
-                    reply.error(code_of(&error), &error.to_string());
+                    reply.refuse(error);
                 }
             }
         });
@@ -161,12 +160,12 @@ fn target(
     queue: &Queue,
     asked: &ResetOffsetHeader<'_>,
     fixed: Option<QueueOffset>,
-) -> Result<QueueOffset, Problem> {
+) -> Result<QueueOffset, Refused> {
     let (min, max) = (queue.min_offset(), queue.max_offset());
     if let Some(offset) = fixed {
         if !(min..=max).contains(&offset) {
             let remark = format!("Target offset {offset} not in consume queue range [{min}-{max}]");
-            return Err(Problem::new(response::SYSTEM_ERROR, remark));
+            return Err(Refused::new(response::SYSTEM_ERROR, remark));
         }
         return Ok(offset);
     }

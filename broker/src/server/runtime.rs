@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use escrowmq_common::body::KvTable;
+use escrowmq_common::frame::Frame;
 
-use super::stats::{Problem, answer};
-use super::{Reply, slow};
+use super::answer::json_slowly;
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::Batch;
 use crate::stats;
 use crate::terms::{DiskUse, Stamp};
@@ -21,11 +22,8 @@ const VERSION_NAME: &str = "V5_3_3";
 /// Records that are looked at for the time of the oldest batch.
 const OLDEST_RECORDS: u64 = 16;
 
-pub(super) fn handle(broker: &Arc<Broker>, reply: Reply) {
-    slow::run(broker, "runtime info", reply, |broker, reply| {
-        let table = table(broker);
-        answer::<KvTable>(reply, Ok::<_, Problem>(KvTable { table }));
-    });
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "runtime info", request, reply, |broker, _| Ok(KvTable { table: table(broker) }));
 }
 
 /// A table under construction.
@@ -65,7 +63,7 @@ fn in_days(seconds: u64) -> String {
 }
 
 fn put_traffic(figures: &mut Figures, broker: &Broker, now: Stamp) {
-    let totals = stats::totals(broker);
+    let totals = stats::Totals::of(&broker.metrics);
     let rates = broker.stats.rates(now, totals);
     let metrics = &broker.metrics;
     let bytes = metrics.bytes_in.get();

@@ -10,13 +10,12 @@ use escrowmq_common::message::properties::{PropertyEditor, name as property};
 use escrowmq_common::message::{MessageUnit, UnitBuilder, tags_code};
 use escrowmq_common::name;
 
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError};
-use super::reply::{Reply, code_of, code_of_refusal};
 use super::send::{next_of, not_writable};
 use super::slow;
 use crate::broker::Broker;
 use crate::config::DelayLevels;
+use crate::creation::Maker;
+use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
 use crate::terms::{GroupSettings, TopicSettings, When};
 
@@ -25,7 +24,6 @@ const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 /// The level of the first retry, 10 seconds.
 const FIRST_RETRY_LEVEL: i32 = 3;
 
-#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let wanted = match request.header::<ConsumerSendMsgBackHeader<'_>>() {
         Ok(header) => Wanted {
@@ -34,7 +32,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
             delay_level: header.delay_level,
             limit: header.max_reconsume_times.filter(|_| request.version >= VERSION_WITH_RETRY_LIMIT),
         },
-        Err(error) => return finish(broker, reply, Err((error.code(), error.to_string()))),
+        Err(error) => return finish(broker, reply, Err(error.into())),
     };
     let retrying = Arc::clone(broker);
     broker.tasks.spawn("send back", async move {
@@ -53,45 +51,42 @@ struct Wanted {
     limit: Option<i32>,
 }
 
-type Done = Result<(), (i32, String)>;
-
-fn finish(broker: &Broker, reply: Reply, done: Done) {
+fn finish(broker: &Broker, reply: Reply, done: Result<(), Refused>) {
     match done {
         Ok(()) => {
             broker.metrics.send_backs.record(response::SUCCESS);
             reply.ok();
         }
-        Err((code, remark)) => {
-            broker.metrics.send_backs.record(code);
-            reply.error(code, &remark);
+        Err(refused) => {
+            broker.metrics.send_backs.record(refused.code);
+            reply.refuse(refused);
         }
     }
 }
 
-async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Done {
-    let ensured = |error: EnsureError| (error.code(), error.to_string());
+async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Result<(), Refused> {
     // The retry topic of a group that is there is made even on a full disk; a group that a client names is not.
     let is_there = broker.shard.groups().get(&wanted.group).is_some();
     let maker = if is_there { Maker::Broker } else { Maker::Connection(connection) };
-    let group = ensure::group_of(broker, maker, &wanted.group).await.map_err(ensured)?;
+    let group = broker.creations.group_of(maker, &wanted.group).await?;
     if broker.config().broker_permission & TopicSettings::WRITE == 0 {
         let remark = format!("the broker[{}] sending message is forbidden", broker.config().broker_ip);
-        return Err((response::NO_PERMISSION, remark));
+        return Err(Refused::new(response::NO_PERMISSION, remark));
     }
     if group.retry_queues == 0 {
         // The group wants no retries: done, and nothing comes again.
         return Ok(());
     }
     let stored = read(broker, wanted.position).await?;
-    let unit = MessageUnit::decode(&stored).map_err(|error| (response::SYSTEM_ERROR, error.to_string()))?;
+    let unit = MessageUnit::decode(&stored).map_err(|error| Refused::new(response::SYSTEM_ERROR, error.to_string()))?;
     let fate = fate(&wanted, &group, unit.reconsume_times(), &broker.config().delay_levels);
-    let topic = ensure::topic_of(broker, Maker::Broker, fate.topic(&group)).await.map_err(ensured)?;
+    let topic = broker.creations.topic_of(Maker::Broker, fate.topic(&group)).await?;
     if !topic.is_writable() {
-        return Err((response::NO_PERMISSION, not_writable(&topic.settings.name)));
+        return Err(Refused::new(response::NO_PERMISSION, not_writable(&topic.settings.name)));
     }
-    let queue = fate
-        .queue(&group, &topic)
-        .ok_or_else(|| (response::SYSTEM_ERROR, format!("topic[{}] has no queue to write to", topic.settings.name)))?;
+    let queue = fate.queue(&group, &topic).ok_or_else(|| {
+        Refused::new(response::SYSTEM_ERROR, format!("topic[{}] has no queue to write to", topic.settings.name))
+    })?;
     let properties = properties(&unit, &fate, &topic, &queue);
     let pieces = [properties.as_str()];
     let retry = Retry(UnitBuilder {
@@ -104,7 +99,7 @@ async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Don
         prepared_offset: 0,
         ..UnitBuilder::rewrite(&unit, &topic.settings.name, &pieces)
     });
-    retry.0.size().map_err(|error| (response::MESSAGE_ILLEGAL, error.to_string()))?;
+    retry.0.size().map_err(|error| Refused::new(response::MESSAGE_ILLEGAL, error.to_string()))?;
     let tag_hash = tags_code(escrowmq_common::message::Properties::new(&properties));
     let messages = MessageList::One(Message::new(tag_hash, &retry));
     let command = Command::Publish(Publish { queue: queue.id, when: fate.when(), messages, once: None });
@@ -117,16 +112,16 @@ async fn send_back(broker: &Arc<Broker>, connection: u64, wanted: Wanted) -> Don
             }
             Ok(())
         }
-        Ok(Outcome::Refused(refusal)) => Err((code_of_refusal(&refusal), refusal.to_string())),
+        Ok(Outcome::Refused(refusal)) => Err(refusal.into()),
         Ok(Outcome::Prepared(_) | Outcome::Settled(_) | Outcome::Locked(_) | Outcome::Handled(_) | Outcome::Done) => {
             unreachable!("a message is published or refused")
         }
-        Err(error) => Err((code_of(&error), error.to_string())),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// The unit of the message at a position, as consumers got it.
-async fn read(broker: &Arc<Broker>, position: i64) -> Result<BytesMut, (i32, String)> {
+async fn read(broker: &Arc<Broker>, position: i64) -> Result<BytesMut, Refused> {
     let reader = Arc::clone(broker);
     let read = slow::read_vital(broker, "read for send back", move || {
         let Ok(position) = u64::try_from(position) else { return Ok(None) };
@@ -135,20 +130,16 @@ async fn read(broker: &Arc<Broker>, position: i64) -> Result<BytesMut, (i32, Str
         reader.shard.unit(&located.queue, &located.entry, &mut unit)?;
         Ok::<_, crate::shard::ReadError>(Some(unit))
     });
-    match read.await {
-        Ok(Ok(Some(unit))) => Ok(unit),
-        Ok(Ok(None)) => {
-            Err((response::SYSTEM_ERROR, format!("look message by offset failed, there is none at {position}")))
-        }
-        Ok(Err(error)) => Err((response::SYSTEM_ERROR, error.to_string())),
-        Err(not_done) => Err(not_done.answer()),
-    }
+    read.await??.ok_or_else(|| {
+        let remark = format!("look message by offset failed, there is none at {position}");
+        Refused::new(response::SYSTEM_ERROR, remark)
+    })
 }
 
-/// What becomes of a message that was sent back.
+/// The fate of a message that was sent back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It comes again after this level, which takes so many milliseconds.
+    /// It comes again after the milliseconds of this level.
     Retry { level: i32, millis: u64 },
     /// It has been tried often enough, or its consumer has given it up.
     DeadLetter,

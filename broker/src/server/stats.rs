@@ -1,134 +1,69 @@
-//! Who is connected, and how far who has come.
+//! Connections of groups, and the progress of groups in topics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use escrowmq_common::body::json::to_bytes;
 use escrowmq_common::body::{
-    ClientConnection, ConsumeOffset, ConsumeStats, ConsumerConnections, Form, GroupList, ProducerConnections,
-    ProducerInfo, ProducerTable, SubscriptionOfGroup, TopicList, TopicOffset, TopicStats,
+    ClientConnection, ConsumeOffset, ConsumeStats, ConsumerConnections, GroupList, ProducerConnections, ProducerInfo,
+    ProducerTable, SubscriptionOfGroup, TopicList, TopicOffset, TopicStats,
 };
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
-    ConsumerGroupHeader, GetConsumeStatsHeader, GroupHeader, GroupTopicHeader, Header, HeaderError,
-    ProducerGroupHeader, TopicHeader,
+    ConsumerGroupHeader, GetConsumeStatsHeader, GroupHeader, GroupTopicHeader, ProducerGroupHeader, TopicHeader,
 };
 use escrowmq_common::name;
-use serde::Serialize;
 
-use super::{Reply, progress, slow};
+use super::answer::{body, json, json_slowly, no_topic};
+use super::progress;
 use crate::broker::Broker;
 use crate::client_registry::ProducerMember;
 use crate::index;
-use crate::shard::{ReadError, Topic};
+use crate::reply::{Refused, Reply};
+use crate::shard::Topic;
 
-/// Why a question has no answer: a response code and a remark.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) code: i32,
-    pub(super) remark: String,
+pub(super) fn topic_stats(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "topic stats", request, reply, |broker, request| {
+        let name = request.header::<TopicHeader<'_>>()?.topic;
+        let topic = broker.shard.topics().get(name).ok_or_else(|| no_topic(name))?;
+        let mut stats =
+            TopicStats { topic_put_tps: broker.stats.topic_put_rate(&topic, broker.now()), ..TopicStats::default() };
+        for queue in progress::queues(&topic) {
+            let (min, max) = (queue.min_offset(), queue.max_offset());
+            let last = max.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
+            let offset = TopicOffset {
+                last_update_timestamp: last.unwrap_or_default(),
+                max_offset: max.signed(),
+                min_offset: min.signed(),
+            };
+            stats.offset_table.insert(progress::name_of(broker, queue), offset);
+        }
+        Ok(stats)
+    });
 }
 
-impl Problem {
-    pub(super) fn new(code: i32, remark: impl Into<String>) -> Self {
-        Self { code, remark: remark.into() }
-    }
-
-    pub(super) fn no_topic(topic: &str) -> Self {
-        Self::new(response::TOPIC_NOT_EXIST, format!("topic[{topic}] not exist"))
-    }
-}
-
-impl From<HeaderError> for Problem {
-    fn from(error: HeaderError) -> Self {
-        Self::new(error.code(), error.to_string())
-    }
-}
-
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        Self::new(response::SYSTEM_ERROR, error.to_string())
-    }
-}
-
-impl From<index::IndexError> for Problem {
-    fn from(error: index::IndexError) -> Self {
-        Self::new(response::SYSTEM_ERROR, error.to_string())
-    }
-}
-
-/// Answers with a JSON body, or with the problem.
-pub(super) fn answer<T: Serialize>(reply: Reply, body: Result<T, Problem>) {
-    match body {
-        Ok(body) => reply.body(&to_bytes(&body, Form::Loose)),
-        Err(problem) => reply.error(problem.code, &problem.remark),
-    }
-}
-
-/// Answers with what `make` finds in tables, where that may take its time. The header is checked before.
-pub(super) fn answer_slowly<T: Serialize>(
-    broker: &Arc<Broker>,
-    name: &'static str,
-    request: Frame,
-    reply: Reply,
-    make: impl FnOnce(&Broker, &Frame) -> Result<T, Problem> + Send + 'static,
-) {
-    slow::run(broker, name, reply, move |broker, reply| answer(reply, make(broker, &request)));
-}
-
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    match request.code {
-        request::GET_TOPIC_STATS_INFO => answer_slowly(broker, "topic stats", request, reply, topic_stats),
-        request::GET_CONSUME_STATS => answer_slowly(broker, "consume stats", request, reply, consume_stats),
-        request::GET_CONSUMER_CONNECTION_LIST => answer(reply, consumer_connections(broker, &request)),
-        request::GET_PRODUCER_CONNECTION_LIST => answer(reply, producer_connections(broker, &request)),
-        _ => answer_slowly(broker, "topic's groups", request, reply, groups_of_topic),
-    }
-}
-
-pub(super) fn header<'a, H: Header<'a>>(request: &'a Frame) -> Result<H, Problem> {
-    Ok(request.header()?)
-}
-
-fn topic_stats(broker: &Broker, request: &Frame) -> Result<TopicStats, Problem> {
-    let name = header::<TopicHeader<'_>>(request)?.topic;
-    let topic = broker.shard.topics().get(name).ok_or_else(|| Problem::no_topic(name))?;
-    let mut stats =
-        TopicStats { topic_put_tps: broker.stats.topic_put_rate(&topic, broker.now()), ..TopicStats::default() };
-    for queue in progress::queues(&topic) {
-        let (min, max) = (queue.min_offset(), queue.max_offset());
-        let last = max.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
-        let offset = TopicOffset {
-            last_update_timestamp: last.unwrap_or_default(),
-            max_offset: max.signed(),
-            min_offset: min.signed(),
+pub(super) fn consume_stats(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "consume stats", request, reply, |broker, request| {
+        let asked: GetConsumeStatsHeader<'_> = request.header()?;
+        let group = asked.consumer_group;
+        let topics: BTreeSet<Arc<str>> = match (asked.topic.filter(|topic| !topic.is_empty()), asked.topic_list) {
+            (Some(topic), _) => BTreeSet::from([topic.into()]),
+            (None, Some(topics)) if !topics.is_empty() => topics.split(';').map(Into::into).collect(),
+            _ => all_topics_of(broker, group)?,
         };
-        stats.offset_table.insert(progress::name_of(broker, queue), offset);
-    }
-    Ok(stats)
-}
-
-fn consume_stats(broker: &Broker, request: &Frame) -> Result<ConsumeStats, Problem> {
-    let asked: GetConsumeStatsHeader<'_> = header(request)?;
-    let group = asked.consumer_group;
-    let topics: BTreeSet<Arc<str>> = match (asked.topic.filter(|topic| !topic.is_empty()), asked.topic_list) {
-        (Some(topic), _) => BTreeSet::from([topic.into()]),
-        (None, Some(topics)) if !topics.is_empty() => topics.split(';').map(Into::into).collect(),
-        _ => all_topics_of(broker, group)?,
-    };
-    let mut stats = ConsumeStats::default();
-    for topic in topics {
-        let one = consume_stats_of(broker, group, &topic)?;
-        stats.consume_tps += one.consume_tps;
-        stats.offset_table.0.extend(one.offset_table.0);
-    }
-    Ok(stats)
+        let mut stats = ConsumeStats::default();
+        for topic in topics {
+            let one = consume_stats_of(broker, group, &topic)?;
+            stats.consume_tps += one.consume_tps;
+            stats.offset_table.0.extend(one.offset_table.0);
+        }
+        Ok(stats)
+    });
 }
 
 /// The topics that a group consumes: those in which it has an offset, and its retry topic. So a group that was made and never
 /// connected has one, without which tools take it for missing.
-fn all_topics_of(broker: &Broker, group: &str) -> Result<BTreeSet<Arc<str>>, Problem> {
+fn all_topics_of(broker: &Broker, group: &str) -> Result<BTreeSet<Arc<str>>, Refused> {
     let mut topics = progress::topics_of(broker, group)?;
     let retry = name::retry_topic(group);
     if broker.shard.groups().get(group).is_some() && broker.shard.topics().get(&retry).is_some() {
@@ -138,7 +73,7 @@ fn all_topics_of(broker: &Broker, group: &str) -> Result<BTreeSet<Arc<str>>, Pro
 }
 
 /// How far a group has come in one topic; nothing if there is no such topic, or the connected members do not want it.
-pub(super) fn consume_stats_of(broker: &Broker, group: &str, name: &str) -> Result<ConsumeStats, Problem> {
+pub(super) fn consume_stats_of(broker: &Broker, group: &str, name: &str) -> Result<ConsumeStats, Refused> {
     let mut stats = ConsumeStats::default();
     let Some(topic) = broker.shard.topics().get(name) else { return Ok(stats) };
     let view = broker.clients.consumer_group(group).filter(|view| !view.subscriptions.is_empty());
@@ -171,32 +106,36 @@ fn connection_of(member: &ProducerMember) -> ClientConnection {
     }
 }
 
-fn consumer_connections(broker: &Broker, request: &Frame) -> Result<ConsumerConnections, Problem> {
-    let group = header::<ConsumerGroupHeader<'_>>(request)?.consumer_group;
-    let view = broker.clients.consumer_group(group).ok_or_else(|| {
-        Problem::new(response::CONSUMER_NOT_ONLINE, format!("the consumer group[{group}] not online"))
-    })?;
-    let subscriptions = view.subscriptions.iter().map(|one| (one.data.topic.clone(), one.data.clone()));
-    Ok(ConsumerConnections {
-        connection_set: broker.clients.consumers(group).iter().map(connection_of).collect(),
-        consume_from_where: view.consume_from_where,
-        consume_type: view.consume_type,
-        message_model: view.message_model,
-        subscription_table: subscriptions.collect(),
-    })
+pub(super) fn consumer_connections(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json(broker, request, reply, |broker, request| {
+        let group = request.header::<ConsumerGroupHeader<'_>>()?.consumer_group;
+        let view = broker.clients.consumer_group(group).ok_or_else(|| {
+            Refused::new(response::CONSUMER_NOT_ONLINE, format!("the consumer group[{group}] not online"))
+        })?;
+        let subscriptions = view.subscriptions.iter().map(|one| (one.data.topic.clone(), one.data.clone()));
+        Ok(ConsumerConnections {
+            connection_set: broker.clients.consumers(group).iter().map(connection_of).collect(),
+            consume_from_where: view.consume_from_where,
+            consume_type: view.consume_type,
+            message_model: view.message_model,
+            subscription_table: subscriptions.collect(),
+        })
+    });
 }
 
-fn producer_connections(broker: &Broker, request: &Frame) -> Result<ProducerConnections, Problem> {
-    let group = header::<ProducerGroupHeader<'_>>(request)?.producer_group;
-    let members = broker.clients.producers(group);
-    if members.is_empty() {
-        return Err(Problem::new(response::SYSTEM_ERROR, format!("the producer group[{group}] not exist")));
-    }
-    Ok(ProducerConnections { connection_set: members.iter().map(connection_of).collect() })
+pub(super) fn producer_connections(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json(broker, request, reply, |broker, request| {
+        let group = request.header::<ProducerGroupHeader<'_>>()?.producer_group;
+        let members = broker.clients.producers(group);
+        if members.is_empty() {
+            return Err(Refused::new(response::SYSTEM_ERROR, format!("the producer group[{group}] not exist")));
+        }
+        Ok(ProducerConnections { connection_set: members.iter().map(connection_of).collect() })
+    });
 }
 
-/// Everybody who produces, by group.
-pub(super) fn all_producers(broker: &Broker) -> ProducerTable {
+/// All producers, by group.
+pub(super) fn all_producers(broker: &Arc<Broker>, _request: Frame, reply: Reply) {
     let info = |member: ProducerMember| ProducerInfo {
         client_id: member.client_id.to_string(),
         language: member.language.name().to_owned(),
@@ -207,39 +146,46 @@ pub(super) fn all_producers(broker: &Broker) -> ProducerTable {
     let groups = broker.clients.all_producers().into_iter();
     let data: BTreeMap<_, _> =
         groups.map(|(group, members)| (group.to_string(), members.into_iter().map(info).collect())).collect();
-    ProducerTable { data }
+    body(reply, Ok(ProducerTable { data }));
 }
 
-fn groups_of_topic(broker: &Broker, request: &Frame) -> Result<GroupList, Problem> {
-    let name = header::<TopicHeader<'_>>(request)?.topic;
-    let mut groups: BTreeSet<String> = broker.clients.groups_of_topic(name).iter().map(ToString::to_string).collect();
-    if let Some(topic) = broker.shard.topics().get(name) {
-        groups.extend(groups_with_offsets(broker, &topic)?);
-    }
-    Ok(GroupList { group_list: groups.into_iter().collect() })
+pub(super) fn groups_of_topic(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "topic's groups", request, reply, |broker, request| {
+        let name = request.header::<TopicHeader<'_>>()?.topic;
+        let mut groups: BTreeSet<String> =
+            broker.clients.groups_of_topic(name).iter().map(ToString::to_string).collect();
+        if let Some(topic) = broker.shard.topics().get(name) {
+            groups.extend(groups_with_offsets(broker, &topic)?);
+        }
+        Ok(GroupList { group_list: groups.into_iter().collect() })
+    });
 }
 
 /// The groups that have an offset in a topic, whether they are connected or not.
-pub(super) fn groups_with_offsets(broker: &Broker, topic: &Topic) -> Result<BTreeSet<String>, Problem> {
+pub(super) fn groups_with_offsets(broker: &Broker, topic: &Topic) -> Result<BTreeSet<String>, Refused> {
     let queues: BTreeSet<u32> = topic.queues.iter().map(|queue| queue.id.0).collect();
     let offsets = index::offset::all(broker.shard.index())?;
     Ok(offsets.into_iter().filter(|(_, queue, _)| queues.contains(&queue.0)).map(|(group, ..)| group).collect())
 }
 
 /// The topics that a group has offsets in.
-pub(super) fn topics_of_group(broker: &Broker, request: &Frame) -> Result<TopicList, Problem> {
-    let group = header::<GroupHeader<'_>>(request)?.group;
-    let topics = progress::topics_of(broker, group)?;
-    Ok(TopicList { broker_addr: None, topic_list: topics.iter().map(ToString::to_string).collect() })
+pub(super) fn topics_of_group(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json_slowly(broker, "topics of group", request, reply, |broker, request| {
+        let group = request.header::<GroupHeader<'_>>()?.group;
+        let topics = progress::topics_of(broker, group)?;
+        Ok(TopicList { broker_addr: None, topic_list: topics.iter().map(ToString::to_string).collect() })
+    });
 }
 
-/// What a connected group wants of a topic.
-pub(super) fn subscription_of_group(broker: &Broker, request: &Frame) -> Result<SubscriptionOfGroup, Problem> {
-    let asked: GroupTopicHeader<'_> = header(request)?;
-    let subscription = broker.clients.subscription(asked.group, asked.topic);
-    Ok(SubscriptionOfGroup {
-        group: asked.group.to_owned(),
-        subscription_data: subscription.map(|subscription| subscription.data.clone()),
-        topic: asked.topic.to_owned(),
-    })
+/// The subscription of a connected group to a topic.
+pub(super) fn subscription_of_group(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    json(broker, request, reply, |broker, request| {
+        let asked: GroupTopicHeader<'_> = request.header()?;
+        let subscription = broker.clients.subscription(asked.group, asked.topic);
+        Ok(SubscriptionOfGroup {
+            group: asked.group.to_owned(),
+            subscription_data: subscription.map(|subscription| subscription.data.clone()),
+            topic: asked.topic.to_owned(),
+        })
+    });
 }

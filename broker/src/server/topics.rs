@@ -1,53 +1,40 @@
 //! Requests about topics: creating, changing, deleting, listing them.
 //!
-//! A creation is answered after the nameservers that are there have heard of it, so that whoever created a topic can
+//! A creation is answered after the nameservers that are there have heard of it, so that the client that created a topic can
 //! send to it at once.
 
 use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, from_slice, to_bytes};
 use escrowmq_common::body::{TopicConfig, TopicConfigList, TopicConfigTable};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CreateTopicHeader, GetAllTopicConfigHeader, GetTopicConfigHeader, TopicHeader};
 use escrowmq_common::limits::QUEUES_MAX;
 use escrowmq_common::name;
 
 use super::attributes::{self, Attributes};
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError, Place, done};
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::registration::{data_version, topic_config};
+use crate::creation::{CreationError, Maker, done};
+use crate::registration::topic_config;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command};
-use crate::terms::TopicSettings;
-use crate::terms::encode_cold;
+use crate::terms::{TopicSettings, encode_cold};
 
 /// Where users look up what went wrong with a topic.
 pub(super) const HINT: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
 
-#[allow(clippy::needless_pass_by_value, reason = "one form for all families")]
-pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    match request.code {
-        request::UPDATE_AND_CREATE_TOPIC => create(broker, &request, reply),
-        request::UPDATE_AND_CREATE_TOPIC_LIST => create_list(broker, &request, reply),
-        request::DELETE_TOPIC_IN_BROKER => delete(broker, &request, reply),
-        request::GET_TOPIC_CONFIG => show(broker, &request, reply),
-        request::GET_ALL_TOPIC_CONFIG => show_all(broker, &request, reply),
-        other => reply.unsupported(other),
-    }
-}
-
 /// Creates the topics that clients and tools expect of every broker, as far as they are missing.
-pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), EnsureError> {
+pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), CreationError> {
     let config = Arc::clone(&broker.config());
     for wanted in system_topics(&config) {
         let current = broker.shard.topics().get(&wanted.name);
         // The template is the one topic whose settings follow the configuration.
         let follows = wanted.name == name::AUTO_CREATE_TOPIC;
         match current {
-            None => drop(ensure::topic_of(broker, Maker::Broker, wanted).await?),
+            None => drop(broker.creations.topic_of(Maker::Broker, wanted).await?),
             Some(topic) if follows && topic.settings != wanted => put(broker, Maker::Broker, &wanted).await?,
             Some(_) => {}
         }
@@ -55,7 +42,7 @@ pub(crate) async fn create_system_topics(broker: &Arc<Broker>) -> Result<(), Ens
     Ok(())
 }
 
-/// What clients and tools expect of every broker.
+/// The topics that clients and tools expect of every broker.
 fn system_topics(config: &BrokerConfig) -> Vec<TopicSettings> {
     let template = TopicSettings::READ | TopicSettings::WRITE | TopicSettings::INHERIT;
     let of = |name: &str, queues: u32, perm: u32| TopicSettings { perm, ..TopicSettings::new(name, queues) };
@@ -84,16 +71,16 @@ pub(super) fn is_system_topic(config: &BrokerConfig, topic: &str) -> bool {
         || topic.strip_suffix(name::REPLY_TOPIC_SUFFIX) == Some(&config.broker_cluster_name)
 }
 
-async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Result<(), EnsureError> {
-    let _place = Place::of_topic(broker, maker, settings)?;
+async fn put(broker: &Arc<Broker>, maker: Maker, settings: &TopicSettings) -> Result<(), CreationError> {
+    let _place = broker.creations.place_of_topic(maker, settings)?;
     let bytes = encode_cold(settings);
     done(broker.shard.propose(&Command::PutTopic(&bytes), Admission::Normal).await)
 }
 
-fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn create(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: CreateTopicHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let current = attributes_of(broker, header.topic);
     let attributes = match attributes::change(&current, header.attributes.unwrap_or_default()) {
@@ -118,10 +105,10 @@ fn create(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     create_all(broker, vec![settings], reply);
 }
 
-fn create_list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn create_list(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let list: TopicConfigList = match from_slice(&request.body) {
         Ok(list) => list,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let all: Result<Vec<TopicSettings>, String> =
         list.topic_config_list.into_iter().map(|config| settings_of(broker, config)).collect();
@@ -164,7 +151,7 @@ fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
                 continue;
             }
             if let Err(error) = put(&creator, maker, settings).await {
-                return reply.error(error.code(), &error.to_string());
+                return reply.refuse(error);
             }
             let old = old.map_or_else(|| "none".to_owned(), |topic| format!("{:?}", topic.settings));
             reply.audit(&settings.name, old, format_args!("{settings:?}"));
@@ -174,7 +161,7 @@ fn create_all(broker: &Arc<Broker>, all: Vec<TopicSettings>, reply: Reply) {
     });
 }
 
-/// What is wrong with these settings, if anything.
+/// Finds a setting that is wrong.
 fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> {
     if let Err(error) = name::validate_topic(&settings.name) {
         return Some(error.to_string());
@@ -192,13 +179,13 @@ fn objection(config: &BrokerConfig, settings: &TopicSettings) -> Option<String> 
     None
 }
 
-fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn delete(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let topic = match request.header::<TopicHeader<'_>>() {
         Ok(header) if header.topic.trim().is_empty() => {
             return reply.error(response::SYSTEM_ERROR, "The specified topic is blank.");
         }
         Ok(header) => header.topic,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if is_system_topic(&broker.config(), topic) {
         let remark = format!("The topic[{topic}] is conflict with system topic.");
@@ -222,15 +209,15 @@ fn delete(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
                 remover.registration.now().await;
                 reply.ok();
             }
-            Err(error) => reply.error(error.code(), &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }
 
-fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     if let Some(topic) = broker.shard.topics().get(header.topic) {
         return reply.body(&to_bytes(&topic_config(&topic.settings), Form::Strict));
@@ -239,17 +226,17 @@ fn show(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     reply.error(response::TOPIC_NOT_EXIST, &remark);
 }
 
-fn show_all(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn show_all(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: GetAllTopicConfigHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let page = Page::new(header.topic_seq, header.max_topic_num);
     // With a hundred thousand topics this takes a while.
     slow::run(broker, "list topics", reply, move |broker, reply| {
         let mut topics = broker.shard.topics().all();
         topics.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
-        let data_version = data_version(broker);
+        let data_version = broker.registration.data_version();
         let table = TopicConfigTable {
             data_version,
             mapping_data_version: Some(data_version),

@@ -1,14 +1,15 @@
 //! How much goes through topics and groups, minute by minute.
 //!
-//! What enters a topic is in the ends of its queues, so sending pays nothing for it: commits, retries and messages whose
-//! time has come count, half messages do not. What groups read is counted by the pulls: a look into a map and two
+//! The messages that enter a topic are counted by the ends of its queues, so sending pays nothing for it: commits, retries and
+//! messages whose time has come count, half messages do not. Reads of groups are counted by the pulls: a look into a map and two
 //! atomics. A task takes samples every ten seconds, and what tools ask for is computed from the samples.
 //!
-//! Promises: counting waits for nobody; memory is bounded, also against clients that invent names ([`SERIES_MAX`]); what
+//! Promises: counting waits for nobody; memory is bounded, also against clients that invent names ([`SERIES_MAX`]); a name that
 //! was quiet for a day is forgotten. All of it is in memory and begins at zero with each start.
 //!
-//! Left to others: totals since the start (`metrics`), and what is in the queues (`shard`).
+//! Left to others: totals since the start (`metrics`), and the messages in the queues (`shard`).
 
+mod sampler;
 mod window;
 
 use std::cell::RefCell;
@@ -16,18 +17,18 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use escrowmq_common::body::BrokerStatsData;
 use escrowmq_common::code::response;
-use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
 
-use crate::broker::Broker;
+use crate::metrics::Metrics;
 use crate::shard::{Topic, Topics};
 use crate::terms::Stamp;
 use window::{STEP, Sample, Spans, Window};
+
+pub(crate) use sampler::Sampler;
 
 /// Most names that are counted per family; further ones are not counted alone.
 pub(crate) const SERIES_MAX: usize = 50_000;
@@ -93,7 +94,7 @@ impl Family {
     }
 }
 
-/// What entered the topics, by the ends of their queues.
+/// The messages that entered the topics, by the ends of their queues.
 #[derive(Debug, Default)]
 struct TopicPuts {
     by_topic: HashMap<Box<str>, TopicPut>,
@@ -170,6 +171,18 @@ pub(crate) struct Totals {
     pub pulls_missed: u64,
 }
 
+impl Totals {
+    /// The counts at this moment.
+    pub(crate) fn of(metrics: &Metrics) -> Self {
+        Self {
+            put: metrics.messages_in.get(),
+            got: metrics.messages_out.get(),
+            pulls_found: metrics.pulls.count(response::SUCCESS),
+            pulls_missed: metrics.pulls.count(response::PULL_NOT_FOUND),
+        }
+    }
+}
+
 /// Rates per second over the last ten seconds, minute and ten minutes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Rates(pub [f64; 3]);
@@ -244,7 +257,7 @@ impl Whole {
     }
 }
 
-/// What tools can ask for by name and key.
+/// A figure that tools can ask for by name and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Figure {
     /// Messages that entered a topic, by topic.
@@ -331,7 +344,7 @@ impl Stats {
         self.topic_put(topic, now).map_or(0.0, |data| data.stats_minute.tps)
     }
 
-    /// What entered a topic over the last minute, hour and day; `None` if nothing did.
+    /// The messages that entered a topic over the last minute, hour and day; `None` if none did.
     pub(crate) fn topic_put(&self, topic: &Topic, now: Stamp) -> Option<BrokerStatsData> {
         self.topics.lock().look(&topic.settings.name, entered(topic), now)
     }
@@ -387,33 +400,6 @@ impl Stats {
     }
 }
 
-/// The counts of the whole broker.
-pub(crate) fn totals(broker: &Broker) -> Totals {
-    let metrics = &broker.metrics;
-    Totals {
-        put: metrics.messages_in.get(),
-        got: metrics.messages_out.get(),
-        pulls_found: metrics.pulls.count(response::SUCCESS),
-        pulls_missed: metrics.pulls.count(response::PULL_NOT_FOUND),
-    }
-}
-
-/// Samples the counts until the broker stops.
-pub(crate) async fn run(broker: Arc<Broker>, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(STEP));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {
-                let topics = broker.shard.topics().all();
-                broker.stats.tick(broker.now(), totals(&broker), &topics);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,7 +443,7 @@ mod tests {
         let now = START + STEP;
         assert_eq!(puts.look("old", 1012, Stamp(now)).unwrap().stats_minute.sum, 12);
         assert_eq!(puts.look("new", 5, Stamp(now)).unwrap().stats_minute.sum, 5);
-        // A deleted topic is forgotten, and a new one of its name starts anew.
+        // A deleted topic is forgotten, and a new one of its name starts at zero.
         puts.tick(Stamp(now), Stamp(now + STEP), [("old", 1012)].into_iter());
         puts.tick(Stamp(now), Stamp(now + 2 * STEP), [("old", 1012), ("new", 1)].into_iter());
         assert_eq!(puts.look("new", 1, Stamp(now + 2 * STEP)).unwrap().stats_minute.sum, 1);

@@ -45,7 +45,7 @@ impl Window {
         self.samples.push_back(now);
     }
 
-    /// What came in the last `steps` steps, up to `now`.
+    /// The count of the last `steps` steps, up to `now`.
     pub(super) fn over(&self, steps: usize, now: Sample) -> BrokerStatsItem {
         let at = self.samples.len().saturating_sub(steps + 1);
         let Some(first) = self.samples.get(at) else {
@@ -61,7 +61,7 @@ impl Window {
         }
     }
 
-    /// What came in the whole span, up to `now`.
+    /// The count of the whole span, up to `now`.
     pub(super) fn whole(&self, now: Sample) -> BrokerStatsItem {
         self.over(self.keep - 1, now)
     }

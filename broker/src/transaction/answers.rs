@@ -37,7 +37,7 @@ impl Answer {
 /// The last answers of the transactions that answered last.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    /// By first half: when, and what; the latest last.
+    /// By first half: times and answers; the latest last.
     by_half: HashMap<HalfId, VecDeque<(Stamp, Answer)>>,
     /// The halves, the one that is forgotten next in front.
     order: VecDeque<HalfId>,

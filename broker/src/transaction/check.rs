@@ -1,4 +1,4 @@
-//! The check request: a half message with its real topic, and who it was.
+//! The check request: a half message with its real topic and its ids.
 
 use bytes::BytesMut;
 use escrowmq_common::code::request;

@@ -1,18 +1,18 @@
-//! Check-backs: what happens to half messages that nobody decides.
+//! Check-backs: producers are asked about half messages that nobody decides.
 //!
 //! ```text
-//!  half table, due table --> runner: a round --> engine: who is asked, who waits, who is parked
+//!  half table, due table --> runner: a round --> engine: asks, waits or parks
 //!        ^                                            |
 //!        +------ apply <------ Checked, Park, Resume -+
 //!                                                     +--> check to a producer's connection, once Checked is on its way
 //! ```
 //!
 //! [`engine`] decides and knows no clock, socket, file or lock; [`runner`] does the reading, submitting and sending;
-//! [`Transactions`] carries to the engine what handlers learn.
+//! [`Transactions`] tells the engine of answers, decisions and connections, which handlers learn of.
 //!
-//! Promises: a check costs only what is due; a half whose group has no instance waits without using up an attempt; each
-//! half ends decided or parked; one half that cannot be read or sent stops no other. Leaves to others: what a decision
-//! does (`shard::apply`), who is connected (`client_registry`).
+//! Promises: a round costs as much as is due, not as much as is stored; a half whose group has no instance waits without using up
+//! an attempt; each half ends decided or parked; one half that cannot be read or sent stops no other. Leaves to others: the effect
+//! of a decision (`shard::apply`), the connected instances (`client_registry`).
 
 pub(crate) mod answers;
 pub(crate) mod check;
@@ -29,12 +29,12 @@ use engine::Scheduler;
 
 use crate::terms::{HalfId, QueueId, Stamp};
 
-/// What handlers and the runner share about check-backs.
+/// The state of check-backs that handlers and the runner share.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     /// Locked for a moment each time: handlers wait for it.
     scheduler: Mutex<Scheduler>,
-    /// Told when there is something to look at that no due time tells.
+    /// Told when there is something to look at that has no due time.
     attention: Notify,
     /// When the last round began.
     looked_at: AtomicU64,
@@ -44,7 +44,7 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// A producer answered a check, whatever the answer; `connection` is the id of the connection it came on. Says whether
+    /// A producer answered a check in one way or another; `connection` is the id of the connection that it came on. Says whether
     /// that connection owed the answer.
     pub(crate) fn answered(&self, connection: u64, half: HalfId) -> bool {
         let (owed, makes_room) = {
@@ -62,7 +62,7 @@ impl Transactions {
         self.answers.lock().note(half, at, answer);
     }
 
-    /// What came back to the checks about a half that went out at these times, as far as this process remembers.
+    /// The answers to the checks about a half that went out at these times, as far as this process remembers.
     pub(crate) fn answers_to(&self, half: HalfId, asked: &[Stamp]) -> Vec<Option<Answer>> {
         self.answers.lock().to(half, asked)
     }
@@ -100,9 +100,9 @@ impl Transactions {
         self.attention.notify_one();
     }
 
-    /// A half is due now, whatever the runner has seen so far.
+    /// A half is due now, even if the runner has passed it.
     pub(crate) fn look_again(&self, half: HalfId) {
-        self.scheduler.lock().resumed(half);
+        self.scheduler.lock().look_again(half);
         self.attention.notify_one();
     }
 
@@ -111,7 +111,7 @@ impl Transactions {
     pub(crate) fn leased(&self, until: Stamp, which: impl FnOnce() -> Option<(String, HalfId)>) {
         self.decided(which);
         // A short lease may be over already, and the runner may have passed its time.
-        self.scheduler.lock().due_since(until);
+        self.scheduler.lock().recheck_from(until);
         self.attention.notify_one();
     }
 

@@ -106,7 +106,7 @@ fn each_full_heartbeat_replaces_the_groups_subscriptions() {
     };
     let both = consumer("G", &[("A", 5), ("B", 5)]);
     send(&mut table, SECOND, 1, &beat(&both));
-    // What is named for the first time counts, whatever the client's clock says of it; nobody need hear of that.
+    // A subscription that is named for the first time counts, even if the client's clock is wrong; nobody need hear of that.
     let other = consumer("G", &[("A", 4), ("B", 6)]);
     assert!(send(&mut table, SECOND * 2, 1, &beat(&other)).notices.is_empty());
     assert_eq!((version(&table, "A"), version(&table, "B")), (Some(4), Some(6)));

@@ -1,4 +1,4 @@
-//! What the sender hears.
+//! The answer to a send.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::message::{OffsetMessageId, RecallHandle};
 
-use super::super::reply::{code_of, code_of_refusal};
-use super::super::transaction::{already_decided, put_first};
-use super::{Refused, Reply};
+use super::super::answer::code_of_refusal;
+use super::super::end_transaction::{already_decided, put_first};
 use crate::broker::Broker;
+use crate::reply::{Refused, Reply};
 use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};
 use crate::terms::Stamp;
 
-/// What the answer needs of the request, kept until the outcome is there.
+/// The part of the request that the answer needs, kept until the outcome is there.
 pub(super) struct Answer {
     pub(super) broker: Arc<Broker>,
     pub(super) reply: Reply,
@@ -31,15 +31,15 @@ pub(super) struct Answer {
     pub(super) is_first: bool,
 }
 
-/// What a recall handle is made of, besides the unique key.
+/// The parts of a recall handle, besides the unique key.
 pub(super) struct Recall {
     pub(super) topic: String,
     pub(super) deliver_timestamp: Stamp,
 }
 
 impl Answer {
-    /// Answers with what became of the command; for the first message of a topic when nameservers know the topic, because
-    /// whoever hears of it may look for its route at once.
+    /// Answers with the outcome of the command. For the first message of a topic it waits until the nameservers know the topic,
+    /// because the sender may look for its route at once.
     pub(super) fn outcome(self, outcome: Result<Outcome, SubmitError>) {
         if !self.is_first {
             return self.answer(outcome);
@@ -60,7 +60,7 @@ impl Answer {
             Ok(Outcome::Done | Outcome::Settled(_) | Outcome::Locked(_) | Outcome::Handled(_)) => {
                 unreachable!("a message is published, prepared or refused")
             }
-            Err(error) => refuse(&self.broker, self.reply, &Refused::new(code_of(&error), error.to_string())),
+            Err(error) => refuse(&self.broker, self.reply, error.into()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Answer {
             Refusal::AlreadyDecided(first) => Some(first),
             _ => None,
         };
-        // Whoever names what is no half here gets an answer that says that nothing was stored, for certain.
+        // The named half does not exist here, so nothing was stored. Clients do not take this code for "unknown".
         let code = match refusal {
             Refusal::NoSuchHalf(_) | Refusal::WrongGroup(_) => response::ILLEGAL_OPERATION,
             other => code_of_refusal(other),
@@ -141,7 +141,7 @@ impl Recall {
 }
 
 /// Answers an error. Java producers read the two fields from every answer, and fail without them.
-pub(super) fn refuse(broker: &Broker, reply: Reply, refused: &Refused) {
+pub(super) fn refuse(broker: &Broker, reply: Reply, refused: Refused) {
     broker.metrics.sends.record(refused.code);
     let config = broker.config();
     reply.send(refused.code, Some(&refused.remark), |fields| origin(fields, &config), &[]);

@@ -17,8 +17,9 @@ use super::check::{Kind, check, check_body};
 use super::known::Known;
 use super::single::submit;
 use super::stamp::{Pieces, cleaned};
-use super::{NewUnit, Refused, Send, Stop};
+use super::{NewUnit, Send, Stop, illegal};
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 use crate::shard::{Command, Message, MessageList, Once, Publish};
 use crate::terms::{Content, When};
 
@@ -28,7 +29,7 @@ const UNIT_FIXED_BYTES: usize = 91;
 /// Topics that take no batches.
 pub(super) fn refuse_topic(topic: &str) -> Result<(), Refused> {
     if is_retry_topic(topic) {
-        return Err(Refused::illegal("batch messages cannot be sent to a retry topic"));
+        return Err(illegal("batch messages cannot be sent to a retry topic"));
     }
     Ok(())
 }
@@ -52,7 +53,7 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
                 position: 0,
                 sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
                 born_timestamp: header.born_timestamp,
-                born_host: send.connection.peer(),
+                born_host: send.reply.connection().peer(),
                 store_timestamp: 0,
                 store_host: broker.store_host,
                 reconsume_times: header.reconsume_times,
@@ -110,18 +111,18 @@ impl<'a> Batch<'a> {
         let own = header.properties.unwrap_or_default();
         let whole = Known::of(own)?;
         let flags = (header.sys_flag, header.reconsume_times);
-        // What is wrong with the request's own properties would be wrong with those of each member.
+        // Each member gets the request's own properties, so they must pass the checks of a member.
         check(config, Kind::Member, &whole, flags, body)?;
         let shared = shared(own, whole.needs_edit);
         let names: HashSet<&str> = Properties::new(&shared).iter().map(|(name, _)| name).collect();
         let (mut members, mut stored) = (Vec::new(), 0);
         let limit = config.max_message_size.saturating_add(UNIT_OVERHEAD_BYTES_MAX);
         for message in messages(body) {
-            let message = message.map_err(|error| Refused::illegal(error.to_string()))?;
+            let message = message.map_err(|error| illegal(error.to_string()))?;
             let texts = header.topic.len() + message.body.len() + message.properties.len() + shared.len();
             stored += UNIT_FIXED_BYTES + texts;
             if stored > limit {
-                return Err(Refused::illegal(format!(
+                return Err(illegal(format!(
                     "the messages of the batch, each with the properties of the request, take more than {limit} bytes in the \
                      store; nothing was stored: send fewer at a time"
                 )));
@@ -129,7 +130,7 @@ impl<'a> Batch<'a> {
             members.push(Member::read(config, message, (&shared, &names), &whole, flags)?);
         }
         if members.is_empty() {
-            return Err(Refused::illegal("the batch holds no message"));
+            return Err(illegal("the batch holds no message"));
         }
         let first_key = Properties::new(members[0].message.properties).get(name::UNIQUE_KEY);
         Ok(Self { members, shared, unique_key: whole.unique_key, first_key })

@@ -5,9 +5,10 @@ use escrowmq_common::limits::NAMED_GROUP_BYTES_MAX;
 use escrowmq_common::message::properties::PropertyValueError;
 use escrowmq_common::message::{SysFlag, TransactionType};
 
-use super::Refused;
+use super::illegal;
 use super::known::{Known, Unserved};
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 
 /// How a message comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) enum Kind {
 
 impl From<PropertyValueError> for Refused {
     fn from(error: PropertyValueError) -> Self {
-        Self::illegal(format!("{error}; the message was not stored"))
+        illegal(format!("{error}; the message was not stored"))
     }
 }
 
@@ -41,13 +42,13 @@ pub(super) fn check(
             return Err(Refused::new(response::NO_PERMISSION, remark));
         }
         Kind::Member if known.is_transactional => {
-            return Err(Refused::illegal("transactional messages cannot be in a batch"));
+            return Err(illegal("transactional messages cannot be in a batch"));
         }
         Kind::Member if known.is_delayed() => {
-            return Err(Refused::illegal("delayed messages cannot be in a batch"));
+            return Err(illegal("delayed messages cannot be in a batch"));
         }
         Kind::Reply if known.is_transactional || known.is_delayed() => {
-            return Err(Refused::illegal("a reply is passed on at once: it can be neither transactional nor delayed"));
+            return Err(illegal("a reply is passed on at once: it can be neither transactional nor delayed"));
         }
         Kind::Single | Kind::Member | Kind::Reply => {}
     }
@@ -55,11 +56,11 @@ pub(super) fn check(
     if flag.transaction() == TransactionType::Prepared && !known.is_transactional {
         let remark =
             "sysFlag says that this is a half message, property TRAN_MSG does not: it would be delivered at once";
-        return Err(Refused::illegal(remark));
+        return Err(illegal(remark));
     }
     let inner_batch = flag.contains(SysFlag::INNER_BATCH).then_some(Unserved::InnerBatch);
     if let Some(unserved) = known.unserved.or(inner_batch) {
-        return Err(Refused::illegal(unserved.remark()));
+        return Err(illegal(unserved.remark()));
     }
     check_body(config, body)
 }
@@ -72,7 +73,7 @@ pub(super) fn check_body(config: &BrokerConfig, body: &[u8]) -> Result<(), Refus
     }
     let (bytes, limit) = (body.len(), config.max_message_size);
     if bytes > limit {
-        return Err(Refused::illegal(format!("message body size {bytes} exceeds the maximum of {limit}")));
+        return Err(illegal(format!("message body size {bytes} exceeds the maximum of {limit}")));
     }
     Ok(())
 }
@@ -80,13 +81,13 @@ pub(super) fn check_body(config: &BrokerConfig, body: &[u8]) -> Result<(), Refus
 /// Whether a half can belong to this producer group: without one nobody could ever be asked for the decision.
 pub(super) fn check_producer_group(group: &str) -> Result<(), Refused> {
     if group.trim().is_empty() {
-        return Err(Refused::illegal(
+        return Err(illegal(
             "a half message without a producer group: nobody could be asked for its decision; set PGROUP or producerGroup",
         ));
     }
     if group.len() > NAMED_GROUP_BYTES_MAX {
         let bytes = group.len();
-        return Err(Refused::illegal(format!("producer group of {bytes} bytes, at most {NAMED_GROUP_BYTES_MAX}")));
+        return Err(illegal(format!("producer group of {bytes} bytes, at most {NAMED_GROUP_BYTES_MAX}")));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the broker must know of a message's properties, found in one pass.
+//! The properties of a message that the broker acts on, found in one pass.
 
 use escrowmq_common::message::properties::{PropertyValueError, name, value};
 use escrowmq_common::message::{Properties, java_hash};
@@ -26,7 +26,7 @@ pub(super) struct Known<'a> {
     pub(super) reply_to_client: Option<&'a str>,
     /// A property whose meaning this broker cannot carry out.
     pub(super) unserved: Option<Unserved>,
-    /// Something is there that is removed or replaced, so that the string must be written anew.
+    /// Something is there that is removed or replaced, so that the string must be written again.
     pub(super) needs_edit: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Unserved {
 }
 
 impl Unserved {
-    /// What to tell the sender.
+    /// The remark for the sender.
     pub(super) fn remark(self) -> &'static str {
         match self {
             Self::InnerBatch => {

@@ -4,13 +4,13 @@
 //!  header --> target (topic, queue; creates what is missing) --> when --> unit --> Publish or Prepare --> answer
 //! ```
 //!
-//! Promises: a message passes the same checks, and keeps what it says of itself, whichever way it comes (alone, in a batch, as
-//! a reply); what cannot be read or done is refused, never taken for absent; what is refused creates nothing; the checks come in
-//! the order that clients know; a message is answered with success only after its command was applied; every answer, errors
-//! included, carries region and trace flag. A plain send copies its body once, from the frame into the batch, and allocates one
-//! box, for its answer.
+//! Promises: a message passes the same checks, and keeps its own properties, whichever way it comes (alone, in a batch, as
+//! a reply); a property that cannot be read or obeyed is refused, never taken for absent; a refused send creates nothing; the
+//! checks come in the order that clients know; a message is answered with success only after its command was applied; every
+//! answer, errors included, carries region and trace flag. A plain send copies its body once, from the frame into the batch, and
+//! allocates one box, for its answer.
 //!
-//! Left to others: what a half becomes (`shard::apply`, `transaction`), consumers (`pull`).
+//! Left to others: the life of a half (`shard::apply`, `transaction`), consumers (`pull`).
 
 mod answer;
 mod batch;
@@ -30,42 +30,31 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{HeaderError, SendMessageHeader};
 use escrowmq_common::message::{UnitBuilder, UnitError};
-use escrowmq_common::remoting::Connection;
 
 pub(super) use target::{next_of, not_writable};
 
-use super::Reply;
-use super::bounds::Maker;
-use super::ensure::{self, EnsureError};
-use super::reply::code_of;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::creation::{CreationError, Maker};
+use crate::reply::{Refused, Reply};
 use crate::shard::{SubmitError, WriteUnit};
 use crate::terms::TopicSettings;
 
-pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    attempt(broker, connection, request, reply, 0);
+/// Stores a message, or several.
+pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    attempt(broker, request, reply, store, 0);
 }
 
-pub(super) fn handle_reply(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply) {
-    attempt(broker, connection, request, reply, 0);
+/// Passes the reply of a request-reply exchange on.
+pub(super) fn handle_reply(broker: &Arc<Broker>, request: Frame, reply: Reply) {
+    attempt(broker, request, reply, push::pass_on, 0);
 }
 
-/// Why a message is not stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) code: i32,
-    pub(super) remark: Cow<'static, str>,
-}
+/// One attempt to handle a request. The flag says whether something was created for it before; it stops where something is missing.
+type Attempt = fn(&Arc<Broker>, &Frame, &Reply, bool) -> Result<(), Stop>;
 
-impl Refused {
-    pub(super) fn new(code: i32, remark: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, remark: remark.into() }
-    }
-
-    fn illegal(remark: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(response::MESSAGE_ILLEGAL, remark)
-    }
+fn illegal(remark: impl Into<Cow<'static, str>>) -> Refused {
+    Refused::new(response::MESSAGE_ILLEGAL, remark)
 }
 
 /// Something that is created first.
@@ -91,7 +80,7 @@ impl From<Refused> for Stop {
 
 impl From<HeaderError> for Stop {
     fn from(error: HeaderError) -> Self {
-        Self::Refused(Refused::new(error.code(), error.to_string()))
+        Self::Refused(error.into())
     }
 }
 
@@ -99,9 +88,9 @@ impl From<UnitError> for Refused {
     fn from(error: UnitError) -> Self {
         match error {
             UnitError::TooLong { part: "properties", bytes, limit } => {
-                Self::illegal(format!("message properties length too long: {bytes} bytes, at most {limit}"))
+                illegal(format!("message properties length too long: {bytes} bytes, at most {limit}"))
             }
-            other => Self::illegal(other.to_string()),
+            other => illegal(other.to_string()),
         }
     }
 }
@@ -109,52 +98,41 @@ impl From<UnitError> for Refused {
 /// A message needs at most a topic, a group, its retry topic and its dead-letter topic.
 const CREATIONS_MAX: u32 = 4;
 
-/// Handles the request; what is missing is created first, and then it is handled anew.
-fn attempt(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame, reply: Reply, created: u32) {
-    let done = match request.code {
-        request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2 => {
-            push::handle(broker, connection, &request, &reply)
-        }
-        _ => store(broker, connection, &request, &reply, created > 0),
-    };
+/// Makes an attempt; where something is missing, it is created, and the next attempt follows.
+fn attempt(broker: &Arc<Broker>, request: Frame, reply: Reply, make: Attempt, created: u32) {
+    let done = make(broker, &request, &reply, created > 0);
     let missing = match done {
         Ok(()) => return,
-        Err(Stop::Refused(refused)) => return answer::refuse(broker, reply, &refused),
+        Err(Stop::Refused(refused)) => return answer::refuse(broker, reply, refused),
         Err(Stop::NotDone(error)) => {
-            return answer::refuse(broker, reply, &Refused::new(code_of(&error), error.to_string()));
+            return answer::refuse(broker, reply, error.into());
         }
         Err(Stop::Missing(missing)) => missing,
     };
     if created == CREATIONS_MAX {
         let refused = Refused::new(response::SYSTEM_ERROR, "its topic or group is deleted again and again");
-        return answer::refuse(broker, reply, &refused);
+        return answer::refuse(broker, reply, refused);
     }
-    let maker = Maker::Connection(connection.id());
-    let (again, from) = (Arc::clone(broker), Arc::clone(connection));
-    let then = move |result: Result<(), EnsureError>| match result {
-        Ok(()) => attempt(&again, &from, request, reply, created + 1),
-        Err(error) => answer::refuse(&again, reply, &Refused::new(error.code(), error.to_string())),
+    let maker = Maker::Connection(reply.connection().id());
+    let again = Arc::clone(broker);
+    let then = move |result: Result<(), CreationError>| match result {
+        Ok(()) => attempt(&again, request, reply, make, created + 1),
+        Err(error) => answer::refuse(&again, reply, error.into()),
     };
     match missing {
-        Missing::Topic(settings) => ensure::topic(broker, maker, &settings, move |topic| then(topic.map(drop))),
-        Missing::Group(group) => ensure::group(broker, maker, &group, move |group| then(group.map(drop))),
+        Missing::Topic(settings) => broker.creations.topic(maker, &settings, move |topic| then(topic.map(drop))),
+        Missing::Group(group) => broker.creations.group(maker, &group, move |group| then(group.map(drop))),
     }
 }
 
-fn store(
-    broker: &Arc<Broker>,
-    connection: &Arc<Connection>,
-    request: &Frame,
-    reply: &Reply,
-    is_first: bool,
-) -> Result<(), Stop> {
+fn store(broker: &Arc<Broker>, request: &Frame, reply: &Reply, is_first: bool) -> Result<(), Stop> {
     let mut header: SendMessageHeader<'_> = request.header()?;
     header.batch |= request.code == request::SEND_BATCH_MESSAGE;
     let config = broker.config();
     if header.batch {
         batch::refuse_topic(header.topic)?;
     }
-    let target = resolve(broker, connection, &config, request, &header, || {
+    let target = resolve(broker, reply, &config, request, &header, || {
         if header.batch {
             Ok(batch::Batch::read(&config, &header, &request.body).map(drop)?)
         } else {
@@ -162,7 +140,7 @@ fn store(
         }
     })?;
     let header = &header;
-    let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first };
+    let send = Send { broker, config: &config, request, header, target: &target, reply, is_first };
     if header.batch { batch::publish(&send) } else { single::store(&send) }
 }
 
@@ -170,13 +148,13 @@ fn store(
 /// be created, since nothing is created for a message that is refused then.
 fn resolve(
     broker: &Arc<Broker>,
-    connection: &Connection,
+    reply: &Reply,
     config: &BrokerConfig,
     request: &Frame,
     header: &SendMessageHeader<'_>,
     precheck: impl FnOnce() -> Result<(), Stop>,
 ) -> Result<target::Target, Stop> {
-    let target = target::resolve(broker, config, header, request.version, connection.peer());
+    let target = target::resolve(broker, config, header, request.version, reply.connection().peer());
     if let Err(Stop::Missing(_)) = target {
         precheck()?;
     }
@@ -186,7 +164,6 @@ fn resolve(
 /// A request whose target is known.
 struct Send<'a> {
     broker: &'a Arc<Broker>,
-    connection: &'a Arc<Connection>,
     config: &'a BrokerConfig,
     request: &'a Frame,
     header: &'a SendMessageHeader<'a>,

@@ -15,8 +15,9 @@ use super::answer::{origin, refuse};
 use super::check::{Kind, check};
 use super::known::Known;
 use super::stamp::{Pieces, cleaned};
-use super::{NewUnit, Refused, Reply, Send, Stop, resolve};
+use super::{NewUnit, Send, Stop, illegal, resolve};
 use crate::broker::Broker;
+use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, SubmitError};
 use crate::terms::When;
 
@@ -24,15 +25,10 @@ use crate::terms::When;
 const PUSH_TIME: Duration = Duration::from_secs(10);
 
 /// Stores the reply and passes it on; answers when both are done.
-pub(super) fn handle(
-    broker: &Arc<Broker>,
-    connection: &Arc<Connection>,
-    request: &Frame,
-    reply: &Reply,
-) -> Result<(), Stop> {
+pub(super) fn pass_on(broker: &Arc<Broker>, request: &Frame, reply: &Reply, is_first: bool) -> Result<(), Stop> {
     let header: SendMessageHeader<'_> = request.header()?;
     if header.batch {
-        return Err(Refused::illegal("a reply is a single message, not a batch").into());
+        return Err(illegal("a reply is a single message, not a batch").into());
     }
     let config = broker.config();
     let precheck = || -> Result<Known<'_>, Stop> {
@@ -40,10 +36,10 @@ pub(super) fn handle(
         check(&config, Kind::Reply, &known, (header.sys_flag, header.reconsume_times), &request.body)?;
         Ok(known)
     };
-    let target = resolve(broker, connection, &config, request, &header, || precheck().map(drop))?;
+    let target = resolve(broker, reply, &config, request, &header, || precheck().map(drop))?;
     let known = precheck()?;
     let header = &header;
-    let send = Send { broker, connection, config: &config, request, header, target: &target, reply, is_first: false };
+    let send = Send { broker, config: &config, request, header, target: &target, reply, is_first };
     let own = cleaned(header.properties.unwrap_or_default(), known.needs_edit);
 
     let client = known.reply_to_client.map(str::to_owned);
@@ -101,7 +97,7 @@ fn push_frame(send: &Send<'_>, own: &str) -> Frame {
             properties: Some(&properties),
             reconsume_times: header.reconsume_times,
             unit_mode: header.unit_mode,
-            born_host: &send.connection.peer().to_string(),
+            born_host: &send.reply.connection().peer().to_string(),
             store_host: &broker.store_host.to_string(),
             store_timestamp: now.signed(),
         })
@@ -132,7 +128,7 @@ fn propose(
         position: 0,
         sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
         born_timestamp: header.born_timestamp,
-        born_host: send.connection.peer(),
+        born_host: send.reply.connection().peer(),
         store_timestamp: 0,
         store_host: broker.store_host,
         reconsume_times: header.reconsume_times,
@@ -147,7 +143,7 @@ fn propose(
     Ok(broker.shard.propose(&command, Admission::Normal))
 }
 
-/// The passing on decides the code; what was stored is told as well.
+/// Passing the reply on decides the code. The place where it was stored is told as well.
 fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>, stored: Option<Stored>) {
     let place = match stored {
         Some(Ok(Outcome::Published(published))) => Some(published),
@@ -177,7 +173,7 @@ fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>,
                 let config = broker.config();
                 reply.send(code, None, |fields| origin(fields, &config), &[]);
             }
-            Err(why) => refuse(broker, reply, &Refused::new(code, why)),
+            Err(why) => refuse(broker, reply, Refused::new(code, why)),
         };
     };
     broker.metrics.sends.record(code);

@@ -14,9 +14,10 @@ use super::check::{Kind, check, check_producer_group};
 use super::known::Known;
 use super::stamp::{Decimal, Pieces, cleaned};
 use super::when::{DelayRules, Due, due};
-use super::{NewUnit, Refused, Send, Stop};
+use super::{NewUnit, Send, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish};
 use crate::terms::{Content, HalfId, When};
 
@@ -82,7 +83,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         position: 0,
         sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
         born_timestamp: header.born_timestamp,
-        born_host: send.connection.peer(),
+        born_host: send.reply.connection().peer(),
         store_timestamp: 0,
         store_host: broker.store_host,
         reconsume_times: header.reconsume_times,
@@ -113,7 +114,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         check_producer_group(group)?;
         check_quota(send, group)?;
         let first_half = send.request.header::<JoinTransactionHeader>()?.transaction_first;
-        let client = broker.clients.client_id_of(send.connection.id(), group);
+        let client = broker.clients.client_id_of(send.reply.connection().id(), group);
         let command = Command::Prepare(Prepare {
             queue: target.queue.id,
             when: due.when,

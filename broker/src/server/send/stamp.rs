@@ -1,4 +1,4 @@
-//! The property string as it is stored: the sender's own, and behind it what the broker adds.
+//! The property string as it is stored: the sender's own, followed by the broker's.
 //!
 //! On the usual path nothing is joined: the pieces stay where they are and are copied once, into the batch.
 

@@ -9,9 +9,10 @@ use escrowmq_common::header::SendMessageHeader;
 use escrowmq_common::name;
 
 use super::super::topics::HINT;
-use super::{Missing, Refused, Stop};
+use super::{Missing, Stop};
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
+use crate::reply::Refused;
 use crate::shard::{Queue, Topic};
 use crate::terms::TopicSettings;
 
@@ -86,7 +87,7 @@ fn retry(broker: &Broker, header: &SendMessageHeader<'_>, version: i32, target: 
     };
     let own_limit = header.max_reconsume_times.filter(|_| version >= VERSION_WITH_RETRY_LIMIT);
     let limit = own_limit.unwrap_or(settings.retry_max_times);
-    // An ordered consumer retries in place; what it sends here it has given up.
+    // An ordered consumer retries in place. It sends a message here when it gives it up.
     let gives_up = header.reconsume_times > limit || holds_lock(broker, group);
     if !gives_up {
         return Ok(target);
@@ -130,7 +131,7 @@ pub(in crate::server) fn next_of(count: u32) -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed) % count.max(1)
 }
 
-/// What to do about a topic that is not there.
+/// Decides about a topic that is not there: it is created, or the send is refused.
 fn missing(broker: &Broker, config: &BrokerConfig, header: &SendMessageHeader<'_>) -> Stop {
     if let Some(group) = header.topic.strip_prefix(name::RETRY_PREFIX) {
         let settings = broker.shard.groups().get(group);
@@ -162,8 +163,8 @@ fn new_topic(
     template: Option<&TopicSettings>,
     queues_wanted: i32,
 ) -> Option<TopicSettings> {
-    // Whatever template is named: the broker's and the cluster's are templates, too. Topics of the
-    // system are made by the broker alone.
+    // Any topic that may be inherited from is a template, the broker's and the cluster's too. Topics of the system are made by the
+    // broker alone.
     if !config.auto_create_topic_enable || topic.starts_with(name::SYSTEM_TOPIC_PREFIX) {
         return None;
     }

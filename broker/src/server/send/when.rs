@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use escrowmq_common::code::response;
 
-use super::Refused;
+use super::illegal;
 use super::known::{Known, Timer};
 use crate::config::{BrokerConfig, DelayLevels};
+use crate::reply::Refused;
 use crate::terms::{Stamp, When};
 
 /// The settings that decide, and the time.
@@ -65,7 +66,7 @@ pub(super) fn due(known: &Known<'_>, rules: &DelayRules<'_>, counted_from_commit
     let limit = rules.timer_max_delay.as_millis() as u64;
     if at.since(rules.now) > limit {
         let remark = format!("timer message illegal, the delay time should not be bigger than the max delay {limit}ms");
-        return Err(Refused::illegal(remark));
+        return Err(illegal(remark));
     }
     Ok(match delay {
         Some(delay) if counted_from_commit => Due { when: When::After(delay), timer: None },

@@ -10,7 +10,8 @@ use escrowmq_common::header::PullMessageHeader;
 use futures_util::future::join_all;
 
 use super::support::{Client, Node, PATIENCE, heartbeat, messages, number, pull, pull_request, until};
-use crate::schedule::unused_groups::UnusedGroups;
+use crate::schedule::UnusedSince;
+use crate::start::background::unused_groups;
 
 /// A pull that may wait for longer than any test.
 fn held(queue: i32) -> PullMessageHeader<'static> {
@@ -120,7 +121,7 @@ async fn topics_queues_and_groups_are_bounded_by_number() {
     let change = |change: &dyn Fn(&mut crate::config::BrokerConfig)| {
         let mut config = (**broker.config()).clone();
         change(&mut config);
-        broker.config.store(std::sync::Arc::new(config));
+        broker.config.replace(std::sync::Arc::new(config));
     };
     client.send("Known", 0, b"x", &[]).await;
     let topics = broker.shard.topics().len();
@@ -240,12 +241,13 @@ async fn an_unused_group_that_a_client_made_goes_after_its_time_and_no_other() {
     assert_eq!(admin.call(back.with_field("offset", pulled[0].position)).await.code, 0);
     gone.close().await;
     until("its members are gone", async || broker.clients.consumers("Unused").is_empty()).await;
-    let mut unused = UnusedGroups::default();
+    let groups = std::sync::Arc::new(unused_groups(&broker));
+    let mut unused = UnusedSince::default();
     let now = broker.now();
-    unused.look(&broker, now).await.unwrap();
-    unused.look(&broker, now + (HOUR - 1)).await.unwrap();
+    groups.look(&mut unused, now).await.unwrap();
+    groups.look(&mut unused, now + (HOUR - 1)).await.unwrap();
     assert!(broker.shard.groups().get("Unused").is_some(), "not before its time");
-    unused.look(&broker, now + HOUR).await.unwrap();
+    groups.look(&mut unused, now + HOUR).await.unwrap();
     assert!(broker.shard.groups().get("Unused").is_none());
     assert!(broker.shard.topics().get("%RETRY%Unused").is_none());
     for kept in ["HasRead", "HasRetries", "Changed", "Planned", "HasMember"] {
@@ -256,13 +258,13 @@ async fn an_unused_group_that_a_client_made_goes_after_its_time_and_no_other() {
     // Nothing goes where that is not set.
     let mut config = (**broker.config()).clone();
     config.group_expire_hours = 0;
-    broker.config.store(std::sync::Arc::new(config));
+    broker.config.replace(std::sync::Arc::new(config));
     let gone = node.client("gone");
     gone.join("Again", "T", "*").await;
     gone.close().await;
     until("its members are gone", async || broker.clients.consumers("Again").is_empty()).await;
-    unused.look(&broker, now).await.unwrap();
-    unused.look(&broker, now + 1000 * HOUR).await.unwrap();
+    groups.look(&mut unused, now).await.unwrap();
+    groups.look(&mut unused, now + 1000 * HOUR).await.unwrap();
     assert!(broker.shard.groups().get("Again").is_some());
     assert_eq!(number(&admin.call(search()).await, "offset"), 0);
     node.stop().await;

@@ -133,7 +133,7 @@ async fn a_deleted_group_begins_anew_whatever_is_on_its_way() {
         assert_eq!(deleted.code, 0);
         assert!(matches!(committed.code, 0 | 26), "{:?}", committed.remark);
         client.join("G", "T", "*").await;
-        node.running().broker().delivery.flush_offsets(node.running().broker()).await;
+        node.running().broker().delivery.flush_offsets().await;
         let stored = client.call(query("G", "T").with_field("setZeroIfNotFound", false)).await;
         assert_eq!(stored.code, 22, "round {round}: an offset of the deleted group is back");
     }

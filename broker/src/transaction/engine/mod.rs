@@ -1,24 +1,24 @@
-//! What becomes of transactions, decided and nothing else: events and time in, actions out. No clock, socket, file or lock.
+//! Decides about check-backs and does nothing else: events and time in, actions out. No clock, socket, file or lock.
 //!
 //! ```text
-//!  half table, due table --(Surroundings)--> round::plan -- each half that is due --> Scheduler::due --> Step
+//!  half table, due table --(View)--> round::plan -- each half that is due --> Scheduler::consider --> Step
 //!                                                 |                                      ^
 //!   asks, new due times, parks, resumes, <--------+        instance joined or left, check answered or not sent,
 //!   when to look again                                     half decided or resumed, time
 //! ```
 //!
-//! The life of a half message as the log tells it is `shard::apply::life`; here is who is asked when. [`policy`] knows the times.
-//! [`scheduler`] holds what is known only while the process lives (unanswered checks of each connection, halves that wait for an
-//! instance, halves held back because every connection of their group is full) and applies the rules to one half. [`round`]
-//! finds what is due and gathers what is to be done.
+//! The life of a half message as the log tells it is `shard::apply::life`; here is decided who is asked when. [`policy`] knows the
+//! times. [`scheduler`] holds the state that lives only as long as the process (unanswered checks of each connection, halves that
+//! wait for an instance, halves held back because every connection of their group is full) and applies the rules to one half.
+//! [`round`] finds the halves that are due and gathers the acts.
 //!
 //! Promises:
-//! * Only what is due costs anything: a round reads what is due now, up to a bound, and the one row behind it.
+//! * Only halves that are due cost anything: a round reads those, up to a bound, and the one row after them.
 //! * A check goes to an instance of the half's group that is connected, the sender first, and never to a connection
 //!   that owes [`WINDOW`] answers.
 //! * A half without anyone to ask waits and uses up no attempt; one that is held back costs no entry of the log.
-//! * Every half that is due ends asked, waiting, held back or parked; nothing that goes wrong with one half changes what
-//!   happens to another.
+//! * Every half that is due ends asked, waiting, held back or parked; nothing that goes wrong with one half changes the fate
+//!   of another.
 //! * After a restart everything that waited or was held back is found again, in the tables alone.
 //!
 //! Left to others: reading tables and bytes, writing to connections, submitting commands (`runner`), and rows (`shard::apply`).
@@ -35,5 +35,5 @@ mod windows;
 mod tests;
 
 pub(crate) use policy::CheckPolicy;
-pub(crate) use round::{Ask, Round, Surroundings, Walk, plan};
+pub(crate) use round::{Ask, Round, View, Walk, plan};
 pub(crate) use scheduler::{Instance, Scheduler};

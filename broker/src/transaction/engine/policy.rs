@@ -18,12 +18,12 @@ pub(crate) struct CheckPolicy {
 
 /// The gaps grow from this one on: the sixth is twice the interval.
 const FIRST_LONGER_GAP: u32 = 6;
-/// No gap is longer than so many intervals.
+/// No gap is longer than this many intervals.
 const LONGEST_GAP: u64 = 10;
 
 impl CheckPolicy {
     /// When the half's next check is due.
-    pub(crate) fn due(&self, row: &HalfRow) -> Stamp {
+    pub(crate) fn next_check(&self, row: &HalfRow) -> Stamp {
         row.next_due.unwrap_or_else(|| row.prepared_at.saturating_add(self.first_after))
     }
 

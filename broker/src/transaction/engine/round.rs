@@ -1,8 +1,9 @@
-//! One round: finds what is due, asks the scheduler about each half, and gathers what is to be done.
+//! One round: finds the halves that are due, asks the scheduler about each, and gathers the acts.
 //!
-//! Seven ways lead to a half: it was resumed; its topic was deleted; it waited and its group got an instance; it was parked for
-//! want of one; it was held back and an answer made room; its wait is over; its due time has come, from the table of due times
-//! or, for first checks, from the half table in the order of Prepare. Each way has bounds of its own, so that none starves another.
+//! Seven ways lead to a half: it is to be looked at again; its topic was deleted; it waited and its group got an instance; it was
+//! parked for want of one; it was held back and an answer made room; its wait is over; its due time has come, from the table of
+//! due times or, for first checks, from the half table in the order of Prepare. Each way has bounds of its own, so that none
+//! starves another.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,27 +19,27 @@ const ACTS: usize = 1000;
 const ROWS: usize = 10_000;
 /// Bytes of halves that one round asks about, on each way: they are in memory until they are written.
 const BYTES: usize = 4 * 1024 * 1024;
-/// Halves that are held back are looked at so often, in milliseconds, though no answer made room: a connection may take
+/// Halves that are held back are looked at this often, in milliseconds, though no answer made room: a connection may take
 /// frames again, or an answer count as lost.
 const HELD_RETRY_MS: u64 = 1_000;
 /// How often due times that a round has passed are looked at again, and how far back, in milliseconds. Nothing should be
 /// there; if a due time came into the table late all the same, its half is late, not lost.
-const NET_EVERY_MS: u64 = 10_000;
-const NET_BACK_MS: u64 = 20_000;
+const RECHECK_EVERY_MS: u64 = 10_000;
+const RECHECK_BACK_MS: u64 = 20_000;
 
-/// What a round reads, and where the scheduler is.
-pub(crate) trait Surroundings {
+/// The tables, the connected instances and the scheduler, as a round sees them.
+pub(crate) trait View {
     /// Why a table did not answer.
     type Error;
 
     /// The undecided half with this id.
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error>;
 
-    /// Up to `limit` pairs of due time and half behind `after`, due at or before `upto`, earliest first.
-    fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, Self::Error>;
+    /// Up to `limit` pairs of due time and half after `after`, due at or before `upto`, earliest first.
+    fn scan_due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, Self::Error>;
 
     /// The earliest due time after this one.
-    fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, Self::Error>;
+    fn earliest_due(&self, after: Stamp) -> Result<Option<Stamp>, Self::Error>;
 
     /// Calls `each` with the undecided halves from this id on, in order, until it says stop.
     fn scan(&self, from: HalfId, each: &mut dyn FnMut(HalfRow) -> bool) -> Result<(), Self::Error>;
@@ -55,9 +56,9 @@ pub(crate) trait Surroundings {
     /// Every half that is prepared from now on has this id or a later one.
     fn next_half(&self) -> HalfId;
 
-    /// Every due time that is given from now on is this or later, except as [`Scheduler::due_since`] tells. Not later than
+    /// Every due time that is given from now on is this or later, except as [`Scheduler::recheck_from`] tells. Not later than
     /// `now`.
-    fn due_settled(&self, now: Stamp) -> Stamp;
+    fn settled_upto(&self, now: Stamp) -> Stamp;
 
     /// The connected instances of a group.
     fn instances(&self, group: &str) -> Vec<Instance>;
@@ -69,9 +70,9 @@ pub(crate) trait Surroundings {
 /// Some halves of many.
 #[derive(Debug)]
 pub(crate) struct Page<T> {
-    /// What is on the page, oldest first.
+    /// The halves of the page, oldest first.
     pub halves: Vec<T>,
-    /// Where the next page begins behind, if there may be one.
+    /// The next page begins after this half, if there may be one.
     pub next: Option<HalfId>,
 }
 
@@ -90,14 +91,14 @@ pub(crate) struct Ask {
 
 /// Resume this half if it is still parked for want of an instance.
 #[derive(Debug)]
-pub(crate) struct Return {
+pub(crate) struct Resumption {
     /// The half.
     pub half: HalfId,
     /// Its group.
     pub group: Arc<str>,
 }
 
-/// What is to be done.
+/// The acts of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     /// Checks.
@@ -107,7 +108,7 @@ pub(crate) struct Round {
     /// Halves to park.
     pub parked: Vec<(HalfId, ParkReason)>,
     /// Halves to resume.
-    pub resumed: Vec<Return>,
+    pub resumptions: Vec<Resumption>,
     /// With this round recorded, every half up to this id has had its first check, or has a due time of its own.
     pub first_checked: HalfId,
     /// Look again at this time.
@@ -123,24 +124,24 @@ pub(crate) struct Walk {
     /// gone.
     first: HalfId,
     /// Due times up to this one were looked at.
-    due: (Stamp, HalfId),
+    due_upto: (Stamp, HalfId),
     /// When passed due times were last looked at again.
-    netted: Stamp,
+    rechecked: Stamp,
     /// Which of the groups with halves that are held back comes first.
     turn: usize,
 }
 
 impl Walk {
-    /// Begins with all due times, and with first checks behind what was recorded.
+    /// Begins with all due times, and with first checks after the recorded half.
     pub(crate) fn begin(first_checked: HalfId) -> Self {
-        Self { first: first_checked, due: (Stamp::ZERO, HalfId::ZERO), netted: Stamp::ZERO, turn: 0 }
+        Self { first: first_checked, due_upto: (Stamp::ZERO, HalfId::ZERO), rechecked: Stamp::ZERO, turn: 0 }
     }
 }
 
-/// Plans one round at `now`. What could not be read is left out and named by the error; the rest of the round stands.
-pub(crate) fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: Stamp) -> (Round, Option<S::Error>) {
+/// Plans one round at `now`. A half or table that cannot be read is left out and named by the error; the rest of the round stands.
+pub(crate) fn plan<S: View>(walk: &mut Walk, view: &S, now: Stamp) -> (Round, Option<S::Error>) {
     let mut planner = Planner {
-        around,
+        view,
         now,
         round: Round::default(),
         budget: Budget::default(),
@@ -149,17 +150,17 @@ pub(crate) fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: Stamp) -> 
         unread: Vec::new(),
         error: None,
     };
-    planner.resumed();
+    planner.look_again();
     planner.deleted();
     planner.joined();
     planner.held(walk);
     planner.waited_too_long();
-    planner.due(walk);
+    planner.due_times(walk);
     planner.first_checks(walk);
     let unread = std::mem::take(&mut planner.unread);
-    let (over, held, oldest) = around.with(|scheduler| {
+    let (over, held, oldest) = view.with(|scheduler| {
         for half in unread {
-            scheduler.resumed(half);
+            scheduler.look_again(half);
         }
         let retry = (!scheduler.held.is_empty()).then(|| now.saturating_add(HELD_RETRY_MS));
         let oldest = scheduler.held.oldest().into_iter().chain(scheduler.waiting.oldest()).min();
@@ -173,7 +174,7 @@ pub(crate) fn plan<S: Surroundings>(walk: &mut Walk, around: &S, now: Stamp) -> 
     (planner.round, planner.error)
 }
 
-/// What one way may still do.
+/// The bounds of what one way may still do.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     acts: usize,
@@ -187,8 +188,8 @@ impl Default for Budget {
     }
 }
 
-struct Planner<'a, S: Surroundings> {
-    around: &'a S,
+struct Planner<'a, S: View> {
+    view: &'a S,
     now: Stamp,
     round: Round,
     budget: Budget,
@@ -200,14 +201,14 @@ struct Planner<'a, S: Surroundings> {
     error: Option<S::Error>,
 }
 
-impl<S: Surroundings> Planner<'_, S> {
-    fn resumed(&mut self) {
+impl<S: View> Planner<'_, S> {
+    fn look_again(&mut self) {
         self.budget = Budget::default();
         while self.may_go_on()
-            && let Some(half) = self.around.with(|scheduler| scheduler.resumed.pop_front())
+            && let Some(half) = self.view.with(|scheduler| scheduler.look_again.pop_front())
         {
-            // Whoever resumed it may have named any half of the transaction; the first one is asked about.
-            match self.around.half(half) {
+            // Any half of the transaction may have been named; the first one is asked about.
+            match self.view.half(half) {
                 Ok(Some(HalfRow { first_half: Some(first), .. })) => self.handle_id(first),
                 _ => self.handle_id(half),
             }
@@ -219,25 +220,25 @@ impl<S: Surroundings> Planner<'_, S> {
         self.budget = Budget::default();
         while self.may_go_on() {
             let front = self
-                .around
+                .view
                 .with(|scheduler| scheduler.deleted.front().map(|deleted| (deleted.topic, deleted.parked_upto)));
             let Some((topic, after)) = front else { return };
-            // A page is read whatever is on it.
+            // The page counts as read even if it is empty.
             let limit = self.budget.acts;
             self.budget.rows = self.budget.rows.saturating_sub(limit);
-            let page = match self.around.open_of_topic(topic, after, limit) {
+            let page = match self.view.open_of_topic(topic, after, limit) {
                 Ok(page) => page,
                 Err(error) => {
                     // The others first; this one is tried again.
                     self.failed(error);
-                    self.around.with(|scheduler| scheduler.deleted.rotate_left(1));
+                    self.view.with(|scheduler| scheduler.deleted.rotate_left(1));
                     return;
                 }
             };
             for row in page.halves {
                 self.orphaned(&row);
             }
-            self.around.with(|scheduler| match (page.next, scheduler.deleted.front_mut()) {
+            self.view.with(|scheduler| match (page.next, scheduler.deleted.front_mut()) {
                 (Some(next), Some(deleted)) => deleted.parked_upto = next,
                 _ => drop(scheduler.deleted.pop_front()),
             });
@@ -248,40 +249,41 @@ impl<S: Surroundings> Planner<'_, S> {
     fn joined(&mut self) {
         self.budget = Budget::default();
         while self.may_go_on() {
-            let front = self.around.with(|scheduler| {
+            let front = self.view.with(|scheduler| {
                 let joined = scheduler.joined.front()?;
                 Some((Arc::clone(&joined.group), joined.resumed_upto))
             });
             let Some((group, after)) = front else { return };
             let is_done = self.instances(&group).is_empty() || self.next_of(&group, after);
             if is_done {
-                self.around.with(|scheduler| scheduler.joined.pop_front());
+                self.view.with(|scheduler| scheduler.joined.pop_front());
             }
         }
     }
 
-    /// What waited is held back until there is room, and a page of parked halves is resumed; says whether that was the last.
+    /// Halves that waited are held back until there is room, and a page of parked halves is resumed; says whether that was the
+    /// last.
     fn next_of(&mut self, group: &Arc<str>, after: HalfId) -> bool {
         // However many wait, no row is read before there is room for its check.
-        self.around.with(|scheduler| scheduler.hold_all(group));
+        self.view.with(|scheduler| scheduler.hold_all(group));
         let limit = self.budget.acts;
-        let parked = match self.around.parked_without_checker(group, after, limit) {
+        let parked = match self.view.parked_without_checker(group, after, limit) {
             Ok(parked) => parked,
             Err(error) => {
                 // The others first; this one is tried again.
                 self.failed(error);
                 self.budget.acts = 0;
-                self.around.with(|scheduler| scheduler.joined.rotate_left(1));
+                self.view.with(|scheduler| scheduler.joined.rotate_left(1));
                 return false;
             }
         };
         self.budget.acts = self.budget.acts.saturating_sub(parked.halves.len());
-        // A page was read, whatever was on it.
+        // The page counts as read even if it is empty.
         self.budget.rows = self.budget.rows.saturating_sub(limit);
-        let returns = parked.halves.into_iter().map(|half| Return { half, group: Arc::clone(group) });
-        self.round.resumed.extend(returns);
+        let returns = parked.halves.into_iter().map(|half| Resumption { half, group: Arc::clone(group) });
+        self.round.resumptions.extend(returns);
         if let Some(next) = parked.next {
-            self.around.with(|scheduler| {
+            self.view.with(|scheduler| {
                 if let Some(joined) = scheduler.joined.front_mut() {
                     joined.resumed_upto = next;
                 }
@@ -293,7 +295,7 @@ impl<S: Surroundings> Planner<'_, S> {
     /// Halves for which there is room now, or whose instances left.
     fn held(&mut self, walk: &mut Walk) {
         self.budget = Budget::default();
-        let mut groups: Vec<Arc<str>> = self.around.with(|scheduler| scheduler.held.groups().cloned().collect());
+        let mut groups: Vec<Arc<str>> = self.view.with(|scheduler| scheduler.held.groups().cloned().collect());
         if groups.is_empty() {
             return;
         }
@@ -305,13 +307,16 @@ impl<S: Surroundings> Planner<'_, S> {
             let instances = self.instances(&group);
             let now = self.now;
             if instances.is_empty() {
-                self.around.with(|scheduler| scheduler.wait_all(&group));
+                self.view.with(|scheduler| scheduler.wait_all(&group));
                 continue;
             }
             while self.may_go_on() {
-                let half = self.around.with(|scheduler| {
-                    if scheduler.has_room(&instances, now) { scheduler.held.pop(&group) } else { None }
-                });
+                let half =
+                    self.view.with(
+                        |scheduler| {
+                            if scheduler.has_room(&instances, now) { scheduler.held.pop(&group) } else { None }
+                        },
+                    );
                 let Some(half) = half else { break };
                 self.handle_id(half);
             }
@@ -322,24 +327,24 @@ impl<S: Surroundings> Planner<'_, S> {
         self.budget = Budget::default();
         let now = self.now;
         while self.may_go_on()
-            && let Some(half) = self.around.with(|scheduler| scheduler.waiting.pop_over(now))
+            && let Some(half) = self.view.with(|scheduler| scheduler.waiting.pop_over(now))
         {
             self.handle_id(half);
         }
     }
 
     /// Halves with a due time of their own.
-    fn due(&mut self, walk: &mut Walk) {
+    fn due_times(&mut self, walk: &mut Walk) {
         self.budget = Budget::default();
-        let upto = self.around.due_settled(self.now).min(self.now);
-        if let Some(since) = self.around.with(|scheduler| scheduler.due_since.take()) {
-            walk.due = walk.due.min((since.saturating_sub(1), HalfId::MAX));
+        let upto = self.view.settled_upto(self.now).min(self.now);
+        if let Some(since) = self.view.with(|scheduler| scheduler.recheck_from.take()) {
+            walk.due_upto = walk.due_upto.min((since.saturating_sub(1), HalfId::MAX));
         }
-        if self.now >= walk.netted.saturating_add(NET_EVERY_MS) {
-            walk.netted = self.now;
-            walk.due = walk.due.min((self.now.saturating_sub(NET_BACK_MS), HalfId::ZERO));
+        if self.now >= walk.rechecked.saturating_add(RECHECK_EVERY_MS) {
+            walk.rechecked = self.now;
+            walk.due_upto = walk.due_upto.min((self.now.saturating_sub(RECHECK_BACK_MS), HalfId::ZERO));
         }
-        let due = match self.around.due(walk.due, upto, ROWS) {
+        let due = match self.view.scan_due(walk.due_upto, upto, ROWS) {
             Ok(due) => due,
             Err(error) => return self.failed(error),
         };
@@ -349,15 +354,15 @@ impl<S: Surroundings> Planner<'_, S> {
                 return;
             }
             self.handle_id(half);
-            walk.due = (at, half);
+            walk.due_upto = (at, half);
         }
         if !is_all {
             self.round.more = true;
             return;
         }
         // The newest moment is not over: a half that is prepared in it may be due in it.
-        walk.due = walk.due.max((upto.saturating_sub(1), HalfId::MAX));
-        match self.around.next_due(walk.due.0.max(upto)) {
+        walk.due_upto = walk.due_upto.max((upto.saturating_sub(1), HalfId::MAX));
+        match self.view.earliest_due(walk.due_upto.0.max(upto)) {
             Ok(next) => self.next_at(next),
             Err(error) => self.failed(error),
         }
@@ -367,10 +372,10 @@ impl<S: Surroundings> Planner<'_, S> {
     fn first_checks(&mut self, walk: &mut Walk) {
         self.budget = Budget::default();
         // Read before the look: halves of later entries have later ids.
-        let mut first = walk.first.max(self.around.next_half().previous());
+        let mut first = walk.first.max(self.view.next_half().previous());
         let mut looked = walk.first;
-        let around = self.around;
-        let scanned = around.scan(walk.first.next(), &mut |row| {
+        let view = self.view;
+        let scanned = view.scan(walk.first.next(), &mut |row| {
             let half = row.half;
             if row.next_due.is_none() && row.parked.is_none() && row.first_half.is_none() {
                 let is_left = !self.may_go_on() || matches!(self.handle(row), Step::NotDue(_));
@@ -407,13 +412,13 @@ impl<S: Surroundings> Planner<'_, S> {
         if let Some(known) = self.instances.get(group) {
             return Arc::clone(known);
         }
-        let found: Arc<[Instance]> = self.around.instances(group).into();
+        let found: Arc<[Instance]> = self.view.instances(group).into();
         self.instances.insert(group.to_owned(), Arc::clone(&found));
         found
     }
 
     fn handle_id(&mut self, half: HalfId) {
-        match self.around.half(half) {
+        match self.view.half(half) {
             Ok(Some(row)) => {
                 self.handle(row);
             }
@@ -427,19 +432,19 @@ impl<S: Surroundings> Planner<'_, S> {
         }
     }
 
-    /// Does what the scheduler says with one half. If the rules themselves fail on it, that half is parked.
+    /// Follows the scheduler's step for one half. If the rules themselves fail on it, that half is parked.
     fn handle(&mut self, row: HalfRow) -> Step {
         self.budget.rows = self.budget.rows.saturating_sub(1);
         if self.taken.contains(&row.half) {
             return Step::Nothing;
         }
-        if row.parked.is_none() && row.first_half.is_none() && !self.around.has_queue(row.queue) {
+        if row.parked.is_none() && row.first_half.is_none() && !self.view.has_queue(row.queue) {
             return self.orphaned(&row);
         }
         let now = self.now;
         let judge = || {
             let instances = self.instances(&row.group);
-            self.around.with(|scheduler| scheduler.due(&row, &instances, now))
+            self.view.with(|scheduler| scheduler.consider(&row, &instances, now))
         };
         let step = catch_unwind(AssertUnwindSafe(judge)).unwrap_or(Step::Park(ParkReason::Unreadable));
         match step {
@@ -463,7 +468,7 @@ impl<S: Surroundings> Planner<'_, S> {
         let first = row.first_half.unwrap_or(row.half);
         if !self.taken.contains(&first) {
             self.acted(first);
-            self.around.with(|scheduler| scheduler.waits_no_more(&row.group, first));
+            self.view.with(|scheduler| scheduler.waits_no_more(&row.group, first));
             self.round.parked.push((first, ParkReason::TopicDeleted));
         }
         Step::Park(ParkReason::TopicDeleted)
@@ -490,7 +495,7 @@ mod tests {
     use crate::transaction::engine::CheckPolicy;
     use crate::transaction::engine::tests::half_row;
 
-    /// Three halves, all due; whoever looks for the instances of the group `cursed` fails, and half 20 cannot be read.
+    /// Three halves, all due; a look for the instances of the group `cursed` fails, and half 20 cannot be read.
     struct Cursed {
         scheduler: RefCell<Scheduler>,
         is_readable: bool,
@@ -505,7 +510,7 @@ mod tests {
         }
     }
 
-    impl Surroundings for Cursed {
+    impl View for Cursed {
         type Error = &'static str;
 
         fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error> {
@@ -515,12 +520,17 @@ mod tests {
             Ok(Self::rows().into_iter().find(|row| row.half == half))
         }
 
-        fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, Self::Error> {
+        fn scan_due(
+            &self,
+            after: (Stamp, HalfId),
+            upto: Stamp,
+            limit: usize,
+        ) -> Result<Vec<(Stamp, HalfId)>, Self::Error> {
             let due = Self::rows().into_iter().filter_map(|row| Some((row.next_due?, row.half)));
             Ok(due.filter(|due| *due > after && due.0 <= upto).take(limit).collect())
         }
 
-        fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, Self::Error> {
+        fn earliest_due(&self, after: Stamp) -> Result<Option<Stamp>, Self::Error> {
             Ok(Self::rows().into_iter().filter_map(|row| row.next_due).find(|due| *due > after))
         }
 
@@ -544,7 +554,7 @@ mod tests {
             HalfId(100)
         }
 
-        fn due_settled(&self, now: Stamp) -> Stamp {
+        fn settled_upto(&self, now: Stamp) -> Stamp {
             now
         }
 
@@ -562,15 +572,15 @@ mod tests {
     fn what_fails_on_one_half_or_table_leaves_the_others_alone() {
         let mut scheduler = Scheduler::default();
         scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
-        let mut around = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
+        let mut view = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
         let mut walk = Walk::begin(HalfId::ZERO);
         let asked = |round: &Round| round.asks.iter().map(|ask| ask.row.half).collect::<Vec<_>>();
-        let (round, error) = plan(&mut walk, &around, Stamp(100));
+        let (round, error) = plan(&mut walk, &view, Stamp(100));
         assert_eq!(error, Some("half 20 cannot be read"));
         assert_eq!(asked(&round), [HalfId(10), HalfId(40)]);
         assert_eq!(round.parked, [(HalfId(30), ParkReason::Unreadable)]);
-        around.is_readable = true;
-        let (round, error) = plan(&mut walk, &around, Stamp(100));
+        view.is_readable = true;
+        let (round, error) = plan(&mut walk, &view, Stamp(100));
         assert_eq!(
             (asked(&round), error),
             (vec![HalfId(20)], Some("the half table cannot be read")),
@@ -582,9 +592,9 @@ mod tests {
     fn two_ways_to_a_half_ask_about_it_once() {
         let mut scheduler = Scheduler::default();
         scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
-        scheduler.resumed(HalfId(10));
-        let around = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
-        let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &around, Stamp(15));
+        scheduler.look_again(HalfId(10));
+        let view = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
+        let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &view, Stamp(15));
         assert_eq!(round.asks.len(), 1);
         assert_eq!(round.next, Some(Stamp(25)));
     }

@@ -1,4 +1,4 @@
-//! The rules for one half, and what is known only while the process lives.
+//! The rules for one half, and the state that lives only as long as the process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ pub(crate) struct Instance {
     pub is_writable: bool,
 }
 
-/// What to do with a half.
+/// The next step with a half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Nothing: it is parked, or settled with another half.
     Nothing,
     /// Nothing yet: it is due at this time.
     NotDue(Stamp),
-    /// Ask on this connection, where a place is taken for it, and be due again at `next_due` whatever comes back.
+    /// Ask on this connection, where a place is taken for it, and be due again at `next_due`, with or without an answer.
     Check {
         /// The connection.
         connection: u64,
@@ -74,10 +74,10 @@ pub(crate) struct Scheduler {
     pub(super) held: ByGroup,
     pub(super) joined: VecDeque<Joined>,
     pub(super) deleted: VecDeque<Deleted>,
-    /// Halves to look at whatever their due time.
-    pub(super) resumed: VecDeque<HalfId>,
+    /// Halves to look at before their due time.
+    pub(super) look_again: VecDeque<HalfId>,
     /// A due time before which a round has looked already may have come into the table; `None` if none has.
-    pub(super) due_since: Option<Stamp>,
+    pub(super) recheck_from: Option<Stamp>,
     quiet_until: Stamp,
     /// Moves on with each check, so that instances are asked in turn.
     turn: usize,
@@ -93,8 +93,8 @@ impl Default for Scheduler {
             held: ByGroup::default(),
             joined: VecDeque::new(),
             deleted: VecDeque::new(),
-            resumed: VecDeque::new(),
-            due_since: None,
+            look_again: VecDeque::new(),
+            recheck_from: None,
             quiet_until: Stamp::MAX,
             turn: 0,
         }
@@ -115,8 +115,8 @@ impl Scheduler {
         }
     }
 
-    /// A half may be due. `instances` are all that are connected of its group.
-    pub(crate) fn due(&mut self, row: &HalfRow, instances: &[Instance], now: Stamp) -> Step {
+    /// Decides about a half that may be due. `instances` are all that are connected of its group.
+    pub(crate) fn consider(&mut self, row: &HalfRow, instances: &[Instance], now: Stamp) -> Step {
         let step = self.step(row, instances, now);
         if step != Step::Wait {
             self.waiting.remove(&row.group, row.half);
@@ -131,7 +131,7 @@ impl Scheduler {
         if row.parked.is_some() || row.first_half.is_some() {
             return Step::Nothing;
         }
-        let due = self.policy.due(row);
+        let due = self.policy.next_check(row);
         if due > now {
             return Step::NotDue(due);
         }
@@ -155,7 +155,7 @@ impl Scheduler {
         Step::Check { connection, next_due: now.saturating_add(self.policy.gap(number)), number }
     }
 
-    /// Whom to ask: the sender, else who owes the fewest answers, in turn.
+    /// The instance to ask: the sender, else the one that owes the fewest answers, in turn.
     fn pick(&mut self, sender: &str, instances: &[Instance], now: Stamp) -> Option<u64> {
         self.turn = self.turn.wrapping_add(1);
         let begin = self.turn % instances.len().max(1);
@@ -201,17 +201,17 @@ impl Scheduler {
         self.windows.answered(connection, half);
     }
 
-    /// A producer answered a check, whatever the answer. Says whether this connection owed the answer.
+    /// A producer answered a check in one way or another. Says whether this connection owed the answer.
     pub(crate) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
         self.windows.answered(connection, half)
     }
 
-    /// A connection is gone, and with it what it owed.
+    /// A connection is gone, and with it the answers that it owed.
     pub(crate) fn closed(&mut self, connection: u64) {
         self.windows.forget(connection);
     }
 
-    /// A group got an instance: what waits for one, and what was parked for want of one, goes on.
+    /// A group got an instance: halves that wait for one, or were parked for want of one, go on.
     pub(crate) fn joined(&mut self, group: Arc<str>) {
         match self.joined.iter_mut().find(|joined| joined.group == group) {
             Some(joined) => joined.resumed_upto = HalfId::ZERO,
@@ -225,8 +225,8 @@ impl Scheduler {
         self.deleted.push_back(Deleted { topic, parked_upto: HalfId::ZERO });
     }
 
-    /// A transaction was decided or parked, or got a lease; `half` is its first half. Not needed for what is asked, but for
-    /// what is counted.
+    /// A transaction was decided or parked, or got a lease; `half` is its first half. Needed for the counts alone: no decided half
+    /// is asked about anyway.
     pub(crate) fn waits_no_more(&mut self, group: &str, half: HalfId) {
         self.waiting.remove(group, half);
         self.held.remove(group, half);
@@ -237,22 +237,22 @@ impl Scheduler {
         !(self.waiting.is_empty() && self.held.is_empty())
     }
 
-    /// A half is due at once, whatever was seen of it so far.
-    pub(crate) fn resumed(&mut self, half: HalfId) {
-        self.resumed.push_back(half);
+    /// A half is due at once, even if a round has passed it.
+    pub(crate) fn look_again(&mut self, half: HalfId) {
+        self.look_again.push_back(half);
     }
 
     /// A half got a due time that may be over already.
-    pub(crate) fn due_since(&mut self, due: Stamp) {
-        self.due_since = Some(self.due_since.map_or(due, |since| since.min(due)));
+    pub(crate) fn recheck_from(&mut self, due: Stamp) {
+        self.recheck_from = Some(self.recheck_from.map_or(due, |since| since.min(due)));
     }
 
-    /// What waits for an instance of this group has one now.
+    /// Halves that wait for an instance of this group have one now.
     pub(super) fn hold_all(&mut self, group: &Arc<str>) {
         self.waiting.hold_all(group, &mut self.held);
     }
 
-    /// What is held back of this group has no instance any more.
+    /// Halves that are held back of this group have no instance any more.
     pub(super) fn wait_all(&mut self, group: &Arc<str>) {
         self.waiting.wait_all(group, &mut self.held);
     }
@@ -316,7 +316,7 @@ mod tests {
         let instances = [instance(1, "a"), instance(2, "b"), instance(3, "c")];
         let mut times = [0; 3];
         for half in 1..=300 {
-            let connection = asked(scheduler.due(&row(HalfId(half), "gone"), &instances, Stamp(7_000)));
+            let connection = asked(scheduler.consider(&row(HalfId(half), "gone"), &instances, Stamp(7_000)));
             times[connection as usize - 1] += 1;
             assert!(scheduler.answered(connection, HalfId(half)));
         }
@@ -327,8 +327,8 @@ mod tests {
     fn a_connection_that_takes_no_frames_is_passed_over() {
         let mut scheduler = scheduler(0);
         let full = Instance { is_writable: false, ..instance(1, "a") };
-        assert_eq!(asked(scheduler.due(&row(HalfId(1), "a"), &[full.clone(), instance(2, "b")], Stamp(7_000))), 2);
-        assert_eq!(scheduler.due(&row(HalfId(2), "a"), &[full], Stamp(7_000)), Step::Hold);
+        assert_eq!(asked(scheduler.consider(&row(HalfId(1), "a"), &[full.clone(), instance(2, "b")], Stamp(7_000))), 2);
+        assert_eq!(scheduler.consider(&row(HalfId(2), "a"), &[full], Stamp(7_000)), Step::Hold);
         assert_eq!(scheduler.held(), 1);
     }
 
@@ -337,7 +337,7 @@ mod tests {
         let mut scheduler = scheduler(0);
         let instances = [instance(1, "a"), instance(2, "b")];
         let half = row(HalfId(1), "a");
-        assert_eq!(asked(scheduler.due(&half, &instances, Stamp(7_000))), 1);
+        assert_eq!(asked(scheduler.consider(&half, &instances, Stamp(7_000))), 1);
         assert_eq!(scheduler.elsewhere(&half, 1, &instances, Stamp(7_000)), Some(2));
         assert_eq!((scheduler.owed(1), scheduler.owed(2)), (0, 1));
         assert_eq!(scheduler.elsewhere(&half, 2, &instances[1..], Stamp(7_000)), None);
@@ -350,12 +350,12 @@ mod tests {
         let instances = [instance(1, "a"), instance(2, "b")];
         for half in 1..=2 * WINDOW as u64 {
             let expected = if half <= WINDOW as u64 { 1 } else { 2 };
-            assert_eq!(asked(scheduler.due(&row(HalfId(half), "a"), &instances, Stamp(7_000))), expected);
+            assert_eq!(asked(scheduler.consider(&row(HalfId(half), "a"), &instances, Stamp(7_000))), expected);
         }
-        assert_eq!(scheduler.due(&row(HalfId(5_000), "a"), &instances, Stamp(7_000)), Step::Hold);
+        assert_eq!(scheduler.consider(&row(HalfId(5_000), "a"), &instances, Stamp(7_000)), Step::Hold);
         assert!(!scheduler.has_room(&instances, Stamp(7_000)));
         assert!(scheduler.answered(2, HalfId(1_500)));
-        assert_eq!(asked(scheduler.due(&row(HalfId(5_000), "a"), &instances, Stamp(7_000))), 2);
+        assert_eq!(asked(scheduler.consider(&row(HalfId(5_000), "a"), &instances, Stamp(7_000))), 2);
         assert_eq!(scheduler.held(), 0);
     }
 
@@ -365,7 +365,7 @@ mod tests {
         let member = HalfRow { first_half: Some(HalfId(1)), ..row(HalfId(2), "a") };
         let parked = HalfRow { parked: Some((ParkReason::Operator, Stamp(1))), ..row(HalfId(3), "a") };
         for half in [member, parked] {
-            assert_eq!(scheduler.due(&half, &[instance(1, "a")], Stamp::MAX), Step::Nothing);
+            assert_eq!(scheduler.consider(&half, &[instance(1, "a")], Stamp::MAX), Step::Nothing);
         }
     }
 
@@ -373,20 +373,27 @@ mod tests {
     fn the_last_check_is_followed_by_parking_once_its_gap_is_over() {
         let mut scheduler = scheduler(0);
         let half = HalfRow { checks: 15, next_due: Some(Stamp(50_000)), ..row(HalfId(1), "a") };
-        assert_eq!(scheduler.due(&half, &[instance(1, "a")], Stamp(49_999)), Step::NotDue(Stamp(50_000)));
-        assert_eq!(scheduler.due(&half, &[], Stamp(50_000)), Step::Park(ParkReason::ChecksExhausted));
+        assert_eq!(scheduler.consider(&half, &[instance(1, "a")], Stamp(49_999)), Step::NotDue(Stamp(50_000)));
+        assert_eq!(scheduler.consider(&half, &[], Stamp(50_000)), Step::Park(ParkReason::ChecksExhausted));
     }
 
     #[test]
     fn nobody_is_alarmed_while_clients_come_back() {
         let mut scheduler = scheduler(100_000_000);
-        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], Stamp(100_000_000)), Step::Wait, "though its day is over");
+        assert_eq!(
+            scheduler.consider(&row(HalfId(1), "a"), &[], Stamp(100_000_000)),
+            Step::Wait,
+            "though its day is over"
+        );
         assert_eq!(
             (scheduler.without_checker(Stamp(100_059_999)), scheduler.without_checker(Stamp(100_060_000))),
             (0, 1)
         );
         assert_eq!(scheduler.waiting_of("g"), 1);
-        assert_eq!(scheduler.due(&row(HalfId(1), "a"), &[], Stamp(100_060_000)), Step::Park(ParkReason::NoChecker));
+        assert_eq!(
+            scheduler.consider(&row(HalfId(1), "a"), &[], Stamp(100_060_000)),
+            Step::Park(ParkReason::NoChecker)
+        );
         assert_eq!(scheduler.waiting_of("g"), 0);
     }
 }

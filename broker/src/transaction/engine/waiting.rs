@@ -162,7 +162,7 @@ impl Waiting {
         self.over.remove(group);
     }
 
-    /// No instance of the group is there any more: what was held back waits. Until when is told by a look at the oldest.
+    /// No instance of the group is there any more: the halves that were held back wait. A look at the oldest tells until when.
     pub(super) fn wait_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
         let halves = held.take_all(group);
         if halves.count > 0 {

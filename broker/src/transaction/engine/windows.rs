@@ -8,7 +8,7 @@ use crate::terms::{HalfId, Stamp};
 /// Most unanswered checks of one connection.
 pub(crate) const WINDOW: usize = 1000;
 
-/// What was asked on each connection and not answered.
+/// The checks of each connection that were not answered.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     connections: HashMap<u64, Window>,

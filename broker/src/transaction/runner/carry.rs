@@ -10,14 +10,14 @@ use escrowmq_common::message::UnitError;
 use escrowmq_common::remoting::CallError;
 use tokio::sync::oneshot;
 
-use super::around::{Around, Known};
-use crate::broker::Broker;
+use super::Runner;
+use super::tables::{Contact, Tables};
 use crate::index::HalfRow;
 use crate::shard::{Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ReadError, Resume, SubmitError};
 use crate::terms::{HalfId, ParkReason, Stamp};
 use crate::transaction::check::check_request;
-use crate::transaction::engine::round::Return;
-use crate::transaction::engine::{Ask, Round, Surroundings as _};
+use crate::transaction::engine::round::Resumption;
+use crate::transaction::engine::{Ask, Round, View as _};
 
 type Awaited = oneshot::Receiver<Result<Outcome, SubmitError>>;
 
@@ -27,7 +27,7 @@ pub(super) struct Carried {
     pub(super) next: Option<Stamp>,
     /// More is due now.
     pub(super) more: bool,
-    /// Something could not be read: what was read stands, the rest is tried again.
+    /// Something could not be read: the part that was read stands, the rest is tried again.
     pub(super) unread: bool,
     /// Something was refused.
     failed: bool,
@@ -43,26 +43,26 @@ impl Carried {
     }
 
     /// Waits until everything is applied; says whether it was.
-    pub(super) async fn wait(self, broker: &Broker) -> bool {
+    pub(super) async fn wait(self, runner: &Runner) -> bool {
         let mut done = !self.failed;
         for command in self.commands {
             done &= is_applied(command).await;
         }
         for (half, group, command) in self.returned {
             if is_applied(command).await {
-                broker.transactions.look_again(half);
+                runner.transactions.look_again(half);
             } else {
                 done = false;
                 if let Some(group) = group {
-                    broker.transactions.scheduler.lock().joined(group);
+                    runner.transactions.scheduler.lock().joined(group);
                 }
             }
         }
         done
     }
 
-    fn submit(&mut self, broker: &Broker, command: &Command<'_>) -> bool {
-        let awaited = submit(broker, command);
+    fn submit(&mut self, runner: &Runner, command: &Command<'_>) -> bool {
+        let awaited = submit(runner, command);
         let taken = awaited.is_some();
         self.commands.extend(awaited);
         self.failed |= !taken;
@@ -82,13 +82,13 @@ async fn is_applied(command: Awaited) -> bool {
 }
 
 /// Gives a command its place in the log, or says that it was not taken.
-fn submit(broker: &Broker, command: &Command<'_>) -> Option<Awaited> {
+fn submit(runner: &Runner, command: &Command<'_>) -> Option<Awaited> {
     let (sender, receiver) = oneshot::channel();
     let completion = Box::new(move |outcome| {
         // The waiting side may have gone; the command happens all the same.
         let _ = sender.send(outcome);
     });
-    match broker.shard.submit(command, Admission::Reserved, completion) {
+    match runner.shard.submit(command, Admission::Reserved, completion) {
         Ok(()) => Some(receiver),
         Err((error, _)) => {
             tracing::warn!(%error, "check-back: a command was not taken; trying again");
@@ -100,7 +100,7 @@ fn submit(broker: &Broker, command: &Command<'_>) -> Option<Awaited> {
 /// A check that is ready to be written.
 struct Ready {
     ask: Ask,
-    instance: Known,
+    instance: Contact,
     frame: Frame,
 }
 
@@ -116,7 +116,7 @@ enum Unfit {
 }
 
 impl Unfit {
-    /// Whether another try may go better: the disk may answer the next time. What is wrong with the bytes stays wrong.
+    /// Whether another try may go better: the disk may answer the next time, but wrong bytes stay wrong.
     fn may_pass(&self) -> bool {
         match self {
             Self::Read(error) => error.is_retryable(),
@@ -127,33 +127,33 @@ impl Unfit {
 
 /// Carries out a round. `record` is whether it goes into the log how far first checks have come.
 pub(super) fn out(
-    broker: &Arc<Broker>,
-    around: &Around<'_>,
+    runner: &Runner,
+    tables: &Tables<'_>,
     mut round: Round,
     record: bool,
     now: Stamp,
     unread: bool,
 ) -> Carried {
     let mut carried = Carried { next: round.next, more: round.more, unread, failed: false, ..Carried::failed() };
-    let ready = make_checks(broker, around, &mut round);
+    let ready = make_checks(runner, tables, &mut round);
     for (half, reason) in round.parked {
-        park(broker, &mut carried, half, reason);
+        park(runner, &mut carried, half, reason);
     }
-    for Return { half, group } in round.resumed {
+    for Resumption { half, group } in round.resumptions {
         let command = Command::Resume(Resume { half, by: "", why: "", only_if: Some(ParkReason::NoChecker) });
-        if let Some(awaited) = submit(broker, &command) {
+        if let Some(awaited) = submit(runner, &command) {
             carried.returned.push((half, Some(group), awaited));
         } else {
             carried.failed = true;
-            around.with(|scheduler| scheduler.joined(group));
+            tables.with(|scheduler| scheduler.joined(group));
         }
     }
     if ready.is_empty() && !record {
         return carried;
     }
-    // Last: a start looks for first checks behind what this records, so a half that is to be parked must be parked by
-    // then, or be looked at again.
-    let known = broker.shard.counters().first_checked();
+    // Last, because a start looks for first checks only after the half that this records. A half that is to be parked must be
+    // parked by then, or it would be looked at again.
+    let known = runner.shard.counters().first_checked();
     let first_checked_upto = Some(if carried.failed { known } else { round.first_checked.max(known) });
     let moved = round.moved.iter();
     let moved =
@@ -165,12 +165,12 @@ pub(super) fn out(
         asked: &ready.instance.client,
     });
     let halves = moved.chain(asked).collect();
-    if carried.submit(broker, &Command::Checked(Checked { first_checked_upto, halves })) {
+    if carried.submit(runner, &Command::Checked(Checked { first_checked_upto, halves })) {
         for ready in ready {
-            send(broker, around, &mut carried, ready, now);
+            send(runner, tables, &mut carried, ready, now);
         }
     } else {
-        around.with(|scheduler| {
+        tables.with(|scheduler| {
             for ready in &ready {
                 scheduler.not_sent(ready.ask.connection, ready.ask.row.half);
             }
@@ -179,29 +179,29 @@ pub(super) fn out(
     carried
 }
 
-fn park(broker: &Broker, carried: &mut Carried, half: HalfId, reason: ParkReason) {
+fn park(runner: &Runner, carried: &mut Carried, half: HalfId, reason: ParkReason) {
     if reason == ParkReason::TopicDeleted {
-        // There may be as many as the topic had open, and who deleted it was told.
+        // There may be as many as the topic had open, and the operator who deleted it was told.
         tracing::debug!(%half, "half message parked: its topic was deleted");
     } else {
         tracing::warn!(%half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
     }
-    carried.submit(broker, &Command::Park(Park { half, reason, by: "", why: "" }));
+    carried.submit(runner, &Command::Park(Park { half, reason, by: "", why: "" }));
 }
 
 /// Makes the checks. A half of which none can be made is moved or parked instead, and the others go on.
-fn make_checks(broker: &Broker, around: &Around<'_>, round: &mut Round) -> Vec<Ready> {
+fn make_checks(runner: &Runner, tables: &Tables<'_>, round: &mut Round) -> Vec<Ready> {
     let mut all = Vec::with_capacity(round.asks.len());
     for ask in std::mem::take(&mut round.asks) {
         let half = ask.row.half;
-        let made = catch_unwind(AssertUnwindSafe(|| make_check(broker, &ask)));
+        let made = catch_unwind(AssertUnwindSafe(|| make_check(runner, &ask)));
         match made.unwrap_or(Err(Unfit::Panicked)) {
             Ok(frame) => {
-                let instance = around.known(ask.connection).expect("a round asks whom it has looked up");
+                let instance = tables.contact(ask.connection).expect("a round asks whom it has looked up");
                 all.push(Ready { ask, instance, frame });
             }
             Err(unfit) => {
-                around.with(|scheduler| scheduler.not_sent(ask.connection, half));
+                tables.with(|scheduler| scheduler.not_sent(ask.connection, half));
                 tracing::error!(%half, error = %unfit, "check-back: no check can be made of the half message");
                 if unfit.may_pass() {
                     round.moved.push((half, ask.next_due));
@@ -214,51 +214,51 @@ fn make_checks(broker: &Broker, around: &Around<'_>, round: &mut Round) -> Vec<R
     all
 }
 
-fn make_check(broker: &Broker, ask: &Ask) -> Result<Frame, Unfit> {
+fn make_check(runner: &Runner, ask: &Ask) -> Result<Frame, Unfit> {
     let mut unit = BytesMut::with_capacity(ask.row.length as usize);
-    broker.shard.half_unit(&ask.row, &mut unit)?;
-    let name = &broker.config().broker_name;
-    Ok(check_request(&ask.row, &unit, ask.number, broker.store_host, name)?)
+    runner.shard.half_unit(&ask.row, &mut unit)?;
+    let name = &runner.config.load().broker_name;
+    Ok(check_request(&ask.row, &unit, ask.number, runner.store_host, name)?)
 }
 
 /// Writes a check to its connection, which is recorded already; else to another instance; else takes the attempt back.
-fn send(broker: &Arc<Broker>, around: &Around<'_>, carried: &mut Carried, ready: Ready, now: Stamp) {
+fn send(runner: &Runner, tables: &Tables<'_>, carried: &mut Carried, ready: Ready, now: Stamp) {
     let Ready { ask, mut instance, frame } = ready;
     let half = ask.row.half;
     loop {
         let failed = instance.connection.id();
         match instance.connection.send_oneway(frame.clone()) {
             Ok(()) => {
-                broker.transactions.checks_sent.fetch_add(1, Ordering::Relaxed);
+                runner.transactions.checks_sent.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             Err(CallError::Frame(error)) => {
                 tracing::error!(%half, %error, "check-back: no check can be made of the half message");
-                around.with(|scheduler| scheduler.not_sent(failed, half));
-                return park(broker, carried, half, ParkReason::Unreadable);
+                tables.with(|scheduler| scheduler.not_sent(failed, half));
+                return park(runner, carried, half, ParkReason::Unreadable);
             }
             Err(error) => tracing::debug!(%half, %error, "check-back: not sent; asking another instance"),
         }
-        let instances = around.instances(&ask.row.group);
-        let next = around.with(|scheduler| scheduler.elsewhere(&ask.row, failed, &instances, now));
-        let Some(next) = next.and_then(|connection| around.known(connection)) else {
-            return take_back(broker, carried, &ask, now);
+        let instances = tables.instances(&ask.row.group);
+        let next = tables.with(|scheduler| scheduler.elsewhere(&ask.row, failed, &instances, now));
+        let Some(next) = next.and_then(|connection| tables.contact(connection)) else {
+            return take_back(runner, carried, &ask, now);
         };
         instance = next;
-        // Who is asked now is recorded first, as for the first one.
+        // The instance that is asked now is recorded first, as for the first one.
         let asked = CheckedHalf { half, next_due: ask.next_due, counts: false, asked: &instance.client };
-        if !carried.submit(broker, &Command::Checked(Checked { first_checked_upto: None, halves: vec![asked] })) {
-            around.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));
+        if !carried.submit(runner, &Command::Checked(Checked { first_checked_upto: None, halves: vec![asked] })) {
+            tables.with(|scheduler| scheduler.not_sent(instance.connection.id(), half));
             return;
         }
     }
 }
 
 /// Nobody was asked: the half is due at once, and the attempt that was recorded is not used up.
-fn take_back(broker: &Broker, carried: &mut Carried, ask: &Ask, now: Stamp) {
+fn take_back(runner: &Runner, carried: &mut Carried, ask: &Ask, now: Stamp) {
     let HalfRow { half, counter, group, .. } = &ask.row;
     let command = Command::Extend(Extend { half: *half, counter: *counter, group, until: now, is_answer: true });
-    match submit(broker, &command) {
+    match submit(runner, &command) {
         Some(awaited) => carried.returned.push((*half, None, awaited)),
         None => carried.failed = true,
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::policy::CheckPolicy;
-use super::super::round::{Ask, Page, Return, Surroundings, Walk, plan};
+use super::super::round::{Ask, Page, Resumption, View, Walk, plan};
 use super::super::scheduler::{Instance, Scheduler};
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
@@ -328,21 +328,21 @@ pub(super) struct World {
     pub(super) attention: bool,
 }
 
-struct Around<'a>(&'a World);
+struct Seen<'a>(&'a World);
 
-impl Surroundings for Around<'_> {
+impl View for Seen<'_> {
     type Error = String;
 
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, String> {
         Ok(self.0.tables.halves.get(&half).cloned())
     }
 
-    fn due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, String> {
+    fn scan_due(&self, after: (Stamp, HalfId), upto: Stamp, limit: usize) -> Result<Vec<(Stamp, HalfId)>, String> {
         let behind = self.0.tables.due.range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded));
         Ok(behind.copied().take_while(|(due, _)| *due <= upto).take(limit).collect())
     }
 
-    fn next_due(&self, after: Stamp) -> Result<Option<Stamp>, String> {
+    fn earliest_due(&self, after: Stamp) -> Result<Option<Stamp>, String> {
         Ok(self.0.tables.due.range((after + 1, HalfId::ZERO)..).next().map(|(due, _)| *due))
     }
 
@@ -382,7 +382,7 @@ impl Surroundings for Around<'_> {
         HalfId(self.0.tables.applied_end)
     }
 
-    fn due_settled(&self, now: Stamp) -> Stamp {
+    fn settled_upto(&self, now: Stamp) -> Stamp {
         if self.0.log.is_empty() { now } else { self.0.tables.stamp }
     }
 
@@ -481,11 +481,11 @@ impl World {
         let mut scheduler = self.scheduler.borrow_mut();
         let is_done = !matches!(outcome, Outcome::Refused(_));
         match &logged.entry {
-            Entry::Resume { half, .. } if is_done && !logged.by_runner => scheduler.resumed(*half),
+            Entry::Resume { half, .. } if is_done && !logged.by_runner => scheduler.look_again(*half),
             Entry::Extend { half, until, .. } if is_done && !logged.by_runner => {
                 let (group, first) = self.tables.whose(*half).expect("it is there");
                 scheduler.waits_no_more(group, first);
-                scheduler.due_since(*until);
+                scheduler.recheck_from(*until);
             }
             Entry::DeleteTopic => scheduler.topic_deleted(QueueId(1)),
             Entry::Settle { half, .. } | Entry::Park { half, .. } if is_done => {
@@ -513,26 +513,26 @@ impl World {
         assert!(self.may_look(), "the runner waits for its commands");
         self.attention = false;
         for half in std::mem::take(&mut self.returned) {
-            self.scheduler.borrow_mut().resumed(half);
+            self.scheduler.borrow_mut().look_again(half);
         }
         for group in std::mem::take(&mut self.joined) {
             self.scheduler.borrow_mut().joined(Arc::from(group));
         }
         let mut walk = self.walk.clone();
-        let (mut round, error) = plan(&mut walk, &Around(self), self.now);
+        let (mut round, error) = plan(&mut walk, &Seen(self), self.now);
         assert_eq!(error, None);
         self.walk = walk;
         self.wake = round.next.map_or(Stamp::MAX, |next| next.max(self.now)).min(self.now + LOOK_EVERY_MS);
         self.attention |= round.more;
         let ready = self.make_checks(&mut round.asks, &mut round.moved, &mut round.parked);
         if mishaps.refused {
-            return self.refuse(&ready, round.resumed);
+            return self.refuse(&ready, round.resumptions);
         }
         let mut done = Done { sent: Vec::new(), parked: round.parked };
         for (half, reason) in done.parked.clone() {
             self.put(Entry::Park { half, reason, by: "" }, true);
         }
-        for Return { half, .. } in round.resumed {
+        for Resumption { half, .. } in round.resumptions {
             self.put(Entry::Resume { half, by: "", only_if: Some(ParkReason::NoChecker) }, true);
             self.returned.push(half);
         }
@@ -575,12 +575,12 @@ impl World {
     }
 
     /// Nothing of the round is in the log: nobody is asked, and everything is looked at again.
-    fn refuse(&mut self, ready: &[Ask], resumed: Vec<Return>) -> Done {
+    fn refuse(&mut self, ready: &[Ask], resumed: Vec<Resumption>) -> Done {
         let mut scheduler = self.scheduler.borrow_mut();
         for ask in ready {
             scheduler.not_sent(ask.connection, ask.row.half);
         }
-        for Return { group, .. } in resumed {
+        for Resumption { group, .. } in resumed {
             scheduler.joined(group);
         }
         drop(scheduler);
@@ -593,7 +593,7 @@ impl World {
         let half = ask.row.half;
         let mut connection = ask.connection;
         while !self.members.contains_key(&connection) {
-            let instances = Around(self).instances(&ask.row.group);
+            let instances = Seen(self).instances(&ask.row.group);
             let next = self.scheduler.borrow_mut().elsewhere(&ask.row, connection, &instances, self.now);
             let Some(next) = next else {
                 let (counter, group) = (ask.row.counter, ask.row.group.clone());

@@ -3,18 +3,18 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
-use super::Results;
-use crate::broker::Broker;
+use super::Monitor;
 use crate::config::COPIES_KEPT;
+use crate::metrics::Results;
 use crate::shard::HalfQuery;
 use crate::terms::Stamp;
 
 /// The whole page. Reads the index: call it where blocking is allowed.
-pub(super) fn page(broker: &Broker) -> String {
+pub(super) fn page(monitor: &Monitor) -> String {
     let mut page = Page::default();
-    let metrics = &broker.metrics;
-    page.gauge("ready", "1 while requests are served.", u64::from(super::http::readiness(broker).is_ok()));
-    transactions(&mut page, broker);
+    let metrics = &monitor.metrics;
+    page.gauge("ready", "1 while requests are served.", u64::from(monitor.readiness().is_ok()));
+    transactions(&mut page, monitor);
     page.results("send_requests_total", "Sends by response code.", &metrics.sends);
     page.results("pull_requests_total", "Pulls by response code.", &metrics.pulls);
     page.results("send_back_requests_total", "Messages sent back by response code.", &metrics.send_backs);
@@ -37,13 +37,13 @@ pub(super) fn page(broker: &Broker) -> String {
     }
     page.gauge("held_pulls", "Pulls that wait for messages.", metrics.held_pulls.get());
     page.gauge("connections", "Open connections.", metrics.connections.get());
-    budgets(&mut page, broker);
-    store(&mut page, broker);
+    budgets(&mut page, monitor);
+    store(&mut page, monitor);
     page.text
 }
 
-fn budgets(page: &mut Page, broker: &Broker) {
-    let (budget, metrics) = (&broker.budget, &broker.metrics);
+fn budgets(page: &mut Page, monitor: &Monitor) {
+    let (budget, metrics) = (&monitor.budget, &monitor.metrics);
     let limits = budget.limits();
     for (name, help, value) in [
         ("connections_limit", "Connections that may be open.", limits.connections),
@@ -51,13 +51,13 @@ fn budgets(page: &mut Page, broker: &Broker) {
         ("connections_of_an_address_limit", "Connections that one address may have.", limits.connections_per_address),
         ("connection_bytes", "Bytes of unfinished requests and unsent answers.", budget.bytes_used()),
         ("connection_bytes_limit", "Bytes that all connections may hold.", limits.bytes),
-        ("searches_waiting", "Searches and listings that wait for a place.", broker.gate.waiting()),
-        ("cold_pulls_waiting", "Pulls that wait for files to be read.", broker.delivery.cold.waiting()),
-        ("groups", "Consumer groups.", broker.shard.groups().len()),
+        ("searches_waiting", "Searches and listings that wait for a place.", monitor.gate.waiting()),
+        ("cold_pulls_waiting", "Pulls that wait for files to be read.", monitor.delivery.cold.waiting()),
+        ("groups", "Consumer groups.", monitor.shard.groups().len()),
     ] {
         page.gauge(name, help, value as u64);
     }
-    page.gauge("queues", "Queues of all topics.", broker.shard.topics().queue_count());
+    page.gauge("queues", "Queues of all topics.", monitor.shard.topics().queue_count());
     let counts = budget.counts();
     for (name, help, count) in [
         ("connections_refused_total", "Connections refused because there were too many.", &counts.refused_connections),
@@ -90,12 +90,12 @@ fn budgets(page: &mut Page, broker: &Broker) {
     }
 }
 
-fn transactions(page: &mut Page, broker: &Broker) {
-    let (metrics, counters) = (&broker.metrics, broker.shard.counters());
+fn transactions(page: &mut Page, monitor: &Monitor) {
+    let (metrics, counters) = (&monitor.metrics, monitor.shard.counters());
     page.gauge("halves_open", "Half messages without a decision that are still checked.", counters.open_halves());
     page.gauge("halves_parked", "Half messages that wait for an operator.", counters.parked_halves());
-    let ages = Ages::look(broker);
-    let now = broker.now();
+    let ages = Ages::look(monitor);
+    let now = monitor.time.now();
     for (name, help, since) in [
         ("halves_open_oldest_seconds", "Age of the oldest open half message.", ages.open),
         ("halves_parked_oldest_seconds", "Age of the oldest parked half message.", ages.parked),
@@ -105,7 +105,7 @@ fn transactions(page: &mut Page, broker: &Broker) {
     page.gauge(
         "halves_without_checker",
         "Half messages whose check is due while nobody of their producer group is connected.",
-        broker.transactions.halves_without_checker(),
+        monitor.transactions.halves_without_checker(),
     );
     page.counter("transactions_committed_total", "Commits since the data folder was made.", counters.committed());
     page.counter("transactions_rolled_back_total", "Rollbacks since the data folder was made.", counters.rolled_back());
@@ -124,17 +124,17 @@ fn transactions(page: &mut Page, broker: &Broker) {
         "Repeated plain messages that got the first one's place, on topics with a duplicate window.",
         counters.repeated_messages.load(Ordering::Relaxed),
     );
-    page.counter("checks_sent_total", "Checks written to a producer's connection.", broker.transactions.checks_sent());
+    page.counter("checks_sent_total", "Checks written to a producer's connection.", monitor.transactions.checks_sent());
     page.results("decision_requests_total", "Decisions by response code.", &metrics.decisions);
 }
 
-fn store(page: &mut Page, broker: &Broker) {
-    let (log, intake) = (broker.shard.log(), broker.shard.intake());
-    let counters = broker.shard.counters();
+fn store(page: &mut Page, monitor: &Monitor) {
+    let (log, intake) = (monitor.shard.log(), monitor.shard.intake());
+    let counters = monitor.shard.counters();
     page.counter(
         "messages_lost_total",
         "Messages that operators have given up because their bytes are lost, since the data folder was made.",
-        broker.shard.lost().messages(),
+        monitor.shard.lost().messages(),
     );
     page.counter(
         "commands_refused_total",
@@ -146,9 +146,9 @@ fn store(page: &mut Page, broker: &Broker) {
         "Batches that did not read back and were not stored: each is a fault of the broker.",
         intake.unencodable(),
     );
-    page.gauge("entries_quarantined", "Entries of the log that are set aside.", broker.shard.quarantined());
-    page.gauge("timers", "Messages that wait for their time.", broker.shard.counters().timers());
-    page.gauge("topics", "Topics.", broker.shard.topics().len() as u64);
+    page.gauge("entries_quarantined", "Entries of the log that are set aside.", monitor.shard.quarantined());
+    page.gauge("timers", "Messages that wait for their time.", monitor.shard.counters().timers());
+    page.gauge("topics", "Topics.", monitor.shard.topics().len() as u64);
     page.gauge("intake_bytes", "Bytes accepted and not yet applied.", intake.bytes());
     page.gauge("log_first_position", "Log position of the oldest kept byte.", log.first_position().get());
     page.gauge("log_end_position", "Log position behind the newest byte.", log.end().get());
@@ -156,22 +156,22 @@ fn store(page: &mut Page, broker: &Broker) {
     page.gauge(
         "applied_position",
         "Log position up to which the state is applied.",
-        broker.shard.counters().applied_end(),
+        monitor.shard.counters().applied_end(),
     );
     page.gauge("copies_kept", "Copies of each message that this version keeps.", COPIES_KEPT);
     page.gauge(
         "copies_wanted",
         "Copies that brokerRole asks for; more than are kept is warned of at start.",
-        broker.config().broker_role.copies_wanted(),
+        monitor.config.load().broker_role.copies_wanted(),
     );
     page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
     page.counter("disk_full_refusals_total", "Messages refused for want of room.", intake.refused_full());
     page.gauge(
         "disk_used_ratio_percent",
         "Percent of the disk with the data folder that is in use.",
-        broker.retention.disk_used_percent.get(),
+        monitor.retention.disk_used_percent.get(),
     );
-    let retention = &broker.retention;
+    let retention = &monitor.retention;
     page.counter("log_trimmed_bytes_total", "Bytes of log files that went.", retention.trimmed_bytes.get());
     page.counter(
         "log_moved_bytes_total",
@@ -194,10 +194,10 @@ struct Ages {
 }
 
 impl Ages {
-    fn look(broker: &Broker) -> Self {
+    fn look(monitor: &Monitor) -> Self {
         let oldest = |parked| {
             let query = HalfQuery { parked: Some(parked), ..HalfQuery::default() };
-            let oldest = broker.shard.halves(&query, 1).inspect_err(|error| {
+            let oldest = monitor.shard.halves(&query, 1).inspect_err(|error| {
                 tracing::warn!(%error, "cannot read half messages for metrics");
             });
             oldest.ok().and_then(|rows| rows.first().map(|row| row.prepared_at))

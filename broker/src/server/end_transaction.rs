@@ -8,9 +8,10 @@ use escrowmq_common::frame::{FieldWriter, Frame};
 use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
 
-use super::reply::{code_of, code_of_refusal};
-use super::{Reply, slow};
+use super::answer::{code_of, code_of_refusal};
+use super::slow;
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::retention::{self, Rewritten};
 use crate::shard::{
     Admission, Command, Extend, Message, Outcome, ReadError, Refusal, Resume, Settle, Settled, SubmitError,
@@ -27,10 +28,10 @@ const UNKNOWN: i32 = 0;
 const LEASE_MAX: u64 = 60 * 60 * 1000;
 
 /// `END_TRANSACTION`: the first decision wins, a repeat gets the first one's result, the opposite is refused.
-pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn end(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: EndTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let (Ok(half), Ok(counter)) =
         (u64::try_from(header.commit_log_offset).map(HalfId), u64::try_from(header.tran_state_table_offset))
@@ -47,7 +48,7 @@ pub(super) fn end(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let decision = match header.commit_or_rollback {
         COMMIT => Decision::Commit,
         ROLLBACK => Decision::Rollback,
-        UNKNOWN => return undecided(broker, request, &header, (half, counter), is_answer, reply),
+        UNKNOWN => return undecided(broker, &request, &header, (half, counter), is_answer, reply),
         other => {
             return reply.error(
                 response::SYSTEM_ERROR,
@@ -89,7 +90,7 @@ pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision,
     }
 }
 
-/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written anew. If they
+/// Commits a transaction whose bytes may be too old to stay for long from now on: they are read, and written again. If they
 /// cannot be read, nothing is decided.
 fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
     let Named { half, counter, refused, .. } = named;
@@ -109,7 +110,7 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                 Ok(Ok(Rewritten::Move(load))) => {
                     let moved = load.command(|command| broker.shard.propose(command, Admission::Reserved)).await;
                     if let Err(error) = moved {
-                        return reply.not_done(&error);
+                        return reply.refuse(error);
                     }
                 }
                 Ok(Err(error)) => {
@@ -117,10 +118,9 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                     broker.metrics.decisions.record(response::SYSTEM_ERROR);
                     return reply.error(response::SYSTEM_ERROR, &unreadable(&error));
                 }
-                Err(not_done) => {
-                    let (code, remark) = not_done.answer();
-                    broker.metrics.decisions.record(code);
-                    return reply.error(code, &remark);
+                Err(refused) => {
+                    broker.metrics.decisions.record(refused.code);
+                    return reply.refuse(refused);
                 }
             }
         };
@@ -147,7 +147,7 @@ fn submit(
     let settle = Command::Settle(Settle { half, counter, decision, group, by, reason, rewritten });
     let answer = {
         let (broker, reply) = (Arc::clone(broker), reply.clone());
-        // What it may wait as: looking a decision up is for operators, who name no group.
+        // The group of the transaction if it may be waiting. Only operators name no group, and only for them it is looked up.
         let waits = group.filter(|_| broker.transactions.has_any()).map(str::to_owned);
         let is_operators = group.is_none();
         Box::new(move |result| {
@@ -162,7 +162,7 @@ fn submit(
         })
     };
     if let Err((error, _)) = broker.shard.submit(&settle, Admission::Reserved, answer) {
-        reply.not_done(&error);
+        reply.refuse(error);
     }
 }
 
@@ -193,7 +193,7 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>, r
         ) => unreachable!("a decision never has the outcome {other:?}"),
         Err(error) => {
             broker.metrics.decisions.record(code_of(&error));
-            reply.not_done(&error);
+            reply.refuse(error);
         }
     }
 }
@@ -301,7 +301,7 @@ fn undecided(
     let lease = match request.header() {
         Ok(ExtendTransactionHeader { retry_after_millis: Some(lease) }) => lease.unsigned_abs().clamp(1, LEASE_MAX),
         Ok(ExtendTransactionHeader { retry_after_millis: None }) => return reply.ok(),
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let mut until = broker.now().saturating_add(lease);
     if !is_answer {
@@ -320,11 +320,11 @@ fn undecided(
                 });
                 reply.ok();
             }
-            Err(error) => reply.not_done(&error),
+            Err(error) => reply.refuse(error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(&command, Admission::Reserved, answer) {
-        reply.not_done(&error);
+        reply.refuse(error);
     }
 }
 
@@ -340,10 +340,10 @@ fn first_check(broker: &Broker, half: HalfId) -> Option<Stamp> {
 }
 
 /// `RESUME_CHECK_HALF_MESSAGE`: puts a parked half back into the checks.
-pub(super) fn resume(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn resume(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: ResumeCheckHalfMessageHeader<'_> = match request.header() {
         Ok(header) => header,
-        Err(error) => return reply.error(error.code(), &error.to_string()),
+        Err(error) => return reply.refuse(error),
     };
     let half = header.msg_id.parse::<OffsetMessageId>().ok().and_then(|id| u64::try_from(id.position).ok()).map(HalfId);
     let Some(half) = half else {
@@ -364,10 +364,10 @@ fn put_back(broker: &Arc<Broker>, resume: Resume<'_>, reply: Reply) {
                 broker.transactions.look_again(half);
                 reply.ok();
             }
-            Err(error) => reply.not_done(&error),
+            Err(error) => reply.refuse(error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(&Command::Resume(resume), Admission::Reserved, answer) {
-        reply.not_done(&error);
+        reply.refuse(error);
     }
 }

@@ -7,14 +7,15 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::DecideTransactionHeader;
 
-use super::super::transaction::{self, Named, already_decided, put_first, refused_answer};
-use super::super::{Reply, slow};
+use super::super::end_transaction::{self, Named, already_decided, put_first, refused_answer};
+use super::super::slow;
 use super::{shown, unknown};
 use crate::broker::Broker;
+use crate::reply::Reply;
 use crate::shard::{Admission, Command, Outcome, Park, Refusal, Resume, Settled, SubmitError};
 use crate::terms::{Decision, HalfId, ParkReason};
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(in crate::server) fn decide(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let header: DecideTransactionHeader<'_> = match request.header() {
         Ok(header) => header,
         Err(error) => return reply.error(response::INVALID_PARAMETER, &error.to_string()),
@@ -30,8 +31,8 @@ pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     let (by, why) = (header.operator, header.reason);
     let named = Named { half, counter: None, group: None, by, reason: why, refused };
     match TransactionAction::from_name(header.action) {
-        Some(TransactionAction::Commit) => transaction::decide(broker, named, Decision::Commit, reply),
-        Some(TransactionAction::Rollback) => transaction::decide(broker, named, Decision::Rollback, reply),
+        Some(TransactionAction::Commit) => end_transaction::decide(broker, named, Decision::Commit, reply),
+        Some(TransactionAction::Rollback) => end_transaction::decide(broker, named, Decision::Rollback, reply),
         Some(TransactionAction::Resume) => {
             move_on(broker, half, &Command::Resume(Resume { half, by, why, only_if: None }), reply);
         }
@@ -73,11 +74,11 @@ fn move_on(broker: &Arc<Broker>, half: HalfId, command: &Command<'_>, reply: Rep
                 }
                 reply.ok();
             }
-            Err(error) => reply.not_done(&error),
+            Err(error) => reply.refuse(error),
         })
     };
     if let Err((error, _)) = broker.shard.submit(command, Admission::Reserved, answer) {
-        reply.not_done(&error);
+        reply.refuse(error);
     }
 }
 
@@ -97,6 +98,6 @@ fn not_undecided(broker: &Arc<Broker>, half: HalfId, reply: Reply) {
             reply.send(response::ILLEGAL_OPERATION, Some(&remark), |fields| put_first(fields, &first), &[]);
         }
         Ok(None) => unknown(reply, half),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     });
 }

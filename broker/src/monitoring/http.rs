@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::Monitor;
 use super::page::page;
-use crate::broker::Broker;
 
 /// Requests that are answered at a time; further ones wait in the listener's queue.
 const CONNECTIONS: usize = 16;
@@ -22,61 +22,52 @@ const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// Pause after accepting failed, which is for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Answers until `shutdown`.
-pub(crate) async fn serve(listener: TcpListener, broker: Arc<Broker>, shutdown: Shutdown) {
-    let tasks = Tasks::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let permit = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            permit = Arc::clone(&room).acquire_owned() => permit.expect("never closed"),
-        };
-        let accepted = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let broker = Arc::clone(&broker);
-        tasks.spawn("metrics request", async move {
-            // Whoever is too slow, or goes away, loses the answer; there is nothing to tell anybody.
-            let _ = timeout(REQUEST_TIME, answer(stream, &broker)).await;
-            drop(permit);
-        });
-    }
-    drop(listener);
-    tasks.join().await;
-}
-
-/// Whether requests are served; else why not.
-pub(super) fn readiness(broker: &Broker) -> Result<(), &'static str> {
-    if broker.shutdown.is_cancelled() {
-        Err("stopping")
-    } else if broker.shard.intake().latch().is_closed() {
-        Err("the store failed and takes no writes until a restart")
-    } else {
-        Ok(())
+impl Monitor {
+    /// Answers until `shutdown`.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: Shutdown) {
+        let tasks = Tasks::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                permit = Arc::clone(&room).acquire_owned() => permit.expect("never closed"),
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let monitor = Arc::clone(&self);
+            tasks.spawn("metrics request", async move {
+                // A scraper that is too slow, or goes away, loses the answer.
+                let _ = timeout(REQUEST_TIME, answer(stream, &monitor)).await;
+                drop(permit);
+            });
+        }
+        drop(listener);
+        tasks.join().await;
     }
 }
 
-async fn answer(mut stream: TcpStream, broker: &Arc<Broker>) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, monitor: &Arc<Monitor>) -> io::Result<()> {
     let head = read_head(&mut stream).await?;
     let (status, body) = match path_of(&head) {
         Err(status) => (status, String::new()),
         Ok("/metrics") => {
-            let reader = Arc::clone(broker);
+            let reader = Arc::clone(monitor);
             // Looks into the index.
-            let page = broker.tasks.spawn_blocking("metrics page", move || page(&reader)).await;
+            let page = monitor.tasks.spawn_blocking("metrics page", move || page(&reader)).await;
             match page.ok().flatten() {
                 Some(page) => ("200 OK", page),
                 None => ("500 Internal Server Error", String::new()),
             }
         }
-        Ok("/ready") => match readiness(broker) {
+        Ok("/ready") => match monitor.readiness() {
             Ok(()) => ("200 OK", "ready\n".to_owned()),
             Err(why) => ("503 Service Unavailable", format!("{why}\n")),
         },

@@ -1,4 +1,11 @@
-//! The way back to who asked.
+//! The way back to the client that asked.
+//!
+//! Promises: an answer is written once, in the header encoding that its request came in, straight into the connection's buffer;
+//! a request that is an operator's act leaves a line in the log when it is answered ([`audit`]). Left to others: the content of
+//! the answer.
+
+mod audit;
+mod refused;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -8,8 +15,9 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
 use escrowmq_common::remoting::Connection;
 
-use super::audit::Act;
-use crate::shard::{Refusal, SubmitError};
+use audit::Act;
+
+pub(crate) use refused::Refused;
 
 /// Where and how one request is answered. A one-way request's reply swallows the answer.
 #[derive(Debug, Clone)]
@@ -18,7 +26,7 @@ pub(crate) struct Reply {
     opaque: i32,
     encoding: HeaderEncoding,
     oneway: bool,
-    /// What the request changes for an operator, if it does.
+    /// The operator's act that the request is, if it is one.
     act: Option<Arc<Act>>,
 }
 
@@ -34,8 +42,8 @@ impl Reply {
         }
     }
 
-    /// Writes the log line of an act that is done: on what, what was and what is. Several objects have a line each.
-    pub(super) fn audit(&self, object: &str, old: impl Display, new: impl Display) {
+    /// Writes the log line of an act that is done: its object, the old and the new value. Several objects have a line each.
+    pub(crate) fn audit(&self, object: &str, old: impl Display, new: impl Display) {
         if let Some(act) = &self.act {
             act.tell(object, &old, &new);
         }
@@ -114,46 +122,14 @@ impl Reply {
         self.send(code, Some(remark), |_| {}, &[]);
     }
 
+    /// Answers that the request is refused.
+    pub(crate) fn refuse(self, refused: impl Into<Refused>) {
+        let Refused { code, remark } = refused.into();
+        self.error(code, &remark);
+    }
+
     /// Answers that the request code is not served.
     pub(crate) fn unsupported(self, code: i32) {
         self.error(response::REQUEST_CODE_NOT_SUPPORTED, &format!(" request type {code} not supported"));
-    }
-
-    /// Answers for a command that has no outcome.
-    pub(crate) fn not_done(self, error: &SubmitError) {
-        self.error(code_of(error), &error.to_string());
-    }
-}
-
-/// The response code for a command that has no outcome: one that makes clients try again wherever that can help.
-pub(super) fn code_of(error: &SubmitError) -> i32 {
-    match error {
-        SubmitError::Busy(_) => response::SYSTEM_BUSY,
-        SubmitError::DiskFull | SubmitError::Stopping | SubmitError::NotLeader | SubmitError::StoreFailed => {
-            response::SERVICE_NOT_AVAILABLE
-        }
-        SubmitError::TooLong(_) => response::MESSAGE_ILLEGAL,
-        SubmitError::OutcomeUnknown | SubmitError::Unencodable => response::SYSTEM_ERROR,
-    }
-}
-
-/// The response code for a refused command.
-pub(super) fn code_of_refusal(refusal: &Refusal) -> i32 {
-    match refusal {
-        Refusal::NoSuchQueue(_) | Refusal::NoSuchTopic(_) => response::TOPIC_NOT_EXIST,
-        Refusal::NoSuchGroup(_) => response::SUBSCRIPTION_GROUP_NOT_EXIST,
-        Refusal::UniqueIdTaken(_) => response::MESSAGE_ILLEGAL,
-        Refusal::AlreadyDecided(_)
-        | Refusal::NotParked(_)
-        | Refusal::NotOpen(_)
-        | Refusal::NotFirstHalf(..)
-        | Refusal::TransactionFull(_) => response::ILLEGAL_OPERATION,
-        Refusal::NoSuchHalf(_)
-        | Refusal::BytesGone(_)
-        | Refusal::WrongGroup(_)
-        | Refusal::WrongCounter(_)
-        | Refusal::QueueIdsExhausted
-        | Refusal::TooManyQueues(_)
-        | Refusal::MalformedSettings => response::SYSTEM_ERROR,
     }
 }

@@ -1,43 +1,37 @@
-//! What operators ask about transactions, and what they decide. EscrowMQ's own requests, 30010 to 30013.
+//! Operators list transactions, look at one, count them, and decide. EscrowMQ's own requests, 30010 to 30013.
 //!
-//! Promises: an answer costs what it shows, however many halves there are; what an operator does is kept with time, name
-//! and reason. Leaves to others: the order of lists (`index::listing`), what a decision does (`transaction::engine`).
+//! Promises: an answer costs as much as it shows, however many halves there are; each act of an operator is kept with time, name
+//! and reason. Leaves to others: the order of lists (`index::listing`), the effect of a decision (`shard::apply`).
 
 mod decide;
 mod info;
+
+pub(super) use decide::decide;
 
 use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{GroupTransactions, TransactionCounts, TransactionInfo, TransactionPage};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
 use escrowmq_common::message::OffsetMessageId;
 
-use super::{Reply, slow};
+use super::slow;
 use crate::broker::Broker;
 use crate::index::IndexError;
+use crate::reply::Reply;
 use crate::shard::{HalfQuery, ProducerGroup, ReadError};
 use crate::terms::{HalfId, Stamp};
 
 /// Transactions of a page that asks for no number, and most of any.
 const PAGE: i32 = 100;
 const PAGE_MAX: i32 = 1000;
-/// Bytes of messages and texts after which a page takes no further transaction: what an answer can cost to make, and, with
-/// room for the characters that JSON escapes, what a frame holds.
+/// Bytes of messages and texts after which a page takes no further transaction. It bounds the cost of an answer, and, with
+/// room for the characters that JSON escapes, it fits into a frame.
 const PAGE_BYTES: usize = 2 << 20;
 
-pub(super) fn handle(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
-    match request.code {
-        request::LIST_TRANSACTIONS => list(broker, request, reply),
-        request::GET_TRANSACTION => get(broker, request, reply),
-        request::COUNT_TRANSACTIONS => count(broker, request, reply),
-        _ => decide::handle(broker, request, reply),
-    }
-}
-
-/// What a list shows, with texts of its own: it is made on another thread.
+/// The filters of a list, with texts of their own: it is made on another thread.
 struct List {
     group: Option<String>,
     topic: Option<String>,
@@ -108,7 +102,7 @@ impl List {
     }
 }
 
-fn list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn list(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let list = request.header().map_err(|error| error.to_string()).and_then(|header| List::new(&header, broker.now()));
     let list = match list {
         Ok(list) => list,
@@ -116,11 +110,11 @@ fn list(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     };
     slow::run(broker, "list transactions", reply, move |broker, reply| match list.page(broker) {
         Ok(page) => reply.body(&to_bytes(&page, Form::Strict)),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     });
 }
 
-fn get(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn get(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let half = match request.header() {
         Ok(header) => named_half(&header),
         Err(error) => Err(error.to_string()),
@@ -132,7 +126,7 @@ fn get(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
     slow::run(broker, "get transaction", reply, move |broker, reply| match one(broker, half) {
         Ok(Some(info)) => reply.body(&to_bytes(&info, Form::Strict)),
         Ok(None) => unknown(reply, half),
-        Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+        Err(error) => reply.refuse(error),
     });
 }
 
@@ -148,7 +142,7 @@ fn named_half(header: &GetTransactionHeader<'_>) -> Result<HalfId, String> {
     u64::try_from(id).map(HalfId).map_err(|_| format!("a half id is not negative: {id}"))
 }
 
-/// What is known of a half, undecided or decided.
+/// Everything known of a half, undecided or decided.
 fn one(broker: &Broker, half: HalfId) -> Result<Option<TransactionInfo>, ReadError> {
     if let Some(row) = broker.shard.half(half)? {
         return Ok(Some(info::undecided(broker, &row, info::Detail::Whole)));
@@ -164,7 +158,7 @@ fn unknown(reply: Reply, half: HalfId) {
     );
 }
 
-fn count(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
+pub(super) fn count(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let group = match request.header::<CountTransactionsHeader<'_>>() {
         Ok(header) => header.producer_group.map(str::to_owned),
         Err(error) => return reply.error(response::INVALID_PARAMETER, &error.to_string()),
@@ -186,7 +180,7 @@ fn count(broker: &Arc<Broker>, request: &Frame, reply: Reply) {
         }
         match groups {
             Ok(groups) => reply.body(&to_bytes(&TransactionCounts { groups }, Form::Strict)),
-            Err(error) => reply.error(response::SYSTEM_ERROR, &error.to_string()),
+            Err(error) => reply.refuse(error),
         }
     });
 }

@@ -1,10 +1,9 @@
-//! One line in the log for each act of an operator: which act, from where, on what, what was and what is now.
+//! One line in the log for each act of an operator: the act, the address it came from, the object, the old and the new value.
 //!
 //! Promises: a handler cannot leave the line out. Each request code that changes something for an operator is in
 //! [`name_of`], and the reply to it writes the line when it is answered, from the fields of the request. A refused act is
 //! told with the reason, but no more than 20 a second of other machines. A handler that knows old and new values tells
-//! them with [`Reply::audit`](super::Reply::audit) instead. What peers wrote is quoted and cut, so that nobody forges a
-//! line.
+//! them with [`Reply::audit`](super::Reply::audit) instead. Texts of peers are quoted and cut, so that nobody forges a line.
 //!
 //! Lines have the target `audit` and the level `info`, so that a filter such as `warn,audit=info` keeps them.
 
@@ -19,7 +18,7 @@ use escrowmq_common::remoting::LogGate;
 
 /// The target of all lines.
 const TARGET: &str = "audit";
-/// Lines of what was refused to other machines: whoever reaches the port may ask as often as it likes.
+/// Lines of acts that were refused to other machines: anybody who reaches the port may ask as often as they like.
 static REFUSED: LogGate = LogGate::new(Duration::from_millis(50));
 /// Longest text of a peer in a line, in bytes.
 const TEXT_MAX: usize = 1024;
@@ -58,7 +57,7 @@ pub(super) fn name_of(code: i32) -> Option<&'static str> {
 pub(super) struct Act {
     name: &'static str,
     peer: SocketAddr,
-    /// What the request says.
+    /// The fields of the request.
     asked: String,
     is_told: AtomicBool,
 }

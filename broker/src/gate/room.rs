@@ -22,7 +22,7 @@ struct Taken {
 }
 
 /// The place of one request. It is free again when this is dropped.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     room: Arc<Room>,
     connection: u64,
 }

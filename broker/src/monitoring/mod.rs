@@ -1,0 +1,62 @@
+//! The pages that monitoring asks for: `GET /metrics` in the text format of Prometheus, and `GET /ready`.
+//!
+//! Each figure is read from the part that knows it when the page is asked for, so nothing is counted twice.
+//!
+//! Promises: the page costs a bounded look at the oldest halves, however many there are; bad input on the port costs its sender a
+//! closed connection. Left to others: alarms.
+
+mod http;
+mod page;
+
+use std::sync::Arc;
+
+use escrowmq_common::remoting::Budget;
+use escrowmq_common::task::{Shutdown, Tasks};
+
+use crate::config::CurrentConfig;
+use crate::delivery::Delivery;
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::retention::Retention;
+use crate::shard::Shard;
+use crate::steady_clock::SteadyClock;
+use crate::transaction::Transactions;
+
+/// The parts whose figures the pages show.
+pub(crate) struct Monitor {
+    /// Counts of requests and runners.
+    pub metrics: Arc<Metrics>,
+    /// The store, with its own counts.
+    pub shard: Shard,
+    /// Half messages that wait.
+    pub transactions: Arc<Transactions>,
+    /// Room and age.
+    pub retention: Arc<Retention>,
+    /// Pulls that wait for files.
+    pub delivery: Arc<Delivery>,
+    /// Searches that wait for a place.
+    pub gate: Arc<Gate>,
+    /// Bytes and numbers of connections.
+    pub budget: Arc<Budget>,
+    /// The role that was asked for.
+    pub config: CurrentConfig,
+    /// For ages.
+    pub time: Arc<SteadyClock>,
+    /// Where the page is made, which looks into the index.
+    pub tasks: Tasks,
+    /// Cancelled when the broker stops.
+    pub stopping: Shutdown,
+}
+
+impl Monitor {
+    /// Whether requests are served; else why not.
+    fn readiness(&self) -> Result<(), &'static str> {
+        if self.stopping.is_cancelled() {
+            Err("stopping")
+        } else if self.shard.intake().latch().is_closed() {
+            Err("the store failed and takes no writes until a restart")
+        } else {
+            Ok(())
+        }
+    }
+}

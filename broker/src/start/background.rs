@@ -1,0 +1,89 @@
+//! Which parts each task in the background gets.
+
+use std::sync::Arc;
+
+use escrowmq_common::remoting::Budget;
+
+use crate::broker::Broker;
+use crate::monitoring::Monitor;
+use crate::retention::Keeper;
+use crate::schedule::{Expiry, Timers, UnusedGroups};
+use crate::stats::Sampler;
+use crate::storage::Storage;
+use crate::transaction::runner::Runner;
+
+pub(super) fn check_backs(broker: &Broker) -> Runner {
+    Runner {
+        shard: broker.shard.clone(),
+        clients: Arc::clone(&broker.clients),
+        transactions: Arc::clone(&broker.transactions),
+        config: broker.config.clone(),
+        time: Arc::clone(&broker.time),
+        clock: broker.clock.clone(),
+        tasks: broker.tasks.clone(),
+        store_host: broker.store_host,
+    }
+}
+
+pub(super) fn timers(broker: &Broker) -> Timers {
+    Timers {
+        shard: broker.shard.clone(),
+        retention: Arc::clone(&broker.retention),
+        time: Arc::clone(&broker.time),
+        tasks: broker.tasks.clone(),
+    }
+}
+
+pub(super) fn expiry(broker: &Broker) -> Expiry {
+    Expiry { shard: broker.shard.clone(), config: broker.config.clone(), time: Arc::clone(&broker.time) }
+}
+
+pub(crate) fn unused_groups(broker: &Broker) -> UnusedGroups {
+    UnusedGroups {
+        shard: broker.shard.clone(),
+        clients: Arc::clone(&broker.clients),
+        offsets: Arc::clone(&broker.delivery.offsets),
+        config: broker.config.clone(),
+        metrics: Arc::clone(&broker.metrics),
+        registration: Arc::clone(&broker.registration),
+        time: Arc::clone(&broker.time),
+        tasks: broker.tasks.clone(),
+    }
+}
+
+pub(super) fn keeper(broker: &Broker, storage: &Storage) -> Keeper {
+    Keeper {
+        retention: Arc::clone(&broker.retention),
+        shard: broker.shard.clone(),
+        config: broker.config.clone(),
+        time: Arc::clone(&broker.time),
+        tasks: broker.tasks.clone(),
+        applier: Arc::clone(storage.applier()),
+        purger: storage.purger().clone(),
+    }
+}
+
+pub(super) fn sampler(broker: &Broker) -> Sampler {
+    Sampler {
+        stats: Arc::clone(&broker.stats),
+        shard: broker.shard.clone(),
+        metrics: Arc::clone(&broker.metrics),
+        time: Arc::clone(&broker.time),
+    }
+}
+
+pub(super) fn monitor(broker: &Broker, budget: &Arc<Budget>) -> Monitor {
+    Monitor {
+        metrics: Arc::clone(&broker.metrics),
+        shard: broker.shard.clone(),
+        transactions: Arc::clone(&broker.transactions),
+        retention: Arc::clone(&broker.retention),
+        delivery: Arc::clone(&broker.delivery),
+        gate: Arc::clone(&broker.gate),
+        budget: Arc::clone(budget),
+        config: broker.config.clone(),
+        time: Arc::clone(&broker.time),
+        tasks: broker.tasks.clone(),
+        stopping: broker.shutdown.clone(),
+    }
+}
