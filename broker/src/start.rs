@@ -1,6 +1,7 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
 pub(crate) mod background;
+mod leader;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -221,14 +222,11 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Broker, storage: &Storage) -> std::io::Result<()> {
+    fn run(&self, broker: &Arc<Broker>, storage: &Storage) -> std::io::Result<()> {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
-        spawn.spawn("check-back", background::check_backs(broker).run(shutdown.clone()));
-        spawn.spawn("timers", background::timers(broker).run(shutdown.clone()));
-        spawn.spawn("expiry", background::expiry(broker).run(shutdown.clone()));
-        spawn.spawn("unused groups", background::unused_groups(broker).run(shutdown.clone()));
+        spawn.spawn("leader", leader::run(Arc::clone(broker), storage.leadership(), shutdown.clone()));
         spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
         spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));

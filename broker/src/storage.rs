@@ -14,12 +14,13 @@ use std::sync::Arc;
 use escrowmq_common::clock::Clock;
 use escrowmq_common::task::Tasks;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::executor::JoinHandle;
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
 use crate::log::{Disk, Log, LogSettings, OpenError, RealDisk};
-use crate::raft::{Member, MemberError, Purger};
+use crate::raft::{Leadership, Member, MemberError, Purger};
 use crate::shard::{Applier, INDEX, Proposer, Quarantine, QuarantineError, Shard, restore_base};
 use crate::steady_clock::SteadyClock;
 use crate::terms::{LogIndex, Position};
@@ -134,6 +135,11 @@ impl Storage {
             let _ = parts.log.close();
         }
         started
+    }
+
+    /// Whether this member leads its group, now and at each change.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.member.leadership()
     }
 
     /// Asks for records to leave the log.

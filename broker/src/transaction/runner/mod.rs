@@ -17,7 +17,7 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use super::Transactions;
-use super::engine::{CheckPolicy, Walk, plan};
+use super::engine::{CheckPolicy, Scheduler, Walk, plan};
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig};
 use crate::shard::Shard;
@@ -62,7 +62,12 @@ impl Runner {
     /// Runs check-backs until shutdown.
     pub(crate) async fn run(self, shutdown: Shutdown) {
         let runner = Arc::new(self);
-        runner.transactions.scheduler.lock().begin(runner.time.now());
+        {
+            let mut scheduler = runner.transactions.scheduler.lock();
+            // An earlier leadership's checks are not waited for: they are asked again in this one's order.
+            *scheduler = Scheduler::default();
+            scheduler.begin(runner.time.now());
+        }
         let mut progress = Progress::begin(&runner);
         loop {
             // Registered before the look, so that what happens during it is seen.

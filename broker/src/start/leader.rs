@@ -1,0 +1,35 @@
+//! Work that only the leader of the group does: its commands would come twice if every member proposed them.
+
+use std::sync::Arc;
+
+use escrowmq_common::task::Shutdown;
+use tokio::sync::watch;
+
+use super::{Phase, background};
+use crate::broker::Broker;
+use crate::raft::Leadership;
+
+/// Starts the work when this member begins to lead, and stops it when it ceases to, until shutdown or until the member ends.
+pub(super) async fn run(broker: Arc<Broker>, mut leadership: watch::Receiver<Leadership>, shutdown: Shutdown) {
+    loop {
+        let leads = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            leads = leadership.wait_for(|seen| matches!(seen, Leadership::Leading { .. })) => leads.map(|seen| *seen),
+        };
+        // The member has ended.
+        let Ok(leads) = leads else { return };
+        let phase = Phase::default();
+        let spawn = &phase.tasks;
+        spawn.spawn("check-back", background::check_backs(&broker).run(phase.shutdown.clone()));
+        spawn.spawn("timers", background::timers(&broker).run(phase.shutdown.clone()));
+        spawn.spawn("expiry", background::expiry(&broker).run(phase.shutdown.clone()));
+        spawn.spawn("unused groups", background::unused_groups(&broker).run(phase.shutdown.clone()));
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            _ = leadership.wait_for(|seen| *seen != leads) => tracing::info!("no longer the leader: its work stops"),
+        }
+        phase.stop().await;
+    }
+}
