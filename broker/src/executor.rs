@@ -7,11 +7,12 @@
 //! load of connections cannot delay them, nor can a lender be kept for long.
 //!
 //! Promises: at most one thread polls at a time; a task that was woken is polled; a lender gets its thread back after
-//! half a millisecond, or one poll later. Leaves to others: what the tasks do. A task must not block.
+//! half a millisecond, or one poll later; a task that panics closes the failure latch. Leaves to others: what the tasks do. A task must not block.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,8 @@ use escrowmq_common::clock::Clock;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+use crate::latch::{Failure, FailureLatch};
 
 /// How long a lender works at most before the executor's own thread takes over.
 const LENT: Duration = Duration::from_micros(500);
@@ -61,6 +64,8 @@ pub struct Executor {
 struct Inner {
     /// Measures how long a lender works.
     clock: Clock,
+    /// Closed when a task panics.
+    latch: FailureLatch,
     state: Mutex<State>,
     /// The own thread waits here.
     work: Condvar,
@@ -95,9 +100,9 @@ impl Wake for Task {
 }
 
 impl Executor {
-    /// An executor whose lenders work by this clock.
-    pub fn new(clock: Clock) -> Self {
-        Self { inner: Arc::new(Inner { clock, ..Inner::default() }) }
+    /// An executor whose lenders work by this clock, and that closes this latch when a task panics.
+    pub fn new(clock: Clock, latch: FailureLatch) -> Self {
+        Self { inner: Arc::new(Inner { clock, latch, ..Inner::default() }) }
     }
 
     /// The executor that is polling on this thread.
@@ -254,8 +259,10 @@ fn poll(task: &Arc<Task>) {
         Ok(Poll::Pending) => {}
         Ok(Poll::Ready(())) => *work = None,
         Err(_) => {
-            tracing::error!("a task of the write path panicked");
             *work = None;
+            drop(work);
+            let failure = Failure::storage("a task of the write path", io::Error::other("it panicked"));
+            task.executor.inner.latch.close(failure);
         }
     }
 }
@@ -331,12 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_its_task_alone() {
+    fn a_panic_ends_its_task_and_closes_the_latch() {
         let (executor, runtime, own) = start();
         let bad = executor.spawn(async { panic!("on purpose") });
         let good = executor.spawn(async { 7 });
         assert!(runtime.block_on(bad).is_err());
         assert_eq!(runtime.block_on(good).unwrap(), 7);
+        assert!(executor.inner.latch.is_closed());
         executor.stop();
         own.join().unwrap();
     }

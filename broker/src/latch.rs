@@ -119,6 +119,22 @@ impl Failure {
         }
     }
 
+    /// The operation that failed, or the promise that does not hold.
+    pub const fn what(&self) -> &'static str {
+        match self {
+            Self::Storage { action, .. } => action,
+            Self::Broken(broken) => broken.promise.text(),
+        }
+    }
+
+    /// The entry and the position at hand when a promise was found broken.
+    pub const fn place(&self) -> (Option<LogIndex>, Option<Position>) {
+        match self {
+            Self::Storage { .. } => (None, None),
+            Self::Broken(broken) => (broken.entry, broken.position),
+        }
+    }
+
     /// The kind of the operating system's answer.
     pub fn kind(&self) -> io::ErrorKind {
         match self {

@@ -9,7 +9,9 @@ use super::history::{Act, Asked, put_history, read_history};
 use super::listing::{LISTED_BYTES, listed_key};
 use super::reader::IndexReader;
 use super::table;
-use crate::terms::{Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, put_text};
+use crate::terms::{
+    Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, put_text, to_u8,
+};
 
 /// 1 to 3 were used before the first release.
 const VERSION: u8 = 4;
@@ -109,7 +111,7 @@ impl HalfRow {
         }
         out.put_u32(self.topic.0);
         out.put_u32(self.group_id);
-        out.put_u8(self.members.len() as u8);
+        out.put_u8(to_u8(self.members.len()));
         for member in &self.members {
             out.put_u64(member.get());
         }

@@ -4,12 +4,13 @@
 use bytes::BufMut;
 use escrowmq_common::limits;
 
-use crate::terms::{Cursor, Malformed, Stamp, put_text};
+use crate::terms::{Cursor, Malformed, Stamp, put_text, to_u8};
 
 /// So many of the checks that were sent are remembered.
 pub(crate) const ASKED_MAX: usize = 16;
 /// So many of the operators' acts are remembered.
 pub(crate) const ACTS_MAX: usize = 8;
+const _: () = assert!(if ASKED_MAX > ACTS_MAX { ASKED_MAX } else { ACTS_MAX } < 256, "a row counts them in a byte");
 
 /// Most bytes of a history whose names are within the limits.
 pub(super) const HISTORY_BYTES_MAX: usize = 2
@@ -40,12 +41,12 @@ pub struct Act {
 
 /// Writes whom checks went to and what operators did.
 pub(super) fn put_history(out: &mut Vec<u8>, asked: &[Asked], acts: &[Act]) {
-    out.put_u8(asked.len() as u8);
+    out.put_u8(to_u8(asked.len()));
     for asked in asked {
         out.put_u64(asked.at.get());
         put_text(out, &asked.client);
     }
-    out.put_u8(acts.len() as u8);
+    out.put_u8(to_u8(acts.len()));
     for act in acts {
         out.put_u64(act.at.get());
         out.put_u8(u8::from(act.parked));

@@ -49,13 +49,14 @@ impl Pair {
 
     /// The first key behind all of its halves; `None` behind the last pair of all.
     fn behind(self) -> Option<[u8; 10]> {
-        let number = u64::from(self.group) << 32 | u64::from(self.topic);
-        let (parked, number) = match number.checked_add(1) {
-            Some(number) => (self.parked, number),
-            None if self.parked => return None,
-            None => (true, 0),
+        let Self { parked, group, topic } = self;
+        let next = match (topic.checked_add(1), group.checked_add(1)) {
+            (Some(topic), _) => Self { parked, group, topic },
+            (None, Some(group)) => Self { parked, group, topic: 0 },
+            (None, None) if parked => return None,
+            (None, None) => Self { parked: true, group: 0, topic: 0 },
         };
-        Some(Self { parked, group: (number >> 32) as u32, topic: number as u32 }.prefix())
+        Some(next.prefix())
     }
 }
 
@@ -156,6 +157,8 @@ pub(crate) fn scan(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+
     use super::super::batch::IndexBatch;
     use super::super::store::Index;
     use super::*;

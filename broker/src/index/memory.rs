@@ -7,6 +7,7 @@
 //! A [`Layer`] hides the rows below it: older layers, then the files. Promises: a batch becomes visible whole or not at
 //! all. Leaves to others: who reads which layers in which order (`store`, `cursor`), and when one goes to files.
 
+use crate::terms::to_u8;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ impl From<&[u8]> for Key {
         }
         let mut bytes = [0; Self::SHORT_BYTES];
         bytes[..key.len()].copy_from_slice(key);
-        Self::Short { length: key.len() as u8, bytes }
+        Self::Short { length: to_u8(key.len()), bytes }
     }
 }
 

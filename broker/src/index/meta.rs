@@ -117,8 +117,13 @@ pub(crate) fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
     let Some(value) = index.get(key("sequences"))? else { return Ok(Sequences::default()) };
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("sequences").map_err(IndexError::row(table::META));
+    let id = |number: u64| {
+        let too_large =
+            |_| IndexError::row(table::META)(Cursor::new(&value).malformed("sequences: a number that no id has"));
+        u32::try_from(number).map_err(too_large)
+    };
     Ok(Sequences {
-        next_queue: number()? as u32,
+        next_queue: id(number()?)?,
         next_half: number()?,
         next_timer: number()?,
         first_checked: HalfId(number()?),
@@ -129,7 +134,7 @@ pub(crate) fn sequences(index: &IndexReader) -> Result<Sequences, IndexError> {
         timers: number()?,
         decisions: number()?,
         decided_at: Stamp::from_stored(number()?),
-        next_producer: number()? as u32,
+        next_producer: id(number()?)?,
     })
 }
 

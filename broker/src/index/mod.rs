@@ -15,6 +15,8 @@
 //! an error that names the table. Leaves to others: what the rows mean (`shard::apply`), and when to
 //! [spill](store::Index::spill): never before the log is durable up to what the index has applied.
 
+#![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
+
 mod batch;
 mod cursor;
 pub(crate) mod decision;
@@ -34,6 +36,7 @@ mod reader;
 pub(crate) mod store;
 pub(crate) mod table;
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
 mod tests;
 pub(crate) mod timer;
 pub(crate) mod verify;

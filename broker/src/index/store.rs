@@ -24,6 +24,10 @@ const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
 pub(crate) const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 /// Apply waits for a flush beyond this.
 pub(crate) const FLUSH_BOUND_BYTES: u64 = 40 * 1024 * 1024;
+const _: () = assert!(
+    FLUSH_BYTES < FLUSH_BOUND_BYTES && 2 * FLUSH_BOUND_BYTES < WRITE_BUFFER_BYTES as u64,
+    "apply waits for a flush long before RocksDB would flush by itself"
+);
 /// Blocks kept in memory.
 const BLOCK_CACHE_BYTES: usize = 16 * 1024 * 1024;
 

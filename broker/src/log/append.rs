@@ -22,7 +22,7 @@ use super::shared::{Done, Frame, Front, Op, Shared, Spare};
 use super::view::View;
 use super::vote::VOTE_BYTES_MAX;
 use crate::latch::Failure;
-use crate::terms::{LogIndex, Position};
+use crate::terms::{LogIndex, Position, to_u32, to_usize};
 
 impl Log {
     /// Appends records at the end of the log and returns the position of the first one (the log's end if there
@@ -233,7 +233,7 @@ impl Shared {
                 ops.push(self.start_segment(front, &mut view, spare, new.index));
             }
             let header = RecordHeader {
-                length: bytes as u32,
+                length: to_u32(to_usize(bytes)),
                 crc: 0,
                 previous_crc: front.last.map_or(0, |last| last.crc),
                 term: new.term,
@@ -450,7 +450,7 @@ impl Shared {
         let file = segment.file(&*self.disk)?;
         let (mut at, mut position) = segment.near(&*self.disk, index, end)?;
         loop {
-            let mut bytes = [0; RECORD_HEADER_BYTES as usize];
+            let mut bytes = [0; to_usize(RECORD_HEADER_BYTES)];
             let read = file.read_at(&mut bytes, segment.offset_of(position))?;
             let header = RecordHeader::decode(&bytes);
             if read < bytes.len() || header.position != position || header.index != at || !header.length_is_plausible()

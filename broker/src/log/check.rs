@@ -13,6 +13,7 @@ use super::recovery::{io_error, judge, segment_starts};
 use super::scan::{Found, Scan, scan_with};
 use super::settings::LogSettings;
 use super::vote::{SlotReport, VoteFile};
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// What [`check`] found.
@@ -178,7 +179,7 @@ fn unreadable(path: PathBuf, start: Position, error: &OpenError) -> SegmentRepor
 pub(super) fn open_found(disk: &dyn Disk, path: &Path, start: Position) -> Result<Found, OpenError> {
     let file = disk.open(path).map_err(io_error("open", path))?;
     let file_len = file.len().map_err(io_error("measure", path))?;
-    let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+    let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
     let read = file.read_at(&mut block, 0).map_err(io_error("read", path))?;
     let header = match SegmentHeader::decode(&block[..read]) {
         Err(HeaderFault::Newer(found)) => {

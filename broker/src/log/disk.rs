@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::terms::to_usize;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock, fsync};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev};
 
@@ -210,7 +211,7 @@ impl RealFile {
         let zeros = vec![0; 64 << 10];
         let mut offset = self.len()?;
         while offset < len {
-            let part = zeros.len().min((len - offset) as usize);
+            let part = zeros.len().min(to_usize(len - offset));
             self.0.write_all_at(&zeros[..part], offset)?;
             offset += part as u64;
         }

@@ -10,13 +10,15 @@ use super::format::{Claim, LOCAL_BYTES, MARK_BYTES, RECORD_HEADER_BYTES, SEGMENT
 use super::segment::Segment;
 use super::shared::Frame;
 use super::vote::VoteFile;
+use crate::latch::{Broken, Promise};
 use crate::planted::{Bug, planted};
 use crate::terms::Position;
+use crate::terms::to_usize;
 
 /// Records per write call: each takes two of the kernel's 1024 buffers.
 const RECORDS_PER_WRITE: usize = 500;
-const HEADER: usize = RECORD_HEADER_BYTES as usize;
-const LOCAL: usize = LOCAL_BYTES as usize;
+const HEADER: usize = to_usize(RECORD_HEADER_BYTES);
+const LOCAL: usize = to_usize(LOCAL_BYTES);
 /// Zeros are written in pieces of this size.
 const ZERO_CHUNK_BYTES: usize = 256 << 10;
 
@@ -58,7 +60,6 @@ impl Files {
             return Ok(());
         };
         let active = self.active.as_mut().expect("a roll precedes the first write");
-        assert_eq!(first.position, active.written, "records are written without gaps");
         // Headers and local parts alternate with payloads: h0 [payload 0] l0 h1 [payload 1] l1 ...
         self.arena.clear();
         let mut end = first.position;
@@ -82,6 +83,25 @@ impl Files {
         active.file.write_vectored_at(&buffers, active.segment.offset_of(first.position))?;
         active.written = end;
         Ok(())
+    }
+
+    /// What is wrong with the place of records that are about to be written, if anything is: each begins where the one before
+    /// ends, in the active segment.
+    pub(crate) fn gap(&self, frames: &[Frame]) -> Option<Broken> {
+        let mut next = match (&self.active, frames) {
+            (_, []) => return None,
+            (Some(active), _) => active.written,
+            (None, [first, ..]) => first.position,
+        };
+        for frame in frames {
+            if frame.position != next || self.active.is_none() {
+                let found = format!("a record at {} would be written at {next}", frame.position);
+                let position = Some(frame.position);
+                return Some(Broken { promise: Promise::PositionsRise, entry: None, position, found });
+            }
+            next = next.advance((HEADER + LOCAL + frame.payload.len()) as u64);
+        }
+        None
     }
 
     /// Flushes the active segment if it has anything to flush.
@@ -126,7 +146,7 @@ impl Files {
         }
         while from < to {
             let len = to.since(from).min(ZERO_CHUNK_BYTES as u64);
-            active.file.write_vectored_at(&[IoSlice::new(&ZEROS[..len as usize])], active.segment.offset_of(from))?;
+            active.file.write_vectored_at(&[IoSlice::new(&ZEROS[..to_usize(len)])], active.segment.offset_of(from))?;
             from = from.advance(len);
         }
         active.file.sync_data()?;

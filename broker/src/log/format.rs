@@ -70,6 +70,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// Bytes of a segment file's header block.
@@ -164,7 +165,7 @@ pub(crate) enum HeaderFault {
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+        let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
         let mut flags = 0;
         block[0..8].copy_from_slice(SEGMENT_MAGIC);
         put_u32(&mut block, 8, FORMAT_VERSION);
@@ -188,7 +189,7 @@ impl SegmentHeader {
     }
 
     pub(crate) fn decode(block: &[u8]) -> Result<SegmentHeader, HeaderFault> {
-        if block.len() < SEGMENT_HEADER_BYTES as usize || is_zero(block) {
+        if block.len() < to_usize(SEGMENT_HEADER_BYTES) || is_zero(block) {
             return Err(HeaderFault::Blank);
         }
         if &block[0..8] != SEGMENT_MAGIC || get_u32(block, 4092) != crc32fast::hash(&block[..4092]) {
@@ -229,8 +230,8 @@ pub(crate) struct RecordHeader {
 
 impl RecordHeader {
     /// Encodes the header, computing its checksum. `self.crc` is ignored; the computed one is returned.
-    pub(crate) fn encode(&self, payload_crc: u32) -> ([u8; RECORD_HEADER_BYTES as usize], u32) {
-        let mut out = [0; RECORD_HEADER_BYTES as usize];
+    pub(crate) fn encode(&self, payload_crc: u32) -> ([u8; to_usize(RECORD_HEADER_BYTES)], u32) {
+        let mut out = [0; to_usize(RECORD_HEADER_BYTES)];
         put_u32(&mut out, 0, self.length);
         put_u32(&mut out, 8, self.previous_crc);
         put_u64(&mut out, 12, self.term);
@@ -269,14 +270,14 @@ impl RecordHeader {
 
 /// Whether the chained part of `record` (one whole record) has the checksum that it states.
 pub(crate) fn chained_part_is_good(record: &[u8]) -> bool {
-    let payload = &record[RECORD_HEADER_BYTES as usize..record.len() - LOCAL_BYTES as usize];
+    let payload = &record[to_usize(RECORD_HEADER_BYTES)..record.len() - to_usize(LOCAL_BYTES)];
     get_u32(record, 4) == chained_crc(record, crc32fast::hash(payload))
 }
 
 fn chained_crc(header: &[u8], payload_crc: u32) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&header[0..4]);
-    hasher.update(&header[8..RECORD_HEADER_BYTES as usize]);
+    hasher.update(&header[8..to_usize(RECORD_HEADER_BYTES)]);
     hasher.update(&payload_crc.to_be_bytes());
     hasher.finalize()
 }
@@ -306,8 +307,8 @@ impl Claim {
     }
 
     /// Encodes a mark at `position`.
-    pub(crate) fn encode_mark(&self, salt: u64, position: Position) -> [u8; MARK_BYTES as usize] {
-        let mut out = [0; MARK_BYTES as usize];
+    pub(crate) fn encode_mark(&self, salt: u64, position: Position) -> [u8; to_usize(MARK_BYTES)] {
+        let mut out = [0; to_usize(MARK_BYTES)];
         put_u32(&mut out, 0, MARK_MAGIC);
         put_u64(&mut out, 8, position.get());
         put_u64(&mut out, 16, self.durable_end.get());
@@ -319,7 +320,7 @@ impl Claim {
 
     /// Reads the mark at `position`; `None` if the bytes are no mark, or one of another place.
     pub(crate) fn decode_mark(bytes: &[u8], salt: u64, position: Position) -> Option<Claim> {
-        let good = bytes.len() >= MARK_BYTES as usize
+        let good = bytes.len() >= to_usize(MARK_BYTES)
             && get_u32(bytes, 0) == MARK_MAGIC
             && get_u64(bytes, 8) == position.get()
             && get_u32(bytes, 4) == mark_crc(salt, bytes);
@@ -343,7 +344,7 @@ fn local_crc(salt: u64, position: Position, fields: &[u8]) -> u32 {
 fn mark_crc(salt: u64, mark: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&salt.to_be_bytes());
-    hasher.update(&mark[8..MARK_BYTES as usize]);
+    hasher.update(&mark[8..to_usize(MARK_BYTES)]);
     hasher.finalize()
 }
 
@@ -370,6 +371,8 @@ pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+
     use super::*;
 
     fn record(payload: &[u8]) -> Vec<u8> {
@@ -413,7 +416,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_record_is_seen() {
         let good = record(b"some payload bytes");
-        let local = good.len() - LOCAL_BYTES as usize;
+        let local = good.len() - to_usize(LOCAL_BYTES);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -31,6 +31,8 @@
 //! `format` has every byte, `vote` those of the vote file, `recovery` the rules of opening, `shared` who owns what,
 //! `writer` the group commit, `disk` the seam to the file system.
 
+#![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
+
 mod append;
 mod check;
 pub mod disk;
@@ -48,6 +50,7 @@ mod segment;
 mod settings;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
+#[allow(clippy::cast_possible_truncation, reason = "a simulated disk is small")]
 pub mod sim_disk;
 mod tail;
 mod view;
@@ -56,6 +59,7 @@ mod window;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
 mod tests;
 
 use std::any::Any;

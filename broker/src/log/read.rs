@@ -11,6 +11,7 @@ use super::LogReader;
 use super::format::{LOCAL_BYTES, RECORD_HEADER_BYTES, RecordHeader, chained_part_is_good};
 use super::record::Record;
 use super::segment::Segment;
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// Bytes read at once for a range of records, unless one record is larger.
@@ -81,7 +82,7 @@ impl LogReader {
         let mut taken = 0;
         let mut wanted = max_bytes.clamp(RECORD_HEADER_BYTES, READ_BYTES_MAX);
         'chunks: while index < to && position < end {
-            let len = wanted.min(end.since(position)) as usize;
+            let len = to_usize(wanted.min(end.since(position)));
             let mut buffer = vec![0; len];
             let read = file.read_at(&mut buffer, segment.offset_of(position))?;
             buffer.truncate(read);
@@ -89,7 +90,7 @@ impl LogReader {
             let mut at = 0;
             while index < to && position < end {
                 let rest = &chunk[at..];
-                if rest.len() < RECORD_HEADER_BYTES as usize {
+                if rest.len() < to_usize(RECORD_HEADER_BYTES) {
                     if at == 0 {
                         return Err(segment.damaged(position, "the file ends within a record"));
                     }
@@ -123,7 +124,7 @@ impl LogReader {
                     if !chained_part_is_good(&rest[..length]) {
                         return Err(segment.damaged(position, "a record's checksum is wrong"));
                     }
-                    let payload = at + RECORD_HEADER_BYTES as usize..at + length - LOCAL_BYTES as usize;
+                    let payload = at + to_usize(RECORD_HEADER_BYTES)..at + length - to_usize(LOCAL_BYTES);
                     records.push(Record {
                         term: header.term,
                         index,

@@ -32,6 +32,7 @@ use super::segment::Segment;
 use super::settings::LogSettings;
 use super::vote::{SavedVote, VoteFile};
 use super::window::Window;
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// A log as found on disk.
@@ -197,7 +198,7 @@ pub(crate) fn open_segments(
         let newest = nth + 1 == starts.len();
         let file = disk.open(&path).map_err(io_error("open", &path))?;
         let file_len = file.len().map_err(io_error("measure", &path))?;
-        let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+        let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
         let read = file.read_at(&mut block, 0).map_err(io_error("read", &path))?;
         let corrupt =
             |why: &str| OpenError::Corrupt { file: path.clone(), offset: 0, position: start, why: why.into() };
@@ -259,10 +260,10 @@ fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<Lo
 
 /// Writes the bytes of `from..to` again and flushes them.
 fn rewrite(segment: &Found, from: Position, to: Position) -> io::Result<()> {
-    let mut buffer = vec![0; SCAN_BYTES.min(to.since(from) as usize)];
+    let mut buffer = vec![0; SCAN_BYTES.min(to_usize(to.since(from)))];
     let mut at = from;
     while at < to {
-        let len = buffer.len().min(to.since(at) as usize);
+        let len = buffer.len().min(to_usize(to.since(at)));
         let read = segment.file.read_at(&mut buffer[..len], segment.offset_of(at))?;
         if read < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -278,7 +279,7 @@ fn all_zero(file: &dyn DiskFile) -> io::Result<bool> {
     let mut offset = 0;
     while offset < window.file_len() {
         let len = (window.file_len() - offset).min(SCAN_BYTES as u64);
-        if !window.get(offset, len as usize)?.is_none_or(is_zero) {
+        if !window.get(offset, to_usize(len))?.is_none_or(is_zero) {
             return Ok(false);
         }
         offset += len;

@@ -14,6 +14,7 @@ use super::recovery::io_error;
 use super::segment::SegmentPlace;
 use super::window::Window;
 use crate::planted::{Bug, planted};
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// Bytes per read while scanning.
@@ -51,7 +52,7 @@ impl Found {
 
     /// The record header at a position, if the file reaches that far.
     pub(crate) fn header_at(&self, position: Position) -> io::Result<Option<RecordHeader>> {
-        let mut bytes = [0; RECORD_HEADER_BYTES as usize];
+        let mut bytes = [0; to_usize(RECORD_HEADER_BYTES)];
         let read = self.file.read_at(&mut bytes, self.offset_of(position))?;
         let header = RecordHeader::decode(&bytes);
         let whole = self.offset_of(position).saturating_add(u64::from(header.length)) <= self.file_len;
@@ -95,7 +96,7 @@ pub(crate) fn scan_with(segment: &Found, mut show: impl FnMut(&RecordHeader, &[u
     };
     loop {
         let offset = segment.offset_of(scan.end);
-        let Some(bytes) = window.get(offset, RECORD_HEADER_BYTES as usize).map_err(&failed)? else {
+        let Some(bytes) = window.get(offset, to_usize(RECORD_HEADER_BYTES)).map_err(&failed)? else {
             break;
         };
         let header = RecordHeader::decode(bytes);
@@ -120,8 +121,8 @@ pub(crate) fn scan_with(segment: &Found, mut show: impl FnMut(&RecordHeader, &[u
             scan.fault = Some("the record does not continue the one before".into());
             break;
         }
-        show(&header, &bytes[RECORD_HEADER_BYTES as usize..header.length as usize - LOCAL_BYTES as usize]);
-        let local = &bytes[header.length as usize - LOCAL_BYTES as usize..];
+        show(&header, &bytes[to_usize(RECORD_HEADER_BYTES)..header.length as usize - to_usize(LOCAL_BYTES)]);
+        let local = &bytes[header.length as usize - to_usize(LOCAL_BYTES)..];
         if let Some(claim) = Claim::decode_local(local, segment.header.salt, header.position) {
             scan.note(claim);
         } else {
@@ -158,13 +159,13 @@ fn look_ahead(segment: &Found, window: &mut Window<'_>, scan: &mut Scan) -> io::
     const STEP: usize = 4096;
     let salt = segment.header.salt;
     let mut position = scan.end;
-    let mark = window.get(segment.offset_of(position), MARK_BYTES as usize)?;
+    let mark = window.get(segment.offset_of(position), to_usize(MARK_BYTES))?;
     if let Some(claim) = mark.and_then(|bytes| Claim::decode_mark(bytes, salt, position)) {
         scan.note(claim);
         position = position.advance(MARK_BYTES);
     }
     while segment.offset_of(position) < window.file_len() {
-        let rest = (window.file_len() - segment.offset_of(position)) as usize;
+        let rest = to_usize(window.file_len() - segment.offset_of(position));
         let bytes = window.get(segment.offset_of(position), rest.min(STEP))?.unwrap_or_default();
         if bytes.is_empty() || is_zero(bytes) {
             position = position.advance(rest.min(STEP) as u64);
@@ -186,13 +187,13 @@ fn look_ahead(segment: &Found, window: &mut Window<'_>, scan: &mut Scan) -> io::
 
 /// What a mark or a record's local part claims, if there is one for this very position.
 fn claim_at(window: &mut Window<'_>, offset: u64, salt: u64, position: Position) -> io::Result<Option<Claim>> {
-    let Some(bytes) = window.get(offset, MARK_BYTES as usize)? else {
+    let Some(bytes) = window.get(offset, to_usize(MARK_BYTES))? else {
         return Ok(None);
     };
     if let Some(claim) = Claim::decode_mark(bytes, salt, position) {
         return Ok(Some(claim));
     }
-    let Some(bytes) = window.get(offset, RECORD_HEADER_BYTES as usize)? else {
+    let Some(bytes) = window.get(offset, to_usize(RECORD_HEADER_BYTES))? else {
         return Ok(None);
     };
     let header = RecordHeader::decode(bytes);
@@ -200,7 +201,7 @@ fn claim_at(window: &mut Window<'_>, offset: u64, salt: u64, position: Position)
         return Ok(None);
     }
     let local = offset + u64::from(header.length) - LOCAL_BYTES;
-    Ok(window.get(local, LOCAL_BYTES as usize)?.and_then(|bytes| Claim::decode_local(bytes, salt, position)))
+    Ok(window.get(local, to_usize(LOCAL_BYTES))?.and_then(|bytes| Claim::decode_local(bytes, salt, position)))
 }
 
 impl Scan {

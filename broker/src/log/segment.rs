@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::disk::{Disk, DiskFile};
 use super::format::{Link, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES};
 use super::window::Window;
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// One entry of the sparse index is kept per this many bytes of log.
@@ -122,12 +123,12 @@ impl Segment {
     /// Builds the sparse index by hopping from header to header. Checksums are left to the read that follows.
     fn walk(&self, disk: &dyn Disk, end: Position) -> io::Result<Vec<(LogIndex, Position)>> {
         let file = self.file(disk)?;
-        let mut window = Window::new(&*file, SPARSE_STEP_BYTES as usize)?;
+        let mut window = Window::new(&*file, to_usize(SPARSE_STEP_BYTES))?;
         let mut sparse = Vec::new();
         let mut position = self.start;
         while position < end {
             let header = window
-                .get(self.offset_of(position), RECORD_HEADER_BYTES as usize)?
+                .get(self.offset_of(position), to_usize(RECORD_HEADER_BYTES))?
                 .map(RecordHeader::decode)
                 .filter(|header| header.length_is_plausible() && header.position == position)
                 .ok_or_else(|| self.damaged(position, "no record where one should begin"))?;

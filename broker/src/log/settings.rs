@@ -5,6 +5,7 @@ use std::time::Duration;
 use escrowmq_common::clock::Clock;
 
 use super::error::OpenError;
+use super::format::{MARK_SLACK_BYTES, RECORD_OVERHEAD_BYTES, SEGMENT_HEADER_BYTES};
 use crate::latch::FailureLatch;
 use crate::terms::Position;
 
@@ -46,6 +47,11 @@ pub enum Room {
 pub const ASYNC_FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 /// The smallest segment: 1 MiB.
 pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(test, feature = "sim")) { 8 << 10 } else { 1 << 20 };
+
+const _: () = assert!(
+    SEGMENT_HEADER_BYTES + RECORD_OVERHEAD_BYTES + 2 * MARK_SLACK_BYTES < SEGMENT_BYTES_MIN,
+    "the smallest segment has room for records"
+);
 
 /// Settings of one log.
 #[derive(Clone, Debug)]

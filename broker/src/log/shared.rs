@@ -30,7 +30,8 @@ use super::format::{Link, RECORD_HEADER_BYTES};
 use super::segment::Segment;
 use super::settings::{Flush, LogSettings};
 use super::view::View;
-use crate::latch::{Failure, FailureLatch};
+use crate::latch::{Broken, Failure, FailureLatch, Promise};
+use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
 /// Old segments kept open for readers, so that a large log does not use up the process's files.
@@ -110,7 +111,7 @@ pub(crate) struct Spare {
 /// A record ready to be written, but for its local part.
 pub(crate) struct Frame {
     pub(crate) position: Position,
-    pub(crate) header: [u8; RECORD_HEADER_BYTES as usize],
+    pub(crate) header: [u8; to_usize(RECORD_HEADER_BYTES)],
     pub(crate) payload: Bytes,
 }
 
@@ -220,6 +221,14 @@ impl Shared {
         let ready: Vec<Done> = {
             let mut front = self.front.lock();
             if front.epoch != epoch {
+                return;
+            }
+            let written = Position(self.written_end.load(Ordering::Acquire));
+            if end > written {
+                drop(front);
+                let found = format!("{end} would be durable, and only {written} is written");
+                let broken = Broken { promise: Promise::PositionsRise, entry: None, position: Some(end), found };
+                self.fail(Failure::Broken(broken), Vec::new());
                 return;
             }
             self.durable_end.fetch_max(end.get(), Ordering::AcqRel);

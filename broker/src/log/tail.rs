@@ -112,6 +112,8 @@ fn cost(record: &Record) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+
     use super::*;
 
     fn tail(sizes: &[usize]) -> Tail {

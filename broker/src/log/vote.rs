@@ -30,6 +30,7 @@ use super::format::{FORMAT_VERSION, get_u32, get_u64, is_zero, put_u32, put_u64}
 use super::recovery::io_error;
 use crate::planted::{Bug, planted};
 use crate::terms::Position;
+use crate::terms::to_u32;
 
 const VOTE_FILE: &str = "vote";
 const VOTE_MAGIC: &[u8; 8] = b"ESCRVOTE";
@@ -62,7 +63,7 @@ impl Slot {
         put_u64(&mut out, 24, self.durable_end.get());
         match &self.vote {
             Some(vote) => {
-                put_u32(&mut out, 12, vote.len() as u32);
+                put_u32(&mut out, 12, to_u32(vote.len()));
                 out[SLOT_HEADER_BYTES..SLOT_HEADER_BYTES + vote.len()].copy_from_slice(vote);
             }
             None => put_u32(&mut out, 12, NO_VOTE),

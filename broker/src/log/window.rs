@@ -3,6 +3,7 @@
 use std::io;
 
 use super::disk::DiskFile;
+use crate::terms::to_usize;
 
 /// A view of a file that loads a chunk at a time.
 pub(crate) struct Window<'a> {
@@ -35,7 +36,7 @@ impl<'a> Window<'a> {
         let held = offset >= self.base && offset + len as u64 <= self.base + self.buffer.len() as u64;
         if !held {
             let rest = self.file_len - offset;
-            let want = (self.chunk.max(len) as u64).min(rest) as usize;
+            let want = to_usize((self.chunk.max(len) as u64).min(rest));
             self.buffer.resize(want, 0);
             let read = self.file.read_at(&mut self.buffer, offset)?;
             self.buffer.truncate(read);
@@ -44,7 +45,7 @@ impl<'a> Window<'a> {
                 return Ok(None);
             }
         }
-        let from = (offset - self.base) as usize;
+        let from = to_usize(offset - self.base);
         Ok(Some(&self.buffer[from..from + len]))
     }
 }

@@ -235,6 +235,10 @@ impl Shared {
 
     /// Writes a group, flushes it if asked to, and answers it.
     fn finish(&self, files: &mut Files, group: &mut Group, sync: bool, answers: &mut Vec<Done>) -> Result<(), Failed> {
+        // Looked at on the last line before the bytes go out.
+        if let Some(broken) = files.gap(&group.frames) {
+            return Err(("write", self.settings.latch.close(Failure::Broken(broken)).to_io_error()));
+        }
         files.write(&group.frames, self.claim()).map_err(during("write"))?;
         if planted(Bug::AckBeforeFlush) {
             answer(answers);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Monitor;
 use crate::config::COPIES_KEPT;
+use crate::latch::Failure;
 use crate::metrics::Results;
 use crate::shard::HalfQuery;
 use crate::terms::Stamp;
@@ -183,7 +184,7 @@ fn store(page: &mut Page, monitor: &Monitor) {
         "Bytes of log that would go if half messages and waiting ones did not need some of them.",
         retention.pinned_bytes.get(),
     );
-    page.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(intake.latch().is_closed()));
+    page.failure(intake.latch().failure());
 }
 
 /// When the oldest open and the oldest parked half came.
@@ -229,6 +230,22 @@ impl Page {
         }
     }
 
+    /// Whether the store failed; if so also the first failure, and where it was seen.
+    fn failure(&mut self, failure: Option<&Failure>) {
+        self.gauge("store_failed", "1 after the store failed, until a restart.", u64::from(failure.is_some()));
+        let Some(failure) = failure else { return };
+        let (entry, position) = failure.place();
+        let entry = entry.map(|entry| entry.to_string()).unwrap_or_default();
+        let position = position.map(|position| position.to_string()).unwrap_or_default();
+        self.head(
+            "store_failure_info",
+            "The first failure: the operation, or the promise that does not hold.",
+            "gauge",
+        );
+        let what = failure.what();
+        self.line("store_failure_info", &format!("{{what=\"{what}\",entry=\"{entry}\",position=\"{position}\"}}"), 1);
+    }
+
     fn head(&mut self, name: &str, help: &str, kind: &str) {
         let _ = writeln!(self.text, "# HELP escrowmq_{name} {help}\n# TYPE escrowmq_{name} {kind}");
     }
@@ -241,6 +258,18 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::latch::{FailureLatch, Promise};
+    use crate::terms::{LogIndex, Position};
+
+    #[test]
+    fn a_broken_promise_is_named_with_its_place() {
+        let latch = FailureLatch::default();
+        latch.broken(Promise::StampsRise, Some(LogIndex(7)), Some(Position(90)), "4 after 5".to_owned());
+        let mut page = Page::default();
+        page.failure(latch.failure());
+        let line = "escrowmq_store_failure_info{what=\"P5: stamps do not fall\",entry=\"7\",position=\"90\"} 1\n";
+        assert!(page.text.contains("escrowmq_store_failed 1\n") && page.text.ends_with(line), "{}", page.text);
+    }
 
     #[test]
     fn figures_have_a_type_and_codes_are_labels() {

@@ -14,6 +14,8 @@
 //! Leaves to others: the bytes (`log`), what entries mean and who waits for them (the [`StateMachine`]), and which
 //! proposals there is room for: openraft takes an append that fails for the end of its storage.
 
+#![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
+
 mod committed;
 mod entry;
 mod leadership;

@@ -20,7 +20,7 @@ const COMMIT_BYTES: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     /// By position, lowest first: the owner, the hash of the tag, and the message.
-    messages: BTreeMap<u64, (PinOwner, i64, Bytes)>,
+    messages: BTreeMap<u64, (PinOwner, i32, Bytes)>,
     /// With it every undecided half with an id below has been moved.
     halves_upto: HalfId,
     /// Halves whose bytes are lost.
@@ -122,7 +122,7 @@ impl Load {
             tracing::error!(%error, ?owner, "bytes that must be kept cannot be read");
         })?;
         let length = unit.len();
-        self.messages.insert(position, (owner, i64::from(tag_hash), unit));
+        self.messages.insert(position, (owner, tag_hash, unit));
         Ok(length)
     }
 
@@ -142,7 +142,7 @@ impl Load {
 
     /// For each message its owner, its position, the hash of its tag and its bytes.
     #[cfg(test)]
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (PinOwner, u64, i64, Bytes)> {
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (PinOwner, u64, i32, Bytes)> {
         self.messages.iter().map(|(from, (owner, tag_hash, unit))| (*owner, *from, *tag_hash, unit.clone()))
     }
 
@@ -166,7 +166,7 @@ impl Load {
 #[derive(Debug)]
 pub(crate) enum Rewritten {
     /// It brings these messages along: ids of their halves, hashes of their tags.
-    Anew(Vec<(HalfId, i64, Bytes)>),
+    Anew(Vec<(HalfId, i32, Bytes)>),
     /// These are more than one command should bring: they are moved first, and then it is looked again.
     Move(Load),
 }
@@ -184,7 +184,7 @@ pub(crate) fn rewritten(shard: &Shard, half: HalfId, below: u64) -> Result<Rewri
         old.extend(shard.half(id)?.filter(|row| row.position < below));
     }
     if old.iter().map(|row| row.length as usize).sum::<usize>() <= COMMIT_BYTES {
-        let read = |row: &HalfRow| Ok((row.half, i64::from(row.tag_hash), shard.raw_unit(row.position, row.length)?));
+        let read = |row: &HalfRow| Ok((row.half, row.tag_hash, shard.raw_unit(row.position, row.length)?));
         return old.iter().map(read).collect::<Result<_, _>>().map(Rewritten::Anew);
     }
     let mut load = Load::default();

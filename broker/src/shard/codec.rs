@@ -14,6 +14,7 @@ use super::command::{
 };
 use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
+use crate::terms::to_u32;
 use crate::terms::{
     Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TooLong, When,
     put_bounded,
@@ -58,9 +59,8 @@ impl<'a> Command<'a> {
         let tag = self.encode_body(out)?;
         let bytes = out.len() - start - 5;
         TooLong::check("the command", bytes, COMMAND_BYTES_MAX)?;
-        let length = bytes as u32;
         out[start] = tag;
-        out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+        out[start + 1..start + 5].copy_from_slice(&to_u32(bytes).to_be_bytes());
         Ok(())
     }
 
@@ -401,7 +401,7 @@ fn get_optional(body: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
 
 fn put_count(out: &mut BytesMut, count: usize) -> Result<(), TooLong> {
     TooLong::check("a list of the command", count, COMMAND_BYTES_MAX)?;
-    out.put_u32(count as u32);
+    out.put_u32(to_u32(count));
     Ok(())
 }
 

@@ -4,62 +4,22 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::ahead::ReadAhead;
 use super::applier::Applier;
-use super::apply::{Counters, Signals};
-use super::awaiting::Awaiting;
 use super::command::Command;
 use super::completion::{Completion, SubmitError};
+use super::counters::{Counters, Signals};
 use super::group::Groups;
 use super::intake::{Admission, Intake};
 use super::lost::Lost;
 use super::outcome::Outcome;
 use super::producers::Producers;
 use super::quarantine::Quarantine;
+use super::shared::Shared;
 use super::topic::Topics;
 use crate::executor::Executor;
 use crate::index::{self, HalfRow, Index, IndexError, IndexReader};
 use crate::log::{Log, LogReader};
 use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
-
-/// The parts that handlers, runners and apply share.
-pub(in crate::shard) struct Shared {
-    pub(in crate::shard) executor: Executor,
-    pub(in crate::shard) intake: Arc<Intake>,
-    pub(in crate::shard) awaiting: Arc<Awaiting>,
-    pub(in crate::shard) topics: Topics,
-    pub(in crate::shard) groups: Groups,
-    pub(in crate::shard) producers: Producers,
-    pub(in crate::shard) lost: Lost,
-    pub(in crate::shard) index: Index,
-    pub(in crate::shard) log: Log,
-    /// Entries of the log that are not applied.
-    pub(in crate::shard) quarantine: Quarantine,
-    pub(in crate::shard) ahead: ReadAhead,
-    pub(in crate::shard) counters: Counters,
-    pub(in crate::shard) signals: Signals,
-}
-
-impl Shared {
-    /// Nothing is known yet: the state machine loads it from the index.
-    pub(in crate::shard) fn new(index: Index, log: Log, quarantine: Quarantine) -> Arc<Self> {
-        Arc::new(Self {
-            executor: Executor::new(log.clock().clone()),
-            intake: Intake::new(log.latch()),
-            awaiting: Arc::default(),
-            topics: Topics::default(),
-            groups: Groups::default(),
-            producers: Producers::default(),
-            lost: Lost::default(),
-            index,
-            log,
-            quarantine,
-            ahead: ReadAhead::default(),
-            counters: Counters::default(),
-            signals: Signals::default(),
-        })
-    }
-}
 
 /// One shard: cheap to clone.
 #[derive(Clone)]

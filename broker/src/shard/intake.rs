@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::batch::OpenBatch;
+use super::batch::{HEAD_BYTES, OpenBatch};
+use super::codec::COMMAND_BYTES_MAX;
 use super::command::Command;
 use super::completion::{Completion, SubmitError, fail_all};
 use crate::latch::{FailureLatch, Promise};
+use crate::log::format::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES};
 
 /// A batch is closed when it has reached so many bytes. A larger single message is a batch of its own.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -24,6 +26,15 @@ const EAGER_ENTRIES: u64 = 4;
 const NORMAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Decisions, acknowledgements and trims have this much on top, so that a flood of messages cannot starve them.
 const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
+
+const _: () = assert!(
+    (HEAD_BYTES + BATCH_BYTES + COMMAND_BYTES_MAX) as u64 + RECORD_OVERHEAD_BYTES <= RECORD_BYTES_MAX,
+    "a batch that is almost full and gets the longest command is still one record"
+);
+const _: () = assert!(
+    EAGER_ENTRIES * BATCH_BYTES as u64 <= NORMAL_BYTES && RESERVED_BYTES >= BATCH_BYTES as u64,
+    "full batches wait for their turn, and what must pass has room for a batch of its own"
+);
 
 /// How a command is admitted when the broker is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::read::{Located, MESSAGE_HEAD_BYTES, ReadError};
 use crate::index::{self, TimerRow};
 use crate::planted::{Bug, planted};
 use crate::terms::{Content, HalfId, Position, QueueOffset, Stamp};
+use crate::terms::{to_u32, to_usize};
 
 /// Messages with the same due time that are looked at for one of them.
 const SAME_TIME_MAX: usize = 10_000;
@@ -44,7 +45,7 @@ impl Shard {
     /// rolled-back one and one that waits for its time are not found, as is anything that is no message. May read a file.
     pub fn unit_at(&self, position: u64) -> Result<Option<Located>, ReadError> {
         let Some(start) = position.checked_sub(MESSAGE_HEAD_BYTES) else { return Ok(None) };
-        let Some(head) = self.bytes_at(start, MESSAGE_HEAD_BYTES as usize)? else { return Ok(None) };
+        let Some(head) = self.bytes_at(start, to_usize(MESSAGE_HEAD_BYTES))? else { return Ok(None) };
         let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes")) as usize;
         let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
         if length > UNIT_BYTES_MAX {
@@ -64,7 +65,7 @@ impl Shard {
             let entry = index::QueueEntry {
                 offset: QueueOffset::ZERO,
                 position,
-                length: length as u32,
+                length: to_u32(length),
                 tag_hash: 0,
                 store_time: row.at,
                 flags: index::EntryFlags::PLAIN,

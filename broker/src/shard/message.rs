@@ -8,6 +8,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::codec::COMMAND_BYTES_MAX;
+use crate::terms::to_u32;
 use crate::terms::{Cursor, Malformed, TooLong};
 
 /// Something that can write a message unit once, into the batch.
@@ -63,7 +64,7 @@ impl std::fmt::Debug for Unit<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// Java's `hashCode` of the tag, sign-extended; 0 without a tag.
-    pub tag_hash: i64,
+    pub tag_hash: i32,
     /// The message itself.
     pub unit: Unit<'a>,
 }
@@ -73,13 +74,13 @@ impl<'a> Message<'a> {
     const HEAD: usize = 16;
 
     /// A message to be written.
-    pub fn new(tag_hash: i64, unit: &'a dyn WriteUnit) -> Self {
+    pub fn new(tag_hash: i32, unit: &'a dyn WriteUnit) -> Self {
         Self { tag_hash, unit: Unit::New(unit) }
     }
 
     /// Appends the message. After an error `out` may hold a part of it.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), TooLong> {
-        out.put_i64(self.tag_hash);
+        out.put_i64(i64::from(self.tag_hash));
         let head = out.len();
         out.put_u64(0);
         let start = out.len();
@@ -88,7 +89,7 @@ impl<'a> Message<'a> {
             Unit::Stored { bytes, .. } => out.put_slice(bytes),
         }
         TooLong::check("the message", out.len() - start, COMMAND_BYTES_MAX)?;
-        let length = (out.len() - start) as u32;
+        let length = to_u32(out.len() - start);
         let crc = crc32fast::hash(&out[start..]);
         out[head..head + 4].copy_from_slice(&length.to_be_bytes());
         out[head + 4..head + 8].copy_from_slice(&crc.to_be_bytes());
@@ -97,7 +98,7 @@ impl<'a> Message<'a> {
 
     /// Reads the message at the cursor. The checksum is not verified here: the record's own covers it.
     pub fn decode(body: &mut Cursor<'a>) -> Result<Self, Malformed> {
-        let tag_hash = body.i64("tag hash")?;
+        let tag_hash = i32::try_from(body.i64("tag hash")?).map_err(|_| body.malformed("tag hash"))?;
         let length = body.u32("unit length")? as usize;
         let crc = body.u32("unit crc")?;
         let at = body.position();
@@ -140,7 +141,7 @@ impl<'a> MessageList<'a> {
     /// Appends count and messages. After an error `out` may hold a part of them.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), TooLong> {
         TooLong::check("the list of messages", self.len(), COMMAND_BYTES_MAX)?;
-        out.put_u32(self.len() as u32);
+        out.put_u32(to_u32(self.len()));
         match self {
             Self::One(message) => message.encode(out)?,
             Self::Many(messages) => messages.iter().try_for_each(|message| message.encode(out))?,

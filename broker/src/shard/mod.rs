@@ -13,6 +13,8 @@
 //! Left to others: the bytes on disk (`log`, `index`), agreement (`raft`), what a request means (`server`), and when
 //! something is due (`transaction`, `schedule`, `delivery`).
 
+#![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
+
 mod ahead;
 mod applier;
 mod arrivals;
@@ -22,6 +24,8 @@ mod batch;
 mod codec;
 mod command;
 mod completion;
+mod counters;
+mod give_up;
 mod group;
 mod intake;
 mod lost;
@@ -32,12 +36,15 @@ mod proposer;
 mod quarantine;
 mod rebuild;
 mod room;
+mod shared;
 mod topic;
 mod transactions;
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
 mod cuts;
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
 mod tests;
 
 pub(crate) mod apply;
@@ -56,10 +63,10 @@ pub(crate) use command::{
     Roll, Settle,
 };
 pub(crate) use completion::{Completion, SubmitError};
+pub(crate) use give_up::GiveUpError;
 pub(crate) use handle::Shard;
 pub(crate) use intake::{Admission, Full};
 pub(crate) use locate::Waiting;
-pub(crate) use lost::GiveUpError;
 pub(crate) use message::{Message, MessageList, Unit, WriteUnit};
 pub(crate) use outcome::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
 pub(crate) use producers::ProducerGroup;

@@ -11,6 +11,7 @@ use super::handle::Shard;
 use super::topic::Queue;
 use crate::index::{self, HalfRow, IndexError, QueueEntry};
 use crate::planted::{Bug, planted};
+use crate::terms::to_usize;
 use crate::terms::{HalfId, Position, QueueId, QueueOffset, Stamp};
 
 /// Why a read did not answer.
@@ -175,7 +176,7 @@ impl Shard {
         }
         // Straight from the file into its place in the answer.
         let start = out.len();
-        let mut head = [0; MESSAGE_HEAD_BYTES as usize];
+        let mut head = [0; to_usize(MESSAGE_HEAD_BYTES)];
         out.resize(start + entry.length as usize, 0);
         let mut buffers = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut out[start..])];
         if !self.log().read_ready(at, &mut buffers) {
@@ -300,7 +301,7 @@ impl Shard {
 }
 
 fn stored_extent(position: u64, length: u32) -> (Position, usize) {
-    (Position(position - MESSAGE_HEAD_BYTES), length as usize + MESSAGE_HEAD_BYTES as usize)
+    (Position(position - MESSAGE_HEAD_BYTES), length as usize + to_usize(MESSAGE_HEAD_BYTES))
 }
 
 /// Whether a unit is what its head in the log says.
@@ -313,7 +314,7 @@ fn check(head: &[u8], unit: &[u8], position: u64) -> Result<(), ReadError> {
 
 /// Verifies a stored message and appends its unit as it was written.
 fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), ReadError> {
-    let (head, unit) = stored.split_at_checked(MESSAGE_HEAD_BYTES as usize).ok_or(ReadError::Corrupt { position })?;
+    let (head, unit) = stored.split_at_checked(to_usize(MESSAGE_HEAD_BYTES)).ok_or(ReadError::Corrupt { position })?;
     check(head, unit, position)?;
     out.extend_from_slice(unit);
     Ok(())

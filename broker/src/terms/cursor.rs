@@ -128,9 +128,9 @@ impl TooLong {
 
 /// Appends text behind a 16-bit length, or nothing if it is longer than `limit`, which is at most 65,535 bytes.
 pub fn put_bounded(out: &mut impl BufMut, what: &'static str, text: &str, limit: usize) -> Result<(), TooLong> {
+    let length = u16::try_from(text.len()).ok().filter(|length| usize::from(*length) <= limit);
     let limit = limit.min(usize::from(u16::MAX));
-    TooLong::check(what, text.len(), limit)?;
-    out.put_u16(text.len() as u16);
+    out.put_u16(length.ok_or(TooLong { what, length: text.len(), limit })?);
     out.put_slice(text.as_bytes());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 /// The most halves of one transaction: they are settled in one write.
 pub const TRANSACTION_HALVES_MAX: usize = 128;
+const _: () = assert!(TRANSACTION_HALVES_MAX <= u8::MAX as usize, "a row counts its further halves in a byte");
 
 /// How a transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -23,7 +23,8 @@ impl DiskUse {
     /// Percent in use of what this process may use, rounded up, as `df` shows it.
     pub fn percent(&self) -> u32 {
         let all = self.used.saturating_add(self.free);
-        if all == 0 { 0 } else { (u128::from(self.used) * 100).div_ceil(u128::from(all)) as u32 }
+        let percent = if all == 0 { 0 } else { (u128::from(self.used) * 100).div_ceil(u128::from(all)) };
+        u32::try_from(percent).expect("a part is at most 100 percent")
     }
 
     /// The same as a part of 1, not rounded: 0 to 1.

@@ -3,6 +3,8 @@
 //! Promises: a term means the same on every floor, and has one form in bytes; this folder imports nothing else of the broker, so
 //! that each floor above may import it. Leaves to others: everything that is done with the terms.
 
+#![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
+
 mod cold;
 mod content;
 mod cursor;
@@ -11,6 +13,7 @@ mod disk_use;
 mod group;
 mod ids;
 mod lost;
+mod number;
 mod pin;
 mod position;
 mod stamp;
@@ -25,6 +28,7 @@ pub use disk_use::DiskUse;
 pub use group::GroupSettings;
 pub use ids::{HalfId, LogIndex, QueueId, QueueOffset};
 pub use lost::LostRange;
+pub(crate) use number::{to_u8, to_u32, to_usize};
 pub use pin::PinOwner;
 pub use position::Position;
 pub use stamp::Stamp;

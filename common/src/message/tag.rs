@@ -10,8 +10,8 @@ pub fn java_hash(text: &str) -> i32 {
 }
 
 /// The number that a queue entry stores for a message with this property string: the tag's hash, 0 without a tag.
-pub fn tags_code(properties: Properties<'_>) -> i64 {
-    properties.get(name::TAGS).map_or(0, |tag| i64::from(java_hash(tag)))
+pub fn tags_code(properties: Properties<'_>) -> i32 {
+    properties.get(name::TAGS).map_or(0, java_hash)
 }
 
 /// The expression contains separators only.
@@ -47,10 +47,10 @@ impl TagFilter {
     }
 
     /// Whether a message with this tags code may match. Different tags can share a code.
-    pub fn may_match(&self, tags_code: i64) -> bool {
+    pub fn may_match(&self, tags_code: i32) -> bool {
         match self {
             Self::All => true,
-            Self::Tags(tags) => tags.iter().any(|(_, hash)| *hash == tags_code as i32),
+            Self::Tags(tags) => tags.iter().any(|(_, hash)| *hash == tags_code),
         }
     }
 

@@ -151,7 +151,7 @@ struct Member<'a> {
     /// The request's properties are in `properties` already.
     is_joined: bool,
     made_key: Option<UniqueId>,
-    tag_hash: i64,
+    tag_hash: i32,
 }
 
 impl<'a> Member<'a> {

@@ -118,8 +118,8 @@ impl<'a> Known<'a> {
     }
 
     /// The hash that queues keep of the tag.
-    pub(super) fn tag_hash(&self) -> i64 {
-        self.tags.map_or(0, |tag| i64::from(java_hash(tag)))
+    pub(super) fn tag_hash(&self) -> i32 {
+        self.tags.map_or(0, java_hash)
     }
 
     /// Whether the message asks to wait, for a level or for a time.

@@ -12,9 +12,10 @@ use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
 use crate::planted::{Bug, planted};
 use crate::shard::command::{GiveUp, Lock, OffsetCommit};
-use crate::shard::handle::Shared;
 use crate::shard::outcome::{Outcome, Refusal};
+use crate::shard::shared::Shared;
 use crate::shard::topic::{Queue, Topic};
+use crate::terms::to_u32;
 use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, Stamp, TopicSettings, decode_cold};
 
 pub(super) fn commit_offsets(
@@ -55,7 +56,7 @@ pub(super) fn put_topic(shared: &Shared, staged: &mut Staged, settings: &[u8]) -
         let id = QueueId(staged.sequences.next_queue);
         staged.sequences.next_queue = next;
         let topic_id = queues.first().map_or(id, |first| first.id);
-        queues.push(Arc::new(Queue::new(id, topic_id, Arc::clone(&name), queues.len() as u32)));
+        queues.push(Arc::new(Queue::new(id, topic_id, Arc::clone(&name), to_u32(queues.len()))));
     }
     let row = TopicRow { settings: settings.clone(), queues: queues.iter().map(|queue| queue.id.0).collect() };
     meta::put_topic(&mut staged.rows, &row);
@@ -113,7 +114,7 @@ pub(super) fn delete_group(shared: &Shared, staged: &mut Staged, group: &str, of
 pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32) -> Result<Outcome, IndexError> {
     // What was fired before left nothing but tombstones: they are not looked at again.
     let due = index::timer::due(&shared.index, shared.counters.timers_from(), upto, limit as usize)?;
-    let fired = due.len() as u32;
+    let fired = to_u32(due.len());
     // What is stored from now on is due after this entry's stamp.
     let all_until = upto.min(staged.stamp()).saturating_add(1);
     let from = if fired < limit { Some(all_until) } else { due.last().map(|row| row.due.min(all_until)) };

@@ -118,7 +118,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
         length,
         queue: prepare.queue,
         topic,
-        tag_hash: prepare.message.tag_hash as i32,
+        tag_hash: prepare.message.tag_hash,
         when: prepare.when,
         immunity: prepare.immunity,
         first_half: prepare.first_half,

@@ -12,14 +12,12 @@
 //! Left to others: when entries may be applied (`raft`, never beyond what the flush mode calls durable).
 
 mod cold;
-mod counters;
 pub(crate) mod life;
 mod publish;
 mod retention;
 mod staged;
 mod transaction;
 
-pub(crate) use counters::{Counters, Signals};
 pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
 
@@ -30,14 +28,15 @@ use self::transaction::Step;
 use super::batch::Batch;
 use super::command::Command;
 use super::completion::Completions;
-use super::handle::Shared;
 use super::outcome::Outcome;
+use super::shared::Shared;
 use super::topic::{Queue, Topic};
 use crate::index::meta::{self, Applied, Sequences};
 use crate::index::{IndexBatch, IndexError};
 use crate::latch::{Broken, Failure, Promise};
 use crate::planted::{Bug, planted};
 use crate::raft::{CommittedEntry, Content};
+use crate::terms::to_u32;
 use crate::terms::{LogIndex, Malformed, QueueId, Stamp};
 
 /// Why the state machine cannot go on. The node must stop: going on would make it differ from the others.
@@ -87,7 +86,7 @@ impl StateMachine {
             let mut queues = Vec::with_capacity(row.queues.len());
             for (index, id) in row.queues.iter().enumerate() {
                 let topic_id = QueueId(row.queues[0]);
-                queues.push(Arc::new(Queue::new(QueueId(*id), topic_id, Arc::clone(&name), index as u32)));
+                queues.push(Arc::new(Queue::new(QueueId(*id), topic_id, Arc::clone(&name), to_u32(index))));
             }
             shared.topics.put(Topic { settings: row.settings, queues });
         }

@@ -7,10 +7,11 @@ use super::staged::Staged;
 use crate::index::half::{Repeat, RepeatKey, RepeatPlace, repeat_key};
 use crate::index::{EntryFlags, IndexError, QueueEntry, TimerRow, timer};
 use crate::shard::command::{Once, Publish};
-use crate::shard::handle::Shared;
 use crate::shard::message::{Message, Unit};
 use crate::shard::outcome::{Outcome, Published, Refusal};
+use crate::shard::shared::Shared;
 use crate::shard::topic::Queue;
+use crate::terms::to_u32;
 use crate::terms::{HalfId, QueueOffset, Stamp, When};
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
@@ -34,7 +35,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             queue: &queue,
             position,
             length,
-            tag_hash: message.tag_hash as i32,
+            tag_hash: message.tag_hash,
             flags: EntryFlags::PLAIN,
             half: HalfId(position),
         };
@@ -84,7 +85,7 @@ pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (u64, u32) {
     let Unit::Stored { at, bytes, .. } = message.unit else {
         unreachable!("only decoded commands are applied");
     };
-    (staged.position(at), bytes.len() as u32)
+    (staged.position(at), to_u32(bytes.len()))
 }
 
 /// The time that a message waits for; `None` if that is now or has passed.

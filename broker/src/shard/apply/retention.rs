@@ -9,8 +9,8 @@ use crate::index::pin;
 use crate::index::{self, IndexError};
 use crate::planted::{Bug, planted};
 use crate::shard::command::Roll;
-use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
+use crate::shard::shared::Shared;
 use crate::shard::topic::Queue;
 use crate::terms::{HalfId, PinOwner};
 

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::counters::Signals;
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::meta::{Applied, Sequences};
 use crate::index::{self, DecisionRow, HalfRow, IndexBatch, IndexError, IndexReader, PageBuilder, QueueEntry};
@@ -12,8 +11,9 @@ use crate::latch::{Broken, Promise};
 use crate::planted::{Bug, planted};
 use crate::raft::CommittedEntry;
 use crate::shard::batch::Batch;
-use crate::shard::handle::Shared;
+use crate::shard::counters::Signals;
 use crate::shard::producers::ProducerGroup;
+use crate::shard::shared::Shared;
 use crate::shard::topic::{Queue, Topic};
 use crate::terms::{GroupSettings, HalfId, LostRange, Position, QueueId, QueueOffset, Stamp};
 

@@ -12,8 +12,8 @@ use crate::index::{self, DecisionRow, EntryFlags, HalfRow, IndexError, ProducerR
 use crate::latch::Promise;
 use crate::planted::{Bug, planted};
 use crate::shard::command::{Checked, Extend, Park, Prepare, Resume, Settle};
-use crate::shard::handle::Shared;
 use crate::shard::outcome::Outcome;
+use crate::shard::shared::Shared;
 use crate::terms::{Decision, HalfId, QueueId, QueueOffset, Stamp};
 
 /// The rows of a step: those on disk, and above them what the commands at hand have changed.
@@ -146,7 +146,7 @@ impl Step<'_> {
         if planted(Bug::HalfInQueue)
             && let Some(queue) = self.shared.topics.queue(prepare.queue)
         {
-            let (tag_hash, flags) = (prepare.message.tag_hash as i32, EntryFlags::COMMITTED);
+            let (tag_hash, flags) = (prepare.message.tag_hash, EntryFlags::COMMITTED);
             Place { queue: &queue, position, length, tag_hash, flags, half: HalfId(position) }.enter_now(self.staged);
         }
         life::prepare(self, prepare, (position, length))

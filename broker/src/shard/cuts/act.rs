@@ -24,7 +24,7 @@ pub(super) const WINDOW_MS: u64 = 5_000;
 pub(super) type Place = (String, i32);
 
 /// A message that is written anew: whose, where it was, hash of its tag, its unit.
-pub(super) type Piece = (PinOwner, u64, i64, Bytes);
+pub(super) type Piece = (PinOwner, u64, i32, Bytes);
 
 /// One command. Names are made up by the workload; ids are those that the shard gave out.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub(super) enum Act {
         counter: u64,
         group: String,
         decision: Decision,
-        rewritten: Vec<(HalfId, i64, Bytes)>,
+        rewritten: Vec<(HalfId, i32, Bytes)>,
     },
     Checked {
         halves: Vec<CheckedHalf<'static>>,

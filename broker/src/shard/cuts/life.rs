@@ -279,7 +279,7 @@ fn keep(shard: &Shard, now: Stamp, random: &mut Random) -> Result<Act, ReadError
 }
 
 /// The messages that a commit brings anew.
-pub(super) fn anew(shard: &Shard, half: HalfId, below: u64) -> Result<Vec<(HalfId, i64, Bytes)>, ReadError> {
+pub(super) fn anew(shard: &Shard, half: HalfId, below: u64) -> Result<Vec<(HalfId, i32, Bytes)>, ReadError> {
     match rewritten(shard, half, below)? {
         Rewritten::Anew(messages) => Ok(messages),
         Rewritten::Move(_) => unreachable!("messages of this test are small"),

@@ -6,6 +6,7 @@ mod decoding;
 mod faults;
 mod hostile;
 mod lost;
+mod promises;
 mod publish;
 mod retention;
 mod transactions;

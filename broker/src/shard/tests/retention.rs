@@ -164,7 +164,7 @@ async fn roll_all(shard: &Shard) -> usize {
     let moved = units.iter().map(|(owner, from, tag_hash, unit)| Moved {
         owner: *owner,
         from: *from,
-        message: Message::new(i64::from(*tag_hash), unit),
+        message: Message::new(*tag_hash, unit),
     });
     let roll = Roll { halves_upto, moved: moved.collect() };
     let count = roll.moved.len();

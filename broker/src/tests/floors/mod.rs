@@ -21,7 +21,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("gate", Some(&["limits"])),
     ("steady_clock", Some(&["terms"])),
     ("latch", Some(&["terms"])),
-    ("executor", Some(&[])),
+    ("executor", Some(&["latch"])),
     ("client_registry", Some(&["filter"])),
     // The store.
     ("log", Some(&["latch", "planted", "terms"])),
