@@ -26,6 +26,9 @@ use crate::wait::since;
 /// The signal of `kill -9`.
 const KILLED: i32 = 9;
 
+/// The broker's log has this when its store takes no more writes: no request may bring that about, not even by a promise
+/// that it breaks.
+const STORE_STOPPED: &str = "no writes until a restart";
 /// Requests between two restarts.
 pub const WINDOW: u64 = 1_000;
 
@@ -225,9 +228,11 @@ impl Campaign {
             [("broker", cluster.broker.process(), is_killed), ("nameserver", cluster.nameserver.process(), false)]
         {
             let log = process.log();
-            if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
-                let after: Vec<&str> = log.lines().skip_while(|other| *other != line).take(4).collect();
-                found.insert(0, format!("a panic of the {name}: {}", after.join(" | ")));
+            for (sign, trouble) in [("panicked", "a panic"), (STORE_STOPPED, "the end of all writes")] {
+                if let Some(line) = log.lines().find(|line| line.contains(sign)) {
+                    let after: Vec<&str> = log.lines().skip_while(|other| *other != line).take(4).collect();
+                    found.insert(0, format!("{trouble} of the {name}: {}", after.join(" | ")));
+                }
             }
             if let Some(status) = process.ended()
                 && !(is_killed && status.signal() == Some(KILLED))
