@@ -54,9 +54,9 @@ impl Log {
         self.shared.append(records, Some(position), Box::new(done))
     }
 
-    /// Makes sure that the next records appended, which take so many bytes each (see [`NewRecord::bytes`]) and come in
-    /// this order, will not run out of space. For callers that must not fail once they have decided to append. What
-    /// `reserve` promised earlier and was not appended yet must be among them.
+    /// Makes sure that the next records appended, which take these numbers of bytes (see [`NewRecord::bytes`]) and come
+    /// in this order, will not run out of space. For callers that must not fail once they have decided to append.
+    /// Records for which `reserve` was called earlier and that were not appended yet must be among them.
     pub fn reserve(&self, records: &[u64], room: Room) -> Result<(), AppendError> {
         loop {
             let needed = {

@@ -16,7 +16,7 @@ use super::vote::{SlotReport, VoteFile};
 use crate::terms::to_usize;
 use crate::terms::{LogIndex, Position};
 
-/// What [`check`] found.
+/// The findings of [`check`].
 #[derive(Debug)]
 pub struct Report {
     /// The segments from the oldest to the newest.
@@ -44,7 +44,7 @@ pub struct SegmentReport {
     pub first_index: Option<LogIndex>,
     /// Everything before this position had been flushed, according to this file.
     pub durable_end: Position,
-    /// What is behind the good records, if it is something else than free space; or why nothing could be read.
+    /// A description of the bytes after the good records, if they are not free space; or why nothing could be read.
     pub fault: Option<String>,
     /// Good records whose local part is damaged: nothing is lost but what that part claimed.
     pub damaged_locals: Vec<Position>,
@@ -68,7 +68,7 @@ pub struct SeenRecord<'a> {
     pub term: u64,
     /// Raft index.
     pub index: LogIndex,
-    /// What the payload is, as given at the append.
+    /// The kind of the payload, as given at the append.
     pub kind: u8,
     /// Where the record begins.
     pub position: Position,
@@ -128,8 +128,8 @@ pub fn check_with(disk: &dyn Disk, dir: &Path, mut show: impl FnMut(SeenRecord<'
     Ok(Report { segments, votes, verdict })
 }
 
-/// Reads a segment file that was cut behind its last record, under whatever name, and fails unless every byte of it is
-/// good. `start` is the position of its first record.
+/// Reads a segment file that was cut after its last record, under any name, and fails unless every byte of it is good.
+/// `start` is the position of its first record.
 pub fn verify_segment(disk: &dyn Disk, path: &Path, start: Position) -> Result<(), OpenError> {
     let found = open_found(disk, path, start)?;
     let scan = scan_with(&found, |_, _| ())?;
@@ -140,7 +140,7 @@ pub fn verify_segment(disk: &dyn Disk, path: &Path, start: Position) -> Result<(
     Ok(())
 }
 
-/// What is wrong between a segment and its successor.
+/// A description of the mismatch between a segment and its successor, if there is one.
 fn broken_joint(sealed: &Found, scan: &Scan, next: &Found) -> Option<OpenError> {
     let joins = scan.end == next.header.start && scan.last == next.header.previous;
     let why = || scan.fault.clone().unwrap_or_else(|| "its records do not lead to the next segment".into());

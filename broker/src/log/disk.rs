@@ -42,8 +42,8 @@ pub trait DiskFile: Send + Sync {
     fn write_vectored_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
     /// Reads until `buffer` is full or the file ends; answers the number of bytes read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Fills all buffers one after the other if the bytes can be had without waiting for the device; answers whether
-    /// it did. What the buffers hold otherwise is undefined.
+    /// Fills all buffers one after the other if the bytes can be had without waiting for the device; answers whether it
+    /// did. If not, the content of the buffers is undefined.
     fn read_cached(&self, _buffers: &mut [IoSliceMut<'_>], _offset: u64) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, by operation, and who has to act.
+//! The errors of the log, by operation, with who has to act.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub enum OpenError {
     /// The operating system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation that was tried, as a verb.
         action: &'static str,
         /// The file or folder concerned.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum OpenError {
         offset: u64,
         /// The log position that this offset stands for.
         position: Position,
-        /// What is wrong there.
+        /// The fault there.
         why: String,
     },
     /// The files were written by a newer version of this program.

@@ -47,7 +47,7 @@ pub(crate) struct Active {
 }
 
 impl Files {
-    /// Writes frames behind each other at the end of the active segment.
+    /// Writes frames one after the other at the end of the active segment.
     pub(crate) fn write(&mut self, frames: &[Frame], claim: Claim) -> io::Result<()> {
         for frames in frames.chunks(RECORDS_PER_WRITE) {
             self.write_some(frames, claim)?;
@@ -85,8 +85,8 @@ impl Files {
         Ok(())
     }
 
-    /// What is wrong with the place of records that are about to be written, if anything is: each begins where the one before
-    /// ends, in the active segment.
+    /// Checks the place of records that are about to be written: each must begin where the one before ends, in the
+    /// active segment. Describes the first one that does not.
     pub(crate) fn gap(&self, frames: &[Frame]) -> Option<Broken> {
         let mut next = match (&self.active, frames) {
             (_, []) => return None,
@@ -119,7 +119,7 @@ impl Files {
         }
     }
 
-    /// Writes the mark behind the last record. Not flushed: if it is lost, recovery merely knows less.
+    /// Writes the mark after the last record. Not flushed: if it is lost, recovery merely knows less.
     pub(crate) fn mark(&self, claim: Claim) -> io::Result<()> {
         let Some(active) = &self.active else {
             return Ok(());

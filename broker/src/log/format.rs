@@ -3,8 +3,8 @@
 //! # Segment file
 //!
 //! Name: the position of its first record in 20 decimal digits, then `.log`.
-//! A record at position `p` lies at file offset `4096 + (p - start)`. Positions go on without a gap from one
-//! segment to the next; whatever lies behind the last record of a segment is preallocated space (zeros) or a mark.
+//! A record at position `p` lies at file offset `4096 + (p - start)`. Positions go on without a gap from one segment to
+//! the next; after the last record of a segment there is preallocated space (zeros) or a mark.
 //!
 //! ```text
 //! offset size  segment header, one block of 4096 bytes
@@ -52,8 +52,8 @@
 //!
 //! # Mark
 //!
-//! Written without a flush right behind the last record when the log goes idle; the next record overwrites it
-//! (a record is longer than a mark).
+//! Written without a flush right after the last record when the log goes idle; the next record overwrites it (a record
+//! is longer than a mark).
 //!
 //! ```text
 //! offset size
@@ -77,7 +77,7 @@ use crate::terms::{LogIndex, Position};
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// Bytes of a record in front of its payload.
 pub const RECORD_HEADER_BYTES: u64 = 40;
-/// Bytes of a record behind its payload.
+/// Bytes of a record after its payload.
 pub const LOCAL_BYTES: u64 = 20;
 /// Bytes that a record takes beyond its payload.
 pub const RECORD_OVERHEAD_BYTES: u64 = RECORD_HEADER_BYTES + LOCAL_BYTES;
@@ -282,7 +282,7 @@ fn chained_crc(header: &[u8], payload_crc: u32) -> u32 {
     hasher.finalize()
 }
 
-/// What this replica knew when it wrote: the local part of a record, and the content of a mark.
+/// This replica's knowledge when it wrote: the local part of a record, and the content of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// Everything before this position had been flushed.

@@ -19,12 +19,12 @@
 //! * Damage to what had been flushed is never mistaken for a torn write: opening fails and changes nothing. The limit of
 //!   this is the very last flush before a crash, if the mark that follows it did not reach the disk.
 //! * Bytes of a truncated suffix, or of a torn write, never come back.
-//! * After a failed write or flush nothing more is accepted until the log is opened anew. No flush is repeated.
+//! * After a failed write or flush nothing more is accepted until the log is opened again. No flush is repeated.
 //!   Lack of space for a new segment is no such failure: it refuses the append and nothing else.
 //!
 //! # What it leaves to others
 //!
-//! Which records may be truncated or purged, what retention is, how much may be queued, who reads ahead.
+//! Which records may be truncated or purged, retention, the bound of the queue, reading ahead.
 //!
 //! # Files
 //!

@@ -201,8 +201,8 @@ impl LogReader {
         self.shared.close_cold_files();
     }
 
-    /// The part of the log around `position` that its file does not hold: all of the file's if it is missing, or what lies
-    /// behind its end; `None` if the file has the byte, or no file should have it. Blocks on the disk.
+    /// The part of the log around `position` that its file does not hold: all of the file's if it is missing, or the
+    /// part after its end; `None` if the file has the byte, or no file should have it. Blocks on the disk.
     pub fn missing_around(&self, position: Position) -> io::Result<Option<Range<Position>>> {
         let view = self.shared.view.read();
         let Some((segment, end)) = view.segment_at(position).filter(|_| position >= view.first_position()) else {

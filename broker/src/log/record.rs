@@ -1,4 +1,4 @@
-//! What goes into the log and what comes out.
+//! A record, as it is given to the log and as it is read from it.
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ pub struct NewRecord {
     pub term: u64,
     /// Raft index; one more than the previous record's.
     pub index: LogIndex,
-    /// What the payload is, for the caller; the log keeps it without looking at it.
+    /// The kind of the payload, for the caller; the log keeps it without looking at it.
     pub kind: u8,
     /// The payload; shared, not copied.
     pub payload: Bytes,
@@ -24,7 +24,7 @@ impl NewRecord {
         Self::bytes_with(self.payload.len())
     }
 
-    /// The bytes that a record with so many payload bytes will take.
+    /// The bytes that a record with a payload of this length will take.
     pub fn bytes_with(payload_len: usize) -> u64 {
         record_bytes(payload_len)
     }
@@ -37,7 +37,7 @@ pub struct Record {
     pub term: u64,
     /// Raft index.
     pub index: LogIndex,
-    /// What the payload is, as given at the append.
+    /// The kind of the payload, as given at the append.
     pub kind: u8,
     /// Where the record begins.
     pub position: Position,

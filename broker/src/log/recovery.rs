@@ -5,12 +5,12 @@
 //!    flushed before their successor began, so any fault in them is damage.
 //! 2. The newest segment is read record by record, checksum and chain verified, up to the first place where no
 //!    good record is. That is the end, unless somebody claims that more had been durable: the local part of
-//!    any record (also behind the end, found by looking ahead), a mark, the vote file, the caller. A
-//!    durable end beyond the end found means damage: refuse. Otherwise what follows is a torn write
+//!    any record (also after the end, found by looking ahead), a mark, the vote file, the caller. A
+//!    durable end beyond the end found means damage: refuse. Otherwise the bytes after the end are a torn write
 //!    that was never acknowledged: the file is cut there.
-//! 3. What lies between the claimed durable end and the end found is written once more and flushed. It may have
+//! 3. The records between the claimed durable end and the end found are written once more and flushed. They may have
 //!    been read from the page cache only, after a flush that had failed in an earlier process, and a
-//!    further flush alone would not write it.
+//!    further flush alone would not write them.
 //!
 //! Opening twice gives the same as opening once; a crash in between does no harm, as every step either keeps the
 //! records found or repeats itself.
@@ -48,7 +48,7 @@ pub(crate) struct Recovered {
     pub(crate) committed: Option<LogIndex>,
 }
 
-/// What the files say, before anything is changed.
+/// The state of the files, before anything is changed.
 struct Inspection {
     names: Vec<String>,
     vote: SavedVote,
@@ -229,7 +229,7 @@ fn check_sealed(segment: &Found, next: &SegmentHeader, whole: bool) -> Result<Lo
     };
     if whole {
         let scan = scan(segment)?;
-        // Records behind the end would overlap the next segment.
+        // Records after the end would overlap the next segment.
         if scan.end != end || scan.last != Some(link) {
             let why = scan.fault.unwrap_or_else(|| "its records do not lead to the next segment".into());
             return Err(segment.corrupt(scan.end, why));

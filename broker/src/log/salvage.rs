@@ -15,7 +15,7 @@ use super::settings::LogSettings;
 use super::vote::VoteFile;
 use crate::terms::Position;
 
-/// What [`salvage`] did.
+/// The result of [`salvage`].
 #[derive(Debug)]
 pub struct Salvage {
     /// Where the log ends now.
@@ -26,10 +26,10 @@ pub struct Salvage {
     pub set_aside: Vec<PathBuf>,
 }
 
-/// Cuts a damaged log behind its last good record before the damage, so that it can be opened. **This gives up
-/// records that had been acknowledged.** It is for a broker without replicas, when the disk has lost them anyway. What
-/// does not stay is kept beside the log in files that end in `.damaged`. State derived from the lost records
-/// must be rebuilt by the caller.
+/// Cuts a damaged log after its last good record before the damage, so that it can be opened. **This gives up records
+/// that had been acknowledged.** It is for a broker without replicas, when the disk has lost them anyway. The bytes
+/// that do not stay are kept beside the log in files that end in `.damaged`. State derived from the lost records must
+/// be rebuilt by the caller.
 ///
 /// A log that can be opened is left as it is. Fails if the vote file is missing or unreadable: a replica
 /// without its vote must not come back by itself.
@@ -45,7 +45,7 @@ pub fn salvage(disk: &dyn Disk, dir: &Path) -> Result<Salvage, OpenError> {
     };
     let mut good = good_prefix(disk, dir, &starts)?;
     if good.segments == 0 {
-        // Nothing is left, so the log begins anew.
+        // Nothing is left, so the log begins at zero again.
         good.end = Position::ZERO;
     }
     let mut set_aside = Vec::new();
@@ -74,7 +74,7 @@ pub fn salvage(disk: &dyn Disk, dir: &Path) -> Result<Salvage, OpenError> {
     Ok(outcome(set_aside))
 }
 
-/// Where [`salvage`] would cut: behind the last good record before any damage. Changes nothing.
+/// Where [`salvage`] would cut: after the last good record before any damage. Changes nothing.
 pub fn salvage_end(disk: &dyn Disk, dir: &Path) -> Result<Position, OpenError> {
     let _lock = lock(disk, dir)?;
     let names = disk.list(dir).map_err(io_error("list", dir))?;
@@ -135,7 +135,7 @@ fn good_prefix(disk: &dyn Disk, dir: &Path, starts: &[Position]) -> Result<GoodP
             Err(error @ (OpenError::Io { .. } | OpenError::NewerFormat { .. })) => return Err(error),
             Err(_) => break,
         };
-        // What comes before the first segment has been purged; all others continue their predecessor.
+        // Records before the first segment have been purged; all other segments continue their predecessor.
         if good.segments > 0 && (start != good.end || found.header.previous != good.last) {
             break;
         }

@@ -28,7 +28,7 @@ pub(crate) struct Found {
     pub(crate) header: SegmentHeader,
 }
 
-/// What a scan of one segment came to.
+/// The result of a scan of one segment.
 pub(crate) struct Scan {
     /// Where the good records end.
     pub(crate) end: Position,
@@ -149,8 +149,8 @@ fn follows(header: &RecordHeader, last: Option<Link>) -> bool {
     }
 }
 
-/// Searches the bytes behind the last good record for claims of durability, and notes a fault if there is
-/// anything but zeros and a mark.
+/// Searches the bytes after the last good record for claims of durability, and notes a fault if there is anything but
+/// zeros and a mark.
 ///
 /// Records are recognised at any byte, because the length that would lead to the next one may be what is damaged.
 /// The salted checksum of the local part is tested before anything expensive or believed: message
@@ -185,7 +185,7 @@ fn look_ahead(segment: &Found, window: &mut Window<'_>, scan: &mut Scan) -> io::
     Ok(())
 }
 
-/// What a mark or a record's local part claims, if there is one for this very position.
+/// The claim of a mark or of a record's local part, if there is one for this very position.
 fn claim_at(window: &mut Window<'_>, offset: u64, salt: u64, position: Position) -> io::Result<Option<Claim>> {
     let Some(bytes) = window.get(offset, to_usize(MARK_BYTES))? else {
         return Ok(None);

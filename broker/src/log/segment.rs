@@ -32,7 +32,7 @@ pub(crate) struct Segment {
     sparse: Mutex<Option<Vec<(LogIndex, Position)>>>,
 }
 
-/// What identifies a segment before it is opened.
+/// The identity of a segment before it is opened.
 pub(crate) struct SegmentPlace {
     pub(crate) start: Position,
     pub(crate) previous: Option<Link>,

@@ -1,4 +1,4 @@
-//! How a log is laid out and flushed.
+//! The layout of a log and the times of its flushes.
 
 use std::time::Duration;
 
@@ -22,12 +22,13 @@ pub enum Flush {
     },
 }
 
-/// Who does the work of a part that has a thread of its own in a running broker.
+/// Whether a part that has a thread of its own in a running broker has one here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drive {
     /// A thread of its own.
     Thread,
-    /// Whoever holds it, step by step: one thread and a seed then run a whole shard, and the same seed does the same again.
+    /// No thread: its holder makes it work step by step. One thread and a seed then run a whole shard, and the same
+    /// seed does the same again.
     Step {
         /// The random numbers of the log's files follow from it.
         seed: u64,
@@ -37,7 +38,7 @@ pub enum Drive {
 /// Which space may be promised to records, see [`Log::reserve`](super::Log::reserve).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// What the disk has, without the reserve.
+    /// The free space of the disk, without the reserve.
     Common,
     /// The reserve too, if there is nothing else.
     Reserve,
@@ -61,8 +62,8 @@ pub struct LogSettings {
     pub segment_bytes: u64,
     /// When an append counts as done; [`Flush::Sync`] by default.
     pub flush: Flush,
-    /// Memory for recently appended records, in bytes; 32 MiB by default. What is not yet written or not yet
-    /// released by [`Log::release_upto`](super::Log::release_upto) is kept beyond it.
+    /// Memory for recently appended records, in bytes; 32 MiB by default. Records that are not yet written or not yet
+    /// released by [`Log::release_upto`](super::Log::release_upto) are kept beyond it.
     pub tail_cache_bytes: usize,
     /// How far ahead of the writer the file is filled with zeros, in bytes; 4 MiB by default, 0 turns it off.
     /// A flush then has no file metadata to write. Only done while flushes are small and synchronous.
@@ -79,7 +80,7 @@ pub struct LogSettings {
     pub verify_all: bool,
     /// Closed by the first failure, of the log or of anybody else who holds it. Default: one of the log's own.
     pub latch: FailureLatch,
-    /// Who writes. Default: a thread of the log's own.
+    /// Whether the log has a writer thread of its own. Default: it has.
     pub drive: Drive,
     /// When flushes and retries are due. Default: the machine's clock.
     pub clock: Clock,

@@ -94,7 +94,7 @@ pub(crate) struct Front {
     /// Raised by each truncation: writes queued before it no longer count for `written_end`.
     pub(crate) epoch: u64,
     pub(crate) vote: Option<Vec<u8>>,
-    /// Who waits for a position to become durable.
+    /// Callbacks that wait for a position to become durable.
     pub(crate) waiters: Vec<(Position, Done)>,
     /// When to flush next, on the monotonic clock; `None` while everything written is flushed or flushed at once.
     pub(crate) flush_due: Option<Duration>,

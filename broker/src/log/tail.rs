@@ -1,8 +1,8 @@
 //! The tail cache: the newest records in memory, shared with whoever appended them.
 //!
-//! It always covers the log up to its very end, so a record is readable from the moment it is accepted. What
-//! is not yet written to the file, or not yet released by the state machine, is never evicted; beyond that the
-//! cache is bounded by bytes.
+//! It always covers the log up to its very end, so a record is readable from the moment it is accepted. A record that
+//! is not yet written to the file, or not yet released by the state machine, is never evicted; beyond that the cache is
+//! bounded by bytes.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What readers see: the tail cache, the segments, and where the log begins and ends.
+//! The log as readers see it: the tail cache, the segments, and where the log begins and ends.
 //!
 //! Appenders change it under a write lock for some hundred nanoseconds; readers copy what they need out of it
 //! and do their file reads without any lock.

@@ -40,7 +40,7 @@ const NO_VOTE: u32 = u32::MAX;
 /// The largest vote that fits into a slot.
 pub(crate) const VOTE_BYTES_MAX: usize = SLOT_BYTES - SLOT_HEADER_BYTES - 4;
 
-/// What a slot says.
+/// The content of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Slot {
     sequence: u64,
@@ -184,7 +184,7 @@ pub fn vote_for_copy(disk: &dyn Disk, dir: &Path, end: u64) -> Result<Vec<u8>, O
     Ok(encode_vote_file(saved.latest.vote, Position(end)))
 }
 
-/// Both slots; what is behind the end of the file is blank.
+/// Both slots; a part that lies after the end of the file is blank.
 fn read_slots(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 2 * SLOT_BYTES];
     let read = file.read_at(&mut bytes, 0)?;
@@ -201,7 +201,7 @@ pub struct SlotReport {
     pub offset: u64,
 }
 
-/// What the vote file said before it was opened for writing.
+/// The content of the vote file before it was opened for writing.
 pub(crate) struct SavedVote {
     path: PathBuf,
     file: Option<Arc<dyn DiskFile>>,

@@ -1,4 +1,4 @@
-//! Who writes: takes all that is queued, writes once, flushes once, answers all.
+//! The writer: takes all that is queued, writes once, flushes once, answers all.
 //!
 //! While a flush runs, appends queue up and form the next group: the slower the device, the larger the groups.
 
@@ -22,7 +22,7 @@ use crate::terms::Position;
 const SMALL_GROUP_BYTES: u64 = 64 << 10;
 /// Time between attempts to prepare a segment while the disk is full. An append that needs it does not wait.
 const SPARE_RETRY: Duration = Duration::from_secs(1);
-/// What went wrong, as a noun.
+/// The name of the step that failed, as a noun, and the error.
 type Failed = (&'static str, io::Error);
 
 fn during(action: &'static str) -> impl FnOnce(io::Error) -> Failed {
@@ -357,8 +357,8 @@ impl Shared {
         let Some(segment) = keep else { return Ok(()) };
         let file = segment.file(&*self.disk)?;
         let file_len = segment.offset_of(cut);
-        // Cutting the file, and not overwriting it, makes this one step and leaves nothing of the old
-        // suffix behind. The next record goes to a new segment.
+        // Cutting the file, and not overwriting it, makes this one step and leaves nothing of the old suffix. The next
+        // record goes to a new segment.
         if !planted(Bug::SuffixRevived) {
             file.set_len(file_len)?;
         }

@@ -31,7 +31,7 @@ pub use self::recording::Replay;
 use self::world::{Inode, NameChange, Operation, Step, World, power_is_off};
 use super::disk::{Disk, DiskFile};
 
-/// What shall go wrong. Numbers count from 1, since the disk was made; `None` means never.
+/// The faults that the disk shall have. Numbers count from 1, since the disk was made; `None` means never.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// The power goes off during this operation (see [`SimDisk::operations`]); it and everything after it fail.

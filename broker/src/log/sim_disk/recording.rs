@@ -1,4 +1,5 @@
-//! What was done to a disk, to be looked at afterwards: one run of a workload, a power cut at each of its operations.
+//! The operations of a disk, kept to be looked at afterwards: one run of a workload, a power cut at each of its
+//! operations.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
@@ -34,7 +35,7 @@ impl SimDisk {
         world.recording.as_ref().map_or(0, hash)
     }
 
-    /// What was done since [`record`](Self::record).
+    /// The operations since [`record`](Self::record).
     ///
     /// # Panics
     /// If nothing is being recorded.

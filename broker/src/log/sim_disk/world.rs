@@ -25,7 +25,7 @@ pub(super) struct World {
     pub(super) writes: u64,
     pub(super) syncs: u64,
     pub(super) off: bool,
-    /// What was done so far with the number of each operation, if that is being recorded.
+    /// The changes so far with the number of each operation, if they are being recorded.
     pub(super) recording: Option<Recording>,
     /// Decides what becomes of the operation that the power cut hits.
     pub(super) random: Random,
@@ -74,7 +74,7 @@ pub(super) enum Operation {
     },
 }
 
-/// What was done to a disk since some moment.
+/// The changes to a disk since some moment.
 #[derive(Clone)]
 pub(super) struct Recording {
     /// The disk at that moment.
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// What a power cut now leaves; see [`SimDisk::crash`](super::SimDisk::crash).
+    /// The content of the disk after a power cut now; see [`SimDisk::crash`](super::SimDisk::crash).
     pub(super) fn crash(&self, seed: u64) -> World {
         let mut random = Random::new(seed);
         let keep = match seed {

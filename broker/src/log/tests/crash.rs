@@ -1,8 +1,8 @@
 //! Cuts the power at every operation of a workload and looks at what is left.
 //!
 //! A workload is a list of steps, run against the log and against a model. The model is a list of events: one record
-//! more, one record less, a vote. What is recovered must be the state after some number of these events,
-//! and not fewer than were acknowledged.
+//! more, one record less, a vote. The recovered log must be in the state after some number of these events, and not
+//! fewer than were acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +32,7 @@ enum Event {
     Vote(Vec<u8>),
 }
 
-/// What a run of the workload left behind.
+/// The record of one run of the workload.
 #[derive(Default)]
 pub(super) struct History {
     events: Vec<Event>,
@@ -251,7 +251,7 @@ pub(super) fn examine(disk: &SimDisk, flush: Flush, history: &History, acked: us
         assert!(!settled || then == found, "{what}, crash in recovery at {cut}: another log");
     }
 
-    // Nothing that was cut comes back behind new records.
+    // No record that was cut comes back after new records.
     let log = open(&once, flush).unwrap();
     let next = log.last().map_or(1, |last| last.index.next().0);
     let records: Vec<_> = (0..3).map(|nth| record(1000, next + nth, payload(nth, 700))).collect();

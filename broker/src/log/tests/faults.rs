@@ -23,7 +23,7 @@ fn settle(log: &Log) {
     idle.wait().unwrap();
 }
 
-/// After a failure nothing works but reading, until the log is opened anew.
+/// After a failure nothing works but reading, until the log is opened again.
 fn assert_stopped(disk: &SimDisk, log: &Log) {
     assert!(log.failure().is_some());
     let (writes, syncs) = (disk.writes(), disk.syncs());
@@ -210,7 +210,7 @@ fn the_reserve_is_kept_for_what_must_pass() {
         append(&log, index, 3000).unwrap().unwrap();
         index += 1;
     }
-    // What is promised together fits together: the reserve takes two of these, not three.
+    // Records that are reserved together fit together: the reserve takes two of these, not three.
     assert!(log.reserve(&[3060, 3060, 3060], Room::Reserve).is_err());
     for _ in 0..2 {
         log.reserve(&[3060], Room::Reserve).unwrap();

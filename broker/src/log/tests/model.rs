@@ -45,7 +45,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What the log should hold.
+/// The expected content of the log.
 struct Model {
     /// (term, position, payload) of each record ever appended and not cut; index = place + 1.
     records: Vec<(u64, Position, Bytes)>,
@@ -206,7 +206,7 @@ fn the_tail_cache_holds_what_is_not_released_and_little_else() {
     assert!(log.tail_bytes() <= 2 << 10, "bounded by the setting");
     assert!(log.read_hot(positions[49], 500).is_some());
     assert_eq!(log.read(positions[0], 500).unwrap(), payload(1, 500));
-    // What comes from the cache shares the appended bytes.
+    // A record from the cache shares the appended bytes.
     let bytes = payload(51, 1000);
     let position = log.append(vec![record(1, 51, bytes.clone())], |_| ()).unwrap();
     assert_eq!(log.read_hot(position.advance(40), 1000).unwrap().as_ptr(), bytes.as_ptr());
