@@ -245,7 +245,16 @@ impl Shared {
     pub(crate) fn fail(&self, failure: Failure, answers: Vec<Done>) -> Failure {
         self.front.lock().unanswered.extend(answers);
         let failure = self.settings.latch.close(failure);
-        // The latch may have been closed before these answers were handed over.
+        // Closing the latch calls `give_up`, but only the first time, and another holder may have been first:
+        //
+        //   another holder                     this thread
+        //   closes the latch
+        //   `give_up` answers all that waits
+        //                                      hands over its answers
+        //                                      closes the latch, which is closed already: no `give_up`
+        //
+        // Without this call these answers would wait for ever. None is called twice: `give_up` takes them out under the
+        // lock.
         self.give_up(&failure);
         failure
     }

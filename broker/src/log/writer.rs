@@ -135,7 +135,17 @@ impl Shared {
                 ops.extend(front.queue.pop_front());
             }
             if ops.is_empty() {
-                // Given up under the lock: whoever queues next sees that nobody writes.
+                // The look at the queue and the end of the role are under one lock. With a gap between them an append
+                // could be queued that nobody writes:
+                //
+                //   this thread                        an appender
+                //   finds the queue empty
+                //                                      queues its write, sees that the role is taken
+                //                                      wakes the writer thread, which sees the same and waits
+                //   ends the role, wakes nobody
+                //
+                // For operations that are left in the queue the writer is woken here: when they were queued, it woke
+                // and found the role taken.
                 front.writing = false;
                 let for_the_writer = !front.queue.is_empty() || front.closing;
                 drop(front);

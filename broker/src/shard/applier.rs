@@ -1,7 +1,19 @@
 //! The state machine and its flushes: who may touch the index, and when it may become durable.
 //!
-//! The index must never be durable beyond the log. A flush sets aside what was applied, which is but a moment; then it
-//! makes the log durable up to there, and only then gives it to RocksDB.
+//! The index must never be durable beyond the log: after a power cut it would have applied entries that the log has
+//! lost, and the shard would not open. A flush has three steps, and only the first one holds up apply:
+//!
+//! ```text
+//! flush                                                             apply
+//! 1. locks the machine, sets its rows aside, notes `applied`        waits, but for a moment
+//! 2. makes the log durable up to `applied`                          goes on, into new rows in memory
+//! 3. gives RocksDB the rows that were set aside, and flushes it     goes on
+//! ```
+//!
+//! Rows that apply adds during 2 and 3 are not among those set aside, so step 3 writes nothing that the log may still
+//! lose. If 2 or 3 fails, the rows stay aside with their `applied`, and the next flush ends with them before it sets
+//! others aside. A copy of the index holds the machine during all three: why the log can still answer step 2 is said
+//! at `append` in `raft/log_store.rs`.
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,22 @@
-//! Who waits for a queue's next message.
+//! The waiters for a queue's next message.
 //!
 //! A pull that found nothing registers here and then looks once more; apply makes the message visible and then wakes.
-//! Whichever comes first, the other one sees it: no message arrives unseen between a look and a registration.
+//! So each side writes, passes a fence, and then reads what the other side writes. One of the two fences is the later
+//! one, and its side sees the other's write: no message arrives unseen between a look and a registration.
+//!
+//! ```text
+//! the pull's fence is first              apply's fence is first
+//!
+//! pull             apply                 pull                apply
+//! sets `waiting`                                             makes the message visible
+//! fence                                                      fence
+//!                  makes it visible                          reads `waiting`: false, wakes nobody
+//!                  fence                 sets `waiting`
+//!                  reads `waiting`:      fence
+//!                    true, wakes         looks: the message is there
+//! ```
+//!
+//! Without the fences each side could read before its own write is seen, and the pull would wait beside its message.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -38,7 +53,8 @@ impl Arrivals {
         waiters.push((ticket, wake));
         self.waiting.store(true, Ordering::Release);
         drop(waiters);
-        // Pairs with the fence in `wake`: either the caller's next look sees the new message, or `wake` sees the waiter.
+        // Pairs with the fence in `wake`, see the module: the caller's next look sees the new message, or `wake` sees
+        // the waiter.
         fence(Ordering::SeqCst);
         ticket
     }

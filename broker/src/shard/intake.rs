@@ -173,7 +173,17 @@ impl Intake {
             return Err((error, completion));
         }
         let mut pending = self.pending.lock();
-        // Under the lock: each of these is set first, and then what is pending is answered. Nothing may come later.
+        // The latch and `taking` are looked at under the lock. The end of the store or of the leadership is noted there
+        // first; then `give_up` answers what is pending, once:
+        //
+        //   looked at under the lock             looked at before it
+        //   submit           the end             submit           the end
+        //                    closes the latch    sees it open
+        //                    `give_up` answers                    closes the latch
+        //   locks, sees it                                        `give_up` answers
+        //     closed, refuses                    locks, adds a command that nobody answers
+        //
+        // A command that was added while the latch was open is there when `give_up` gets the lock.
         if self.latch.is_closed() {
             return Err((SubmitError::StoreFailed, completion));
         }
