@@ -14,8 +14,8 @@ impl IndexBatch {
         self.changes.push(Change::Put { key: Key::from(key.as_ref()), value: value.into(), is_new: false });
     }
 
-    /// Writes a row of which the caller knows that there is none with its key. Removed before the next flush it leaves
-    /// nothing behind.
+    /// Writes a row of which the caller knows that there is none with its key. If it is removed before the next flush,
+    /// nothing of it remains.
     pub fn put_new(&mut self, key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) {
         self.changes.push(Change::Put { key: Key::from(key.as_ref()), value: value.into(), is_new: true });
     }

@@ -9,7 +9,7 @@ use super::error::IndexError;
 use super::memory::{Key, Known, Layer};
 use super::reader::Row;
 
-/// A cursor over the rows of a range: at a row, or behind the last one. Borrowed: no copy per row of a file.
+/// A cursor over the rows of a range: at a row, or past the last one. Borrowed: no copy per row of a file.
 ///
 /// Rows that are written while it is on its way may be seen or not.
 pub struct RowCursor<'a> {
@@ -46,7 +46,7 @@ impl<'a> RowCursor<'a> {
         Self { files, layers, from: from.to_owned(), to: to.to_owned(), at: Source::End }
     }
 
-    /// The row at hand; `None` behind the last one.
+    /// The row at hand; `None` past the last one.
     pub fn row(&self) -> Option<(&[u8], &[u8])> {
         match self.at {
             Source::End => None,
@@ -147,7 +147,7 @@ impl<'a> RowCursor<'a> {
         }
     }
 
-    /// Finds the first row at or behind where everything stands.
+    /// Finds the lowest of the rows at which the files and the layers stand, and passes those that are removed.
     fn settle(&mut self) -> Result<(), IndexError> {
         loop {
             if !self.files.valid() {

@@ -26,11 +26,11 @@ use crate::terms::{
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1;
-/// What the keys of all pages of a place begin with.
+/// The bytes that the keys of all pages of a place begin with.
 const PLACE_KEY_BYTES: usize = 9;
 /// Bytes of an entry in front of its time.
 const BEFORE_AT_BYTES: usize = 30;
-/// Halves whose ids are equal but for so many bits share a place.
+/// Halves share a place if their ids are equal but for this many low bits.
 const PLACE_BITS: u32 = 16;
 
 /// Bytes of a text that is cut so that its decision has room.
@@ -69,15 +69,15 @@ pub struct DecisionRow {
     pub at: Stamp,
     /// The producer group.
     pub group: String,
-    /// Who decided, for an operator.
+    /// The operator who decided; else empty.
     pub by: String,
-    /// Why, for an operator.
+    /// The operator's reason; else empty.
     pub reason: String,
     /// Checks sent before it that counted.
     pub checks: u32,
     /// Whom the last checks went to, the newest at the end.
     pub asked: Vec<Asked>,
-    /// What operators did with the half before, the newest at the end.
+    /// The acts of operators on the half before it was decided, the newest at the end.
     pub acts: Vec<Act>,
     /// The first half of the transaction, if this is a further one.
     pub first_half: Option<HalfId>,
@@ -150,7 +150,7 @@ impl DecisionRow {
         Ok((HalfId(row.u64("half")?), Self::read(&mut row)?))
     }
 
-    /// Reads what stands behind the half id.
+    /// Reads the part after the half id.
     pub(super) fn read(row: &mut Cursor<'_>) -> Result<Self, Malformed> {
         let decision = Decision::from_u8(row.u8("decision")?).ok_or_else(|| row.malformed("decision"))?;
         let queue = QueueId(row.u32("queue")?);
@@ -212,7 +212,7 @@ pub(super) fn is_forgotten(page: &[u8], before: Stamp) -> bool {
         all &= Stamp(entry.u64("decided at")?) < before;
         Ok(())
     });
-    // What cannot be read is left for whoever looks for damage.
+    // An entry that cannot be read stays, so that a check of the store finds the damage.
     looked.is_ok() && all
 }
 

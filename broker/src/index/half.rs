@@ -51,7 +51,7 @@ pub struct HalfRow {
     pub asked: Vec<Asked>,
     /// Why it is parked, and since when; `None` while it is open.
     pub parked: Option<(ParkReason, Stamp)>,
-    /// What operators did with it, the newest at the end.
+    /// The acts of operators on it, the newest at the end.
     pub acts: Vec<Act>,
     /// How long after its decision a repeat still gets its identity, in milliseconds.
     pub duplicate_window: u64,
@@ -186,8 +186,8 @@ impl HalfRow {
     }
 }
 
-/// Moves the rows of a half from one state to another: its own, its due time's, and the one that lists it. `None` in front:
-/// there is no such half yet; behind: it is not undecided any more.
+/// Moves the rows of a half from one state to another: its own, its due time's, and the one that lists it. An `old` of
+/// `None`: there is no such half yet; a `new` of `None`: it is not undecided any more.
 pub(crate) fn replace(batch: &mut IndexBatch, old: Option<&HalfRow>, new: Option<&HalfRow>) {
     let (old_due, new_due) = (old.and_then(HalfRow::due_key), new.and_then(HalfRow::due_key));
     if old_due != new_due {
@@ -270,7 +270,7 @@ pub(crate) fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Con
     key
 }
 
-/// What a repeated half send is compared with.
+/// The row that a repeated half send is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Repeat {
     /// The half or the log position of the message that was sent first.
@@ -332,7 +332,7 @@ impl Repeat {
     }
 }
 
-/// What is remembered under a key, even if its window has ended: such rows go when RocksDB merges files.
+/// The row under a key, even if its window has ended: such rows go when RocksDB merges files.
 pub(crate) fn get_repeat(index: &IndexReader, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
     let Some(value) = index.get(key)? else { return Ok(None) };
     Repeat::decode(&value).map(Some).map_err(IndexError::row(table::REPEAT))

@@ -1,14 +1,14 @@
-//! What happened to a half before its decision: whom checks went to, and what operators did. Its row holds it, and then the row of
-//! its decision.
+//! The history of a half before its decision: whom checks went to, and the acts of operators. Its row holds it, and
+//! then the row of its decision.
 
 use bytes::BufMut;
 use escrowmq_common::limits;
 
 use crate::terms::{Cursor, Malformed, Stamp, put_text, to_u8};
 
-/// So many of the checks that were sent are remembered.
+/// The number of checks that are remembered of those that were sent.
 pub(crate) const ASKED_MAX: usize = 16;
-/// So many of the operators' acts are remembered.
+/// The number of operators' acts that are remembered.
 pub(crate) const ACTS_MAX: usize = 8;
 const _: () = assert!(if ASKED_MAX > ACTS_MAX { ASKED_MAX } else { ACTS_MAX } < 256, "a row counts them in a byte");
 
@@ -26,14 +26,14 @@ pub struct Asked {
     pub client: String,
 }
 
-/// What an operator did with a half, short of deciding it.
+/// An operator's act on a half, short of deciding it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Act {
     /// When.
     pub at: Stamp,
     /// Parked, or else resumed.
     pub parked: bool,
-    /// Who.
+    /// The operator.
     pub by: String,
     /// Why.
     pub why: String,

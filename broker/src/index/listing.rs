@@ -47,7 +47,7 @@ impl Pair {
         Some((pair, HalfId(u64::from_be_bytes(key.get(10..LISTED_BYTES)?.try_into().ok()?))))
     }
 
-    /// The first key behind all of its halves; `None` behind the last pair of all.
+    /// The first key after all of its halves; `None` after the last pair of all.
     fn behind(self) -> Option<[u8; 10]> {
         let Self { parked, group, topic } = self;
         let next = match (topic.checked_add(1), group.checked_add(1)) {

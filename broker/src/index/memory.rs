@@ -1,8 +1,8 @@
 //! Rows in memory: what no flush has taken yet.
 //!
-//! RocksDB sees a row when it goes to files and not before, so a write costs an insertion into a map, and what comes and
-//! goes between two flushes never reaches RocksDB: the row of a half message that is decided soon leaves nothing behind,
-//! and a queue's page grows instead of being followed by another.
+//! RocksDB sees a row when it goes to files and not before, so a write costs an insertion into a map, and a row that
+//! comes and goes between two flushes never reaches RocksDB: of a half message that is decided soon no row remains, and
+//! a queue's page grows instead of being followed by another.
 //!
 //! A [`Layer`] hides the rows below it: older layers, then the files. Promises: a batch becomes visible whole or not at
 //! all. Leaves to others: who reads which layers in which order (`store`, `cursor`), and when one goes to files.
@@ -16,9 +16,9 @@ use std::ops::Bound;
 
 use parking_lot::RwLock;
 
-/// A page that has grown to so many bytes is followed by another: whoever wants its last entry passes the others.
+/// A page that has grown to this size is followed by another: a reader that wants its last entry passes the others.
 const PAGE_BYTES: usize = 4096;
-/// What a row takes beside its key and its value, about.
+/// The memory of a row beside its key and its value, about.
 const ROW_BYTES: usize = 96;
 
 /// A key. The short ones, which are most, lie in the map itself.
@@ -29,7 +29,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// Two numbers behind the table's letter, and a little more.
+    /// Two numbers after the table's letter, and a little more.
     const SHORT_BYTES: usize = 22;
 
     pub(super) fn as_slice(&self) -> &[u8] {
@@ -91,7 +91,7 @@ pub(super) enum Change {
     DeleteRange { from: Key, to: Key },
 }
 
-/// What a layer knows of a key.
+/// The knowledge of a layer about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
     /// The row is this.
@@ -136,7 +136,7 @@ impl Layer {
         self.rows.read().bytes
     }
 
-    /// What is known of a key; `None` if the layers below decide.
+    /// The knowledge about a key; `None` if the layers below decide.
     pub(super) fn get(&self, key: &[u8]) -> Option<Known> {
         let rows = self.rows.read();
         match rows.slots.get(key) {

@@ -34,7 +34,7 @@ pub struct Applied {
     pub term: u64,
     /// Raft index of the last applied entry.
     pub index: LogIndex,
-    /// Log position behind it.
+    /// Log position after it.
     pub end: u64,
     /// The newest stamp that was applied.
     pub stamp: Stamp,

@@ -1,4 +1,4 @@
-//! What consumer groups own per queue: their offset, and the lock of an ordered consumer.
+//! The rows of consumer groups per queue: their offset, and the lock of an ordered consumer.
 
 use bytes::BufMut;
 

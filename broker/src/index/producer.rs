@@ -19,8 +19,8 @@ pub(crate) struct ProducerRow {
     pub open: u64,
     /// Parked halves.
     pub parked: u64,
-    /// Those of them that are further halves of their transactions: what is open and what is parked. Written where there are
-    /// some, behind the rest: older programs pass over it.
+    /// Those of them that are further halves of their transactions: open ones and parked ones. Written where there are
+    /// some, after the rest: older programs pass over it.
     pub further: [u64; 2],
     /// When its halves changed last.
     pub used_at: Stamp,

@@ -18,10 +18,10 @@ use crate::terms::{Cursor, HalfId, Malformed, QueueId, QueueOffset, Stamp};
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;
 const ENTRY_BYTES: usize = 25;
-/// What all keys of a queue's pages begin with.
+/// The bytes that all keys of a queue's pages begin with.
 const QUEUE_KEY_BYTES: usize = 5;
 
-/// What kind of message an entry points at.
+/// The kind of message that an entry points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EntryFlags(u8);
 
@@ -74,7 +74,7 @@ pub struct QueueEntry {
     pub tag_hash: i32,
     /// When it entered the queue.
     pub store_time: Stamp,
-    /// What kind it is.
+    /// The kind of message.
     pub flags: EntryFlags,
     /// For a committed transactional message: its half id. Equal to the position unless the bytes were moved.
     pub half: HalfId,
@@ -211,7 +211,7 @@ pub(crate) fn scan(
     from: QueueOffset,
     mut each: impl FnMut(QueueEntry) -> bool,
 ) -> Result<(), IndexError> {
-    // What came lately is in memory alone.
+    // The newest entries are in memory alone.
     if scan_memory(index, queue, from, &mut each)? {
         return Ok(());
     }
@@ -386,7 +386,7 @@ fn search_page(
     Ok(best)
 }
 
-/// What is left of a queue after a trim.
+/// The state of a queue after a trim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trimmed {
     /// The first offset that is kept.
@@ -398,7 +398,7 @@ pub(crate) struct Trimmed {
 /// Pages up to this number are removed one by one; more are removed as a range, which costs later readers more.
 const SINGLE_DELETES_MAX: usize = 64;
 
-/// Removes the oldest entries of a queue whose bytes lie below `upto`; nothing behind the first one that is kept.
+/// Removes the oldest entries of a queue whose bytes lie below `upto`, up to the first one that is kept.
 pub(crate) fn trim(
     index: &IndexReader,
     batch: &mut IndexBatch,

@@ -1,6 +1,6 @@
-//! The index as it is read: rows in memory over rows in RocksDB, behind a few calls.
+//! The index as it is read: rows in memory over rows in RocksDB, in a few calls.
 //!
-//! Nothing here changes a row. Whoever may write has an [`Index`](super::store::Index), which is a reader too.
+//! Nothing here changes a row. To write takes an [`Index`](super::store::Index), which is a reader too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

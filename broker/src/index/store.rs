@@ -20,7 +20,7 @@ use super::reader::{IndexReader, Layers};
 
 /// Memory of one write buffer. Far above what is written at once, so that RocksDB never flushes on its own.
 const WRITE_BUFFER_BYTES: usize = 128 * 1024 * 1024;
-/// Rows in memory are flushed by us after so many bytes.
+/// Rows in memory are flushed by us when they have grown to this size.
 pub(crate) const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 /// Apply waits for a flush beyond this.
 pub(crate) const FLUSH_BOUND_BYTES: u64 = 40 * 1024 * 1024;
@@ -125,7 +125,7 @@ impl Index {
         self.spill()
     }
 
-    /// Makes a copy of the files in a new folder, hard links where that is possible. What is in memory is not in it.
+    /// Makes a copy of the files in a new folder, hard links where that is possible. Rows in memory are not in it.
     pub(crate) fn copy_to(&self, folder: &Path) -> Result<(), IndexError> {
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(folder)?)
     }
@@ -183,7 +183,7 @@ fn options() -> Options {
     options.set_memtable_prefix_bloom_ratio(0.02);
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
-    // What is not flushed by us must not be flushed at close: the log may not be durable that far.
+    // Rows that we have not flushed must not be flushed at close: the log may not be durable that far.
     options.set_avoid_unnecessary_blocking_io(true);
     options.set_log_level(LogLevel::Warn);
     options.set_keep_log_file_num(2);

@@ -43,7 +43,7 @@ pub(crate) fn key2(table: u8, first: u64, second: u64) -> [u8; 17] {
     key
 }
 
-/// A key of texts, each behind its length, so that no two lists of texts share a key.
+/// A key of texts, each after its length, so that no two lists of texts share a key.
 pub(crate) fn key_of_texts(table: u8, texts: &[&str]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + texts.iter().map(|text| text.len() + 2).sum::<usize>());
     key.push(table);

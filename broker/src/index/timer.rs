@@ -25,7 +25,7 @@ pub struct TimerRow {
     pub length: u32,
     /// Hash of its tag.
     pub tag_hash: i32,
-    /// What kind it is besides.
+    /// Its kind.
     pub flags: EntryFlags,
     /// For a committed transactional message: its half id.
     pub half: HalfId,

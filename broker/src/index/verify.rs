@@ -13,7 +13,7 @@ use crate::terms::{HalfId, Malformed, QueueId, Stamp};
 pub(crate) struct Extent {
     /// Log position of the first byte.
     pub from: u64,
-    /// Log position behind the last one.
+    /// Log position after the last one.
     pub upto: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::terms::{LogIndex, Position};
 /// The payload of an entry.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
-    /// What was proposed.
+    /// The bytes that were proposed.
     Proposed(Bytes),
     /// Nothing: a leader's first entry.
     Blank,

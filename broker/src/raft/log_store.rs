@@ -20,7 +20,7 @@ use crate::latch::{Failure, FailureLatch};
 use crate::log::{Log, NewRecord, Record, RecordId};
 use crate::terms::LogIndex;
 
-/// What a record holds: the kind byte of the log.
+/// The content of a record: the kind byte of the log.
 pub(crate) mod kind {
     /// A batch of commands.
     pub(crate) const BATCH: u8 = 1;

@@ -217,7 +217,7 @@ async fn purge<M: StateMachine>(
         tokio::select! {
             biased;
             () = purger.wanted.changed.notified() => {}
-            // Whoever tells of leadership has ended, and the core before.
+            // The sender of leadership has ended, and so has the core.
             _ = leadership.wait_for(|_| false) => return,
         }
         let upto = LogIndex(purger.wanted.upto.load(Ordering::Acquire));

@@ -49,7 +49,7 @@ pub(super) fn decode(bytes: &[u8]) -> io::Result<Membership<u64, BasicNode>> {
     membership_of(decode_cold(bytes).map_err(|why| invalid(&why))?)
 }
 
-/// What the state machine keeps: the members and the entry that made them so.
+/// The members and the entry that made them so, as the state machine keeps them.
 pub(super) fn encode_stored(id: &LogId, membership: &Membership<u64, BasicNode>) -> Vec<u8> {
     let term = id.committed_leader_id().term;
     encode_cold(&StoredMembers { term, index: id.index(), members: members_of(membership) })

@@ -16,7 +16,8 @@ use crate::terms::LogIndex;
 /// Entries applied in one go, in bytes: bounds memory and the length of one index write.
 const APPLY_BYTES: usize = 1024 * 1024;
 
-/// What a group's entries change. Every member has one, and all of them apply the same entries in the same order.
+/// The state that a group's entries change. Every member has one, and all of them apply the same entries in the same
+/// order.
 pub(crate) trait StateMachine: Send + Sync + 'static {
     /// Waits until more may be applied. Awaited before each [`apply`](Self::apply).
     fn room(&self) -> impl Future<Output = ()> + Send;
