@@ -15,7 +15,7 @@ pub(in crate::shard) const AHEAD: usize = 256;
 /// Queues of which entries are kept; those with the same number but for a multiple of this take turns.
 const SLOTS: u32 = 64;
 
-/// What was read ahead. About a megabyte at most.
+/// The entries that were read ahead. About a megabyte at most.
 pub(in crate::shard) struct ReadAhead {
     slots: [Mutex<Slot>; SLOTS as usize],
 }

@@ -42,7 +42,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(30);
 
 /// Pause before the next try while the disk has no room.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// What a flush may take beside the rows themselves.
+/// The room that a flush may take beside the rows themselves.
 const FLUSH_OVERHEAD_BYTES: u64 = 1 << 20;
 
 /// Applies entries and flushes the index.
@@ -205,7 +205,7 @@ impl Applier {
     /// Makes the index durable up to what was applied when this was called.
     pub fn flush(&self) -> Result<(), FlushError> {
         let mut flushing = self.flushing.lock();
-        // What an earlier flush set aside and did not finish.
+        // First the rows that an earlier flush set aside and could not write.
         self.spill(&mut flushing)?;
         {
             let machine = self.machine.lock();
@@ -258,7 +258,7 @@ impl Applier {
     /// Looks for room before a flush: RocksDB stops taking writes when one fails.
     fn check_room(&self) -> Result<(), FlushError> {
         let needed = self.shared.index.unflushed_bytes() + FLUSH_OVERHEAD_BYTES;
-        // What cannot be asked is not refused.
+        // A disk that cannot be asked for its room is not refused.
         match DiskUse::of(self.shared.index.path()) {
             Ok(disk) if disk.free < needed => Err(FlushError::NoRoom { needed, free: disk.free }),
             _ => Ok(()),
@@ -308,7 +308,7 @@ impl Applier {
     }
 }
 
-/// What the group sees of it.
+/// The state machine as its group sees it.
 impl raft::StateMachine for Applier {
     /// Waits while so much is unflushed that RocksDB could soon flush by itself.
     async fn room(&self) {

@@ -4,7 +4,7 @@
 //! index that has applied them is put beside it, in `base`: hard links, no bytes of its own while the index has the same
 //! files. A shard that finds no index starts from the base, and applies the log from there.
 //!
-//! What this cannot give: while base and index share a file, damage of that file is damage of both.
+//! One thing a base cannot give: while base and index share a file, damage of that file is damage of both.
 
 use std::fs::{self, File};
 use std::io;

@@ -19,7 +19,7 @@ pub(crate) const HEAD_BYTES: usize = 16;
 /// Least bytes of a command: its tag and its length.
 const COMMAND_BYTES_MIN: usize = 5;
 
-/// Reads the commands of a batch: `count` of them, nothing behind them, and one that must be alone is.
+/// Reads the commands of a batch: `count` of them, no bytes after them, and one that must be alone is.
 fn read<'a>(mut bytes: Cursor<'a>, count: u32, mut each: impl FnMut(Command<'a>)) -> Result<(), Malformed> {
     for _ in 0..count {
         let command = Command::decode(&mut bytes)?;
@@ -125,7 +125,7 @@ impl OpenBatch {
     }
 }
 
-/// The bytes of a batch while a command is added. What is not whole goes again, whatever way the adding ends.
+/// The bytes of a batch while a command is added. A part of a command goes again, whatever way the adding ends.
 struct Added<'a> {
     bytes: &'a mut BytesMut,
     whole: usize,

@@ -1,7 +1,7 @@
 //! `Command`: every durable change there is.
 //!
 //! A handler builds a command from a request, the batcher writes it into a batch, and [`decode`](Command::decode) gives
-//! it back to the state machine, on every replica and after every restart. What `apply` needs is in the command: no
+//! it back to the state machine, on every replica and after every restart. All that `apply` needs is in the command: no
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
@@ -67,12 +67,12 @@ pub struct Settle<'a> {
     pub decision: Decision,
     /// The producer group that decides; `None` for an operator.
     pub group: Option<&'a str>,
-    /// Who decided, kept for operators' decisions; else empty.
+    /// The operator who decided; else empty.
     pub by: &'a str,
-    /// Why, kept for operators' decisions; else empty.
+    /// The operator's reason; else empty.
     pub reason: &'a str,
-    /// Messages anew, with the ids of their halves, where their bytes are too old to stay in the log for long after the
-    /// commit.
+    /// The messages once more, with the ids of their halves, where their bytes are too old to stay in the log for long
+    /// after the commit.
     pub rewritten: Vec<(HalfId, Message<'a>)>,
 }
 
@@ -121,7 +121,7 @@ pub struct Park<'a> {
     pub half: HalfId,
     /// Why.
     pub reason: ParkReason,
-    /// Who, for an operator; else empty.
+    /// The operator; else empty.
     pub by: &'a str,
     /// The operator's reason; else empty.
     pub why: &'a str,
@@ -132,7 +132,7 @@ pub struct Park<'a> {
 pub struct Resume<'a> {
     /// The half.
     pub half: HalfId,
-    /// Who, for an operator; else empty.
+    /// The operator; else empty.
     pub by: &'a str,
     /// The operator's reason; else empty.
     pub why: &'a str,
@@ -164,10 +164,10 @@ pub struct Lock<'a> {
     pub queues: Vec<QueueId>,
 }
 
-/// The bytes of a message that nobody sees yet, written anew at the log's end.
+/// The bytes of a message that nobody sees yet, written once more at the log's end.
 #[derive(Debug, Clone, Copy)]
 pub struct Moved<'a> {
-    /// Whose bytes.
+    /// The owner of the bytes.
     pub owner: PinOwner,
     /// Where they were; if they are elsewhere by now, nothing is moved.
     pub from: u64,
@@ -180,7 +180,7 @@ pub struct Moved<'a> {
 pub struct Roll<'a> {
     /// With this command every undecided half with an id below has been moved.
     pub halves_upto: HalfId,
-    /// What is moved.
+    /// The bytes that are moved.
     pub moved: Vec<Moved<'a>>,
 }
 
@@ -191,9 +191,9 @@ pub struct GiveUp<'a> {
     pub positions: std::ops::Range<u64>,
     /// How many entries of queues point there, as far as the operator's broker saw.
     pub messages: u64,
-    /// Who.
+    /// The operator.
     pub by: &'a str,
-    /// Why.
+    /// The operator's reason.
     pub why: &'a str,
 }
 
@@ -233,7 +233,7 @@ pub enum Command<'a> {
     Fire {
         /// Due at or before this time.
         upto: Stamp,
-        /// At most so many, in order of due time.
+        /// The number that may fire at most, in order of due time.
         limit: u32,
     },
     /// Forget a message that waits for its time: it is never seen.

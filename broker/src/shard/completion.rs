@@ -46,8 +46,8 @@ impl SubmitError {
 /// Called once with the outcome, on the apply thread: must only hand over or write into a buffer, never wait.
 pub(crate) type Completion = Box<dyn FnOnce(Result<Outcome, SubmitError>) + Send>;
 
-/// The completions of one batch, in the order of its commands. Whatever way the batch goes, each is called once: if
-/// the batch is dropped before it was appended, nothing was stored; after that, nobody knows.
+/// The completions of one batch, in the order of its commands. Each is called once, whatever becomes of the batch: if
+/// it is dropped before it was appended, nothing was stored; after that, nobody knows.
 pub(crate) struct Completions {
     calls: Vec<Completion>,
     appended: bool,

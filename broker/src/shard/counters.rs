@@ -1,4 +1,4 @@
-//! What apply counts, and what it tells those who wait for work.
+//! The counts of apply, and its signals to those who wait for work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,7 +71,7 @@ impl Counters {
         first_checked as HalfId,
         /// Raft index of the last applied entry.
         applied_index as LogIndex,
-        /// Log position behind the last applied entry.
+        /// Log position after the last applied entry.
         applied_end,
         /// The newest stamp applied.
         stamp as Stamp,
@@ -120,7 +120,7 @@ impl Counters {
     }
 }
 
-/// What apply tells the runners. Each is a hint to look again, never the truth.
+/// The signals of apply to the runners. Each is a hint to look again, never the truth.
 #[derive(Debug, Default)]
 pub struct Signals {
     /// Halves were prepared, resumed or got a new due time.

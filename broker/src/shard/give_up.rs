@@ -1,8 +1,8 @@
 //! Bytes of the log that an operator has given up, because their file is damaged or missing.
 //!
-//! A message whose bytes cannot be read holds up its queue, for all groups alike: what is skipped in silence is lost without
-//! anybody knowing. An operator who cannot bring the bytes back passes them with a command in the log, and from then on readers
-//! on every replica go on behind them.
+//! A message whose bytes cannot be read holds up its queue, for all groups alike: a message that is skipped in silence
+//! is lost without anybody knowing. An operator who cannot bring the bytes back passes them with a command in the log,
+//! and from then on readers on every replica go on after them.
 
 use std::ops::Range;
 
@@ -33,8 +33,8 @@ pub enum GiveUpError {
 }
 
 impl Shard {
-    /// What an operator gives up with the message at `position`, which cannot be read: what its file does not hold, or the
-    /// message alone if its bytes are not what was written. May read files.
+    /// The bytes that an operator gives up with the message at `position`, which cannot be read: all that its file does
+    /// not hold, or the message alone if its bytes are not what was written. May read files.
     pub fn to_give_up(&self, position: u64) -> Result<Range<u64>, GiveUpError> {
         let unreadable = |source| GiveUpError::Read(self.unreadable(position, source));
         if self.lost().holds(position) {

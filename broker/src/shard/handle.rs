@@ -71,7 +71,7 @@ impl Shard {
         }
     }
 
-    /// What runs the write path. A thread that has submitted commands and has nothing better to do lends itself:
+    /// The executor of the write path. A thread that has submitted commands and has nothing better to do lends itself:
     /// see [`Executor::lend`].
     pub fn executor(&self) -> &Executor {
         &self.shared.executor
@@ -107,7 +107,7 @@ impl Shard {
         &self.shared.counters
     }
 
-    /// What apply tells the runners.
+    /// The signals of apply to the runners.
     pub fn signals(&self) -> &Signals {
         &self.shared.signals
     }

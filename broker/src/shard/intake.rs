@@ -18,11 +18,11 @@ use super::completion::{Completion, SubmitError, fail_all};
 use crate::latch::{FailureLatch, Promise};
 use crate::log::format::{RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES};
 
-/// A batch is closed when it has reached so many bytes. A larger single message is a batch of its own.
+/// A batch is closed when it has reached this size. A larger single message is a batch of its own.
 const BATCH_BYTES: usize = 512 * 1024;
 /// Batches leave at once while fewer entries than this are unapplied.
 const EAGER_ENTRIES: u64 = 4;
-/// New messages are refused while so many bytes wait to be applied.
+/// New messages are refused while this many bytes wait to be applied.
 const NORMAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Decisions, acknowledgements and trims have this much on top, so that a flood of messages cannot starve them.
 const RESERVED_BYTES: u64 = 16 * 1024 * 1024;
@@ -41,7 +41,7 @@ const _: () = assert!(
 pub enum Admission {
     /// New messages: the first to be refused.
     Normal,
-    /// What settles, acknowledges or frees: admitted when new messages are already refused.
+    /// Commands that settle, acknowledge or free: admitted when new messages are already refused.
     Reserved,
 }
 

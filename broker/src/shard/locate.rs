@@ -1,8 +1,8 @@
 //! A message by a position that a client named.
 //!
-//! Everything about such a position is hostile: it may lie before the log, behind its end, between records or inside the
-//! body of a message that was made to look like another message. The bytes there are only a hint which queue to ask; the
-//! index alone says whether a message of that queue is there.
+//! Everything about such a position is hostile: it may lie before the log, after its end, between records or inside the
+//! body of a message that was made to look like another message. The bytes there are only a hint which queue to ask;
+//! the index alone says whether a message of that queue is there.
 
 use std::io::ErrorKind;
 

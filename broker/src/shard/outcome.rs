@@ -4,7 +4,7 @@ use escrowmq_common::limits;
 
 use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp};
 
-/// What became of a command.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Messages entered a queue, or wait for their time.
@@ -15,7 +15,7 @@ pub enum Outcome {
     Settled(Settled),
     /// Queue locks: the queues that the client holds now.
     Locked(Vec<QueueId>),
-    /// So many items were handled (`Fire`, `Checked`).
+    /// This many items were handled (`Fire`, `Checked`).
     Handled(u32),
     /// Done, and there is nothing more to say.
     Done,

@@ -1,8 +1,9 @@
 //! Entries of the log that are set aside: they do not decode, and an operator has accepted the loss of what they hold.
 //!
-//! Each is a file `quarantine/entry-INDEX` in the shard's folder, which `escrowmq fsck --repair --quarantine INDEX` makes. It
-//! is text, for people and to be copied to every member of a group: an entry is passed only where the file names its index and
-//! the checksum of its bytes. Whoever has the entry and not the file refuses to go on, so nothing is skipped in silence.
+//! Each is a file `quarantine/entry-INDEX` in the shard's folder, which `escrowmq fsck --repair --quarantine INDEX`
+//! makes. It is text, for people and to be copied to every member of a group: an entry is passed only where the file
+//! names its index and the checksum of its bytes. A member that has the entry and not the file refuses to go on, so
+//! nothing is skipped in silence.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,7 +41,7 @@ pub enum QuarantineError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
     /// A file that does not name an entry.

@@ -37,7 +37,7 @@ pub enum ReadError {
     Log {
         /// Where.
         position: u64,
-        /// What happened.
+        /// The system's answer.
         source: std::io::Error,
     },
     /// Bytes that must be there are not.
@@ -63,7 +63,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether readers go on behind the message: retention has removed it, or an operator has given it up.
+    /// Whether readers pass the message: retention has removed it, or an operator has given it up.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Trimmed { .. } | Self::GivenUp { .. })
     }
@@ -147,10 +147,10 @@ impl Shard {
                 } else {
                     ahead.push_back(entry);
                 }
-                // Who asks for a single entry wants no others next.
+                // A reader that asks for a single entry wants no others next.
                 (wants_more || limit > 1) && entry.offset.next() < max && ahead.len() < AHEAD
             });
-            // What is wrong further on is for whoever gets there.
+            // A fault after the entries that were wanted is left to the reader that gets there.
             if wants_more {
                 scanned?;
             }

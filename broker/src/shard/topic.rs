@@ -30,7 +30,7 @@ pub struct Queue {
     entered: AtomicU32,
     /// The topic's settings name this queue no more.
     is_given_up: AtomicBool,
-    /// Who waits for the next message.
+    /// The waiters for the next message.
     pub arrivals: Arrivals,
 }
 
@@ -183,7 +183,7 @@ impl Topics {
         self.by_queue.len() as u64
     }
 
-    /// Grows with each change of any topic; the broker registers anew when it does.
+    /// Grows with each change of any topic; the broker then registers again.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }

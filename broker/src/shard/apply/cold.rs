@@ -112,10 +112,10 @@ pub(super) fn delete_group(shared: &Shared, staged: &mut Staged, group: &str, of
 }
 
 pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32) -> Result<Outcome, IndexError> {
-    // What was fired before left nothing but tombstones: they are not looked at again.
+    // Timers that fired before left nothing but tombstones: the look begins after them.
     let due = index::timer::due(&shared.index, shared.counters.timers_from(), upto, limit as usize)?;
     let fired = to_u32(due.len());
-    // What is stored from now on is due after this entry's stamp.
+    // Timers that are stored from now on are due after this entry's stamp.
     let all_until = upto.min(staged.stamp()).saturating_add(1);
     let from = if fired < limit { Some(all_until) } else { due.last().map(|row| row.due.min(all_until)) };
     shared.counters.timers_fired(from.unwrap_or_default());

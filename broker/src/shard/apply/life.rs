@@ -25,7 +25,7 @@ pub(crate) struct TopicRef<'a> {
     pub id: QueueId,
 }
 
-/// What happened besides the outcome.
+/// An event besides the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Noted {
     /// A repeated send got the first one's identity.
@@ -34,7 +34,7 @@ pub(crate) enum Noted {
     RefusedOpposite,
 }
 
-/// The state that a step reads and changes. What one step has changed the next one sees.
+/// The state that a step reads and changes. Each step sees the changes of the steps before it.
 pub(crate) trait Rows {
     /// Why a row cannot be read.
     type Error;
@@ -45,8 +45,8 @@ pub(crate) trait Rows {
     /// An undecided half.
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, Self::Error>;
 
-    /// Moves a half from one state to another, with all that follows from its row. `None` in front: it is new; behind: it
-    /// is not undecided any more.
+    /// Moves a half from one state to another, with all that follows from its row. An `old` of `None`: it is new; a
+    /// `new` of `None`: it is not undecided any more.
     fn replace(&mut self, old: Option<&HalfRow>, new: Option<HalfRow>);
 
     /// How a half was decided, if it was and that is remembered.
@@ -55,7 +55,7 @@ pub(crate) trait Rows {
     /// Remembers how a half was decided.
     fn put_decision(&mut self, half: HalfId, row: DecisionRow);
 
-    /// What a half with this key would repeat, unless its time has ended.
+    /// The send that a half with this key would repeat, unless its time has ended.
     fn repeat(&self, key: RepeatKey) -> Result<Option<Repeat>, Self::Error>;
 
     /// Remembers by what a repeated send is recognised.
@@ -140,7 +140,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
     Ok(Outcome::Prepared(Prepared { half, counter, stamp: now, repeated: false }))
 }
 
-/// What a send under a unique id that is already known gets: the first one's identity, or a refusal.
+/// The answer to a send under a unique id that is already known: the first one's identity, or a refusal.
 fn repeated<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, key: RepeatKey) -> Result<Option<Outcome>, R::Error> {
     let Some(known) = rows.repeat(key)? else { return Ok(None) };
     let half = known.half;
@@ -193,7 +193,7 @@ fn join<R: Rows>(rows: &mut R, group: &str, first: HalfId, half: HalfId) -> Resu
     })
 }
 
-/// Decides a transaction. `rewritten` says where the messages of halves lie that the decision brings anew.
+/// Decides a transaction. `rewritten` says where the messages of halves lie that the decision brings once more.
 pub(crate) fn settle<R: Rows>(
     rows: &mut R,
     settle: &Settle<'_>,
@@ -259,7 +259,7 @@ fn whole<R: Rows>(rows: &R, named: HalfRow) -> Result<Vec<HalfRow>, R::Error> {
     Ok(whole)
 }
 
-/// Why this sender may not decide, if so. Who names no group is an operator.
+/// Why this sender may not decide, if so. A sender that names no group is an operator.
 fn stranger(by: Option<&str>, named: Option<u64>, group: &str, counter: u64) -> Option<Refusal> {
     if by.is_some_and(|by| by != group) {
         return Some(Refusal::WrongGroup(group.to_owned()));
@@ -318,7 +318,7 @@ fn settled_before<R: Rows>(rows: &mut R, settle: &Settle<'_>) -> Result<Outcome,
     Ok(Outcome::Refused(Refusal::AlreadyDecided(settled)))
 }
 
-/// What is known of a decided transaction, for whoever comes later.
+/// The known outcome of a decided transaction, for a sender that comes later.
 fn settled<R: Rows>(rows: &R, named: HalfId, known: &DecisionRow) -> Result<Settled, R::Error> {
     let of_first = match known.first_half {
         Some(first) if first != named => rows.decision(first)?,
@@ -334,7 +334,7 @@ fn settled<R: Rows>(rows: &R, named: HalfId, known: &DecisionRow) -> Result<Sett
     Ok(Settled { decision, queue, offset, at, first: false, members })
 }
 
-/// Records checks, and says how many halves it found open. What was decided or parked meanwhile is left alone.
+/// Records checks, and says how many halves it found open. A half that was decided or parked meanwhile is left alone.
 pub(crate) fn checked<R: Rows>(rows: &mut R, checked: &Checked<'_>) -> Result<Outcome, R::Error> {
     let mut handled = 0;
     for each in &checked.halves {

@@ -55,7 +55,7 @@ pub enum ApplyError {
         index: LogIndex,
         /// CRC-32 of what it holds.
         checksum: u32,
-        /// What was wrong.
+        /// The fault that decoding found.
         source: Malformed,
     },
     /// A promise would not hold.
@@ -155,8 +155,9 @@ impl StateMachine {
             }
             answers.push((completions, outcomes));
             if alone {
-                // What it removed has no overlay, and registries change with the write: whoever comes behind reads both.
-                // Else outcomes would depend on which entries are applied together, and a replay could decide otherwise.
+                // The staged rows have no trace of what this command removed, and the registries change only with the
+                // write: the next command reads both. Without this write, outcomes would depend on which entries are
+                // applied together, and a replay could decide otherwise.
                 self.write(&mut staged, &mut answers)?;
             }
         }
@@ -175,7 +176,7 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Carries out a command. What cannot be carried out is refused, and counted: the same on every replica.
+    /// Carries out a command. One that cannot be carried out is refused, and counted: the same on every replica.
     fn step(&self, staged: &mut Staged, command: &Command<'_>) -> Result<Outcome, IndexError> {
         let outcome = self.carry_out(staged, command)?;
         if matches!(outcome, Outcome::Refused(_)) {

@@ -19,7 +19,7 @@ use crate::terms::{HalfId, PinOwner};
 pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Outcome, IndexError> {
     let kept = meta::kept(&shared.index)?;
     let pinned = lowest_pin(shared)?.filter(|_| !planted(Bug::TrimUnpinned)).unwrap_or(u64::MAX);
-    // Never its own record: what lies behind is not applied yet.
+    // Never its own record: from there on nothing is applied yet.
     let upto = upto.min(pinned).min(staged.position(0));
     if upto <= kept.trimmed {
         return Ok(Outcome::Done);
@@ -42,8 +42,8 @@ pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Ou
     Ok(Outcome::Done)
 }
 
-/// The lowest log position whose bytes must be kept. Begins behind what is decided and gone, of which the index may still
-/// hold tombstones.
+/// The lowest log position whose bytes must be kept. Begins after the halves that are decided and gone, of which the
+/// index may still hold tombstones.
 pub(in crate::shard) fn lowest_pin(shared: &Shared) -> Result<Option<u64>, IndexError> {
     let kept = meta::kept(&shared.index)?;
     // Halves that are applied after this look have higher ids.

@@ -1,4 +1,4 @@
-//! What the commands at hand have changed so far, before it is written.
+//! The changes of the commands at hand, before they are written.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -213,7 +213,7 @@ impl Staged {
         self.decisions.insert(half, row);
     }
 
-    /// What a half with this key would repeat.
+    /// The send that a half with this key would repeat.
     pub(in crate::shard) fn repeat(&self, index: &IndexReader, key: RepeatKey) -> Result<Option<Repeat>, IndexError> {
         let repeat = match self.repeats.get(&key) {
             Some(repeat) => Some(*repeat),

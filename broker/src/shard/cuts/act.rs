@@ -1,4 +1,4 @@
-//! What a workload does to a shard, as values that can be written down, encoded and predicted.
+//! The acts of a workload on a shard, as values that can be written down, encoded and predicted.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ pub(super) const WINDOW_MS: u64 = 5_000;
 /// A topic, and the number of a queue in it.
 pub(super) type Place = (String, i32);
 
-/// A message that is written anew: whose, where it was, hash of its tag, its unit.
+/// A message that is written once more: its owner, where it was, hash of its tag, its unit.
 pub(super) type Piece = (PinOwner, u64, i32, Bytes);
 
 /// One command. Names are made up by the workload; ids are those that the shard gave out.

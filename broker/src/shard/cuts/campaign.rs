@@ -20,7 +20,7 @@ const BURSTS: usize = 9;
 /// Images per operation: a power cut that keeps nothing, everything, two random parts.
 const IMAGES: u64 = 4;
 
-/// What was tried.
+/// The numbers of things that were tried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) cuts: u64,
@@ -28,7 +28,7 @@ pub(super) struct Counts {
     pub(super) commands: u64,
     /// Times that files of the log went.
     pub(super) purges: u64,
-    /// Commands that wrote bytes anew.
+    /// Commands that wrote bytes once more.
     pub(super) moves: u64,
     /// A hash of the operations of the disk with their bytes, the answers and the visible state.
     pub(super) digest: u64,
@@ -106,7 +106,8 @@ fn cut_everywhere(
     chosen.ok_or_else(|| "a life does something to the disk".to_owned())
 }
 
-/// The seeds of a test: so many in order; one that was asked for; fresh ones for so long; or from one on, for so long.
+/// The seeds of a test: `count` in order; one that was asked for; fresh ones until a time is over; or from one on,
+/// likewise.
 pub(super) fn seeds(first: u64, count: u64) -> impl Iterator<Item = u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (asked, seconds) = (number("ESCROWMQ_CUT_SEED"), number("ESCROWMQ_CUT_SECONDS"));

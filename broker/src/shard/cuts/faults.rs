@@ -112,7 +112,7 @@ fn closed(seed: u64) -> (SimDisk, History, Rows, Option<Rows>, Random) {
     (disk, history, rows, base, random)
 }
 
-/// What a shard serves that has applied everything.
+/// The view of a shard that has applied everything.
 fn served(disk: &SimDisk, rows: &Rows) -> Result<View, String> {
     let index = life::index_of(Some(rows)).map_err(|error| error.to_string())?;
     let opened = Parts::open(Arc::new(disk.clone()), index, life::settings(Flush::Sync), Clock::manual(0));

@@ -1,4 +1,4 @@
-//! What was done, what was answered, and what the log held: all that a recovered shard is judged by.
+//! The acts, the answers, and the content of the log: all that a recovered shard is judged by.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -24,7 +24,7 @@ use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, Stamp, When};
 /// All rows of an index.
 pub(super) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
 
-/// What is on the machine's file system beside the log.
+/// The part of the machine's file system beside the log.
 #[derive(Clone, Default)]
 pub(super) struct Kept {
     pub(super) index: Option<Rows>,
@@ -32,12 +32,13 @@ pub(super) struct Kept {
     pub(super) base: Option<Rows>,
 }
 
-/// What a life left behind, besides its disk.
+/// The record of a life, besides its disk.
 #[derive(Default)]
 pub(super) struct Life {
-    /// So many commands were answered when so many operations of the disk were done.
+    /// The number of commands that were answered, with the number of operations of the disk by then.
     answered: Vec<(usize, u64)>,
-    /// So many commands were durable when so many operations of the disk were done, whatever the flush mode.
+    /// The number of commands that were durable, whatever the flush mode, with the number of operations of the disk by
+    /// then.
     durable: Vec<(usize, u64)>,
     /// The index as a flush left it, and the operations that were done by then.
     pub(super) snapshots: Vec<(u64, Rows)>,
@@ -48,13 +49,13 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// So many commands must be there if the power goes off during this operation.
+    /// The number of commands that must be there if the power goes off during this operation.
     pub(super) fn required(&self, cut: u64, flush: Flush) -> usize {
         let durable = most(&self.durable, cut);
         if flush == Flush::Sync { durable.max(most(&self.answered, cut)) } else { durable }
     }
 
-    /// So many commands must be there if the process dies before this operation.
+    /// The number of commands that must be there if the process dies before this operation.
     pub(super) fn required_after_kill(&self, cut: u64) -> usize {
         most(&self.durable, cut).max(most(&self.answered, cut))
     }
@@ -129,7 +130,7 @@ pub(super) fn submit(
             if result.is_ok() {
                 answered.lock().push((first + nth + 1, disk.operations()));
             }
-            // Whoever waits may have given up.
+            // The receiver may have given up.
             let _ = sender.send((nth, result));
         });
         act.with_command(|command| {
@@ -244,7 +245,7 @@ fn purge(opened: &Stepped, disk: &SimDisk, life: &mut Life, random: &mut Random)
     life.bases.push((disk.operations(), copy));
     let waits = random.below(2) == 0;
     if waits {
-        // A file stays while the one behind it is not on disk by name: until the next flush, and the next purge.
+        // A file stays while the next one is not on disk by name: until the next flush, and the next purge.
         sync(&storage.shard)?;
     }
     storage.purger().purge(last);
@@ -256,7 +257,7 @@ fn purge(opened: &Stepped, disk: &SimDisk, life: &mut Life, random: &mut Random)
     Ok(())
 }
 
-/// A random command of retention: a trim, or bytes written anew that it would take or that are due.
+/// A random command of retention: a trim, or a rewrite of bytes that it would take or that are due.
 fn keep(shard: &Shard, now: Stamp, random: &mut Random) -> Result<Act, ReadError> {
     // Those that a purge may be taking just now are none: a seed does the same each time.
     let trimmed = shard.counters().trimmed();
@@ -278,7 +279,7 @@ fn keep(shard: &Shard, now: Stamp, random: &mut Random) -> Result<Act, ReadError
     Ok(load.map_or(Act::Trim { upto: cut }, |load| Act::roll(&load)))
 }
 
-/// The messages that a commit brings anew.
+/// The messages that a commit brings once more.
 pub(super) fn anew(shard: &Shard, half: HalfId, below: u64) -> Result<Vec<(HalfId, i32, Bytes)>, ReadError> {
     match rewritten(shard, half, below)? {
         Rewritten::Anew(messages) => Ok(messages),

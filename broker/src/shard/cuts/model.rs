@@ -1,4 +1,5 @@
-//! What a shard must be after some commands: the promises once more, in plain maps, by nobody who wrote apply.
+//! The state that a shard must be in after some commands: the promises once more, in plain maps, by nobody who wrote
+//! apply.
 //!
 //! The model predicts each outcome. Two things it takes from the outcome itself, as no promise says what they are: the
 //! position of a message in the log, and the time. Of commands whose outcome names no position the log itself tells it.
@@ -28,8 +29,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// What the command must answer at this time; `got` says where messages lie, and `places` where those
-    /// do that were written anew.
+    /// The answer that the command must get at this time; `got` says where messages lie, and `places` where those lie
+    /// that were written once more.
     pub(super) fn apply(&mut self, act: &Act, now: Stamp, got: &Outcome, places: &[u64]) -> Outcome {
         match act {
             Act::PutTopic { name, queues } => {
@@ -114,7 +115,7 @@ impl Model {
             Act::Offsets(commits) => {
                 for (group, queue, offset) in commits {
                     let key = (group.clone(), *queue);
-                    // A group that was deleted with its offsets gets none from commits that come behind it.
+                    // A group that was deleted with its offsets gets none from commits that come after it.
                     let is_known = self.view.groups.contains(group) || self.view.offsets.contains_key(&key);
                     if self.places.contains_key(queue) && is_known {
                         self.view.offsets.insert(key, *offset);
@@ -258,7 +259,7 @@ impl Model {
         Outcome::Done
     }
 
-    /// What is known of the decided transaction of this half.
+    /// The known outcome of this half's decided transaction.
     fn settled(&self, half: HalfId) -> Settled {
         let named = &self.view.decisions[&half];
         let first = named.first_half.and_then(|first| self.view.decisions.get(&first)).unwrap_or(named);

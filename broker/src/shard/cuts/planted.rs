@@ -38,7 +38,7 @@ fn start(bug: Option<Bug>, test: &str) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the search starts")
 }
 
-/// What the search found, or `None` if it was content.
+/// The finding of the search, or `None` if it was content.
 #[expect(clippy::disallowed_methods, reason = "the end of a child cannot be awaited with a deadline")]
 fn finding(mut child: Child) -> Option<String> {
     let mut told = String::new();

@@ -18,12 +18,12 @@ use crate::shard::Shard;
 use crate::storage::Parts;
 use crate::terms::{Decision, QueueOffset, Stamp, When};
 
-/// What a disk must hold.
+/// The expected content of a disk.
 pub(super) struct Expected<'a> {
     pub(super) history: &'a History,
-    /// At least so many commands.
+    /// The least number of commands.
     pub(super) required: usize,
-    /// At least so many after one more power cut.
+    /// The least number after one more power cut.
     pub(super) flushed: usize,
     pub(super) flush: Flush,
     /// The copy of the index that is kept beside it.
@@ -105,7 +105,7 @@ impl Expected<'_> {
         Ok(steps)
     }
 
-    /// What a lost index is built again from: the copy, or nothing while the log has all its records.
+    /// The rows that a lost index is built again from: the copy, or none while the log has all its records.
     fn left(&self, disk: &SimDisk, random: &mut Random) -> Option<&Rows> {
         let first = life::settings(self.flush).dir.join("log").join(format!("{:020}.log", 0));
         let whole = disk.open(&first).is_ok();

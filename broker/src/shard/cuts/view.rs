@@ -1,4 +1,4 @@
-//! What a shard shows, as plain values: what the model predicts and a recovered shard is asked for.
+//! A shard's visible state, as plain values: the model predicts it, and a recovered shard is asked for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -47,7 +47,7 @@ pub(super) struct HalfView {
     pub(super) asked: Vec<(Stamp, String)>,
     pub(super) first_half: Option<HalfId>,
     pub(super) members: Vec<HalfId>,
-    /// What an operator did: when, and whether that was to park it.
+    /// The acts of operators: when, and whether it was to park it.
     pub(super) acts: Vec<(Stamp, bool)>,
     pub(super) parked: Option<(ParkReason, Stamp)>,
 }
@@ -111,7 +111,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What the shard shows now; an error says what could not be read.
+    /// The visible state of the shard now; an error says what could not be read.
     pub(super) fn of(shard: &Shard) -> Result<View, String> {
         let told = |error: &dyn std::fmt::Display| error.to_string();
         let kept = index::meta::kept(shard.index()).map_err(|error| told(&error))?;

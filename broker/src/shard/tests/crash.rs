@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 use crate::terms::QueueOffset;
 
-/// What a process that dies now leaves behind, as another folder.
+/// The folder as a process that dies now would leave it, copied to another one.
 fn image(of: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a folder");
     copy_folder(of, copy.path());

@@ -1,5 +1,6 @@
-//! Damaged bytes of the log and of the index are refused, or read as something else, by all that reads them: nothing panics, and
-//! nothing takes memory for what a length only claims. What is damaged was written by a shard that did a bit of everything.
+//! Damaged bytes of the log and of the index are refused, or read as something else, by all that reads them: nothing
+//! panics, and nothing takes memory for what a length only claims. The damaged bytes were written by a shard that did a
+//! bit of everything.
 
 use super::*;
 use crate::index::verify;
@@ -11,7 +12,7 @@ use crate::terms::{Content, Cursor, GroupSettings, ParkReason, QueueOffset, Stam
 /// Damaged copies of each batch and row.
 const DAMAGED: usize = 2_000;
 
-/// What a shard wrote: payloads of log records, and rows of the index.
+/// The writings of a shard: payloads of log records, and rows of the index.
 struct Written {
     payloads: Vec<Vec<u8>>,
     rows: Vec<(Vec<u8>, Vec<u8>)>,

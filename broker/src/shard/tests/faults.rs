@@ -61,7 +61,7 @@ impl Disk for Moved {
     }
 }
 
-/// What a power cut leaves: of the log what was flushed, of the index its files.
+/// Opens the rest after a power cut: of the log the bytes that were flushed, of the index its files.
 async fn open_after_power_cut(disk: &SimDisk, dir: &Path) -> (Storage, tempfile::TempDir) {
     let copy = tempfile::tempdir().expect("a folder");
     copy_folder(dir, copy.path());
@@ -130,7 +130,7 @@ async fn a_full_disk_refuses_messages_and_takes_decisions() {
     }
     assert_eq!(bodies(shard, &queue_now), expected);
     assert!(shard.intake().refused_full() >= 3);
-    // What was refused is not counted as on its way; the count goes down right behind the answer.
+    // A refused command is not counted as on its way; the count goes down right after the answer.
     let counted_off = async {
         while shard.intake().bytes() > 0 {
             tokio::task::yield_now().await;

@@ -77,7 +77,7 @@ async fn a_half_whose_bytes_are_gone_is_not_committed() {
     let queue_now = queue(shard, "T", 0);
     let half = prepare(shard, &queue_now, "u", "half").await;
     fill(shard, &queue_now, 25).await;
-    // What retention does with a half whose bytes are not what was written.
+    // Retention does this with a half whose bytes are not what was written.
     let roll = crate::shard::Roll { halves_upto: half.half.next(), moved: Vec::new() };
     shard.propose(&Command::Roll(roll), Admission::Reserved).await.expect("taken");
     shard.propose(&Command::Trim { upto: u64::MAX }, Admission::Reserved).await.expect("taken");

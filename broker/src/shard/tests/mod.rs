@@ -125,7 +125,7 @@ async fn settle(shard: &Shard, half: HalfId, counter: u64, decision: Decision) -
     shard.propose(&Command::Settle(settle), Admission::Reserved).await.expect("taken")
 }
 
-/// What a consumer of the queue would get: bodies, in order, with the offsets that their units carry.
+/// The messages that a consumer of the queue would get: bodies, in order, with the offsets that their units carry.
 fn bodies(shard: &Shard, queue: &Queue) -> Vec<String> {
     let found = shard.entries(queue, QueueOffset::ZERO, 10_000, 10_000, |_| true).expect("readable");
     let mut bodies = Vec::new();

@@ -1,4 +1,4 @@
-//! What goes, what stays, and that a restart makes no difference.
+//! Retention: messages go, others stay, and a restart makes no difference.
 
 use super::*;
 use crate::index::pin;
@@ -86,7 +86,7 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
     );
     let purged = purge(&opened).await;
     assert_eq!(opened.shard.log().first_position().get(), cut);
-    // A cut that is behind, or repeated, changes nothing.
+    // A cut below the present one, or a repeated one, changes nothing.
     trim(&opened.shard, cut / 2).await;
     assert_eq!(opened.shard.counters().trimmed(), cut);
 
