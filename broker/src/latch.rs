@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::terms::{LogIndex, Position};
 
-/// What the program holds to be true at all times, and looks at while it runs. The numbers are those of ARCHITECTURE.md.
+/// The promises that the program looks at while it runs. The numbers are those of ARCHITECTURE.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// P1: each applied entry has the index after the one before.
@@ -69,7 +69,7 @@ pub struct Broken {
     pub entry: Option<LogIndex>,
     /// The position at hand, if there was one.
     pub position: Option<Position>,
-    /// What was found instead.
+    /// A description of what was found instead.
     pub found: String,
 }
 
@@ -92,7 +92,7 @@ pub enum Failure {
     /// The operating system refused an operation of the store.
     #[error("the store stopped taking writes: {action} failed: {source}; restart the broker to recover")]
     Storage {
-        /// What failed, as a noun: "write", "flush", ...
+        /// The operation that failed, as a noun: "write", "flush", ...
         action: &'static str,
         /// The operating system's answer.
         source: Arc<io::Error>,
@@ -111,7 +111,7 @@ impl Failure {
         Self::Storage { action, source: Arc::new(source) }
     }
 
-    /// What failed, without advice: for those who find the store failed at its start.
+    /// The cause of the failure, without advice: for those who find the store failed at its start.
     pub(crate) fn cause(&self) -> String {
         match self {
             Self::Storage { action, source } => format!("{action} failed: {source}"),

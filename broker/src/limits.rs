@@ -1,4 +1,4 @@
-//! What the machine has to grant: open files, and a data folder of one's own.
+//! The machine's resources that a process takes at its start: open files, and a data folder of its own.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -76,7 +76,7 @@ pub enum FolderError {
     Io {
         /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
 }
@@ -243,7 +243,7 @@ mod tests {
         let mut waited = false;
         let refused = wait_for_folder(parent.path(), Duration::from_millis(1), |_| waited = true).await;
         assert!(matches!(refused, Err(FolderError::InUse { .. })) && waited);
-        // What waiting does not mend is not waited for.
+        // A fault that waiting does not mend is not waited for.
         let file = tempfile::NamedTempFile::new().unwrap();
         let other = wait_for_folder(file.path(), Duration::from_secs(60), |_| panic!("waits")).await;
         assert!(matches!(other, Err(FolderError::Io { .. })));

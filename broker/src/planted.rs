@@ -1,8 +1,8 @@
-//! Known failures of systems like this one, to be switched on one at a time: what shows that the tests bite.
+//! Known failures of systems like this one, to be switched on one at a time: they show that the tests would find them.
 //!
-//! Each hook in the product reads `if planted(Bug::...)`. Only a build for tests, or one with the feature `planted`, has
-//! code behind it: there the environment variable `ESCROWMQ_PLANT` names the bug. Everywhere else the hook is a constant,
-//! and nothing of the hooks remains in the program.
+//! Each hook in the product reads `if planted(Bug::...)`. Only a build for tests, or one with the feature `planted`,
+//! looks further: there the environment variable `ESCROWMQ_PLANT` names the bug. Everywhere else the hook is a
+//! constant, and nothing of the hooks remains in the program.
 
 /// A failure that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(crate) enum Bug {
     AckBeforeFlush,
     /// A new segment's name is not flushed.
     SegmentNameUnsynced,
-    /// What a truncation cut off stays in the file.
+    /// The bytes that a truncation cut off stay in the file.
     SuffixRevived,
     /// A record's checksum and its link to the record before are not verified at recovery.
     TornRecordTaken,

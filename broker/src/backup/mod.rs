@@ -56,7 +56,7 @@ pub struct PreparedFile {
     pub name: String,
     /// Where it lies now.
     pub path: PathBuf,
-    /// How many bytes of it belong to the backup: there may be more behind them.
+    /// How many bytes of it belong to the backup: there may be more after them.
     pub bytes: u64,
 }
 
@@ -66,11 +66,11 @@ pub enum BackupError {
     /// A file.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation that was tried, as a verb.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
     /// The entries of the log that are set aside.
@@ -114,7 +114,7 @@ pub enum BackupError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// The store to be backed up, or the one restored, has findings.
@@ -139,7 +139,7 @@ fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> BackupErro
 /// How far a copy has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Copying {
-    /// What is being done.
+    /// The step at hand.
     pub stage: &'static str,
     /// Bytes done.
     pub done: u64,

@@ -1,8 +1,8 @@
-//! What a running broker does for a backup: a checkpoint of the index and hard links of the segments, in a folder of
-//! their own on the same file system, until the copy is made.
+//! A running broker's part in a backup: a checkpoint of the index and hard links of the segments, in a folder of their
+//! own on the same file system, until the copy is made.
 //!
-//! One backup at a time. Who asked for it says every now and then that it still copies; when nothing was heard for
-//! [`LEASE`] the links are removed, because they keep files from being freed that retention has given up.
+//! One backup at a time. The program that asked for it says every now and then that it still copies; when nothing was
+//! heard for [`LEASE`] the links are removed, because they keep files from being freed that retention has given up.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -133,7 +133,7 @@ impl Backups {
         Ok(())
     }
 
-    /// Whoever copies is still there.
+    /// The copying program is still there.
     pub fn renew(&self, id: &str) -> Result<(), PrepareError> {
         let mut lease = self.lease.lock();
         match &mut *lease {

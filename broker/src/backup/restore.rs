@@ -55,7 +55,7 @@ pub fn restore(
             Ok((manifest, report))
         }
         Err(error) => {
-            // What was asked for is a whole store or none; the reason is the error, whatever comes of this.
+            // A restore makes a whole store or none. The reason is the error, whether this removal works or not.
             let _ = fs::remove_dir_all(&restoring);
             let _ = fs::remove_file(to.join("lock"));
             Err(error)

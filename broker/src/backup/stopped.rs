@@ -1,4 +1,4 @@
-//! What there is to copy of a broker that does not run.
+//! The files to copy of a broker that does not run.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::shard::{QUARANTINE, Quarantine, find_base};
 use crate::terms::{LogIndex, Stamp};
 
 /// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
-/// what must be written anew. Blocks: reads the whole store.
+/// files that the copy needs in another form. Blocks: reads the whole store.
 pub fn prepare(
     folder: &Folder,
     scratch: &Path,

@@ -30,7 +30,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What a backup came to.
+/// The result of a backup.
 #[derive(Debug)]
 pub struct Written {
     /// The backup.

@@ -234,7 +234,7 @@ async fn one_backup_is_prepared_at_a_time_and_goes_when_nobody_copies_it() {
     assert!(!first.files[0].path.exists());
     assert!(matches!(backups.renew(&first.id), Err(PrepareError::Gone(_))));
     assert!(matches!(backups.release(&first.id), Err(PrepareError::Gone(_))));
-    // A process that dies leaves one behind; the next start removes it.
+    // A process that dies leaves its backup; the next start removes it.
     let second = backups.prepare(&opened.shard, Stamp(NOW + 2)).unwrap();
     let crashed = fork(store.path());
     opened.close().await.unwrap();

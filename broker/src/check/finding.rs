@@ -6,13 +6,13 @@ use std::path::PathBuf;
 /// A thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of thing.
+    /// The kind of fault.
     pub kind: Kind,
     /// The file, or the folder if a file is missing.
     pub file: PathBuf,
     /// The byte in the file, where one can be named.
     pub offset: Option<u64>,
-    /// What was seen there.
+    /// A description of what was seen there.
     pub what: String,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What kind of thing is wrong.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// An unacknowledged write at the log's end that a crash cut short.
@@ -53,7 +53,8 @@ pub enum Kind {
     IndexRow,
     /// The index has applied more than the log holds.
     IndexAhead,
-    /// The log begins behind what the index has applied, or there is no index and the log does not begin at 0.
+    /// The log begins after the last entry that the index has applied, or there is no index and the log does not begin
+    /// at 0.
     IndexBehind,
     /// The index differs from what the log says.
     IndexDiffers,
@@ -86,7 +87,7 @@ impl Kind {
         }
     }
 
-    /// What it means.
+    /// The meaning of the fault, in words.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::TornTail => "a crash cut a write short that had not been acknowledged; nothing is lost",
@@ -137,7 +138,7 @@ impl Kind {
         }
     }
 
-    /// What to do.
+    /// The advice for it.
     pub fn advice(self) -> &'static str {
         match self {
             Self::TornTail => "nothing: the next start cuts it off; --repair does so now",

@@ -91,7 +91,7 @@ fn missing(path: &Path, report: &mut Report) {
 
 fn unreadable(path: &Path, error: &IndexError, report: &mut Report) {
     let (file, offset) = match error {
-        // What RocksDB says then is about the file that it looked for.
+        // RocksDB's error is then about the file that it looked for.
         IndexError::Store(_) if !is_current_good(path) => (path.join("CURRENT"), None),
         _ => place_in(path, &error.to_string()),
     };
@@ -189,7 +189,7 @@ fn rows(
             progress(Progress { stage: "reading the index", done: read.min(total), total: Some(total) });
         }
     });
-    // Where the log is damaged or lost its end, rows that point behind it say nothing new.
+    // Where the log is damaged or lost its end, rows that point past that end say nothing new.
     if !report.has(Kind::LogDamaged) && !report.has(Kind::IndexAhead) {
         for what in wrong {
             report.find(Kind::IndexRow, path, None, what);

@@ -35,7 +35,7 @@ use crate::terms::LogIndex;
 /// How far a check or a repair has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// What is being done, as a phrase.
+    /// The step at hand, as a phrase.
     pub stage: &'static str,
     /// How much of it is done, in bytes.
     pub done: u64,
@@ -69,12 +69,12 @@ pub enum CheckError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
 }
 
-/// What was seen, besides what is wrong.
+/// The figures of a store, besides its faults.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     /// Log segments.
@@ -85,7 +85,7 @@ pub struct Figures {
     pub messages: u64,
     /// Log position of the oldest record.
     pub log_start: u64,
-    /// Log position behind the newest good record.
+    /// Log position after the newest good record.
     pub log_end: u64,
     /// Raft index of the newest good record.
     pub last_index: LogIndex,
@@ -104,16 +104,16 @@ pub struct Figures {
     pub is_compared: bool,
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What is wrong, in the order log, copy of the index, index, key index.
+    /// The faults, in the order log, copy of the index, index, key index.
     pub findings: Vec<Finding>,
-    /// What an operator may want to know besides.
+    /// Other facts that an operator may want to know.
     pub notes: Vec<String>,
     /// Entries of the log that do not decode: those that can be set aside.
     pub malformed: Vec<MalformedEntry>,
-    /// What was seen.
+    /// The figures of the store.
     pub figures: Figures,
 }
 
@@ -124,7 +124,7 @@ pub struct MalformedEntry {
     pub entry: QuarantinedEntry,
     /// Where its [`Kind::CommandMalformed`] finding is: file and byte.
     pub place: (PathBuf, u64),
-    /// Names the commands that are lost with it, in words. Those behind the fault are only counted.
+    /// Names the commands that are lost with it, in words. Those after the fault are only counted.
     pub lost: String,
 }
 

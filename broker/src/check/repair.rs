@@ -10,7 +10,7 @@ use crate::log::{Log, LogSettings, OpenError, RealDisk, SEGMENT_BYTES_MIN, make_
 use crate::shard::{Quarantine, QuarantineError, RebuildError, find_base, make_base, rebuild_index, remove_base};
 use crate::terms::{LogIndex, Position};
 
-/// What a repair may do beyond what is safe.
+/// The unsafe steps that a repair may take.
 #[derive(Debug, Clone, Default)]
 pub struct RepairOptions {
     /// The file and the byte of a [`Kind::LogDamaged`] or [`Kind::IndexAhead`] finding: **acknowledged bytes from there
@@ -20,7 +20,7 @@ pub struct RepairOptions {
     pub quarantine: Option<LogIndex>,
 }
 
-/// What a repair did, or did not and why, in words.
+/// A step of a repair that was done, or was not and why, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Something was changed.
@@ -29,7 +29,7 @@ pub enum Action {
     Left(String),
 }
 
-/// Why a repair stopped. What was done until then is good and stays.
+/// Why a repair stopped. The steps that were done until then are good and stay.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The place to give up bytes from is none that was found.
@@ -46,7 +46,7 @@ pub enum RepairError {
     /// The record cannot be set aside.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
-    /// Giving up bytes would leave an index that cannot be made anew.
+    /// Giving up bytes would leave an index that cannot be made again.
     #[error(
         "the log begins at position {start} and would end at {cut}: no index can be made from that, since {why}; restore \
          a backup. Nothing was changed"
@@ -56,7 +56,7 @@ pub enum RepairError {
         start: u64,
         /// Where it would end.
         cut: u64,
-        /// What is wrong with the copy of the index.
+        /// The fault of the copy of the index.
         why: String,
     },
     /// The log.
@@ -70,12 +70,12 @@ pub enum RepairError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's answer.
         source: io::Error,
     },
 }
 
-/// Kinds that an index made anew cures.
+/// Kinds that a new index cures.
 const CURED_BY_REBUILD: [Kind; 3] = [Kind::IndexUnreadable, Kind::IndexRow, Kind::IndexDiffers];
 /// The name of an index while it is made.
 const UNFINISHED: &str = "index.rebuilding";
@@ -185,7 +185,7 @@ fn is_same(left: &Path, right: &Path) -> bool {
     left == right || left.canonicalize().ok().is_some_and(|left| right.canonicalize().ok() == Some(left))
 }
 
-/// Gives up acknowledged bytes, and says whether the index must be made anew. `rebuild` says that it must be anyway.
+/// Gives up acknowledged bytes, and says whether a new index must be made. `rebuild` says that it must be anyway.
 fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>) -> Result<bool, RepairError> {
     let (log, figures) = (dir.join("log"), &report.figures);
     let cut = salvage_end(&RealDisk, &log)?;
@@ -202,7 +202,7 @@ fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>
             return Err(RepairError::NoWayBack { start: figures.log_start, cut: cut.get(), why });
         }
     }
-    // What is given up will be written differently: no later start may take it from a copy.
+    // The positions that are given up will be written differently: no later start may take them from a copy.
     if find_base(dir).is_some() && base.is_none_or(|(_, end)| Position(end) > cut) {
         let failed = |source| RepairError::Io { path: dir.join("base"), source };
         remove_base(dir).map_err(failed)?;
@@ -220,7 +220,7 @@ fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>
     Ok(is_ahead)
 }
 
-/// Makes the copy of the index anew from an index that is whole, or removes it where the log alone will do.
+/// Makes a new copy of the index from an index that is whole, or removes it where the log alone will do.
 fn repair_base(dir: &Path, rebuilt: bool, report: &Report) -> Result<Action, RepairError> {
     let failed = |source| RepairError::Io { path: dir.join("base"), source };
     if report.figures.log_start == 0 {
@@ -250,7 +250,7 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     }
     let log = open_log(&dir.join("log"))?;
     let total = log.end().get();
-    // What is behind is applied by the next start, when it knows that it is committed.
+    // Later entries are applied by the next start, when it knows that they are committed.
     let committed = log.committed().unwrap_or_default();
     let quarantine = Quarantine::read(dir)?;
     rebuild_index(&log, quarantine, find_base(dir).as_deref(), &unfinished, committed, |done| {

@@ -303,7 +303,7 @@ pub(crate) async fn flip(dir: &Path) -> BTreeMap<String, [u32; 3]> {
             if !inside.starts_with("base") || sample % 6 != 0 {
                 continue;
             }
-            // What is made from a damaged copy is right, or nothing is.
+            // An index that is made from a damaged copy is right, or none is made.
             fs::remove_dir_all(bad.path()).unwrap();
             copy(dir, bad.path());
             fs::write(bad.path().join(&inside), &changed).unwrap();

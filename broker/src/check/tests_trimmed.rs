@@ -242,7 +242,7 @@ async fn without_a_whole_copy_a_trimmed_store_is_left_as_it_is() {
     assert!(matches!(&repair(no_base.path(), None).unwrap()[..], [Action::Left(_)]));
     assert!(open(no_base.path()).await.is_err());
 
-    // The copy alone is made anew from the index, and is good for a start.
+    // The copy alone is made once more from the index, and is good for a start.
     let right = all_of(fork(base_alone.path()).path()).await;
     assert_eq!(kinds(&check(base_alone.path(), false)), [Kind::BaseDamaged]);
     let made = Action::Done("made the copy `base` anew from the index".to_owned());

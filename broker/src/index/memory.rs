@@ -91,7 +91,7 @@ pub(super) enum Change {
     DeleteRange { from: Key, to: Key },
 }
 
-/// The knowledge of a layer about a key.
+/// The state of a key in a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
     /// The row is this.
@@ -136,7 +136,7 @@ impl Layer {
         self.rows.read().bytes
     }
 
-    /// The knowledge about a key; `None` if the layers below decide.
+    /// The state of a key; `None` if the layers below decide.
     pub(super) fn get(&self, key: &[u8]) -> Option<Known> {
         let rows = self.rows.read();
         match rows.slots.get(key) {

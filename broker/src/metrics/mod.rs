@@ -17,7 +17,7 @@ impl Count {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds this many.
     pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Rows that apply adds during 2 and 3 are not among those set aside, so step 3 writes nothing that the log may still
-//! lose. If 2 or 3 fails, the rows stay aside with their `applied`, and the next flush ends with them before it sets
+//! lose. If 2 or 3 fails, the rows stay aside with their `applied`, and the next flush writes them before it sets
 //! others aside. A copy of the index holds the machine during all three: why the log can still answer step 2 is said
 //! at `append` in `raft/log_store.rs`.
 

@@ -6,7 +6,7 @@ use bytes::BufMut;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {what} at byte {at}")]
 pub struct Malformed {
-    /// What was being read.
+    /// The name of the field that was being read.
     pub what: &'static str,
     /// Where, counted from the start of the bytes given.
     pub at: usize,
@@ -17,7 +17,7 @@ pub struct Malformed {
 pub struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// What `at` 0 means in the caller's coordinates.
+    /// The place of `at` 0 in the caller's coordinates.
     base: usize,
 }
 
@@ -88,19 +88,19 @@ impl<'a> Cursor<'a> {
         Ok(i64::from_be_bytes(self.array(what)?))
     }
 
-    /// Bytes behind a 16-bit length.
+    /// Bytes after a 16-bit length.
     pub fn short_bytes(&mut self, what: &'static str) -> Result<&'a [u8], Malformed> {
         let length = self.u16(what)?;
         self.take(usize::from(length), what)
     }
 
-    /// Bytes behind a 32-bit length.
+    /// Bytes after a 32-bit length.
     pub fn long_bytes(&mut self, what: &'static str) -> Result<&'a [u8], Malformed> {
         let length = self.u32(what)?;
         self.take(length as usize, what)
     }
 
-    /// Text behind a 16-bit length.
+    /// Text after a 16-bit length.
     pub fn text(&mut self, what: &'static str) -> Result<&'a str, Malformed> {
         let at = self.position();
         std::str::from_utf8(self.short_bytes(what)?).map_err(|_| Malformed { what, at })
@@ -126,7 +126,7 @@ impl TooLong {
     }
 }
 
-/// Appends text behind a 16-bit length, or nothing if it is longer than `limit`, which is at most 65,535 bytes.
+/// Appends text after a 16-bit length, or nothing if it is longer than `limit`, which is at most 65,535 bytes.
 pub fn put_bounded(out: &mut impl BufMut, what: &'static str, text: &str, limit: usize) -> Result<(), TooLong> {
     let length = u16::try_from(text.len()).ok().filter(|length| usize::from(*length) <= limit);
     let limit = limit.min(usize::from(u16::MAX));
@@ -135,7 +135,7 @@ pub fn put_bounded(out: &mut impl BufMut, what: &'static str, text: &str, limit:
     Ok(())
 }
 
-/// Appends text that was read from a command or a row behind a 16-bit length: those have room for no more.
+/// Appends text that was read from a command or a row, after a 16-bit length: those have room for no more.
 ///
 /// # Panics
 /// On a longer text, which no command can hold.

@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(DiskUse { used: 75, free: 25 }.percent(), 75);
         assert_eq!(DiskUse { used: 7501, free: 2499 }.percent(), 76);
         assert_eq!(DiskUse { used: u64::MAX / 2, free: 0 }.percent(), 100);
-        // What other users or a quota keep from this process counts for neither side.
+        // Room that other users or a quota keep from this process counts for neither side.
         let ratio = DiskUse { used: 25, free: 75 }.ratio();
         assert!((ratio - 0.25).abs() < f64::EPSILON, "{ratio}");
         assert!(DiskUse { used: 0, free: 0 }.ratio().abs() < f64::EPSILON);

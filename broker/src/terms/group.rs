@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What an operator or the automatic creation chose for a consumer group. Replicated. The fields are the protocol's
-/// `SubscriptionGroupConfig`, with its defaults.
+/// The settings of a consumer group, chosen by an operator or the automatic creation. Replicated. The fields are the
+/// protocol's `SubscriptionGroupConfig`, with its defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "the protocol's own switches")]
 pub struct GroupSettings {

@@ -124,7 +124,7 @@ impl QueueOffset {
         self.0.checked_sub(1).map(Self)
     }
 
-    /// The messages from `start` up to here; none when `start` lies behind this offset.
+    /// The messages from `start` up to here; none when `start` is the higher offset.
     pub const fn since(self, start: Self) -> u64 {
         self.0.saturating_sub(start.0)
     }

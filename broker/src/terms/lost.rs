@@ -1,4 +1,4 @@
-//! What an operator gave up.
+//! Ranges of the log that an operator gave up.
 
 use std::ops::Range;
 

@@ -1,11 +1,11 @@
-//! Who needs bytes that no queue holds.
+//! The owners of bytes that no queue holds.
 
 use crate::terms::{HalfId, Stamp};
 
 const HALF: u8 = 1;
 const TIMER: u8 = 2;
 
-/// Whose bytes they are.
+/// The owner of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PinOwner {
     /// An undecided half message.

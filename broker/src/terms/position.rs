@@ -24,7 +24,7 @@ impl Position {
         Position(self.0 + bytes)
     }
 
-    /// The number of bytes from `start` to here; zero when `start` lies behind this position.
+    /// The number of bytes from `start` to here; zero when `start` is the higher position.
     pub const fn since(self, start: Position) -> u64 {
         self.0.saturating_sub(start.0)
     }

@@ -39,13 +39,13 @@ impl Stamp {
         if millis == 0 { None } else { Some(Self(millis)) }
     }
 
-    /// So many milliseconds later, or the last time that there is.
+    /// This many milliseconds later, or the last time that there is.
     #[must_use]
     pub const fn saturating_add(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 
-    /// So many milliseconds earlier, or the first time that there is.
+    /// This many milliseconds earlier, or the first time that there is.
     #[must_use]
     pub const fn saturating_sub(self, millis: u64) -> Self {
         Self(self.0.saturating_sub(millis))

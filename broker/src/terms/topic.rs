@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What an operator or the automatic creation chose for a topic. Replicated.
+/// The settings of a topic, chosen by an operator or the automatic creation. Replicated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicSettings {
     /// The name.
@@ -42,7 +42,8 @@ impl TopicSettings {
         }
     }
 
-    /// Attribute: for so many seconds a message that is sent again under the same unique key gets the first one's place.
+    /// Attribute: for this many seconds a message that is sent again under the same unique key gets the first one's
+    /// place.
     pub const DUPLICATE_WINDOW: &str = "duplicate.window.seconds";
     /// The longest such time, in seconds: a week.
     pub const DUPLICATE_WINDOW_MAX: u64 = 7 * 24 * 60 * 60;

@@ -20,7 +20,7 @@ const BURSTS: usize = 9;
 /// Images per operation: a power cut that keeps nothing, everything, two random parts.
 const IMAGES: u64 = 4;
 
-/// The numbers of things that were tried.
+/// Counts of what a search tried.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) cuts: u64,

@@ -12,7 +12,7 @@ use crate::terms::{Content, Cursor, GroupSettings, ParkReason, QueueOffset, Stam
 /// Damaged copies of each batch and row.
 const DAMAGED: usize = 2_000;
 
-/// The writings of a shard: payloads of log records, and rows of the index.
+/// The bytes that a shard wrote: payloads of log records, and rows of the index.
 struct Written {
     payloads: Vec<Vec<u8>>,
     rows: Vec<(Vec<u8>, Vec<u8>)>,

@@ -1,4 +1,4 @@
-//! What one client can take from the others: held pulls, searches, topics, queues and groups.
+//! The bounds on what one client takes from the others: held pulls, searches, topics, queues and groups.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn a_flood_of_searches_starves_nobody() {
         ..HeartbeatData::default()
     };
     assert_eq!(producer.heartbeat(&data).await.code, 0);
-    // What waits for a place must not take anything from others.
+    // A search that waits for a place must not take anything from others.
     let occupied = node.running().broker().gate.occupy().await;
     let flooding = node.client("flood");
     let (remote, address) = flooding.remote();
@@ -105,7 +105,7 @@ async fn a_flood_of_searches_starves_nobody() {
         .with_field("maxReconsumeTimes", 16);
     let answer = producer.call(back).await;
     assert_eq!(answer.code, 0, "{:?}", answer.remark);
-    // Whatever waited is done in the end.
+    // The searches that waited are done in the end.
     drop(occupied);
     assert!(flood.await.unwrap().iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.code == 0)));
     flooding.close().await;
@@ -197,7 +197,7 @@ async fn a_large_heartbeat_is_carried_out_in_order() {
     data.producer_data_set = (0..1_000).map(|n| ProducerData { group_name: format!("{long}{n}") }).collect();
     let body = to_bytes(&data, Form::Loose);
     assert!(body.len() > 64 * 1024);
-    // The pull right behind it finds the group's subscription.
+    // The pull right after it finds the group's subscription.
     let (beat, pulled) = tokio::join!(
         client.call(Frame::request(request::HEART_BEAT).with_body(body)),
         client.call(pull_request(&PullMessageHeader { sys_flag: 0, subscription: None, ..pull("G", "T", 0, 0) })),

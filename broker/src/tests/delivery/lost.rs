@@ -62,7 +62,7 @@ async fn a_missing_file_is_skipped_by_nobody_until_an_operator_says_so() {
         }
     }
     assert!(node.running().broker().metrics.messages_unreadable.get() >= 4);
-    // What lies in other files is served.
+    // A message in another file is served.
     assert_eq!(messages(&client.call(pull_request(&pull("G", "T", 0, 20))).await)[0].queue_offset, 20);
     // Back, it is served again.
     fs::write(&first, content).unwrap();

@@ -145,7 +145,7 @@ async fn expressions_are_checked_before_a_consumer_starts() {
     node.stop().await;
 }
 
-/// A consumer whose clock was ahead is followed by one with the right clock, or one behind, and another filter.
+/// A consumer whose clock was ahead is followed by one with the right clock, or a slow one, and another filter.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_members_subscribe_to_now_counts_whatever_their_clocks_say() {
     let node = Node::start().await;
@@ -171,12 +171,12 @@ async fn what_members_subscribe_to_now_counts_whatever_their_clocks_say() {
         assert_eq!(pulled(&stays, group, ahead).await, ["one"], "{group}");
         comes.heartbeat(&beat(&comes, group, "two", right)).await;
         assert_eq!(pulled(&comes, group, right).await, ["two"], "{group}");
-        // Who has not followed yet changes nothing, and still gets answers.
+        // A member that has not followed yet changes nothing, and still gets answers.
         stays.heartbeat(&beat(&stays, group, "one", ahead)).await;
         assert_eq!(pulled(&comes, group, right).await, ["two"], "{group}");
         assert_eq!(pulled(&stays, group, ahead).await, ["two"], "{group}");
     }
-    // What no heartbeat has named yet is not served with another filter.
+    // A subscription that no heartbeat has named yet is not served with another filter.
     let unheard = PullMessageHeader { sys_flag: 0, sub_version: ahead + 77, ..pull("G0", "T", 0, 0) };
     assert_eq!(comes.call(pull_request(&unheard)).await.code, 25);
     node.stop().await;

@@ -246,7 +246,7 @@ async fn a_corrupt_message_is_an_error_and_is_not_skipped() {
     let remark = answer.remark.unwrap();
     assert!(remark.contains("offset 2") && remark.contains("checksum"), "{remark}");
     assert!(answer.body.is_empty());
-    // What lies behind it is served to whoever asks for it.
+    // Messages after it are served to a consumer that asks for them.
     assert_eq!(messages(&client.call(pull_request(&pull("G", "T", 0, 3))).await)[0].queue_offset, 3);
     node.stop().await;
 }

@@ -69,7 +69,7 @@ async fn what_cannot_be_asked_about_is_parked_and_the_others_go_on() {
     let third = stage.done(half("third")).await;
     stage.running.stop().await.unwrap();
 
-    // Started anew, the broker has nothing of them in memory.
+    // After a restart the broker has nothing of them in memory.
     let stage = Stage::open(config).await;
     rot(&folder.path().join("log"), "this half will rot");
     stage.producer("client-1", "PG").await;
@@ -93,7 +93,7 @@ async fn what_cannot_be_asked_about_is_parked_and_the_others_go_on() {
     let transactions = &stage.running.broker().transactions;
     assert_eq!((transactions.waiting_for_checker("LONELY"), transactions.waiting_for_checker("PG")), (1, 0));
     assert_eq!(transactions.halves_without_checker(), 0, "nobody is alarmed in the first minute");
-    // What cannot be read can still be rolled back.
+    // A half that cannot be read can still be rolled back.
     stage.done(end(&rotten, 12)).await;
     stage.done(end(&long, 12)).await;
 }

@@ -1,4 +1,4 @@
-//! What producers and operators of topics ask of a broker, over real sockets.
+//! The requests of producers and of operators of topics to a broker, over real sockets.
 
 #![allow(unreachable_pub, reason = "the support module is shared by the files of this program")]
 

@@ -1,4 +1,4 @@
-//! What is refused is refused whichever way it comes, with words, and leaves nothing behind.
+//! A message that must be refused is refused whichever way it comes, with words, and nothing of it is stored.
 
 use bytes::BytesMut;
 use escrowmq_common::code::request;

@@ -1,4 +1,4 @@
-//! What nameservers hear: all of them, at once after a change, and a goodbye at the end.
+//! The broker's registration with its nameservers: with all of them, at once after a change, and a goodbye at the end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

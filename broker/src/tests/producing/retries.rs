@@ -52,7 +52,7 @@ async fn a_message_that_is_given_up_becomes_a_dead_letter() {
     stage.done(back(position(&sent), "CG", -1)).await;
     let dead = stage.stored("%DLQ%CG", 0).remove(0);
     assert_eq!((dead.property("RETRY_TOPIC"), dead.property("DELAY")), (Some("T"), None));
-    // With its third delivery behind it.
+    // After its third delivery.
     let worn = SendMessageHeader { reconsume_times: 3, ..header("T", "") };
     let sent = stage.done(of(&worn)).await;
     stage.done(back(position(&sent), "CG", 0)).await;

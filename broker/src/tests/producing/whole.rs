@@ -1,5 +1,5 @@
-//! What only EscrowMQ adds: transactions of several messages, leases, outcomes in answers, quotas, and plain messages that
-//! are recognised when they are sent again.
+//! The features that only EscrowMQ has: transactions of several messages, leases, outcomes in answers, quotas, and
+//! plain messages that are recognised when they are sent again.
 
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
@@ -57,7 +57,8 @@ async fn a_check_asks_once_for_a_whole_transaction() {
         let checks = seen.iter().filter(|frame| frame.code == request::CHECK_TRANSACTION_STATE);
         checks.map(|frame| field(frame, "commitLogOffset").unwrap().parse::<i64>().unwrap()).collect::<Vec<_>>()
     };
-    // Checks come in the order of halves: what comes behind the further half shows that it was passed over.
+    // Checks come in the order of halves: the check of a half after the further one shows that the further one was
+    // passed over.
     stage.until("checks", |stage| asked(stage).contains(&position(&later))).await;
     assert_eq!(asked(&stage), [position(&first), position(&later)]);
 }

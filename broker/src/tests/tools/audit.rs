@@ -1,4 +1,4 @@
-//! What operators change leaves one line each in the log.
+//! Each change by an operator leaves one line in the log.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::OnceLock;

@@ -1,4 +1,4 @@
-//! What operators' tools ask of a broker, over real sockets.
+//! The requests of operators' tools to a broker, over real sockets.
 
 mod audit;
 mod groups;

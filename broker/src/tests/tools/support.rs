@@ -24,7 +24,7 @@ pub(crate) struct Bench {
     pub broker: RunningBroker,
     pub address: String,
     remote: Remote,
-    /// What the broker asked of this client, and what is answered to that.
+    /// The broker's requests to this client, and the answers to them.
     pub incoming: Arc<Incoming>,
     _folder: tempfile::TempDir,
 }

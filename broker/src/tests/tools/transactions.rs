@@ -245,7 +245,7 @@ async fn parking_and_resuming_are_kept_with_who_and_why() {
     assert_eq!((&decided.asked[..1], decided.checks >= 1), (&info.asked[..1], true));
 }
 
-/// What a producer answers to the check of a half.
+/// A producer's answer to the check of a half.
 fn answer(half: &Sent, decision: i32) -> Frame {
     Frame::request(request::END_TRANSACTION)
         .with_field("producerGroup", "PG")
