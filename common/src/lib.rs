@@ -3,7 +3,6 @@
 //! * [`frame`], [`code`], [`header`]: the remoting protocol, from bytes to typed requests.
 //! * [`remoting`]: connections that carry frames both ways.
 //! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
-//! * [`settings`]: texts of settings, in files and on the wire.
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time.
 //! * [`causes`]: an error with its causes in one line; `logging`, a feature: what our binaries log and how.
@@ -14,13 +13,16 @@ pub mod body;
 pub mod causes;
 pub mod clock;
 pub mod code;
+#[cfg(feature = "process")]
+pub mod disk;
 pub mod frame;
 pub mod header;
 pub mod limits;
-#[cfg(feature = "logging")]
+#[cfg(feature = "process")]
 pub mod logging;
 pub mod message;
 pub mod name;
 pub mod remoting;
+#[cfg(feature = "process")]
 pub mod settings;
 pub mod task;

@@ -1,4 +1,4 @@
-//! What a process logs and in which form, the same for each of our binaries. Behind the feature `logging`, so that users of the
+//! What a process logs and in which form, the same for each of our binaries. Behind the feature `process`, so that users of the
 //! client, who have a subscriber of their own, do not compile this one.
 //!
 //! Errors are logged whatever a filter names, unless it says `off`. The consensus library tells each of its steps; it

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use escrowmq_common::code::response;
+use escrowmq_common::disk::replace_file;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits::SETTINGS_BYTES_MAX;
 use escrowmq_common::remoting::Connection;
@@ -16,7 +17,6 @@ use super::order::Turn;
 use super::refusals::Refusal;
 use super::{Server, names, success};
 use crate::config::{self, Config, ConfigError, KEYS};
-use crate::disk::replace_file;
 
 impl Server {
     /// `GET_NAMESRV_CONFIG`: all settings as a properties text.
