@@ -25,4 +25,6 @@ pub mod name;
 pub mod remoting;
 #[cfg(feature = "process")]
 pub mod settings;
+#[cfg(feature = "process")]
+pub mod signals;
 pub mod task;
