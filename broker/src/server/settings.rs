@@ -1,6 +1,5 @@
 //! Settings and running figures, for tools.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use escrowmq_common::body::json::to_bytes;
@@ -9,12 +8,12 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits;
 use escrowmq_common::remoting::Connection;
-use escrowmq_common::settings::properties;
+use escrowmq_common::settings::{self, properties};
 use parking_lot::Mutex;
 
 use super::{Reply, local, runtime, slow};
 use crate::broker::Broker;
-use crate::config::{Asker, ConfigError, FileName, differences};
+use crate::config::{Asker, ConfigError, differences};
 
 /// One change after the other: each starts from the settings that the one before left.
 static CHANGING: Mutex<()> = Mutex::new(());
@@ -44,9 +43,7 @@ pub(super) fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request
 
 /// Puts changes in force and keeps them, all or none.
 fn update(broker: &Broker, body: &[u8], asker: Asker, reply: &Reply) -> Result<(), ConfigError> {
-    let entries =
-        properties::parse(body).map_err(|source| ConfigError::Syntax { place: FileName::default(), source })?;
-    let changes: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let changes = settings::changes(body)?;
     let _turn = CHANGING.lock();
     let old = Arc::clone(&broker.config());
     let new = Arc::new(old.updated(&changes, asker)?);
