@@ -232,7 +232,7 @@ impl WriteUnit for Retry<'_> {
 
 #[cfg(test)]
 mod tests {
-    use escrowmq_common::message::{Properties, SysFlag};
+    use escrowmq_common::message::Properties;
 
     use super::*;
     use crate::terms::QueueId;
@@ -258,22 +258,14 @@ mod tests {
     }
 
     fn changed(own: &str, fate: Fate) -> String {
+        let (host, pieces) = ("127.0.0.1:30911".parse().unwrap(), [own]);
         let parts = UnitBuilder {
-            topic: "T",
-            queue_id: 1,
-            flag: 0,
             queue_offset: 5,
             position: 4_711,
-            sys_flag: SysFlag(0),
             born_timestamp: 1,
             born_host: "192.0.2.1:1".parse().unwrap(),
             store_timestamp: 2,
-            store_host: "127.0.0.1:30911".parse().unwrap(),
-            reconsume_times: 0,
-            prepared_offset: 0,
-            body: b"b",
-            body_crc: None,
-            properties: &[own],
+            ..UnitBuilder::to_store("T", 1, host, b"b", &pieces)
         };
         let mut bytes = BytesMut::new();
         parts.write(&mut bytes).unwrap();

@@ -45,21 +45,18 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
         .zip(&properties)
         .map(|(member, pieces)| {
             NewUnit(UnitBuilder {
-                topic,
-                queue_id: target.queue.index.cast_signed(),
                 flag: member.message.flag,
-                queue_offset: 0,
-                position: 0,
                 sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
                 born_timestamp: header.born_timestamp,
                 born_host: send.connection.peer(),
-                store_timestamp: 0,
-                store_host: broker.store_host,
                 reconsume_times: header.reconsume_times,
-                prepared_offset: 0,
-                body: member.message.body,
-                body_crc: None,
-                properties: pieces.as_slice(),
+                ..UnitBuilder::to_store(
+                    topic,
+                    target.queue.index.cast_signed(),
+                    broker.store_host,
+                    member.message.body,
+                    pieces.as_slice(),
+                )
             })
         })
         .collect();
