@@ -19,13 +19,6 @@ use crate::filter::Filter;
 use crate::shard::SubmitError;
 use crate::terms::{GroupSettings, QueueOffset, TopicSettings};
 
-/// Bits of a pull's sysFlag.
-mod flag {
-    pub(super) const COMMIT: i32 = 1;
-    pub(super) const MAY_HOLD: i32 = 2;
-    pub(super) const SUBSCRIPTION: i32 = 4;
-}
-
 /// Where users find what to do about a refusal.
 const HINT: &str = "see docs/delivery.md";
 
@@ -99,7 +92,7 @@ fn pull(
     match checked(broker, connection, group, header, &reply) {
         Ok(pull) => {
             // Before the look, which tells a consumer of a reset: what it commits here is from before.
-            if header.sys_flag & flag::COMMIT != 0 {
+            if header.sys_flag & PullMessageHeader::COMMIT != 0 {
                 commit(broker, connection, &pull, header.commit_offset);
             }
             pull.serve(broker);
@@ -162,7 +155,7 @@ fn checked(
 
 /// Until when the pull may be held.
 fn until(broker: &Broker, header: &PullMessageHeader<'_>) -> Option<std::time::Duration> {
-    if header.sys_flag & flag::MAY_HOLD == 0 {
+    if header.sys_flag & PullMessageHeader::MAY_HOLD == 0 {
         return None;
     }
     let config = broker.config();
@@ -181,7 +174,7 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
         return Err((response::NO_PERMISSION, remark));
     }
     let unparsable = || (response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed".to_owned());
-    let wants = if header.sys_flag & flag::SUBSCRIPTION != 0 {
+    let wants = if header.sys_flag & PullMessageHeader::SUBSCRIPTION != 0 {
         if header.expression_type == Some(EXPRESSION_SQL92) {
             check_sql(broker)?;
         }

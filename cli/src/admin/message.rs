@@ -64,15 +64,7 @@ async fn query(
     limit: u16,
     unique_key: bool,
 ) -> anyhow::Result<Vec<Message>> {
-    let header = QueryMessageHeader {
-        topic,
-        key,
-        max_num: i32::from(limit),
-        begin_timestamp: 0,
-        end_timestamp: i64::MAX,
-        unique_key,
-        index_type: None,
-    };
+    let header = QueryMessageHeader::new(topic, key, unique_key, i32::from(limit));
     let mut messages = Vec::new();
     for master in cluster.masters_of(topic).await? {
         let ask = Frame::request(request::QUERY_MESSAGE).with_header(&header);

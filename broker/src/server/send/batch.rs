@@ -211,22 +211,7 @@ mod tests {
     }
 
     fn read<'a>(properties: &'a str, body: &'a [u8]) -> Result<Batch<'a>, Refused> {
-        let header = SendMessageHeader {
-            producer_group: "PG",
-            topic: "T",
-            default_topic: "TBW102",
-            default_topic_queue_nums: 4,
-            queue_id: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            flag: 0,
-            properties: Some(properties),
-            reconsume_times: 0,
-            unit_mode: false,
-            max_reconsume_times: None,
-            batch: true,
-            broker_name: None,
-        };
+        let header = SendMessageHeader { batch: true, ..SendMessageHeader::new("PG", "T", 0, 0, properties) };
         Batch::read(&BrokerConfig::default(), &header, body)
     }
 
