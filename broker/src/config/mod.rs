@@ -24,6 +24,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::fs;
 
+use escrowmq_common::code::word;
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
 use escrowmq_common::settings::{self, Place, Setting, SettingError};
@@ -223,8 +224,8 @@ impl BrokerConfig {
     /// What an acknowledgement stands for, as answers name it.
     pub fn store_level(&self) -> &'static str {
         match self.flush_disk_type {
-            FlushDisk::Sync => "flushed",
-            FlushDisk::Async => "appended",
+            FlushDisk::Sync => word::FLUSHED,
+            FlushDisk::Async => word::APPENDED,
         }
     }
 

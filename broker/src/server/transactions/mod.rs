@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{GroupTransactions, TransactionCounts, TransactionInfo, TransactionPage};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::{request, response, word};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
 use escrowmq_common::message::OffsetMessageId;
@@ -54,8 +54,8 @@ impl List {
     fn new(header: &ListTransactionsHeader<'_>, now: Stamp) -> Result<Self, String> {
         let parked = match header.state {
             None => None,
-            Some("open") => Some(false),
-            Some("parked") => Some(true),
+            Some(word::OPEN) => Some(false),
+            Some(word::PARKED) => Some(true),
             Some(other) => return Err(format!("state is neither open nor parked: '{}'", shown(other))),
         };
         let positive =
