@@ -22,6 +22,7 @@ pub mod limits;
 pub mod logging;
 pub mod message;
 pub mod name;
+pub mod net;
 pub mod remoting;
 #[cfg(feature = "process")]
 pub mod settings;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::cursor::Cursor;
 use super::host;
 use crate::clock;
+use crate::net::outgoing_ip;
 
 /// Digits of an id with an IPv4 address.
 const V4_DIGITS: usize = 32;
@@ -182,22 +183,9 @@ impl UniqueIds {
 /// The next id of this process.
 pub fn unique_id() -> UniqueId {
     static PROCESS: OnceLock<UniqueIds> = OnceLock::new();
-    PROCESS.get_or_init(|| UniqueIds::new(outgoing_ip())).next_id()
-}
-
-/// The address that packets to other machines would carry. Connecting a datagram socket sends nothing; the target is an
-/// address reserved for documentation.
-fn outgoing_ip() -> IpAddr {
-    let probe = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    };
-    match probe() {
-        Ok(address) if !address.ip().is_unspecified() => address.ip(),
-        // No network: any four bytes serve, as long as another process draws others.
-        _ => Ipv4Addr::from(random() as u32).into(),
-    }
+    // Without a network any four bytes serve, as long as another process draws others.
+    let address = || outgoing_ip().unwrap_or_else(|| Ipv4Addr::from(random() as u32).into());
+    PROCESS.get_or_init(|| UniqueIds::new(address())).next_id()
 }
 
 /// The standard library seeds its hash maps from the system's randomness.
