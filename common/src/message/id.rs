@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::cursor::Cursor;
 use super::host;
+use crate::calendar::CalendarTime;
 use crate::clock;
 use crate::net::outgoing_ip;
 
@@ -196,15 +197,7 @@ fn random() -> u64 {
 /// First millisecond of the month, in UTC, that `millis` lies in.
 fn month_start(millis: i64) -> i64 {
     const DAY: i64 = 24 * 60 * 60 * 1000;
-    let days = millis.div_euclid(DAY);
-    // Days since the first of March of year 0: leap days then come last in a year, and months follow a 153-day rhythm.
-    let shifted = days + 719_468;
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5;
-    (days - day_of_month) * DAY
+    millis - millis.rem_euclid(DAY) - (CalendarTime::of(millis).day - 1) * DAY
 }
 
 /// Upper-case hexadecimal text of up to 28 bytes.
