@@ -11,6 +11,7 @@ mod message;
 mod offset;
 mod operator;
 mod output;
+mod time;
 mod topic;
 pub(crate) mod txn;
 

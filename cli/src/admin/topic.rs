@@ -169,7 +169,7 @@ async fn status(cluster: &Cluster, topic: &str) -> anyhow::Result<Output> {
                 json!(queue.queue_id),
                 json!(offset.min_offset),
                 json!(offset.max_offset),
-                json!(last.map(super::message::readable)),
+                json!(last.map(super::time::readable)),
             ]);
         }
     }
