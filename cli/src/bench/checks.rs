@@ -81,10 +81,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     let mut session = Session::open(&arguments.common).await?;
     let topic = session.target.topic(&arguments.common, "checks").await?;
     let result = measure(&mut session, &topic, arguments).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, "checks", &topic, None);
-    Ok(object)
+    session.finish("checks", &topic, None, result).await
 }
 
 async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments) -> anyhow::Result<Object> {

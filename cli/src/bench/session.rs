@@ -161,8 +161,22 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Ends a command with its result: the topic that was made for it goes, and what was measured is described.
+    pub(super) async fn finish(
+        self,
+        command: &str,
+        topic: &Topic,
+        load: Option<&Load>,
+        result: anyhow::Result<Object>,
+    ) -> anyhow::Result<Object> {
+        self.target.clean_up(topic).await;
+        let mut object = result?;
+        self.describe(&mut object, command, topic, load);
+        Ok(object)
+    }
+
     /// What every result says about its run.
-    pub(super) fn describe(&self, object: &mut Object, command: &str, topic: &Topic, load: Option<&Load>) {
+    fn describe(&self, object: &mut Object, command: &str, topic: &Topic, load: Option<&Load>) {
         let common = self.common;
         let header = format!("{:?}", common.header).to_lowercase();
         let mut title = format!(
