@@ -17,7 +17,7 @@ mod topic;
 mod when;
 
 pub use content::Content;
-pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};
+pub use cursor::{Cursor, Malformed, TooLong, get_optional, put_bounded, put_optional, put_text};
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
 pub use disk_use::DiskUse;
 pub use group::GroupSettings;
@@ -27,4 +27,4 @@ pub use pin::PinOwner;
 pub use position::Position;
 pub use stamp::Stamp;
 pub use topic::TopicSettings;
-pub use when::When;
+pub use when::{When, get_when, put_when};
