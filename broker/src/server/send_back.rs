@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::ConsumerSendMsgBackHeader;
+use escrowmq_common::header::{ConsumerSendMsgBackHeader, VERSION_WITH_RETRY_LIMIT};
 use escrowmq_common::message::properties::{PropertyEditor, name as property};
 use escrowmq_common::message::{MessageUnit, UnitBuilder, tags_code};
 use escrowmq_common::name;
@@ -20,8 +20,6 @@ use crate::config::DelayLevels;
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
 use crate::terms::{GroupSettings, TopicSettings, When};
 
-/// Requests of clients below this version carry no limit of their own.
-const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 /// The level of the first retry, 10 seconds.
 const FIRST_RETRY_LEVEL: i32 = 3;
 

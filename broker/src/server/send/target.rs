@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use escrowmq_common::code::response;
-use escrowmq_common::header::SendMessageHeader;
+use escrowmq_common::header::{SendMessageHeader, VERSION_WITH_RETRY_LIMIT};
 use escrowmq_common::name;
 
 use super::super::topics::HINT;
@@ -14,9 +14,6 @@ use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::shard::{Queue, Topic};
 use crate::terms::TopicSettings;
-
-/// Requests of clients below this version carry no limit of their own for retries.
-const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 
 /// A topic and one of its queues.
 #[derive(Debug, Clone)]
