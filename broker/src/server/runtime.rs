@@ -11,6 +11,7 @@ use escrowmq_common::body::KvTable;
 use super::stats::{Problem, answer};
 use super::{Reply, slow};
 use crate::broker::Broker;
+use crate::raft::kind;
 use crate::shard::Batch;
 use crate::stats;
 use crate::terms::{DiskUse, Stamp};
@@ -133,7 +134,7 @@ fn oldest_stamp(broker: &Broker) -> Option<Stamp> {
     // Records that are no batches are the business of the replication group.
     records
         .iter()
-        .filter(|record| record.kind == 1)
+        .filter(|record| record.kind == kind::BATCH)
         .find_map(|record| Batch::decode(&record.payload).ok())
         .map(|batch| batch.stamp)
 }
