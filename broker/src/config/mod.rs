@@ -8,7 +8,7 @@
 //! [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
 //!
 //! Left to others: what a setting does. Handlers read the settings anew at each request, so that those marked
-//! [`Key::at_once`] need no restart.
+//! [`at_once`](escrowmq_common::settings::Key::at_once) need no restart.
 
 mod apache;
 mod arguments;
