@@ -7,7 +7,7 @@ use escrowmq_broker::limits::{BLOCKING_THREADS, restrict_new_files};
 use escrowmq_broker::start::start;
 use escrowmq_common::causes::Causes;
 use escrowmq_common::logging;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use escrowmq_common::signals::Signals;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -71,22 +71,4 @@ fn run(loaded: Loaded) -> anyhow::Result<()> {
         }
         Ok(())
     })
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
 }

@@ -17,6 +17,7 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use serde_json::json;
 
+use crate::ending::failed;
 use crate::progress::{Line, bytes};
 use crate::words::{counted, told};
 
@@ -79,10 +80,7 @@ fn finish(json: bool, done: anyhow::Result<(serde_json::Value, String)>) -> Exit
     match done {
         Ok((value, _)) if json => println!("{value}"),
         Ok((_, text)) => println!("{text}"),
-        Err(error) => {
-            eprintln!("escrowmq: {}", told(&error));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return failed(&error),
     }
     ExitCode::SUCCESS
 }
@@ -177,7 +175,7 @@ async fn of_running(broker: &str, target: &Target) -> anyhow::Result<Written> {
                         () = tokio::time::sleep(RENEW_EVERY) => {
                             if let Err(error) = call(&remote, broker, about(request::RENEW_BACKUP)).await {
                                 // The copy goes on: what it still needs may be there, and if not it fails.
-                                eprintln!("escrowmq: {}", told(&error));
+                                failed(&error);
                             }
                         }
                     }

@@ -5,6 +5,7 @@ mod backup;
 mod bench;
 mod confirm;
 mod demo;
+mod ending;
 mod fsck;
 mod progress;
 mod standalone;

@@ -1,6 +1,6 @@
 //! `escrowmq standalone`: a nameserver and a broker in one process.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,10 +9,11 @@ use clap::ValueEnum;
 use escrowmq_broker::config::BrokerConfig;
 use escrowmq_broker::start::{RunningBroker, start};
 use escrowmq_common::logging::{self, Filter, Format};
+use escrowmq_common::settings;
+use escrowmq_common::signals::Signals;
 use escrowmq_nameserver::{Config, Nameserver};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::words::told;
+use crate::ending::failed;
 
 /// Arguments of `escrowmq standalone`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// A setting of the broker, by the name that RocketMQ's operators know; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = settings::pair)]
     settings: Vec<(String, String)>,
     /// Level of the log on stderr: off, error, warn, info, debug, trace, or a filter like `info,escrowmq_broker=debug`
     #[arg(long, visible_alias = "log-level", default_value = "warn", env = "ESCROWMQ_LOG")]
@@ -49,19 +50,11 @@ enum Flush {
     Async,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
-}
-
 /// Runs both until a signal.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     match perform(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("escrowmq: {}", told(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -81,19 +74,19 @@ async fn serve(arguments: Arguments, folder: &Path, mut config: BrokerConfig) ->
     let mut signals = Signals::new()?;
     let nameserver = nameserver_config(&arguments, folder);
     let nameserver = Nameserver::start(nameserver).await.context("the nameserver does not start")?;
-    let names = format!("{}:{}", host(arguments.host), nameserver.local_addr().port());
+    let names = SocketAddr::new(arguments.host, nameserver.local_addr().port()).to_string();
     config.namesrv_addr = vec![names.clone()];
     let broker = tokio::select! {
         broker = start(config) => broker.context("the broker does not start")?,
-        () = signals.next() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
-    let address = format!("{}:{}", host(arguments.host), broker.local_addr().port());
+    let address = SocketAddr::new(arguments.host, broker.local_addr().port());
     println!("ready: nameserver {names}, broker {address}, data {}", folder.display());
     signals.next().await;
     tokio::select! {
         stopped = stop(broker, &nameserver) => stopped,
         // A second signal: the next start recovers.
-        () = signals.next() => std::process::exit(1),
+        _ = signals.next() => std::process::exit(1),
     }
 }
 
@@ -102,14 +95,6 @@ async fn stop(broker: RunningBroker, nameserver: &Nameserver) -> anyhow::Result<
     broker.stop().await?;
     nameserver.stop().await;
     Ok(())
-}
-
-/// An address as a part of `host:port`.
-fn host(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
 }
 
 /// Where to listen: who told clients a loopback address serves nobody else.
@@ -152,24 +137,6 @@ fn broker_config(arguments: &Arguments, folder: &Path) -> anyhow::Result<BrokerC
     Ok(loaded.config)
 }
 
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +148,7 @@ mod tests {
             dir: None,
             flush: Flush::Async,
             host: [127, 0, 0, 1].into(),
-            settings: settings.iter().map(|text| key_value(text).unwrap()).collect(),
+            settings: settings.iter().map(|text| settings::pair(text).unwrap()).collect(),
             log: Filter::default(),
             log_format: Format::Text,
         }
@@ -193,7 +160,7 @@ mod tests {
         assert_eq!((config.listen_port, config.broker_name.as_str(), config.max_message_size), (7, "b", 9));
         assert_eq!(config.store_path.as_deref(), Some(Path::new("/d")));
         assert!(broker_config(&arguments(&["noSuchKey=1"]), Path::new("/d")).is_err());
-        assert!(key_value("novalue").is_err());
+        assert!(settings::pair("novalue").is_err());
     }
 
     #[test]
@@ -201,6 +168,5 @@ mod tests {
         assert_eq!(bind_address([127, 0, 0, 1].into()), "127.0.0.1");
         assert_eq!(bind_address([10, 0, 0, 1].into()), "0.0.0.0");
         assert_eq!(bind_address("fd00::1".parse().unwrap()), "::");
-        assert_eq!(host("::1".parse().unwrap()), "[::1]");
     }
 }

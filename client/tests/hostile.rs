@@ -147,21 +147,10 @@ async fn a_message_behind_the_offset_to_go_on_from_is_garbage() {
             let mut unit = bytes::BytesMut::new();
             let host = "127.0.0.1:1".parse().expect("an address");
             let built = escrowmq_common::message::UnitBuilder {
-                topic: "T",
-                queue_id: 0,
-                flag: 0,
                 queue_offset: i64::MAX,
-                position: 0,
-                sys_flag: escrowmq_common::message::SysFlag(0),
                 born_timestamp: 1,
-                born_host: host,
                 store_timestamp: 2,
-                store_host: host,
-                reconsume_times: 0,
-                prepared_offset: 0,
-                body: b"x",
-                body_crc: None,
-                properties: &[],
+                ..escrowmq_common::message::UnitBuilder::to_store("T", 0, host, b"x", &[])
             };
             built.write(&mut unit).expect("a small unit");
             Frame::response(asked, response::SUCCESS).with_field("nextBeginOffset", 1).with_body(unit.freeze())

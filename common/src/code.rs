@@ -370,6 +370,34 @@ codes! {
     }
 }
 
+/// Beginnings of remarks that RocketMQ's broker answers a decision with. Clients and tools tell by them that a refusal is final.
+pub mod remark {
+    /// There is no such half: it never was, or it was settled so long ago that the broker has forgotten it.
+    pub const NO_SUCH_HALF: &str = "Find prepared transaction message failed";
+    /// The half is another group's.
+    pub const WRONG_GROUP: &str = "The producer group wrong";
+    /// The counter is another half's.
+    pub const WRONG_COUNTER: &str = "The transaction state table offset wrong";
+    /// The position is another half's.
+    pub const WRONG_POSITION: &str = "The commit log offset wrong";
+}
+
+/// Words in fields of EscrowMQ's own.
+pub mod word {
+    /// The decision that stands: consumers get the messages.
+    pub const COMMIT: &str = "commit";
+    /// The decision that stands: nobody gets them.
+    pub const ROLLBACK: &str = "rollback";
+    /// A transaction that is checked.
+    pub const OPEN: &str = "open";
+    /// A transaction that is checked no more.
+    pub const PARKED: &str = "parked";
+    /// An acknowledged message is on the device.
+    pub const FLUSHED: &str = "flushed";
+    /// An acknowledged message is in the operating system.
+    pub const APPENDED: &str = "appended";
+}
+
 #[cfg(test)]
 mod tests {
     use super::{request, response};

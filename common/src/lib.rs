@@ -3,24 +3,31 @@
 //! * [`frame`], [`code`], [`header`]: the remoting protocol, from bytes to typed requests.
 //! * [`remoting`]: connections that carry frames both ways.
 //! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
-//! * [`settings`]: texts of settings, in files and on the wire.
 //! * [`limits`]: how long and how many of anything a peer may send.
-//! * [`task`], [`clock`]: the only places that spawn and that read time.
-//! * [`causes`]: an error with its causes in one line; `logging`, a feature: what our binaries log and how.
+//! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and this machine's address.
+//! * [`causes`]: an error with its causes in one line.
+//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, and `disk`, which replaces files.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
 
 pub mod body;
+pub mod calendar;
 pub mod causes;
 pub mod clock;
 pub mod code;
+#[cfg(feature = "process")]
+pub mod disk;
 pub mod frame;
 pub mod header;
 pub mod limits;
-#[cfg(feature = "logging")]
+#[cfg(feature = "process")]
 pub mod logging;
 pub mod message;
 pub mod name;
+pub mod net;
 pub mod remoting;
+#[cfg(feature = "process")]
 pub mod settings;
+#[cfg(feature = "process")]
+pub mod signals;
 pub mod task;

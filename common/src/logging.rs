@@ -1,4 +1,4 @@
-//! The log of a process and its form, the same for each of our binaries. Behind the feature `logging`, so that users of the
+//! The log of a process and its form, the same for each of our binaries. Behind the feature `process`, so that users of the
 //! client, who have a subscriber of their own, do not compile this one.
 //!
 //! Errors are logged whatever a filter names, unless it says `off`. The consensus library tells each of its steps; it

@@ -23,7 +23,6 @@
 //! ```
 
 pub mod config;
-mod disk;
 pub mod kv;
 pub mod routes;
 mod server;

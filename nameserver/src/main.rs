@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use escrowmq_common::logging::{self, Filter, Format};
+use escrowmq_common::settings;
+use escrowmq_common::signals::Signals;
 use escrowmq_nameserver::{Config, KEYS, Nameserver};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Tells producers and consumers which broker serves which topic.
 #[derive(Debug, Parser)]
@@ -26,7 +27,7 @@ struct Arguments {
     bind: Option<String>,
 
     /// One key of the properties file; wins over file and environment; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = settings::pair)]
     set: Vec<(String, String)>,
 
     /// Level of the log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
@@ -63,11 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    // Names or values that are no text cannot be ours.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let file = arguments.config.as_deref();
-    let loaded = Config::load(file, environment, arguments.overrides())?;
+    let loaded = Config::load(arguments.config.as_deref(), settings::environment(), arguments.overrides())?;
     if !loaded.meaningless.is_empty() {
         tracing::warn!(keys = ?loaded.meaningless, "keys without meaning here are ignored");
     }
@@ -93,29 +90,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Ok(())
     })
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
-    }
-}
-
-fn key_and_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("not of the form KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn keys_help() -> String {

@@ -14,7 +14,6 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::message::properties::{self, name};
 use escrowmq_common::message::{Message, OffsetMessageId, decode_units};
-use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm};
 use escrowmq_common::remoting::{CallError, Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
 
@@ -66,9 +65,9 @@ impl End {
 
     fn number(self) -> i32 {
         match self {
-            End::Commit => 8,
-            End::Rollback => 12,
-            End::Unknown => 0,
+            End::Commit => EndTransactionHeader::COMMIT,
+            End::Rollback => EndTransactionHeader::ROLLBACK,
+            End::Unknown => EndTransactionHeader::UNKNOWN,
         }
     }
 }
@@ -180,18 +179,7 @@ impl Wire {
 
     /// Creates a topic on this broker.
     pub async fn create_topic(&self, topic: &str, queues: i32) {
-        let header = CreateTopicHeader {
-            topic,
-            default_topic: Some(AUTO_CREATE_TOPIC),
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            perm: Perm::READ_WRITE.0,
-            topic_filter_type: Some("SINGLE_TAG"),
-            topic_sys_flag: 0,
-            order: false,
-            attributes: None,
-            force: None,
-        };
+        let header = CreateTopicHeader::new(topic, queues);
         self.ask(Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await;
     }
 
@@ -364,37 +352,13 @@ pub fn messages(body: Bytes) -> Vec<Message> {
 
 /// A pull of up to `count` messages that is not held.
 pub fn pull_request(group: &str, topic: &str, queue: i32, offset: i64, count: i32) -> Frame {
-    let header = PullMessageHeader {
-        consumer_group: group,
-        topic,
-        queue_id: queue,
-        queue_offset: offset,
-        max_msg_nums: count,
-        sys_flag: 4,
-        commit_offset: 0,
-        suspend_timeout_millis: 0,
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: Some("TAG"),
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-        broker_name: None,
-    };
+    let header = PullMessageHeader::new(group, topic, queue, offset, count);
     Frame::request(request::PULL_MESSAGE).with_header(&header)
 }
 
 /// A search for the messages that have this key, or this unique id.
 pub fn query_request(topic: &str, key: &str, is_unique_id: bool) -> Frame {
-    let header = QueryMessageHeader {
-        topic,
-        key,
-        max_num: 32,
-        begin_timestamp: 0,
-        end_timestamp: clock::wall_ms() + 3_600_000,
-        unique_key: is_unique_id,
-        index_type: None,
-    };
+    let header = QueryMessageHeader::new(topic, key, is_unique_id, 32);
     Frame::request(request::QUERY_MESSAGE).with_header(&header)
 }
 
@@ -425,20 +389,8 @@ pub fn send_request(
     }
     let is_half = properties.iter().any(|(name, _)| *name == name::TRANSACTION_PREPARED);
     let header = SendMessageHeader {
-        producer_group: group,
-        topic,
-        default_topic: AUTO_CREATE_TOPIC,
-        default_topic_queue_nums: 4,
-        queue_id: queue,
         sys_flag: if is_half { 4 } else { 0 },
-        born_timestamp: clock::wall_ms(),
-        flag: 0,
-        properties: Some(&text),
-        reconsume_times: 0,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
+        ..SendMessageHeader::new(group, topic, queue, clock::wall_ms(), &text)
     };
     Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(body)
 }

@@ -27,6 +27,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use escrowmq_common::calendar::CalendarTime;
+
 use crate::check::CheckError;
 use crate::index::IndexError;
 use crate::log::OpenError;
@@ -149,22 +151,6 @@ pub struct Copying {
 
 /// The name of a backup that is made now.
 fn new_id(now: Stamp) -> String {
-    let (days, ms) = (now.get() / 86_400_000, now.get() % 86_400_000);
-    let (year, month, day) = civil(days as i64);
-    let seconds = ms / 1000;
-    let clock = format!("{:02}{:02}{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}{month:02}{day:02}T{clock}.{:03}Z", ms % 1000)
-}
-
-/// Year, month and day of a day since 1970: counted in years that begin in March, so that leap days come last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    let CalendarTime { year, month, day, hour, minute, second, millis } = CalendarTime::of(now.signed());
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{millis:03}Z")
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use escrowmq_common::clock::Clock;
-use escrowmq_common::message::{MessageUnit, SysFlag, UnitBuilder};
+use escrowmq_common::message::{MessageUnit, UnitBuilder};
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use super::*;
@@ -22,25 +22,9 @@ pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
     let mut out = BytesMut::new();
     let properties = format!("KEYS\u{1}key-{body}\u{2}");
-    UnitBuilder {
-        topic: "T",
-        queue_id: 0,
-        flag: 0,
-        queue_offset: 0,
-        position: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: 1,
-        born_host: host,
-        store_timestamp: 0,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_offset: 0,
-        body: body.as_bytes(),
-        body_crc: None,
-        properties: &[&properties],
-    }
-    .write(&mut out)
-    .unwrap();
+    UnitBuilder { born_timestamp: 1, ..UnitBuilder::to_store("T", 0, host, body.as_bytes(), &[&properties]) }
+        .write(&mut out)
+        .unwrap();
     out.to_vec()
 }
 

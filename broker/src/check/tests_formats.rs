@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tests::{check, files, filled, open, served};
+use super::tests::{check, copy, files, filled, open, served};
 use super::*;
 use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
 use crate::index::{Index, IndexBatch, meta};
@@ -13,19 +13,6 @@ use crate::log::format::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES
 /// The folders of released formats, one per version and format of the index. Their log files end with their last record.
 fn formats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use escrowmq_common::logging::{Filter, Format};
+use escrowmq_common::settings;
 
 use super::{BrokerConfig, ConfigError, KEYS, Loaded};
 
@@ -111,10 +112,7 @@ impl Arguments {
 
     /// The settings of these arguments, over the file and this process's environment.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        // Names or values that are no text cannot be ours.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        BrokerConfig::load(self.file.as_deref(), environment, self.overrides.clone())
+        BrokerConfig::load(self.file.as_deref(), settings::environment(), self.overrides.clone())
     }
 }
 

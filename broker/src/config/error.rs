@@ -1,41 +1,8 @@
-//! Why settings were not accepted, and where the setting stands that is to blame.
+//! Why settings were not accepted.
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
 
-use escrowmq_common::settings::properties::SyntaxError;
-
-/// Where a setting was written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Place {
-    /// Nowhere: it is a default, or came with a request that its sender knows.
-    #[default]
-    Nowhere,
-    /// In a properties file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1 on.
-        line: usize,
-    },
-    /// In the environment variable of this name.
-    Variable(String),
-    /// On the command line.
-    Argument,
-}
-
-/// In front of what is said about the setting.
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nowhere => Ok(()),
-            Self::File { path, line } => write!(f, "{}, line {line}: ", path.display()),
-            Self::Variable(name) => write!(f, "{name}: "),
-            Self::Argument => f.write_str("command line: "),
-        }
-    }
-}
+use escrowmq_common::settings::{Place, SettingError};
 
 /// A setting of RocketMQ's that promises what this broker does not give.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,46 +26,9 @@ impl fmt::Display for Unsupported {
 /// Why settings were not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read or, for a change by a tool, written.
-    #[error("cannot {step} {}: {source}", path.display())]
-    File {
-        /// The step that failed.
-        step: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The text is no properties text.
-    #[error("{place}{source}")]
-    Syntax {
-        /// In which text. The line is in the cause.
-        place: FileName,
-        /// The mistake.
-        source: SyntaxError,
-    },
-    /// Nobody has such a key.
-    #[error("{place}unknown key '{key}'; the nearest known one is '{nearest}'")]
-    UnknownKey {
-        /// Where it was written.
-        place: Place,
-        /// As it was written.
-        key: String,
-        /// The most similar key.
-        nearest: &'static str,
-    },
-    /// The key is known, the value is not one of its kind, or does not go with the others.
-    #[error("{place}{key}={value}: {why}")]
-    BadValue {
-        /// Where it was written.
-        place: Place,
-        /// The key.
-        key: &'static str,
-        /// As it was written.
-        value: String,
-        /// The mistake.
-        why: String,
-    },
+    /// The file, a key or a value, whatever the others are.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// Settings that would be believed and not kept.
     #[error("{}; take them out, or set ignoreUnsupported=true to run without what they promise", list(all))]
     Unsupported {
@@ -146,16 +76,6 @@ pub enum ConfigError {
     },
 }
 
-/// The name of a file in front of what is said about it; nothing for the text of a request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileName(pub Option<PathBuf>);
-
-impl fmt::Display for FileName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |path| write!(f, "{}, ", path.display()))
-    }
-}
-
 fn list(all: &[Unsupported]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -163,7 +83,7 @@ fn list(all: &[Unsupported]) -> String {
 impl ConfigError {
     /// Whether the same settings may be accepted later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::File { .. })
+        matches!(self, Self::Setting(error) if error.is_retryable())
     }
 
     /// Whether the settings make sense, and only this tool may not make them.
@@ -172,12 +92,11 @@ impl ConfigError {
     }
 
     /// The same, with the place of the key that it names.
-    pub(super) fn at(mut self, find: impl FnOnce(&str) -> Place) -> Self {
-        match &mut self {
-            Self::BadValue { place, key, .. } => *place = find(key),
-            Self::Replication { place, .. } => *place = find("dLegerPeers"),
-            _ => {}
+    pub(super) fn at(self, find: impl FnOnce(&str) -> Place) -> Self {
+        match self {
+            Self::Setting(error) => error.at(find).into(),
+            Self::Replication { peers, .. } => Self::Replication { place: find("dLegerPeers"), peers },
+            other => other,
         }
-        self
     }
 }

@@ -1,15 +1,12 @@
 //! Settings out of their sources: the file, the environment, the command line.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::path::Path;
 
-use escrowmq_common::settings::nearest;
-use escrowmq_common::settings::properties::{self, Entry};
+use escrowmq_common::settings::{self, Place, Setting, SettingError, distance, nearest};
 
-use super::error::FileName;
 use super::promises::PROMISES;
-use super::{BrokerConfig, ConfigError, KEYS, Key, Place, Unsupported, apache, machine};
+use super::{BrokerConfig, ConfigError, ENVIRONMENT_PREFIX, KEYS, Key, Unsupported, apache, machine};
 
 /// The variable that RocketMQ's own scripts and images take nameservers from.
 const NAMESERVERS_VARIABLE: &str = "NAMESRV_ADDR";
@@ -34,13 +31,6 @@ pub struct Loaded {
 /// How many copies of a message this version keeps.
 pub const COPIES_KEPT: u64 = 1;
 
-/// One setting with its place.
-struct Setting {
-    place: Place,
-    key: String,
-    value: String,
-}
-
 impl BrokerConfig {
     /// Defaults, then the file, then the environment, then `overrides` (key and value).
     pub fn load(
@@ -48,36 +38,19 @@ impl BrokerConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigError> {
-        let mut loaded = Loaded::default();
-        if let Some(path) = file {
-            let text =
-                fs::read(path).map_err(|source| ConfigError::File { step: "read", path: path.to_owned(), source })?;
-            let place = || FileName(Some(path.to_owned()));
-            let entries = properties::parse(&text).map_err(|source| ConfigError::Syntax { place: place(), source })?;
-            loaded.config.config_file = Some(path.to_owned());
-            loaded.set_all(entries.into_iter().map(|Entry { line, key, value }| {
-                let place = Place::File { path: path.to_owned(), line };
-                Setting { place, key, value }
-            }))?;
-        }
         let mut nameservers = None;
-        for (name, value) in environment {
-            if let Some(key) = KEYS.iter().find(|key| key.environment() == name) {
-                let key = key.name.to_owned();
-                loaded.set_all([Setting { place: Place::Variable(name), key, value }])?;
-            } else if name == NAMESERVERS_VARIABLE {
-                nameservers = Some(value);
+        let environment = environment.into_iter().inspect(|(name, value)| {
+            if name == NAMESERVERS_VARIABLE {
+                nameservers = Some(value.clone());
             }
-        }
-        for (key, value) in overrides {
-            // An empty value on a command line is meant to be empty.
-            let is_empty = value.trim().is_empty();
-            let setting = Setting { place: Place::Argument, key, value };
-            if is_empty { loaded.set(setting)? } else { loaded.set_all([setting])? }
-        }
+        });
+        let all = settings::gather(KEYS, ENVIRONMENT_PREFIX, file, environment, overrides)?;
+        let mut loaded = Loaded::default();
+        loaded.config.config_file = file.map(Path::to_owned);
+        all.into_iter().try_for_each(|setting| loaded.set(setting))?;
         if let Some(value) = nameservers.filter(|_| !loaded.places.contains_key("namesrvAddr")) {
             let place = Place::Variable(NAMESERVERS_VARIABLE.to_owned());
-            loaded.set_all([Setting { place, key: "namesrvAddr".to_owned(), value }])?;
+            loaded.set(Setting { place, key: "namesrvAddr".to_owned(), value })?;
         }
         loaded.finish()?;
         Ok(loaded)
@@ -100,49 +73,32 @@ impl Loaded {
         lines
     }
 
-    /// Sets what has a value. A key without one is a line of a template that nobody filled in: its default stays.
-    fn set_all(&mut self, settings: impl IntoIterator<Item = Setting>) -> Result<(), ConfigError> {
-        settings.into_iter().try_for_each(|setting| {
-            if setting.value.trim().is_empty() { self.look_up(&setting).map(drop) } else { self.set(setting) }
-        })
-    }
-
+    /// Sets what has a value. A key without one is a line of a template that nobody filled in: its default stays. What is
+    /// given as nothing on a command line is meant to be nothing.
     fn set(&mut self, setting: Setting) -> Result<(), ConfigError> {
-        match self.look_up(&setting)? {
-            Found::Key(key) => {
-                let Setting { place, value, .. } = setting;
-                let set = (key.set)(&mut self.config, value.trim());
-                set.map_err(|why| ConfigError::BadValue { place: place.clone(), key: key.name, value, why })?;
+        let (name, value) = (&setting.key, setting.value.trim());
+        match look_up(name, value).map_err(|error| error.at(|_| setting.place.clone()))? {
+            Known::Key(key) if !value.is_empty() || setting.place == Place::Argument => {
+                let place = key.read(&mut self.config, setting)?;
                 self.places.insert(key.name, place);
             }
-            Found::Nothing => {}
+            Known::Key(_) => {}
+            Known::Promise(why) => {
+                let value = value.to_owned();
+                self.ignored.push(Unsupported { place: setting.place, key: setting.key, value, why });
+            }
+            Known::Meaningless(key) if key != name => {
+                let place = &setting.place;
+                let remark = format!("{place}'{name}' is taken for '{key}', which means nothing here, and ignored");
+                self.remarks.push(remark);
+            }
+            Known::Meaningless(key) if self.meaningless.contains(&key) => {}
+            Known::Meaningless(key) => self.meaningless.push(key),
+            Known::Unknown { nearest } => {
+                return Err(SettingError::UnknownKey { place: setting.place, key: setting.key, nearest }.into());
+            }
         }
         Ok(())
-    }
-
-    fn look_up(&mut self, setting: &Setting) -> Result<Found, ConfigError> {
-        let Setting { place, key: name, value } = setting;
-        let found = look_up(name, value.trim()).map_err(|error| error.at(|_| place.clone()))?;
-        Ok(match found {
-            Known::Key(key) => Found::Key(key),
-            Known::Promise(why) => {
-                let (key, value) = (name.clone(), value.trim().to_owned());
-                self.ignored.push(Unsupported { place: place.clone(), key, value, why });
-                Found::Nothing
-            }
-            Known::Meaningless(key) => {
-                if key != name {
-                    let remark = format!("{place}'{name}' is taken for '{key}', which means nothing here, and ignored");
-                    self.remarks.push(remark);
-                } else if !self.meaningless.contains(&key) {
-                    self.meaningless.push(key);
-                }
-                Found::Nothing
-            }
-            Known::Unknown { nearest } => {
-                return Err(ConfigError::UnknownKey { place: place.clone(), key: name.clone(), nearest });
-            }
-        })
     }
 
     /// Checks rules that several settings take part in.
@@ -164,11 +120,6 @@ impl Loaded {
     }
 }
 
-enum Found {
-    Key(&'static Key),
-    Nothing,
-}
-
 /// The meaning of a key and its value.
 pub(super) enum Known {
     /// A setting of ours.
@@ -184,13 +135,7 @@ pub(super) enum Known {
 /// Looks a key up. The error is a value that promises something or not and cannot be read.
 pub(super) fn look_up(name: &str, value: &str) -> Result<Known, ConfigError> {
     if let Some(promise) = PROMISES.iter().find(|promise| promise.key == name) {
-        let is_made = promise.is_made(value);
-        let is_made = is_made.map_err(|why| ConfigError::BadValue {
-            place: Place::Nowhere,
-            key: promise.key,
-            value: value.to_owned(),
-            why,
-        })?;
+        let is_made = promise.is_made(value).map_err(|why| SettingError::bad_value(promise.key, value, why))?;
         if is_made {
             return Ok(Known::Promise(promise.why));
         }
@@ -204,11 +149,11 @@ pub(super) fn look_up(name: &str, value: &str) -> Result<Known, ConfigError> {
         return Ok(Known::Meaningless(key));
     }
     let meant: BTreeSet<&'static str> = KEYS.iter().map(|key| key.name).chain(promised()).collect();
-    let nearest = nearest::nearest(name, meant.into_iter());
-    let idle = nearest::nearest(name, apache::MEANINGLESS.iter().copied());
-    let (meant, wrong) = (nearest::distance(name, nearest), nearest::distance(name, idle));
+    let likely = nearest(name, meant.into_iter());
+    let idle = nearest(name, apache::MEANINGLESS.iter().copied());
+    let (meant, wrong) = (distance(name, likely), distance(name, idle));
     if wrong <= LETTERS_WRONG_MAX && wrong < meant {
         return Ok(Known::Meaningless(idle));
     }
-    Ok(Known::Unknown { nearest })
+    Ok(Known::Unknown { nearest: likely })
 }

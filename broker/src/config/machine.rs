@@ -1,8 +1,10 @@
 //! The machine's name, addresses and memory, for defaults.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+
+use escrowmq_common::net::outgoing_ip;
 
 /// The name of the machine; `broker-a` where it has none.
 pub(super) fn name() -> String {
@@ -11,18 +13,9 @@ pub(super) fn name() -> String {
     if name.is_empty() { "broker-a".to_owned() } else { name.into_owned() }
 }
 
-/// The address that packets to other machines carry. Connecting a datagram socket sends nothing; the target is an
-/// address reserved for documentation. Without a network it is the loopback address.
+/// The address that packets to other machines carry; the loopback address without a network.
 pub(super) fn address() -> IpAddr {
-    let probe = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    };
-    match probe() {
-        Ok(address) if !address.ip().is_unspecified() => address.ip(),
-        Ok(_) | Err(_) => Ipv4Addr::LOCALHOST.into(),
-    }
+    outgoing_ip().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// The default of `connectionBytesMax`: a quarter of the memory that this process may use, 64 MiB to 1 GiB.

@@ -8,7 +8,7 @@
 //! [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
 //!
 //! Left to others: the effect of a setting. Handlers read the settings at each request, so that those marked
-//! [`Key::at_once`] need no restart.
+//! [`at_once`](escrowmq_common::settings::Key::at_once) need no restart.
 
 mod apache;
 mod arguments;
@@ -19,27 +19,27 @@ mod host;
 mod load;
 mod machine;
 mod promises;
-mod settings;
+mod table;
 mod values;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::{fs, io};
+use std::fs;
 
+use escrowmq_common::code::word;
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::message::UNIT_OVERHEAD_BYTES_MAX;
-use escrowmq_common::settings::properties;
+use escrowmq_common::settings::{self, Place, Setting, SettingError};
 
 use crate::limits::SEARCHES_MAX;
 
 pub use arguments::{Arguments, command};
 pub use by_tool::{Asker, differences};
 pub(crate) use current::CurrentConfig;
-pub use error::{ConfigError, FileName, Place, Unsupported};
+pub use error::{ConfigError, Unsupported};
 pub use host::Host;
 pub use load::{COPIES_KEPT, Loaded};
 use load::{Known, look_up};
-pub use settings::{BrokerConfig, KEYS, Key};
+pub use table::{BrokerConfig, KEYS, Key};
 pub use values::{BrokerRole, DelayLevels, FlushDisk};
 
 /// Environment variables are this and the key in capitals: `ESCROWMQ_LISTEN_PORT`.
@@ -65,8 +65,7 @@ impl BrokerConfig {
                     if (key.get)(self) == value {
                         continue;
                     }
-                    let set = (key.set)(&mut new, &value);
-                    set.map_err(|why| ConfigError::BadValue { place: Place::Nowhere, key: key.name, value, why })?;
+                    key.read(&mut new, Setting { place: Place::Nowhere, key: name, value })?;
                     keys.push(key);
                 }
                 Known::Promise(why) => {
@@ -75,7 +74,7 @@ impl BrokerConfig {
                 }
                 Known::Meaningless(_) => return Err(ConfigError::Meaningless { key: name }),
                 Known::Unknown { nearest } => {
-                    return Err(ConfigError::UnknownKey { place: Place::Nowhere, key: name, nearest });
+                    return Err(SettingError::UnknownKey { place: Place::Nowhere, key: name, nearest }.into());
                 }
             }
         }
@@ -103,22 +102,8 @@ impl BrokerConfig {
         if changed.is_empty() {
             return Ok(true);
         }
-        let failed = |step| move |source| ConfigError::File { step, path: path.to_owned(), source };
-        let text = fs::read(path).map_err(failed("read"))?;
-        let edited = properties::edit(&text, &changed)
-            .map_err(|source| ConfigError::Syntax { place: FileName(Some(path.to_owned())), source })?;
-        let beside = path.with_extension("new");
-        let write = || {
-            use io::Write as _;
-            let mut file = fs::File::create(&beside)?;
-            file.set_permissions(fs::metadata(path)?.permissions())?;
-            file.write_all(&edited)?;
-            file.sync_all()?;
-            fs::rename(&beside, path)?;
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(failed("write"))?;
+        let failed = |source| SettingError::File { step: "read", path: path.to_owned(), source };
+        settings::keep(path, &fs::read(path).map_err(failed)?, &changed)?;
         Ok(true)
     }
 
@@ -241,8 +226,8 @@ impl BrokerConfig {
     /// The level that an acknowledgement stands for, as answers name it.
     pub fn store_level(&self) -> &'static str {
         match self.flush_disk_type {
-            FlushDisk::Sync => "flushed",
-            FlushDisk::Async => "appended",
+            FlushDisk::Sync => word::FLUSHED,
+            FlushDisk::Async => word::APPENDED,
         }
     }
 
@@ -288,7 +273,7 @@ fn rule(
     if holds {
         return Ok(());
     }
-    Err(ConfigError::BadValue { place: Place::Nowhere, key, value: value.to_string(), why: why() })
+    Err(SettingError::bad_value(key, value, why()).into())
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Promise {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{apache::MEANINGLESS, settings::KEYS};
+    use super::super::{KEYS, apache::MEANINGLESS};
     use super::*;
 
     #[test]

@@ -10,7 +10,8 @@ use super::listing::{LISTED_BYTES, listed_key};
 use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
-    Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, put_text, to_u8,
+    Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, get_optional, get_when,
+    put_optional, put_text, put_when, to_u8,
 };
 
 /// 1 to 3 were used before the first release.
@@ -87,17 +88,9 @@ impl HalfRow {
         out.put_u32(self.length);
         out.put_u32(self.queue.0);
         out.put_i32(self.tag_hash);
-        let (kind, value) = match self.when {
-            When::Now => (0, 0),
-            When::After(millis) => (1, millis),
-            When::At(time) => (2, time.get()),
-        };
-        out.put_u8(kind);
-        out.put_u64(value);
-        for optional in [self.immunity, self.first_half.map(HalfId::get)] {
-            out.put_u8(u8::from(optional.is_some()));
-            out.put_u64(optional.unwrap_or_default());
-        }
+        put_when(&mut out, self.when);
+        put_optional(&mut out, self.immunity);
+        put_optional(&mut out, self.first_half.map(HalfId::get));
         out.put_u64(self.prepared_at.get());
         out.put_u64(Stamp::to_stored(self.next_due));
         out.put_u32(self.checks);
@@ -129,21 +122,9 @@ impl HalfRow {
         let length = row.u32("length")?;
         let queue = QueueId(row.u32("queue")?);
         let tag_hash = row.u32("tag hash")?.cast_signed();
-        let kind = row.u8("when")?;
-        let value = row.u64("when")?;
-        let when = match kind {
-            0 => When::Now,
-            1 => When::After(value),
-            2 => When::At(Stamp(value)),
-            _ => return Err(row.malformed("when")),
-        };
-        let mut optional = || -> Result<Option<u64>, Malformed> {
-            let present = row.u8("flag")? != 0;
-            let value = row.u64("value")?;
-            Ok(present.then_some(value))
-        };
-        let immunity = optional()?;
-        let first_half = optional()?.map(HalfId);
+        let when = get_when(&mut row)?;
+        let immunity = get_optional(&mut row)?;
+        let first_half = get_optional(&mut row)?.map(HalfId);
         let prepared_at = Stamp(row.u64("prepared at")?);
         let next_due = Stamp::from_stored(row.u64("next due")?);
         let checks = row.u32("checks")?;

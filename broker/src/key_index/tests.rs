@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use bytes::{Bytes, BytesMut};
-use escrowmq_common::message::{SysFlag, UnitBuilder};
+use escrowmq_common::message::UnitBuilder;
 
 use super::*;
 use crate::shard::{Command, Message, MessageList, OpenBatch, Prepare, Publish, Settle};
@@ -82,25 +82,7 @@ fn unit(topic: &str, unique: &str, keys: &str) -> Bytes {
     let properties = format!("UNIQ_KEY\u{1}{unique}\u{2}KEYS\u{1}{keys}\u{2}");
     let host = "127.0.0.1:1".parse().unwrap();
     let mut out = BytesMut::new();
-    UnitBuilder {
-        topic,
-        queue_id: 0,
-        flag: 0,
-        queue_offset: 0,
-        position: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: 0,
-        born_host: host,
-        store_timestamp: 0,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_offset: 0,
-        body: b"body",
-        body_crc: None,
-        properties: &[&properties],
-    }
-    .write(&mut out)
-    .unwrap();
+    UnitBuilder::to_store(topic, 0, host, b"body", &[&properties]).write(&mut out).unwrap();
     out.freeze()
 }
 

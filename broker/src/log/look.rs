@@ -4,16 +4,15 @@
 //! of that seems to happen and nothing is changed, so that tools can open the log of a stopped broker and read it.
 
 use std::any::Any;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, files_in, read_whole};
 
 /// The machine's file system, read only: writes, cuts, renames and removals succeed and do nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,14 +32,7 @@ impl Disk for LookingDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string().ok());
-            }
-        }
-        Ok(names)
+        files_in(dir)
     }
 
     fn remove(&self, _path: &Path) -> io::Result<()> {
@@ -76,16 +68,7 @@ impl DiskFile for LookedAt {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.0.read_at(&mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_whole(&self.0, buffer, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

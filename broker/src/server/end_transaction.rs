@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use escrowmq_common::code::response;
+use escrowmq_common::code::{remark, response, word};
 use escrowmq_common::frame::{FieldWriter, Frame};
 use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
@@ -19,11 +19,6 @@ use crate::shard::{
 use crate::terms::{Decision, HalfId, Stamp};
 use crate::transaction::answers::{Answer, DECIDED_BY_ANSWER};
 
-/// The protocol's numbers for a producer's answer.
-const COMMIT: i32 = 8;
-const ROLLBACK: i32 = 12;
-const UNKNOWN: i32 = 0;
-
 /// Longest lease that a producer gets at once, in milliseconds: one that dies is missed after it.
 const LEASE_MAX: u64 = 60 * 60 * 1000;
 
@@ -36,19 +31,21 @@ pub(super) fn end(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let (Ok(half), Ok(counter)) =
         (u64::try_from(header.commit_log_offset).map(HalfId), u64::try_from(header.tran_state_table_offset))
     else {
-        return reply.error(response::SYSTEM_ERROR, "Find prepared transaction message failed: negative offset");
+        return reply.error(response::SYSTEM_ERROR, &format!("{}: negative offset", remark::NO_SUCH_HALF));
     };
     let is_answer = header.from_transaction_check && broker.transactions.answered(reply.connection().id(), half);
-    if is_answer && header.commit_or_rollback == UNKNOWN {
+    if is_answer && header.commit_or_rollback == EndTransactionHeader::UNKNOWN {
         let lease = request.header::<ExtendTransactionHeader>();
         let is_in_progress = lease.is_ok_and(|lease| lease.retry_after_millis.is_some());
         let answer = if is_in_progress { Answer::InProgress } else { Answer::Unknown };
         broker.transactions.note_answer(half, broker.now(), answer);
     }
     let decision = match header.commit_or_rollback {
-        COMMIT => Decision::Commit,
-        ROLLBACK => Decision::Rollback,
-        UNKNOWN => return undecided(broker, &request, &header, (half, counter), is_answer, reply),
+        EndTransactionHeader::COMMIT => Decision::Commit,
+        EndTransactionHeader::ROLLBACK => Decision::Rollback,
+        EndTransactionHeader::UNKNOWN => {
+            return undecided(broker, &request, &header, (half, counter), is_answer, reply);
+        }
         other => {
             return reply.error(
                 response::SYSTEM_ERROR,
@@ -263,9 +260,9 @@ pub(super) fn refused_answer(reply: Reply, refusal: &Refusal) {
             reply.send(response::ILLEGAL_OPERATION, Some(&remark), |fields| put_first(fields, first), &[]);
         }
         // The texts that RocketMQ's broker answers with, which tools look for.
-        Refusal::NoSuchHalf(_) => reply.error(response::SYSTEM_ERROR, "Find prepared transaction message failed"),
-        Refusal::WrongGroup(_) => reply.error(response::SYSTEM_ERROR, "The producer group wrong"),
-        Refusal::WrongCounter(_) => reply.error(response::SYSTEM_ERROR, "The transaction state table offset wrong"),
+        Refusal::NoSuchHalf(_) => reply.error(response::SYSTEM_ERROR, remark::NO_SUCH_HALF),
+        Refusal::WrongGroup(_) => reply.error(response::SYSTEM_ERROR, remark::WRONG_GROUP),
+        Refusal::WrongCounter(_) => reply.error(response::SYSTEM_ERROR, remark::WRONG_COUNTER),
         other => reply.error(code_of_refusal(other), &remark),
     }
 }
@@ -282,8 +279,8 @@ pub(super) fn already_decided(first: &Settled) -> String {
 /// Names the decision that stands.
 pub(super) fn put_first(fields: &mut FieldWriter<'_>, first: &Settled) {
     let decision = match first.decision {
-        Decision::Commit => "commit",
-        Decision::Rollback => "rollback",
+        Decision::Commit => word::COMMIT,
+        Decision::Rollback => word::ROLLBACK,
     };
     fields.text("decision", decision);
     fields.number("decidedAt", first.at.signed());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use escrowmq_common::body::{BrokerConsumeStats, ConsumeTimeSpan, ConsumeTimeSpanBody};
+use escrowmq_common::calendar::CalendarTime;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{GetBrokerConsumeStatsHeader, GroupTopicHeader};
 
@@ -56,26 +57,8 @@ fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeS
 
 /// A time as tools show it, UTC: `2026-11-20#21:14:09:770`.
 fn readable(millis: i64) -> String {
-    let (days, in_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}#{hour:02}:{minute:02}:{second:02}:{milli:03}")
-}
-
-/// Year, month and day of a number of days since 1970. Counts from a first of March, so that the leap day comes last
-/// in its year, and in eras of 400 years, which all have the same length.
-fn civil(days: i64) -> (i64, i64, i64) {
-    const DAYS_PER_ERA: i64 = 146_097;
-    let since_march = days + 719_468;
-    let era = since_march.div_euclid(DAYS_PER_ERA);
-    let day_of_era = since_march.rem_euclid(DAYS_PER_ERA);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    let CalendarTime { year, month, day, hour, minute, second, millis } = CalendarTime::of(millis);
+    format!("{year:04}-{month:02}-{day:02}#{hour:02}:{minute:02}:{second:02}:{millis:03}")
 }
 
 /// How far all groups are behind, those that consume in order or the others.

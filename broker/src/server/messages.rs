@@ -173,32 +173,14 @@ fn find(broker: &Broker, query: &Query, out: &mut BytesMut) -> std::io::Result<u
 
 #[cfg(test)]
 mod tests {
-    use escrowmq_common::message::{SysFlag, UnitBuilder};
+    use escrowmq_common::message::UnitBuilder;
 
     use super::*;
 
     fn unit(topic: &str, properties: &str) -> BytesMut {
         let host = "127.0.0.1:1".parse().unwrap();
         let mut out = BytesMut::new();
-        UnitBuilder {
-            topic,
-            queue_id: 0,
-            flag: 0,
-            queue_offset: 0,
-            position: 0,
-            sys_flag: SysFlag(0),
-            born_timestamp: 0,
-            born_host: host,
-            store_timestamp: 0,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_offset: 0,
-            body: b"x",
-            body_crc: None,
-            properties: &[properties],
-        }
-        .write(&mut out)
-        .unwrap();
+        UnitBuilder::to_store(topic, 0, host, b"x", &[properties]).write(&mut out).unwrap();
         out
     }
 

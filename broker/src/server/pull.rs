@@ -18,13 +18,6 @@ use crate::reply::{Refused, Reply};
 use crate::shard::SubmitError;
 use crate::terms::{GroupSettings, QueueOffset, TopicSettings};
 
-/// Bits of a pull's sysFlag.
-mod flag {
-    pub(super) const COMMIT: i32 = 1;
-    pub(super) const MAY_HOLD: i32 = 2;
-    pub(super) const SUBSCRIPTION: i32 = 4;
-}
-
 /// Where users find what to do about a refusal.
 const HINT: &str = "see docs/delivery.md";
 
@@ -89,7 +82,7 @@ fn pull(broker: &Arc<Broker>, group: Arc<GroupSettings>, header: &PullMessageHea
     match checked(broker, group, header, &reply) {
         Ok(pull) => {
             // Before the look, which tells a consumer of a reset: the offset that it commits here is from before the reset.
-            if header.sys_flag & flag::COMMIT != 0 {
+            if header.sys_flag & PullMessageHeader::COMMIT != 0 {
                 commit(broker, &pull, header.commit_offset);
             }
             pull.serve(&broker.delivery);
@@ -156,7 +149,7 @@ fn not_readable(topic: &str) -> Refused {
 
 /// Until when the pull may be held.
 fn until(broker: &Broker, header: &PullMessageHeader<'_>) -> Option<std::time::Duration> {
-    if header.sys_flag & flag::MAY_HOLD == 0 {
+    if header.sys_flag & PullMessageHeader::MAY_HOLD == 0 {
         return None;
     }
     let config = broker.config();
@@ -175,7 +168,7 @@ fn wants(broker: &Broker, group: &GroupSettings, header: &PullMessageHeader<'_>)
         return Err(Refused::new(response::NO_PERMISSION, remark));
     }
     let unparsable = || Refused::new(response::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed");
-    let wants = if header.sys_flag & flag::SUBSCRIPTION != 0 {
+    let wants = if header.sys_flag & PullMessageHeader::SUBSCRIPTION != 0 {
         if header.expression_type == Some(EXPRESSION_SQL92) {
             check_sql(broker)?;
         }

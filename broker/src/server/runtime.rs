@@ -11,6 +11,7 @@ use escrowmq_common::frame::Frame;
 
 use super::answer::json_slowly;
 use crate::broker::Broker;
+use crate::raft::kind;
 use crate::reply::Reply;
 use crate::shard::Batch;
 use crate::stats;
@@ -131,7 +132,7 @@ fn oldest_stamp(broker: &Broker) -> Option<Stamp> {
     // Records that are no batches are the business of the replication group.
     records
         .iter()
-        .filter(|record| record.kind == 1)
+        .filter(|record| record.kind == kind::BATCH)
         .find_map(|record| Batch::decode(&record.payload).ok())
         .map(|batch| batch.stamp)
 }

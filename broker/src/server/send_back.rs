@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::ConsumerSendMsgBackHeader;
+use escrowmq_common::header::{ConsumerSendMsgBackHeader, VERSION_WITH_RETRY_LIMIT};
 use escrowmq_common::message::properties::{PropertyEditor, name as property};
 use escrowmq_common::message::{MessageUnit, UnitBuilder, tags_code};
 use escrowmq_common::name;
@@ -19,8 +19,6 @@ use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
 use crate::terms::{GroupSettings, TopicSettings, When};
 
-/// Requests of clients below this version carry no limit of their own.
-const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 /// The level of the first retry, 10 seconds.
 const FIRST_RETRY_LEVEL: i32 = 3;
 
@@ -223,7 +221,7 @@ impl WriteUnit for Retry<'_> {
 
 #[cfg(test)]
 mod tests {
-    use escrowmq_common::message::{Properties, SysFlag};
+    use escrowmq_common::message::Properties;
 
     use super::*;
     use crate::terms::QueueId;
@@ -249,22 +247,14 @@ mod tests {
     }
 
     fn changed(own: &str, fate: Fate) -> String {
+        let (host, pieces) = ("127.0.0.1:30911".parse().unwrap(), [own]);
         let parts = UnitBuilder {
-            topic: "T",
-            queue_id: 1,
-            flag: 0,
             queue_offset: 5,
             position: 4_711,
-            sys_flag: SysFlag(0),
             born_timestamp: 1,
             born_host: "192.0.2.1:1".parse().unwrap(),
             store_timestamp: 2,
-            store_host: "127.0.0.1:30911".parse().unwrap(),
-            reconsume_times: 0,
-            prepared_offset: 0,
-            body: b"b",
-            body_crc: None,
-            properties: &[own],
+            ..UnitBuilder::to_store("T", 1, host, b"b", &pieces)
         };
         let mut bytes = BytesMut::new();
         parts.write(&mut bytes).unwrap();

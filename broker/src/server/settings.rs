@@ -1,6 +1,5 @@
 //! Settings and running figures, for tools.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use escrowmq_common::body::json::to_bytes;
@@ -8,12 +7,12 @@ use escrowmq_common::body::{DataVersion, Form};
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits;
-use escrowmq_common::settings::properties;
+use escrowmq_common::settings::{self, properties};
 use parking_lot::Mutex;
 
 use super::{local, slow};
 use crate::broker::Broker;
-use crate::config::{Asker, ConfigError, FileName, differences};
+use crate::config::{Asker, ConfigError, differences};
 use crate::reply::Reply;
 
 /// One change after the other: each starts from the settings that the one before left.
@@ -37,9 +36,7 @@ pub(super) fn update(broker: &Arc<Broker>, request: Frame, reply: Reply) {
 
 /// Puts changes in force and keeps them, all or none.
 fn change(broker: &Broker, body: &[u8], asker: Asker, reply: &Reply) -> Result<(), ConfigError> {
-    let entries =
-        properties::parse(body).map_err(|source| ConfigError::Syntax { place: FileName::default(), source })?;
-    let changes: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let changes = settings::changes(body)?;
     let _turn = CHANGING.lock();
     let old = Arc::clone(&broker.config());
     let new = Arc::new(old.updated(&changes, asker)?);

@@ -16,8 +16,8 @@ use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
 use crate::terms::to_u32;
 use crate::terms::{
-    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TooLong, When,
-    put_bounded,
+    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TooLong,
+    get_optional, get_when, put_bounded, put_optional, put_when,
 };
 
 mod tag {
@@ -361,42 +361,10 @@ impl<'a> Command<'a> {
     }
 }
 
-fn put_when(out: &mut BytesMut, when: When) {
-    let (kind, value) = match when {
-        When::Now => (0, 0),
-        When::After(millis) => (1, millis),
-        When::At(time) => (2, time.get()),
-    };
-    out.put_u8(kind);
-    out.put_u64(value);
-}
-
-fn get_when(body: &mut Cursor<'_>) -> Result<When, Malformed> {
-    let kind = body.u8("when")?;
-    let value = body.u64("when")?;
-    match kind {
-        0 => Ok(When::Now),
-        1 => Ok(When::After(value)),
-        2 => Ok(When::At(Stamp(value))),
-        _ => Err(body.malformed("when")),
-    }
-}
-
 fn get_content(body: &mut Cursor<'_>) -> Result<Content, Malformed> {
     let mut digest = [0; 16];
     digest.copy_from_slice(body.take(16, "content")?);
     Ok(Content(digest))
-}
-
-fn put_optional(out: &mut BytesMut, value: Option<u64>) {
-    out.put_u8(u8::from(value.is_some()));
-    out.put_u64(value.unwrap_or_default());
-}
-
-fn get_optional(body: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
-    let present = body.u8("flag")? != 0;
-    let value = body.u64("value")?;
-    Ok(present.then_some(value))
 }
 
 fn put_count(out: &mut BytesMut, count: usize) -> Result<(), TooLong> {

@@ -144,3 +144,16 @@ pub fn put_text(out: &mut impl BufMut, text: &str) {
     out.put_u16(length);
     out.put_slice(text.as_bytes());
 }
+
+/// Appends a number, or that there is none.
+pub fn put_optional(out: &mut impl BufMut, value: Option<u64>) {
+    out.put_u8(u8::from(value.is_some()));
+    out.put_u64(value.unwrap_or_default());
+}
+
+/// Reads what [`put_optional`] wrote.
+pub fn get_optional(body: &mut Cursor<'_>) -> Result<Option<u64>, Malformed> {
+    let present = body.u8("flag")? != 0;
+    let value = body.u64("value")?;
+    Ok(present.then_some(value))
+}

@@ -22,7 +22,7 @@ mod when;
 
 pub(crate) use cold::{decode_cold, encode_cold};
 pub use content::Content;
-pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};
+pub use cursor::{Cursor, Malformed, TooLong, get_optional, put_bounded, put_optional, put_text};
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
 pub use disk_use::DiskUse;
 pub use group::GroupSettings;
@@ -33,4 +33,4 @@ pub use pin::PinOwner;
 pub use position::Position;
 pub use stamp::Stamp;
 pub use topic::TopicSettings;
-pub use when::When;
+pub use when::{When, get_when, put_when};

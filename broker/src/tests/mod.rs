@@ -4,4 +4,5 @@
 mod delivery;
 mod floors;
 mod producing;
+mod support;
 mod tools;

@@ -1,16 +1,15 @@
 //! The check request: a half message with its real topic and its ids.
 
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::CheckTransactionStateHeader;
 use escrowmq_common::message::{MessageUnit, OffsetMessageId, UnitBuilder, UnitError, properties};
-use std::net::SocketAddr;
+use escrowmq_common::name::HALF_TOPIC;
 
 use crate::index::HalfRow;
-
-/// The topic that checks name, as RocketMQ's clients expect.
-pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 
 /// The request that asks for the decision on a half. `unit` is the half's unit with its counter and position in place;
 /// `number` says which check this is, from 1, and is added to this copy alone.
@@ -30,6 +29,7 @@ pub(crate) fn check_request(
     UnitBuilder::rewrite(&unit, unit.topic(), &pieces).write(&mut body)?;
     let message_id = OffsetMessageId { host: store_host, position: row.half.get().cast_signed() }.to_string();
     let header = CheckTransactionStateHeader {
+        // RocketMQ's clients expect this one.
         topic: Some(HALF_TOPIC),
         tran_state_table_offset: row.counter.cast_signed(),
         commit_log_offset: row.half.get().cast_signed(),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::connection::Cluster;
 use super::output::Output;
+use super::time::readable;
 use crate::words::counted;
 
 /// Bytes of a body that are shown.
@@ -64,15 +65,7 @@ async fn query(
     limit: u16,
     unique_key: bool,
 ) -> anyhow::Result<Vec<Message>> {
-    let header = QueryMessageHeader {
-        topic,
-        key,
-        max_num: i32::from(limit),
-        begin_timestamp: 0,
-        end_timestamp: i64::MAX,
-        unique_key,
-        index_type: None,
-    };
+    let header = QueryMessageHeader::new(topic, key, unique_key, i32::from(limit));
     let mut messages = Vec::new();
     for master in cluster.masters_of(topic).await? {
         let ask = Frame::request(request::QUERY_MESSAGE).with_header(&header);
@@ -142,48 +135,5 @@ fn shown_body(message: &Message) -> String {
             String::from_utf8_lossy(&shown[..error.valid_up_to()]).into_owned()
         }
         Err(_) => format!("({} bytes that are no text)", plain.body.len()),
-    }
-}
-
-/// A time in UTC: `2026-11-20 21:14:09.770`.
-pub(super) fn readable(millis: i64) -> String {
-    let (days, in_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    let (mut year, mut day) = (1970, days);
-    let is_leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_of = |year: i64| if is_leap(year) { 366 } else { 365 };
-    // Timestamps of messages are recent; anything else is shown as it is.
-    if !(0..=365 * 1000).contains(&days) {
-        return millis.to_string();
-    }
-    while day >= days_of(year) {
-        day -= days_of(year);
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if day < length {
-            break;
-        }
-        day -= length;
-        month += 1;
-    }
-    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
-    format!("{year:04}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02}.{milli:03}", day + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_readable() {
-        assert_eq!(readable(1_795_209_249_770), "2026-11-20 21:14:09.770");
-        assert_eq!(readable(0), "1970-01-01 00:00:00.000");
-        assert_eq!(readable(951_782_400_000), "2000-02-29 00:00:00.000");
-        assert_eq!(readable(1_735_689_599_999), "2024-12-31 23:59:59.999");
-        assert_eq!(readable(-1), "-1");
-        assert_eq!(readable(i64::MAX), i64::MAX.to_string());
     }
 }

@@ -11,6 +11,7 @@ mod message;
 mod offset;
 mod operator;
 mod output;
+mod time;
 mod topic;
 pub(crate) mod txn;
 
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::words::told;
+use crate::ending::{block_on, failed};
 use connection::Cluster;
 use output::Output;
 
@@ -66,22 +67,12 @@ enum Subject {
 
 /// Runs one command.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("escrowmq: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(perform(arguments)) {
+    match block_on(perform(arguments)) {
         Ok(output) => {
             print!("{}", if arguments.target.json { output.json() } else { output.table() });
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("escrowmq: {}", told(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 

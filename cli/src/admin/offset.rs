@@ -1,6 +1,6 @@
 //! Consumer offsets.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use escrowmq_common::body::{ConsumeStats, ResetOffsetBody};
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::connection::{Cluster, unknown_group};
 use super::output::Output;
+use super::time;
 use crate::words::counted;
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,7 +29,7 @@ pub(super) enum Command {
         group: String,
         /// Topic whose queues are meant
         topic: String,
-        /// Milliseconds since 1970, "earliest" or "latest"
+        /// A time such as 2026-11-20T21:14:09Z, milliseconds since 1970, "earliest" or "latest"
         #[arg(long)]
         to: String,
     },
@@ -82,15 +83,19 @@ async fn show(cluster: &Cluster, group: &str, topic: Option<&str>) -> anyhow::Re
     Ok(output)
 }
 
+/// The form that a request has it in.
+fn timestamp(to: &str) -> Option<i64> {
+    match to {
+        "earliest" => Some(0),
+        "latest" => Some(-1),
+        time => time.parse().ok().filter(|millis| *millis >= 0).or_else(|| time::parse(time)),
+    }
+}
+
 async fn reset(cluster: &Cluster, group: &str, topic: &str, to: &str) -> anyhow::Result<Output> {
-    let timestamp = match to {
-        "earliest" => 0,
-        "latest" => -1,
-        time => match time.parse::<i64>() {
-            Ok(time) if time >= 0 => time,
-            _ => bail!("--to {time}: expected milliseconds since 1970, earliest or latest"),
-        },
-    };
+    let timestamp = timestamp(to).with_context(|| {
+        format!("--to {to}: expected a time such as 2026-11-20T21:14:09Z, milliseconds since 1970, earliest or latest")
+    })?;
     let header = ResetOffsetHeader { topic, group, timestamp, is_force: true, queue_id: None, offset: None };
     let mut output = Output::new(&["BROKER", "QUEUE", "OFFSET"]);
     let masters = cluster.masters_of(topic).await?;
@@ -105,4 +110,25 @@ async fn reset(cluster: &Cluster, group: &str, topic: &str, to: &str) -> anyhow:
         }
     }
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_word_a_number_or_a_date() {
+        for (text, expected) in [
+            ("earliest", Some(0)),
+            ("latest", Some(-1)),
+            ("0", Some(0)),
+            ("1795209249770", Some(1_795_209_249_770)),
+            ("2026-11-20T22:14:09.770+01:00", Some(1_795_209_249_770)),
+            ("-1", None),
+            ("yesterday", None),
+            ("2026-11-20", None),
+        ] {
+            assert_eq!(timestamp(text), expected, "{text}");
+        }
+    }
 }

@@ -6,9 +6,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::CreateTopicHeader;
 use escrowmq_common::limits::QUEUES_MAX;
-use escrowmq_common::name::{
-    AUTO_CREATE_TOPIC, DLQ_PREFIX, Perm, RETRY_PREFIX, is_system_topic, reply_topic, validate_topic,
-};
+use escrowmq_common::name::{DLQ_PREFIX, RETRY_PREFIX, is_system_topic, reply_topic, validate_topic};
 use serde_json::json;
 
 use super::connection::{Cluster, Master};
@@ -91,18 +89,8 @@ async fn create(
 ) -> anyhow::Result<Output> {
     validate_topic(topic)?;
     let attributes = (!attributes.is_empty()).then(|| attributes.join(","));
-    let header = CreateTopicHeader {
-        topic,
-        default_topic: Some(AUTO_CREATE_TOPIC),
-        read_queue_nums: queues.cast_signed(),
-        write_queue_nums: queues.cast_signed(),
-        perm: Perm::READ_WRITE.0,
-        topic_filter_type: Some("SINGLE_TAG"),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: attributes.as_deref(),
-        force: None,
-    };
+    let header =
+        CreateTopicHeader { attributes: attributes.as_deref(), ..CreateTopicHeader::new(topic, queues.cast_signed()) };
     let masters = cluster.masters(only).await?;
     for master in &masters {
         cluster.call(&master.address, Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await?;
@@ -181,7 +169,7 @@ async fn status(cluster: &Cluster, topic: &str) -> anyhow::Result<Output> {
                 json!(queue.queue_id),
                 json!(offset.min_offset),
                 json!(offset.max_offset),
-                json!(last.map(super::message::readable)),
+                json!(last.map(super::time::readable)),
             ]);
         }
     }

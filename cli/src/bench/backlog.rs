@@ -46,10 +46,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     let mut session = Session::open(&arguments.common).await?;
     let topic = session.target.topic(&arguments.common, "backlog").await?;
     let result = measure(&mut session, &topic, arguments).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, "backlog", &topic, Some(&arguments.load));
-    Ok(object)
+    session.finish("backlog", &topic, Some(&arguments.load), result).await
 }
 
 async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments) -> anyhow::Result<Object> {

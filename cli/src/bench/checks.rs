@@ -23,8 +23,6 @@ use super::session::Session;
 use super::target::Topic;
 use crate::words::counted;
 
-/// The flag of a commit.
-const COMMIT: i32 = 8;
 /// Between two looks whether all are there.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Between two heartbeats of the instance that answers.
@@ -63,7 +61,7 @@ impl Service for Checker {
             producer_group: &self.group,
             tran_state_table_offset: check.tran_state_table_offset,
             commit_log_offset: check.commit_log_offset,
-            commit_or_rollback: COMMIT,
+            commit_or_rollback: EndTransactionHeader::COMMIT,
             from_transaction_check: true,
             msg_id: check.msg_id,
             transaction_id: check.transaction_id,
@@ -83,10 +81,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     let mut session = Session::open(&arguments.common).await?;
     let topic = session.target.topic(&arguments.common, "checks").await?;
     let result = measure(&mut session, &topic, arguments).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, "checks", &topic, None);
-    Ok(object)
+    session.finish("checks", &topic, None, result).await
 }
 
 async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments) -> anyhow::Result<Object> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use escrowmq_common::signals::Signals;
 use escrowmq_common::task::Tasks;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, Peer, now};
@@ -64,30 +64,11 @@ struct Look {
     cpu: CpuTimes,
 }
 
-/// The end that a user asks for.
-#[derive(Debug)]
-pub(super) struct Interrupt {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupt {
-    pub(super) fn new() -> std::io::Result<Interrupt> {
-        Ok(Interrupt { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 /// Runs loads, one after the other.
 pub(super) struct Conductor<'a> {
     pub(super) watched: &'a Watched,
-    pub(super) interrupt: Interrupt,
+    /// The end that a user asks for.
+    pub(super) signals: Signals,
     /// Counts visible messages at both edges of the window.
     pub(super) visible: Option<(&'a Target, &'a Topic)>,
     /// The first words of the progress line.
@@ -156,7 +137,7 @@ impl Conductor<'_> {
                     running -= 1;
                     continue;
                 }
-                () = self.interrupt.wait() => {
+                _ = self.signals.next() => {
                     if is_interrupted {
                         std::process::exit(130);
                     }

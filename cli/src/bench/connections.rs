@@ -37,10 +37,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     let mut session = Session::open(&arguments.common).await?;
     let topic = session.target.topic(&arguments.common, "connections").await?;
     let result = measure(&mut session, &topic, arguments).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, "connections", &topic, Some(&arguments.load));
-    Ok(object)
+    session.finish("connections", &topic, Some(&arguments.load), result).await
 }
 
 async fn measure(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments) -> anyhow::Result<Object> {

@@ -41,10 +41,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     }
     let topic = session.target.topic(&arguments.common, "consume").await?;
     let result = drain(&mut session, &topic, arguments).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, "consume", &topic, None);
-    Ok(object)
+    session.finish("consume", &topic, None, result).await
 }
 
 async fn drain(session: &mut Session<'_>, topic: &Topic, arguments: &Arguments) -> anyhow::Result<Object> {

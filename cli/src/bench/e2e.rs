@@ -42,10 +42,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Object> {
     let mut session = Session::open(common).await?;
     let topic = session.target.topic(common, "e2e").await?;
     let result = measure(&mut session, &topic, &load).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, "e2e", &topic, Some(&load));
-    Ok(object)
+    session.finish("e2e", &topic, Some(&load), result).await
 }
 
 async fn measure(session: &mut Session<'_>, topic: &Topic, load: &Load) -> anyhow::Result<Object> {

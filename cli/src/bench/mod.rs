@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::words::told;
+use crate::ending::{block_on, failed};
 use options::Common;
 use report::Object;
 
@@ -98,12 +98,7 @@ impl Workload {
 
 /// Runs one workload and prints what was measured.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(arguments.workload.run()));
-    match result {
+    match block_on(arguments.workload.run()) {
         Ok(object) => {
             let is_interrupted = object.get("interrupted") == Some(&Value::Bool(true));
             if arguments.workload.common().json {
@@ -113,9 +108,6 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             }
             if is_interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS }
         }
-        Err(error) => {
-            eprintln!("escrowmq: {}", told(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }

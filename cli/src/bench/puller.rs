@@ -10,9 +10,6 @@ use super::engine::Run;
 use super::sender::{STAMP_BYTES, reason};
 use super::template::{OFFSET, OPAQUE_BASE, OPAQUE_COUNT, Spot, Template};
 
-/// Sys flags: the broker may hold the pull, and it brings its subscription along.
-const MAY_HOLD: i32 = 2;
-const WITH_SUBSCRIPTION: i32 = 4;
 /// How long a pull may be held, in ms.
 const HOLD_MS: i64 = 15_000;
 /// A queue that is refused so often in a row is given up.
@@ -171,22 +168,10 @@ fn stamp(body: &[u8]) -> Option<(u64, u64)> {
 }
 
 fn pull(asking: Asking<'_>, queue: i32) -> Frame {
-    let is_live = asking.live_run.is_some();
-    Frame::request(request::PULL_MESSAGE).with_header(&PullMessageHeader {
-        consumer_group: asking.group,
-        topic: asking.topic,
-        queue_id: queue,
-        queue_offset: OFFSET,
-        max_msg_nums: asking.batch,
-        sys_flag: WITH_SUBSCRIPTION | if is_live { MAY_HOLD } else { 0 },
-        commit_offset: 0,
-        suspend_timeout_millis: if is_live { HOLD_MS } else { 0 },
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: Some("TAG"),
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-        broker_name: None,
-    })
+    let mut header = PullMessageHeader::new(asking.group, asking.topic, queue, OFFSET, asking.batch);
+    if asking.live_run.is_some() {
+        header.sys_flag |= PullMessageHeader::MAY_HOLD;
+        header.suspend_timeout_millis = HOLD_MS;
+    }
+    Frame::request(request::PULL_MESSAGE).with_header(&header)
 }

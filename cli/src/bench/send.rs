@@ -46,8 +46,5 @@ async fn run(command: &'static str, common: &Common, load: &Load, work: Work) ->
     let mut session = Session::open(common).await?;
     let topic = session.target.topic(common, command).await?;
     let result = session.sends(&topic, work, load, command).await;
-    session.target.clean_up(&topic).await;
-    let mut object = result?;
-    session.describe(&mut object, command, &topic, Some(load));
-    Ok(object)
+    session.finish(command, &topic, Some(load), result).await
 }

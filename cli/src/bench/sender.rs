@@ -7,7 +7,6 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, HeaderEncoding};
 use escrowmq_common::header::{EndTransactionHeader, SendMessageHeader};
 use escrowmq_common::message::properties::{self, name};
-use escrowmq_common::name::AUTO_CREATE_TOPIC;
 
 use super::answer::Answer;
 use super::engine::Run;
@@ -16,9 +15,8 @@ use super::template::{
     OFFSET, OPAQUE_BASE, OPAQUE_COUNT, OTHER_OFFSET, Spot, TIME_MS, Template, UNIQUE_ID, hexadecimal,
 };
 
-/// The flags of a half message and of a commit.
+/// The flag of a half message.
 const PREPARED: i32 = 4;
-const COMMIT: i32 = 8;
 /// One-way requests share an opaque that no awaited one has.
 const ONEWAY_OPAQUE: i32 = i32::MAX;
 /// Bytes at the start of each body: the run's number and the intended time.
@@ -108,20 +106,8 @@ impl Letter {
             properties::append(&mut text, name::PRODUCER_GROUP, group);
         }
         let header = SendMessageHeader {
-            producer_group: group,
-            topic,
-            default_topic: AUTO_CREATE_TOPIC,
-            default_topic_queue_nums: 4,
-            queue_id: queue,
             sys_flag: if work == Work::Send { 0 } else { PREPARED },
-            born_timestamp: TIME_MS,
-            flag: 0,
-            properties: Some(&text),
-            reconsume_times: 0,
-            unit_mode: false,
-            max_reconsume_times: None,
-            batch: false,
-            broker_name: None,
+            ..SendMessageHeader::new(group, topic, queue, TIME_MS, &text)
         };
         let frame = Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(body.to_vec());
         let template = Template::new(frame, encoding);
@@ -135,7 +121,7 @@ impl Commit {
             producer_group: group,
             tran_state_table_offset: OTHER_OFFSET,
             commit_log_offset: OFFSET,
-            commit_or_rollback: COMMIT,
+            commit_or_rollback: EndTransactionHeader::COMMIT,
             from_transaction_check: false,
             msg_id: Some(UNIQUE_ID),
             transaction_id: Some(UNIQUE_ID),

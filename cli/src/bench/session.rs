@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use escrowmq_common::clock;
+use escrowmq_common::signals::Signals;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use super::conduct::{Conductor, Interrupt, Length, Outcome, deal, timing};
+use super::conduct::{Conductor, Length, Outcome, deal, timing};
 use super::engine::Peer;
 use super::link::{Link, heartbeat};
 use super::options::{Common, Load};
@@ -33,7 +34,7 @@ pub(super) struct Session<'a> {
     pub(super) watched: Watched,
     /// Tells this process's messages from others'.
     pub(super) run: u64,
-    interrupt: Option<Interrupt>,
+    signals: Option<Signals>,
     pub(super) is_interrupted: bool,
 }
 
@@ -44,8 +45,8 @@ impl<'a> Session<'a> {
         let watched = Watched::new(&common.pid)?;
         let target = Target::find(common).await?;
         let run = (clock::wall_ms() as u64) << 16 ^ u64::from(std::process::id());
-        let interrupt = Some(Interrupt::new()?);
-        Ok(Session { common, target, watched, run, interrupt, is_interrupted: false })
+        let signals = Some(Signals::new()?);
+        Ok(Session { common, target, watched, run, signals, is_interrupted: false })
     }
 
     /// One connection for each number, dealt out over those brokers that have the topic: connection and broker.
@@ -78,11 +79,11 @@ impl<'a> Session<'a> {
         label: &'static str,
         visible: Option<&Topic>,
     ) -> anyhow::Result<Outcome> {
-        let interrupt = self.interrupt.take().context("one run after the other")?;
+        let signals = self.signals.take().context("one run after the other")?;
         let visible = visible.map(|topic| (&self.target, topic));
-        let mut conductor = Conductor { watched: &self.watched, interrupt, visible, label };
+        let mut conductor = Conductor { watched: &self.watched, signals, visible, label };
         let outcome = conductor.run(groups, times, length).await;
-        self.interrupt = Some(conductor.interrupt);
+        self.signals = Some(conductor.signals);
         if let Ok(outcome) = &outcome {
             self.is_interrupted |= outcome.is_interrupted;
         }
@@ -160,8 +161,22 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Ends a command with its result: the topic that was made for it goes, and the run is described.
+    pub(super) async fn finish(
+        self,
+        command: &str,
+        topic: &Topic,
+        load: Option<&Load>,
+        result: anyhow::Result<Object>,
+    ) -> anyhow::Result<Object> {
+        self.target.clean_up(topic).await;
+        let mut object = result?;
+        self.describe(&mut object, command, topic, load);
+        Ok(object)
+    }
+
     /// The part of a result that describes its run, the same for all workloads.
-    pub(super) fn describe(&self, object: &mut Object, command: &str, topic: &Topic, load: Option<&Load>) {
+    fn describe(&self, object: &mut Object, command: &str, topic: &Topic, load: Option<&Load>) {
         let common = self.common;
         let header = format!("{:?}", common.header).to_lowercase();
         let mut title = format!(

@@ -6,7 +6,7 @@ use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::CreateTopicHeader;
-use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm, validate_topic};
+use escrowmq_common::name::validate_topic;
 
 use super::options::Common;
 use crate::admin::connection::Cluster;
@@ -73,18 +73,7 @@ impl Target {
         };
         let queues = i32::from(options.queues);
         for broker in &self.brokers {
-            let header = CreateTopicHeader {
-                topic: &name,
-                default_topic: Some(AUTO_CREATE_TOPIC),
-                read_queue_nums: queues,
-                write_queue_nums: queues,
-                perm: Perm::READ_WRITE.0,
-                topic_filter_type: Some("SINGLE_TAG"),
-                topic_sys_flag: 0,
-                order: false,
-                attributes: None,
-                force: None,
-            };
+            let header = CreateTopicHeader::new(&name, queues);
             let create = Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header);
             let created = self.cluster.call(broker, create).await;
             created.with_context(|| format!("topic {name} cannot be created; name an existing one with --topic"))?;

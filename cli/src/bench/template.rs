@@ -155,7 +155,7 @@ mod tests {
             producer_group: "G",
             tran_state_table_offset: counter,
             commit_log_offset: position,
-            commit_or_rollback: 8,
+            commit_or_rollback: EndTransactionHeader::COMMIT,
             from_transaction_check: false,
             msg_id: Some(id),
             transaction_id: Some(id),
@@ -208,23 +208,7 @@ mod tests {
 
     #[test]
     fn pulls_are_patched_too() {
-        let header = |offset| PullMessageHeader {
-            consumer_group: "G",
-            topic: "T",
-            queue_id: 3,
-            queue_offset: offset,
-            max_msg_nums: 32,
-            sys_flag: 4,
-            commit_offset: 0,
-            suspend_timeout_millis: 0,
-            subscription: Some("*"),
-            sub_version: 0,
-            expression_type: Some("TAG"),
-            max_msg_bytes: None,
-            request_source: None,
-            proxy_forward_client_id: None,
-            broker_name: None,
-        };
+        let header = |offset| PullMessageHeader::new("G", "T", 3, offset, 32);
         let frame = Frame::request(request::PULL_MESSAGE).with_header(&header(OFFSET));
         let template = Template::new(frame, HeaderEncoding::Json);
         let mut out = Vec::new();

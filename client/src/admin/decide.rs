@@ -3,7 +3,7 @@
 use std::fmt;
 
 use escrowmq_common::body::TransactionAction;
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::{request, response, word};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::DecideTransactionHeader;
 use escrowmq_common::limits::{OPERATOR_BYTES_MAX, REASON_BYTES_MAX};
@@ -110,8 +110,8 @@ impl DecideError {
 
 fn name_of(decision: Decision) -> &'static str {
     match decision {
-        Decision::Commit => "commit",
-        Decision::Rollback => "rollback",
+        Decision::Commit => word::COMMIT,
+        Decision::Rollback => word::ROLLBACK,
         Decision::Unknown | Decision::InProgress { .. } => "decision",
     }
 }
@@ -194,8 +194,8 @@ fn number(answer: &Frame, field: &str) -> Option<i64> {
 
 fn settled(answer: &Frame) -> Option<Decision> {
     match answer.fields.get("decision")? {
-        "commit" => Some(Decision::Commit),
-        "rollback" => Some(Decision::Rollback),
+        word::COMMIT => Some(Decision::Commit),
+        word::ROLLBACK => Some(Decision::Rollback),
         _ => None,
     }
 }

@@ -14,7 +14,6 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CreateTopicHeader, ViewMessageHeader};
 use escrowmq_common::limits::{CLIENT_ID_BYTES_MAX, NAMED_GROUP_BYTES_MAX, QUEUES_MAX};
 use escrowmq_common::message::{Message as Unit, OffsetMessageId};
-use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm};
 
 use crate::client::Client;
 use crate::consumer::{offset_max, offset_min, offset_put, offset_search, offset_stored};
@@ -57,18 +56,7 @@ impl Admin {
         }
         let core = self.client.core();
         limit::topic(topic).map_err(|error| RequestError::invalid(format!("topic {error}")))?;
-        let header = CreateTopicHeader {
-            topic,
-            default_topic: Some(AUTO_CREATE_TOPIC),
-            read_queue_nums: queues as i32,
-            write_queue_nums: queues as i32,
-            perm: Perm::READ_WRITE.0,
-            topic_filter_type: Some("SINGLE_TAG"),
-            topic_sys_flag: 0,
-            order: false,
-            attributes: None,
-            force: None,
-        };
+        let header = CreateTopicHeader::new(topic, queues as i32);
         for BrokerAddress { addr, .. } in self.masters().await? {
             core.request(&addr, Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await?;
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use escrowmq_common::body::{GroupTransactions, TransactionCounts, TransactionInfo, TransactionPage, json};
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::{request, response, word};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
 use escrowmq_common::limits::{NAMED_GROUP_BYTES_MAX, NAMED_TOPIC_BYTES_MAX};
@@ -49,7 +49,7 @@ impl Admin {
         let header = ListTransactionsHeader {
             producer_group: query.group.as_deref(),
             topic: query.topic.as_deref(),
-            state: query.parked.map(|parked| if parked { "parked" } else { "open" }),
+            state: query.parked.map(|parked| if parked { word::PARKED } else { word::OPEN }),
             older_than_millis: query.older_than.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
             limit: query.limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX)),
             after: query.after.map(half_id_on_the_wire).transpose()?,

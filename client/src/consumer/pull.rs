@@ -20,11 +20,6 @@ use crate::message::MessageExt;
 use crate::queue::MessageQueue;
 use crate::route::MASTER;
 
-/// Bits of a pull's sysFlag.
-const COMMIT: i32 = 1;
-const MAY_HOLD: i32 = 1 << 1;
-const CARRIES_SUBSCRIPTION: i32 = 1 << 2;
-
 /// Most bytes that a broker may put into one answer.
 const PULL_BYTES_MAX: i32 = 256 * 1024;
 /// Bytes of unfolded bodies after which the rest of an answer is pulled again.
@@ -140,9 +135,9 @@ impl Pull<'_> {
         // Offsets are the master's business.
         let commit = self.commit.filter(|_| replica == MASTER);
         let bits = [
-            (commit.is_some(), COMMIT),
-            (self.hold.is_some(), MAY_HOLD),
-            (self.carry_subscription, CARRIES_SUBSCRIPTION),
+            (commit.is_some(), PullMessageHeader::COMMIT),
+            (self.hold.is_some(), PullMessageHeader::MAY_HOLD),
+            (self.carry_subscription, PullMessageHeader::SUBSCRIPTION),
         ];
         let text = self.carry_subscription.then(|| self.subscription.text());
         let header = PullMessageHeader {

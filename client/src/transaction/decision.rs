@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use escrowmq_common::code::word;
 use escrowmq_common::message::TransactionType;
 
 use crate::queue::MessageQueue;
@@ -37,8 +38,8 @@ impl Decision {
     /// The word by which a broker names a decision that stands.
     pub(crate) fn from_wire(word: &str) -> Option<Decision> {
         match word {
-            "commit" => Some(Decision::Commit),
-            "rollback" => Some(Decision::Rollback),
+            word::COMMIT => Some(Decision::Commit),
+            word::ROLLBACK => Some(Decision::Rollback),
             _ => None,
         }
     }
@@ -107,8 +108,8 @@ pub enum Durability {
 impl Durability {
     pub(super) fn from_wire(word: &str) -> Option<Durability> {
         match word {
-            "appended" => Some(Durability::Appended),
-            "flushed" => Some(Durability::Flushed),
+            word::APPENDED => Some(Durability::Appended),
+            word::FLUSHED => Some(Durability::Flushed),
             "replicated" => Some(Durability::Replicated),
             _ => None,
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::{remark, request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{EndTransactionHeader, EndTransactionResponse, ExtendTransactionHeader};
 use tokio::time::Instant;
@@ -280,12 +280,7 @@ fn millis(since_epoch: i64) -> Duration {
 }
 
 /// How brokers say that there is nothing to decide: no such half message, or not this group's.
-const REFUSALS: [&str; 4] = [
-    "Find prepared transaction message failed",
-    "The producer group wrong",
-    "The transaction state table offset wrong",
-    "The commit log offset wrong",
-];
+const REFUSALS: [&str; 4] = [remark::NO_SUCH_HALF, remark::WRONG_GROUP, remark::WRONG_COUNTER, remark::WRONG_POSITION];
 
 /// Whether an answer says nothing about the half message, so that the decision is worth repeating.
 fn is_passing(code: i32, remark: &str) -> bool {

@@ -330,22 +330,16 @@ impl Broker {
 
     fn unit(&self, stored: &Stored, topic: &str, queue: i32, offset: i64, position: usize) -> Bytes {
         let mut out = BytesMut::new();
+        let pieces = [stored.properties.as_str()];
         let unit = UnitBuilder {
-            topic,
-            queue_id: queue,
             flag: stored.flag,
             queue_offset: offset,
             position: position as i64,
             sys_flag: SysFlag(stored.sys_flag),
             born_timestamp: 1,
-            born_host: self.addr,
             store_timestamp: 2,
-            store_host: self.addr,
             reconsume_times: stored.reconsume_times,
-            prepared_offset: 0,
-            body: &stored.body,
-            body_crc: None,
-            properties: &[&stored.properties],
+            ..UnitBuilder::to_store(topic, queue, self.addr, &stored.body, &pieces)
         };
         unit.write(&mut out).expect("a small unit");
         out.freeze()

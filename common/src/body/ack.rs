@@ -56,14 +56,14 @@ pub struct BatchAck {
 bounded! {
     BatchAckBody { acks: ENTRIES_MAX, broker_name: BROKER_NAME_BYTES_MAX }
     BatchAck {
-        bits: ACK_BITS_BYTES_MAX,
-        consumer_group: NAMED_GROUP_BYTES_MAX,
-        invisible_time,
-        pop_time,
-        queue_id,
-        retry: WORD_BYTES_MAX,
-        revive_queue_id,
-        start_offset,
-        topic: NAMED_TOPIC_BYTES_MAX,
+        bits as "b": ACK_BITS_BYTES_MAX,
+        consumer_group as "c": NAMED_GROUP_BYTES_MAX,
+        invisible_time as "it",
+        pop_time as "pt",
+        queue_id as "q",
+        retry as "r": WORD_BYTES_MAX,
+        revive_queue_id as "rq",
+        start_offset as "so",
+        topic as "t": NAMED_TOPIC_BYTES_MAX,
     }
 }

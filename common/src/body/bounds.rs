@@ -44,7 +44,7 @@ pub(super) struct Each {
 #[derive(Clone, Copy)]
 pub(super) struct Altogether(pub(super) usize);
 
-/// The wire name of a field: `client_id` is `clientId`.
+/// The wire name of a field: `client_id` is `clientId`. A wire name stays what it is.
 fn wire_name(field: &str) -> String {
     let mut words = field.split('_');
     let mut name = words.next().unwrap_or_default().to_owned();
@@ -162,16 +162,18 @@ macro_rules! plain {
 
 plain!(i32, i64, u32, u64, f64, bool);
 
-/// Declares what the fields of bodies may hold, each field by its name: `field` alone where its type says enough. `parts`
-/// after the type is its [`PARTS_MAX`](Body::PARTS_MAX), where that is not the usual one.
+/// Declares what the fields of bodies may hold, each field by its name: `field` alone where its type says enough. `as` says the
+/// name on the wire where it is not the field's in camel case. `parts` after the type is its
+/// [`PARTS_MAX`](Body::PARTS_MAX), where that is not the usual one.
 macro_rules! bounded {
-    ($($type:ident $(parts($parts:expr))? { $($field:ident $(: $limit:expr)?),* $(,)? })*) => {$(
+    ($($type:ident $(parts($parts:expr))? { $($field:ident $(as $wire:literal)? $(: $limit:expr)?),* $(,)? })*) => {$(
         impl $crate::body::bounds::Bounded for $type {
             fn check(&self) -> Result<(), $crate::body::BodyError> {
                 let Self { $($field),* } = self;
                 $(
                     let limit = bounded!(@limit $($limit)?);
-                    $crate::body::bounds::Within::within($field, stringify!($field), limit)?;
+                    let name = bounded!(@name $field $($wire)?);
+                    $crate::body::bounds::Within::within($field, name, limit)?;
                 )*
                 Ok(())
             }
@@ -180,7 +182,14 @@ macro_rules! bounded {
         impl $crate::body::bounds::Body for $type {
             $(const PARTS_MAX: usize = $parts;)?
         }
+
+        #[cfg(test)]
+        impl $crate::body::bounds::tests::Named for $type {
+            const NAMES: &'static [&'static str] = &[$(bounded!(@name $field $($wire)?)),*];
+        }
     )*};
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $wire:literal) => { $wire };
     (@limit) => { () };
     (@limit $limit:expr) => { $limit };
 }
@@ -206,12 +215,61 @@ bounded! {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::json::{Form, from_slice, to_bytes};
     use super::super::{
-        BatchAckBody, HeartbeatData, LockBatchBody, SubscriptionGroupConfig, TopicConfig, TopicConfigList,
+        BatchAck, BatchAckBody, BrokerData, CheckClientBody, ConsumerData, ConsumerStatus, DataVersion, HeartbeatData,
+        LockBatchBody, ProducerData, QueryAssignmentBody, QueueData, ResetOffsetBody, SetMessageRequestModeBody,
+        SubscriptionData, SubscriptionGroupConfig, SubscriptionGroupList, TopicConfig, TopicConfigList,
+        TopicConfigTable, TopicRouteData,
     };
     use super::*;
+
+    /// The names by which refusals call the fields of a body.
+    pub(in crate::body) trait Named {
+        const NAMES: &'static [&'static str];
+    }
+
+    /// Fields that are written under a name that no refusal would use.
+    fn misnamed<T: Named + serde::Serialize + Default>() -> Vec<String> {
+        let written = to_bytes(&T::default(), Form::Strict);
+        let written: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&written).unwrap();
+        let named: Vec<String> = T::NAMES.iter().map(|name| wire_name(name)).collect();
+        written.into_iter().map(|(name, _)| name).filter(|name| !named.contains(name)).collect()
+    }
+
+    macro_rules! assert_named {
+        ($($type:ty),* $(,)?) => {$(assert_eq!(misnamed::<$type>(), [""; 0], stringify!($type));)*};
+    }
+
+    #[test]
+    fn refusals_call_fields_as_the_wire_does() {
+        assert_named!(
+            BatchAck,
+            BatchAckBody,
+            BrokerData,
+            CheckClientBody,
+            ConsumerData,
+            ConsumerStatus,
+            DataVersion,
+            HeartbeatData,
+            LockBatchBody,
+            MessageQueue,
+            ProducerData,
+            QueryAssignmentBody,
+            QueueData,
+            RegisterBrokerBody,
+            ResetOffsetBody,
+            SetMessageRequestModeBody,
+            SubscriptionData,
+            SubscriptionGroupConfig,
+            SubscriptionGroupList,
+            TopicConfig,
+            TopicConfigList,
+            TopicConfigTable,
+            TopicRouteData,
+        );
+    }
 
     fn refusal<T: Body + std::fmt::Debug>(body: &str) -> (String, i32) {
         let error = from_slice::<T>(body.as_bytes()).unwrap_err();
@@ -233,11 +291,11 @@ mod tests {
         let subscribed = format!(r#"{{"consumerDataSet":[{{"subscriptionDataSet":[{{"topic":"{topic}"}}]}}]}}"#);
         assert_eq!(refusal::<HeartbeatData>(&subscribed), (said.clone(), 13));
         let locked = format!(r#"{{"mqSet":[{{"queueId":0}},{{"topic":"{topic}"}}]}}"#);
-        assert_eq!(refusal::<LockBatchBody>(&locked), (said.clone(), 13));
+        assert_eq!(refusal::<LockBatchBody>(&locked), (said, 13));
         let acked = format!(r#"{{"acks":[{{"t":"{topic}"}}]}}"#);
-        assert_eq!(refusal::<BatchAckBody>(&acked), (said, 13));
+        assert_eq!(refusal::<BatchAckBody>(&acked), ("t: 70000 bytes, at most 255 are taken".to_owned(), 13));
         let client = format!(r#"{{"clientID":"{}"}}"#, "c".repeat(1025));
-        assert_eq!(refusal::<HeartbeatData>(&client), ("clientId: 1025 bytes, at most 1024 are taken".to_owned(), 13));
+        assert_eq!(refusal::<HeartbeatData>(&client), ("clientID: 1025 bytes, at most 1024 are taken".to_owned(), 13));
         let key = format!(r#"{{{{"topic":"{topic}","queueId":0}}:5}}"#);
         assert_eq!(refusal::<QueueTable<i64>>(&key).1, 13);
     }

@@ -155,7 +155,7 @@ pub struct ConsumerIdList {
 
 bounded! {
     HeartbeatData {
-        client_id: CLIENT_ID_BYTES_MAX,
+        client_id as "clientID": CLIENT_ID_BYTES_MAX,
         consumer_data_set: HEARTBEAT_GROUPS_MAX,
         heartbeat_fingerprint,
         producer_data_set: HEARTBEAT_GROUPS_MAX,

@@ -1,5 +1,7 @@
 //! Admin requests of a broker.
 
+use crate::name::{AUTO_CREATE_TOPIC, Perm};
+
 headers! {
     /// `UPDATE_AND_CREATE_TOPIC` 17.
     pub struct CreateTopicHeader<'a> {
@@ -153,5 +155,23 @@ headers! {
     pub struct BrokerConfigResponse<'a> {
         /// Version of the settings, JSON.
         version: &'a str = "version" max VERSION_BYTES_MAX,
+    }
+}
+
+impl<'a> CreateTopicHeader<'a> {
+    /// An ordinary topic with so many queues, which everybody may read and write.
+    pub fn new(topic: &'a str, queues: i32) -> Self {
+        Self {
+            topic,
+            default_topic: Some(AUTO_CREATE_TOPIC),
+            read_queue_nums: queues,
+            write_queue_nums: queues,
+            perm: Perm::READ_WRITE.0,
+            topic_filter_type: Some("SINGLE_TAG"),
+            topic_sys_flag: 0,
+            order: false,
+            attributes: None,
+            force: None,
+        }
     }
 }

@@ -49,3 +49,10 @@ headers! {
         consumer_group: Option<&'a str> = "consumerGroup" max NAMED_GROUP_BYTES_MAX,
     }
 }
+
+impl<'a> QueryMessageHeader<'a> {
+    /// At most `max_num` messages with this key, or this unique id, of all times.
+    pub fn new(topic: &'a str, key: &'a str, unique_key: bool, max_num: i32) -> Self {
+        Self { topic, key, max_num, begin_timestamp: 0, end_timestamp: i64::MAX, unique_key, index_type: None }
+    }
+}

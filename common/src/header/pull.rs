@@ -13,7 +13,7 @@ headers! {
         queue_offset: i64 = "queueOffset",
         /// Most messages to return.
         max_msg_nums: i32 = "maxMsgNums",
-        /// Bits: 1 commit, 2 may be held, 4 carries its own subscription, 16 lite pull.
+        /// Bits: [`COMMIT`](PullMessageHeader::COMMIT) and its siblings; 16 is a lite pull.
         sys_flag: i32 = "sysFlag",
         /// Offset to commit, with bit 1.
         commit_offset: i64 = "commitOffset" or 0,
@@ -53,5 +53,35 @@ headers! {
         offset_delta: Option<i64> = "offsetDelta",
         /// With code 16: what is forbidden.
         forbidden_type: Option<i32> = "forbiddenType",
+    }
+}
+
+impl<'a> PullMessageHeader<'a> {
+    /// In `sys_flag`: `commit_offset` is to be stored.
+    pub const COMMIT: i32 = 1;
+    /// In `sys_flag`: the pull may wait for messages.
+    pub const MAY_HOLD: i32 = 2;
+    /// In `sys_flag`: the subscription comes with the pull.
+    pub const SUBSCRIPTION: i32 = 4;
+
+    /// A pull of up to `max_msg_nums` messages of all tags. It commits nothing and is not held.
+    pub fn new(consumer_group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64, max_msg_nums: i32) -> Self {
+        Self {
+            consumer_group,
+            topic,
+            queue_id,
+            queue_offset,
+            max_msg_nums,
+            sys_flag: Self::SUBSCRIPTION,
+            commit_offset: 0,
+            suspend_timeout_millis: 0,
+            subscription: Some("*"),
+            sub_version: 0,
+            expression_type: Some("TAG"),
+            max_msg_bytes: None,
+            request_source: None,
+            proxy_forward_client_id: None,
+            broker_name: None,
+        }
     }
 }

@@ -2,6 +2,10 @@
 
 use super::table::FieldSink as _;
 use crate::frame::Fields;
+use crate::name::AUTO_CREATE_TOPIC;
+
+/// Requests of clients below this version carry no limit of retries, whatever their `max_reconsume_times` says.
+pub const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 
 headers! {
     /// `SEND_MESSAGE` 10 and 324 (long names), `SEND_MESSAGE_V2` 310, 320 and 325 (one-letter names).
@@ -104,7 +108,33 @@ headers! {
     }
 }
 
-impl SendMessageHeader<'_> {
+impl<'a> SendMessageHeader<'a> {
+    /// One plain message, whose topic is made with four queues if there is none.
+    pub fn new(
+        producer_group: &'a str,
+        topic: &'a str,
+        queue_id: i32,
+        born_timestamp: i64,
+        properties: &'a str,
+    ) -> Self {
+        Self {
+            producer_group,
+            topic,
+            default_topic: AUTO_CREATE_TOPIC,
+            default_topic_queue_nums: 4,
+            queue_id,
+            sys_flag: 0,
+            born_timestamp,
+            flag: 0,
+            properties: Some(properties),
+            reconsume_times: 0,
+            unit_mode: false,
+            max_reconsume_times: None,
+            batch: false,
+            broker_name: None,
+        }
+    }
+
     /// Appends the fields under their long names, for codes 10 and 324.
     pub fn encode_long(&self, fields: &mut Fields) {
         fields.text("producerGroup", self.producer_group);

@@ -9,7 +9,8 @@ headers! {
         tran_state_table_offset: i64 = "tranStateTableOffset",
         /// Half id, from the send response's message id.
         commit_log_offset: i64 = "commitLogOffset",
-        /// 8 commit, 12 rollback, 0 unknown.
+        /// [`COMMIT`](EndTransactionHeader::COMMIT), [`ROLLBACK`](EndTransactionHeader::ROLLBACK) or
+        /// [`UNKNOWN`](EndTransactionHeader::UNKNOWN).
         commit_or_rollback: i32 = "commitOrRollback",
         /// Whether this answers a check.
         from_transaction_check: bool = "fromTransactionCheck" or false,
@@ -92,4 +93,13 @@ headers! {
         /// Why; at most 1024 bytes.
         reason: &'a str = "reason" max REASON_BYTES_MAX,
     }
+}
+
+impl EndTransactionHeader<'_> {
+    /// In `commit_or_rollback`: consumers are to get the message.
+    pub const COMMIT: i32 = 8;
+    /// In `commit_or_rollback`: nobody is to get it.
+    pub const ROLLBACK: i32 = 12;
+    /// In `commit_or_rollback`: the producer does not know.
+    pub const UNKNOWN: i32 = 0;
 }

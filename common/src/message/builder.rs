@@ -52,6 +52,34 @@ pub struct UnitBuilder<'a> {
 const HEAD_BYTES_MAX: usize = field::BORN_HOST + 2 * host::V6_BYTES + 8 + 4 + 8 + 4;
 
 impl<'a> UnitBuilder<'a> {
+    /// A unit of the broker's own that is to be stored. Queue offset, position and time of storing are placeholders, which the
+    /// write path replaces; a message of a producer replaces flags, born time and born host as well.
+    pub fn to_store(
+        topic: &'a str,
+        queue_id: i32,
+        host: SocketAddr,
+        body: &'a [u8],
+        properties: &'a [&'a str],
+    ) -> Self {
+        Self {
+            topic,
+            queue_id,
+            flag: 0,
+            queue_offset: 0,
+            position: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: 0,
+            born_host: host,
+            store_timestamp: 0,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_offset: 0,
+            body,
+            body_crc: None,
+            properties,
+        }
+    }
+
     /// The parts of `unit` with another topic and other properties, for a message that is written again (retries,
     /// dead letters, checks). The checksum is taken over, because the body is.
     pub fn rewrite(unit: &MessageUnit<'a>, topic: &'a str, properties: &'a [&'a str]) -> Self {

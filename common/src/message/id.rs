@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -12,7 +12,9 @@ use thiserror::Error;
 
 use super::cursor::Cursor;
 use super::host;
+use crate::calendar::CalendarTime;
 use crate::clock;
+use crate::net::outgoing_ip;
 
 /// Digits of an id with an IPv4 address.
 const V4_DIGITS: usize = 32;
@@ -182,22 +184,9 @@ impl UniqueIds {
 /// The next id of this process.
 pub fn unique_id() -> UniqueId {
     static PROCESS: OnceLock<UniqueIds> = OnceLock::new();
-    PROCESS.get_or_init(|| UniqueIds::new(outgoing_ip())).next_id()
-}
-
-/// The address that packets to other machines would carry. Connecting a datagram socket sends nothing; the target is an
-/// address reserved for documentation.
-fn outgoing_ip() -> IpAddr {
-    let probe = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    };
-    match probe() {
-        Ok(address) if !address.ip().is_unspecified() => address.ip(),
-        // No network: any four bytes serve, as long as another process draws others.
-        _ => Ipv4Addr::from(random() as u32).into(),
-    }
+    // Without a network any four bytes serve, as long as another process draws others.
+    let address = || outgoing_ip().unwrap_or_else(|| Ipv4Addr::from(random() as u32).into());
+    PROCESS.get_or_init(|| UniqueIds::new(address())).next_id()
 }
 
 /// The standard library seeds its hash maps from the system's randomness.
@@ -208,15 +197,7 @@ fn random() -> u64 {
 /// First millisecond of the month, in UTC, that `millis` lies in.
 fn month_start(millis: i64) -> i64 {
     const DAY: i64 = 24 * 60 * 60 * 1000;
-    let days = millis.div_euclid(DAY);
-    // Days since the first of March of year 0: leap days then come last in a year, and months follow a 153-day rhythm.
-    let shifted = days + 719_468;
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5;
-    (days - day_of_month) * DAY
+    millis - millis.rem_euclid(DAY) - (CalendarTime::of(millis).day - 1) * DAY
 }
 
 /// Upper-case hexadecimal text of up to 28 bytes.

@@ -7,16 +7,15 @@
 
 mod keys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{env, fs, io};
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
 use escrowmq_common::remoting::{BudgetLimits, TrustedProxies};
-use escrowmq_common::settings::nearest;
-use escrowmq_common::settings::properties::{self, Entry, SyntaxError};
-use keys::ByTool;
+use escrowmq_common::settings::{self, Place, Setting, SettingError, nearest};
+use keys::{BY_TOOL, ByTool};
 pub use keys::{KEYS, Key};
 
 use crate::kv;
@@ -127,37 +126,9 @@ impl Default for Config {
 /// Why settings were not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read or, for a change by a tool, written.
-    #[error("cannot {step} {}: {source}", path.display())]
-    File {
-        /// The step that failed.
-        step: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// The system's words.
-        source: io::Error,
-    },
-    /// The text is no properties text.
-    #[error("not a properties text: {0}")]
-    Syntax(#[from] SyntaxError),
-    /// Nobody has such a key.
-    #[error("unknown key '{key}'; the nearest known one is '{nearest}'")]
-    UnknownKey {
-        /// As it was written.
-        key: String,
-        /// The key that may have been meant.
-        nearest: &'static str,
-    },
-    /// The key is known, the value is not one of its kind.
-    #[error("{key}={value}: {why}")]
-    BadValue {
-        /// The key.
-        key: &'static str,
-        /// As it was written.
-        value: String,
-        /// The fault of the value.
-        why: String,
-    },
+    /// The file, a key or a value, whatever the others are.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// A tool may not change this key.
     #[error("Can not update config in black list. ({key})")]
     BlackListed {
@@ -190,14 +161,8 @@ pub enum ConfigError {
 impl ConfigError {
     /// Whether the same settings may be accepted later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, ConfigError::File { .. })
+        matches!(self, ConfigError::Setting(error) if error.is_retryable())
     }
-}
-
-/// Reads a properties text. Of several lines with the same key the last one counts.
-pub(crate) fn parse(text: &[u8]) -> Result<BTreeMap<String, String>, ConfigError> {
-    let entries = properties::parse(text)?;
-    Ok(entries.into_iter().map(|Entry { key, value, .. }| (key, value)).collect())
 }
 
 /// Settings with the remarks that came up on the way.
@@ -216,20 +181,20 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigError> {
+        let all = settings::gather(KEYS, ENVIRONMENT_PREFIX, file, environment, overrides)?;
         let mut loaded = Loaded { config: Config::default(), meaningless: Vec::new() };
-        if let Some(path) = file {
-            let text =
-                fs::read(path).map_err(|source| ConfigError::File { step: "read", path: path.to_owned(), source })?;
-            loaded.config.config_store_path = Some(path.to_owned());
-            loaded.set_all(parse(&text)?)?;
+        loaded.config.config_store_path = file.map(Path::to_owned);
+        let mut places = HashMap::new();
+        for setting in all {
+            if let Some((key, place)) = loaded.set(setting)? {
+                places.insert(key, place);
+            }
         }
-        let from_environment = environment.into_iter().filter_map(|(name, value)| {
-            let key = KEYS.iter().find(|key| key.environment() == name)?;
-            Some((key.name.to_owned(), value))
-        });
-        loaded.set_all(from_environment)?;
-        loaded.set_all(overrides)?;
-        loaded.config.validate()?;
+        let place = |key: &str| places.get(key).cloned().unwrap_or_default();
+        loaded.config.validate().map_err(|error| match error {
+            ConfigError::Setting(error) => error.at(place).into(),
+            other => other,
+        })?;
         Ok(loaded)
     }
 
@@ -243,20 +208,22 @@ impl Config {
             return Err(ConfigError::BlackListed { key: key.clone() });
         }
         let mut loaded = Loaded { config: self.clone(), meaningless: Vec::new() };
-        loaded.set_all(changes.clone())?;
+        for (key, value) in changes.clone() {
+            loaded.set(Setting { place: Place::Nowhere, key, value })?;
+        }
         loaded.config.validate()?;
         if let Some(key) = loaded.meaningless.first() {
             return Err(ConfigError::Meaningless { key });
         }
-        for key in KEYS.iter().filter(|key| changes.contains_key(key.name)) {
+        for (key, by_tool) in KEYS.iter().zip(BY_TOOL).filter(|(key, _)| changes.contains_key(key.name)) {
             let value = (key.get)(&loaded.config);
-            match key.by_tool {
+            match *by_tool {
                 ByTool::Any => {}
                 ByTool::Within(least, most) => {
                     if !value.parse().is_ok_and(|value: u64| (least..=most).contains(&value)) {
                         let why =
                             format!("tools may set it from {least} to {most}; the configuration file may do more");
-                        return Err(ConfigError::BadValue { key: key.name, value, why });
+                        return Err(SettingError::bad_value(key.name, value, why).into());
                     }
                 }
                 ByTool::LocalOnly if is_local => {}
@@ -280,14 +247,10 @@ impl Config {
         ];
         for (key, value) in positive {
             if value.is_zero() {
-                let (value, why) = ("0".to_owned(), "must be above 0".to_owned());
-                return Err(ConfigError::BadValue { key, value, why });
+                return Err(SettingError::bad_value(key, 0, "must be above 0").into());
             }
         }
-        let blank = |key, why: &str| {
-            let (value, why) = (String::new(), why.to_owned());
-            Err(ConfigError::BadValue { key, value, why })
-        };
+        let blank = |key, why: &str| Err(SettingError::bad_value(key, "", why).into());
         if self.bind_address.is_empty() {
             return blank("bindAddress", "must name a local address");
         }
@@ -304,34 +267,30 @@ impl Config {
             ("maxConnectionsPerAddress", self.max_connections_per_address),
         ] {
             if value == 0 {
-                let (value, why) = ("0".to_owned(), "must be above 0".to_owned());
-                return Err(ConfigError::BadValue { key, value, why });
+                return Err(SettingError::bad_value(key, 0, "must be above 0").into());
             }
         }
         if self.connection_bytes_max < CONNECTION_BYTES_LEAST {
-            let (key, value) = ("connectionBytesMax", self.connection_bytes_max.to_string());
             let why =
                 format!("must be at least {CONNECTION_BYTES_LEAST}: the largest registration, and answers beside it");
-            return Err(ConfigError::BadValue { key, value, why });
+            return Err(SettingError::bad_value("connectionBytesMax", self.connection_bytes_max, why).into());
         }
         Ok(())
     }
 }
 
 impl Loaded {
-    fn set_all(&mut self, entries: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
-        for (name, value) in entries {
-            if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-                let set = (key.set)(&mut self.config, value.trim());
-                set.map_err(|why| ConfigError::BadValue { key: key.name, value, why })?;
-            } else if let Some(key) = keys::MEANINGLESS.iter().find(|key| **key == name) {
-                self.meaningless.push(key);
-            } else {
-                let nearest = nearest::nearest(&name, KEYS.iter().map(|key| key.name));
-                return Err(ConfigError::UnknownKey { key: name, nearest });
-            }
+    /// Sets one. Returns its key and its place, unless it means nothing.
+    fn set(&mut self, setting: Setting) -> Result<Option<(&'static str, Place)>, ConfigError> {
+        if let Some(key) = KEYS.iter().find(|key| key.name == setting.key) {
+            return Ok(Some((key.name, key.read(&mut self.config, setting)?)));
         }
-        Ok(())
+        let Some(key) = keys::MEANINGLESS.iter().find(|key| **key == setting.key) else {
+            let nearest = nearest(&setting.key, KEYS.iter().map(|key| key.name));
+            return Err(SettingError::UnknownKey { place: setting.place, key: setting.key, nearest }.into());
+        };
+        self.meaningless.push(key);
+        Ok(None)
     }
 }
 
@@ -343,6 +302,8 @@ fn default_folder() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn load(text: &str) -> Result<Loaded, ConfigError> {
@@ -401,6 +362,26 @@ mod tests {
     }
 
     #[test]
+    fn errors_name_the_place() {
+        for (text, line, key) in [
+            ("# ours\nlistenPort=x", 2, "listenPort"),
+            ("nothingLikeThis=1", 1, "nothingLikeThis"),
+            ("enableTopicList=yes\n", 1, "enableTopicList"),
+            // A rule that no key can check alone blames the line of its key.
+            ("\n\nbrokersMax=0", 3, "brokersMax"),
+            ("a=\\u00g1", 1, ""),
+        ] {
+            let error = load(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("namesrv.conf, line {line}: ")) && error.contains(key), "{error}");
+        }
+        let variable = [("ESCROWMQ_NAMESERVER_LISTEN_PORT".to_owned(), "x".to_owned())];
+        let error = Config::load(None, variable, []).unwrap_err().to_string();
+        assert!(error.starts_with("ESCROWMQ_NAMESERVER_LISTEN_PORT: listenPort=x: must be a whole number"), "{error}");
+        let error = Config::load(None, [], [("brokersMax".to_owned(), "0".to_owned())]).unwrap_err().to_string();
+        assert!(error.starts_with("command line: brokersMax=0: "), "{error}");
+    }
+
+    #[test]
     fn keys_without_meaning_here_are_accepted_and_named() {
         let loaded = load("rocketmqHome=/opt\nserverWorkerThreads=8\nlistenPort=5").unwrap();
         let mut meaningless = loaded.meaningless;
@@ -450,8 +431,9 @@ mod tests {
     fn every_key_survives_being_read_back() {
         let mut loaded = Loaded { config: Config::default(), meaningless: Vec::new() };
         let before: Vec<_> = loaded.config.entries().collect();
-        let again = before.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
-        loaded.set_all(again.collect::<Vec<_>>()).unwrap();
+        for (key, value) in before {
+            loaded.set(Setting { place: Place::Nowhere, key: key.to_owned(), value }).unwrap();
+        }
         assert_eq!(loaded.config, Config::default());
         assert_eq!(KEYS.iter().map(|k| k.name).collect::<std::collections::HashSet<_>>().len(), KEYS.len());
     }

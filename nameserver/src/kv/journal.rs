@@ -17,10 +17,10 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use escrowmq_common::disk::{self, FILE_MODE, Failed, at};
 use rustix::fs::{FlockOperation, flock};
 
 use super::KvChange;
-use crate::disk::{self, FILE_MODE, Failed, at};
 
 const MAGIC: &[u8; 8] = b"ESCKVJ01";
 const HEAD: usize = 28;

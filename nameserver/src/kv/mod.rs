@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 pub use tables::{KEY_BYTES_MAX, KEYS_MAX, LIST_BYTES_MAX, NAMESPACE_BYTES_MAX, NAMESPACES_MAX, VALUE_BYTES_MAX};
 
 use store::Store;
-use tables::{Growth, KvTables};
+use tables::{Growth, KvTables, Namespace};
 
 /// The namespace in which clients look for the queue order of topics.
 pub const ORDER_TOPIC_CONFIG: &str = "ORDER_TOPIC_CONFIG";
@@ -59,6 +59,14 @@ pub enum KvChange {
         /// The key.
         key: String,
     },
+}
+
+impl KvChange {
+    fn namespace(&self) -> &str {
+        match self {
+            KvChange::Put { namespace, .. } | KvChange::Delete { namespace, .. } => namespace,
+        }
+    }
 }
 
 /// The value that a change took away, if there was one.
@@ -185,7 +193,9 @@ impl Kv {
     /// A namespace as `{"table":{key:value}}`, the form in which it travels; `None` if nothing was ever put there. It is made
     /// at the first call after a change, which takes a while if it is long: [`Kv::listed`] says how long.
     pub fn list(&self, namespace: &str) -> Option<Bytes> {
-        self.tables.read().list(namespace)
+        // The lock is for the look-up alone: changes wait for it, and all readers for them.
+        let namespace = self.tables.read().namespace(namespace)?;
+        Some(namespace.list())
     }
 
     /// Bytes of the entries of a namespace in its list; 0 if there are none. Costs a look-up.
@@ -230,19 +240,19 @@ impl KvWriter {
             if changes.is_empty() {
                 continue;
             }
-            let changes = Arc::new(changes);
-            let written = Arc::clone(&changes);
-            let outcome = self.on_disk(tasks, move |store, tables| store.append(&written, &tables.read())).await;
-            if let Err(error) = &outcome {
-                tracing::error!(%error, "a change of the KV configuration was refused");
-                for AnswerBox(answer) in answers {
-                    answer(Err(error));
+            let outcome = self.on_disk(tasks, move |store, tables| {
+                store.append(&changes, &tables.read())?;
+                Ok(apply(tables, changes))
+            });
+            let applied = match outcome.await {
+                Ok(applied) => applied,
+                Err(error) => {
+                    tracing::error!(%error, "a change of the KV configuration was refused");
+                    for AnswerBox(answer) in answers {
+                        answer(Err(&error));
+                    }
+                    continue;
                 }
-                continue;
-            }
-            let applied: Vec<Old> = {
-                let mut tables = self.tables.write();
-                changes.iter().map(|change| tables.apply(change.clone())).collect()
             };
             for (AnswerBox(answer), old) in answers.into_iter().zip(applied) {
                 answer(Ok(old));
@@ -288,11 +298,11 @@ impl KvWriter {
     }
 
     /// Runs work on the files away from the runtime's workers.
-    async fn on_disk(
+    async fn on_disk<T: Send + 'static>(
         &self,
         tasks: &Tasks,
-        work: impl FnOnce(&mut Store, &RwLock<KvTables>) -> Result<(), KvError> + Send + 'static,
-    ) -> Result<(), KvError> {
+        work: impl FnOnce(&mut Store, &RwLock<KvTables>) -> Result<T, KvError> + Send + 'static,
+    ) -> Result<T, KvError> {
         let (store, tables) = (Arc::clone(&self.store), Arc::clone(&self.tables));
         let work = tasks.spawn_blocking("kv-write", move || work(&mut store.lock(), &tables));
         work.await.ok().flatten().unwrap_or_else(|| {
@@ -300,4 +310,22 @@ impl KvWriter {
             Err(KvError::Io { step: "write", path: PathBuf::from("the KV configuration"), source })
         })
     }
+}
+
+/// Applies changes that are on disk, and returns what was there before each. Namespaces that somebody makes a list of are copied
+/// before the lock is taken for good: a long one takes a while, and all readers would wait for it. Nobody else changes them.
+fn apply(tables: &RwLock<KvTables>, changes: Vec<KvChange>) -> Vec<Old> {
+    let mut locked = tables.write();
+    let shared = locked.shared(&changes);
+    if !shared.is_empty() {
+        drop(locked);
+        let copies = shared.iter().map(|(name, namespace)| (name.clone(), Arc::new(Namespace::clone(namespace))));
+        let copies = copies.collect();
+        locked = tables.write();
+        locked.replace(copies);
+    }
+    let old = changes.into_iter().map(|change| locked.apply(change)).collect();
+    // Before what was copied, which takes a while to drop.
+    drop(locked);
+    old
 }

@@ -8,10 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use escrowmq_common::disk::{self, FILE_MODE, Failed};
+
 use super::journal::{self, Contents, Journal};
 use super::tables::KvTables;
 use super::{KvChange, KvError};
-use crate::disk::{self, FILE_MODE, Failed};
 
 /// A journal below this is not worth a rewrite, in bytes.
 const JOURNAL_MIN: u64 = 256 * 1024;

@@ -1,7 +1,7 @@
 //! All namespaces in memory, and how much they may hold.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,13 +26,14 @@ const ENTRY_BYTES: usize = 96;
 /// All namespaces.
 #[derive(Debug, Default)]
 pub(super) struct KvTables {
-    namespaces: BTreeMap<String, Namespace>,
+    namespaces: BTreeMap<String, Arc<Namespace>>,
     keys: usize,
     bytes: usize,
 }
 
-#[derive(Debug, Default)]
-struct Namespace {
+/// One of them, as it was at some time: a change makes another one while somebody has this one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Namespace {
     table: BTreeMap<String, String>,
     /// Bytes of the entries in a list.
     listed: usize,
@@ -72,7 +73,7 @@ impl KvTables {
         let file: File = serde_json::from_slice(bytes)?;
         let mut tables = KvTables::default();
         for (name, table) in file.namespaces {
-            tables.namespaces.insert(name.clone(), Namespace::default());
+            tables.namespaces.insert(name.clone(), Arc::default());
             for (key, value) in table {
                 tables.put(name.clone(), key, value);
             }
@@ -91,18 +92,21 @@ impl KvTables {
         self.namespaces.get(namespace)?.table.get(key)
     }
 
-    /// A namespace as `{"table":{key:value}}`, the form in which it travels; `None` if nothing was ever put there.
-    pub(super) fn list(&self, namespace: &str) -> Option<Bytes> {
-        #[derive(Serialize)]
-        struct List<'a> {
-            table: &'a BTreeMap<String, String>,
-        }
-        let namespace = self.namespaces.get(namespace)?;
-        let make = || {
-            let list = List { table: &namespace.table };
-            serde_json::to_vec(&list).expect("texts by text are JSON").into()
-        };
-        Some(namespace.list.get_or_init(make).clone())
+    /// A namespace as it is now; `None` if nothing was ever put there.
+    pub(super) fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.namespaces.get(name).cloned()
+    }
+
+    /// The namespaces of these changes that somebody has, by name. Changing them takes as long as copying them.
+    pub(super) fn shared(&self, changes: &[KvChange]) -> BTreeMap<String, Arc<Namespace>> {
+        let named = changes.iter().filter_map(|change| self.namespaces.get_key_value(change.namespace()));
+        let shared = named.filter(|(_, namespace)| Arc::strong_count(namespace) > 1);
+        shared.map(|(name, namespace)| (name.clone(), Arc::clone(namespace))).collect()
+    }
+
+    /// Puts copies of namespaces in their places, which nobody else has.
+    pub(super) fn replace(&mut self, copies: Vec<(String, Arc<Namespace>)>) {
+        self.namespaces.extend(copies);
     }
 
     /// Bytes of the entries of a namespace in its list.
@@ -159,7 +163,7 @@ impl KvTables {
         match change {
             KvChange::Put { namespace, key, value } => self.put(namespace, key, value),
             KvChange::Delete { namespace, key } => {
-                let namespace = self.namespaces.get_mut(&namespace)?;
+                let namespace = Arc::make_mut(self.namespaces.get_mut(&namespace)?);
                 let old = namespace.table.remove(&key)?;
                 namespace.listed -= listed(&key, &old);
                 namespace.list = OnceLock::new();
@@ -177,7 +181,7 @@ impl KvTables {
                 self.namespaces.remove(&empty);
             }
         }
-        let namespace = self.namespaces.entry(name).or_default();
+        let namespace = Arc::make_mut(self.namespaces.entry(name).or_default());
         namespace.list = OnceLock::new();
         namespace.listed += listed(&key, &value);
         self.bytes += cost(&key, &value);
@@ -191,6 +195,19 @@ impl KvTables {
         namespace.table.insert(key, value);
         self.keys += 1;
         None
+    }
+}
+
+impl Namespace {
+    /// As `{"table":{key:value}}`, the form in which it travels. Takes a while where it is long and nobody has asked for it yet.
+    pub(super) fn list(&self) -> Bytes {
+        #[derive(Serialize)]
+        struct List<'a> {
+            table: &'a BTreeMap<String, String>,
+        }
+        let list = List { table: &self.table };
+        let make = || serde_json::to_vec(&list).expect("texts by text are JSON").into();
+        self.list.get_or_init(make).clone()
     }
 }
 
@@ -236,6 +253,10 @@ mod tests {
         tables.admit(change, &mut Growth::default(), bytes_max).map_err(|error| error.to_string())
     }
 
+    fn list(tables: &KvTables, namespace: &str) -> Option<Bytes> {
+        Some(tables.namespace(namespace)?.list())
+    }
+
     const ROOM: usize = usize::MAX / 2;
 
     #[test]
@@ -248,8 +269,8 @@ mod tests {
         assert_eq!(tables.apply(delete("N", "k")), None);
         assert_eq!(tables.apply(delete("M", "k")), None);
         assert_eq!((tables.keys, tables.bytes), (0, 0));
-        assert_eq!(tables.list("N").unwrap(), r#"{"table":{}}"#);
-        assert_eq!(tables.list("M"), None);
+        assert_eq!(list(&tables, "N").unwrap(), r#"{"table":{}}"#);
+        assert_eq!(list(&tables, "M"), None);
         assert_eq!((tables.listed("N"), tables.listed("M")), (0, 0));
     }
 
@@ -259,7 +280,7 @@ mod tests {
         for (key, value) in [("a", "x\"\\\n\t\r\u{8}\u{c}"), ("ö\u{0}", "\u{1f}\u{7f}é"), ("", "")] {
             tables.apply(put("N", key, value));
         }
-        let list = tables.list("N").unwrap();
+        let list = list(&tables, "N").unwrap();
         // The braces around, and no comma after the last entry.
         assert_eq!(list.len(), tables.listed("N") + r#"{"table":{}}"#.len() - 1);
     }
@@ -311,7 +332,7 @@ mod tests {
             taken += 1;
         }
         assert_eq!(taken, 21);
-        assert!(tables.list("N").unwrap().len() <= LIST_BYTES_MAX);
+        assert!(list(&tables, "N").unwrap().len() <= LIST_BYTES_MAX);
         assert_eq!(admit(&tables, &put("M", "k", &value), ROOM), Ok(()));
     }
 
@@ -327,7 +348,7 @@ mod tests {
         tables.apply(delete("500", "k"));
         assert_eq!(admit(&tables, &put("new", "k", "v"), ROOM), Ok(()));
         tables.apply(put("new", "k", "v"));
-        assert_eq!((tables.list("500"), tables.namespaces.len()), (None, NAMESPACES_MAX));
+        assert_eq!((list(&tables, "500"), tables.namespaces.len()), (None, NAMESPACES_MAX));
     }
 
     #[test]
@@ -350,6 +371,6 @@ mod tests {
         let (read, generation) = KvTables::from_file(&tables.to_file(9)).unwrap();
         assert_eq!(generation, 9);
         assert!(read == tables);
-        assert!(read.list("gone").is_some(), "a namespace that became empty stays known");
+        assert!(read.namespace("gone").is_some(), "a namespace that became empty stays known");
     }
 }

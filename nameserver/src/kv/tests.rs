@@ -291,13 +291,13 @@ async fn changes_that_another_nameserver_made_since_the_start_are_not_written_ov
             one.store.lock().replace_file(&one.kv.tables.read()).unwrap();
         }
         let (_folder, copy) = crashed(&path);
-        let all = one.kv.tables.read().list("N");
+        let all = one.kv.list("N");
         drop(one);
         let refused = change(&two.kv, put("N", "c", "3")).await.unwrap_err();
         assert!(refused.contains("start again") || refused.contains("another nameserver"), "{refused}");
         two.stop().await;
         for path in [&copy, &path] {
-            assert_eq!(read(path).tables.read().list("N"), all, "rewritten: {rewritten}");
+            assert_eq!(read(path).list("N"), all, "rewritten: {rewritten}");
         }
     }
 }
@@ -336,4 +336,19 @@ async fn a_refusal_is_answered_without_the_lock_of_the_tables() {
         let _ = sender.send((outcome.is_err(), tables.try_write().is_some()));
     });
     assert_eq!(receiver.await, Ok((true, true)), "refused, and free for whoever goes on");
+}
+
+#[tokio::test]
+async fn a_list_is_made_without_the_lock_of_the_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start(&folder.path().join("kv.json"));
+    let kv = &running.kv;
+    change(kv, put("N", "k", "1")).await.unwrap();
+    // What `Kv::list` has in its hand while it makes the list.
+    let before = kv.tables.read().namespace("N").unwrap();
+    assert_eq!(change(kv, put("N", "k", "2")).await, Ok(Some("1".into())), "a change does not wait for the list");
+    let changing = kv.tables.write();
+    assert_eq!(before.list(), r#"{"table":{"k":"1"}}"#, "the list does not wait for a change");
+    drop(changing);
+    assert_eq!(kv.list("N").unwrap(), r#"{"table":{"k":"2"}}"#);
 }

@@ -10,13 +10,12 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits::SETTINGS_BYTES_MAX;
 use escrowmq_common::remoting::Connection;
-use escrowmq_common::settings::properties;
+use escrowmq_common::settings::{self, SettingError, properties};
 
 use super::order::Turn;
 use super::refusals::Refusal;
 use super::{Server, names, success};
-use crate::config::{self, Config, ConfigError, KEYS};
-use crate::disk::replace_file;
+use crate::config::{Config, ConfigError, KEYS};
 
 impl Server {
     /// `GET_NAMESRV_CONFIG`: all settings as a properties text.
@@ -41,7 +40,8 @@ impl Server {
         let refusals = Arc::clone(&self.refusals);
         self.tasks.spawn_blocking("settings", move || {
             let is_local = connection.is_local();
-            let outcome = config::parse(&request.body)
+            let outcome = settings::changes(&request.body)
+                .map_err(ConfigError::from)
                 .and_then(|changes| Ok((change(&current.load(), &changes, is_local)?, changes)));
             let answer = match outcome {
                 Ok((next, changes)) => {
@@ -69,25 +69,19 @@ fn change(current: &Config, changes: &BTreeMap<String, String>, is_local: bool) 
     Ok(next)
 }
 
-fn keep(path: &Path, changes: &BTreeMap<String, String>) -> Result<(), ConfigError> {
-    let failed = |step, path: &Path, source| {
-        let path = path.to_owned();
-        ConfigError::File { step, path, source }
-    };
+fn keep(path: &Path, changes: &BTreeMap<String, String>) -> Result<(), SettingError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => return Err(failed("read", path, source)),
+        Err(source) => return Err(SettingError::File { step: "read", path: path.to_owned(), source }),
     };
-    let text = properties::edit(&text, changes)?;
-    let written = replace_file(path, &text, None);
-    written.map_err(|(step, path, source)| failed(step, &path, source))
+    settings::keep(path, &text, changes)
 }
 
 /// One line for each key, with old and new value.
 fn log_changes(old: &Config, new: &Config, changes: &BTreeMap<String, String>, by: &Connection) {
     for key in KEYS.iter().filter(|key| changes.contains_key(key.name)) {
-        let (old, new) = (names::shown(&key.value(old)), names::shown(&key.value(new)));
+        let (old, new) = (names::shown(&(key.get)(old)), names::shown(&(key.get)(new)));
         tracing::info!(peer = %by.peer(), key = key.name, old, new, at_once = key.at_once, "setting changed");
     }
 }
@@ -97,12 +91,7 @@ fn refused(request: &Frame, error: &ConfigError) -> Frame {
         ConfigError::BlackListed { .. } | ConfigError::NotByTools { .. } | ConfigError::LocalOnly { .. } => {
             response::NO_PERMISSION
         }
-        ConfigError::File { .. }
-        | ConfigError::Syntax(_)
-        | ConfigError::UnknownKey { .. }
-        | ConfigError::BadValue { .. }
-        | ConfigError::Meaningless { .. }
-        | ConfigError::NoHome => response::SYSTEM_ERROR,
+        ConfigError::Setting(_) | ConfigError::Meaningless { .. } | ConfigError::NoHome => response::SYSTEM_ERROR,
     };
     Frame::response(request, code).with_remark(error.to_string())
 }

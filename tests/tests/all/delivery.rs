@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_client::{Client, ConsumeFrom, Message, MessageExt};
+use escrowmq_client::{Client, ConsumeFrom, Message, MessageExt, PushConsumer};
 use escrowmq_common::clock;
 use escrowmq_common::code::response;
 use escrowmq_tests::{Cluster, Settings, until};
@@ -29,6 +29,18 @@ async fn until_seen(seen: &Seen, wanted: &str) {
         .await;
 }
 
+/// A consumer from the first message on, and what it sees.
+async fn consuming(client: &Client, group: &str, topic: &str, tags: &str) -> (PushConsumer, Seen) {
+    let seen = Seen::default();
+    let taking = Arc::clone(&seen);
+    let consumer = client.push_consumer(group).subscribe(topic, tags).consume_from(ConsumeFrom::First);
+    let consumer = consumer.start(move |message| {
+        taking.lock().push(message);
+        async { Ok::<(), Infallible>(()) }
+    });
+    (consumer.await.expect("a consumer starts"), seen)
+}
+
 async fn sent(client: &Client, group: &str, messages: impl IntoIterator<Item = Message>) {
     let producer = client.producer(group).start().await.expect("a producer starts");
     for message in messages {
@@ -41,16 +53,7 @@ async fn sent(client: &Client, group: &str, messages: impl IntoIterator<Item = M
 async fn consumers_get_the_tags_they_asked_for() {
     let cluster = Cluster::start(Settings::default()).await;
     let client = cluster.client_with_topic("Tags", 1).await;
-    let seen = Seen::default();
-    let taking = Arc::clone(&seen);
-    let consumer = client.push_consumer("tags").subscribe("Tags", "a || b").consume_from(ConsumeFrom::First);
-    let _consumer = consumer
-        .start(move |message| {
-            taking.lock().push(message);
-            async { Ok::<(), Infallible>(()) }
-        })
-        .await
-        .unwrap();
+    let (_consumer, seen) = consuming(&client, "tags", "Tags", "a || b").await;
     // "Aa" and "BB" have the same hash in Java: the broker cannot tell them apart, the client can.
     let tags = ["a", "c", "b", "Aa", "BB", "a"];
     let messages = tags.iter().enumerate().map(|(n, tag)| Message::new("Tags", format!("{n}{tag}")).tag(*tag));
@@ -202,14 +205,7 @@ async fn offsets_survive_a_crash() {
     let mut cluster = Cluster::start(Settings::default()).await;
     let client = cluster.client_with_topic("Offsets", 2).await;
     sent(&client, "offsets-producer", (0..20).map(|n| Message::new("Offsets", format!("old {n}")))).await;
-    let seen = Seen::default();
-    let taking = Arc::clone(&seen);
-    let consumer = client.push_consumer("offsets").subscribe("Offsets", "*").consume_from(ConsumeFrom::First);
-    let consumer = consumer.start(move |message| {
-        taking.lock().push(message);
-        async { Ok::<(), Infallible>(()) }
-    });
-    let consumer = consumer.await.unwrap();
+    let (consumer, seen) = consuming(&client, "offsets", "Offsets", "*").await;
     until("the old ones", async || (seen.lock().len() == 20).then_some(())).await;
     consumer.shutdown().await;
     client.shutdown().await;
@@ -229,16 +225,7 @@ async fn offsets_survive_a_crash() {
     cluster.until_registered().await;
     let client = cluster.client().await;
     assert_eq!(stored(&client).await, before);
-    let seen = Seen::default();
-    let taking = Arc::clone(&seen);
-    let consumer = client.push_consumer("offsets").subscribe("Offsets", "*").consume_from(ConsumeFrom::First);
-    let _consumer = consumer
-        .start(move |message| {
-            taking.lock().push(message);
-            async { Ok::<(), Infallible>(()) }
-        })
-        .await
-        .unwrap();
+    let (_consumer, seen) = consuming(&client, "offsets", "Offsets", "*").await;
     sent(&client, "offsets-producer", (0..10).map(|n| Message::new("Offsets", format!("new {n}")))).await;
     until("the new ones", async || (seen.lock().len() == 10).then_some(())).await;
     assert!(bodies(&seen).iter().all(|body| body.starts_with("new")), "{:?}", bodies(&seen));
@@ -258,16 +245,7 @@ async fn bodies_of_every_size_arrive_unchanged() {
     };
     let mut bodies = vec![vec![0], vec![7; 1 << 20]];
     bodies.extend([1, 4_095, 4_096, 65_536, 300_000, 4 << 20].map(&mut noise));
-    let seen = Seen::default();
-    let taking = Arc::clone(&seen);
-    let consumer = client.push_consumer("sizes").subscribe("Sizes", "*").consume_from(ConsumeFrom::First);
-    let _consumer = consumer
-        .start(move |message| {
-            taking.lock().push(message);
-            async { Ok::<(), Infallible>(()) }
-        })
-        .await
-        .unwrap();
+    let (_consumer, seen) = consuming(&client, "sizes", "Sizes", "*").await;
     sent(&client, "sizes-producer", bodies.iter().map(|body| Message::new("Sizes", body.clone()))).await;
     until("all of them", async || (seen.lock().len() == bodies.len()).then_some(())).await;
     let mut arrived = seen.lock().clone();

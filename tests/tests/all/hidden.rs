@@ -1,12 +1,12 @@
 //! A half message is seen by nobody before its commit, and by nobody ever after its rollback, whichever way one looks.
 
 use escrowmq_common::code::response;
+use escrowmq_common::name::HALF_TOPIC;
 use escrowmq_tests::{Broker, End, Half, Settings, Wire, until};
 
 const GROUP: &str = "hidden-producer";
 const READERS: &str = "hidden-reader";
 const TOPIC: &str = "Hidden";
-const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 
 /// Every view that could show the message.
 async fn assert_hidden(wire: &Wire, half: &Half) {

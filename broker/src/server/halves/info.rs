@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::BytesMut;
 use escrowmq_common::body::{Act, Asked, DecisionInfo, Parked, TransactionAction, TransactionInfo, TransactionState};
+use escrowmq_common::code::word;
 use escrowmq_common::message::properties::{Properties, name};
 use escrowmq_common::message::{MessageUnit, OffsetMessageId};
 
@@ -82,8 +83,8 @@ pub(super) fn decided(broker: &Broker, half: HalfId, row: &DecisionRow) -> Trans
         && let Some(last) = info.asked.last_mut()
     {
         let decision = match row.decision {
-            Decision::Commit => "commit",
-            Decision::Rollback => "rollback",
+            Decision::Commit => word::COMMIT,
+            Decision::Rollback => word::ROLLBACK,
         };
         last.answer = Some(decision.to_owned());
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{GroupTransactions, TransactionCounts, TransactionInfo, TransactionPage};
-use escrowmq_common::code::response;
+use escrowmq_common::code::{response, word};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{CountTransactionsHeader, GetTransactionHeader, ListTransactionsHeader};
 use escrowmq_common::message::OffsetMessageId;
@@ -48,8 +48,8 @@ impl List {
     fn new(header: &ListTransactionsHeader<'_>, now: Stamp) -> Result<Self, String> {
         let parked = match header.state {
             None => None,
-            Some("open") => Some(false),
-            Some("parked") => Some(true),
+            Some(word::OPEN) => Some(false),
+            Some(word::PARKED) => Some(true),
             Some(other) => return Err(format!("state is neither open nor parked: '{}'", shown(other))),
         };
         let positive =

@@ -46,21 +46,18 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
         .zip(&properties)
         .map(|(member, pieces)| {
             NewUnit(UnitBuilder {
-                topic,
-                queue_id: target.queue.index.cast_signed(),
                 flag: member.message.flag,
-                queue_offset: 0,
-                position: 0,
                 sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
                 born_timestamp: header.born_timestamp,
                 born_host: send.reply.connection().peer(),
-                store_timestamp: 0,
-                store_host: broker.store_host,
                 reconsume_times: header.reconsume_times,
-                prepared_offset: 0,
-                body: member.message.body,
-                body_crc: None,
-                properties: pieces.as_slice(),
+                ..UnitBuilder::to_store(
+                    topic,
+                    target.queue.index.cast_signed(),
+                    broker.store_host,
+                    member.message.body,
+                    pieces.as_slice(),
+                )
             })
         })
         .collect();
@@ -215,22 +212,7 @@ mod tests {
     }
 
     fn read<'a>(properties: &'a str, body: &'a [u8]) -> Result<Batch<'a>, Refused> {
-        let header = SendMessageHeader {
-            producer_group: "PG",
-            topic: "T",
-            default_topic: "TBW102",
-            default_topic_queue_nums: 4,
-            queue_id: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            flag: 0,
-            properties: Some(properties),
-            reconsume_times: 0,
-            unit_mode: false,
-            max_reconsume_times: None,
-            batch: true,
-            broker_name: None,
-        };
+        let header = SendMessageHeader { batch: true, ..SendMessageHeader::new("PG", "T", 0, 0, properties) };
         Batch::read(&BrokerConfig::default(), &header, body)
     }
 

@@ -76,21 +76,18 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
     }
 
     let unit = NewUnit(UnitBuilder {
-        topic: &target.topic.settings.name,
-        queue_id: target.queue.index.cast_signed(),
         flag: header.flag,
-        queue_offset: 0,
-        position: 0,
         sys_flag: SysFlag(header.sys_flag).with_transaction(TransactionType::None),
         born_timestamp: header.born_timestamp,
         born_host: send.reply.connection().peer(),
-        store_timestamp: 0,
-        store_host: broker.store_host,
         reconsume_times: header.reconsume_times,
-        prepared_offset: 0,
-        body: &send.request.body,
-        body_crc: None,
-        properties: pieces.as_slice(),
+        ..UnitBuilder::to_store(
+            &target.topic.settings.name,
+            target.queue.index.cast_signed(),
+            broker.store_host,
+            &send.request.body,
+            pieces.as_slice(),
+        )
     });
     unit.0.size().map_err(Refused::from)?;
     let message = Message::new(known.tag_hash(), &unit);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use escrowmq_common::code::response;
-use escrowmq_common::header::SendMessageHeader;
+use escrowmq_common::header::{SendMessageHeader, VERSION_WITH_RETRY_LIMIT};
 use escrowmq_common::name;
 
 use super::super::topics::HINT;
@@ -15,9 +15,6 @@ use crate::config::BrokerConfig;
 use crate::reply::Refused;
 use crate::shard::{Queue, Topic};
 use crate::terms::TopicSettings;
-
-/// Requests of clients below this version carry no limit of their own for retries.
-const VERSION_WITH_RETRY_LIMIT: i32 = 121;
 
 /// A topic and one of its queues.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use escrowmq_common::message::{SysFlag, UnitBuilder};
+use escrowmq_common::message::UnitBuilder;
 
 use crate::retention::Load;
 use crate::shard::{
@@ -237,24 +237,8 @@ fn unit((topic, queue_id): &Place, body: &str, key: &str) -> BytesMut {
     let host: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
     let properties = format!("UNIQ_KEY\u{1}{key}\u{2}KEYS\u{1}{key}\u{2}");
     let mut out = BytesMut::new();
-    UnitBuilder {
-        topic,
-        queue_id: *queue_id,
-        flag: 0,
-        queue_offset: 0,
-        position: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: 1,
-        born_host: host,
-        store_timestamp: 0,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_offset: 0,
-        body: body.as_bytes(),
-        body_crc: None,
-        properties: &[&properties],
-    }
-    .write(&mut out)
-    .expect("small enough");
+    UnitBuilder { born_timestamp: 1, ..UnitBuilder::to_store(topic, *queue_id, host, body.as_bytes(), &[&properties]) }
+        .write(&mut out)
+        .expect("small enough");
     out
 }

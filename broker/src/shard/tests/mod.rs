@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use escrowmq_common::clock::Clock;
-use escrowmq_common::message::{SysFlag, UnitBuilder};
+use escrowmq_common::message::UnitBuilder;
 
 use super::{
     Admission, Command, Message, MessageList, Outcome, Prepare, Prepared, Publish, Published, Queue, Settle, Shard,
@@ -56,25 +56,9 @@ fn queue(shard: &Shard, topic: &str, index: i32) -> std::sync::Arc<Queue> {
 fn unit(topic: &str, body: &str) -> BytesMut {
     let host: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
     let mut out = BytesMut::new();
-    UnitBuilder {
-        topic,
-        queue_id: 0,
-        flag: 0,
-        queue_offset: 0,
-        position: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: 1,
-        born_host: host,
-        store_timestamp: 0,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_offset: 0,
-        body: body.as_bytes(),
-        body_crc: None,
-        properties: &["TAGS\u{1}t\u{2}"],
-    }
-    .write(&mut out)
-    .expect("small enough");
+    UnitBuilder { born_timestamp: 1, ..UnitBuilder::to_store(topic, 0, host, body.as_bytes(), &["TAGS\u{1}t\u{2}"]) }
+        .write(&mut out)
+        .expect("small enough");
     out
 }
 

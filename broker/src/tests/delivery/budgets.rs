@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use super::support::{Client, Node, PATIENCE, heartbeat, messages, number, pull, pull_request, until};
 use crate::schedule::UnusedSince;
 use crate::start::background::unused_groups;
+use crate::tests::support::create_topic;
 
 /// A pull that may wait for longer than any test.
 fn held(queue: i32) -> PullMessageHeader<'static> {
@@ -131,17 +132,7 @@ async fn topics_queues_and_groups_are_bounded_by_number() {
     assert!(refused.remark.as_deref().is_some_and(|remark| remark.contains("maxTopics")), "{refused:?}");
     client.send("Known", 0, b"what is there goes on", &[]).await;
     // Operators are told the same.
-    let create = |queues: i32| {
-        Frame::request(request::UPDATE_AND_CREATE_TOPIC)
-            .with_field("topic", "Planned")
-            .with_field("defaultTopic", "TBW102")
-            .with_field("readQueueNums", queues)
-            .with_field("writeQueueNums", queues)
-            .with_field("perm", 6)
-            .with_field("topicFilterType", "SINGLE_TAG")
-            .with_field("topicSysFlag", 0)
-            .with_field("order", false)
-    };
+    let create = |queues| create_topic("Planned", queues);
     assert!(client.call(create(4)).await.remark.is_some_and(|remark| remark.contains("maxTopics")));
     change(&|config| {
         config.max_topics = topics + 100;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use escrowmq_common::body::json::{Form, to_bytes};
@@ -10,16 +9,14 @@ use escrowmq_common::body::{ConsumerData, HeartbeatData, MessageModel, ProducerD
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{PullMessageHeader, SendMessageHeader};
-use escrowmq_common::message::{Message, decode_units};
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::config::BrokerConfig;
 use crate::start::{RunningBroker, start};
-
-/// Longest wait of a test for something that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use crate::tests::support::{PATIENCE, messages, until};
+use crate::tests::support::{settings, text};
 
 /// A broker of its own.
 pub(crate) struct Node {
@@ -37,15 +34,7 @@ impl Node {
     /// Starts with settings changed.
     pub(crate) async fn with(change: impl FnOnce(&mut BrokerConfig)) -> Node {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = BrokerConfig {
-            broker_name: "broker-a".to_owned(),
-            broker_ip: "127.0.0.1".parse().unwrap(),
-            bind_address: "127.0.0.1".to_owned(),
-            listen_port: 0,
-            store_path: Some(folder.path().to_owned()),
-            segment_bytes: 8 << 20,
-            ..BrokerConfig::default()
-        };
+        let mut config = BrokerConfig { segment_bytes: 8 << 20, ..settings(folder.path()) };
         change(&mut config);
         let running = start(config.clone()).await.unwrap();
         Node { running: Some(running), config, folder }
@@ -137,23 +126,8 @@ impl Client {
     }
 
     pub(crate) async fn try_send(&self, topic: &str, queue: i32, body: &[u8], properties: &[(&str, &str)]) -> Frame {
-        let text = properties.iter().fold(String::new(), |text, (name, value)| text + name + "\u{1}" + value + "\u{2}");
-        let header = SendMessageHeader {
-            producer_group: "PG",
-            topic,
-            default_topic: "TBW102",
-            default_topic_queue_nums: 4,
-            queue_id: queue,
-            sys_flag: 0,
-            born_timestamp: 1,
-            flag: 0,
-            properties: Some(&text),
-            reconsume_times: 0,
-            unit_mode: false,
-            max_reconsume_times: None,
-            batch: false,
-            broker_name: None,
-        };
+        let text = text(properties);
+        let header = SendMessageHeader::new("PG", topic, queue, 1, &text);
         let body = Bytes::copy_from_slice(body);
         self.call(Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body(body)).await
     }
@@ -190,45 +164,14 @@ pub(crate) fn heartbeat(client: &str, group: &str, topic: &str, expression: &str
 
 /// A pull that names its own subscription and waits for nothing; change what differs.
 pub(crate) fn pull<'a>(group: &'a str, topic: &'a str, queue_id: i32, queue_offset: i64) -> PullMessageHeader<'a> {
-    PullMessageHeader {
-        consumer_group: group,
-        topic,
-        queue_id,
-        queue_offset,
-        max_msg_nums: 32,
-        sys_flag: 4,
-        commit_offset: 0,
-        suspend_timeout_millis: 0,
-        subscription: Some("*"),
-        sub_version: 0,
-        expression_type: None,
-        max_msg_bytes: None,
-        request_source: None,
-        proxy_forward_client_id: None,
-        broker_name: None,
-    }
+    PullMessageHeader { expression_type: None, ..PullMessageHeader::new(group, topic, queue_id, queue_offset, 32) }
 }
 
 pub(crate) fn pull_request(header: &PullMessageHeader<'_>) -> Frame {
     Frame::request(request::PULL_MESSAGE).with_header(header)
 }
 
-/// The messages of an answer.
-pub(crate) fn messages(answer: &Frame) -> Vec<Message> {
-    decode_units(answer.body.clone()).collect::<Result<_, _>>().unwrap()
-}
-
 /// A number among the fields of an answer.
 pub(crate) fn number(answer: &Frame, field: &str) -> i64 {
     answer.fields.get(field).unwrap_or_else(|| panic!("{field} in {answer:?}")).parse().unwrap()
-}
-
-/// Waits until something holds.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("in vain: {what}"));
 }

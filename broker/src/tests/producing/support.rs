@@ -1,14 +1,11 @@
 //! A broker in a folder of its own, a client that speaks frames, and a look at what was stored.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
-use escrowmq_common::message::properties::append;
 use escrowmq_common::message::{Message, OffsetMessageId};
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
@@ -16,9 +13,8 @@ use parking_lot::Mutex;
 use crate::config::BrokerConfig;
 use crate::start::{RunningBroker, start};
 use crate::terms::{HalfId, QueueOffset};
-
-/// Long enough for a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::tests::support::{self, until};
+pub(crate) use crate::tests::support::{PATIENCE, create_topic, settings, text};
 
 /// A running broker and a client of it.
 pub struct Stage {
@@ -40,19 +36,6 @@ impl Service for Incoming {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
         connection.reply(&Frame::response(&request, *self.code.lock()));
         self.seen.lock().push(request);
-    }
-}
-
-/// Settings of a broker for a test, in this folder.
-pub fn settings(folder: &std::path::Path) -> BrokerConfig {
-    BrokerConfig {
-        broker_name: "broker-a".to_owned(),
-        broker_ip: [127, 0, 0, 1].into(),
-        bind_address: "127.0.0.1".to_owned(),
-        listen_port: 0,
-        store_path: Some(folder.to_owned()),
-        segment_bytes: 4 << 20,
-        ..BrokerConfig::default()
     }
 }
 
@@ -109,32 +92,13 @@ impl Stage {
 
     /// Waits until `condition` holds.
     pub async fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
-        let deadline = clock::monotonic() + PATIENCE;
-        while !condition(self) {
-            assert!(clock::monotonic() < deadline, "{what}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(what, async || condition(self)).await;
     }
 }
 
 /// The header of a send, to be changed at will.
 pub fn header<'a>(topic: &'a str, properties: &'a str) -> SendMessageHeader<'a> {
-    SendMessageHeader {
-        producer_group: "PG",
-        topic,
-        default_topic: "TBW102",
-        default_topic_queue_nums: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_timestamp: 1_700_000_000_000,
-        flag: 7,
-        properties: Some(properties),
-        reconsume_times: 0,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    }
+    SendMessageHeader { flag: 7, ..SendMessageHeader::new("PG", topic, 0, 1_700_000_000_000, properties) }
 }
 
 /// A send of one message to queue 0.
@@ -145,15 +109,6 @@ pub fn send(topic: &str, properties: &[(&str, &str)]) -> Frame {
 /// A send with this header.
 pub fn of(header: &SendMessageHeader<'_>) -> Frame {
     Frame::request(request::SEND_MESSAGE_V2).with_header(header).with_body("a body")
-}
-
-/// A property string.
-pub fn text(properties: &[(&str, &str)]) -> String {
-    let mut text = String::new();
-    for (name, value) in properties {
-        append(&mut text, name, value);
-    }
-    text
 }
 
 pub fn field<'a>(answer: &'a Frame, name: &str) -> Option<&'a str> {
@@ -172,21 +127,7 @@ pub fn half_id(answer: &Frame) -> HalfId {
 
 /// `END_TRANSACTION` for the half that this answer is about: 8 commits, 12 rolls back.
 pub fn end(half: &Frame, decision: i32) -> Frame {
-    Frame::request(request::END_TRANSACTION)
-        .with_field("producerGroup", "PG")
-        .with_field("tranStateTableOffset", field(half, "queueOffset").unwrap())
-        .with_field("commitLogOffset", position(half))
-        .with_field("commitOrRollback", decision)
-}
-
-pub fn create_topic(topic: &str, queues: i32) -> Frame {
-    Frame::request(request::UPDATE_AND_CREATE_TOPIC)
-        .with_field("topic", topic)
-        .with_field("defaultTopic", "TBW102")
-        .with_field("readQueueNums", queues)
-        .with_field("writeQueueNums", queues)
-        .with_field("perm", 6)
-        .with_field("topicFilterType", "SINGLE_TAG")
+    support::end(position(half), field(half, "queueOffset").unwrap().parse().unwrap(), decision)
 }
 
 pub fn bytes_of(hex: &str) -> Bytes {

@@ -11,6 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::support::{Bench, of_topic};
+use crate::tests::support::{create_topic, until};
 
 /// All lines of this program's brokers, as `name=value` texts.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -69,28 +70,17 @@ fn line(texts: &[&str]) -> String {
     found.remove(0)
 }
 
-fn create(topic: &str, queues: u32) -> Frame {
-    of_topic(request::UPDATE_AND_CREATE_TOPIC, topic)
-        .with_field("defaultTopic", "TBW102")
-        .with_field("readQueueNums", queues)
-        .with_field("writeQueueNums", queues)
-        .with_field("perm", 6)
-        .with_field("topicFilterType", "SINGLE_TAG")
-        .with_field("topicSysFlag", 0)
-        .with_field("order", false)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_act_leaves_one_line_with_old_and_new() {
     keep_lines();
     let bench = Bench::start().await;
-    bench.done(create("AuditTopic", 2)).await;
+    bench.done(create_topic("AuditTopic", 2)).await;
     let made = line(&["change topic", "object=\"AuditTopic\"", "old=\"none\""]);
     assert!(made.contains("peer=\"127.0.0.1:") && made.contains("write_queues: 2"), "{made}");
     // The same again changes nothing, and says what was asked for.
-    bench.done(create("AuditTopic", 2)).await;
+    bench.done(create_topic("AuditTopic", 2)).await;
     line(&["change topic", "asked=\"topic=AuditTopic"]);
-    bench.done(create("AuditTopic", 4)).await;
+    bench.done(create_topic("AuditTopic", 4)).await;
     let changed = line(&["change topic", "object=\"AuditTopic\"", "write_queues: 4"]);
     assert!(changed.contains("write_queues: 2"), "{changed}");
 
@@ -130,7 +120,7 @@ async fn an_act_that_knows_no_old_value_and_one_that_nobody_waits_for_have_their
     let mut oneway = Frame::request(request::TRIGGER_DELETE_FILES).with_field("mark", "oneway\naudit forged");
     oneway.set_oneway();
     bench.oneway(oneway).await;
-    bench.until("the line is there", || async { !lines(&["delete expired files", "mark=oneway"]).is_empty() }).await;
+    until("the line is there", || async { !lines(&["delete expired files", "mark=oneway"]).is_empty() }).await;
     let written = line(&["delete expired files", "mark=oneway"]);
     assert!(!written.contains('\n'), "{written}");
     // Reading is no act.

@@ -5,9 +5,11 @@ use escrowmq_common::body::ResetOffsetBody;
 use escrowmq_common::body::json::from_slice;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
+use escrowmq_common::header::CreateTopicHeader;
 use futures_util::future::join_all;
 
 use super::support::{Bench, of_topic};
+use crate::tests::support::{messages, until};
 
 fn of_group(code: i32, group: &str) -> Frame {
     Frame::request(code).with_field("consumerGroup", group)
@@ -165,15 +167,14 @@ async fn members_of_a_broadcast_group_are_told_of_a_reset() {
     bench.send("T", &[("UNIQ_KEY", "u")]).await;
     bench.subscribe("B", "T", "BROADCASTING").await;
     bench.done(reset("B", "T", -1, true)).await;
-    bench
-        .until("the member is told", || async {
-            bench.incoming.seen.lock().iter().any(|frame| {
-                frame.code == request::RESET_CONSUMER_CLIENT_OFFSET
-                    && frame.is_oneway()
-                    && from_slice::<ResetOffsetBody>(&frame.body).unwrap().offset_table.values().sum::<i64>() == 1
-            })
+    until("the member is told", || async {
+        bench.incoming.seen.lock().iter().any(|frame| {
+            frame.code == request::RESET_CONSUMER_CLIENT_OFFSET
+                && frame.is_oneway()
+                && from_slice::<ResetOffsetBody>(&frame.body).unwrap().offset_table.values().sum::<i64>() == 1
         })
-        .await;
+    })
+    .await;
     bench.broker.stop().await.unwrap();
 }
 
@@ -215,7 +216,7 @@ async fn questions_are_relayed_to_consumers() {
     assert_eq!(bench.done(directly).await.body, "{\"whatever\":1}");
     let asked = bench.incoming.seen.lock().iter().find(|frame| frame.code == 309).cloned().unwrap();
     assert_eq!(asked.fields.get("brokerName"), Some("broker-a"));
-    assert_eq!(super::support::units(&asked)[0].body, "a body");
+    assert_eq!(messages(&asked)[0].body, "a body");
 
     let table = format!(r#"{{"consumerTable":{{}},"messageQueueTable":{{{}:7}}}}"#, queue("T", 0));
     *bench.incoming.answer.lock() = Some(table.into());
@@ -237,7 +238,7 @@ async fn one_tool_does_not_take_all_room_for_questions_to_consumers() {
     // The consumer answers none of them.
     let share = join_all((0..SHARE).map(|_| bench.call(ask())));
     let one_more = async {
-        bench.until("the consumer is asked", || async { asked() == SHARE }).await;
+        until("the consumer is asked", || async { asked() == SHARE }).await;
         bench.call(ask()).await
     };
     let refused = tokio::select! {
@@ -283,14 +284,8 @@ async fn a_group_that_a_tool_makes_has_its_retry_topic_at_once() {
 async fn attributes_of_topics_are_kept_or_refused() {
     let bench = Bench::start().await;
     let create = |topic: &str, attributes: &str| {
-        Frame::request(request::UPDATE_AND_CREATE_TOPIC)
-            .with_field("topic", topic)
-            .with_field("defaultTopic", "TBW102")
-            .with_field("readQueueNums", 1)
-            .with_field("writeQueueNums", 1)
-            .with_field("perm", 6)
-            .with_field("topicFilterType", "SINGLE_TAG")
-            .with_field("attributes", attributes)
+        let header = CreateTopicHeader { attributes: Some(attributes), ..CreateTopicHeader::new(topic, 1) };
+        Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)
     };
     for (change, expected) in [
         ("+message.type=FIFO", Some("FIFO")),

@@ -5,7 +5,8 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::message::OffsetMessageId;
 
-use super::support::{Bench, units};
+use super::support::Bench;
+use crate::tests::support::{messages, until};
 
 fn view(position: i64) -> Frame {
     Frame::request(request::VIEW_MESSAGE_BY_ID).with_field("offset", position).with_field("topic", "T")
@@ -47,7 +48,7 @@ async fn a_message_is_found_by_id_key_and_unique_key() {
     let second = bench.send("T", &[("KEYS", "order-2 customer-7"), ("UNIQ_KEY", "u2")]).await;
     bench.send("Other", &[("KEYS", "order-1"), ("UNIQ_KEY", "u1")]).await;
 
-    let found = units(&bench.done(view(first.id.position)).await);
+    let found = messages(&bench.done(view(first.id.position)).await);
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].topic.as_str(), found[0].position, found[0].queue_offset), ("T", first.id.position, 0));
     assert_eq!(found[0].body, "a body");
@@ -59,13 +60,13 @@ async fn a_message_is_found_by_id_key_and_unique_key() {
         ("customer-7", false, vec![second.id.position, first.id.position]),
     ] {
         let answer = bench.done(query("T", key, is_unique)).await;
-        let positions: Vec<i64> = units(&answer).iter().map(|unit| unit.position).collect();
+        let positions: Vec<i64> = messages(&answer).iter().map(|unit| unit.position).collect();
         assert_eq!(positions, expected, "{key}");
         assert!(answer.fields.get("indexLastUpdateTimestamp").unwrap().parse::<i64>().unwrap() > before);
         assert!(answer.fields.get("indexLastUpdatePhyoffset").unwrap().parse::<i64>().unwrap() > 0);
     }
     let now = clock::wall_ms() + 1000;
-    assert_eq!(units(&bench.done(query_between("T", "customer-7", false, before, now)).await).len(), 2);
+    assert_eq!(messages(&bench.done(query_between("T", "customer-7", false, before, now)).await).len(), 2);
     for (begin, end) in [(0, before), (now + 60_000, i64::MAX), (5, 1)] {
         let answer = bench.call(query_between("T", "customer-7", false, begin, end)).await;
         assert_eq!(answer.code, response::QUERY_NOT_FOUND);
@@ -92,7 +93,7 @@ async fn a_half_message_is_found_only_after_its_commit() {
     assert_eq!(bench.decide(&rolled_back, 12).await.code, response::SUCCESS);
     is_hidden(&bench, "T", &rolled_back.id, &["r", "h2"]).await;
     for request in [view(committed.id.position), query("T", "k", false), query("T", "h1", true)] {
-        let found = units(&bench.done(request).await);
+        let found = messages(&bench.done(request).await);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].property("UNIQ_KEY"), Some("h1"));
         assert_eq!(found[0].prepared_offset, committed.id.position);
@@ -107,14 +108,13 @@ async fn a_message_that_waits_for_its_time_is_not_found_before() {
     let late = bench.send("T", &[("TIMER_DELIVER_MS", &far.to_string()), ("UNIQ_KEY", "late")]).await;
     let soon = bench.send("T", &[("DELAY", "1"), ("UNIQ_KEY", "soon"), ("KEYS", "s")]).await;
     is_hidden(&bench, "T", &late.id, &["late"]).await;
-    bench
-        .until("the delayed message is visible", || async {
-            bench.call(query("T", "soon", true)).await.code == response::SUCCESS
-        })
-        .await;
-    let found = units(&bench.done(view(soon.id.position)).await);
+    until("the delayed message is visible", || async {
+        bench.call(query("T", "soon", true)).await.code == response::SUCCESS
+    })
+    .await;
+    let found = messages(&bench.done(view(soon.id.position)).await);
     assert_eq!(found[0].property("UNIQ_KEY"), Some("soon"));
-    assert_eq!(units(&bench.done(query("T", "s", false)).await).len(), 1);
+    assert_eq!(messages(&bench.done(query("T", "s", false)).await).len(), 1);
     is_hidden(&bench, "T", &late.id, &["late"]).await;
     bench.broker.stop().await.unwrap();
 }

@@ -1,7 +1,6 @@
 //! A broker in a folder of its own, and a client that speaks frames.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use escrowmq_common::body::json::from_slice;
@@ -9,15 +8,13 @@ use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, Language};
 use escrowmq_common::header::SendMessageHeader;
-use escrowmq_common::message::{Message, OffsetMessageId, decode_units};
+use escrowmq_common::message::OffsetMessageId;
 use escrowmq_common::remoting::{Connection, Remote, RemoteOptions, Service};
 use parking_lot::Mutex;
 
 use crate::config::BrokerConfig;
 use crate::start::{RunningBroker, start};
-
-/// Long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::tests::support::{PATIENCE, end, settings, text};
 
 /// A running broker and a connection to it.
 pub(crate) struct Bench {
@@ -53,15 +50,7 @@ impl Bench {
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut BrokerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = BrokerConfig {
-            broker_name: "broker-a".to_owned(),
-            broker_ip: [127, 0, 0, 1].into(),
-            bind_address: "127.0.0.1".to_owned(),
-            listen_port: 0,
-            store_path: Some(folder.path().to_owned()),
-            segment_bytes: 4 << 20,
-            ..BrokerConfig::default()
-        };
+        let mut config = settings(folder.path());
         change(&mut config);
         let broker = start(config).await.unwrap();
         let incoming = Arc::new(Incoming::default());
@@ -100,12 +89,7 @@ impl Bench {
 
     /// Decides a half message: 8 commits, 12 rolls back.
     pub(crate) async fn decide(&self, half: &Sent, decision: i32) -> Frame {
-        let request = Frame::request(request::END_TRANSACTION)
-            .with_field("producerGroup", "PG")
-            .with_field("tranStateTableOffset", half.offset)
-            .with_field("commitLogOffset", half.id.position)
-            .with_field("commitOrRollback", decision);
-        self.call(request).await
+        self.call(end(half.id.position, half.offset, decision)).await
     }
 
     pub(crate) async fn create_group(&self, group: &str) {
@@ -119,15 +103,6 @@ impl Bench {
             r#"{{"clientID":"me","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET","consumeType":"CONSUME_PASSIVELY","groupName":"{group}","messageModel":"{model}","subscriptionDataSet":[{{"classFilterMode":false,"codeSet":[],"expressionType":"TAG","subString":"*","subVersion":1,"tagsSet":[],"topic":"{topic}"}}],"unitMode":false}}],"producerDataSet":[{{"groupName":"PG"}}]}}"#
         );
         self.done(Frame::request(request::HEART_BEAT).with_body(body)).await;
-    }
-
-    /// Waits until `condition` holds.
-    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, mut condition: impl FnMut() -> F) {
-        let deadline = clock::monotonic() + PATIENCE;
-        while !condition().await {
-            assert!(clock::monotonic() < deadline, "{what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 }
 
@@ -147,33 +122,12 @@ impl Sent {
 
 /// A send to queue 0.
 pub(crate) fn send_request(topic: &str, properties: &[(&str, &str)]) -> Frame {
-    let properties =
-        properties.iter().fold(String::new(), |text, (name, value)| text + name + "\u{1}" + value + "\u{2}");
-    let header = SendMessageHeader {
-        producer_group: "PG",
-        topic,
-        default_topic: "TBW102",
-        default_topic_queue_nums: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_timestamp: clock::wall_ms(),
-        flag: 0,
-        properties: Some(&properties),
-        reconsume_times: 0,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    };
+    let properties = text(properties);
+    let header = SendMessageHeader::new("PG", topic, 0, clock::wall_ms(), &properties);
     Frame::request(request::SEND_MESSAGE_V2).with_header(&header).with_body("a body")
 }
 
 /// A request about a topic.
 pub(crate) fn of_topic(code: i32, topic: &str) -> Frame {
     Frame::request(code).with_field("topic", topic)
-}
-
-/// The messages of an answer.
-pub(crate) fn units(answer: &Frame) -> Vec<Message> {
-    decode_units(answer.body.clone()).map(Result::unwrap).collect()
 }

@@ -8,6 +8,7 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
 use super::support::{Bench, Sent, send_request};
+use crate::tests::support::until;
 
 /// Sends a half message of the group `PG`.
 async fn half(bench: &Bench, topic: &str, unique_id: &str) -> Sent {
@@ -234,8 +235,8 @@ async fn parking_and_resuming_are_kept_with_who_and_why() {
 
     bench.subscribe("G", "T", "CLUSTERING").await;
     let asks = |seen: &Frame| seen.code == request::CHECK_TRANSACTION_STATE;
-    bench.until("a check", async || bench.incoming.seen.lock().iter().any(asks)).await;
-    bench.until("a record of the check", async || !show(&bench, &half).await.asked.is_empty()).await;
+    until("a check", async || bench.incoming.seen.lock().iter().any(asks)).await;
+    until("a record of the check", async || !show(&bench, &half).await.asked.is_empty()).await;
     let info = show(&bench, &half).await;
     assert_eq!((info.asked[0].client_id.as_str(), info.checks), ("me", 1));
     bench.done(decide(id, "commit")).await;
@@ -263,8 +264,8 @@ async fn the_answer_to_each_check_is_shown_beside_it() {
     let answers = |info: &TransactionInfo| info.asked.iter().map(|asked| asked.answer.clone()).collect::<Vec<_>>();
     let asked = async |count: usize| {
         let asks = |seen: &&Frame| seen.code == request::CHECK_TRANSACTION_STATE;
-        bench.until("a check", async || bench.incoming.seen.lock().iter().filter(asks).count() >= count).await;
-        bench.until("a record of it", async || show(&bench, &half).await.asked.len() >= count).await;
+        until("a check", async || bench.incoming.seen.lock().iter().filter(asks).count() >= count).await;
+        until("a record of it", async || show(&bench, &half).await.asked.len() >= count).await;
         show(&bench, &half).await
     };
     assert_eq!(answers(&asked(1).await), [None]);

@@ -4,9 +4,9 @@ use anyhow::bail;
 use escrowmq_client::{BrokerAddress, DecideError, Decided, MessagePlace, TransactionAction};
 use serde_json::{Value, json};
 
-use super::super::message::readable;
 use super::super::operator;
 use super::super::output::Output;
+use super::super::time::readable;
 use super::brokers::{Brokers, explain};
 use super::handle::{Handle, Name};
 use super::print::emit;

@@ -26,7 +26,7 @@ use clap::Subcommand;
 use escrowmq_client::TransactionAction;
 
 use super::Target;
-use crate::words::told;
+use crate::ending::{block_on, failed};
 use brokers::Brokers;
 
 /// Arguments of `escrowmq txn`.
@@ -74,22 +74,12 @@ impl Whole {
 
 /// Runs one command.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("escrowmq: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(perform(arguments)) {
+    match block_on(perform(arguments)) {
         Ok(Whole::Yes) => ExitCode::SUCCESS,
         Ok(Whole::No) => ExitCode::FAILURE,
         // The reader of the output has enough of it.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("escrowmq: {}", told(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 

@@ -6,8 +6,8 @@
 use escrowmq_client::{Asked, Decision, TransactionInfo, TransactionState};
 use serde_json::{Map, Value, json};
 
-use super::super::message::readable;
 use super::super::output::Output;
+use super::super::time::readable;
 use super::age::short;
 use super::handle::Handle;
 

@@ -8,8 +8,8 @@ use escrowmq_common::clock;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use super::super::message::readable;
 use super::super::output::Output;
+use super::super::time::readable;
 use super::brokers::{Brokers, report};
 use super::count::{Counts, age};
 use super::print::emit;

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use escrowmq_common::code::remark::NO_SUCH_HALF;
 use escrowmq_common::task::Shutdown;
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -46,9 +47,6 @@ const PAGES_MAX: usize = 20;
 
 /// Decisions told at the same time.
 const TELLING_MAX: usize = 16;
-
-/// How brokers say that there is no such half: it was settled so long ago that they have forgotten it.
-const FORGOTTEN: &str = "Find prepared transaction message failed";
 
 /// The result of a [`sweep`](Barrier::sweep).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -304,7 +302,7 @@ async fn tell_again(engine: &Engine, row: &Row) -> Told {
 fn meaning_of(told: &Result<Outcome, TransactionError>) -> Told {
     match told {
         Ok(Outcome::Committed { .. }) => Told::Settled,
-        Err(TransactionError::DecisionRefused { remark, .. }) if remark.starts_with(FORGOTTEN) => Told::Settled,
+        Err(TransactionError::DecisionRefused { remark, .. }) if remark.starts_with(NO_SUCH_HALF) => Told::Settled,
         Err(TransactionError::OppositeDecision { .. }) => Told::Contradicted,
         Err(TransactionError::Unresolved { .. }) => Told::Silent,
         Ok(_) | Err(_) => Told::Left,

@@ -6,22 +6,22 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 /// Permissions of new files: the owner writes, the group reads.
-pub(crate) const FILE_MODE: u32 = 0o640;
+pub const FILE_MODE: u32 = 0o640;
 /// Permissions of new folders.
 const FOLDER_MODE: u32 = 0o750;
 
 /// A step that failed, with which path, and what the system said.
-pub(crate) type Failed = (&'static str, PathBuf, io::Error);
+pub type Failed = (&'static str, PathBuf, io::Error);
 
 /// Says which step failed with which path.
-pub(crate) fn at(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {
+pub fn at(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed + use<> {
     let path = path.to_owned();
     move |source| (step, path, source)
 }
 
 /// Puts `bytes` in the place of a file such that a crash leaves the old or the new one, and a return means the
 /// new one for good. Folders that are missing are made. A file that is there keeps its permissions, unless `mode` says others.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), Failed> {
+pub fn replace_file(path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), Failed> {
     let folder = folder_of(path);
     let mut folders = DirBuilder::new();
     folders.recursive(true).mode(FOLDER_MODE).create(folder).map_err(at("make", folder))?;
@@ -46,10 +46,10 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: Option<u32>) -> Resu
 }
 
 /// The one step after which the new file is there already, but may go again with a power cut.
-pub(crate) const SYNC_FOLDER: &str = "sync the folder";
+pub const SYNC_FOLDER: &str = "sync the folder";
 
 /// Makes what was renamed or removed in the file's folder last.
-pub(crate) fn sync_folder_of(path: &Path) -> Result<(), Failed> {
+pub fn sync_folder_of(path: &Path) -> Result<(), Failed> {
     let folder = folder_of(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(SYNC_FOLDER, folder))
 }

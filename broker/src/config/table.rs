@@ -4,63 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use escrowmq_common::remoting::TrustedProxies;
+use escrowmq_common::settings;
 
 use super::host::Host;
+use super::machine;
 use super::values::{self, BrokerRole, DelayLevels, FlushDisk};
-use super::{ENVIRONMENT_PREFIX, machine};
 
 /// One key of the properties file.
-pub struct Key {
-    /// As RocketMQ spells it, where RocketMQ has it.
-    pub name: &'static str,
-    /// Its purpose, with unit and default.
-    pub about: &'static str,
-    /// Whether a change in a running broker is in force at once; otherwise from the next start on.
-    pub at_once: bool,
-    pub(super) get: fn(&BrokerConfig) -> String,
-    /// The error says what kind of value is expected.
-    pub(super) set: fn(&mut BrokerConfig, &str) -> Result<(), String>,
-}
-
-impl Key {
-    /// The name of the environment variable: [`ENVIRONMENT_PREFIX`] and the key in capitals.
-    pub fn environment(&self) -> String {
-        let mut name = ENVIRONMENT_PREFIX.to_owned();
-        for word in words(self.name) {
-            if !name.ends_with('_') {
-                name.push('_');
-            }
-            name.push_str(&word.to_ascii_uppercase());
-        }
-        name
-    }
-
-    /// The flag in lower case: `listen-port` for `listenPort`.
-    pub fn kebab(&self) -> String {
-        words(self.name).collect::<Vec<_>>().join("-").to_ascii_lowercase()
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-/// The words of a name in camel case; a run of capitals is one word (`brokerIP1`: `broker`, `IP1`).
-fn words(name: &str) -> impl Iterator<Item = &str> {
-    let mut rest = name;
-    std::iter::from_fn(move || {
-        let first = rest.chars().next()?;
-        let capitals = rest.chars().take_while(char::is_ascii_uppercase).count();
-        // Of several capitals in front of a small letter the last one begins the next word (`dLegerPeers` has none).
-        let from = if first.is_ascii_uppercase() { capitals.max(1) } else { 0 };
-        let end = rest[from..].find(|c: char| c.is_ascii_uppercase()).map_or(rest.len(), |at| from + at);
-        let (word, others) = rest.split_at(end);
-        rest = others;
-        Some(word)
-    })
-}
+pub type Key = settings::Key<BrokerConfig>;
 
 macro_rules! settings {
     ($(
@@ -314,30 +265,13 @@ impl BrokerConfig {
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> &'static Key {
-        KEYS.iter().find(|key| key.name == name).unwrap()
-    }
-
-    #[test]
-    fn each_key_has_a_flag_and_a_variable() {
-        for (name, kebab, variable) in [
-            ("listenPort", "listen-port", "ESCROWMQ_LISTEN_PORT"),
-            ("brokerIP1", "broker-ip1", "ESCROWMQ_BROKER_IP1"),
-            ("dLegerSelfId", "d-leger-self-id", "ESCROWMQ_D_LEGER_SELF_ID"),
-            ("traceOn", "trace-on", "ESCROWMQ_TRACE_ON"),
-        ] {
-            assert_eq!(key(name).kebab(), kebab);
-            assert_eq!(key(name).environment(), variable);
-        }
-    }
-
     #[test]
     fn names_differ_and_are_explained() {
         for (at, one) in KEYS.iter().enumerate() {
             assert!(one.about.trim().ends_with('.') && one.about.contains("efault"), "{}", one.name);
             for other in &KEYS[at + 1..] {
                 assert_ne!(one.name, other.name);
-                assert_ne!(one.environment(), other.environment());
+                assert_ne!(one.environment(""), other.environment(""));
             }
         }
     }
