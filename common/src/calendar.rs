@@ -22,7 +22,7 @@ pub struct CalendarTime {
 }
 
 impl CalendarTime {
-    /// The time so many milliseconds after 1970 began.
+    /// The time that lies this many milliseconds after the beginning of 1970.
     pub fn of(since_1970: i64) -> Self {
         let (days, in_day) = (since_1970.div_euclid(DAY), since_1970.rem_euclid(DAY));
         // Years begin in March: leap days then come last in a year, and months follow a 153-day rhythm.

@@ -59,7 +59,7 @@ settings! {
     "brokerClusterName" start broker_cluster_name: String as plain = "DefaultCluster".to_owned();
     /// Id within the group, 0 for the one that takes writes. Default 0, the only one in this version.
     "brokerId" start broker_id: i64 as plain = 0;
-    /// What RocketMQ calls its part: ASYNC_MASTER, or SYNC_MASTER, which is warned of because one copy is kept. Default
+    /// Its part, in RocketMQ's words: ASYNC_MASTER, or SYNC_MASTER, which is warned of because one copy is kept. Default
     /// ASYNC_MASTER; SLAVE is refused, this version does not replicate.
     "brokerRole" start broker_role: BrokerRole as plain = BrokerRole::AsyncMaster;
     /// Address that clients are told, or a name, which clients resolve. Default: that of the first interface that is not a
@@ -206,14 +206,14 @@ settings! {
     /// a quarter of it. At least four times maxMessageSize. Default: a quarter of the machine's memory, at most 1073741824.
     "connectionBytesMax" start connection_bytes_max: usize as plain = machine::connection_bytes();
     /// Bytes of unsent answers above which a connection is closed; above an eighth of it, it is read no further. At least
-    /// 16777216, as one answer may have so many. Default 67108864.
+    /// 16777216, which one answer may have. Default 67108864.
     "slowReaderBytesMax" start slow_reader_bytes_max: usize as plain = 64 << 20;
     /// Bytes that the system keeps of what was sent to a client and not taken by it, beside connectionBytesMax. Default 0: as
     /// the system finds best, up to some megabytes for each connection.
     "serverSocketSndBufSize" start socket_send_bytes: u32 as plain = 0;
     /// Seconds in which a client with answers waiting must take some of them. Default 60.
     "slowReaderTimeSeconds" start slow_reader_time: Duration as seconds = Duration::from_secs(60);
-    /// Bytes per second that it must take over that time, where so many wait. Default 4096.
+    /// Bytes per second that it must take over that time, where that many wait. Default 4096.
     "slowReaderBytesPerSecond" start slow_reader_rate: usize as plain = 4096;
     /// Unanswered requests above which a connection is read no further, and after a second refused as busy; decisions,
     /// acknowledgements and heartbeats are taken up to twice as many. Default 131072: a client sends 65535 at most.

@@ -1,4 +1,4 @@
-//! What all tests of a whole broker share: settings, requests by hand, and waiting.
+//! Helpers for all tests of a whole broker: settings, requests by hand, and waiting.
 
 use std::path::Path;
 use std::time::Duration;

@@ -159,7 +159,7 @@ headers! {
 }
 
 impl<'a> CreateTopicHeader<'a> {
-    /// An ordinary topic with so many queues, which everybody may read and write.
+    /// An ordinary topic with this many queues, which everybody may read and write.
     pub fn new(topic: &'a str, queues: i32) -> Self {
         Self {
             topic,

@@ -43,11 +43,11 @@ pub enum SettingError {
     /// The file cannot be read or, for a change by a tool, written.
     #[error("cannot {step} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The text is no properties text.
@@ -55,7 +55,7 @@ pub enum SettingError {
     Syntax {
         /// In which text. The line is in the cause.
         place: FileName,
-        /// What is wrong with it.
+        /// The mistake.
         source: SyntaxError,
     },
     /// Nobody has such a key.
@@ -65,7 +65,7 @@ pub enum SettingError {
         place: Place,
         /// As it was written.
         key: String,
-        /// What may have been meant.
+        /// The most similar key.
         nearest: &'static str,
     },
     /// The key is known, the value is not one of its kind, or does not go with the others.
@@ -77,7 +77,7 @@ pub enum SettingError {
         key: &'static str,
         /// As it was written.
         value: String,
-        /// What is wrong with it.
+        /// The mistake.
         why: String,
     },
 }

@@ -8,7 +8,7 @@ use super::{Place, Setting, SettingError};
 pub struct Key<C: 'static> {
     /// As RocketMQ spells it, where RocketMQ has it.
     pub name: &'static str,
-    /// What it is for, with unit and default.
+    /// Its purpose, with unit and default.
     pub about: &'static str,
     /// Whether a change in a running process is in force at once; otherwise from the next start on.
     pub at_once: bool,

@@ -8,7 +8,7 @@ use super::properties::{self, Entry};
 use super::{FileName, Key, Place, SettingError};
 use crate::disk::replace_file;
 
-/// What somebody wrote for a key.
+/// A value for a key, with the place where it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     /// Where.

@@ -16,7 +16,7 @@ pub mod plain {
         })
     }
 
-    /// What is wrong with the text of a number of so many bytes.
+    /// The mistake in the text of a number of this many bytes.
     fn no_number(text: &str, error: &ParseIntError, bytes: usize) -> String {
         match (error.kind(), bytes) {
             (IntErrorKind::PosOverflow, 2) => format!("must be at most {}", u16::MAX),
@@ -53,7 +53,7 @@ pub mod boolean {
     }
 }
 
-/// What is wrong, and the usual reason for it where the value has one behind it.
+/// The mistake, with a hint where a comment follows the value.
 pub fn with_hint(why: &str, text: &str) -> String {
     let first = text.split(char::is_whitespace).next().unwrap_or_default();
     let is_followed = first.len() < text.len() || text.contains('#') || text.contains("//");

@@ -344,7 +344,7 @@ async fn a_list_is_made_without_the_lock_of_the_tables() {
     let running = Running::start(&folder.path().join("kv.json"));
     let kv = &running.kv;
     change(kv, put("N", "k", "1")).await.unwrap();
-    // What `Kv::list` has in its hand while it makes the list.
+    // `Kv::list` holds this while it makes the list.
     let before = kv.tables.read().namespace("N").unwrap();
     assert_eq!(change(kv, put("N", "k", "2")).await, Ok(Some("1".into())), "a change does not wait for the list");
     let changing = kv.tables.write();

@@ -33,7 +33,7 @@ pub(super) struct Known<'a> {
 /// The time of delivery that a message names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// So many milliseconds after arrival, or after the commit.
+    /// This many milliseconds after arrival, or after the commit.
     After(u64),
     /// At this time; one before that has passed.
     At(Stamp),

@@ -1,4 +1,4 @@
-//! What transactions may do, in the simplest words: a map from half to what is known of it, and a rule for each event.
+//! The rules of transactions in their simplest form: a map from halves to their states, and a rule for each event.
 //!
 //! Written apart from the engine. It follows the log entry by entry, and says of each answer, check and parking whether it was
 //! right at that moment.
@@ -117,12 +117,12 @@ impl Model {
         self.halves.get(&half).map(|half| half.group.as_str())
     }
 
-    /// What a producer names.
+    /// The names that a producer gives.
     pub(super) fn named(&self, half: HalfId) -> Option<(&str, u64)> {
         self.halves.get(&half).map(|half| (half.group.as_str(), half.counter))
     }
 
-    /// What a repeated send says: group, key, first half.
+    /// The identity of a repeated send: group, key, first half.
     pub(super) fn send_of(&self, half: HalfId) -> Option<(String, String, Option<HalfId>)> {
         self.halves.get(&half).map(|half| (half.group.clone(), half.key.clone(), half.first))
     }
@@ -433,7 +433,7 @@ impl Model {
         Told::Done
     }
 
-    /// The gap behind a check: five of one interval, then twice as long each time, ten at most.
+    /// The gap after a check: five of one interval, then twice as long each time, ten at most.
     fn gap(&self, number: u32) -> u64 {
         self.policy.interval * [1, 1, 1, 1, 1, 2, 4, 8].get(number as usize - 1).unwrap_or(&10)
     }

@@ -27,7 +27,7 @@ const CLIENTS: [&str; 4] = ["p1", "p2", "p3", "p4"];
 
 type Said<T> = Result<T, String>;
 
-/// What was done, for who reads a failure.
+/// The steps so far, shown with a failure.
 #[derive(Debug, Clone)]
 #[expect(dead_code, reason = "read through Debug")]
 enum Step {
@@ -469,7 +469,7 @@ fn a_million_random_steps() {
             *seen.entry(kind(step)).or_default() += 1;
         }
     }
-    // What the model never saw it has not checked.
+    // The model has checked only the events that it saw.
     for wanted in
         ["asked", "waits parked", "exhausted", "unreadable", "refused", "repeated", "settled", "restart", "closing"]
     {

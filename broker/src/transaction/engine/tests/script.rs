@@ -20,7 +20,7 @@ type Said<T> = Result<T, String>;
 struct Line<'a> {
     words: Vec<&'a str>,
     values: HashMap<&'a str, &'a str>,
-    /// What stands behind `->`.
+    /// The text after `->`.
     result: Option<&'a str>,
 }
 

@@ -282,14 +282,14 @@ pub(super) struct Sent {
     pub(super) number: u32,
 }
 
-/// What a round did, for whoever checks it.
+/// The effects of a round, for the checks after it.
 #[derive(Debug, Default)]
 pub(super) struct Done {
     pub(super) sent: Vec<Sent>,
     pub(super) parked: Vec<(HalfId, ParkReason)>,
 }
 
-/// What is wrong with a half, for the test of isolation.
+/// The trouble with a half, for the test of isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Its bytes are not what was written, or no check can be made of them.
@@ -298,7 +298,7 @@ pub(super) enum Fault {
     Disk,
 }
 
-/// What may go wrong on the way from a plan to the connections.
+/// Faults on the way from a plan to the connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mishaps {
     /// The log takes nothing of the round.
