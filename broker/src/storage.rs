@@ -74,9 +74,9 @@ pub enum StorageError {
     )]
     IndexAhead {
         /// End of what the index has applied.
-        applied: u64,
+        applied: Position,
         /// End of the log.
-        end: u64,
+        end: Position,
     },
 }
 
@@ -192,11 +192,10 @@ impl Parts {
     ) -> Result<Self, StorageError> {
         // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
         let applied = meta::applied(&index)?.unwrap_or_default();
-        let log_settings =
-            LogSettings { durable_at_least: Position(applied.end), clock: clock.clone(), ..settings.log };
+        let log_settings = LogSettings { durable_at_least: applied.end, clock: clock.clone(), ..settings.log };
         let log = Log::open(disk, &settings.dir.join("log"), log_settings)?;
-        if log.end() < Position(applied.end) {
-            return Err(StorageError::IndexAhead { applied: applied.end, end: log.end().0 });
+        if log.end() < applied.end {
+            return Err(StorageError::IndexAhead { applied: applied.end, end: log.end() });
         }
         if let Some(purged) = log.purged().filter(|purged| purged.index > applied.index) {
             return Err(StorageError::IndexLost { applied: applied.index, purged: purged.index });

@@ -36,8 +36,8 @@ pub(super) fn check(
     figures.messages = inside.figures.messages;
     figures.records = checked.segments.iter().map(|segment| segment.records).sum();
     if let (Some(first), Some(last)) = (checked.segments.first(), checked.segments.last()) {
-        figures.log_start = first.start.get();
-        figures.log_end = last.end.get();
+        figures.log_start = first.start;
+        figures.log_end = last.end;
         figures.last_index = last.last.map_or(LogIndex::ZERO, |last| last.index);
     }
     let damage = checked.verdict.err();

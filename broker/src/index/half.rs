@@ -10,7 +10,7 @@ use super::listing::{LISTED_BYTES, listed_key};
 use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
-    Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, put_text, to_u8,
+    Content, Cursor, HalfId, Malformed, ParkReason, Position, QueueId, QueueOffset, Stamp, When, put_text, to_u8,
 };
 
 /// 1 to 3 were used before the first release.
@@ -24,7 +24,7 @@ pub struct HalfRow {
     /// Its dense counter.
     pub counter: u64,
     /// Where its unit is now.
-    pub position: u64,
+    pub position: Position,
     /// Length of its unit.
     pub length: u32,
     /// The queue that it enters when committed.
@@ -83,7 +83,7 @@ impl HalfRow {
         let mut out = Vec::with_capacity(144 + self.group.len() + self.client.len() + self.unique_id.len());
         out.put_u8(VERSION);
         out.put_u64(self.counter);
-        out.put_u64(self.position);
+        out.put_u64(self.position.get());
         out.put_u32(self.length);
         out.put_u32(self.queue.0);
         out.put_i32(self.tag_hash);
@@ -125,7 +125,7 @@ impl HalfRow {
             return Err(row.malformed("half version"));
         }
         let counter = row.u64("counter")?;
-        let position = row.u64("position")?;
+        let position = Position(row.u64("position")?);
         let length = row.u32("length")?;
         let queue = QueueId(row.u32("queue")?);
         let tag_hash = row.u32("tag hash")?.cast_signed();

@@ -89,8 +89,8 @@ fn is_young(broker: &Broker, queue: &Queue) -> Result<bool, ReadError> {
         return Ok(true);
     }
     let first = broker.shard.entry(queue, QueueOffset::ZERO)?;
-    let end = broker.shard.log().end().get();
-    Ok(first.is_some_and(|entry| end.saturating_sub(entry.position) <= YOUNG_BYTES))
+    let end = broker.shard.log().end();
+    Ok(first.is_some_and(|entry| end.since(entry.position) <= YOUNG_BYTES))
 }
 
 /// A consumer commits an offset of its group.

@@ -209,13 +209,13 @@ impl Applier {
     /// Makes durable what is set aside. If that fails it stays so.
     fn spill(&self, flushing: &mut Option<Applied>) -> Result<(), FlushError> {
         let Some(applied) = *flushing else { return Ok(()) };
-        self.wait_durable(Position(applied.end))?;
+        self.wait_durable(applied.end)?;
         self.check_room()?;
         let latch = self.latch();
         let durable = self.shared.log.durable_end();
-        if durable < Position(applied.end) && !planted(Bug::IndexAhead) {
+        if durable < applied.end && !planted(Bug::IndexAhead) {
             let found = format!("the log is durable up to {durable}, and the index would be up to {}", applied.end);
-            let at = (Some(applied.index), Some(Position(applied.end)));
+            let at = (Some(applied.index), Some(applied.end));
             return Err(FlushError::Failed(latch.broken(Promise::IndexBehindLog, at.0, at.1, found)));
         }
         if let Some(failure) = latch.failure() {

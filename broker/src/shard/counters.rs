@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 use crate::index::meta::{Applied, Sequences};
-use crate::terms::{HalfId, LogIndex, Stamp};
+use crate::terms::{HalfId, LogIndex, Position, Stamp};
 
 /// Counts of the state machine, for metrics and listings. Apply writes, everybody reads.
 #[derive(Debug, Default)]
@@ -72,13 +72,13 @@ impl Counters {
         /// Raft index of the last applied entry.
         applied_index as LogIndex,
         /// Log position behind the last applied entry.
-        applied_end,
+        applied_end as Position,
         /// The newest stamp applied.
         stamp as Stamp,
         /// No message waits for an earlier time than this: where to look from.
         timers_from as Stamp,
         /// Log position below which retention has let everything go.
-        trimmed,
+        trimmed as Position,
         /// No half with a lower id is undecided: where to look from.
         halves_from as HalfId,
     }
@@ -96,8 +96,8 @@ impl Counters {
         self.halves_from.fetch_max(from.get(), Ordering::Relaxed);
     }
 
-    pub(in crate::shard) fn set_trimmed(&self, upto: u64) {
-        self.trimmed.store(upto, Ordering::Release);
+    pub(in crate::shard) fn set_trimmed(&self, upto: Position) {
+        self.trimmed.store(upto.get(), Ordering::Release);
     }
 
     pub(in crate::shard) fn set(&self, sequences: &Sequences, applied: Applied) {
@@ -112,7 +112,7 @@ impl Counters {
             (&self.next_half, sequences.next_half),
             (&self.first_checked, sequences.first_checked.get()),
             (&self.applied_index, applied.index.get()),
-            (&self.applied_end, applied.end),
+            (&self.applied_end, applied.end.get()),
             (&self.stamp, applied.stamp.get()),
         ] {
             counter.store(value, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use super::topic::Topics;
 use crate::executor::Executor;
 use crate::index::{self, HalfRow, Index, IndexError, IndexReader};
 use crate::log::{Log, LogReader};
-use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
+use crate::terms::{HalfId, Position, QueueId, QueueOffset, Stamp};
 
 /// One shard: cheap to clone.
 #[derive(Clone)]
@@ -144,7 +144,7 @@ impl Shard {
     }
 
     /// The lowest log position whose bytes must be kept, for an undecided half or a message that waits.
-    pub fn lowest_pin(&self) -> Result<Option<u64>, IndexError> {
+    pub fn lowest_pin(&self) -> Result<Option<Position>, IndexError> {
         super::apply::lowest_pin(&self.shared)
     }
 

@@ -2,7 +2,7 @@
 
 use escrowmq_common::limits;
 
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp};
+use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp};
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +29,9 @@ pub struct Published {
     /// Queue offset of the first message; for a message that waits for its time, its number among those.
     pub first_offset: QueueOffset,
     /// Log position of the first message.
-    pub position: u64,
+    pub position: Position,
     /// Log positions of the further members of a batch.
-    pub more_positions: Vec<u64>,
+    pub more_positions: Vec<Position>,
     /// Store time.
     pub stamp: Stamp,
     /// When it becomes visible, if that is later.

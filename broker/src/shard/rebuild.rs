@@ -12,7 +12,7 @@ use crate::index::store::FLUSH_BYTES;
 use crate::index::{Index, IndexError};
 use crate::log::Log;
 use crate::raft;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Position};
 
 /// Bytes of the log applied at once.
 const STEP_BYTES: u64 = 4 << 20;
@@ -49,7 +49,7 @@ pub(crate) fn rebuild_index(
     base: Option<&Path>,
     target: &Path,
     upto: LogIndex,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(Position),
 ) -> Result<(), RebuildError> {
     if let Some(purged) = log.purged() {
         let Some(base) = base else {
@@ -71,7 +71,7 @@ pub(crate) fn rebuild_index(
             return Err(std::io::Error::other(format!("record {next} is missing")).into());
         };
         next = last.index.next();
-        let reached = last.end().get();
+        let reached = last.end();
         let entries = records.into_iter().map(raft::committed_entry).collect::<Result<Vec<_>, _>>()?;
         applier.apply(entries)?;
         // Nobody else flushes here.

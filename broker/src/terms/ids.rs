@@ -5,6 +5,8 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
+use crate::terms::Position;
+
 /// A queue of this shard: dense, given out once, never reused, so that a deleted topic's entries can never show up in
 /// a new topic of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +70,16 @@ impl HalfId {
     pub const ZERO: Self = Self(0);
     /// Above every half.
     pub const MAX: Self = Self(u64::MAX);
+
+    /// Of the half that is prepared with its message here.
+    pub const fn at(position: Position) -> Self {
+        Self(position.get())
+    }
+
+    /// Where its message was when it was prepared, and is unless it was moved.
+    pub const fn position(self) -> Position {
+        Position(self.0)
+    }
 
     /// The bare number.
     pub const fn get(self) -> u64 {

@@ -178,7 +178,7 @@ fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>,
     };
     broker.metrics.sends.record(code);
     let config = broker.config();
-    let id = OffsetMessageId { host: broker.store_host, position: place.position.cast_signed() };
+    let id = OffsetMessageId { host: broker.store_host, position: place.position.signed() };
     reply.send(
         code,
         remark,

@@ -16,7 +16,7 @@ use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::shared::Shared;
 use crate::shard::topic::{Queue, Topic};
 use crate::terms::to_u32;
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, Stamp, TopicSettings, decode_cold};
+use crate::terms::{GroupSettings, HalfId, LostRange, Position, QueueId, Stamp, TopicSettings, decode_cold};
 
 pub(super) fn commit_offsets(
     shared: &Shared,
@@ -150,7 +150,12 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32
 
 /// Says how many were forgotten: one, or none if it is not waiting any more. A committed message is not forgotten: its
 /// transaction has ended with its delivery.
-pub(super) fn cancel(shared: &Shared, staged: &mut Staged, due: Stamp, position: u64) -> Result<Outcome, IndexError> {
+pub(super) fn cancel(
+    shared: &Shared,
+    staged: &mut Staged,
+    due: Stamp,
+    position: Position,
+) -> Result<Outcome, IndexError> {
     let Some(row) = index::timer::get(&shared.index, due, position)?.filter(|row| !row.flags.is_committed()) else {
         return Ok(Outcome::Handled(0));
     };

@@ -11,10 +11,10 @@ use crate::planted::{Bug, planted};
 use crate::shard::{
     Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX};
+use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX};
 
 /// Where a message's unit lies: log position and length.
-pub(crate) type Extent = (u64, u32);
+pub(crate) type Extent = (Position, u32);
 
 /// A topic as a half needs it.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
         return Ok(repeat);
     }
     let (position, length) = unit;
-    let half = HalfId(position);
+    let half = HalfId::at(position);
     if let Some(first) = prepare.first_half
         && let Some(refusal) = join(rows, prepare.group, first, half)?
     {
@@ -225,7 +225,7 @@ pub(crate) fn settle<R: Rows>(
         let place = if settle.decision == Decision::Commit {
             let unit = match rewritten.iter().find(|(half, _)| *half == row.half) {
                 Some((_, unit)) => *unit,
-                None if planted(Bug::SettledAtOldPlace) => (row.half.get(), row.length),
+                None if planted(Bug::SettledAtOldPlace) => (row.half.position(), row.length),
                 None => (row.position, row.length),
             };
             rows.deliver(row, unit)

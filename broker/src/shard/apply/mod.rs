@@ -135,7 +135,7 @@ impl StateMachine {
                                 // Everything before becomes visible first: this command reads whole tables.
                                 self.write(&mut staged, &mut answers)?;
                             }
-                            staged.begin_entry(&batch, entry.payload_position.get());
+                            staged.begin_entry(&batch, entry.payload_position);
                             outcomes.reserve_exact(commands.len());
                             for command in &commands {
                                 outcomes.push(self.step(&mut staged, command)?);

@@ -12,7 +12,7 @@ use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::shared::Shared;
 use crate::shard::topic::Queue;
 use crate::terms::to_u32;
-use crate::terms::{HalfId, QueueOffset, Stamp, When};
+use crate::terms::{HalfId, Position, QueueOffset, Stamp, When};
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {
@@ -37,7 +37,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             length,
             tag_hash: message.tag_hash,
             flags: EntryFlags::PLAIN,
-            half: HalfId(position),
+            half: HalfId::at(position),
         };
         let (offset, due) = place.enter(staged, publish.when);
         match &mut published {
@@ -54,7 +54,7 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
     {
         let place = RepeatPlace { queue: queue.id, offset: first.first_offset, stamp: first.stamp, due: first.due };
         let ends = Some(first.stamp.saturating_add(once.window));
-        staged.put_repeat(key, Repeat { half: HalfId(first.position), ends, place: Some(place) });
+        staged.put_repeat(key, Repeat { half: HalfId::at(first.position), ends, place: Some(place) });
     }
     Ok(published.map_or(Outcome::Done, Outcome::Published))
 }
@@ -72,7 +72,7 @@ fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<O
     shared.counters.repeated_messages.fetch_add(1, Ordering::Relaxed);
     Ok(Some(Outcome::Published(Published {
         first_offset: place.offset,
-        position: first.half.get(),
+        position: first.half.position(),
         more_positions: Vec::new(),
         stamp: place.stamp,
         due: place.due,
@@ -81,7 +81,7 @@ fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<O
 }
 
 /// Log position and length of a message's unit.
-pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (u64, u32) {
+pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (Position, u32) {
     let Unit::Stored { at, bytes, .. } = message.unit else {
         unreachable!("only decoded commands are applied");
     };
@@ -103,7 +103,7 @@ pub(super) fn due(staged: &Staged, when: When) -> Option<Stamp> {
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) queue: &'a Arc<Queue>,
-    pub(super) position: u64,
+    pub(super) position: Position,
     pub(super) length: u32,
     pub(super) tag_hash: i32,
     pub(super) flags: EntryFlags,

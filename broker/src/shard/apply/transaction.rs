@@ -109,7 +109,7 @@ impl Rows for Step<'_> {
 
     /// A half that was moved has a pin of its own.
     fn release(&mut self, row: &HalfRow) {
-        if row.position != row.half.get() {
+        if row.position != row.half.position() {
             index::pin::delete(&mut self.staged.rows, row.position);
         }
     }
@@ -147,7 +147,8 @@ impl Step<'_> {
             && let Some(queue) = self.shared.topics.queue(prepare.queue)
         {
             let (tag_hash, flags) = (prepare.message.tag_hash, EntryFlags::COMMITTED);
-            Place { queue: &queue, position, length, tag_hash, flags, half: HalfId(position) }.enter_now(self.staged);
+            Place { queue: &queue, position, length, tag_hash, flags, half: HalfId::at(position) }
+                .enter_now(self.staged);
         }
         life::prepare(self, prepare, (position, length))
     }

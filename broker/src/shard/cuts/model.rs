@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Decision, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Model {
 impl Model {
     /// What the command must answer at this time; `got` says where messages lie, and `places` where those
     /// do that were written anew.
-    pub(super) fn apply(&mut self, act: &Act, now: Stamp, got: &Outcome, places: &[u64]) -> Outcome {
+    pub(super) fn apply(&mut self, act: &Act, now: Stamp, got: &Outcome, places: &[Position]) -> Outcome {
         match act {
             Act::PutTopic { name, queues } => {
                 self.sizes.insert(name.clone(), *queues);
@@ -64,7 +64,7 @@ impl Model {
             }
             Act::Settle { half, counter, group, decision, rewritten } => {
                 let halves = rewritten.iter().map(|(half, ..)| *half);
-                let places: BTreeMap<HalfId, u64> = halves.zip(places.iter().copied()).collect();
+                let places: BTreeMap<HalfId, Position> = halves.zip(places.iter().copied()).collect();
                 self.settle(*half, *counter, group, *decision, &places, now)
             }
             Act::Checked { halves } => {
@@ -174,10 +174,10 @@ impl Model {
     }
 
     /// The oldest messages go whose bytes lie below the cut, unless somebody needs bytes below it.
-    fn trim(&mut self, upto: u64) {
+    fn trim(&mut self, upto: Position) {
         let halves = self.view.halves.values().map(|half| half.position);
         let needed = halves.chain(self.view.timers.keys().map(|(_, position)| *position)).min();
-        let upto = upto.min(needed.unwrap_or(u64::MAX));
+        let upto = upto.min(needed.unwrap_or(Position::MAX));
         if upto <= self.view.trimmed {
             return;
         }
@@ -193,7 +193,7 @@ impl Model {
     }
 
     /// Says whether there was something to move.
-    fn roll(&mut self, owner: PinOwner, from: u64, to: u64) -> bool {
+    fn roll(&mut self, owner: PinOwner, from: Position, to: Position) -> bool {
         match owner {
             PinOwner::Half { half } => {
                 let row = self.view.halves.get_mut(&half).filter(|row| row.position == from);
@@ -291,7 +291,7 @@ impl Model {
             return Outcome::Published(first.clone());
         }
         let Outcome::Published(at) = got else { panic!("published was {got:?}") };
-        let positions: Vec<u64> = [at.position].into_iter().chain(at.more_positions.iter().copied()).collect();
+        let positions: Vec<Position> = [at.position].into_iter().chain(at.more_positions.iter().copied()).collect();
         let due = due(when, now);
         let mut first = None;
         for (body, position) in bodies.iter().zip(&positions) {
@@ -326,7 +326,7 @@ impl Model {
         &mut self,
         queue: u32,
         (body, key): (&str, &str),
-        position: u64,
+        position: Position,
         due: Option<Stamp>,
         half: Option<HalfId>,
         now: Stamp,
@@ -338,7 +338,7 @@ impl Model {
                 body: body.to_owned(),
                 key: key.to_owned(),
                 committed,
-                half: half.unwrap_or(HalfId(position)),
+                half: half.unwrap_or(HalfId::at(position)),
             };
             self.view.timers.insert((due, position), timer);
             self.view.counts.next_timer += 1;
@@ -352,7 +352,7 @@ impl Model {
             position,
             store_time: now,
             committed,
-            half: half.unwrap_or(HalfId(position)),
+            half: half.unwrap_or(HalfId::at(position)),
         });
         QueueOffset(min.0 + entries.len() as u64 - 1)
     }
@@ -408,7 +408,7 @@ impl Model {
         self.view.counts.open += 1;
         self.repeats.insert(key, (*half, None));
         let row = HalfView {
-            position: half.0,
+            position: half.position(),
             counter,
             queue,
             body: body.to_owned(),
@@ -434,7 +434,7 @@ impl Model {
         counter: u64,
         group: &str,
         decision: Decision,
-        places: &BTreeMap<HalfId, u64>,
+        places: &BTreeMap<HalfId, Position>,
         now: Stamp,
     ) -> Outcome {
         let stranger = |own: u64| {
@@ -471,7 +471,7 @@ impl Model {
         Outcome::Settled(Settled { first: true, ..self.settled(whole[0]) })
     }
 
-    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<u64>, now: Stamp) {
+    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<Position>, now: Stamp) {
         let row = self.view.halves.remove(&half).expect("all of a transaction is undecided");
         let (mut queue, mut offset) = (row.queue, None);
         if decision == Decision::Commit {
@@ -510,8 +510,8 @@ impl Model {
     }
 
     fn fire(&mut self, upto: Stamp, limit: u32, now: Stamp) -> Outcome {
-        let due: Vec<(Stamp, u64)> =
-            self.view.timers.range(..=(upto, u64::MAX)).take(limit as usize).map(|(key, _)| *key).collect();
+        let due: Vec<(Stamp, Position)> =
+            self.view.timers.range(..=(upto, Position::MAX)).take(limit as usize).map(|(key, _)| *key).collect();
         for key in &due {
             let timer = self.view.timers.remove(key).expect("it was just there");
             if !self.places.contains_key(&timer.queue) {
@@ -536,7 +536,7 @@ impl Model {
     /// Positions of what nobody may see: undecided, rolled back.
     pub(super) fn hidden(&self) -> BTreeSet<HalfId> {
         let rolled_back = self.view.decisions.iter().filter(|(_, row)| row.decision == Decision::Rollback);
-        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, HalfId(row.position)]);
+        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, HalfId::at(row.position)]);
         halves.chain(rolled_back.map(|(half, _)| *half)).collect()
     }
 }

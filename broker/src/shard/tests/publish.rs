@@ -69,7 +69,7 @@ async fn positions_and_times_find_their_entry() {
         let at = opened.shard.locate(*position, queue.id).expect("readable").expect("found");
         assert_eq!(at.entry.offset, QueueOffset(offset));
     }
-    assert!(opened.shard.locate(positions[3] + 1, queue.id).expect("readable").is_none(), "inside a message");
+    assert!(opened.shard.locate(positions[3].advance(1), queue.id).expect("readable").is_none(), "inside a message");
     let last = opened.shard.entry(&queue, QueueOffset(399)).expect("readable").expect("there");
     assert_eq!(opened.shard.offset_at_time(&queue, Stamp::ZERO).expect("readable"), QueueOffset::ZERO);
     assert!(opened.shard.offset_at_time(&queue, last.store_time).expect("readable") <= QueueOffset(399));

@@ -12,7 +12,7 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
-use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, When};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;
@@ -26,7 +26,7 @@ pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client
     HalfRow {
         half,
         counter: half.0,
-        position: half.0,
+        position: half.position(),
         length: 100,
         queue: QueueId(1),
         topic: QueueId(1),
@@ -227,7 +227,7 @@ impl Tables {
                     unique_id,
                     message: Message::new(0, &unit),
                 };
-                life::prepare(self, &prepare, (logged.position, 100))
+                life::prepare(self, &prepare, (Position(logged.position), 100))
             }
             Entry::Settle { half, decision, by } => {
                 let (group, counter) = (by.as_ref().map(|(group, _)| group.as_str()), by.as_ref().map(|by| by.1));
