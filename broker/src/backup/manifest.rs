@@ -33,7 +33,7 @@ pub struct Manifest {
     pub log_start: Position,
     /// Log position where it ends.
     pub log_end: Position,
-    /// Raft index that its index has applied.
+    /// Raft index that its index has applied. One without an index says 0.
     pub applied: LogIndex,
     /// Its files.
     pub files: Vec<ManifestFile>,

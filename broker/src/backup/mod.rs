@@ -43,7 +43,7 @@ pub struct Prepared {
     pub log_start: Position,
     /// Log position where it ends.
     pub log_end: Position,
-    /// Raft index that the index in it has applied.
+    /// Raft index that the index in it has applied. A copy without an index says 0.
     pub applied: LogIndex,
     /// Its files.
     pub files: Vec<PreparedFile>,

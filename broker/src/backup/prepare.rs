@@ -19,7 +19,7 @@ use super::{BackupError, Prepared, PreparedFile, failed, new_id};
 use crate::log::encode_vote_file;
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_file_name};
 use crate::shard::{Applier, FlushError, Shard};
-use crate::terms::{Position, Stamp};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// How long a prepared backup stays after it was last heard of.
 pub const LEASE: Duration = Duration::from_secs(120);
@@ -94,7 +94,7 @@ impl Backups {
         self.link_segments(shard, &log, &mut linked)?;
         let applied = self.applier.checkpoint(&index)?;
         self.link_segments(shard, &log, &mut linked)?;
-        let cut = applied.end;
+        let cut = applied.map_or(Position::ZERO, |applied| applied.end);
         let starts: Vec<Position> = linked.into_iter().filter(|start| *start < cut).collect();
         let mut files = Vec::new();
         for (nth, start) in starts.iter().enumerate() {
@@ -110,7 +110,14 @@ impl Backups {
         files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
         files.extend(quarantine_files(&self.store)?);
         files.extend(index_files(&index)?);
-        Ok(Prepared { id, created: now_ms, log_start, log_end: cut, applied: applied.index, files })
+        Ok(Prepared {
+            id,
+            created: now_ms,
+            log_start,
+            log_end: cut,
+            applied: applied.map_or(LogIndex::ZERO, |applied| applied.index),
+            files,
+        })
     }
 
     fn link_segments(&self, shard: &Shard, target: &Path, linked: &mut BTreeSet<Position>) -> Result<(), BackupError> {

@@ -69,9 +69,10 @@ fn compare(
     let path = dir.join("index");
     let log = Log::open(Arc::new(LookingDisk), &dir.join("log"), LogSettings::default())?;
     let quarantine = Quarantine::read(dir)?;
-    let made = rebuild_index(&log, quarantine, find_base(dir).as_deref(), &temporary.join("index"), applied, |done| {
-        progress(Progress { stage: "making an index from the log", done: done.get(), total: Some(total) });
-    });
+    let made =
+        rebuild_index(&log, quarantine, find_base(dir).as_deref(), &temporary.join("index"), Some(applied), |done| {
+            progress(Progress { stage: "making an index from the log", done: done.get(), total: Some(total) });
+        });
     if let Err(error) = made {
         report.find(Kind::IndexDiffers, &path, None, format!("no index can be made from the log: {error}"));
         return Ok(());

@@ -87,8 +87,8 @@ pub struct Figures {
     pub log_start: Position,
     /// Log position behind the newest good record.
     pub log_end: Position,
-    /// Raft index of the newest good record.
-    pub last_index: LogIndex,
+    /// Raft index of the newest good record; `None` if there is none.
+    pub last_index: Option<LogIndex>,
     /// Whether an index can be made: the log holds everything since the beginning, or there is a copy of the index
     /// that retention kept for this, it is whole, and the log goes on from there.
     pub is_complete: bool,

@@ -252,7 +252,7 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let log = open_log(&dir.join("log"))?;
     let total = log.end().get();
     // What is behind is applied by the next start, when it knows that it is committed.
-    let committed = log.committed().unwrap_or_default();
+    let committed = log.committed();
     let quarantine = Quarantine::read(dir)?;
     rebuild_index(&log, quarantine, find_base(dir).as_deref(), &unfinished, committed, |done| {
         progress(Progress { stage: "making the index from the log", done: done.get(), total: Some(total) });

@@ -28,7 +28,7 @@ const GROUP: &str = "group/";
 const SETTING: &str = "setting/";
 
 /// How far the index has applied the log. Written in each batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
     /// Raft term of the last applied entry.
     pub term: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Sequences {
     pub next_half: u64,
     /// The next number of a message that waits for its time.
     pub next_timer: u64,
-    /// Every half up to this id has had its first check scheduled.
+    /// Every half up to this id has had its first check scheduled; [`HalfId::ZERO`] is below all of them.
     pub first_checked: HalfId,
     /// Undecided halves that are not parked.
     pub open_halves: u64,
@@ -213,7 +213,7 @@ fn cold_rows<T: DeserializeOwned>(index: &IndexReader, prefix: &str) -> Result<V
 /// How far retention has come. Written by the commands that move it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Kept {
-    /// Bytes below this log position may be deleted.
+    /// Bytes below this log position may be deleted: none of them before the first trim.
     pub trimmed: Position,
     /// Every half with an id below this one was moved, if it is still undecided.
     pub moved_halves: HalfId,
@@ -227,7 +227,7 @@ pub(crate) fn put_kept(batch: &mut IndexBatch, kept: Kept) {
     batch.put(key("kept"), value);
 }
 
-/// How far retention has come; zeros for a new index.
+/// How far retention has come: nowhere in a new index.
 pub(crate) fn kept(index: &IndexReader) -> Result<Kept, IndexError> {
     let Some(value) = index.get(key("kept"))? else { return Ok(Kept::default()) };
     let mut row = Cursor::new(&value);
@@ -281,10 +281,11 @@ pub(crate) fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
     batch.put(key(FORGOTTEN), before.get().to_be_bytes());
 }
 
-/// Decisions that were made before this time are forgotten.
-pub(crate) fn forgotten(index: &IndexReader) -> Result<Stamp, IndexError> {
-    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(Stamp::ZERO) };
-    Cursor::new(&value).u64("forgotten").map(Stamp).map_err(IndexError::row(table::META))
+/// Decisions that were made before this time are forgotten; `None` while none is.
+pub(crate) fn forgotten(index: &IndexReader) -> Result<Option<Stamp>, IndexError> {
+    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(None) };
+    let before = Cursor::new(&value).u64("forgotten").map_err(IndexError::row(table::META))?;
+    Ok(Some(Stamp(before)))
 }
 
 /// Decodes a row of this table as its reader would.

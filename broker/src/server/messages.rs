@@ -123,7 +123,9 @@ pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     };
     slow::run(broker, "query message", reply, move |broker, reply| {
         // Then every message whose send was answered before this request came is in the index; else the answer says how far it is.
-        broker.keys.catch_up(broker.shard.counters().applied_index(), PATIENCE);
+        if let Some(applied) = broker.shard.counters().applied_index() {
+            broker.keys.catch_up(applied, PATIENCE);
+        }
         let reach = broker.keys.reach();
         let mut units = BytesMut::new();
         let found = match find(broker, &query, &mut units) {

@@ -163,7 +163,7 @@ pub(super) fn search(broker: &Arc<Broker>, request: Frame, reply: Reply) {
 /// The last message that entered the queue at or before `time`; 0 if there is none.
 fn last_upto(broker: &Broker, queue: &Queue, time: Stamp) -> Result<QueueOffset, ReadError> {
     let after = broker.shard.offset_at_time(queue, time.saturating_add(1))?;
-    Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or_default())
+    Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or(QueueOffset::ZERO))
 }
 
 /// When the oldest message of a queue entered it; -1 if there is none.

@@ -29,7 +29,7 @@ pub struct Shard {
 
 impl std::fmt::Debug for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Shard(applied {})", self.shared.counters.applied_index())
+        write!(f, "Shard(applied {:?})", self.shared.counters.applied_index())
     }
 }
 

@@ -80,7 +80,7 @@ impl ReadError {
 }
 
 /// Entries of a queue that were looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct QueueEntries {
     /// Those that the caller wants.
     pub wanted: Vec<QueueEntry>,

@@ -19,7 +19,7 @@ impl fmt::Display for QueueId {
 }
 
 /// The place of a record in the Raft log, counted in records: each is one more than the one before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogIndex(pub u64);
 
 impl LogIndex {
@@ -61,7 +61,7 @@ impl AddAssign<u64> for LogIndex {
 }
 
 /// A half message, for ever: the log position that its message had when it was prepared. Of two halves the later one has the
-/// higher id.
+/// higher id. The default is below every half.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HalfId(pub u64);
 
@@ -106,7 +106,7 @@ impl fmt::Display for HalfId {
 }
 
 /// The number of a message in its queue: each is one more than the one before, and stays what it is when those before it go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueOffset(pub u64);
 
 impl QueueOffset {

@@ -5,6 +5,7 @@
 
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
+mod atomic;
 mod cold;
 mod content;
 mod cursor;
@@ -20,6 +21,7 @@ mod stamp;
 mod topic;
 mod when;
 
+pub use atomic::AtomicLogIndex;
 pub(crate) use cold::{decode_cold, encode_cold};
 pub use content::Content;
 pub use cursor::{Cursor, Malformed, TooLong, put_bounded, put_text};

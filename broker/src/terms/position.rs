@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A logical byte offset since the beginning of the broker group's log.
 ///
 /// It counts record bytes only: no segment headers, no preallocated space. A record's position is the
-/// same on every replica and stays the same when old segments are deleted.
+/// same on every replica and stays the same when old segments are deleted. The default is the log's beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position(pub u64);
 

@@ -118,7 +118,7 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32
     // What is stored from now on is due after this entry's stamp.
     let all_until = upto.min(staged.stamp()).saturating_add(1);
     let from = if fired < limit { Some(all_until) } else { due.last().map(|row| row.due.min(all_until)) };
-    shared.counters.timers_fired(from.unwrap_or_default());
+    from.inspect(|from| shared.counters.timers_fired(*from));
     for row in due {
         staged.count(|sequences| &mut sequences.timers, -1);
         let Some(queue) = shared.topics.queue(row.queue) else {
@@ -203,7 +203,7 @@ pub(super) fn give_up(staged: &mut Staged, given: &GiveUp<'_>) -> Outcome {
 
 /// Decisions made before a time are not seen any more. Costs nothing: their bytes go when files are merged.
 pub(super) fn expire(shared: &Shared, staged: &mut Staged, decided_before: Stamp) -> Result<Outcome, IndexError> {
-    if decided_before > meta::forgotten(&shared.index)? {
+    if Some(decided_before) > meta::forgotten(&shared.index)? {
         meta::put_forgotten(&mut staged.rows, decided_before);
         forget_producers(shared, staged, decided_before);
     }

@@ -162,7 +162,7 @@ impl Step<'_> {
     pub(super) fn checked(&mut self, checked: &Checked<'_>) -> Result<Outcome, IndexError> {
         let outcome = life::checked(self, checked)?;
         let first_checked = &mut self.staged.sequences.first_checked;
-        *first_checked = (*first_checked).max(checked.first_checked_upto.unwrap_or_default());
+        *first_checked = (*first_checked).max(checked.first_checked_upto.unwrap_or(HalfId::ZERO));
         Ok(outcome)
     }
 

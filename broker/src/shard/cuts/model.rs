@@ -23,7 +23,7 @@ pub(super) struct Model {
     /// How many queues of each topic are written and read now.
     sizes: BTreeMap<String, u32>,
     /// Decisions made before are forgotten.
-    forgotten: Stamp,
+    forgotten: Option<Stamp>,
     next_queue: u32,
 }
 
@@ -38,7 +38,7 @@ impl Model {
                 while had.len() < *queues as usize {
                     had.push(self.next_queue);
                     self.places.insert(self.next_queue, (name.clone(), had.len() as i32 - 1));
-                    self.view.queues.insert(self.next_queue, QueueView::default());
+                    self.view.queues.insert(self.next_queue, QueueView { min: QueueOffset::ZERO, entries: Vec::new() });
                     self.next_queue += 1;
                 }
                 Outcome::Done
@@ -528,8 +528,8 @@ impl Model {
     }
 
     fn expire(&mut self, before: Stamp) -> Outcome {
-        self.forgotten = self.forgotten.max(before);
-        self.view.decisions.retain(|_, row| row.at >= self.forgotten);
+        self.forgotten = self.forgotten.max(Some(before));
+        self.view.decisions.retain(|_, row| Some(row.at) >= self.forgotten);
         Outcome::Done
     }
 

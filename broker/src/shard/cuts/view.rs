@@ -11,7 +11,7 @@ use crate::shard::{HalfQuery, Shard};
 use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QueueView {
     pub(super) min: QueueOffset,
     pub(super) entries: Vec<EntryView>,

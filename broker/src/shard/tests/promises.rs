@@ -99,7 +99,7 @@ fn an_index_ahead_of_the_log_is_not_flushed() {
     // The log holds nothing: the entries came from nowhere.
     parts.applier.flush().expect_err("the log is not durable that far");
     assert_eq!(broken(&parts).promise, Promise::IndexBehindLog);
-    assert_eq!(parts.applier.flushed_index(), LogIndex::ZERO);
+    assert_eq!(parts.applier.flushed_index(), None);
     is_stopped(&parts);
 }
 

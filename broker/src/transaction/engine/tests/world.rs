@@ -118,7 +118,7 @@ pub(super) struct Applied {
 /// The rows, as apply keeps them.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    stamp: Stamp,
+    stamp: Option<Stamp>,
     pub(super) halves: BTreeMap<HalfId, HalfRow>,
     due: BTreeSet<(Stamp, HalfId)>,
     pub(super) decisions: HashMap<HalfId, DecisionRow>,
@@ -141,7 +141,7 @@ impl Rows for Tables {
     type Error = String;
 
     fn now(&self) -> Stamp {
-        self.stamp
+        self.stamp.expect("an entry has a stamp")
     }
 
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, String> {
@@ -211,7 +211,7 @@ impl Tables {
     }
 
     fn apply(&mut self, logged: &Logged) -> Outcome {
-        self.stamp = self.stamp.max(logged.stamp);
+        self.stamp = self.stamp.max(Some(logged.stamp));
         let outcome = match &logged.entry {
             Entry::Prepare { group, client, unique_id, body, immunity, first_half } => {
                 let unit = b"unit".to_vec();
@@ -256,7 +256,7 @@ impl Tables {
                     counts: *counts,
                     asked,
                 });
-                self.first_checked = self.first_checked.max(first_checked.unwrap_or_default());
+                self.first_checked = self.first_checked.max(first_checked.unwrap_or(HalfId::ZERO));
                 life::checked(self, &Checked { first_checked_upto: *first_checked, halves: halves.collect() })
             }
         };
@@ -383,7 +383,7 @@ impl View for Seen<'_> {
     }
 
     fn settled_upto(&self, now: Stamp) -> Stamp {
-        if self.0.log.is_empty() { now } else { self.0.tables.stamp }
+        if self.0.log.is_empty() { now } else { self.0.tables.stamp.unwrap_or(Stamp::ZERO) }
     }
 
     fn instances(&self, group: &str) -> Vec<Instance> {
