@@ -73,7 +73,7 @@ impl Answer {
         // A repeated send is where the first one went.
         let place = published.repeats.and_then(|queue| self.broker.shard.topics().queue(queue));
         let queue = place.map_or(self.queue, |queue| queue.index);
-        self.stored(&ids, queue, published.first_offset.get());
+        self.stored(&ids, queue, published.entered.number());
     }
 
     fn refused(self, refusal: &Refusal) {

@@ -185,7 +185,7 @@ fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>,
         |fields| {
             fields.display("msgId", id);
             fields.number("queueId", queue);
-            fields.number("queueOffset", place.first_offset.signed());
+            fields.number("queueOffset", place.entered.number().cast_signed());
             origin(fields, &config);
         },
         &[],

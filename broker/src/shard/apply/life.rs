@@ -4,7 +4,7 @@
 //! message enters its queue. That step is one write of the index, which is why a transaction settles once. The halves of a
 //! transaction of several are settled, parked and resumed in one step too; the first of them stands for all.
 
-use crate::index::half::{Repeat, RepeatKey, repeat_key};
+use crate::index::half::{First, Repeat, RepeatKey, repeat_key};
 use crate::index::history::{ACTS_MAX, ASKED_MAX, Act, Asked};
 use crate::index::{DecisionRow, HalfRow};
 use crate::planted::{Bug, planted};
@@ -109,7 +109,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
     let (now, counter) = (rows.now(), rows.next_counter());
     let next_due = prepare.immunity.filter(|_| prepare.first_half.is_none());
     if let Some(key) = key {
-        rows.put_repeat(key, Repeat { half, ends: None, place: None });
+        rows.put_repeat(key, Repeat { first: First::Half(half), ends: None });
     }
     let row = HalfRow {
         half,
@@ -142,8 +142,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
 
 /// What a send under a unique id that is already known gets: the first one's identity, or a refusal.
 fn repeated<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, key: RepeatKey) -> Result<Option<Outcome>, R::Error> {
-    let Some(known) = rows.repeat(key)? else { return Ok(None) };
-    let half = known.half;
+    let Some(First::Half(half)) = rows.repeat(key)?.map(|known| known.first) else { return Ok(None) };
     let (counter, stamp, first_half) = if let Some(row) = rows.half(half)? {
         // The topic was deleted meanwhile, and made again: a half of the old one can never be committed.
         if rows.with_topic(row.queue, |_| ()).is_none() {
@@ -275,7 +274,7 @@ fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, off
             rows.with_topic(row.queue, |topic| repeat_key(&row.group, topic.name, &row.unique_id, row.content))
     {
         let ends = Some(at.saturating_add(row.duplicate_window));
-        rows.put_repeat(key, Repeat { half: row.half, ends, place: None });
+        rows.put_repeat(key, Repeat { first: First::Half(row.half), ends });
     }
     let kept = match settle.decision {
         Decision::Commit => planted(Bug::DoubleSettle),

@@ -10,7 +10,7 @@ use super::model::Model;
 use crate::log::{LogReader, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
-use crate::terms::{HalfId, LogIndex, Position, QueueOffset, Stamp};
+use crate::terms::{Entered, HalfId, LogIndex, Position, QueueOffset, Stamp};
 
 /// A command that was submitted and answered.
 pub(super) struct Step {
@@ -203,11 +203,10 @@ fn places(command: &Command<'_>, payload: Position) -> Vec<Position> {
 fn hint(command: &Command<'_>, places: &[Position]) -> Outcome {
     match command {
         Command::Publish(_) => Outcome::Published(Published {
-            first_offset: QueueOffset::ZERO,
+            entered: Entered::Queue(QueueOffset::ZERO),
             position: places[0],
             more_positions: places[1..].to_vec(),
             stamp: Stamp::ZERO,
-            due: None,
             repeats: None,
         }),
         Command::Prepare(_) => {

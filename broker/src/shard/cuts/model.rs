@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::{Decision, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Decision, Entered, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -295,15 +295,14 @@ impl Model {
         let due = due(when, now);
         let mut first = None;
         for (body, position) in bodies.iter().zip(&positions) {
-            let number = self.enter(queue, (body, body), *position, due, None, now);
-            first.get_or_insert(number);
+            let entered = self.enter(queue, (body, body), *position, due, None, now);
+            first.get_or_insert(entered);
         }
         let published = Published {
-            first_offset: first.expect("a publish has messages"),
+            entered: first.expect("a publish has messages"),
             position: at.position,
             more_positions: at.more_positions.clone(),
             stamp: now,
-            due,
             repeats: None,
         };
         if once {
@@ -321,7 +320,7 @@ impl Model {
         self.view.topics[topic][number as usize]
     }
 
-    /// Enters the queue, or waits. Says the offset, or the number among those that waited.
+    /// Enters the queue, or waits.
     fn enter(
         &mut self,
         queue: u32,
@@ -330,7 +329,7 @@ impl Model {
         due: Option<Stamp>,
         half: Option<HalfId>,
         now: Stamp,
-    ) -> QueueOffset {
+    ) -> Entered {
         let committed = half.is_some();
         if let Some(due) = due {
             let timer = TimerView {
@@ -342,7 +341,7 @@ impl Model {
             };
             self.view.timers.insert((due, position), timer);
             self.view.counts.next_timer += 1;
-            return QueueOffset(self.view.counts.next_timer - 1);
+            return Entered::Waits { number: self.view.counts.next_timer - 1, due };
         }
         let QueueView { min, entries } = self.view.queues.get_mut(&queue).expect("the queue exists");
         let (body, key) = (body.to_owned(), key.to_owned());
@@ -354,7 +353,7 @@ impl Model {
             committed,
             half: half.unwrap_or(HalfId::at(position)),
         });
-        QueueOffset(min.0 + entries.len() as u64 - 1)
+        Entered::Queue(*min + (entries.len() as u64 - 1))
     }
 
     fn prepare(
@@ -479,9 +478,8 @@ impl Model {
             if due.is_none() {
                 queue = self.live(row.queue);
             }
-            let number =
-                self.enter(queue, (&row.body, &row.unique_id), place.unwrap_or(row.position), due, Some(half), now);
-            offset = due.is_none().then_some(number);
+            let position = place.unwrap_or(row.position);
+            offset = offset_of(self.enter(queue, (&row.body, &row.unique_id), position, due, Some(half), now));
             self.view.counts.committed += 1;
         } else {
             self.view.counts.rolled_back += 1;
@@ -519,9 +517,9 @@ impl Model {
             }
             let half = timer.committed.then_some(timer.half);
             let queue = self.live(timer.queue);
-            let offset = self.enter(queue, (&timer.body, &timer.key), key.1, None, half, now);
+            let entered = self.enter(queue, (&timer.body, &timer.key), key.1, None, half, now);
             if let Some(decision) = half.and_then(|half| self.view.decisions.get_mut(&half)) {
-                (decision.offset, decision.queue) = (Some(offset), queue);
+                (decision.offset, decision.queue) = (offset_of(entered), queue);
             }
         }
         Outcome::Handled(due.len() as u32)
@@ -538,6 +536,13 @@ impl Model {
         let rolled_back = self.view.decisions.iter().filter(|(_, row)| row.decision == Decision::Rollback);
         let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, HalfId::at(row.position)]);
         halves.chain(rolled_back.map(|(half, _)| *half)).collect()
+    }
+}
+
+fn offset_of(entered: Entered) -> Option<QueueOffset> {
+    match entered {
+        Entered::Queue(offset) => Some(offset),
+        Entered::Waits { .. } => None,
     }
 }
 

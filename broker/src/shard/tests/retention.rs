@@ -5,7 +5,7 @@ use crate::index::pin;
 use crate::index::{self, meta};
 use crate::log::RecordId;
 use crate::shard::{Moved, Roll};
-use crate::terms::{LogIndex, PinOwner, Position, QueueOffset, Stamp};
+use crate::terms::{Entered, LogIndex, PinOwner, Position, QueueOffset, Stamp};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -100,7 +100,7 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
         assert_eq!((idle.min_offset(), idle.max_offset()), (QueueOffset(1), QueueOffset(1)));
     }
     let idle = queue(&opened.shard, "T", 1);
-    assert_eq!(publish(&opened.shard, &idle, When::Now, &["new"]).await.first_offset, QueueOffset(1));
+    assert_eq!(publish(&opened.shard, &idle, When::Now, &["new"]).await.entered, Entered::Queue(QueueOffset(1)));
     // Everything may go but the file that is written to.
     let end = opened.shard.log().end();
     trim(&opened.shard, end).await;
