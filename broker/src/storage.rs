@@ -60,11 +60,12 @@ pub enum StorageError {
     Base(io::Error),
     /// The index was lost, and old records of the log are gone.
     #[error(
-        "the index has applied {applied} records, but the log begins behind record {purged}: the index was lost or replaced. Put back the folder 'index' or 'base' of this broker, or restore a backup"
+        "the index has applied {} records, but the log begins behind record {purged}: the index was lost or replaced. Put back the folder 'index' or 'base' of this broker, or restore a backup",
+        applied.map_or(0, LogIndex::get)
     )]
     IndexLost {
-        /// Index of the last record applied.
-        applied: LogIndex,
+        /// Index of the last record applied, if any is.
+        applied: Option<LogIndex>,
         /// Index of the last record that is gone.
         purged: LogIndex,
     },
@@ -74,9 +75,9 @@ pub enum StorageError {
     )]
     IndexAhead {
         /// End of what the index has applied.
-        applied: u64,
+        applied: Position,
         /// End of the log.
-        end: u64,
+        end: Position,
     },
 }
 
@@ -191,15 +192,16 @@ impl Parts {
         clock: Clock,
     ) -> Result<Self, StorageError> {
         // RocksDB's own log is off: what is read back after opening was flushed, and the log was durable up to there.
-        let applied = meta::applied(&index)?.unwrap_or_default();
-        let log_settings =
-            LogSettings { durable_at_least: Position(applied.end), clock: clock.clone(), ..settings.log };
+        let applied = meta::applied(&index)?;
+        let end = applied.map_or(Position::ZERO, |applied| applied.end);
+        let applied = applied.map(|applied| applied.index);
+        let log_settings = LogSettings { durable_at_least: end, clock: clock.clone(), ..settings.log };
         let log = Log::open(disk, &settings.dir.join("log"), log_settings)?;
-        if log.end() < Position(applied.end) {
-            return Err(StorageError::IndexAhead { applied: applied.end, end: log.end().0 });
+        if log.end() < end {
+            return Err(StorageError::IndexAhead { applied: end, end: log.end() });
         }
-        if let Some(purged) = log.purged().filter(|purged| purged.index > applied.index) {
-            return Err(StorageError::IndexLost { applied: applied.index, purged: purged.index });
+        if let Some(purged) = log.purged().filter(|purged| Some(purged.index) > applied) {
+            return Err(StorageError::IndexLost { applied, purged: purged.index });
         }
         let quarantine = Quarantine::read(&settings.dir)?;
         if !quarantine.is_empty() {

@@ -153,7 +153,7 @@ impl Done {
                 "messages": figures.messages,
                 "logStart": figures.log_start,
                 "logEnd": figures.log_end,
-                "lastIndex": figures.last_index,
+                "lastIndex": figures.last_index.map_or(0, LogIndex::get),
                 "appliedIndex": figures.applied.map(|(index, _)| index),
                 "appliedEnd": figures.applied.map(|(_, end)| end),
                 "rows": figures.rows.iter().map(|(table, rows)| (table.to_string(), rows)).collect::<std::collections::BTreeMap<_, _>>(),

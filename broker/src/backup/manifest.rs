@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::target::{hex, sha256};
 use super::{BackupError, failed};
 use crate::shard::QUARANTINE;
-use crate::terms::{LogIndex, Stamp};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// The version that this program writes, and the newest one that it reads.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -30,10 +30,10 @@ pub struct Manifest {
     /// The version of the program that made it.
     pub program: String,
     /// Log position of the oldest record.
-    pub log_start: u64,
+    pub log_start: Position,
     /// Log position where it ends.
-    pub log_end: u64,
-    /// Raft index that its index has applied.
+    pub log_end: Position,
+    /// Raft index that its index has applied. One without an index says 0.
     pub applied: LogIndex,
     /// Its files.
     pub files: Vec<ManifestFile>,

@@ -32,7 +32,7 @@ use escrowmq_common::calendar::CalendarTime;
 use crate::check::CheckError;
 use crate::index::IndexError;
 use crate::log::OpenError;
-use crate::terms::{LogIndex, Stamp};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// Files that belong together, ready to be copied.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,10 +42,10 @@ pub struct Prepared {
     /// When it was prepared.
     pub created: Stamp,
     /// Log position of the oldest record in it.
-    pub log_start: u64,
+    pub log_start: Position,
     /// Log position where it ends.
-    pub log_end: u64,
-    /// Raft index that the index in it has applied.
+    pub log_end: Position,
+    /// Raft index that the index in it has applied. A copy without an index says 0.
     pub applied: LogIndex,
     /// Its files.
     pub files: Vec<PreparedFile>,

@@ -19,7 +19,7 @@ use super::{BackupError, Prepared, PreparedFile, failed, new_id};
 use crate::log::encode_vote_file;
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_file_name};
 use crate::shard::{Applier, FlushError, Shard};
-use crate::terms::{Position, Stamp};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// How long a prepared backup stays after it was last heard of.
 pub const LEASE: Duration = Duration::from_secs(120);
@@ -94,7 +94,7 @@ impl Backups {
         self.link_segments(shard, &log, &mut linked)?;
         let applied = self.applier.checkpoint(&index)?;
         self.link_segments(shard, &log, &mut linked)?;
-        let cut = Position(applied.end);
+        let cut = applied.map_or(Position::ZERO, |applied| applied.end);
         let starts: Vec<Position> = linked.into_iter().filter(|start| *start < cut).collect();
         let mut files = Vec::new();
         for (nth, start) in starts.iter().enumerate() {
@@ -103,14 +103,21 @@ impl Backups {
             let bytes = SEGMENT_HEADER_BYTES + end.since(*start);
             files.push(PreparedFile { name: format!("log/{name}"), path: log.join(&name), bytes });
         }
-        let log_start = starts.first().map_or(applied.end, |start| start.get());
-        let vote = encode_vote_file(shard.log().vote(), Position(applied.end));
+        let log_start = starts.first().copied().unwrap_or(cut);
+        let vote = encode_vote_file(shard.log().vote(), cut);
         let path = log.join("vote");
         write_whole(&path, &vote)?;
         files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
         files.extend(quarantine_files(&self.store)?);
         files.extend(index_files(&index)?);
-        Ok(Prepared { id, created: now_ms, log_start, log_end: applied.end, applied: applied.index, files })
+        Ok(Prepared {
+            id,
+            created: now_ms,
+            log_start,
+            log_end: cut,
+            applied: applied.map_or(LogIndex::ZERO, |applied| applied.index),
+            files,
+        })
     }
 
     fn link_segments(&self, shard: &Shard, target: &Path, linked: &mut BTreeSet<Position>) -> Result<(), BackupError> {

@@ -15,6 +15,7 @@ use super::{BackupError, Copying, failed};
 use crate::check::{Folder, Report};
 use crate::limits::{FolderError, LockedFolder, RESTORING, lock_folder_for_restore};
 use crate::shard::{QUARANTINE, make_base};
+use crate::terms::Position;
 
 /// Makes the store `to`, which must be empty or missing, out of the backup `id`, or the newest one, in `from`. Blocks.
 /// Returns the backup and what the check of the new store saw.
@@ -97,7 +98,7 @@ fn fill(
     for folder in ["log", "index", QUARANTINE] {
         sync_dir(&restoring.join(folder))?;
     }
-    if manifest.log_start > 0 {
+    if manifest.log_start > Position::ZERO {
         make_base(restoring).map_err(failed("copy", &restoring.join("index")))?;
     }
     let folder = Folder::take(restoring)?;

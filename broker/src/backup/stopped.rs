@@ -9,7 +9,7 @@ use crate::check::{Folder, Kind, Progress};
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::{LookingDisk, vote_for_copy};
 use crate::shard::{QUARANTINE, Quarantine, find_base};
-use crate::terms::{LogIndex, Stamp};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// Names the files of the store in `folder`, which must have nothing wrong but a torn tail. `scratch` is a folder for
 /// files that the copy needs in another form. Blocks: reads the whole store.
@@ -31,13 +31,13 @@ pub fn prepare(
     let mut starts = Vec::new();
     for entry in fs::read_dir(&log).map_err(failed("list", &log))? {
         let name = entry.map_err(failed("list", &log))?.file_name().to_string_lossy().into_owned();
-        starts.extend(segment_start(&name).map(|start| (start.get(), name)));
+        starts.extend(segment_start(&name).map(|start| (start, name)));
     }
     starts.sort_unstable();
     for (nth, (start, name)) in starts.iter().enumerate() {
         let end = starts.get(nth + 1).map_or(figures.log_end, |(next, _)| *next);
         if end > *start {
-            let bytes = SEGMENT_HEADER_BYTES + end - start;
+            let bytes = SEGMENT_HEADER_BYTES + end.since(*start);
             files.push(PreparedFile { name: format!("log/{name}"), path: log.join(name), bytes });
         }
     }
@@ -49,7 +49,7 @@ pub fn prepare(
     let index = folder.dir().join("index");
     if index.join("CURRENT").exists() {
         files.extend(index_files(&index)?);
-    } else if figures.log_start > 0 {
+    } else if figures.log_start > Position::ZERO {
         // The check found it whole: it is what a start would begin with.
         let base = find_base(folder.dir()).expect("a trimmed log without index and base is a finding");
         files.extend(index_files(&base)?);

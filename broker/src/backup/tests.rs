@@ -17,7 +17,7 @@ use crate::check::tests_trimmed::{self, trimmed};
 use crate::limits::{RESTORING, lock_folder};
 use crate::shard::{Admission, Command, OffsetCommit};
 use crate::storage::Storage;
-use crate::terms::QueueOffset;
+use crate::terms::{Position, QueueOffset};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -258,7 +258,7 @@ async fn a_backup_of_a_trimmed_store_has_everything_and_survives_the_loss_of_its
                 let opened = open(store.path()).await.unwrap();
                 let backups = backups(store.path(), &opened);
                 let prepared = backups.prepare(&opened.shard, Stamp(NOW)).unwrap();
-                assert!(prepared.log_start > 0);
+                assert!(prepared.log_start > Position::ZERO);
                 write(out.path(), &prepared);
                 backups.release(&prepared.id).unwrap();
                 opened.close().await.unwrap();

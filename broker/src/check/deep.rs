@@ -10,7 +10,7 @@ use crate::index::{IndexError, IndexReader, QueueEntry, decision, meta, open_rea
 use crate::index::{Row, after_prefix};
 use crate::log::{Log, LogSettings, LookingDisk};
 use crate::shard::{Quarantine, find_base, rebuild_index};
-use crate::terms::{HalfId, LogIndex, QueueId, QueueOffset, Stamp};
+use crate::terms::{HalfId, LogIndex, Position, QueueId, QueueOffset, Stamp};
 
 /// Tables whose rows are equal byte by byte. Entries of queues and decisions are packed into pages as they came, so what is
 /// in the pages is; and of repeated halves those are that can still be seen.
@@ -65,13 +65,14 @@ fn compare(
     report: &mut Report,
     progress: OnProgress<'_>,
 ) -> Result<(), CheckError> {
-    let total = report.figures.log_end;
+    let total = report.figures.log_end.get();
     let path = dir.join("index");
     let log = Log::open(Arc::new(LookingDisk), &dir.join("log"), LogSettings::default())?;
     let quarantine = Quarantine::read(dir)?;
-    let made = rebuild_index(&log, quarantine, find_base(dir).as_deref(), &temporary.join("index"), applied, |done| {
-        progress(Progress { stage: "making an index from the log", done, total: Some(total) });
-    });
+    let made =
+        rebuild_index(&log, quarantine, find_base(dir).as_deref(), &temporary.join("index"), Some(applied), |done| {
+            progress(Progress { stage: "making an index from the log", done: done.get(), total: Some(total) });
+        });
     if let Err(error) = made {
         report.find(Kind::IndexDiffers, &path, None, format!("no index can be made from the log: {error}"));
         return Ok(());
@@ -164,7 +165,7 @@ fn decisions(
 struct Entry {
     queue: u32,
     offset: QueueOffset,
-    position: u64,
+    position: Position,
     length: u32,
     tag_hash: i32,
     store_time: Stamp,

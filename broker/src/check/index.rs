@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Finding, Kind, OnProgress, Progress, Report};
 use crate::index::{IndexError, IndexReader, meta, open_read_only, table, verify};
 use crate::shard::find_base;
+use crate::terms::Position;
 
 /// Rows of one kind of damage that are named; the others are counted.
 const NAMED_MAX: usize = 10;
@@ -66,7 +67,7 @@ pub(super) fn check_base(dir: &Path, report: &mut Report, progress: OnProgress<'
     // A log that is damaged says nothing about what points into it.
     own.findings.retain(|finding| finding.kind != Kind::IndexRow || is_log_whole && fits);
     if own.findings.is_empty() && !fits && is_log_whole {
-        let upto = applied.map_or(0, |applied| applied.end);
+        let upto = applied.map_or(Position::ZERO, |applied| applied.end);
         let what = format!("it has applied the log up to position {upto}, the log holds {log_start} to {log_end}");
         own.find(Kind::BaseDamaged, &path, None, what);
     }
@@ -78,7 +79,7 @@ pub(super) fn check_base(dir: &Path, report: &mut Report, progress: OnProgress<'
 
 fn missing(path: &Path, report: &mut Report) {
     if report.figures.is_complete {
-        let from = if report.figures.log_start == 0 { "the log" } else { "the copy `base` and the log" };
+        let from = if report.figures.log_start == Position::ZERO { "the log" } else { "the copy `base` and the log" };
         report.notes.push(format!("there is no index: the next start makes it from {from}"));
     } else {
         let what = format!(
@@ -207,7 +208,7 @@ fn belongs(dir: &Path, path: &Path, applied: meta::Applied, report: &mut Report)
     if applied.end > figures.log_end && !report.has(Kind::LogDamaged) && !report.has(Kind::OtherFormat) {
         let newest = newest_segment(&dir.join("log"));
         let (file, offset) = newest.map_or((dir.join("log"), 0), |(file, start)| {
-            (file, crate::log::format::SEGMENT_HEADER_BYTES + figures.log_end.saturating_sub(start))
+            (file, crate::log::format::SEGMENT_HEADER_BYTES + figures.log_end.since(start))
         });
         let what = format!(
             "the log ends here, at position {}, but the index has applied it up to position {} (record {})",
@@ -224,9 +225,9 @@ fn belongs(dir: &Path, path: &Path, applied: meta::Applied, report: &mut Report)
     }
 }
 
-fn newest_segment(log: &Path) -> Option<(PathBuf, u64)> {
+fn newest_segment(log: &Path) -> Option<(PathBuf, Position)> {
     let names = std::fs::read_dir(log).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let starts = names.filter_map(|name| Some((crate::log::format::segment_start(&name)?.get(), name)));
+    let starts = names.filter_map(|name| Some((crate::log::format::segment_start(&name)?, name)));
     starts.max().map(|(start, name)| (log.join(name), start))
 }
 

@@ -7,7 +7,7 @@ use super::{CheckError, Kind, MalformedEntry, OnProgress, Progress, Report};
 use crate::log::{LookingDisk, OpenError, SeenRecord, check_with};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Quarantine, QuarantinedEntry, Unit};
-use crate::terms::{LogIndex, Malformed};
+use crate::terms::Malformed;
 
 /// Bytes of the log between two reports of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
@@ -36,9 +36,9 @@ pub(super) fn check(
     figures.messages = inside.figures.messages;
     figures.records = checked.segments.iter().map(|segment| segment.records).sum();
     if let (Some(first), Some(last)) = (checked.segments.first(), checked.segments.last()) {
-        figures.log_start = first.start.get();
-        figures.log_end = last.end.get();
-        figures.last_index = last.last.map_or(LogIndex::ZERO, |last| last.index);
+        figures.log_start = first.start;
+        figures.log_end = last.end;
+        figures.last_index = last.last.map(|last| last.index);
     }
     let damage = checked.verdict.err();
     let newest = checked.segments.len().wrapping_sub(1);

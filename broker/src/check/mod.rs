@@ -30,7 +30,7 @@ use crate::key_index;
 use crate::limits::{FolderError, LockedFolder, lock_existing_folder};
 use crate::log::OpenError;
 use crate::shard::{Quarantine, QuarantineError, QuarantinedEntry};
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Position};
 
 /// How far a check or a repair has come.
 #[derive(Debug, Clone, Copy)]
@@ -84,18 +84,18 @@ pub struct Figures {
     /// Messages in them, their checksums verified.
     pub messages: u64,
     /// Log position of the oldest record.
-    pub log_start: u64,
+    pub log_start: Position,
     /// Log position after the newest good record.
-    pub log_end: u64,
-    /// Raft index of the newest good record.
-    pub last_index: LogIndex,
+    pub log_end: Position,
+    /// Raft index of the newest good record; `None` if there is none.
+    pub last_index: Option<LogIndex>,
     /// Whether an index can be made: the log holds everything since the beginning, or there is a copy of the index
     /// that retention kept for this, it is whole, and the log goes on from there.
     pub is_complete: bool,
     /// How far that copy has applied the log: Raft index and log position.
-    pub base: Option<(LogIndex, u64)>,
+    pub base: Option<(LogIndex, Position)>,
     /// How far the index has applied the log: Raft index and log position.
-    pub applied: Option<(LogIndex, u64)>,
+    pub applied: Option<(LogIndex, Position)>,
     /// Rows of the index, by table letter.
     pub rows: std::collections::BTreeMap<char, u64>,
     /// Files of the key index.
@@ -176,7 +176,7 @@ impl Folder {
         let quarantine = Quarantine::read(&self.dir)?;
         log::check(&self.dir.join("log"), &quarantine, &mut report, progress)?;
         let has_base = index::check_base(&self.dir, &mut report, progress);
-        report.figures.is_complete = report.figures.log_start == 0 || has_base;
+        report.figures.is_complete = report.figures.log_start == Position::ZERO || has_base;
         index::check(&self.dir, &mut report, progress);
         self.check_keys(&mut report)?;
         if deep {

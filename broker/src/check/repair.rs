@@ -53,9 +53,9 @@ pub enum RepairError {
     )]
     NoWayBack {
         /// Where the log begins.
-        start: u64,
+        start: Position,
         /// Where it would end.
-        cut: u64,
+        cut: Position,
         /// The fault of the copy of the index.
         why: String,
     },
@@ -145,7 +145,8 @@ pub(super) fn repair(
     if rebuild {
         if report.figures.is_complete {
             rebuild_here(dir, progress)?;
-            let from = if report.figures.log_start == 0 { "the log" } else { "the copy `base` and the log" };
+            let from =
+                if report.figures.log_start == Position::ZERO { "the log" } else { "the copy `base` and the log" };
             actions.push(Action::Done(format!("made the index anew from {from}")));
         } else {
             actions.push(Action::Left(
@@ -189,21 +190,21 @@ fn is_same(left: &Path, right: &Path) -> bool {
 fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>) -> Result<bool, RepairError> {
     let (log, figures) = (dir.join("log"), &report.figures);
     let cut = salvage_end(&RealDisk, &log)?;
-    let is_ahead = figures.applied.is_none_or(|(_, end)| Position(end) > cut);
+    let is_ahead = figures.applied.is_none_or(|(_, end)| end > cut);
     let base = figures.base.filter(|_| !report.has(Kind::BaseDamaged));
-    if figures.log_start > 0 && (is_ahead || rebuild) {
+    if figures.log_start > Position::ZERO && (is_ahead || rebuild) {
         let why = match base {
             None => Some("there is no whole copy `base` of an index".to_owned()),
-            Some((_, end)) if Position(end) > cut => Some(format!("the copy `base` has applied the log up to {end}")),
+            Some((_, end)) if end > cut => Some(format!("the copy `base` has applied the log up to {end}")),
             Some((_, end)) if end < figures.log_start => Some("the copy `base` is too old".to_owned()),
             Some(_) => None,
         };
         if let Some(why) = why {
-            return Err(RepairError::NoWayBack { start: figures.log_start, cut: cut.get(), why });
+            return Err(RepairError::NoWayBack { start: figures.log_start, cut, why });
         }
     }
     // The positions that are given up will be written differently: no later start may take them from a copy.
-    if find_base(dir).is_some() && base.is_none_or(|(_, end)| Position(end) > cut) {
+    if find_base(dir).is_some() && base.is_none_or(|(_, end)| end > cut) {
         let failed = |source| RepairError::Io { path: dir.join("base"), source };
         remove_base(dir).map_err(failed)?;
         actions.push(Action::Done("removed the copy `base` of the index, which holds what is given up".to_owned()));
@@ -223,7 +224,7 @@ fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>
 /// Makes a new copy of the index from an index that is whole, or removes it where the log alone will do.
 fn repair_base(dir: &Path, rebuilt: bool, report: &Report) -> Result<Action, RepairError> {
     let failed = |source| RepairError::Io { path: dir.join("base"), source };
-    if report.figures.log_start == 0 {
+    if report.figures.log_start == Position::ZERO {
         remove_base(dir).map_err(failed)?;
         return Ok(Action::Done("removed the copy `base` of the index: the log has everything".to_owned()));
     }
@@ -251,10 +252,10 @@ fn rebuild_here(dir: &Path, progress: OnProgress<'_>) -> Result<(), RepairError>
     let log = open_log(&dir.join("log"))?;
     let total = log.end().get();
     // Later entries are applied by the next start, when it knows that they are committed.
-    let committed = log.committed().unwrap_or_default();
+    let committed = log.committed();
     let quarantine = Quarantine::read(dir)?;
     rebuild_index(&log, quarantine, find_base(dir).as_deref(), &unfinished, committed, |done| {
-        progress(Progress { stage: "making the index from the log", done, total: Some(total) });
+        progress(Progress { stage: "making the index from the log", done: done.get(), total: Some(total) });
     })?;
     if path.exists() {
         fs::remove_dir_all(&path).map_err(failed(&path))?;

@@ -86,7 +86,7 @@ pub(crate) async fn filled() -> tempfile::TempDir {
         .await;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     let keys = KeyIndex::start(dir.path().join("keys"), shard, &tasks, &shutdown).unwrap();
-    assert!(keys.catch_up(shard.counters().applied_index(), Duration::from_secs(30)));
+    assert!(keys.catch_up(shard.counters().applied_index().unwrap(), Duration::from_secs(30)));
     shutdown.cancel();
     tasks.join().await;
     write_run(dir.path());

@@ -13,7 +13,7 @@ use crate::shard::{
 };
 use crate::storage::Storage;
 use crate::terms::encode_cold;
-use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, QueueOffset, Stamp, When};
+use crate::terms::{Content, Decision, GroupSettings, HalfId, PinOwner, Position, QueueOffset, Stamp, When};
 
 /// The store of the other tests, with all that must be kept moved to the log's end, trimmed as far as can be, and gone on
 /// with.
@@ -25,11 +25,9 @@ pub(crate) async fn trimmed() -> tempfile::TempDir {
     publish(shard, "before", 10).await;
     let moved = roll(shard).await;
     publish(shard, "between", 30).await;
-    let Outcome::Done = propose(shard, Command::Trim { upto: shard.log().end().get() }).await else {
-        panic!("no trim")
-    };
+    let Outcome::Done = propose(shard, Command::Trim { upto: shard.log().end() }).await else { panic!("no trim") };
     purge(&opened).await;
-    assert!(queue.min_offset() > QueueOffset(60) && shard.log().first_position().get() > 0);
+    assert!(queue.min_offset() > QueueOffset(60) && shard.log().first_position() > Position::ZERO);
     // Moved halves are decided, each way, and some stay; there are new ones.
     for (half, decision) in moved.iter().zip([Decision::Commit, Decision::Rollback, Decision::Commit]) {
         let settle = Settle {
@@ -88,7 +86,7 @@ async fn roll(shard: &Shard) -> Vec<HalfId> {
         true
     })
     .unwrap();
-    let halves: Vec<HalfId> = units.iter().map(|(_, position, _)| HalfId(*position)).collect();
+    let halves: Vec<HalfId> = units.iter().map(|(_, position, _)| HalfId::at(*position)).collect();
     for row in timer::due(shard.index(), Stamp::ZERO, Stamp(u64::MAX - 1), 100).unwrap() {
         let unit = shard.raw_unit(row.position, row.length).unwrap();
         units.push((PinOwner::Timer { due: row.due }, row.position, unit));
@@ -105,7 +103,7 @@ async fn roll(shard: &Shard) -> Vec<HalfId> {
 /// Lets the files go that were trimmed.
 async fn purge(opened: &Storage) {
     let (log, trimmed) = (opened.shard.log(), opened.shard.counters().trimmed());
-    let next = log.segments().into_iter().rfind(|segment| segment.start.get() <= trimmed).unwrap();
+    let next = log.segments().into_iter().rfind(|segment| segment.start <= trimmed).unwrap();
     let last = LogIndex(next.first_index.0 - 1);
     opened.applier().keep_base(last).unwrap();
     opened.purger().purge(last);
@@ -159,7 +157,7 @@ async fn a_trimmed_store_is_clean_and_a_check_changes_nothing() {
     let report = check(dir.path(), true);
     assert_eq!(report.findings, []);
     let figures = &report.figures;
-    assert!(figures.is_complete && figures.is_compared && figures.log_start > 0, "{figures:?}");
+    assert!(figures.is_complete && figures.is_compared && figures.log_start > Position::ZERO, "{figures:?}");
     assert!(figures.rows[&'H'] == 19 && figures.rows[&'S'] > 0 && figures.rows[&'T'] == 6, "{figures:?}");
     assert!(figures.base.unwrap().1 < figures.applied.unwrap().1, "{figures:?}");
     assert!(files(dir.path()) == before, "nothing was changed");
@@ -262,7 +260,7 @@ async fn acknowledged_bytes_of_a_trimmed_log_are_given_up_only_behind_the_copy()
     let figures = check(dir.path(), false).figures;
     let base_end = figures.base.unwrap().1;
     let start_of =
-        |path: &Path| crate::log::format::segment_start(path.file_name().unwrap().to_str().unwrap()).unwrap().get();
+        |path: &Path| crate::log::format::segment_start(path.file_name().unwrap().to_str().unwrap()).unwrap();
     // In the first record: the copy has applied more.
     let bad = fork(dir.path());
     let first = bad.path().join(segments[0].strip_prefix(dir.path()).unwrap());

@@ -56,7 +56,7 @@ struct Slot {
     /// The connection that pulled last.
     puller: Option<u64>,
     /// Where that pull went on.
-    pulled: QueueOffset,
+    pulled: Option<QueueOffset>,
     /// Where an operator moved the group, until its consumer hears of it.
     reset: Option<QueueOffset>,
 }
@@ -104,8 +104,7 @@ impl Offsets {
     /// Where the last pull of a group went on in a queue; `None` if there was none since the start.
     pub(crate) fn last_pull(&self, group: &str, queue: QueueId) -> Option<QueueOffset> {
         let slots = self.groups.get(group)?;
-        let slot = slots.get(&queue)?;
-        slot.puller.map(|_| slot.pulled)
+        slots.get(&queue)?.pulled
     }
 
     /// A connection pulls a queue for a group from `offset` on. Says where the group was moved to, once.
@@ -118,7 +117,7 @@ impl Offsets {
     ) -> Option<QueueOffset> {
         self.with_slot(group, queue, |slot| {
             slot.puller = Some(connection);
-            slot.pulled = offset;
+            slot.pulled = Some(offset);
             slot.reset.take()
         })
     }

@@ -360,7 +360,7 @@ impl Pull {
             });
             match written {
                 Ok(()) => {
-                    if entries[0].position < delivery.shard.log().memory_start().get() {
+                    if entries[0].position < delivery.shard.log().memory_start() {
                         self.queue.note_old(next);
                     }
                     return self.count_found(delivery, entries.len(), length);
@@ -459,13 +459,14 @@ mod tests {
     use super::*;
     use crate::index::EntryFlags;
     use crate::terms::HalfId;
+    use crate::terms::Position;
     use crate::terms::QueueOffset;
     use crate::terms::Stamp;
 
     fn entries(lengths: &[u32]) -> Vec<QueueEntry> {
         let entry = |(offset, length): (usize, &u32)| QueueEntry {
             offset: QueueOffset(offset as u64),
-            position: 0,
+            position: Position::ZERO,
             length: *length,
             tag_hash: 0,
             store_time: Stamp::ZERO,

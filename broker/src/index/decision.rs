@@ -124,7 +124,7 @@ impl DecisionRow {
         let has_history = self.checks > 0 || !self.asked.is_empty() || !self.acts.is_empty();
         let visible = if self.offset.is_some() { IS_VISIBLE } else { 0 };
         out.put_u8(visible | if has_history { HAS_HISTORY } else { 0 });
-        out.put_u64(self.offset.unwrap_or_default().get());
+        out.put_u64(self.offset.map_or(0, QueueOffset::get));
         out.put_u64(self.counter);
         out.put_u64(self.at.get());
         for text in [&self.group, &self.by, &self.reason] {
@@ -232,7 +232,7 @@ pub(crate) fn get(index: &IndexReader, half: HalfId) -> Result<Option<DecisionRo
         rows.advance()?;
     }
     match found {
-        Some(row) if row.at < meta::forgotten(index)? => Ok(None),
+        Some(row) if Some(row.at) < meta::forgotten(index)? => Ok(None),
         found => Ok(found),
     }
 }
@@ -243,7 +243,7 @@ pub(crate) fn for_all(index: &IndexReader, mut each: impl FnMut(HalfId, Decision
     let mut place = (0, BTreeMap::new());
     let mut show = |rows: &mut BTreeMap<HalfId, DecisionRow>| {
         for (half, row) in std::mem::take(rows) {
-            if row.at >= forgotten {
+            if Some(row.at) >= forgotten {
                 each(half, row);
             }
         }

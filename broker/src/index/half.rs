@@ -10,7 +10,7 @@ use super::listing::{LISTED_BYTES, listed_key};
 use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
-    Content, Cursor, HalfId, Malformed, ParkReason, QueueId, QueueOffset, Stamp, When, get_optional, get_when,
+    Content, Cursor, Entered, HalfId, Malformed, ParkReason, Position, QueueId, Stamp, When, get_optional, get_when,
     put_optional, put_text, put_when, to_u8,
 };
 
@@ -25,7 +25,7 @@ pub struct HalfRow {
     /// Its dense counter.
     pub counter: u64,
     /// Where its unit is now.
-    pub position: u64,
+    pub position: Position,
     /// Length of its unit.
     pub length: u32,
     /// The queue that it enters when committed.
@@ -84,7 +84,7 @@ impl HalfRow {
         let mut out = Vec::with_capacity(144 + self.group.len() + self.client.len() + self.unique_id.len());
         out.put_u8(VERSION);
         out.put_u64(self.counter);
-        out.put_u64(self.position);
+        out.put_u64(self.position.get());
         out.put_u32(self.length);
         out.put_u32(self.queue.0);
         out.put_i32(self.tag_hash);
@@ -118,7 +118,7 @@ impl HalfRow {
             return Err(row.malformed("half version"));
         }
         let counter = row.u64("counter")?;
-        let position = row.u64("position")?;
+        let position = Position(row.u64("position")?);
         let length = row.u32("length")?;
         let queue = QueueId(row.u32("queue")?);
         let tag_hash = row.u32("tag hash")?.cast_signed();
@@ -254,57 +254,63 @@ pub(crate) fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Con
 /// The row that a repeated half send is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Repeat {
-    /// The half or the log position of the message that was sent first.
-    pub half: HalfId,
+    /// What was sent first.
+    pub first: First,
     /// Until when a repeat gets its identity; `None` while nothing is decided.
     pub ends: Option<Stamp>,
-    /// Where it is, if it is a plain message and no half.
-    pub place: Option<RepeatPlace>,
+}
+
+/// What was sent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// A half.
+    Half(HalfId),
+    /// A plain message.
+    Message(RepeatPlace),
 }
 
 /// Where a plain message is that may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RepeatPlace {
+    /// Its log position.
+    pub position: Position,
     /// Its queue.
     pub queue: QueueId,
-    /// Its queue offset, or its number among those that wait.
-    pub offset: QueueOffset,
+    /// Where it went.
+    pub entered: Entered,
     /// Its store time.
     pub stamp: Stamp,
-    /// When it becomes visible; `None` if it is.
-    pub due: Option<Stamp>,
 }
 
 impl Repeat {
     /// Remembers the half under its key.
     pub(crate) fn put(&self, key: RepeatKey, batch: &mut IndexBatch) {
         let mut value = Vec::with_capacity(48);
-        value.put_u64(self.half.get());
+        value.put_u64(match &self.first {
+            First::Half(half) => half.get(),
+            First::Message(place) => place.position.get(),
+        });
         value.put_u64(Stamp::to_stored(self.ends));
-        if let Some(place) = &self.place {
+        if let First::Message(place) = &self.first {
             value.put_u32(place.queue.0);
-            value.put_u64(place.offset.get());
+            value.put_u64(place.entered.number());
             value.put_u64(place.stamp.get());
-            value.put_u64(Stamp::to_stored(place.due));
+            value.put_u64(Stamp::to_stored(place.entered.due()));
         }
         batch.put(key, value);
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut row = Cursor::new(value);
-        let (half, ends) = (HalfId(row.u64("half")?), Stamp::from_stored(row.u64("end of window")?));
-        let place = if row.remaining() == 0 {
-            None
+        let (position, ends) = (Position(row.u64("half")?), Stamp::from_stored(row.u64("end of window")?));
+        let first = if row.remaining() == 0 {
+            First::Half(HalfId::at(position))
         } else {
-            let (queue, offset) = (QueueId(row.u32("queue")?), QueueOffset(row.u64("offset")?));
-            Some(RepeatPlace {
-                queue,
-                offset,
-                stamp: Stamp(row.u64("stamp")?),
-                due: Stamp::from_stored(row.u64("due")?),
-            })
+            let (queue, number) = (QueueId(row.u32("queue")?), row.u64("offset")?);
+            let (stamp, due) = (Stamp(row.u64("stamp")?), Stamp::from_stored(row.u64("due")?));
+            First::Message(RepeatPlace { position, queue, entered: Entered::from_parts(number, due), stamp })
         };
-        Ok(Self { half, ends, place })
+        Ok(Self { first, ends })
     }
 
     /// Whether its window has ended at `now`: then it is as if it were not there.

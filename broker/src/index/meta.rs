@@ -9,8 +9,8 @@ use super::error::IndexError;
 use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
-    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, QueueId, QueueOffset, Stamp, TopicSettings,
-    decode_cold, encode_cold, put_text,
+    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, Position, QueueId, QueueOffset, Stamp,
+    TopicSettings, decode_cold, encode_cold, put_text,
 };
 
 /// Names of rows that `store` looks at in files.
@@ -28,14 +28,14 @@ const GROUP: &str = "group/";
 const SETTING: &str = "setting/";
 
 /// How far the index has applied the log. Written in each batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Applied {
     /// Raft term of the last applied entry.
     pub term: u64,
     /// Raft index of the last applied entry.
     pub index: LogIndex,
     /// Log position after it.
-    pub end: u64,
+    pub end: Position,
     /// The newest stamp that was applied.
     pub stamp: Stamp,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Sequences {
     pub next_half: u64,
     /// The next number of a message that waits for its time.
     pub next_timer: u64,
-    /// Every half up to this id has had its first check scheduled.
+    /// Every half up to this id has had its first check scheduled; [`HalfId::ZERO`] is below all of them.
     pub first_checked: HalfId,
     /// Undecided halves that are not parked.
     pub open_halves: u64,
@@ -74,7 +74,7 @@ pub(crate) fn put_applied(batch: &mut IndexBatch, applied: Applied) {
     let mut value = Vec::with_capacity(32);
     value.put_u64(applied.term);
     value.put_u64(applied.index.get());
-    value.put_u64(applied.end);
+    value.put_u64(applied.end.get());
     value.put_u64(applied.stamp.get());
     batch.put(key(APPLIED), value);
 }
@@ -87,7 +87,7 @@ pub(crate) fn applied(index: &IndexReader) -> Result<Option<Applied>, IndexError
 pub(super) fn decode_applied(value: &[u8]) -> Result<Applied, IndexError> {
     let mut row = Cursor::new(value);
     let mut number = || row.u64(APPLIED).map_err(IndexError::row(table::META));
-    Ok(Applied { term: number()?, index: LogIndex(number()?), end: number()?, stamp: Stamp(number()?) })
+    Ok(Applied { term: number()?, index: LogIndex(number()?), end: Position(number()?), stamp: Stamp(number()?) })
 }
 
 /// Writes the counters.
@@ -213,8 +213,8 @@ fn cold_rows<T: DeserializeOwned>(index: &IndexReader, prefix: &str) -> Result<V
 /// How far retention has come. Written by the commands that move it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Kept {
-    /// Bytes below this log position may be deleted.
-    pub trimmed: u64,
+    /// Bytes below this log position may be deleted: none of them before the first trim.
+    pub trimmed: Position,
     /// Every half with an id below this one was moved, if it is still undecided.
     pub moved_halves: HalfId,
 }
@@ -222,17 +222,17 @@ pub(crate) struct Kept {
 /// Writes how far retention has come.
 pub(crate) fn put_kept(batch: &mut IndexBatch, kept: Kept) {
     let mut value = Vec::with_capacity(16);
-    value.put_u64(kept.trimmed);
+    value.put_u64(kept.trimmed.get());
     value.put_u64(kept.moved_halves.get());
     batch.put(key("kept"), value);
 }
 
-/// How far retention has come; zeros for a new index.
+/// How far retention has come: nowhere in a new index.
 pub(crate) fn kept(index: &IndexReader) -> Result<Kept, IndexError> {
     let Some(value) = index.get(key("kept"))? else { return Ok(Kept::default()) };
     let mut row = Cursor::new(&value);
     let mut number = || row.u64("kept").map_err(IndexError::row(table::META));
-    Ok(Kept { trimmed: number()?, moved_halves: HalfId(number()?) })
+    Ok(Kept { trimmed: Position(number()?), moved_halves: HalfId(number()?) })
 }
 
 /// In front of the log position where a lost range begins.
@@ -241,9 +241,9 @@ const LOST: &str = "lost/";
 /// Writes a range of the log that was given up.
 pub(crate) fn put_lost(batch: &mut IndexBatch, range: &LostRange) {
     let mut key = key(LOST);
-    key.extend_from_slice(&range.positions.start.to_be_bytes());
+    key.extend_from_slice(&range.positions.start.get().to_be_bytes());
     let mut value = Vec::with_capacity(32 + range.by.len() + range.why.len());
-    for number in [range.positions.end, range.messages, range.at.get()] {
+    for number in [range.positions.end.get(), range.messages, range.at.get()] {
         value.put_u64(number);
     }
     put_text(&mut value, &range.by);
@@ -266,7 +266,7 @@ pub(crate) fn lost_ranges(index: &IndexReader) -> Result<Vec<LostRange>, IndexEr
 
 fn decode_lost(start: &[u8], value: &[u8]) -> Result<LostRange, Malformed> {
     let mut row = Cursor::new(value);
-    let positions = Cursor::new(start).u64("lost from")?..row.u64("lost upto")?;
+    let positions = Position(Cursor::new(start).u64("lost from")?)..Position(row.u64("lost upto")?);
     Ok(LostRange {
         positions,
         messages: row.u64("messages")?,
@@ -281,10 +281,11 @@ pub(crate) fn put_forgotten(batch: &mut IndexBatch, before: Stamp) {
     batch.put(key(FORGOTTEN), before.get().to_be_bytes());
 }
 
-/// Decisions that were made before this time are forgotten.
-pub(crate) fn forgotten(index: &IndexReader) -> Result<Stamp, IndexError> {
-    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(Stamp::ZERO) };
-    Cursor::new(&value).u64("forgotten").map(Stamp).map_err(IndexError::row(table::META))
+/// Decisions that were made before this time are forgotten; `None` while none is.
+pub(crate) fn forgotten(index: &IndexReader) -> Result<Option<Stamp>, IndexError> {
+    let Some(value) = index.get(key(FORGOTTEN))? else { return Ok(None) };
+    let before = Cursor::new(&value).u64("forgotten").map_err(IndexError::row(table::META))?;
+    Ok(Some(Stamp(before)))
 }
 
 /// Decodes a row of this table as its reader would.

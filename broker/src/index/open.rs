@@ -14,9 +14,9 @@ use crate::terms::{Cursor, Stamp};
 /// Forgotten decisions and ended windows of repeated halves.
 #[derive(Debug, Default)]
 struct Horizon {
-    /// Decisions that were made before are forgotten.
+    /// Decisions that were made before are forgotten: none of them was made before [`Stamp::ZERO`].
     forgotten: AtomicU64,
-    /// Windows of repeated halves that ended before are over.
+    /// Windows of repeated halves that ended before are over, in the same way.
     now: AtomicU64,
 }
 

@@ -13,7 +13,7 @@ use super::batch::IndexBatch;
 use super::error::IndexError;
 use super::reader::IndexReader;
 use super::table;
-use crate::terms::{Cursor, HalfId, Malformed, QueueId, QueueOffset, Stamp};
+use crate::terms::{Cursor, HalfId, Malformed, Position, QueueId, QueueOffset, Stamp};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 9;
@@ -67,7 +67,7 @@ pub struct QueueEntry {
     /// Its number in the queue.
     pub offset: QueueOffset,
     /// Log position of its unit.
-    pub position: u64,
+    pub position: Position,
     /// Length of its unit.
     pub length: u32,
     /// Hash of its tag, 0 without one.
@@ -91,17 +91,17 @@ pub(crate) struct PageBuilder {
 
 impl PageBuilder {
     /// An empty page.
-    pub(crate) fn new(first_offset: QueueOffset, visible_at: u64) -> Self {
+    pub(crate) fn new(first_offset: QueueOffset, visible_at: Position) -> Self {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + ENTRY_BYTES);
         bytes.put_u8(VERSION);
-        bytes.put_u64(visible_at);
+        bytes.put_u64(visible_at.get());
         Self { first_offset, count: 0, bytes }
     }
 
     /// Adds an entry and says its offset; `entry.offset` is ignored.
     pub(crate) fn push(&mut self, entry: &QueueEntry) -> QueueOffset {
-        let elsewhere = entry.flags.is_committed() && entry.half.get() != entry.position;
-        self.bytes.put_u64(entry.position);
+        let elsewhere = entry.flags.is_committed() && entry.half.position() != entry.position;
+        self.bytes.put_u64(entry.position.get());
         self.bytes.put_u32(entry.length);
         self.bytes.put_i32(entry.tag_hash);
         self.bytes.put_u64(entry.store_time.get());
@@ -154,7 +154,7 @@ fn page_id(key: &[u8]) -> Option<(QueueId, QueueOffset)> {
 
 pub(super) struct Page<'a> {
     first_offset: QueueOffset,
-    visible_at: u64,
+    visible_at: Position,
     entries: Cursor<'a>,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Page<'a> {
         if cursor.u8("page version")? != VERSION {
             return Err(cursor.malformed("page version"));
         }
-        let visible_at = cursor.u64("visible at")?;
+        let visible_at = Position(cursor.u64("visible at")?);
         // Each entry has several bytes: none of its offsets, nor the one after the last, is beyond the largest number.
         if first_offset.get().checked_add(cursor.remaining() as u64).is_none() {
             return Err(cursor.malformed("first offset"));
@@ -187,13 +187,13 @@ impl<'a> Page<'a> {
     pub(super) fn entries(mut self, mut each: impl FnMut(QueueEntry) -> bool) -> Result<bool, Malformed> {
         let mut offset = self.first_offset;
         while self.entries.remaining() > 0 {
-            let position = self.entries.u64("position")?;
+            let position = Position(self.entries.u64("position")?);
             let length = self.entries.u32("length")?;
             let tag_hash = self.entries.u32("tag hash")?.cast_signed();
             let store_time = Stamp(self.entries.u64("store time")?);
             let bits = self.entries.u8("flags")?;
-            let half =
-                HalfId(if bits & EntryFlags::HALF_ELSEWHERE == 0 { position } else { self.entries.u64("half")? });
+            let is_elsewhere = bits & EntryFlags::HALF_ELSEWHERE != 0;
+            let half = if is_elsewhere { HalfId(self.entries.u64("half")?) } else { HalfId::at(position) };
             let flags = EntryFlags::from_bits(bits & !EntryFlags::HALF_ELSEWHERE);
             if !each(QueueEntry { offset, position, length, tag_hash, store_time, flags, half }) {
                 return Ok(false);
@@ -297,7 +297,7 @@ fn page_facts(
     index: &IndexReader,
     queue: QueueId,
     at: QueueOffset,
-) -> Result<Option<(QueueOffset, u64, Stamp)>, IndexError> {
+) -> Result<Option<(QueueOffset, Position, Stamp)>, IndexError> {
     let (low, _) = bounds(queue);
     let Some((key, value)) = index.last_at_or_below(&low, &page_key(queue, at))? else {
         return Ok(None);
@@ -319,7 +319,7 @@ pub(crate) fn find_position(
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
-    position: u64,
+    position: Position,
 ) -> Result<Option<QueueEntry>, IndexError> {
     let Some(start) = search_page(index, queue, min, max, |visible_at, _| visible_at <= position)? else {
         return Ok(None);
@@ -366,7 +366,7 @@ fn search_page(
     queue: QueueId,
     min: QueueOffset,
     max: QueueOffset,
-    below: impl Fn(u64, Stamp) -> bool,
+    below: impl Fn(Position, Stamp) -> bool,
 ) -> Result<Option<QueueOffset>, IndexError> {
     let (mut low, mut high) = (min, max);
     let mut best = None;
@@ -392,7 +392,7 @@ pub(crate) struct Trimmed {
     /// The first offset that is kept.
     pub min: QueueOffset,
     /// Log position of that entry; `None` if nothing is left.
-    pub oldest: Option<u64>,
+    pub oldest: Option<Position>,
 }
 
 /// Pages up to this number are removed one by one; more are removed as a range, which costs later readers more.
@@ -404,7 +404,7 @@ pub(crate) fn trim(
     batch: &mut IndexBatch,
     queue: QueueId,
     (min, max): (QueueOffset, QueueOffset),
-    upto: u64,
+    upto: Position,
 ) -> Result<Trimmed, IndexError> {
     let (low, high) = bounds(queue);
     let mut rows = index.cursor(&low, &page_key(queue, min), &high)?;
@@ -449,7 +449,7 @@ mod tests {
     use super::super::store::Index;
     use super::*;
 
-    fn entry(position: u64) -> QueueEntry {
+    fn entry(position: Position) -> QueueEntry {
         QueueEntry {
             offset: QueueOffset::ZERO,
             position,
@@ -457,14 +457,14 @@ mod tests {
             tag_hash: 0,
             store_time: Stamp(1),
             flags: EntryFlags::PLAIN,
-            half: HalfId(position),
+            half: HalfId::at(position),
         }
     }
 
     fn page(index: &Index, queue: u32, first_offset: u64, entries: u64) {
-        let (mut page, mut batch) = (PageBuilder::new(QueueOffset(first_offset), 1), IndexBatch::default());
+        let (mut page, mut batch) = (PageBuilder::new(QueueOffset(first_offset), Position(1)), IndexBatch::default());
         for each in 0..entries {
-            page.push(&entry(first_offset + each));
+            page.push(&entry(Position(first_offset + each)));
         }
         page.put(QueueId(queue), &mut batch);
         index.write(batch);
@@ -512,7 +512,7 @@ mod tests {
             for from in (0..(round + 1) * 500).step_by(37) {
                 let mut next = from;
                 scan(&index, QueueId(3), QueueOffset(from), |entry| {
-                    assert_eq!((entry.offset, entry.position), (QueueOffset(next), next));
+                    assert_eq!((entry.offset, entry.position), (QueueOffset(next), Position(next)));
                     next += 1;
                     true
                 })

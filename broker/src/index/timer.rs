@@ -8,7 +8,7 @@ use super::pin;
 use super::queue::EntryFlags;
 use super::reader::IndexReader;
 use super::table;
-use crate::terms::{Cursor, HalfId, Malformed, PinOwner, QueueId, QueueOffset, Stamp};
+use crate::terms::{Cursor, HalfId, Malformed, PinOwner, Position, QueueId, QueueOffset, Stamp};
 
 const VERSION: u8 = 1;
 
@@ -18,7 +18,7 @@ pub struct TimerRow {
     /// When it is due.
     pub due: Stamp,
     /// Log position of its unit.
-    pub position: u64,
+    pub position: Position,
     /// The queue that it enters.
     pub queue: QueueId,
     /// Length of its unit.
@@ -41,7 +41,7 @@ impl TimerRow {
         out.put_i32(self.tag_hash);
         out.put_u8(self.flags.bits());
         out.put_u64(self.half.get());
-        batch.put_new(table::key2(table::TIMER, self.due.get(), self.position), out);
+        batch.put_new(table::key2(table::TIMER, self.due.get(), self.position.get()), out);
         pin::put(batch, self.position, PinOwner::Timer { due: self.due });
     }
 
@@ -49,7 +49,7 @@ impl TimerRow {
     pub fn fired(&self, batch: &mut IndexBatch, offset: QueueOffset, queue: QueueId) {
         self.delete(batch);
         if queue == self.queue {
-            batch.put(table::key1(table::FIRED, self.position), offset.get().to_be_bytes());
+            batch.put(table::key1(table::FIRED, self.position.get()), offset.get().to_be_bytes());
         } else {
             put_moved(batch, self.position, offset, queue);
         }
@@ -57,7 +57,7 @@ impl TimerRow {
 
     /// Removes the row: the message is never seen.
     pub fn delete(&self, batch: &mut IndexBatch) {
-        batch.delete(table::key2(table::TIMER, self.due.get(), self.position));
+        batch.delete(table::key2(table::TIMER, self.due.get(), self.position.get()));
         pin::delete(batch, self.position);
     }
 
@@ -69,7 +69,7 @@ impl TimerRow {
         }
         Ok(Self {
             due: Stamp(due),
-            position,
+            position: Position(position),
             queue: QueueId(row.u32("queue")?),
             length: row.u32("length")?,
             tag_hash: row.u32("tag hash")?.cast_signed(),
@@ -91,8 +91,8 @@ pub(crate) fn due(index: &IndexReader, from: Stamp, upto: Stamp, limit: usize) -
 }
 
 /// The timer with this due time and position.
-pub(crate) fn get(index: &IndexReader, due: Stamp, position: u64) -> Result<Option<TimerRow>, IndexError> {
-    let key = table::key2(table::TIMER, due.get(), position);
+pub(crate) fn get(index: &IndexReader, due: Stamp, position: Position) -> Result<Option<TimerRow>, IndexError> {
+    let key = table::key2(table::TIMER, due.get(), position.get());
     let Some(value) = index.get(key)? else { return Ok(None) };
     TimerRow::decode(&key, &value).map(Some).map_err(IndexError::row(table::TIMER))
 }
@@ -105,16 +105,16 @@ pub(crate) fn next_due(index: &IndexReader, from: Stamp) -> Result<Option<Stamp>
 }
 
 /// Forgets where messages went whose bytes lie below a position.
-pub(crate) fn forget_fired(batch: &mut IndexBatch, below: u64) {
-    batch.delete_range(table::key1(table::FIRED, 0), table::key1(table::FIRED, below));
+pub(crate) fn forget_fired(batch: &mut IndexBatch, below: Position) {
+    batch.delete_range(table::key1(table::FIRED, 0), table::key1(table::FIRED, below.get()));
 }
 
 /// Remembers where a message went that entered another queue than the one it was sent to.
-pub(crate) fn put_moved(batch: &mut IndexBatch, position: u64, offset: QueueOffset, queue: QueueId) {
+pub(crate) fn put_moved(batch: &mut IndexBatch, position: Position, offset: QueueOffset, queue: QueueId) {
     let mut value = Vec::with_capacity(12);
     value.put_u64(offset.get());
     value.put_u32(queue.0);
-    batch.put(table::key1(table::FIRED, position), value);
+    batch.put(table::key1(table::FIRED, position.get()), value);
 }
 
 /// Where a message went that waited, and is visible now.
@@ -127,8 +127,8 @@ pub(crate) struct Fired {
 }
 
 /// Where the message at a position went that waited for its time, or for its commit while its topic shrank.
-pub(crate) fn fired(index: &IndexReader, position: u64) -> Result<Option<Fired>, IndexError> {
-    let Some(value) = index.get(table::key1(table::FIRED, position))? else { return Ok(None) };
+pub(crate) fn fired(index: &IndexReader, position: Position) -> Result<Option<Fired>, IndexError> {
+    let Some(value) = index.get(table::key1(table::FIRED, position.get()))? else { return Ok(None) };
     decode_fired(&value).map(Some).map_err(IndexError::row(table::FIRED))
 }
 

@@ -6,22 +6,22 @@ use super::producer::ProducerRow;
 use super::queue::{self, QueueEntry};
 use super::timer::{self, TimerRow};
 use super::{decision, meta, offset, table};
-use crate::terms::{HalfId, Malformed, QueueId, Stamp};
+use crate::terms::{HalfId, Malformed, Position, QueueId, Stamp};
 
 /// Where the bytes lie that a row points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Log position of the first byte.
-    pub from: u64,
+    pub from: Position,
     /// Log position after the last one.
-    pub upto: u64,
+    pub upto: Position,
 }
 
 /// Decodes a row, and calls `points_at` with each message that it points at.
 pub(crate) fn row(key: &[u8], value: &[u8], mut points_at: impl FnMut(Extent)) -> Result<(), IndexError> {
     let Some(&letter) = key.first() else { return Ok(()) };
     let wrong = IndexError::row(letter);
-    let extent = |from: u64, length: u32| Extent { from, upto: from.saturating_add(u64::from(length)) };
+    let extent = |from: Position, length: u32| Extent { from, upto: from.saturating_advance(length.into()) };
     match letter {
         table::QUEUE => entries(key, value, |_, entry| points_at(extent(entry.position, entry.length)))?,
         table::HALF => {

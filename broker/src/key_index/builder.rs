@@ -216,13 +216,13 @@ impl<S: LogSource> Builder<S> {
             first_index: record.index,
             last_index: record.index,
             last_term: record.term,
-            start: record.position.get(),
-            end: record.end().get(),
+            start: record.position,
+            end: record.end(),
             newest_stamp: before,
         });
         coverage.last_index = record.index;
         coverage.last_term = record.term;
-        coverage.end = record.end().get();
+        coverage.end = record.end();
         coverage.newest_stamp = stamp.unwrap_or(coverage.newest_stamp);
         known.next_index = record.index.next();
         drop(known);
@@ -232,7 +232,7 @@ impl<S: LogSource> Builder<S> {
     fn is_full(&self) -> bool {
         let known = self.shared.known.lock();
         let Some(coverage) = known.fresh.coverage else { return false };
-        known.fresh.entries.len() >= self.limits.entries || coverage.end - coverage.start >= self.limits.log_bytes
+        known.fresh.entries.len() >= self.limits.entries || coverage.end.since(coverage.start) >= self.limits.log_bytes
     }
 
     fn seal(&mut self) {

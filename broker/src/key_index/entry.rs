@@ -6,7 +6,7 @@ use escrowmq_common::message::properties::name;
 use super::hash::TopicHash;
 use crate::log::Record;
 use crate::shard::{Batch, Command, Message, Unit};
-use crate::terms::{Malformed, Stamp};
+use crate::terms::{Malformed, Position, Stamp};
 
 /// The kind byte of records that hold commands; others are the business of `raft` alone.
 const COMMANDS: u8 = 1;
@@ -17,7 +17,7 @@ pub(super) struct Entry {
     /// Hash of topic and key.
     pub(super) hash: u64,
     /// Log position of the unit.
-    pub(super) position: u64,
+    pub(super) position: Position,
     /// When it was stored, in seconds since 1970. A half or a timer becomes visible later.
     pub(super) seconds: u32,
 }
@@ -30,7 +30,7 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<St
     }
     let batch = Batch::decode(&record.payload)?;
     let mut found =
-        Found { payload_position: record.payload_position().get(), seconds: (batch.stamp.get() / 1000) as u32, out };
+        Found { payload_position: record.payload_position(), seconds: (batch.stamp.get() / 1000) as u32, out };
     for command in batch.commands()? {
         match command {
             Command::Publish(publish) => {
@@ -62,7 +62,7 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<St
 }
 
 struct Found<'a> {
-    payload_position: u64,
+    payload_position: Position,
     seconds: u32,
     out: &'a mut Vec<Entry>,
 }
@@ -77,7 +77,7 @@ impl Found<'_> {
             return;
         };
         let topic = TopicHash::new(unit.topic());
-        let position = self.payload_position + at as u64;
+        let position = self.payload_position.advance(at as u64);
         let from = self.out.len();
         let mut add = |key: &str| {
             self.out.push(Entry { hash: topic.of(key), position, seconds: self.seconds });

@@ -26,7 +26,6 @@ pub(super) struct Shared {
 }
 
 /// Changed by the builder alone, except for `damaged`.
-#[derive(Default)]
 pub(super) struct Known {
     /// On disk, oldest first, without gaps.
     pub(super) runs: VecDeque<Arc<Run>>,
@@ -58,6 +57,12 @@ pub(super) struct Fresh {
 }
 
 impl Known {
+    /// Nothing counts as known yet but these runs.
+    pub(super) fn new(runs: VecDeque<Arc<Run>>) -> Self {
+        let (fresh, next_index) = (Fresh::default(), LogIndex::ZERO);
+        Self { runs, sealed: None, fresh, next_index, damaged: None, wanted: None, stopped: false }
+    }
+
     /// The newest record that is known.
     pub(super) fn newest(&self) -> Option<Coverage> {
         let sealed = self.sealed.as_ref().map(|sealed| sealed.coverage);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::run::{Coverage, Run, RunWriter, Scan};
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Position};
 
 /// How many runs of a level become one of the next.
 pub(super) const FAN_IN: usize = 8;
@@ -54,7 +54,7 @@ impl Merge {
     }
 
     /// Moves up to `entries` entries, leaving out those below the log position `keep_from`. Says whether all are moved.
-    pub(super) fn step(&mut self, entries: usize, keep_from: u64) -> io::Result<bool> {
+    pub(super) fn step(&mut self, entries: usize, keep_from: Position) -> io::Result<bool> {
         for _ in 0..entries {
             let smallest = self.inputs.iter().enumerate().min_by_key(|(_, (entry, _))| *entry);
             let Some(at) = smallest.map(|(at, _)| at) else {

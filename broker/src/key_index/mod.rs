@@ -45,7 +45,7 @@ use self::known::{Known, Shared};
 use self::run::{Hits, Run};
 use crate::log::Record;
 use crate::shard::Shard;
-use crate::terms::{LogIndex, Stamp};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// Where the index reads the log.
 pub(crate) trait LogSource: Send + 'static {
@@ -54,7 +54,7 @@ pub(crate) trait LogSource: Send + 'static {
     /// Index of the oldest record held.
     fn first_index(&self) -> LogIndex;
     /// Log position of the oldest record held.
-    fn first_position(&self) -> u64;
+    fn first_position(&self) -> Position;
     /// The term of a record; `None` if the log does not hold it.
     fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>>;
     /// The records `from..to`, at most `max_bytes` of them but at least one. Errors as those of
@@ -104,14 +104,14 @@ pub(crate) fn verify(dir: &Path) -> io::Result<(usize, Vec<DamagedRun>)> {
 pub(crate) fn write_run_for_tests(dir: &Path, entries: u64) {
     let mut writer = run::RunWriter::create(dir, "made", 0).unwrap();
     for nth in 0..entries {
-        writer.push(Entry { hash: nth << 32, position: nth, seconds: 1 }).unwrap();
+        writer.push(Entry { hash: nth << 32, position: Position(nth), seconds: 1 }).unwrap();
     }
     let coverage = run::Coverage {
         first_index: LogIndex(0),
         last_index: LogIndex(1),
         last_term: 1,
-        start: 0,
-        end: entries,
+        start: Position::ZERO,
+        end: Position(entries),
         newest_stamp: Stamp(1),
     };
     writer.finish(coverage).unwrap();
@@ -119,15 +119,15 @@ pub(crate) fn write_run_for_tests(dir: &Path, entries: u64) {
 
 impl LogSource for Shard {
     fn applied(&self) -> Option<LogIndex> {
-        self.log().last().map(|_| self.counters().applied_index())
+        self.counters().applied_index()
     }
 
     fn first_index(&self) -> LogIndex {
         self.log().first_index()
     }
 
-    fn first_position(&self) -> u64 {
-        self.log().first_position().get()
+    fn first_position(&self) -> Position {
+        self.log().first_position()
     }
 
     fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>> {
@@ -141,7 +141,7 @@ impl LogSource for Shard {
     fn behind_lost(&self, index: LogIndex) -> Option<LogIndex> {
         let segments = self.log().segments();
         let at = segments.partition_point(|segment| segment.first_index <= index).checked_sub(1)?;
-        self.lost().holds(segments[at].start.get()).then(|| segments.get(at + 1).map(|next| next.first_index))?
+        self.lost().holds(segments[at].start).then(|| segments.get(at + 1).map(|next| next.first_index))?
     }
 }
 
@@ -149,16 +149,16 @@ impl LogSource for Shard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     /// Log position of its unit.
-    pub position: u64,
+    pub position: Position,
     /// When it was stored, in seconds since 1970. It becomes visible then, or later.
     pub stored_seconds: u32,
 }
 
 /// Up to where the log is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// Log position after the newest record that is known.
-    pub position: u64,
+    pub position: Position,
     /// Stamp of the newest batch that is known.
     pub stamp: Stamp,
 }
@@ -176,7 +176,7 @@ impl KeyIndex {
         let dir = dir.into();
         let runs = folder::load(&dir)?;
         // Nothing counts as known before the builder has compared the runs with the log.
-        let known = Mutex::new(Known { runs, ..Known::default() });
+        let known = Mutex::new(Known::new(runs));
         let shared = Shared { dir, known, wanted: Condvar::new(), progress: Condvar::new() };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -208,13 +208,10 @@ impl KeyIndex {
         self.shared.catch_up(index, patience)
     }
 
-    /// Up to where the log is known.
-    pub(crate) fn reach(&self) -> Reach {
-        self.shared
-            .known
-            .lock()
-            .newest()
-            .map_or_else(Reach::default, |coverage| Reach { position: coverage.end, stamp: coverage.newest_stamp })
+    /// Up to where the log is known; `None` before the first record.
+    pub(crate) fn reach(&self) -> Option<Reach> {
+        let newest = self.shared.known.lock().newest();
+        newest.map(|coverage| Reach { position: coverage.end, stamp: coverage.newest_stamp })
     }
 
     /// The messages that may have this topic and this key, newest first. Reads files as it goes on.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::Entry;
-use crate::terms::{Cursor, LogIndex, Malformed, Stamp};
+use crate::terms::{Cursor, LogIndex, Malformed, Position, Stamp};
 
 const MAGIC: &[u8] = b"ESCROWKEYS";
 const VERSION: u8 = 1;
@@ -42,9 +42,9 @@ pub(super) struct Coverage {
     /// Raft term of the last record: tells whether this log is the one that the run was made from.
     pub(super) last_term: u64,
     /// Log position where the first record begins.
-    pub(super) start: u64,
+    pub(super) start: Position,
     /// Log position after the last record.
-    pub(super) end: u64,
+    pub(super) end: Position,
     /// Stamp of the last batch.
     pub(super) newest_stamp: Stamp,
 }
@@ -289,7 +289,7 @@ fn entry_at(block: &Block, at: usize) -> Entry {
     let bytes = &block[at * ENTRY_BYTES..(at + 1) * ENTRY_BYTES];
     let word = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
     let seconds = u32::from_be_bytes(bytes[16..20].try_into().expect("four bytes"));
-    Entry { hash: word(0), position: word(8), seconds }
+    Entry { hash: word(0), position: Position(word(8)), seconds }
 }
 
 fn read_block(file: &File, number: u64, path: &Path) -> io::Result<Box<Block>> {
@@ -317,8 +317,8 @@ fn decode_head(head: &Block) -> Result<(u8, u64, Coverage), Malformed> {
         first_index: LogIndex(cursor.u64("first index")?),
         last_index: LogIndex(cursor.u64("last index")?),
         last_term: cursor.u64("last term")?,
-        start: cursor.u64("start")?,
-        end: cursor.u64("end")?,
+        start: Position(cursor.u64("start")?),
+        end: Position(cursor.u64("end")?),
         newest_stamp: Stamp(cursor.u64("newest stamp")?),
     };
     if coverage.first_index > coverage.last_index || coverage.start > coverage.end {
@@ -361,7 +361,7 @@ impl RunWriter {
         self.last = Some(entry);
         let bytes = &mut self.block[self.in_block * ENTRY_BYTES..(self.in_block + 1) * ENTRY_BYTES];
         bytes[..8].copy_from_slice(&entry.hash.to_be_bytes());
-        bytes[8..16].copy_from_slice(&entry.position.to_be_bytes());
+        bytes[8..16].copy_from_slice(&entry.position.get().to_be_bytes());
         bytes[16..].copy_from_slice(&entry.seconds.to_be_bytes());
         self.in_block += 1;
         self.entries += 1;
@@ -399,8 +399,8 @@ impl RunWriter {
             coverage.first_index.get(),
             coverage.last_index.get(),
             coverage.last_term,
-            coverage.start,
-            coverage.end,
+            coverage.start.get(),
+            coverage.end.get(),
             coverage.newest_stamp.get(),
         ];
         head[..MAGIC.len()].copy_from_slice(MAGIC);
@@ -430,8 +430,8 @@ mod tests {
         first_index: LogIndex(5),
         last_index: LogIndex(9),
         last_term: 2,
-        start: 100,
-        end: 900,
+        start: Position(100),
+        end: Position(900),
         newest_stamp: Stamp(7),
     };
 
@@ -443,13 +443,13 @@ mod tests {
         Arc::new(writer.finish(COVERAGE).unwrap())
     }
 
-    fn positions(run: &Arc<Run>, hash: u64) -> Vec<u64> {
+    fn positions(run: &Arc<Run>, hash: u64) -> Vec<Position> {
         run.find(hash).map(|entry| entry.unwrap().position).collect()
     }
 
     fn spread(count: u64) -> Vec<Entry> {
         let mut entries: Vec<Entry> = (0..count)
-            .map(|n| Entry { hash: n.wrapping_mul(0x9e37_79b9_7f4a_7c15), position: n, seconds: n as u32 })
+            .map(|n| Entry { hash: n.wrapping_mul(0x9e37_79b9_7f4a_7c15), position: Position(n), seconds: n as u32 })
             .collect();
         entries.sort_unstable();
         entries
@@ -480,7 +480,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut entries = spread(1_000);
         let hash = entries[700].hash;
-        entries.extend((0..3_000).map(|n| Entry { hash, position: 10_000 + n, seconds: 0 }));
+        entries.extend((0..3_000).map(|n| Entry { hash, position: Position(10_000 + n), seconds: 0 }));
         entries.sort_unstable();
         let run = write(dir.path(), &entries);
         let found = positions(&run, hash);
@@ -494,7 +494,8 @@ mod tests {
     #[test]
     fn hashes_that_are_not_spread_are_found_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        let entries: Vec<Entry> = (0..4_000).map(|n| Entry { hash: n * 3, position: n, seconds: 0 }).collect();
+        let entries: Vec<Entry> =
+            (0..4_000).map(|n| Entry { hash: n * 3, position: Position(n), seconds: 0 }).collect();
         let run = write(dir.path(), &entries);
         for entry in &entries {
             assert_eq!(positions(&run, entry.hash), [entry.position]);

@@ -25,7 +25,7 @@ struct Records {
 
 impl Records {
     /// Appends a batch and says where its payload begins.
-    fn append(&self, stamp: u64, commands: &[Command<'_>]) -> u64 {
+    fn append(&self, stamp: u64, commands: &[Command<'_>]) -> Position {
         let mut batch = OpenBatch::with_capacity(1024);
         for command in commands {
             batch.push(command).unwrap();
@@ -33,11 +33,11 @@ impl Records {
         self.append_record(1, batch.seal(Stamp(stamp)))
     }
 
-    fn append_record(&self, kind: u8, payload: Bytes) -> u64 {
+    fn append_record(&self, kind: u8, payload: Bytes) -> Position {
         let mut records = self.all.lock();
         let position = records.last().map_or(Position::ZERO, Record::end);
         let record = Record { term: self.term, index: LogIndex(records.len() as u64), kind, position, payload };
-        let at = record.payload_position().get();
+        let at = record.payload_position();
         records.push(record);
         at
     }
@@ -56,8 +56,8 @@ impl LogSource for Records {
         LogIndex(self.first.load(Ordering::SeqCst))
     }
 
-    fn first_position(&self) -> u64 {
-        self.all.lock().get(self.first_index().0 as usize).map_or(0, |record| record.position.get())
+    fn first_position(&self) -> Position {
+        self.all.lock().get(self.first_index().0 as usize).map_or(Position::ZERO, |record| record.position)
     }
 
     fn term_of(&self, index: LogIndex) -> io::Result<Option<u64>> {
@@ -108,7 +108,7 @@ impl Following {
         Self { index, shutdown, thread: Some(thread) }
     }
 
-    fn positions(&self, records: &Records, topic: &str, key: &str) -> Vec<u64> {
+    fn positions(&self, records: &Records, topic: &str, key: &str) -> Vec<Position> {
         assert!(self.index.catch_up(records.last(), PATIENCE));
         self.index.candidates(topic, key).map(|candidate| candidate.unwrap().position).collect()
     }
@@ -171,10 +171,10 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     records.append_record(3, Bytes::from_static(b"a membership"));
     let following = Following::start(dir.path(), &records, Limits::default());
     let stored = records.all.lock().clone();
-    let read_unit = |position: u64| {
+    let read_unit = |position: Position| {
         let base = if position >= settled { settled } else { payload };
         let record = &stored[usize::from(position >= settled)];
-        record.payload[(position - base) as usize..][..one.len().min(half.len())].to_vec()
+        record.payload[position.since(base) as usize..][..one.len().min(half.len())].to_vec()
     };
     let b = following.positions(&records, "T", "b");
     assert_eq!(b.len(), 2);
@@ -191,7 +191,7 @@ fn messages_of_all_commands_are_found_where_their_unit_is() {
     let first = following.index.candidates("T", "a").next().unwrap().unwrap();
     assert_eq!(first.stored_seconds, 5);
     let reach = following.index.reach();
-    assert_eq!(reach, Reach { position: stored[2].end().get(), stamp: Stamp(6_000) });
+    assert_eq!(reach, Some(Reach { position: stored[2].end(), stamp: Stamp(6_000) }));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn every_word_of_a_message_finds_it_once_however_many_there_are() {
 fn restarts_go_on_where_the_files_end_and_runs_are_merged() {
     let dir = tempfile::tempdir().unwrap();
     let records = Records::default();
-    let mut expected: Vec<u64> = Vec::new();
+    let mut expected: Vec<Position> = Vec::new();
     for round in 0..4_u64 {
         for n in 0..150 {
             let unit = unit("T", &format!("u{round}-{n}"), "every");

@@ -413,8 +413,8 @@ impl Shared {
     /// The record with this index, for the next one to chain to, and where it ends. `None` for the beginning.
     fn link_of(&self, after: Option<LogIndex>) -> Result<Option<(Link, Position)>, TruncateError> {
         let view = self.view.read();
-        if after < self.committed() {
-            return Err(TruncateError::Committed { after, committed: self.committed().unwrap_or_default() });
+        if let Some(committed) = self.committed().filter(|committed| after < Some(*committed)) {
+            return Err(TruncateError::Committed { after, committed });
         }
         let out_of_range =
             TruncateError::OutOfRange { after, first: view.first_index(), last: view.last.map(|last| last.index) };

@@ -90,7 +90,7 @@ use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
 use crate::latch::{Failure, FailureLatch};
-use crate::terms::LogIndex;
+use crate::terms::{AtomicLogIndex, LogIndex};
 
 const LOCK_FILE: &str = "lock";
 
@@ -150,8 +150,8 @@ impl Log {
             written_end: AtomicU64::new(found.end.get()),
             durable_end: AtomicU64::new(found.end.get()),
             rolled: AtomicU64::new(newest),
-            committed: AtomicU64::new(found.committed.map_or(0, |index| index.next().get())),
-            released: AtomicU64::new(0),
+            committed: AtomicLogIndex::new(found.committed),
+            released: AtomicLogIndex::default(),
             ack_after_sync: AtomicBool::new(false),
             spare_count: AtomicU64::new(0),
             purging: Mutex::new(()),
@@ -182,12 +182,12 @@ impl Log {
     /// Notes that records up to `index` are committed. It travels along with later writes, without a flush of its
     /// own, and protects these records from truncation. Never goes back.
     pub fn set_committed(&self, index: LogIndex) {
-        self.shared.committed.fetch_max(index.next().get(), Ordering::AcqRel);
+        self.shared.committed.raise(index);
     }
 
     /// Allows the tail cache to drop records up to `index`, because nobody needs them soon.
     pub fn release_upto(&self, index: LogIndex) {
-        self.shared.released.fetch_max(index.next().get(), Ordering::AcqRel);
+        self.shared.released.raise(index);
         self.shared.evict();
     }
 

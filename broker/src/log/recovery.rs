@@ -135,7 +135,8 @@ impl Inspection {
         let sealed = self.found.iter().zip(&self.first_indices);
         let mut segments: Vec<_> =
             sealed.map(|(segment, first_index)| Arc::new(Segment::sealed(segment.place(*first_index)))).collect();
-        let place = newest.place(scan.first_index.unwrap_or_default());
+        // Without a record before it, it begins with the first one ever.
+        let place = newest.place(scan.first_index.unwrap_or(LogIndex::ZERO));
         let segment = Arc::new(Segment::fresh(place, Arc::clone(&newest.file)));
         for (index, position) in scan.records {
             segment.note(index, position);

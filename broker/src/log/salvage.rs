@@ -127,7 +127,7 @@ struct GoodPrefix {
 }
 
 fn good_prefix(disk: &dyn Disk, dir: &Path, starts: &[Position]) -> Result<GoodPrefix, OpenError> {
-    let first = starts.first().copied().unwrap_or_default();
+    let first = starts.first().copied().unwrap_or(Position::ZERO);
     let mut good = GoodPrefix { segments: 0, newest: None, end: first, last: None };
     for &start in starts {
         let found = match open_found(disk, &segment_path(dir, start), start) {

@@ -32,7 +32,7 @@ use super::settings::{Flush, LogSettings};
 use super::view::View;
 use crate::latch::{Broken, Failure, FailureLatch, Promise};
 use crate::terms::to_usize;
-use crate::terms::{LogIndex, Position};
+use crate::terms::{AtomicLogIndex, LogIndex, Position};
 
 /// Old segments kept open for readers, so that a large log does not use up the process's files.
 const COLD_FILES_MAX: usize = 64;
@@ -57,10 +57,10 @@ pub(crate) struct Shared {
     /// Start of the newest segment that is on disk, name and header, and that no truncation under way removes:
     /// older ones may be deleted.
     pub(crate) rolled: AtomicU64,
-    /// Committed index plus one, 0 when unknown.
-    pub(crate) committed: AtomicU64,
-    /// Highest index that the tail cache may drop, plus one; 0 for none.
-    pub(crate) released: AtomicU64,
+    /// Committed index, if it is known.
+    pub(crate) committed: AtomicLogIndex,
+    /// Highest index that the tail cache may drop.
+    pub(crate) released: AtomicLogIndex,
     /// With [`Flush::Async`]: answer after a flush all the same.
     pub(crate) ack_after_sync: AtomicBool,
     /// Numbers the spare files.
@@ -195,7 +195,7 @@ impl Shared {
     }
 
     pub(crate) fn committed(&self) -> Option<LogIndex> {
-        self.committed.load(Ordering::Acquire).checked_sub(1).map(LogIndex)
+        self.committed.load()
     }
 
     /// Drops from the tail cache what is over its bound.
@@ -203,8 +203,7 @@ impl Shared {
         let budget = self.settings.tail_cache_bytes;
         if self.view.read().tail.bytes() > budget {
             let written = Position(self.written_end.load(Ordering::Acquire));
-            let released = self.released.load(Ordering::Acquire).checked_sub(1).map(LogIndex);
-            self.view.write().tail.evict(budget, written, released);
+            self.view.write().tail.evict(budget, written, self.released.load());
         }
     }
 

@@ -157,7 +157,7 @@ fn store(page: &mut Page, monitor: &Monitor) {
     page.gauge(
         "applied_position",
         "Log position up to which the state is applied.",
-        monitor.shard.counters().applied_end(),
+        monitor.shard.counters().applied_end().get(),
     );
     page.gauge("copies_kept", "Copies of each message that this version keeps.", COPIES_KEPT);
     page.gauge(

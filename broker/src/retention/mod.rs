@@ -40,6 +40,7 @@ use crate::metrics::Count;
 use crate::raft::Purger;
 use crate::shard::{Applier, Shard};
 use crate::steady_clock::SteadyClock;
+use crate::terms::Position;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -63,19 +64,20 @@ pub(crate) struct Retention {
     /// Bytes of log that would go if half messages and waiting ones did not need some of them.
     pub pinned_bytes: Count,
     rewrite_below: AtomicU64,
+    /// Above every byte where nothing is pinned.
     lowest_pin: AtomicU64,
     above_soft_mark: AtomicBool,
 }
 
 impl Retention {
-    /// Log position below which bytes are too old for a message that becomes visible now; 0 if none are.
-    pub(crate) fn rewrite_below(&self) -> u64 {
-        self.rewrite_below.load(Ordering::Relaxed)
+    /// Log position below which bytes are too old for a message that becomes visible now: the log's beginning if none are.
+    pub(crate) fn rewrite_below(&self) -> Position {
+        Position(self.rewrite_below.load(Ordering::Relaxed))
     }
 
     /// Whether some message that waits may have bytes too old to become visible with. A look at two numbers.
     pub(crate) fn has_old_pins(&self) -> bool {
-        self.lowest_pin.load(Ordering::Relaxed) < self.rewrite_below()
+        Position(self.lowest_pin.load(Ordering::Relaxed)) < self.rewrite_below()
     }
 
     /// Warns when the disk's use passes the soft mark; once, until it was below.
@@ -87,11 +89,11 @@ impl Retention {
         }
     }
 
-    fn note(&self, plan: &Plan, lowest_pin: Option<u64>) {
-        let lowest = lowest_pin.unwrap_or(u64::MAX);
-        self.rewrite_below.store(plan.rewrite, Ordering::Relaxed);
-        self.lowest_pin.store(lowest, Ordering::Relaxed);
-        self.pinned_bytes.set(plan.trim.saturating_sub(lowest));
+    fn note(&self, plan: &Plan, lowest_pin: Option<Position>) {
+        let lowest = lowest_pin.unwrap_or(Position::MAX);
+        self.rewrite_below.store(plan.rewrite.get(), Ordering::Relaxed);
+        self.lowest_pin.store(lowest.get(), Ordering::Relaxed);
+        self.pinned_bytes.set(plan.trim.since(lowest));
     }
 }
 
@@ -142,11 +144,11 @@ impl Keeper {
 
     /// Waits until the next look: a second, or less if enough came in to pass a limit of size.
     async fn pause(&self) {
-        let end = self.shard.log().end().get();
+        let end = self.shard.log().end();
         for _ in 0..EVERY.as_millis() / STEP.as_millis() {
             tokio::time::sleep(STEP).await;
             let limit = self.config.load().max_store_bytes;
-            let came = self.shard.log().end().get() - end;
+            let came = self.shard.log().end().since(end);
             if limit > 0 && came >= (limit / 8).min(SOON_BYTES) {
                 return;
             }

@@ -1,7 +1,7 @@
 //! Where to cut: decides by the files and the settings which bytes go, which are moved, and which are moved before a commit.
 
 use super::age::Files;
-use crate::terms::Stamp;
+use crate::terms::{Position, Stamp};
 
 /// The settings and figures that decide.
 #[derive(Debug, Clone, Copy)]
@@ -16,15 +16,15 @@ pub(super) struct Rules {
     pub(super) early: bool,
 }
 
-/// Log positions up to which something is to happen.
+/// Log positions up to which something is to happen: the log's beginning where nothing is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Below, nothing is kept.
-    pub(super) trim: u64,
+    pub(super) trim: Position,
     /// Below, what is pinned is moved.
-    pub(super) roll: u64,
+    pub(super) roll: Position,
     /// Below, a message that becomes visible is moved.
-    pub(super) rewrite: u64,
+    pub(super) rewrite: Position,
 }
 
 impl Plan {
@@ -32,8 +32,8 @@ impl Plan {
     /// and a trim waits for no pin.
     pub(super) fn new(files: &Files, rules: Rules) -> Plan {
         let age = |part: u64| files.older_than(rules.now.saturating_sub(rules.keep / part));
-        let size = |part: u64| rules.size.map_or(0, |limit| files.beyond(limit / part));
-        let early = |count| if rules.early { files.boundary(count) } else { 0 };
+        let size = |part: u64| rules.size.map_or(Position::ZERO, |limit| files.beyond(limit / part));
+        let early = |count| if rules.early { files.boundary(count) } else { Position::ZERO };
         Plan {
             trim: age(1).max(size(1)).max(early(1)),
             roll: age(2).max(size(2)).max(early(2)),
@@ -47,7 +47,10 @@ mod tests {
     use super::*;
     use crate::log::SegmentInfo;
     use crate::terms::LogIndex;
-    use crate::terms::Position;
+
+    fn upto(trim: u64, roll: u64, rewrite: u64) -> Plan {
+        Plan { trim: Position(trim), roll: Position(roll), rewrite: Position(rewrite) }
+    }
 
     /// Ten files of 100 bytes, begun at 0, 10, 20, ...
     fn files() -> Files {
@@ -63,7 +66,7 @@ mod tests {
     #[test]
     fn age_trims_moves_at_half_of_it_and_rewrites_at_a_quarter() {
         let plan = Plan::new(&files(), Rules { now: Stamp(100), keep: 80, size: None, early: false });
-        assert_eq!(plan, Plan { trim: 200, roll: 600, rewrite: 800 });
+        assert_eq!(plan, upto(200, 600, 800));
         let nothing = Plan::new(&files(), Rules { now: Stamp(100), keep: 1000, size: None, early: false });
         assert_eq!(nothing, Plan::default());
     }
@@ -71,14 +74,14 @@ mod tests {
     #[test]
     fn size_does_likewise_and_the_stricter_rule_holds() {
         let size = Plan::new(&files(), Rules { now: Stamp(100), keep: 1000, size: Some(800), early: false });
-        assert_eq!(size, Plan { trim: 200, roll: 600, rewrite: 800 });
+        assert_eq!(size, upto(200, 600, 800));
         let both = Plan::new(&files(), Rules { now: Stamp(100), keep: 40, size: Some(800), early: false });
-        assert_eq!(both, Plan { trim: 600, roll: 800, rewrite: 900 });
+        assert_eq!(both, upto(600, 800, 900));
     }
 
     #[test]
     fn a_disk_that_fills_up_takes_one_file_at_a_time() {
         let plan = Plan::new(&files(), Rules { now: Stamp(100), keep: 1000, size: None, early: true });
-        assert_eq!(plan, Plan { trim: 100, roll: 200, rewrite: 300 });
+        assert_eq!(plan, upto(100, 200, 300));
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::index::pin;
 use crate::index::{self, HalfRow, meta};
 use crate::shard::{Command, Message, Moved, ReadError, Roll, Shard};
-use crate::terms::{HalfId, PinOwner, Stamp};
+use crate::terms::{HalfId, PinOwner, Position, Stamp};
 
 /// Bytes of messages that one command moves; a larger single one goes alone.
 const ROLL_BYTES: usize = 256 << 10;
@@ -20,7 +20,7 @@ const COMMIT_BYTES: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     /// By position, lowest first: the owner, the hash of the tag, and the message.
-    messages: BTreeMap<u64, (PinOwner, i32, Bytes)>,
+    messages: BTreeMap<Position, (PinOwner, i32, Bytes)>,
     /// With it every undecided half with an id below has been moved.
     halves_upto: HalfId,
     /// Halves whose bytes are lost.
@@ -31,7 +31,7 @@ pub(crate) struct Load {
 ///
 /// A message that cannot be read just now, or is missing until an operator brings it back or gives it up, stays pinned where it is:
 /// so no trim deletes it. Halves after it stay as well, until the next look.
-pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, ReadError> {
+pub(crate) fn gather(shard: &Shard, below: Position) -> Result<Load, ReadError> {
     let index = shard.index();
     let kept = meta::kept(index)?;
     let moved = kept.moved_halves.max(shard.counters().halves_from());
@@ -40,10 +40,10 @@ pub(crate) fn gather(shard: &Shard, below: u64) -> Result<Load, ReadError> {
     let mut full = false;
     index::half::scan(index, moved, |row| {
         full = bytes >= ROLL_BYTES || load.messages.len() >= ROLL_COUNT;
-        if full || row.half.get() >= below {
+        if full || row.half.position() >= below {
             return false;
         }
-        if row.position == row.half.get() {
+        if row.position == row.half.position() {
             let owner = PinOwner::Half { half: row.half };
             match load.take(shard, owner, row.position, row.length, row.tag_hash) {
                 Ok(length) => bytes += length,
@@ -85,7 +85,7 @@ fn is_lost(error: &ReadError) -> bool {
 ///
 /// A damaged or missing message is left out: it becomes visible where it is, and its queue waits there for an operator. One that
 /// cannot be read just now is an error: made visible without being moved, it would be trimmed too early.
-pub(crate) fn gather_due(shard: &Shard, upto: Stamp, below: u64, limit: usize) -> Result<Load, ReadError> {
+pub(crate) fn gather_due(shard: &Shard, upto: Stamp, below: Position, limit: usize) -> Result<Load, ReadError> {
     let index = shard.index();
     let mut load = Load { halves_upto: meta::kept(index)?.moved_halves, ..Load::default() };
     let mut bytes = 0;
@@ -114,7 +114,7 @@ impl Load {
         &mut self,
         shard: &Shard,
         owner: PinOwner,
-        position: u64,
+        position: Position,
         length: u32,
         tag_hash: i32,
     ) -> Result<usize, ReadError> {
@@ -142,7 +142,7 @@ impl Load {
 
     /// For each message its owner, its position, the hash of its tag and its bytes.
     #[cfg(test)]
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (PinOwner, u64, i32, Bytes)> {
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (PinOwner, Position, i32, Bytes)> {
         self.messages.iter().map(|(from, (owner, tag_hash, unit))| (*owner, *from, *tag_hash, unit.clone()))
     }
 
@@ -173,7 +173,7 @@ pub(crate) enum Rewritten {
 
 /// The messages of a half's transaction whose bytes lie below `below`: too old to stay for long after their commit. Reads
 /// files. If one cannot be read, the transaction must not be committed now.
-pub(crate) fn rewritten(shard: &Shard, half: HalfId, below: u64) -> Result<Rewritten, ReadError> {
+pub(crate) fn rewritten(shard: &Shard, half: HalfId, below: Position) -> Result<Rewritten, ReadError> {
     let Some(named) = shard.half(half)? else { return Ok(Rewritten::Anew(Vec::new())) };
     let first = match named.first_half {
         Some(first) => shard.half(first)?.unwrap_or(named),

@@ -8,7 +8,7 @@ use super::plan::{Plan, Rules};
 use super::roll::{self, Load};
 use crate::index::IndexError;
 use crate::shard::{Admission, Command, Park, ReadError, SubmitError};
-use crate::terms::ParkReason;
+use crate::terms::{ParkReason, Position};
 
 /// Bytes that may be moved at the start and for nothing: a log that stands still has its old halves moved too.
 const BUDGET_START: u64 = 64 << 20;
@@ -33,14 +33,14 @@ pub(super) struct Trimmer {
     /// Bytes that may be moved. Grows with what comes in, so that moving never makes more than half of the writing,
     /// however much is pinned.
     budget: u64,
-    log_end: u64,
-    log_first: u64,
+    log_end: Position,
+    log_first: Position,
 }
 
 impl Trimmer {
     pub(super) fn new(keeper: Arc<Keeper>) -> Trimmer {
-        let log_end = keeper.shard.log().end().get();
-        let log_first = keeper.shard.log().first_position().get();
+        let log_end = keeper.shard.log().end();
+        let log_first = keeper.shard.log().first_position();
         Trimmer { keeper, ages: Ages::default(), budget: BUDGET_START, log_end, log_first }
     }
 
@@ -59,7 +59,7 @@ impl Trimmer {
             self.move_pins(plan.roll).await?;
         }
         let counters = self.keeper.shard.counters();
-        if plan.trim > counters.trimmed().max(self.keeper.shard.log().first_position().get()) {
+        if plan.trim > counters.trimmed().max(self.keeper.shard.log().first_position()) {
             let before = counters.trimmed();
             self.submit(&Command::Trim { upto: plan.trim }).await?;
             let after = self.keeper.shard.counters().trimmed();
@@ -71,8 +71,8 @@ impl Trimmer {
 
     fn look(&mut self) -> Files {
         let log = self.keeper.shard.log();
-        let first = log.first_position().get();
-        self.keeper.retention.trimmed_bytes.add(first - self.log_first);
+        let first = log.first_position();
+        self.keeper.retention.trimmed_bytes.add(first.since(self.log_first));
         self.log_first = first;
         self.ages.look(log)
     }
@@ -89,21 +89,21 @@ impl Trimmer {
     }
 
     fn earn(&mut self) {
-        let end = self.keeper.shard.log().end().get();
-        let came = end.saturating_sub(self.log_end);
+        let end = self.keeper.shard.log().end();
+        let came = end.since(self.log_end);
         self.log_end = end;
         self.budget = (self.budget + came + BUDGET_ROUND).min(BUDGET_START.max(self.budget));
     }
 
     /// Shows others how far pins and cuts have come; says the lowest pin.
-    fn note_pins(&self, plan: &Plan) -> Result<Option<u64>, RoundError> {
+    fn note_pins(&self, plan: &Plan) -> Result<Option<Position>, RoundError> {
         let lowest = self.keeper.shard.lowest_pin()?;
         self.keeper.retention.note(plan, lowest);
         Ok(lowest)
     }
 
     /// Moves pinned bytes until none lies below `below`, or the budget is used up.
-    async fn move_pins(&mut self, below: u64) -> Result<(), RoundError> {
+    async fn move_pins(&mut self, below: Position) -> Result<(), RoundError> {
         while self.budget > 0 {
             let load = roll::gather(&self.keeper.shard, below)?;
             for half in &load.lost {
@@ -115,7 +115,7 @@ impl Trimmer {
             }
             let bytes = load.bytes();
             self.budget = self.budget.saturating_sub(bytes.max(1));
-            self.log_end += bytes;
+            self.log_end = self.log_end.advance(bytes);
             self.submit_load(&load).await?;
             self.keeper.retention.moved_bytes.add(bytes);
         }

@@ -9,6 +9,7 @@ use crate::config::CurrentConfig;
 use crate::index::{IndexError, meta};
 use crate::shard::{Admission, Command, Shard};
 use crate::steady_clock::SteadyClock;
+use crate::terms::Stamp;
 
 /// Between looks.
 const EVERY: Duration = Duration::from_secs(10);
@@ -46,8 +47,9 @@ impl Expiry {
         let decided_before = self.time.now().saturating_sub(kept);
         let forgotten = meta::forgotten(self.shard.index())?;
         // An idle broker writes nothing: without a decision since then there is nothing to forget.
-        let has_decided = self.shard.counters().decided_at().is_some_and(|at| at >= forgotten);
-        if decided_before < forgotten.saturating_add(STEP_MS) || !has_decided {
+        let has_decided = self.shard.counters().decided_at().is_some_and(|at| Some(at) >= forgotten);
+        let next = forgotten.unwrap_or(Stamp::ZERO).saturating_add(STEP_MS);
+        if decided_before < next || !has_decided {
             return Ok(());
         }
         if let Err(error) = self.shard.propose(&Command::Expire { decided_before }, Admission::Reserved).await {

@@ -130,7 +130,7 @@ pub(super) fn queue_entries(broker: &Arc<Broker>, request: Frame, reply: Reply) 
         };
         let queue_data = entries.wanted.iter().map(|entry| ConsumeQueueEntry {
             eval: wants(entry.tag_hash),
-            physic_offset: entry.position.cast_signed(),
+            physic_offset: entry.position.signed(),
             physic_size: entry.length.cast_signed(),
             tags_code: i64::from(entry.tag_hash),
             ..ConsumeQueueEntry::default()

@@ -66,7 +66,7 @@ fn prepare_now(broker: &Arc<Broker>, reply: Reply) {
         Ok(prepared) => prepared,
         Err(error) => return refuse(reply, &error),
     };
-    tracing::info!(id = prepared.id, applied = %prepared.applied, end = prepared.log_end, "a backup is prepared");
+    tracing::info!(id = prepared.id, applied = %prepared.applied, end = %prepared.log_end, "a backup is prepared");
     let theirs = Arc::clone(broker);
     broker.tasks.spawn("backup lease", async move {
         loop {

@@ -80,7 +80,7 @@ pub(super) struct Named<'a> {
 pub(super) fn decide(broker: &Arc<Broker>, named: Named<'_>, decision: Decision, reply: Reply) {
     // Right after a start retention has not looked yet, but what was trimmed is known.
     let old_below = broker.retention.rewrite_below().max(broker.shard.counters().trimmed());
-    if decision == Decision::Commit && named.half.get() < old_below {
+    if decision == Decision::Commit && named.half.position() < old_below {
         commit_old(broker, named, reply);
     } else {
         submit(broker, named, decision, Vec::new(), reply);

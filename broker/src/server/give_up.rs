@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::creation::done;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command, GiveUp, GiveUpError};
+use crate::terms::Position;
 
 pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     if !local::is_local(reply.connection()) {
@@ -32,7 +33,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         let Ok(position) = u64::try_from(asked) else {
             return reply.error(response::INVALID_PARAMETER, &format!("a log position is not negative: {asked}"));
         };
-        let looked = broker.shard.to_give_up(position).and_then(|range| {
+        let looked = broker.shard.to_give_up(Position(position)).and_then(|range| {
             let messages = broker.shard.entries_within(&range)?;
             Ok((range, messages))
         });
@@ -47,7 +48,7 @@ pub(super) fn handle(broker: &Arc<Broker>, request: Frame, reply: Reply) {
             if let Err(error) = done(theirs.shard.propose(&command, Admission::Reserved).await) {
                 return reply.refuse(error);
             }
-            let (from, upto, peer) = (positions.start, positions.end, reply.connection().peer());
+            let (from, upto, peer) = (positions.start.get(), positions.end.get(), reply.connection().peer());
             tracing::warn!(from, upto, messages, operator, reason, %peer, "messages of the log are given up: they are lost");
             let header = GiveUpLogResponse {
                 from: from.cast_signed(),

@@ -35,7 +35,7 @@ fn time_span(broker: &Broker, group: &str, queue: &Queue) -> Result<ConsumeTimeS
     let time = |offset: QueueOffset| progress::store_time(broker, queue, offset).map(|time| time.unwrap_or(-1));
     let first = time(min)?;
     let last = max.previous().map_or(Ok(-1), time)?;
-    let consumed = progress::offset(broker, group, queue)?.unwrap_or_default();
+    let consumed = progress::offset(broker, group, queue)?.unwrap_or(QueueOffset::ZERO);
     let consumed_time = consumed.previous().map_or(Ok(first), time)?;
     let delay = if consumed < max {
         let waiting_since = time(consumed.max(min))?;

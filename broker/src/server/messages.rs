@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::key_index::{Candidate, words};
 use crate::reply::Reply;
 use crate::shard::ReadError;
-use crate::terms::{QueueOffset, Stamp};
+use crate::terms::{Position, QueueOffset, Stamp};
 
 /// Most messages of one answer, even if more are asked for.
 const MESSAGES_MAX: usize = 64;
@@ -42,7 +42,7 @@ pub(super) fn view(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     let asked = header.offset;
     slow::run(broker, "view message", reply, move |broker, reply| {
         let mut unit = BytesMut::new();
-        match u64::try_from(asked).ok().map(|position| visible_unit(broker, position, &mut unit)) {
+        match u64::try_from(asked).ok().map(|asked| visible_unit(broker, Position(asked), &mut unit)) {
             Some(Ok(Some(_))) => reply.body(&unit),
             None | Some(Ok(None)) => {
                 reply.error(response::SYSTEM_ERROR, &format!("can not find message by the offset, {asked}"));
@@ -64,7 +64,11 @@ pub(super) struct Place {
 }
 
 /// Appends the unit at a log position as consumers get it, if it is in a queue.
-pub(super) fn visible_unit(broker: &Broker, position: u64, out: &mut BytesMut) -> Result<Option<Place>, ReadError> {
+pub(super) fn visible_unit(
+    broker: &Broker,
+    position: Position,
+    out: &mut BytesMut,
+) -> Result<Option<Place>, ReadError> {
     let Some(located) = broker.shard.unit_at(position)? else { return Ok(None) };
     broker.shard.unit(&located.queue, &located.entry, out)?;
     let entry = &located.entry;
@@ -119,7 +123,9 @@ pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     };
     slow::run(broker, "query message", reply, move |broker, reply| {
         // Then every message whose send was answered before this request came is in the index; else the answer says how far it is.
-        broker.keys.catch_up(broker.shard.counters().applied_index(), PATIENCE);
+        if let Some(applied) = broker.shard.counters().applied_index() {
+            broker.keys.catch_up(applied, PATIENCE);
+        }
         let reach = broker.keys.reach();
         let mut units = BytesMut::new();
         let found = match find(broker, &query, &mut units) {
@@ -131,8 +137,8 @@ pub(super) fn query(broker: &Arc<Broker>, request: Frame, reply: Reply) {
             _ => (response::SUCCESS, None),
         };
         let header = QueryMessageResponse {
-            index_last_update_timestamp: reach.stamp.signed(),
-            index_last_update_position: reach.position.cast_signed(),
+            index_last_update_timestamp: reach.map_or(0, |reach| reach.stamp.signed()),
+            index_last_update_position: reach.map_or(0, |reach| reach.position.signed()),
         };
         reply.send(code, remark, |fields| header.write(fields), &[&units]);
     });
@@ -155,7 +161,7 @@ fn find(broker: &Broker, query: &Query, out: &mut BytesMut) -> std::io::Result<u
         let start = out.len();
         let place = visible_unit(broker, candidate.position, out).unwrap_or_else(|error| {
             // One message that cannot be read hides no other.
-            tracing::warn!(position = candidate.position, %error, "a message with the asked key cannot be read");
+            tracing::warn!(position = %candidate.position, %error, "a message with the asked key cannot be read");
             None
         });
         let in_time = |place: &Place| (query.from..=query.upto).contains(&place.store_time);
@@ -216,7 +222,7 @@ mod tests {
         let asked = query("k", false);
         assert_eq!((asked.limit, asked.from, asked.upto), (MESSAGES_MAX, Stamp::ZERO, Stamp(i64::MAX as u64)));
         assert_eq!(query("k", true).limit, UNIQUE_MAX);
-        let late = Candidate { position: 0, stored_seconds: 6 };
+        let late = Candidate { position: Position::ZERO, stored_seconds: 6 };
         assert!(Query { upto: Stamp(5_999), ..query("k", false) }.is_too_late(&late));
         assert!(!Query { upto: Stamp(6_000), ..query("k", false) }.is_too_late(&late));
     }

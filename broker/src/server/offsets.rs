@@ -89,8 +89,8 @@ fn is_young(broker: &Broker, queue: &Queue) -> Result<bool, ReadError> {
         return Ok(true);
     }
     let first = broker.shard.entry(queue, QueueOffset::ZERO)?;
-    let end = broker.shard.log().end().get();
-    Ok(first.is_some_and(|entry| end.saturating_sub(entry.position) <= YOUNG_BYTES))
+    let end = broker.shard.log().end();
+    Ok(first.is_some_and(|entry| end.since(entry.position) <= YOUNG_BYTES))
 }
 
 /// A consumer commits an offset of its group.
@@ -163,7 +163,7 @@ pub(super) fn search(broker: &Arc<Broker>, request: Frame, reply: Reply) {
 /// The last message that entered the queue at or before `time`; 0 if there is none.
 fn last_upto(broker: &Broker, queue: &Queue, time: Stamp) -> Result<QueueOffset, ReadError> {
     let after = broker.shard.offset_at_time(queue, time.saturating_add(1))?;
-    Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or_default())
+    Ok(after.previous().filter(|last| *last >= queue.min_offset()).unwrap_or(QueueOffset::ZERO))
 }
 
 /// When the oldest message of a queue entered it; -1 if there is none.

@@ -17,7 +17,7 @@ use crate::config::BrokerConfig;
 use crate::index::timer;
 use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Outcome, Waiting};
-use crate::terms::Stamp;
+use crate::terms::{Position, Stamp};
 
 /// So often the message is looked for again, because its bytes were moved between look and command.
 const LOOKS_MAX: u32 = 4;
@@ -133,7 +133,7 @@ fn ambiguity(waiting: &Waiting) -> Option<&'static str> {
 }
 
 /// Says whether the message was taken back by this; else it was by another request, or its bytes were moved meanwhile.
-async fn cancel(broker: &Arc<Broker>, due: Stamp, position: u64) -> Result<bool, Refused> {
+async fn cancel(broker: &Arc<Broker>, due: Stamp, position: Position) -> Result<bool, Refused> {
     match broker.shard.propose(&Command::Cancel { due, position }, Admission::Reserved).await {
         Ok(Outcome::Handled(1..)) => Ok(true),
         Ok(Outcome::Handled(0)) => match timer::fired(broker.shard.index(), position) {

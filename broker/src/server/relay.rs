@@ -21,6 +21,7 @@ use super::slow;
 use crate::broker::Broker;
 use crate::client_registry::ConsumerMember;
 use crate::reply::{Refused, Reply};
+use crate::terms::Position;
 
 /// How long a consumer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -151,7 +152,7 @@ fn try_consume_directly(broker: &Arc<Broker>, request: &Frame, reply: &Reply) ->
         .parse()
         .map_err(|error| Refused::new(response::SYSTEM_ERROR, format!("msgId '{}': {error}", asked.msg_id)))?;
     let mut unit = BytesMut::new();
-    let position = u64::try_from(id.position).unwrap_or(u64::MAX);
+    let position = u64::try_from(id.position).map_or(Position::MAX, Position);
     if visible_unit(broker, position, &mut unit)?.is_none() {
         let remark = format!("can not find message by the id, {}", asked.msg_id);
         return Err(Refused::new(response::SYSTEM_ERROR, remark));

@@ -91,11 +91,11 @@ fn put_store(figures: &mut Figures, broker: &Broker) {
     let shard = &broker.shard;
     let log = shard.log();
     let counters = shard.counters();
-    let (first, end) = (log.first_position().get(), log.end().get());
+    let (first, end) = (log.first_position(), log.end());
     figures.put("commitLogMinOffset", first);
     figures.put("commitLogMaxOffset", end);
-    figures.put("dispatchBehindBytes", end.saturating_sub(counters.applied_end()));
-    figures.put("remainHowManyDataToFlush", format!("{} B", end.saturating_sub(log.durable_end().get())));
+    figures.put("dispatchBehindBytes", end.since(counters.applied_end()));
+    figures.put("remainHowManyDataToFlush", format!("{} B", end.since(log.durable_end())));
     figures.put("earliestMessageTimeStamp", oldest_stamp(broker).map_or(-1, Stamp::signed));
     figures.put("pageCacheLockTimeMills", 0);
     let folder = broker.config().data_folder();

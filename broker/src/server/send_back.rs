@@ -17,7 +17,7 @@ use crate::config::DelayLevels;
 use crate::creation::Maker;
 use crate::reply::{Refused, Reply};
 use crate::shard::{Admission, Command, Message, MessageList, Outcome, Publish, Queue, Topic, WriteUnit};
-use crate::terms::{GroupSettings, TopicSettings, When};
+use crate::terms::{GroupSettings, Position, TopicSettings, When};
 
 /// The level of the first retry, 10 seconds.
 const FIRST_RETRY_LEVEL: i32 = 3;
@@ -123,7 +123,7 @@ async fn read(broker: &Arc<Broker>, position: i64) -> Result<BytesMut, Refused> 
     let reader = Arc::clone(broker);
     let read = slow::read_vital(broker, "read for send back", move || {
         let Ok(position) = u64::try_from(position) else { return Ok(None) };
-        let Some(located) = reader.shard.unit_at(position)? else { return Ok(None) };
+        let Some(located) = reader.shard.unit_at(Position(position))? else { return Ok(None) };
         let mut unit = BytesMut::with_capacity(located.entry.length as usize);
         reader.shard.unit(&located.queue, &located.entry, &mut unit)?;
         Ok::<_, crate::shard::ReadError>(Some(unit))

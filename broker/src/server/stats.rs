@@ -21,6 +21,7 @@ use crate::client_registry::ProducerMember;
 use crate::index;
 use crate::reply::{Refused, Reply};
 use crate::shard::Topic;
+use crate::terms::QueueOffset;
 
 pub(super) fn topic_stats(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     json_slowly(broker, "topic stats", request, reply, |broker, request| {
@@ -82,9 +83,9 @@ pub(super) fn consume_stats_of(broker: &Broker, group: &str, name: &str) -> Resu
     }
     stats.consume_tps = broker.stats.group_get_rate(group, name, broker.now());
     for queue in progress::readable(&topic) {
-        let consumed = progress::offset(broker, group, queue)?.unwrap_or_default();
+        let consumed = progress::offset(broker, group, queue)?.unwrap_or(QueueOffset::ZERO);
         let last = consumed.previous().map(|last| progress::store_time(broker, queue, last)).transpose()?.flatten();
-        let pulled = broker.delivery.offsets.last_pull(group, queue.id).unwrap_or_default();
+        let pulled = broker.delivery.offsets.last_pull(group, queue.id).unwrap_or(QueueOffset::ZERO);
         let offset = ConsumeOffset {
             broker_offset: queue.max_offset().signed(),
             consumer_offset: consumed.signed(),

@@ -54,13 +54,13 @@ impl ReadAhead {
 mod tests {
     use super::*;
     use crate::index::EntryFlags;
-    use crate::terms::HalfId;
     use crate::terms::Stamp;
+    use crate::terms::{HalfId, Position};
 
     fn entries(range: std::ops::Range<u64>) -> VecDeque<QueueEntry> {
         let entry = |offset| QueueEntry {
             offset: QueueOffset(offset),
-            position: offset,
+            position: Position(offset),
             length: 1,
             tag_hash: 0,
             store_time: Stamp::ZERO,

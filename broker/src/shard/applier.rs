@@ -35,7 +35,7 @@ use crate::index::{Index, IndexError};
 use crate::latch::{Failure, FailureLatch, Promise};
 use crate::planted::{Bug, planted};
 use crate::raft::{self, CommittedEntry};
-use crate::terms::{DiskUse, LogIndex, Position};
+use crate::terms::{AtomicLogIndex, DiskUse, LogIndex, Position};
 
 /// A dirty index is flushed at least this often, so that a restart has little to apply again.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -56,9 +56,9 @@ pub struct Applier {
     flushed: Notify,
     unflushed: AtomicU64,
     /// Raft index up to which the index is on disk.
-    flushed_index: AtomicU64,
-    /// Raft index up to which the copy of the index has applied, plus one; 0 if none was made since start.
-    base_upto: AtomicU64,
+    flushed_index: AtomicLogIndex,
+    /// Raft index up to which the copy of the index has applied; none if none was made since start.
+    base_upto: AtomicLogIndex,
     stopping: AtomicBool,
     /// How far what is set aside in the index has applied. Held by whoever flushes: one at a time.
     flushing: Mutex<Option<Applied>>,
@@ -77,7 +77,7 @@ struct Turn {
 impl Applier {
     pub(in crate::shard) fn new(shared: Arc<Shared>) -> Result<Self, IndexError> {
         let machine = StateMachine::load(Arc::clone(&shared))?;
-        let flushed = machine.applied().unwrap_or_default().index;
+        let flushed = machine.applied().map(|applied| applied.index);
         Ok(Self {
             shared,
             machine: Mutex::new(machine),
@@ -85,8 +85,8 @@ impl Applier {
             changed: Condvar::new(),
             flushed: Notify::new(),
             unflushed: AtomicU64::new(0),
-            flushed_index: AtomicU64::new(flushed.get()),
-            base_upto: AtomicU64::new(0),
+            flushed_index: AtomicLogIndex::new(flushed),
+            base_upto: AtomicLogIndex::default(),
             stopping: AtomicBool::new(false),
             flushing: Mutex::new(None),
         })
@@ -97,9 +97,9 @@ impl Applier {
         self.machine.lock().applied()
     }
 
-    /// Raft index up to which the index is on disk: nothing above it may leave the log.
-    pub fn flushed_index(&self) -> LogIndex {
-        LogIndex(self.flushed_index.load(Ordering::Acquire))
+    /// Raft index up to which the index is on disk: nothing above it may leave the log. `None` while nothing is on disk.
+    pub fn flushed_index(&self) -> Option<LogIndex> {
+        self.flushed_index.load()
     }
 
     /// Applies committed entries and answers those who wait for them.
@@ -209,7 +209,7 @@ impl Applier {
         self.spill(&mut flushing)?;
         {
             let machine = self.machine.lock();
-            let Some(applied) = machine.applied().filter(|applied| applied.index > self.flushed_index()) else {
+            let Some(applied) = machine.applied().filter(|applied| Some(applied.index) > self.flushed_index()) else {
                 return Ok(());
             };
             self.shared.index.freeze();
@@ -221,13 +221,13 @@ impl Applier {
     /// Makes durable what is set aside. If that fails it stays so.
     fn spill(&self, flushing: &mut Option<Applied>) -> Result<(), FlushError> {
         let Some(applied) = *flushing else { return Ok(()) };
-        self.wait_durable(Position(applied.end))?;
+        self.wait_durable(applied.end)?;
         self.check_room()?;
         let latch = self.latch();
         let durable = self.shared.log.durable_end();
-        if durable < Position(applied.end) && !planted(Bug::IndexAhead) {
+        if durable < applied.end && !planted(Bug::IndexAhead) {
             let found = format!("the log is durable up to {durable}, and the index would be up to {}", applied.end);
-            let at = (Some(applied.index), Some(Position(applied.end)));
+            let at = (Some(applied.index), Some(applied.end));
             return Err(FlushError::Failed(latch.broken(Promise::IndexBehindLog, at.0, at.1, found)));
         }
         if let Some(failure) = latch.failure() {
@@ -235,14 +235,14 @@ impl Applier {
         }
         self.shared.index.spill()?;
         *flushing = None;
-        self.flushed_index.fetch_max(applied.index.get(), Ordering::AcqRel);
+        self.flushed_index.raise(applied.index);
         Ok(())
     }
 
     /// Before records up to `index` leave the log: makes the index durable beyond them, and keeps a copy of it from which
     /// a lost one can be built again. Does nothing if the last copy will do.
     pub fn keep_base(&self, index: LogIndex) -> Result<(), FlushError> {
-        if self.base_upto.load(Ordering::Acquire) > index.get() {
+        if self.base_upto.load() >= Some(index) {
             return Ok(());
         }
         // Most of it without holding the state machine still.
@@ -251,7 +251,7 @@ impl Applier {
         let new = base::begin(dir).map_err(FlushError::Base)?;
         let applied = self.copy(|index| index.copy_to(&new))?;
         base::finish(dir).map_err(FlushError::Base)?;
-        self.base_upto.fetch_max(applied.index.next().get(), Ordering::AcqRel);
+        applied.inspect(|applied| self.base_upto.raise(applied.index));
         Ok(())
     }
 
@@ -266,8 +266,8 @@ impl Applier {
     }
 
     /// Makes a folder `target` that holds the index as it is at some applied entry, the log being durable that far.
-    /// Nothing is applied during the last, short part of it.
-    pub fn checkpoint(&self, target: &Path) -> Result<Applied, FlushError> {
+    /// Nothing is applied during the last, short part of it. Says which entry; `None` if nothing is applied yet.
+    pub fn checkpoint(&self, target: &Path) -> Result<Option<Applied>, FlushError> {
         // Most of it while others go on.
         self.flush()?;
         self.copy(|index| index.copy_to(target))
@@ -278,14 +278,14 @@ impl Applier {
     pub(in crate::shard) fn copy(
         &self,
         copy: impl FnOnce(&Index) -> Result<(), IndexError>,
-    ) -> Result<Applied, FlushError> {
+    ) -> Result<Option<Applied>, FlushError> {
         let mut flushing = self.flushing.lock();
         self.spill(&mut flushing)?;
         let machine = self.machine.lock();
-        let applied = machine.applied().unwrap_or_default();
-        if applied.index > self.flushed_index() {
+        let applied = machine.applied();
+        if applied.map(|applied| applied.index) > self.flushed_index() {
             self.shared.index.freeze();
-            *flushing = Some(applied);
+            *flushing = applied;
             self.spill(&mut flushing)?;
         }
         copy(&self.shared.index)?;

@@ -16,7 +16,7 @@ use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
 use crate::terms::to_u32;
 use crate::terms::{
-    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TooLong,
+    Content, Cursor, Decision, HalfId, Malformed, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, TooLong,
     get_optional, get_when, put_bounded, put_optional, put_when,
 };
 
@@ -172,7 +172,7 @@ impl<'a> Command<'a> {
             }
             Self::Cancel { due, position } => {
                 out.put_u64(due.get());
-                out.put_u64(*position);
+                out.put_u64(position.get());
                 tag::CANCEL
             }
             Self::Lock(lock) => {
@@ -184,7 +184,7 @@ impl<'a> Command<'a> {
                 tag::UNLOCK
             }
             Self::Trim { upto } => {
-                out.put_u64(*upto);
+                out.put_u64(upto.get());
                 tag::TRIM
             }
             Self::Roll(roll) => {
@@ -194,14 +194,14 @@ impl<'a> Command<'a> {
                     let (kind, number) = moved.owner.parts();
                     out.put_u8(kind);
                     out.put_u64(number);
-                    out.put_u64(moved.from);
+                    out.put_u64(moved.from.get());
                     moved.message.encode(out)?;
                 }
                 tag::ROLL
             }
             Self::GiveUp(given) => {
-                out.put_u64(given.positions.start);
-                out.put_u64(given.positions.end);
+                out.put_u64(given.positions.start.get());
+                out.put_u64(given.positions.end.get());
                 out.put_u64(given.messages);
                 put_operator(out, given.by)?;
                 put_reason(out, given.why)?;
@@ -333,10 +333,10 @@ impl<'a> Command<'a> {
                 Self::DeleteGroup { group: body.text("group")?, offsets: body.u8("offsets flag")? != 0 }
             }
             tag::FIRE => Self::Fire { upto: Stamp(body.u64("upto")?), limit: body.u32("limit")? },
-            tag::CANCEL => Self::Cancel { due: Stamp(body.u64("due")?), position: body.u64("position")? },
+            tag::CANCEL => Self::Cancel { due: Stamp(body.u64("due")?), position: Position(body.u64("position")?) },
             tag::LOCK => Self::Lock(get_lock(body)?),
             tag::UNLOCK => Self::Unlock(get_lock(body)?),
-            tag::TRIM => Self::Trim { upto: body.u64("upto")? },
+            tag::TRIM => Self::Trim { upto: Position(body.u64("upto")?) },
             tag::ROLL => {
                 let halves_upto = HalfId(body.u64("halves upto")?);
                 let count = get_count(body, 33)?;
@@ -344,12 +344,12 @@ impl<'a> Command<'a> {
                 for _ in 0..count {
                     let (kind, number) = (body.u8("owner kind")?, body.u64("owner")?);
                     let owner = PinOwner::from_parts(kind, number).ok_or_else(|| body.malformed("owner kind"))?;
-                    moved.push(Moved { owner, from: body.u64("from")?, message: Message::decode(body)? });
+                    moved.push(Moved { owner, from: Position(body.u64("from")?), message: Message::decode(body)? });
                 }
                 Self::Roll(Roll { halves_upto, moved })
             }
             tag::GIVE_UP => Self::GiveUp(GiveUp {
-                positions: body.u64("from")?..body.u64("upto")?,
+                positions: Position(body.u64("from")?)..Position(body.u64("upto")?),
                 messages: body.u64("messages")?,
                 by: body.text("by")?,
                 why: body.text("why")?,

@@ -5,7 +5,7 @@
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
-use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, When};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]
@@ -170,7 +170,7 @@ pub struct Moved<'a> {
     /// The owner of the bytes.
     pub owner: PinOwner,
     /// Where they were; if they are elsewhere by now, nothing is moved.
-    pub from: u64,
+    pub from: Position,
     /// The message.
     pub message: Message<'a>,
 }
@@ -188,7 +188,7 @@ pub struct Roll<'a> {
 #[derive(Debug, Clone)]
 pub struct GiveUp<'a> {
     /// Log positions of the messages; not empty.
-    pub positions: std::ops::Range<u64>,
+    pub positions: std::ops::Range<Position>,
     /// How many entries of queues point there, as far as the operator's broker saw.
     pub messages: u64,
     /// The operator.
@@ -241,7 +241,7 @@ pub enum Command<'a> {
         /// When it would be due.
         due: Stamp,
         /// Log position of its unit.
-        position: u64,
+        position: Position,
     },
     /// Take or renew queue locks.
     Lock(Lock<'a>),
@@ -250,7 +250,7 @@ pub enum Command<'a> {
     /// Messages below this log position may go.
     Trim {
         /// The position.
-        upto: u64,
+        upto: Position,
     },
     /// Move old bytes that must be kept.
     Roll(Roll<'a>),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 use crate::index::meta::{Applied, Sequences};
-use crate::terms::{HalfId, LogIndex, Stamp};
+use crate::terms::{AtomicLogIndex, HalfId, LogIndex, Position, Stamp};
 
 /// Counts of the state machine, for metrics and listings. Apply writes, everybody reads.
 #[derive(Debug, Default)]
@@ -18,13 +18,13 @@ pub struct Counters {
     next_timer: AtomicU64,
     next_half: AtomicU64,
     first_checked: AtomicU64,
-    applied_index: AtomicU64,
+    applied_index: AtomicLogIndex,
     applied_end: AtomicU64,
     stamp: AtomicU64,
-    /// No message waits for an earlier time. Only saves work: 0 after a start.
+    /// No message waits for an earlier time. Only saves work: a start begins with the earliest time there is.
     timers_from: AtomicU64,
     trimmed: AtomicU64,
-    /// No half with a lower id is undecided. Only saves work: 0 after a start.
+    /// No half with a lower id is undecided. Only saves work: a start begins with the lowest id there is.
     halves_from: AtomicU64,
     decided_at: AtomicU64,
     /// Decisions that were refused because the opposite came first, since start.
@@ -67,20 +67,23 @@ impl Counters {
         next_timer,
         /// Counter that the next half gets.
         next_half,
-        /// Every half up to this id has had its first check scheduled.
+        /// Every half up to this id has had its first check scheduled; [`HalfId::ZERO`] is below all of them.
         first_checked as HalfId,
-        /// Raft index of the last applied entry.
-        applied_index as LogIndex,
-        /// Log position after the last applied entry.
-        applied_end,
-        /// The newest stamp applied.
+        /// Log position after the last applied entry; the log's beginning before the first one.
+        applied_end as Position,
+        /// The newest stamp applied; [`Stamp::ZERO`] before the first one.
         stamp as Stamp,
         /// No message waits for an earlier time than this: where to look from.
         timers_from as Stamp,
         /// Log position below which retention has let everything go.
-        trimmed,
+        trimmed as Position,
         /// No half with a lower id is undecided: where to look from.
         halves_from as HalfId,
+    }
+
+    /// Raft index of the last applied entry; `None` before the first one.
+    pub fn applied_index(&self) -> Option<LogIndex> {
+        self.applied_index.load()
     }
 
     /// When the newest decision was made; `None` if there never was one.
@@ -96,11 +99,11 @@ impl Counters {
         self.halves_from.fetch_max(from.get(), Ordering::Relaxed);
     }
 
-    pub(in crate::shard) fn set_trimmed(&self, upto: u64) {
-        self.trimmed.store(upto, Ordering::Release);
+    pub(in crate::shard) fn set_trimmed(&self, upto: Position) {
+        self.trimmed.store(upto.get(), Ordering::Release);
     }
 
-    pub(in crate::shard) fn set(&self, sequences: &Sequences, applied: Applied) {
+    pub(in crate::shard) fn set(&self, sequences: &Sequences, applied: Option<Applied>) {
         for (counter, value) in [
             (&self.open_halves, sequences.open_halves),
             (&self.parked_halves, sequences.parked_halves),
@@ -111,11 +114,13 @@ impl Counters {
             (&self.next_timer, sequences.next_timer),
             (&self.next_half, sequences.next_half),
             (&self.first_checked, sequences.first_checked.get()),
-            (&self.applied_index, applied.index.get()),
-            (&self.applied_end, applied.end),
-            (&self.stamp, applied.stamp.get()),
         ] {
             counter.store(value, Ordering::Relaxed);
+        }
+        if let Some(applied) = applied {
+            self.applied_end.store(applied.end.get(), Ordering::Relaxed);
+            self.stamp.store(applied.stamp.get(), Ordering::Relaxed);
+            self.applied_index.raise(applied.index);
         }
     }
 }

@@ -20,13 +20,13 @@ const LOOK_ENTRIES: usize = 4096;
 pub enum GiveUpError {
     /// There is no message.
     #[error("log position {0} is none of a message that should be there")]
-    NoSuchPlace(u64),
+    NoSuchPlace(Position),
     /// There is nothing wrong.
     #[error("the message at log position {0} can be read: there is nothing to give up")]
-    Readable(u64),
+    Readable(Position),
     /// It was given up before.
     #[error("the message at log position {0} was given up before")]
-    GivenUpBefore(u64),
+    GivenUpBefore(Position),
     /// It cannot be read just now, which may pass.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -35,19 +35,19 @@ pub enum GiveUpError {
 impl Shard {
     /// The bytes that an operator gives up with the message at `position`, which cannot be read: all that its file does
     /// not hold, or the message alone if its bytes are not what was written. May read files.
-    pub fn to_give_up(&self, position: u64) -> Result<Range<u64>, GiveUpError> {
+    pub fn to_give_up(&self, position: Position) -> Result<Range<Position>, GiveUpError> {
         let unreadable = |source| GiveUpError::Read(self.unreadable(position, source));
         if self.lost().holds(position) {
             return Err(GiveUpError::GivenUpBefore(position));
         }
-        let head_at = position.checked_sub(MESSAGE_HEAD_BYTES).ok_or(GiveUpError::NoSuchPlace(position))?;
-        if position < self.counters().trimmed() || position >= self.log().end().get() {
+        let head_at = position.back(MESSAGE_HEAD_BYTES).ok_or(GiveUpError::NoSuchPlace(position))?;
+        if position < self.counters().trimmed() || position >= self.log().end() {
             return Err(GiveUpError::NoSuchPlace(position));
         }
-        if let Some(missing) = self.log().missing_around(Position(position)).map_err(unreadable)? {
-            return Ok(missing.start.get()..missing.end.get());
+        if let Some(missing) = self.log().missing_around(position).map_err(unreadable)? {
+            return Ok(missing);
         }
-        let head = self.log().read(Position(head_at), to_usize(MESSAGE_HEAD_BYTES)).map_err(unreadable)?;
+        let head = self.log().read(head_at, to_usize(MESSAGE_HEAD_BYTES)).map_err(unreadable)?;
         let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes"));
         match self.raw_unit(position, length) {
             Ok(_) => Err(GiveUpError::Readable(position)),
@@ -55,25 +55,26 @@ impl Shard {
             Err(error) if error.is_damage() && !self.is_of_a_message(position)? => {
                 Err(GiveUpError::NoSuchPlace(position))
             }
-            Err(error) if error.is_damage() => Ok(position..position + 1),
+            Err(error) if error.is_damage() => Ok(position..position.advance(1)),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Whether a queue, an undecided half or a message that waits for its time points at this position. Looks at every entry
     /// there is.
-    fn is_of_a_message(&self, position: u64) -> Result<bool, ReadError> {
-        let is_half = index::half::get(self.index(), HalfId(position))?.is_some_and(|half| half.position == position);
+    fn is_of_a_message(&self, position: Position) -> Result<bool, ReadError> {
+        let is_half =
+            index::half::get(self.index(), HalfId::at(position))?.is_some_and(|half| half.position == position);
         let mut is_pinned = false;
-        index::pin::scan(self.index(), position, position + 1, |_, _| {
+        index::pin::scan(self.index(), position, position.advance(1), |_, _| {
             is_pinned = true;
             false
         })?;
-        Ok(is_half || is_pinned || self.entries_within(&(position..position + 1))? > 0)
+        Ok(is_half || is_pinned || self.entries_within(&(position..position.advance(1)))? > 0)
     }
 
     /// How many entries of queues point at messages in this range. Looks at every entry there is.
-    pub fn entries_within(&self, positions: &Range<u64>) -> Result<u64, ReadError> {
+    pub fn entries_within(&self, positions: &Range<Position>) -> Result<u64, ReadError> {
         let mut found = 0;
         for queue in self.topics().all().iter().flat_map(|topic| &topic.queues) {
             let mut next = queue.min_offset();

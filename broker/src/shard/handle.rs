@@ -19,7 +19,7 @@ use super::topic::Topics;
 use crate::executor::Executor;
 use crate::index::{self, HalfRow, Index, IndexError, IndexReader};
 use crate::log::{Log, LogReader};
-use crate::terms::{HalfId, QueueId, QueueOffset, Stamp};
+use crate::terms::{HalfId, Position, QueueId, QueueOffset, Stamp};
 
 /// One shard: cheap to clone.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub struct Shard {
 
 impl std::fmt::Debug for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Shard(applied {})", self.shared.counters.applied_index())
+        write!(f, "Shard(applied {:?})", self.shared.counters.applied_index())
     }
 }
 
@@ -144,7 +144,7 @@ impl Shard {
     }
 
     /// The lowest log position whose bytes must be kept, for an undecided half or a message that waits.
-    pub fn lowest_pin(&self) -> Result<Option<u64>, IndexError> {
+    pub fn lowest_pin(&self) -> Result<Option<Position>, IndexError> {
         super::apply::lowest_pin(&self.shared)
     }
 

@@ -43,8 +43,8 @@ fn as_sent(properties: &str) -> String {
 impl Shard {
     /// The message whose unit begins at this log position, if it is in a queue: a half message before its commit, a
     /// rolled-back one and one that waits for its time are not found, as is anything that is no message. May read a file.
-    pub fn unit_at(&self, position: u64) -> Result<Option<Located>, ReadError> {
-        let Some(start) = position.checked_sub(MESSAGE_HEAD_BYTES) else { return Ok(None) };
+    pub fn unit_at(&self, position: Position) -> Result<Option<Located>, ReadError> {
+        let Some(start) = position.back(MESSAGE_HEAD_BYTES) else { return Ok(None) };
         let Some(head) = self.bytes_at(start, to_usize(MESSAGE_HEAD_BYTES))? else { return Ok(None) };
         let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes")) as usize;
         let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
@@ -60,7 +60,8 @@ impl Shard {
         let queue = usize::try_from(unit.queue_id()).ok().and_then(|index| topic.queues.get(index));
         if planted(Bug::RolledBackById)
             && let Some(queue) = queue
-            && let Some(row) = index::decision::get(self.index(), HalfId(position))?.filter(|row| row.offset.is_none())
+            && let Some(row) =
+                index::decision::get(self.index(), HalfId::at(position))?.filter(|row| row.offset.is_none())
         {
             let entry = index::QueueEntry {
                 offset: QueueOffset::ZERO,
@@ -69,7 +70,7 @@ impl Shard {
                 tag_hash: 0,
                 store_time: row.at,
                 flags: index::EntryFlags::PLAIN,
-                half: HalfId(position),
+                half: HalfId::at(position),
             };
             return Ok(Some(Located { queue: std::sync::Arc::clone(queue), entry }));
         }
@@ -97,12 +98,11 @@ impl Shard {
     }
 
     /// Bytes of the log, if they are there. The length is looked at before anything is allocated.
-    fn bytes_at(&self, position: u64, length: usize) -> Result<Option<bytes::Bytes>, ReadError> {
-        let end = self.log().end().get();
-        if position.checked_add(length as u64).is_none_or(|upto| upto > end) {
+    fn bytes_at(&self, position: Position, length: usize) -> Result<Option<bytes::Bytes>, ReadError> {
+        if self.log().end().since(position) < length as u64 {
             return Ok(None);
         }
-        match self.log().read(Position(position), length) {
+        match self.log().read(position, length) {
             Ok(bytes) => Ok(Some(bytes)),
             // Across the end of a file: no message lies so.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),

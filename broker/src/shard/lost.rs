@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::terms::LostRange;
+use crate::terms::{LostRange, Position};
 
 /// All of them. Apply writes, everybody reads.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub struct Lost {
 
 impl Lost {
     /// Whether a message at this log position was given up.
-    pub fn holds(&self, position: u64) -> bool {
+    pub fn holds(&self, position: Position) -> bool {
         self.ranges.load().iter().any(|range| range.positions.contains(&position))
     }
 

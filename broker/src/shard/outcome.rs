@@ -2,7 +2,7 @@
 
 use escrowmq_common::limits;
 
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp};
+use crate::terms::{Decision, Entered, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp};
 
 /// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,16 +26,14 @@ pub enum Outcome {
 /// Messages that were stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Queue offset of the first message; for a message that waits for its time, its number among those.
-    pub first_offset: QueueOffset,
+    /// Where the first message went; the further members of a batch come right after it.
+    pub entered: Entered,
     /// Log position of the first message.
-    pub position: u64,
+    pub position: Position,
     /// Log positions of the further members of a batch.
-    pub more_positions: Vec<u64>,
+    pub more_positions: Vec<Position>,
     /// Store time.
     pub stamp: Stamp,
-    /// When it becomes visible, if that is later.
-    pub due: Option<Stamp>,
     /// The queue that it went to, if this was a repeated send and the place is the first one's.
     pub repeats: Option<QueueId>,
 }

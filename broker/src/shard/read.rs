@@ -24,19 +24,19 @@ pub enum ReadError {
     #[error("the message at log position {position} was removed by retention")]
     Trimmed {
         /// Where.
-        position: u64,
+        position: Position,
     },
     /// An operator has given the bytes up.
     #[error("the message at log position {position} is lost: an operator gave it up")]
     GivenUp {
         /// Where.
-        position: u64,
+        position: Position,
     },
     /// The log could not be read just now. Another try may go better.
     #[error("log at {position}: {source}; try again")]
     Log {
         /// Where.
-        position: u64,
+        position: Position,
         /// The system's answer.
         source: std::io::Error,
     },
@@ -47,7 +47,7 @@ pub enum ReadError {
     )]
     Missing {
         /// Where.
-        position: u64,
+        position: Position,
         /// Which file, and what is wrong with it.
         source: std::io::Error,
     },
@@ -58,7 +58,7 @@ pub enum ReadError {
     )]
     Corrupt {
         /// Where.
-        position: u64,
+        position: Position,
     },
 }
 
@@ -80,7 +80,7 @@ impl ReadError {
 }
 
 /// Entries of a queue that were looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct QueueEntries {
     /// Those that the caller wants.
     pub wanted: Vec<QueueEntry>,
@@ -206,7 +206,7 @@ impl Shard {
         UnitPatch {
             queue_id: queue.map_or(0, |queue| queue.index.cast_signed()),
             queue_offset: row.counter.cast_signed(),
-            position: row.half.get().cast_signed(),
+            position: row.half.position().signed(),
             transaction: TransactionType::None,
             store_timestamp: row.prepared_at.signed(),
             prepared_offset: 0,
@@ -216,21 +216,21 @@ impl Shard {
     }
 
     /// The unit of a message as it was written, wherever it is and whoever may see it. May read a file.
-    pub fn raw_unit(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {
+    pub fn raw_unit(&self, position: Position, length: u32) -> Result<bytes::Bytes, ReadError> {
         let stored = self.stored(position, length)?;
         let mut unit = BytesMut::with_capacity(length as usize);
         put_checked(&stored, position, &mut unit).map_err(|error| self.unless_given_up(error))?;
         Ok(unit.freeze())
     }
 
-    fn stored(&self, position: u64, length: u32) -> Result<bytes::Bytes, ReadError> {
+    fn stored(&self, position: Position, length: u32) -> Result<bytes::Bytes, ReadError> {
         let (at, length) = stored_extent(position, length);
         self.log().read(at, length).map_err(|source| self.unreadable(position, source))
     }
 
     /// Says what an error of the log at a position means. Only bytes that the state machine has trimmed, or that an operator has
     /// given up, are gone. Any others must be there.
-    pub(in crate::shard) fn unreadable(&self, position: u64, source: std::io::Error) -> ReadError {
+    pub(in crate::shard) fn unreadable(&self, position: Position, source: std::io::Error) -> ReadError {
         if position < self.counters().trimmed() {
             return ReadError::Trimmed { position };
         }
@@ -254,10 +254,10 @@ impl Shard {
 
     /// The message at a log position that a client named, if it is in a queue: a half message before its commit, a
     /// rolled-back one and one that waits for its time are not found. `queue` is the queue that the unit names.
-    pub fn locate(&self, position: u64, queue: QueueId) -> Result<Option<Located>, ReadError> {
+    pub fn locate(&self, position: Position, queue: QueueId) -> Result<Option<Located>, ReadError> {
         let Some(queue) = self.topics().queue(queue) else { return Ok(None) };
         if planted(Bug::HalfById)
-            && let Some(row) = index::half::get(self.index(), HalfId(position))?
+            && let Some(row) = index::half::get(self.index(), HalfId::at(position))?
         {
             let entry = QueueEntry {
                 offset: QueueOffset::ZERO,
@@ -266,13 +266,13 @@ impl Shard {
                 tag_hash: row.tag_hash,
                 store_time: row.prepared_at,
                 flags: index::EntryFlags::PLAIN,
-                half: HalfId(position),
+                half: HalfId::at(position),
             };
             return Ok(Some(Located { queue, entry }));
         }
         // It may have entered another queue than its unit names, since its topic shrank.
         let elsewhere = |other: QueueId| if other == queue.id { None } else { self.topics().queue(other) };
-        let (queue, found) = if let Some(decision) = index::decision::get(self.index(), HalfId(position))? {
+        let (queue, found) = if let Some(decision) = index::decision::get(self.index(), HalfId::at(position))? {
             let queue = elsewhere(decision.queue).unwrap_or(queue);
             let found = match decision.offset {
                 Some(offset) => self.entry(&queue, offset)?,
@@ -289,7 +289,7 @@ impl Shard {
             (queue, found)
         };
         Ok(found
-            .filter(|entry| entry.position == position || entry.half == HalfId(position))
+            .filter(|entry| entry.position == position || entry.half == HalfId::at(position))
             .filter(|entry| entry.offset < queue.max_offset())
             .map(|entry| Located { queue, entry }))
     }
@@ -300,12 +300,14 @@ impl Shard {
     }
 }
 
-fn stored_extent(position: u64, length: u32) -> (Position, usize) {
-    (Position(position - MESSAGE_HEAD_BYTES), length as usize + to_usize(MESSAGE_HEAD_BYTES))
+fn stored_extent(position: Position, length: u32) -> (Position, usize) {
+    // Only a damaged entry points so near to the log's beginning; it is missing then, as nothing is at the last position.
+    let head_at = position.back(MESSAGE_HEAD_BYTES).unwrap_or(Position::MAX);
+    (head_at, length as usize + to_usize(MESSAGE_HEAD_BYTES))
 }
 
 /// Whether a unit is what its head in the log says.
-fn check(head: &[u8], unit: &[u8], position: u64) -> Result<(), ReadError> {
+fn check(head: &[u8], unit: &[u8], position: Position) -> Result<(), ReadError> {
     let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes"));
     let crc = u32::from_be_bytes(head[12..16].try_into().expect("four bytes"));
     let good = length as usize == unit.len() && (crc32fast::hash(unit) == crc || planted(Bug::ChecksumUnread));
@@ -313,7 +315,7 @@ fn check(head: &[u8], unit: &[u8], position: u64) -> Result<(), ReadError> {
 }
 
 /// Verifies a stored message and appends its unit as it was written.
-fn put_checked(stored: &[u8], position: u64, out: &mut BytesMut) -> Result<(), ReadError> {
+fn put_checked(stored: &[u8], position: Position, out: &mut BytesMut) -> Result<(), ReadError> {
     let (head, unit) = stored.split_at_checked(to_usize(MESSAGE_HEAD_BYTES)).ok_or(ReadError::Corrupt { position })?;
     check(head, unit, position)?;
     out.extend_from_slice(unit);
@@ -332,7 +334,7 @@ fn patch(queue: &Queue, entry: &QueueEntry, unit: &mut [u8]) -> Result<(), ReadE
     UnitPatch {
         queue_id: queue.index.cast_signed(),
         queue_offset: entry.offset.signed(),
-        position: entry.position.cast_signed(),
+        position: entry.position.signed(),
         transaction: if committed { TransactionType::Commit } else { TransactionType::None },
         store_timestamp: entry.store_time.signed(),
         prepared_offset: if committed { entry.half.get().cast_signed() } else { 0 },

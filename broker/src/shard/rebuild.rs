@@ -12,7 +12,7 @@ use crate::index::store::FLUSH_BYTES;
 use crate::index::{Index, IndexError};
 use crate::log::Log;
 use crate::raft;
-use crate::terms::LogIndex;
+use crate::terms::{LogIndex, Position};
 
 /// Bytes of the log applied at once.
 const STEP_BYTES: u64 = 4 << 20;
@@ -42,14 +42,14 @@ pub enum RebuildError {
 
 /// Makes an index in the folder `target`, which must be missing, out of the records of `log` but for those in `quarantine`. If the
 /// log no longer begins at its first record, it starts from the copy `base` of an index, if there is one. It goes up to the record
-/// with Raft index `upto`, and all of them must be committed. `progress` is told the log position that was reached. Blocks.
+/// with Raft index `upto`, and all of them must be committed; `None` is none of them. `progress` is told the log position that was reached. Blocks.
 pub(crate) fn rebuild_index(
     log: &Log,
     quarantine: Quarantine,
     base: Option<&Path>,
     target: &Path,
-    upto: LogIndex,
-    mut progress: impl FnMut(u64),
+    upto: Option<LogIndex>,
+    mut progress: impl FnMut(Position),
 ) -> Result<(), RebuildError> {
     if let Some(purged) = log.purged() {
         let Some(base) = base else {
@@ -64,14 +64,15 @@ pub(crate) fn rebuild_index(
         return Err(RebuildError::Trimmed { first: purged.index.next() });
     }
     let mut next = begun.map_or(log.first_index(), LogIndex::next);
-    let end = log.last().map_or(LogIndex::ZERO, |last| last.index.next()).min(upto.next());
+    let end =
+        log.last().map_or(LogIndex::ZERO, |last| last.index.next()).min(upto.map_or(LogIndex::ZERO, LogIndex::next));
     while next < end {
         let records = log.read_entries(next, end, STEP_BYTES)?;
         let Some(last) = records.last() else {
             return Err(std::io::Error::other(format!("record {next} is missing")).into());
         };
         next = last.index.next();
-        let reached = last.end().get();
+        let reached = last.end();
         let entries = records.into_iter().map(raft::committed_entry).collect::<Result<Vec<_>, _>>()?;
         applier.apply(entries)?;
         // Nobody else flushes here.

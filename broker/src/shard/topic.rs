@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use dashmap::DashMap;
 
 use super::arrivals::Arrivals;
-use crate::terms::{QueueId, QueueOffset, TopicSettings};
+use crate::terms::{Position, QueueId, QueueOffset, TopicSettings};
 
 /// One queue: where its entries begin and end. Written by apply alone; everybody reads.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Queue {
     pub index: u32,
     min: AtomicU64,
     max: AtomicU64,
-    /// No entry's bytes lie below this log position, as far as the last trim saw; 0 before the first.
+    /// No entry's bytes lie below this log position, as far as the last trim saw.
     oldest: AtomicU64,
     /// Messages up to this offset were not in the broker's memory when they were pulled last. A guess: it decides nothing but
     /// who reads them.
@@ -62,9 +62,9 @@ impl Queue {
         QueueOffset(self.max.load(Ordering::Acquire))
     }
 
-    /// A log position below which no entry's bytes lie that a trim would remove; `None` before the first trim.
-    pub(in crate::shard) fn oldest(&self) -> Option<u64> {
-        Some(self.oldest.load(Ordering::Acquire)).filter(|oldest| *oldest > 0)
+    /// A log position below which no entry's bytes lie that a trim would remove; the log's beginning before the first trim.
+    pub(in crate::shard) fn oldest(&self) -> Position {
+        Position(self.oldest.load(Ordering::Acquire))
     }
 
     /// Messages before this offset are hardly in the broker's memory.
@@ -90,8 +90,8 @@ impl Queue {
     }
 
     /// Apply publishes a new first offset after the index was written.
-    pub(in crate::shard) fn trim(&self, min: QueueOffset, oldest: u64) {
-        self.oldest.store(oldest, Ordering::Release);
+    pub(in crate::shard) fn trim(&self, min: QueueOffset, oldest: Position) {
+        self.oldest.store(oldest.get(), Ordering::Release);
         self.min.store(min.get(), Ordering::Release);
     }
 

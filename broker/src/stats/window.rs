@@ -7,7 +7,7 @@ use escrowmq_common::body::{BrokerStatsData, BrokerStatsItem};
 use crate::terms::Stamp;
 
 /// A count at a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     /// When it was taken.
     pub(super) at: Stamp,

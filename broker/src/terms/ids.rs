@@ -5,6 +5,8 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
+use crate::terms::Position;
+
 /// A queue of this shard: dense, given out once, never reused, so that a deleted topic's entries can never show up in
 /// a new topic of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,7 +19,7 @@ impl fmt::Display for QueueId {
 }
 
 /// The place of a record in the Raft log, counted in records: each is one more than the one before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogIndex(pub u64);
 
 impl LogIndex {
@@ -59,7 +61,7 @@ impl AddAssign<u64> for LogIndex {
 }
 
 /// A half message, for ever: the log position that its message had when it was prepared. Of two halves the later one has the
-/// higher id.
+/// higher id. The default is below every half.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HalfId(pub u64);
 
@@ -68,6 +70,16 @@ impl HalfId {
     pub const ZERO: Self = Self(0);
     /// Above every half.
     pub const MAX: Self = Self(u64::MAX);
+
+    /// Of the half that is prepared with its message here.
+    pub const fn at(position: Position) -> Self {
+        Self(position.get())
+    }
+
+    /// Where its message was when it was prepared, and is unless it was moved.
+    pub const fn position(self) -> Position {
+        Position(self.0)
+    }
 
     /// The bare number.
     pub const fn get(self) -> u64 {
@@ -94,7 +106,7 @@ impl fmt::Display for HalfId {
 }
 
 /// The number of a message in its queue: each is one more than the one before, and stays what it is when those before it go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueOffset(pub u64);
 
 impl QueueOffset {

@@ -5,11 +5,13 @@
 
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
+mod atomic;
 mod cold;
 mod content;
 mod cursor;
 mod decision;
 mod disk_use;
+mod entered;
 mod group;
 mod ids;
 mod lost;
@@ -20,11 +22,13 @@ mod stamp;
 mod topic;
 mod when;
 
+pub use atomic::AtomicLogIndex;
 pub(crate) use cold::{decode_cold, encode_cold};
 pub use content::Content;
 pub use cursor::{Cursor, Malformed, TooLong, get_optional, put_bounded, put_optional, put_text};
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
 pub use disk_use::DiskUse;
+pub use entered::Entered;
 pub use group::GroupSettings;
 pub use ids::{HalfId, LogIndex, QueueId, QueueOffset};
 pub use lost::LostRange;

@@ -13,7 +13,7 @@ use super::super::end_transaction::{already_decided, put_first};
 use crate::broker::Broker;
 use crate::reply::{Refused, Reply};
 use crate::shard::{Outcome, Prepared, Published, Refusal, SubmitError};
-use crate::terms::Stamp;
+use crate::terms::{Position, Stamp};
 
 /// The part of the request that the answer needs, kept until the outcome is there.
 pub(super) struct Answer {
@@ -73,7 +73,7 @@ impl Answer {
         // A repeated send is where the first one went.
         let place = published.repeats.and_then(|queue| self.broker.shard.topics().queue(queue));
         let queue = place.map_or(self.queue, |queue| queue.index);
-        self.stored(&ids, queue, published.first_offset.get());
+        self.stored(&ids, queue, published.entered.number());
     }
 
     fn refused(self, refusal: &Refusal) {
@@ -98,7 +98,7 @@ impl Answer {
     }
 
     fn prepared(self, prepared: &Prepared) {
-        let ids = IdList { host: self.broker.store_host, first: prepared.half.get(), more: &[] };
+        let ids = IdList { host: self.broker.store_host, first: prepared.half.position(), more: &[] };
         let queue = self.queue;
         self.stored(&ids, queue, prepared.counter);
     }
@@ -156,13 +156,13 @@ pub(super) fn origin(fields: &mut FieldWriter<'_>, config: &crate::config::Broke
 /// The message ids of a send, with commas between those of a batch.
 struct IdList<'a> {
     host: SocketAddr,
-    first: u64,
-    more: &'a [u64],
+    first: Position,
+    more: &'a [Position],
 }
 
 impl fmt::Display for IdList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = |position: u64| OffsetMessageId { host: self.host, position: position.cast_signed() };
+        let id = |position: Position| OffsetMessageId { host: self.host, position: position.signed() };
         id(self.first).fmt(f)?;
         for position in self.more {
             write!(f, ",{}", id(*position))?;

@@ -175,14 +175,14 @@ fn answer(broker: &Broker, reply: Reply, queue: u32, pushed: Result<(), String>,
     };
     broker.metrics.sends.record(code);
     let config = broker.config();
-    let id = OffsetMessageId { host: broker.store_host, position: place.position.cast_signed() };
+    let id = OffsetMessageId { host: broker.store_host, position: place.position.signed() };
     reply.send(
         code,
         remark,
         |fields| {
             fields.display("msgId", id);
             fields.number("queueId", queue);
-            fields.number("queueOffset", place.first_offset.signed());
+            fields.number("queueOffset", place.entered.number().cast_signed());
             origin(fields, &config);
         },
         &[],

@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::config::BrokerConfig;
 use crate::reply::Refused;
 use crate::shard::{Admission, Command, Message, MessageList, Once, Prepare, Publish};
-use crate::terms::{Content, HalfId, When};
+use crate::terms::{Content, HalfId, Stamp, When};
 
 /// The checks for which no target is needed.
 pub(super) fn precheck(
@@ -58,7 +58,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         own = PropertyEditor::new(&own).remove(name::DELAY).finish().into();
     }
     let queue_number = Decimal::new(u64::from(target.queue.index));
-    let (due_text, now_text) = (Decimal::new(due.timer.unwrap_or_default().get()), Decimal::new(now.get()));
+    let (due_text, now_text) = (Decimal::new(due.timer.map_or(0, Stamp::get)), Decimal::new(now.get()));
     let mut pieces = Pieces::new(&own);
     pieces.add_origin(config);
     if made.is_some() {

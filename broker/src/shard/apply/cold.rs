@@ -16,7 +16,7 @@ use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::shared::Shared;
 use crate::shard::topic::{Queue, Topic};
 use crate::terms::to_u32;
-use crate::terms::{GroupSettings, HalfId, LostRange, QueueId, Stamp, TopicSettings, decode_cold};
+use crate::terms::{GroupSettings, HalfId, LostRange, Position, QueueId, Stamp, TopicSettings, decode_cold};
 
 pub(super) fn commit_offsets(
     shared: &Shared,
@@ -118,7 +118,7 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32
     // Timers that are stored from now on are due after this entry's stamp.
     let all_until = upto.min(staged.stamp()).saturating_add(1);
     let from = if fired < limit { Some(all_until) } else { due.last().map(|row| row.due.min(all_until)) };
-    shared.counters.timers_fired(from.unwrap_or_default());
+    from.inspect(|from| shared.counters.timers_fired(*from));
     for row in due {
         staged.count(|sequences| &mut sequences.timers, -1);
         let Some(queue) = shared.topics.queue(row.queue) else {
@@ -150,7 +150,12 @@ pub(super) fn fire(shared: &Shared, staged: &mut Staged, upto: Stamp, limit: u32
 
 /// Says how many were forgotten: one, or none if it is not waiting any more. A committed message is not forgotten: its
 /// transaction has ended with its delivery.
-pub(super) fn cancel(shared: &Shared, staged: &mut Staged, due: Stamp, position: u64) -> Result<Outcome, IndexError> {
+pub(super) fn cancel(
+    shared: &Shared,
+    staged: &mut Staged,
+    due: Stamp,
+    position: Position,
+) -> Result<Outcome, IndexError> {
     let Some(row) = index::timer::get(&shared.index, due, position)?.filter(|row| !row.flags.is_committed()) else {
         return Ok(Outcome::Handled(0));
     };
@@ -198,7 +203,7 @@ pub(super) fn give_up(staged: &mut Staged, given: &GiveUp<'_>) -> Outcome {
 
 /// Decisions made before a time are not seen any more. Costs nothing: their bytes go when files are merged.
 pub(super) fn expire(shared: &Shared, staged: &mut Staged, decided_before: Stamp) -> Result<Outcome, IndexError> {
-    if decided_before > meta::forgotten(&shared.index)? {
+    if Some(decided_before) > meta::forgotten(&shared.index)? {
         meta::put_forgotten(&mut staged.rows, decided_before);
         forget_producers(shared, staged, decided_before);
     }

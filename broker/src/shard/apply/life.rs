@@ -4,17 +4,17 @@
 //! message enters its queue. That step is one write of the index, which is why a transaction settles once. The halves of a
 //! transaction of several are settled, parked and resumed in one step too; the first of them stands for all.
 
-use crate::index::half::{Repeat, RepeatKey, repeat_key};
+use crate::index::half::{First, Repeat, RepeatKey, repeat_key};
 use crate::index::history::{ACTS_MAX, ASKED_MAX, Act, Asked};
 use crate::index::{DecisionRow, HalfRow};
 use crate::planted::{Bug, planted};
 use crate::shard::{
     Checked, Extend, Outcome, Park, Prepare, Prepared, Refusal, Resume, Settle, Settled, SettledMember,
 };
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX};
+use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, TRANSACTION_HALVES_MAX};
 
 /// Where a message's unit lies: log position and length.
-pub(crate) type Extent = (u64, u32);
+pub(crate) type Extent = (Position, u32);
 
 /// A topic as a half needs it.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
         return Ok(repeat);
     }
     let (position, length) = unit;
-    let half = HalfId(position);
+    let half = HalfId::at(position);
     if let Some(first) = prepare.first_half
         && let Some(refusal) = join(rows, prepare.group, first, half)?
     {
@@ -109,7 +109,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
     let (now, counter) = (rows.now(), rows.next_counter());
     let next_due = prepare.immunity.filter(|_| prepare.first_half.is_none());
     if let Some(key) = key {
-        rows.put_repeat(key, Repeat { half, ends: None, place: None });
+        rows.put_repeat(key, Repeat { first: First::Half(half), ends: None });
     }
     let row = HalfRow {
         half,
@@ -142,8 +142,7 @@ pub(crate) fn prepare<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, unit: Extent
 
 /// The answer to a send under a unique id that is already known: the first one's identity, or a refusal.
 fn repeated<R: Rows>(rows: &mut R, prepare: &Prepare<'_>, key: RepeatKey) -> Result<Option<Outcome>, R::Error> {
-    let Some(known) = rows.repeat(key)? else { return Ok(None) };
-    let half = known.half;
+    let Some(First::Half(half)) = rows.repeat(key)?.map(|known| known.first) else { return Ok(None) };
     let (counter, stamp, first_half) = if let Some(row) = rows.half(half)? {
         // The topic was deleted meanwhile, and made again: a half of the old one can never be committed.
         if rows.with_topic(row.queue, |_| ()).is_none() {
@@ -225,7 +224,7 @@ pub(crate) fn settle<R: Rows>(
         let place = if settle.decision == Decision::Commit {
             let unit = match rewritten.iter().find(|(half, _)| *half == row.half) {
                 Some((_, unit)) => *unit,
-                None if planted(Bug::SettledAtOldPlace) => (row.half.get(), row.length),
+                None if planted(Bug::SettledAtOldPlace) => (row.half.position(), row.length),
                 None => (row.position, row.length),
             };
             rows.deliver(row, unit)
@@ -275,7 +274,7 @@ fn decide<R: Rows>(rows: &mut R, settle: &Settle<'_>, row: &HalfRow, (queue, off
             rows.with_topic(row.queue, |topic| repeat_key(&row.group, topic.name, &row.unique_id, row.content))
     {
         let ends = Some(at.saturating_add(row.duplicate_window));
-        rows.put_repeat(key, Repeat { half: row.half, ends, place: None });
+        rows.put_repeat(key, Repeat { first: First::Half(row.half), ends });
     }
     let kept = match settle.decision {
         Decision::Commit => planted(Bug::DoubleSettle),

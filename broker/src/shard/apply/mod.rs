@@ -97,7 +97,7 @@ impl StateMachine {
         for producer in crate::index::producer::all(&shared.index)? {
             shared.producers.put(&producer);
         }
-        shared.counters.set(&sequences, applied.unwrap_or_default());
+        shared.counters.set(&sequences, applied);
         shared.counters.set_trimmed(meta::kept(&shared.index)?.trimmed);
         shared.lost.set(meta::lost_ranges(&shared.index)?);
         Ok(Self { shared, applied, sequences })
@@ -135,7 +135,7 @@ impl StateMachine {
                                 // Everything before becomes visible first: this command reads whole tables.
                                 self.write(&mut staged, &mut answers)?;
                             }
-                            staged.begin_entry(&batch, entry.payload_position.get());
+                            staged.begin_entry(&batch, entry.payload_position);
                             outcomes.reserve_exact(commands.len());
                             for command in &commands {
                                 outcomes.push(self.step(&mut staged, command)?);
@@ -238,7 +238,7 @@ impl StateMachine {
         // From here on readers see it. A crash before the next flush only means that it is applied again.
         (self.sequences, self.applied) = (staged.sequences, Some(applied));
         let woken = staged.publish(&self.shared);
-        self.shared.counters.set(&self.sequences, applied);
+        self.shared.counters.set(&self.sequences, self.applied);
         for (completions, outcomes) in answers.drain(..) {
             let (commands, made) = (completions.as_ref().map(Completions::len), outcomes.len());
             if commands.is_some_and(|commands| commands != made) {
@@ -284,10 +284,7 @@ fn load_ends(shared: &Shared) -> Result<(), IndexError> {
     crate::index::queue::for_all_ends(&shared.index, |id, min, max| {
         let Some(queue) = shared.topics.queue(id) else { return };
         let (min, max) = (min.max(queue.min_offset()), max.max(queue.max_offset()));
-        queue.publish(
-            min,
-            if planted(Bug::QueueOffsetReused) { min.max(max.previous().unwrap_or_default()) } else { max },
-        );
+        queue.publish(min, if planted(Bug::QueueOffsetReused) { min.max(max.previous().unwrap_or(max)) } else { max });
     })
 }
 

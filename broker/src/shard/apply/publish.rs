@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::staged::Staged;
-use crate::index::half::{Repeat, RepeatKey, RepeatPlace, repeat_key};
+use crate::index::half::{First, Repeat, RepeatKey, RepeatPlace, repeat_key};
 use crate::index::{EntryFlags, IndexError, QueueEntry, TimerRow, timer};
 use crate::shard::command::{Once, Publish};
 use crate::shard::message::{Message, Unit};
@@ -12,7 +12,7 @@ use crate::shard::outcome::{Outcome, Published, Refusal};
 use crate::shard::shared::Shared;
 use crate::shard::topic::Queue;
 use crate::terms::to_u32;
-use crate::terms::{HalfId, QueueOffset, Stamp, When};
+use crate::terms::{Entered, HalfId, Position, QueueOffset, Stamp, When};
 
 pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_>) -> Result<Outcome, IndexError> {
     let Some(queue) = shared.topics.queue(publish.queue) else {
@@ -37,14 +37,13 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
             length,
             tag_hash: message.tag_hash,
             flags: EntryFlags::PLAIN,
-            half: HalfId(position),
+            half: HalfId::at(position),
         };
-        let (offset, due) = place.enter(staged, publish.when);
+        let entered = place.enter(staged, publish.when);
         match &mut published {
             None => {
-                let stamp = staged.stamp();
-                let (first_offset, more_positions) = (offset, Vec::new());
-                published = Some(Published { first_offset, position, more_positions, stamp, due, repeats: None });
+                let (stamp, more_positions) = (staged.stamp(), Vec::new());
+                published = Some(Published { entered, position, more_positions, stamp, repeats: None });
             }
             Some(first) => first.more_positions.push(position),
         }
@@ -52,9 +51,10 @@ pub(super) fn publish(shared: &Shared, staged: &mut Staged, publish: &Publish<'_
     if let Some((once, key)) = once
         && let Some(first) = &published
     {
-        let place = RepeatPlace { queue: queue.id, offset: first.first_offset, stamp: first.stamp, due: first.due };
-        let ends = Some(first.stamp.saturating_add(once.window));
-        staged.put_repeat(key, Repeat { half: HalfId(first.position), ends, place: Some(place) });
+        let Published { position, entered, stamp, .. } = *first;
+        let place = RepeatPlace { position, queue: queue.id, entered, stamp };
+        let ends = Some(stamp.saturating_add(once.window));
+        staged.put_repeat(key, Repeat { first: First::Message(place), ends });
     }
     Ok(published.map_or(Outcome::Done, Outcome::Published))
 }
@@ -66,22 +66,25 @@ fn once_key(topic: &str, once: &Once<'_>) -> RepeatKey {
 
 /// A message that was sent before gets the first one's place. `None` if it was not sent before.
 fn repeated(shared: &Shared, staged: &Staged, key: RepeatKey) -> Result<Option<Outcome>, IndexError> {
-    let Some(first) = staged.repeat(&shared.index, key)? else { return Ok(None) };
+    let Some(First::Message(place)) = staged.repeat(&shared.index, key)?.map(|known| known.first) else {
+        return Ok(None);
+    };
     // Its topic may have been deleted, and created again.
-    let Some(place) = first.place.filter(|place| shared.topics.queue(place.queue).is_some()) else { return Ok(None) };
+    if shared.topics.queue(place.queue).is_none() {
+        return Ok(None);
+    }
     shared.counters.repeated_messages.fetch_add(1, Ordering::Relaxed);
     Ok(Some(Outcome::Published(Published {
-        first_offset: place.offset,
-        position: first.half.get(),
+        entered: place.entered,
+        position: place.position,
         more_positions: Vec::new(),
         stamp: place.stamp,
-        due: place.due,
         repeats: Some(place.queue),
     })))
 }
 
 /// Log position and length of a message's unit.
-pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (u64, u32) {
+pub(super) fn extent(staged: &Staged, message: &Message<'_>) -> (Position, u32) {
     let Unit::Stored { at, bytes, .. } = message.unit else {
         unreachable!("only decoded commands are applied");
     };
@@ -103,7 +106,7 @@ pub(super) fn due(staged: &Staged, when: When) -> Option<Stamp> {
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) queue: &'a Arc<Queue>,
-    pub(super) position: u64,
+    pub(super) position: Position,
     pub(super) length: u32,
     pub(super) tag_hash: i32,
     pub(super) flags: EntryFlags,
@@ -111,11 +114,11 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Enters the queue, or waits. Says the queue offset, or the number among the waiting ones and when it is due.
-    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> (QueueOffset, Option<Stamp>) {
+    /// Enters the queue, or waits.
+    pub(super) fn enter(&self, staged: &mut Staged, when: When) -> Entered {
         match due(staged, when) {
-            None => (self.enter_now(staged), None),
-            Some(due) => (QueueOffset(self.wait(staged, due)), Some(due)),
+            None => Entered::Queue(self.enter_now(staged)),
+            Some(due) => Entered::Waits { number: self.wait(staged, due), due },
         }
     }
 

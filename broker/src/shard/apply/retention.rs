@@ -12,13 +12,13 @@ use crate::shard::command::Roll;
 use crate::shard::outcome::Outcome;
 use crate::shard::shared::Shared;
 use crate::shard::topic::Queue;
-use crate::terms::{HalfId, PinOwner};
+use crate::terms::{HalfId, PinOwner, Position};
 
 /// Lets messages below `upto` go, but nothing that a half message or a waiting one needs. Cost: what goes, and a look in
 /// memory at each queue.
-pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Outcome, IndexError> {
+pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: Position) -> Result<Outcome, IndexError> {
     let kept = meta::kept(&shared.index)?;
-    let pinned = lowest_pin(shared)?.filter(|_| !planted(Bug::TrimUnpinned)).unwrap_or(u64::MAX);
+    let pinned = lowest_pin(shared)?.filter(|_| !planted(Bug::TrimUnpinned)).unwrap_or(Position::MAX);
     // Never its own record: from there on nothing is applied yet.
     let upto = upto.min(pinned).min(staged.position(0));
     if upto <= kept.trimmed {
@@ -27,7 +27,7 @@ pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Ou
     let queues: Vec<Arc<Queue>> = shared.topics.all().iter().flat_map(|topic| topic.queues.clone()).collect();
     for queue in queues {
         let (min, max) = (queue.min_offset(), queue.max_offset());
-        if min == max || queue.oldest() >= Some(upto) {
+        if min == max || queue.oldest() >= upto {
             continue;
         }
         let left = index::queue::trim(&shared.index, &mut staged.rows, queue.id, (min, max), upto)?;
@@ -44,7 +44,7 @@ pub(super) fn trim(shared: &Shared, staged: &mut Staged, upto: u64) -> Result<Ou
 
 /// The lowest log position whose bytes must be kept. Begins after the halves that are decided and gone, of which the
 /// index may still hold tombstones.
-pub(in crate::shard) fn lowest_pin(shared: &Shared) -> Result<Option<u64>, IndexError> {
+pub(in crate::shard) fn lowest_pin(shared: &Shared) -> Result<Option<Position>, IndexError> {
     let kept = meta::kept(&shared.index)?;
     // Halves that are applied after this look have higher ids.
     let applied = shared.counters.applied_end();
@@ -53,15 +53,15 @@ pub(in crate::shard) fn lowest_pin(shared: &Shared) -> Result<Option<u64>, Index
         first = Some(row.half);
         false
     })?;
-    let first = first.unwrap_or(HalfId(applied));
+    let first = first.unwrap_or(HalfId::at(applied));
     shared.counters.halves_decided(first);
     index::half::scan(&shared.index, first.max(kept.moved_halves), |row| {
         // One that was moved has a pin of its own.
-        lowest = (row.position == row.half.get()).then_some(row.position);
+        lowest = (row.position == row.half.position()).then_some(row.position);
         lowest.is_none()
     })?;
-    pin::scan(&shared.index, kept.trimmed, u64::MAX, |position, _| {
-        lowest = Some(lowest.map_or(position, |half: u64| half.min(position)));
+    pin::scan(&shared.index, kept.trimmed, Position::MAX, |position, _| {
+        lowest = Some(lowest.map_or(position, |half: Position| half.min(position)));
         false
     })?;
     Ok(lowest)
@@ -77,7 +77,7 @@ pub(super) fn roll(shared: &Shared, staged: &mut Staged, roll: &Roll<'_>) -> Res
                 let row = staged.half(&shared.index, half)?;
                 let Some(old) = row.filter(|row| row.position == each.from) else { continue };
                 let mut row = old.clone();
-                if row.position != row.half.get() {
+                if row.position != row.half.position() {
                     pin::delete(&mut staged.rows, row.position);
                 }
                 (row.position, row.length) = (position, length);

@@ -34,9 +34,9 @@ pub(in crate::shard) struct Staged {
     pub(in crate::shard) halves_changed: bool,
     pub(in crate::shard) timers_changed: bool,
     /// Queues that lost entries, with their new first offset and the log position of what is the oldest now.
-    pub(in crate::shard) trimmed: Vec<(Arc<Queue>, QueueOffset, u64)>,
+    pub(in crate::shard) trimmed: Vec<(Arc<Queue>, QueueOffset, Position)>,
     /// Bytes below may go, as of this write.
-    pub(in crate::shard) kept: Option<u64>,
+    pub(in crate::shard) kept: Option<Position>,
     pages: HashMap<QueueId, (Arc<Queue>, PageBuilder)>,
     /// Queues whose pages were put into the rows, with their new ends.
     grown: Vec<(Arc<Queue>, QueueOffset)>,
@@ -48,7 +48,7 @@ pub(in crate::shard) struct Staged {
     pub(in crate::shard) producers: HashMap<u32, Arc<ProducerGroup>>,
     applied: Option<Applied>,
     stamp: Stamp,
-    payload_position: u64,
+    payload_position: Position,
     /// The first promise that the commands at hand would break.
     broken: Option<Broken>,
 }
@@ -72,13 +72,13 @@ impl Staged {
             producers: HashMap::new(),
             applied,
             stamp: applied.map_or(Stamp::ZERO, |applied| applied.stamp),
-            payload_position: 0,
+            payload_position: Position::ZERO,
             broken: None,
         }
     }
 
     /// The commands that follow are of this batch and lie at this place. Time never goes back.
-    pub(in crate::shard) fn begin_entry(&mut self, batch: &Batch<'_>, payload_position: u64) {
+    pub(in crate::shard) fn begin_entry(&mut self, batch: &Batch<'_>, payload_position: Position) {
         self.stamp = self.stamp.max(batch.stamp);
         self.payload_position = payload_position;
     }
@@ -86,11 +86,11 @@ impl Staged {
     /// The entry must follow the one before.
     pub(in crate::shard) fn check_follows(&mut self, entry: &CommittedEntry) {
         let Some(before) = self.applied else { return };
-        self.payload_position = entry.payload_position.get();
+        self.payload_position = entry.payload_position;
         self.promise(entry.index == before.index.next(), Promise::AppliedByOne, || {
             format!("entry {} comes after entry {}", entry.index, before.index)
         });
-        let follows = entry.payload_position.get() >= before.end && entry.end >= entry.payload_position;
+        let follows = entry.payload_position >= before.end && entry.end >= entry.payload_position;
         self.promise(follows && entry.term >= before.term, Promise::PositionsRise, || {
             let (from, to) = (entry.payload_position, entry.end);
             format!("term {} at {from} to {to} comes after term {} up to {}", entry.term, before.term, before.end)
@@ -102,7 +102,7 @@ impl Staged {
         let before = self.applied.map_or(Stamp::ZERO, |applied| applied.stamp);
         let stamp = self.stamp;
         self.promise(stamp >= before, Promise::StampsRise, || format!("{stamp} after {before}"));
-        let (term, index, end) = (entry.term, entry.index, entry.end.get());
+        let (term, index, end) = (entry.term, entry.index, entry.end);
         self.applied = Some(Applied { term, index, end, stamp: self.stamp });
     }
 
@@ -114,7 +114,7 @@ impl Staged {
     /// Looks at a promise. If it does not hold, nothing of what is staged is written.
     pub(in crate::shard) fn promise(&mut self, holds: bool, promise: Promise, found: impl FnOnce() -> String) {
         if !holds && self.broken.is_none() {
-            let position = Some(Position(self.payload_position));
+            let position = Some(self.payload_position);
             self.broken = Some(Broken { promise, entry: None, position, found: found() });
         }
     }
@@ -140,8 +140,8 @@ impl Staged {
     }
 
     /// The log position of a byte of the payload at hand.
-    pub(in crate::shard) fn position(&self, at: usize) -> u64 {
-        self.payload_position + at as u64
+    pub(in crate::shard) fn position(&self, at: usize) -> Position {
+        self.payload_position.advance(at as u64)
     }
 
     /// Adds an entry to a queue and says its offset.

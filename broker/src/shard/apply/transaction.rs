@@ -109,7 +109,7 @@ impl Rows for Step<'_> {
 
     /// A half that was moved has a pin of its own.
     fn release(&mut self, row: &HalfRow) {
-        if row.position != row.half.get() {
+        if row.position != row.half.position() {
             index::pin::delete(&mut self.staged.rows, row.position);
         }
     }
@@ -147,7 +147,8 @@ impl Step<'_> {
             && let Some(queue) = self.shared.topics.queue(prepare.queue)
         {
             let (tag_hash, flags) = (prepare.message.tag_hash, EntryFlags::COMMITTED);
-            Place { queue: &queue, position, length, tag_hash, flags, half: HalfId(position) }.enter_now(self.staged);
+            Place { queue: &queue, position, length, tag_hash, flags, half: HalfId::at(position) }
+                .enter_now(self.staged);
         }
         life::prepare(self, prepare, (position, length))
     }
@@ -161,7 +162,7 @@ impl Step<'_> {
     pub(super) fn checked(&mut self, checked: &Checked<'_>) -> Result<Outcome, IndexError> {
         let outcome = life::checked(self, checked)?;
         let first_checked = &mut self.staged.sequences.first_checked;
-        *first_checked = (*first_checked).max(checked.first_checked_upto.unwrap_or_default());
+        *first_checked = (*first_checked).max(checked.first_checked_upto.unwrap_or(HalfId::ZERO));
         Ok(outcome)
     }
 

@@ -12,7 +12,8 @@ use crate::shard::{
 };
 use crate::terms::encode_cold;
 use crate::terms::{
-    Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, TopicSettings, When,
+    Content, Decision, GroupSettings, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp,
+    TopicSettings, When,
 };
 
 /// The producer group of all halves.
@@ -24,7 +25,7 @@ pub(super) const WINDOW_MS: u64 = 5_000;
 pub(super) type Place = (String, i32);
 
 /// A message that is written once more: its owner, where it was, hash of its tag, its unit.
-pub(super) type Piece = (PinOwner, u64, i32, Bytes);
+pub(super) type Piece = (PinOwner, Position, i32, Bytes);
 
 /// One command. Names are made up by the workload; ids are those that the shard gave out.
 #[derive(Clone, Debug)]
@@ -89,13 +90,13 @@ pub(super) enum Act {
     },
     Cancel {
         due: Stamp,
-        position: u64,
+        position: Position,
     },
     Expire {
         decided_before: Stamp,
     },
     GiveUp {
-        positions: std::ops::Range<u64>,
+        positions: std::ops::Range<Position>,
         messages: u64,
     },
     Setting {
@@ -114,7 +115,7 @@ pub(super) enum Act {
         queues: Vec<u32>,
     },
     Trim {
-        upto: u64,
+        upto: Position,
     },
     Roll {
         halves_upto: HalfId,

@@ -10,7 +10,7 @@ use super::model::Model;
 use crate::log::{LogReader, Record};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Outcome, Prepared, Published, Unit};
-use crate::terms::{HalfId, LogIndex, QueueOffset, Stamp};
+use crate::terms::{Entered, HalfId, LogIndex, Position, QueueOffset, Stamp};
 
 /// A command that was submitted and answered.
 pub(super) struct Step {
@@ -24,7 +24,7 @@ pub(super) struct Step {
 struct Mark {
     term: u64,
     kind: u8,
-    position: u64,
+    position: Position,
     crc: u32,
     /// Commands in all records up to this one.
     steps: usize,
@@ -67,7 +67,7 @@ impl History {
 
     /// Adds an answered command; the answer must be the one that the model gives.
     /// `places` are the positions of the messages that it brought.
-    pub(super) fn push(&mut self, act: Act, now: Stamp, outcome: &Outcome, places: &[u64]) -> Result<(), String> {
+    pub(super) fn push(&mut self, act: Act, now: Stamp, outcome: &Outcome, places: &[Position]) -> Result<(), String> {
         self.trace(&format!("{act:?} {outcome:?}"));
         let mut model = self.model().clone();
         let expected = model.apply(&act, now, outcome, places);
@@ -99,7 +99,7 @@ impl History {
                     continue;
                 }
                 let act = acts.next().ok_or("the log holds a command that nobody sent")?;
-                let places = places(&command, record.payload_position().get());
+                let places = places(&command, record.payload_position());
                 let mut model = self.model().clone();
                 model.apply(&act, now, &hint(&command, &places), &places);
                 let mut bytes = BytesMut::new();
@@ -112,7 +112,7 @@ impl History {
     }
 
     /// For each command in the records since those that were noted: the positions of the messages that it brought.
-    pub(super) fn new_places(&self, log: &LogReader) -> Result<VecDeque<Vec<u64>>, String> {
+    pub(super) fn new_places(&self, log: &LogReader) -> Result<VecDeque<Vec<Position>>, String> {
         places_from(log, self.records.last_key_value().map_or(log.first_index().0, |(index, _)| index + 1))
     }
 
@@ -178,16 +178,16 @@ fn mark(record: &Record, steps: usize) -> Mark {
     Mark {
         term: record.term,
         kind: record.kind,
-        position: record.position.get(),
+        position: record.position,
         crc: crc32fast::hash(&record.payload),
         steps,
     }
 }
 
 /// The positions of the messages that a command brought, its payload beginning at this one.
-fn places(command: &Command<'_>, payload: u64) -> Vec<u64> {
+fn places(command: &Command<'_>, payload: Position) -> Vec<Position> {
     let position = |message: &Message<'_>| match message.unit {
-        Unit::Stored { at, .. } => payload + at as u64,
+        Unit::Stored { at, .. } => payload.advance(at as u64),
         Unit::New(_) => unreachable!("the command was decoded"),
     };
     match command {
@@ -200,30 +200,29 @@ fn places(command: &Command<'_>, payload: u64) -> Vec<u64> {
 }
 
 /// As much of an outcome as the log says: where messages lie.
-fn hint(command: &Command<'_>, places: &[u64]) -> Outcome {
+fn hint(command: &Command<'_>, places: &[Position]) -> Outcome {
     match command {
         Command::Publish(_) => Outcome::Published(Published {
-            first_offset: QueueOffset::ZERO,
+            entered: Entered::Queue(QueueOffset::ZERO),
             position: places[0],
             more_positions: places[1..].to_vec(),
             stamp: Stamp::ZERO,
-            due: None,
             repeats: None,
         }),
         Command::Prepare(_) => {
-            Outcome::Prepared(Prepared { half: HalfId(places[0]), counter: 0, stamp: Stamp::ZERO, repeated: false })
+            Outcome::Prepared(Prepared { half: HalfId::at(places[0]), counter: 0, stamp: Stamp::ZERO, repeated: false })
         }
         _ => Outcome::Done,
     }
 }
 
 /// For each command in the records from an index on: the positions of the messages that it brought.
-pub(super) fn places_from(log: &LogReader, from: u64) -> Result<VecDeque<Vec<u64>>, String> {
+pub(super) fn places_from(log: &LogReader, from: u64) -> Result<VecDeque<Vec<Position>>, String> {
     let mut all = VecDeque::new();
     for record in read(log, from)?.iter().filter(|record| record.kind == kind::BATCH) {
         let batch = Batch::decode(&record.payload).map_err(|error| error.to_string())?;
         for command in batch.commands().map_err(|error| error.to_string())? {
-            all.push_back(places(&command, record.payload_position().get()));
+            all.push_back(places(&command, record.payload_position()));
         }
     }
     Ok(all)

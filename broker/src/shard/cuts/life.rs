@@ -19,7 +19,7 @@ use crate::log::{Drive, Flush, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{Admission, CheckedHalf, Outcome, ReadError, Shard, SubmitError};
 use crate::storage::StorageSettings;
-use crate::terms::{Decision, HalfId, ParkReason, QueueOffset, Stamp, When};
+use crate::terms::{Decision, HalfId, ParkReason, Position, QueueOffset, Stamp, When};
 
 /// All rows of an index.
 pub(super) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
@@ -261,12 +261,12 @@ fn purge(opened: &Stepped, disk: &SimDisk, life: &mut Life, random: &mut Random)
 fn keep(shard: &Shard, now: Stamp, random: &mut Random) -> Result<Act, ReadError> {
     // Those that a purge may be taking just now are none: a seed does the same each time.
     let trimmed = shard.counters().trimmed();
-    let starts = shard.log().segments().into_iter().map(|segment| segment.start.get());
-    let cuts: Vec<u64> = starts.filter(|start| *start > trimmed).collect();
+    let starts = shard.log().segments().into_iter().map(|segment| segment.start);
+    let cuts: Vec<Position> = starts.filter(|start| *start > trimmed).collect();
     let end = shard.log().end().get();
     let cut = match cuts.len() as u64 {
-        0 => random.below(end.max(1)),
-        _ if random.below(6) == 0 => random.below(end),
+        0 => Position(random.below(end.max(1))),
+        _ if random.below(6) == 0 => Position(random.below(end)),
         count => cuts[random.below(count) as usize],
     };
     let load = match random.below(5) {
@@ -280,7 +280,7 @@ fn keep(shard: &Shard, now: Stamp, random: &mut Random) -> Result<Act, ReadError
 }
 
 /// The messages that a commit brings once more.
-pub(super) fn anew(shard: &Shard, half: HalfId, below: u64) -> Result<Vec<(HalfId, i32, Bytes)>, ReadError> {
+pub(super) fn anew(shard: &Shard, half: HalfId, below: Position) -> Result<Vec<(HalfId, i32, Bytes)>, ReadError> {
     match rewritten(shard, half, below)? {
         Rewritten::Anew(messages) => Ok(messages),
         Rewritten::Move(_) => unreachable!("messages of this test are small"),
@@ -348,7 +348,7 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: Stamp, rand
             let counter = counter + u64::from(random.below(20) == 0);
             let group = if random.below(20) == 0 { "strangers" } else { PRODUCERS }.to_owned();
             let old = decision == Decision::Commit && random.below(4) == 0;
-            let rewritten = old.then(|| anew(shard, half, u64::MAX).expect("all is readable"));
+            let rewritten = old.then(|| anew(shard, half, Position::MAX).expect("all is readable"));
             let rewritten = rewritten.unwrap_or_default();
             Act::Settle { half, counter, group, decision, rewritten }
         }
@@ -386,9 +386,9 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: Stamp, rand
             Act::Resume { half: pick(&halves, random), only_if }
         }
         94..96 => {
-            let waiting: Vec<(Stamp, u64)> = view.timers.keys().copied().collect();
+            let waiting: Vec<(Stamp, Position)> = view.timers.keys().copied().collect();
             let (due, position) = match waiting.len() as u64 {
-                0 => (now, 1),
+                0 => (now, Position(1)),
                 count => waiting[random.below(count) as usize],
             };
             Act::Cancel { due, position }
@@ -411,8 +411,8 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: Stamp, rand
             Act::Extend { half, counter: counter + u64::from(random.below(20) == 0), until, is_answer }
         }
         103 => {
-            let from = random.below(2000);
-            Act::GiveUp { positions: from..from + 1 + random.below(50), messages: random.below(9) }
+            let from = Position(random.below(2000));
+            Act::GiveUp { positions: from..from.advance(1 + random.below(50)), messages: random.below(9) }
         }
         _ => Act::Setting { key: format!("setting-{}", random.below(4)), value: format!("{}", random.below(9)) },
     }

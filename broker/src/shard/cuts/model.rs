@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::act::{Act, PRODUCERS, Place, WINDOW_MS};
 use super::view::{DecisionView, EntryView, HalfView, QueueView, TimerView, View};
 use crate::shard::{Outcome, Prepared, Published, Refusal, Settled, SettledMember};
-use crate::terms::{Decision, HalfId, ParkReason, PinOwner, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Decision, Entered, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, When};
 
 /// The state after some commands.
 #[derive(Clone, Debug, Default)]
@@ -24,14 +24,14 @@ pub(super) struct Model {
     /// How many queues of each topic are written and read now.
     sizes: BTreeMap<String, u32>,
     /// Decisions made before are forgotten.
-    forgotten: Stamp,
+    forgotten: Option<Stamp>,
     next_queue: u32,
 }
 
 impl Model {
     /// The answer that the command must get at this time; `got` says where messages lie, and `places` where those lie
     /// that were written once more.
-    pub(super) fn apply(&mut self, act: &Act, now: Stamp, got: &Outcome, places: &[u64]) -> Outcome {
+    pub(super) fn apply(&mut self, act: &Act, now: Stamp, got: &Outcome, places: &[Position]) -> Outcome {
         match act {
             Act::PutTopic { name, queues } => {
                 self.sizes.insert(name.clone(), *queues);
@@ -39,7 +39,7 @@ impl Model {
                 while had.len() < *queues as usize {
                     had.push(self.next_queue);
                     self.places.insert(self.next_queue, (name.clone(), had.len() as i32 - 1));
-                    self.view.queues.insert(self.next_queue, QueueView::default());
+                    self.view.queues.insert(self.next_queue, QueueView { min: QueueOffset::ZERO, entries: Vec::new() });
                     self.next_queue += 1;
                 }
                 Outcome::Done
@@ -65,7 +65,7 @@ impl Model {
             }
             Act::Settle { half, counter, group, decision, rewritten } => {
                 let halves = rewritten.iter().map(|(half, ..)| *half);
-                let places: BTreeMap<HalfId, u64> = halves.zip(places.iter().copied()).collect();
+                let places: BTreeMap<HalfId, Position> = halves.zip(places.iter().copied()).collect();
                 self.settle(*half, *counter, group, *decision, &places, now)
             }
             Act::Checked { halves } => {
@@ -175,10 +175,10 @@ impl Model {
     }
 
     /// The oldest messages go whose bytes lie below the cut, unless somebody needs bytes below it.
-    fn trim(&mut self, upto: u64) {
+    fn trim(&mut self, upto: Position) {
         let halves = self.view.halves.values().map(|half| half.position);
         let needed = halves.chain(self.view.timers.keys().map(|(_, position)| *position)).min();
-        let upto = upto.min(needed.unwrap_or(u64::MAX));
+        let upto = upto.min(needed.unwrap_or(Position::MAX));
         if upto <= self.view.trimmed {
             return;
         }
@@ -194,7 +194,7 @@ impl Model {
     }
 
     /// Says whether there was something to move.
-    fn roll(&mut self, owner: PinOwner, from: u64, to: u64) -> bool {
+    fn roll(&mut self, owner: PinOwner, from: Position, to: Position) -> bool {
         match owner {
             PinOwner::Half { half } => {
                 let row = self.view.halves.get_mut(&half).filter(|row| row.position == from);
@@ -292,19 +292,18 @@ impl Model {
             return Outcome::Published(first.clone());
         }
         let Outcome::Published(at) = got else { panic!("published was {got:?}") };
-        let positions: Vec<u64> = [at.position].into_iter().chain(at.more_positions.iter().copied()).collect();
+        let positions: Vec<Position> = [at.position].into_iter().chain(at.more_positions.iter().copied()).collect();
         let due = due(when, now);
         let mut first = None;
         for (body, position) in bodies.iter().zip(&positions) {
-            let number = self.enter(queue, (body, body), *position, due, None, now);
-            first.get_or_insert(number);
+            let entered = self.enter(queue, (body, body), *position, due, None, now);
+            first.get_or_insert(entered);
         }
         let published = Published {
-            first_offset: first.expect("a publish has messages"),
+            entered: first.expect("a publish has messages"),
             position: at.position,
             more_positions: at.more_positions.clone(),
             stamp: now,
-            due,
             repeats: None,
         };
         if once {
@@ -322,16 +321,16 @@ impl Model {
         self.view.topics[topic][number as usize]
     }
 
-    /// Enters the queue, or waits. Says the offset, or the number among those that waited.
+    /// Enters the queue, or waits.
     fn enter(
         &mut self,
         queue: u32,
         (body, key): (&str, &str),
-        position: u64,
+        position: Position,
         due: Option<Stamp>,
         half: Option<HalfId>,
         now: Stamp,
-    ) -> QueueOffset {
+    ) -> Entered {
         let committed = half.is_some();
         if let Some(due) = due {
             let timer = TimerView {
@@ -339,11 +338,11 @@ impl Model {
                 body: body.to_owned(),
                 key: key.to_owned(),
                 committed,
-                half: half.unwrap_or(HalfId(position)),
+                half: half.unwrap_or(HalfId::at(position)),
             };
             self.view.timers.insert((due, position), timer);
             self.view.counts.next_timer += 1;
-            return QueueOffset(self.view.counts.next_timer - 1);
+            return Entered::Waits { number: self.view.counts.next_timer - 1, due };
         }
         let QueueView { min, entries } = self.view.queues.get_mut(&queue).expect("the queue exists");
         let (body, key) = (body.to_owned(), key.to_owned());
@@ -353,9 +352,9 @@ impl Model {
             position,
             store_time: now,
             committed,
-            half: half.unwrap_or(HalfId(position)),
+            half: half.unwrap_or(HalfId::at(position)),
         });
-        QueueOffset(min.0 + entries.len() as u64 - 1)
+        Entered::Queue(*min + (entries.len() as u64 - 1))
     }
 
     fn prepare(
@@ -409,7 +408,7 @@ impl Model {
         self.view.counts.open += 1;
         self.repeats.insert(key, (*half, None));
         let row = HalfView {
-            position: half.0,
+            position: half.position(),
             counter,
             queue,
             body: body.to_owned(),
@@ -435,7 +434,7 @@ impl Model {
         counter: u64,
         group: &str,
         decision: Decision,
-        places: &BTreeMap<HalfId, u64>,
+        places: &BTreeMap<HalfId, Position>,
         now: Stamp,
     ) -> Outcome {
         let stranger = |own: u64| {
@@ -472,7 +471,7 @@ impl Model {
         Outcome::Settled(Settled { first: true, ..self.settled(whole[0]) })
     }
 
-    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<u64>, now: Stamp) {
+    fn settle_one(&mut self, half: HalfId, decision: Decision, place: Option<Position>, now: Stamp) {
         let row = self.view.halves.remove(&half).expect("all of a transaction is undecided");
         let (mut queue, mut offset) = (row.queue, None);
         if decision == Decision::Commit {
@@ -480,9 +479,8 @@ impl Model {
             if due.is_none() {
                 queue = self.live(row.queue);
             }
-            let number =
-                self.enter(queue, (&row.body, &row.unique_id), place.unwrap_or(row.position), due, Some(half), now);
-            offset = due.is_none().then_some(number);
+            let position = place.unwrap_or(row.position);
+            offset = offset_of(self.enter(queue, (&row.body, &row.unique_id), position, due, Some(half), now));
             self.view.counts.committed += 1;
         } else {
             self.view.counts.rolled_back += 1;
@@ -511,8 +509,8 @@ impl Model {
     }
 
     fn fire(&mut self, upto: Stamp, limit: u32, now: Stamp) -> Outcome {
-        let due: Vec<(Stamp, u64)> =
-            self.view.timers.range(..=(upto, u64::MAX)).take(limit as usize).map(|(key, _)| *key).collect();
+        let due: Vec<(Stamp, Position)> =
+            self.view.timers.range(..=(upto, Position::MAX)).take(limit as usize).map(|(key, _)| *key).collect();
         for key in &due {
             let timer = self.view.timers.remove(key).expect("it was just there");
             if !self.places.contains_key(&timer.queue) {
@@ -520,25 +518,32 @@ impl Model {
             }
             let half = timer.committed.then_some(timer.half);
             let queue = self.live(timer.queue);
-            let offset = self.enter(queue, (&timer.body, &timer.key), key.1, None, half, now);
+            let entered = self.enter(queue, (&timer.body, &timer.key), key.1, None, half, now);
             if let Some(decision) = half.and_then(|half| self.view.decisions.get_mut(&half)) {
-                (decision.offset, decision.queue) = (Some(offset), queue);
+                (decision.offset, decision.queue) = (offset_of(entered), queue);
             }
         }
         Outcome::Handled(due.len() as u32)
     }
 
     fn expire(&mut self, before: Stamp) -> Outcome {
-        self.forgotten = self.forgotten.max(before);
-        self.view.decisions.retain(|_, row| row.at >= self.forgotten);
+        self.forgotten = self.forgotten.max(Some(before));
+        self.view.decisions.retain(|_, row| Some(row.at) >= self.forgotten);
         Outcome::Done
     }
 
     /// Positions of what nobody may see: undecided, rolled back.
     pub(super) fn hidden(&self) -> BTreeSet<HalfId> {
         let rolled_back = self.view.decisions.iter().filter(|(_, row)| row.decision == Decision::Rollback);
-        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, HalfId(row.position)]);
+        let halves = self.view.halves.iter().flat_map(|(half, row)| [*half, HalfId::at(row.position)]);
         halves.chain(rolled_back.map(|(half, _)| *half)).collect()
+    }
+}
+
+fn offset_of(entered: Entered) -> Option<QueueOffset> {
+    match entered {
+        Entered::Queue(offset) => Some(offset),
+        Entered::Waits { .. } => None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::log::{Disk, Flush, Log, LogReader};
 use crate::raft::committed_entry;
 use crate::shard::Shard;
 use crate::storage::Parts;
-use crate::terms::{Decision, QueueOffset, Stamp, When};
+use crate::terms::{Decision, Position, QueueOffset, Stamp, When};
 
 /// The expected content of a disk.
 pub(super) struct Expected<'a> {
@@ -172,7 +172,7 @@ impl Expected<'_> {
         let mut acts: Vec<Act> = Vec::new();
         for (half, row) in &model.view.halves {
             let decision = if random.below(2) == 0 { Decision::Commit } else { Decision::Rollback };
-            let below = if random.below(3) == 0 { u64::MAX } else { 0 };
+            let below = if random.below(3) == 0 { Position::MAX } else { Position::ZERO };
             let rewritten = anew(&storage.shard, *half, below).map_err(|error| error.to_string())?;
             let rewritten = if decision == Decision::Commit { rewritten } else { Vec::new() };
             acts.push(Act::Settle {
@@ -214,9 +214,9 @@ impl Expected<'_> {
 
 /// Views by position show what is in a queue, and nothing of what is undecided, rolled back, or waits for its time.
 fn judge_views_by_id(shard: &Shard, model: &Model) -> Result<(), String> {
-    let found = |position: u64| shard.unit_at(position).map_err(|error| error.to_string());
+    let found = |position: Position| shard.unit_at(position).map_err(|error| error.to_string());
     for half in model.hidden() {
-        if found(half.0)?.is_some() {
+        if found(half.position())?.is_some() {
             return Err(format!("half {half} is shown by its position: {:?}", model.view.halves.get(&half)));
         }
     }

@@ -8,10 +8,10 @@ use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, IndexReader, table};
 use crate::shard::{HalfQuery, Shard};
-use crate::terms::{Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QueueView {
     pub(super) min: QueueOffset,
     pub(super) entries: Vec<EntryView>,
@@ -24,7 +24,7 @@ pub(super) struct EntryView {
     pub(super) body: String,
     /// The unique key among the properties, or empty likewise.
     pub(super) key: String,
-    pub(super) position: u64,
+    pub(super) position: Position,
     pub(super) store_time: Stamp,
     pub(super) committed: bool,
     pub(super) half: HalfId,
@@ -34,7 +34,7 @@ pub(super) struct EntryView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HalfView {
     /// Where its bytes are.
-    pub(super) position: u64,
+    pub(super) position: Position,
     pub(super) counter: u64,
     pub(super) queue: u32,
     pub(super) body: String,
@@ -95,16 +95,16 @@ pub(super) struct View {
     pub(super) queues: BTreeMap<u32, QueueView>,
     pub(super) halves: BTreeMap<HalfId, HalfView>,
     pub(super) decisions: BTreeMap<HalfId, DecisionView>,
-    pub(super) timers: BTreeMap<(Stamp, u64), TimerView>,
+    pub(super) timers: BTreeMap<(Stamp, Position), TimerView>,
     pub(super) offsets: BTreeMap<(String, u32), QueueOffset>,
     pub(super) groups: BTreeSet<String>,
     pub(super) settings: BTreeMap<String, String>,
     /// Ends and messages of the ranges that were given up, by their beginnings.
-    pub(super) lost: BTreeMap<u64, (u64, u64)>,
+    pub(super) lost: BTreeMap<Position, (Position, u64)>,
     /// Client and end of the lock on a queue, by group and queue.
     pub(super) locks: BTreeMap<(String, u32), (String, Stamp)>,
     /// Below this log position nothing is kept.
-    pub(super) trimmed: u64,
+    pub(super) trimmed: Position,
     /// Undecided halves with an id below have been moved.
     pub(super) moved_halves: HalfId,
     pub(super) counts: Counts,
@@ -260,7 +260,7 @@ impl View {
             return Err(format!("the decision on half {half} is listed and not found"));
         }
         for row in index::timer::due(index, Stamp::ZERO, Stamp(u64::MAX - 1), usize::MAX).map_err(told)? {
-            let stored = shard.log().read(crate::terms::Position(row.position - 16), row.length as usize + 16);
+            let stored = shard.log().read(row.position.back(16).expect("its head"), row.length as usize + 16);
             let stored = stored.map_err(|error| error.to_string())?;
             // Nobody is served these bytes yet; whoever looks at them checks them.
             if crc32fast::hash(&stored[16..]).to_be_bytes() != stored[12..16] {

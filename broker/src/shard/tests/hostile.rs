@@ -16,7 +16,7 @@ use crate::shard::{
     Batch, Checked, CheckedHalf, Extend, GiveUp, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
     SubmitError, WriteUnit,
 };
-use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, QueueOffset, Stamp};
+use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, Position, QueueOffset, Stamp};
 
 /// Every command with a text of its own, that text being this one.
 fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
@@ -67,8 +67,8 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         Command::Lock(Lock { client: text, ..lock.clone() }),
         Command::Unlock(Lock { group: text, ..lock.clone() }),
         Command::Unlock(Lock { client: text, ..lock }),
-        Command::GiveUp(GiveUp { positions: 1..2, messages: 0, by: text, why: "" }),
-        Command::GiveUp(GiveUp { positions: 1..2, messages: 0, by: "", why: text }),
+        Command::GiveUp(GiveUp { positions: Position(1)..Position(2), messages: 0, by: text, why: "" }),
+        Command::GiveUp(GiveUp { positions: Position(1)..Position(2), messages: 0, by: "", why: text }),
         Command::Setting { key: text, value: "" },
         Command::Setting { key: "", value: text },
     ]

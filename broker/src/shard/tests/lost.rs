@@ -8,7 +8,7 @@ use super::*;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::retention::{Rewritten, gather, rewritten};
 use crate::shard::{GiveUp, GiveUpError, ReadError, Refusal};
-use crate::terms::{Content, GroupSettings, QueueOffset};
+use crate::terms::{Content, GroupSettings, Position, QueueOffset};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -44,7 +44,7 @@ async fn a_read_that_fails_for_a_moment_lets_no_trim_delete_a_half() {
     let queue_now = queue(shard, "T", 0);
     let half = prepare(shard, &queue_now, "u", "half").await;
     fill(shard, &queue_now, 25).await;
-    let end = shard.log().end().get();
+    let end = shard.log().end();
     for faults in [
         Faults { fail_reads: Some(Errno::IO.raw_os_error()), ..Faults::default() },
         Faults { fail_reads: Some(Errno::MFILE.raw_os_error()), ..Faults::default() },
@@ -57,7 +57,7 @@ async fn a_read_that_fails_for_a_moment_lets_no_trim_delete_a_half() {
         // A commit does not go ahead with bytes that would be trimmed next.
         assert!(matches!(rewritten(shard, half.half, end), Err(ReadError::Log { .. })));
         shard.propose(&Command::Trim { upto: end }, Admission::Reserved).await.expect("taken");
-        assert_eq!(shard.counters().trimmed(), half.half.0, "it is pinned as ever");
+        assert_eq!(shard.counters().trimmed(), half.half.position(), "it is pinned as ever");
         disk.set_faults(Faults::default());
     }
     let load = gather(shard, end).expect("readable");
@@ -80,8 +80,8 @@ async fn a_half_whose_bytes_are_gone_is_not_committed() {
     // Retention does this with a half whose bytes are not what was written.
     let roll = crate::shard::Roll { halves_upto: half.half.next(), moved: Vec::new() };
     shard.propose(&Command::Roll(roll), Admission::Reserved).await.expect("taken");
-    shard.propose(&Command::Trim { upto: u64::MAX }, Admission::Reserved).await.expect("taken");
-    assert!(shard.counters().trimmed() > half.half.0);
+    shard.propose(&Command::Trim { upto: Position::MAX }, Admission::Reserved).await.expect("taken");
+    assert!(shard.counters().trimmed() > half.half.position());
     let refused = settle(shard, half.half, half.counter, Decision::Commit).await;
     assert_eq!(refused, Outcome::Refused(Refusal::BytesGone(half.half)));
     assert!(matches!(settle(shard, half.half, half.counter, Decision::Rollback).await, Outcome::Settled(_)));
@@ -113,7 +113,7 @@ async fn a_large_transaction_is_moved_in_pieces_before_its_commit() {
         let joined = shard.propose(&Command::Prepare(prepare), Admission::Normal).await.expect("taken");
         assert!(matches!(joined, Outcome::Prepared(_)), "{joined:?}");
     }
-    let below = shard.log().end().get();
+    let below = shard.log().end();
     let mut moves = 0;
     let messages = loop {
         match rewritten(shard, first.half, below).expect("readable") {
@@ -181,7 +181,7 @@ async fn what_an_operator_gives_up_is_passed_counted_and_remembered() {
     assert!((9..12).contains(&within), "those of both queues in the file: {within}");
     let readable = shard.entry(&busy, QueueOffset(24)).expect("readable").expect("there").position;
     assert!(matches!(shard.to_give_up(readable), Err(GiveUpError::Readable(_))));
-    assert!(matches!(shard.to_give_up(u64::MAX), Err(GiveUpError::NoSuchPlace(_))));
+    assert!(matches!(shard.to_give_up(Position::MAX), Err(GiveUpError::NoSuchPlace(_))));
     let given = GiveUp { positions: lost, messages: within, by: "ann", why: "the disk died" };
     assert_eq!(shard.propose(&Command::GiveUp(given), Admission::Reserved).await, Ok(Outcome::Done));
     assert!(matches!(shard.to_give_up(position), Err(GiveUpError::GivenUpBefore(_))));
@@ -214,8 +214,8 @@ async fn a_truncated_file_is_missing_what_lay_behind_its_end() {
     let entry = |offset| shard.entry(&queue_now, offset).expect("readable").expect("there");
     let file = fs::OpenOptions::new().write(true).open(&from).expect("there");
     // Within the fifth message.
-    let first = shard.log().segments()[0].start.get();
-    file.set_len(crate::log::format::SEGMENT_HEADER_BYTES + entry(QueueOffset(4)).position + 50_000 - first)
+    let first = shard.log().segments()[0].start;
+    file.set_len(crate::log::format::SEGMENT_HEADER_BYTES + entry(QueueOffset(4)).position.since(first) + 50_000)
         .expect("cut");
     read(shard, &queue_now, 3).expect("before the cut");
     for offset in [4, 5] {
@@ -224,7 +224,7 @@ async fn a_truncated_file_is_missing_what_lay_behind_its_end() {
     }
     assert_eq!(
         shard.to_give_up(entry(QueueOffset(4)).position).expect("cut in two"),
-        entry(QueueOffset(4)).position..entry(QueueOffset(4)).position + 1
+        entry(QueueOffset(4)).position..entry(QueueOffset(4)).position.advance(1)
     );
     let behind = shard.to_give_up(entry(QueueOffset(5)).position).expect("cut off");
     assert!(behind.contains(&entry(QueueOffset(6)).position) && !behind.contains(&entry(QueueOffset(4)).position));

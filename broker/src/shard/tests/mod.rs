@@ -120,7 +120,7 @@ fn bodies(shard: &Shard, queue: &Queue) -> Vec<String> {
         unit.check_crc().expect("the body is whole");
         assert_eq!(entry.offset, QueueOffset(expected), "offsets are dense");
         assert_eq!(unit.queue_offset(), entry.offset.signed());
-        assert_eq!(unit.position(), entry.position.cast_signed());
+        assert_eq!(unit.position(), entry.position.signed());
         bodies.push(String::from_utf8(unit.body().to_vec()).expect("text"));
     }
     bodies

@@ -95,11 +95,11 @@ fn an_entry_with_a_broken_promise_leaves_nothing_of_those_applied_with_it() {
 #[test]
 fn an_index_ahead_of_the_log_is_not_flushed() {
     let parts = parts();
-    parts.applier.apply(vec![entry(0, 100, 1, Content::Blank), entry(1, 200, 1, Content::Blank)]).expect("they follow");
-    // The log holds nothing: the entries came from nowhere.
+    parts.applier.apply(vec![entry(0, 100, 1, Content::Blank)]).expect("the first one may be any");
+    // The log holds nothing: the entry came from nowhere. It is the first one of all, and would be flushed as any other.
     parts.applier.flush().expect_err("the log is not durable that far");
     assert_eq!(broken(&parts).promise, Promise::IndexBehindLog);
-    assert_eq!(parts.applier.flushed_index(), LogIndex::ZERO);
+    assert_eq!(parts.applier.flushed_index(), None);
     is_stopped(&parts);
 }
 

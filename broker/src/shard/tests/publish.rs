@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shard::{Lock, OffsetCommit, Refusal};
-use crate::terms::{GroupSettings, QueueOffset, Stamp};
+use crate::terms::{Entered, GroupSettings, QueueOffset, Stamp};
 
 #[tokio::test]
 async fn messages_are_read_back_in_order_before_and_after_a_restart() {
@@ -15,8 +15,8 @@ async fn messages_are_read_back_in_order_before_and_after_a_restart() {
     let one = publish(&opened.shard, &first, When::Now, &["a"]).await;
     let batch = publish(&opened.shard, &first, When::Now, &["b", "c", "d"]).await;
     assert_eq!(
-        (one.first_offset, batch.first_offset, batch.more_positions.len()),
-        (QueueOffset::ZERO, QueueOffset(1), 2)
+        (one.entered, batch.entered, batch.more_positions.len()),
+        (Entered::Queue(QueueOffset::ZERO), Entered::Queue(QueueOffset(1)), 2)
     );
     assert!(batch.position > one.position);
     assert_eq!(bodies(&opened.shard, &first), ["a", "b", "c", "d"]);
@@ -28,7 +28,7 @@ async fn messages_are_read_back_in_order_before_and_after_a_restart() {
     assert_eq!(first.max_offset(), QueueOffset(4));
     assert_eq!(bodies(&opened.shard, &first), ["a", "b", "c", "d"]);
     let more = publish(&opened.shard, &first, When::Now, &["e"]).await;
-    assert_eq!(more.first_offset, QueueOffset(4));
+    assert_eq!(more.entered, Entered::Queue(QueueOffset(4)));
     opened.close().await.expect("closes");
 }
 
@@ -40,7 +40,7 @@ async fn a_delayed_message_is_visible_only_after_it_was_fired() {
     let queue = queue(&opened.shard, "T", 0);
     let delayed = publish(&opened.shard, &queue, When::After(1_000), &["later"]).await;
     publish(&opened.shard, &queue, When::Now, &["now"]).await;
-    let due = delayed.due.expect("it waits");
+    let due = delayed.entered.due().expect("it waits");
     assert_eq!(bodies(&opened.shard, &queue), ["now"]);
     assert_eq!(opened.shard.locate(delayed.position, queue.id).expect("readable").map(|at| at.entry.offset), None);
     let early = Command::Fire { upto: Stamp(due.0 - 1), limit: 10 };
@@ -69,7 +69,7 @@ async fn positions_and_times_find_their_entry() {
         let at = opened.shard.locate(*position, queue.id).expect("readable").expect("found");
         assert_eq!(at.entry.offset, QueueOffset(offset));
     }
-    assert!(opened.shard.locate(positions[3] + 1, queue.id).expect("readable").is_none(), "inside a message");
+    assert!(opened.shard.locate(positions[3].advance(1), queue.id).expect("readable").is_none(), "inside a message");
     let last = opened.shard.entry(&queue, QueueOffset(399)).expect("readable").expect("there");
     assert_eq!(opened.shard.offset_at_time(&queue, Stamp::ZERO).expect("readable"), QueueOffset::ZERO);
     assert!(opened.shard.offset_at_time(&queue, last.store_time).expect("readable") <= QueueOffset(399));

@@ -5,7 +5,7 @@ use crate::index::pin;
 use crate::index::{self, meta};
 use crate::log::RecordId;
 use crate::shard::{Moved, Roll};
-use crate::terms::{LogIndex, PinOwner, QueueOffset, Stamp};
+use crate::terms::{Entered, LogIndex, PinOwner, Position, QueueOffset, Stamp};
 
 /// Ten of them and a bit fill a segment.
 const BODY: usize = 100_000;
@@ -21,7 +21,7 @@ async fn fill(shard: &Shard, queue: &Queue, names: std::ops::Range<usize>) {
     }
 }
 
-async fn trim(shard: &Shard, upto: u64) {
+async fn trim(shard: &Shard, upto: Position) {
     let outcome = shard.propose(&Command::Trim { upto }, Admission::Reserved).await.expect("taken");
     assert_eq!(outcome, Outcome::Done);
 }
@@ -38,7 +38,7 @@ fn expected(range: std::ops::Range<usize>) -> Vec<String> {
 async fn purge(opened: &Storage) -> RecordId {
     let log = opened.shard.log();
     let trimmed = opened.shard.counters().trimmed();
-    let next = log.segments().into_iter().rfind(|segment| segment.start.get() <= trimmed).expect("a segment");
+    let next = log.segments().into_iter().rfind(|segment| segment.start <= trimmed).expect("a segment");
     let last = LogIndex(next.first_index.0 - 1);
     opened.applier().keep_base(last).expect("the index is copied");
     opened.purger().purge(last);
@@ -52,9 +52,9 @@ async fn purge(opened: &Storage) -> RecordId {
     log.purged().expect("just waited for")
 }
 
-fn pins(shard: &Shard) -> Vec<(u64, PinOwner)> {
+fn pins(shard: &Shard) -> Vec<(Position, PinOwner)> {
     let mut pins = Vec::new();
-    pin::scan(shard.index(), 0, u64::MAX, |position, owner| {
+    pin::scan(shard.index(), Position::ZERO, Position::MAX, |position, owner| {
         pins.push((position, owner));
         true
     })
@@ -71,7 +71,7 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
     let idle = queue(&opened.shard, "T", 1);
     publish(&opened.shard, &idle, When::Now, &["old"]).await;
     fill(&opened.shard, &busy, 0..45).await;
-    let cut = opened.shard.log().segments()[2].start.get();
+    let cut = opened.shard.log().segments()[2].start;
     trim(&opened.shard, cut).await;
     assert_eq!(opened.shard.counters().trimmed(), cut);
     let first = busy.min_offset().0 as usize;
@@ -85,9 +85,9 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
         "an empty queue goes on counting"
     );
     let purged = purge(&opened).await;
-    assert_eq!(opened.shard.log().first_position().get(), cut);
+    assert_eq!(opened.shard.log().first_position(), cut);
     // A cut below the present one, or a repeated one, changes nothing.
-    trim(&opened.shard, cut / 2).await;
+    trim(&opened.shard, Position(cut.get() / 2)).await;
     assert_eq!(opened.shard.counters().trimmed(), cut);
 
     for _ in 0..2 {
@@ -100,9 +100,9 @@ async fn a_trim_takes_whole_files_of_messages_and_a_restart_goes_on_behind_it() 
         assert_eq!((idle.min_offset(), idle.max_offset()), (QueueOffset(1), QueueOffset(1)));
     }
     let idle = queue(&opened.shard, "T", 1);
-    assert_eq!(publish(&opened.shard, &idle, When::Now, &["new"]).await.first_offset, QueueOffset(1));
+    assert_eq!(publish(&opened.shard, &idle, When::Now, &["new"]).await.entered, Entered::Queue(QueueOffset(1)));
     // Everything may go but the file that is written to.
-    let end = opened.shard.log().end().get();
+    let end = opened.shard.log().end();
     trim(&opened.shard, end).await;
     let busy = queue(&opened.shard, "T", 0);
     assert_eq!((busy.min_offset(), busy.max_offset()), (QueueOffset(45), QueueOffset(45)));
@@ -128,10 +128,10 @@ async fn a_trim_stops_at_what_a_half_or_a_waiting_message_needs() {
     fill(shard, &queue, 15..30).await;
     let waiting = publish(shard, &queue, When::After(3_600_000), &["waiting"]).await;
     fill(shard, &queue, 30..45).await;
-    let end = shard.log().end().get();
+    let end = shard.log().end();
 
     trim(shard, end).await;
-    assert_eq!(shard.counters().trimmed(), half.half.0);
+    assert_eq!(shard.counters().trimmed(), half.half.position());
     assert_eq!(names(shard, &queue), expected(15..45));
     settle(shard, half.half, half.counter, Decision::Rollback).await;
     trim(shard, end).await;
@@ -194,7 +194,7 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
         fill(&opened.shard, &queue_now, 20 * round..20 * (round + 1)).await;
         assert_eq!(roll_all(&opened.shard).await, 5);
         let lowest = opened.shard.lowest_pin().expect("readable").expect("five pins");
-        trim(&opened.shard, u64::MAX).await;
+        trim(&opened.shard, Position::MAX).await;
         assert_eq!(opened.shard.counters().trimmed(), lowest, "up to the first one that was moved");
         assert_eq!(queue_now.min_offset().0 as usize, 20 * (round + 1));
         purge(&opened).await;
@@ -210,7 +210,7 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
     assert_eq!(shard.counters().open_halves(), 4);
     // A check carries the message under the id that its producer knows.
     let row = shard.half(a.half).expect("readable").expect("undecided");
-    assert_ne!(row.position, a.half.0);
+    assert_ne!(row.position, a.half.position());
     let mut unit = BytesMut::new();
     shard.half_unit(&row, &mut unit).expect("readable");
     let unit = escrowmq_common::message::MessageUnit::decode(&unit).expect("a unit");
@@ -230,7 +230,7 @@ async fn what_was_moved_is_delivered_checked_and_decided_as_ever() {
     assert_eq!(names(shard, &queue_now), ["half a", "half d", "waiting", "half c"]);
     assert!(pins(shard).is_empty());
     // Found by the id that the producer knows.
-    let located = shard.locate(c.half.0, queue_now.id).expect("readable").expect("in the queue");
+    let located = shard.locate(c.half.position(), queue_now.id).expect("readable").expect("in the queue");
     assert_eq!(located.entry.half, c.half);
     opened.close().await.expect("closes");
 }
@@ -242,7 +242,7 @@ async fn an_index_that_the_log_cannot_make_again_is_refused() {
     make_topic(&opened.shard, "T", 1).await;
     let queue_now = queue(&opened.shard, "T", 0);
     fill(&opened.shard, &queue_now, 0..25).await;
-    let end = opened.shard.log().end().get();
+    let end = opened.shard.log().end();
     trim(&opened.shard, end).await;
     purge(&opened).await;
     opened.close().await.expect("closes");
@@ -274,7 +274,7 @@ async fn a_settle_that_brings_the_bytes_anew_points_at_them() {
         reason: "",
         rewritten: vec![(half.half, Message::new(7, &unit))],
     });
-    let end = shard.log().end().get();
+    let end = shard.log().end();
     shard.propose(&command, Admission::Reserved).await.expect("taken");
     trim(shard, end).await;
     purge(&opened).await;

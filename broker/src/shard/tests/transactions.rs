@@ -14,7 +14,7 @@ async fn a_half_is_hidden_until_its_commit_and_settles_once() {
     let half = prepare(shard, &queue, "u1", "secret").await;
     publish(shard, &queue, When::Now, &["plain"]).await;
     assert_eq!(bodies(shard, &queue), ["plain"]);
-    assert!(shard.locate(half.half.0, queue.id).expect("readable").is_none(), "found by no id");
+    assert!(shard.locate(half.half.position(), queue.id).expect("readable").is_none(), "found by no id");
     assert_eq!(shard.counters().open_halves(), 1);
 
     let Outcome::Settled(first) = settle(shard, half.half, half.counter, Decision::Commit).await else {
@@ -24,7 +24,10 @@ async fn a_half_is_hidden_until_its_commit_and_settles_once() {
     assert_eq!(bodies(shard, &queue), ["plain", "secret"]);
     let entry = shard.entry(&queue, QueueOffset(1)).expect("readable").expect("there");
     assert!(entry.flags.is_committed() && entry.half == half.half);
-    assert_eq!(shard.locate(half.half.0, queue.id).expect("readable").map(|at| at.entry.offset), Some(QueueOffset(1)));
+    assert_eq!(
+        shard.locate(half.half.position(), queue.id).expect("readable").map(|at| at.entry.offset),
+        Some(QueueOffset(1))
+    );
 
     let Outcome::Settled(again) = settle(shard, half.half, half.counter, Decision::Commit).await else {
         panic!("a repeat gets the first one's result")
@@ -54,7 +57,7 @@ async fn a_rolled_back_message_is_never_seen() {
     let commit = settle(shard, half.half, half.counter, Decision::Commit).await;
     assert!(matches!(commit, Outcome::Refused(Refusal::AlreadyDecided(_))), "{commit:?}");
     assert_eq!(bodies(shard, &queue), [] as [&str; 0]);
-    assert!(shard.locate(half.half.0, queue.id).expect("readable").is_none());
+    assert!(shard.locate(half.half.position(), queue.id).expect("readable").is_none());
     opened.close().await.expect("closes");
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shard::{Checked, CheckedHalf, Extend, HalfQuery, Once, Park, Refusal, Resume, SettledMember};
-use crate::terms::{ParkReason, QueueOffset, Stamp};
+use crate::terms::{Entered, ParkReason, QueueOffset, Stamp};
 
 async fn join(shard: &Shard, queue: &Queue, first: HalfId, unique_id: &str, body: &str) -> Outcome {
     let unit = unit(&queue.topic, body).to_vec();
@@ -220,13 +220,13 @@ async fn a_plain_message_that_is_sent_again_is_where_the_first_one_went() {
         shard.propose(&publish, Admission::Normal).await.expect("taken")
     };
     let Outcome::Published(first) = send(&zero, "u1", "one", When::Now).await else { panic!("not published") };
-    assert_eq!((first.first_offset, first.repeats), (QueueOffset::ZERO, None));
+    assert_eq!((first.entered, first.repeats), (Entered::Queue(QueueOffset::ZERO), None));
     let Outcome::Published(again) = send(&one, "u1", "one", When::Now).await else { panic!("not published") };
     assert_eq!(again, Published { repeats: Some(zero.id), ..first });
     let Outcome::Published(other) = send(&one, "u1", "two", When::Now).await else { panic!("not published") };
     assert_eq!(
-        (other.first_offset, other.repeats),
-        (QueueOffset::ZERO, None),
+        (other.entered, other.repeats),
+        (Entered::Queue(QueueOffset::ZERO), None),
         "another message, whose sender made the same key"
     );
     let Outcome::Published(again) = send(&zero, "u1", "two", When::Now).await else { panic!("not published") };

@@ -132,7 +132,8 @@ impl Progress {
     fn is_record_due(&mut self, runner: &Runner, first_checked: HalfId, with_others: bool) -> bool {
         let now = runner.clock.monotonic();
         let known = runner.shard.counters().first_checked();
-        let due = first_checked.get() > known.get().saturating_add(RECORD_BYTES) && now >= self.recorded + RECORD_EVERY;
+        let due =
+            first_checked.position().since(known.position()) > RECORD_BYTES && now >= self.recorded + RECORD_EVERY;
         if with_others || due {
             self.recorded = now;
         }

@@ -95,7 +95,7 @@ impl View for Tables<'_> {
 
     fn next_half(&self) -> HalfId {
         // A half's id is its log position, and positions after this one are not applied yet.
-        HalfId(self.runner.shard.counters().applied_end())
+        HalfId::at(self.runner.shard.counters().applied_end())
     }
 
     fn settled_upto(&self, now: Stamp) -> Stamp {

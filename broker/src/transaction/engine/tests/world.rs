@@ -12,7 +12,7 @@ use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
-use crate::terms::{Content, Decision, HalfId, ParkReason, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{Content, Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, When};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;
@@ -26,7 +26,7 @@ pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client
     HalfRow {
         half,
         counter: half.0,
-        position: half.0,
+        position: half.position(),
         length: 100,
         queue: QueueId(1),
         topic: QueueId(1),
@@ -118,7 +118,7 @@ pub(super) struct Applied {
 /// The rows, as apply keeps them.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    stamp: Stamp,
+    stamp: Option<Stamp>,
     pub(super) halves: BTreeMap<HalfId, HalfRow>,
     due: BTreeSet<(Stamp, HalfId)>,
     pub(super) decisions: HashMap<HalfId, DecisionRow>,
@@ -141,7 +141,7 @@ impl Rows for Tables {
     type Error = String;
 
     fn now(&self) -> Stamp {
-        self.stamp
+        self.stamp.expect("an entry has a stamp")
     }
 
     fn half(&self, half: HalfId) -> Result<Option<HalfRow>, String> {
@@ -211,7 +211,7 @@ impl Tables {
     }
 
     fn apply(&mut self, logged: &Logged) -> Outcome {
-        self.stamp = self.stamp.max(logged.stamp);
+        self.stamp = self.stamp.max(Some(logged.stamp));
         let outcome = match &logged.entry {
             Entry::Prepare { group, client, unique_id, body, immunity, first_half } => {
                 let unit = b"unit".to_vec();
@@ -227,7 +227,7 @@ impl Tables {
                     unique_id,
                     message: Message::new(0, &unit),
                 };
-                life::prepare(self, &prepare, (logged.position, 100))
+                life::prepare(self, &prepare, (Position(logged.position), 100))
             }
             Entry::Settle { half, decision, by } => {
                 let (group, counter) = (by.as_ref().map(|(group, _)| group.as_str()), by.as_ref().map(|by| by.1));
@@ -256,7 +256,7 @@ impl Tables {
                     counts: *counts,
                     asked,
                 });
-                self.first_checked = self.first_checked.max(first_checked.unwrap_or_default());
+                self.first_checked = self.first_checked.max(first_checked.unwrap_or(HalfId::ZERO));
                 life::checked(self, &Checked { first_checked_upto: *first_checked, halves: halves.collect() })
             }
         };
@@ -383,7 +383,7 @@ impl View for Seen<'_> {
     }
 
     fn settled_upto(&self, now: Stamp) -> Stamp {
-        if self.0.log.is_empty() { now } else { self.0.tables.stamp }
+        if self.0.log.is_empty() { now } else { self.0.tables.stamp.unwrap_or(Stamp::ZERO) }
     }
 
     fn instances(&self, group: &str) -> Vec<Instance> {
