@@ -27,6 +27,7 @@ mod completion;
 mod counters;
 mod give_up;
 mod group;
+mod half_queries;
 mod intake;
 mod lost;
 mod message;
@@ -38,7 +39,6 @@ mod rebuild;
 mod room;
 mod shared;
 mod topic;
-mod transactions;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
@@ -64,6 +64,7 @@ pub(crate) use command::{
 };
 pub(crate) use completion::{Completion, SubmitError};
 pub(crate) use give_up::GiveUpError;
+pub(crate) use half_queries::HalfQuery;
 pub(crate) use handle::Shard;
 pub(crate) use intake::{Admission, Full};
 pub(crate) use locate::Waiting;
@@ -75,4 +76,3 @@ pub(crate) use quarantine::{QUARANTINE, Quarantine, QuarantineError, Quarantined
 pub(crate) use read::ReadError;
 pub(crate) use rebuild::{RebuildError, rebuild_index};
 pub(crate) use topic::{Queue, Topic, Topics};
-pub(crate) use transactions::HalfQuery;

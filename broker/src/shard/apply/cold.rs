@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use escrowmq_common::limits;
 
+use super::half_rows::forget_producers;
 use super::publish::Place;
 use super::staged::{RegistryChange, Staged};
-use super::transaction::forget_producers;
 use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};

@@ -12,11 +12,11 @@
 //! Left to others: when entries may be applied (`raft`, never beyond what the flush mode calls durable).
 
 mod cold;
+mod half_rows;
 pub(crate) mod life;
 mod publish;
 mod retention;
 mod staged;
-mod transaction;
 
 pub(in crate::shard) use retention::lowest_pin;
 pub(in crate::shard) use staged::Staged;
@@ -24,7 +24,7 @@ pub(in crate::shard) use staged::Staged;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use self::transaction::Step;
+use self::half_rows::Step;
 use super::batch::Batch;
 use super::command::Command;
 use super::completion::Completions;
@@ -222,7 +222,7 @@ impl StateMachine {
         answers: &mut Vec<(Option<Completions>, Vec<Outcome>)>,
     ) -> Result<(), ApplyError> {
         let Some(applied) = staged.applied().filter(|_| !answers.is_empty()) else { return Ok(()) };
-        transaction::put_producers(staged);
+        half_rows::put_producers(staged);
         let mut rows: IndexBatch = std::mem::take(&mut staged.rows);
         staged.put_pages(&mut rows);
         if let Some(broken) = staged.broken() {

@@ -1,4 +1,4 @@
-//! The life of half messages on the index: what `transaction::engine` decides becomes rows.
+//! Half messages on the index: the steps of `life` become rows.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
