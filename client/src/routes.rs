@@ -103,9 +103,14 @@ impl Routes {
         entry.known.read().route.clone()
     }
 
-    /// Asks the name servers, unless somebody else does so right now: then shares the answer.
+    /// Asks the name servers for somebody who uses the topic, unless somebody else asks right now: then shares the answer.
     pub(crate) async fn refresh(&self, topic: &str, or_template: bool) -> Result<Arc<Route>, RequestError> {
         let entry = self.entry(topic);
+        entry.used.store(true, Ordering::Relaxed);
+        self.refresh_entry(topic, &entry, or_template).await
+    }
+
+    async fn refresh_entry(&self, topic: &str, entry: &Entry, or_template: bool) -> Result<Arc<Route>, RequestError> {
         let _asking = entry.asking.lock().await;
         {
             // A caller that waited for the lock shares the answer: many queues that fail at once cause one request.
@@ -122,7 +127,7 @@ impl Routes {
             other => other,
         };
         match answer {
-            Ok(Some(route)) => Ok(self.learn(&entry, route)),
+            Ok(Some(route)) => Ok(self.learn(entry, route)),
             // No such topic, or nobody to ask: what was known before is the better guess.
             failure => match entry.known.read().route.clone() {
                 Some(route) if or_template || !route.is_template => Ok(route),
@@ -136,19 +141,21 @@ impl Routes {
 
     /// Refreshes every topic in use and forgets the others, except for `pinned`. Answers whether any route changed.
     pub(crate) async fn refresh_all(&self, pinned: &HashSet<Arc<str>>) -> bool {
-        let due: Vec<(Arc<str>, Option<Arc<Route>>)> = {
+        let due: Vec<(Arc<str>, Arc<Entry>)> = {
             let mut topics = self.topics.write();
             topics.retain(|topic, entry| {
                 let mut unused = entry.unused_refreshes.write();
                 *unused = if entry.used.swap(false, Ordering::Relaxed) { 0 } else { *unused + 1 };
                 *unused < UNUSED_REFRESHES_MAX || pinned.contains(topic)
             });
-            topics.iter().map(|(topic, entry)| (Arc::clone(topic), entry.known.read().route.clone())).collect()
+            topics.iter().map(|(topic, entry)| (Arc::clone(topic), Arc::clone(entry))).collect()
         };
         stream::iter(due)
-            .map(|(topic, before)| async move {
+            .map(|(topic, entry)| async move {
+                let before = entry.known.read().route.clone();
                 let or_template = before.as_ref().is_some_and(|route| route.is_template);
-                match self.refresh(&topic, or_template).await {
+                // Asking for its own sake is no use of the topic: else none would ever be forgotten.
+                match self.refresh_entry(&topic, &entry, or_template).await {
                     Ok(after) => before.is_none_or(|before| *before != *after),
                     Err(error) => {
                         tracing::debug!(%topic, %error, "route not refreshed");
@@ -197,7 +204,6 @@ impl Routes {
             let mut known = entry.known.write();
             *known = Known { route: Some(Arc::clone(&route)), at: Some(Instant::now()) };
         }
-        entry.used.store(true, Ordering::Relaxed);
         self.index_addrs(&route);
         route
     }

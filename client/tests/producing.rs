@@ -275,3 +275,20 @@ async fn no_name_server_is_an_error_of_the_start() {
     let error = Client::builder(addr).connect().await.expect_err("nobody there");
     assert!(error.is_retryable(), "{error}");
 }
+
+#[tokio::test]
+async fn the_route_of_a_topic_that_is_no_longer_used_is_forgotten() {
+    let cluster = Cluster::start(1, Kind::Apache, &[("Used", 1), ("Unused", 1)]).await;
+    let client = Client::builder(&cluster.namesrv).route_interval(Duration::from_millis(5));
+    let client = client.connect().await.expect("a name server");
+    let producer = client.producer("P").start().await.expect("started");
+    producer.send(Message::new("Unused", "once")).await.expect("stored");
+    let first = cluster.look_ups("Unused");
+    while cluster.look_ups("Used") < 5 {
+        producer.send(Message::new("Used", "again and again")).await.expect("stored");
+    }
+    let since = cluster.look_ups("Unused") - first;
+    assert!(since <= 2, "asked for {since} times after the last use");
+    client.shutdown().await;
+    cluster.stop().await;
+}
