@@ -142,9 +142,10 @@ impl Recall {
 
 /// Answers an error. Java producers read the two fields from every answer, and fail without them.
 pub(super) fn refuse(broker: &Broker, reply: Reply, refused: Refused) {
-    broker.metrics.sends.record(refused.code);
+    let Refused { code, remark } = refused;
+    broker.metrics.sends.record(code);
     let config = broker.config();
-    reply.send(refused.code, Some(&refused.remark), |fields| origin(fields, &config), &[]);
+    reply.send(code, Some(&remark), |fields| origin(fields, &config), &[]);
 }
 
 /// The fields that every answer to a send has.
