@@ -7,7 +7,8 @@
 //!                                                     +--> check to a producer's connection, once Checked is on its way
 //! ```
 //!
-//! [`engine`] decides and knows no clock, socket, file or lock; [`runner`] does the reading, submitting and sending;
+//! [`engine`] decides about one half and knows no clock, socket, file or lock; [`round`] reads which halves are due and asks the
+//! engine about each; [`runner`] carries a round out: it submits and sends;
 //! [`Transactions`] tells the engine of answers, decisions and connections, which handlers learn of.
 //!
 //! Promises: a round costs as much as is due, not as much as is stored; a half whose group has no instance waits without using up
@@ -17,7 +18,11 @@
 pub(crate) mod answers;
 pub(crate) mod check;
 pub(crate) mod engine;
+mod round;
 pub(crate) mod runner;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -50,19 +50,19 @@ pub(crate) enum Step {
 
 /// A group that got an instance.
 #[derive(Debug)]
-pub(super) struct Joined {
-    pub(super) group: Arc<str>,
+pub(in crate::transaction) struct Joined {
+    pub(in crate::transaction) group: Arc<str>,
     /// Its halves up to this id that were parked for want of an instance are resumed.
-    pub(super) resumed_upto: HalfId,
+    pub(in crate::transaction) resumed_upto: HalfId,
 }
 
 /// A topic that was deleted while it had open halves.
 #[derive(Debug)]
-pub(super) struct Deleted {
+pub(in crate::transaction) struct Deleted {
     /// The id of its first queue.
-    pub(super) topic: QueueId,
+    pub(in crate::transaction) topic: QueueId,
     /// Its halves up to this id were parked.
-    pub(super) parked_upto: HalfId,
+    pub(in crate::transaction) parked_upto: HalfId,
 }
 
 /// See the module. Each half is in at most one of `waiting` and `held`.
@@ -70,14 +70,14 @@ pub(super) struct Deleted {
 pub(crate) struct Scheduler {
     policy: CheckPolicy,
     windows: Windows,
-    pub(super) waiting: Waiting,
-    pub(super) held: ByGroup,
-    pub(super) joined: VecDeque<Joined>,
-    pub(super) deleted: VecDeque<Deleted>,
+    pub(in crate::transaction) waiting: Waiting,
+    pub(in crate::transaction) held: ByGroup,
+    pub(in crate::transaction) joined: VecDeque<Joined>,
+    pub(in crate::transaction) deleted: VecDeque<Deleted>,
     /// Halves to look at before their due time.
-    pub(super) look_again: VecDeque<HalfId>,
+    pub(in crate::transaction) look_again: VecDeque<HalfId>,
     /// A due time before which a round has looked already may have come into the table; `None` if none has.
-    pub(super) recheck_from: Option<Stamp>,
+    pub(in crate::transaction) recheck_from: Option<Stamp>,
     quiet_until: Stamp,
     /// Moves on with each check, so that instances are asked in turn.
     turn: usize,
@@ -248,12 +248,12 @@ impl Scheduler {
     }
 
     /// Halves that wait for an instance of this group have one now.
-    pub(super) fn hold_all(&mut self, group: &Arc<str>) {
+    pub(in crate::transaction) fn hold_all(&mut self, group: &Arc<str>) {
         self.waiting.hold_all(group, &mut self.held);
     }
 
     /// Halves that are held back of this group have no instance any more.
-    pub(super) fn wait_all(&mut self, group: &Arc<str>) {
+    pub(in crate::transaction) fn wait_all(&mut self, group: &Arc<str>) {
         self.waiting.wait_all(group, &mut self.held);
     }
 
@@ -289,7 +289,7 @@ mod tests {
         CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
 
     fn row(half: HalfId, client: &str) -> HalfRow {
-        crate::transaction::engine::tests::half_row(half, "g", client, Stamp(1_000))
+        crate::transaction::tests::half_row(half, "g", client, Stamp(1_000))
     }
 
     fn scheduler(now: u64) -> Scheduler {

@@ -9,7 +9,7 @@ use crate::terms::{HalfId, Stamp};
 
 /// Ids of halves by group, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct ByGroup {
+pub(in crate::transaction) struct ByGroup {
     groups: HashMap<Arc<str>, Halves>,
     count: usize,
 }
@@ -46,7 +46,7 @@ impl Halves {
 }
 
 impl ByGroup {
-    pub(super) fn add(&mut self, group: &str, half: HalfId) {
+    pub(in crate::transaction) fn add(&mut self, group: &str, half: HalfId) {
         if !self.groups.contains_key(group) {
             self.groups.insert(Arc::from(group), Halves::default());
         }
@@ -54,7 +54,7 @@ impl ByGroup {
         self.count += usize::from(added);
     }
 
-    pub(super) fn remove(&mut self, group: &str, half: HalfId) -> bool {
+    pub(in crate::transaction) fn remove(&mut self, group: &str, half: HalfId) -> bool {
         let Some(halves) = self.groups.get_mut(group) else { return false };
         let removed = halves.remove(half);
         if halves.count == 0 {
@@ -65,16 +65,16 @@ impl ByGroup {
     }
 
     #[cfg(test)]
-    pub(super) fn contains(&self, group: &str, half: HalfId) -> bool {
+    pub(in crate::transaction) fn contains(&self, group: &str, half: HalfId) -> bool {
         self.groups.get(group).is_some_and(|halves| halves.ids.contains(half.get()))
     }
 
-    pub(super) fn first(&self, group: &str) -> Option<HalfId> {
+    pub(in crate::transaction) fn first(&self, group: &str) -> Option<HalfId> {
         self.groups.get(group)?.ids.min().map(HalfId)
     }
 
     /// Takes the oldest half of a group.
-    pub(super) fn pop(&mut self, group: &str) -> Option<HalfId> {
+    pub(in crate::transaction) fn pop(&mut self, group: &str) -> Option<HalfId> {
         let half = self.first(group)?;
         self.remove(group, half);
         Some(half)
@@ -98,24 +98,24 @@ impl ByGroup {
         self.count += known.count;
     }
 
-    pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub(in crate::transaction) fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()
     }
 
     /// The oldest half of all groups.
-    pub(super) fn oldest(&self) -> Option<HalfId> {
+    pub(in crate::transaction) fn oldest(&self) -> Option<HalfId> {
         self.groups.values().filter_map(|halves| halves.ids.min()).min().map(HalfId)
     }
 
-    pub(super) fn len_of(&self, group: &str) -> usize {
+    pub(in crate::transaction) fn len_of(&self, group: &str) -> usize {
         self.groups.get(group).map_or(0, |halves| halves.count)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::transaction) fn len(&self) -> usize {
         self.count
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::transaction) fn is_empty(&self) -> bool {
         self.count == 0
     }
 }
@@ -123,7 +123,7 @@ impl ByGroup {
 /// Halves whose group has no instance. Each waits until its time; halves of a group were prepared in the order of their
 /// ids, so that the oldest one's time comes first and only that one's is kept.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(in crate::transaction) struct Waiting {
     halves: ByGroup,
     /// By group: no wait of it is over earlier than this. The first time of all: the oldest one must be looked at.
     over: HashMap<Arc<str>, Stamp>,
@@ -131,7 +131,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// A half waits until a time.
-    pub(super) fn add(&mut self, group: &str, half: HalfId, until: Stamp) {
+    pub(in crate::transaction) fn add(&mut self, group: &str, half: HalfId, until: Stamp) {
         self.halves.add(group, half);
         if self.halves.first(group) != Some(half) {
             return;
@@ -142,7 +142,7 @@ impl Waiting {
         }
     }
 
-    pub(super) fn remove(&mut self, group: &str, half: HalfId) {
+    pub(in crate::transaction) fn remove(&mut self, group: &str, half: HalfId) {
         let was_first = self.halves.first(group) == Some(half);
         if self.halves.remove(group, half) && was_first {
             self.oldest_went(group);
@@ -157,13 +157,13 @@ impl Waiting {
     }
 
     /// An instance of the group is there: its halves go on as there is room.
-    pub(super) fn hold_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
+    pub(in crate::transaction) fn hold_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
         held.add_all(group, self.halves.take_all(group));
         self.over.remove(group);
     }
 
     /// No instance of the group is there any more: the halves that were held back wait. A look at the oldest tells until when.
-    pub(super) fn wait_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
+    pub(in crate::transaction) fn wait_all(&mut self, group: &Arc<str>, held: &mut ByGroup) {
         let halves = held.take_all(group);
         if halves.count > 0 {
             self.halves.add_all(group, halves);
@@ -172,42 +172,42 @@ impl Waiting {
     }
 
     /// Takes a half whose wait may be over.
-    pub(super) fn pop_over(&mut self, now: Stamp) -> Option<HalfId> {
+    pub(in crate::transaction) fn pop_over(&mut self, now: Stamp) -> Option<HalfId> {
         let group = self.over.iter().find(|(_, over)| **over <= now).map(|(group, _)| Arc::clone(group))?;
         self.pop(&group)
     }
 
     /// When a wait may be over.
-    pub(super) fn next_over(&self) -> Option<Stamp> {
+    pub(in crate::transaction) fn next_over(&self) -> Option<Stamp> {
         self.over.values().min().copied()
     }
 
     /// The times may have become others: the oldest of each group is looked at again.
-    pub(super) fn times_changed(&mut self) {
+    pub(in crate::transaction) fn times_changed(&mut self) {
         for over in self.over.values_mut() {
             *over = Stamp::ZERO;
         }
     }
 
     /// The oldest half of all groups.
-    pub(super) fn oldest(&self) -> Option<HalfId> {
+    pub(in crate::transaction) fn oldest(&self) -> Option<HalfId> {
         self.halves.oldest()
     }
 
     #[cfg(test)]
-    pub(super) fn contains(&self, group: &str, half: HalfId) -> bool {
+    pub(in crate::transaction) fn contains(&self, group: &str, half: HalfId) -> bool {
         self.halves.contains(group, half)
     }
 
-    pub(super) fn len_of(&self, group: &str) -> usize {
+    pub(in crate::transaction) fn len_of(&self, group: &str) -> usize {
         self.halves.len_of(group)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::transaction) fn len(&self) -> usize {
         self.halves.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::transaction) fn is_empty(&self) -> bool {
         self.halves.is_empty()
     }
 

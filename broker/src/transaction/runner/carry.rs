@@ -16,8 +16,7 @@ use crate::index::HalfRow;
 use crate::shard::{Admission, Checked, CheckedHalf, Command, Extend, Outcome, Park, ReadError, Resume, SubmitError};
 use crate::terms::{HalfId, ParkReason, Stamp};
 use crate::transaction::check::check_request;
-use crate::transaction::engine::round::Resumption;
-use crate::transaction::engine::{Ask, Round, View as _};
+use crate::transaction::round::{Ask, Resumption, Round, View as _};
 
 type Awaited = oneshot::Receiver<Result<Outcome, SubmitError>>;
 

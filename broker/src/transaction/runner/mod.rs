@@ -17,7 +17,8 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use super::Transactions;
-use super::engine::{CheckPolicy, Scheduler, Walk, plan};
+use super::engine::{CheckPolicy, Scheduler};
+use super::round::{Walk, plan};
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig};
 use crate::shard::Shard;

@@ -11,8 +11,8 @@ use crate::index::listing::{self, Filter};
 use crate::index::{self, HalfRow, IndexError};
 use crate::shard::HalfQuery;
 use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
-use crate::transaction::engine::round::Page;
-use crate::transaction::engine::{Instance, Scheduler, View};
+use crate::transaction::engine::{Instance, Scheduler};
+use crate::transaction::round::{Page, View};
 
 /// The broker as one round sees it.
 pub(super) struct Tables<'a> {

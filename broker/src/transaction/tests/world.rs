@@ -5,14 +5,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::super::policy::CheckPolicy;
-use super::super::round::{Ask, Page, Resumption, View, Walk, plan};
-use super::super::scheduler::{Instance, Scheduler};
 use crate::index::half::{Repeat, RepeatKey};
 use crate::index::{DecisionRow, HalfRow};
 use crate::shard::apply::life::{self, Extent, Noted, Rows, TopicRef};
 use crate::shard::{Checked, CheckedHalf, Extend, Message, Outcome, Park, Prepare, Resume, Settle};
 use crate::terms::{Content, Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, When};
+use crate::transaction::engine::CheckPolicy;
+use crate::transaction::engine::{Instance, Scheduler};
+use crate::transaction::round::{Ask, Page, Resumption, View, Walk, plan};
 
 /// A round at least this often.
 const LOOK_EVERY_MS: u64 = 10_000;
@@ -22,7 +22,7 @@ const ENTRY_BYTES: u64 = 100;
 const WINDOW_MS: u64 = u64::MAX / 2;
 
 /// A half as Prepare makes it.
-pub(in crate::transaction::engine) fn half_row(half: HalfId, group: &str, client: &str, prepared_at: Stamp) -> HalfRow {
+pub(in crate::transaction) fn half_row(half: HalfId, group: &str, client: &str, prepared_at: Stamp) -> HalfRow {
     HalfRow {
         half,
         counter: half.0,

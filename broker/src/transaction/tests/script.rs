@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::super::policy::CheckPolicy;
 use super::world::{Entry, Fault, Mishaps, Sent, World};
 use crate::shard::{Outcome, Refusal};
 use crate::terms::{Decision, HalfId, ParkReason, Stamp};
+use crate::transaction::engine::CheckPolicy;
 
 /// Scenarios begin at this time, after the first minute of a broker.
 const BEGIN: Stamp = Stamp(1_000_000_000);
@@ -476,7 +476,7 @@ fn play(file: &str, text: &str) -> Said<()> {
 
 #[test]
 fn scenarios() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transaction/engine/tests/scripts");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/transaction/tests/scripts");
     let mut played = 0;
     let mut wrong = Vec::new();
     for file in std::fs::read_dir(folder).expect("the scenarios' folder") {

@@ -1,4 +1,6 @@
-//! One round: finds the halves that are due, asks the scheduler about each, and gathers the acts.
+//! One round: reads which halves are due, asks the engine about each, and gathers the acts.
+//!
+//! Promise: only halves that are due cost anything: a round reads those, up to a bound, and the one row after them.
 //!
 //! Seven ways lead to a half: it is to be looked at again; its topic was deleted; it waited and its group got an instance; it was
 //! parked for want of one; it was held back and an answer made room; its wait is over; its due time has come, from the table of
@@ -9,7 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::scheduler::{Instance, Scheduler, Step};
+use super::engine::scheduler::Step;
+use super::engine::{Instance, Scheduler};
 use crate::index::HalfRow;
 use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 
@@ -493,7 +496,7 @@ mod tests {
     use crate::terms::HalfId;
     use crate::terms::Stamp;
     use crate::transaction::engine::CheckPolicy;
-    use crate::transaction::engine::tests::half_row;
+    use crate::transaction::tests::half_row;
 
     /// Three halves, all due; a look for the instances of the group `cursed` fails, and half 20 cannot be read.
     struct Cursed {

@@ -10,11 +10,11 @@
 
 use std::collections::HashMap;
 
-use super::super::policy::CheckPolicy;
 use super::model::{Model, Told};
 use super::world::{Entry, Fault, Mishaps, World};
 use crate::log::sim_disk::Random;
 use crate::terms::{Decision, HalfId, ParkReason, Stamp};
+use crate::transaction::engine::CheckPolicy;
 
 /// Steps of one life.
 const STEPS: u64 = 4_000;

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::policy::CheckPolicy;
 use super::world::{Entry, Logged, Member, Sent, Tables, World};
 use crate::shard::{Outcome, Refusal};
 use crate::terms::{Decision, HalfId, ParkReason, Stamp};
+use crate::transaction::engine::CheckPolicy;
 
 type Said<T> = Result<T, String>;
 
