@@ -254,13 +254,13 @@ pub(crate) fn repeat_key(group: &str, topic: &str, unique_id: &str, content: Con
 /// The row that a repeated half send is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Repeat {
-    /// What was sent first.
+    /// The message or half that was sent first.
     pub first: First,
     /// Until when a repeat gets its identity; `None` while nothing is decided.
     pub ends: Option<Stamp>,
 }
 
-/// What was sent first.
+/// The message or half that was sent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
     /// A half.
