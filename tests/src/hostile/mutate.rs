@@ -70,9 +70,9 @@ fn foreign_field(draft: &mut Draft, dice: &mut Dice) -> &'static str {
     let name = dice.pick(FOREIGN).as_bytes().to_vec();
     let name = if dice.one_in(6) { hostile(dice, &name).bytes() } else { name };
     let value = hostile(dice, b"0");
-    // More than a frame may have, or one.
+    // More than a frame may have, or one. A long name repeated would fill this process's memory, not the broker's.
     let count = if dice.one_in(20) { 5_000 } else { 1 };
-    let count = if value.bytes().len() > 300 { 1 } else { count };
+    let count = if name.len() + value.bytes().len() > 300 { 1 } else { count };
     draft.fields.extend(std::iter::repeat_n((name, value), count));
     "a field of others"
 }
@@ -295,6 +295,16 @@ fn damaged(mut bytes: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repeated_field_stays_small() {
+        for seed in 0..20_000 {
+            let mut draft = Draft::new(12);
+            foreign_field(&mut draft, &mut Dice::new(seed));
+            let bytes: usize = draft.fields.iter().map(|(name, value)| name.len() + value.bytes().len()).sum();
+            assert!(bytes <= FRAME_BYTES, "seed {seed}: {} fields of {bytes} bytes", draft.fields.len());
+        }
+    }
 
     #[test]
     fn every_part_of_a_request_is_changed_by_and_by() {
