@@ -1,25 +1,93 @@
-//! Where openraft's tasks run: on the shard's executor. Timers and channels are tokio's.
+//! Where openraft's tasks run: on the shard's executor, with its timers and random numbers. Channels are tokio's.
 
 use std::future::Future;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::pin::Pin;
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
-use crate::executor::{Executor, JoinHandle, TaskPanicked};
+use crate::executor::{Elapsed, Executor, JoinHandle, Sleep, TaskPanicked, Timeout};
 
 /// The runtime of our Raft groups. Its tasks are spawned from within tasks of a shard's executor, and join them there.
 #[derive(Debug)]
 pub(crate) struct ShardRuntime(TokioRuntime);
 
+/// A moment by the clock of the executor that polls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(Duration);
+
+impl Moment {
+    /// The time since the arbitrary start of that clock.
+    pub(crate) fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl openraft::Instant for Moment {
+    fn now() -> Self {
+        Self(Executor::time())
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, more: Duration) -> Self {
+        Self(self.0.saturating_add(more))
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, more: Duration) {
+        *self = *self + more;
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    fn sub(self, less: Duration) -> Self {
+        Self(self.0.saturating_sub(less))
+    }
+}
+
+impl SubAssign<Duration> for Moment {
+    fn sub_assign(&mut self, less: Duration) {
+        *self = *self - less;
+    }
+}
+
+impl Sub<Moment> for Moment {
+    type Output = Duration;
+
+    fn sub(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Shorter times are over at once.
+const WORTH_A_TIMER: Duration = Duration::from_micros(10);
+
+fn executor() -> Executor {
+    Executor::current().expect("raft is used from tasks of a shard's executor")
+}
+
 impl AsyncRuntime for ShardRuntime {
     type JoinError = TaskPanicked;
     type JoinHandle<T: OptionalSend + 'static> = JoinHandle<T>;
-    type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
-    type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
-    type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
+    type Sleep = Sleep;
+    type Instant = Moment;
+    type TimeoutError = Elapsed;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<Pin<Box<T>>>;
+    type ThreadLocalRng = SmallRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
+    // Tokio's wakes those who wait in a random order.
+    #[cfg(test)]
+    type Watch = openraft_rt_sim::SimWatch;
+    #[cfg(not(test))]
     type Watch = <TokioRuntime as AsyncRuntime>::Watch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
@@ -29,23 +97,27 @@ impl AsyncRuntime for ShardRuntime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        Executor::current().expect("raft is used from tasks of a shard's executor").spawn(future)
+        executor().spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        let executor = executor();
+        executor.sleep_until(executor.now().saturating_add(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        let executor = executor();
+        // Openraft takes a microsecond to gather flushes that end together. Setting a timer costs more.
+        let due = if deadline.get() <= executor.now() + WORTH_A_TIMER { Duration::ZERO } else { deadline.get() };
+        executor.sleep_until(due)
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
+        Timeout::new(Box::pin(future), Self::sleep(duration))
     }
 
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        Timeout::new(Box::pin(future), Self::sleep_until(deadline))
     }
 
     fn is_panic(_error: &Self::JoinError) -> bool {
@@ -53,7 +125,7 @@ impl AsyncRuntime for ShardRuntime {
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        TokioRuntime::thread_rng()
+        SmallRng::seed_from_u64(executor().draw())
     }
 
     fn new(threads: usize) -> Self {

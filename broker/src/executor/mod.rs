@@ -6,24 +6,40 @@
 //! nobody lends itself, a thread of the executor's own does the work: timers and flushes that end go that way, so the
 //! load of connections cannot delay them, nor can a lender be kept for long.
 //!
+//! Timers are the executor's own too: they run by its clock, and the load of connections cannot delay them.
+//!
 //! Promises: at most one thread polls at a time; a task that was woken is polled; a lender gets its thread back after
-//! half a millisecond, or one poll later; a task that panics closes the failure latch. Leaves to others: what the tasks do. A task must not block.
+//! half a millisecond, or one poll later; a timer fires on the executor's own thread when it is due; a task that panics
+//! closes the failure latch; after [`Executor::drop_tasks`] nothing of a task is left. Leaves to others: what the tasks do. A
+//! task must not block.
+
+mod blocking;
+mod timer;
+
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use escrowmq_common::clock::Clock;
+use escrowmq_common::clock::{self, Clock};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+pub(crate) use blocking::Blocking;
+pub(crate) use timer::{Elapsed, Sleep, Timeout};
+
+use timer::Timers;
 
 use crate::latch::{Failure, FailureLatch};
 
@@ -62,20 +78,27 @@ pub struct Executor {
 
 #[derive(Default)]
 struct Inner {
-    /// Measures how long a lender works.
+    /// Measures how long a lender works, and when timers are due.
     clock: Clock,
     /// Closed when a task panics.
     latch: FailureLatch,
     state: Mutex<State>,
     /// The own thread waits here.
     work: Condvar,
-    /// For timers that tasks set: the runtime whose clock they use.
-    timers: OnceLock<Handle>,
+    /// For what is answered here and goes on elsewhere: the runtime that it spawns on.
+    runtime: OnceLock<Handle>,
+    /// Random numbers of the tasks follow from it; none are foreseeable without it.
+    seed: Option<u64>,
+    /// Random numbers given away.
+    drawn: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     ready: VecDeque<Arc<Task>>,
+    /// Tasks that are not finished, and some that are.
+    tasks: Vec<Weak<Task>>,
+    timers: Timers,
     /// A thread is polling.
     running: bool,
     stopping: bool,
@@ -100,9 +123,10 @@ impl Wake for Task {
 }
 
 impl Executor {
-    /// An executor whose lenders work by this clock, and that closes this latch when a task panics.
-    pub fn new(clock: Clock, latch: FailureLatch) -> Self {
-        Self { inner: Arc::new(Inner { clock, latch, ..Inner::default() }) }
+    /// An executor whose lenders and timers go by this clock, and that closes this latch when a task panics. With a seed its
+    /// tasks draw the same random numbers each time.
+    pub fn new(clock: Clock, latch: FailureLatch, seed: Option<u64>) -> Self {
+        Self { inner: Arc::new(Inner { clock, latch, seed, ..Inner::default() }) }
     }
 
     /// The executor that is polling on this thread.
@@ -124,8 +148,53 @@ impl Executor {
         // The lender's own cooperation budget is not for tasks that are none of its own.
         let work: Work = Box::pin(tokio::task::unconstrained(work));
         let task = Task { work: Mutex::new(Some(work)), queued: AtomicBool::new(true), executor: self.clone() };
-        self.schedule(Arc::new(task));
+        let task = Arc::new(task);
+        {
+            let tasks = &mut self.inner.state.lock().tasks;
+            // Finished ones are forgotten before the list would grow for them.
+            if tasks.len() == tasks.capacity() {
+                tasks.retain(|task| task.strong_count() > 0);
+            }
+            tasks.push(Arc::downgrade(&task));
+        }
+        self.schedule(task);
         JoinHandle(receiver)
+    }
+
+    /// The time by this executor's clock: monotonic, from an arbitrary start.
+    pub fn now(&self) -> Duration {
+        self.inner.clock.monotonic()
+    }
+
+    /// The time of the executor that polls on this thread; elsewhere the machine's.
+    pub fn time() -> Duration {
+        CURRENT.with_borrow(|current| current.as_ref().map_or_else(clock::monotonic, Executor::now))
+    }
+
+    /// Completes at `due`.
+    pub(crate) fn sleep_until(&self, due: Duration) -> Sleep {
+        Sleep::new(self.clone(), due)
+    }
+
+    /// A number that nobody can foresee who does not know the seed.
+    pub fn draw(&self) -> u64 {
+        let nth = self.inner.drawn.fetch_add(1, Ordering::Relaxed);
+        match self.inner.seed {
+            Some(seed) => BuildHasherDefault::<DefaultHasher>::default().hash_one((seed, nth)),
+            None => RandomState::new().hash_one(nth),
+        }
+    }
+
+    /// When the next timer is due, for those who drive the executor step by step.
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.inner.state.lock().timers.earliest()
+    }
+
+    /// Wakes those whose time has come.
+    fn fire(&self) {
+        let now = self.now();
+        let due = self.inner.state.lock().timers.take_due(now);
+        due.into_iter().for_each(Waker::wake);
     }
 
     fn schedule(&self, task: Arc<Task>) {
@@ -157,12 +226,13 @@ impl Executor {
         state.running = true;
         drop(state);
         let until = self.inner.clock.monotonic() + LENT;
-        self.poll_ready(|| self.inner.clock.monotonic() >= until);
+        self.poll_ready(|_| self.inner.clock.monotonic() >= until);
     }
 
-    /// Polls one task that is ready, for those who drive the executor step by step instead of giving it a thread. Says
-    /// whether there was one.
+    /// Polls one task that is ready or whose time has come, for those who drive the executor step by step instead of giving it
+    /// a thread. Says whether there was one.
     pub fn step(&self) -> bool {
+        self.fire();
         let mut state = self.inner.state.lock();
         if state.running || state.ready.is_empty() {
             return false;
@@ -170,13 +240,8 @@ impl Executor {
         state.running = true;
         drop(state);
         let mut polled = false;
-        self.poll_ready(|| std::mem::replace(&mut polled, true));
+        self.poll_ready(|_| std::mem::replace(&mut polled, true));
         true
-    }
-
-    /// Timers of the tasks run in `timers`.
-    pub fn set_timers(&self, timers: Handle) {
-        let _ = self.inner.timers.set(timers);
     }
 
     /// Does `work` and runs the tasks that it made ready, on this thread unless another is at it.
@@ -190,47 +255,60 @@ impl Executor {
         Arc::as_ptr(&self.inner).addr()
     }
 
-    /// The executor's own thread: polls what nobody lent itself for, until [`stop`](Self::stop). Timers of the tasks
-    /// run in `timers`.
-    pub fn run(&self, timers: Handle) {
-        self.set_timers(timers);
-        let mut state = self.inner.state.lock();
+    /// The executor's own thread: fires timers, and polls what nobody lent itself for, until [`stop`](Self::stop). What tasks
+    /// answer may spawn on `runtime`.
+    pub fn run(&self, runtime: Handle) {
+        let _ = self.inner.runtime.set(runtime);
         loop {
+            self.fire();
+            let mut state = self.inner.state.lock();
             if state.stopping && !state.running {
                 break;
             }
-            if state.running || state.ready.is_empty() {
-                self.inner.work.wait(&mut state);
+            if !state.running && !state.ready.is_empty() {
+                state.running = true;
+                drop(state);
+                self.poll_ready(|state| state.timers.earliest().is_some_and(|due| due <= self.now()));
                 continue;
             }
-            state.running = true;
-            drop(state);
-            self.poll_ready(|| false);
-            state = self.inner.state.lock();
+            match state.timers.earliest() {
+                Some(due) => {
+                    let rest = due.saturating_sub(self.now());
+                    self.inner.work.wait_for(&mut state, rest);
+                }
+                None => self.inner.work.wait(&mut state),
+            }
         }
-        drop(state);
         self.drop_tasks();
     }
 
-    /// Drops the tasks that are ready and will not be polled any more.
+    /// Drops all tasks, also those that wait for something. None of them is polled any more. Not from within a task.
     pub fn drop_tasks(&self) {
-        let left = std::mem::take(&mut self.inner.state.lock().ready);
-        drop(left);
+        let (ready, tasks) = {
+            let mut state = self.inner.state.lock();
+            (std::mem::take(&mut state.ready), std::mem::take(&mut state.tasks))
+        };
+        drop(ready);
+        // What a task holds may be dropped with it and wake others: the lock is free.
+        tasks.iter().filter_map(Weak::upgrade).for_each(|task| drop(task.work.lock().take()));
+        let woken = std::mem::take(&mut self.inner.state.lock().ready);
+        drop(woken);
     }
 
-    /// Ends the executor's own thread; tasks that are not finished are dropped when nothing can wake them.
+    /// Ends the executor's own thread, which drops the tasks that are not finished.
     pub fn stop(&self) {
         self.inner.state.lock().stopping = true;
         self.inner.work.notify_one();
     }
 
     /// Polls until nothing is ready or the time is over, which is asked before each poll. The caller has set `running`.
-    fn poll_ready(&self, mut is_over: impl FnMut() -> bool) {
-        let timers = self.inner.timers.get().filter(|_| Handle::try_current().is_err()).map(Handle::enter);
+    fn poll_ready(&self, mut is_over: impl FnMut(&State) -> bool) {
+        // A lender may be a thread that knows no runtime.
+        let entered = self.inner.runtime.get().filter(|_| Handle::try_current().is_err()).map(Handle::enter);
         let outer = CURRENT.replace(Some(self.clone()));
         loop {
             let mut state = self.inner.state.lock();
-            let next = if is_over() { None } else { state.ready.pop_front() };
+            let next = if is_over(&state) { None } else { state.ready.pop_front() };
             let Some(task) = next else {
                 state.running = false;
                 let rest = !state.ready.is_empty() || state.stopping;
@@ -244,7 +322,7 @@ impl Executor {
             poll(&task);
         }
         CURRENT.replace(outer);
-        drop(timers);
+        drop(entered);
     }
 }
 
@@ -279,112 +357,5 @@ impl Drop for Held<'_> {
         if std::thread::panicking() {
             self.executor.inner.work.notify_one();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::thread;
-
-    use super::*;
-
-    fn start() -> (Executor, tokio::runtime::Runtime, thread::JoinHandle<()>) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let executor = Executor::default();
-        let (own, timers) = (executor.clone(), runtime.handle().clone());
-        #[expect(clippy::disallowed_methods, reason = "the test is its own supervisor")]
-        let own = thread::spawn(move || own.run(timers));
-        (executor, runtime, own)
-    }
-
-    #[test]
-    fn a_lender_runs_what_it_woke_on_its_own_thread() {
-        let (executor, _runtime, own) = start();
-        let notify = Arc::new(tokio::sync::Notify::new());
-        let ran_on = Arc::new(Mutex::new(None));
-        let (wait, note) = (Arc::clone(&notify), Arc::clone(&ran_on));
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        executor.spawn(async move {
-            let notified = wait.notified();
-            ready.send(()).unwrap();
-            notified.await;
-            *note.lock() = Some(thread::current().id());
-        });
-        is_ready.recv().unwrap();
-        // The own thread may still be leaving its poll; until then it takes the work itself.
-        while executor.inner.state.lock().running {
-            thread::yield_now();
-        }
-        assert!(executor.hold(|| notify.notify_waiters()));
-        assert_eq!(*ran_on.lock(), None);
-        executor.lend();
-        assert_eq!(*ran_on.lock(), Some(thread::current().id()));
-        executor.stop();
-        own.join().unwrap();
-    }
-
-    #[test]
-    fn without_a_lender_the_own_thread_works_and_timers_fire() {
-        let (executor, runtime, own) = start();
-        let slept = executor.spawn(async {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            thread::current().id()
-        });
-        let id = runtime.block_on(slept).unwrap();
-        assert_eq!(id, own.thread().id());
-        executor.stop();
-        own.join().unwrap();
-    }
-
-    #[test]
-    fn a_panic_ends_its_task_and_closes_the_latch() {
-        let (executor, runtime, own) = start();
-        let bad = executor.spawn(async { panic!("on purpose") });
-        let good = executor.spawn(async { 7 });
-        assert!(runtime.block_on(bad).is_err());
-        assert_eq!(runtime.block_on(good).unwrap(), 7);
-        assert!(executor.inner.latch.is_closed());
-        executor.stop();
-        own.join().unwrap();
-    }
-
-    /// Many lenders and a chain of tasks: each message is handled, whoever polls.
-    #[test]
-    fn no_wake_is_lost_among_many_lenders() {
-        const LENDERS: usize = 4;
-        const MESSAGES: usize = 5_000;
-        let (executor, runtime, own) = start();
-        let (first, mut second) = tokio::sync::mpsc::unbounded_channel::<usize>();
-        let (forward, mut last) = tokio::sync::mpsc::unbounded_channel::<usize>();
-        executor.spawn(async move {
-            while let Some(each) = second.recv().await {
-                forward.send(each).unwrap();
-            }
-        });
-        let seen = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&seen);
-        let done = executor.spawn(async move {
-            while last.recv().await.is_some() {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        thread::scope(|scope| {
-            for _ in 0..LENDERS {
-                let (executor, first) = (executor.clone(), first.clone());
-                scope.spawn(move || {
-                    for each in 0..MESSAGES {
-                        if executor.hold(|| first.send(each).unwrap()) {
-                            executor.lend();
-                        }
-                    }
-                });
-            }
-        });
-        drop(first);
-        runtime.block_on(done).unwrap();
-        assert_eq!(seen.load(Ordering::Relaxed), LENDERS * MESSAGES);
-        executor.stop();
-        own.join().unwrap();
     }
 }
