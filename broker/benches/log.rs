@@ -44,7 +44,7 @@ fn measure(dir: &Path, name: &str, flush: Flush, under_way: usize, bytes: usize)
         while outstanding < under_way && clock::monotonic().saturating_sub(start) < RUN {
             index += 1;
             let (answers, began) = (answers.clone(), clock::monotonic());
-            let record = NewRecord { term: 1, index: LogIndex(index), kind: 1, payload: payload.clone() };
+            let record = NewRecord { term: 1, index: LogIndex(index), kind: 1, payload: payload.clone(), crc: None };
             let done = move |result: std::io::Result<()>| {
                 result.expect("the disk works");
                 answers.send(clock::monotonic().saturating_sub(began)).expect("the main thread listens");

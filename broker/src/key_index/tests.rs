@@ -36,7 +36,7 @@ impl Records {
     fn append_record(&self, kind: u8, payload: Bytes) -> Position {
         let mut records = self.all.lock();
         let position = records.last().map_or(Position::ZERO, Record::end);
-        let record = Record { term: self.term, index: LogIndex(records.len() as u64), kind, position, payload };
+        let record = Record { term: self.term, index: LogIndex(records.len() as u64), kind, position, crc: 0, payload };
         let at = record.payload_position();
         records.push(record);
         at

@@ -44,7 +44,8 @@ impl Log {
     }
 
     /// Like [`Log::append`], for a replica: `position` is where the first record begins in the leader's log.
-    /// Fails with [`AppendError::WrongPosition`] unless this log ends there.
+    /// Fails with [`AppendError::WrongPosition`] unless this log ends there, and with [`AppendError::Diverged`] if a record
+    /// whose checksum is given would get another one.
     pub fn append_at(
         &self,
         position: Position,
@@ -192,6 +193,7 @@ impl Shared {
             let front = self.front.lock();
             front.check(&self.settings.latch)?;
             front.check_order(&records, at)?;
+            front.check_chain(&records, &payload_crcs)?;
             match front.plan(records.iter().map(NewRecord::bytes)) {
                 Ok(()) => break front,
                 Err(needed) => {
@@ -232,25 +234,21 @@ impl Shared {
                 let spare = front.spares.pop_front().expect("the plan found enough spares");
                 ops.push(self.start_segment(front, &mut view, spare, new.index));
             }
-            let header = RecordHeader {
-                length: to_u32(to_usize(bytes)),
-                crc: 0,
-                previous_crc: front.last.map_or(0, |last| last.crc),
+            let (header, crc) = header_at(&new, front.end, front.last).encode(*payload_crc);
+            frames.push(Frame { position: front.end, header, payload: new.payload.clone() });
+            let record = Record {
                 term: new.term,
                 index: new.index,
-                position: front.end,
-                version: RECORD_VERSION,
                 kind: new.kind,
+                position: front.end,
+                crc,
+                payload: new.payload,
             };
-            let (header, crc) = header.encode(*payload_crc);
-            frames.push(Frame { position: front.end, header, payload: new.payload.clone() });
-            let record =
-                Record { term: new.term, index: new.index, kind: new.kind, position: front.end, payload: new.payload };
             view.segments.last().expect("records lie in a segment").note(new.index, front.end);
             front.last = Some(Link { term: new.term, index: new.index, position: front.end, crc });
             front.end = record.end();
             front.room -= bytes;
-            view.tail.push(record, crc);
+            view.tail.push(record);
         }
         view.last = front.last;
         view.end = front.end;
@@ -432,8 +430,8 @@ impl Shared {
         if index < view.first_index() || index > last.index {
             return Err(out_of_range);
         }
-        if let (Some(record), Some(crc)) = (view.tail.get(index), view.tail.crc(index)) {
-            let link = Link { term: record.term, index, position: record.position, crc };
+        if let Some(record) = view.tail.get(index) {
+            let link = Link { term: record.term, index, position: record.position, crc: record.crc };
             return Ok(Some((link, record.end())));
         }
         // Old enough to be in a file: the next record's place tells where this one ends.
@@ -516,6 +514,21 @@ impl Front {
         Ok(())
     }
 
+    /// Whether the records get the checksums that they have in the leader's log.
+    fn check_chain(&self, records: &[NewRecord], payload_crcs: &[u32]) -> Result<(), AppendError> {
+        let (mut end, mut last) = (self.end, self.last);
+        for (record, payload_crc) in records.iter().zip(payload_crcs) {
+            let Some(given) = record.crc else { continue };
+            let (_, crc) = header_at(record, end, last).encode(*payload_crc);
+            if crc != given {
+                return Err(AppendError::Diverged { index: record.index, position: end });
+            }
+            last = Some(Link { term: record.term, index: record.index, position: end, crc });
+            end = end.advance(record.bytes());
+        }
+        Ok(())
+    }
+
     /// Whether the records fit into the current segment and the spares, in that order.
     fn plan(&self, records: impl Iterator<Item = u64>) -> Result<(), SpareNeeded> {
         let mut room = self.room;
@@ -531,6 +544,20 @@ impl Front {
             room -= bytes;
         }
         Ok(())
+    }
+}
+
+/// The header of a record that begins at `position`, after `last`.
+fn header_at(record: &NewRecord, position: Position, last: Option<Link>) -> RecordHeader {
+    RecordHeader {
+        length: to_u32(to_usize(record.bytes())),
+        crc: 0,
+        previous_crc: last.map_or(0, |last| last.crc),
+        term: record.term,
+        index: record.index,
+        position,
+        version: RECORD_VERSION,
+        kind: record.kind,
     }
 }
 

@@ -94,6 +94,15 @@ pub enum AppendError {
         /// The position that the record would get.
         end: Position,
     },
+    /// A record would get another checksum than it has in the leader's log. The checksum covers all records before it, so this
+    /// replica's log differs from the leader's somewhere.
+    #[error("record {index} at position {position} does not have the checksum that it has in the leader's log")]
+    Diverged {
+        /// The refused record's index.
+        index: LogIndex,
+        /// Where it would begin.
+        position: Position,
+    },
     /// The record is larger than any record may be.
     #[error("a record of {bytes} bytes is larger than the limit of {limit}")]
     TooLarge {
@@ -113,6 +122,7 @@ impl AppendError {
             | AppendError::Closed
             | AppendError::OutOfOrder { .. }
             | AppendError::WrongPosition { .. }
+            | AppendError::Diverged { .. }
             | AppendError::TooLarge { .. } => false,
         }
     }

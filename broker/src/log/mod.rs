@@ -44,6 +44,7 @@ mod read;
 mod reader;
 mod record;
 mod recovery;
+mod room;
 mod salvage;
 mod scan;
 mod segment;
@@ -80,6 +81,7 @@ pub use self::error::{AppendError, OpenError, TruncateError};
 pub use self::look::LookingDisk;
 pub use self::reader::{LogReader, SegmentInfo};
 pub use self::record::{NewRecord, Record, RecordId};
+pub use self::room::{RoomClaim, RoomClaims};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Drive, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
@@ -210,6 +212,14 @@ impl Log {
     /// Whether the log has no thread and is driven step by step.
     pub fn is_stepped(&self) -> bool {
         matches!(self.shared.settings.drive, Drive::Step { .. })
+    }
+
+    /// With [`Drive::Step`]: the seed of its holder's random numbers.
+    pub fn seed(&self) -> Option<u64> {
+        match self.shared.settings.drive {
+            Drive::Thread => None,
+            Drive::Step { seed } => Some(seed),
+        }
     }
 
     /// Stops accepting, writes and flushes everything accepted, and ends the writer thread. Blocks until

@@ -36,26 +36,22 @@ impl LogReader {
         Err(io::ErrorKind::Interrupted.into())
     }
 
+    /// Like [`read_entries`](Self::read_entries), but only from memory: never blocks, `None` if `from` is not in the tail cache.
+    pub fn read_recent(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> Option<Vec<Record>> {
+        self.shared.view.read().tail.from(from, to, max_bytes)
+    }
+
     fn try_read_entries(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> io::Result<Vec<Record>> {
-        let mut records = Vec::new();
         let view = self.shared.view.read();
         let Some(last) = view.last_held().filter(|last| from <= last.index && from < to) else {
-            return if from < view.first_index() { Err(purged(from, view.first_index())) } else { Ok(records) };
+            return if from < view.first_index() { Err(purged(from, view.first_index())) } else { Ok(Vec::new()) };
         };
         if from < view.first_index() {
             return Err(purged(from, view.first_index()));
         }
         let to = to.min(last.index.next());
-        if view.tail.get(from).is_some() {
-            let mut bytes = 0;
-            for record in (from.get()..to.get()).map_while(|index| view.tail.get(LogIndex(index))) {
-                bytes += record.bytes();
-                if bytes > max_bytes && !records.is_empty() {
-                    break;
-                }
-                records.push(record.clone());
-            }
-            return Ok(records);
+        if let Some(recent) = view.tail.from(from, to, max_bytes) {
+            return Ok(recent);
         }
         let (segment, end) = view.segment_of(from).expect("an index that is held lies in a segment");
         // Beyond this point the file may not be written yet, but all of that is in the tail cache.
@@ -130,6 +126,7 @@ impl LogReader {
                         index,
                         kind: header.kind,
                         position,
+                        crc: header.crc,
                         payload: chunk.slice(payload),
                     });
                     taken += length as u64;

@@ -16,6 +16,8 @@ pub struct NewRecord {
     pub kind: u8,
     /// The payload; shared, not copied.
     pub payload: Bytes,
+    /// In a replica: the checksum of this record in the leader's log. An append fails if it would get another one here.
+    pub crc: Option<u32>,
 }
 
 impl NewRecord {
@@ -41,6 +43,8 @@ pub struct Record {
     pub kind: u8,
     /// Where the record begins.
     pub position: Position,
+    /// Its checksum, which covers all records before it; the same in every replica.
+    pub crc: u32,
     /// The payload.
     pub payload: Bytes,
 }

@@ -17,16 +17,8 @@ const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// A contiguous run of records that ends with the newest one.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
-    records: VecDeque<Held>,
+    records: VecDeque<Record>,
     bytes: usize,
-}
-
-/// A record in the cache.
-#[derive(Debug)]
-struct Held {
-    record: Record,
-    /// The checksum that the next record chains to.
-    crc: u32,
 }
 
 impl Tail {
@@ -37,30 +29,28 @@ impl Tail {
 
     /// The index of the oldest record held.
     pub(crate) fn first_index(&self) -> Option<LogIndex> {
-        self.records.front().map(|oldest| oldest.record.index)
+        self.records.front().map(|oldest| oldest.index)
     }
 
     /// Where the oldest record held begins.
     pub(crate) fn first_position(&self) -> Option<Position> {
-        self.records.front().map(|oldest| oldest.record.position)
+        self.records.front().map(|oldest| oldest.position)
     }
 
-    /// Adds the newest record and its checksum.
-    pub(crate) fn push(&mut self, record: Record, crc: u32) {
+    /// Adds the newest record.
+    pub(crate) fn push(&mut self, record: Record) {
         assert!(
-            self.records
-                .back()
-                .is_none_or(|last| last.record.index.next() == record.index && last.record.end() == record.position),
+            self.records.back().is_none_or(|last| last.index.next() == record.index && last.end() == record.position),
             "the tail cache has no holes"
         );
         self.bytes += cost(&record);
-        self.records.push_back(Held { record, crc });
+        self.records.push_back(record);
     }
 
     /// Removes the records that begin at or after `cut`.
     pub(crate) fn cut(&mut self, cut: Position) {
-        while self.records.back().is_some_and(|last| last.record.position >= cut) {
-            self.bytes -= self.records.pop_back().map_or(0, |held| cost(&held.record));
+        while self.records.back().is_some_and(|last| last.position >= cut) {
+            self.bytes -= self.records.pop_back().map_or(0, |record| cost(&record));
         }
     }
 
@@ -68,7 +58,7 @@ impl Tail {
     /// `written` (else nobody could read them) and whose index is at most `released`.
     pub(crate) fn evict(&mut self, budget: usize, written: Position, released: Option<LogIndex>) {
         while self.bytes > budget {
-            match self.records.front().map(|oldest| &oldest.record) {
+            match self.records.front() {
                 Some(oldest) if oldest.end() <= written && Some(oldest.index) <= released => {
                     self.bytes -= cost(oldest);
                     self.records.pop_front();
@@ -80,26 +70,32 @@ impl Tail {
 
     /// The record with this index.
     pub(crate) fn get(&self, index: LogIndex) -> Option<&Record> {
-        self.held(index).map(|held| &held.record)
-    }
-
-    /// The checksum of the record with this index.
-    pub(crate) fn crc(&self, index: LogIndex) -> Option<u32> {
-        self.held(index).map(|held| held.crc)
-    }
-
-    fn held(&self, index: LogIndex) -> Option<&Held> {
         let first = self.first_index()?;
         self.records.get(usize::try_from(index.get().checked_sub(first.get())?).ok()?)
     }
 
+    /// The records `from..to` (the end excluded), at most `max_bytes` of them, but at least one; `None` if `from` is not here.
+    pub(crate) fn from(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> Option<Vec<Record>> {
+        let first = self.get(from)?;
+        let mut records = vec![first.clone()];
+        let mut bytes = first.bytes();
+        for record in (from.next().get()..to.get()).map_while(|index| self.get(LogIndex(index))) {
+            bytes += record.bytes();
+            if bytes > max_bytes {
+                break;
+            }
+            records.push(record.clone());
+        }
+        Some(records)
+    }
+
     /// Payload bytes at a position; `None` unless they lie within one payload that is held.
     pub(crate) fn read(&self, position: Position, len: usize) -> Option<Bytes> {
-        if position < self.records.front()?.record.position {
+        if position < self.records.front()?.position {
             return None;
         }
-        let after = self.records.partition_point(|held| held.record.position <= position);
-        let record = &self.records.get(after.checked_sub(1)?)?.record;
+        let after = self.records.partition_point(|held| held.position <= position);
+        let record = self.records.get(after.checked_sub(1)?)?;
         let from = usize::try_from(position.get().checked_sub(record.payload_position().get())?).ok()?;
         let to = from.checked_add(len)?;
         (to <= record.payload.len()).then(|| record.payload.slice(from..to))
@@ -125,10 +121,11 @@ mod tests {
                 index: LogIndex(10 + nth as u64),
                 kind: 1,
                 position,
+                crc: 0,
                 payload: Bytes::from(vec![nth as u8; *size]),
             };
             position = record.end();
-            tail.push(record, 0);
+            tail.push(record);
         }
         tail
     }

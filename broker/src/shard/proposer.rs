@@ -4,19 +4,24 @@
 //! read back first, and the log has set room aside for it. A disk without room refuses a batch, and nothing fails.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Shard;
 use super::applier::Applier;
 use super::awaiting::Waiting;
-use super::batch::HEAD_BYTES;
+use super::batch::{HEAD_BYTES, OpenBatch};
 use super::completion::{Completions, SubmitError, fail_all};
 use super::intake::{Full, Intake, ReadyBatch};
-use super::room::{Claim, Claims};
 use super::shared::Shared;
 use crate::latch::Failure;
-use crate::log::{AppendError, NewRecord, Room};
+use crate::log::{AppendError, NewRecord, Room, RoomClaim, RoomClaims};
 use crate::raft::{Leadership, Member};
 use crate::steady_clock::SteadyClock;
+
+/// Callers wait this long for a majority. Clients give up after 3 seconds, and shall know the reason before.
+const PATIENCE: Duration = Duration::from_millis(2250);
+/// Between looks for callers that wait too long.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Proposes the batches of a shard's intake while this member leads.
 pub(crate) struct Proposer {
@@ -37,14 +42,21 @@ impl Proposer {
         let intake = &self.shared.intake;
         let mut leadership = self.member.leadership();
         let leaderships = async {
-            while leadership.wait_for(|seen| matches!(seen, Leadership::Leading { .. })).await.is_ok() {
-                let term = *leadership.borrow_and_update();
+            loop {
+                let seen = *leadership.borrow_and_update();
+                let Leadership::Leading { term } = seen else {
+                    // An error: the member has ended.
+                    if leadership.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                };
                 intake.set_leading(true);
                 tokio::select! {
                     biased;
-                    () = self.propose() => return,
+                    () = self.propose(term) => return,
                     // Also when the member has ended.
-                    _ = leadership.wait_for(|seen| *seen != term) => intake.set_leading(false),
+                    _ = leadership.wait_for(|now| *now != seen) => intake.set_leading(false),
                 }
             }
         };
@@ -57,13 +69,32 @@ impl Proposer {
         self.shared.awaiting.clear();
     }
 
+    /// Tells those who wait too long that the outcome is unknown: openraft keeps what it accepted for as long as it takes to
+    /// find a majority.
+    pub(crate) fn give_up_late(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (executor, awaiting) = (self.shared.executor.clone(), Arc::clone(&self.shared.awaiting));
+        async move {
+            loop {
+                awaiting.some().await;
+                executor.sleep_until(executor.now() + LOOK_EVERY).await;
+                let late = awaiting.give_up_before(executor.now().saturating_sub(PATIENCE));
+                if late > 0 {
+                    tracing::warn!(
+                        entries = late,
+                        "no majority of the group answers: callers are told that the outcome is unknown"
+                    );
+                }
+            }
+        }
+    }
+
     /// Turns ready batches into entries until the intake is stopped and drained, or the member has ended.
-    async fn propose(&self) {
-        let claims = Claims::default();
+    async fn propose(&self, term: u64) {
+        let claims = RoomClaims::default();
         while let Some(ready) = self.shared.intake.next().await {
             let Some(ready) = self.read_back(ready) else { continue };
             let Some((ready, claim)) = self.make_room(&claims, ready) else { continue };
-            if !self.propose_one(ready, claim).await {
+            if !self.propose_one(term, ready, claim).await {
                 return;
             }
         }
@@ -71,17 +102,17 @@ impl Proposer {
         self.shared.intake.drained().await;
     }
 
-    async fn propose_one(&self, ready: ReadyBatch, claim: Claim) -> bool {
-        let ReadyBatch { batch, completions, load } = ready;
+    async fn propose_one(&self, term: u64, ready: ReadyBatch, claim: RoomClaim) -> bool {
+        let ReadyBatch { batch, completions, load, since } = ready;
         let bytes = batch.seal(self.time.now());
         let size = bytes.len() - HEAD_BYTES;
         let (awaiting, completions) = (Arc::clone(&self.shared.awaiting), Completions::new(completions));
         let on_append = Box::new(move |index| {
             // The room that it claimed is used now.
             drop(claim);
-            awaiting.push(index, Waiting { completions, load });
+            awaiting.push(index, Waiting { completions, load, since });
         });
-        let proposed = self.member.propose(bytes, on_append).await;
+        let proposed = self.member.propose(term, bytes, on_append).await;
         if let Err(error) = proposed {
             tracing::error!(%error, bytes = size, "a batch was not proposed");
             self.shared.intake.latch().close(Failure::storage("a proposal", error));
@@ -101,10 +132,14 @@ impl Proposer {
 
     /// Sets room aside for a batch. Without room its new messages are refused, and the rest may use the log's reserve;
     /// without even that all is refused.
-    fn make_room(&self, claims: &Claims, ready: ReadyBatch) -> Option<(ReadyBatch, Claim)> {
+    fn make_room(&self, claims: &RoomClaims, ready: ReadyBatch) -> Option<(ReadyBatch, RoomClaim)> {
         let (log, intake): (_, &Intake) = (&self.shared.log, &self.shared.intake);
         let room = if ready.batch.brings_messages() { Room::Common } else { Room::Reserve };
-        let error = match claims.claim(log, NewRecord::bytes_with(ready.batch.len()), room) {
+        let claim = |batch: &OpenBatch, room| {
+            let mut claimed = claims.claim(log, &[NewRecord::bytes_with(batch.len())], room)?;
+            Ok::<_, AppendError>(claimed.pop().expect("one record was claimed for"))
+        };
+        let error = match claim(&ready.batch, room) {
             Ok(claim) => return Some((ready, claim)),
             Err(error) => error,
         };
@@ -127,8 +162,8 @@ impl Proposer {
         if rest.is_empty() {
             return None;
         }
-        if let Ok(claim) = claims.claim(log, NewRecord::bytes_with(rest.len()), Room::Reserve) {
-            return Some((ReadyBatch { batch: rest, completions: kept, load }, claim));
+        if let Ok(claim) = claim(&rest, Room::Reserve) {
+            return Some((ReadyBatch { batch: rest, completions: kept, load, since: ready.since }, claim));
         }
         fail_all(kept, &SubmitError::DiskFull);
         None

@@ -35,7 +35,7 @@ pub(crate) fn outcome() -> (impl FnOnce(io::Result<()>) + Send + 'static, Outcom
 }
 
 pub(crate) fn record(term: u64, index: u64, payload: impl Into<Bytes>) -> NewRecord {
-    NewRecord { term, index: LogIndex(index), kind: 1, payload: payload.into() }
+    NewRecord { term, index: LogIndex(index), kind: 1, payload: payload.into(), crc: None }
 }
 
 /// Payload bytes that depend on the seed and look like nothing else.

@@ -157,7 +157,7 @@ async fn a_completion_that_panics_costs_its_own_caller_alone() {
 fn a_command_that_meets_the_failure_of_the_store_is_answered() {
     for _ in 0..500 {
         let latch = FailureLatch::default();
-        let (intake, barrier) = (Intake::new(&latch), Barrier::new(3));
+        let (intake, barrier) = (Intake::new(&latch, Clock::system()), Barrier::new(3));
         intake.set_leading(true);
         let told = Arc::new(AtomicUsize::new(0));
         let taken = AtomicUsize::new(0);
@@ -242,7 +242,7 @@ fn append(dir: &Path, payload: Bytes) -> u64 {
     let log = Log::open(Arc::new(RealDisk), &dir.join("log"), settings(dir, Flush::Sync).log).expect("opens");
     let last = log.last().expect("records");
     let (sender, receiver) = std::sync::mpsc::channel();
-    let record = NewRecord { term: last.term, index: last.index.next(), kind: kind::BATCH, payload };
+    let record = NewRecord { term: last.term, index: last.index.next(), kind: kind::BATCH, payload, crc: None };
     let sent = move |result| sender.send(result).expect("waited for");
     log.append(vec![record], sent).expect("taken");
     receiver.recv().expect("answered").expect("durable");

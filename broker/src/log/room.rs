@@ -8,45 +8,51 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::log::{AppendError, Log, Room};
+use super::Log;
+use super::error::AppendError;
+use super::settings::Room;
 
 /// Claims of entries that are proposed and not yet appended, oldest first.
-#[derive(Clone, Default)]
-pub(super) struct Claims {
+#[derive(Clone, Debug, Default)]
+pub struct RoomClaims {
     open: Arc<Mutex<Open>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Open {
     next: u64,
     claims: VecDeque<(u64, u64)>,
 }
 
-impl Claims {
-    /// Claims room for a record of `bytes`, after all that was claimed before.
-    pub(super) fn claim(&self, log: &Log, bytes: u64, room: Room) -> Result<Claim, AppendError> {
+impl RoomClaims {
+    /// Claims room for records that take these numbers of bytes, after all that was claimed before.
+    pub fn claim(&self, log: &Log, records: &[u64], room: Room) -> Result<Vec<RoomClaim>, AppendError> {
         let mut open = self.open.lock();
         // The common case needs no memory of its own.
         if open.claims.is_empty() {
-            log.reserve(&[bytes], room)?;
+            log.reserve(records, room)?;
         } else {
-            let records: Vec<u64> = open.claims.iter().map(|(_, bytes)| *bytes).chain([bytes]).collect();
-            log.reserve(&records, room)?;
+            let all: Vec<u64> = open.claims.iter().map(|(_, bytes)| bytes).chain(records).copied().collect();
+            log.reserve(&all, room)?;
         }
-        let id = open.next;
-        open.next += 1;
-        open.claims.push_back((id, bytes));
-        Ok(Claim { id, open: Arc::clone(&self.open) })
+        let claim = |bytes: &u64| {
+            let id = open.next;
+            open.next += 1;
+            open.claims.push_back((id, *bytes));
+            RoomClaim { id, open: Arc::clone(&self.open) }
+        };
+        Ok(records.iter().map(claim).collect())
     }
 }
 
 /// Room in the log for one record. Dropped when the record is appended, or will never be.
-pub(super) struct Claim {
+#[derive(Debug)]
+pub struct RoomClaim {
     id: u64,
     open: Arc<Mutex<Open>>,
 }
 
-impl Drop for Claim {
+impl Drop for RoomClaim {
     fn drop(&mut self) {
         let mut open = self.open.lock();
         let at = open.claims.iter().position(|(id, _)| *id == self.id);
