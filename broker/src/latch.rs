@@ -29,6 +29,8 @@ pub enum Promise {
     PositionsRise,
     /// P1: the index is never durable beyond the log.
     IndexBehindLog,
+    /// P1: the logs of a group agree, position by position and checksum by checksum.
+    LogsAgree,
     /// P3: the row of a half and its decision never stand side by side.
     HalfOrDecision,
     /// P3: each command has one outcome.
@@ -50,6 +52,7 @@ impl Promise {
             Self::AppliedByOne => "P1: the applied index rises by one",
             Self::PositionsRise => "P1: records follow each other",
             Self::IndexBehindLog => "P1: the index is never durable beyond the log",
+            Self::LogsAgree => "P1: the logs of a group agree",
             Self::HalfOrDecision => "P3: a half is never undecided and decided at once",
             Self::OneOutcome => "P3: each command has one outcome",
             Self::CountersHold => "P4: counters do not wrap",

@@ -55,12 +55,24 @@ pub(crate) enum Bug {
     SettledAtOldPlace,
     /// A half that was moved is not kept at its new place.
     MovedUnpinned,
+    /// Entries count as stored by another member when they were sent to it.
+    AckBeforeMajority,
+    /// A member votes right after its start, though it may have promised a leader not to.
+    VotesAtOnce,
+    /// A follower takes an entry for one of another place in the log.
+    PositionOffByOne,
+    /// The callers of entries that are cut off stay, and get the answers of those that come in their place.
+    AnsweredAfterTruncation,
+    /// Entries that are cut off stay counted as on their way.
+    LoadLeaked,
+    /// A member answers reads as long as it takes itself for the leader.
+    ReadWithoutLease,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 24] = [
+    pub(crate) const ALL: [Bug; 30] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -85,6 +97,12 @@ impl Bug {
         Bug::PurgedBeyondBase,
         Bug::SettledAtOldPlace,
         Bug::MovedUnpinned,
+        Bug::AckBeforeMajority,
+        Bug::VotesAtOnce,
+        Bug::PositionOffByOne,
+        Bug::AnsweredAfterTruncation,
+        Bug::LoadLeaked,
+        Bug::ReadWithoutLease,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

@@ -16,11 +16,13 @@ use escrowmq_common::task::Tasks;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::executor::JoinHandle;
+use crate::executor::{Blocking, JoinHandle};
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
 use crate::log::{Disk, Log, LogSettings, OpenError, RealDisk};
-use crate::raft::{Leadership, Member, MemberError, Purger};
+use crate::raft::{Ground, Identity, Leadership, Links, Member, MemberError, NoLinks, Purger};
+#[cfg(test)]
+use crate::raft::{Lease, Server};
 use crate::shard::{Applier, INDEX, Proposer, Quarantine, QuarantineError, Shard, restore_base};
 use crate::steady_clock::SteadyClock;
 use crate::terms::{LogIndex, Position};
@@ -124,7 +126,7 @@ impl Storage {
         })?;
         let threads = parts.start_threads(&tasks);
         let started = match threads {
-            Ok(()) => parts.start(&tasks).await,
+            Ok(()) => parts.start_alone(&tasks).await,
             Err(error) => Err(StorageError::Thread(error)),
         };
         if started.is_err() {
@@ -141,6 +143,25 @@ impl Storage {
     /// Whether this member leads its group, now and at each change.
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.member.leadership()
+    }
+
+    /// Whether this member may answer reads.
+    #[cfg(test)]
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        self.member.lease()
+    }
+
+    /// Answers other members.
+    #[cfg(test)]
+    pub(crate) fn server(&self) -> &Server<Applier> {
+        self.member.server()
+    }
+
+    /// Hands the leadership to another member, if this one leads.
+    #[cfg(test)]
+    pub(crate) fn hand_over(&self, to: u64) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let member = Arc::clone(&self.member);
+        async move { member.hand_over(to).await }
     }
 
     /// Asks for records to leave the log.
@@ -215,30 +236,47 @@ impl Parts {
     fn start_threads(&self, tasks: &Tasks) -> io::Result<()> {
         let (flusher, executor) = (Arc::clone(&self.applier), self.shard.executor().clone());
         tasks.spawn_thread("index-flush", move || flusher.run_flushes())?;
-        let timers = Handle::current();
-        tasks.spawn_thread("shard", move || executor.run(timers))?;
+        let runtime = Handle::current();
+        tasks.spawn_thread("shard", move || executor.run(runtime))?;
         Ok(())
     }
 
-    /// Starts the member on the executor, which somebody runs. Returns when the member leads and has applied all that was
-    /// committed.
-    pub(crate) async fn start(&self, tasks: &Tasks) -> Result<Storage, StorageError> {
-        let Self { shard, applier, log, time } = self.clone();
-        let executor = shard.executor();
-        let latch = log.latch().clone();
-        let member = Member::start(log.clone(), executor.clone(), Arc::clone(&applier), latch.clone()).await?;
-        let member = Arc::new(member);
-        let proposer = executor.spawn(Proposer::new(&shard, Arc::clone(&member), Arc::clone(&time)).run());
+    /// Starts the only member of a group on the executor, which somebody runs. Returns when it leads and has applied all that
+    /// was committed.
+    pub(crate) async fn start_alone(&self, tasks: &Tasks) -> Result<Storage, StorageError> {
+        let storage = self.start(tasks, Identity::alone(), Arc::new(NoLinks)).await?;
+        let latch = storage.log.latch();
         let failed = tokio::select! {
             biased;
             () = latch.closed() => true,
-            () = shard.intake().takes() => false,
+            () = storage.shard.intake().takes() => false,
         };
         if failed {
+            let cause = latch.failure().map_or_else(String::new, Failure::cause);
             // A task that panicked has ended as well.
-            let _ = proposer.await;
-            return Err(StorageError::Failed(latch.failure().map_or_else(String::new, Failure::cause)));
+            let _ = storage.proposer.await;
+            return Err(StorageError::Failed(cause));
         }
+        Ok(storage)
+    }
+
+    /// Starts a member of a group on the executor, which somebody runs.
+    pub(crate) async fn start(
+        &self,
+        tasks: &Tasks,
+        identity: Identity,
+        links: Arc<impl Links>,
+    ) -> Result<Storage, StorageError> {
+        let Self { shard, applier, log, time } = self.clone();
+        let executor = shard.executor().clone();
+        let blocking =
+            if log.is_stepped() { Blocking::inline() } else { Blocking::new(tasks.clone(), Handle::current()) };
+        let (machine, latch) = (Arc::clone(&applier), log.latch().clone());
+        let ground = Ground { log: log.clone(), executor: executor.clone(), blocking, machine, latch };
+        let member = Arc::new(Member::start(identity, ground, links).await?);
+        let proposer = Proposer::new(&shard, Arc::clone(&member), Arc::clone(&time));
+        drop(executor.spawn(proposer.give_up_late()));
+        let proposer = executor.spawn(proposer.run());
         Ok(Storage { shard, time, applier, log, member, proposer, tasks: tasks.clone() })
     }
 }

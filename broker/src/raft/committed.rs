@@ -40,7 +40,7 @@ pub(crate) struct CommittedEntry {
 impl CommittedEntry {
     /// From an entry that was read from the log.
     pub(super) fn of(entry: &LogEntry) -> io::Result<Self> {
-        let extent = entry.extent.ok_or_else(|| io::Error::other("an entry that was not read from the log"))?;
+        let place = entry.place.ok_or_else(|| io::Error::other("an entry that was not read from the log"))?;
         let content = match &entry.payload {
             EntryPayload::Blank => Content::Blank,
             EntryPayload::Normal(proposal) => Content::Proposed(proposal.payload.clone()),
@@ -48,13 +48,7 @@ impl CommittedEntry {
                 Content::Membership(Bytes::from(membership::encode_stored(&entry.id(), members)))
             }
         };
-        Ok(Self {
-            term: entry.term(),
-            index: entry.index(),
-            payload_position: extent.payload,
-            end: extent.end,
-            content,
-        })
+        Ok(Self { term: entry.term(), index: entry.index(), payload_position: place.payload, end: place.end, content })
     }
 
     /// Bytes of what was proposed; 0 for other entries.

@@ -9,6 +9,7 @@ use openraft::impls::BasicNode;
 use parking_lot::Mutex;
 
 use super::{CommittedLeader, LogId, Payload, index_of, log_id};
+use crate::log::{Record, RoomClaim};
 use crate::terms::{LogIndex, Position};
 
 /// Called with the index of a proposal that is about to enter the log. Dropped without a call, it says that nothing was
@@ -54,13 +55,24 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// Where an entry's record lies.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Extent {
+/// Where an entry's record lies, the same in the log of each member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Where the record begins.
+    pub(super) position: Position,
     /// Log position of the payload's first byte.
-    pub(crate) payload: Position,
+    pub(super) payload: Position,
     /// Log position after the record.
-    pub(crate) end: Position,
+    pub(super) end: Position,
+    /// The record's checksum, which covers all records before it.
+    pub(super) crc: u32,
+}
+
+impl Place {
+    /// Where a record lies.
+    pub(super) fn of(record: &Record) -> Self {
+        Self { position: record.position, payload: record.payload_position(), end: record.end(), crc: record.crc }
+    }
 }
 
 /// An entry of the Raft log.
@@ -68,25 +80,28 @@ pub(crate) struct Extent {
 pub(crate) struct LogEntry {
     leader: CommittedLeader,
     index: LogIndex,
-    pub(crate) payload: Payload,
-    /// Known once the entry was read from the log.
-    pub(crate) extent: Option<Extent>,
+    pub(super) payload: Payload,
+    /// Known if the entry was read from the log of this member, or of the leader that sent it. Unknown while it is proposed.
+    pub(super) place: Option<Place>,
+    /// Room in the log of a member that got the entry from its leader; held until the entry is appended or dropped.
+    pub(super) room: Option<RoomClaim>,
 }
 
 impl LogEntry {
-    pub(crate) fn from_log(term: u64, index: LogIndex, payload: Payload, extent: Extent) -> Self {
-        Self { leader: CommittedLeader::new(term), index, payload, extent: Some(extent) }
+    /// An entry of a log.
+    pub(super) fn stored(term: u64, index: LogIndex, payload: Payload, place: Place) -> Self {
+        Self { leader: CommittedLeader::new(term), index, payload, place: Some(place), room: None }
     }
 
-    pub(crate) fn term(&self) -> u64 {
+    pub(super) fn term(&self) -> u64 {
         self.leader.term
     }
 
-    pub(crate) fn index(&self) -> LogIndex {
+    pub(super) fn index(&self) -> LogIndex {
         self.index
     }
 
-    pub(crate) fn id(&self) -> LogId {
+    pub(super) fn id(&self) -> LogId {
         log_id(self.term(), self.index)
     }
 }
@@ -103,7 +118,7 @@ impl RaftEntry for LogEntry {
 
     fn new(log_id: LogId, payload: Payload) -> Self {
         let (leader, index) = (*log_id.committed_leader_id(), index_of(&log_id));
-        Self { leader, index, payload, extent: None }
+        Self { leader, index, payload, place: None, room: None }
     }
 
     fn log_id_parts(&self) -> (&Self::CommittedLeaderId, u64) {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -12,12 +13,12 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, RaftLogReader};
 use tokio::sync::oneshot;
 
-use super::entry::{Extent, LogEntry, Proposal};
+use super::entry::{LogEntry, Place, Proposal};
 use super::state::StateMachine;
-use super::{LogId, TypeConfig, Vote, index_of, log_id, membership};
-use crate::executor::Executor;
-use crate::latch::{Failure, FailureLatch};
-use crate::log::{Log, NewRecord, Record, RecordId};
+use super::{LogId, Payload, TypeConfig, Vote, index_of, log_id, membership};
+use crate::executor::{Blocking, Executor};
+use crate::latch::{Failure, FailureLatch, Promise};
+use crate::log::{AppendError, Log, NewRecord, Record, RecordId};
 use crate::terms::LogIndex;
 
 /// The content of a record: the kind byte of the log.
@@ -37,8 +38,11 @@ const READ_BYTES: u64 = 1024 * 1024;
 pub(super) struct LogStore<M> {
     log: Log,
     executor: Executor,
+    blocking: Blocking,
     machine: Arc<M>,
     latch: FailureLatch,
+    /// Whether others are, or may soon be, members of the group.
+    has_peers: Arc<AtomicBool>,
 }
 
 impl<M> Clone for LogStore<M> {
@@ -46,20 +50,35 @@ impl<M> Clone for LogStore<M> {
         Self {
             log: self.log.clone(),
             executor: self.executor.clone(),
+            blocking: self.blocking.clone(),
             machine: Arc::clone(&self.machine),
             latch: self.latch.clone(),
+            has_peers: Arc::clone(&self.has_peers),
         }
     }
 }
 
 impl<M: StateMachine> LogStore<M> {
-    pub(super) fn new(log: Log, executor: Executor, machine: Arc<M>, latch: FailureLatch) -> Self {
-        Self { log, executor, machine, latch }
+    pub(super) fn new(
+        log: Log,
+        executor: Executor,
+        blocking: Blocking,
+        machine: Arc<M>,
+        latch: FailureLatch,
+        has_peers: Arc<AtomicBool>,
+    ) -> Self {
+        Self { log, executor, blocking, machine, latch, has_peers }
     }
 
     /// Entries of an index range, as many as fit into the read bound.
-    fn read(&self, from: LogIndex, to: LogIndex) -> io::Result<Vec<LogEntry>> {
-        self.log.read_entries(from, to, READ_BYTES)?.into_iter().map(entry_of).collect()
+    async fn read(&self, from: LogIndex, to: LogIndex) -> io::Result<Vec<LogEntry>> {
+        let records = if let Some(recent) = self.log.read_recent(from, to, READ_BYTES) {
+            recent
+        } else {
+            let log = self.log.clone();
+            self.blocking.run("read old entries", move || log.read_entries(from, to, READ_BYTES)).await?
+        };
+        records.into_iter().map(entry_of).collect()
     }
 }
 
@@ -69,8 +88,13 @@ fn id_of(record: RecordId) -> LogId {
 
 /// The entry that a record holds.
 pub(super) fn entry_of(record: Record) -> io::Result<LogEntry> {
-    let extent = Extent { payload: record.payload_position(), end: record.end() };
-    let payload = match record.kind {
+    let (term, index, place) = (record.term, record.index, Place::of(&record));
+    Ok(LogEntry::stored(term, index, payload_of(record)?, place))
+}
+
+/// What openraft sees of a record.
+pub(super) fn payload_of(record: Record) -> io::Result<Payload> {
+    Ok(match record.kind {
         kind::BATCH => EntryPayload::Normal(Proposal::stored(record.payload)),
         kind::BLANK => EntryPayload::Blank,
         kind::MEMBERSHIP => EntryPayload::Membership(membership::decode(&record.payload)?),
@@ -78,17 +102,18 @@ pub(super) fn entry_of(record: Record) -> io::Result<LogEntry> {
             let why = format!("log entry {} is of kind {other}: written by a newer version", record.index);
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
-    };
-    Ok(LogEntry::from_log(record.term, record.index, payload, extent))
+    })
 }
 
-fn record_of(entry: &LogEntry) -> NewRecord {
+/// The record that holds an entry.
+pub(super) fn record_of(entry: &LogEntry) -> NewRecord {
     let (kind, payload) = match &entry.payload {
         EntryPayload::Normal(proposal) => (kind::BATCH, proposal.payload.clone()),
         EntryPayload::Blank => (kind::BLANK, Bytes::new()),
         EntryPayload::Membership(members) => (kind::MEMBERSHIP, Bytes::from(membership::encode(members))),
     };
-    NewRecord { term: entry.term(), index: entry.index(), kind, payload }
+    let crc = entry.place.map(|place| place.crc);
+    NewRecord { term: entry.term(), index: entry.index(), kind, payload, crc }
 }
 
 /// First and last index of a range, the last one exclusive.
@@ -116,7 +141,7 @@ impl<M: StateMachine> RaftLogReader<TypeConfig> for LogStore<M> {
         let mut from = from.max(self.log.first_index());
         let mut entries = Vec::new();
         while from < to {
-            let read = self.read(from, to)?;
+            let read = self.read(from, to).await?;
             let Some(last) = read.last() else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, format!("log entry {from} is missing")));
             };
@@ -135,7 +160,7 @@ impl<M: StateMachine> RaftLogReader<TypeConfig> for LogStore<M> {
         let store = self.clone();
         stream::unfold((from, VecDeque::new(), store), move |(from, mut ready, store)| async move {
             if ready.is_empty() && from < to {
-                match store.read(from, to) {
+                match store.read(from, to).await {
                     Ok(read) if read.is_empty() => {
                         let error = io::Error::new(io::ErrorKind::InvalidData, format!("log entry {from} is missing"));
                         return Some((Err(error), (to, ready, store)));
@@ -155,7 +180,7 @@ impl<M: StateMachine> RaftLogReader<TypeConfig> for LogStore<M> {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.read(LogIndex(start), LogIndex(end))
+        self.read(LogIndex(start), LogIndex(end)).await
     }
 }
 
@@ -201,36 +226,56 @@ impl<M: StateMachine> RaftLogStorage<TypeConfig> for LogStore<M> {
     {
         let entries = entries.into_iter();
         let mut records = Vec::with_capacity(entries.size_hint().0);
-        for entry in entries {
+        // Room for entries of a leader, until they have it.
+        let mut rooms = Vec::new();
+        let mut at = None;
+        for mut entry in entries {
             if let EntryPayload::Normal(proposal) = &entry.payload {
                 proposal.appending(entry.index());
             }
+            if records.is_empty() {
+                at = entry.place.map(|place| place.position);
+            }
+            rooms.extend(entry.room.take());
             records.push(record_of(&entry));
         }
-        let (executor, log) = (self.executor.clone(), self.log.clone());
+        let (executor, log, has_peers) = (self.executor.clone(), self.log.clone(), Arc::clone(&self.has_peers));
         // On the log's writer thread. The usual way is to wake the core, which runs on another thread. Running the core here
-        // saves that switch. It is safe in one case only, because the core may go on to apply, which takes the state
-        // machine's lock:
+        // saves that switch. It is safe in one case only, because the core may go on to apply, and apply may wait for room in
+        // the index, which the flusher makes:
         //
         //   flusher                            this thread
-        //   locks the state machine
         //   waits until the log is durable
         //                                      answers an append
         //                                      runs the core, which applies
-        //                                      waits for the state machine's lock: nobody flushes, a deadlock
+        //                                      waits for the flusher: nobody flushes, a deadlock
         //
-        // The flusher waits for the log only if entries are applied that are not durable. With a flush before each answer
-        // there are none. The queue must be empty as well, else the appends in it would wait for the core.
+        // The flusher waits for the log only if entries are applied that are not durable here. With one voter and a flush
+        // before each answer there are none; with more, others can make a majority. The queue must be empty as well, else the
+        // appends in it would wait for the core.
         let flushed = move |result: io::Result<()>| {
-            if result.is_ok() && log.flushes_each() && log.is_idle() {
+            let alone = !has_peers.load(Ordering::Relaxed);
+            if result.is_ok() && alone && log.flushes_each() && log.is_idle() {
                 executor.run_with(|| callback.io_completed(result));
             } else {
                 callback.io_completed(result);
             }
         };
-        // Openraft takes any error for the end of its storage, and so does everybody else.
-        let appended = self.log.append(records, flushed).map_err(io::Error::other);
-        appended.map(drop).map_err(|error| self.latch.close(Failure::storage("append", error)).to_io_error())
+        let appended = match at {
+            Some(position) => self.log.append_at(position, records, flushed),
+            None => self.log.append(records, flushed),
+        };
+        drop(rooms);
+        let Err(error) = appended else { return Ok(()) };
+        let failure = match &error {
+            AppendError::WrongPosition { index, given, .. } | AppendError::Diverged { index, position: given } => {
+                let found = (Some(*index), Some(*given), error.to_string());
+                self.latch.broken(Promise::LogsAgree, found.0, found.1, found.2)
+            }
+            // Openraft takes any error for the end of its storage, and so does everybody else.
+            _ => self.latch.close(Failure::storage("append", io::Error::other(error))),
+        };
+        Err(failure.to_io_error())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -245,8 +290,13 @@ impl<M: StateMachine> RaftLogStorage<TypeConfig> for LogStore<M> {
         receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log was closed")))
     }
 
+    /// Later: files are deleted, and the core must not wait for that.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.log.purge_upto(index_of(&upto))?;
+        let (log, latch) = (self.log.clone(), self.latch.clone());
+        drop(self.blocking.run("delete old log files", move || {
+            log.purge_upto(index_of(&upto))
+                .map_err(|error| latch.close(Failure::storage("deleting old log files", error)).to_io_error())
+        }));
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! A member of the group: its core, its leadership, and the loop that purges.
+//! A member of the group: its core, its leadership, what it answers to others, and the loop that purges.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +16,15 @@ use tokio::sync::{Notify, watch};
 
 use super::entry::{OnAppend, Proposal};
 use super::leadership::Leadership;
+use super::lease::Lease;
+use super::links::Links;
 use super::log_store::LogStore;
-use super::network::NoPeers;
+use super::network::Network;
+use super::serve::Server;
 use super::state::{State, StateMachine};
-use super::{TypeConfig, index_of};
-use crate::executor::{Executor, JoinHandle};
+use super::timing::{ELECTION_MAX_MS, ELECTION_MIN_MS, HEARTBEAT_MS, PROBE_MS, READ_LEASE};
+use super::{CommittedLeader, TypeConfig, index_of};
+use crate::executor::{Blocking, Executor, JoinHandle};
 use crate::latch::{Failure, FailureLatch};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
@@ -28,8 +32,41 @@ use crate::terms::LogIndex;
 
 /// How long openraft may take for a snapshot: it asks the state machine how far it is.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
-/// The id of the only voter.
-const NODE_ID: u64 = 1;
+
+/// Who a member is, and how its group begins.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Its Raft id. Never used again for another folder.
+    pub node: u64,
+    /// The founders by id, with their addresses, if this member founds the group when its log is empty. The log has the
+    /// members from then on.
+    pub founders: Option<BTreeMap<u64, String>>,
+}
+
+impl Identity {
+    /// The only member of its group.
+    pub(crate) fn alone() -> Self {
+        Self { node: 1, founders: Some(BTreeMap::from([(1, String::new())])) }
+    }
+
+    fn has_peers(&self) -> bool {
+        self.founders.as_ref().is_none_or(|founders| founders.len() > 1)
+    }
+}
+
+/// What a member runs on.
+pub(crate) struct Ground<M> {
+    /// It alone writes to the log from now on.
+    pub log: Log,
+    /// Runs.
+    pub executor: Executor,
+    /// Reads and deletes old files.
+    pub blocking: Blocking,
+    /// Gets the entries that are committed.
+    pub machine: Arc<M>,
+    /// Closed when the member cannot go on.
+    pub latch: FailureLatch,
+}
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +86,8 @@ pub enum MemberError {
 pub(crate) struct Member<M: StateMachine> {
     raft: Raft<TypeConfig, State<M>>,
     leadership: watch::Receiver<Leadership>,
+    lease: Arc<Lease>,
+    server: Server<M>,
     purger: Purger,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -62,6 +101,7 @@ pub(crate) struct Purger {
 #[derive(Default)]
 struct Wanted {
     upto: AtomicU64,
+    ended: AtomicBool,
     changed: Notify,
 }
 
@@ -73,31 +113,42 @@ impl Purger {
             self.wanted.changed.notify_one();
         }
     }
+
+    fn end(&self) {
+        self.wanted.ended.store(true, Ordering::Release);
+        self.wanted.changed.notify_one();
+    }
 }
 
 impl<M: StateMachine> Member<M> {
-    /// Starts the member on an executor that runs, and asks for an election. It alone writes to the log from now on.
+    /// Starts the member. If it is alone it asks for an election at once; else it waits for its leader, or for its time.
     pub(crate) async fn start(
-        log: Log,
-        executor: Executor,
-        machine: Arc<M>,
-        latch: FailureLatch,
+        identity: Identity,
+        ground: Ground<M>,
+        links: Arc<impl Links>,
     ) -> Result<Self, MemberError> {
-        let (own, state) = (executor.clone(), Arc::clone(&machine));
-        let holder = latch.clone();
-        let raft = executor.spawn(async move { open(log, own, state, holder).await });
+        let (executor, latch) = (ground.executor.clone(), ground.latch.clone());
+        let (log, machine) = (ground.log.clone(), Arc::clone(&ground.machine));
+        let has_peers = Arc::new(AtomicBool::new(identity.has_peers()));
+        let (node, peers) = (identity.node, Arc::clone(&has_peers));
+        let raft = executor.spawn(async move { open(identity, ground, links, &peers).await });
         let raft = raft.await.map_err(|_| MemberError::Executor)??;
         let (sender, leadership) = watch::channel(Leadership::Following);
+        let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
-        let watching = executor.spawn(watch_leadership(raft.clone(), sender, latch));
-        let purging = executor.spawn(purge(raft.clone(), machine, purger.clone(), leadership.clone()));
-        Ok(Self { raft, leadership, purger, tasks: Mutex::new(vec![watching, purging]) })
+        let server = Server::new(raft.clone(), executor.clone(), log.clone());
+        let watcher = Watcher { node, raft: raft.clone(), log, has_peers, lease: Arc::clone(&lease), sender, latch };
+        let watching = executor.spawn(watcher.run());
+        let purging = executor.spawn(purge(raft.clone(), machine, purger.clone()));
+        Ok(Self { raft, leadership, lease, server, purger, tasks: Mutex::new(vec![watching, purging]) })
     }
 
-    /// Proposes bytes for the log. `on_append` is called with their index when they are about to enter it; if it is dropped,
-    /// this member does not lead. An error says that the member has ended.
-    pub(crate) async fn propose(&self, payload: Bytes, on_append: OnAppend) -> io::Result<()> {
-        self.raft.client_write_ff(Proposal::new(payload, on_append), None).await.map_err(io::Error::other)
+    /// Proposes bytes for the log, as the leader of this term. `on_append` is called with their index when they are about to
+    /// enter it; if it is dropped, this member does not lead in that term, or hears from no majority. An error says that the
+    /// member has ended.
+    pub(crate) async fn propose(&self, term: u64, payload: Bytes, on_append: OnAppend) -> io::Result<()> {
+        let proposal = Proposal::new(payload, on_append);
+        self.raft.write(proposal).with_leader(CommittedLeader::new(term)).await.map_err(io::Error::other)
     }
 
     /// Whether this member leads, now and at each change. The channel closes when the member ends.
@@ -105,16 +156,36 @@ impl<M: StateMachine> Member<M> {
         self.leadership.clone()
     }
 
+    /// Whether this member may answer reads.
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// Answers other members.
+    pub(crate) fn server(&self) -> &Server<M> {
+        &self.server
+    }
+
     /// Asks for records to leave the log.
     pub(crate) fn purger(&self) -> &Purger {
         &self.purger
     }
 
+    /// Hands the leadership to another voter, if this member leads. Says only that it was asked; nobody may take over.
+    pub(crate) async fn hand_over(&self, to: u64) -> io::Result<()> {
+        if let Leadership::Leading { term } = *self.leadership.borrow() {
+            self.lease.give_up(term);
+        }
+        self.raft.trigger().transfer_leader(to).await.map_err(io::Error::other)
+    }
+
     /// Ends the member; returns when its core and its tasks have ended.
     pub(crate) async fn end(&self) {
+        self.lease.end();
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "raft did not end cleanly");
         }
+        self.purger.end();
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             // One that panicked has ended as well.
@@ -123,102 +194,145 @@ impl<M: StateMachine> Member<M> {
     }
 }
 
-/// Opens the core, and has it elect itself. On the executor: openraft spawns its tasks where it is opened.
+/// Opens the core. On the executor: openraft spawns its tasks where it is opened.
 async fn open<M: StateMachine>(
-    log: Log,
-    executor: Executor,
-    machine: Arc<M>,
-    latch: FailureLatch,
+    identity: Identity,
+    ground: Ground<M>,
+    links: Arc<impl Links>,
+    has_peers: &Arc<AtomicBool>,
 ) -> Result<Raft<TypeConfig, State<M>>, MemberError> {
     let config = Config {
         cluster_name: "escrowmq".to_owned(),
-        heartbeat_interval: 300,
-        election_timeout_min: 1500,
-        election_timeout_max: 3000,
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
         // Files go by retention alone.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         // A resumed leader would use a lost term and index again.
         enable_leader_restore: Some(false),
-        // Nobody to beat for while this is the only voter; without ticks an idle broker costs nothing.
-        enable_heartbeat: false,
-        enable_tick: false,
+        // A member without its log has forgotten what it promised. It comes back under another id.
+        allow_log_reversion: Some(false),
+        // A member that was cut off does not disturb the leader when it is back.
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(PROBE_MS),
+        // Nobody to beat for while this is the only member; without ticks an idle broker costs nothing.
+        enable_heartbeat: true,
+        enable_tick: has_peers.load(Ordering::Relaxed),
         ..Config::default()
     };
     let config = config.validate().map_err(|error| MemberError::Settings(error.to_string()))?;
     let fail = |error: &dyn std::fmt::Display| MemberError::Raft(error.to_string());
-    let store = LogStore::new(log, executor, Arc::clone(&machine), latch.clone());
+    let Ground { log, executor, blocking, machine, latch } = ground;
+    let network = Network::new(links, executor.clone());
+    // With others, an answer to an append is a vote on what a majority has. It must not be forgotten at a power cut.
+    log.ack_after_sync(has_peers.load(Ordering::Relaxed));
+    let store = LogStore::new(log, executor, blocking, Arc::clone(&machine), latch.clone(), Arc::clone(has_peers));
     let state = State::new(machine, latch);
-    let raft = Raft::new(NODE_ID, Arc::new(config), NoPeers, store, state).await.map_err(|error| fail(&error))?;
-    let members: BTreeMap<u64, BasicNode> = BTreeMap::from([(NODE_ID, BasicNode::default())]);
-    match raft.initialize(members).await {
-        Ok(()) => {}
-        // Not the first start: an election now, instead of after a time-out.
-        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-            raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
-        }
+    let opened = Raft::new(identity.node, Arc::new(config), network, store, state).await;
+    let raft = opened.map_err(|error| fail(&error))?;
+    let Some(founders) = identity.founders else { return Ok(raft) };
+    let alone = founders.len() == 1;
+    let members: BTreeMap<u64, BasicNode> =
+        founders.into_iter().map(|(id, address)| (id, BasicNode { addr: address })).collect();
+    let is_first_start = match raft.initialize(members).await {
+        Ok(()) => true,
+        Err(RaftError::APIError(InitializeError::NotAllowed(_))) => false,
         Err(error) => return Err(fail(&error)),
+    };
+    if alone && !is_first_start {
+        // An election now, instead of after a time-out.
+        raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
     }
     Ok(raft)
 }
 
-/// Tells when this member begins and ceases to lead, until the core ends.
-async fn watch_leadership<M: StateMachine>(
+/// Looks at the core: tells when this member begins and ceases to lead, keeps its lease, and sees whether it is alone.
+struct Watcher<M: StateMachine> {
+    node: u64,
     raft: Raft<TypeConfig, State<M>>,
+    log: Log,
+    has_peers: Arc<AtomicBool>,
+    lease: Arc<Lease>,
     sender: watch::Sender<Leadership>,
     latch: FailureLatch,
-) {
-    let mut metrics = raft.metrics();
-    let mut leads = None;
-    let ended = loop {
-        let (leader, term, running) = {
-            let seen = metrics.borrow_watched();
-            (seen.current_leader, seen.current_term, seen.running_state.clone())
-        };
-        if let Err(error) = running {
-            break error;
-        }
-        let leading = (leader == Some(NODE_ID)).then_some(term);
-        if leads != leading {
-            sender.send_replace(Leadership::Following);
-            leads = None;
-        }
-        if let (Some(term), None) = (leading, leads) {
-            // An entry of the own term is applied after everything that was committed before.
-            match raft.write_blank().await {
-                Ok(_) => {
-                    sender.send_replace(Leadership::Leading { term });
-                    leads = leading;
-                    continue;
-                }
-                // Lost already, and the metrics will say so.
-                Err(RaftError::APIError(_)) => {}
-                Err(RaftError::Fatal(error)) => break error,
+}
+
+impl<M: StateMachine> Watcher<M> {
+    /// Until the core ends.
+    async fn run(self) {
+        let mut metrics = self.raft.metrics();
+        let mut leads = None;
+        let ended = loop {
+            let (leader, term, acked, members, running) = {
+                let seen = metrics.borrow_watched();
+                let acked = seen.last_quorum_acked.map(|at| at.into_inner().get());
+                let members = seen.membership_config.membership().nodes().count();
+                (seen.current_leader, seen.current_term, acked, members, seen.running_state.clone())
+            };
+            if let Err(error) = running {
+                break error;
             }
+            self.note_members(members);
+            let leading = (leader == Some(self.node)).then_some(term);
+            if leads != leading {
+                self.lease.end();
+                self.sender.send_replace(Leadership::Following);
+                leads = None;
+            }
+            if let Some(term) = leads {
+                self.renew(term, acked, members);
+            }
+            if let (Some(term), None) = (leading, leads) {
+                // An entry of the own term is applied after everything that was committed before.
+                match self.raft.write_blank().await {
+                    Ok(_) => {
+                        self.sender.send_replace(Leadership::Leading { term });
+                        leads = leading;
+                        continue;
+                    }
+                    // Lost already, or no majority answers yet; the metrics will say so.
+                    Err(RaftError::APIError(_)) => {}
+                    Err(RaftError::Fatal(error)) => break error,
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        };
+        self.lease.end();
+        self.sender.send_replace(Leadership::Following);
+        if !matches!(ended, openraft::errors::Fatal::Stopped) {
+            self.latch.close(Failure::storage("agreement on the log", io::Error::other(ended)));
         }
-        if metrics.changed().await.is_err() {
+    }
+
+    fn note_members(&self, members: usize) {
+        // A founder of several is not alone before the group is founded either.
+        if members == 0 {
             return;
         }
-    };
-    sender.send_replace(Leadership::Following);
-    if !matches!(ended, openraft::errors::Fatal::Stopped) {
-        latch.close(Failure::storage("agreement on the log", io::Error::other(ended)));
+        let has_peers = members > 1;
+        if self.has_peers.swap(has_peers, Ordering::AcqRel) != has_peers {
+            self.log.ack_after_sync(has_peers);
+            self.raft.runtime_config().tick(has_peers);
+        }
+    }
+
+    fn renew(&self, term: u64, acked: Option<Duration>, members: usize) {
+        // The only member is its own majority. Among others there is none before the first of them has answered.
+        if acked.is_some() || members == 1 {
+            self.lease.renew(term, acked.map(|acked| acked + READ_LEASE));
+        }
     }
 }
 
 /// Purges up to where retention asks for, until the core ends.
-async fn purge<M: StateMachine>(
-    raft: Raft<TypeConfig, State<M>>,
-    machine: Arc<M>,
-    purger: Purger,
-    mut leadership: watch::Receiver<Leadership>,
-) {
+async fn purge<M: StateMachine>(raft: Raft<TypeConfig, State<M>>, machine: Arc<M>, purger: Purger) {
     loop {
-        tokio::select! {
-            biased;
-            () = purger.wanted.changed.notified() => {}
-            // The sender of leadership has ended, and so has the core.
-            _ = leadership.wait_for(|_| false) => return,
+        purger.wanted.changed.notified().await;
+        if purger.wanted.ended.load(Ordering::Acquire) {
+            return;
         }
         let upto = LogIndex(purger.wanted.upto.load(Ordering::Acquire));
         let applied = machine.applied().filter(|_| planted(Bug::PurgedBeyondBase));

@@ -8,8 +8,7 @@ use openraft::impls::BasicNode;
 use serde::{Deserialize, Serialize};
 
 use super::{LogId, StoredMembership, Vote, log_id};
-use crate::terms::{Cursor, LogIndex};
-use crate::terms::{decode_cold, encode_cold};
+use crate::terms::{Cursor, LogIndex, Malformed, decode_cold, encode_cold};
 
 #[derive(Serialize, Deserialize)]
 struct Members {
@@ -69,11 +68,11 @@ pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
 }
 
 pub(super) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
-    let mut cursor = Cursor::new(bytes);
-    let mut read = || -> Result<Vote, crate::terms::Malformed> {
-        let (term, node) = (cursor.u64("term")?, cursor.u64("node")?);
-        let committed = cursor.u8("committed")? != 0;
-        Ok(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) })
-    };
-    read().map_err(|error| invalid(&error.to_string()))
+    read_vote(&mut Cursor::new(bytes)).map_err(|error| invalid(&error.to_string()))
+}
+
+pub(super) fn read_vote(cursor: &mut Cursor<'_>) -> Result<Vote, Malformed> {
+    let (term, node) = (cursor.u64("term")?, cursor.u64("node")?);
+    let committed = cursor.u8("committed")? != 0;
+    Ok(if committed { Vote::new_committed(term, node) } else { Vote::new(term, node) })
 }

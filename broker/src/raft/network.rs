@@ -1,47 +1,250 @@
-//! The way to other members of the group. A group of one voter has none: every call says so.
+//! What openraft sends to other members, over [`Links`].
 
+use std::collections::VecDeque;
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
-use super::TypeConfig;
+use super::links::{Lane, Link, Links};
+use super::timing::{APPEND_PATIENCE, APPEND_WINDOW, APPEND_WINDOW_BYTES};
+use super::wire::{self, Answer};
+use super::{LogId, TypeConfig};
+use crate::executor::{Executor, Sleep, Timeout};
+use crate::planted::{Bug, planted};
 
-/// The network of a group that has one member.
-pub(super) struct NoPeers;
+type RpcError = RPCError<TypeConfig>;
+type Request = AppendEntriesRequest<TypeConfig>;
+type Response = Result<StreamAppendResult<TypeConfig>, RpcError>;
 
-fn unreachable() -> Unreachable<TypeConfig> {
-    Unreachable::new(&io::Error::new(io::ErrorKind::NotConnected, "the group has one member"))
+/// Makes the clients of other members.
+pub(super) struct Network<L> {
+    links: Arc<L>,
+    executor: Executor,
 }
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = Self;
-
-    async fn new_client(&mut self, _target: u64, _node: &BasicNode) -> Self {
-        Self
+impl<L> Network<L> {
+    pub(super) fn new(links: Arc<L>, executor: Executor) -> Self {
+        Self { links, executor }
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for NoPeers {
+/// The client of one member.
+pub(super) struct Client<L> {
+    /// For entries; for a heartbeat's client the same as `pulse`.
+    append: L,
+    pulse: L,
+    executor: Executor,
+}
+
+impl<L: Links> RaftNetworkFactory<TypeConfig> for Network<L> {
+    type Network = Client<L::Link>;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
+        Client {
+            append: self.links.link(target, &node.addr, Lane::Append),
+            pulse: self.links.link(target, &node.addr, Lane::Pulse),
+            executor: self.executor.clone(),
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
+        let pulse = self.links.link(target, &node.addr, Lane::Pulse);
+        Client { append: pulse.clone(), pulse, executor: self.executor.clone() }
+    }
+}
+
+fn network(error: &io::Error) -> RpcError {
+    match error.kind() {
+        io::ErrorKind::NotConnected => RPCError::Unreachable(Unreachable::new(error)),
+        _ => RPCError::Network(NetworkError::new(error)),
+    }
+}
+
+fn unexpected() -> RpcError {
+    network(&io::Error::new(io::ErrorKind::InvalidData, "an answer to another request"))
+}
+
+/// Waits for the answer to a request, but not longer than until `sleep` is over.
+async fn answer(call: impl Future<Output = io::Result<Bytes>> + Send, sleep: Sleep) -> Result<Answer, RpcError> {
+    let late = |_| network(&io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+    let bytes = Timeout::new(Box::pin(call), sleep).await.map_err(late)?.map_err(|error| network(&error))?;
+    let invalid = |error| network(&io::Error::new(io::ErrorKind::InvalidData, error));
+    match Answer::decode(&bytes).map_err(invalid)? {
+        // It is asked again later, not at once.
+        Answer::Failed(why) => Err(RPCError::Unreachable(Unreachable::new(&io::Error::other(why)))),
+        answer => Ok(answer),
+    }
+}
+
+impl<L: Link> Client<L> {
+    /// Sends a request over the connection for small ones.
+    fn ask(
+        &self,
+        request: Bytes,
+        option: &RPCOption,
+    ) -> impl Future<Output = Result<Answer, RpcError>> + Send + use<'_, L> {
+        answer(self.pulse.call(request), self.executor.sleep_until(self.executor.now() + option.soft_ttl()))
+    }
+
+    async fn ask_vote(&self, request: Bytes, option: &RPCOption) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.ask(request, option).await? {
+            Answer::Vote(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Sends a request to append. It is on its way when this returns.
+    fn send(&self, request: &Request, patience: Duration) -> Sent {
+        let last = request.entries.last().map(super::entry::LogEntry::id).or(request.prev_log_id);
+        let encoded = wire::encode_append(request);
+        let bytes = encoded.as_ref().map_or(0, Bytes::len);
+        let prev = request.prev_log_id;
+        let answered: BoxFuture<'static, _> = match encoded {
+            Ok(bytes) => {
+                let sleep = self.executor.sleep_until(self.executor.now() + patience);
+                Box::pin(answer(self.append.call(bytes), sleep))
+            }
+            Err(error) => Box::pin(std::future::ready(Err(network(&error)))),
+        };
+        Sent { prev, last, bytes, answered }
+    }
+}
+
+/// A request to append that was not answered yet.
+struct Sent {
+    prev: Option<LogId>,
+    last: Option<LogId>,
+    bytes: usize,
+    answered: BoxFuture<'static, Result<Answer, RpcError>>,
+}
+
+impl Sent {
+    fn response(&self, answer: Result<Answer, RpcError>) -> Response {
+        if planted(Bug::AckBeforeMajority) {
+            return Ok(Ok(self.last));
+        }
+        match answer? {
+            // Openraft would panic: nothing lies before the first entry that could be missing.
+            Answer::Append(AppendEntriesResponse::Conflict) if self.prev.is_none() => Err(unexpected()),
+            Answer::Append(answer) => Ok(answer.into_stream_result(self.prev, self.last)),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// Requests to append on their way, answered in their order. Holds both ends: openraft must get its requests back, by their
+/// being dropped, the moment that the answers end.
+struct Pipeline<'a, L, S> {
+    client: &'a Client<L>,
+    patience: Duration,
+    /// None after the last request, and after an error.
+    requests: Option<S>,
+    sent: VecDeque<Sent>,
+    bytes: usize,
+}
+
+impl<L: Link, S: Stream<Item = Request> + Unpin> Pipeline<'_, L, S> {
+    fn may_send(&self) -> bool {
+        self.sent.len() < APPEND_WINDOW && (self.sent.is_empty() || self.bytes < APPEND_WINDOW_BYTES)
+    }
+
+    fn send_all(&mut self, context: &mut Context<'_>) {
+        while self.may_send() {
+            let Some(requests) = &mut self.requests else { return };
+            match requests.poll_next_unpin(context) {
+                Poll::Ready(Some(request)) => {
+                    let sent = self.client.send(&request, self.patience);
+                    self.bytes += sent.bytes;
+                    self.sent.push_back(sent);
+                }
+                Poll::Ready(None) => self.requests = None,
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
+impl<L: Link, S: Stream<Item = Request> + Unpin> Stream for Pipeline<'_, L, S> {
+    type Item = Response;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Response>> {
+        loop {
+            self.send_all(context);
+            let Some(first) = self.sent.front_mut() else {
+                return if self.requests.is_none() { Poll::Ready(None) } else { Poll::Pending };
+            };
+            let Poll::Ready(answer) = first.answered.as_mut().poll(context) else { return Poll::Pending };
+            let Some(first) = self.sent.pop_front() else { continue };
+            self.bytes -= first.bytes;
+            let response = first.response(answer);
+            if !matches!(response, Ok(Ok(_))) {
+                // What was sent after it cannot be stored either.
+                self.requests = None;
+                self.sent.clear();
+            }
+            return Poll::Ready(Some(response));
+        }
+    }
+}
+
+impl<L: Link> RaftNetworkV2<TypeConfig> for Client<L> {
     type SnapshotData = ();
 
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<TypeConfig>,
+        request: Request,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let bytes = wire::encode_append(&request).map_err(|error| network(&error))?;
+        match self.ask(bytes, &option).await? {
+            Answer::Append(AppendEntriesResponse::Conflict) if request.prev_log_id.is_none() => Err(unexpected()),
+            Answer::Append(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        requests: S,
         _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(unreachable()))
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Response>, RpcError>>
+    where
+        S: Stream<Item = Request> + Send + Unpin + 'static,
+    {
+        let (sent, patience) = (VecDeque::new(), APPEND_PATIENCE);
+        let pipeline = Pipeline { client: &*self, patience, requests: Some(requests), sent, bytes: 0 };
+        let responses: BoxStream<'s, Response> = Box::pin(pipeline);
+        Box::pin(std::future::ready(Ok(responses)))
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(unreachable()))
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(wire::encode_vote(&request, false), &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(wire::encode_vote(&request, true), &option).await
     }
 
     async fn full_snapshot(
@@ -51,6 +254,20 @@ impl RaftNetworkV2<TypeConfig> for NoPeers {
         _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(unreachable()))
+        // Asked again after a pause: any other error ends what is sent to this member, or this leader.
+        let why = io::Error::other("the member needs entries that are gone; it must fetch the state");
+        Err(StreamingError::Unreachable(Unreachable::new(&why)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        match self.ask(wire::encode_transfer(&request), &option).await? {
+            Answer::Transfer(Ok(())) => Ok(Ok(())),
+            Answer::Transfer(Err(why)) => Err(network(&io::Error::other(why))),
+            _ => Err(unexpected()),
+        }
     }
 }

@@ -1,0 +1,99 @@
+//! What a member answers to others.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Raft;
+use openraft::raft::AppendEntriesRequest;
+
+use super::TypeConfig;
+use super::state::{State, StateMachine};
+use super::timing::LEASE;
+use super::wire::{self, Answer, Request};
+use crate::executor::{Executor, JoinHandle};
+use crate::log::{AppendError, Log, NewRecord, Room, RoomClaims};
+use crate::planted::{Bug, planted};
+
+/// Answers requests of other members. Clones are the same one.
+pub(crate) struct Server<M: StateMachine> {
+    inner: Arc<Inner<M>>,
+}
+
+impl<M: StateMachine> Clone for Server<M> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+struct Inner<M: StateMachine> {
+    raft: Raft<TypeConfig, State<M>>,
+    executor: Executor,
+    log: Log,
+    claims: RoomClaims,
+    started: Duration,
+}
+
+impl<M: StateMachine> Server<M> {
+    pub(super) fn new(raft: Raft<TypeConfig, State<M>>, executor: Executor, log: Log) -> Self {
+        let started = executor.now();
+        Self { inner: Arc::new(Inner { raft, executor, log, claims: RoomClaims::default(), started }) }
+    }
+
+    /// Answers a request; requests are handled in the order of these calls. An error says that the request is malformed, or
+    /// that this member has ended: the connection is of no use any more.
+    pub(crate) fn serve(&self, request: Bytes) -> JoinHandle<io::Result<Bytes>> {
+        let inner = Arc::clone(&self.inner);
+        // On the executor, where the core runs: the order is that of being spawned.
+        self.inner.executor.spawn(async move { Ok(inner.answer(&request).await?.encode()) })
+    }
+}
+
+impl<M: StateMachine> Inner<M> {
+    async fn answer(&self, request: &[u8]) -> io::Result<Answer> {
+        let request = wire::decode(request).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        match request {
+            Request::Append(request) => self.append(request).await,
+            Request::Vote(request) if self.may_vote(request.leadership_transfer) => {
+                self.raft.vote(request).await.map(Answer::Vote).map_err(io::Error::other)
+            }
+            Request::PreVote(request) if self.may_vote(request.leadership_transfer) => {
+                self.raft.pre_vote(request).await.map(Answer::Vote).map_err(io::Error::other)
+            }
+            Request::Vote(_) | Request::PreVote(_) => Ok(Answer::Failed("started just now".to_owned())),
+            Request::Transfer(request) => {
+                let answer = self.raft.handle_transfer_leader(request).await;
+                answer.map(wire::transfer_answer).map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// Before it ended it may have heard from a leader, who counts on its not voting for a lease. It has forgotten that.
+    fn may_vote(&self, leader_asks: bool) -> bool {
+        leader_asks || self.executor.now() >= self.started + LEASE || planted(Bug::VotesAtOnce)
+    }
+
+    /// Openraft takes an append that fails for the end of its storage. So room is claimed first: a member whose disk is full
+    /// says so, and goes on when there is room.
+    async fn append(&self, mut request: AppendEntriesRequest<TypeConfig>) -> io::Result<Answer> {
+        let bytes: Vec<u64> = request.entries.iter().map(entry_bytes).collect();
+        if !bytes.is_empty() {
+            match self.claims.claim(&self.log, &bytes, Room::Reserve) {
+                Ok(claims) => {
+                    for (entry, claim) in request.entries.iter_mut().zip(claims) {
+                        entry.room = Some(claim);
+                    }
+                }
+                Err(error @ AppendError::NoSpace { .. }) => return Ok(Answer::Failed(error.to_string())),
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        self.raft.append_entries(request).await.map(Answer::Append).map_err(io::Error::other)
+    }
+}
+
+/// Bytes that an entry takes in the log.
+fn entry_bytes(entry: &super::entry::LogEntry) -> u64 {
+    entry.place.map_or(NewRecord::bytes_with(0), |place| place.end.since(place.position))
+}
