@@ -12,8 +12,8 @@
 //!
 //! Rows that apply adds during 2 and 3 are not among those set aside, so step 3 writes nothing that the log may still
 //! lose. If 2 or 3 fails, the rows stay aside with their `applied`, and the next flush writes them before it sets
-//! others aside. A copy of the index holds the machine during all three: why the log can still answer step 2 is said
-//! at `append` in `raft/log_store.rs`.
+//! others aside. A copy of the index is one of its files after step 3. In a group others may commit what this member has not
+//! flushed, so `applied` may be far beyond the durable log: step 2 waits, and holds no lock that apply takes.
 
 use std::io;
 use std::path::Path;
@@ -109,7 +109,7 @@ impl Applier {
         let mut ready = Vec::with_capacity(entries.len());
         for entry in entries {
             let waiting = self.shared.awaiting.take(entry.index);
-            let completions = waiting.map(|Waiting { completions, load }| {
+            let completions = waiting.map(|Waiting { completions, load, .. }| {
                 loads.push(load);
                 completions
             });
@@ -204,18 +204,24 @@ impl Applier {
 
     /// Makes the index durable up to what was applied when this was called.
     pub fn flush(&self) -> Result<(), FlushError> {
-        let mut flushing = self.flushing.lock();
+        self.flush_set_aside(&mut self.flushing.lock()).map(drop)
+    }
+
+    /// Sets the rows of the index aside and makes them durable. Says what the index on disk has applied then.
+    fn flush_set_aside(&self, flushing: &mut Option<Applied>) -> Result<Option<Applied>, FlushError> {
         // First the rows that an earlier flush set aside and could not write.
-        self.spill(&mut flushing)?;
-        {
+        self.spill(flushing)?;
+        let applied = {
             let machine = self.machine.lock();
-            let Some(applied) = machine.applied().filter(|applied| Some(applied.index) > self.flushed_index()) else {
-                return Ok(());
-            };
-            self.shared.index.freeze();
-            *flushing = Some(applied);
-        }
-        self.spill(&mut flushing)
+            let applied = machine.applied();
+            if applied.map(|applied| applied.index) > self.flushed_index() {
+                self.shared.index.freeze();
+                *flushing = applied;
+            }
+            applied
+        };
+        self.spill(flushing)?;
+        Ok(applied)
     }
 
     /// Makes durable what is set aside. If that fails it stays so.
@@ -245,8 +251,6 @@ impl Applier {
         if self.base_upto.load() >= Some(index) {
             return Ok(());
         }
-        // Most of it without holding the state machine still.
-        self.flush()?;
         let dir = self.shared.index.path().parent().expect("the index lies in the shard's folder");
         let new = base::begin(dir).map_err(FlushError::Base)?;
         let applied = self.copy(|index| index.copy_to(&new))?;
@@ -265,29 +269,20 @@ impl Applier {
         }
     }
 
-    /// Makes a folder `target` that holds the index as it is at some applied entry, the log being durable that far.
-    /// Nothing is applied during the last, short part of it. Says which entry; `None` if nothing is applied yet.
+    /// Makes a folder `target` that holds the index as it is at some applied entry, the log being durable that far. Says
+    /// which entry; `None` if nothing is applied yet.
     pub fn checkpoint(&self, target: &Path) -> Result<Option<Applied>, FlushError> {
-        // Most of it while others go on.
-        self.flush()?;
         self.copy(|index| index.copy_to(target))
     }
 
-    /// Copies the index as it is at some applied entry, which flushes it, the log being durable that far. Nothing is applied
-    /// meanwhile.
+    /// Copies the files of the index as they are at some applied entry, which flushes it, the log being durable that far.
+    /// Others are applied meanwhile; their rows are in memory.
     pub(in crate::shard) fn copy(
         &self,
         copy: impl FnOnce(&Index) -> Result<(), IndexError>,
     ) -> Result<Option<Applied>, FlushError> {
         let mut flushing = self.flushing.lock();
-        self.spill(&mut flushing)?;
-        let machine = self.machine.lock();
-        let applied = machine.applied();
-        if applied.map(|applied| applied.index) > self.flushed_index() {
-            self.shared.index.freeze();
-            *flushing = applied;
-            self.spill(&mut flushing)?;
-        }
+        let applied = self.flush_set_aside(&mut flushing)?;
         copy(&self.shared.index)?;
         Ok(applied)
     }

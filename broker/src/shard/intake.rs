@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
+use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -65,6 +67,8 @@ pub(in crate::shard) struct ReadyBatch {
     pub(in crate::shard) completions: Vec<Completion>,
     /// Their share of what is on its way.
     pub(in crate::shard) load: Load,
+    /// When the first of them came, by the monotonic clock.
+    pub(in crate::shard) since: Duration,
 }
 
 /// The share of one batch in what is on its way to be applied. Dropping it says that the batch was applied or given up.
@@ -94,11 +98,25 @@ impl Drop for Load {
 }
 
 struct Pending {
+    open: Open,
+    /// Batches that reached their bound before the batcher came by.
+    full: VecDeque<Open>,
+    taking: Taking,
+}
+
+/// A batch, and who waits for it.
+struct Open {
     batch: OpenBatch,
     completions: Vec<Completion>,
-    /// Batches that reached their bound before the batcher came by.
-    full: VecDeque<(OpenBatch, Vec<Completion>)>,
-    taking: Taking,
+    /// When its first command came.
+    since: Duration,
+}
+
+impl Open {
+    fn with_capacity(bytes: usize, completions: usize) -> Self {
+        let batch = OpenBatch::with_capacity(bytes);
+        Self { batch, completions: Vec::with_capacity(completions), since: Duration::ZERO }
+    }
 }
 
 /// Whether commands are taken.
@@ -131,15 +149,15 @@ pub struct Intake {
     /// Batches that did not read back, since start.
     unencodable: AtomicU64,
     latch: FailureLatch,
+    clock: Clock,
 }
 
 impl Intake {
     /// Takes nothing until this member [leads](Self::set_leading), and nothing more once the latch is closed.
-    pub(in crate::shard) fn new(latch: &FailureLatch) -> Arc<Self> {
+    pub(in crate::shard) fn new(latch: &FailureLatch, clock: Clock) -> Arc<Self> {
         let intake = Arc::new(Self {
             pending: Mutex::new(Pending {
-                batch: OpenBatch::with_capacity(4096),
-                completions: Vec::new(),
+                open: Open::with_capacity(4096, 0),
                 full: VecDeque::new(),
                 taking: Taking::NotLeading,
             }),
@@ -152,6 +170,7 @@ impl Intake {
             refused_full: AtomicU64::new(0),
             unencodable: AtomicU64::new(0),
             latch: latch.clone(),
+            clock,
         });
         let held = Arc::downgrade(&intake);
         latch.on_close(move |_| {
@@ -192,17 +211,21 @@ impl Intake {
             Taking::NotLeading => return Err((SubmitError::NotLeader, completion)),
             Taking::Stopping => return Err((SubmitError::Stopping, completion)),
         }
-        let was_idle = pending.batch.is_empty() && pending.full.is_empty();
+        let was_idle = pending.open.batch.is_empty() && pending.full.is_empty();
         if command.is_alone() {
             pending.close_open();
         }
-        let before = pending.batch.len();
-        if let Err(error) = pending.batch.push(command) {
+        let open = &mut pending.open;
+        let (is_first, before) = (open.batch.is_empty(), open.batch.len());
+        if let Err(error) = open.batch.push(command) {
             return Err((SubmitError::TooLong(error), completion));
         }
-        pending.completions.push(completion);
-        let added = pending.batch.len() - before;
-        if command.is_alone() || pending.batch.len() >= BATCH_BYTES {
+        open.completions.push(completion);
+        if is_first {
+            open.since = self.clock.monotonic();
+        }
+        let added = open.batch.len() - before;
+        if command.is_alone() || open.batch.len() >= BATCH_BYTES {
             pending.close_open();
         }
         // Under the lock: once it is released the batch may be applied, and its bytes taken off again.
@@ -232,10 +255,10 @@ impl Intake {
         loop {
             // Registered before the look, so that what arrives in between is not missed.
             let work = self.work.notified();
-            if let Some((batch, completions)) = self.take() {
+            if let Some(Open { batch, completions, since }) = self.take() {
                 self.entries.fetch_add(1, Ordering::Relaxed);
                 let load = Load { bytes: batch.command_bytes(), intake: Arc::clone(self) };
-                return Some(ReadyBatch { batch, completions, load });
+                return Some(ReadyBatch { batch, completions, load, since });
             }
             if self.is_drained() {
                 return None;
@@ -244,23 +267,23 @@ impl Intake {
         }
     }
 
-    fn take(&self) -> Option<(OpenBatch, Vec<Completion>)> {
+    fn take(&self) -> Option<Open> {
         let eager = self.entries.load(Ordering::Relaxed) < EAGER_ENTRIES;
         let mut pending = self.pending.lock();
         if let Some(full) = pending.full.pop_front() {
             return Some(full);
         }
-        if pending.batch.is_empty() || !(eager || pending.taking == Taking::Stopping) {
+        if pending.open.batch.is_empty() || !(eager || pending.taking == Taking::Stopping) {
             return None;
         }
         // Loads repeat: the next batch is likely as large as this one.
-        let capacity = pending.batch.len().clamp(4096, BATCH_BYTES + BATCH_BYTES / 8);
+        let capacity = pending.open.batch.len().clamp(4096, BATCH_BYTES + BATCH_BYTES / 8);
         Some(pending.take_open(capacity))
     }
 
     fn is_drained(&self) -> bool {
         let pending = self.pending.lock();
-        pending.taking == Taking::Stopping && pending.batch.is_empty() && pending.full.is_empty()
+        pending.taking == Taking::Stopping && pending.open.batch.is_empty() && pending.full.is_empty()
     }
 
     /// Takes off a count, and answers what is left.
@@ -333,9 +356,9 @@ impl Intake {
     /// Gives up what is pending, because nothing takes it to the log.
     fn give_up(&self, why: &SubmitError) {
         let mut pending = self.pending.lock();
-        let mut calls: Vec<Completion> = std::mem::take(&mut pending.completions);
-        let mut bytes = std::mem::replace(&mut pending.batch, OpenBatch::with_capacity(0)).command_bytes();
-        for (batch, completions) in std::mem::take(&mut pending.full) {
+        let last = std::mem::replace(&mut pending.open, Open::with_capacity(0, 0));
+        let (mut calls, mut bytes) = (Vec::new(), 0);
+        for Open { batch, completions, .. } in std::mem::take(&mut pending.full).into_iter().chain([last]) {
             bytes += batch.command_bytes();
             calls.extend(completions);
         }
@@ -384,15 +407,14 @@ impl Intake {
 impl Pending {
     /// Closes the batch at hand, so that the next command starts a new one.
     fn close_open(&mut self) {
-        if !self.batch.is_empty() {
+        if !self.open.batch.is_empty() {
             let closed = self.take_open(4096);
             self.full.push_back(closed);
         }
     }
 
-    fn take_open(&mut self, next_capacity: usize) -> (OpenBatch, Vec<Completion>) {
-        let batch = std::mem::replace(&mut self.batch, OpenBatch::with_capacity(next_capacity));
-        let completions = Vec::with_capacity(self.completions.len());
-        (batch, std::mem::replace(&mut self.completions, completions))
+    fn take_open(&mut self, next_capacity: usize) -> Open {
+        let next = Open::with_capacity(next_capacity, self.open.completions.len());
+        std::mem::replace(&mut self.open, next)
     }
 }

@@ -36,10 +36,12 @@ mod producers;
 mod proposer;
 mod quarantine;
 mod rebuild;
-mod room;
 mod shared;
 mod topic;
 
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+mod cluster;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
 mod cuts;

@@ -37,8 +37,8 @@ impl Shared {
     /// Nothing is known yet: the state machine loads it from the index.
     pub(in crate::shard) fn new(index: Index, log: Log, quarantine: Quarantine) -> Arc<Self> {
         Arc::new(Self {
-            executor: Executor::new(log.clock().clone(), log.latch().clone()),
-            intake: Intake::new(log.latch()),
+            executor: Executor::new(log.clock().clone(), log.latch().clone(), log.seed()),
+            intake: Intake::new(log.latch(), log.clock().clone()),
             awaiting: Arc::default(),
             topics: Topics::default(),
             groups: Groups::default(),

@@ -17,19 +17,19 @@ use crate::terms::{
 };
 
 /// The producer group of all halves.
-pub(super) const PRODUCERS: &str = "producers";
+pub(in crate::shard) const PRODUCERS: &str = "producers";
 /// How long a repeated half is recognised after its decision, in milliseconds.
-pub(super) const WINDOW_MS: u64 = 5_000;
+pub(in crate::shard) const WINDOW_MS: u64 = 5_000;
 
 /// A topic, and the number of a queue in it.
-pub(super) type Place = (String, i32);
+pub(in crate::shard) type Place = (String, i32);
 
 /// A message that is written once more: its owner, where it was, hash of its tag, its unit.
-pub(super) type Piece = (PinOwner, Position, i32, Bytes);
+pub(in crate::shard) type Piece = (PinOwner, Position, i32, Bytes);
 
 /// One command. Names are made up by the workload; ids are those that the shard gave out.
 #[derive(Clone, Debug)]
-pub(super) enum Act {
+pub(in crate::shard) enum Act {
     PutTopic {
         name: String,
         queues: u32,
@@ -125,7 +125,7 @@ pub(super) enum Act {
 
 impl Act {
     /// Hands the command to `with`.
-    pub(super) fn with_command<T>(&self, with: impl FnOnce(&Command<'_>) -> T) -> T {
+    pub(in crate::shard) fn with_command<T>(&self, with: impl FnOnce(&Command<'_>) -> T) -> T {
         match self {
             Act::PutTopic { name, queues } => {
                 with(&Command::PutTopic(&encode_cold(&TopicSettings::new(name.as_str(), *queues))))
@@ -224,7 +224,7 @@ impl Act {
     }
 
     /// The command that moves what retention has gathered.
-    pub(super) fn roll(load: &Load) -> Act {
+    pub(in crate::shard) fn roll(load: &Load) -> Act {
         Act::Roll { halves_upto: load.halves_upto(), moved: load.pieces().collect() }
     }
 }

@@ -108,7 +108,7 @@ fn cut_everywhere(
 
 /// The seeds of a test: `count` in order; one that was asked for; fresh ones until a time is over; or from one on,
 /// likewise.
-pub(super) fn seeds(first: u64, count: u64) -> impl Iterator<Item = u64> {
+pub(in crate::shard) fn seeds(first: u64, count: u64) -> impl Iterator<Item = u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (asked, seconds) = (number("ESCROWMQ_CUT_SEED"), number("ESCROWMQ_CUT_SECONDS"));
     let until = seconds.map(|seconds| clock::monotonic() + Duration::from_secs(seconds));

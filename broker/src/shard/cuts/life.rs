@@ -22,7 +22,7 @@ use crate::storage::StorageSettings;
 use crate::terms::{Decision, HalfId, ParkReason, Position, QueueOffset, Stamp, When};
 
 /// All rows of an index.
-pub(super) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
+pub(in crate::shard) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
 
 /// The part of the machine's file system beside the log.
 #[derive(Clone, Default)]
@@ -92,7 +92,7 @@ pub(super) fn settings(flush: Flush) -> StorageSettings {
 }
 
 /// An index in memory with these rows.
-pub(super) fn index_of(rows: Option<&Rows>) -> Result<Index, IndexError> {
+pub(in crate::shard) fn index_of(rows: Option<&Rows>) -> Result<Index, IndexError> {
     let index = Index::in_memory()?;
     if let Some(rows) = rows {
         let mut batch = IndexBatch::default();
@@ -104,7 +104,7 @@ pub(super) fn index_of(rows: Option<&Rows>) -> Result<Index, IndexError> {
     Ok(index)
 }
 
-pub(super) fn rows_of(index: &IndexReader) -> Result<Rows, String> {
+pub(in crate::shard) fn rows_of(index: &IndexReader) -> Result<Rows, String> {
     let rows: Result<Vec<_>, _> = index.scan(&[0], &[u8::MAX]).collect();
     rows.map(Arc::new).map_err(|error| error.to_string())
 }

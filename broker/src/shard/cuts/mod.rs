@@ -24,13 +24,15 @@
 //! Everything comes from a seed, also the order in which the parts of a shard work ([`stepper`]). A failure prints the
 //! command that tries its seed again. `ESCROWMQ_CUT_SECONDS` makes the search go on with fresh seeds for that time.
 
-mod act;
+pub(super) mod act;
 mod campaign;
 mod faults;
 mod history;
-mod life;
+pub(super) mod life;
 mod model;
 mod planted;
 mod recover;
 mod stepper;
-mod view;
+pub(super) mod view;
+
+pub(super) use campaign::seeds;

@@ -20,6 +20,12 @@ fn finder(bug: Bug) -> &'static str {
         Bug::SuffixRevived => "log::tests::crash::acknowledged_records",
         Bug::FailedFlushIgnored => "shard::cuts::faults::a_disk_that_fails",
         Bug::ChecksumUnread => "shard::cuts::faults::a_flipped_bit",
+        Bug::AckBeforeMajority
+        | Bug::VotesAtOnce
+        | Bug::PositionOffByOne
+        | Bug::AnsweredAfterTruncation
+        | Bug::LoadLeaked
+        | Bug::ReadWithoutLease => "shard::cluster::campaign::three_nodes_under_faults",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
         _ => "shard::cuts::campaign::power_cuts_with_synchronous",
     }

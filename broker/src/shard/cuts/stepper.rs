@@ -6,13 +6,12 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use escrowmq_common::clock::Clock;
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
-use tokio::runtime::{Handle, Runtime};
 
 use super::life::{Rows, index_of, settings};
 use crate::log::sim_disk::{Random, SimDisk};
@@ -55,7 +54,6 @@ impl Stepper {
 
     /// Steps until something is there.
     pub(super) fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
-        let _timers = timers().enter();
         loop {
             if let Some(found) = look() {
                 return Ok(found);
@@ -90,13 +88,6 @@ impl Stepper {
     }
 }
 
-/// Timers never fire here: nobody drives this runtime. Tasks that set one need it all the same.
-fn timers() -> &'static Handle {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let make = || tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    RUNTIME.get_or_init(make).handle()
-}
-
 /// A shard that runs, with everything that a broker's has.
 pub(super) struct Stepped {
     pub(super) storage: Storage,
@@ -117,7 +108,6 @@ impl Stepped {
         let mut settings = settings(flush);
         settings.log.drive = Drive::Step { seed };
         let parts = Parts::open(Arc::new(disk.clone()), index, settings, clock.clone()).map_err(|error| why(&error))?;
-        parts.shard.executor().set_timers(timers().clone());
         let random = Mutex::new(Random::new(seed));
         let stepper = Arc::new(Stepper { parts: parts.clone(), random, may_overtake: AtomicBool::new(false) });
         // Weak: copies of the disk outlive the shard.
@@ -127,7 +117,7 @@ impl Stepped {
                 stepper.overtake();
             }
         });
-        let storage = stepper.drive(parts.start(&Tasks::new()))?.map_err(|error| why(&error))?;
+        let storage = stepper.drive(parts.start_alone(&Tasks::new()))?.map_err(|error| why(&error))?;
         Ok(Self { storage, stepper })
     }
 

@@ -12,107 +12,107 @@ use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset,
 
 /// A queue: the number of its first message that is kept, and its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct QueueView {
-    pub(super) min: QueueOffset,
-    pub(super) entries: Vec<EntryView>,
+pub(in crate::shard) struct QueueView {
+    pub(in crate::shard) min: QueueOffset,
+    pub(in crate::shard) entries: Vec<EntryView>,
 }
 
 /// A message in a queue; its number follows from its place in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EntryView {
+pub(in crate::shard) struct EntryView {
     /// Empty if its bytes lie below what was trimmed: they may be gone.
-    pub(super) body: String,
+    pub(in crate::shard) body: String,
     /// The unique key among the properties, or empty likewise.
-    pub(super) key: String,
-    pub(super) position: Position,
-    pub(super) store_time: Stamp,
-    pub(super) committed: bool,
-    pub(super) half: HalfId,
+    pub(in crate::shard) key: String,
+    pub(in crate::shard) position: Position,
+    pub(in crate::shard) store_time: Stamp,
+    pub(in crate::shard) committed: bool,
+    pub(in crate::shard) half: HalfId,
 }
 
 /// An undecided half.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HalfView {
+pub(in crate::shard) struct HalfView {
     /// Where its bytes are.
-    pub(super) position: Position,
-    pub(super) counter: u64,
-    pub(super) queue: u32,
-    pub(super) body: String,
-    pub(super) unique_id: String,
-    pub(super) when: When,
-    pub(super) prepared_at: Stamp,
-    pub(super) next_due: Option<Stamp>,
-    pub(super) checks: u32,
+    pub(in crate::shard) position: Position,
+    pub(in crate::shard) counter: u64,
+    pub(in crate::shard) queue: u32,
+    pub(in crate::shard) body: String,
+    pub(in crate::shard) unique_id: String,
+    pub(in crate::shard) when: When,
+    pub(in crate::shard) prepared_at: Stamp,
+    pub(in crate::shard) next_due: Option<Stamp>,
+    pub(in crate::shard) checks: u32,
     /// Whom the checks went to.
-    pub(super) asked: Vec<(Stamp, String)>,
-    pub(super) first_half: Option<HalfId>,
-    pub(super) members: Vec<HalfId>,
+    pub(in crate::shard) asked: Vec<(Stamp, String)>,
+    pub(in crate::shard) first_half: Option<HalfId>,
+    pub(in crate::shard) members: Vec<HalfId>,
     /// The acts of operators: when, and whether it was to park it.
-    pub(super) acts: Vec<(Stamp, bool)>,
-    pub(super) parked: Option<(ParkReason, Stamp)>,
+    pub(in crate::shard) acts: Vec<(Stamp, bool)>,
+    pub(in crate::shard) parked: Option<(ParkReason, Stamp)>,
 }
 
 /// A decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DecisionView {
-    pub(super) decision: Decision,
-    pub(super) queue: u32,
-    pub(super) offset: Option<QueueOffset>,
-    pub(super) counter: u64,
-    pub(super) at: Stamp,
-    pub(super) checks: u32,
-    pub(super) asked: Vec<(Stamp, String)>,
-    pub(super) acts: Vec<(Stamp, bool)>,
-    pub(super) first_half: Option<HalfId>,
-    pub(super) members: Vec<HalfId>,
+pub(in crate::shard) struct DecisionView {
+    pub(in crate::shard) decision: Decision,
+    pub(in crate::shard) queue: u32,
+    pub(in crate::shard) offset: Option<QueueOffset>,
+    pub(in crate::shard) counter: u64,
+    pub(in crate::shard) at: Stamp,
+    pub(in crate::shard) checks: u32,
+    pub(in crate::shard) asked: Vec<(Stamp, String)>,
+    pub(in crate::shard) acts: Vec<(Stamp, bool)>,
+    pub(in crate::shard) first_half: Option<HalfId>,
+    pub(in crate::shard) members: Vec<HalfId>,
 }
 
 /// A message that waits for its time, by due time and position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TimerView {
-    pub(super) queue: u32,
-    pub(super) body: String,
-    pub(super) key: String,
-    pub(super) committed: bool,
-    pub(super) half: HalfId,
+pub(in crate::shard) struct TimerView {
+    pub(in crate::shard) queue: u32,
+    pub(in crate::shard) body: String,
+    pub(in crate::shard) key: String,
+    pub(in crate::shard) committed: bool,
+    pub(in crate::shard) half: HalfId,
 }
 
 /// Counts that must add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) open: u64,
-    pub(super) parked: u64,
-    pub(super) committed: u64,
-    pub(super) rolled_back: u64,
-    pub(super) next_half: u64,
-    pub(super) next_timer: u64,
+pub(in crate::shard) struct Counts {
+    pub(in crate::shard) open: u64,
+    pub(in crate::shard) parked: u64,
+    pub(in crate::shard) committed: u64,
+    pub(in crate::shard) rolled_back: u64,
+    pub(in crate::shard) next_half: u64,
+    pub(in crate::shard) next_timer: u64,
 }
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
-    pub(super) topics: BTreeMap<String, Vec<u32>>,
-    pub(super) queues: BTreeMap<u32, QueueView>,
-    pub(super) halves: BTreeMap<HalfId, HalfView>,
-    pub(super) decisions: BTreeMap<HalfId, DecisionView>,
-    pub(super) timers: BTreeMap<(Stamp, Position), TimerView>,
-    pub(super) offsets: BTreeMap<(String, u32), QueueOffset>,
-    pub(super) groups: BTreeSet<String>,
-    pub(super) settings: BTreeMap<String, String>,
+pub(in crate::shard) struct View {
+    pub(in crate::shard) topics: BTreeMap<String, Vec<u32>>,
+    pub(in crate::shard) queues: BTreeMap<u32, QueueView>,
+    pub(in crate::shard) halves: BTreeMap<HalfId, HalfView>,
+    pub(in crate::shard) decisions: BTreeMap<HalfId, DecisionView>,
+    pub(in crate::shard) timers: BTreeMap<(Stamp, Position), TimerView>,
+    pub(in crate::shard) offsets: BTreeMap<(String, u32), QueueOffset>,
+    pub(in crate::shard) groups: BTreeSet<String>,
+    pub(in crate::shard) settings: BTreeMap<String, String>,
     /// Ends and messages of the ranges that were given up, by their beginnings.
-    pub(super) lost: BTreeMap<Position, (Position, u64)>,
+    pub(in crate::shard) lost: BTreeMap<Position, (Position, u64)>,
     /// Client and end of the lock on a queue, by group and queue.
-    pub(super) locks: BTreeMap<(String, u32), (String, Stamp)>,
+    pub(in crate::shard) locks: BTreeMap<(String, u32), (String, Stamp)>,
     /// Below this log position nothing is kept.
-    pub(super) trimmed: Position,
+    pub(in crate::shard) trimmed: Position,
     /// Undecided halves with an id below have been moved.
-    pub(super) moved_halves: HalfId,
-    pub(super) counts: Counts,
+    pub(in crate::shard) moved_halves: HalfId,
+    pub(in crate::shard) counts: Counts,
 }
 
 impl View {
     /// The visible state of the shard now; an error says what could not be read.
-    pub(super) fn of(shard: &Shard) -> Result<View, String> {
+    pub(in crate::shard) fn of(shard: &Shard) -> Result<View, String> {
         let told = |error: &dyn std::fmt::Display| error.to_string();
         let kept = index::meta::kept(shard.index()).map_err(|error| told(&error))?;
         let mut view = View { trimmed: kept.trimmed, moved_halves: kept.moved_halves, ..View::default() };
@@ -297,7 +297,7 @@ impl View {
     }
 
     /// In which parts two views differ, in words; empty if they are equal.
-    pub(super) fn differences(&self, found: &View) -> String {
+    pub(in crate::shard) fn differences(&self, found: &View) -> String {
         let mut text = String::new();
         let mut part = |name: &str, expected: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug, same: bool| {
             if !same {

@@ -214,7 +214,7 @@ fn read_folder(folder: &Path, module: &[String], texts: &mut BTreeMap<Names, Str
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let is_for_tests = name.starts_with("tests") || ["cuts", "sim_disk"].contains(&name.as_str());
+        let is_for_tests = name.starts_with("tests") || ["cluster", "cuts", "sim_disk"].contains(&name.as_str());
         let is_root = module.is_empty() && ["lib", "main"].contains(&name.as_str());
         if is_for_tests || is_root {
             continue;
