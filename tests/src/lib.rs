@@ -11,7 +11,8 @@
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
 //!    |  Postgres: a database server of the test's own                        [postgres]
 //!    |  Recorder: what happened, line by line                                [history]
-//!    `  judge: whether that may be                                           [checker]
+//!    |  judge: whether that may be                                           [checker]
+//!    `  judge_appends, judge_decisions: whether one copy could have said that [linear]
 //! ```
 //!
 //! Promises: a test never sleeps in the hope of something, never meets another test (own folder, own ports, own
@@ -23,6 +24,7 @@ pub mod dice;
 pub mod history;
 pub mod hostile;
 pub mod ledger;
+pub mod linear;
 pub mod local;
 pub mod metrics;
 pub mod postgres;
