@@ -14,6 +14,7 @@
 
 pub mod appends;
 pub mod decisions;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use appends::{Append, Found, Sent, judge_appends};
 pub use decisions::{Answer, Decision, judge_decisions};
+pub use record::{Client, Recording, Ticket};
 
 /// Violations that are told of one queue or half. One fault can contradict everything that comes after it.
 const TOLD_MAX: usize = 20;
