@@ -5,6 +5,7 @@
 //!    |  Wire: single frames, each of them as the test wants it               [wire]
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
 //!    |  hostile: every request code with anything in any field            [hostile]
+//!    |  Network: cuts, delays and loses, between the members of a group      [network]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
@@ -27,6 +28,7 @@ pub mod ledger;
 pub mod linear;
 pub mod local;
 pub mod metrics;
+pub mod network;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
