@@ -5,6 +5,7 @@
 //!    |  Wire: single frames, each of them as the test wants it               [wire]
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
 //!    |  hostile: every request code with anything in any field            [hostile]
+//!    |  Group: three brokers that are one, and two nameservers              [group]
 //!    |  Network: cuts, delays and loses, between the members of a group      [network]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
@@ -22,6 +23,7 @@
 
 pub mod checker;
 pub mod dice;
+pub mod group;
 pub mod history;
 pub mod hostile;
 pub mod ledger;
@@ -32,6 +34,7 @@ pub mod network;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
+pub mod small_disk;
 pub mod wait;
 pub mod wire;
 
