@@ -5,13 +5,16 @@
 //!    |  Wire: single frames, each of them as the test wants it               [wire]
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
 //!    |  hostile: every request code with anything in any field            [hostile]
+//!    |  Group: three brokers that are one, and two nameservers              [group]
+//!    |  Network: cuts, delays and loses, between the members of a group      [network]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
 //!    |  Postgres: a database server of the test's own                        [postgres]
 //!    |  Recorder: what happened, line by line                                [history]
-//!    `  judge: whether that may be                                           [checker]
+//!    |  judge: whether that may be                                           [checker]
+//!    `  judge_appends, judge_decisions: whether one copy could have said that [linear]
 //! ```
 //!
 //! Promises: a test never sleeps in the hope of something, never meets another test (own folder, own ports, own
@@ -20,14 +23,18 @@
 
 pub mod checker;
 pub mod dice;
+pub mod group;
 pub mod history;
 pub mod hostile;
 pub mod ledger;
+pub mod linear;
 pub mod local;
 pub mod metrics;
+pub mod network;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
+pub mod small_disk;
 pub mod wait;
 pub mod wire;
 

@@ -108,8 +108,22 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends SIGSTOP: the process does nothing any more, but its connections stay. [`kill`](Process::kill) works as before.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Sends SIGCONT: it goes on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let id = Pid::from_raw(self.child.id().cast_signed()).expect("a child has a process id");
-        kill_process(id, Signal::TERM).expect("a child can be signalled");
+        kill_process(id, signal).expect("a child can be signalled");
     }
 
     /// Waits for its end.
@@ -146,7 +160,7 @@ impl Drop for Process {
 }
 
 /// Waits until something answers at `port` (true) or the process has ended.
-async fn is_serving(process: &mut Process, port: u16) -> bool {
+pub(crate) async fn is_serving(process: &mut Process, port: u16) -> bool {
     let address = format!("127.0.0.1:{port}");
     let remote = Remote::new(RemoteOptions::default(), Arc::new(NoRequests));
     let name = process.name.clone();
@@ -244,6 +258,11 @@ impl Settings {
         self.with("transactionTimeOut", 3_600_000)
     }
 
+    /// The value of a key that was set.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.keys.get(key).map(String::as_str)
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         for (key, value) in &self.keys {
@@ -329,7 +348,8 @@ impl Broker {
     }
 }
 
-fn data_folder(folder: &Path) -> PathBuf {
+/// Where the data of a broker is that has everything in `folder`.
+pub(crate) fn data_folder(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
@@ -339,7 +359,8 @@ pub fn spawn_broker_at(settings: &Settings, folder: &Path) -> (Process, u16) {
     (spawn_broker(settings, port, folder), port)
 }
 
-fn spawn_broker(settings: &Settings, port: u16, folder: &Path) -> Process {
+/// Starts a broker with everything in `folder`, at this port, and does not wait for anything.
+pub(crate) fn spawn_broker(settings: &Settings, port: u16, folder: &Path) -> Process {
     let settings = settings.clone().with("listenPort", port).with("storePathRootDir", data_folder(folder).display());
     std::fs::write(settings_file(folder), settings.text()).expect("the settings can be written");
     run_broker(folder)
@@ -433,5 +454,23 @@ mod tests {
         assert_eq!(process.ended(), None);
         process.kill();
         assert!(process.ended().is_some_and(|status| !status.success()));
+    }
+
+    #[tokio::test]
+    async fn a_process_is_paused_and_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let mut process = Process::start("sleeper", command, &folder.path().join("log"));
+        let file = format!("/proc/{}/stat", process.id());
+        // The state is a letter behind the name in brackets.
+        let is_stopped = || std::fs::read_to_string(&file).unwrap().contains(") T ");
+        process.pause();
+        until("the pause", async || is_stopped().then_some(())).await;
+        process.resume();
+        until("the end of the pause", async || (!is_stopped()).then_some(())).await;
+        process.pause();
+        process.kill();
+        assert!(process.ended().is_some());
     }
 }

@@ -159,7 +159,7 @@ impl Way {
 }
 
 /// Takes a whole frame, its length in front, from the buffer.
-fn whole(buffer: &mut BytesMut) -> Option<Bytes> {
+pub(crate) fn whole(buffer: &mut BytesMut) -> Option<Bytes> {
     let length = u32::from_be_bytes(*buffer.first_chunk::<4>()?) as usize + 4;
     (buffer.len() >= length).then(|| buffer.split_to(length).freeze())
 }

@@ -1,21 +1,19 @@
 //! Disks without room, and disks that fail, under the real broker: a small file system of its own, a tracer that makes
 //! calls fail. Both need privileges; elsewhere the tests say that they are skipped.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use escrowmq_common::code::response;
 use escrowmq_tests::processes::{Process, spawn_broker_at};
+use escrowmq_tests::small_disk::{DISK_MIB, SmallDisk};
 use escrowmq_tests::{Broker, End, Settings, Wire, until};
-use tempfile::TempDir;
 
 const TOPIC: &str = "Full";
 const GROUP: &str = "full-producer";
 const MIB: usize = 1 << 20;
-const DISK_MIB: usize = 64;
 
 /// Smallest segments, and no mark but the last byte.
 fn settings() -> Settings {
@@ -27,64 +25,16 @@ fn settings() -> Settings {
         .with("diskSpaceWarningLevelRatio", 100)
 }
 
-/// A folder whose `data` is a file system of 64 MiB.
-struct SmallDisk {
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    /// `None`, and a line that says so, where file systems cannot be mounted.
-    fn mount(test: &str) -> Option<SmallDisk> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let data = folder.path().join("data");
-        fs::create_dir(&data).expect("a folder");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={DISK_MIB}m"), "tmpfs"]).arg(&data);
-        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        if !mounted {
-            eprintln!("SKIPPED {test}: mounting a file system needs privileges that are not there");
-            return None;
-        }
-        Some(SmallDisk { folder })
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    async fn start(&self, settings: &Settings) -> (Process, Wire) {
-        let (process, port) = spawn_broker_at(settings, self.folder.path());
-        let wire = Wire::to(format!("127.0.0.1:{port}"));
-        let probe = || Wire::to(format!("127.0.0.1:{port}"));
-        until("the broker", async || {
-            let frame = escrowmq_common::frame::Frame::request(escrowmq_common::code::request::GET_BROKER_RUNTIME_INFO);
-            probe().call(frame).await.ok()
-        })
-        .await;
-        (process, wire)
-    }
-
-    /// Takes all the room there is, or as much as is asked for.
-    fn fill(&self, bytes: usize) {
-        let mut filler = File::options().create(true).append(true).open(self.data().join("filler")).expect("a file");
-        let chunk = vec![1; 4096];
-        for _ in 0..bytes / chunk.len() {
-            if filler.write_all(&chunk).is_err() {
-                break;
-            }
-        }
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.data().join("filler")).expect("the filler is there");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a broker that is being killed may still have files open.
-        let _ = Command::new("umount").arg("-l").arg(self.data()).status();
-    }
+async fn start(disk: &SmallDisk, settings: &Settings) -> (Process, Wire) {
+    let (process, port) = spawn_broker_at(settings, disk.folder());
+    let wire = Wire::to(format!("127.0.0.1:{port}"));
+    let probe = || Wire::to(format!("127.0.0.1:{port}"));
+    until("the broker", async || {
+        let frame = escrowmq_common::frame::Frame::request(escrowmq_common::code::request::GET_BROKER_RUNTIME_INFO);
+        probe().call(frame).await.ok()
+    })
+    .await;
+    (process, wire)
 }
 
 async fn send(wire: &Wire, body: Vec<u8>) -> (i32, String) {
@@ -107,7 +57,7 @@ async fn send_until_refused(wire: &Wire) -> (usize, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_messages_takes_decisions_and_recovers() {
     let Some(disk) = SmallDisk::mount("a_full_disk_refuses_messages_takes_decisions_and_recovers") else { return };
-    let (mut broker, mut wire) = disk.start(&settings()).await;
+    let (mut broker, mut wire) = start(&disk, &settings()).await;
     wire.create_topic(TOPIC, 1).await;
     let mut expected = 0;
     for round in 0..3 {
@@ -127,7 +77,7 @@ async fn a_full_disk_refuses_messages_takes_decisions_and_recovers() {
             // An end in good order although the index finds no room.
             assert_ends_well(broker).await;
             disk.empty();
-            let (again, wire) = disk.start(&settings()).await;
+            let (again, wire) = start(&disk, &settings()).await;
             assert_eq!(wire.read_queue(TOPIC, 0).await.len(), expected);
             return assert_ends_well(again).await;
         }
@@ -140,7 +90,7 @@ async fn a_full_disk_refuses_messages_takes_decisions_and_recovers() {
         if round == 1 {
             // A crash right after a full disk.
             broker.kill();
-            (broker, wire) = disk.start(&settings()).await;
+            (broker, wire) = start(&disk, &settings()).await;
             assert_eq!(wire.read_queue(TOPIC, 0).await.len(), expected);
         }
     }
@@ -155,7 +105,7 @@ async fn assert_ends_well(mut broker: Process) {
 async fn the_mark_refuses_messages_before_the_disk_is_full() {
     let Some(disk) = SmallDisk::mount("the_mark_refuses_messages_before_the_disk_is_full") else { return };
     let settings = settings().with("diskMaxUsedSpaceRatio", 60).with("diskSpaceWarningLevelRatio", 60);
-    let (broker, wire) = disk.start(&settings).await;
+    let (broker, wire) = start(&disk, &settings).await;
     wire.create_topic(TOPIC, 1).await;
     let half = wire.half(GROUP, TOPIC, "h", "half").await;
     disk.fill(40 * MIB);

@@ -12,6 +12,7 @@ mod groups;
 mod hidden;
 mod hostile;
 mod kills;
+mod linear;
 mod lossy;
 mod no_loss;
 mod process;
