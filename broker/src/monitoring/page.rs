@@ -4,7 +4,6 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
 use super::Monitor;
-use crate::config::COPIES_KEPT;
 use crate::latch::Failure;
 use crate::metrics::Results;
 use crate::shard::HalfQuery;
@@ -159,7 +158,11 @@ fn store(page: &mut Page, monitor: &Monitor) {
         "Log position up to which the state is applied.",
         monitor.shard.counters().applied_end().get(),
     );
-    page.gauge("copies_kept", "Copies of each message that this version keeps.", COPIES_KEPT);
+    page.gauge(
+        "copies_kept",
+        "Members that have a message when its sender hears that it is stored.",
+        monitor.config.load().copies_kept(),
+    );
     page.gauge(
         "copies_wanted",
         "Copies that brokerRole asks for; more than are kept is warned of at start.",
