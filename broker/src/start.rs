@@ -165,6 +165,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         Arc::clone(&metrics),
         public_address.clone(),
         store_host,
+        leader::standing(*storage.leadership().borrow()),
     );
     let creations = Creations::new(storage.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
