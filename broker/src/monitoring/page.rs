@@ -168,6 +168,11 @@ fn store(page: &mut Page, monitor: &Monitor) {
         "Copies that brokerRole asks for; more than are kept is warned of at start.",
         monitor.config.load().broker_role.copies_wanted(),
     );
+    page.gauge(
+        "clock_alarm",
+        "1 while the wall clock is more than a minute away from the broker's time, or a leader's was ahead of its group's.",
+        u64::from(monitor.time.is_alarmed()),
+    );
     page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
     page.counter("disk_full_refusals_total", "Messages refused for want of room.", intake.refused_full());
     page.gauge(
