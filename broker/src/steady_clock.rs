@@ -13,7 +13,8 @@ use crate::terms::Stamp;
 
 /// The tenth by which steady time may run faster or slower.
 const SLEW: u64 = 10;
-/// A wall clock that is further away than this is worth a warning, in milliseconds. A new leader's counts no further than this.
+/// A wall clock that is further away than this is worth a warning, in milliseconds. A new leader's counts no further
+/// than this.
 const ALARM_MS: u64 = 60_000;
 
 /// See the module.
@@ -63,13 +64,14 @@ impl SteadyClock {
         }
     }
 
-    /// This member becomes the leader of a group of several, and has applied everything up to this stamp. From now on time is
-    /// the wall clock's, but not before that stamp, and at most a minute later than it plus the time that has passed since it was
-    /// [heard](Self::hear). [`is_alarmed`](Self::is_alarmed) says whether the wall clock is elsewhere.
+    /// This member becomes the leader of a group of several, and has applied everything up to this stamp. From now on
+    /// time is the wall clock's, but not before that stamp, and at most a minute later than it plus the time that has
+    /// passed since it was [heard](Self::hear). [`is_alarmed`](Self::is_alarmed) says whether the wall clock is
+    /// elsewhere.
     ///
-    /// It comes before the leader stamps anything. No stored stamp goes back by it, as all of them are up to `last_applied`; what
-    /// this clock answered before, while another member led, was this member's own opinion and may have been later. A group that
-    /// has applied nothing has no time yet, and takes the wall clock's.
+    /// It comes before the leader stamps anything. No stored stamp goes back by it, as all of them are up to
+    /// `last_applied`; what this clock answered before, while another member led, was this member's own opinion and may
+    /// have been later. A group that has applied nothing has no time yet, and takes the wall clock's.
     #[cfg_attr(not(test), expect(dead_code, reason = "a group of several members calls it when its leader changes"))]
     pub(crate) fn lead(&self, last_applied: Stamp) {
         let wall = wall_ms(&self.clock);
@@ -96,8 +98,8 @@ impl SteadyClock {
         }
     }
 
-    /// Whether the wall clock is more than a minute away, or was ahead of what counts when this member began to lead, and steady
-    /// time has not met it since.
+    /// Whether the wall clock is more than a minute away, or was ahead of what counts when this member began to lead,
+    /// and steady time has not met it since.
     pub(crate) fn is_alarmed(&self) -> bool {
         self.state.lock().is_alarmed()
     }
@@ -291,7 +293,8 @@ mod tests {
 
     #[test]
     fn each_leader_stamps_after_the_one_before() {
-        // Three members whose clocks are an hour apart lead in turn, as long as each begins with what the last one stamped.
+        // Three members whose clocks are an hour apart lead in turn, as long as each begins with what the last one
+        // stamped.
         let clocks = [0, HOUR_MS, 2 * HOUR_MS].map(|wall| Clock::manual((LAST.get() + wall).cast_signed()));
         let members = clocks.clone().map(|clock| SteadyClock::start(clock, Stamp::ZERO));
         let mut last = LAST;

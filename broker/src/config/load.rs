@@ -131,8 +131,8 @@ impl Loaded {
         checked.map_err(|error| error.at(|key| places.get(key).cloned().unwrap_or_default()))
     }
 
-    /// In a group the id follows from the role there. For a broker alone RocketMQ's does the same where a role is set: a
-    /// master has the id 0, also where its file names another one.
+    /// In a group the id follows from the role there. For a broker alone RocketMQ's does the same where a role is set:
+    /// a master has the id 0, also where its file names another one.
     fn take_id_of_role(&mut self) {
         let id = self.config.broker_id;
         let has_role = self.places.contains_key("brokerRole") || self.ignored.iter().any(|one| one.key == "brokerRole");

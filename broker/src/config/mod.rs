@@ -1,12 +1,12 @@
 //! Settings: one properties file in the names that RocketMQ's operators know, overlaid by environment variables and
 //! flags.
 //!
-//! Promises: a key that nobody knows is refused, with the nearest one that somebody does; a key that RocketMQ's broker has
-//! and that means nothing here is accepted and named once, unless its value promises protection, copies or a role: that
-//! refuses the start. An error names the file, the line and the key. The settings in force are logged, and tools can read them
-//! back; the keys that tools may change are a list, in `by_tool`; whose a key is, the group's or a member's, is in the table
-//! beside it (`scope`). Rules that no key can check alone live in
-//! [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
+//! Promises: a key that nobody knows is refused, with the nearest one that somebody does; a key that RocketMQ's broker
+//! has and that means nothing here is accepted and named once, unless its value promises protection, copies or a role:
+//! that refuses the start. An error names the file, the line and the key. The settings in force are logged, and tools
+//! can read them back; the keys that tools may change are a list, in `by_tool`; whose a key is, the group's or a
+//! member's, is in the table beside it (`scope`). Rules that no key can check alone live in [`BrokerConfig::validate`].
+//! Nothing at all gives a sensible single broker.
 //!
 //! Left to others: the effect of a setting. Handlers read the settings at each request, so that those marked
 //! [`at_once`](escrowmq_common::settings::Key::at_once) need no restart.

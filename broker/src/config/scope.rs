@@ -7,8 +7,8 @@ use super::table::SCOPES;
 
 /// Whose a setting is.
 ///
-/// What clients can see, and what decides on messages, must not change when another member leads: that belongs to the group.
-/// Paths, ports, flushes, marks of the disk, threads and budgets of connections depend on the machine.
+/// What clients can see, and what decides on messages, must not change when another member leads: that belongs to the
+/// group. Paths, ports, flushes, marks of the disk, threads and budgets of connections depend on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One value for all members of the group. The file's counts when the group is founded.

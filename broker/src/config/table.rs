@@ -64,11 +64,11 @@ settings! {
     "brokerName" start group broker_name: String as plain = machine::name();
     /// Cluster that it belongs to. Default DefaultCluster.
     "brokerClusterName" start group broker_cluster_name: String as plain = "DefaultCluster".to_owned();
-    /// Id within the group, 0 for the one that takes writes. Default 0, the only one for a broker alone; a member of a group
-    /// has the id that its role there gives it, whatever is set.
+    /// Id within the group, 0 for the one that takes writes. Default 0, the only one for a broker alone; a member of a
+    /// group has the id that its role there gives it, whatever is set.
     "brokerId" start local broker_id: i64 as plain = 0;
-    /// Its part, in RocketMQ's words: ASYNC_MASTER, or SYNC_MASTER, which is warned of in a broker alone, because one copy is
-    /// kept. Default ASYNC_MASTER; SLAVE is refused: the members of a group elect who leads.
+    /// Its part, in RocketMQ's words: ASYNC_MASTER, or SYNC_MASTER, which is warned of in a broker alone, because one
+    /// copy is kept. Default ASYNC_MASTER; SLAVE is refused: the members of a group elect who leads.
     "brokerRole" start local broker_role: BrokerRole as plain = BrokerRole::AsyncMaster;
     /// Address that clients are told, or a name, which clients resolve. Default: that of the first interface that is not a
     /// loopback, else 127.0.0.1. Set it where clients reach the broker by another address, as behind a forwarded port.
@@ -238,19 +238,21 @@ settings! {
 
     /// Name of the replication group, which members that meet compare. Default: the broker's name.
     "dLegerGroup" start group replication_group: String as plain = String::new();
-    /// The group's members when it is founded, `n0-host:port;n1-host:port;n2-host:port`: one, three or five, each a letter and
-    /// a number, with the port at which members talk, which is none of listenPort's. Default: none, a broker alone.
+    /// The group's members when it is founded, `n0-host:port;n1-host:port;n2-host:port`: one, three or five, each a
+    /// letter and a number, with the port at which members talk, which is none of listenPort's. Default: none, a broker
+    /// alone.
     "dLegerPeers" start group replication_peers: Seats as plain = Seats::default();
     /// Which of them this broker is. Default n0.
     "dLegerSelfId" start local replication_self: String as plain = "n0".to_owned();
-    /// Whether the broker is a member of a group, as dLegerPeers says already. Default: as dLegerPeers says; a value that
-    /// contradicts it is refused.
+    /// Whether the broker is a member of a group, as dLegerPeers says already. Default: as dLegerPeers says; a value
+    /// that contradicts it is refused.
     "enableDLegerCommitLog" start local replication_enabled: Option<bool> as switch = None;
-    /// File with the secret that members prove to each other, at least 16 bytes, the same for all, readable by the broker's
-    /// user alone. Default: none, which only members at loopback addresses may have. RocketMQ has no such key.
+    /// File with the secret that members prove to each other, at least 16 bytes, the same for all, readable by the
+    /// broker's user alone. Default: none, which only members at loopback addresses may have. RocketMQ has no such key.
     "groupSecretFile" start local group_secret_file: Option<PathBuf> as path = None;
-    /// Where members are listened for: an address, or address and port. Default: all interfaces, at the port that dLegerPeers
-    /// names for this broker; without groupSecretFile that loopback address alone. RocketMQ has no such key.
+    /// Where members are listened for: an address, or address and port. Default: all interfaces, at the port that
+    /// dLegerPeers names for this broker; without groupSecretFile that loopback address alone. RocketMQ has no such
+    /// key.
     "groupListenAddress" start local group_listen: ListenAt as plain = ListenAt::default();
 
     /// Keys that no tool may change, with ';' between them. Default: none.

@@ -7,8 +7,8 @@
 //! Promises: each nameserver has a lane of its own, so one that is down delays no other; a lane registers at once after
 //! a change, and then only what changed; everything goes out again every `registerNameServerPeriod`, as soon as a
 //! nameserver is back whose connection was lost, and after a failure. However many topics there are, no registration is
-//! longer than a frame may be: it goes out in parts. A new standing in the group (another term, or another id) goes out at once,
-//! and in full: another member may have told something else meanwhile. Lanes unregister when the broker stops.
+//! longer than a frame may be: it goes out in parts. A new standing in the group (another term, or another id) goes out
+//! at once, and in full: another member may have told something else meanwhile. Lanes unregister when the broker stops.
 //!
 //! Left to others: when this broker may be registered at all (the start-up runs this only once it serves).
 

@@ -23,8 +23,9 @@ impl RouteTable {
     /// is listed under its address.
     ///
     /// * A newer `stateVersion` takes the id: its leader was elected later. An older one does not.
-    /// * Who wants to lead a group is refused while any other member of it has registered with a newer version: that one has
-    ///   heard of a later leader, which may only be on its way here. Who leads already stays until the later one comes.
+    /// * Who wants to lead a group is refused while any other member of it has registered with a newer version: that one
+    ///   has heard of a later leader, which may only be on its way here. Who leads already stays until the later one
+    ///   comes.
     /// * At equal versions the place is free when the other one's connection is closed (then it is not listed any more) or
     ///   it was silent for two heartbeats.
     /// * A broker's own address is its own, whatever its version, as long as the request comes from where the broker is:
@@ -86,11 +87,12 @@ impl RouteTable {
 
     /// A broker says goodbye and leaves the routes; a group without members leaves them with it.
     ///
-    /// It is heard over the connection over which that address was registered last, whatever id it names; from elsewhere on
-    /// the same machine with the id under which the address is listed, because another member of the group may have taken an
-    /// address that moves. Any other is for somebody else and changes nothing, and so is one that speaks for an older term than
-    /// what is listed: it was overtaken by a registration, as after a quick restart. One for an address that is not listed in
-    /// that group has nothing to change, and counts as heard: whoever repeats a goodbye is not refused.
+    /// It is heard over the connection over which that address was registered last, whatever id it names; from
+    /// elsewhere on the same machine with the id under which the address is listed, because another member of the group
+    /// may have taken an address that moves. Any other is for somebody else and changes nothing, and so is one that
+    /// speaks for an older term than what is listed: it was overtaken by a registration, as after a quick restart. One
+    /// for an address that is not listed in that group has nothing to change, and counts as heard: whoever repeats a
+    /// goodbye is not refused.
     pub fn unregister(
         &mut self,
         origin: Origin,

@@ -75,8 +75,8 @@ pub enum Refused {
     /// The broker answers this with a full registration.
     #[error("register broker failed")]
     NotYetRegistered,
-    /// The place belongs to a broker with a newer `stateVersion`, a leader that was elected later, or another member of the group
-    /// knows of one. The same registration is never taken as long as that broker is there.
+    /// The place belongs to a broker with a newer `stateVersion`, a leader that was elected later, or another member of
+    /// the group knows of one. The same registration is never taken as long as that broker is there.
     #[error(
         "broker {group} id {id} is registered from {holder} with stateVersion {newest}, newer than {version} of \
          {address}: a newer leader has replaced this one"

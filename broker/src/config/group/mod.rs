@@ -1,11 +1,11 @@
-//! The settings of a broker that is one of several: who the members are, which of them this one is, where they talk, and what
-//! they prove to each other.
+//! The settings of a broker that is one of several: who the members are, which of them this one is, where they talk,
+//! and what they prove to each other.
 //!
-//! Promises: settings that contradict each other are refused with what to do; names and addresses of members differ; a secret is
-//! in no listing and no log; members that other machines can reach have one.
+//! Promises: settings that contradict each other are refused with what to do; names and addresses of members differ; a
+//! secret is in no listing and no log; members that other machines can reach have one.
 //!
-//! Left to others: whether a host is there (names are resolved when they are connected to), whether members are as listed (the
-//! list counts when a group is founded), and the proof itself.
+//! Left to others: whether a host is there (names are resolved when they are connected to), whether members are as
+//! listed (the list counts when a group is founded), and the proof itself.
 
 mod host;
 mod listen;
@@ -81,8 +81,8 @@ impl BrokerConfig {
         let enabled = self.replication_enabled;
         if seats.is_empty() {
             return rule("enableDLegerCommitLog", true, enabled != Some(true), || {
-                "needs the members of the group: add dLegerPeers=n0-host:port;n1-host:port;n2-host:port, the same for all, and \
-                 dLegerSelfId, another one for each; or leave it out for a broker alone"
+                "needs the members of the group: add dLegerPeers=n0-host:port;n1-host:port;n2-host:port, the same for \
+                 all, and dLegerSelfId, another one for each; or leave it out for a broker alone"
                     .to_owned()
             });
         }
@@ -98,8 +98,8 @@ impl BrokerConfig {
         self.validate_peer_ports(own)?;
         let needs_secret = count > 1 && self.group_secret_file.is_none();
         rule("groupSecretFile", "", !needs_secret || seats.are_loopback(), || {
-            "must name the file of a secret that all members have: without one whoever reaches their ports could vote and read \
-             messages. Only members that are all at loopback addresses go without"
+            "must name the file of a secret that all members have: without one whoever reaches their ports could vote \
+             and read messages. Only members that are all at loopback addresses go without"
                 .to_owned()
         })?;
         let is_inside = self.group_listen.host.as_ref().is_some_and(GroupHost::is_loopback);

@@ -38,8 +38,8 @@ impl GroupSecret {
         if !meta.is_file() {
             return Err(SecretError::NoFile);
         }
-        // Whoever owns it could have closed it to the file's group. Where another user owns it, as in volumes of Kubernetes,
-        // that group may be the only way for us to read it.
+        // Whoever owns it could have closed it to the file's group. Where another user owns it, as in volumes of
+        // Kubernetes, that group may be the only way for us to read it.
         let is_own = meta.uid() == rustix::process::geteuid().as_raw();
         let forbidden = if is_own { ALL_BUT_OWNER } else { OTHERS };
         let mode = meta.mode() & 0o777;
