@@ -33,6 +33,14 @@ use crate::storage::{Storage, StorageError, StorageSettings};
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The settings name a group of several members.
+    #[error(
+        "dLegerPeers names {members} members: this version does not replicate yet. Leave dLegerPeers out, or name this broker alone"
+    )]
+    SeveralMembers {
+        /// How many.
+        members: usize,
+    },
     /// The data folder.
     #[error("{error}{hint}", error = .0, hint = folder_hint(.0))]
     Folder(#[from] FolderError),
@@ -111,6 +119,7 @@ const FAST_PORT_BELOW: u16 = 2;
 
 /// Opens the data folder, recovers, listens, registers. Returns when clients are served.
 pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
+    refuse_several_members(&config)?;
     raise_open_files();
     let folder = take_folder(&config.data_folder()).await?;
     let clock = Clock::system();
@@ -156,6 +165,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         Arc::clone(&metrics),
         public_address.clone(),
         store_host,
+        leader::standing(*storage.leadership().borrow()),
     );
     let creations = Creations::new(storage.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
@@ -185,6 +195,14 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     phases.serve_clients(&broker, &budget, listener, address).await;
     broker.registration.now().await;
     Ok(RunningBroker { broker, storage, address, metrics_address, phases, _folder: folder })
+}
+
+/// Settings of several members are read and checked, and nothing replicates yet: believed, they would lose messages.
+fn refuse_several_members(config: &BrokerConfig) -> Result<(), StartError> {
+    match config.replication_peers.count() {
+        0 | 1 => Ok(()),
+        members => Err(StartError::SeveralMembers { members }),
+    }
 }
 
 impl RunningBroker {

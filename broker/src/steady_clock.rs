@@ -13,7 +13,8 @@ use crate::terms::Stamp;
 
 /// The tenth by which steady time may run faster or slower.
 const SLEW: u64 = 10;
-/// A wall clock that is further away than this is worth a warning, in milliseconds.
+/// A wall clock that is further away than this is worth a warning, in milliseconds. A new leader's counts no further
+/// than this.
 const ALARM_MS: u64 = 60_000;
 
 /// See the module.
@@ -29,7 +30,12 @@ struct State {
     seen: Duration,
     /// Steady time then, in microseconds since 1970.
     now_us: u64,
+    /// The newest stamp that was applied here, and the monotonic time when it was first heard of.
+    heard: (Stamp, Duration),
+    /// Whether the wall clock is away further than [`ALARM_MS`].
     alarmed: bool,
+    /// Whether a new leader's wall clock was ahead of what counts, and steady time has not met it since.
+    held_back: bool,
 }
 
 impl SteadyClock {
@@ -37,11 +43,68 @@ impl SteadyClock {
     /// while the broker was down.
     pub(crate) fn start(clock: Clock, not_before: Stamp) -> Self {
         let start = wall_ms(&clock).max(not_before.get());
-        let state = State { seen: clock.monotonic(), now_us: start.saturating_mul(1000), alarmed: false };
+        let seen = clock.monotonic();
+        let state = State {
+            seen,
+            now_us: start.saturating_mul(1000),
+            heard: (not_before, seen),
+            alarmed: false,
+            held_back: false,
+        };
         Self { clock, state: Mutex::new(state) }
     }
 
-    /// The time now, never less than an earlier answer.
+    /// A stamp of the group was applied here. While nothing new comes, the time that passes counts for a later
+    /// [`lead`](Self::lead): a group that is idle for an hour is an hour older, whatever wall clocks say.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a group of several members calls it as it applies"))]
+    pub(crate) fn hear(&self, stamp: Stamp) {
+        let mut state = self.state.lock();
+        if stamp > state.heard.0 {
+            state.heard = (stamp, self.clock.monotonic());
+        }
+    }
+
+    /// This member becomes the leader of a group of several, and has applied everything up to this stamp. From now on
+    /// time is the wall clock's, but not before that stamp, and at most a minute later than it plus the time that has
+    /// passed since it was [heard](Self::hear). [`is_alarmed`](Self::is_alarmed) says whether the wall clock is
+    /// elsewhere.
+    ///
+    /// It comes before the leader stamps anything. No stored stamp goes back by it, as all of them are up to
+    /// `last_applied`; what this clock answered before, while another member led, was this member's own opinion and may
+    /// have been later. A group that has applied nothing has no time yet, and takes the wall clock's.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a group of several members calls it when its leader changes"))]
+    pub(crate) fn lead(&self, last_applied: Stamp) {
+        let wall = wall_ms(&self.clock);
+        let mut state = self.state.lock();
+        let monotonic = self.clock.monotonic();
+        let (heard, at) = state.heard;
+        let idle = if heard == last_applied { monotonic.saturating_sub(at) } else { Duration::ZERO };
+        let most = match last_applied {
+            Stamp::ZERO => wall,
+            last => last.saturating_add(idle.as_millis() as u64).saturating_add(ALARM_MS).get(),
+        };
+        let start = wall.min(most).max(last_applied.get());
+        state.seen = monotonic;
+        state.now_us = start.saturating_mul(1000);
+        state.held_back = wall > most;
+        state.alarmed = start.abs_diff(wall) > ALARM_MS;
+        if state.is_alarmed() {
+            tracing::warn!(
+                away_ms = start.abs_diff(wall),
+                is_ahead = wall > start,
+                "this member leads now, and its wall clock is not the group's: set it right (NTP). The group's time goes on, and \
+                 approaches this clock by a tenth of the time that passes"
+            );
+        }
+    }
+
+    /// Whether the wall clock is more than a minute away, or was ahead of what counts when this member began to lead,
+    /// and steady time has not met it since.
+    pub(crate) fn is_alarmed(&self) -> bool {
+        self.state.lock().is_alarmed()
+    }
+
+    /// The time now, never less than an earlier answer; after [`lead`](Self::lead), than an earlier one since then.
     pub(crate) fn now(&self) -> Stamp {
         let wall = wall_ms(&self.clock);
         let mut state = self.state.lock();
@@ -56,8 +119,11 @@ impl SteadyClock {
         let wall_us = wall.saturating_mul(1000);
         let most = elapsed / SLEW;
         state.now_us = if wall_us > straight {
-            straight + most.min(wall_us - straight)
+            let ahead = wall_us - straight;
+            state.held_back &= ahead > most;
+            straight + most.min(ahead)
         } else {
+            state.held_back = false;
             straight - most.min(straight - wall_us)
         };
         let now = state.now_us / 1000;
@@ -77,6 +143,12 @@ impl SteadyClock {
         let wait = due.since(self.now());
         // Steady time may run a tenth faster than the timer that waits.
         Duration::from_millis(wait - wait / (SLEW + 1))
+    }
+}
+
+impl State {
+    fn is_alarmed(&self) -> bool {
+        self.alarmed || self.held_back
     }
 }
 
@@ -130,5 +202,112 @@ mod tests {
             steady.now();
         }
         assert_eq!(steady.now(), Stamp(u64::try_from(clock.wall_ms()).expect("after 1970")));
+    }
+
+    const HOUR_MS: u64 = 3_600_000;
+    const LAST: Stamp = Stamp(10 * HOUR_MS);
+
+    /// A member whose wall clock says this, and which begins to lead a group whose last stamp is [`LAST`].
+    fn leader(wall_ms: u64) -> (Clock, SteadyClock) {
+        let clock = Clock::manual(wall_ms.cast_signed());
+        // It followed before, with its own opinion.
+        let steady = SteadyClock::start(clock.clone(), Stamp::ZERO);
+        steady.now();
+        steady.lead(LAST);
+        (clock, steady)
+    }
+
+    #[test]
+    fn a_leader_whose_clock_is_right_goes_on_with_it() {
+        for ahead in [0, 1, 5_000, ALARM_MS] {
+            let (clock, steady) = leader(LAST.get() + ahead);
+            assert_eq!((steady.now(), steady.is_alarmed()), (LAST.saturating_add(ahead), false));
+            clock.advance(Duration::from_secs(5));
+            assert_eq!(steady.now(), LAST.saturating_add(ahead + 5_000));
+        }
+    }
+
+    #[test]
+    fn a_leader_an_hour_ahead_takes_a_minute_of_it_and_gives_an_alarm() {
+        let (clock, steady) = leader(LAST.get() + HOUR_MS);
+        let begin = LAST.saturating_add(ALARM_MS);
+        assert_eq!((steady.now(), steady.is_alarmed()), (begin, true));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(steady.now(), begin.saturating_add(11_000), "ten seconds and a tenth");
+        // Somebody sets the clock right.
+        clock.jump_wall(steady.now().signed());
+        clock.advance(Duration::from_secs(10));
+        assert_eq!((steady.now(), steady.is_alarmed()), (begin.saturating_add(21_000), false));
+    }
+
+    #[test]
+    fn a_leader_a_little_too_far_ahead_gives_the_alarm_until_they_meet() {
+        let (clock, steady) = leader(LAST.get() + ALARM_MS + 1_000);
+        assert_eq!((steady.now(), steady.is_alarmed()), (LAST.saturating_add(ALARM_MS), true));
+        for _ in 0..9 {
+            clock.advance(Duration::from_secs(1));
+            steady.now();
+            assert!(steady.is_alarmed());
+        }
+        clock.advance(Duration::from_secs(1));
+        steady.now();
+        assert!(!steady.is_alarmed(), "ten tenths of a second");
+    }
+
+    #[test]
+    fn a_leader_an_hour_behind_goes_on_from_the_groups_time() {
+        let (clock, steady) = leader(LAST.get() - HOUR_MS);
+        assert_eq!((steady.now(), steady.is_alarmed()), (LAST, true));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(steady.now(), LAST.saturating_add(9_000), "ten seconds less a tenth");
+    }
+
+    #[test]
+    fn the_time_that_a_group_was_idle_has_passed() {
+        let clock = Clock::manual(LAST.signed());
+        let steady = SteadyClock::start(clock.clone(), Stamp::ZERO);
+        steady.hear(LAST);
+        clock.advance(Duration::from_secs(3_600));
+        // An older one changes nothing, nor does the same one again.
+        steady.hear(Stamp(LAST.get() - 1));
+        steady.hear(LAST);
+        steady.lead(LAST);
+        assert_eq!((steady.now(), steady.is_alarmed()), (LAST.saturating_add(HOUR_MS), false));
+        // Only as much as has passed.
+        clock.jump_wall((LAST.get() + 3 * HOUR_MS).cast_signed());
+        steady.lead(LAST);
+        assert_eq!((steady.now(), steady.is_alarmed()), (LAST.saturating_add(HOUR_MS + ALARM_MS), true));
+        // What it has not heard of may be a moment old.
+        let later = LAST.saturating_add(1);
+        steady.lead(later);
+        assert_eq!(steady.now(), later.saturating_add(ALARM_MS));
+    }
+
+    #[test]
+    fn a_group_that_has_applied_nothing_takes_the_wall_clock() {
+        let clock = Clock::manual(LAST.signed());
+        let steady = SteadyClock::start(clock, Stamp::ZERO);
+        steady.lead(Stamp::ZERO);
+        assert_eq!((steady.now(), steady.is_alarmed()), (LAST, false));
+    }
+
+    #[test]
+    fn each_leader_stamps_after_the_one_before() {
+        // Three members whose clocks are an hour apart lead in turn, as long as each begins with what the last one
+        // stamped.
+        let clocks = [0, HOUR_MS, 2 * HOUR_MS].map(|wall| Clock::manual((LAST.get() + wall).cast_signed()));
+        let members = clocks.clone().map(|clock| SteadyClock::start(clock, Stamp::ZERO));
+        let mut last = LAST;
+        for turn in 0..300 {
+            for clock in &clocks {
+                clock.advance(Duration::from_secs(1));
+            }
+            let member = &members[turn % 3];
+            member.lead(last);
+            let stamp = member.now();
+            assert!(stamp >= last, "{turn}");
+            assert!(stamp <= last.saturating_add(ALARM_MS), "{turn}");
+            last = stamp;
+        }
     }
 }

@@ -165,9 +165,30 @@ fn settings_that_protect_refuse_the_start() {
     std::fs::write(&file, "aclEnable=true\nignoreUnsupported=true\nbrokerRole=SYNC_MASTER\n").unwrap();
     let mut running = Running::spawn(&folder.path().join("data"), &["-c", file.to_str().unwrap()]);
     let seen = running.wait_for("serving at");
-    assert!(seen.contains("aclEnable=true") && seen.contains("this version keeps one"), "{seen}");
+    assert!(seen.contains("aclEnable=true") && seen.contains("a broker alone keeps one"), "{seen}");
     running.signal(Signal::TERM);
     assert!(running.ended().success());
+}
+
+#[test]
+fn several_members_are_refused_and_their_secret_is_never_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let members = "n0-127.0.0.1:1;n1-127.0.0.1:2;n2-127.0.0.1:3";
+    let refused =
+        in_folder(&data).args(["--dLegerPeers", members, "--enableDLegerCommitLog", "true"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        said(&refused).contains("dLegerPeers names 3 members: this version does not replicate yet"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!data.exists(), "nothing is made for a broker that does not start");
+
+    let refused = in_folder(&data).env("ESCROWMQ_GROUP_SECRET", "0123456789abcdef").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let text = said(&refused);
+    assert!(text.contains("groupSecretFile") && !text.contains("0123456789"), "{text}");
 }
 
 #[test]

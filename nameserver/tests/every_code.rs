@@ -47,7 +47,13 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         code: request::UNREGISTER_BROKER,
-        fields: &[("brokerName", "evil"), ("brokerAddr", "e:1"), ("clusterName", "evil"), ("brokerId", "0")],
+        fields: &[
+            ("brokerName", "evil"),
+            ("brokerAddr", "e:1"),
+            ("clusterName", "evil"),
+            ("brokerId", "0"),
+            ("escrowmqTerm", "0"),
+        ],
         bodies: &[],
     },
     Kind {

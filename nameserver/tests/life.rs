@@ -10,7 +10,7 @@ use std::time::Duration;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, HeaderEncoding};
 use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
-use escrowmq_nameserver::Nameserver;
+use escrowmq_nameserver::{Nameserver, Refusal};
 use support::{PATIENCE, Stage, registration, text};
 
 #[tokio::test]
@@ -89,6 +89,40 @@ async fn a_slave_hears_of_its_master_and_versions_can_be_asked_for() {
     let stranger = stage.call(ask("h:9", 1)).await;
     assert_eq!(stranger.fields.get("changed"), Some("true"));
     assert!(stranger.body.is_empty());
+}
+
+#[tokio::test]
+async fn a_leader_of_an_older_term_is_told_why_and_counted() {
+    let stage = Stage::start().await;
+    let of_term = |address: &str, term: i64| {
+        let request = registration(address, 0, 1, &["T", "U"]);
+        let body = text(&request.body).replace(r#""stateVersion":1"#, &format!(r#""stateVersion":{term}"#));
+        request.with_body(body)
+    };
+    let (old, new) = (stage.connect().await, stage.connect().await);
+    assert_eq!(old.call(of_term("h:1", 4)).await.code, response::SUCCESS);
+    assert_eq!(new.call(of_term("h:2", 5)).await.code, response::SUCCESS);
+    let late = old.call(of_term("h:1", 4)).await;
+    assert_eq!(late.code, response::SYSTEM_ERROR, "as Apache's nameserver answers what it does not take");
+    let remark = late.remark.unwrap();
+    assert!(remark.contains("h:2") && remark.contains("a newer leader"), "{remark}");
+    let refused = |why| stage.nameserver.refused(why);
+    assert_eq!((refused(Refusal::Older), refused(Refusal::Taken)), (1, 0));
+    let goodbye = |term: &str| {
+        Frame::request(request::UNREGISTER_BROKER)
+            .with_field("brokerName", "a")
+            .with_field("brokerAddr", "h:2")
+            .with_field("clusterName", "c")
+            .with_field("brokerId", 0)
+            .with_field("escrowmqTerm", term)
+    };
+    // The same machine, so that only the term speaks against it.
+    assert_eq!(old.call(goodbye("4")).await.code, response::SYSTEM_ERROR);
+    assert_eq!(old.call(goodbye("four")).await.code, response::SYSTEM_ERROR);
+    assert_eq!((refused(Refusal::Stranger), refused(Refusal::Malformed)), (1, 1));
+    assert!(stage.route("T").await.is_some_and(|route| route.contains("h:2")));
+    assert_eq!(new.call(goodbye("5")).await.code, response::SUCCESS);
+    assert_eq!(stage.route("T").await, None);
 }
 
 #[tokio::test]

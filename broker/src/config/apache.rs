@@ -5,6 +5,18 @@
 /// Keys that were renamed, with their new names.
 pub(super) const OLD_SPELLINGS: &[(&str, &str)] = &[("mapedFileSizeCommitLog", "mappedFileSizeCommitLog")];
 
+/// Keys without meaning that somebody may count on, with the reason.
+const REASONS: &[(&str, &str)] = &[
+    ("preferredLeaderId", "the member that is furthest leads, and stays the leader"),
+    ("slaveReadEnable", "no follower answers reads from its own state"),
+];
+
+/// A key without meaning, with the reason where there is one to tell.
+pub(super) fn with_reason(key: &str) -> String {
+    let reason = REASONS.iter().find(|(one, _)| *one == key);
+    reason.map_or_else(|| key.to_owned(), |(key, why)| format!("{key} ({why})"))
+}
+
 /// Keys without meaning, in alphabetical order.
 pub(super) const MEANINGLESS: &[&str] = &[
     "abortFile",
@@ -531,13 +543,22 @@ pub(super) const MEANINGLESS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::super::KEYS;
-    use super::{MEANINGLESS, OLD_SPELLINGS};
+    use super::{MEANINGLESS, OLD_SPELLINGS, REASONS, with_reason};
 
     #[test]
     fn no_key_both_means_something_and_nothing() {
         for key in KEYS {
             assert!(!MEANINGLESS.contains(&key.name), "{}", key.name);
         }
+    }
+
+    #[test]
+    fn reasons_are_given_for_keys_without_meaning() {
+        for (key, _) in REASONS {
+            assert!(MEANINGLESS.contains(key), "{key}");
+        }
+        assert!(with_reason("slaveReadEnable").starts_with("slaveReadEnable (no follower"));
+        assert_eq!(with_reason("deleteWhen"), "deleteWhen");
     }
 
     #[test]

@@ -35,15 +35,13 @@ pub enum ConfigError {
         /// All of them.
         all: Vec<Unsupported>,
     },
-    /// More than one member of a replication group.
+    /// A secret among the settings, where the log and tools show it.
     #[error(
-        "{place}dLegerPeers names {peers} members: this version does not replicate. Leave dLegerPeers out, or name this broker alone"
+        "{place}groupSecret is no key, and its value is not used: settings are logged and shown to tools, so a secret must not be one. Write a new one into a file that the broker's user alone may read (chmod 600), and name it with groupSecretFile"
     )]
-    Replication {
+    SecretInTheOpen {
         /// Where it was written.
         place: Place,
-        /// How many were named.
-        peers: usize,
     },
     /// There is no folder that data could go to.
     #[error(
@@ -95,7 +93,6 @@ impl ConfigError {
     pub(super) fn at(self, find: impl FnOnce(&str) -> Place) -> Self {
         match self {
             Self::Setting(error) => error.at(find).into(),
-            Self::Replication { peers, .. } => Self::Replication { place: find("dLegerPeers"), peers },
             other => other,
         }
     }

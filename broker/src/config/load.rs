@@ -11,6 +11,11 @@ use super::{BrokerConfig, ConfigError, ENVIRONMENT_PREFIX, KEYS, Key, Unsupporte
 /// The variable that RocketMQ's own scripts and images take nameservers from.
 const NAMESERVERS_VARIABLE: &str = "NAMESRV_ADDR";
 
+/// What somebody may take for the key of the group's secret.
+const SECRET: &str = "groupSecret";
+/// The environment variable that it would be.
+const SECRET_VARIABLE: &str = "ESCROWMQ_GROUP_SECRET";
+
 /// A misspelt key without meaning has none either, up to this many wrong letters.
 const LETTERS_WRONG_MAX: usize = 2;
 
@@ -28,9 +33,6 @@ pub struct Loaded {
     places: HashMap<&'static str, Place>,
 }
 
-/// How many copies of a message this version keeps.
-pub const COPIES_KEPT: u64 = 1;
-
 impl BrokerConfig {
     /// Defaults, then the file, then the environment, then `overrides` (key and value).
     pub fn load(
@@ -38,13 +40,17 @@ impl BrokerConfig {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, ConfigError> {
-        let mut nameservers = None;
+        let (mut nameservers, mut has_secret) = (None, false);
         let environment = environment.into_iter().inspect(|(name, value)| {
             if name == NAMESERVERS_VARIABLE {
                 nameservers = Some(value.clone());
             }
+            has_secret |= name == SECRET_VARIABLE;
         });
         let all = settings::gather(KEYS, ENVIRONMENT_PREFIX, file, environment, overrides)?;
+        if has_secret {
+            return Err(ConfigError::SecretInTheOpen { place: Place::Variable(SECRET_VARIABLE.to_owned()) });
+        }
         let mut loaded = Loaded::default();
         loaded.config.config_file = file.map(Path::to_owned);
         all.into_iter().try_for_each(|setting| loaded.set(setting))?;
@@ -62,13 +68,14 @@ impl Loaded {
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.remarks.clone();
         if !self.meaningless.is_empty() {
-            lines.push(format!("keys without meaning here are ignored: {}", self.meaningless.join(", ")));
+            let named: Vec<_> = self.meaningless.iter().map(|key| apache::with_reason(key)).collect();
+            lines.push(format!("keys without meaning here are ignored: {}", named.join(", ")));
         }
         lines.extend(self.ignored.iter().map(|one| format!("{one}; ignored, as ignoreUnsupported says")));
-        let wanted = self.config.broker_role.copies_wanted();
-        if wanted > COPIES_KEPT {
-            let role = self.config.broker_role;
-            lines.push(format!("brokerRole={role} wants {wanted} copies of each message; this version keeps one"));
+        let (role, kept) = (self.config.broker_role, self.config.copies_kept());
+        let wanted = role.copies_wanted();
+        if wanted > kept {
+            lines.push(format!("brokerRole={role} wants {wanted} copies of each message; a broker alone keeps one"));
         }
         lines
     }
@@ -94,6 +101,7 @@ impl Loaded {
             }
             Known::Meaningless(key) if self.meaningless.contains(&key) => {}
             Known::Meaningless(key) => self.meaningless.push(key),
+            Known::Secret => return Err(ConfigError::SecretInTheOpen { place: setting.place }),
             Known::Unknown { nearest } => {
                 return Err(SettingError::UnknownKey { place: setting.place, key: setting.key, nearest }.into());
             }
@@ -106,17 +114,40 @@ impl Loaded {
         if !self.ignored.is_empty() && !self.config.ignore_unsupported {
             return Err(ConfigError::Unsupported { all: std::mem::take(&mut self.ignored) });
         }
-        let has_role = self.places.contains_key("brokerRole") || self.ignored.iter().any(|one| one.key == "brokerRole");
-        if has_role && self.config.broker_id != 0 {
-            // RocketMQ's broker does the same: a master has the id 0, also where its file names another one.
-            self.remarks.push(format!("brokerId={} is taken for 0, as brokerRole says", self.config.broker_id));
-            self.config.broker_id = 0;
-        }
+        self.take_id_of_role();
         if self.config.store_path.is_none() && machine::home().is_none() {
             return Err(ConfigError::NoFolder);
         }
+        if self.config.replication_peers.is_empty() {
+            for key in ["groupSecretFile", "groupListenAddress"] {
+                if self.places.contains_key(key) {
+                    self.remarks
+                        .push(format!("{key} counts for nothing in a broker alone; dLegerPeers makes it a member"));
+                }
+            }
+        }
+        let checked = self.config.validate().and_then(|()| self.config.read_group_secret().map(drop));
         let places = &self.places;
-        self.config.validate().map_err(|error| error.at(|key| places.get(key).cloned().unwrap_or_default()))
+        checked.map_err(|error| error.at(|key| places.get(key).cloned().unwrap_or_default()))
+    }
+
+    /// In a group the id follows from the role there. For a broker alone RocketMQ's does the same where a role is set:
+    /// a master has the id 0, also where its file names another one.
+    fn take_id_of_role(&mut self) {
+        let id = self.config.broker_id;
+        let has_role = self.places.contains_key("brokerRole") || self.ignored.iter().any(|one| one.key == "brokerRole");
+        let is_member = !self.config.replication_peers.is_empty();
+        if id == 0 || !(has_role || is_member) {
+            return;
+        }
+        self.remarks.push(if is_member {
+            format!(
+                "brokerId={id} counts for nothing in a group: the leader has 0, others the number of their seat and one"
+            )
+        } else {
+            format!("brokerId={id} is taken for 0, as brokerRole says")
+        });
+        self.config.broker_id = 0;
     }
 }
 
@@ -128,6 +159,8 @@ pub(super) enum Known {
     Promise(&'static str),
     /// Nothing. The key may be spelt differently from the one that was asked for.
     Meaningless(&'static str),
+    /// It would bring a secret, which is taken from a file alone.
+    Secret,
     /// Nobody knows it; the most similar key that somebody does.
     Unknown { nearest: &'static str },
 }
@@ -143,6 +176,9 @@ pub(super) fn look_up(name: &str, value: &str) -> Result<Known, ConfigError> {
     let name = apache::OLD_SPELLINGS.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| *new);
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return Ok(Known::Key(key));
+    }
+    if name.eq_ignore_ascii_case(SECRET) {
+        return Ok(Known::Secret);
     }
     let promised = || PROMISES.iter().map(|promise| promise.key);
     if let Some(key) = apache::MEANINGLESS.iter().copied().chain(promised()).find(|key| *key == name) {

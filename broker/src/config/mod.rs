@@ -1,11 +1,12 @@
 //! Settings: one properties file in the names that RocketMQ's operators know, overlaid by environment variables and
 //! flags.
 //!
-//! Promises: a key that nobody knows is refused, with the nearest one that somebody does; a key that RocketMQ's broker has
-//! and that means nothing here is accepted and named once, unless its value promises protection, copies or a role: that
-//! refuses the start. An error names the file, the line and the key. The settings in force are logged, and tools can read them
-//! back; the keys that tools may change are a list, in `by_tool`. Rules that no key can check alone live in
-//! [`BrokerConfig::validate`]. Nothing at all gives a sensible single broker.
+//! Promises: a key that nobody knows is refused, with the nearest one that somebody does; a key that RocketMQ's broker
+//! has and that means nothing here is accepted and named once, unless its value promises protection, copies or a role:
+//! that refuses the start. An error names the file, the line and the key. The settings in force are logged, and tools
+//! can read them back; the keys that tools may change are a list, in `by_tool`; whose a key is, the group's or a
+//! member's, is in the table beside it (`scope`). Rules that no key can check alone live in [`BrokerConfig::validate`].
+//! Nothing at all gives a sensible single broker.
 //!
 //! Left to others: the effect of a setting. Handlers read the settings at each request, so that those marked
 //! [`at_once`](escrowmq_common::settings::Key::at_once) need no restart.
@@ -15,10 +16,12 @@ mod arguments;
 mod by_tool;
 mod current;
 mod error;
+mod group;
 mod host;
 mod load;
 mod machine;
 mod promises;
+mod scope;
 mod table;
 mod values;
 
@@ -36,9 +39,11 @@ pub use arguments::{Arguments, command};
 pub use by_tool::{Asker, differences};
 pub(crate) use current::CurrentConfig;
 pub use error::{ConfigError, Unsupported};
+pub use group::{GroupConfig, GroupHost, GroupSecret, ListenAt, Seat, Seats, SecretError};
 pub use host::Host;
-pub use load::{COPIES_KEPT, Loaded};
+pub use load::Loaded;
 use load::{Known, look_up};
+pub use scope::Scope;
 pub use table::{BrokerConfig, KEYS, Key};
 pub use values::{BrokerRole, DelayLevels, FlushDisk};
 
@@ -73,6 +78,7 @@ impl BrokerConfig {
                     return Err(ConfigError::Unsupported { all: vec![one] });
                 }
                 Known::Meaningless(_) => return Err(ConfigError::Meaningless { key: name }),
+                Known::Secret => return Err(ConfigError::SecretInTheOpen { place: Place::Nowhere }),
                 Known::Unknown { nearest } => {
                     return Err(SettingError::UnknownKey { place: Place::Nowhere, key: name, nearest }.into());
                 }
@@ -113,7 +119,11 @@ impl BrokerConfig {
             let value = match key.name {
                 // The value that is used although nobody set it.
                 "storePathRootDir" => self.data_folder().display().to_string(),
-                "dLegerGroup" if self.replication_group.is_empty() => self.broker_name.clone(),
+                "dLegerGroup" => self.group_name().to_owned(),
+                "groupListenAddress" => self.group().map_or_else(String::new, |group| {
+                    let (host, port) = group.listen;
+                    ListenAt { host, port: Some(port) }.to_string()
+                }),
                 _ => (key.get)(self),
             };
             (key.name, value)
@@ -168,17 +178,9 @@ impl BrokerConfig {
             rule(key, name, good && name.len() <= 127, || "must be 1 to 127 characters without blanks".to_owned())?;
         }
         rule("brokerId", self.broker_id, self.broker_id == 0, || {
-            "must be 0: this version does not replicate, so there are no others of the group".to_owned()
+            "must be 0 for a broker alone; the members of a group (dLegerPeers) get theirs by their role".to_owned()
         })?;
-        if self.replication_peers.len() > 1 {
-            return Err(ConfigError::Replication { place: Place::Nowhere, peers: self.replication_peers.len() });
-        }
-        if let Some(peer) = self.replication_peers.first() {
-            let id = peer.split('-').next().unwrap_or_default();
-            rule("dLegerSelfId", &self.replication_self, id == self.replication_self, || {
-                format!("is not the one of dLegerPeers, '{peer}'")
-            })?;
-        }
+        self.validate_group()?;
         rule("bindAddress", &self.bind_address, !self.bind_address.is_empty(), || "must name an address".to_owned())?;
         rule("brokerIP1", &self.broker_ip, !self.broker_ip.ip().is_unspecified(), || {
             "clients cannot connect to it; give the address that they reach this broker by".to_owned()

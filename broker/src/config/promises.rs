@@ -62,14 +62,18 @@ pub(super) const PROMISES: &[Promise] = &[
     promise("minInSyncReplicas", When::Above(1), COPIES),
     promise("totalReplicas", When::Above(1), COPIES),
     promise("allAckInSyncStateSet", When::On, COPIES),
+    promise(
+        "relaxedGroup",
+        When::On,
+        "what the leader alone has is lost at a failover, so nothing is acknowledged before a majority of the group has it",
+    ),
     // Roles.
     promise(
         "brokerRole",
         When::Words(&["SLAVE"]),
-        "this version does not replicate, so a broker cannot follow another one",
+        "a broker follows no other one because its file says so; the members of a group (dLegerPeers) elect who leads",
     ),
     promise("enableControllerMode", When::On, "this version has no controller that would elect another broker"),
-    promise("enableDLegerCommitLog", When::On, COPIES),
     promise("enableSlaveActingMaster", When::On, COPIES),
     // Where messages are kept longer, or at all.
     promise("messageStorePlugIn", When::Set, "messages are kept in local files alone, no other store is loaded"),

@@ -91,14 +91,6 @@ fn values_are_checked_with_their_key() {
 }
 
 #[test]
-fn replication_is_refused_in_clear_words() {
-    assert!(load("dLegerGroup=g\ndLegerPeers=n0-127.0.0.1:40911\ndLegerSelfId=n0").is_ok());
-    let error = refused("dLegerPeers=n0-a:1;n1-b:2;n2-c:3");
-    assert!(error.contains("3 members") && error.contains("does not replicate"), "{error}");
-    assert!(refused("dLegerPeers=n1-a:1").contains("dLegerSelfId"));
-}
-
-#[test]
 fn a_running_broker_takes_all_changes_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("broker.conf");
@@ -136,10 +128,10 @@ fn what_would_be_believed_and_not_kept_refuses_the_start() {
         ("tls.server.mode=enforcing", "not encrypted"),
         ("tlsServerMode=enforcing", "not encrypted"),
         ("useTLS=true", "not encrypted"),
-        ("brokerRole=SLAVE\nbrokerId=1", "does not replicate"),
+        ("brokerRole=SLAVE\nbrokerId=1", "elect who leads"),
         ("inSyncReplicas=2", "one copy"),
         ("enableControllerMode=true", "no controller"),
-        ("enableDLegerCommitLog=true", "does not replicate"),
+        ("relaxedGroup=true", "lost at a failover"),
         ("messageStorePlugIn=org.example.Tiered", "local files alone"),
     ] {
         let key = text.split(['=', ' ']).next().unwrap();
@@ -247,7 +239,8 @@ fn the_configuration_page_names_every_key_with_its_text() {
     let page = include_str!("../../../docs/configuration.md");
     for key in KEYS {
         let change = if key.at_once { "at once" } else { "restart" };
-        let row = format!("| `{}` | {} | {change} |", key.name, key.about.trim());
+        let scope = Scope::of(key.name).unwrap();
+        let row = format!("| `{}` | {} | {change} | {scope} |", key.name, key.about.trim());
         assert!(page.lines().any(|line| line == row), "docs/configuration.md lacks: {row}");
     }
 }

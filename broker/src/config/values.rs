@@ -25,6 +25,20 @@ pub(super) mod percent {
     }
 }
 
+/// A switch that somebody set or did not; nothing is the latter.
+pub(super) mod switch {
+    use super::boolean;
+
+    pub(in super::super) fn read(text: &str) -> Result<Option<bool>, String> {
+        if text.is_empty() { Ok(None) } else { boolean::read(text).map(Some) }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option, reason = "the table passes fields by reference")]
+    pub(in super::super) fn show(value: &Option<bool>) -> String {
+        value.map_or_else(String::new, |value| value.to_string())
+    }
+}
+
 /// When a send is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlushDisk {

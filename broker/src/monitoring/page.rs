@@ -4,7 +4,6 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
 use super::Monitor;
-use crate::config::COPIES_KEPT;
 use crate::latch::Failure;
 use crate::metrics::Results;
 use crate::shard::HalfQuery;
@@ -159,11 +158,20 @@ fn store(page: &mut Page, monitor: &Monitor) {
         "Log position up to which the state is applied.",
         monitor.shard.counters().applied_end().get(),
     );
-    page.gauge("copies_kept", "Copies of each message that this version keeps.", COPIES_KEPT);
+    page.gauge(
+        "copies_kept",
+        "Members that have a message when its sender hears that it is stored.",
+        monitor.config.load().copies_kept(),
+    );
     page.gauge(
         "copies_wanted",
         "Copies that brokerRole asks for; more than are kept is warned of at start.",
         monitor.config.load().broker_role.copies_wanted(),
+    );
+    page.gauge(
+        "clock_alarm",
+        "1 while the wall clock is more than a minute away from the broker's time, or a leader's was ahead of its group's.",
+        u64::from(monitor.time.is_alarmed()),
     );
     page.gauge("disk_full", "1 while new messages are refused for want of room.", u64::from(intake.is_disk_full()));
     page.counter("disk_full_refusals_total", "Messages refused for want of room.", intake.refused_full());

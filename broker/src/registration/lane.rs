@@ -13,7 +13,7 @@ use escrowmq_common::task::Shutdown;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{CALL_TIME, Registration, table};
+use super::{CALL_TIME, Registration, Standing, table};
 use crate::shard::Topic;
 
 /// Pause after a failure, before the next attempt: much shorter than the period, so that a nameserver that comes back
@@ -47,6 +47,8 @@ pub(super) struct Lane {
     /// The connection that it was told on: another one may lead to a nameserver that was restarted.
     connection: Option<Arc<Connection>>,
     permission: u32,
+    /// What this broker said it was, when it was told last.
+    standing: Option<Standing>,
     /// The name of the state that it was told last, if it was told all of it.
     version: Option<DataVersion>,
     /// Counts the parts of registrations that were not the last one.
@@ -55,8 +57,17 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(registration: Arc<Registration>, address: String, progress: watch::Sender<Progress>) -> Self {
-        let told = HashMap::new();
-        Self { registration, address, progress, told, connection: None, permission: 0, version: None, serial: 0 }
+        Self {
+            registration,
+            address,
+            progress,
+            told: HashMap::new(),
+            connection: None,
+            permission: 0,
+            standing: None,
+            version: None,
+            serial: 0,
+        }
     }
 
     pub(super) async fn run(mut self, shutdown: Shutdown) {
@@ -66,6 +77,7 @@ impl Lane {
         let mut full = true;
         loop {
             let version = registration.version();
+            let standing = registration.standing();
             let registered = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -89,6 +101,10 @@ impl Lane {
                     () = shutdown.cancelled() => return self.unregister().await,
                     () = &mut over => break true,
                     _ = wake.changed() => {
+                        // What was refused of an older standing may be taken of this one.
+                        if registration.standing() != standing {
+                            break true;
+                        }
                         // Woken for what the nameserver already has, or while it does not answer: no reason to ask.
                         if !failed && registration.version() != version {
                             break false;
@@ -142,13 +158,19 @@ impl Lane {
         let config = Arc::clone(&registration.config.load());
         let permission = config.broker_permission;
         let topics = registration.shard.topics().all();
-        let is_full = full || self.told.is_empty() || !self.is_told_on(&connection) || self.permission != permission;
+        // Read after the version, which grows with it: a change meanwhile is told now, and once more.
+        let standing = registration.standing();
+        let is_full = full
+            || self.told.is_empty()
+            || !self.is_told_on(&connection)
+            || self.permission != permission
+            || self.standing != Some(standing);
         let mut news: Vec<&Arc<Topic>> = topics.iter().filter(|topic| is_full || !self.knows(topic)).collect();
         if news.is_empty() {
             // Topics went: all that are left are told again.
             news = topics.iter().collect();
         }
-        let version = registration.data_version_at(version);
+        let version = registration.data_version_at(version, standing);
         // A nameserver takes nothing over under a name that it knows. So a repeated registration keeps the name, and permissions
         // that an operator took away there stay away.
         let is_repeated = is_full && self.is_told_on(&connection) && self.version == Some(version);
@@ -170,7 +192,7 @@ impl Lane {
                     broker_addr: &registration.address,
                     cluster_name: &config.broker_cluster_name,
                     ha_server_addr: &table::replication_address(registration.store_host).to_string(),
-                    broker_id: 0,
+                    broker_id: standing.id,
                     heartbeat_timeout_millis: None,
                     enable_acting_master: false,
                     compressed,
@@ -189,6 +211,7 @@ impl Lane {
         }
         self.connection = Some(connection);
         self.permission = permission;
+        self.standing = Some(standing);
         self.version = Some(version);
         self.told = topics.into_iter().map(|topic| (Arc::from(topic.settings.name.as_str()), topic)).collect();
         Ok(())
@@ -213,12 +236,16 @@ impl Lane {
         }
         let registration = &self.registration;
         let config = Arc::clone(&registration.config.load());
-        let request = Frame::request(request::UNREGISTER_BROKER).with_header(&BrokerIdentityHeader {
-            broker_name: &config.broker_name,
-            broker_addr: &registration.address,
-            cluster_name: &config.broker_cluster_name,
-            broker_id: 0,
-        });
+        // As which it is known there. Whoever registered under its address since then, with a newer term, stays.
+        let standing = self.standing.unwrap_or_else(|| registration.standing());
+        let request = Frame::request(request::UNREGISTER_BROKER)
+            .with_header(&BrokerIdentityHeader {
+                broker_name: &config.broker_name,
+                broker_addr: &registration.address,
+                cluster_name: &config.broker_cluster_name,
+                broker_id: standing.id,
+            })
+            .with_field(table::TERM_FIELD, standing.term);
         match registration.remote.call(&self.address, request, CALL_TIME).await {
             Ok(_) => tracing::info!(nameserver = self.address, "unregistered"),
             // It will see the connection close.

@@ -7,7 +7,8 @@
 //! Promises: each nameserver has a lane of its own, so one that is down delays no other; a lane registers at once after
 //! a change, and then only what changed; everything goes out again every `registerNameServerPeriod`, as soon as a
 //! nameserver is back whose connection was lost, and after a failure. However many topics there are, no registration is
-//! longer than a frame may be: it goes out in parts. Lanes unregister when the broker stops.
+//! longer than a frame may be: it goes out in parts. A new standing in the group (another term, or another id) goes out
+//! at once, and in full: another member may have told something else meanwhile. Lanes unregister when the broker stops.
 //!
 //! Left to others: when this broker may be registered at all (the start-up runs this only once it serves).
 
@@ -34,7 +35,6 @@ use tokio::time::timeout;
 pub(crate) use table::topic_config;
 
 use crate::config::CurrentConfig;
-use crate::index;
 use crate::metrics::Metrics;
 use crate::shard::Shard;
 use lane::{Lane, Progress};
@@ -44,6 +44,22 @@ const CALL_TIME: Duration = Duration::from_secs(3);
 
 /// Longest time that [`Registration::told`] waits: a client waits for its caller, and gives up after three seconds.
 const TOLD_TIME: Duration = Duration::from_secs(1);
+
+/// What this broker is in its group, which nameservers compare with what others say of themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The term of the leadership that it knows of. Nameservers refuse a leader of an older one.
+    pub term: u64,
+    /// 0 while it leads, so that clients send to it.
+    pub id: i64,
+}
+
+impl Standing {
+    /// The leader of this term.
+    pub(crate) fn leader(term: u64) -> Self {
+        Self { term, id: 0 }
+    }
+}
 
 /// The handle: asks for a registration, and waits for it.
 pub(crate) struct Registration {
@@ -55,7 +71,9 @@ pub(crate) struct Registration {
     /// The same as numbers.
     store_host: SocketAddr,
     remote: Remote,
-    /// Changes that are no topic changes: the broker's permission.
+    /// What this broker is in its group.
+    standing: Mutex<Standing>,
+    /// Changes that are no topic changes: the broker's permission, its standing.
     others: AtomicU64,
     /// When this process began to count, in milliseconds since 1970: its versions differ from those of earlier ones.
     started_at: i64,
@@ -93,6 +111,7 @@ impl Registration {
         metrics: Arc<Metrics>,
         address: String,
         store_host: SocketAddr,
+        standing: Standing,
     ) -> Self {
         let lost = watch::Sender::new(());
         Self {
@@ -103,12 +122,26 @@ impl Registration {
             store_host,
             remote: Remote::new(RemoteOptions::default(), Arc::new(Line { lost: lost.clone() })),
             lost,
+            standing: Mutex::new(standing),
             others: AtomicU64::new(0),
             started_at: clock::wall_ms(),
             wake: watch::Sender::new(()),
             lanes: Mutex::default(),
             started: watch::Sender::new(false),
         }
+    }
+
+    /// This broker has another standing in its group from now on. Nameservers hear of it at once.
+    pub(crate) fn stands(&self, standing: Standing) {
+        let before = std::mem::replace(&mut *self.standing.lock(), standing);
+        if before != standing {
+            self.changed();
+        }
+    }
+
+    /// What this broker is in its group now.
+    fn standing(&self) -> Standing {
+        *self.standing.lock()
     }
 
     /// Something besides topics changed that nameservers must hear of.
@@ -124,13 +157,16 @@ impl Registration {
 
     /// Names the state of this broker's topics now.
     pub(crate) fn data_version(&self) -> DataVersion {
-        self.data_version_at(self.version())
+        self.data_version_at(self.version(), self.standing())
     }
 
     /// Names a state of this broker's topics: the leader's term, the start of this process, and the changes since.
-    fn data_version_at(&self, version: u64) -> DataVersion {
-        let term = index::meta::applied(self.shard.index()).ok().flatten().map_or(0, |applied| applied.term);
-        DataVersion { counter: version.cast_signed(), state_version: term.cast_signed(), timestamp: self.started_at }
+    fn data_version_at(&self, version: u64, standing: Standing) -> DataVersion {
+        DataVersion {
+            counter: version.cast_signed(),
+            state_version: standing.term.cast_signed(),
+            timestamp: self.started_at,
+        }
     }
 
     /// Registers what is not registered yet, and waits until each nameserver that answered last time has answered

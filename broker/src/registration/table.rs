@@ -23,6 +23,9 @@ const PART_BYTES: usize = MAX_FRAME_LEN / 2;
 /// The field that marks a registration as having some of the topics only, for nameservers of ours; others ignore it.
 pub(super) const PART_FIELD: &str = "escrowmqPart";
 
+/// The field of a goodbye that says up to which term it speaks, for nameservers of ours; others ignore it.
+pub(super) const TERM_FIELD: &str = "escrowmqTerm";
+
 /// A topic as the protocol shows it.
 pub(crate) fn topic_config(settings: &TopicSettings) -> TopicConfig {
     TopicConfig {

@@ -8,6 +8,16 @@ use tokio::sync::watch;
 use super::{Phase, background};
 use crate::broker::Broker;
 use crate::raft::Leadership;
+use crate::registration::Standing;
+
+/// What nameservers are told of this member.
+pub(super) fn standing(seen: Leadership) -> Standing {
+    match seen {
+        Leadership::Leading { term } => Standing::leader(term),
+        // No member follows another one yet; before its first leadership it has no term to tell.
+        Leadership::Following => Standing::leader(0),
+    }
+}
 
 /// Starts the work when this member begins to lead, and stops it when it ceases to, until shutdown or until the member ends.
 pub(super) async fn run(broker: Arc<Broker>, mut leadership: watch::Receiver<Leadership>, shutdown: Shutdown) {
@@ -19,6 +29,7 @@ pub(super) async fn run(broker: Arc<Broker>, mut leadership: watch::Receiver<Lea
         };
         // The member has ended.
         let Ok(leads) = leads else { return };
+        broker.registration.stands(standing(leads));
         let phase = Phase::default();
         let spawn = &phase.tasks;
         spawn.spawn("check-back", background::check_backs(&broker).run(phase.shutdown.clone()));

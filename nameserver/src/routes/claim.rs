@@ -14,7 +14,7 @@ use super::{BrokerId, Changes, Origin, Refused, Registration, RouteTable};
 pub enum Goodbye {
     /// The broker is out of the routes, or was not in them.
     Heard,
-    /// It is for a broker that another process registered, and changes nothing.
+    /// It is for a broker that another process registered, or a later one, and changes nothing.
     ForSomebodyElse,
 }
 
@@ -23,6 +23,9 @@ impl RouteTable {
     /// is listed under its address.
     ///
     /// * A newer `stateVersion` takes the id: its leader was elected later. An older one does not.
+    /// * Who wants to lead a group is refused while any other member of it has registered with a newer version: that one
+    ///   has heard of a later leader, which may only be on its way here. Who leads already stays until the later one
+    ///   comes.
     /// * At equal versions the place is free when the other one's connection is closed (then it is not listed any more) or
     ///   it was silent for two heartbeats.
     /// * A broker's own address is its own, whatever its version, as long as the request comes from where the broker is:
@@ -34,7 +37,26 @@ impl RouteTable {
         }
         match self.live.get_key_value(&broker.address) {
             Some((address, live)) if !broker.origin.speaks_for(&live.origin) => {
-                Self::succeed(now, broker, address, live)
+                Self::succeed(now, broker, address, live)?;
+            }
+            _ => {}
+        }
+        self.check_newest(broker, holder)
+    }
+
+    /// Refuses a leader that is older than what another member of its group knows.
+    fn check_newest(&self, broker: &Registration, holder: Option<&Arc<str>>) -> Result<(), Refused> {
+        let leads_already = holder.is_some_and(|holder| *holder == broker.address);
+        if broker.id != BrokerId::MASTER || leads_already {
+            return Ok(());
+        }
+        let group = self.brokers().group(&broker.group);
+        let others = group.into_iter().flat_map(|group| group.addresses.values());
+        let others = others.filter(|address| **address != broker.address);
+        let newest = others.max_by_key(|address| self.live(address).version.state_version);
+        match newest {
+            Some(address) if self.live(address).version.state_version > broker.version.state_version => {
+                Err(Refused::older(broker, address, self.live(address)))
             }
             _ => Ok(()),
         }
@@ -47,14 +69,7 @@ impl RouteTable {
             if version > newest {
                 return Ok(());
             }
-            return Err(Refused::Older {
-                group: Arc::clone(&live.group),
-                id: live.id,
-                holder: Arc::clone(holder),
-                newest,
-                address: Arc::clone(&broker.address),
-                version,
-            });
+            return Err(Refused::older(broker, holder, live));
         }
         let silent = now.saturating_sub(live.seen);
         if silent > live.patience() {
@@ -72,16 +87,19 @@ impl RouteTable {
 
     /// A broker says goodbye and leaves the routes; a group without members leaves them with it.
     ///
-    /// It is heard over the connection over which that address was registered last, whatever id it names; from elsewhere on
-    /// the same machine with the id under which the address is listed, because another member of the group may have taken an
-    /// address that moves. Any other is for somebody else and changes nothing. One for an address that is not listed in
-    /// that group has nothing to change, and counts as heard: whoever repeats a goodbye is not refused.
+    /// It is heard over the connection over which that address was registered last, whatever id it names; from
+    /// elsewhere on the same machine with the id under which the address is listed, because another member of the group
+    /// may have taken an address that moves. Any other is for somebody else and changes nothing, and so is one that
+    /// speaks for an older term than what is listed: it was overtaken by a registration, as after a quick restart. One
+    /// for an address that is not listed in that group has nothing to change, and counts as heard: whoever repeats a
+    /// goodbye is not refused.
     pub fn unregister(
         &mut self,
         origin: Origin,
         group: &str,
         address: &str,
         id: BrokerId,
+        term: Option<i64>,
         changes: &mut Changes,
     ) -> Goodbye {
         let Some(live) = self.live.get(address).filter(|live| *live.group == *group) else {
@@ -89,7 +107,8 @@ impl RouteTable {
         };
         let is_registered_connection = live.origin.connection == origin.connection;
         let may_say_so = is_registered_connection || (origin.speaks_for(&live.origin) && live.id == id);
-        if !may_say_so {
+        let is_overtaken = term.is_some_and(|term| term < live.version.state_version);
+        if !may_say_so || is_overtaken {
             return Goodbye::ForSomebodyElse;
         }
         self.drop_brokers(&[Arc::from(address)], changes);

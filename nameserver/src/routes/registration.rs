@@ -7,6 +7,7 @@ use std::time::Duration;
 use escrowmq_common::body::DataVersion;
 pub use escrowmq_common::body::RegisteredTopic as TopicSettings;
 
+use super::table::Live;
 use super::{BrokerId, ConnectionId, QueueMapping};
 
 /// Where a request about a broker comes from.
@@ -74,8 +75,8 @@ pub enum Refused {
     /// The broker answers this with a full registration.
     #[error("register broker failed")]
     NotYetRegistered,
-    /// The place belongs to a broker with a newer `stateVersion`: a leader that was elected later. The same registration
-    /// is never taken as long as that one is there.
+    /// The place belongs to a broker with a newer `stateVersion`, a leader that was elected later, or another member of
+    /// the group knows of one. The same registration is never taken as long as that broker is there.
     #[error(
         "broker {group} id {id} is registered from {holder} with stateVersion {newest}, newer than {version} of \
          {address}: a newer leader has replaced this one"
@@ -123,4 +124,18 @@ pub enum Refused {
         /// A hint to the operator.
         hint: &'static str,
     },
+}
+
+impl Refused {
+    /// A registration older than what `holder` has registered.
+    pub(super) fn older(broker: &Registration, holder: &Arc<str>, live: &Live) -> Self {
+        Self::Older {
+            group: Arc::clone(&live.group),
+            id: live.id,
+            holder: Arc::clone(holder),
+            newest: live.version.state_version,
+            address: Arc::clone(&broker.address),
+            version: broker.version.state_version,
+        }
+    }
 }

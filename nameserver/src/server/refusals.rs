@@ -21,6 +21,8 @@ pub enum Refusal {
     RoutesFull,
     /// Another broker holds the name and id, or the address.
     Taken,
+    /// A leader whose group has a newer one.
+    Older,
     /// Somebody spoke for a broker that registered from elsewhere.
     Stranger,
     /// The KV configuration has no room left.
@@ -31,11 +33,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Refusal; 7] = [
+    pub const ALL: [Refusal; 8] = [
         Refusal::Busy,
         Refusal::Malformed,
         Refusal::RoutesFull,
         Refusal::Taken,
+        Refusal::Older,
         Refusal::Stranger,
         Refusal::KvFull,
         Refusal::Setting,
@@ -48,6 +51,7 @@ impl Refusal {
             Refusal::Malformed => "malformed",
             Refusal::RoutesFull => "routes_full",
             Refusal::Taken => "taken",
+            Refusal::Older => "older",
             Refusal::Stranger => "stranger",
             Refusal::KvFull => "kv_full",
             Refusal::Setting => "setting",

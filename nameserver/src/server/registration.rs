@@ -40,6 +40,9 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Our own brokers mark a registration that has some of their topics only. Others ignore the field.
 const PART_FIELD: &str = "escrowmqPart";
 
+/// Our own brokers say up to which term a goodbye speaks. Others have no such field.
+const TERM_FIELD: &str = "escrowmqTerm";
+
 impl Registrar {
     /// `REGISTER_BROKER`. The answer carries all queue orders, and for slaves where their master is.
     pub(super) fn register_broker(&mut self, connection: &Arc<Connection>, request: &Frame) -> Frame {
@@ -56,7 +59,12 @@ impl Registrar {
             Err(refused @ Refused::Full { .. }) => {
                 return self.refuse(connection, request, Refusal::RoutesFull, refused.to_string());
             }
-            Err(refused) => return self.refuse(connection, request, Refusal::Taken, refused.to_string()),
+            Err(refused @ Refused::Older { .. }) => {
+                return self.refuse(connection, request, Refusal::Older, refused.to_string());
+            }
+            Err(refused @ Refused::Taken { .. }) => {
+                return self.refuse(connection, request, Refusal::Taken, refused.to_string());
+            }
         };
         self.note_broker(connection);
         let answer = success(request).with_header(&RegisterBrokerResponse {
@@ -77,9 +85,12 @@ impl Registrar {
             Ok(broker) => broker,
             Err(error) => return self.refuse_header(connection, request, &error),
         };
+        let Ok(term) = request.fields.get(TERM_FIELD).map(str::parse::<i64>).transpose() else {
+            return self.refuse(connection, request, Refusal::Malformed, format!("{TERM_FIELD}: no number"));
+        };
         let (from, id) = (origin(connection), BrokerId(broker.broker_id));
-        let outcome = self
-            .change(|table, _, changes| table.unregister(from, broker.broker_name, broker.broker_addr, id, changes));
+        let (group, address) = (broker.broker_name, broker.broker_addr);
+        let outcome = self.change(|table, _, changes| table.unregister(from, group, address, id, term, changes));
         let (name, address) = (names::shown(broker.broker_name), names::shown(broker.broker_addr));
         match outcome {
             Goodbye::Heard => {
@@ -87,7 +98,10 @@ impl Registrar {
                 success(request)
             }
             Goodbye::ForSomebodyElse => {
-                let why = format!("{name} at {address} was registered by another process, which has to unregister it");
+                let why = format!(
+                    "{name} at {address} was registered by another process, or with a newer term, and stays: whoever registered it \
+                     has to unregister it"
+                );
                 self.refuse(connection, request, Refusal::Stranger, why)
             }
         }

@@ -13,7 +13,7 @@ use crate::dice::Dice;
 const FOREIGN: &[&str] = &[
     "bname", "transactionFirst", "retryAfterMillis", "lo", "ns", "nsd", "queueId", "topic", "group", "consumerGroup",
     "producerGroup", "offset", "batch", "m", "i", "backupId", "halfId", "force", "brokerId", "compressed",
-    "__ZONE_MODE", "acceptStandardJsonOnly", "setZeroIfNotFound", "escrowmqPart", "QueueId", "oway", "Signature", "AccessKey",
+    "__ZONE_MODE", "acceptStandardJsonOnly", "setZeroIfNotFound", "escrowmqPart", "escrowmqTerm", "QueueId", "oway", "Signature", "AccessKey",
 ];
 
 /// Properties that mean something to a broker.

@@ -6,31 +6,51 @@ use std::sync::Arc;
 use escrowmq_common::body::RegisterBrokerBody;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::RegisterBrokerHeader;
+use escrowmq_common::header::{BrokerIdentityHeader, RegisterBrokerHeader};
 use escrowmq_common::remoting::{Connection, ServeLimits, Service, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use super::support::{Stage, create_topic};
+use crate::registration::Standing;
 
 /// A nameserver that writes down what it hears.
 #[derive(Default)]
 struct Listening {
-    heard: Mutex<Vec<(i32, Vec<String>)>>,
+    heard: Mutex<Vec<Heard>>,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+struct Heard {
+    code: i32,
+    topics: Vec<String>,
+    id: i64,
+    /// As `stateVersion` of a registration, or as `escrowmqTerm` of a goodbye.
+    term: i64,
 }
 
 impl Service for Listening {
     fn on_request(&self, connection: &Arc<Connection>, frame: Frame) {
-        let mut topics = Vec::new();
-        if frame.code == request::REGISTER_BROKER {
+        let heard = if frame.code == request::REGISTER_BROKER {
             let header: RegisterBrokerHeader<'_> = frame.header().unwrap();
             assert_eq!(header.body_crc32.cast_unsigned(), crc32fast::hash(&frame.body) & 0x7fff_ffff);
-            assert_eq!((header.broker_name, header.broker_id), ("broker-a", 0));
+            assert_eq!(header.broker_name, "broker-a");
             let body = RegisterBrokerBody::decode(&frame.body, header.compressed).unwrap();
-            topics = body.topic_config_serialize_wrapper.topic_config_table.into_keys().collect();
-        }
-        self.heard.lock().push((frame.code, topics));
+            let table = body.topic_config_serialize_wrapper;
+            Heard {
+                code: frame.code,
+                topics: table.topic_config_table.into_keys().collect(),
+                id: header.broker_id,
+                term: table.data_version.state_version,
+            }
+        } else {
+            let header: BrokerIdentityHeader<'_> = frame.header().unwrap();
+            let term = frame.fields.get("escrowmqTerm").map_or(-1, |term| term.parse().unwrap());
+            Heard { code: frame.code, topics: Vec::new(), id: header.broker_id, term }
+        };
+        self.heard.lock().push(heard);
         connection.reply(&Frame::response(&frame, response::SUCCESS));
     }
 }
@@ -52,9 +72,14 @@ impl Nameserver {
         Self { listening, address, shutdown, tasks }
     }
 
+    /// The topics of each registration.
     fn registrations(&self) -> Vec<Vec<String>> {
-        let heard = self.listening.heard.lock();
-        heard.iter().filter(|(code, _)| *code == request::REGISTER_BROKER).map(|(_, topics)| topics.clone()).collect()
+        self.all(request::REGISTER_BROKER).into_iter().map(|heard| heard.topics).collect()
+    }
+
+    /// The requests of this code.
+    fn all(&self, code: i32) -> Vec<Heard> {
+        self.listening.heard.lock().iter().filter(|heard| heard.code == code).cloned().collect()
     }
 }
 
@@ -75,7 +100,7 @@ async fn a_broker_is_registered_when_it_serves_and_a_topic_when_it_is_created() 
     }
     stage.running.stop().await.unwrap();
     for nameserver in [&one, &two] {
-        assert_eq!(nameserver.listening.heard.lock().last().unwrap().0, request::UNREGISTER_BROKER);
+        assert_eq!(nameserver.listening.heard.lock().last().unwrap().code, request::UNREGISTER_BROKER);
         nameserver.shutdown.cancel();
         nameserver.tasks.join().await;
     }
@@ -91,4 +116,38 @@ async fn everything_goes_out_again_in_each_period() {
     .await;
     stage.until("several full registrations", |_| nameserver.registrations().len() >= 4).await;
     assert!(nameserver.registrations().iter().all(|topics| topics.contains(&"TBW102".to_owned())));
+}
+
+#[tokio::test]
+async fn a_new_standing_in_the_group_goes_out_at_once_and_in_full() {
+    let nameserver = Nameserver::start().await;
+    let stage = Stage::with(|config| {
+        config.namesrv_addr = vec![nameserver.address.to_string()];
+        // Longer than this test waits.
+        config.register_period = std::time::Duration::from_secs(60);
+    })
+    .await;
+    let first = nameserver.all(request::REGISTER_BROKER)[0].clone();
+    assert!(first.term > 0 && first.id == 0, "the leader of a term: {first:?}");
+    stage.done(create_topic("T", 2)).await;
+    let registration = &stage.running.broker().registration;
+    let leader = Standing::leader(first.term.cast_unsigned() + 5);
+    for standing in [leader, Standing { id: 3, ..leader }] {
+        let before = nameserver.registrations().len();
+        registration.stands(standing);
+        stage.until("a registration", |_| nameserver.registrations().len() > before).await;
+        let told = nameserver.all(request::REGISTER_BROKER).last().unwrap().clone();
+        assert_eq!((told.term, told.id), (standing.term.cast_signed(), standing.id));
+        assert!(["T", "TBW102"].iter().all(|topic| told.topics.iter().any(|one| one == topic)), "{:?}", told.topics);
+    }
+    // The same again is no news.
+    let before = nameserver.registrations().len();
+    registration.stands(Standing { id: 3, ..leader });
+    registration.now().await;
+    assert_eq!(nameserver.registrations().len(), before);
+    stage.running.stop().await.unwrap();
+    let goodbye = nameserver.all(request::UNREGISTER_BROKER).pop().unwrap();
+    assert_eq!((goodbye.term, goodbye.id), (leader.term.cast_signed(), 3));
+    nameserver.shutdown.cancel();
+    nameserver.tasks.join().await;
 }

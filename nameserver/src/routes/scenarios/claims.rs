@@ -11,7 +11,11 @@ impl Stage {
     }
 
     fn goodbye(&mut self, from: Origin, address: &str, id: i64) -> Goodbye {
-        self.step(|table, _, changes| table.unregister(from, "a", address, BrokerId(id), changes))
+        self.goodbye_of_term(from, address, id, None)
+    }
+
+    fn goodbye_of_term(&mut self, from: Origin, address: &str, id: i64, term: Option<i64>) -> Goodbye {
+        self.step(|table, _, changes| table.unregister(from, "a", address, BrokerId(id), term, changes))
     }
 
     fn heartbeat(&mut self, from: Origin, address: &str) {
@@ -59,6 +63,95 @@ fn an_older_leader_is_refused_however_long_the_newer_one_is_silent() {
     stage.close(2);
     stage.register(&actor("h:1", 1, 0));
     assert_eq!(stage.members(), "0:h:1");
+}
+
+#[test]
+fn a_follower_that_knows_a_newer_leader_keeps_an_older_one_out() {
+    let mut stage = Stage::plain();
+    let old = Actor { term: 4, ..actor("h:1", 1, 0) };
+    let new = Actor { term: 5, ..actor("h:2", 2, 0) };
+    let follower = Actor { term: 5, ..actor("h:3", 3, 3) };
+    stage.register(&old);
+    stage.register(&new);
+    stage.register(&follower);
+    // The new leader's connection breaks for a moment, and a registration of the old one arrives late.
+    stage.close(1);
+    stage.close(2);
+    assert_eq!(stage.members(), "3:h:3");
+    let refused = stage.try_register(&Actor { connection: 4, ..old.clone() }).unwrap_err();
+    assert!(matches!(&refused, Refused::Older { id: BrokerId(3), newest: 5, version: 4, .. }), "{refused}");
+    assert!(refused.to_string().contains("h:3"), "{refused}");
+    assert_eq!(stage.members(), "3:h:3");
+    stage.register(&Actor { connection: 5, ..new });
+    assert_eq!(stage.members(), "0:h:2 3:h:3");
+    // It comes back as a follower, with the term it knows, and leads again in a later one.
+    stage.register(&Actor { id: 1, connection: 4, ..old.clone() });
+    assert_eq!(stage.members(), "0:h:2 1:h:1 3:h:3");
+    stage.register(&Actor { term: 6, connection: 4, ..old });
+    assert_eq!(stage.members(), "0:h:1 3:h:3");
+}
+
+#[test]
+fn a_listed_leader_goes_on_until_the_newer_one_comes() {
+    let mut stage = Stage::plain();
+    let old = Actor { term: 4, ..actor("h:1", 1, 0) };
+    let follower = Actor { term: 5, ..actor("h:3", 3, 3) };
+    stage.register(&old);
+    stage.register(&follower);
+    // The old one does not know yet. Clients have nobody else, and it refuses them when its lease is over.
+    stage.register(&Actor { counter: 2, ..old.clone() });
+    assert_eq!(stage.members(), "0:h:1 3:h:3");
+    stage.register(&Actor { term: 5, ..actor("h:2", 2, 0) });
+    assert_eq!(stage.members(), "0:h:2 3:h:3");
+    assert!(matches!(stage.try_register(&old), Err(Refused::Older { .. })));
+}
+
+#[test]
+fn brokers_without_terms_keep_nobody_out() {
+    let mut stage = Stage::plain();
+    let master = Actor { term: 0, ..actor("h:1", 1, 0) };
+    stage.register(&master);
+    stage.register(&Actor { term: 0, ..actor("h:2", 2, 1) });
+    stage.close(1);
+    // Back under another address, and then under the first one again.
+    let moved = Actor { term: 0, ..actor("h:9", 3, 0) };
+    stage.register(&moved);
+    assert_eq!(stage.members(), "0:h:9 1:h:2");
+    stage.close(3);
+    stage.register(&Actor { connection: 4, ..master });
+    assert_eq!(stage.members(), "0:h:1 1:h:2");
+}
+
+#[test]
+fn a_shared_address_goes_to_the_newer_leader_and_not_back() {
+    let mut stage = Stage::plain();
+    // One address of the whole group, which moves with the leader.
+    let old = Actor { term: 4, host: host_of("machine 1"), ..actor("vip:1", 1, 0) };
+    let new = Actor { term: 5, host: host_of("machine 2"), connection: 2, counter: 2, ..old.clone() };
+    stage.register(&old);
+    stage.register(&new);
+    assert!(matches!(stage.try_register(&old), Err(Refused::Older { newest: 5, version: 4, .. })));
+    assert_eq!(stage.goodbye_of_term(old.origin(), "vip:1", 0, Some(4)), Goodbye::ForSomebodyElse);
+    stage.close(1);
+    assert_eq!(stage.members(), "0:vip:1");
+}
+
+#[test]
+fn a_goodbye_that_was_overtaken_takes_nobody_with_it() {
+    let mut stage = Stage::plain();
+    let old = Actor { term: 4, ..actor("h:1", 1, 0) };
+    stage.register(&old);
+    // The broker was restarted; what its last process said at its end arrives after the new one's registration.
+    let restarted = Actor { connection: 2, term: 5, ..old.clone() };
+    stage.register(&restarted);
+    assert_eq!(stage.goodbye_of_term(old.origin(), "h:1", 0, Some(4)), Goodbye::ForSomebodyElse);
+    assert_eq!(stage.members(), "0:h:1");
+    assert_eq!(stage.goodbye_of_term(restarted.origin(), "h:1", 0, Some(5)), Goodbye::Heard);
+    assert_eq!(stage.members(), "");
+    // Brokers of Apache say no term.
+    stage.register(&restarted);
+    assert_eq!(stage.goodbye(restarted.origin(), "h:1", 0), Goodbye::Heard);
+    assert_eq!(stage.members(), "");
 }
 
 #[test]
@@ -167,7 +260,7 @@ fn only_the_registered_process_says_goodbye() {
     assert_eq!(stage.goodbye(stranger, "h:1", 0), Goodbye::ForSomebodyElse);
     assert_eq!(stage.goodbye(stranger, "h:2", 0), Goodbye::Heard, "an address that is not listed");
     assert_eq!(stage.goodbye(broker.origin(), "h:2", 0), Goodbye::Heard, "not even by the right one");
-    let other_group = stage.step(|t, _, c| t.unregister(broker.origin(), "b", "h:1", BrokerId(0), c));
+    let other_group = stage.step(|t, _, c| t.unregister(broker.origin(), "b", "h:1", BrokerId(0), None, c));
     assert_eq!((other_group, stage.members().as_str()), (Goodbye::Heard, "0:h:1"));
     // Over a new connection of the same machine.
     let again = Origin { connection: ConnectionId(3), ..broker.origin() };
