@@ -4,7 +4,7 @@
 //! * [`remoting`]: connections that carry frames both ways.
 //! * [`message`], [`body`], [`name`]: messages, JSON bodies and the rules of names.
 //! * [`limits`]: how long and how many of anything a peer may send.
-//! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and this machine's address.
+//! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and addresses.
 //! * [`causes`]: an error with its causes in one line.
 //! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, and `disk`, which replaces files.
 //!

@@ -25,6 +25,12 @@ impl FrameDecoder {
         FrameDecoder { limit: limit.min(MAX_FRAME_LEN) }
     }
 
+    /// A decoder for a connection between two processes of one kind, who know what they send each other: frames may be
+    /// longer than [`MAX_FRAME_LEN`], up to `limit` bytes.
+    pub fn between_equals(limit: usize) -> FrameDecoder {
+        FrameDecoder { limit: limit.min(i32::MAX as usize) }
+    }
+
     /// The next whole frame, or `None` if more bytes are needed. After an error the stream cannot be read on.
     ///
     /// Makes no room for what has not arrived, whatever length is declared.
@@ -50,6 +56,12 @@ impl FrameDecoder {
         let Some(head) = buffer.get(4..8 + header) else { return Ok(None) };
         let (encoding, _) = head_length(&head[..4], payload)?;
         Ok(Some((decode_header(encoding, &head[4..])?, payload + 4)))
+    }
+
+    /// The bytes of the whole frame that begins here, its length field included; `None` while that is not complete.
+    /// Whoever knows the sender may make room for them.
+    pub fn frame_len(&self, buffer: &[u8]) -> Result<Option<usize>, FrameError> {
+        Ok(self.measure(buffer)?.map(|(payload, _)| payload + 4))
     }
 
     /// Bytes after the length field, and bytes of the header if its length has arrived. Nonsense is refused as soon as it

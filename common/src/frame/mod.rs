@@ -190,7 +190,19 @@ impl Frame {
 
     /// Appends the frame with its length bytes to `out`, or leaves `out` as it was if the frame is too long to be sent.
     pub fn try_encode(&self, out: &mut BytesMut) -> Result<(), FrameError> {
-        let head = write::Head {
+        write::write_frame(out, &self.head(), |writer| self.write_fields(writer), &[&self.body])
+    }
+
+    /// Appends all of the frame but its body, which the caller writes after it, so that a large one is not copied. A frame of
+    /// more than `limit` bytes is an error and leaves `out` as it was; a limit above [`MAX_FRAME_LEN`] is for receivers with
+    /// [`FrameDecoder::between_equals`].
+    pub fn encode_head(&self, out: &mut BytesMut, limit: usize) -> Result<(), FrameError> {
+        let limit = limit.min(i32::MAX as usize);
+        write::write_head(out, &self.head(), |writer| self.write_fields(writer), self.body.len(), limit)
+    }
+
+    fn head(&self) -> write::Head<'_> {
+        write::Head {
             encoding: self.encoding,
             code: self.code,
             language: self.language,
@@ -198,13 +210,13 @@ impl Frame {
             opaque: self.opaque,
             flag: self.flag,
             remark: self.remark.as_deref(),
-        };
-        let fields = |writer: &mut FieldWriter<'_>| {
-            for (key, value) in &self.fields {
-                writer.text(key, value);
-            }
-        };
-        write::write_frame(out, &head, fields, &[&self.body])
+        }
+    }
+
+    fn write_fields(&self, writer: &mut FieldWriter<'_>) {
+        for (key, value) in &self.fields {
+            writer.text(key, value);
+        }
     }
 
     /// Decodes one whole frame, given without its four length bytes.

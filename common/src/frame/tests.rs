@@ -31,6 +31,27 @@ fn next(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
 }
 
 #[test]
+fn equals_send_each_other_longer_frames_without_a_copy_of_the_body() {
+    let body = Bytes::from(vec![7; MAX_FRAME_LEN + 1]);
+    let frame = Frame { encoding: HeaderEncoding::Binary, ..Frame::request(3).with_body(body.clone()) };
+    let mut out = BytesMut::new();
+    let whole = 8 + 21 + body.len();
+    assert_eq!(
+        frame.encode_head(&mut out, whole - 1),
+        Err(FrameError::TooLong { length: whole as u64, limit: whole - 1 })
+    );
+    assert!(out.is_empty());
+    frame.encode_head(&mut out, whole).unwrap();
+    assert_eq!(out.len(), whole - body.len());
+    assert_eq!(FrameDecoder::between_equals(whole).frame_len(&out[..3]), Ok(None));
+    assert_eq!(FrameDecoder::between_equals(whole).frame_len(&out), Ok(Some(whole)));
+    assert!(FrameDecoder::new(whole).frame_len(&out).is_err(), "no client may");
+    out.extend_from_slice(&body);
+    let read = FrameDecoder::between_equals(whole).next(&mut out).unwrap().expect("it is whole");
+    assert_eq!((read.code, read.body), (3, body));
+}
+
+#[test]
 fn json_is_written_as_java_writes_it() {
     let mut frame = Frame::request(response::SUCCESS).with_remark("a \"b\"\n\u{1}");
     frame.flag = 1;

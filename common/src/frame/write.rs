@@ -61,12 +61,27 @@ pub(super) fn write_frame(
     fields: impl FnOnce(&mut FieldWriter<'_>),
     body: &[&[u8]],
 ) -> Result<(), FrameError> {
-    let start = out.len();
     let body_len: usize = body.iter().map(|part| part.len()).sum();
     if body_len > MAX_FRAME_LEN {
         return Err(FrameError::TooLong { length: body_len as u64, limit: MAX_FRAME_LEN });
     }
     out.reserve(8 + 256 + body_len);
+    write_head(out, head, fields, body_len, MAX_FRAME_LEN)?;
+    for part in body {
+        out.extend_from_slice(part);
+    }
+    Ok(())
+}
+
+/// Appends all of a frame that stands in front of its body; leaves `out` as it was if the frame would be longer than `limit`.
+pub(super) fn write_head(
+    out: &mut BytesMut,
+    head: &Head<'_>,
+    fields: impl FnOnce(&mut FieldWriter<'_>),
+    body_len: usize,
+    limit: usize,
+) -> Result<(), FrameError> {
+    let start = out.len();
     out.put_u64(0);
     match head.encoding {
         HeaderEncoding::Json => write_json(out, head, fields),
@@ -74,10 +89,10 @@ pub(super) fn write_frame(
     }
     let header_len = out.len() - start - 8;
     let whole = 8 + header_len + body_len;
-    // The header length has 24 bits; a frame within the limit always fits.
-    if whole > MAX_FRAME_LEN {
+    // The header length has 24 bits: what no frame of a client exceeds, no header does either.
+    if whole > limit || header_len >= MAX_FRAME_LEN {
         out.truncate(start);
-        return Err(FrameError::TooLong { length: whole as u64, limit: MAX_FRAME_LEN });
+        return Err(FrameError::TooLong { length: whole as u64, limit });
     }
     let kind: u32 = match head.encoding {
         HeaderEncoding::Json => 0,
@@ -85,9 +100,6 @@ pub(super) fn write_frame(
     };
     out[start..start + 4].copy_from_slice(&(whole as u32 - 4).to_be_bytes());
     out[start + 4..start + 8].copy_from_slice(&(kind | header_len as u32).to_be_bytes());
-    for part in body {
-        out.extend_from_slice(part);
-    }
     Ok(())
 }
 

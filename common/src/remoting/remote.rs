@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
-use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -16,6 +15,7 @@ use super::connection::Stamp;
 use super::serve::wrap;
 use super::{Budget, CallError, Connection, ConnectionLimits, Service, pipe};
 use crate::frame::{Frame, HeaderEncoding, Language, WIRE_VERSION};
+use crate::net::{connect_any, split_address};
 use crate::task::Tasks;
 
 /// How a client connects and what its requests say of it.
@@ -220,41 +220,5 @@ impl Drop for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// Tries the addresses of a host in turn; answers the last failure.
-async fn connect_any(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let mut last = None;
-    for address in lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "host has no address")))
-}
-
-/// Splits at the last colon, as the Java side does; an IPv6 address may stand in brackets or bare.
-fn split_address(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.trim().rsplit_once(':')?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let port = port.parse().ok()?;
-    (!host.is_empty()).then_some((host, port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_split_at_the_last_colon() {
-        assert_eq!(split_address("10.0.0.1:10911"), Some(("10.0.0.1", 10911)));
-        assert_eq!(split_address(" broker:80 "), Some(("broker", 80)));
-        assert_eq!(split_address("[::1]:9876"), Some(("::1", 9876)));
-        assert_eq!(split_address("2001:db8::1:9876"), Some(("2001:db8::1", 9876)));
-        for bad in ["", "host", "host:", ":1", "host:70000", "host:x", "[]:1"] {
-            assert_eq!(split_address(bad), None, "{bad}");
-        }
     }
 }

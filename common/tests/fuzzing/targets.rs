@@ -44,9 +44,16 @@ const UNPACKED_MAX: usize = 1 << 20;
 pub(crate) fn frame(input: &[u8]) {
     let decoder = FrameDecoder::default();
     let mut stream = BytesMut::from(input);
-    while let Ok(Some(frame)) = decoder.next(&mut stream) {
+    loop {
+        let (before, declared) = (stream.len(), decoder.frame_len(&stream));
+        let Ok(Some(frame)) = decoder.next(&mut stream) else { break };
+        assert_eq!(declared, Ok(Some(before - stream.len())), "room is made for what is declared");
         let mut out = BytesMut::new();
         frame.encode(&mut out);
+        let mut head = BytesMut::new();
+        frame.encode_head(&mut head, out.len()).expect("it was written");
+        assert_eq!(head.len() + frame.body.len(), out.len());
+        assert!(out.starts_with(&head) && out.ends_with(&frame.body));
         let again = decoder.next(&mut out).expect("what is written is a frame").expect("a whole one");
         assert_eq!((again.code, again.opaque, again.flag), (frame.code, frame.opaque, frame.flag));
         assert_eq!((again.language, again.version, again.encoding), (frame.language, frame.version, frame.encoding));

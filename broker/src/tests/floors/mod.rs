@@ -22,6 +22,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("steady_clock", Some(&["terms"])),
     ("latch", Some(&["terms"])),
     ("executor", Some(&["latch"])),
+    ("peer", Some(&["terms"])),
     ("client_registry", Some(&["filter"])),
     // The store.
     ("log", Some(&["latch", "planted", "terms"])),
