@@ -133,7 +133,7 @@ impl<M: StateMachine> Member<M> {
         let (node, peers) = (identity.node, Arc::clone(&has_peers));
         let raft = executor.spawn(async move { open(identity, ground, links, &peers).await });
         let raft = raft.await.map_err(|_| MemberError::Executor)??;
-        let (sender, leadership) = watch::channel(Leadership::Following);
+        let (sender, leadership) = watch::channel(Leadership::Following { term: 0, leader: None });
         let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
         let server = Server::new(raft.clone(), executor.clone(), log.clone());
@@ -173,7 +173,8 @@ impl<M: StateMachine> Member<M> {
 
     /// Hands the leadership to another voter, if this member leads. Says only that it was asked; nobody may take over.
     pub(crate) async fn hand_over(&self, to: u64) -> io::Result<()> {
-        if let Leadership::Leading { term } = *self.leadership.borrow() {
+        let led = self.leadership.borrow().led();
+        if let Some(term) = led {
             self.lease.give_up(term);
         }
         self.raft.trigger().transfer_leader(to).await.map_err(io::Error::other)
@@ -277,8 +278,11 @@ impl<M: StateMachine> Watcher<M> {
             let leading = (leader == Some(self.node)).then_some(term);
             if leads != leading {
                 self.lease.end();
-                self.sender.send_replace(Leadership::Following);
                 leads = None;
+            }
+            if leads.is_none() {
+                // A leader that has not applied everything yet leads nobody.
+                self.follow(term, leader.filter(|leader| *leader != self.node));
             }
             if let Some(term) = leads {
                 self.renew(term, acked, members);
@@ -301,10 +305,16 @@ impl<M: StateMachine> Watcher<M> {
             }
         };
         self.lease.end();
-        self.sender.send_replace(Leadership::Following);
+        let term = self.sender.borrow().term();
+        self.follow(term, None);
         if !matches!(ended, openraft::errors::Fatal::Stopped) {
             self.latch.close(Failure::storage("agreement on the log", io::Error::other(ended)));
         }
+    }
+
+    fn follow(&self, term: u64, leader: Option<u64>) {
+        let follows = Leadership::Following { term, leader };
+        self.sender.send_if_modified(|seen| std::mem::replace(seen, follows) != follows);
     }
 
     fn note_members(&self, members: usize) {

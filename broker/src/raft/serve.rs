@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::Raft;
 use openraft::raft::AppendEntriesRequest;
+use openraft::{EntryPayload, Raft};
 
 use super::TypeConfig;
+use super::entry::LogEntry;
 use super::state::{State, StateMachine};
 use super::timing::LEASE;
 use super::wire::{self, Answer, Request};
@@ -75,11 +76,19 @@ impl<M: StateMachine> Inner<M> {
     }
 
     /// Openraft takes an append that fails for the end of its storage. So room is claimed first: a member whose disk is full
-    /// says so, and goes on when there is room.
+    /// says so, and goes on when there is room. The reserve is for what makes room, for decisions, and for a leader's own
+    /// first entry.
     async fn append(&self, mut request: AppendEntriesRequest<TypeConfig>) -> io::Result<Answer> {
         let bytes: Vec<u64> = request.entries.iter().map(entry_bytes).collect();
         if !bytes.is_empty() {
-            match self.claims.claim(&self.log, &bytes, Room::Reserve) {
+            let claimed = self.claims.claim(&self.log, &bytes, Room::Common);
+            let claimed = match claimed {
+                Err(AppendError::NoSpace { .. }) if request.entries.iter().all(is_vital::<M>) => {
+                    self.claims.claim(&self.log, &bytes, Room::Reserve)
+                }
+                claimed => claimed,
+            };
+            match claimed {
                 Ok(claims) => {
                     for (entry, claim) in request.entries.iter_mut().zip(claims) {
                         entry.room = Some(claim);
@@ -93,7 +102,14 @@ impl<M: StateMachine> Inner<M> {
     }
 }
 
+fn is_vital<M: StateMachine>(entry: &LogEntry) -> bool {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => M::is_vital(&proposal.payload),
+        EntryPayload::Blank | EntryPayload::Membership(_) => true,
+    }
+}
+
 /// Bytes that an entry takes in the log.
-fn entry_bytes(entry: &super::entry::LogEntry) -> u64 {
+fn entry_bytes(entry: &LogEntry) -> u64 {
     entry.place.map_or(NewRecord::bytes_with(0), |place| place.end.since(place.position))
 }

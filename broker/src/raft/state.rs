@@ -31,6 +31,9 @@ pub(crate) trait StateMachine: Send + Sync + 'static {
     /// The membership applied last, as it came.
     fn membership(&self) -> io::Result<Option<Vec<u8>>>;
 
+    /// Whether bytes that were proposed must have a place even on a full disk: with them decisions are made, or room.
+    fn is_vital(payload: &[u8]) -> bool;
+
     /// Entries after `last` leave the log without being applied; all of them if there is none.
     fn truncated(&self, last: Option<LogIndex>);
 }

@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use super::apply::{ApplyError, StateMachine};
 use super::awaiting::Waiting;
 use super::base;
+use super::batch::Batch;
 use super::intake::Full;
 use super::shared::Shared;
 use crate::index::meta::Applied;
@@ -331,6 +332,10 @@ impl raft::StateMachine for Applier {
 
     fn membership(&self) -> io::Result<Option<Vec<u8>>> {
         self.machine.lock().membership().map_err(io::Error::other)
+    }
+
+    fn is_vital(payload: &[u8]) -> bool {
+        Batch::decode(payload).is_ok_and(|batch| !batch.brings_messages())
     }
 
     fn truncated(&self, last: Option<LogIndex>) {

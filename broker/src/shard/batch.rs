@@ -166,6 +166,11 @@ impl<'a> Batch<'a> {
         self.count
     }
 
+    /// Whether a command in it stores a message that nobody waits for: such a batch may not use the reserve of a full disk.
+    pub(crate) fn brings_messages(&self) -> bool {
+        self.readable().any(|command| command.brings_messages())
+    }
+
     /// The commands in front of the first one that does not decode.
     pub(crate) fn readable(&self) -> impl Iterator<Item = Command<'a>> {
         let mut cursor = self.commands.clone();

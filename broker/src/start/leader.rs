@@ -15,7 +15,7 @@ pub(super) fn standing(seen: Leadership) -> Standing {
     match seen {
         Leadership::Leading { term } => Standing::leader(term),
         // No member follows another one yet; before its first leadership it has no term to tell.
-        Leadership::Following => Standing::leader(0),
+        Leadership::Following { .. } => Standing::leader(0),
     }
 }
 

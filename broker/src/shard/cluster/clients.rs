@@ -218,11 +218,14 @@ impl Clients {
                 self.next_at[client] = now + Duration::from_millis(self.random.below(50));
                 self.target[client] = (op.to + 1) % nodes.len();
             } else if now > op.at.max(node.paused_until) + ANSWERED_WITHIN {
+                let load = node.shard().map(|shard| (shard.intake().entries(), shard.intake().bytes()));
                 return Err(format!(
-                    "{:?} got no answer from node {} for {:?}",
-                    op.act,
+                    "at {now:?} node {} has not answered what came at {:?}; it leads {:?}, on their way {load:?}, failure {:?}: {:?}",
                     op.to,
-                    now.saturating_sub(op.at)
+                    op.at,
+                    node.term_led(),
+                    node.failure(),
+                    op.act,
                 ));
             }
         }

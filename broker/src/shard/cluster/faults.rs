@@ -70,6 +70,8 @@ enum Ending {
     Heal,
     Disk(Seat),
     Room(Seat),
+    /// Its end is known to the node.
+    Pause,
 }
 
 /// The plan, and what of it is there.
@@ -106,7 +108,7 @@ impl Faults {
         for (_, ending) in due {
             match ending {
                 Ending::Start(seat) if !nodes[seat].is_up() => nodes[seat].start()?,
-                Ending::Start(_) => {}
+                Ending::Start(_) | Ending::Pause => {}
                 Ending::Heal => net.heal(),
                 Ending::Disk(seat) => nodes[seat].disk_ms = 2,
                 Ending::Room(seat) => nodes[seat].set_full(false),
@@ -186,7 +188,10 @@ impl Faults {
                 net.set_weather(weather);
                 self.endings.push((end, Ending::Heal));
             }
-            Kind::Paused => nodes[seat].paused_until = end,
+            Kind::Paused => {
+                nodes[seat].paused_until = end;
+                self.endings.push((end, Ending::Pause));
+            }
             Kind::SlowDisk => {
                 nodes[seat].disk_ms = 400;
                 self.endings.push((end, Ending::Disk(seat)));

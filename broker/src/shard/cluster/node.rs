@@ -17,7 +17,7 @@ use super::net::{Net, Seat, SimLinks};
 use crate::latch::Failure;
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Drive, Flush, LogSettings};
-use crate::raft::{Identity, Leadership};
+use crate::raft::Identity;
 use crate::shard::{Full, Shard};
 use crate::storage::{Parts, Storage, StorageError, StorageSettings};
 
@@ -100,10 +100,7 @@ impl Node {
     }
 
     pub(super) fn term_led(&self) -> Option<u64> {
-        match *self.storage()?.leadership().borrow() {
-            Leadership::Leading { term } => Some(term),
-            Leadership::Following => None,
-        }
+        self.storage()?.leadership().borrow().led()
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {

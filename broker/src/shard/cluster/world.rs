@@ -219,9 +219,10 @@ impl World {
     /// All faults are over: everything runs, and everybody reaches everybody.
     fn heal(&mut self) -> Result<(), String> {
         self.net.heal();
+        let now = self.now();
         for node in &mut self.nodes {
             node.disk_ms = 2;
-            node.paused_until = Duration::ZERO;
+            node.paused_until = node.paused_until.min(now);
             if node.is_up() {
                 node.set_full(false);
             } else {

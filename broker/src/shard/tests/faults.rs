@@ -201,7 +201,7 @@ async fn a_failed_flush_stops_writes_at_once_and_reads_go_on() {
     .await
     .expect("it is told");
     let mut leadership = opened.leadership();
-    let follows = leadership.wait_for(|seen| *seen == Leadership::Following);
+    let follows = leadership.wait_for(|seen| matches!(seen, Leadership::Following { .. }));
     tokio::time::timeout(Duration::from_secs(20), follows).await.expect("the leader's work stops").expect("told");
     assert_eq!(try_publish(shard, &queue_now, "no").await, Err(SubmitError::StoreFailed));
     let decided = shard.propose(&settle_command(&half, Decision::Commit), Admission::Reserved).await;
