@@ -26,6 +26,7 @@ mod creation;
 mod delivery;
 mod executor;
 mod filter;
+mod forward;
 mod gate;
 mod index;
 mod key_index;

@@ -67,12 +67,14 @@ pub(crate) enum Bug {
     LoadLeaked,
     /// A member answers reads as long as it takes itself for the leader.
     ReadWithoutLease,
+    /// A new leader stamps with its wall clock, however far that is from what others stamped.
+    ClockTaken,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 30] = [
+    pub(crate) const ALL: [Bug; 31] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -103,6 +105,7 @@ impl Bug {
         Bug::AnsweredAfterTruncation,
         Bug::LoadLeaked,
         Bug::ReadWithoutLease,
+        Bug::ClockTaken,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

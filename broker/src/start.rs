@@ -19,6 +19,7 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
+use crate::forward::{Forwarder, Office};
 use crate::gate::Gate;
 use crate::key_index::KeyIndex;
 use crate::latch::Failure;
@@ -165,7 +166,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         Arc::clone(&metrics),
         public_address.clone(),
         store_host,
-        leader::standing(*storage.leadership().borrow()),
+        leader::standing(&config.load(), *storage.leadership().borrow()),
     );
     let creations = Creations::new(storage.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
@@ -189,10 +190,23 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         shutdown,
         config,
     });
-    topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
-    phases.run(&broker, &storage).map_err(StartError::Helpers)?;
-    let metrics_address = phases.serve_metrics(&broker, &budget).await?;
-    phases.serve_clients(&broker, &budget, listener, address).await;
+    let office = Arc::new(Office::new(Arc::clone(storage.lease())));
+    if storage.leadership().borrow().led().is_some() {
+        // It is alone. What cannot be made now cannot be made later either.
+        topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
+        office.take_up();
+    }
+    phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
+    let metrics_address = phases.serve_metrics(&broker, &storage, &office, &budget).await?;
+    let forwarder = Arc::new(Forwarder::new(
+        storage.leadership(),
+        office,
+        None,
+        serve_limits(&broker.config(), &budget).connection,
+        Arc::clone(&budget),
+        phases.connections.shutdown.clone(),
+    ));
+    phases.serve_clients(&broker, &forwarder, &budget, listener, address).await;
     broker.registration.now().await;
     Ok(RunningBroker { broker, storage, address, metrics_address, phases, _folder: folder })
 }
@@ -240,11 +254,14 @@ impl RunningBroker {
 
 impl Phases {
     /// Starts what works in the background.
-    fn run(&self, broker: &Arc<Broker>, storage: &Storage) -> std::io::Result<()> {
+    fn run(&self, broker: &Arc<Broker>, storage: &Storage, office: &Arc<Office>) -> std::io::Result<()> {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
-        spawn.spawn("leader", leader::run(Arc::clone(broker), storage.leadership(), shutdown.clone()));
+        spawn.spawn(
+            "leader",
+            leader::run(Arc::clone(broker), Arc::clone(office), storage.leadership(), shutdown.clone()),
+        );
         spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
         spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));
@@ -268,7 +285,13 @@ impl Phases {
         Ok(())
     }
 
-    async fn serve_metrics(&self, broker: &Broker, budget: &Arc<Budget>) -> Result<Option<SocketAddr>, StartError> {
+    async fn serve_metrics(
+        &self,
+        broker: &Broker,
+        storage: &Storage,
+        office: &Arc<Office>,
+        budget: &Arc<Budget>,
+    ) -> Result<Option<SocketAddr>, StartError> {
         let config = broker.config();
         if config.metrics_port == 0 {
             return Ok(None);
@@ -276,7 +299,7 @@ impl Phases {
         let keys = "metricsBindAddress, metricsPort";
         let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
         let address = listener.local_addr().ok();
-        let monitor = background::monitor(broker, budget);
+        let monitor = background::monitor(broker, storage, office, budget);
         let serving = Arc::new(monitor).serve(listener, self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
         Ok(address)
@@ -287,6 +310,7 @@ impl Phases {
     async fn serve_clients(
         &self,
         broker: &Arc<Broker>,
+        forwarder: &Arc<Forwarder>,
         budget: &Arc<Budget>,
         listener: TcpListener,
         address: SocketAddr,
@@ -301,7 +325,7 @@ impl Phases {
                 Err(error) => tracing::warn!(%error, "the fast port is not served; only clients before 4.5 need it"),
             }
         }
-        let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker)));
+        let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker), Arc::clone(forwarder)));
         let limits = serve_limits(&config, budget);
         let phase = &self.connections;
         for (name, listener) in listeners {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 
+use crate::planted::{Bug, planted};
 use crate::terms::Stamp;
 
 /// The tenth by which steady time may run faster or slower.
@@ -56,7 +57,6 @@ impl SteadyClock {
 
     /// A stamp of the group was applied here. While nothing new comes, the time that passes counts for a later
     /// [`lead`](Self::lead): a group that is idle for an hour is an hour older, whatever wall clocks say.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a group of several members calls it as it applies"))]
     pub(crate) fn hear(&self, stamp: Stamp) {
         let mut state = self.state.lock();
         if stamp > state.heard.0 {
@@ -72,7 +72,6 @@ impl SteadyClock {
     /// It comes before the leader stamps anything. No stored stamp goes back by it, as all of them are up to
     /// `last_applied`; what this clock answered before, while another member led, was this member's own opinion and may
     /// have been later. A group that has applied nothing has no time yet, and takes the wall clock's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a group of several members calls it when its leader changes"))]
     pub(crate) fn lead(&self, last_applied: Stamp) {
         let wall = wall_ms(&self.clock);
         let mut state = self.state.lock();
@@ -80,6 +79,7 @@ impl SteadyClock {
         let (heard, at) = state.heard;
         let idle = if heard == last_applied { monotonic.saturating_sub(at) } else { Duration::ZERO };
         let most = match last_applied {
+            _ if planted(Bug::ClockTaken) => wall,
             Stamp::ZERO => wall,
             last => last.saturating_add(idle.as_millis() as u64).saturating_add(ALARM_MS).get(),
         };

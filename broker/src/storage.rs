@@ -20,9 +20,9 @@ use crate::executor::{Blocking, JoinHandle};
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
 use crate::log::{Disk, Log, LogSettings, OpenError, RealDisk};
-use crate::raft::{Ground, Identity, Leadership, Links, Member, MemberError, NoLinks, Purger};
 #[cfg(test)]
-use crate::raft::{Lease, Server};
+use crate::raft::Server;
+use crate::raft::{Ground, Identity, Leadership, Lease, Links, Member, MemberError, NoLinks, Purger};
 use crate::shard::{Applier, INDEX, Proposer, Quarantine, QuarantineError, Shard, restore_base};
 use crate::steady_clock::SteadyClock;
 use crate::terms::{LogIndex, Position};
@@ -146,7 +146,6 @@ impl Storage {
     }
 
     /// Whether this member may answer reads.
-    #[cfg(test)]
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         self.member.lease()
     }
@@ -276,6 +275,7 @@ impl Parts {
         let member = Arc::new(Member::start(identity, ground, links).await?);
         let proposer = Proposer::new(&shard, Arc::clone(&member), Arc::clone(&time));
         drop(executor.spawn(proposer.give_up_late()));
+        drop(executor.spawn(proposer.hear_stamps()));
         let proposer = executor.spawn(proposer.run());
         Ok(Storage { shard, time, applier, log, member, proposer, tasks: tasks.clone() })
     }

@@ -61,6 +61,16 @@ impl Holds {
         }
     }
 
+    /// Answers all held pulls: their clients ask again, perhaps another member.
+    pub(crate) fn release(&self, delivery: &Arc<Delivery>) {
+        loop {
+            let taken = self.table.lock().take_due(Duration::MAX);
+            let Some((pull, ticket)) = taken else { return };
+            cancel(&pull, ticket);
+            pull.answer_nothing(delivery);
+        }
+    }
+
     fn take(&self, id: HoldId) -> Option<Pull> {
         // A woken hold is registered nowhere any more; one that was pushed by its own second look may be.
         let (pull, ticket) = self.table.lock().take(id)?;

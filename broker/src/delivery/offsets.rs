@@ -271,6 +271,16 @@ impl Offsets {
         Ok(())
     }
 
+    /// This member does not lead any more, or not yet: forgets what is not stored. Another leader has taken newer offsets since,
+    /// or will.
+    pub(crate) fn forget(&self) {
+        self.groups.clear();
+        let pending = std::mem::take(&mut *self.pending.lock());
+        for waiter in pending.waiters {
+            waiter(Err(SubmitError::OutcomeUnknown));
+        }
+    }
+
     /// Stores the offsets that changed, until the broker stops. The rest is stored by a last [`flush`](Self::flush).
     pub(super) async fn run(&self, shard: &Shard, shutdown: Shutdown) {
         let mut turns = tokio::time::interval(STORE_INTERVAL);

@@ -72,6 +72,11 @@ impl Log {
         }
     }
 
+    /// Whether the next records, which take these numbers of bytes, have their space set aside already.
+    pub fn has_room(&self, records: &[u64]) -> bool {
+        self.shared.front.lock().plan(records.iter().copied()).is_ok()
+    }
+
     /// Prepares what a disk that was full lacks: the reserve, and room for the next records. An error says that there is
     /// no room yet. Does nothing if all is there. Call it where blocking is allowed.
     pub fn replenish(&self) -> Result<(), AppendError> {

@@ -12,11 +12,14 @@ use std::sync::Arc;
 
 use escrowmq_common::remoting::Budget;
 use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::sync::watch;
 
 use crate::config::CurrentConfig;
 use crate::delivery::Delivery;
+use crate::forward::Office;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::raft::Leadership;
 use crate::retention::Retention;
 use crate::shard::Shard;
 use crate::steady_clock::SteadyClock;
@@ -44,19 +47,46 @@ pub(crate) struct Monitor {
     pub time: Arc<SteadyClock>,
     /// Where the page is made, which looks into the index.
     pub tasks: Tasks,
+    /// Who leads the group.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Whether this member does what only the leader does.
+    pub office: Arc<Office>,
     /// Cancelled when the broker stops.
     pub stopping: Shutdown,
 }
 
+/// The role of this member in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It answers requests.
+    Leader,
+    /// It passes requests on.
+    Follower,
+    /// It does neither: there is no leader, or this one hears from no majority.
+    Leaderless,
+}
+
 impl Monitor {
-    /// Whether requests are served; else why not.
+    /// Whether requests are served or passed on; else why not.
     fn readiness(&self) -> Result<(), &'static str> {
         if self.stopping.is_cancelled() {
             Err("stopping")
         } else if self.shard.intake().latch().is_closed() {
             Err("the store failed and takes no writes until a restart")
+        } else if self.role() == Role::Leaderless {
+            Err("no leader of the group is known")
         } else {
             Ok(())
+        }
+    }
+
+    fn role(&self) -> Role {
+        if self.office.is_held() {
+            return Role::Leader;
+        }
+        match *self.leadership.borrow() {
+            Leadership::Following { leader: Some(_), .. } => Role::Follower,
+            Leadership::Following { leader: None, .. } | Leadership::Leading { .. } => Role::Leaderless,
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
-use super::Monitor;
+use super::{Monitor, Role};
 use crate::latch::Failure;
 use crate::metrics::Results;
 use crate::shard::HalfQuery;
-use crate::terms::Stamp;
+use crate::terms::{LogIndex, Stamp};
 
 /// The whole page. Reads the index: call it where blocking is allowed.
 pub(super) fn page(monitor: &Monitor) -> String {
@@ -37,9 +37,26 @@ pub(super) fn page(monitor: &Monitor) -> String {
     }
     page.gauge("held_pulls", "Pulls that wait for messages.", metrics.held_pulls.get());
     page.gauge("connections", "Open connections.", metrics.connections.get());
+    group(&mut page, monitor);
     budgets(&mut page, monitor);
     store(&mut page, monitor);
     page.text
+}
+
+fn group(page: &mut Page, monitor: &Monitor) {
+    page.head("group_role", "1 for the role that this member has in its group; a candidate knows no leader.", "gauge");
+    let role = match monitor.role() {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Leaderless => "candidate",
+    };
+    page.line("group_role", &format!("{{role=\"{role}\"}}"), 1);
+    page.gauge("group_term", "The newest term of the group that is known here.", monitor.leadership.borrow().term());
+    page.gauge(
+        "group_applied_index",
+        "Index of the last entry of the group's log that is applied here.",
+        monitor.shard.counters().applied_index().map_or(0, LogIndex::get),
+    );
 }
 
 fn budgets(page: &mut Page, monitor: &Monitor) {

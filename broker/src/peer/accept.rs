@@ -159,6 +159,15 @@ impl Drop for Entry<'_> {
 
 async fn run(known: Known, ours: &Arc<Hello>, address: SocketAddr, shared: &Shared) {
     let (hello, lane) = (Arc::clone(&known.hello), known.lane);
+    if lane == Lane::Forward {
+        // There are as many as that member has clients; whoever takes them counts them.
+        let Some(streams) = shared.streams.get() else { return };
+        match known.wire.into_stream() {
+            Ok(stream) => streams.take(&hello, stream),
+            Err(error) => log_not_let_in(shared, address, &error.to_string()),
+        }
+        return;
+    }
     let stop = shared.stop.child();
     let Some(number) = shared.served.lock().enter(hello.node, lane, stop.clone()) else {
         log_not_let_in(shared, address, "too many connections of members");

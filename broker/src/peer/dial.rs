@@ -12,7 +12,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::back_off::BackOff;
 use super::calls::Calls;
+use super::error::CallError;
 use super::handshake::{Fault, Known, ask, code};
+use super::hello::{Lane, Target};
 use super::link::{Core, Interrupt};
 use super::refusal::Refusal;
 use super::shared::Shared;
@@ -52,7 +54,7 @@ async fn turns(core: &Core, shared: &Shared) {
         let attempt = tokio::select! {
             biased;
             () = core.interrupted() => continue,
-            attempt = connect(core, shared, &address) => attempt,
+            attempt = connect(shared, &core.target, core.lane, &address) => attempt,
         };
         match attempt {
             Ok(known) => {
@@ -80,7 +82,20 @@ async fn turns(core: &Core, shared: &Shared) {
     }
 }
 
-async fn connect(core: &Core, shared: &Shared, address: &str) -> Result<Known, Failure> {
+/// Opens a connection for something else than requests and answers.
+pub(super) async fn stream(shared: &Shared, target: &Target, address: &str) -> Result<std::net::TcpStream, CallError> {
+    match connect(shared, target, Lane::Forward, address).await {
+        Ok(known) => known.wire.into_stream().map_err(|error| unreachable(target, error.to_string())),
+        Err(Failure::Unreachable(why)) => Err(unreachable(target, why)),
+        Err(Failure::Refused(refusal)) => Err(CallError::Refused(refusal.text)),
+    }
+}
+
+fn unreachable(target: &Target, why: String) -> CallError {
+    CallError::Unreachable { member: target.to_string(), why }
+}
+
+async fn connect(shared: &Shared, target: &Target, lane: Lane, address: &str) -> Result<Known, Failure> {
     let Some((host, port)) = split_address(address) else {
         return Err(Failure::Unreachable("the address is not of the form host:port".to_owned()));
     };
@@ -90,7 +105,7 @@ async fn connect(core: &Core, shared: &Shared, address: &str) -> Result<Known, F
         Err(_) => return Err(Failure::Unreachable(format!("no answer within {} ms", CONNECT_TIME.as_millis()))),
     };
     let identity = shared.identity();
-    match timeout(shared.handshake_time, ask(stream, &identity, &core.target, core.lane)).await {
+    match timeout(shared.handshake_time, ask(stream, &identity, target, lane)).await {
         Ok(Ok(known)) => Ok(known),
         Ok(Err(Fault::Refused(refusal))) => Err(Failure::Refused(refusal)),
         Ok(Err(Fault::Ended(end))) => Err(Failure::Unreachable(format!("the handshake failed: {end}"))),

@@ -30,7 +30,7 @@ pub(crate) enum Lane {
     Append = 1,
     /// Votes and heartbeats: small, and never behind anything large.
     Pulse = 2,
-    /// Requests of clients that one member passes on to another.
+    /// A client's connection that one member passes on to another: the frames of clients, and no requests between members.
     Forward = 3,
     /// Files.
     Fetch = 4,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,14 +13,16 @@ use escrowmq_common::remoting::LogGate;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 use super::accept::{HalfOpen, accept};
 use super::counts::{Counters, Counts};
 use super::dial::{self, Closing};
+use super::error::CallError;
 use super::greeting;
 use super::hello::{Hello, Lane, Target};
 use super::link::{Core, Interrupt, Link};
-use super::roles::{Gate, Serve};
+use super::roles::{Gate, Serve, Streams};
 use super::secret::{Secret, Unguarded, check_unguarded};
 use super::shared::{Served, Shared};
 use super::status::LinkStatus;
@@ -123,6 +125,7 @@ impl Peers {
             secret: settings.secret,
             gate: settings.gate,
             serve: settings.serve,
+            streams: OnceLock::new(),
             bytes_max: settings.bytes_max,
             handshake_time: settings.handshake_time,
             links: Mutex::new(HashMap::new()),
@@ -182,6 +185,31 @@ impl Peers {
             }
             is_kept
         });
+    }
+
+    /// Hands connections on [`Lane::Forward`] to `streams` from now on. Before that, and a second time, they are closed.
+    pub(crate) fn take_streams(&self, streams: Arc<dyn Streams>) {
+        let _ = self.inner.shared.streams.set(streams);
+    }
+
+    /// Opens a connection to a member on [`Lane::Forward`], for whatever the caller sends on it.
+    pub(crate) fn stream(
+        &self,
+        target: Target,
+        address: String,
+    ) -> impl Future<Output = Result<std::net::TcpStream, CallError>> + Send + use<> {
+        let shared = Arc::clone(&self.inner.shared);
+        let (sender, opened) = oneshot::channel();
+        let member = target.to_string();
+        let _guard = self.inner.runtime.enter();
+        shared.clone().tasks.spawn("stream to a member", async move {
+            // The caller may have given up.
+            let _ = sender.send(dial::stream(&shared, &target, &address).await);
+        });
+        async move {
+            let gone = |_| Err(CallError::Unreachable { member, why: "this member stops".to_owned() });
+            opened.await.unwrap_or_else(gone)
+        }
     }
 
     /// From now on this member introduces itself so. Connections that were made under another introduction end, and are

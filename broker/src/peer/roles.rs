@@ -1,5 +1,7 @@
 //! What other folders bring: who may be a member, and what requests mean.
 
+use std::net::TcpStream;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -12,6 +14,12 @@ pub(crate) trait Gate: Send + Sync + 'static {
     /// incarnation. Asked by the side that listens and by the side that dials. Called on the thread of all connections:
     /// must not block.
     fn admit(&self, hello: &Hello) -> Result<(), Refusal>;
+}
+
+/// What is done with connections of other members that carry something else than requests and answers.
+pub(crate) trait Streams: Send + Sync + 'static {
+    /// Takes a connection on [`Lane::Forward`]. Called on the thread of all connections: must not block.
+    fn take(&self, from: &Hello, stream: TcpStream);
 }
 
 /// What is done with requests of other members.

@@ -1,7 +1,7 @@
 //! What all connections of a member share.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::counts::Counters;
 use super::hello::{Hello, Lane, Target};
 use super::link::{Core, Interrupt};
-use super::roles::{Gate, Serve};
+use super::roles::{Gate, Serve, Streams};
 use super::secret::Secret;
 
 /// Who we are, as of one connection.
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) secret: Option<Secret>,
     pub(super) gate: Arc<dyn Gate>,
     pub(super) serve: Arc<dyn Serve>,
+    /// Who takes connections of clients that others pass on.
+    pub(super) streams: OnceLock<Arc<dyn Streams>>,
     /// Most bytes of requests in flight on a connection, on either side.
     pub(super) bytes_max: usize,
     /// Longest time for a handshake, on either side.

@@ -108,6 +108,14 @@ impl Wire {
         self.read_bytes = frame_bytes_max.min(READ_BYTES);
     }
 
+    /// The socket, for another use. Nothing may have come on it that was not taken.
+    pub(super) fn into_stream(self) -> io::Result<std::net::TcpStream> {
+        if !self.input.is_empty() || self.large.is_some() || self.out_bytes > 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes that nobody waited for"));
+        }
+        self.stream.into_std()
+    }
+
     /// The socket.
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream

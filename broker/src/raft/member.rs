@@ -26,12 +26,15 @@ use super::timing::{ELECTION_MAX_MS, ELECTION_MIN_MS, HEARTBEAT_MS, PROBE_MS, RE
 use super::{CommittedLeader, TypeConfig, index_of};
 use crate::executor::{Blocking, Executor, JoinHandle};
 use crate::latch::{Failure, FailureLatch};
-use crate::log::Log;
+use crate::log::{self, Log, NewRecord};
 use crate::planted::{Bug, planted};
 use crate::terms::LogIndex;
 
 /// How long openraft may take for a snapshot: it asks the state machine how far it is.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between looks for room on a full disk.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// Who a member is, and how its group begins.
 #[derive(Debug, Clone)]
@@ -87,6 +90,7 @@ pub(crate) struct Member<M: StateMachine> {
     raft: Raft<TypeConfig, State<M>>,
     leadership: watch::Receiver<Leadership>,
     lease: Arc<Lease>,
+    has_peers: Arc<AtomicBool>,
     server: Server<M>,
     purger: Purger,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -137,10 +141,12 @@ impl<M: StateMachine> Member<M> {
         let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
         let server = Server::new(raft.clone(), executor.clone(), log.clone());
-        let watcher = Watcher { node, raft: raft.clone(), log, has_peers, lease: Arc::clone(&lease), sender, latch };
+        let alone = Arc::clone(&has_peers);
+        let watcher =
+            Watcher { node, raft: raft.clone(), log, has_peers: alone, lease: Arc::clone(&lease), sender, latch };
         let watching = executor.spawn(watcher.run());
         let purging = executor.spawn(purge(raft.clone(), machine, purger.clone()));
-        Ok(Self { raft, leadership, lease, server, purger, tasks: Mutex::new(vec![watching, purging]) })
+        Ok(Self { raft, leadership, lease, has_peers, server, purger, tasks: Mutex::new(vec![watching, purging]) })
     }
 
     /// Proposes bytes for the log, as the leader of this term. `on_append` is called with their index when they are about to
@@ -159,6 +165,11 @@ impl<M: StateMachine> Member<M> {
     /// Whether this member may answer reads.
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
+    }
+
+    /// Whether others are, or may soon be, members of the group.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.has_peers.load(Ordering::Relaxed)
     }
 
     /// Answers other members.
@@ -248,6 +259,12 @@ async fn open<M: StateMachine>(
     Ok(raft)
 }
 
+/// Whether this member stands for election, and when it looks for room again.
+struct Room {
+    stands: bool,
+    look_again: Duration,
+}
+
 /// Looks at the core: tells when this member begins and ceases to lead, keeps its lease, and sees whether it is alone.
 struct Watcher<M: StateMachine> {
     node: u64,
@@ -264,6 +281,7 @@ impl<M: StateMachine> Watcher<M> {
     async fn run(self) {
         let mut metrics = self.raft.metrics();
         let mut leads = None;
+        let mut room = Room { stands: true, look_again: Duration::ZERO };
         let ended = loop {
             let (leader, term, acked, members, running) = {
                 let seen = metrics.borrow_watched();
@@ -275,6 +293,9 @@ impl<M: StateMachine> Watcher<M> {
                 break error;
             }
             self.note_members(members);
+            if self.has_peers.load(Ordering::Relaxed) {
+                self.note_room(&mut room);
+            }
             let leading = (leader == Some(self.node)).then_some(term);
             if leads != leading {
                 self.lease.end();
@@ -291,6 +312,7 @@ impl<M: StateMachine> Watcher<M> {
                 // An entry of the own term is applied after everything that was committed before.
                 match self.raft.write_blank().await {
                     Ok(_) => {
+                        self.renew(term, acked, members);
                         self.sender.send_replace(Leadership::Leading { term });
                         leads = leading;
                         continue;
@@ -304,7 +326,10 @@ impl<M: StateMachine> Watcher<M> {
                 return;
             }
         };
-        self.lease.end();
+        // Alone, this member goes on answering reads: nobody else can have newer ones.
+        if self.has_peers.load(Ordering::Acquire) {
+            self.lease.end();
+        }
         let term = self.sender.borrow().term();
         self.follow(term, None);
         if !matches!(ended, openraft::errors::Fatal::Stopped) {
@@ -315,6 +340,23 @@ impl<M: StateMachine> Watcher<M> {
     fn follow(&self, term: u64, leader: Option<u64>) {
         let follows = Leadership::Following { term, leader };
         self.sender.send_if_modified(|seen| std::mem::replace(seen, follows) != follows);
+    }
+
+    /// A leader begins with an entry of its own. A member whose disk has no room for it does not stand for election: the append
+    /// would fail, and with it the member.
+    fn note_room(&self, room: &mut Room) {
+        let (entry, now) = ([NewRecord::bytes_with(0)], self.log.clock().monotonic());
+        let stands =
+            self.log.has_room(&entry) || now >= room.look_again && self.log.reserve(&entry, log::Room::Reserve).is_ok();
+        if !stands && now >= room.look_again {
+            room.look_again = now + LOOK_FOR_ROOM_EVERY;
+        }
+        if std::mem::replace(&mut room.stands, stands) != stands {
+            self.raft.runtime_config().elect(stands);
+            if !stands {
+                tracing::error!("disk full: this member does not stand for election until there is room");
+            }
+        }
     }
 
     fn note_members(&self, members: usize) {
@@ -331,6 +373,7 @@ impl<M: StateMachine> Watcher<M> {
 
     fn renew(&self, term: u64, acked: Option<Duration>, members: usize) {
         // The only member is its own majority. Among others there is none before the first of them has answered.
+        let acked = acked.filter(|_| members > 1);
         if acked.is_some() || members == 1 {
             self.lease.renew(term, acked.map(|acked| acked + READ_LEASE));
         }

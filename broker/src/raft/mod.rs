@@ -34,7 +34,6 @@ mod wire;
 
 pub(crate) use committed::{CommittedEntry, Content, committed_entry};
 pub(crate) use leadership::Leadership;
-#[cfg(test)]
 pub(crate) use lease::Lease;
 #[cfg(test)]
 pub(crate) use links::{Lane, Link};

@@ -100,6 +100,24 @@ pub(super) fn handler(code: i32) -> Option<Handler> {
     })
 }
 
+/// Whether any member carries this out by itself: it is about that member, or needs nothing of the group's state. Codes that
+/// nobody serves are among these.
+pub(super) fn is_of_any_member(code: i32) -> bool {
+    handler(code).is_none()
+        || matches!(
+            code,
+            request::CHECK_CLIENT_CONFIG
+                | request::UPDATE_BROKER_CONFIG
+                | request::GET_BROKER_CONFIG
+                | request::GET_BROKER_RUNTIME_INFO
+                | request::PREPARE_BACKUP
+                | request::RENEW_BACKUP
+                | request::RELEASE_BACKUP
+                | request::GET_BROKER_HA_STATUS
+                | request::VIEW_BROKER_STATS_DATA
+        )
+}
+
 /// Whether a request brings a message, or several, in its body.
 pub(super) fn is_send(code: i32) -> bool {
     matches!(

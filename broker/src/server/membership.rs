@@ -104,7 +104,7 @@ fn after_creation(broker: &Arc<Broker>, groups: &[&str], reply: Reply) {
     }
 }
 
-fn accept(reply: Reply) {
+pub(super) fn accept(reply: Reply) {
     reply.send(
         response::SUCCESS,
         None,

@@ -48,22 +48,52 @@ pub(crate) mod topics;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Connection, Service};
 
 use crate::broker::Broker;
+use crate::forward::{Forwarder, Handle};
 use crate::reply::Reply;
 
 /// The service of the broker's connections.
 pub(crate) struct Server {
     broker: Arc<Broker>,
+    /// For what only a leader can do, while this member does not lead.
+    forwarder: Arc<Forwarder>,
+    handle: Handle,
     pace: pace::Pace,
 }
 
 impl Server {
-    /// Serves requests with the parts of this broker.
-    pub(crate) fn new(broker: Arc<Broker>) -> Self {
-        Self { broker, pace: pace::Pace::default() }
+    /// Serves requests with the parts of this broker, or passes them on.
+    pub(crate) fn new(broker: Arc<Broker>, forwarder: Arc<Forwarder>) -> Self {
+        let carrying_out = Arc::clone(&broker);
+        let handle: Handle = Arc::new(move |connection, request| handle(&carrying_out, connection, request));
+        Self { broker, forwarder, handle, pace: pace::Pace::default() }
+    }
+
+    /// Another member leads, or none: what any member can do is done here, the rest is for the leader.
+    fn elsewhere(&self, connection: &Arc<Connection>, request: Frame) {
+        match request.code {
+            request::HEART_BEAT => {
+                self.forwarder.tell(connection, request.clone(), &self.handle);
+                membership::accept(Reply::new(connection, &request));
+            }
+            code if dispatch::is_of_any_member(code) => handle(&self.broker, connection, request),
+            _ => self.forwarder.pass(connection, request, &self.handle),
+        }
+    }
+}
+
+/// Carries a request out.
+fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame) {
+    let code = request.code;
+    // Builds the way back first: from here on, every path answers.
+    let reply = Reply::new(connection, &request);
+    match dispatch::handler(code) {
+        Some(handle) => handle(broker, request, reply),
+        None => reply.unsupported(code),
     }
 }
 
@@ -74,11 +104,18 @@ impl Service for Server {
             // Nobody reads it, and it keeps a read buffer for as long as the request waits.
             request.body = Bytes::new();
         }
-        // Builds the way back first: from here on, every path answers.
-        let reply = Reply::new(connection, &request);
-        match dispatch::handler(code) {
-            Some(handle) => handle(&self.broker, request, reply),
-            None => reply.unsupported(code),
+        if !self.forwarder.is_here() {
+            return self.elsewhere(connection, request);
+        }
+        if code == request::HEART_BEAT {
+            self.forwarder.tell(connection, request.clone(), &self.handle);
+        }
+        handle(&self.broker, connection, request);
+    }
+
+    fn on_response(&self, connection: &Arc<Connection>, response: Frame) {
+        if let Some(response) = connection.complete(response) {
+            self.forwarder.answer(connection, response);
         }
     }
 
@@ -113,6 +150,7 @@ impl Service for Server {
 
     fn on_close(&self, connection: &Arc<Connection>) {
         self.broker.metrics.connections.take_one();
+        self.forwarder.closed(connection);
         membership::closed(&self.broker, connection);
     }
 }

@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_millis(2250);
 /// Between looks for callers that wait too long.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// Between looks at the newest stamp that was applied, and while nobody else can lead.
+const HEAR_EVERY: Duration = Duration::from_secs(1);
+const HEAR_ALONE_EVERY: Duration = Duration::from_secs(60);
+
 /// Proposes the batches of a shard's intake while this member leads.
 pub(crate) struct Proposer {
     shared: Arc<Shared>,
@@ -51,6 +55,10 @@ impl Proposer {
                     }
                     continue;
                 };
+                if self.member.has_peers() {
+                    // Everything of earlier terms is applied, and nothing of this one is stamped yet.
+                    self.time.lead(self.shared.counters.stamp());
+                }
                 intake.set_leading(true);
                 tokio::select! {
                     biased;
@@ -84,6 +92,18 @@ impl Proposer {
                         "no majority of the group answers: callers are told that the outcome is unknown"
                     );
                 }
+            }
+        }
+    }
+
+    /// Lets the broker's time hear how far that of the group is, in case that this member leads next.
+    pub(crate) fn hear_stamps(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, member, time) = (Arc::clone(&self.shared), Arc::clone(&self.member), Arc::clone(&self.time));
+        async move {
+            loop {
+                let pause = if member.has_peers() { HEAR_EVERY } else { HEAR_ALONE_EVERY };
+                shared.executor.sleep_until(shared.executor.now() + pause).await;
+                time.hear(shared.counters.stamp());
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use escrowmq_common::remoting::Budget;
 
 use crate::broker::Broker;
+use crate::forward::Office;
 use crate::monitoring::Monitor;
 use crate::retention::Keeper;
 use crate::schedule::{Expiry, Timers, UnusedGroups};
@@ -72,7 +73,7 @@ pub(super) fn sampler(broker: &Broker) -> Sampler {
     }
 }
 
-pub(super) fn monitor(broker: &Broker, budget: &Arc<Budget>) -> Monitor {
+pub(super) fn monitor(broker: &Broker, storage: &Storage, office: &Arc<Office>, budget: &Arc<Budget>) -> Monitor {
     Monitor {
         metrics: Arc::clone(&broker.metrics),
         shard: broker.shard.clone(),
@@ -84,6 +85,8 @@ pub(super) fn monitor(broker: &Broker, budget: &Arc<Budget>) -> Monitor {
         config: broker.config.clone(),
         time: Arc::clone(&broker.time),
         tasks: broker.tasks.clone(),
+        leadership: storage.leadership(),
+        office: Arc::clone(office),
         stopping: broker.shutdown.clone(),
     }
 }

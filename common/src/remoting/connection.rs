@@ -285,11 +285,13 @@ impl Connection {
         self.pending.lock().waiting.len()
     }
 
-    /// Hands a response to the call that waits for it. One that nobody waits for is a late answer, and ignored.
-    pub(super) fn complete(&self, response: Frame) {
+    /// Hands a response to the call that waits for it. Gives back one that nobody here waits for.
+    pub fn complete(&self, response: Frame) -> Option<Frame> {
         let waiting = self.pending.lock().waiting.remove(&response.opaque);
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(response);
+        match waiting {
+            // The call may have given up just now.
+            Some(waiting) => waiting.send(response).err(),
+            None => Some(response),
         }
     }
 

@@ -42,7 +42,7 @@ pub use error::CallError;
 pub use log_gate::LogGate;
 pub use proxies::TrustedProxies;
 pub use remote::{Remote, RemoteOptions};
-pub use serve::{ServeLimits, serve};
+pub use serve::{ServeLimits, join, serve, serve_streams};
 
 use crate::code::response;
 use crate::frame::{Frame, MAX_FRAME_LEN};
@@ -53,6 +53,12 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// Answer through [`Connection::reply`] or [`Connection::write_with`], now or later, from any thread.
     fn on_request(&self, connection: &Arc<Connection>, request: Frame);
+
+    /// Takes a response. By default it goes to the call that waits for it.
+    fn on_response(&self, connection: &Arc<Connection>, response: Frame) {
+        // One that nobody waits for is a late answer.
+        let _ = connection.complete(response);
+    }
 
     /// Calls `requests`, once, which hands on all requests of one read through [`on_request`](Service::on_request).
     /// Answers whether [`after_reads`](Service::after_reads) is to be called.

@@ -352,7 +352,7 @@ impl Pipe {
         let asked = service.on_read(&mut || {
             while self.connection.is_writable() && self.elsewhere.is_none() && !self.is_flooded() {
                 match self.input.next() {
-                    Ok(Some(frame)) if frame.is_response() => self.connection.complete(frame),
+                    Ok(Some(frame)) if frame.is_response() => service.on_response(&self.connection, frame),
                     Ok(Some(frame)) => self.hand_on(service, frame),
                     Ok(None) => {
                         self.backlog = false;

@@ -1,7 +1,7 @@
 //! Whose PROXY headers are believed.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Addresses and networks, `10.0.0.7;192.168.0.0/16;fd00::/8`. Without any, nobody is trusted.
@@ -16,6 +16,12 @@ struct Network {
 }
 
 impl TrustedProxies {
+    /// Believes everybody: for connections whose senders have proven who they are.
+    pub fn everybody() -> TrustedProxies {
+        let any = |address: IpAddr| Network { address, bits: 0 };
+        TrustedProxies(vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())])
+    }
+
     /// Whether what this sender says about its clients is believed.
     pub fn trusts(&self, sender: IpAddr) -> bool {
         let sender = sender.to_canonical();

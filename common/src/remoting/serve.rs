@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::budget::{Admitted, Budget, Refused};
@@ -80,11 +81,43 @@ pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, limits: Ser
         }
     }
     drop(listener);
-    let open: Vec<_> = server.open.lock().values().cloned().collect();
-    for connection in open {
-        connection.close("server stops");
+    server.end().await;
+}
+
+/// Like [`serve`], for streams that somebody else has accepted.
+pub async fn serve_streams(
+    mut streams: mpsc::Receiver<TcpStream>,
+    service: Arc<dyn Service>,
+    limits: ServeLimits,
+    shutdown: Shutdown,
+) {
+    let server = Server { service, limits, open: Arc::default(), tasks: Tasks::new(), full: LogGate::new(LOG_GAP) };
+    let mut stop = pin!(shutdown.cancelled());
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            stream = streams.recv() => stream,
+        };
+        match stream {
+            Some(stream) => server.open(stream),
+            None => break,
+        }
     }
-    server.tasks.join().await;
+    server.end().await;
+}
+
+/// Runs a connection on a stream that this side has opened, as one of `tasks`.
+pub fn join(
+    stream: TcpStream,
+    service: Arc<dyn Service>,
+    limits: &ConnectionLimits,
+    budget: &Arc<Budget>,
+    tasks: &Tasks,
+) -> io::Result<Arc<Connection>> {
+    let connection = wrap(&stream, Stamp::SERVER, limits, budget)?;
+    tasks.spawn("connection", pipe::run(Arc::clone(&connection), stream, service, tasks.clone(), None));
+    Ok(connection)
 }
 
 struct Server {
@@ -96,6 +129,14 @@ struct Server {
 }
 
 impl Server {
+    async fn end(self) {
+        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        for connection in open {
+            connection.close("server stops");
+        }
+        self.tasks.join().await;
+    }
+
     fn open(&self, stream: TcpStream) {
         let Ok(peer) = stream.peer_addr() else {
             return; // gone already

@@ -71,7 +71,7 @@ async fn a_break_tells_what_was_sent() {
 async fn a_panic_costs_its_connection_alone() {
     let (one, two) = (Member::start(1, "n0"), Member::start(2, "n1"));
     let pulse = connected(one.link(&two, 2, Lane::Pulse)).await;
-    let link = connected(one.link(&two, 2, Lane::Forward)).await;
+    let link = connected(one.link(&two, 2, Lane::Fetch)).await;
     assert!(matches!(ask(&link, "p").await, Err(CallError::Broken { .. })));
     assert_eq!(ask(&pulse, "echo").await.unwrap(), "echo");
     assert_eq!(pulse.status().connects, 1);
@@ -83,7 +83,7 @@ async fn a_panic_costs_its_connection_alone() {
 #[tokio::test]
 async fn a_call_ends_at_its_deadline_and_its_late_answer_is_dropped() {
     let (one, two) = (Member::start(1, "n0"), Member::start(2, "n1"));
-    let link = connected(one.link(&two, 2, Lane::Forward)).await;
+    let link = connected(one.link(&two, 2, Lane::Fetch)).await;
     let error = soon(link.call(Bytes::from("h"), Duration::from_millis(20))).await.unwrap_err();
     assert!(matches!(error, CallError::TimedOut { .. }) && error.outcome_unknown(), "{error}");
     assert_eq!(link.status().call_bytes, 0);
@@ -99,7 +99,7 @@ async fn a_call_ends_at_its_deadline_and_its_late_answer_is_dropped() {
 #[tokio::test]
 async fn a_caller_that_goes_away_harms_nobody() {
     let (one, two) = (Member::start(1, "n0"), Member::start(2, "n1"));
-    let link = connected(one.link(&two, 2, Lane::Forward)).await;
+    let link = connected(one.link(&two, 2, Lane::Fetch)).await;
     drop(link.call(Bytes::from("e gone"), LONG));
     assert_eq!(ask(&link, "e here").await.unwrap(), "e here");
     until(|| link.status().calls == 0).await;

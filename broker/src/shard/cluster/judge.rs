@@ -8,8 +8,12 @@ use super::clients::Op;
 use super::world::World;
 use crate::index;
 use crate::log::Record;
-use crate::shard::{Outcome, Shard, SubmitError};
-use crate::terms::{Decision, Entered, HalfId, LogIndex, Position, QueueOffset};
+use crate::raft::kind;
+use crate::shard::{Batch, Outcome, Shard, SubmitError};
+use crate::terms::{Decision, Entered, HalfId, LogIndex, Position, QueueOffset, Stamp};
+
+/// A new leader may be so far ahead, in milliseconds.
+const STEP_MS: u64 = 60_000;
 
 /// Undecided halves with their counters.
 pub(super) fn open_halves(shard: &Shard) -> Result<Vec<(HalfId, u64)>, String> {
@@ -35,6 +39,7 @@ struct Seen {
 pub(super) fn judge(world: &World) -> Result<u64, String> {
     let entries = logs_are_equal(world)?;
     let view = states_are_equal(world)?;
+    time_goes_evenly(world)?;
     nothing_is_on_its_way(world)?;
     let seen = seen(&view)?;
     for op in &world.clients.ops {
@@ -91,6 +96,23 @@ fn logs_are_equal(world: &World) -> Result<u64, String> {
         }
     }
     Ok(known.len() as u64)
+}
+
+/// The group's time does not go back, and does not jump with the clock of a new leader.
+fn time_goes_evenly(world: &World) -> Result<(), String> {
+    let most = STEP_MS + world.now().as_millis() as u64;
+    let mut last: Option<Stamp> = None;
+    for record in records(world.nodes[0].shard().ok_or("a node is down")?)? {
+        if record.kind != kind::BATCH {
+            continue;
+        }
+        let stamp = Batch::decode(&record.payload).map_err(|error| error.to_string())?.stamp;
+        if let Some(last) = last.filter(|last| stamp < *last || stamp.since(*last) > most) {
+            return Err(format!("entry {} is of time {stamp}, and the one before of {last}", record.index));
+        }
+        last = Some(stamp);
+    }
+    Ok(())
 }
 
 fn states_are_equal(world: &World) -> Result<View, String> {

@@ -25,7 +25,8 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::PositionOffByOne
         | Bug::AnsweredAfterTruncation
         | Bug::LoadLeaked
-        | Bug::ReadWithoutLease => "shard::cluster::campaign::three_nodes_under_faults",
+        | Bug::ReadWithoutLease
+        | Bug::ClockTaken => "shard::cluster::campaign::three_nodes_under_faults",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
         _ => "shard::cuts::campaign::power_cuts_with_synchronous",
     }

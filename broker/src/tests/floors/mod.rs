@@ -19,7 +19,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("filter", Some(&[])),
     ("config", Some(&["limits"])),
     ("gate", Some(&["limits"])),
-    ("steady_clock", Some(&["terms"])),
+    ("steady_clock", Some(&["planted", "terms"])),
     ("latch", Some(&["terms"])),
     ("executor", Some(&["latch"])),
     ("peer", Some(&["terms"])),
@@ -42,6 +42,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("delivery", None),
     ("schedule", None),
     // All of it together, and requests.
+    ("forward", Some(&["peer", "raft"])),
     ("monitoring", None),
     ("broker", None),
     ("server", None),

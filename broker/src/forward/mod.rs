@@ -1,0 +1,123 @@
+//! Requests of clients whose member does not lead: held until there is a leader, and passed on to it.
+//!
+//! ```text
+//!  client <-> its connection <-> Tunnel (one per client) <-> stream between members <-> connection <-> handlers of the leader
+//! ```
+//!
+//! A tunnel is a connection of its own to the leader, in the client's name: it carries the client's frames as they are, and
+//! the leader's. So the leader knows the client, holds its pulls, asks it about its transactions and tells it of its groups, as
+//! if it were connected there. It is opened with the first request, and again when another member leads; the client's last
+//! heartbeat goes first then.
+//!
+//! Promises: a request is passed on once, and by one member only: the leader's side ([`Arrivals`]) passes nothing on. What
+//! waits for a leader has a bound in time, number and bytes. A request whose tunnel breaks is answered that its outcome is
+//! unknown, unless it is a pull, which is harmless; it is never sent again.
+//! Leaves to others: who leads (`raft`), the streams between members (`peer`), what requests mean (`server`).
+
+mod arrivals;
+mod office;
+mod relay;
+mod tunnel;
+mod way;
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::{Budget, Connection, ConnectionLimits};
+use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::sync::watch;
+
+use crate::raft::Leadership;
+
+pub(crate) use arrivals::Arrivals;
+pub(crate) use office::Office;
+pub(crate) use tunnel::Handle;
+pub(crate) use way::Way;
+
+use tunnel::Tunnel;
+
+/// See the module.
+pub(crate) struct Forwarder {
+    leadership: watch::Receiver<Leadership>,
+    office: Arc<Office>,
+    /// None in a group of one.
+    way: Option<Arc<dyn Way>>,
+    tunnels: DashMap<u64, Tunnel>,
+    limits: ConnectionLimits,
+    budget: Arc<Budget>,
+    tasks: Tasks,
+    shutdown: Shutdown,
+}
+
+impl Forwarder {
+    /// Passes requests on by `way`. Without one this member is alone and carries out everything itself.
+    pub(crate) fn new(
+        leadership: watch::Receiver<Leadership>,
+        office: Arc<Office>,
+        way: Option<Arc<dyn Way>>,
+        limits: ConnectionLimits,
+        budget: Arc<Budget>,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { leadership, office, way, tunnels: DashMap::new(), limits, budget, tasks: Tasks::new(), shutdown }
+    }
+
+    /// Whether requests are carried out here: this member leads, no other can, and it is ready.
+    pub(crate) fn is_here(&self) -> bool {
+        self.office.is_held()
+    }
+
+    /// Holds a request until there is a leader, and passes it on, or hands it to `handle` if that is this member then.
+    pub(crate) fn pass(&self, connection: &Arc<Connection>, request: Frame, handle: &Handle) {
+        self.with_tunnel(connection, handle, |tunnel| tunnel.pass(request));
+    }
+
+    /// Notes a heartbeat that was answered here, and tells it to the leader if that is another member.
+    pub(crate) fn tell(&self, connection: &Arc<Connection>, beat: Frame, handle: &Handle) {
+        if self.way.is_some() {
+            self.with_tunnel(connection, handle, |tunnel| tunnel.beat(beat));
+        }
+    }
+
+    /// A client answers a request that nobody here has asked: it goes to the leader.
+    pub(crate) fn answer(&self, connection: &Connection, response: Frame) {
+        if let Some(tunnel) = self.tunnels.get(&connection.id()) {
+            tunnel.answer(response);
+        }
+    }
+
+    /// A client's connection has ended.
+    pub(crate) fn closed(&self, connection: &Connection) {
+        self.tunnels.remove(&connection.id());
+    }
+
+    /// Waits until no tunnel is left. The broker is stopping.
+    pub(crate) async fn end(&self) {
+        self.tunnels.clear();
+        self.tasks.join().await;
+    }
+
+    fn with_tunnel(&self, connection: &Arc<Connection>, handle: &Handle, with: impl FnOnce(&Tunnel)) {
+        let tunnel = self.tunnels.entry(connection.id()).or_insert_with(|| {
+            let course = tunnel::Course {
+                client: Arc::clone(connection),
+                leadership: self.leadership.clone(),
+                office: Arc::clone(&self.office),
+                way: self.way.clone(),
+                handle: Arc::clone(handle),
+                limits: self.limits.clone(),
+                budget: Arc::clone(&self.budget),
+                tasks: self.tasks.clone(),
+                shutdown: self.shutdown.clone(),
+            };
+            Tunnel::open(course, &self.tasks)
+        });
+        with(&tunnel);
+        drop(tunnel);
+        if !connection.is_open() {
+            // It ended before its tunnel was entered, so nobody else would remove it.
+            self.closed(connection);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! One client's way to the leader.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use escrowmq_common::code::response;
+use escrowmq_common::frame::Frame;
+use escrowmq_common::remoting::{Budget, Connection, ConnectionLimits, join};
+use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::office::Office;
+use super::relay::Relay;
+use super::way::Way;
+use crate::raft::Leadership;
+
+/// A request waits so long for a leader. An election takes half of it.
+const HELD: Duration = Duration::from_millis(2500);
+/// Between looks whether this member may answer: its lease comes a moment after its leadership.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A former leader may still answer what it has for so long.
+const LINGER: Duration = Duration::from_secs(3);
+/// Requests of one client that wait, and their bytes.
+const WAITING: usize = 1024;
+const WAITING_BYTES: usize = 16 << 20;
+
+/// Carries out a request here.
+pub(crate) type Handle = Arc<dyn Fn(&Arc<Connection>, Frame) + Send + Sync>;
+
+/// What a tunnel needs.
+pub(super) struct Course {
+    pub(super) client: Arc<Connection>,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) office: Arc<Office>,
+    pub(super) way: Option<Arc<dyn Way>>,
+    pub(super) handle: Handle,
+    pub(super) limits: ConnectionLimits,
+    pub(super) budget: Arc<Budget>,
+    pub(super) tasks: Tasks,
+    pub(super) shutdown: Shutdown,
+}
+
+enum Input {
+    Request(Frame, Instant),
+    Beat(Frame),
+    Answer(Frame),
+}
+
+/// The handle of a tunnel. It ends when this is dropped.
+pub(super) struct Tunnel {
+    client: Arc<Connection>,
+    input: mpsc::Sender<Input>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Tunnel {
+    pub(super) fn open(course: Course, tasks: &Tasks) -> Self {
+        let (input, inputs) = mpsc::channel(WAITING);
+        let client = Arc::clone(&course.client);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let (bytes, shutdown) = (Arc::clone(&waiting_bytes), course.shutdown.clone());
+        tasks.spawn("tunnel", async move {
+            let run = Run { course, waiting_bytes: bytes, beat: None, end: None };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = run.run(inputs) => {}
+            }
+        });
+        Self { client, input, waiting_bytes }
+    }
+
+    pub(super) fn pass(&self, request: Frame) {
+        let bytes = request.body.len();
+        let too_much = self.waiting_bytes.fetch_add(bytes, Ordering::AcqRel) > WAITING_BYTES;
+        let sent = if too_much {
+            Err(request)
+        } else {
+            self.input.try_send(Input::Request(request, Instant::now() + HELD)).map_err(|error| {
+                let (mpsc::error::TrySendError::Full(input) | mpsc::error::TrySendError::Closed(input)) = error;
+                match input {
+                    Input::Request(frame, _) | Input::Beat(frame) | Input::Answer(frame) => frame,
+                }
+            })
+        };
+        if let Err(request) = sent {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            let remark = "[OVERLOAD]too many requests of this client wait for a leader of the group: nothing was done, try again";
+            self.client.reply(&Frame::response(&request, response::SYSTEM_BUSY).with_remark(remark));
+        }
+    }
+
+    pub(super) fn beat(&self, beat: Frame) {
+        // One that finds no room is repeated by its client.
+        let _ = self.input.try_send(Input::Beat(beat));
+    }
+
+    pub(super) fn answer(&self, response: Frame) {
+        // One that finds no room is lost, as on a connection that breaks: whoever asked asks again.
+        let _ = self.input.try_send(Input::Answer(response));
+    }
+}
+
+/// The far end, as it is now.
+struct End {
+    leader: u64,
+    term: u64,
+    connection: Arc<Connection>,
+    relay: Arc<Relay>,
+}
+
+/// Where a request goes.
+enum Place {
+    Here,
+    There,
+}
+
+struct Run {
+    course: Course,
+    waiting_bytes: Arc<AtomicUsize>,
+    /// The client's last heartbeat, which a new leader has not seen.
+    beat: Option<Frame>,
+    end: Option<End>,
+}
+
+impl Run {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut leadership = self.course.leadership.clone();
+        let mut held: VecDeque<(Frame, Instant)> = VecDeque::new();
+        loop {
+            let input = tokio::select! {
+                biased;
+                input = inputs.recv() => input,
+                _ = leadership.changed(), if self.beat.is_some() => {
+                    // A new leader shall know the client before it asks for anything.
+                    let _ = self.reach(Instant::now() + HELD).await;
+                    continue;
+                }
+            };
+            match input {
+                None => break,
+                Some(Input::Request(frame, until)) => held.push_back((frame, until)),
+                Some(Input::Beat(frame)) => self.tell(frame).await,
+                Some(Input::Answer(frame)) => {
+                    if let Some(end) = &self.end {
+                        end.connection.write_with(|out| frame.encode(out));
+                    }
+                }
+            }
+            while let Some((frame, until)) = held.pop_front() {
+                self.waiting_bytes.fetch_sub(frame.body.len(), Ordering::AcqRel);
+                self.send(frame, until).await;
+            }
+        }
+        if let Some(end) = self.end.take() {
+            end.connection.close("its client is gone");
+        }
+    }
+
+    async fn send(&mut self, frame: Frame, until: Instant) {
+        match self.reach(until).await {
+            Some(Place::Here) => (self.course.handle)(&self.course.client, frame),
+            Some(Place::There) => {
+                if let Some(end) = &self.end {
+                    end.relay.note(&frame);
+                    end.connection.write_with(|out| frame.encode(out));
+                    if !end.connection.is_open() {
+                        // It ended before this was written, or after: the relay answers either way.
+                        use escrowmq_common::remoting::Service as _;
+                        end.relay.on_close(&end.connection);
+                    }
+                }
+            }
+            None => {
+                let remark = "no leader of the group can be reached: nothing was done, try again";
+                let refused = Frame::response(&frame, response::SERVICE_NOT_AVAILABLE).with_remark(remark);
+                self.course.client.reply(&refused);
+            }
+        }
+    }
+
+    async fn tell(&mut self, mut beat: Frame) {
+        beat.set_oneway();
+        self.beat = Some(beat.clone());
+        if matches!(self.reach(Instant::now() + HELD).await, Some(Place::There))
+            && let Some(end) = &self.end
+        {
+            end.connection.write_with(|out| beat.encode(out));
+        }
+    }
+
+    /// Waits until there is a leader that can be reached.
+    async fn reach(&mut self, until: Instant) -> Option<Place> {
+        let mut leadership = self.course.leadership.clone();
+        loop {
+            if self.course.office.is_held() {
+                return Some(Place::Here);
+            }
+            let seen = *leadership.borrow_and_update();
+            if let Leadership::Following { leader: Some(leader), term } = seen
+                && (self.is_at(leader, term) || self.open(leader, term, until).await)
+            {
+                return Some(Place::There);
+            }
+            let look = Instant::now() + LOOK_EVERY;
+            if look >= until {
+                return None;
+            }
+            tokio::select! {
+                changed = leadership.changed() => changed.ok()?,
+                () = sleep_until(look) => {}
+            }
+        }
+    }
+
+    fn is_at(&self, leader: u64, term: u64) -> bool {
+        self.end.as_ref().is_some_and(|end| (end.leader, end.term) == (leader, term) && end.connection.is_open())
+    }
+
+    async fn open(&mut self, leader: u64, term: u64, until: Instant) -> bool {
+        if let Some(former) = self.end.take() {
+            self.course.tasks.spawn("former tunnel", linger(former));
+        }
+        let Some(way) = &self.course.way else { return false };
+        let rest = until.saturating_duration_since(Instant::now());
+        let Ok(Ok(stream)) = timeout(rest, way.open(leader)).await else { return false };
+        let relay = Arc::new(Relay::new(Arc::clone(&self.course.client)));
+        let Course { limits, budget, tasks, client, .. } = &self.course;
+        let joined = TcpStream::from_std(stream).and_then(|stream| join(stream, relay.clone(), limits, budget, tasks));
+        let Ok(connection) = joined else { return false };
+        let header = proxy_header(client);
+        connection.write_with(|out| out.extend_from_slice(header.as_bytes()));
+        if let Some(beat) = &self.beat {
+            connection.write_with(|out| beat.encode(out));
+        }
+        self.end = Some(End { leader, term, connection, relay });
+        true
+    }
+}
+
+/// The client's address, in front of its frames.
+fn proxy_header(client: &Connection) -> String {
+    let (peer, local) = (client.peer(), client.local());
+    let family = if peer.is_ipv4() && local.is_ipv4() { "TCP4" } else { "TCP6" };
+    let text = |ip: std::net::IpAddr| match ip {
+        std::net::IpAddr::V4(ip) if family == "TCP6" => ip.to_ipv6_mapped().to_string(),
+        ip => ip.to_string(),
+    };
+    format!("PROXY {family} {} {} {} {}\r\n", text(peer.ip()), text(local.ip()), peer.port(), local.port())
+}
+
+/// A former leader answers what it has; then its end of the tunnel is closed.
+async fn linger(former: End) {
+    let until = Instant::now() + LINGER;
+    while !former.relay.is_idle() && former.connection.is_open() && Instant::now() < until {
+        sleep_until(Instant::now() + LOOK_EVERY).await;
+    }
+    former.connection.close("another member leads");
+}
