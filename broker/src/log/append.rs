@@ -72,6 +72,11 @@ impl Log {
         }
     }
 
+    /// The bytes of records that a segment takes.
+    pub fn segment_capacity(&self) -> u64 {
+        self.shared.default_capacity()
+    }
+
     /// Whether the next records, which take these numbers of bytes, have their space set aside already.
     pub fn has_room(&self, records: &[u64]) -> bool {
         self.shared.front.lock().plan(records.iter().copied()).is_ok()

@@ -1,6 +1,6 @@
 //! A member of the group: its core, its leadership, what it answers to others, and the loop that purges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::contacts::Contacts;
 use super::entry::{OnAppend, Proposal};
 use super::leadership::Leadership;
 use super::lease::Lease;
@@ -135,15 +136,25 @@ impl<M: StateMachine> Member<M> {
         let (log, machine) = (ground.log.clone(), Arc::clone(&ground.machine));
         let has_peers = Arc::new(AtomicBool::new(identity.has_peers()));
         let (node, peers) = (identity.node, Arc::clone(&has_peers));
-        let raft = executor.spawn(async move { open(identity, ground, links, &peers).await });
+        let contacts = Arc::new(Contacts::default());
+        let noted = Arc::clone(&contacts);
+        let raft = executor.spawn(async move { open(identity, ground, links, noted, &peers).await });
         let raft = raft.await.map_err(|_| MemberError::Executor)??;
         let (sender, leadership) = watch::channel(Leadership::Following { term: 0, leader: None });
         let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
         let server = Server::new(raft.clone(), executor.clone(), log.clone());
         let alone = Arc::clone(&has_peers);
-        let watcher =
-            Watcher { node, raft: raft.clone(), log, has_peers: alone, lease: Arc::clone(&lease), sender, latch };
+        let watcher = Watcher {
+            node,
+            raft: raft.clone(),
+            log,
+            has_peers: alone,
+            contacts,
+            lease: Arc::clone(&lease),
+            sender,
+            latch,
+        };
         let watching = executor.spawn(watcher.run());
         let purging = executor.spawn(purge(raft.clone(), machine, purger.clone()));
         Ok(Self { raft, leadership, lease, has_peers, server, purger, tasks: Mutex::new(vec![watching, purging]) })
@@ -211,6 +222,7 @@ async fn open<M: StateMachine>(
     identity: Identity,
     ground: Ground<M>,
     links: Arc<impl Links>,
+    contacts: Arc<Contacts>,
     has_peers: &Arc<AtomicBool>,
 ) -> Result<Raft<TypeConfig, State<M>>, MemberError> {
     let config = Config {
@@ -236,7 +248,7 @@ async fn open<M: StateMachine>(
     let config = config.validate().map_err(|error| MemberError::Settings(error.to_string()))?;
     let fail = |error: &dyn std::fmt::Display| MemberError::Raft(error.to_string());
     let Ground { log, executor, blocking, machine, latch } = ground;
-    let network = Network::new(links, executor.clone());
+    let network = Network::new(links, executor.clone(), contacts);
     // With others, an answer to an append is a vote on what a majority has. It must not be forgotten at a power cut.
     log.ack_after_sync(has_peers.load(Ordering::Relaxed));
     let store = LogStore::new(log, executor, blocking, Arc::clone(&machine), latch.clone(), Arc::clone(has_peers));
@@ -271,6 +283,7 @@ struct Watcher<M: StateMachine> {
     raft: Raft<TypeConfig, State<M>>,
     log: Log,
     has_peers: Arc<AtomicBool>,
+    contacts: Arc<Contacts>,
     lease: Arc<Lease>,
     sender: watch::Sender<Leadership>,
     latch: FailureLatch,
@@ -283,11 +296,11 @@ impl<M: StateMachine> Watcher<M> {
         let mut leads = None;
         let mut room = Room { stands: true, look_again: Duration::ZERO };
         let ended = loop {
-            let (leader, term, acked, members, running) = {
+            let (leader, term, voters, members, running) = {
                 let seen = metrics.borrow_watched();
-                let acked = seen.last_quorum_acked.map(|at| at.into_inner().get());
-                let members = seen.membership_config.membership().nodes().count();
-                (seen.current_leader, seen.current_term, acked, members, seen.running_state.clone())
+                let membership = seen.membership_config.membership();
+                let (voters, members) = (membership.get_joint_config().clone(), membership.nodes().count());
+                (seen.current_leader, seen.current_term, voters, members, seen.running_state.clone())
             };
             if let Err(error) = running {
                 break error;
@@ -306,13 +319,13 @@ impl<M: StateMachine> Watcher<M> {
                 self.follow(term, leader.filter(|leader| *leader != self.node));
             }
             if let Some(term) = leads {
-                self.renew(term, acked, members);
+                self.renew(term, &voters, members);
             }
             if let (Some(term), None) = (leading, leads) {
                 // An entry of the own term is applied after everything that was committed before.
                 match self.raft.write_blank().await {
                     Ok(_) => {
-                        self.renew(term, acked, members);
+                        self.renew(term, &voters, members);
                         self.sender.send_replace(Leadership::Leading { term });
                         leads = leading;
                         continue;
@@ -371,11 +384,12 @@ impl<M: StateMachine> Watcher<M> {
         }
     }
 
-    fn renew(&self, term: u64, acked: Option<Duration>, members: usize) {
+    fn renew(&self, term: u64, voters: &[BTreeSet<u64>], members: usize) {
         // The only member is its own majority. Among others there is none before the first of them has answered.
-        let acked = acked.filter(|_| members > 1);
-        if acked.is_some() || members == 1 {
-            self.lease.renew(term, acked.map(|acked| acked + READ_LEASE));
+        let now = self.log.clock().monotonic();
+        let heard = self.contacts.majority_since(term, self.node, voters, now).filter(|_| members > 1);
+        if heard.is_some() || members == 1 {
+            self.lease.renew(term, heard.map(|heard| heard + READ_LEASE));
         }
     }
 }

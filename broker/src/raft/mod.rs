@@ -18,6 +18,7 @@
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
 mod committed;
+mod contacts;
 mod entry;
 mod leadership;
 mod lease;

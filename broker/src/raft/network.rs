@@ -19,6 +19,7 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
+use super::contacts::Contacts;
 use super::links::{Lane, Link, Links};
 use super::timing::{APPEND_PATIENCE, APPEND_WINDOW, APPEND_WINDOW_BYTES};
 use super::wire::{self, Answer};
@@ -34,16 +35,19 @@ type Response = Result<StreamAppendResult<TypeConfig>, RpcError>;
 pub(super) struct Network<L> {
     links: Arc<L>,
     executor: Executor,
+    contacts: Arc<Contacts>,
 }
 
 impl<L> Network<L> {
-    pub(super) fn new(links: Arc<L>, executor: Executor) -> Self {
-        Self { links, executor }
+    pub(super) fn new(links: Arc<L>, executor: Executor, contacts: Arc<Contacts>) -> Self {
+        Self { links, executor, contacts }
     }
 }
 
 /// The client of one member.
 pub(super) struct Client<L> {
+    member: u64,
+    contacts: Arc<Contacts>,
     /// For entries; for a heartbeat's client the same as `pulse`.
     append: L,
     pulse: L,
@@ -55,6 +59,8 @@ impl<L: Links> RaftNetworkFactory<TypeConfig> for Network<L> {
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
         Client {
+            member: target,
+            contacts: Arc::clone(&self.contacts),
             append: self.links.link(target, &node.addr, Lane::Append),
             pulse: self.links.link(target, &node.addr, Lane::Pulse),
             executor: self.executor.clone(),
@@ -63,7 +69,8 @@ impl<L: Links> RaftNetworkFactory<TypeConfig> for Network<L> {
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
         let pulse = self.links.link(target, &node.addr, Lane::Pulse);
-        Client { append: pulse.clone(), pulse, executor: self.executor.clone() }
+        let contacts = Arc::clone(&self.contacts);
+        Client { member: target, contacts, append: pulse.clone(), pulse, executor: self.executor.clone() }
     }
 }
 
@@ -120,7 +127,8 @@ impl<L: Link> Client<L> {
             }
             Err(error) => Box::pin(std::future::ready(Err(network(&error)))),
         };
-        Sent { prev, last, bytes, answered }
+        let (term, at) = (request.vote.leader_id.term, self.executor.now());
+        Sent { prev, last, bytes, term, at, answered }
     }
 }
 
@@ -129,6 +137,9 @@ struct Sent {
     prev: Option<LogId>,
     last: Option<LogId>,
     bytes: usize,
+    /// The leader's term, and when it was sent.
+    term: u64,
+    at: Duration,
     answered: BoxFuture<'static, Result<Answer, RpcError>>,
 }
 
@@ -191,6 +202,9 @@ impl<L: Link, S: Stream<Item = Request> + Unpin> Stream for Pipeline<'_, L, S> {
             let Some(first) = self.sent.pop_front() else { continue };
             self.bytes -= first.bytes;
             let response = first.response(answer);
+            if matches!(response, Ok(Ok(_))) {
+                self.client.contacts.note(first.term, self.client.member, first.at);
+            }
             if !matches!(response, Ok(Ok(_))) {
                 // What was sent after it cannot be stored either.
                 self.requests = None;

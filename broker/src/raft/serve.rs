@@ -79,7 +79,14 @@ impl<M: StateMachine> Inner<M> {
     /// says so, and goes on when there is room. The reserve is for what makes room, for decisions, and for a leader's own
     /// first entry.
     async fn append(&self, mut request: AppendEntriesRequest<TypeConfig>) -> io::Result<Answer> {
-        let bytes: Vec<u64> = request.entries.iter().map(entry_bytes).collect();
+        let mut bytes: Vec<u64> = request.entries.iter().map(entry_bytes).collect();
+        // Entries of another leader may have to go first. What comes in their place begins a segment.
+        let may_truncate = request.entries.first().map(LogEntry::index) <= self.log.last().map(|last| last.index);
+        if may_truncate && !bytes.is_empty() {
+            bytes.push(self.log.segment_capacity());
+        }
+        // Those beyond the entries are held until the entries are stored.
+        let mut others = Vec::new();
         if !bytes.is_empty() {
             let claimed = self.claims.claim(&self.log, &bytes, Room::Common);
             let claimed = match claimed {
@@ -89,7 +96,8 @@ impl<M: StateMachine> Inner<M> {
                 claimed => claimed,
             };
             match claimed {
-                Ok(claims) => {
+                Ok(mut claims) => {
+                    others = claims.split_off(request.entries.len());
                     for (entry, claim) in request.entries.iter_mut().zip(claims) {
                         entry.room = Some(claim);
                     }
@@ -98,7 +106,9 @@ impl<M: StateMachine> Inner<M> {
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        self.raft.append_entries(request).await.map(Answer::Append).map_err(io::Error::other)
+        let appended = self.raft.append_entries(request).await;
+        drop(others);
+        appended.map(Answer::Append).map_err(io::Error::other)
     }
 }
 

@@ -49,6 +49,9 @@ enum Kind {
     FullDisk,
     /// Its wall clock is set.
     ClockJump(i64),
+    /// One follower is cut off, the other loses its power, and then the leader dies: a majority that knows nothing of what only
+    /// the leader has on its disk.
+    Turns,
     /// It hands over.
     HandOver(Seat),
 }
@@ -70,6 +73,9 @@ enum Ending {
     Heal,
     Disk(Seat),
     Room(Seat),
+    PowerCut(Seat),
+    /// It dies for so long.
+    Kill(Seat, Duration),
     /// Its end is known to the node.
     Pause,
 }
@@ -109,6 +115,12 @@ impl Faults {
             match ending {
                 Ending::Start(seat) if !nodes[seat].is_up() => nodes[seat].start()?,
                 Ending::Start(_) | Ending::Pause => {}
+                Ending::PowerCut(seat) => nodes[seat].plan_power_cut(true),
+                Ending::Kill(seat, lasts) => {
+                    net.heal();
+                    nodes[seat].crash(false);
+                    self.endings.push((now + lasts, Ending::Start(seat)));
+                }
                 Ending::Heal => net.heal(),
                 Ending::Disk(seat) => nodes[seat].disk_ms = 2,
                 Ending::Room(seat) => nodes[seat].set_full(false),
@@ -158,10 +170,12 @@ impl Faults {
                 self.endings.push((end, Ending::Start(seat)));
             }
             Kind::PowerCut => {
-                nodes[seat].plan_power_cut();
+                nodes[seat].plan_power_cut(false);
             }
             Kind::SiteCut => {
-                nodes.iter_mut().for_each(Node::plan_power_cut);
+                for node in nodes.iter_mut() {
+                    node.plan_power_cut(true);
+                }
             }
             Kind::Isolated => {
                 for other in others() {
@@ -204,6 +218,16 @@ impl Faults {
                 let clock = &nodes[seat].clock;
                 clock.jump_wall(clock.wall_ms() + by);
             }
+            Kind::Turns => {
+                let Some(leader) = leader else { return false };
+                let (near, far) = ((leader + 1) % nodes.len(), (leader + 2) % nodes.len());
+                for other in (0..nodes.len()).filter(|other| *other != far) {
+                    net.cut(far, other);
+                    net.cut(other, far);
+                }
+                self.endings.push((now + fault.lasts / 4, Ending::PowerCut(near)));
+                self.endings.push((now + fault.lasts / 2, Ending::Kill(leader, fault.lasts)));
+            }
             Kind::HandOver(by) => {
                 let Some(leader) = leader else { return false };
                 let to = nodes[(leader + by) % nodes.len()].id();
@@ -227,10 +251,11 @@ fn fault(random: &mut Random, nodes: usize) -> Fault {
         delay: [5, 60, 300][random.below(3) as usize],
         reorders: random.below(2) == 0,
     };
-    let kind = match random.below(28) {
+    let kind = match random.below(31) {
         0..4 => Kind::Kill,
         4..7 => Kind::PowerCut,
         26 | 27 | 7 => Kind::SiteCut,
+        28..31 => Kind::Turns,
         8..11 => Kind::Isolated,
         11 | 12 => Kind::Mute,
         13 | 14 => Kind::Deaf,

@@ -1,6 +1,6 @@
 //! The network between the nodes: connections that delay, lose, repeat, reorder and break.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,12 +116,16 @@ impl Net {
         inner.weather = Weather::default();
     }
 
-    /// A node is gone: its connections break.
+    /// A node is gone: its connections break. Answers that it has sent arrive all the same.
     pub(super) fn node_down(&self, seat: Seat) {
         let mut inner = self.inner.lock();
         inner.down.push(seat);
-        inner.packets.retain(|_, packet| packet.from != seat && packet.to != seat);
-        let calls = inner.calls.extract_if(.., |_, call| call.from == seat || call.to == seat);
+        let is_answer = |packet: &Packet| packet.from == seat && matches!(packet.content, Content::Answer(_));
+        inner.packets.retain(|_, packet| packet.to != seat && (packet.from != seat || is_answer(packet)));
+        let answered: BTreeSet<u64> =
+            inner.packets.values().filter(|packet| is_answer(packet)).map(|packet| packet.call).collect();
+        let is_broken = |call: &u64, way: &mut Call| way.from == seat || way.to == seat && !answered.contains(call);
+        let calls = inner.calls.extract_if(.., is_broken);
         let broken: Vec<Call> = calls.map(|(_, call)| call).collect();
         drop(inner);
         for call in broken {

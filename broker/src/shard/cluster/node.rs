@@ -22,7 +22,7 @@ use crate::shard::{Full, Shard};
 use crate::storage::{Parts, Storage, StorageError, StorageSettings};
 
 /// Polls of the executor at most while one flush of the disk is under way.
-const OVERTAKING: u64 = 6;
+const OVERTAKING: u64 = 24;
 
 type Starting = Pin<Box<dyn Future<Output = Result<Storage, StorageError>> + Send>>;
 
@@ -52,6 +52,8 @@ pub(super) struct Node {
     pub(super) paused_until: Duration,
     /// The disk is busy until then.
     disk_busy_until: Duration,
+    /// The next power cut leaves nothing that was not flushed.
+    keeps_nothing: bool,
     /// A flush of the disk takes up to so many milliseconds.
     pub(super) disk_ms: u64,
 }
@@ -78,6 +80,7 @@ impl Node {
             life: 0,
             paused_until: Duration::ZERO,
             disk_busy_until: Duration::ZERO,
+            keeps_nothing: false,
             disk_ms: 2,
         }
     }
@@ -154,7 +157,7 @@ impl Node {
     pub(super) fn crash(&mut self, power: bool) {
         let Some(running) = self.running.take() else { return };
         self.net.node_down(self.seat);
-        let seed = self.random.draw();
+        let seed = if std::mem::take(&mut self.keeps_nothing) { 0 } else { self.random.draw() };
         let left = if power || self.disk.is_off() { self.disk.crash(seed) } else { self.disk.fork() };
         // What is told from now on is told by the dead; the disk that they write to is none.
         let old = std::mem::replace(&mut self.disk, left);
@@ -166,11 +169,13 @@ impl Node {
         self.paused_until = Duration::ZERO;
     }
 
-    /// The power of this machine goes off during one of the next operations of its disk.
-    pub(super) fn plan_power_cut(&mut self) {
+    /// The power of this machine goes off during one of the next operations of its disk. Perhaps nothing is kept then of what
+    /// was not flushed.
+    pub(super) fn plan_power_cut(&mut self, keeps_nothing: bool) {
         if !self.is_up() {
             return;
         }
+        self.keeps_nothing = keeps_nothing;
         let at = self.disk.operations() + 1 + self.random.below(4);
         self.disk.set_faults(Faults { power_off_at: Some(at), ..Faults::default() });
     }
