@@ -20,6 +20,7 @@ use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
 use crate::gate::Gate;
+use crate::group::{self, Group};
 use crate::key_index::KeyIndex;
 use crate::latch::Failure;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
@@ -28,25 +29,17 @@ use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::server::{Server, topics};
 use crate::stats::Stats;
-use crate::storage::{Storage, StorageError, StorageSettings};
+use crate::storage::{Storage, StorageSettings};
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The settings name a group of several members.
-    #[error(
-        "dLegerPeers names {members} members: this version does not replicate yet. Leave dLegerPeers out, or name this broker alone"
-    )]
-    SeveralMembers {
-        /// How many.
-        members: usize,
-    },
     /// The data folder.
     #[error("{error}{hint}", error = .0, hint = folder_hint(.0))]
     Folder(#[from] FolderError),
-    /// Log, index or state.
+    /// Log, index or state, or the group.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(#[from] group::OpenError),
     /// A port.
     #[error("cannot listen at {address} ({keys}): {source}")]
     Listen {
@@ -79,6 +72,7 @@ fn folder_hint(error: &FolderError) -> &'static str {
 pub struct RunningBroker {
     broker: Arc<Broker>,
     storage: Storage,
+    group: Group,
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
     phases: Phases,
@@ -119,7 +113,6 @@ const FAST_PORT_BELOW: u16 = 2;
 
 /// Opens the data folder, recovers, listens, registers. Returns when clients are served.
 pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
-    refuse_several_members(&config)?;
     raise_open_files();
     let folder = take_folder(&config.data_folder()).await?;
     let clock = Clock::system();
@@ -130,7 +123,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         source,
     })?;
     let settings = StorageSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
-    let storage = Storage::open(settings, clock.clone()).await?;
+    let (storage, group) = group::open(&config, settings, clock.clone()).await?;
     let shutdown = Shutdown::new();
     let phases = Phases {
         registration: Phase::default(),
@@ -189,20 +182,15 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         shutdown,
         config,
     });
-    topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
+    // A member that follows gets them from its leader.
+    if storage.leadership().borrow().led().is_some() {
+        topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
+    }
     phases.run(&broker, &storage).map_err(StartError::Helpers)?;
     let metrics_address = phases.serve_metrics(&broker, &budget).await?;
     phases.serve_clients(&broker, &budget, listener, address).await;
     broker.registration.now().await;
-    Ok(RunningBroker { broker, storage, address, metrics_address, phases, _folder: folder })
-}
-
-/// Settings of several members are read and checked, and nothing replicates yet: believed, they would lose messages.
-fn refuse_several_members(config: &BrokerConfig) -> Result<(), StartError> {
-    match config.replication_peers.count() {
-        0 | 1 => Ok(()),
-        members => Err(StartError::SeveralMembers { members }),
-    }
+    Ok(RunningBroker { broker, storage, group, address, metrics_address, phases, _folder: folder })
 }
 
 impl RunningBroker {
@@ -232,6 +220,7 @@ impl RunningBroker {
         self.phases.runners.stop().await;
         self.broker.delivery.flush_offsets().await;
         tracing::info!("stopping: flushing log and index");
+        self.group.close().await;
         let result = self.storage.close().await;
         tracing::info!("stopped");
         result
