@@ -70,7 +70,7 @@ use identity::{ALONE, MemberFile};
 use keeper::Keeper;
 use links::PeerLinks;
 use search::{Begin, Search, must_search};
-pub(crate) use status::{GroupStatus, HandOverError, Leader, MemberStatus, Role};
+pub(crate) use status::{GroupStatus, HandOverError, Leader, Role};
 
 /// Why a member of a group did not start.
 #[derive(Debug, thiserror::Error)]
