@@ -2,13 +2,16 @@
 
 pub(crate) mod background;
 mod leader;
+mod way;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::remoting::{Budget, BudgetLimits, ConnectionLimits, ServeLimits, Service, serve};
+use escrowmq_common::remoting::{
+    Budget, BudgetLimits, ConnectionLimits, ServeLimits, Service, TrustedProxies, serve, serve_streams,
+};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::runtime::Handle;
@@ -19,8 +22,9 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
-use crate::forward::{Forwarder, Office};
+use crate::forward::{Arrivals, Forwarder, Office};
 use crate::gate::Gate;
+use crate::group::{self, Group};
 use crate::key_index::KeyIndex;
 use crate::latch::Failure;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
@@ -29,25 +33,17 @@ use crate::metrics::Metrics;
 use crate::registration::Registration;
 use crate::server::{Server, topics};
 use crate::stats::Stats;
-use crate::storage::{Storage, StorageError, StorageSettings};
+use crate::storage::{Storage, StorageSettings};
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The settings name a group of several members.
-    #[error(
-        "dLegerPeers names {members} members: this version does not replicate yet. Leave dLegerPeers out, or name this broker alone"
-    )]
-    SeveralMembers {
-        /// How many.
-        members: usize,
-    },
     /// The data folder.
     #[error("{error}{hint}", error = .0, hint = folder_hint(.0))]
     Folder(#[from] FolderError),
-    /// Log, index or state.
+    /// Log, index or state, or the group.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(#[from] group::OpenError),
     /// A port.
     #[error("cannot listen at {address} ({keys}): {source}")]
     Listen {
@@ -80,8 +76,10 @@ fn folder_hint(error: &FolderError) -> &'static str {
 pub struct RunningBroker {
     broker: Arc<Broker>,
     storage: Storage,
+    group: Group,
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
+    forwarders: [Arc<Forwarder>; 2],
     phases: Phases,
     _folder: LockedFolder,
 }
@@ -120,7 +118,6 @@ const FAST_PORT_BELOW: u16 = 2;
 
 /// Opens the data folder, recovers, listens, registers. Returns when clients are served.
 pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
-    refuse_several_members(&config)?;
     raise_open_files();
     let folder = take_folder(&config.data_folder()).await?;
     let clock = Clock::system();
@@ -131,7 +128,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         source,
     })?;
     let settings = StorageSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
-    let storage = Storage::open(settings, clock.clone()).await?;
+    let (storage, group) = group::open(&config, settings, clock.clone()).await?;
     let shutdown = Shutdown::new();
     let phases = Phases {
         registration: Phase::default(),
@@ -198,25 +195,21 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     }
     phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
     let metrics_address = phases.serve_metrics(&broker, &storage, &office, &budget).await?;
-    let forwarder = Arc::new(Forwarder::new(
-        storage.leadership(),
-        office,
-        None,
-        serve_limits(&broker.config(), &budget).connection,
-        Arc::clone(&budget),
-        phases.connections.shutdown.clone(),
-    ));
-    phases.serve_clients(&broker, &forwarder, &budget, listener, address).await;
-    broker.registration.now().await;
-    Ok(RunningBroker { broker, storage, address, metrics_address, phases, _folder: folder })
-}
-
-/// Settings of several members are read and checked, and nothing replicates yet: believed, they would lose messages.
-fn refuse_several_members(config: &BrokerConfig) -> Result<(), StartError> {
-    match config.replication_peers.count() {
-        0 | 1 => Ok(()),
-        members => Err(StartError::SeveralMembers { members }),
+    let limits = serve_limits(&broker.config(), &budget);
+    let forwarder = |way| {
+        let (leadership, office) = (storage.leadership(), Arc::clone(&office));
+        let shutdown = phases.connections.shutdown.clone();
+        Arc::new(Forwarder::new(leadership, office, way, limits.connection.clone(), Arc::clone(&budget), shutdown))
+    };
+    // What other members pass on is passed on no further.
+    let (passing, arriving) = (forwarder(way::to_members(&group)), forwarder(None));
+    if !group.is_alone() {
+        phases.serve_members(&broker, &arriving, &group, &limits);
     }
+    phases.serve_clients(&broker, &passing, &limits, listener, address).await;
+    broker.registration.now().await;
+    let forwarders = [passing, arriving];
+    Ok(RunningBroker { broker, storage, group, address, metrics_address, forwarders, phases, _folder: folder })
 }
 
 impl RunningBroker {
@@ -242,10 +235,14 @@ impl RunningBroker {
         self.phases.registration.stop().await;
         tracing::info!("stopping: closing connections");
         self.phases.connections.stop().await;
+        for forwarder in &self.forwarders {
+            forwarder.end().await;
+        }
         tracing::info!("stopping: check-backs, timers and deliveries");
         self.phases.runners.stop().await;
         self.broker.delivery.flush_offsets().await;
         tracing::info!("stopping: flushing log and index");
+        self.group.close().await;
         let result = self.storage.close().await;
         tracing::info!("stopped");
         result
@@ -305,13 +302,24 @@ impl Phases {
         Ok(address)
     }
 
+    /// Serves clients whose requests other members pass on. They are passed on no further.
+    fn serve_members(&self, broker: &Arc<Broker>, forwarder: &Arc<Forwarder>, group: &Group, limits: &ServeLimits) {
+        let (arrivals, streams) = Arrivals::new(Handle::current());
+        group.take_streams(Arc::new(arrivals));
+        let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker), Arc::clone(forwarder)));
+        // Members have proven who they are, and say whose requests they bring.
+        let limits = ServeLimits { proxies: Arc::new(TrustedProxies::everybody()), ..limits.clone() };
+        let serving = serve_streams(streams, service, limits, self.connections.shutdown.clone());
+        self.connections.tasks.spawn("serve members", serving);
+    }
+
     /// Serves clients at the main port, and at the one below it where that is free. Both are open before either is served: a
     /// client that is answered at one may go on to the other.
     async fn serve_clients(
         &self,
         broker: &Arc<Broker>,
         forwarder: &Arc<Forwarder>,
-        budget: &Arc<Budget>,
+        limits: &ServeLimits,
         listener: TcpListener,
         address: SocketAddr,
     ) {
@@ -326,7 +334,6 @@ impl Phases {
             }
         }
         let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker), Arc::clone(forwarder)));
-        let limits = serve_limits(&config, budget);
         let phase = &self.connections;
         for (name, listener) in listeners {
             let serving = serve(listener, Arc::clone(&service), limits.clone(), phase.shutdown.clone());

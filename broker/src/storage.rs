@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! index, log -> Shard, Applier (the state machine) -> Member (the group) -> Proposer
+//!              |__________ Opened __________|
 //! ```
 //!
 //! Promises: when [`Storage::open`] returns, everything committed is applied and commands are taken; anything but
@@ -19,10 +20,12 @@ use tokio::sync::watch;
 use crate::executor::{Blocking, JoinHandle};
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
-use crate::log::{Disk, Log, LogSettings, OpenError, RealDisk};
+use crate::log::{Disk, Log, LogReader, LogSettings, OpenError, RealDisk};
 #[cfg(test)]
 use crate::raft::Server;
-use crate::raft::{Ground, Identity, Leadership, Lease, Links, Member, MemberError, NoLinks, Purger};
+use crate::raft::{
+    Ground, Identity, Leadership, Lease, Links, Member, MemberError, Members, NoLinks, Purger, members_applied,
+};
 use crate::shard::{Applier, INDEX, Proposer, Quarantine, QuarantineError, Shard, restore_base};
 use crate::steady_clock::SteadyClock;
 use crate::terms::{LogIndex, Position};
@@ -97,11 +100,13 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
+    #[cfg(test)]
     /// Opens the storage in its folder and returns when everything committed is applied and commands are taken.
     pub(crate) async fn open(settings: StorageSettings, clock: Clock) -> Result<Self, StorageError> {
         Self::open_on(Arc::new(RealDisk), settings, clock).await
     }
 
+    #[cfg(test)]
     /// Like [`open`](Self::open), with the log's files on this disk. The index is on the machine's file system.
     pub(crate) async fn open_on(
         disk: Arc<dyn Disk>,
@@ -112,6 +117,7 @@ impl Storage {
         Self::open_parts(disk, move || open_index(&dir), settings, clock).await
     }
 
+    #[cfg(test)]
     /// Like [`open_on`](Self::open_on), with an index from elsewhere.
     async fn open_parts(
         disk: Arc<dyn Disk>,
@@ -119,25 +125,7 @@ impl Storage {
         settings: StorageSettings,
         clock: Clock,
     ) -> Result<Self, StorageError> {
-        let tasks = Tasks::new();
-        let opened = tasks.spawn_blocking("open storage", move || Parts::open(disk, index()?, settings, clock));
-        let parts = opened.await.ok().flatten().unwrap_or_else(|| {
-            Err(StorageError::Thread(io::Error::other("the files could not be opened: a task panicked")))
-        })?;
-        let threads = parts.start_threads(&tasks);
-        let started = match threads {
-            Ok(()) => parts.start_alone(&tasks).await,
-            Err(error) => Err(StorageError::Thread(error)),
-        };
-        if started.is_err() {
-            parts.shard.executor().stop();
-            parts.applier.stop_flushes();
-            tasks.join().await;
-            // Raft may keep handles for a moment longer; the folder is free all the same. The error already says how the log
-            // failed, if it did.
-            let _ = parts.log.close();
-        }
-        started
+        Opened::open_parts(disk, index, settings, clock).await?.start_alone(Identity::alone()).await
     }
 
     /// Whether this member leads its group, now and at each change.
@@ -154,6 +142,11 @@ impl Storage {
     #[cfg(test)]
     pub(crate) fn server(&self) -> &Server<Applier> {
         self.member.server()
+    }
+
+    /// The member of the group.
+    pub(crate) fn member(&self) -> &Arc<Member<Applier>> {
+        &self.member
     }
 
     /// Hands the leadership to another member, if this one leads.
@@ -187,6 +180,86 @@ impl Storage {
             self.applier.step();
         }
         self.log.close()
+    }
+}
+
+/// A data folder that is open, with its threads; the member of the group is not started yet. [`start`](Self::start) it, or
+/// [`close`](Self::close) it: dropping it leaves the threads running.
+pub(crate) struct Opened {
+    parts: Parts,
+    tasks: Tasks,
+}
+
+impl Opened {
+    /// Opens the folder.
+    pub(crate) async fn open(settings: StorageSettings, clock: Clock) -> Result<Self, StorageError> {
+        let dir = settings.dir.clone();
+        Self::open_parts(Arc::new(RealDisk), move || open_index(&dir), settings, clock).await
+    }
+
+    async fn open_parts(
+        disk: Arc<dyn Disk>,
+        index: impl FnOnce() -> Result<Index, StorageError> + Send + 'static,
+        settings: StorageSettings,
+        clock: Clock,
+    ) -> Result<Self, StorageError> {
+        let tasks = Tasks::new();
+        let opened = tasks.spawn_blocking("open storage", move || Parts::open(disk, index()?, settings, clock));
+        let parts = opened.await.ok().flatten().unwrap_or_else(|| {
+            Err(StorageError::Thread(io::Error::other("the files could not be opened: a task panicked")))
+        })?;
+        let opened = Self { parts, tasks };
+        match opened.parts.start_threads(&opened.tasks) {
+            Ok(()) => Ok(opened),
+            Err(error) => {
+                opened.close().await;
+                Err(StorageError::Thread(error))
+            }
+        }
+    }
+
+    /// Whether anything was ever written to the log, a vote among it.
+    pub(crate) fn has_log(&self) -> bool {
+        let log = &self.parts.log;
+        log.last().is_some() || log.purged().is_some() || log.vote().is_some()
+    }
+
+    /// The log, to look at.
+    pub(crate) fn log(&self) -> &LogReader {
+        self.parts.shard.log()
+    }
+
+    /// The members of the group that were applied last, if any were.
+    pub(crate) fn members(&self) -> Result<Option<Members>, StorageError> {
+        members_applied(&*self.parts.applier).map_err(|error| StorageError::Failed(error.to_string()))
+    }
+
+    /// Starts a member of a group. Returns when it runs: it may lead soon, later or never.
+    pub(crate) async fn start(self, identity: Identity, links: Arc<impl Links>) -> Result<Storage, StorageError> {
+        let started = self.parts.start(&self.tasks, identity, links).await;
+        if started.is_err() {
+            self.close().await;
+        }
+        started
+    }
+
+    /// Starts the only member of a group. Returns when it leads and has applied all that was committed.
+    pub(crate) async fn start_alone(self, identity: Identity) -> Result<Storage, StorageError> {
+        let started = self.parts.start_alone(&self.tasks, identity).await;
+        if started.is_err() {
+            self.close().await;
+        }
+        started
+    }
+
+    /// Ends the threads.
+    pub(crate) async fn close(self) {
+        let Self { parts, tasks } = self;
+        parts.shard.executor().stop();
+        parts.applier.stop_flushes();
+        tasks.join().await;
+        // Raft may keep handles for a moment longer; the folder is free all the same. How the log failed, if it did, was said.
+        let _ = parts.log.close();
     }
 }
 
@@ -242,8 +315,8 @@ impl Parts {
 
     /// Starts the only member of a group on the executor, which somebody runs. Returns when it leads and has applied all that
     /// was committed.
-    pub(crate) async fn start_alone(&self, tasks: &Tasks) -> Result<Storage, StorageError> {
-        let storage = self.start(tasks, Identity::alone(), Arc::new(NoLinks)).await?;
+    pub(crate) async fn start_alone(&self, tasks: &Tasks, identity: Identity) -> Result<Storage, StorageError> {
+        let storage = self.start(tasks, identity, Arc::new(NoLinks)).await?;
         let latch = storage.log.latch();
         let failed = tokio::select! {
             biased;

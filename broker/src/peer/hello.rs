@@ -34,11 +34,13 @@ pub(crate) enum Lane {
     Forward = 3,
     /// Files.
     Fetch = 4,
+    /// Questions about the group itself: who is there, who founds it, who wants to join.
+    Group = 5,
 }
 
 impl Lane {
     /// All of them.
-    pub(crate) const ALL: [Lane; 4] = [Lane::Append, Lane::Pulse, Lane::Forward, Lane::Fetch];
+    pub(crate) const ALL: [Lane; 5] = [Lane::Append, Lane::Pulse, Lane::Forward, Lane::Fetch, Lane::Group];
 
     /// The lane with this number on the wire.
     pub(super) fn from_number(number: u8) -> Option<Lane> {
@@ -53,6 +55,7 @@ impl fmt::Display for Lane {
             Lane::Pulse => "pulse",
             Lane::Forward => "forward",
             Lane::Fetch => "fetch",
+            Lane::Group => "group",
         })
     }
 }

@@ -64,13 +64,14 @@ mod status;
 mod tests;
 mod wire;
 
-pub(crate) use counts::Counts;
 pub(crate) use error::CallError;
 pub(crate) use hello::{Hello, Lane, Target};
 pub(crate) use link::Link;
 pub(crate) use peers::{BYTES_MAX, HANDSHAKE_TIME, Peers, Settings, StartError};
 pub(crate) use refusal::{Reason, Refusal};
 pub(crate) use roles::{Gate, Serve, Streams};
-pub(crate) use secret::{Secret, SecretError, Unguarded, check_unguarded};
+pub(crate) use secret::{Secret, SecretError};
+#[cfg(test)]
 pub(crate) use status::{LinkStatus, Phase};
+#[cfg(test)]
 pub(crate) use wire::REQUEST_BYTES_MAX;

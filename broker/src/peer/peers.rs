@@ -61,7 +61,7 @@ pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
 /// Why a member cannot talk to others. A retry ends the same way until it is put right.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
+pub enum StartError {
     /// The address cannot be listened on.
     #[error(
         "cannot listen for other members of the group at {address}: {source}; end what uses that port, or name another one"

@@ -8,7 +8,7 @@ use escrowmq_common::net::split_address;
 /// Fewest bytes of a secret: fewer could be guessed from a proof that somebody overheard.
 const SECRET_BYTES_MIN: usize = 16;
 /// Most bytes of a secret.
-const SECRET_BYTES_MAX: usize = 1024;
+const SECRET_BYTES_MAX: usize = 4096;
 
 /// What all members of a group know, and nobody else. Never sent, never shown.
 #[derive(Clone)]
@@ -22,14 +22,14 @@ pub(crate) struct Secret {
     "a group secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes, this one has {bytes}: make one with 'openssl rand -hex 32' \
      and give it to all members"
 )]
-pub(crate) struct SecretError {
+pub struct SecretError {
     bytes: usize,
 }
 
 impl Secret {
     /// The secret that a setting or a file holds; white space around it does not count.
-    pub(crate) fn new(text: &str) -> Result<Secret, SecretError> {
-        let bytes = text.trim().as_bytes().to_vec();
+    pub(crate) fn new(text: impl AsRef<[u8]>) -> Result<Secret, SecretError> {
+        let bytes = text.as_ref().trim_ascii().to_vec();
         if (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
             Ok(Secret { bytes })
         } else {
@@ -54,9 +54,9 @@ impl fmt::Debug for Secret {
     "'{address}' is no loopback address, and the group has no secret: whoever reaches it could join. Give all members the same \
      group secret, or let all of them use addresses of 127.0.0.1 or [::1]; then start again"
 )]
-pub(crate) struct Unguarded {
+pub struct Unguarded {
     /// The first address of those given that is not loopback for certain.
-    pub(crate) address: String,
+    pub address: String,
 }
 
 /// Whether a group may do without a secret: only if all these addresses (`host:port`; the one listened on and those of
@@ -93,6 +93,6 @@ mod tests {
         assert_eq!(secret.bytes(), b"0123456789abcdef");
         assert_eq!(format!("{secret:?}"), "Secret");
         assert!(Secret::new("0123456789abcde ").unwrap_err().to_string().contains("has 15"));
-        assert!(Secret::new(&"x".repeat(1025)).is_err());
+        assert!(Secret::new("x".repeat(4097)).is_err());
     }
 }

@@ -21,7 +21,7 @@ const KEEP_ALIVE_COUNT: u32 = 3;
 fn unacknowledged_max(lane: Lane) -> Duration {
     match lane {
         Lane::Pulse => Duration::from_secs(3),
-        Lane::Append | Lane::Forward | Lane::Fetch => Duration::from_secs(30),
+        Lane::Append | Lane::Forward | Lane::Fetch | Lane::Group => Duration::from_secs(30),
     }
 }
 

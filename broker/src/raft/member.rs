@@ -20,6 +20,7 @@ use super::leadership::Leadership;
 use super::lease::Lease;
 use super::links::Links;
 use super::log_store::LogStore;
+use super::members::{self, Members};
 use super::network::Network;
 use super::serve::Server;
 use super::state::{State, StateMachine};
@@ -50,7 +51,12 @@ pub(crate) struct Identity {
 impl Identity {
     /// The only member of its group.
     pub(crate) fn alone() -> Self {
-        Self { node: 1, founders: Some(BTreeMap::from([(1, String::new())])) }
+        Self::alone_as(1)
+    }
+
+    /// The only member of its group, under this id.
+    pub(crate) fn alone_as(node: u64) -> Self {
+        Self { node, founders: Some(BTreeMap::from([(node, String::new())])) }
     }
 
     fn has_peers(&self) -> bool {
@@ -88,7 +94,9 @@ pub enum MemberError {
 
 /// A running member of the group, with the state machine `M`. Dropping it does not end it; [`end`](Self::end) does.
 pub(crate) struct Member<M: StateMachine> {
-    raft: Raft<TypeConfig, State<M>>,
+    pub(super) raft: Raft<TypeConfig, State<M>>,
+    pub(super) executor: Executor,
+    pub(super) members: watch::Receiver<Members>,
     leadership: watch::Receiver<Leadership>,
     lease: Arc<Lease>,
     has_peers: Arc<AtomicBool>,
@@ -157,7 +165,9 @@ impl<M: StateMachine> Member<M> {
         };
         let watching = executor.spawn(watcher.run());
         let purging = executor.spawn(purge(raft.clone(), machine, purger.clone()));
-        Ok(Self { raft, leadership, lease, has_peers, server, purger, tasks: Mutex::new(vec![watching, purging]) })
+        let (members, telling) = members::watch(&raft, &executor);
+        let tasks = Mutex::new(vec![watching, purging, telling]);
+        Ok(Self { raft, executor, members, leadership, lease, has_peers, server, purger, tasks })
     }
 
     /// Proposes bytes for the log, as the leader of this term. `on_append` is called with their index when they are about to

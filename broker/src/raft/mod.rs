@@ -14,9 +14,10 @@
 //! Leaves to others: the bytes (`log`), what entries mean and who waits for them (the [`StateMachine`]), and which
 //! proposals there is room for: openraft takes an append that fails for the end of its storage.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "no transport uses what answers other members yet"))]
+#![cfg_attr(not(test), expect(dead_code, reason = "no tool hands the leadership over yet"))]
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
+mod change;
 mod committed;
 mod contacts;
 mod entry;
@@ -25,6 +26,7 @@ mod lease;
 mod links;
 mod log_store;
 mod member;
+mod members;
 mod membership;
 mod network;
 mod runtime;
@@ -36,12 +38,10 @@ mod wire;
 pub(crate) use committed::{CommittedEntry, Content, committed_entry};
 pub(crate) use leadership::Leadership;
 pub(crate) use lease::Lease;
-#[cfg(test)]
-pub(crate) use links::{Lane, Link};
-pub(crate) use links::{Links, NoLinks};
+pub(crate) use links::{Lane, Link, Links, NoLinks};
 pub(crate) use log_store::kind;
 pub(crate) use member::{Ground, Identity, Member, MemberError, Purger};
-#[cfg(test)]
+pub(crate) use members::{Members, Progress, members_applied};
 pub(crate) use serve::Server;
 pub(crate) use state::StateMachine;
 

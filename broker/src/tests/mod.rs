@@ -4,5 +4,5 @@
 mod delivery;
 mod floors;
 mod producing;
-mod support;
+pub(crate) mod support;
 mod tools;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::life::{Rows, index_of, settings};
 use crate::log::sim_disk::{Random, SimDisk};
 use crate::log::{Drive, Flush};
+use crate::raft::Identity;
 use crate::storage::{Parts, Storage};
 
 /// Polls of the executor at most while one flush of the disk is under way.
@@ -117,7 +118,8 @@ impl Stepped {
                 stepper.overtake();
             }
         });
-        let storage = stepper.drive(parts.start_alone(&Tasks::new()))?.map_err(|error| why(&error))?;
+        let storage =
+            stepper.drive(parts.start_alone(&Tasks::new(), Identity::alone()))?.map_err(|error| why(&error))?;
         Ok(Self { storage, stepper })
     }
 

@@ -4,9 +4,7 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 
 use super::support::{Bench, of_topic};
-use crate::start::{StartError, start};
 use crate::terms::DiskUse;
-use crate::tests::support::settings;
 
 fn update(text: &'static str) -> Frame {
     Frame::request(request::UPDATE_BROKER_CONFIG).with_body(text)
@@ -111,16 +109,4 @@ async fn what_needs_no_work_is_done_and_what_nobody_knows_is_refused() {
     assert_eq!(unknown.code, response::REQUEST_CODE_NOT_SUPPORTED);
     assert_eq!(unknown.remark.as_deref(), Some(" request type 9999 not supported"));
     bench.broker.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn several_members_are_refused_before_anything_is_made() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = settings(folder.path());
-    config.replication_peers = "n0-127.0.0.1:1;n1-127.0.0.1:2;n2-127.0.0.1:3".parse().unwrap();
-    config.validate().unwrap();
-    let error = start(config).await.err().unwrap();
-    assert!(matches!(error, StartError::SeveralMembers { members: 3 }), "{error}");
-    assert!(error.to_string().contains("does not replicate yet. Leave dLegerPeers out"), "{error}");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -1,0 +1,217 @@
+//! Who may talk to this member, and what is done with what others ask: the side of a member that its port shows.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::care::{of_seat, seat_of};
+use super::identity::{FEATURE_LEVEL, MemberFile};
+use super::question::{Answer, Question, Status, decode, encode};
+use crate::config::{GroupConfig, Seat};
+use crate::log::LogReader;
+use crate::log::format::FORMAT_VERSION;
+use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
+use crate::raft::{Leadership, Members, Server};
+use crate::shard::Applier;
+
+/// Questions of others that wait to be answered.
+pub(super) const ASKS_MAX: usize = 16;
+
+/// A question that changes something, for the task that owns the identity.
+pub(super) struct Ask {
+    /// Who asks.
+    pub(super) from: Hello,
+    /// What.
+    pub(super) question: Question,
+    /// For the answer. Nobody listens any more if the connection has ended.
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// What of the member runs.
+pub(super) struct Running {
+    /// Answers Raft's requests.
+    pub(super) server: Server<Applier>,
+    /// Who leads.
+    pub(super) leadership: watch::Receiver<Leadership>,
+    /// Who is in the group.
+    pub(super) members: watch::Receiver<Members>,
+}
+
+/// See the module.
+pub(super) struct Door {
+    /// The group as it was configured.
+    pub(super) config: GroupConfig,
+    /// The seats of dLegerPeers in one order.
+    pub(super) peers: String,
+    log: LogReader,
+    file: Mutex<MemberFile>,
+    /// The incarnation that this member speaks for: that of its Raft member.
+    bound: Mutex<Option<u64>>,
+    running: OnceLock<Running>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Door {
+    /// A member whose identity is on disk. The receiver gets what others ask.
+    pub(super) fn new(config: GroupConfig, log: LogReader, file: MemberFile) -> (Arc<Self>, mpsc::Receiver<Ask>) {
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let door = Self {
+            peers: super::founding::ordered(&config.seats),
+            config,
+            log,
+            file: Mutex::new(file),
+            bound: Mutex::new(None),
+            running: OnceLock::new(),
+            asks,
+        };
+        (Arc::new(door), asked)
+    }
+
+    /// The identity that is on disk.
+    pub(super) fn file(&self) -> MemberFile {
+        self.file.lock().clone()
+    }
+
+    /// Another identity is on disk.
+    pub(super) fn set_file(&self, file: MemberFile) {
+        *self.file.lock() = file;
+    }
+
+    /// From now on this member speaks for the incarnation that its file has.
+    pub(super) fn bind(&self) {
+        let incarnation = self.file.lock().incarnation;
+        *self.bound.lock() = incarnation;
+    }
+
+    /// The incarnation that this member speaks for.
+    pub(super) fn bound(&self) -> Option<u64> {
+        *self.bound.lock()
+    }
+
+    /// The Raft member runs.
+    pub(super) fn run(&self, running: Running) {
+        // A second one would be another storage's; there is one.
+        let _ = self.running.set(running);
+    }
+
+    /// Whether anything was ever written to the log, a vote among it.
+    pub(super) fn has_log(&self) -> bool {
+        self.log.last().is_some() || self.log.purged().is_some() || self.log.vote().is_some()
+    }
+
+    /// How this member introduces itself.
+    pub(super) fn hello(&self) -> Hello {
+        let file = self.file.lock();
+        Hello {
+            group: file.group.clone(),
+            node: file.node,
+            seat: file.seat.clone(),
+            incarnation: self.bound().unwrap_or_default(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            formats: FORMAT_VERSION..=FORMAT_VERSION,
+            feature_level: FEATURE_LEVEL,
+        }
+    }
+
+    fn status(&self) -> Status {
+        let file = self.file();
+        let (term, leader) = self.running.get().map_or((0, None), |running| {
+            let seen = *running.leadership.borrow();
+            let leader = match seen {
+                Leadership::Leading { .. } => Some(file.node),
+                Leadership::Following { leader, .. } => leader,
+            };
+            let address = |node| running.members.borrow().addresses.get(&node).cloned().map(|address| (node, address));
+            (seen.term(), leader.and_then(address))
+        });
+        Status {
+            node: file.node,
+            seat: file.seat,
+            peers: self.peers.clone(),
+            incarnation: file.incarnation,
+            founder: file.founder,
+            has_log: self.has_log(),
+            term,
+            leader,
+        }
+    }
+
+    /// Whether a member is one of the incarnation that this one speaks for.
+    fn is_of_us(&self, from: &Hello) -> bool {
+        self.bound().is_some_and(|bound| bound == from.incarnation)
+    }
+
+    /// Hands a question on to the task that owns the identity.
+    fn hand_on(&self, from: &Hello, question: Question) -> BoxFuture<'static, Option<Bytes>> {
+        let (answer, answered) = oneshot::channel();
+        let busy = || Answer::No("this member has too many questions unanswered, or stops; ask again".to_owned());
+        if self.asks.try_send(Ask { from: from.clone(), question, answer }).is_err() {
+            return std::future::ready(Some(encode(&busy()))).boxed();
+        }
+        async move { Some(encode(&answered.await.unwrap_or_else(|_| busy()))) }.boxed()
+    }
+}
+
+impl Gate for Door {
+    fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        // Without a group neither serves what is the group's, and they ask each other how it stands.
+        let Some(bound) = self.bound().filter(|_| hello.incarnation != 0) else { return Ok(()) };
+        let own = &self.config.own.name;
+        if hello.incarnation != bound {
+            let text = format!(
+                "'{own}' and '{}' belong to two different foundings of the group '{}': empty the folder of the one that is \
+                 wrong, then it joins the other",
+                hello.seat, hello.group
+            );
+            return Err(Refusal::new(Reason::Incarnation, text));
+        }
+        if self.file.lock().removed.contains(&hello.node) {
+            let text = format!(
+                "node {} was at the seat '{}' and is no member any more: empty its folder, then it joins again under a new id",
+                hello.node, hello.seat
+            );
+            return Err(Refusal::new(Reason::Membership, text));
+        }
+        let Some(running) = self.running.get() else { return Ok(()) };
+        let members = running.members.borrow();
+        // A member that is new may be known to the others and not here: this one is behind, and it may be the leader.
+        let has_seat =
+            of_seat(&members, &hello.seat).next().is_some() || self.config.seats.named(&hello.seat).is_some();
+        if members.addresses.contains_key(&hello.node) || has_seat {
+            return Ok(());
+        }
+        let text = format!("'{}' (node {}) is no member of the group '{}'", hello.seat, hello.node, hello.group);
+        Err(Refusal::new(Reason::Membership, text))
+    }
+}
+
+impl Serve for Door {
+    fn serve(&self, from: &Hello, lane: Lane, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let closes = || std::future::ready(None).boxed();
+        match lane {
+            Lane::Group => match decode(&request) {
+                Ok(Question::Status) => std::future::ready(Some(encode(&Answer::Status(self.status())))).boxed(),
+                Ok(question) => self.hand_on(from, question),
+                Err(_) => closes(),
+            },
+            Lane::Append | Lane::Pulse if self.is_of_us(from) => match self.running.get() {
+                Some(running) => {
+                    let answer = running.server.serve(request);
+                    async move { answer.await.ok().and_then(Result::ok) }.boxed()
+                }
+                None => closes(),
+            },
+            Lane::Forward => closes(),
+            Lane::Fetch => closes(),
+        }
+    }
+}
+
+/// The seat of a member's address; its text if it is none.
+pub(super) fn seat_name(address: &str) -> String {
+    seat_of(address).map_or_else(|| address.to_owned(), |seat: Seat| seat.name)
+}

@@ -1,0 +1,203 @@
+//! The task that keeps a member's identity and, where it leads, cares for the members of its group.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::task::Shutdown;
+use tokio::sync::{mpsc, watch};
+
+use super::Keys;
+use super::care::{Admission, Care, admit, care, seat_of};
+use super::door::Ask;
+use super::founding::promise;
+use super::identity::MemberFile;
+use super::question::{Answer, Question};
+use crate::config::Seat;
+use crate::peer::{Hello, Peers, Target};
+use crate::raft::{Leadership, Member, Members};
+use crate::shard::Applier;
+
+/// Between looks at learners that catch up, and before a change that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub(super) struct Keeper {
+    keys: Keys,
+    peers: Peers,
+    member: Arc<Member<Applier>>,
+    members: watch::Receiver<Members>,
+    leadership: watch::Receiver<Leadership>,
+    asks: mpsc::Receiver<Ask>,
+    /// The newest members that a majority agreed on.
+    agreed: Members,
+    has_warned: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(keys: Keys, peers: Peers, member: Arc<Member<Applier>>, asks: mpsc::Receiver<Ask>) -> Self {
+        let (members, leadership) = (member.members(), member.leadership());
+        Self { keys, peers, member, members, leadership, asks, agreed: Members::default(), has_warned: false }
+    }
+
+    /// Until shutdown, or until the Raft member has ended.
+    pub(super) async fn run(mut self, shutdown: Shutdown) {
+        loop {
+            self.note_members().await;
+            let looks_again = self.care().await;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(ask) = self.asks.recv() => self.answer(ask).await,
+                changed = self.members.changed() => if changed.is_err() { return },
+                changed = self.leadership.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY), if looks_again => {}
+            }
+        }
+    }
+
+    /// Writes down what the newest membership says of this member and of those that are gone.
+    async fn note_members(&mut self) {
+        let members = self.members.borrow_and_update().clone();
+        if members.is_empty() {
+            return;
+        }
+        let mut file = self.keys.door.file();
+        let before = file.clone();
+        file.had_log = true;
+        let mut gone = BTreeSet::new();
+        if members.is_committed {
+            gone.extend(self.agreed.addresses.keys().filter(|node| !members.addresses.contains_key(node)).copied());
+            for node in &gone {
+                file.remove(*node);
+            }
+            self.warn_of_difference(&members);
+            self.agreed = members;
+        }
+        if file != before && !self.persist(file).await {
+            return;
+        }
+        if gone.contains(&before.node) {
+            tracing::error!(
+                "this member was replaced in its group, or removed: empty its folder if it is to join again under a new id"
+            );
+        }
+        if !gone.is_empty() {
+            self.peers.retain(|target| !matches!(target, Target::Node(node) if gone.contains(node)));
+        }
+    }
+
+    /// `dLegerPeers` counts when a group is founded. What it says otherwise later may be an error, or just old.
+    fn warn_of_difference(&mut self, members: &Members) {
+        let differs = |seat: &Seat| !members.addresses.values().any(|address| seat_of(address).as_ref() == Some(seat));
+        let seats = &self.keys.door.config.seats;
+        // A group that waits for members to join has fewer.
+        let is_whole = members.addresses.len() >= seats.count();
+        if is_whole && !self.has_warned && seats.all().iter().any(differs) {
+            self.has_warned = true;
+            let logged: Vec<_> = members.addresses.values().cloned().collect();
+            tracing::warn!(
+                dleger_peers = %seats, members = logged.join(";"),
+                "dLegerPeers differs from the members of the group, which count"
+            );
+        }
+    }
+
+    async fn persist(&self, file: MemberFile) -> bool {
+        let written = self.keys.persist(file).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, "the identity of this member could not be written; it is tried again at the next change");
+        }
+        written.is_ok()
+    }
+
+    /// The term in which this member leads.
+    fn led(&self) -> Option<u64> {
+        self.leadership.borrow().led()
+    }
+
+    /// Does what a leader has to do; says whether there is more to do soon.
+    async fn care(&mut self) -> bool {
+        self.leadership.mark_unchanged();
+        if self.led().is_none() {
+            return false;
+        }
+        let Some((last, progress)) = self.member.progress() else { return true };
+        let (door, members) = (&self.keys.door, self.members.borrow().clone());
+        let own = door.file().node;
+        let done = match care(own, &door.config.seats, &members, last, &progress) {
+            Care::Nothing => return false,
+            Care::Watch => return true,
+            Care::SetAddress => self.member.set_address(own, &door.config.own.to_string()).await,
+            Care::Voters(voters) => {
+                tracing::info!(?voters, before = ?members.voters, "changing the voters of the group");
+                self.member.replace_voters(voters).await
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "the members of the group were not changed; it is tried again");
+        }
+        true
+    }
+
+    async fn answer(&mut self, ask: Ask) {
+        let Ask { from, question, answer } = ask;
+        let said = match question {
+            Question::Promise(asked) => match promise(&self.keys.door.file(), self.keys.door.has_log(), &asked) {
+                Ok(file) => self.promised(file).await,
+                Err(why) => Answer::No(why),
+            },
+            Question::Join { address } => self.join(&from, &address).await,
+            Question::Status => Answer::No("a status is answered elsewhere".to_owned()),
+        };
+        // The asker may be gone; it asks again.
+        let _ = answer.send(said);
+    }
+
+    /// Another founding by the founder of before, which did not carry that out.
+    async fn promised(&self, file: MemberFile) -> Answer {
+        if file == self.keys.door.file() {
+            return Answer::Promised;
+        }
+        if !self.persist(file).await {
+            return Answer::No("this member cannot write its identity".to_owned());
+        }
+        self.keys.door.bind();
+        match self.peers.introduce(self.keys.door.hello()) {
+            Ok(()) => Answer::Promised,
+            Err(error) => Answer::No(error.to_string()),
+        }
+    }
+
+    async fn join(&self, from: &Hello, address: &str) -> Answer {
+        let no = |why: &str| Answer::No(why.to_owned());
+        let Some(seat) = seat_of(address).filter(|seat| seat.name == from.seat) else {
+            return no("its address is not that of its seat");
+        };
+        let Some(incarnation) = self.keys.door.bound() else { return no("this member is in no group") };
+        let (true, Some((_, progress))) = (self.led().is_some(), self.member.progress()) else {
+            return no("this member does not lead");
+        };
+        let (file, members) = (self.keys.door.file(), self.members.borrow().clone());
+        let seats = &self.keys.door.config.seats;
+        let lost = match admit(from.node, &seat, seats, &members, &file.removed, &progress) {
+            // Until it is, another leader may not know of it.
+            Admission::Taken if members.is_committed => return Answer::Taken { incarnation },
+            Admission::Taken => return no("a change of the members is under way"),
+            Admission::No(why) => return Answer::No(why),
+            Admission::Take(lost) => lost,
+        };
+        let removed = if lost.is_empty() { Ok(()) } else { self.member.remove_learners(lost).await };
+        let taken = match removed {
+            Ok(()) => self.member.add_learner(from.node, address).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(()) => {
+                tracing::info!(node = from.node, %seat, "a member joins the group; it votes when it has caught up");
+                Answer::Taken { incarnation }
+            }
+            Err(error) => Answer::No(error.to_string()),
+        }
+    }
+}

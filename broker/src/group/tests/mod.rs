@@ -1,0 +1,7 @@
+//! Founding and joining: the decisions alone, in a world of folders that are wiped and processes that crash, and whole members
+//! over loopback.
+
+mod caring;
+mod deciding;
+mod whole;
+mod world;

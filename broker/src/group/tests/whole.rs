@@ -1,0 +1,222 @@
+//! Whole members over loopback: log, Raft and connections, without the side of clients.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use escrowmq_common::clock::Clock;
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+use crate::config::BrokerConfig;
+use crate::group::{Group, OpenError, Role, identity, open};
+use crate::log::LogSettings;
+use crate::shard::{Admission, Command, Outcome};
+use crate::storage::{Storage, StorageSettings};
+use crate::terms::{TopicSettings, encode_cold};
+use crate::tests::support::{settings, until};
+
+const SECRET: &str = "a secret of sixteen bytes or more";
+
+/// A group of three seats, of which some run.
+struct Bench {
+    folder: TempDir,
+    peers: String,
+    running: [Option<Running>; 3],
+}
+
+struct Running {
+    storage: Storage,
+    group: Group,
+}
+
+impl Bench {
+    fn new() -> Self {
+        // Held together, so that they differ.
+        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports = listeners.iter().map(|one| one.local_addr().unwrap().port()).enumerate();
+        let peers = ports.map(|(number, port)| format!("n{number}-127.0.0.1:{port}")).collect::<Vec<_>>().join(";");
+        let bench = Self { folder: tempfile::tempdir().unwrap(), peers, running: [None, None, None] };
+        bench.write_secret("secret", SECRET);
+        bench
+    }
+
+    fn write_secret(&self, name: &str, secret: &str) {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, secret).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn data(&self, at: usize) -> PathBuf {
+        self.folder.path().join(format!("n{at}"))
+    }
+
+    fn config(&self, at: usize, secret: &str) -> BrokerConfig {
+        let config = BrokerConfig {
+            replication_peers: self.peers.parse().unwrap(),
+            replication_self: format!("n{at}"),
+            group_secret_file: Some(self.folder.path().join(secret)),
+            ..settings(&self.data(at))
+        };
+        config.validate().unwrap();
+        config
+    }
+
+    async fn open(&self, at: usize, secret: &str) -> Result<Running, OpenError> {
+        open_at(&self.config(at, secret), &self.data(at)).await
+    }
+
+    async fn start(&mut self, seats: &[usize]) {
+        let opened = join_all(seats.iter().map(|at| self.open(*at, "secret"))).await;
+        for (at, opened) in seats.iter().zip(opened) {
+            self.running[*at] = Some(opened.unwrap());
+        }
+    }
+
+    async fn stop(&mut self, at: usize) {
+        let Running { storage, group } = self.running[at].take().unwrap();
+        group.close().await;
+        storage.close().await.unwrap();
+    }
+
+    fn at(&self, at: usize) -> &Running {
+        self.running[at].as_ref().unwrap()
+    }
+
+    fn alive(&self) -> impl Iterator<Item = (usize, &Running)> {
+        self.running.iter().enumerate().filter_map(|(at, one)| one.as_ref().map(|one| (at, one)))
+    }
+
+    /// The seat of the leader that all who run agree on.
+    async fn leader(&self) -> usize {
+        let leading = || self.alive().find(|(_, one)| one.storage.leadership().borrow().led().is_some());
+        let is_known = || {
+            let Some((_, leader)) = leading() else { return false };
+            self.alive().all(|(_, one)| one.group.leader().is_some_and(|known| known.node == leader.group.node()))
+        };
+        until("one leader, known to all", async || is_known()).await;
+        leading().unwrap().0
+    }
+
+    /// A command is applied on all that run.
+    async fn apply(&self, topic: &str) {
+        let value = encode_cold(&TopicSettings::new(topic, 1));
+        until("the command is taken", async || {
+            let leader = self.leader().await;
+            let proposed = self.at(leader).storage.shard.propose(&Command::PutTopic(&value), Admission::Normal).await;
+            matches!(proposed, Ok(Outcome::Done))
+        })
+        .await;
+        let has = |one: &Running| one.storage.shard.topics().get(topic).is_some();
+        until("it is applied on all", async || self.alive().all(|(_, one)| has(one))).await;
+    }
+
+    /// Ids of the voters, as a member sees them.
+    fn voters(&self, at: usize) -> BTreeSet<u64> {
+        let members = self.at(at).group.status().members;
+        members.into_iter().filter(|member| member.role != Role::Learner).map(|member| member.node).collect()
+    }
+}
+
+async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
+    std::fs::create_dir_all(data).unwrap();
+    let log = LogSettings { segment_bytes: 1 << 20, reserve_bytes: 64 << 10, ..LogSettings::default() };
+    let (storage, group) = open(config, StorageSettings { dir: data.to_owned(), log }, Clock::system()).await?;
+    Ok(Running { storage, group })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_founds_itself_survives_its_leader_and_takes_a_wiped_member_back() {
+    let mut bench = Bench::new();
+    bench.start(&[0, 1, 2]).await;
+    bench.apply("first").await;
+    let ids: Vec<u64> = bench.alive().map(|(_, one)| one.group.node()).collect();
+    let incarnation = bench.at(0).group.status().incarnation;
+    assert!(incarnation.is_some() && bench.alive().all(|(_, one)| one.group.status().incarnation == incarnation));
+    assert_eq!(bench.voters(2), ids.iter().copied().collect());
+
+    let leader = bench.leader().await;
+    bench.stop(leader).await;
+    bench.apply("without").await;
+    bench.start(&[leader]).await;
+    bench.apply("with").await;
+    assert!(bench.at(leader).storage.shard.topics().get("without").is_some());
+    assert_eq!(bench.at(leader).group.node(), ids[leader], "a folder keeps its id");
+
+    let wiped = (bench.leader().await + 1) % 3;
+    bench.stop(wiped).await;
+    std::fs::remove_dir_all(bench.data(wiped)).unwrap();
+    bench.start(&[wiped]).await;
+    let new = bench.at(wiped).group.node();
+    let expected: BTreeSet<u64> = ids.iter().map(|id| if *id == ids[wiped] { new } else { *id }).collect();
+    assert!(!ids.contains(&new));
+    until("it votes in the place of its old id", async || (0..3).all(|at| bench.voters(at) == expected)).await;
+    until("its old id is gone", async || (0..3).all(|at| bench.at(at).group.status().members.len() == 3)).await;
+    assert_eq!(bench.at(wiped).group.status().incarnation, incarnation);
+    // Its vote is needed now.
+    let other = (0..3).find(|at| *at != wiped).unwrap();
+    bench.stop(other).await;
+    bench.apply("by the new one").await;
+    for at in (0..3).filter(|at| *at != other) {
+        bench.stop(at).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_and_folders_of_others_stay_out() {
+    let mut bench = Bench::new();
+    bench.write_secret("other", "another secret of sixteen bytes");
+    bench.start(&[0, 1, 2]).await;
+    bench.apply("first").await;
+    let all = bench.voters(0);
+    let victim = (bench.leader().await + 1) % 3;
+    bench.stop(victim).await;
+    let kept = bench.folder.path().join("kept");
+    std::fs::rename(bench.data(victim), &kept).unwrap();
+    let refused = |bench: &Bench| {
+        bench.alive().map(|(_, one)| one.group.inner.several.as_ref().unwrap().peers.counts().refused).sum::<u64>()
+    };
+    let before = refused(&bench);
+    tokio::select! {
+        opened = bench.open(victim, "other") => panic!("it is in: {:?}", opened.map(drop)),
+        () = until("it is refused", async || refused(&bench) > before) => {}
+    }
+    assert_eq!(bench.voters((victim + 1) % 3), all, "nobody has joined");
+
+    let wrong = bench.config((victim + 1) % 3, "secret");
+    let error = open_at(&wrong, &kept).await.map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::OtherMember { .. }), "{error}");
+    let alone = settings(&kept);
+    let error = open_at(&alone, &kept).await.map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::NotAlone { .. }), "{error}");
+    std::fs::remove_file(kept.join(identity::FILE)).unwrap();
+    let error = open_at(&bench.config(victim, "secret"), &kept).await.map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::IdentityLost { .. }), "{error}");
+    for at in (0..3).filter(|at| *at != victim) {
+        bench.stop(at).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_alone_becomes_the_first_of_three() {
+    let mut bench = Bench::new();
+    let data = bench.data(0);
+    let alone = open_at(&settings(&data), &data).await.unwrap();
+    assert!(alone.group.is_alone() && alone.group.leader().is_some_and(|leader| leader.node == 1));
+    let value = encode_cold(&TopicSettings::new("old", 1));
+    alone.storage.shard.propose(&Command::PutTopic(&value), Admission::Normal).await.unwrap();
+    alone.storage.close().await.unwrap();
+    bench.start(&[0]).await;
+    assert_eq!(bench.leader().await, 0);
+    bench.start(&[1, 2]).await;
+    until("all vote", async || (0..3).all(|at| bench.voters(at).len() == 3)).await;
+    bench.apply("new").await;
+    assert!(bench.alive().all(|(_, one)| one.storage.shard.topics().get("old").is_some()));
+    let handed = bench.at(bench.leader().await).group.hand_over(Some("n2")).await.unwrap();
+    until("n2 leads", async || bench.leader().await == 2).await;
+    assert_eq!(handed.node, bench.at(2).group.node());
+    for at in 0..3 {
+        bench.stop(at).await;
+    }
+}
