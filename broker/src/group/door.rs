@@ -17,6 +17,7 @@ use crate::log::format::FORMAT_VERSION;
 use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
 use crate::raft::{Leadership, Members, Server};
 use crate::shard::Applier;
+use crate::terms::LogIndex;
 
 /// Questions of others that wait to be answered.
 pub(super) const ASKS_MAX: usize = 16;
@@ -108,6 +109,11 @@ impl Door {
     /// Whether anything was ever written to the log, a vote among it.
     pub(super) fn has_log(&self) -> bool {
         self.log.last().is_some() || self.log.purged().is_some() || self.log.vote().is_some()
+    }
+
+    /// The last entry that is gone from the log.
+    pub(super) fn purged(&self) -> Option<LogIndex> {
+        self.log.purged().map(|last| last.index)
     }
 
     /// How this member introduces itself.

@@ -33,6 +33,10 @@ struct Running {
 
 impl Bench {
     fn new() -> Self {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        if std::env::var("GLOG").is_ok() {
+            ONCE.call_once(|| escrowmq_common::logging::start(&"info".parse().unwrap(), Default::default()));
+        }
         // Held together, so that they differ.
         let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = listeners.iter().map(|one| one.local_addr().unwrap().port()).enumerate();
@@ -76,8 +80,8 @@ impl Bench {
 
     async fn stop(&mut self, at: usize) {
         let Running { storage, group } = self.running[at].take().unwrap();
-        group.close().await;
         storage.close().await.unwrap();
+        group.close().await;
     }
 
     fn at(&self, at: usize) -> &Running {
