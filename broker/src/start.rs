@@ -242,8 +242,9 @@ impl RunningBroker {
         self.phases.runners.stop().await;
         self.broker.delivery.flush_offsets().await;
         tracing::info!("stopping: flushing log and index");
-        self.group.close().await;
+        // What was taken still needs a majority.
         let result = self.storage.close().await;
+        self.group.close().await;
         tracing::info!("stopped");
         result
     }

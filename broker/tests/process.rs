@@ -171,20 +171,9 @@ fn settings_that_protect_refuse_the_start() {
 }
 
 #[test]
-fn several_members_are_refused_and_their_secret_is_never_said() {
+fn a_secret_is_no_setting_and_is_never_said() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let members = "n0-127.0.0.1:1;n1-127.0.0.1:2;n2-127.0.0.1:3";
-    let refused =
-        in_folder(&data).args(["--dLegerPeers", members, "--enableDLegerCommitLog", "true"]).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        said(&refused).contains("dLegerPeers names 3 members: this version does not replicate yet"),
-        "{}",
-        said(&refused)
-    );
-    assert!(!data.exists(), "nothing is made for a broker that does not start");
-
     let refused = in_folder(&data).env("ESCROWMQ_GROUP_SECRET", "0123456789abcdef").output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     let text = said(&refused);

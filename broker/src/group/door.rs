@@ -17,6 +17,7 @@ use crate::log::format::FORMAT_VERSION;
 use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
 use crate::raft::{Leadership, Members, Server};
 use crate::shard::Applier;
+use crate::terms::LogIndex;
 
 /// Questions of others that wait to be answered.
 pub(super) const ASKS_MAX: usize = 16;
@@ -101,6 +102,11 @@ impl Door {
     /// Whether anything was ever written to the log, a vote among it.
     pub(super) fn has_log(&self) -> bool {
         self.log.last().is_some() || self.log.purged().is_some() || self.log.vote().is_some()
+    }
+
+    /// The last entry that is gone from the log.
+    pub(super) fn purged(&self) -> Option<LogIndex> {
+        self.log.purged().map(|last| last.index)
     }
 
     /// How this member introduces itself.
@@ -205,8 +211,8 @@ impl Serve for Door {
                 }
                 None => closes(),
             },
-            Lane::Forward => closes(),
-            Lane::Fetch => closes(),
+            // Clients' streams are no requests, and nobody serves files yet.
+            Lane::Append | Lane::Pulse | Lane::Forward | Lane::Fetch => closes(),
         }
     }
 }

@@ -439,7 +439,7 @@ impl Group {
         status::hand_over(&self.inner, to).await
     }
 
-    /// Ends the connections to other members, and the care for them. Before the storage is closed.
+    /// Ends the connections to other members, and the care for them. After the storage is closed, which may need them.
     pub(crate) async fn close(&self) {
         if let Some(several) = &self.inner.several {
             several.shutdown.cancel();

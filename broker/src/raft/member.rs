@@ -265,7 +265,15 @@ async fn open<M: StateMachine>(
     let state = State::new(machine, latch);
     let opened = Raft::new(identity.node, Arc::new(config), network, store, state).await;
     let raft = opened.map_err(|error| fail(&error))?;
-    let Some(founders) = identity.founders else { return Ok(raft) };
+    let node = identity.node;
+    let Some(founders) = identity.founders else {
+        // Nobody else would begin, and without others there are no time-outs.
+        let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>());
+        if voters.await.map_err(|error| fail(&error))? == [node] {
+            raft.trigger().elect(false).await.map_err(|error| fail(&error))?;
+        }
+        return Ok(raft);
+    };
     let alone = founders.len() == 1;
     let members: BTreeMap<u64, BasicNode> =
         founders.into_iter().map(|(id, address)| (id, BasicNode { addr: address })).collect();

@@ -136,7 +136,7 @@ pub struct Intake {
     work: Notify,
     /// Told when the last entry on its way was applied.
     drained: Notify,
-    /// Told when commands are taken.
+    /// Told when commands are taken, and when none will be any more.
     taken: Notify,
     /// Bytes accepted and not yet applied.
     bytes: AtomicU64,
@@ -401,6 +401,18 @@ impl Intake {
     pub fn stop(&self) {
         self.pending.lock().taking = Taking::Stopping;
         self.work.notify_one();
+        self.taken.notify_waiters();
+    }
+
+    /// Waits until [`stop`](Self::stop) was called.
+    pub(in crate::shard) async fn stopped(&self) {
+        loop {
+            let told = self.taken.notified();
+            if self.pending.lock().taking == Taking::Stopping {
+                return;
+            }
+            told.await;
+        }
     }
 }
 

@@ -49,9 +49,12 @@ impl Proposer {
             loop {
                 let seen = *leadership.borrow_and_update();
                 let Leadership::Leading { term } = seen else {
-                    // An error: the member has ended.
-                    if leadership.changed().await.is_err() {
-                        return;
+                    tokio::select! {
+                        biased;
+                        // There is nothing to drain.
+                        () = intake.stopped() => return,
+                        // An error: the member has ended.
+                        changed = leadership.changed() => if changed.is_err() { return },
                     }
                     continue;
                 };

@@ -76,8 +76,8 @@ impl Bench {
 
     async fn stop(&mut self, at: usize) {
         let Running { storage, group } = self.running[at].take().unwrap();
-        group.close().await;
         storage.close().await.unwrap();
+        group.close().await;
     }
 
     fn at(&self, at: usize) -> &Running {

@@ -37,7 +37,7 @@ async fn members_introduce_themselves_and_talk() {
         assert_eq!(two.probe.seen.lock().last(), Some(&(1, lane, Bytes::from("echo"))));
     }
     let counts = two.peers.counts();
-    assert_eq!((counts.served, counts.welcomed, counts.half_open, counts.refused), (3, 3, 0, 0));
+    assert_eq!((counts.served, counts.welcomed, counts.half_open, counts.refused), (4, 4, 0, 0));
     // The other direction has connections of its own.
     let back = connected(two.link(&one, 1, Lane::Pulse)).await;
     assert_eq!(ask(&back, "echo").await.unwrap(), "echo");
