@@ -1,6 +1,6 @@
 # make demo   see a half message stay hidden, a check fire and the commit arrive (the first build compiles RocksDB)
 # make test   all tests
-# make torture  power cuts, kills and hostile requests with fresh seeds for TORTURE_SECONDS (600)
+# make torture  power cuts, kills, groups under faults and hostile requests with fresh seeds for TORTURE_SECONDS (600)
 # make fuzz   libFuzzer on everything that reads bytes: TARGET (all) for SECONDS (60); needs a nightly toolchain
 # make check  format, lints, documentation, licences
 # make build  release binaries, linked from bin/

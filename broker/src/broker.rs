@@ -12,6 +12,7 @@ use crate::config::{BrokerConfig, CurrentConfig};
 use crate::creation::Creations;
 use crate::delivery::Delivery;
 use crate::gate::Gate;
+use crate::group::Group;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
@@ -26,6 +27,8 @@ use crate::transaction::Transactions;
 pub(crate) struct Broker {
     /// The settings.
     pub config: CurrentConfig,
+    /// The group that this broker is a member of, alone or with others.
+    pub group: Group,
     /// The one write path, and the state that it made visible.
     pub shard: Shard,
     /// The connected clients.

@@ -7,6 +7,7 @@ mod way;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use escrowmq_common::clock::Clock;
 use escrowmq_common::remoting::{
@@ -15,6 +16,7 @@ use escrowmq_common::remoting::{
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::backup::prepare::Backups;
 use crate::broker::Broker;
@@ -109,6 +111,8 @@ impl Phase {
 
 /// Space set aside for what must pass when the disk is full: decisions, offsets, trims.
 const RESERVE_BYTES: u64 = 8 << 20;
+/// A leadership is handed over within milliseconds, or not at all.
+const HAND_OVER_TIME: Duration = Duration::from_secs(2);
 /// Connections that the system takes before they are accepted.
 const BACKLOG: u32 = 1024;
 /// The settings that say where clients connect.
@@ -167,6 +171,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     );
     let creations = Creations::new(storage.shard.clone(), config.clone(), Arc::clone(&metrics), clock.clone());
     let broker = Arc::new(Broker {
+        group: group.clone(),
         shard: storage.shard.clone(),
         clients: Arc::new(ClientRegistry::new(clock.clone())),
         delivery: Arc::new(delivery),
@@ -229,8 +234,27 @@ impl RunningBroker {
         &self.broker
     }
 
+    /// A leader of several lets another one lead before it goes: an election without it would take a second.
+    async fn hand_over(&self) {
+        if self.group.is_alone() {
+            return;
+        }
+        match self.group.hand_over(None).await {
+            Ok(leader) => {
+                tracing::info!(seat = leader.seat, "stopping: handing the leadership over");
+                let mut leadership = self.storage.leadership();
+                let ceases = leadership.wait_for(|seen| seen.led().is_none());
+                if timeout(HAND_OVER_TIME, ceases).await.is_err() {
+                    tracing::warn!("nobody took the leadership over; the others will elect one");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "stopping: the leadership is not handed over"),
+        }
+    }
+
     /// Ends in good order: unregisters, stops accepting, finishes what is at hand, writes what is only in memory, flushes.
     pub async fn stop(self) -> Result<(), Failure> {
+        self.hand_over().await;
         tracing::info!("stopping: unregistering from nameservers");
         self.phases.registration.stop().await;
         tracing::info!("stopping: closing connections");

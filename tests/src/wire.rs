@@ -198,16 +198,19 @@ impl Wire {
     pub async fn send_half(&self, group: &str, topic: &str, unique_id: &str, body: &str) -> Result<Half, CallError> {
         let answer = self.call(half_request(group, topic, unique_id, body)).await?;
         assert_eq!(answer.code, response::SUCCESS, "half message: {:?}", answer.remark);
-        let header: SendMessageResponse<'_> = answer.header().expect("the answer to a send is well-formed");
-        let id: OffsetMessageId = header.msg_id.parse().expect("an offset message id");
-        assert_eq!(header.transaction_id, Some(unique_id));
-        Ok(Half {
-            group: group.to_owned(),
-            topic: topic.to_owned(),
-            unique_id: unique_id.to_owned(),
-            position: id.position,
-            counter: header.queue_offset,
-        })
+        Ok(half_of(&answer, group, topic, unique_id))
+    }
+
+    /// Sends a half message; `None` if it is refused, or nobody knows.
+    pub async fn try_half(
+        &self,
+        group: &str,
+        topic: &str,
+        unique_id: &str,
+        body: &str,
+    ) -> Result<Option<Half>, CallError> {
+        let answer = self.call(half_request(group, topic, unique_id, body)).await?;
+        Ok((answer.code == response::SUCCESS).then(|| half_of(&answer, group, topic, unique_id)))
     }
 
     /// Sends a half message and expects success.
@@ -338,6 +341,20 @@ impl Wire {
     /// Closes the connection.
     pub async fn close(&self) {
         self.remote.close().await;
+    }
+}
+
+/// The half that an answer names.
+fn half_of(answer: &Frame, group: &str, topic: &str, unique_id: &str) -> Half {
+    let header: SendMessageResponse<'_> = answer.header().expect("the answer to a send is well-formed");
+    let id: OffsetMessageId = header.msg_id.parse().expect("an offset message id");
+    assert_eq!(header.transaction_id, Some(unique_id));
+    Half {
+        group: group.to_owned(),
+        topic: topic.to_owned(),
+        unique_id: unique_id.to_owned(),
+        position: id.position,
+        counter: header.queue_offset,
     }
 }
 

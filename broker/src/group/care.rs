@@ -10,7 +10,7 @@ use crate::terms::LogIndex;
 /// A learner that lacks no more entries than this has caught up: it gets them within a moment.
 const CAUGHT_UP: u64 = 1000;
 /// A member that answered within this time is there.
-pub(super) const IN_CONTACT: Duration = Duration::from_secs(2);
+pub(crate) const IN_CONTACT: Duration = Duration::from_secs(2);
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -65,6 +65,7 @@ use crate::raft::{Identity, Member, Members};
 use crate::shard::Applier;
 use crate::storage::{Opened, Storage, StorageError, StorageSettings};
 use crate::terms::TooLong;
+pub(crate) use care::IN_CONTACT;
 use door::{Door, Running};
 pub(crate) use identity::IdentityError;
 use identity::{ALONE, MemberFile};

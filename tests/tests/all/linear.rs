@@ -1,5 +1,6 @@
-//! One copy: clients that send, pull, decide and look at the same time, while the broker is killed, are told nothing
-//! that a single queue and a single decision per half could not have told them, in an order that fits their times.
+//! One copy: clients that send, pull, decide and look at the same time, while the broker is killed, or the leader of a group,
+//! are told nothing that a single queue and a single decision per half could not have told them, in an order that fits their
+//! times. The clients of a group are connected to all of its members.
 //!
 //! `ESCROWMQ_LINEAR_OPERATIONS` is the number of operations.
 
@@ -12,6 +13,7 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{EndTransactionResponse, SendMessageResponse, ViewMessageHeader};
 use escrowmq_common::remoting::CallError;
 use escrowmq_tests::dice::Dice;
+use escrowmq_tests::group::{Group, Plan};
 use escrowmq_tests::history::Ending;
 use escrowmq_tests::linear::{
     Answer, Append, Client, Decision, Found, Operation, Recording, Sent, Verdict, judge_appends, judge_decisions,
@@ -44,7 +46,8 @@ struct Shared {
 
 /// What all clients share.
 struct Load {
-    address: String,
+    /// The broker, or the members of a group.
+    addresses: Vec<String>,
     operations: u64,
     done: AtomicU64,
     /// For each queue an offset that it has reached.
@@ -58,6 +61,8 @@ struct Load {
 /// One client: one thing after the other.
 struct Worker<'a> {
     load: &'a Load,
+    /// The member that it is connected to.
+    member: usize,
     wire: Wire,
     dice: Dice,
     appends: Client<Append>,
@@ -85,6 +90,8 @@ impl Worker<'_> {
                 _ => self.look().await,
             };
             if !is_answered {
+                self.member = (self.member + 1) % self.load.addresses.len();
+                self.wire = Wire::to(self.load.addresses[self.member].clone());
                 // A broker that is down would be asked thousands of times.
                 let probe = async || self.wire.try_pull(GROUP, TOPIC, 0, 0, 1).await.ok();
                 until_within(RUN, "an answer after a kill", probe).await;
@@ -132,6 +139,8 @@ impl Worker<'_> {
                 let end = if pulled.code == response::PULL_NOT_FOUND { offset } else { pulled.next.cast_unsigned() };
                 self.appends.note(called, Append::Pull { queue, offset, found: Found::Nothing { end } });
             }
+            // There is no leader, or the way to it broke: that says nothing of the queue.
+            response::SERVICE_NOT_AVAILABLE | response::PULL_RETRY_IMMEDIATELY if self.load.addresses.len() > 1 => {}
             code => panic!("pull at {offset}: {code} {}", pulled.remark),
         }
         true
@@ -150,7 +159,7 @@ impl Worker<'_> {
             }
         }
         let number = self.load.next_half.fetch_add(1, Ordering::Relaxed);
-        let half = self.wire.send_half(GROUP, HALVES, &format!("linear-{number}"), "half").await.ok()?;
+        let half = self.wire.try_half(GROUP, HALVES, &format!("linear-{number}"), "half").await.ok().flatten()?;
         let mut halves = self.load.halves.lock();
         let shared = Shared { number, half: half.clone(), operations: 1 };
         match halves.get_mut(place) {
@@ -186,7 +195,11 @@ impl Worker<'_> {
         let header = ViewMessageHeader { offset: half.position, topic: Some(HALVES) };
         let answer = self.wire.call(Frame::request(request::VIEW_MESSAGE_BY_ID).with_header(&header)).await;
         let Ok(answer) = answer else { return false };
-        self.decisions.note(called, Decision::See { half: number, is_visible: answer.code == response::SUCCESS });
+        let is_told = answer.code != response::SERVICE_NOT_AVAILABLE
+            && !answer.remark.as_deref().is_some_and(|remark| remark.contains("outcome is unknown"));
+        if is_told {
+            self.decisions.note(called, Decision::See { half: number, is_visible: answer.code == response::SUCCESS });
+        }
         true
     }
 }
@@ -200,47 +213,88 @@ fn assert_good<W: Serialize>(name: &str, history: &[Operation<W>], verdict: &Ver
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn answers_are_those_of_one_copy_over_kills() {
-    let asked = std::env::var("ESCROWMQ_LINEAR_OPERATIONS");
-    let operations = asked.map_or(OPERATIONS, |number| number.parse().expect("a number"));
-    let mut broker = Broker::start(Settings::default().without_checks()).await;
-    let wire = broker.wire();
+impl Load {
+    fn new(addresses: Vec<String>) -> Load {
+        let asked = std::env::var("ESCROWMQ_LINEAR_OPERATIONS");
+        let operations = asked.map_or(OPERATIONS, |number| number.parse().expect("a number"));
+        Load {
+            addresses,
+            operations,
+            done: AtomicU64::new(0),
+            ends: Default::default(),
+            halves: Mutex::default(),
+            next_half: AtomicU64::new(0),
+            appends: Recording::default(),
+            decisions: Recording::default(),
+        }
+    }
+
+    async fn work(&self) {
+        join_all((0..CLIENTS as u64).map(|number| {
+            let (appends, decisions) = (self.appends.client(), self.decisions.client());
+            let member = number as usize % self.addresses.len();
+            let wire = Wire::to(self.addresses[member].clone());
+            Worker { load: self, member, wire, dice: Dice::of_step(1, number), appends, decisions }.run(number)
+        }))
+        .await;
+    }
+
+    async fn until_part(&self, kill: u64) {
+        let due = self.operations * kill / (KILLS + 1);
+        let is_due = async || (self.done.load(Ordering::Relaxed) >= due).then_some(());
+        until_within(RUN, "progress", is_due).await;
+    }
+
+    fn judge(&self) {
+        let (appends, decisions) = (self.appends.take(), self.decisions.take());
+        let (told, decided) = (judge_appends(&appends), judge_decisions(&decisions));
+        assert_good("appends", &appends, &told);
+        assert_good("decisions", &decisions, &decided);
+        // Else the run says nothing.
+        let all = (told.operations + decided.operations) as u64;
+        assert!(all >= self.operations / 2 && told.unknown + decided.unknown >= 1, "{told}{decided}");
+        let conflicts =
+            decisions.iter().filter(|one| matches!(one.what, Decision::Decide { answer: Answer::Conflict, .. }));
+        assert!(conflicts.count() as u64 >= self.operations / 100);
+    }
+}
+
+async fn make_topics(wire: &Wire) {
     wire.create_topic(TOPIC, QUEUES as i32).await;
     wire.create_topic(HALVES, 1).await;
-    let load = Load {
-        address: broker.address(),
-        operations,
-        done: AtomicU64::new(0),
-        ends: Default::default(),
-        halves: Mutex::default(),
-        next_half: AtomicU64::new(0),
-        appends: Recording::default(),
-        decisions: Recording::default(),
-    };
-    let working = join_all((0..CLIENTS as u64).map(|number| {
-        let (appends, decisions) = (load.appends.client(), load.decisions.client());
-        let wire = Wire::to(load.address.clone());
-        Worker { load: &load, wire, dice: Dice::of_step(1, number), appends, decisions }.run(number)
-    }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_one_copy_over_kills() {
+    let mut broker = Broker::start(Settings::default().without_checks()).await;
+    make_topics(&broker.wire()).await;
+    let load = Load::new(vec![broker.address()]);
     let killing = async {
         for kill in 1..=KILLS {
-            let due = operations * kill / (KILLS + 1);
-            let is_due = async || (load.done.load(Ordering::Relaxed) >= due).then_some(());
-            until_within(RUN, "progress", is_due).await;
+            load.until_part(kill).await;
             broker.crash().await;
         }
     };
-    tokio::time::timeout(RUN, async { tokio::join!(working, killing) }).await.expect("the run comes to its end");
+    tokio::time::timeout(RUN, async { tokio::join!(load.work(), killing) }).await.expect("the run comes to its end");
+    load.judge();
+}
 
-    let (appends, decisions) = (load.appends.take(), load.decisions.take());
-    let (told, decided) = (judge_appends(&appends), judge_decisions(&decisions));
-    assert_good("appends", &appends, &told);
-    assert_good("decisions", &decisions, &decided);
-    // Else the run says nothing.
-    let all = (told.operations + decided.operations) as u64;
-    assert!(all >= operations / 2 && told.unknown + decided.unknown >= 1, "{told}{decided}");
-    let conflicts =
-        decisions.iter().filter(|one| matches!(one.what, Decision::Decide { answer: Answer::Conflict, .. }));
-    assert!(conflicts.count() as u64 >= operations / 100);
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_one_copy_over_failovers() {
+    let mut group = Group::start(Plan::new(Settings::default().without_checks())).await;
+    let leader = group.until_leader().await;
+    make_topics(&group.wire(leader)).await;
+    let load = Load::new((0..3).map(|member| group.address(member)).collect());
+    let killing = async {
+        for kill in 1..=KILLS {
+            load.until_part(kill).await;
+            let leader = group.until_leader().await;
+            group.kill(leader);
+            group.until_other_leader(leader).await;
+            group.start_again(leader).await;
+        }
+    };
+    tokio::time::timeout(RUN, async { tokio::join!(load.work(), killing) }).await.expect("the run comes to its end");
+    load.judge();
+    group.until_equal().await;
 }
