@@ -33,10 +33,6 @@ struct Running {
 
 impl Bench {
     fn new() -> Self {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        if std::env::var("GLOG").is_ok() {
-            ONCE.call_once(|| escrowmq_common::logging::start(&"info".parse().unwrap(), Default::default()));
-        }
         // Held together, so that they differ.
         let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = listeners.iter().map(|one| one.local_addr().unwrap().port()).enumerate();
