@@ -388,6 +388,8 @@ async fn open_several(
     };
     let member = Arc::clone(storage.member());
     let (leadership, members) = (member.leadership(), member.members());
+    // Raft's links name ids. Those to seats would go on dialing members that are gone.
+    peers.retain(|target| !matches!(target, peer::Target::Seat(_)));
     door.run(Running { server: member.server().clone(), leadership, members });
     let shutdown = Shutdown::new();
     let keeper = Keeper::new(keys, peers.clone(), Arc::clone(&member), asks);

@@ -6,7 +6,7 @@
 //!
 //! A [`Member`] is one replica of a group. A single broker is a group of one voter and runs this same code. The core, the
 //! batcher and apply are tasks of one [`Executor`](crate::executor::Executor): a step from one to the next is no thread
-//! switch, and the load of connections cannot delay them.
+//! switch, and the load of connections cannot delay them. `change.rs` changes who is in the group, `members.rs` tells it.
 //!
 //! Promises: an entry is applied only when it is committed, and committed only when it is as durable as the flush mode
 //! says; a proposal is told its index when it is about to enter the log, or dropped: then nothing was stored; leadership is
