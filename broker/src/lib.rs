@@ -28,7 +28,6 @@ mod executor;
 mod filter;
 mod forward;
 mod gate;
-#[cfg_attr(not(test), expect(dead_code, reason = "no tool asks for the state of a group, or hands over, yet"))]
 mod group;
 mod index;
 mod key_index;

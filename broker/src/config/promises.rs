@@ -27,7 +27,8 @@ enum When {
 const ACCESS: &str =
     "users and their rights are not checked in this version, anybody who reaches the port may do everything";
 const TLS: &str = "connections are not encrypted in this version";
-const COPIES: &str = "this version keeps one copy, it does not replicate";
+const COPIES: &str =
+    "a group keeps a copy on each member and answers when a majority has it (dLegerPeers), which no setting changes";
 
 const fn promise(key: &'static str, when: When, why: &'static str) -> Promise {
     Promise { key, when, why }

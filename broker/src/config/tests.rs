@@ -129,7 +129,7 @@ fn what_would_be_believed_and_not_kept_refuses_the_start() {
         ("tlsServerMode=enforcing", "not encrypted"),
         ("useTLS=true", "not encrypted"),
         ("brokerRole=SLAVE\nbrokerId=1", "elect who leads"),
-        ("inSyncReplicas=2", "one copy"),
+        ("inSyncReplicas=2", "when a majority has it"),
         ("enableControllerMode=true", "no controller"),
         ("relaxedGroup=true", "lost at a failover"),
         ("messageStorePlugIn=org.example.Tiered", "local files alone"),

@@ -400,6 +400,7 @@ async fn open_several(
 
 impl Group {
     /// The Raft id of this member.
+    #[cfg(test)]
     pub(crate) fn node(&self) -> u64 {
         self.inner.node
     }
@@ -410,6 +411,7 @@ impl Group {
     }
 
     /// Who leads, as far as this member knows.
+    #[cfg(test)]
     pub(crate) fn leader(&self) -> Option<Leader> {
         status::leader(&self.inner)
     }
@@ -429,6 +431,11 @@ impl Group {
         if let Some(several) = &self.inner.several {
             several.peers.take_streams(streams);
         }
+    }
+
+    /// Whether this member hears from a leader. A leader does not hear itself.
+    pub(crate) fn hears_leader(&self) -> bool {
+        self.inner.member.server().hears_leader()
     }
 
     /// The group as this member sees it, for tools.

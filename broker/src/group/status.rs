@@ -98,6 +98,7 @@ fn named(inner: &Inner, node: u64, address: &str) -> Leader {
     Leader { node, seat, address: seat_of(address).map(|seat| seat.address()).unwrap_or_default() }
 }
 
+#[cfg(test)]
 pub(super) fn leader(inner: &Inner) -> Option<Leader> {
     let node = leader_of(inner, *inner.member.leadership().borrow())?;
     let members = inner.member.members();

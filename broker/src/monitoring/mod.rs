@@ -18,6 +18,7 @@ use crate::config::CurrentConfig;
 use crate::delivery::Delivery;
 use crate::forward::Office;
 use crate::gate::Gate;
+use crate::group::Group;
 use crate::metrics::Metrics;
 use crate::raft::Leadership;
 use crate::retention::Retention;
@@ -47,7 +48,9 @@ pub(crate) struct Monitor {
     pub time: Arc<SteadyClock>,
     /// Where the page is made, which looks into the index.
     pub tasks: Tasks,
-    /// Who leads the group.
+    /// The group that this broker is a member of.
+    pub group: Group,
+    /// Who leads it.
     pub leadership: watch::Receiver<Leadership>,
     /// Whether this member does what only the leader does.
     pub office: Arc<Office>,
@@ -85,8 +88,8 @@ impl Monitor {
             return Role::Leader;
         }
         match *self.leadership.borrow() {
-            Leadership::Following { leader: Some(_), .. } => Role::Follower,
-            Leadership::Following { leader: None, .. } | Leadership::Leading { .. } => Role::Leaderless,
+            Leadership::Following { leader: Some(_), .. } if self.group.hears_leader() => Role::Follower,
+            Leadership::Following { .. } | Leadership::Leading { .. } => Role::Leaderless,
         }
     }
 }

@@ -2,20 +2,24 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::{EntryPayload, Raft};
 
 use super::TypeConfig;
 use super::entry::LogEntry;
 use super::state::{State, StateMachine};
-use super::timing::LEASE;
+use super::timing::{ELECTION_MAX_MS, LEASE};
 use super::wire::{self, Answer, Request};
 use crate::executor::{Executor, JoinHandle};
 use crate::log::{AppendError, Log, NewRecord, Room, RoomClaims};
 use crate::planted::{Bug, planted};
+
+/// A leader that was heard of so long ago may be gone: nine heartbeats.
+const HEARD_WITHIN: Duration = Duration::from_millis(3 * ELECTION_MAX_MS);
 
 /// Answers requests of other members. Clones are the same one.
 pub(crate) struct Server<M: StateMachine> {
@@ -34,12 +38,20 @@ struct Inner<M: StateMachine> {
     log: Log,
     claims: RoomClaims,
     started: Duration,
+    /// When a leader was last heard of, in milliseconds of the executor's clock.
+    heard: AtomicU64,
 }
 
 impl<M: StateMachine> Server<M> {
     pub(super) fn new(raft: Raft<TypeConfig, State<M>>, executor: Executor, log: Log) -> Self {
-        let started = executor.now();
-        Self { inner: Arc::new(Inner { raft, executor, log, claims: RoomClaims::default(), started }) }
+        let (started, claims, heard) = (executor.now(), RoomClaims::default(), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { raft, executor, log, claims, started, heard }) }
+    }
+
+    /// Whether a leader was heard of just now.
+    pub(crate) fn hears_leader(&self) -> bool {
+        let heard = Duration::from_millis(self.inner.heard.load(Ordering::Relaxed));
+        heard > Duration::ZERO && self.inner.executor.now() < heard + HEARD_WITHIN
     }
 
     /// Answers a request; requests are handled in the order of these calls. An error says that the request is malformed, or
@@ -108,6 +120,10 @@ impl<M: StateMachine> Inner<M> {
         }
         let appended = self.raft.append_entries(request).await;
         drop(others);
+        if matches!(appended, Ok(AppendEntriesResponse::Success)) {
+            let now = u64::try_from(self.executor.now().as_millis()).unwrap_or(u64::MAX);
+            self.heard.store(now, Ordering::Relaxed);
+        }
         appended.map(Answer::Append).map_err(io::Error::other)
     }
 }

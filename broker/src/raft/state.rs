@@ -105,16 +105,18 @@ impl<M: StateMachine> RaftStateMachine<TypeConfig> for State<M> {
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<TypeConfig>, _snapshot: ()) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "a group of one member installs no snapshots"))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "members of this version catch up from the log alone"))
     }
 
+    /// How far the state machine's own disk has come. A leader without a snapshot for a member that needs entries which are gone
+    /// would end; with one it asks the network to send it, which says that it cannot (`network.rs`), and goes on.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, ()>>> {
-        Ok(None)
+        snapshot_of(&*self.machine).map(|snapshot| snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
-/// Openraft purges its log only below a snapshot. In a group of one voter there is nobody to send one to: the state
-/// machine's own disk is the snapshot, and this says how far it has come.
+/// Openraft purges its log only below a snapshot. The state machine's own disk is the snapshot, and this says how far it has
+/// come. It is not sent to anybody yet.
 pub(super) struct Snapshots<M> {
     machine: Arc<M>,
 }
@@ -123,9 +125,13 @@ impl<M: StateMachine> RaftSnapshotBuilder<TypeConfig> for Snapshots<M> {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, ()>> {
-        let (last_log_id, last_membership) = applied_state(&*self.machine)?;
-        Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: () })
+        snapshot_of(&*self.machine)
     }
+}
+
+fn snapshot_of(machine: &impl StateMachine) -> io::Result<SnapshotOf<TypeConfig, ()>> {
+    let (last_log_id, last_membership) = applied_state(machine)?;
+    Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: () })
 }
 
 fn applied_state(machine: &impl StateMachine) -> io::Result<(Option<LogId>, StoredMembership)> {

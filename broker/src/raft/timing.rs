@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 /// Between heartbeats. Openraft sends one at the first tick after this time, and has five ticks in it (13/64 of it each): 197 ms
-/// make 200 ms. Three may be lost within a lease.
+/// make 200 ms. Two may be lost within a lease.
 pub(super) const HEARTBEAT_MS: u64 = 197;
 /// The shortest sampled time. Enough for a vote: two round trips and two flushes of a slow disk.
 pub(super) const ELECTION_MIN_MS: u64 = 400;

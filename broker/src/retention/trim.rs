@@ -52,7 +52,17 @@ impl Trimmer {
 
     async fn steps(&mut self) -> Result<(), RoundError> {
         let files = self.look();
-        let plan = Plan::new(&files, self.rules());
+        let proposed = self.propose(&files).await;
+        // What the group has trimmed goes on each member, also where another one proposes.
+        self.purge(&files);
+        match proposed {
+            Err(RoundError::Submit(SubmitError::NotLeader)) => Ok(()),
+            proposed => proposed,
+        }
+    }
+
+    async fn propose(&mut self, files: &Files) -> Result<(), RoundError> {
+        let plan = Plan::new(files, self.rules());
         self.earn();
         let pinned = self.note_pins(&plan)?;
         if pinned.is_some_and(|lowest| lowest < plan.roll) {
@@ -65,7 +75,6 @@ impl Trimmer {
             let after = self.keeper.shard.counters().trimmed();
             self.keeper.retention.trims.add(u64::from(after > before));
         }
-        self.purge(&files);
         Ok(())
     }
 
