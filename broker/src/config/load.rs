@@ -11,7 +11,7 @@ use super::{BrokerConfig, ConfigError, ENVIRONMENT_PREFIX, KEYS, Key, Unsupporte
 /// The variable that RocketMQ's own scripts and images take nameservers from.
 const NAMESERVERS_VARIABLE: &str = "NAMESRV_ADDR";
 
-/// What somebody may take for the key of the group's secret.
+/// A key that somebody may take for that of the group's secret.
 const SECRET: &str = "groupSecret";
 /// The environment variable that it would be.
 const SECRET_VARIABLE: &str = "ESCROWMQ_GROUP_SECRET";

@@ -1,14 +1,14 @@
-//! Whose a setting is: the group's, or each member's.
+//! The owner of a setting: the group, or each member.
 
 use std::fmt;
 
 use super::KEYS;
 use super::table::SCOPES;
 
-/// Whose a setting is.
+/// The owner of a setting.
 ///
-/// What clients can see, and what decides on messages, must not change when another member leads: that belongs to the
-/// group. Paths, ports, flushes, marks of the disk, threads and budgets of connections depend on the machine.
+/// A setting that clients can see, or that decides on messages, must not change when another member leads: it belongs to
+/// the group. Paths, ports, flushes, marks of the disk, threads and budgets of connections depend on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One value for all members of the group. The file's counts when the group is founded.

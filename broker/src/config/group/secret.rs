@@ -15,7 +15,7 @@ const OTHERS: u32 = 0o007;
 /// Permissions of all but the owner.
 const ALL_BUT_OWNER: u32 = 0o077;
 
-/// What members of a group prove to each other that they know.
+/// The secret of a group: its members prove to each other that they know it.
 ///
 /// It is shown nowhere: it has no text form, and its debug form has no byte of it.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl GroupSecret {
         if !meta.is_file() {
             return Err(SecretError::NoFile);
         }
-        // Whoever owns it could have closed it to the file's group. Where another user owns it, as in volumes of
+        // The file's owner could have closed it to its group. Where another user owns it, as in volumes of
         // Kubernetes, that group may be the only way for us to read it.
         let is_own = meta.uid() == rustix::process::geteuid().as_raw();
         let forbidden = if is_own { ALL_BUT_OWNER } else { OTHERS };
