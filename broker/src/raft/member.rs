@@ -214,7 +214,10 @@ impl<M: StateMachine> Member<M> {
 
     /// Ends the member; returns when its core and its tasks have ended.
     pub(crate) async fn end(&self) {
-        self.lease.end();
+        // Alone, this member goes on answering reads: the store may have failed, and nobody else has what it has.
+        if self.has_peers() {
+            self.lease.end();
+        }
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "raft did not end cleanly");
         }

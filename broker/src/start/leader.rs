@@ -72,6 +72,10 @@ pub(super) async fn run(
         if shutdown.is_cancelled() {
             return;
         }
+        if broker.group.is_alone() {
+            // The store has failed. Reads go on, and nobody else could answer anything.
+            continue;
+        }
         office.lay_down();
         broker.delivery.offsets.forget();
         broker.delivery.holds.release(&broker.delivery);
