@@ -18,7 +18,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whose the key of this name is; `None` if there is no such key.
+    /// The owner of the setting of this name; `None` if there is none of this name.
     pub fn of(key: &str) -> Option<Self> {
         KEYS.iter().position(|one| one.name == key).map(|at| SCOPES[at])
     }

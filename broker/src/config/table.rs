@@ -50,7 +50,7 @@ macro_rules! settings {
             },
         )+];
 
-        /// Whose each key is, in the same order.
+        /// The owner of each key, in the same order.
         pub(super) const SCOPES: &[Scope] = &[$(settings!(@$scope)),+];
     };
     (@now) => { true };

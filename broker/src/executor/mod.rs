@@ -289,7 +289,7 @@ impl Executor {
             (std::mem::take(&mut state.ready), std::mem::take(&mut state.tasks))
         };
         drop(ready);
-        // What a task holds may be dropped with it and wake others: the lock is free.
+        // A task may wake others when it is dropped, so the lock is free.
         tasks.iter().filter_map(Weak::upgrade).for_each(|task| drop(task.work.lock().take()));
         let woken = std::mem::take(&mut self.inner.state.lock().ready);
         drop(woken);

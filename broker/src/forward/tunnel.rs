@@ -1,6 +1,5 @@
 //! One client's way to the leader.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,7 +30,7 @@ const WAITING_BYTES: usize = 16 << 20;
 /// Carries out a request here.
 pub(crate) type Handle = Arc<dyn Fn(&Arc<Connection>, Frame) + Send + Sync>;
 
-/// What a tunnel needs.
+/// The parts that a tunnel uses.
 pub(super) struct Course {
     pub(super) client: Arc<Connection>,
     pub(super) leadership: watch::Receiver<Leadership>,
@@ -130,30 +129,33 @@ struct Run {
 impl Run {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut leadership = self.course.leadership.clone();
-        let mut held: VecDeque<(Frame, Instant)> = VecDeque::new();
+        // Until this member has ended, when nobody tells of changes any more.
+        let mut is_told = true;
         loop {
             let input = tokio::select! {
                 biased;
                 input = inputs.recv() => input,
-                _ = leadership.changed(), if self.beat.is_some() => {
-                    // A new leader shall know the client before it asks for anything.
-                    let _ = self.reach(Instant::now() + HELD).await;
+                changed = leadership.changed(), if is_told && self.beat.is_some() => {
+                    is_told = changed.is_ok();
+                    if is_told {
+                        // A new leader shall know the client before it asks for anything.
+                        let _ = self.reach(Instant::now() + HELD).await;
+                    }
                     continue;
                 }
             };
             match input {
                 None => break,
-                Some(Input::Request(frame, until)) => held.push_back((frame, until)),
+                Some(Input::Request(frame, until)) => {
+                    self.waiting_bytes.fetch_sub(frame.body.len(), Ordering::AcqRel);
+                    self.send(frame, until).await;
+                }
                 Some(Input::Beat(frame)) => self.tell(frame).await,
                 Some(Input::Answer(frame)) => {
                     if let Some(end) = &self.end {
                         end.connection.write_with(|out| frame.encode(out));
                     }
                 }
-            }
-            while let Some((frame, until)) = held.pop_front() {
-                self.waiting_bytes.fetch_sub(frame.body.len(), Ordering::AcqRel);
-                self.send(frame, until).await;
             }
         }
         if let Some(end) = self.end.take() {

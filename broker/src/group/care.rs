@@ -1,4 +1,4 @@
-//! What a leader does for the members of its group. Plain functions of what is known.
+//! A leader's care for the members of its group: it decides, by plain functions of what is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ const CAUGHT_UP: u64 = 1000;
 /// A member that answered within this time is there.
 pub(crate) const IN_CONTACT: Duration = Duration::from_secs(2);
 
-/// What is to be done next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Care {
     /// Nothing.

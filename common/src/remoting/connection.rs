@@ -149,10 +149,13 @@ impl Connection {
     }
 
     /// Whether the TCP connection was opened on this machine: by its loopback address, or by the address that it connected
-    /// to. An address that a load balancer names for its client never counts here.
+    /// to. A sender that brings the requests of another client is no more local than that client.
     pub fn is_local(&self) -> bool {
-        let sender = self.sender.ip().to_canonical();
-        sender.is_loopback() || sender == self.local.ip().to_canonical()
+        let is_here = |address: &SocketAddr| {
+            let ip = address.ip().to_canonical();
+            ip.is_loopback() || ip == self.local.ip().to_canonical()
+        };
+        is_here(&self.sender) && self.client.get().is_none_or(is_here)
     }
 
     /// Notes the client that a trusted sender named, before the first request.
