@@ -102,6 +102,8 @@ struct State {
     /// A thread is polling.
     running: bool,
     stopping: bool,
+    /// No task is kept any more.
+    ended: bool,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -111,6 +113,14 @@ struct Task {
     /// In `ready`, so that it is there once.
     queued: AtomicBool,
     executor: Executor,
+}
+
+impl Task {
+    fn drop_work(&self) {
+        let work = self.work.lock().take();
+        // It may wake this task: the lock is free.
+        drop(work);
+    }
 }
 
 impl Wake for Task {
@@ -199,6 +209,12 @@ impl Executor {
 
     fn schedule(&self, task: Arc<Task>) {
         let mut state = self.inner.state.lock();
+        if state.ended {
+            drop(state);
+            // Nobody would poll it, and it would keep what it holds for ever.
+            task.drop_work();
+            return;
+        }
         state.ready.push_back(task);
         let wake = !state.running && LENDING.get() != self.address();
         drop(state);
@@ -282,15 +298,17 @@ impl Executor {
         self.drop_tasks();
     }
 
-    /// Drops all tasks, also those that wait for something. None of them is polled any more. Not from within a task.
+    /// Drops all tasks, also those that wait for something, and each one that is spawned later. None of them is polled any more.
+    /// Not from within a task.
     pub fn drop_tasks(&self) {
         let (ready, tasks) = {
             let mut state = self.inner.state.lock();
+            state.ended = true;
             (std::mem::take(&mut state.ready), std::mem::take(&mut state.tasks))
         };
         drop(ready);
         // A task may wake others when it is dropped, so the lock is free.
-        tasks.iter().filter_map(Weak::upgrade).for_each(|task| drop(task.work.lock().take()));
+        tasks.iter().filter_map(Weak::upgrade).for_each(|task| task.drop_work());
         let woken = std::mem::take(&mut self.inner.state.lock().ready);
         drop(woken);
     }

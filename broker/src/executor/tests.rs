@@ -169,3 +169,15 @@ fn a_seed_draws_the_same_numbers() {
     assert_ne!(numbers(Some(1))[0], numbers(Some(1))[1]);
     assert_ne!(numbers(None), numbers(None));
 }
+
+#[test]
+fn a_task_of_an_executor_that_has_ended_is_dropped_with_all_that_it_holds() {
+    let (executor, runtime, own) = start();
+    executor.stop();
+    own.join().unwrap();
+    let held = Arc::new(());
+    let kept = Arc::clone(&held);
+    let task = executor.spawn(async move { drop(kept) });
+    assert_eq!(Arc::strong_count(&held), 1);
+    assert!(runtime.block_on(task).is_err());
+}
