@@ -13,6 +13,7 @@
 //! with a store that was checked whole, or with none. Leaves to others: where `OUT` is, and who may read it: it holds
 //! messages in plain text.
 
+pub(crate) mod links;
 pub mod manifest;
 pub mod prepare;
 pub mod restore;

@@ -4,7 +4,6 @@
 //! One backup at a time. The program that asked for it says every now and then that it still copies; when nothing was
 //! heard for [`LEASE`] the links are removed, because they keep files from being freed that retention has given up.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,13 +12,12 @@ use std::time::Duration;
 use escrowmq_common::clock;
 use parking_lot::Mutex;
 
-use super::stopped::{index_files, quarantine_files};
+use super::links::{LinkError, Linked, link_store};
 use super::target::write_whole;
-use super::{BackupError, Prepared, PreparedFile, failed, new_id};
+use super::{BackupError, Prepared, PreparedFile, new_id};
 use crate::log::encode_vote_file;
-use crate::log::format::{SEGMENT_HEADER_BYTES, segment_file_name};
 use crate::shard::{Applier, FlushError, Shard};
-use crate::terms::{LogIndex, Position, Stamp};
+use crate::terms::{LogIndex, Stamp};
 
 /// How long a prepared backup stays after it was last heard of.
 pub const LEASE: Duration = Duration::from_secs(120);
@@ -42,6 +40,15 @@ pub enum PrepareError {
     /// A file.
     #[error(transparent)]
     Backup(#[from] BackupError),
+}
+
+impl From<LinkError> for PrepareError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Flush(error) => Self::Flush(error),
+            LinkError::File(error) => Self::Backup(error),
+        }
+    }
 }
 
 /// The prepared backups of a broker: none or one.
@@ -86,58 +93,13 @@ impl Backups {
 
     fn fill(&self, shard: &Shard, id: String, now_ms: Stamp) -> Result<Prepared, PrepareError> {
         let folder = self.store.join(FOLDER).join(&id);
-        let (log, index) = (folder.join("log"), folder.join("index"));
-        fs::create_dir_all(&log).map_err(failed("create", &log))?;
-        // Before the checkpoint, so that no segment goes that the index in it still names; and after it, for what
-        // came meanwhile.
-        let mut linked = BTreeSet::new();
-        self.link_segments(shard, &log, &mut linked)?;
-        let applied = self.applier.checkpoint(&index)?;
-        self.link_segments(shard, &log, &mut linked)?;
-        let cut = applied.map_or(Position::ZERO, |applied| applied.end);
-        let starts: Vec<Position> = linked.into_iter().filter(|start| *start < cut).collect();
-        let mut files = Vec::new();
-        for (nth, start) in starts.iter().enumerate() {
-            let end = starts.get(nth + 1).copied().unwrap_or(cut);
-            let name = segment_file_name(*start);
-            let bytes = SEGMENT_HEADER_BYTES + end.since(*start);
-            files.push(PreparedFile { name: format!("log/{name}"), path: log.join(&name), bytes });
-        }
-        let log_start = starts.first().copied().unwrap_or(cut);
-        let vote = encode_vote_file(shard.log().vote(), cut);
-        let path = log.join("vote");
+        let Linked { applied, log_start, log_end, mut files } = link_store(&self.store, shard, &self.applier, &folder)?;
+        let vote = encode_vote_file(shard.log().vote(), log_end);
+        let path = folder.join("log").join("vote");
         write_whole(&path, &vote)?;
         files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
-        files.extend(quarantine_files(&self.store)?);
-        files.extend(index_files(&index)?);
-        Ok(Prepared {
-            id,
-            created: now_ms,
-            log_start,
-            log_end: cut,
-            applied: applied.map_or(LogIndex::ZERO, |applied| applied.index),
-            files,
-        })
-    }
-
-    fn link_segments(&self, shard: &Shard, target: &Path, linked: &mut BTreeSet<Position>) -> Result<(), BackupError> {
-        for segment in shard.log().segments() {
-            let name = segment_file_name(segment.start);
-            let (from, to) = (self.store.join("log").join(&name), target.join(&name));
-            match fs::hard_link(&from, &to) {
-                Ok(()) => drop(linked.insert(segment.start)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                // Trimmed since it was listed, and older ones with it, of which links may have been made; or announced
-                // and not written yet. Neither is needed.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    if segment.start < shard.log().first_position() {
-                        linked.retain(|start| *start > segment.start);
-                    }
-                }
-                Err(error) => return Err(failed("link", &to)(error)),
-            }
-        }
-        Ok(())
+        let applied = applied.map_or(LogIndex::ZERO, |applied| applied.index);
+        Ok(Prepared { id, created: now_ms, log_start, log_end, applied, files })
     }
 
     /// The copying program is still there.
