@@ -114,8 +114,31 @@ pub(crate) struct Purger {
 #[derive(Default)]
 struct Wanted {
     upto: AtomicU64,
+    /// What is held, by the number of its hold.
+    held: Mutex<BTreeMap<u64, LogIndex>>,
     ended: AtomicBool,
     changed: Notify,
+}
+
+impl Wanted {
+    /// What may go now.
+    fn upto(&self) -> LogIndex {
+        let wanted = LogIndex(self.upto.load(Ordering::Acquire));
+        self.held.lock().values().fold(wanted, |upto, held| upto.min(*held))
+    }
+}
+
+/// Records above an index stay in the log as long as this lives.
+pub(crate) struct Hold {
+    wanted: Arc<Wanted>,
+    number: u64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.wanted.held.lock().remove(&self.number);
+        self.wanted.changed.notify_one();
+    }
 }
 
 impl Purger {
@@ -125,6 +148,16 @@ impl Purger {
         if LogIndex(self.wanted.upto.fetch_max(upto.get(), Ordering::AcqRel)) < upto {
             self.wanted.changed.notify_one();
         }
+    }
+
+    /// Keeps the records above `index` in the log from now on. A purge that was begun may take some of them still: look
+    /// whether the log begins below.
+    pub(crate) fn hold(&self, index: LogIndex) -> Hold {
+        let mut held = self.wanted.held.lock();
+        let number = held.last_key_value().map_or(0, |(number, _)| number + 1);
+        held.insert(number, index);
+        drop(held);
+        Hold { wanted: Arc::clone(&self.wanted), number }
     }
 
     fn end(&self) {
@@ -151,7 +184,7 @@ impl<M: StateMachine> Member<M> {
         let (sender, leadership) = watch::channel(Leadership::Following { term: 0, leader: None });
         let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
-        let server = Server::new(raft.clone(), executor.clone(), log.clone());
+        let server = Server::new(raft.clone(), Arc::clone(&machine), executor.clone(), log.clone());
         let alone = Arc::clone(&has_peers);
         let watcher = Watcher {
             node,
@@ -264,8 +297,8 @@ async fn open<M: StateMachine>(
     let network = Network::new(links, executor.clone(), contacts);
     // With others, an answer to an append is a vote on what a majority has. It must not be forgotten at a power cut.
     log.ack_after_sync(has_peers.load(Ordering::Relaxed));
-    let store = LogStore::new(log, executor, blocking, Arc::clone(&machine), latch.clone(), Arc::clone(has_peers));
-    let state = State::new(machine, latch);
+    let state = State::new(Arc::clone(&machine), log.clone(), latch.clone());
+    let store = LogStore::new(log, executor, blocking, machine, latch, Arc::clone(has_peers));
     let opened = Raft::new(identity.node, Arc::new(config), network, store, state).await;
     let raft = opened.map_err(|error| fail(&error))?;
     let node = identity.node;
@@ -417,14 +450,19 @@ impl<M: StateMachine> Watcher<M> {
 
 /// Purges up to where retention asks for, until the core ends.
 async fn purge<M: StateMachine>(raft: Raft<TypeConfig, State<M>>, machine: Arc<M>, purger: Purger) {
+    let mut asked = LogIndex::ZERO;
     loop {
         purger.wanted.changed.notified().await;
         if purger.wanted.ended.load(Ordering::Acquire) {
             return;
         }
-        let upto = LogIndex(purger.wanted.upto.load(Ordering::Acquire));
+        let upto = purger.wanted.upto();
         let applied = machine.applied().filter(|_| planted(Bug::PurgedBeyondBase));
         let upto = applied.map_or(upto, |(_, index)| index);
+        if upto <= asked {
+            continue;
+        }
+        asked = upto;
         // Openraft purges below a snapshot only; ours is the state machine's own disk, wherever it is.
         let covered = async {
             raft.trigger().snapshot().await?;
@@ -433,6 +471,7 @@ async fn purge<M: StateMachine>(raft: Raft<TypeConfig, State<M>>, machine: Arc<M
             let covered = waiting.metrics(|metrics| metrics.snapshot.is_some_and(|id| index_of(&id) >= upto), covers);
             if let Err(error) = covered.await {
                 tracing::warn!(%error, %upto, "old records stay for now");
+                asked = LogIndex::ZERO;
                 return Ok(());
             }
             raft.trigger().purge_log(upto.get()).await

@@ -40,9 +40,9 @@ pub(crate) use leadership::Leadership;
 pub(crate) use lease::Lease;
 pub(crate) use links::{Lane, Link, Links, NoLinks};
 pub(crate) use log_store::kind;
-pub(crate) use member::{Ground, Identity, Member, MemberError, Purger};
+pub(crate) use member::{Ground, Hold, Identity, Member, MemberError, Purger};
 pub(crate) use members::{Members, Progress, members_applied};
-pub(crate) use serve::Server;
+pub(crate) use serve::{Lack, Server};
 pub(crate) use state::StateMachine;
 
 use entry::{LogEntry, Proposal};

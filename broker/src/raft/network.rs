@@ -263,14 +263,22 @@ impl<L: Link> RaftNetworkV2<TypeConfig> for Client<L> {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, ()>,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, ()>,
         _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         // Asked again after a pause: any other error ends what is sent to this member, or this leader.
-        let why = io::Error::other("the member needs entries that are gone; it must fetch the state");
-        Err(StreamingError::Unreachable(Unreachable::new(&why)))
+        let later = |why: String| StreamingError::Unreachable(Unreachable::new(&io::Error::other(why)));
+        let Some(upto) = snapshot.meta.last_log_id else { return Err(later("there is no state yet".to_owned())) };
+        let own = snapshot.meta.last_membership.membership().get_node(&vote.leader_id.voted_for);
+        let address = own.map_or("", |own| own.addr.as_str());
+        // The member fetches the state by itself, and says yes once it has it.
+        match self.ask(wire::encode_state(&vote, &upto, address), &option).await {
+            Ok(Answer::State(vote)) => Ok(SnapshotResponse::new(vote)),
+            Ok(_) => Err(later("an answer to another request".to_owned())),
+            Err(error) => Err(later(error.to_string())),
+        }
     }
 
     async fn transfer_leader(

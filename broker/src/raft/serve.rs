@@ -8,18 +8,31 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::{EntryPayload, Raft};
+use tokio::sync::watch;
 
-use super::TypeConfig;
 use super::entry::LogEntry;
 use super::state::{State, StateMachine};
 use super::timing::{ELECTION_MAX_MS, LEASE};
 use super::wire::{self, Answer, Request};
+use super::{LogId, TypeConfig, Vote, index_of};
 use crate::executor::{Executor, JoinHandle};
 use crate::log::{AppendError, Log, NewRecord, Room, RoomClaims};
 use crate::planted::{Bug, planted};
+use crate::terms::LogIndex;
 
 /// A leader that was heard of so long ago may be gone: nine heartbeats.
 const HEARD_WITHIN: Duration = Duration::from_millis(3 * ELECTION_MAX_MS);
+
+/// A member lacks entries that its leader's log has lost: it needs a copy of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lack {
+    /// The leader, which has such a copy.
+    pub(crate) leader: u64,
+    /// Its address, as the membership has it.
+    pub(crate) address: String,
+    /// The copy must have applied this.
+    pub(crate) upto: LogIndex,
+}
 
 /// Answers requests of other members. Clones are the same one.
 pub(crate) struct Server<M: StateMachine> {
@@ -34,18 +47,26 @@ impl<M: StateMachine> Clone for Server<M> {
 
 struct Inner<M: StateMachine> {
     raft: Raft<TypeConfig, State<M>>,
+    machine: Arc<M>,
     executor: Executor,
     log: Log,
     claims: RoomClaims,
     started: Duration,
     /// When a leader was last heard of, in milliseconds of the executor's clock.
     heard: AtomicU64,
+    lacks: watch::Sender<Option<Lack>>,
 }
 
 impl<M: StateMachine> Server<M> {
-    pub(super) fn new(raft: Raft<TypeConfig, State<M>>, executor: Executor, log: Log) -> Self {
+    pub(super) fn new(raft: Raft<TypeConfig, State<M>>, machine: Arc<M>, executor: Executor, log: Log) -> Self {
         let (started, claims, heard) = (executor.now(), RoomClaims::default(), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { raft, executor, log, claims, started, heard }) }
+        let lacks = watch::Sender::new(None);
+        Self { inner: Arc::new(Inner { raft, machine, executor, log, claims, started, heard, lacks }) }
+    }
+
+    /// The copy of the state that a leader said this member needs; told again each time that it is asked.
+    pub(crate) fn lacks(&self) -> watch::Receiver<Option<Lack>> {
+        self.inner.lacks.subscribe()
     }
 
     /// Whether a leader was heard of just now.
@@ -79,7 +100,20 @@ impl<M: StateMachine> Inner<M> {
                 let answer = self.raft.handle_transfer_leader(request).await;
                 answer.map(wire::transfer_answer).map_err(io::Error::other)
             }
+            Request::State { vote, upto, address } => self.state(vote, upto, address).await,
         }
+    }
+
+    /// The log of the leader begins after `upto`. What a member has applied a majority has committed, so it is what the leader
+    /// had there. A member that has applied less is told to get a copy of the state; it is no part of Raft how.
+    async fn state(&self, vote: Vote, upto: LogId, address: String) -> io::Result<Answer> {
+        let own = self.raft.with_raft_state(|state| *state.vote_ref()).await.map_err(io::Error::other)?;
+        let applied = self.machine.applied().map(|(_, index)| index);
+        if own > vote || applied >= Some(index_of(&upto)) {
+            return Ok(Answer::State(own));
+        }
+        self.lacks.send_replace(Some(Lack { leader: vote.leader_id.voted_for, address, upto: index_of(&upto) }));
+        Ok(Answer::Failed("it gets a copy of the state first".to_owned()))
     }
 
     /// Before it ended it may have heard from a leader, who counts on its not voting for a lease. It has forgotten that.

@@ -11,6 +11,7 @@ use openraft::{RaftSnapshotBuilder, Snapshot, SnapshotMeta};
 
 use super::{CommittedEntry, LogId, StoredMembership, TypeConfig, log_id, membership};
 use crate::latch::{Failure, FailureLatch};
+use crate::log::Log;
 use crate::terms::LogIndex;
 
 /// Entries applied in one go, in bytes: bounds memory and the length of one index write.
@@ -41,12 +42,13 @@ pub(crate) trait StateMachine: Send + Sync + 'static {
 /// Feeds committed entries to a state machine.
 pub(super) struct State<M> {
     machine: Arc<M>,
+    log: Log,
     latch: FailureLatch,
 }
 
 impl<M: StateMachine> State<M> {
-    pub(super) fn new(machine: Arc<M>, latch: FailureLatch) -> Self {
-        Self { machine, latch }
+    pub(super) fn new(machine: Arc<M>, log: Log, latch: FailureLatch) -> Self {
+        Self { machine, log, latch }
     }
 }
 
@@ -105,18 +107,22 @@ impl<M: StateMachine> RaftStateMachine<TypeConfig> for State<M> {
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<TypeConfig>, _snapshot: ()) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "members of this version catch up from the log alone"))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "copies of the state are fetched, and opened at a start"))
     }
 
-    /// How far the state machine's own disk has come. A leader without a snapshot for a member that needs entries which are gone
-    /// would end; with one it asks the network to send it, which says that it cannot (`network.rs`), and goes on.
+    /// The oldest state from which the log goes on. A leader asks the network to send it to a member that needs entries which
+    /// are gone (`network.rs`), and goes on behind it. Without one the leader would end.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, ()>>> {
-        snapshot_of(&*self.machine).map(|snapshot| snapshot.meta.last_log_id.is_some().then_some(snapshot))
+        let (applied, last_membership) = applied_state(&*self.machine)?;
+        let purged = self.log.purged().map(|purged| log_id(purged.term, purged.index));
+        let last_log_id = purged.or(applied);
+        let meta = SnapshotMeta { last_log_id, last_membership };
+        Ok(last_log_id.is_some().then_some(Snapshot { meta, snapshot: () }))
     }
 }
 
 /// Openraft purges its log only below a snapshot. The state machine's own disk is the snapshot, and this says how far it has
-/// come. It is not sent to anybody yet.
+/// come. Nobody else gets it from here.
 pub(super) struct Snapshots<M> {
     machine: Arc<M>,
 }
@@ -125,13 +131,9 @@ impl<M: StateMachine> RaftSnapshotBuilder<TypeConfig> for Snapshots<M> {
     type SnapshotData = ();
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, ()>> {
-        snapshot_of(&*self.machine)
+        let (last_log_id, last_membership) = applied_state(&*self.machine)?;
+        Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: () })
     }
-}
-
-fn snapshot_of(machine: &impl StateMachine) -> io::Result<SnapshotOf<TypeConfig, ()>> {
-    let (last_log_id, last_membership) = applied_state(machine)?;
-    Ok(Snapshot { meta: SnapshotMeta { last_log_id, last_membership }, snapshot: () })
 }
 
 fn applied_state(machine: &impl StateMachine) -> io::Result<(Option<LogId>, StoredMembership)> {

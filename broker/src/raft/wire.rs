@@ -7,6 +7,7 @@
 //!   transfer   vote of the leader, node that shall lead (8), last log id
 //! entry    term (8), index (8), kind of record (1), position (8), checksum (4), length of payload (4), payload
 //! answer   kind (1 byte), its fields
+//! state    the leader's vote, log id, its address
 //! vote     term (8), node (8), whether it is a leader's (1)
 //! log id   whether there is one (1), term (8), index (8)
 //! ```
@@ -41,6 +42,15 @@ pub(super) enum Request {
     PreVote(VoteRequest<TypeConfig>),
     /// Stand for election: I hand over to you.
     Transfer(TransferLeaderRequest<TypeConfig>),
+    /// Have you applied everything up to here? This leader's log begins after it.
+    State {
+        /// The leader's vote.
+        vote: Vote,
+        /// The last entry that its log has lost.
+        upto: LogId,
+        /// Its address, as the membership has it: a new member knows none yet.
+        address: String,
+    },
 }
 
 /// The answer to a request.
@@ -51,6 +61,8 @@ pub(super) enum Answer {
     Vote(VoteResponse<TypeConfig>),
     /// To [`Request::Transfer`]; the text says why not.
     Transfer(Result<(), String>),
+    /// To [`Request::State`]: yes, or this vote is higher.
+    State(Vote),
     /// The member could not do it. It is not the end of it: ask again.
     Failed(String),
 }
@@ -61,6 +73,7 @@ mod tag {
     pub(super) const PRE_VOTE: u8 = 3;
     pub(super) const TRANSFER: u8 = 4;
     pub(super) const FAILED: u8 = 5;
+    pub(super) const STATE: u8 = 6;
 
     pub(super) const STORED: u8 = 1;
     pub(super) const STORED_UPTO: u8 = 2;
@@ -142,6 +155,16 @@ pub(super) fn encode_transfer(request: &TransferLeaderRequest<TypeConfig>) -> By
     out.freeze()
 }
 
+/// The bytes of the question whether a member has applied everything up to an entry.
+pub(super) fn encode_state(vote: &Vote, upto: &LogId, address: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + address.len());
+    out.put_u8(tag::STATE);
+    put_vote(&mut out, vote);
+    put_log_id(&mut out, Some(upto));
+    out.put_slice(address.as_bytes());
+    out.freeze()
+}
+
 /// Reads a request. Payloads are copied out of `bytes`: each would keep all of them in memory while it is in the tail cache.
 pub(super) fn decode(bytes: &[u8]) -> Result<Request, Malformed> {
     let mut cursor = Cursor::new(bytes);
@@ -155,6 +178,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Request, Malformed> {
         tag::TRANSFER => {
             let (from, to) = (vote(&mut cursor)?, cursor.u64("node")?);
             Request::Transfer(TransferLeaderRequest::new(from, to, some_log_id(&mut cursor)?))
+        }
+        tag::STATE => {
+            let vote = vote(&mut cursor)?;
+            let upto = some_log_id(&mut cursor)?.ok_or_else(|| cursor.malformed("log id"))?;
+            let address = cursor.take(cursor.remaining(), "address")?;
+            Request::State { vote, upto, address: String::from_utf8_lossy(address).into_owned() }
         }
         _ => return Err(cursor.malformed("request")),
     };
@@ -230,6 +259,10 @@ impl Answer {
                 out.put_u8(tag::TRANSFER);
                 out.put_slice(answer.as_ref().err().map_or("", String::as_str).as_bytes());
             }
+            Self::State(vote) => {
+                out.put_u8(tag::STATE);
+                put_vote(&mut out, vote);
+            }
             Self::Failed(why) => {
                 out.put_u8(tag::FAILED);
                 out.put_slice(why.as_bytes());
@@ -261,6 +294,7 @@ impl Answer {
                 let why = rest(&mut cursor)?;
                 Self::Transfer(if why.is_empty() { Ok(()) } else { Err(why) })
             }
+            tag::STATE => Self::State(vote(&mut cursor)?),
             tag::FAILED => Self::Failed(rest(&mut cursor)?),
             _ => return Err(cursor.malformed("answer")),
         })
@@ -344,7 +378,14 @@ mod tests {
         }
         let sent = TransferLeaderRequest::new(Vote::new_committed(4, 2), 7, None);
         assert!(matches!(decode(&encode_transfer(&sent)), Ok(Request::Transfer(read)) if read == sent));
+        let (vote, upto) = (Vote::new_committed(4, 2), log_id(3, LogIndex(7)));
+        let Ok(Request::State { vote: read, upto: last, address }) = decode(&encode_state(&vote, &upto, "n0-a:1"))
+        else {
+            panic!("it is the question")
+        };
+        assert_eq!((read, last, address.as_str()), (vote, upto, "n0-a:1"));
         let answers = [
+            Answer::State(vote),
             Answer::Append(AppendEntriesResponse::Success),
             Answer::Append(AppendEntriesResponse::PartialSuccess(Some(log_id(1, LogIndex(2))))),
             Answer::Append(AppendEntriesResponse::Conflict),
