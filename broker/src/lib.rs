@@ -11,7 +11,7 @@
 //! * [`client_registry`]: which producers and consumers are connected.
 //! * [`key_index`]: messages by key. [`metrics`], [`stats`]: counts, for alarms and for tools. [`monitoring`]: the page of counts.
 //! * [`gate`]: places for work that may take long.
-//! * [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
+//! * [`snapshot`]: copies of the state for members that lack entries. [`backup`]: copies of a running broker's data. [`check`]: what `escrowmq fsck` looks at.
 //! * [`server`]: requests in, responses out; [`reply`]: the way back. [`config`]: the settings.
 //! * [`planted`]: failures that tests switch on; nothing of them is in the product.
 
@@ -46,6 +46,7 @@ mod retention;
 mod schedule;
 mod server;
 mod shard;
+mod snapshot;
 pub mod start;
 mod stats;
 mod steady_clock;

@@ -106,6 +106,11 @@ impl LockedFolder {
 /// The folder in a data folder that a restore works in, and that is there until it is done.
 pub const RESTORING: &str = "restoring";
 
+/// The folder in a data folder that a copy of a group's state is fetched into.
+pub const FETCHED: &str = "fetched";
+/// The file in that folder that says that the copy counts, and is to be moved to the place of the old state.
+pub const SWITCH: &str = "switch";
+
 /// How long a broker waits for a data folder that another process has: one that was killed lets it go when its threads
 /// have come back from the disk, and a supervisor starts the next one at once.
 pub const PATIENCE: Duration = Duration::from_secs(5);

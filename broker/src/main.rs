@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use escrowmq_broker::config::{Arguments, Loaded, command};
+use escrowmq_broker::config::{Arguments, BrokerConfig, Loaded, command};
 use escrowmq_broker::limits::{BLOCKING_THREADS, restrict_new_files};
 use escrowmq_broker::start::start;
 use escrowmq_common::causes::Causes;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match run(loaded) {
+    match run(&arguments, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", Causes(error.as_ref()));
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(loaded: Loaded) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, loaded: Loaded) -> anyhow::Result<()> {
     for line in loaded.warnings() {
         tracing::warn!("{line}");
     }
@@ -53,22 +53,47 @@ fn run(loaded: Loaded) -> anyhow::Result<()> {
     let runtime = builder.worker_threads(threads).max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let running = tokio::select! {
-            running = start(loaded.config) => running?,
-            // Recovery starts over the next time.
-            name = signals.next() => anyhow::bail!("stopped on {name} while starting"),
-        };
-        tracing::info!("serving at {}", running.local_addr());
-        let name = signals.next().await;
-        tracing::info!("stopping on {name}; a second signal stops at once");
-        tokio::select! {
-            stopped = running.stop() => stopped?,
-            name = signals.next() => {
-                tracing::warn!("stopped at once on {name}; the next start recovers");
-                // Nothing may wait any more, not even the runtime for its tasks.
-                std::process::exit(1);
-            }
+        let mut config = loaded.config;
+        while serve(config, &mut signals).await? == End::Restart {
+            // Settings may have been changed since.
+            config = arguments.load()?.config;
         }
         Ok(())
     })
+}
+
+/// What comes after a broker has ended.
+#[derive(PartialEq, Eq)]
+enum End {
+    Stop,
+    Restart,
+}
+
+/// One life of a broker.
+async fn serve(config: BrokerConfig, signals: &mut Signals) -> anyhow::Result<End> {
+    let running = tokio::select! {
+        running = start(config) => running?,
+        // Recovery starts over the next time.
+        name = signals.next() => anyhow::bail!("stopped on {name} while starting"),
+    };
+    tracing::info!("serving at {}", running.local_addr());
+    let end = tokio::select! {
+        name = signals.next() => {
+            tracing::info!("stopping on {name}; a second signal stops at once");
+            End::Stop
+        }
+        () = running.must_restart() => {
+            tracing::info!("stopping to start again with a copy of the group's state");
+            End::Restart
+        }
+    };
+    tokio::select! {
+        stopped = running.stop() => stopped?,
+        name = signals.next() => {
+            tracing::warn!("stopped at once on {name}; the next start recovers");
+            // Nothing may wait any more, not even the runtime for its tasks.
+            std::process::exit(1);
+        }
+    }
+    Ok(end)
 }

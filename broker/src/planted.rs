@@ -69,12 +69,14 @@ pub(crate) enum Bug {
     ReadWithoutLease,
     /// A new leader stamps with its wall clock, however far that is from what others stamped.
     ClockTaken,
+    /// A copy of the state brings no vote: what this member voted is forgotten.
+    VoteLostInSnapshot,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 31] = [
+    pub(crate) const ALL: [Bug; 32] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -106,6 +108,7 @@ impl Bug {
         Bug::LoadLeaked,
         Bug::ReadWithoutLease,
         Bug::ClockTaken,
+        Bug::VoteLostInSnapshot,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

@@ -228,6 +228,12 @@ impl RunningBroker {
         self.metrics_address
     }
 
+    /// Returns when this broker is to [`stop`](Self::stop) and to be started again, with its settings read anew: a copy of its
+    /// group's state waits for that. Never, if it needs none.
+    pub async fn must_restart(&self) {
+        self.group.must_restart().await;
+    }
+
     /// Its parts.
     #[cfg(test)]
     pub(crate) fn broker(&self) -> &Arc<Broker> {

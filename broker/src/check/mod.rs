@@ -27,7 +27,7 @@ pub use finding::{Finding, Kind};
 pub use repair::{Action, RepairError, RepairOptions};
 
 use crate::key_index;
-use crate::limits::{FolderError, LockedFolder, lock_existing_folder};
+use crate::limits::{FETCHED, FolderError, LockedFolder, SWITCH, lock_existing_folder};
 use crate::log::OpenError;
 use crate::shard::{Quarantine, QuarantineError, QuarantinedEntry};
 use crate::terms::{LogIndex, Position};
@@ -52,6 +52,15 @@ pub enum CheckError {
     /// There is no broker's data.
     #[error("{} is no data folder of a broker: it has no folder `log`", dir.display())]
     NoStore {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A copy of its group's state is being put into the place of the old one.
+    #[error(
+        "{} is between its old state and a copy of its group's state: start the broker once, which finishes that, then try again",
+        dir.display()
+    )]
+    Switching {
         /// The folder.
         dir: PathBuf,
     },
@@ -158,6 +167,9 @@ impl Folder {
         let nested = dir.join("broker");
         let dir = if !dir.join("log").is_dir() && nested.join("log").is_dir() { nested } else { dir.to_owned() };
         let lock = lock_existing_folder(&dir)?;
+        if dir.join(FETCHED).join(SWITCH).exists() {
+            return Err(CheckError::Switching { dir });
+        }
         if !dir.join("log").is_dir() {
             return Err(CheckError::NoStore { dir });
         }

@@ -1,7 +1,8 @@
 //! Who may talk to this member, and what is done with what others ask: the side of a member that its port shows.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -17,7 +18,7 @@ use crate::log::format::FORMAT_VERSION;
 use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
 use crate::raft::{Leadership, Members, Server};
 use crate::shard::Applier;
-use crate::terms::LogIndex;
+use crate::snapshot::Offers;
 
 /// Questions of others that wait to be answered.
 pub(super) const ASKS_MAX: usize = 16;
@@ -40,6 +41,8 @@ pub(super) struct Running {
     pub(super) leadership: watch::Receiver<Leadership>,
     /// Who is in the group.
     pub(super) members: watch::Receiver<Members>,
+    /// Copies of the state for members that lack entries.
+    pub(super) offers: Offers,
 }
 
 /// See the module.
@@ -52,7 +55,7 @@ pub(super) struct Door {
     file: Mutex<MemberFile>,
     /// The incarnation that this member speaks for: that of its Raft member.
     bound: Mutex<Option<u64>>,
-    running: OnceLock<Running>,
+    running: ArcSwapOption<Running>,
     asks: mpsc::Sender<Ask>,
 }
 
@@ -66,7 +69,7 @@ impl Door {
             log,
             file: Mutex::new(file),
             bound: Mutex::new(None),
-            running: OnceLock::new(),
+            running: ArcSwapOption::empty(),
             asks,
         };
         (Arc::new(door), asked)
@@ -95,18 +98,17 @@ impl Door {
 
     /// The Raft member runs.
     pub(super) fn run(&self, running: Running) {
-        // A second one would be another storage's; there is one.
-        let _ = self.running.set(running);
+        self.running.store(Some(Arc::new(running)));
+    }
+
+    /// The Raft member has ended. What it held is let go: the folder may be opened again at once.
+    pub(super) fn end(&self) {
+        self.running.store(None);
     }
 
     /// Whether anything was ever written to the log, a vote among it.
     pub(super) fn has_log(&self) -> bool {
         self.log.last().is_some() || self.log.purged().is_some() || self.log.vote().is_some()
-    }
-
-    /// The last entry that is gone from the log.
-    pub(super) fn purged(&self) -> Option<LogIndex> {
-        self.log.purged().map(|last| last.index)
     }
 
     /// How this member introduces itself.
@@ -125,7 +127,7 @@ impl Door {
 
     fn status(&self) -> Status {
         let file = self.file();
-        let (term, leader) = self.running.get().map_or((0, None), |running| {
+        let (term, leader) = self.running.load_full().map_or((0, None), |running| {
             let seen = *running.leadership.borrow();
             let leader = match seen {
                 Leadership::Leading { .. } => Some(file.node),
@@ -182,7 +184,7 @@ impl Gate for Door {
             );
             return Err(Refusal::new(Reason::Membership, text));
         }
-        let Some(running) = self.running.get() else { return Ok(()) };
+        let Some(running) = self.running.load_full() else { return Ok(()) };
         let members = running.members.borrow();
         // A member that is new may be known to the others and not here: this one is behind, and it may be the leader.
         let has_seat =
@@ -204,14 +206,18 @@ impl Serve for Door {
                 Ok(question) => self.hand_on(from, question),
                 Err(_) => closes(),
             },
-            Lane::Append | Lane::Pulse if self.is_of_us(from) => match self.running.get() {
+            Lane::Append | Lane::Pulse if self.is_of_us(from) => match self.running.load_full() {
                 Some(running) => {
                     let answer = running.server.serve(request);
                     async move { answer.await.ok().and_then(Result::ok) }.boxed()
                 }
                 None => closes(),
             },
-            // Clients' streams are no requests, and nobody serves files yet.
+            Lane::Fetch if self.is_of_us(from) => match self.running.load_full() {
+                Some(running) => running.offers.serve(from.node, &request).boxed(),
+                None => closes(),
+            },
+            // Clients' streams are no requests.
             Lane::Append | Lane::Pulse | Lane::Forward | Lane::Fetch => closes(),
         }
     }

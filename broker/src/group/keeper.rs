@@ -1,6 +1,6 @@
 //! The task that keeps a member's identity and, where it leads, cares for the members of its group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,6 @@ use crate::shard::Applier;
 
 /// Between looks at learners that catch up, and before a change that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// The log is told of a learner that cannot catch up after so many looks: a new leader knows nothing of it at first.
-const STUCK_LOOKS: u32 = 10;
 
 /// See the module.
 pub(super) struct Keeper {
@@ -34,24 +32,12 @@ pub(super) struct Keeper {
     /// The newest members that a majority agreed on.
     agreed: Members,
     has_warned: bool,
-    /// For how many looks a learner has lacked entries that are gone.
-    stuck: BTreeMap<u64, u32>,
 }
 
 impl Keeper {
     pub(super) fn new(keys: Keys, peers: Peers, member: Arc<Member<Applier>>, asks: mpsc::Receiver<Ask>) -> Self {
         let (members, leadership) = (member.members(), member.leadership());
-        Self {
-            keys,
-            peers,
-            member,
-            members,
-            leadership,
-            asks,
-            agreed: Members::default(),
-            has_warned: false,
-            stuck: BTreeMap::new(),
-        }
+        Self { keys, peers, member, members, leadership, asks, agreed: Members::default(), has_warned: false }
     }
 
     /// Until shutdown, or until the Raft member has ended.
@@ -148,14 +134,7 @@ impl Keeper {
         let own = door.file().node;
         let done = match care(own, &door.config.seats, &members, last, &progress) {
             Care::Nothing => return false,
-            Care::Watch => {
-                let learners = members.addresses.keys().filter(|node| !members.voters.contains(node));
-                let purged = door.purged();
-                let lacks = |node: &&u64| progress.get(node).and_then(|one| one.matched) < purged;
-                let stuck: Vec<u64> = learners.filter(lacks).copied().collect();
-                self.warn_of_stuck(&stuck);
-                return true;
-            }
+            Care::Watch => return true,
             Care::SetAddress => self.member.set_address(own, &door.config.own.to_string()).await,
             Care::Voters(voters) => {
                 tracing::info!(?voters, before = ?members.voters, "changing the voters of the group");
@@ -166,22 +145,6 @@ impl Keeper {
             tracing::warn!(%error, "the members of the group were not changed; it is tried again");
         }
         true
-    }
-
-    /// Without a copy of the state they stay learners.
-    fn warn_of_stuck(&mut self, stuck: &[u64]) {
-        self.stuck.retain(|node, _| stuck.contains(node));
-        for node in stuck {
-            let looks = self.stuck.entry(*node).or_default();
-            *looks = looks.saturating_add(1);
-            if *looks == STUCK_LOOKS {
-                tracing::error!(
-                    node,
-                    "a learner needs entries that retention has deleted from the leader's log: this version cannot give it the \
-                     state another way, so it stays without a vote"
-                );
-            }
-        }
     }
 
     async fn answer(&mut self, ask: Ask) {

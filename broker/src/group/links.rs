@@ -52,7 +52,7 @@ impl Link for PeerLink {
 }
 
 /// `NotConnected` says that nothing was sent.
-fn io_error(error: CallError) -> io::Error {
+pub(super) fn io_error(error: CallError) -> io::Error {
     let kind = match &error {
         CallError::Unreachable { .. } | CallError::Busy { .. } | CallError::Refused(_) => io::ErrorKind::NotConnected,
         CallError::TooLarge { .. } => io::ErrorKind::InvalidInput,

@@ -36,10 +36,11 @@
 //!   folders are to be emptied, too. Guessing here could found beside a folder that comes back.
 //! * A member that was wiped when the group is founded: any other member knows the group, so it neither votes nor founds. It joins.
 //!
-//! Leaves to others: agreement (`raft`), connections (`peer`), what is forwarded, and catching up once the leader's log no longer
-//! reaches back: such a member is a learner until it gets a copy of the state another way.
+//! Leaves to others: agreement (`raft`), connections (`peer`), what is forwarded (`forward`), and copies of the state for members
+//! that need entries which are gone (`snapshot`).
 
 mod care;
+mod catch_up;
 mod door;
 mod founding;
 mod identity;
@@ -63,9 +64,11 @@ use crate::config::{BrokerConfig, ConfigError, GroupConfig};
 use crate::peer::{self, BYTES_MAX, HANDSHAKE_TIME, Peers, Secret, SecretError, Settings, Streams};
 use crate::raft::{Identity, Member, Members};
 use crate::shard::Applier;
+use crate::snapshot::{self, Offers, Progress, SnapshotError};
 use crate::storage::{Opened, Storage, StorageError, StorageSettings};
 use crate::terms::TooLong;
 pub(crate) use care::IN_CONTACT;
+use catch_up::CatchUp;
 use door::{Door, Running};
 pub(crate) use identity::IdentityError;
 use identity::{ALONE, MemberFile};
@@ -80,6 +83,9 @@ pub enum OpenError {
     /// Log, index or state.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A copy of the group's state.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The file that says who it is.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -191,6 +197,9 @@ struct Inner {
 struct Several {
     door: Arc<Door>,
     peers: Peers,
+    /// A copy of the state waits for the next start.
+    fetched: Shutdown,
+    progress: Arc<Progress>,
     shutdown: Shutdown,
     tasks: Tasks,
 }
@@ -203,6 +212,7 @@ pub(crate) async fn open(
     clock: Clock,
 ) -> Result<(Storage, Group), OpenError> {
     let folder = settings.dir.clone();
+    settle(&settings).await?;
     let file = read(&folder).await?;
     if let (Some(group), Some(file)) = (config.group(), &file) {
         check_member(&folder, file, &group)?;
@@ -222,6 +232,13 @@ pub(crate) async fn open(
             }
         }
     }
+}
+
+/// A copy of the state that was fetched before this start takes its place.
+async fn settle(settings: &StorageSettings) -> Result<(), SnapshotError> {
+    let (folder, log) = (settings.dir.clone(), settings.log.clone());
+    let settled = Tasks::new().spawn_blocking("snapshot", move || snapshot::settle(&folder, &log)).await;
+    settled.ok().flatten().unwrap_or_else(|| Err(SnapshotError::No("its task panicked".to_owned())))
 }
 
 async fn read(folder: &Path) -> Result<Option<MemberFile>, IdentityError> {
@@ -339,7 +356,7 @@ async fn open_several(
     let listen = host.as_ref().map_or_else(|| format!("0.0.0.0:{port}"), |host| host.with_port(*port));
     let (name, seat, node) = (group.name.clone(), group.own.name.clone(), file.node);
     let (door, mut asks) = Door::new(group, opened.log().clone(), file);
-    let keys = Keys { folder, door: Arc::clone(&door), tasks: tasks.clone() };
+    let keys = Keys { folder: folder.clone(), door: Arc::clone(&door), tasks: tasks.clone() };
     let searches = must_search(&door.file(), door.has_log());
     if !searches {
         door.bind();
@@ -390,11 +407,30 @@ async fn open_several(
     let (leadership, members) = (member.leadership(), member.members());
     // Raft's links name ids. Those to seats would go on dialing members that are gone.
     peers.retain(|target| !matches!(target, peer::Target::Seat(_)));
-    door.run(Running { server: member.server().clone(), leadership, members });
     let shutdown = Shutdown::new();
+    let offers = Offers::new(
+        &folder,
+        storage.shard.clone(),
+        Arc::clone(storage.applier()),
+        storage.purger().clone(),
+        tasks.clone(),
+    );
+    tasks.spawn("snapshot", offers.clone().run(shutdown.clone()));
+    door.run(Running { server: member.server().clone(), leadership, members, offers });
+    let (fetched, progress) = (Shutdown::new(), Arc::default());
+    let catch_up = CatchUp {
+        store: folder,
+        log: storage.shard.log().clone(),
+        peers: peers.clone(),
+        member: Arc::clone(&member),
+        tasks: tasks.clone(),
+        progress: Arc::clone(&progress),
+        fetched: fetched.clone(),
+    };
+    tasks.spawn("catch up", catch_up.run(shutdown.clone()));
     let keeper = Keeper::new(keys, peers.clone(), Arc::clone(&member), asks);
     tasks.spawn("group", keeper.run(shutdown.clone()));
-    let several = Some(Several { door, peers, shutdown, tasks });
+    let several = Some(Several { door, peers, fetched, progress, shutdown, tasks });
     Ok((storage, Group { inner: Arc::new(Inner { name, seat, node, member, several }) }))
 }
 
@@ -438,6 +474,20 @@ impl Group {
         self.inner.member.server().hears_leader()
     }
 
+    /// Returns when a copy of the state was fetched that the next start puts into the place of this member's own: end, and start
+    /// again. Never, if this member lacks nothing.
+    pub(crate) async fn must_restart(&self) {
+        match &self.inner.several {
+            Some(several) => several.fetched.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How much of a copy of the state was fetched, and how long it is, in bytes; both 0 while none is fetched.
+    pub(crate) fn fetched_bytes(&self) -> (u64, u64) {
+        self.inner.several.as_ref().map_or((0, 0), |several| several.progress.bytes())
+    }
+
     /// The group as this member sees it, for tools.
     pub(crate) fn status(&self) -> GroupStatus {
         status::status(&self.inner)
@@ -455,6 +505,7 @@ impl Group {
             several.shutdown.cancel();
             several.peers.close().await;
             several.tasks.join().await;
+            several.door.end();
         }
     }
 }

@@ -85,6 +85,8 @@ pub use self::room::{RoomClaim, RoomClaims};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Drive, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
+#[cfg(test)]
+pub(crate) use self::vote::saved_vote;
 pub use self::vote::{SlotReport, encode_vote_file, vote_for_copy};
 
 use self::files::Files;

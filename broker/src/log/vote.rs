@@ -179,9 +179,13 @@ pub fn encode_vote_file(vote: Option<Vec<u8>>, durable_end: Position) -> Vec<u8>
 
 /// The bytes of a vote file for a copy of the closed log in `dir`, cut at `end`.
 pub fn vote_for_copy(disk: &dyn Disk, dir: &Path, end: Position) -> Result<Vec<u8>, OpenError> {
+    Ok(encode_vote_file(saved_vote(disk, dir)?, end))
+}
+
+/// The vote that the closed log in `dir` has on its disk.
+pub(crate) fn saved_vote(disk: &dyn Disk, dir: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let saved = VoteFile::load(disk, dir, VoteFile::exists(&names))?;
-    Ok(encode_vote_file(saved.latest.vote, end))
+    Ok(VoteFile::load(disk, dir, VoteFile::exists(&names))?.latest.vote)
 }
 
 /// Both slots; a part that lies after the end of the file is blank.

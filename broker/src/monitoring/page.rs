@@ -180,6 +180,13 @@ fn store(page: &mut Page, monitor: &Monitor) {
         "Members that have a message when its sender hears that it is stored.",
         monitor.config.load().copies_kept(),
     );
+    let (fetched, total) = monitor.group.fetched_bytes();
+    page.gauge(
+        "group_copy_bytes",
+        "Bytes of a copy of the group's state that have come; 0 while none is fetched.",
+        fetched,
+    );
+    page.gauge("group_copy_bytes_total", "Bytes of that whole copy; 0 while none is fetched.", total);
     page.gauge(
         "copies_wanted",
         "Copies that brokerRole asks for; more than are kept is warned of at start.",

@@ -2,6 +2,7 @@
 //! over loopback.
 
 mod caring;
+mod catching_up;
 mod deciding;
 mod whole;
 mod world;

@@ -62,6 +62,17 @@ impl SimDisk {
         SimDisk::default()
     }
 
+    /// A disk with these files, all of them durable.
+    pub fn with(files: BTreeMap<PathBuf, Vec<u8>>) -> SimDisk {
+        let mut world = World::default();
+        for (path, content) in files {
+            world.names.insert(path.clone(), world.inodes.len());
+            world.durable_names.insert(path, world.inodes.len());
+            world.inodes.push(Inode { visible: content.clone(), durable: content, pending: Vec::new() });
+        }
+        SimDisk { world: Arc::new(Mutex::new(world)) }
+    }
+
     /// Plans faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world.lock().faults = faults;

@@ -11,7 +11,7 @@ use super::net::Seat;
 use super::node::Node;
 use crate::log::sim_disk::Random;
 use crate::shard::{Admission, Outcome, Shard, SubmitError};
-use crate::terms::{Decision, Entered, HalfId, QueueId, QueueOffset, When};
+use crate::terms::{Decision, Entered, HalfId, Position, QueueId, QueueOffset, When};
 
 /// Producers.
 const PRODUCERS_COUNT: usize = 4;
@@ -74,6 +74,8 @@ pub(super) struct Clients {
     random: Random,
     now: u64,
     bodies: u64,
+    /// Old messages go.
+    trims: bool,
     /// New commands are made.
     pub(super) active: bool,
 }
@@ -94,6 +96,7 @@ impl Clients {
             random: Random::new(seed),
             now: 0,
             bodies: 0,
+            trims: seed.is_multiple_of(2),
             active: true,
         }
     }
@@ -192,7 +195,7 @@ impl Clients {
             (Act::Settle { half, .. }, Outcome::Refused(crate::shard::Refusal::AlreadyDecided(settled))) => {
                 self.note_settled(*half, settled.decision)?;
             }
-            (Act::PutTopic { .. } | Act::Offsets(_), Outcome::Done) => {}
+            (Act::PutTopic { .. } | Act::Offsets(_) | Act::Trim { .. }, Outcome::Done) => {}
             (act, outcome) => return Err(format!("{act:?} was answered with {outcome:?}")),
         }
         Ok(())
@@ -239,7 +242,7 @@ impl Clients {
             self.next_at[client] = now + Duration::from_millis(5 + self.random.below(20));
             return;
         };
-        let act = self.act();
+        let act = self.act(&shard);
         self.submit(&shard, act, client, &nodes[to], now);
     }
 
@@ -282,7 +285,7 @@ impl Clients {
         format!("{}-{}", self.bodies, "x".repeat(length))
     }
 
-    fn act(&mut self) -> Act {
+    fn act(&mut self, shard: &Shard) -> Act {
         let count = self.queues.len() as u64;
         if count == 0 {
             return Act::PutTopic { name: TOPIC.0.to_owned(), queues: TOPIC.1 };
@@ -301,11 +304,22 @@ impl Clients {
                 // Mostly one of the last, decided or not.
                 let recent = self.random.below(8.min(self.halves.len() as u64)) as usize;
                 let commit = self.random.below(3) > 0;
-                let half = self.halves.iter_mut().rev().nth(recent).expect("one of them");
+                // The oldest open one keeps old bytes from going.
+                let oldest = self.trims && self.random.below(2) == 0;
+                let oldest = self.halves.iter().position(|half| half.settled.is_none()).filter(|_| oldest);
+                let nth = oldest.unwrap_or(self.halves.len() - 1 - recent);
+                let half = &mut self.halves[nth];
                 let intent = *half.intent.get_or_insert(if commit { Decision::Commit } else { Decision::Rollback });
                 let opposite = if intent == Decision::Commit { Decision::Rollback } else { Decision::Commit };
                 let decision = if self.random.below(12) == 0 { opposite } else { intent };
                 settle(half.id, half.counter, decision)
+            }
+            _ if self.trims && self.random.below(2) == 0 => {
+                // Up to any segment, and no further.
+                let segments = shard.log().segments();
+                let upto = self.random.below(segments.len().max(1) as u64) as usize;
+                let upto = segments.get(upto).map_or(Position::ZERO, |segment| segment.start);
+                Act::Trim { upto }
             }
             _ => {
                 let offset = QueueOffset(self.random.below(50));

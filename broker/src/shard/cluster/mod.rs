@@ -17,6 +17,7 @@
 
 mod campaign;
 mod clients;
+mod copies;
 mod faults;
 mod judge;
 mod net;

@@ -109,6 +109,11 @@ impl Net {
         self.inner.lock().cut.push((from, to));
     }
 
+    /// Whether anything goes from one seat to another.
+    pub(super) fn reaches(&self, from: Seat, to: Seat) -> bool {
+        !self.inner.lock().cut.contains(&(from, to))
+    }
+
     /// All cuts are mended, and the weather is fine.
     pub(super) fn heal(&self) {
         let mut inner = self.inner.lock();

@@ -1,6 +1,7 @@
 //! One node: a machine with a disk and a clock, and the shard that runs on it, or not.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,13 +14,22 @@ use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 
 use super::super::cuts::life::{Rows, index_of, rows_of};
+use super::copies::Copy;
 use super::net::{Net, Seat, SimLinks};
 use crate::latch::Failure;
+use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
-use crate::log::{Drive, Flush, LogSettings};
-use crate::raft::Identity;
+use crate::log::{Drive, Flush, LogSettings, RecordId, saved_vote};
+use crate::raft::{Hold, Identity, Lack};
+use crate::retention::last_index_below;
 use crate::shard::{Full, Shard};
+use crate::snapshot::{Cut, carried_vote, may_replace};
 use crate::storage::{Parts, Storage, StorageError, StorageSettings};
+use crate::terms::{LogIndex, Position};
+use tokio::sync::watch;
+
+/// The data folder.
+const DIR: &str = "/shard";
 
 /// Polls of the executor at most while one flush of the disk is under way.
 const OVERTAKING: u64 = 24;
@@ -31,6 +41,7 @@ struct Running {
     parts: Parts,
     starting: Option<Starting>,
     storage: Option<Storage>,
+    lacks: Option<watch::Receiver<Option<Lack>>>,
     may_overtake: Arc<AtomicBool>,
 }
 
@@ -122,7 +133,7 @@ impl Node {
             drive: Drive::Step { seed: self.random.draw() },
             ..LogSettings::default()
         };
-        let settings = StorageSettings { dir: "/shard".into(), log };
+        let settings = StorageSettings { dir: DIR.into(), log };
         let index = index_of(self.rows.as_ref()).map_err(|error| why(&error))?;
         let disk = Arc::new(self.disk.clone());
         let parts = Parts::open(disk, index, settings, self.clock.clone()).map_err(|error| why(&error))?;
@@ -147,7 +158,7 @@ impl Node {
         let links = Arc::new(SimLinks { net: self.net.clone(), seat: self.seat });
         let (tasks, starter) = (Tasks::new(), parts.clone());
         let starting: Starting = Box::pin(async move { starter.start(&tasks, identity, links).await });
-        self.running = Some(Running { parts, starting: Some(starting), storage: None, may_overtake });
+        self.running = Some(Running { parts, starting: Some(starting), storage: None, lacks: None, may_overtake });
         self.net.node_up(self.seat);
         self.life += 1;
         Ok(())
@@ -206,6 +217,7 @@ impl Node {
                 return Ok(true);
             }
             let started = started.map_err(|error| format!("node {} does not start: {error}", self.seat))?;
+            running.lacks = Some(started.server().lacks());
             running.storage = Some(started);
             return Ok(true);
         }
@@ -271,9 +283,67 @@ impl Node {
             Ok(())
         });
         // An error: the node has failed, or its disk is full; others say so.
-        if let Ok(Some(_)) = copied {
+        if let Ok(Some(applied)) = copied {
             self.rows = Some(rows?);
+            // As retention does it: files go below the trim, when the index is on disk beyond them.
+            let last = last_index_below(&shard.log().segments(), shard.counters().trimmed());
+            if let (Some(last), Some(storage)) = (last.filter(|last| *last <= applied.index), &running.storage) {
+                storage.purger().purge(last);
+            }
         }
         Ok(())
     }
+
+    /// What its leader says it lacks, if that is news.
+    pub(super) fn lack(&mut self) -> Option<Lack> {
+        let lacks = self.running.as_mut()?.lacks.as_mut()?;
+        lacks.has_changed().is_ok_and(|changed| changed).then(|| lacks.borrow_and_update().clone()).flatten()
+    }
+
+    /// A copy of its state, and what keeps the entries behind it in the log. `None` if it has none now.
+    pub(super) fn copy(&self) -> Result<Option<(Copy, Hold)>, String> {
+        let Some(storage) = self.storage() else { return Ok(None) };
+        let hold = storage.purger().hold(storage.shard.counters().applied_index().unwrap_or(LogIndex::ZERO));
+        let mut rows = Ok(Rows::default());
+        let copied = storage.applier().copy(|index| {
+            rows = rows_of(index);
+            Ok(())
+        });
+        let Ok(Some(applied)) = copied else { return Ok(None) };
+        let cut = Cut { term: applied.term, index: applied.index, end: applied.end };
+        let segments: BTreeMap<Position, (PathBuf, Vec<u8>)> =
+            self.disk.image().into_iter().filter_map(segment).collect();
+        let starts: Vec<Position> = segments.keys().copied().filter(|start| *start < cut.end).collect();
+        let mut files = BTreeMap::new();
+        for (nth, (start, (path, mut content))) in
+            segments.into_iter().filter(|(start, _)| *start < cut.end).enumerate()
+        {
+            let end = starts.get(nth + 1).copied().unwrap_or(cut.end);
+            content.truncate((SEGMENT_HEADER_BYTES + end.since(start)) as usize);
+            files.insert(path, content);
+        }
+        Ok(Some((Copy { cut, rows: rows?, files }, hold)))
+    }
+
+    /// Ends, and starts again with a copy in the place of its state. Says whether it did: its own log may be newer.
+    pub(super) fn take(&mut self, copy: Copy) -> Result<bool, String> {
+        let own: Option<RecordId> = self.shard().and_then(|shard| shard.log().last().or(shard.log().purged()));
+        if !may_replace(own, &copy.cut) {
+            return Ok(false);
+        }
+        self.crash(false);
+        let (log, end) = (Path::new(DIR).join("log"), copy.cut.end);
+        let vote = saved_vote(&self.disk, &log).map_err(|error| error.to_string())?;
+        let mut files = copy.files;
+        files.insert(log.join("vote"), carried_vote(vote, end));
+        self.disk = SimDisk::with(files);
+        self.rows = Some(copy.rows);
+        self.start().map(|()| true)
+    }
+}
+
+/// A file of a disk, if it is a segment of the log, by the place of its first record.
+fn segment((path, content): (PathBuf, Vec<u8>)) -> Option<(Position, (PathBuf, Vec<u8>))> {
+    let start = segment_start(path.file_name()?.to_str()?)?;
+    Some((start, (path, content)))
 }

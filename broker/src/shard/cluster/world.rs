@@ -7,6 +7,7 @@ use std::time::Duration;
 use escrowmq_common::clock::Clock;
 
 use super::clients::Clients;
+use super::copies::Copies;
 use super::faults::Faults;
 use super::judge;
 use super::net::{Arrival, Net};
@@ -35,6 +36,7 @@ pub(super) struct Counts {
     pub(super) reads: u64,
     pub(super) faults: u64,
     pub(super) leaders: u64,
+    pub(super) copies: u64,
     pub(super) entries: u64,
     pub(super) steps: u64,
     pub(super) simulated_ms: u64,
@@ -51,6 +53,7 @@ impl Counts {
         self.reads += run.reads;
         self.faults += run.faults;
         self.leaders += run.leaders;
+        self.copies += run.copies;
         self.entries += run.entries;
         self.steps += run.steps;
         self.simulated_ms += run.simulated_ms;
@@ -64,6 +67,7 @@ pub(super) struct World {
     net: Net,
     pub(super) clients: Clients,
     faults: Faults,
+    copies: Copies,
     random: Random,
     /// Who led in which term.
     leaders: BTreeSet<(u64, usize)>,
@@ -89,6 +93,7 @@ impl World {
             net,
             clients: Clients::new(random.draw()),
             faults: Faults::plan(&mut random, NODES),
+            copies: Copies::new(random.draw()),
             random,
             leaders: BTreeSet::new(),
             steps: 0,
@@ -149,7 +154,8 @@ impl World {
                     }
                     return Ok(true);
                 }
-                self.faults.step(&mut self.nodes, &self.net, now)
+                let copied = self.copies.step(&mut self.nodes, &self.net, now)?;
+                Ok(self.faults.step(&mut self.nodes, &self.net, now)? || copied)
             }
         }
     }
@@ -157,8 +163,8 @@ impl World {
     fn next_event(&self) -> Option<Duration> {
         let nodes = self.nodes.iter().filter_map(Node::next_event);
         let others =
-            [self.net.next_arrival(), self.clients.next_event(), self.faults.next_event(), Some(self.keep_room_at)];
-        nodes.chain(others.into_iter().flatten()).min()
+            [self.net.next_arrival(), self.clients.next_event(), self.faults.next_event(), self.copies.next_event()];
+        nodes.chain(others.into_iter().flatten()).chain([self.keep_room_at]).min()
     }
 
     /// Clocks differ in what they show, not in how fast they run.
@@ -289,6 +295,7 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
         reads: world.clients.reads,
         faults: world.faults.fired as u64,
         leaders: world.leaders.len() as u64,
+        copies: world.copies.taken,
         entries,
         steps: world.steps,
         simulated_ms: world.now().as_millis() as u64,

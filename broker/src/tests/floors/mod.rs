@@ -30,11 +30,12 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("raft", Some(&["executor", "latch", "log", "planted", "terms"])),
     ("shard", Some(&["executor", "index", "latch", "log", "planted", "raft", "steady_clock", "terms"])),
     ("storage", Some(&["executor", "index", "latch", "log", "raft", "shard", "steady_clock", "terms"])),
-    ("group", Some(&["config", "log", "peer", "raft", "shard", "storage", "terms"])),
     // Readers of the store, and background work.
     ("key_index", Some(&["log", "shard", "terms"])),
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
     ("backup", Some(&["check", "index", "limits", "log", "shard", "terms"])),
+    ("snapshot", Some(&["backup", "check", "latch", "limits", "log", "planted", "raft", "shard", "terms"])),
+    ("group", Some(&["config", "log", "peer", "raft", "shard", "snapshot", "storage", "terms"])),
     ("stats", None),
     ("registration", None),
     ("retention", None),
