@@ -22,13 +22,13 @@ use super::links::Links;
 use super::log_store::LogStore;
 use super::members::{self, Members};
 use super::network::Network;
-use super::serve::Server;
+use super::serve::{Server, leadership_bytes};
 use super::state::{State, StateMachine};
 use super::timing::{ELECTION_MAX_MS, ELECTION_MIN_MS, HEARTBEAT_MS, PROBE_MS, READ_LEASE};
 use super::{CommittedLeader, TypeConfig, index_of};
 use crate::executor::{Blocking, Executor, JoinHandle};
 use crate::latch::{Failure, FailureLatch};
-use crate::log::{self, Log, NewRecord};
+use crate::log::{self, Log};
 use crate::planted::{Bug, planted};
 use crate::terms::LogIndex;
 
@@ -409,12 +409,12 @@ impl<M: StateMachine> Watcher<M> {
         self.sender.send_if_modified(|seen| std::mem::replace(seen, follows) != follows);
     }
 
-    /// A leader begins with an entry of its own. A member whose disk has no room for it does not stand for election: the append
-    /// would fail, and with it the member.
+    /// A leader begins with entries of its own. A member whose disk has no room for them does not stand for election: the append
+    /// would fail, and with it the member. What it appends as a follower leaves that room (`serve.rs`).
     fn note_room(&self, room: &mut Room) {
-        let (entry, now) = ([NewRecord::bytes_with(0)], self.log.clock().monotonic());
-        let stands =
-            self.log.has_room(&entry) || now >= room.look_again && self.log.reserve(&entry, log::Room::Reserve).is_ok();
+        let (entries, now) = (leadership_bytes(), self.log.clock().monotonic());
+        let stands = self.log.has_room(&entries)
+            || now >= room.look_again && self.log.reserve(&entries, log::Room::Reserve).is_ok();
         if !stands && now >= room.look_again {
             room.look_again = now + LOOK_FOR_ROOM_EVERY;
         }

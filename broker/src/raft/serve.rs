@@ -126,10 +126,15 @@ impl<M: StateMachine> Inner<M> {
     /// first entry.
     async fn append(&self, mut request: AppendEntriesRequest<TypeConfig>) -> io::Result<Answer> {
         let mut bytes: Vec<u64> = request.entries.iter().map(entry_bytes).collect();
+        let entries = request.entries.len();
         // Entries of another leader may have to go first. What comes in their place begins a segment.
         let may_truncate = request.entries.first().map(LogEntry::index) <= self.log.last().map(|last| last.index);
         if may_truncate && !bytes.is_empty() {
             bytes.push(self.log.segment_capacity());
+        }
+        // Behind them there must be room for what this member needs if it leads next.
+        if entries > 0 {
+            bytes.extend(leadership_bytes());
         }
         // Those beyond the entries are held until the entries are stored.
         let mut others = Vec::new();
@@ -143,7 +148,7 @@ impl<M: StateMachine> Inner<M> {
             };
             match claimed {
                 Ok(mut claims) => {
-                    others = claims.split_off(request.entries.len());
+                    others = claims.split_off(entries);
                     for (entry, claim) in request.entries.iter_mut().zip(claims) {
                         entry.room = Some(claim);
                     }
@@ -160,6 +165,12 @@ impl<M: StateMachine> Inner<M> {
         }
         appended.map(Answer::Append).map_err(io::Error::other)
     }
+}
+
+/// Bytes of the entries with which a leadership begins: the one of the election, and the one that shows that everything before
+/// is applied (`member.rs`).
+pub(super) fn leadership_bytes() -> [u64; 2] {
+    [NewRecord::bytes_with(0); 2]
 }
 
 fn is_vital<M: StateMachine>(entry: &LogEntry) -> bool {
