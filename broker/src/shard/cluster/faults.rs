@@ -14,7 +14,7 @@ const QUIET_MS: u64 = 1_500;
 
 /// A fault that cannot begin waits, so many times.
 const WAIT: Duration = Duration::from_millis(300);
-const WAITS: u32 = 20;
+const WAITS: u32 = 60;
 
 /// Whom a fault hits.
 #[derive(Clone, Copy, Debug)]

@@ -26,8 +26,8 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::AnsweredAfterTruncation
         | Bug::LoadLeaked
         | Bug::ReadWithoutLease
-        | Bug::ClockTaken
-        | Bug::VoteLostInSnapshot => "shard::cluster::campaign::three_nodes_under_faults",
+        | Bug::ClockTaken => "shard::cluster::campaign::three_nodes_under_faults",
+        Bug::VoteLostInSnapshot => "snapshot::tests::a_copy_serves",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
         _ => "shard::cuts::campaign::power_cuts_with_synchronous",
     }
