@@ -116,6 +116,7 @@ impl Backups {
             log_start,
             log_end: cut,
             applied: applied.map_or(LogIndex::ZERO, |applied| applied.index),
+            last: applied.map(|applied| (applied.term, applied.index)),
             files,
         })
     }

@@ -30,11 +30,11 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("raft", Some(&["executor", "latch", "log", "planted", "terms"])),
     ("shard", Some(&["executor", "index", "latch", "log", "planted", "raft", "steady_clock", "terms"])),
     ("storage", Some(&["executor", "index", "latch", "log", "raft", "shard", "steady_clock", "terms"])),
-    ("group", Some(&["config", "log", "peer", "raft", "shard", "storage", "terms"])),
+    ("group", Some(&["config", "limits", "log", "peer", "raft", "shard", "storage", "terms"])),
     // Readers of the store, and background work.
     ("key_index", Some(&["log", "shard", "terms"])),
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
-    ("backup", Some(&["check", "index", "limits", "log", "shard", "terms"])),
+    ("backup", Some(&["check", "index", "limits", "log", "shard", "storage", "terms"])),
     ("stats", None),
     ("registration", None),
     ("retention", None),
