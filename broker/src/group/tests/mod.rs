@@ -3,5 +3,8 @@
 
 mod caring;
 mod deciding;
+mod operating;
+mod ordering;
+mod recovering;
 mod whole;
 mod world;

@@ -20,19 +20,19 @@ use crate::tests::support::{settings, until};
 const SECRET: &str = "a secret of sixteen bytes or more";
 
 /// A group of three seats, of which some run.
-struct Bench {
-    folder: TempDir,
-    peers: String,
-    running: [Option<Running>; 3],
+pub(super) struct Bench {
+    pub(super) folder: TempDir,
+    pub(super) peers: String,
+    pub(super) running: [Option<Running>; 3],
 }
 
-struct Running {
-    storage: Storage,
-    group: Group,
+pub(super) struct Running {
+    pub(super) storage: Storage,
+    pub(super) group: Group,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // Held together, so that they differ.
         let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports = listeners.iter().map(|one| one.local_addr().unwrap().port()).enumerate();
@@ -48,11 +48,11 @@ impl Bench {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn data(&self, at: usize) -> PathBuf {
+    pub(super) fn data(&self, at: usize) -> PathBuf {
         self.folder.path().join(format!("n{at}"))
     }
 
-    fn config(&self, at: usize, secret: &str) -> BrokerConfig {
+    pub(super) fn config(&self, at: usize, secret: &str) -> BrokerConfig {
         let config = BrokerConfig {
             replication_peers: self.peers.parse().unwrap(),
             replication_self: format!("n{at}"),
@@ -63,24 +63,24 @@ impl Bench {
         config
     }
 
-    async fn open(&self, at: usize, secret: &str) -> Result<Running, OpenError> {
+    pub(super) async fn open(&self, at: usize, secret: &str) -> Result<Running, OpenError> {
         open_at(&self.config(at, secret), &self.data(at)).await
     }
 
-    async fn start(&mut self, seats: &[usize]) {
+    pub(super) async fn start(&mut self, seats: &[usize]) {
         let opened = join_all(seats.iter().map(|at| self.open(*at, "secret"))).await;
         for (at, opened) in seats.iter().zip(opened) {
             self.running[*at] = Some(opened.unwrap());
         }
     }
 
-    async fn stop(&mut self, at: usize) {
+    pub(super) async fn stop(&mut self, at: usize) {
         let Running { storage, group } = self.running[at].take().unwrap();
         storage.close().await.unwrap();
         group.close().await;
     }
 
-    fn at(&self, at: usize) -> &Running {
+    pub(super) fn at(&self, at: usize) -> &Running {
         self.running[at].as_ref().unwrap()
     }
 
@@ -89,7 +89,7 @@ impl Bench {
     }
 
     /// The seat of the leader that all who run agree on.
-    async fn leader(&self) -> usize {
+    pub(super) async fn leader(&self) -> usize {
         let leading = || self.alive().find(|(_, one)| one.storage.leadership().borrow().led().is_some());
         let is_known = || {
             let Some((_, leader)) = leading() else { return false };
@@ -100,7 +100,7 @@ impl Bench {
     }
 
     /// A command is applied on all that run.
-    async fn apply(&self, topic: &str) {
+    pub(super) async fn apply(&self, topic: &str) {
         let value = encode_cold(&TopicSettings::new(topic, 1));
         until("the command is taken", async || {
             let leader = self.leader().await;
@@ -113,13 +113,13 @@ impl Bench {
     }
 
     /// Ids of the voters, as a member sees them.
-    fn voters(&self, at: usize) -> BTreeSet<u64> {
+    pub(super) fn voters(&self, at: usize) -> BTreeSet<u64> {
         let members = self.at(at).group.status().members;
         members.into_iter().filter(|member| member.role != Role::Learner).map(|member| member.node).collect()
     }
 }
 
-async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
+pub(super) async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
     std::fs::create_dir_all(data).unwrap();
     let log = LogSettings { segment_bytes: 1 << 20, reserve_bytes: 64 << 10, ..LogSettings::default() };
     let (storage, group) = open(config, StorageSettings { dir: data.to_owned(), log }, Clock::system()).await?;
