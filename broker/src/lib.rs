@@ -1,7 +1,7 @@
 //! The EscrowMQ broker: keeps messages, half messages in escrow, and delivers.
 //!
 //! Public is what other packages use: the process ([`start`], [`config`], [`limits`]), and what works on a data folder ([`backup`],
-//! [`check`], [`log`], [`terms`]). Nobody else can reach a part that writes.
+//! [`check`], [`log`], [`recover`], [`terms`]). Nobody else can reach a part that writes.
 //!
 //! * [`shard`]: the one write path. [`log`]: the truth on disk. [`index`]: what the log means. [`raft`]: agreement.
 //! * [`terms`]: the words that all of these share. [`peer`]: connections between the members of a group. [`group`]: who they are.
@@ -55,3 +55,5 @@ pub mod terms;
 #[cfg(test)]
 mod tests;
 mod transaction;
+
+pub use group::recover;

@@ -20,15 +20,16 @@ use tokio::sync::watch;
 use crate::executor::{Blocking, JoinHandle};
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
-use crate::log::{Disk, Log, LogReader, LogSettings, OpenError, RealDisk};
+use crate::log::{Disk, Log, LogReader, LogSettings, OpenError, RealDisk, RecordId, SEGMENT_BYTES_MIN};
 #[cfg(test)]
 use crate::raft::Server;
 use crate::raft::{
-    Ground, Identity, Leadership, Lease, Links, Member, MemberError, Members, NoLinks, Purger, members_applied,
+    ALONE, Ground, Identity, Leadership, Lease, Links, Member, MemberError, Members, NoLinks, Purger, kind, make_sole,
+    members_at_end,
 };
-use crate::shard::{Applier, INDEX, Proposer, Quarantine, QuarantineError, Shard, restore_base};
+use crate::shard::{Applier, Batch, INDEX, Proposer, Quarantine, QuarantineError, Shard, restore_base};
 use crate::steady_clock::SteadyClock;
-use crate::terms::{LogIndex, Position};
+use crate::terms::{LogIndex, Position, Stamp};
 
 /// How a data folder is opened.
 #[derive(Debug, Clone)]
@@ -229,9 +230,9 @@ impl Opened {
         self.parts.shard.log()
     }
 
-    /// The members of the group that were applied last, if any were.
+    /// The members of the group as the end of the log has them, if it ever had any. Blocks.
     pub(crate) fn members(&self) -> Result<Option<Members>, StorageError> {
-        members_applied(&*self.parts.applier).map_err(|error| StorageError::Failed(error.to_string()))
+        self.parts.members()
     }
 
     /// Starts a member of a group. Returns when it runs: it may lead soon, later or never.
@@ -305,6 +306,36 @@ impl Parts {
         Ok(Self { shard, applier, log, time })
     }
 
+    /// See [`Opened::members`].
+    pub(crate) fn members(&self) -> Result<Option<Members>, StorageError> {
+        members_at_end(&self.log, &*self.applier).map_err(|error| StorageError::Failed(error.to_string()))
+    }
+
+    /// The newest stamp of an entry in the log, applied or not. Blocks.
+    pub(crate) fn newest_stamp(&self) -> Result<Stamp, StorageError> {
+        let failed = |error: io::Error| StorageError::Failed(error.to_string());
+        let (log, applied) = (&self.log, self.applier.applied().map_or(LogIndex::ZERO, |applied| applied.index));
+        let mut stamp = self.shard.counters().stamp();
+        let end = log.last().map_or(LogIndex::ZERO, |last| last.index.next());
+        let mut from = applied.next().max(log.first_index());
+        while from < end {
+            let records = log.read_entries(from, end, 1 << 20).map_err(failed)?;
+            let Some(last) = records.last() else { break };
+            from = last.index.next();
+            let batches = records.iter().filter(|record| record.kind == kind::BATCH);
+            stamp = batches
+                .filter_map(|record| Batch::decode(&record.payload).ok())
+                .map(|batch| batch.stamp)
+                .fold(stamp, Stamp::max);
+        }
+        Ok(stamp)
+    }
+
+    /// Makes `node` the only member of the group whose log this is. Durable when it returns. Blocks.
+    pub(crate) fn make_sole(&self, node: u64) -> Result<RecordId, StorageError> {
+        make_sole(&self.log, node).map_err(|error| StorageError::Failed(error.to_string()))
+    }
+
     fn start_threads(&self, tasks: &Tasks) -> io::Result<()> {
         let (flusher, executor) = (Arc::clone(&self.applier), self.shard.executor().clone());
         tasks.spawn_thread("index-flush", move || flusher.run_flushes())?;
@@ -354,8 +385,23 @@ impl Parts {
     }
 }
 
+/// Makes the log of a folder that nobody has open that of a broker that is alone, if it was that of another member. Then a broker
+/// starts there alone, or as the first member of a new group. Blocks.
+pub(crate) fn make_alone(dir: &Path) -> Result<(), StorageError> {
+    // No file of a whole segment for one record.
+    let log = LogSettings { segment_bytes: SEGMENT_BYTES_MIN, ..LogSettings::default() };
+    let settings = StorageSettings { dir: dir.to_owned(), log };
+    let parts = Parts::open(Arc::new(RealDisk), open_index(dir)?, settings, Clock::system())?;
+    let made = match parts.members()? {
+        Some(members) if !members.is_sole(ALONE) => parts.make_sole(ALONE).map(drop),
+        _ => Ok(()),
+    };
+    let closed = parts.log.close().map_err(|failure| StorageError::Failed(failure.cause()));
+    made.and(closed)
+}
+
 /// Opens the index in the data folder; a lost one comes back from the last copy.
-fn open_index(dir: &Path) -> Result<Index, StorageError> {
+pub(crate) fn open_index(dir: &Path) -> Result<Index, StorageError> {
     if restore_base(dir).map_err(StorageError::Base)? {
         tracing::warn!("there was no index; it is built again from the last copy and the log");
     }

@@ -105,16 +105,22 @@ fn backup(arguments: &BackupArguments) -> anyhow::Result<(serde_json::Value, Str
         "logStart": manifest.log_start,
         "logEnd": manifest.log_end,
         "applied": manifest.applied,
+        "lastTerm": manifest.last_term,
+        "lastIndex": manifest.last_index,
         "files": manifest.files.len(),
         "copiedBytes": copied,
         "keptBytes": kept,
         "removed": removed,
     });
     let text = format!(
-        "backup {}: log positions {} to {}, {}, {} copied, {} were there already{}",
+        "backup {}: log positions {} to {}{}, {}, {} copied, {} were there already{}",
         manifest.id,
         manifest.log_start,
         manifest.log_end,
+        manifest
+            .last_term
+            .zip(manifest.last_index)
+            .map_or_else(String::new, |(term, index)| format!(" (term {term}, entry {index})")),
         counted(manifest.files.len(), "file"),
         bytes(*copied),
         bytes(*kept),

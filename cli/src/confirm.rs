@@ -22,6 +22,16 @@ pub(crate) fn ask(about: &str, question: &str) -> io::Result<bool> {
     Ok(is_yes(&answer))
 }
 
+/// Shows what it is about, on stderr, and reads a line. Only this word is a yes: for what nobody does by habit.
+pub(crate) fn ask_for_word(about: &str, question: &str, word: &str) -> io::Result<bool> {
+    let mut err = io::stderr().lock();
+    write!(err, "{about}{question} ({word}): ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(!word.is_empty() && answer.trim() == word)
+}
+
 fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

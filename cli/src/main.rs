@@ -7,6 +7,7 @@ mod confirm;
 mod demo;
 mod ending;
 mod fsck;
+mod group;
 mod progress;
 mod standalone;
 mod words;
@@ -34,6 +35,8 @@ enum Command {
     Admin(admin::Arguments),
     /// Transactions that are open or parked: list, show, count, watch, commit, roll back, resume
     Txn(admin::txn::Arguments),
+    /// The members of a broker's group: status, add, promote, remove, transfer, recover
+    Group(group::Arguments),
     /// Load a broker, this one or another that speaks the protocol, and measure it
     Bench(bench::Arguments),
     /// Look at the data of a stopped broker, name what is damaged, and repair it
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Admin(arguments) => admin::run(&arguments),
         Command::Txn(arguments) => admin::txn::run(&arguments),
+        Command::Group(arguments) => group::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::Backup(arguments) => backup::run_backup(&arguments),

@@ -247,6 +247,16 @@ codes! {
         DECIDE_TRANSACTION = 30_013;
         /// EscrowMQ's own: messages that cannot be read are given up, so that their queues go on.
         GIVE_UP_LOG = 30_020;
+        /// EscrowMQ's own: reads the members of a broker group.
+        GET_MEMBERS = 30_030;
+        /// EscrowMQ's own: takes an empty member into the group, without a vote.
+        ADD_MEMBER = 30_031;
+        /// EscrowMQ's own: gives a member a vote.
+        PROMOTE_MEMBER = 30_032;
+        /// EscrowMQ's own: lets a member go.
+        REMOVE_MEMBER = 30_033;
+        /// EscrowMQ's own: hands the leadership to another member.
+        TRANSFER_LEADER = 30_034;
         /// Takes messages and hides them for a while.
         POP_MESSAGE = 200_050;
         /// Confirms a popped message.

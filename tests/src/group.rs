@@ -16,7 +16,7 @@ use crate::metrics::Page;
 use crate::network::{Network, Who};
 use crate::processes::{Process, data_folder, free_port, is_serving, spawn_broker};
 use crate::small_disk::SmallDisk;
-use crate::wait::until;
+use crate::wait::{DEADLINE, until};
 use crate::wire::Wire;
 use crate::{Nameserver, Settings};
 
@@ -193,6 +193,22 @@ impl Group {
     /// Starts all of it with empty folders, and waits until each member answers its clients. Whether there is a leader
     /// then is another matter: [`until_leader`](Group::until_leader).
     pub async fn start(plan: Plan) -> Group {
+        let mut group = Self::spawn(plan, false).await;
+        for member in 0..MEMBERS {
+            group.until_serving(member).await;
+        }
+        group
+    }
+
+    /// Like [`start`](Self::start), but member 0 has been a broker alone before, and the others are paused: they join when they
+    /// are resumed.
+    pub async fn start_around_one(plan: Plan) -> Group {
+        let mut group = Self::spawn(plan, true).await;
+        group.until_serving(0).await;
+        group
+    }
+
+    async fn spawn(plan: Plan, around_one: bool) -> Group {
         let mut nameservers = Vec::new();
         for _ in 0..NAMESERVERS {
             nameservers.push(Nameserver::start().await);
@@ -217,11 +233,18 @@ impl Group {
             let folder = || Home::Folder(tempfile::tempdir().expect("a temporary folder"));
             let home = disk.map_or_else(folder, Home::Disk);
             let settings = member_settings(&plan.settings, &seats, member, &secret_file, &names.join(";"));
+            if around_one && member == 0 {
+                let alone = plan.settings.clone().with("namesrvAddr", names.join(";"));
+                let mut process = spawn_broker(&alone, seats[member].clients, home.folder());
+                assert!(is_serving(&mut process, seats[member].clients).await, "no start alone:\n{}", process.log());
+                process.terminate();
+                process.wait(DEADLINE).await;
+            }
             members.push(Member::spawn(settings, seats[member].clone(), home));
         }
         let mut group = Group { members, nameservers, network, _secret: secret };
-        for member in 0..MEMBERS {
-            group.until_serving(member).await;
+        for member in 1..if around_one { MEMBERS } else { 0 } {
+            group.pause(member);
         }
         group
     }
@@ -324,6 +347,11 @@ impl Group {
     /// A member's page of metrics, if it answers.
     pub async fn page(&self, member: usize) -> Option<Page> {
         Page::of(self.members[member].seat.metrics).await
+    }
+
+    /// Seat and address of a member, as in `dLegerPeers`.
+    pub fn seat(&self, member: usize) -> String {
+        format!("n{member}-{}", self.members[member].seat.address)
     }
 
     /// A member's process.

@@ -35,6 +35,12 @@ pub struct Manifest {
     pub log_end: Position,
     /// Raft index that its index has applied. One without an index says 0.
     pub applied: LogIndex,
+    /// Raft term of its last record. Backups of earlier versions say neither this nor the index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_term: Option<u64>,
+    /// Raft index of its last record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_index: Option<LogIndex>,
     /// Its files.
     pub files: Vec<ManifestFile>,
 }

@@ -10,8 +10,9 @@
 //! Promises: a backup holds everything that was applied when it was prepared, and nothing of what came later; its
 //! manifest is written last, after everything it names is durable and was read back, so that an interrupted backup is
 //! none; a file that an earlier backup in the same folder holds is not copied again; [`restore`](restore::restore) ends
-//! with a store that was checked whole, or with none. Leaves to others: where `OUT` is, and who may read it: it holds
-//! messages in plain text.
+//! with a store that was checked whole, or with none. A member of a group is backed up like a broker alone, whether it
+//! leads or follows. What is restored is a broker alone, which others may join: it never meets the group of before.
+//! Leaves to others: where `OUT` is, and who may read it: it holds messages in plain text.
 
 pub(crate) mod links;
 pub mod manifest;
@@ -33,6 +34,7 @@ use escrowmq_common::calendar::CalendarTime;
 use crate::check::CheckError;
 use crate::index::IndexError;
 use crate::log::OpenError;
+use crate::storage::StorageError;
 use crate::terms::{LogIndex, Position, Stamp};
 
 /// Files that belong together, ready to be copied.
@@ -48,6 +50,9 @@ pub struct Prepared {
     pub log_end: Position,
     /// Raft index that the index in it has applied. A copy without an index says 0.
     pub applied: LogIndex,
+    /// Raft term and index of its last record, if it has one.
+    #[serde(default)]
+    pub last: Option<(u64, LogIndex)>,
     /// Its files.
     pub files: Vec<PreparedFile>,
 }
@@ -132,6 +137,9 @@ pub enum BackupError {
     /// The index.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The store that was made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> BackupError + use<> {

@@ -98,8 +98,9 @@ impl Backups {
         let path = folder.join("log").join("vote");
         write_whole(&path, &vote)?;
         files.push(PreparedFile { name: "log/vote".to_owned(), path, bytes: vote.len() as u64 });
+        let last = applied.map(|applied| (applied.term, applied.index));
         let applied = applied.map_or(LogIndex::ZERO, |applied| applied.index);
-        Ok(Prepared { id, created: now_ms, log_start, log_end, applied, files })
+        Ok(Prepared { id, created: now_ms, log_start, log_end, applied, last, files })
     }
 
     /// The copying program is still there.

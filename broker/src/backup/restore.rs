@@ -2,8 +2,8 @@
 //!
 //! Everything is copied into a folder `restoring` inside the new store, verified, and checked as `escrowmq fsck` does;
 //! only then index and log get their places. Where the log does not begin at its first record, the copy of the index that
-//! a lost one would be made from is made as well: it is in no backup. A broker does not start on a folder that has
-//! `restoring` in it.
+//! a lost one would be made from is made as well: it is in no backup. A backup of one of several members becomes a broker
+//! alone, as the others are not there. A broker does not start on a folder that has `restoring` in it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -15,6 +15,7 @@ use super::{BackupError, Copying, failed};
 use crate::check::{Folder, Report};
 use crate::limits::{FolderError, LockedFolder, RESTORING, lock_folder_for_restore};
 use crate::shard::{QUARANTINE, make_base};
+use crate::storage::make_alone;
 use crate::terms::Position;
 
 /// Makes the store `to`, which must be empty or missing, out of the backup `id`, or the newest one, in `from`. Blocks.
@@ -105,8 +106,10 @@ fn fill(
     let report = folder.check(false, &mut |step| {
         progress(Copying { stage: step.stage, done: step.done, total: step.total });
     })?;
-    match report.findings.first() {
-        Some(finding) => Err(BackupError::Findings(finding.to_string())),
-        None => Ok(report),
+    if let Some(finding) = report.findings.first() {
+        return Err(BackupError::Findings(finding.to_string()));
     }
+    drop(folder);
+    make_alone(restoring)?;
+    Ok(report)
 }

@@ -60,6 +60,7 @@ pub fn prepare(
         log_start: figures.log_start,
         log_end: figures.log_end,
         applied: figures.applied.or(figures.base).map_or(LogIndex::ZERO, |(index, _)| index),
+        last: figures.last_term.zip(figures.last_index),
         files,
     })
 }

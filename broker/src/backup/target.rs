@@ -91,6 +91,8 @@ impl Target {
             log_start: prepared.log_start,
             log_end: prepared.log_end,
             applied: prepared.applied,
+            last_term: prepared.last.map(|(term, _)| term),
+            last_index: prepared.last.map(|(_, index)| index),
             files,
         };
         let path = self.out.join(Manifest::file_name(&manifest.id));

@@ -39,6 +39,7 @@ pub(super) fn check(
         figures.log_start = first.start;
         figures.log_end = last.end;
         figures.last_index = last.last.map(|last| last.index);
+        figures.last_term = last.last.map(|last| last.term);
     }
     let damage = checked.verdict.err();
     let newest = checked.segments.len().wrapping_sub(1);

@@ -98,6 +98,8 @@ pub struct Figures {
     pub log_end: Position,
     /// Raft index of the newest good record; `None` if there is none.
     pub last_index: Option<LogIndex>,
+    /// Raft term of that record.
+    pub last_term: Option<u64>,
     /// Whether an index can be made: the log holds everything since the beginning, or there is a copy of the index
     /// that retention kept for this, it is whole, and the log goes on from there.
     pub is_complete: bool,

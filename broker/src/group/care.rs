@@ -8,9 +8,12 @@ use crate::raft::{Members, Progress};
 use crate::terms::LogIndex;
 
 /// A learner that lacks no more entries than this has caught up: it gets them within a moment.
-const CAUGHT_UP: u64 = 1000;
+pub(super) const CAUGHT_UP: u64 = 1000;
 /// A member that answered within this time is there.
 pub(crate) const IN_CONTACT: Duration = Duration::from_secs(2);
+/// The end of the address of a member that was alone, while seats of its `dLegerPeers` may join without a command: the group is
+/// being founded around it. It is in the log, so it ends for good, whoever leads.
+const OPEN: char = '+';
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +22,27 @@ pub(super) enum Care {
     Nothing,
     /// Nothing now; learners catch up.
     Watch,
-    /// Tell the group the own address: a broker that was alone had none.
-    SetAddress,
+    /// Change the address of a member in the membership: a broker that was alone had none, and the group around it is whole.
+    SetAddress(u64, String),
     /// Make these the voters.
     Voters(BTreeSet<u64>),
 }
 
 /// The seat of a member, from its address in the membership.
 pub(super) fn seat_of(address: &str) -> Option<Seat> {
-    address.parse().ok()
+    address.strip_suffix(OPEN).unwrap_or(address).parse().ok()
+}
+
+/// The member whose address says that seats of `dLegerPeers` may join without a command.
+pub(super) fn open_member(members: &Members) -> Option<u64> {
+    members.addresses.iter().find(|(_, address)| address.ends_with(OPEN)).map(|(node, _)| *node)
+}
+
+/// The change by which no seat joins without a command any more; `None` if that is so.
+pub(super) fn closing(members: &Members) -> Option<(u64, String)> {
+    let node = open_member(members)?;
+    let address = members.addresses.get(&node)?;
+    Some((node, address.trim_end_matches(OPEN).to_owned()))
 }
 
 /// The members of a seat.
@@ -36,9 +51,10 @@ pub(super) fn of_seat<'a>(members: &'a Members, seat: &'a str) -> impl Iterator<
     members.addresses.iter().filter(move |(_, address)| is_there(address)).map(|(node, _)| *node)
 }
 
-/// Decides for the leader `own`.
+/// Decides for the leader `own`, which has this seat.
 pub(super) fn care(
     own: u64,
+    own_seat: &Seat,
     seats: &Seats,
     members: &Members,
     last: LogIndex,
@@ -52,7 +68,11 @@ pub(super) fn care(
         return Care::Voters(members.voters.clone());
     }
     if members.addresses.get(&own).is_some_and(String::is_empty) {
-        return Care::SetAddress;
+        return Care::SetAddress(own, format!("{own_seat}{OPEN}"));
+    }
+    let is_whole = || seats.all().iter().all(|seat| of_seat(members, &seat.name).next().is_some());
+    if let Some((node, address)) = closing(members).filter(|_| is_whole()) {
+        return Care::SetAddress(node, address);
     }
     let learners: Vec<u64> = members.addresses.keys().filter(|node| !members.voters.contains(*node)).copied().collect();
     let (mut voters, mut additions) = (members.voters.clone(), Vec::new());
@@ -84,9 +104,14 @@ pub(super) fn care(
     }
 }
 
-fn has_caught_up(progress: &Progress, last: LogIndex) -> bool {
-    let is_there = progress.contact.is_some_and(|ago| ago < IN_CONTACT);
-    is_there && progress.matched.is_some_and(|matched| matched.get() + CAUGHT_UP >= last.get())
+/// Whether a member is there and can vote at once.
+pub(super) fn has_caught_up(progress: &Progress, last: LogIndex) -> bool {
+    is_in_contact(progress) && progress.matched.is_some_and(|matched| matched.get() + CAUGHT_UP >= last.get())
+}
+
+/// Whether a member is there.
+pub(super) fn is_in_contact(progress: &Progress) -> bool {
+    progress.contact.is_some_and(|ago| ago < IN_CONTACT)
 }
 
 /// What a leader does with a member that wants to join.
@@ -119,13 +144,14 @@ pub(super) fn admit(
         return Admission::Taken;
     }
     let holders: Vec<u64> = of_seat(members, &seat.name).collect();
-    if holders.is_empty() && seats.named(&seat.name).is_none() {
+    let is_awaited = open_member(members).is_some() && seats.named(&seat.name).is_some();
+    if holders.is_empty() && !is_awaited {
         return Admission::No(format!(
-            "the seat {} is neither in the group nor in dLegerPeers of its leader: correct dLegerSelfId, or add the seat there",
+            "the seat {} is not in the group: correct dLegerSelfId, or take the seat in with `escrowmq group add {seat}`",
             seat.name
         ));
     }
-    let is_there = |node: &u64| progress.get(node).and_then(|one| one.contact).is_some_and(|ago| ago < IN_CONTACT);
+    let is_there = |node: &u64| progress.get(node).is_some_and(is_in_contact);
     if let Some(holder) = holders.iter().find(|holder| is_there(holder)) {
         return Admission::No(format!(
             "node {holder} has the seat {} and answers: end one of the two, or correct dLegerSelfId of one",

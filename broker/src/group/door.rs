@@ -1,6 +1,7 @@
 //! Who may talk to this member, and what is done with what others ask: the side of a member that its port shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -11,15 +12,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::care::{of_seat, seat_of};
 use super::identity::{FEATURE_LEVEL, MemberFile};
-use super::question::{Answer, Question, Status, decode, encode};
+use super::question::{Answer, Figures, Question, Status, decode, encode};
 use crate::config::{GroupConfig, Seat};
 use crate::log::LogReader;
 use crate::log::format::FORMAT_VERSION;
 use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
-use crate::raft::{Leadership, Members, Server};
+use crate::raft::{Leadership, Member, Members};
 use crate::shard::Applier;
 use crate::snapshot::Offers;
 
+/// The version of this program.
+pub(super) const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// Questions of others that wait to be answered.
 pub(super) const ASKS_MAX: usize = 16;
 
@@ -35,8 +38,8 @@ pub(super) struct Ask {
 
 /// What of the member runs.
 pub(super) struct Running {
-    /// Answers Raft's requests.
-    pub(super) server: Server<Applier>,
+    /// The Raft member, which answers the requests of others.
+    pub(super) member: Arc<Member<Applier>>,
     /// Who leads.
     pub(super) leadership: watch::Receiver<Leadership>,
     /// Who is in the group.
@@ -119,13 +122,27 @@ impl Door {
             node: file.node,
             seat: file.seat.clone(),
             incarnation: self.bound().unwrap_or_default(),
-            build: env!("CARGO_PKG_VERSION").to_owned(),
+            build: BUILD.to_owned(),
             formats: FORMAT_VERSION..=FORMAT_VERSION,
             feature_level: FEATURE_LEVEL,
         }
     }
 
-    fn status(&self) -> Status {
+    fn figures(&self) -> Figures {
+        let member = self.running.load_full().map(|running| Arc::clone(&running.member));
+        let progress = member.as_ref().and_then(|member| member.progress());
+        let millis = |ago: Duration| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        let contacts = progress.into_iter().flat_map(|(_, all)| all);
+        Figures {
+            build: BUILD.to_owned(),
+            last: self.log.last().map_or((0, 0), |last| (last.term, last.index.get())),
+            hears: member.is_some_and(|member| member.lease().holds() || member.server().hears_leader()),
+            contacts: contacts.filter_map(|(node, one)| Some((node, millis(one.contact?)))).collect(),
+        }
+    }
+
+    /// What this member knows.
+    pub(super) fn status(&self) -> Status {
         let file = self.file();
         let (term, leader) = self.running.load_full().map_or((0, None), |running| {
             let seen = *running.leadership.borrow();
@@ -145,6 +162,7 @@ impl Door {
             has_log: self.has_log(),
             term,
             leader,
+            figures: self.figures(),
         }
     }
 
@@ -171,15 +189,16 @@ impl Gate for Door {
         let own = &self.config.own.name;
         if hello.incarnation != bound {
             let text = format!(
-                "'{own}' and '{}' belong to two different foundings of the group '{}': empty the folder of the one that is \
-                 wrong, then it joins the other",
+                "'{own}' and '{}' belong to two different foundings of the group '{}'. If one of the two has been recovered or \
+                 restored, the other one is the old group: empty its folder, then it joins the new one",
                 hello.seat, hello.group
             );
             return Err(Refusal::new(Reason::Incarnation, text));
         }
         if self.file.lock().removed.contains(&hello.node) {
             let text = format!(
-                "node {} was at the seat '{}' and is no member any more: empty its folder, then it joins again under a new id",
+                "node {} was at the seat '{}' and is no member any more: empty its folder, then it joins again under a new id. If the \
+                 seat was removed from the group, `escrowmq group add` takes it in",
                 hello.node, hello.seat
             );
             return Err(Refusal::new(Reason::Membership, text));
@@ -200,6 +219,10 @@ impl Gate for Door {
 impl Serve for Door {
     fn serve(&self, from: &Hello, lane: Lane, request: Bytes) -> BoxFuture<'static, Option<Bytes>> {
         let closes = || std::future::ready(None).boxed();
+        // It was a member when it connected.
+        if self.file.lock().removed.contains(&from.node) {
+            return closes();
+        }
         match lane {
             Lane::Group => match decode(&request) {
                 Ok(Question::Status) => std::future::ready(Some(encode(&Answer::Status(self.status())))).boxed(),
@@ -208,7 +231,7 @@ impl Serve for Door {
             },
             Lane::Append | Lane::Pulse if self.is_of_us(from) => match self.running.load_full() {
                 Some(running) => {
-                    let answer = running.server.serve(request);
+                    let answer = running.member.server().serve(request);
                     async move { answer.await.ok().and_then(Result::ok) }.boxed()
                 }
                 None => closes(),

@@ -14,14 +14,13 @@ use std::path::{Path, PathBuf};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
+use crate::raft::ALONE;
 use crate::terms::{decode_cold, encode_cold};
 
 /// The file in the data folder.
 pub(super) const FILE: &str = "member";
 const NEW_FILE: &str = "member.new";
 const MAGIC: &[u8; 8] = b"ESCRMEMB";
-/// The Raft id of a broker that was alone before it had this file.
-pub(super) const ALONE: u64 = 1;
 /// The feature level of this version.
 pub(super) const FEATURE_LEVEL: u32 = 1;
 /// The most removed members that are remembered. The oldest are forgotten first: they are refused by Raft all the same.

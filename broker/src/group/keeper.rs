@@ -8,13 +8,14 @@ use escrowmq_common::task::Shutdown;
 use tokio::sync::{mpsc, watch};
 
 use super::Keys;
-use super::care::{Admission, Care, admit, care, seat_of};
+use super::care::{Admission, Care, admit, care, closing, seat_of};
 use super::door::Ask;
 use super::founding::promise;
 use super::identity::MemberFile;
-use super::question::{Answer, Question};
+use super::orders::{self, Changed, MemberChange, Order, OrderError, Removal};
+use super::question::{ANSWER_TIME, Answer, Question, reach};
 use crate::config::Seat;
-use crate::peer::{Hello, Peers, Target};
+use crate::peer::{Hello, Lane, Peers, Target};
 use crate::raft::{Leadership, Member, Members};
 use crate::shard::Applier;
 
@@ -29,15 +30,22 @@ pub(super) struct Keeper {
     members: watch::Receiver<Members>,
     leadership: watch::Receiver<Leadership>,
     asks: mpsc::Receiver<Ask>,
+    orders: mpsc::Receiver<Order>,
     /// The newest members that a majority agreed on.
     agreed: Members,
     has_warned: bool,
 }
 
 impl Keeper {
-    pub(super) fn new(keys: Keys, peers: Peers, member: Arc<Member<Applier>>, asks: mpsc::Receiver<Ask>) -> Self {
+    pub(super) fn new(
+        keys: Keys,
+        peers: Peers,
+        member: Arc<Member<Applier>>,
+        asks: mpsc::Receiver<Ask>,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
         let (members, leadership) = (member.members(), member.leadership());
-        Self { keys, peers, member, members, leadership, asks, agreed: Members::default(), has_warned: false }
+        Self { keys, peers, member, members, leadership, asks, orders, agreed: Members::default(), has_warned: false }
     }
 
     /// Until shutdown, or until the Raft member has ended.
@@ -56,6 +64,11 @@ impl Keeper {
             tokio::select! {
                 biased;
                 Some(ask) = self.asks.recv() => self.answer(ask).await,
+                Some(Order { change, answer }) = self.orders.recv() => {
+                    let done = self.obey(&change).await;
+                    // The operator may be gone.
+                    let _ = answer.send(done);
+                }
                 changed = self.members.changed() => if changed.is_err() { return },
                 changed = self.leadership.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY), if looks_again => {}
@@ -70,6 +83,7 @@ impl Keeper {
             return;
         }
         let mut file = self.keys.door.file();
+        self.open_ways(file.node, &members);
         let before = file.clone();
         file.had_log = true;
         let mut gone = BTreeSet::new();
@@ -91,6 +105,15 @@ impl Keeper {
         }
         if !gone.is_empty() {
             self.peers.retain(|target| !matches!(target, Target::Node(node) if gone.contains(node)));
+        }
+    }
+
+    /// A vote that has to dial first comes too late for the hand-over or the election that it is for.
+    fn open_ways(&self, own: u64, members: &Members) {
+        for (node, address) in members.addresses.iter().filter(|(node, _)| **node != own) {
+            if let Some(seat) = seat_of(address) {
+                self.peers.link(&Target::Node(*node), &seat.address(), Lane::Pulse).open();
+            }
         }
     }
 
@@ -132,10 +155,10 @@ impl Keeper {
         let Some((last, progress)) = self.member.progress() else { return true };
         let (door, members) = (&self.keys.door, self.members.borrow().clone());
         let own = door.file().node;
-        let done = match care(own, &door.config.seats, &members, last, &progress) {
+        let done = match care(own, &door.config.own, &door.config.seats, &members, last, &progress) {
             Care::Nothing => return false,
             Care::Watch => return true,
-            Care::SetAddress => self.member.set_address(own, &door.config.own.to_string()).await,
+            Care::SetAddress(node, address) => self.member.set_address(node, &address).await,
             Care::Voters(voters) => {
                 tracing::info!(?voters, before = ?members.voters, "changing the voters of the group");
                 self.member.replace_voters(voters).await
@@ -174,6 +197,70 @@ impl Keeper {
             Ok(()) => Answer::Promised,
             Err(error) => Answer::No(error.to_string()),
         }
+    }
+
+    /// Does what an operator asks for, if this member leads.
+    async fn obey(&self, change: &MemberChange) -> Result<Changed, OrderError> {
+        let (true, Some((last, progress))) = (self.led().is_some(), self.member.progress()) else {
+            return Err(OrderError::NotLeading);
+        };
+        let members = self.members.borrow().clone();
+        let changed = match change {
+            MemberChange::Add(seat) => self.add(seat, &members).await,
+            MemberChange::Promote(seat) => {
+                let voters = orders::promote(seat, &members, last, &progress)?;
+                let warning = orders::warning(&voters);
+                self.member.replace_voters(voters).await?;
+                Ok(Changed { done: format!("{seat} has a vote now"), warning })
+            }
+            MemberChange::Remove(seat) => {
+                let removal = orders::remove(self.keys.door.file().node, seat, &members, &progress)?;
+                self.remove(seat, &members, removal).await
+            }
+        }?;
+        tracing::warn!(?change, warning = changed.warning, "an operator has changed the members of the group");
+        Ok(changed)
+    }
+
+    async fn add(&self, seat: &Seat, members: &Members) -> Result<Changed, OrderError> {
+        orders::add(seat, members)?;
+        let target = Target::Seat(seat.name.clone());
+        let answered = {
+            let link = self.peers.link(&target, &seat.address(), Lane::Group);
+            reach(&link, &Question::Status, ANSWER_TIME).await
+        };
+        // From now on it is reached by its id.
+        self.peers.retain(|other| *other != target);
+        let status = match answered {
+            Ok(Answer::Status(status)) => status,
+            Ok(_) => return Err(OrderError::Refused(format!("{seat} gave an answer to another question"))),
+            Err(why) => {
+                let hint = "start the member there with an empty folder, its dLegerPeers naming itself and a member of the group";
+                return Err(OrderError::Refused(format!("{seat} does not answer ({why}): {hint}")));
+            }
+        };
+        orders::can_join(seat, &status)?;
+        self.member.add_learner(status.node, &seat.to_string()).await?;
+        let done = format!("{seat} is a member without a vote (node {}) and gets the log", status.node);
+        Ok(Changed { done, warning: None })
+    }
+
+    async fn remove(&self, seat: &str, members: &Members, removal: Removal) -> Result<Changed, OrderError> {
+        // First, so that the seat does not come back by itself.
+        if let Some((node, address)) = closing(members) {
+            self.member.set_address(node, &address).await?;
+        }
+        if !removal.learners.is_empty() {
+            self.member.remove_learners(removal.learners).await?;
+        }
+        let warning = removal.voters.as_ref().and_then(orders::warning);
+        if let Some(voters) = removal.voters {
+            self.member.replace_voters(voters).await?;
+        }
+        Ok(Changed {
+            done: format!("{seat} is no member any more: stop it, and empty its folder before it is used again"),
+            warning,
+        })
     }
 
     async fn join(&self, from: &Hello, address: &str) -> Answer {

@@ -5,6 +5,7 @@
 //!        ^            founding: decides                                   |
 //!        '----------- keeper (cares for members; care: decides) <---------'
 //! door: what other members may ask        links: Raft's requests over `peer`
+//! orders: what an operator may change (decides; the keeper does it)        view: the whole group, for tools
 //! ```
 //!
 //! A broker without `dLegerPeers`, or with one seat, is alone: it has no port for members and waits for nobody.
@@ -16,7 +17,10 @@
 //! * A member answers Raft's requests only to members of its own incarnation, and only when that is on its disk.
 //! * A wiped member comes back by itself: as a learner, then, caught up, in its seat's old id's place by one joint change. The
 //!   decision needs the membership alone, so a new leader goes on where one stopped.
-//! * A member that was replaced is refused and told to empty its folder.
+//! * A member that was replaced or removed is refused and told to empty its folder.
+//! * The membership in the log counts, and `dLegerPeers` at a founding: a seat that is not in the group comes in by an operator's
+//!   command alone. A broker that was alone is founding a group until all seats of its `dLegerPeers` are there: its address in the
+//!   membership says so until then.
 //!
 //! # Why a group is founded once
 //!
@@ -46,11 +50,15 @@ mod founding;
 mod identity;
 mod keeper;
 mod links;
+mod orders;
 mod question;
+pub mod recover;
 mod search;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transfer;
+mod view;
 
 use std::io;
 use std::net::TcpStream;
@@ -59,10 +67,11 @@ use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
 use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::{BrokerConfig, ConfigError, GroupConfig};
 use crate::peer::{self, BYTES_MAX, HANDSHAKE_TIME, Peers, Secret, SecretError, Settings, Streams};
-use crate::raft::{Identity, Member, Members};
+use crate::raft::{ALONE, Identity, Member};
 use crate::shard::Applier;
 use crate::snapshot::{self, Offers, Progress, SnapshotError};
 use crate::storage::{Opened, Storage, StorageError, StorageSettings};
@@ -71,11 +80,15 @@ pub(crate) use care::IN_CONTACT;
 use catch_up::CatchUp;
 use door::{Door, Running};
 pub(crate) use identity::IdentityError;
-use identity::{ALONE, MemberFile};
+use identity::MemberFile;
 use keeper::Keeper;
 use links::PeerLinks;
+pub(crate) use orders::{Changed, MemberChange, OrderError};
+use orders::{ORDERS_MAX, Order};
 use search::{Begin, Search, must_search};
 pub(crate) use status::{GroupStatus, HandOverError, Leader, Role};
+pub(crate) use transfer::{TransferError, Transferred};
+pub(crate) use view::{GroupView, MemberView};
 
 /// Why a member of a group did not start.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +156,15 @@ pub enum OpenError {
         /// The folder.
         folder: PathBuf,
     },
+    /// It was being recovered.
+    #[error(
+        "the data folder {} has an unfinished recovery: do `escrowmq group recover --force` on it again",
+        folder.display()
+    )]
+    Recovering {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The log is gone, and with it what the member had promised.
     #[error(
         "the log of this member is gone from {}: it must not answer under its old id. Empty the folder, its file '{}' too; then it joins its group again",
@@ -191,7 +213,12 @@ struct Inner {
     node: u64,
     member: Arc<Member<Applier>>,
     several: Option<Several>,
+    /// For looks at the whole group, and for hand-overs: whoever reaches the port may ask, and each asks other members.
+    looks: Semaphore,
 }
+
+/// Looks at the whole group and hand-overs at a time.
+const LOOKS: usize = 4;
 
 /// What a member has that is not alone.
 struct Several {
@@ -200,6 +227,8 @@ struct Several {
     /// A copy of the state waits for the next start.
     fetched: Shutdown,
     progress: Arc<Progress>,
+    /// To the keeper.
+    orders: mpsc::Sender<Order>,
     shutdown: Shutdown,
     tasks: Tasks,
 }
@@ -212,6 +241,9 @@ pub(crate) async fn open(
     clock: Clock,
 ) -> Result<(Storage, Group), OpenError> {
     let folder = settings.dir.clone();
+    if folder.join(recover::MARK).exists() {
+        return Err(OpenError::Recovering { folder });
+    }
     settle(&settings).await?;
     let file = read(&folder).await?;
     if let (Some(group), Some(file)) = (config.group(), &file) {
@@ -262,10 +294,6 @@ fn check_member(folder: &Path, file: &MemberFile, group: &GroupConfig) -> Result
     })
 }
 
-fn is_sole(members: &Members, node: u64) -> bool {
-    members.addresses.len() == 1 && members.voters.len() == 1 && members.voters.contains(&node)
-}
-
 /// The identity to start with, which may not be on disk yet.
 fn prepare(
     opened: &Opened,
@@ -280,7 +308,7 @@ fn prepare(
         None if !has_log => new()?,
         // A broker that was alone until now.
         None => {
-            if opened.members()?.is_none_or(|members| !is_sole(&members, ALONE)) {
+            if opened.members()?.is_none_or(|members| !members.is_sole(ALONE)) {
                 return Err(OpenError::IdentityLost { folder: folder.to_owned() });
             }
             MemberFile { node: ALONE, ..new()? }
@@ -305,17 +333,29 @@ async fn open_alone(
     let folder = settings.dir.clone();
     let opened = Opened::open(settings, clock).await?;
     let node = file.as_ref().map_or(ALONE, |file| file.node);
-    if let Some(file) = file
-        && let Err(error) = settle_alone(&opened, &folder, file).await
-    {
+    let settled = match file {
+        Some(file) => settle_alone(&opened, &folder, file).await,
+        None => check_alone(&opened, &folder),
+    };
+    if let Err(error) = settled {
         opened.close().await;
         return Err(error);
     }
     let storage = opened.start_alone(Identity::alone_as(node)).await?;
     let seat = config.group().map_or_else(|| "n0".to_owned(), |group| group.own.name);
     let member = Arc::clone(storage.member());
-    let inner = Inner { name: config.group_name().to_owned(), seat, node, member, several: None };
+    let inner =
+        Inner { name: config.group_name().to_owned(), seat, node, member, several: None, looks: Semaphore::new(LOOKS) };
     Ok((storage, Group { inner: Arc::new(inner) }))
+}
+
+/// A folder without an identity is that of a broker that has always been alone. Another member's would wait for the others for
+/// ever, and nobody can tell them which one it is.
+fn check_alone(opened: &Opened, folder: &Path) -> Result<(), OpenError> {
+    match opened.members()? {
+        Some(members) if !members.is_sole(ALONE) => Err(OpenError::IdentityLost { folder: folder.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 /// A folder that was a member's, and whose broker is alone now.
@@ -324,7 +364,7 @@ async fn settle_alone(opened: &Opened, folder: &Path, mut file: MemberFile) -> R
     if file.had_log && !has_log {
         return Err(OpenError::LogLost { folder: folder.to_owned() });
     }
-    if let Some(members) = opened.members()?.filter(|members| !is_sole(members, file.node)) {
+    if let Some(members) = opened.members()?.filter(|members| !members.is_sole(file.node)) {
         let members = members.addresses.into_values().collect::<Vec<_>>().join(";");
         return Err(OpenError::NotAlone { folder: folder.to_owned(), group: file.group, members });
     }
@@ -416,7 +456,7 @@ async fn open_several(
         tasks.clone(),
     );
     tasks.spawn("snapshot", offers.clone().run(shutdown.clone()));
-    door.run(Running { server: member.server().clone(), leadership, members, offers });
+    door.run(Running { member: Arc::clone(&member), leadership, members, offers });
     let (fetched, progress) = (Shutdown::new(), Arc::default());
     let catch_up = CatchUp {
         store: folder,
@@ -428,10 +468,11 @@ async fn open_several(
         fetched: fetched.clone(),
     };
     tasks.spawn("catch up", catch_up.run(shutdown.clone()));
-    let keeper = Keeper::new(keys, peers.clone(), Arc::clone(&member), asks);
+    let (orders, ordered) = mpsc::channel(ORDERS_MAX);
+    let keeper = Keeper::new(keys, peers.clone(), Arc::clone(&member), asks, ordered);
     tasks.spawn("group", keeper.run(shutdown.clone()));
-    let several = Some(Several { door, peers, fetched, progress, shutdown, tasks });
-    Ok((storage, Group { inner: Arc::new(Inner { name, seat, node, member, several }) }))
+    let several = Some(Several { door, peers, fetched, progress, orders, shutdown, tasks });
+    Ok((storage, Group { inner: Arc::new(Inner { name, seat, node, member, several, looks: Semaphore::new(LOOKS) }) }))
 }
 
 impl Group {
@@ -491,6 +532,28 @@ impl Group {
     /// The group as this member sees it, for tools.
     pub(crate) fn status(&self) -> GroupStatus {
         status::status(&self.inner)
+    }
+
+    /// The group as all its members see it, those that answer within a second. For tools. `None` if too many look already.
+    pub(crate) async fn view(&self) -> Option<GroupView> {
+        let _look = self.inner.looks.try_acquire().ok()?;
+        Some(view::view(&self.inner).await)
+    }
+
+    /// Changes the members, as an operator asks. Only the leader does.
+    pub(crate) async fn change(&self, change: MemberChange) -> Result<Changed, OrderError> {
+        let alone = || OrderError::Refused("this broker is alone: it needs dLegerPeers to have others".to_owned());
+        let several = self.inner.several.as_ref().ok_or_else(alone)?;
+        let (answer, answered) = oneshot::channel();
+        several.orders.try_send(Order { change, answer }).map_err(|_| OrderError::Busy)?;
+        // Without an answer the keeper has ended, and with it this member.
+        answered.await.unwrap_or(Err(OrderError::NotLeading))
+    }
+
+    /// Hands the leadership over, as [`hand_over`](Self::hand_over) does, and waits until it is clear who leads.
+    pub(crate) async fn transfer(&self, to: Option<&str>) -> Result<Transferred, TransferError> {
+        let _look = self.inner.looks.try_acquire().map_err(|_| TransferError::Busy)?;
+        transfer::transfer(&self.inner, to).await
     }
 
     /// Hands the leadership to the member of a seat, or to the one that has most of the log. Says whom it asked: that one may

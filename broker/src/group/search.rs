@@ -11,15 +11,13 @@ use super::care::seat_of;
 use super::door::Ask;
 use super::founding::{Answered, Next, decide, is_unfinished_founder, promise};
 use super::identity::{self, MemberFile};
-use super::question::{Answer, Founding, Question, decode, encode};
+use super::question::{ANSWER_TIME, Answer, Founding, Question, ask};
 use super::{Keys, OpenError};
 use crate::config::Seat;
 use crate::peer::{Lane, Link, Peers, Target};
 
 /// Between rounds of questions.
 const RETRY: Duration = Duration::from_millis(500);
-/// The time for one question: the other side writes to its disk before it promises.
-const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// The time for the answer to a member that wants to join: two changes of the membership.
 const JOIN_TIME: Duration = Duration::from_secs(25);
 /// The log is told for the first time after this what is waited for; members that start together find each other sooner.
@@ -180,9 +178,4 @@ impl Search<'_> {
     fn link(&self, seat: &Seat) -> Link {
         self.peers.link(&Target::Seat(seat.name.clone()), &seat.address(), Lane::Group)
     }
-}
-
-async fn ask(link: &Link, question: &Question, time: Duration) -> Result<Answer, String> {
-    let answer = link.call(encode(question), time).await.map_err(|error| error.to_string())?;
-    decode(&answer)
 }

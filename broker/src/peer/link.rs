@@ -57,6 +57,11 @@ impl Link {
         }
     }
 
+    /// Lets the member be dialed now and whenever the connection is lost, though there is no call yet.
+    pub(crate) fn open(&self) {
+        drop(self.core.readiness());
+    }
+
     /// Waits until the status is such. Has no deadline of its own.
     pub(crate) async fn wait_until(&self, is_such: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
         let mut changes = self.core.changes.subscribe();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::impls::BasicNode;
+use openraft::raft::VoteRequest;
 use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -24,8 +25,8 @@ use super::members::{self, Members};
 use super::network::Network;
 use super::serve::{Server, leadership_bytes};
 use super::state::{State, StateMachine};
-use super::timing::{ELECTION_MAX_MS, ELECTION_MIN_MS, HEARTBEAT_MS, PROBE_MS, READ_LEASE};
-use super::{CommittedLeader, TypeConfig, index_of};
+use super::timing::{ELECTION_MAX_MS, ELECTION_MIN_MS, HAND_OVER_PATIENCE, HEARTBEAT_MS, PROBE_MS, READ_LEASE};
+use super::{CommittedLeader, TypeConfig, Vote, index_of, log_id};
 use crate::executor::{Blocking, Executor, JoinHandle};
 use crate::latch::{Failure, FailureLatch};
 use crate::log::{self, Log};
@@ -37,6 +38,9 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between looks for room on a full disk.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
+
+/// The Raft id of a broker that has always been alone.
+pub(crate) const ALONE: u64 = 1;
 
 /// Who a member is, and how its group begins.
 #[derive(Debug, Clone)]
@@ -50,8 +54,9 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// The only member of its group.
+    #[cfg(test)]
     pub(crate) fn alone() -> Self {
-        Self::alone_as(1)
+        Self::alone_as(ALONE)
     }
 
     /// The only member of its group, under this id.
@@ -94,6 +99,8 @@ pub enum MemberError {
 
 /// A running member of the group, with the state machine `M`. Dropping it does not end it; [`end`](Self::end) does.
 pub(crate) struct Member<M: StateMachine> {
+    node: u64,
+    log: Log,
     pub(super) raft: Raft<TypeConfig, State<M>>,
     pub(super) executor: Executor,
     pub(super) members: watch::Receiver<Members>,
@@ -184,7 +191,8 @@ impl<M: StateMachine> Member<M> {
         let (sender, leadership) = watch::channel(Leadership::Following { term: 0, leader: None });
         let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
-        let server = Server::new(raft.clone(), Arc::clone(&machine), executor.clone(), log.clone());
+        let server = Server::new(raft.clone(), Arc::downgrade(&machine), executor.clone(), log.clone());
+        let own_log = log.clone();
         let alone = Arc::clone(&has_peers);
         let watcher = Watcher {
             node,
@@ -200,7 +208,7 @@ impl<M: StateMachine> Member<M> {
         let purging = executor.spawn(purge(raft.clone(), machine, purger.clone()));
         let (members, telling) = members::watch(&raft, &executor);
         let tasks = Mutex::new(vec![watching, purging, telling]);
-        Ok(Self { raft, executor, members, leadership, lease, has_peers, server, purger, tasks })
+        Ok(Self { node, log: own_log, raft, executor, members, leadership, lease, has_peers, server, purger, tasks })
     }
 
     /// Proposes bytes for the log, as the leader of this term. `on_append` is called with their index when they are about to
@@ -236,13 +244,25 @@ impl<M: StateMachine> Member<M> {
         &self.purger
     }
 
-    /// Hands the leadership to another voter, if this member leads. Says only that it was asked; nobody may take over.
+    /// Hands the leadership to another voter, if this member leads. Says only that it was asked; nobody may take over. Then this
+    /// member lays its term down after [`HAND_OVER_PATIENCE`], and somebody is elected, perhaps this member again.
     pub(crate) async fn hand_over(&self, to: u64) -> io::Result<()> {
-        let led = self.leadership.borrow().led();
-        if let Some(term) = led {
-            self.lease.give_up(term);
-        }
-        self.raft.trigger().transfer_leader(to).await.map_err(io::Error::other)
+        let Some(term) = self.leadership.borrow().led() else { return Ok(()) };
+        self.lease.give_up(term);
+        self.raft.trigger().transfer_leader(to).await.map_err(io::Error::other)?;
+        let (raft, executor, log, node) = (self.raft.clone(), self.executor.clone(), self.log.clone(), self.node);
+        drop(self.executor.spawn(async move {
+            executor.sleep_until(executor.now() + HAND_OVER_PATIENCE).await;
+            // An error says that the core has ended.
+            let _ = lay_down(&raft, &log, term, node, to).await;
+        }));
+        Ok(())
+    }
+
+    /// Whether this member stands for election by itself.
+    #[cfg(test)]
+    pub(crate) fn stands(&self, stands: bool) {
+        self.raft.runtime_config().elect(stands);
     }
 
     /// Ends the member; returns when its core and its tasks have ended.
@@ -260,6 +280,29 @@ impl<M: StateMachine> Member<M> {
             // One that panicked has ended as well.
             let _ = task.await;
         }
+    }
+}
+
+/// Ends the leadership of this term, if it has not ended. After a hand-over openraft takes no proposals and sends no heartbeats any
+/// more, and it has no other way back than an election. This member gives its vote for the next term to the one that was asked:
+/// a vote that it would have got. So this member leads no more, and stands for election like any other.
+async fn lay_down<M: StateMachine>(
+    raft: &Raft<TypeConfig, State<M>>,
+    log: &Log,
+    term: u64,
+    node: u64,
+    to: u64,
+) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
+    let vote = raft.with_raft_state(|state| *state.vote_ref()).await?;
+    if vote != Vote::new_committed(term, node) {
+        return Ok(());
+    }
+    tracing::warn!(to, term, "nobody took the leadership over; this member lays it down, so that there is an election");
+    let last_log_id = log.last().map(|last| log_id(last.term, last.index));
+    let request = VoteRequest { vote: Vote::new(term + 1, to), last_log_id, leadership_transfer: true };
+    match raft.vote(request).await {
+        Err(RaftError::Fatal(error)) => Err(error),
+        Ok(_) | Err(RaftError::APIError(_)) => Ok(()),
     }
 }
 

@@ -43,6 +43,11 @@ impl Members {
     pub(crate) fn is_empty(&self) -> bool {
         self.addresses.is_empty()
     }
+
+    /// Whether this member is the only one.
+    pub(crate) fn is_sole(&self, node: u64) -> bool {
+        self.addresses.len() == 1 && self.voters.len() == 1 && self.voters.contains(&node)
+    }
 }
 
 /// How far a member is, as the leader knows it.
@@ -83,7 +88,7 @@ pub(super) fn watch<M: StateMachine>(
 }
 
 /// The members that a state machine has applied, without starting a member.
-pub(crate) fn members_applied(machine: &impl StateMachine) -> io::Result<Option<Members>> {
+pub(super) fn members_applied(machine: &impl StateMachine) -> io::Result<Option<Members>> {
     let bytes = machine.membership()?;
     bytes.map(|bytes| Ok(Members::of(&membership::decode_stored(&bytes)?, true))).transpose()
 }

@@ -6,7 +6,8 @@
 //!
 //! A [`Member`] is one replica of a group. A single broker is a group of one voter and runs this same code. The core, the
 //! batcher and apply are tasks of one [`Executor`](crate::executor::Executor): a step from one to the next is no thread
-//! switch, and the load of connections cannot delay them. `change.rs` changes who is in the group, `members.rs` tells it.
+//! switch, and the load of connections cannot delay them. `change.rs` changes who is in the group, `members.rs` tells it, `sole.rs` makes a
+//! group of one out of what is left of a larger one.
 //!
 //! Promises: an entry is applied only when it is committed, and committed only when it is as durable as the flush mode
 //! says; a proposal is told its index when it is about to enter the log, or dropped: then nothing was stored; leadership is
@@ -14,7 +15,6 @@
 //! Leaves to others: the bytes (`log`), what entries mean and who waits for them (the [`StateMachine`]), and which
 //! proposals there is room for: openraft takes an append that fails for the end of its storage.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "no tool hands the leadership over yet"))]
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
 mod change;
@@ -31,18 +31,23 @@ mod membership;
 mod network;
 mod runtime;
 mod serve;
+mod sole;
 mod state;
 mod timing;
 mod wire;
 
+pub(crate) use change::ChangeError;
 pub(crate) use committed::{CommittedEntry, Content, committed_entry};
 pub(crate) use leadership::Leadership;
 pub(crate) use lease::Lease;
 pub(crate) use links::{Lane, Link, Links, NoLinks};
 pub(crate) use log_store::kind;
-pub(crate) use member::{Ground, Hold, Identity, Member, MemberError, Purger};
-pub(crate) use members::{Members, Progress, members_applied};
-pub(crate) use serve::{Lack, Server};
+pub(crate) use member::{ALONE, Ground, Hold, Identity, Member, MemberError, Purger};
+pub(crate) use members::{Members, Progress};
+pub(crate) use serve::Lack;
+#[cfg(test)]
+pub(crate) use serve::Server;
+pub(crate) use sole::{make_sole, members_at_end};
 pub(crate) use state::StateMachine;
 
 use entry::{LogEntry, Proposal};

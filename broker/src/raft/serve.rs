@@ -1,8 +1,8 @@
 //! What a member answers to others.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,7 +47,8 @@ impl<M: StateMachine> Clone for Server<M> {
 
 struct Inner<M: StateMachine> {
     raft: Raft<TypeConfig, State<M>>,
-    machine: Arc<M>,
+    /// Weak: whoever keeps this must not keep the store open.
+    machine: Weak<M>,
     executor: Executor,
     log: Log,
     claims: RoomClaims,
@@ -58,7 +59,7 @@ struct Inner<M: StateMachine> {
 }
 
 impl<M: StateMachine> Server<M> {
-    pub(super) fn new(raft: Raft<TypeConfig, State<M>>, machine: Arc<M>, executor: Executor, log: Log) -> Self {
+    pub(super) fn new(raft: Raft<TypeConfig, State<M>>, machine: Weak<M>, executor: Executor, log: Log) -> Self {
         let (started, claims, heard) = (executor.now(), RoomClaims::default(), AtomicU64::new(0));
         let lacks = watch::Sender::new(None);
         Self { inner: Arc::new(Inner { raft, machine, executor, log, claims, started, heard, lacks }) }
@@ -108,7 +109,7 @@ impl<M: StateMachine> Inner<M> {
     /// had there. A member that has applied less is told to get a copy of the state; it is no part of Raft how.
     async fn state(&self, vote: Vote, upto: LogId, address: String) -> io::Result<Answer> {
         let own = self.raft.with_raft_state(|state| *state.vote_ref()).await.map_err(io::Error::other)?;
-        let applied = self.machine.applied().map(|(_, index)| index);
+        let applied = self.machine.upgrade().and_then(|machine| machine.applied()).map(|(_, index)| index);
         if own > vote || applied >= Some(index_of(&upto)) {
             return Ok(Answer::State(own));
         }

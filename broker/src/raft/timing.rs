@@ -29,6 +29,10 @@ pub(crate) const LEASE: Duration = Duration::from_millis(ELECTION_MAX_MS);
 /// a sixth.
 pub(crate) const READ_LEASE: Duration = Duration::from_millis(ELECTION_MAX_MS * 5 / 6);
 
+/// A leader that handed over, and still leads after this time, lays its term down. The member that was asked waits the shortest
+/// election time for its log to be flushed, and is elected within two round trips and a flush; nobody's lease is left by then.
+pub(super) const HAND_OVER_PATIENCE: Duration = Duration::from_millis(ELECTION_MIN_MS + ELECTION_MAX_MS);
+
 /// An append that got no answer for this time is given up. Longer than a disk stalls, shorter than TCP takes to find that the
 /// other side is gone.
 pub(super) const APPEND_PATIENCE: Duration = Duration::from_secs(5);

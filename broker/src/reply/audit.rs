@@ -48,6 +48,10 @@ pub(super) fn name_of(code: i32) -> Option<&'static str> {
         request::RESET_MASTER_FLUSH_OFFSET => "reset replication",
         request::PREPARE_BACKUP => "prepare backup",
         request::RELEASE_BACKUP => "release backup",
+        request::ADD_MEMBER => "add member",
+        request::PROMOTE_MEMBER => "promote member",
+        request::REMOVE_MEMBER => "remove member",
+        request::TRANSFER_LEADER => "transfer leadership",
         _ => return None,
     })
 }
@@ -127,7 +131,7 @@ mod tests {
     fn a_code_that_sounds_like_a_change_is_an_act() {
         let words = [
             "UPDATE", "DELETE", "CLEAN", "RESET", "SET", "CLONE", "ADD", "WIPE", "PUT", "DECIDE", "RESUME", "TRIGGER",
-            "INVOKE", "PREPARE", "GIVE",
+            "INVOKE", "PREPARE", "GIVE", "PROMOTE", "REMOVE", "TRANSFER",
         ];
         // Sent by clients all the time, sent to them, only a question, or answered by nameservers.
         let others = [

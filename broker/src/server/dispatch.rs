@@ -9,8 +9,8 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
 use super::{
-    admin, backup, end_transaction, give_up, groups, halves, lag, locks, membership, messages, offsets, pull, recall,
-    relay, reset, runtime, send, send_back, settings, stats, topics,
+    admin, backup, end_transaction, give_up, groups, halves, lag, locks, members, membership, messages, offsets, pull,
+    recall, relay, reset, runtime, send, send_back, settings, stats, topics,
 };
 use crate::broker::Broker;
 use crate::reply::Reply;
@@ -68,6 +68,11 @@ pub(super) fn handler(code: i32) -> Option<Handler> {
         request::PREPARE_BACKUP => backup::prepare,
         request::RENEW_BACKUP => backup::renew,
         request::RELEASE_BACKUP => backup::release,
+        request::GET_MEMBERS => members::show,
+        request::ADD_MEMBER => members::add,
+        request::PROMOTE_MEMBER => members::promote,
+        request::REMOVE_MEMBER => members::remove,
+        request::TRANSFER_LEADER => members::transfer,
         request::GET_BROKER_HA_STATUS => admin::replication,
         request::VIEW_BROKER_STATS_DATA => admin::figures,
         request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => admin::system_topics,
@@ -113,6 +118,7 @@ pub(super) fn is_of_any_member(code: i32) -> bool {
                 | request::PREPARE_BACKUP
                 | request::RENEW_BACKUP
                 | request::RELEASE_BACKUP
+                | request::GET_MEMBERS
                 | request::GET_BROKER_HA_STATUS
                 | request::VIEW_BROKER_STATS_DATA
         )

@@ -28,6 +28,7 @@ mod halves;
 mod lag;
 mod local;
 mod locks;
+mod members;
 mod membership;
 mod messages;
 mod offsets;

@@ -10,7 +10,7 @@ mod log;
 mod message;
 mod offset;
 mod operator;
-mod output;
+pub(crate) mod output;
 mod time;
 mod topic;
 pub(crate) mod txn;

@@ -20,6 +20,7 @@ mod group;
 mod heartbeat;
 pub mod json;
 mod lock;
+mod members;
 mod offset;
 mod queue;
 mod registration;
@@ -44,6 +45,7 @@ pub use heartbeat::{
 };
 pub use json::{BodyError, Form};
 pub use lock::{LockBatchBody, LockBatchResponse};
+pub use members::{GroupMembers, MemberInfo, MemberRole, MembersChanged};
 pub use offset::{ConsumerOffsetTable, ConsumerStatus, CorrectionOffsets, ResetOffsetBody};
 pub use queue::{MessageQueue, QueueTable};
 pub use registration::{

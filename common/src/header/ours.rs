@@ -43,6 +43,18 @@ headers! {
         messages: i64 = "messages",
     }
 
+    /// `ADD_MEMBER` 30031, `PROMOTE_MEMBER` 30032 and `REMOVE_MEMBER` 30033.
+    pub struct MemberHeader<'a> {
+        /// A seat, such as `n2`; to add a member, its seat and address, such as `n2-host:40911`.
+        seat: &'a str = "seat" max ADDRESS_BYTES_MAX,
+    }
+
+    /// `TRANSFER_LEADER` 30034.
+    pub struct TransferLeaderHeader<'a> {
+        /// The seat that is to lead; the one with most of the log if it is missing.
+        seat: Option<&'a str> = "seat" max WORD_BYTES_MAX,
+    }
+
     /// Answer to an awaited `END_TRANSACTION` 37, and to a refused join.
     pub struct EndTransactionResponse<'a> {
         /// `committed` or `rolledBack`: what became of the transaction by this decision.

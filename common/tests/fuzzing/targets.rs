@@ -94,7 +94,7 @@ pub(crate) fn header(input: &[u8]) {
         GetConsumerListByGroupHeader, GetConsumerRunningInfoHeader, GetConsumerStatusHeader, GetKvConfigResponse,
         GetKvListByNamespaceHeader, GetMaxOffsetHeader, GetRouteInfoHeader, GetTopicConfigHeader,
         GetTopicsByClusterHeader, GetTransactionHeader, GiveUpLogHeader, GiveUpLogResponse, GroupForbiddenHeader, GroupHeader, GroupTopicHeader,
-        HeartbeatResponse, JoinTransactionHeader, KvKeyHeader, ListTransactionsHeader, NotificationHeader,
+        HeartbeatResponse, JoinTransactionHeader, KvKeyHeader, ListTransactionsHeader, MemberHeader, NotificationHeader,
         NotificationResponse, NotifyConsumerIdsChangedHeader, NotifyMinBrokerIdChangeHeader, OffsetResponse,
         PeekMessageHeader, PollingInfoHeader, PollingInfoResponse, PopMessageHeader, PopMessageResponse,
         PreparedBackupHeader, ProducerGroupHeader, PullMessageHeader, PullMessageResponse, PushReplyMessageHeader,
@@ -102,7 +102,7 @@ pub(crate) fn header(input: &[u8]) {
         QueryDataVersionResponse, QueryMessageHeader, QueryMessageResponse, QueueHeader, RecallMessageHeader,
         RecallMessageResponse, RegisterBrokerHeader, RegisterBrokerResponse, ResetOffsetHeader,
         ResumeCheckHalfMessageHeader, SearchOffsetHeader, SendMessageHeader, SendMessageResponse,
-        SendTraceResponse, TopicHeader, UnregisterClientHeader, UpdateConsumerOffsetHeader, ViewBrokerStatsHeader,
+        SendTraceResponse, TopicHeader, TransferLeaderHeader, UnregisterClientHeader, UpdateConsumerOffsetHeader, ViewBrokerStatsHeader,
         ViewMessageHeader, WipeWritePermResponse,
     }
 }

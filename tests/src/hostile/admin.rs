@@ -31,6 +31,14 @@ pub(super) const GENERATORS: &[Generator] = &[
     }),
     bare(request::GET_BROKER_EPOCH_CACHE, Accepts::ANY),
     Generator { weight: 3, ..valid(request::GIVE_UP_LOG, Target::Broker, &[604, 16], give_up) },
+    bare(request::GET_MEMBERS, &[0, 2]),
+    valid(request::ADD_MEMBER, Target::Broker, &[604], |scene| {
+        let seat = *scene.dice.pick(&["n1-127.0.0.1:1", "n2-[::1]:40911", "n9999-broker.example.org:40911"]);
+        Draft::new(request::ADD_MEMBER).with("seat", seat)
+    }),
+    valid(request::PROMOTE_MEMBER, Target::Broker, &[604], |scene| member(scene, request::PROMOTE_MEMBER)),
+    valid(request::REMOVE_MEMBER, Target::Broker, &[604], |scene| member(scene, request::REMOVE_MEMBER)),
+    valid(request::TRANSFER_LEADER, Target::Broker, &[604, 2], |scene| member(scene, request::TRANSFER_LEADER)),
     bare(request::PREPARE_BACKUP, Accepts::ANY),
     Generator {
         weight: 2,
@@ -41,6 +49,11 @@ pub(super) const GENERATORS: &[Generator] = &[
         ..valid(request::RELEASE_BACKUP, Target::Broker, Accepts::ANY, |scene| backup(scene, request::RELEASE_BACKUP))
     },
 ];
+
+/// A change of a member: the broker of the attack is alone.
+fn member(scene: &mut Scene<'_>, code: i32) -> Draft {
+    Draft::new(code).with("seat", *scene.dice.pick(&["n0", "n1", "n2", "a9999"]))
+}
 
 /// A request without fields and body.
 macro_rules! bare_of {
@@ -57,7 +70,7 @@ macro_rules! bare_of {
 bare_of! {
     GET_BROKER_CONFIG GET_BROKER_RUNTIME_INFO TRIGGER_DELETE_FILES GET_ALL_CONSUMER_OFFSET GET_ALL_DELAY_OFFSET
     GET_TIMER_CHECK_POINT CLEAN_EXPIRED_CONSUMEQUEUE CLEAN_UNUSED_TOPIC DELETE_EXPIRED_COMMITLOG EXCHANGE_BROKER_HA_INFO
-    GET_BROKER_HA_STATUS GET_BROKER_EPOCH_CACHE PREPARE_BACKUP
+    GET_BROKER_HA_STATUS GET_BROKER_EPOCH_CACHE GET_MEMBERS PREPARE_BACKUP
 }
 
 /// Settings that harm nobody, whatever they are set to. A tool on the broker's own machine may change everything, and

@@ -14,6 +14,7 @@ mod hostile;
 mod kills;
 mod linear;
 mod lossy;
+mod members;
 mod no_loss;
 mod process;
 mod protocol;

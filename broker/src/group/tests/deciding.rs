@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::{Seat, Seats};
 use crate::group::founding::{Answered, Next, decide, ordered, promise};
 use crate::group::identity::MemberFile;
-use crate::group::question::{Founding, Status};
+use crate::group::question::{Figures, Founding, Status};
 use crate::group::search::must_search;
 
 pub(super) fn seats() -> Seats {
@@ -31,6 +31,7 @@ pub(super) fn status(file: &MemberFile, has_log: bool) -> Status {
         has_log,
         term: 0,
         leader: None,
+        figures: Figures::default(),
     }
 }
 

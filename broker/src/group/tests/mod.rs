@@ -4,5 +4,8 @@
 mod caring;
 mod catching_up;
 mod deciding;
+mod operating;
+mod ordering;
+mod recovering;
 mod whole;
 mod world;

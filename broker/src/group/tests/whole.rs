@@ -22,8 +22,8 @@ const SECRET: &str = "a secret of sixteen bytes or more";
 /// A group of three seats, of which some run.
 pub(super) struct Bench {
     pub(super) folder: TempDir,
-    peers: String,
-    running: [Option<Running>; 3],
+    pub(super) peers: String,
+    pub(super) running: [Option<Running>; 3],
 }
 
 pub(super) struct Running {
@@ -52,7 +52,7 @@ impl Bench {
         self.folder.path().join(format!("n{at}"))
     }
 
-    fn config(&self, at: usize, secret: &str) -> BrokerConfig {
+    pub(super) fn config(&self, at: usize, secret: &str) -> BrokerConfig {
         let config = BrokerConfig {
             replication_peers: self.peers.parse().unwrap(),
             replication_self: format!("n{at}"),
@@ -63,7 +63,7 @@ impl Bench {
         config
     }
 
-    async fn open(&self, at: usize, secret: &str) -> Result<Running, OpenError> {
+    pub(super) async fn open(&self, at: usize, secret: &str) -> Result<Running, OpenError> {
         open_at(&self.config(at, secret), &self.data(at)).await
     }
 
@@ -119,7 +119,7 @@ impl Bench {
     }
 }
 
-async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
+pub(super) async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
     std::fs::create_dir_all(data).unwrap();
     let log = LogSettings { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..LogSettings::default() };
     let (storage, group) = open(config, StorageSettings { dir: data.to_owned(), log }, Clock::system()).await?;

@@ -33,9 +33,9 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     // Readers of the store, and background work.
     ("key_index", Some(&["log", "shard", "terms"])),
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
-    ("backup", Some(&["check", "index", "limits", "log", "shard", "terms"])),
+    ("backup", Some(&["check", "index", "limits", "log", "shard", "storage", "terms"])),
     ("snapshot", Some(&["backup", "check", "latch", "limits", "log", "planted", "raft", "shard", "terms"])),
-    ("group", Some(&["config", "log", "peer", "raft", "shard", "snapshot", "storage", "terms"])),
+    ("group", Some(&["config", "limits", "log", "peer", "raft", "shard", "snapshot", "storage", "terms"])),
     ("stats", None),
     ("registration", None),
     ("retention", None),
