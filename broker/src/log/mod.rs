@@ -54,6 +54,7 @@ mod shared;
 #[allow(clippy::cast_possible_truncation, reason = "a simulated disk is small")]
 pub mod sim_disk;
 mod tail;
+mod term_starts;
 mod view;
 mod vote;
 mod window;
@@ -85,6 +86,7 @@ pub use self::room::{RoomClaim, RoomClaims};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Drive, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
+pub use self::term_starts::TermStart;
 pub use self::vote::{SlotReport, encode_vote_file, vote_for_copy};
 
 use self::files::Files;
@@ -92,6 +94,7 @@ use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
 use crate::latch::{Failure, FailureLatch};
+use crate::metrics::Histogram;
 use crate::terms::{AtomicLogIndex, LogIndex};
 
 const LOCK_FILE: &str = "lock";
@@ -156,6 +159,7 @@ impl Log {
             released: AtomicLogIndex::default(),
             ack_after_sync: AtomicBool::new(false),
             spare_count: AtomicU64::new(0),
+            flushes: Histogram::default(),
             purging: Mutex::new(()),
             cold: Mutex::new(VecDeque::new()),
             disk,

@@ -25,12 +25,12 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("peer", Some(&["terms"])),
     ("client_registry", Some(&["filter"])),
     // The store.
-    ("log", Some(&["latch", "planted", "terms"])),
+    ("log", Some(&["latch", "metrics", "planted", "terms"])),
     ("index", Some(&["terms"])),
-    ("raft", Some(&["executor", "latch", "log", "planted", "terms"])),
+    ("raft", Some(&["executor", "latch", "log", "metrics", "planted", "terms"])),
     ("shard", Some(&["executor", "index", "latch", "log", "planted", "raft", "steady_clock", "terms"])),
     ("storage", Some(&["executor", "index", "latch", "log", "raft", "shard", "steady_clock", "terms"])),
-    ("group", Some(&["config", "log", "peer", "raft", "shard", "storage", "terms"])),
+    ("group", Some(&["config", "log", "metrics", "peer", "raft", "shard", "storage", "terms"])),
     // Readers of the store, and background work.
     ("key_index", Some(&["log", "shard", "terms"])),
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
@@ -43,7 +43,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("delivery", None),
     ("schedule", None),
     // All of it together, and requests.
-    ("forward", Some(&["peer", "raft"])),
+    ("forward", Some(&["metrics", "peer", "raft"])),
     ("monitoring", None),
     ("broker", None),
     ("server", None),
