@@ -8,7 +8,7 @@ use crate::raft::{Members, Progress};
 use crate::terms::LogIndex;
 
 /// A learner that lacks no more entries than this has caught up: it gets them within a moment.
-const CAUGHT_UP: u64 = 1000;
+pub(super) const CAUGHT_UP: u64 = 1000;
 /// A member that answered within this time is there.
 pub(crate) const IN_CONTACT: Duration = Duration::from_secs(2);
 

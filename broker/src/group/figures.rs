@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::care::IN_CONTACT;
+use super::care::{CAUGHT_UP, IN_CONTACT};
 use super::clocks::Asked;
 use super::status::{self, Role};
 use super::{Inner, Several};
@@ -34,6 +34,8 @@ pub(crate) struct Followed {
     pub(crate) acknowledged: Position,
     /// Whether it answered within moments.
     pub(crate) in_contact: bool,
+    /// Whether it also lacks no more than what it gets within a moment.
+    pub(crate) in_sync: bool,
     /// What was sent to it, if anything.
     pub(crate) traffic: Option<Arc<Traffic>>,
     /// Bytes of it in the last second.
@@ -88,15 +90,17 @@ pub(super) fn figures(inner: &Inner) -> Figures {
             address: other.address.clone(),
             followed: status.last.map(|last| {
                 let acknowledged = other.matched.and_then(end_of);
+                let lag_entries =
+                    other.matched.map_or(last.get() + 1, |matched| last.get().saturating_sub(matched.get()));
+                let in_contact = other.contact.is_some_and(|ago| ago < IN_CONTACT);
                 Followed {
-                    lag_entries: other
-                        .matched
-                        .map_or(last.get() + 1, |matched| last.get().saturating_sub(matched.get())),
+                    lag_entries,
                     lag_bytes: end
                         .get()
                         .saturating_sub(acknowledged.unwrap_or_else(|| inner.log.first_position()).get()),
                     acknowledged: acknowledged.unwrap_or_default(),
-                    in_contact: other.contact.is_some_and(|ago| ago < IN_CONTACT),
+                    in_contact,
+                    in_sync: in_contact && lag_entries <= CAUGHT_UP,
                     traffic: member.traffic(other.node),
                     sent_per_second: member.sent_per_second(other.node),
                 }

@@ -111,14 +111,14 @@ impl Monitor {
         } else if self.shard.intake().latch().is_closed() {
             "the store failed and takes no writes until a restart"
         } else {
-            match (self.role(), *self.leadership.borrow()) {
-                (Role::Leader, _) => return Ok(()),
+            let seen = *self.leadership.borrow();
+            match (self.role(), seen) {
                 (Role::Follower, Leadership::Following { leader: Some(leader), .. })
                     if self.group.is_silent(leader) =>
                 {
                     "the leader of the group is heard, and does not answer questions of this member"
                 }
-                (Role::Follower, _) => return Ok(()),
+                (Role::Leader | Role::Follower, _) => return Ok(()),
                 (Role::Leaderless, Leadership::Leading { .. }) => {
                     "this member leads the group, and hears from no majority or is not prepared yet"
                 }

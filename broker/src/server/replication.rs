@@ -39,7 +39,7 @@ fn connection(other: &OtherMember) -> Option<Value> {
     Some(json!({
         "addr": format!("{} {}", other.seat, other.address),
         "diff": followed.lag_bytes,
-        "inSync": followed.in_contact,
+        "inSync": followed.in_sync,
         "slaveAckOffset": followed.acknowledged,
         "transferFromWhere": followed.acknowledged,
         "transferredByteInSecond": followed.sent_per_second,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::support::Three;
 
-/// Words of PromQL that the rules use, and labels.
+/// Words of the language of Prometheus that the rules use, and labels.
 const WORDS: &[&str] = &[
     "abs",
     "absent",
