@@ -32,6 +32,7 @@ use crate::latch::Failure;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogSettings};
 use crate::metrics::Metrics;
+use crate::monitoring::Pages;
 use crate::registration::Registration;
 use crate::server::{Server, topics};
 use crate::stats::Stats;
@@ -131,13 +132,21 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         keys: CLIENTS,
         source,
     })?;
-    let settings = StorageSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
-    let (storage, group) = group::open(&config, settings, clock.clone()).await?;
     let shutdown = Shutdown::new();
     let phases = Phases {
         registration: Phase::default(),
         connections: Phase::default(),
         runners: Phase { shutdown: shutdown.clone(), tasks: Tasks::new() },
+    };
+    // Before the store: a member may wait long for its group, and says so there.
+    let (pages, metrics_address) = phases.serve_pages(&config).await?;
+    let settings = StorageSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
+    let (storage, group) = match group::open(&config, settings, clock.clone(), pages.waiting()).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            phases.runners.stop().await;
+            return Err(error.into());
+        }
     };
     let keys = KeyIndex::start(folder.path().join("keys"), &storage.shard, &phases.runners.tasks, &shutdown)
         .map_err(StartError::Keys)?;
@@ -199,7 +208,6 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         office.take_up();
     }
     phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
-    let metrics_address = phases.serve_metrics(&broker, &storage, &office, &budget).await?;
     let limits = serve_limits(&broker.config(), &budget);
     let forwarder = |way| {
         let (leadership, office) = (storage.leadership(), Arc::clone(&office));
@@ -208,6 +216,8 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     };
     // What other members pass on is passed on no further.
     let (passing, arriving) = (forwarder(way::to_members(&group)), forwarder(None));
+    let stopping = phases.registration.shutdown.clone();
+    pages.show(background::monitor(&broker, &storage, &office, &budget, [&passing, &arriving], stopping));
     if !group.is_alone() {
         phases.serve_members(&broker, &arriving, &group, &limits);
     }
@@ -313,31 +323,25 @@ impl Phases {
         Ok(())
     }
 
-    async fn serve_metrics(
-        &self,
-        broker: &Broker,
-        storage: &Storage,
-        office: &Arc<Office>,
-        budget: &Arc<Budget>,
-    ) -> Result<Option<SocketAddr>, StartError> {
-        let config = broker.config();
+    /// Opens the port of metrics, if there is one.
+    async fn serve_pages(&self, config: &BrokerConfig) -> Result<(Arc<Pages>, Option<SocketAddr>), StartError> {
+        let pages = Arc::new(Pages::default());
         if config.metrics_port == 0 {
-            return Ok(None);
+            return Ok((pages, None));
         }
         let keys = "metricsBindAddress, metricsPort";
         let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
         let address = listener.local_addr().ok();
-        let monitor = background::monitor(broker, storage, office, budget);
-        let serving = Arc::new(monitor).serve(listener, self.runners.shutdown.clone());
+        let serving = Arc::clone(&pages).serve(listener, self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
-        Ok(address)
+        Ok((pages, address))
     }
 
     /// Serves clients whose requests other members pass on. They are passed on no further.
     fn serve_members(&self, broker: &Arc<Broker>, forwarder: &Arc<Forwarder>, group: &Group, limits: &ServeLimits) {
         let (arrivals, streams) = Arrivals::new(Handle::current());
         group.take_streams(Arc::new(arrivals));
-        let service: Arc<dyn Service> = Arc::new(Server::new(Arc::clone(broker), Arc::clone(forwarder)));
+        let service: Arc<dyn Service> = Arc::new(Server::for_members(Arc::clone(broker), Arc::clone(forwarder)));
         // Members have proven who they are, and say whose requests they bring.
         let limits = ServeLimits { proxies: Arc::new(TrustedProxies::everybody()), ..limits.clone() };
         let serving = serve_streams(streams, service, limits, self.connections.shutdown.clone());

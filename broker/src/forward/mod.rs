@@ -15,6 +15,7 @@
 //! Leaves to others: who leads (`raft`), the streams between members (`peer`), what requests mean (`server`).
 
 mod arrivals;
+mod counts;
 mod office;
 mod relay;
 mod tunnel;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 use crate::raft::Leadership;
 
 pub(crate) use arrivals::Arrivals;
+pub(crate) use counts::Counts;
 pub(crate) use office::Office;
 pub(crate) use tunnel::Handle;
 pub(crate) use way::Way;
@@ -46,6 +48,7 @@ pub(crate) struct Forwarder {
     tunnels: DashMap<u64, Tunnel>,
     limits: ConnectionLimits,
     budget: Arc<Budget>,
+    counts: Arc<Counts>,
     tasks: Tasks,
     shutdown: Shutdown,
 }
@@ -60,7 +63,13 @@ impl Forwarder {
         budget: Arc<Budget>,
         shutdown: Shutdown,
     ) -> Self {
-        Self { leadership, office, way, tunnels: DashMap::new(), limits, budget, tasks: Tasks::new(), shutdown }
+        let (tunnels, counts, tasks) = (DashMap::new(), Arc::default(), Tasks::new());
+        Self { leadership, office, way, tunnels, limits, budget, counts, tasks, shutdown }
+    }
+
+    /// What is passed on, in numbers.
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// Whether requests are carried out here: this member leads, no other can, and it is ready.
@@ -108,6 +117,7 @@ impl Forwarder {
                 handle: Arc::clone(handle),
                 limits: self.limits.clone(),
                 budget: Arc::clone(&self.budget),
+                counts: Arc::clone(&self.counts),
                 tasks: self.tasks.clone(),
                 shutdown: self.shutdown.clone(),
             };

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::counts::{Counts, Waits};
 use super::office::Office;
 use super::relay::Relay;
 use super::way::Way;
@@ -39,12 +40,13 @@ pub(super) struct Course {
     pub(super) handle: Handle,
     pub(super) limits: ConnectionLimits,
     pub(super) budget: Arc<Budget>,
+    pub(super) counts: Arc<Counts>,
     pub(super) tasks: Tasks,
     pub(super) shutdown: Shutdown,
 }
 
 enum Input {
-    Request(Frame, Instant),
+    Request(Frame, Instant, Waits),
     Beat(Frame),
     Answer(Frame),
 }
@@ -54,23 +56,28 @@ pub(super) struct Tunnel {
     client: Arc<Connection>,
     input: mpsc::Sender<Input>,
     waiting_bytes: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
 }
 
 impl Tunnel {
     pub(super) fn open(course: Course, tasks: &Tasks) -> Self {
         let (input, inputs) = mpsc::channel(WAITING);
-        let client = Arc::clone(&course.client);
+        let (client, counts) = (Arc::clone(&course.client), Arc::clone(&course.counts));
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let (bytes, shutdown) = (Arc::clone(&waiting_bytes), course.shutdown.clone());
         tasks.spawn("tunnel", async move {
-            let run = Run { course, waiting_bytes: bytes, beat: None, end: None };
+            let mut run = Run { course, waiting_bytes: bytes, beat: None, end: None };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
                 () = run.run(inputs) => {}
             }
+            // Left open it would end when it has been idle for long, and a member that stops would wait for it.
+            if let Some(end) = run.end.take() {
+                end.connection.close("its client is gone");
+            }
         });
-        Self { client, input, waiting_bytes }
+        Self { client, input, waiting_bytes, counts }
     }
 
     pub(super) fn pass(&self, request: Frame) {
@@ -79,10 +86,11 @@ impl Tunnel {
         let sent = if too_much {
             Err(request)
         } else {
-            self.input.try_send(Input::Request(request, Instant::now() + HELD)).map_err(|error| {
+            let input = Input::Request(request, Instant::now() + HELD, Waits::new(&self.counts));
+            self.input.try_send(input).map_err(|error| {
                 let (mpsc::error::TrySendError::Full(input) | mpsc::error::TrySendError::Closed(input)) = error;
                 match input {
-                    Input::Request(frame, _) | Input::Beat(frame) | Input::Answer(frame) => frame,
+                    Input::Request(frame, ..) | Input::Beat(frame) | Input::Answer(frame) => frame,
                 }
             })
         };
@@ -127,7 +135,7 @@ struct Run {
 }
 
 impl Run {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    async fn run(&mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut leadership = self.course.leadership.clone();
         // Until this member has ended, when nobody tells of changes any more.
         let mut is_told = true;
@@ -146,9 +154,10 @@ impl Run {
             };
             match input {
                 None => break,
-                Some(Input::Request(frame, until)) => {
+                Some(Input::Request(frame, until, waits)) => {
                     self.waiting_bytes.fetch_sub(frame.body.len(), Ordering::AcqRel);
                     self.send(frame, until).await;
+                    drop(waits);
                 }
                 Some(Input::Beat(frame)) => self.tell(frame).await,
                 Some(Input::Answer(frame)) => {
@@ -158,9 +167,6 @@ impl Run {
                 }
             }
         }
-        if let Some(end) = self.end.take() {
-            end.connection.close("its client is gone");
-        }
     }
 
     async fn send(&mut self, frame: Frame, until: Instant) {
@@ -168,6 +174,7 @@ impl Run {
             Some(Place::Here) => (self.course.handle)(&self.course.client, frame),
             Some(Place::There) => {
                 if let Some(end) = &self.end {
+                    self.course.counts.passed.add_one();
                     end.relay.note(&frame);
                     end.connection.write_with(|out| frame.encode(out));
                     if !end.connection.is_open() {
@@ -178,6 +185,7 @@ impl Run {
                 }
             }
             None => {
+                self.course.counts.refused.add_one();
                 let remark = "no leader of the group can be reached: nothing was done, try again";
                 let refused = Frame::response(&frame, response::SERVICE_NOT_AVAILABLE).with_remark(remark);
                 self.course.client.reply(&refused);
@@ -230,10 +238,11 @@ impl Run {
         let Some(way) = &self.course.way else { return false };
         let rest = until.saturating_duration_since(Instant::now());
         let Ok(Ok(stream)) = timeout(rest, way.open(leader)).await else { return false };
-        let relay = Arc::new(Relay::new(Arc::clone(&self.course.client)));
+        let relay = Arc::new(Relay::new(Arc::clone(&self.course.client), Arc::clone(&self.course.counts)));
         let Course { limits, budget, tasks, client, .. } = &self.course;
         let joined = TcpStream::from_std(stream).and_then(|stream| join(stream, relay.clone(), limits, budget, tasks));
         let Ok(connection) = joined else { return false };
+        self.course.counts.opened.add_one();
         let header = proxy_header(client);
         connection.write_with(|out| out.extend_from_slice(header.as_bytes()));
         if let Some(beat) = &self.beat {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use escrowmq_common::clock::Clock;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -55,6 +56,7 @@ pub(super) struct Door {
     /// The seats of dLegerPeers in one order.
     pub(super) peers: String,
     log: LogReader,
+    clock: Clock,
     file: Mutex<MemberFile>,
     /// The incarnation that this member speaks for: that of its Raft member.
     bound: Mutex<Option<u64>>,
@@ -64,12 +66,18 @@ pub(super) struct Door {
 
 impl Door {
     /// A member whose identity is on disk. The receiver gets what others ask.
-    pub(super) fn new(config: GroupConfig, log: LogReader, file: MemberFile) -> (Arc<Self>, mpsc::Receiver<Ask>) {
+    pub(super) fn new(
+        config: GroupConfig,
+        log: LogReader,
+        clock: Clock,
+        file: MemberFile,
+    ) -> (Arc<Self>, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let door = Self {
             peers: super::founding::ordered(&config.seats),
             config,
             log,
+            clock,
             file: Mutex::new(file),
             bound: Mutex::new(None),
             running: ArcSwapOption::empty(),
@@ -226,6 +234,9 @@ impl Serve for Door {
         match lane {
             Lane::Group => match decode(&request) {
                 Ok(Question::Status) => std::future::ready(Some(encode(&Answer::Status(self.status())))).boxed(),
+                Ok(Question::Time) => {
+                    std::future::ready(Some(encode(&Answer::Time { wall: self.clock.wall_ms() }))).boxed()
+                }
                 Ok(question) => self.hand_on(from, question),
                 Err(_) => closes(),
             },

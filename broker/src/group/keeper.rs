@@ -178,7 +178,7 @@ impl Keeper {
                 Err(why) => Answer::No(why),
             },
             Question::Join { address } => self.join(&from, &address).await,
-            Question::Status => Answer::No("a status is answered elsewhere".to_owned()),
+            Question::Status | Question::Time => Answer::No("the port answers this itself".to_owned()),
         };
         // The asker may be gone; it asks again.
         let _ = answer.send(said);

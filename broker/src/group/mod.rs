@@ -5,7 +5,7 @@
 //!        ^            founding: decides                                   |
 //!        '----------- keeper (cares for members; care: decides) <---------'
 //! door: what other members may ask        links: Raft's requests over `peer`
-//! orders: what an operator may change (decides; the keeper does it)        view: the whole group, for tools
+//! orders: what an operator may change (decides; the keeper does it)        view, clocks, figures: for tools and operators
 //! ```
 //!
 //! A broker without `dLegerPeers`, or with one seat, is alone: it has no port for members and waits for nobody.
@@ -45,7 +45,9 @@
 
 mod care;
 mod catch_up;
+mod clocks;
 mod door;
+mod figures;
 mod founding;
 mod identity;
 mod keeper;
@@ -70,15 +72,18 @@ use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::{BrokerConfig, ConfigError, GroupConfig};
+use crate::log::LogReader;
+use crate::metrics::Waiting;
 use crate::peer::{self, BYTES_MAX, HANDSHAKE_TIME, Peers, Secret, SecretError, Settings, Streams};
 use crate::raft::{ALONE, Identity, Member};
 use crate::shard::Applier;
 use crate::snapshot::{self, Offers, Progress, SnapshotError};
 use crate::storage::{Opened, Storage, StorageError, StorageSettings};
 use crate::terms::TooLong;
-pub(crate) use care::IN_CONTACT;
 use catch_up::CatchUp;
+use clocks::{Answers, Clocks};
 use door::{Door, Running};
+pub(crate) use figures::{Figures, OtherMember};
 pub(crate) use identity::IdentityError;
 use identity::MemberFile;
 use keeper::Keeper;
@@ -212,6 +217,7 @@ struct Inner {
     seat: String,
     node: u64,
     member: Arc<Member<Applier>>,
+    log: LogReader,
     several: Option<Several>,
     /// For looks at the whole group, and for hand-overs: whoever reaches the port may ask, and each asks other members.
     looks: Semaphore,
@@ -229,16 +235,20 @@ struct Several {
     progress: Arc<Progress>,
     /// To the keeper.
     orders: mpsc::Sender<Order>,
+    /// What the others said last when they were asked for the time.
+    asked: Answers,
     shutdown: Shutdown,
     tasks: Tasks,
 }
 
 /// Opens the storage of a broker as the settings say: alone, or as a member of a group. Returns when the member has started; a broker
-/// alone leads then, a member of several may follow. An empty member first waits until its group is founded or takes it.
+/// alone leads then, a member of several may follow. An empty member first waits until its group is founded or takes it, and says so in
+/// `waiting`.
 pub(crate) async fn open(
     config: &BrokerConfig,
     settings: StorageSettings,
     clock: Clock,
+    waiting: &Waiting,
 ) -> Result<(Storage, Group), OpenError> {
     let folder = settings.dir.clone();
     if folder.join(recover::MARK).exists() {
@@ -254,9 +264,9 @@ pub(crate) async fn open(
         Some(group) => {
             let secret = config.read_group_secret()?;
             let secret = secret.map(|secret| Secret::new(secret.as_bytes())).transpose().map_err(OpenError::Secret)?;
-            let opened = Opened::open(settings, clock).await?;
+            let opened = Opened::open(settings, clock.clone()).await?;
             match prepare(&opened, &folder, file, &group) {
-                Ok(file) => open_several(opened, folder, file, group, secret).await,
+                Ok(file) => open_several(opened, Place { folder, file, clock }, group, secret, waiting).await,
                 Err(error) => {
                     opened.close().await;
                     Err(error)
@@ -344,8 +354,8 @@ async fn open_alone(
     let storage = opened.start_alone(Identity::alone_as(node)).await?;
     let seat = config.group().map_or_else(|| "n0".to_owned(), |group| group.own.name);
     let member = Arc::clone(storage.member());
-    let inner =
-        Inner { name: config.group_name().to_owned(), seat, node, member, several: None, looks: Semaphore::new(LOOKS) };
+    let (name, log, looks) = (config.group_name().to_owned(), storage.shard.log().clone(), Semaphore::new(LOOKS));
+    let inner = Inner { name, seat, node, member, log, several: None, looks };
     Ok((storage, Group { inner: Arc::new(inner) }))
 }
 
@@ -380,12 +390,19 @@ async fn settle_alone(opened: &Opened, folder: &Path, mut file: MemberFile) -> R
     Ok(())
 }
 
-async fn open_several(
-    opened: Opened,
+/// Where a member of several is, and who.
+struct Place {
     folder: PathBuf,
     file: MemberFile,
+    clock: Clock,
+}
+
+async fn open_several(
+    opened: Opened,
+    Place { folder, file, clock }: Place,
     group: GroupConfig,
     secret: Option<Secret>,
+    waiting: &Waiting,
 ) -> Result<(Storage, Group), OpenError> {
     let tasks = Tasks::new();
     if let Err(error) = write(&tasks, &folder, &file).await {
@@ -395,7 +412,7 @@ async fn open_several(
     let (host, port) = &group.listen;
     let listen = host.as_ref().map_or_else(|| format!("0.0.0.0:{port}"), |host| host.with_port(*port));
     let (name, seat, node) = (group.name.clone(), group.own.name.clone(), file.node);
-    let (door, mut asks) = Door::new(group, opened.log().clone(), file);
+    let (door, mut asks) = Door::new(group, opened.log().clone(), clock.clone(), file);
     let keys = Keys { folder: folder.clone(), door: Arc::clone(&door), tasks: tasks.clone() };
     let searches = must_search(&door.file(), door.has_log());
     if !searches {
@@ -417,7 +434,8 @@ async fn open_several(
             return Err(OpenError::Peers(error));
         }
     };
-    let begun = if searches { Search { keys: &keys, peers: &peers }.run(&mut asks).await } else { Ok(Begin::Member) };
+    let begun =
+        if searches { Search { keys: &keys, peers: &peers, waiting }.run(&mut asks).await } else { Ok(Begin::Member) };
     let begun = begun.and_then(|begin| {
         door.bind();
         peers.introduce(door.hello())?;
@@ -471,8 +489,13 @@ async fn open_several(
     let (orders, ordered) = mpsc::channel(ORDERS_MAX);
     let keeper = Keeper::new(keys, peers.clone(), Arc::clone(&member), asks, ordered);
     tasks.spawn("group", keeper.run(shutdown.clone()));
-    let several = Some(Several { door, peers, fetched, progress, orders, shutdown, tasks });
-    Ok((storage, Group { inner: Arc::new(Inner { name, seat, node, member, several, looks: Semaphore::new(LOOKS) }) }))
+    let asked = Answers::default();
+    let clocks =
+        Clocks { own: node, clock, peers: peers.clone(), members: member.members(), answers: Arc::clone(&asked) };
+    tasks.spawn("clocks", clocks.run(shutdown.clone()));
+    let several = Some(Several { door, peers, fetched, progress, orders, asked, shutdown, tasks });
+    let (log, looks) = (storage.shard.log().clone(), Semaphore::new(LOOKS));
+    Ok((storage, Group { inner: Arc::new(Inner { name, seat, node, member, log, several, looks }) }))
 }
 
 impl Group {
@@ -554,6 +577,17 @@ impl Group {
     pub(crate) async fn transfer(&self, to: Option<&str>) -> Result<Transferred, TransferError> {
         let _look = self.inner.looks.try_acquire().map_err(|_| TransferError::Busy)?;
         transfer::transfer(&self.inner, to).await
+    }
+
+    /// How this member and its group do, in numbers. Blocks on the disk for members that are far behind.
+    pub(crate) fn figures(&self) -> Figures {
+        figures::figures(&self.inner)
+    }
+
+    /// Whether the last question to this member went unanswered: what is passed on to it would fail.
+    pub(crate) fn is_silent(&self, node: u64) -> bool {
+        let asked = |several: &Several| several.asked.lock().get(&node).copied();
+        self.inner.several.as_ref().and_then(asked) == Some(clocks::Asked::Silent)
     }
 
     /// Hands the leadership to the member of a seat, or to the one that has most of the log. Says whom it asked: that one may

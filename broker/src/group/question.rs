@@ -27,6 +27,8 @@ pub(super) enum Question {
         /// Seat and address, as in `dLegerPeers`.
         address: String,
     },
+    /// What time is it?
+    Time,
 }
 
 /// A founding.
@@ -90,6 +92,11 @@ pub(super) enum Answer {
     },
     /// No, for this reason. The same question may be answered otherwise later.
     No(String),
+    /// To [`Question::Time`].
+    Time {
+        /// Milliseconds since 1970 by the wall clock.
+        wall: i64,
+    },
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {

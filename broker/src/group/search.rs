@@ -14,6 +14,7 @@ use super::identity::{self, MemberFile};
 use super::question::{ANSWER_TIME, Answer, Founding, Question, ask};
 use super::{Keys, OpenError};
 use crate::config::Seat;
+use crate::metrics::Waiting;
 use crate::peer::{Lane, Link, Peers, Target};
 
 /// Between rounds of questions.
@@ -43,6 +44,7 @@ pub(super) fn must_search(file: &MemberFile, has_log: bool) -> bool {
 pub(super) struct Search<'a> {
     pub(super) keys: &'a Keys,
     pub(super) peers: &'a Peers,
+    pub(super) waiting: &'a Waiting,
 }
 
 /// What a round of questions came to.
@@ -86,10 +88,12 @@ impl Search<'_> {
                     return Ok(Begin::Member);
                 }
                 Some(Came::Nothing(reasons)) => {
+                    let reasons = reasons.join("; ");
+                    self.waiting.tell(format!("the group is not there yet: {reasons}"));
                     if clock::monotonic() >= tell_at {
                         tell_at = clock::monotonic() + TOLD_EVERY;
                         let group = &self.keys.door.config.name;
-                        tracing::info!(group, "waiting for the group: {}", reasons.join("; "));
+                        tracing::info!(group, "waiting for the group: {reasons}");
                     }
                 }
                 None => continue,
@@ -116,7 +120,9 @@ impl Search<'_> {
                 }
                 Err(why) => (Answer::No(why), None),
             },
-            Question::Join { .. } | Question::Status => (Answer::No("this member is in no group yet".to_owned()), None),
+            Question::Join { .. } | Question::Status | Question::Time => {
+                (Answer::No("this member is in no group yet".to_owned()), None)
+            }
         };
         // The asker may be gone; it asks again.
         let _ = answer.send(said);

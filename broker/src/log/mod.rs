@@ -54,6 +54,7 @@ mod shared;
 #[allow(clippy::cast_possible_truncation, reason = "a simulated disk is small")]
 pub mod sim_disk;
 mod tail;
+mod term_starts;
 mod view;
 mod vote;
 mod window;
@@ -85,6 +86,7 @@ pub use self::room::{RoomClaim, RoomClaims};
 pub use self::salvage::{Salvage, make_good, salvage, salvage_end};
 pub use self::settings::{ASYNC_FLUSH_INTERVAL, Drive, Flush, LogSettings, Room, SEGMENT_BYTES_MIN};
 pub use self::shared::Done;
+pub use self::term_starts::TermStart;
 #[cfg(test)]
 pub(crate) use self::vote::saved_vote;
 pub use self::vote::{SlotReport, encode_vote_file, vote_for_copy};
@@ -94,6 +96,7 @@ use self::shared::{Front, Shared};
 use self::tail::Tail;
 use self::view::View;
 use crate::latch::{Failure, FailureLatch};
+use crate::metrics::Histogram;
 use crate::terms::{AtomicLogIndex, LogIndex};
 
 const LOCK_FILE: &str = "lock";
@@ -158,6 +161,7 @@ impl Log {
             released: AtomicLogIndex::default(),
             ack_after_sync: AtomicBool::new(false),
             spare_count: AtomicU64::new(0),
+            flushes: Histogram::default(),
             purging: Mutex::new(()),
             cold: Mutex::new(VecDeque::new()),
             disk,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::record::RecordId;
 use super::shared::Shared;
 use crate::latch::Failure;
+use crate::metrics::Histogram;
 use crate::terms::{LogIndex, Position};
 
 /// Reads a log; clones are cheap. Nothing here changes it: whoever may write has a [`Log`](super::Log), which is a reader too.
@@ -91,6 +92,11 @@ impl LogReader {
     /// found. That one may be lower than what had been set before the restart, never higher than the truth.
     pub fn committed(&self) -> Option<LogIndex> {
         self.shared.committed()
+    }
+
+    /// How long flushes of records took.
+    pub(crate) fn flushes(&self) -> &Histogram {
+        &self.shared.flushes
     }
 
     /// Memory held by the tail cache, in bytes.

@@ -31,6 +31,7 @@ use super::segment::Segment;
 use super::settings::{Flush, LogSettings};
 use super::view::View;
 use crate::latch::{Broken, Failure, FailureLatch, Promise};
+use crate::metrics::Histogram;
 use crate::terms::to_usize;
 use crate::terms::{AtomicLogIndex, LogIndex, Position};
 
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) ack_after_sync: AtomicBool,
     /// Numbers the spare files.
     pub(crate) spare_count: AtomicU64,
+    /// How long flushes of records took.
+    pub(crate) flushes: Histogram,
     /// Held while segments are deleted.
     pub(crate) purging: Mutex<()>,
     /// Old segments that readers have opened, in that order; bounded by [`COLD_FILES_MAX`].

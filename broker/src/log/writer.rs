@@ -258,7 +258,7 @@ impl Shared {
             self.note_written(end, epoch, sync);
         }
         if sync {
-            files.sync().map_err(during("flush"))?;
+            self.sync(files).map_err(during("flush"))?;
             if let Some((end, epoch)) = group.end.take() {
                 self.note_durable(end, epoch);
             } else if let Some(active) = &files.active {
@@ -269,6 +269,19 @@ impl Shared {
         *group = Group::default();
         answer(answers);
         self.evict();
+        Ok(())
+    }
+
+    fn sync(&self, files: &mut Files) -> io::Result<()> {
+        let has_work = files.active.as_ref().is_some_and(|active| active.unsynced);
+        if has_work { self.timed(|| files.sync()) } else { Ok(()) }
+    }
+
+    /// Flushes by `sync`, and counts how long that took.
+    fn timed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let began = self.settings.clock.monotonic();
+        sync()?;
+        self.flushes.record(self.settings.clock.monotonic().saturating_sub(began));
         Ok(())
     }
 
@@ -304,7 +317,7 @@ impl Shared {
             })
         };
         let Some(file) = file else { return };
-        if let Err(source) = file.sync_data() {
+        if let Err(source) = self.timed(|| file.sync_data()) {
             return drop(self.fail(Failure::storage("flush", source), Vec::new()));
         }
         self.note_durable(end, epoch);

@@ -3,7 +3,16 @@
 //! [`Metrics`] holds the counts that requests and runners add to: plain atomics, each a few nanoseconds. No request of a client
 //! waits for a metric.
 //!
-//! Left to others: the page that shows them (`monitoring`), and the counts of the state machine, the log and the intake.
+//! Left to others: the page that shows them (`monitoring`), and the counts of the state machine, the log, the intake and the group,
+//! which hold the types of this folder.
+
+mod histogram;
+mod rate;
+mod waiting;
+
+pub(crate) use histogram::Histogram;
+pub(crate) use rate::Rate;
+pub(crate) use waiting::Waiting;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! Two pages over HTTP/1.1: as little of it as a scraper and a probe need.
+//! Three pages over HTTP/1.1: as little of it as a scraper and a probe need.
 
 use std::io;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::Monitor;
-use super::page::page;
+use super::Pages;
+use super::page::{page, page_of_start};
 
 /// Requests that are answered at a time; further ones wait in the listener's queue.
 const CONNECTIONS: usize = 16;
@@ -22,7 +22,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// Pause after accepting failed, which is for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-impl Monitor {
+impl Pages {
     /// Answers until `shutdown`.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: Shutdown) {
         let tasks = Tasks::new();
@@ -42,10 +42,10 @@ impl Monitor {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let monitor = Arc::clone(&self);
+            let pages = Arc::clone(&self);
             tasks.spawn("metrics request", async move {
                 // A scraper that is too slow, or goes away, loses the answer.
-                let _ = timeout(REQUEST_TIME, answer(stream, &monitor)).await;
+                let _ = timeout(REQUEST_TIME, answer(stream, &pages)).await;
                 drop(permit);
             });
         }
@@ -54,24 +54,28 @@ impl Monitor {
     }
 }
 
-async fn answer(mut stream: TcpStream, monitor: &Arc<Monitor>) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, pages: &Pages) -> io::Result<()> {
     let head = read_head(&mut stream).await?;
     let (status, body) = match path_of(&head) {
         Err(status) => (status, String::new()),
-        Ok("/metrics") => {
-            let reader = Arc::clone(monitor);
-            // Looks into the index.
-            let page = monitor.tasks.spawn_blocking("metrics page", move || page(&reader)).await;
-            match page.ok().flatten() {
-                Some(page) => ("200 OK", page),
-                None => ("500 Internal Server Error", String::new()),
+        Ok("/metrics") => match pages.monitor.get() {
+            None => ("200 OK", page_of_start()),
+            Some(monitor) => {
+                let reader = Arc::clone(monitor);
+                // Looks into the index.
+                let page = monitor.tasks.spawn_blocking("metrics page", move || page(&reader)).await;
+                match page.ok().flatten() {
+                    Some(page) => ("200 OK", page),
+                    None => ("500 Internal Server Error", String::new()),
+                }
             }
-        }
-        Ok("/ready") => match monitor.readiness() {
+        },
+        Ok("/live") => ("200 OK", "live\n".to_owned()),
+        Ok("/ready") => match pages.readiness() {
             Ok(()) => ("200 OK", "ready\n".to_owned()),
             Err(why) => ("503 Service Unavailable", format!("{why}\n")),
         },
-        Ok(_) => ("404 Not Found", "there are /metrics and /ready\n".to_owned()),
+        Ok(_) => ("404 Not Found", "there are /metrics, /ready and /live\n".to_owned()),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\n\

@@ -1,14 +1,17 @@
-//! The pages that monitoring asks for: `GET /metrics` in the text format of Prometheus, and `GET /ready`.
+//! The pages that monitoring asks for: `GET /metrics` in the text format of Prometheus, `GET /ready` and `GET /live`.
 //!
-//! Each figure is read from the part that knows it when the page is asked for, so nothing is counted twice.
+//! Each figure is read from the part that knows it when the page is asked for, so nothing is counted twice. The port is open before
+//! the store is, since a member may wait long for its group: until then it says what the start waits for.
 //!
-//! Promises: the page costs a bounded look at the oldest halves, however many there are; bad input on the port costs its sender a
-//! closed connection. Left to others: alarms.
+//! Promises: `/ready` is 200 only where requests are served or passed on; `/live` is 200 while the process answers at all; the page
+//! costs a bounded look at the oldest halves, however many there are; bad input on the port costs its sender a closed connection.
+//! Left to others: alarms; docs/replication.md has those of a group.
 
+mod group;
 mod http;
 mod page;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use escrowmq_common::remoting::Budget;
 use escrowmq_common::task::{Shutdown, Tasks};
@@ -16,10 +19,10 @@ use tokio::sync::watch;
 
 use crate::config::CurrentConfig;
 use crate::delivery::Delivery;
-use crate::forward::Office;
+use crate::forward::{Counts, Office};
 use crate::gate::Gate;
 use crate::group::Group;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Waiting};
 use crate::raft::Leadership;
 use crate::retention::Retention;
 use crate::shard::Shard;
@@ -54,6 +57,10 @@ pub(crate) struct Monitor {
     pub leadership: watch::Receiver<Leadership>,
     /// Whether this member does what only the leader does.
     pub office: Arc<Office>,
+    /// What this member passes on.
+    pub passing: Arc<Counts>,
+    /// What others pass on to it.
+    pub arriving: Arc<Counts>,
     /// Cancelled when the broker stops.
     pub stopping: Shutdown,
 }
@@ -69,18 +76,56 @@ enum Role {
     Leaderless,
 }
 
+/// What the port shows: before the broker serves, and from then on.
+#[derive(Default)]
+pub(crate) struct Pages {
+    waiting: Arc<Waiting>,
+    monitor: OnceLock<Arc<Monitor>>,
+}
+
+impl Pages {
+    /// Where a start says what it waits for.
+    pub(crate) fn waiting(&self) -> &Arc<Waiting> {
+        &self.waiting
+    }
+
+    /// The broker is about to serve: from now on its figures are shown.
+    pub(crate) fn show(&self, monitor: Monitor) {
+        // There is one broker behind a port.
+        let _ = self.monitor.set(Arc::new(monitor));
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        match self.monitor.get() {
+            Some(monitor) => monitor.readiness(),
+            None => Err(format!("starting: {}", self.waiting.what())),
+        }
+    }
+}
+
 impl Monitor {
     /// Whether requests are served or passed on; else why not.
-    fn readiness(&self) -> Result<(), &'static str> {
-        if self.stopping.is_cancelled() {
-            Err("stopping")
+    fn readiness(&self) -> Result<(), String> {
+        let why = if self.stopping.is_cancelled() {
+            "stopping"
         } else if self.shard.intake().latch().is_closed() {
-            Err("the store failed and takes no writes until a restart")
-        } else if self.role() == Role::Leaderless {
-            Err("no leader of the group is known")
+            "the store failed and takes no writes until a restart"
         } else {
-            Ok(())
-        }
+            let seen = *self.leadership.borrow();
+            match (self.role(), seen) {
+                (Role::Follower, Leadership::Following { leader: Some(leader), .. })
+                    if self.group.is_silent(leader) =>
+                {
+                    "the leader of the group is heard, and does not answer questions of this member"
+                }
+                (Role::Leader | Role::Follower, _) => return Ok(()),
+                (Role::Leaderless, Leadership::Leading { .. }) => {
+                    "this member leads the group, and hears from no majority or is not prepared yet"
+                }
+                (Role::Leaderless, Leadership::Following { .. }) => "no leader of the group is known",
+            }
+        };
+        Err(why.to_owned())
     }
 
     fn role(&self) -> Role {

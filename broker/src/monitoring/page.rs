@@ -3,17 +3,18 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
-use super::{Monitor, Role};
+use super::Monitor;
+use super::group::{forwarding, group};
 use crate::latch::Failure;
-use crate::metrics::Results;
+use crate::metrics::{Histogram, Results};
 use crate::shard::HalfQuery;
-use crate::terms::{LogIndex, Stamp};
+use crate::terms::Stamp;
 
 /// The whole page. Reads the index: call it where blocking is allowed.
 pub(super) fn page(monitor: &Monitor) -> String {
     let mut page = Page::default();
     let metrics = &monitor.metrics;
-    page.gauge("ready", "1 while requests are served.", u64::from(monitor.readiness().is_ok()));
+    ready(&mut page, monitor.readiness().is_ok());
     transactions(&mut page, monitor);
     page.results("send_requests_total", "Sends by response code.", &metrics.sends);
     page.results("pull_requests_total", "Pulls by response code.", &metrics.pulls);
@@ -38,25 +39,10 @@ pub(super) fn page(monitor: &Monitor) -> String {
     page.gauge("held_pulls", "Pulls that wait for messages.", metrics.held_pulls.get());
     page.gauge("connections", "Open connections.", metrics.connections.get());
     group(&mut page, monitor);
+    forwarding(&mut page, monitor);
     budgets(&mut page, monitor);
     store(&mut page, monitor);
     page.text
-}
-
-fn group(page: &mut Page, monitor: &Monitor) {
-    page.head("group_role", "1 for the role that this member has in its group; a candidate knows no leader.", "gauge");
-    let role = match monitor.role() {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Leaderless => "candidate",
-    };
-    page.line("group_role", &format!("{{role=\"{role}\"}}"), 1);
-    page.gauge("group_term", "The newest term of the group that is known here.", monitor.leadership.borrow().term());
-    page.gauge(
-        "group_applied_index",
-        "Index of the last entry of the group's log that is applied here.",
-        monitor.shard.counters().applied_index().map_or(0, LogIndex::get),
-    );
 }
 
 fn budgets(page: &mut Page, monitor: &Monitor) {
@@ -170,6 +156,8 @@ fn store(page: &mut Page, monitor: &Monitor) {
     page.gauge("log_first_position", "Log position of the oldest kept byte.", log.first_position().get());
     page.gauge("log_end_position", "Log position behind the newest byte.", log.end().get());
     page.gauge("log_durable_position", "Log position up to which bytes are on the device.", log.durable_end().get());
+    page.head("log_flush_seconds", "Time that flushes of the log took.", "histogram");
+    page.histogram("log_flush_seconds", "", log.flushes());
     page.gauge(
         "applied_position",
         "Log position up to which the state is applied.",
@@ -240,17 +228,28 @@ impl Ages {
 }
 
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     text: String,
 }
 
+/// The page of a broker that does not serve yet.
+pub(super) fn page_of_start() -> String {
+    let mut page = Page::default();
+    ready(&mut page, false);
+    page.text
+}
+
+fn ready(page: &mut Page, is_ready: bool) {
+    page.gauge("ready", "1 while requests are served or passed on.", u64::from(is_ready));
+}
+
 impl Page {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "gauge");
         self.line(name, "", value);
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, help, "counter");
         self.line(name, "", value);
     }
@@ -260,6 +259,19 @@ impl Page {
         for (code, count) in results.each() {
             self.line(name, &format!("{{code=\"{code}\"}}"), count);
         }
+    }
+
+    /// The lines of a histogram, whose head comes before those of all labels.
+    pub(super) fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut count = 0;
+        for (bound, upto) in histogram.buckets() {
+            self.line(&format!("{name}_bucket"), &format!("{{{labels}{comma}le=\"{bound}\"}}"), upto);
+            count = upto;
+        }
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        self.line(&format!("{name}_sum"), &labels, histogram.seconds());
+        self.line(&format!("{name}_count"), &labels, count);
     }
 
     /// Whether the store failed; if so also the first failure, and where it was seen.
@@ -278,11 +290,11 @@ impl Page {
         self.line("store_failure_info", &format!("{{what=\"{what}\",entry=\"{entry}\",position=\"{position}\"}}"), 1);
     }
 
-    fn head(&mut self, name: &str, help: &str, kind: &str) {
+    pub(super) fn head(&mut self, name: &str, help: &str, kind: &str) {
         let _ = writeln!(self.text, "# HELP escrowmq_{name} {help}\n# TYPE escrowmq_{name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+    pub(super) fn line(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = writeln!(self.text, "escrowmq_{name}{labels} {value}");
     }
 }
@@ -301,6 +313,22 @@ mod tests {
         page.failure(latch.failure());
         let line = "escrowmq_store_failure_info{what=\"P5: stamps do not fall\",entry=\"7\",position=\"90\"} 1\n";
         assert!(page.text.contains("escrowmq_store_failed 1\n") && page.text.ends_with(line), "{}", page.text);
+    }
+
+    #[test]
+    fn a_histogram_has_buckets_that_add_up_a_sum_and_a_count() {
+        let (mut page, histogram) = (Page::default(), Histogram::default());
+        histogram.record(std::time::Duration::from_millis(2));
+        page.histogram("append_seconds", "seat=\"n1\"", &histogram);
+        for line in [
+            "escrowmq_append_seconds_bucket{seat=\"n1\",le=\"0.001\"} 0",
+            "escrowmq_append_seconds_bucket{seat=\"n1\",le=\"0.0025\"} 1",
+            "escrowmq_append_seconds_bucket{seat=\"n1\",le=\"+Inf\"} 1",
+            "escrowmq_append_seconds_sum{seat=\"n1\"} 0.002",
+            "escrowmq_append_seconds_count{seat=\"n1\"} 1",
+        ] {
+            assert!(page.text.lines().any(|each| each == line), "{line} in {}", page.text);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::contacts::Contacts;
+use super::counts::Counts;
 use super::entry::{OnAppend, Proposal};
 use super::leadership::Leadership;
 use super::lease::Lease;
@@ -104,6 +105,8 @@ pub(crate) struct Member<M: StateMachine> {
     pub(super) raft: Raft<TypeConfig, State<M>>,
     pub(super) executor: Executor,
     pub(super) members: watch::Receiver<Members>,
+    pub(super) contacts: Arc<Contacts>,
+    pub(super) counts: Arc<Counts>,
     leadership: watch::Receiver<Leadership>,
     lease: Arc<Lease>,
     has_peers: Arc<AtomicBool>,
@@ -184,31 +187,47 @@ impl<M: StateMachine> Member<M> {
         let (log, machine) = (ground.log.clone(), Arc::clone(&ground.machine));
         let has_peers = Arc::new(AtomicBool::new(identity.has_peers()));
         let (node, peers) = (identity.node, Arc::clone(&has_peers));
-        let contacts = Arc::new(Contacts::default());
-        let noted = Arc::clone(&contacts);
+        let (contacts, counts) = (Arc::new(Contacts::default()), Arc::new(Counts::default()));
+        let noted = (Arc::clone(&contacts), Arc::clone(&counts));
         let raft = executor.spawn(async move { open(identity, ground, links, noted, &peers).await });
         let raft = raft.await.map_err(|_| MemberError::Executor)??;
         let (sender, leadership) = watch::channel(Leadership::Following { term: 0, leader: None });
         let lease = Arc::new(Lease::new(log.clock().clone()));
         let purger = Purger::default();
-        let server = Server::new(raft.clone(), Arc::downgrade(&machine), executor.clone(), log.clone());
         let own_log = log.clone();
+        let weak = Arc::downgrade(&machine);
+        let server = Server::new(raft.clone(), weak, executor.clone(), log.clone(), Arc::clone(&counts));
         let alone = Arc::clone(&has_peers);
         let watcher = Watcher {
             node,
             raft: raft.clone(),
             log,
             has_peers: alone,
-            contacts,
+            contacts: Arc::clone(&contacts),
+            counts: Arc::clone(&counts),
             lease: Arc::clone(&lease),
             sender,
             latch,
         };
         let watching = executor.spawn(watcher.run());
         let purging = executor.spawn(purge(raft.clone(), machine, purger.clone()));
-        let (members, telling) = members::watch(&raft, &executor);
+        let (members, telling) = members::watch(&raft, &executor, Arc::clone(&counts));
         let tasks = Mutex::new(vec![watching, purging, telling]);
-        Ok(Self { node, log: own_log, raft, executor, members, leadership, lease, has_peers, server, purger, tasks })
+        Ok(Self {
+            node,
+            log: own_log,
+            raft,
+            executor,
+            members,
+            contacts,
+            counts,
+            leadership,
+            lease,
+            has_peers,
+            server,
+            purger,
+            tasks,
+        })
     }
 
     /// Proposes bytes for the log, as the leader of this term. `on_append` is called with their index when they are about to
@@ -311,7 +330,7 @@ async fn open<M: StateMachine>(
     identity: Identity,
     ground: Ground<M>,
     links: Arc<impl Links>,
-    contacts: Arc<Contacts>,
+    (contacts, counts): (Arc<Contacts>, Arc<Counts>),
     has_peers: &Arc<AtomicBool>,
 ) -> Result<Raft<TypeConfig, State<M>>, MemberError> {
     let config = Config {
@@ -337,7 +356,7 @@ async fn open<M: StateMachine>(
     let config = config.validate().map_err(|error| MemberError::Settings(error.to_string()))?;
     let fail = |error: &dyn std::fmt::Display| MemberError::Raft(error.to_string());
     let Ground { log, executor, blocking, machine, latch } = ground;
-    let network = Network::new(links, executor.clone(), contacts);
+    let network = Network::new(links, executor.clone(), contacts, counts);
     // With others, an answer to an append is a vote on what a majority has. It must not be forgotten at a power cut.
     log.ack_after_sync(has_peers.load(Ordering::Relaxed));
     let state = State::new(Arc::clone(&machine), log.clone(), latch.clone());
@@ -381,6 +400,7 @@ struct Watcher<M: StateMachine> {
     log: Log,
     has_peers: Arc<AtomicBool>,
     contacts: Arc<Contacts>,
+    counts: Arc<Counts>,
     lease: Arc<Lease>,
     sender: watch::Sender<Leadership>,
     latch: FailureLatch,
@@ -390,7 +410,7 @@ impl<M: StateMachine> Watcher<M> {
     /// Until the core ends.
     async fn run(self) {
         let mut metrics = self.raft.metrics();
-        let mut leads = None;
+        let (mut leads, mut term_of_leader) = (None, 0);
         let mut room = Room { stands: true, look_again: Duration::ZERO };
         let ended = loop {
             let (leader, term, voters, members, running) = {
@@ -406,9 +426,17 @@ impl<M: StateMachine> Watcher<M> {
             if self.has_peers.load(Ordering::Relaxed) {
                 self.note_room(&mut room);
             }
+            if leader.is_some() && term > term_of_leader {
+                term_of_leader = term;
+                self.counts.leaders.add_one();
+            }
             let leading = (leader == Some(self.node)).then_some(term);
             if leads != leading {
                 self.lease.end();
+                let now = self.log.clock().monotonic();
+                if let Some(heard) = leads.and_then(|led| self.contacts.majority_since(led, self.node, &voters, now)) {
+                    self.counts.ceased(heard);
+                }
                 leads = None;
             }
             if leads.is_none() {

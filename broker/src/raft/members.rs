@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 
+use super::counts::Counts;
 use super::membership;
 use super::state::State;
 use super::{StateMachine, StoredMembership, TypeConfig};
@@ -64,6 +66,7 @@ pub(crate) struct Progress {
 pub(super) fn watch<M: StateMachine>(
     raft: &Raft<TypeConfig, State<M>>,
     executor: &Executor,
+    counts: Arc<Counts>,
 ) -> (watch::Receiver<Members>, JoinHandle<()>) {
     let mut metrics = raft.server_metrics();
     let (sender, members) = watch::channel(Members::default());
@@ -74,11 +77,11 @@ pub(super) fn watch<M: StateMachine>(
                 let is_committed = seen.membership_config.log_id() == seen.committed_membership_config.log_id();
                 Members::of(&seen.membership_config, is_committed)
             };
-            sender.send_if_modified(|told| {
-                let is_news = *told != seen;
-                *told = seen;
-                is_news
-            });
+            let is_news = *sender.borrow() != seen;
+            if is_news {
+                counts.retain(|member| seen.addresses.contains_key(&member));
+                sender.send_replace(seen);
+            }
             if metrics.changed().await.is_err() {
                 return;
             }

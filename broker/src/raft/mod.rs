@@ -6,8 +6,8 @@
 //!
 //! A [`Member`] is one replica of a group. A single broker is a group of one voter and runs this same code. The core, the
 //! batcher and apply are tasks of one [`Executor`](crate::executor::Executor): a step from one to the next is no thread
-//! switch, and the load of connections cannot delay them. `change.rs` changes who is in the group, `members.rs` tells it, `sole.rs` makes a
-//! group of one out of what is left of a larger one.
+//! switch, and the load of connections cannot delay them. `change.rs` changes who is in the group, `members.rs` tells it,
+//! `figures.rs` says how it does, `sole.rs` makes a group of one out of what is left of a larger one.
 //!
 //! Promises: an entry is applied only when it is committed, and committed only when it is as durable as the flush mode
 //! says; a proposal is told its index when it is about to enter the log, or dropped: then nothing was stored; leadership is
@@ -20,7 +20,9 @@
 mod change;
 mod committed;
 mod contacts;
+mod counts;
 mod entry;
+mod figures;
 mod leadership;
 mod lease;
 mod links;
@@ -38,6 +40,8 @@ mod wire;
 
 pub(crate) use change::ChangeError;
 pub(crate) use committed::{CommittedEntry, Content, committed_entry};
+pub(crate) use counts::Traffic;
+pub(crate) use figures::Reach;
 pub(crate) use leadership::Leadership;
 pub(crate) use lease::Lease;
 pub(crate) use links::{Lane, Link, Links, NoLinks};

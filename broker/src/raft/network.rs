@@ -20,6 +20,7 @@ use openraft::raft::{
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
 use super::contacts::Contacts;
+use super::counts::{Counts, Traffic};
 use super::links::{Lane, Link, Links};
 use super::timing::{APPEND_PATIENCE, APPEND_WINDOW, APPEND_WINDOW_BYTES};
 use super::wire::{self, Answer};
@@ -36,11 +37,12 @@ pub(super) struct Network<L> {
     links: Arc<L>,
     executor: Executor,
     contacts: Arc<Contacts>,
+    counts: Arc<Counts>,
 }
 
 impl<L> Network<L> {
-    pub(super) fn new(links: Arc<L>, executor: Executor, contacts: Arc<Contacts>) -> Self {
-        Self { links, executor, contacts }
+    pub(super) fn new(links: Arc<L>, executor: Executor, contacts: Arc<Contacts>, counts: Arc<Counts>) -> Self {
+        Self { links, executor, contacts, counts }
     }
 }
 
@@ -48,6 +50,7 @@ impl<L> Network<L> {
 pub(super) struct Client<L> {
     member: u64,
     contacts: Arc<Contacts>,
+    traffic: Arc<Traffic>,
     /// For entries; for a heartbeat's client the same as `pulse`.
     append: L,
     pulse: L,
@@ -61,6 +64,7 @@ impl<L: Links> RaftNetworkFactory<TypeConfig> for Network<L> {
         Client {
             member: target,
             contacts: Arc::clone(&self.contacts),
+            traffic: self.counts.traffic_to(target),
             append: self.links.link(target, &node.addr, Lane::Append),
             pulse: self.links.link(target, &node.addr, Lane::Pulse),
             executor: self.executor.clone(),
@@ -69,8 +73,8 @@ impl<L: Links> RaftNetworkFactory<TypeConfig> for Network<L> {
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
         let pulse = self.links.link(target, &node.addr, Lane::Pulse);
-        let contacts = Arc::clone(&self.contacts);
-        Client { member: target, contacts, append: pulse.clone(), pulse, executor: self.executor.clone() }
+        let (contacts, traffic) = (Arc::clone(&self.contacts), self.counts.traffic_to(target));
+        Client { member: target, contacts, traffic, append: pulse.clone(), pulse, executor: self.executor.clone() }
     }
 }
 
@@ -128,6 +132,7 @@ impl<L: Link> Client<L> {
             Err(error) => Box::pin(std::future::ready(Err(network(&error)))),
         };
         let (term, at) = (request.vote.leader_id.term, self.executor.now());
+        self.traffic.sent.add(bytes as u64, at);
         Sent { prev, last, bytes, term, at, answered }
     }
 }
@@ -204,8 +209,10 @@ impl<L: Link, S: Stream<Item = Request> + Unpin> Stream for Pipeline<'_, L, S> {
             let response = first.response(answer);
             if matches!(response, Ok(Ok(_))) {
                 self.client.contacts.note(first.term, self.client.member, first.at);
-            }
-            if !matches!(response, Ok(Ok(_))) {
+                if first.last > first.prev {
+                    self.client.traffic.appends.record(self.client.executor.now().saturating_sub(first.at));
+                }
+            } else {
                 // What was sent after it cannot be stored either.
                 self.requests = None;
                 self.sent.clear();

@@ -10,6 +10,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use openraft::{EntryPayload, Raft};
 use tokio::sync::watch;
 
+use super::counts::Counts;
 use super::entry::LogEntry;
 use super::state::{State, StateMachine};
 use super::timing::{ELECTION_MAX_MS, LEASE};
@@ -56,13 +57,20 @@ struct Inner<M: StateMachine> {
     /// When a leader was last heard of, in milliseconds of the executor's clock.
     heard: AtomicU64,
     lacks: watch::Sender<Option<Lack>>,
+    counts: Arc<Counts>,
 }
 
 impl<M: StateMachine> Server<M> {
-    pub(super) fn new(raft: Raft<TypeConfig, State<M>>, machine: Weak<M>, executor: Executor, log: Log) -> Self {
+    pub(super) fn new(
+        raft: Raft<TypeConfig, State<M>>,
+        machine: Weak<M>,
+        executor: Executor,
+        log: Log,
+        counts: Arc<Counts>,
+    ) -> Self {
         let (started, claims, heard) = (executor.now(), RoomClaims::default(), AtomicU64::new(0));
         let lacks = watch::Sender::new(None);
-        Self { inner: Arc::new(Inner { raft, machine, executor, log, claims, started, heard, lacks }) }
+        Self { inner: Arc::new(Inner { raft, machine, executor, log, claims, started, heard, lacks, counts }) }
     }
 
     /// The copy of the state that a leader said this member needs; told again each time that it is asked.
@@ -76,6 +84,11 @@ impl<M: StateMachine> Server<M> {
         heard > Duration::ZERO && self.inner.executor.now() < heard + HEARD_WITHIN
     }
 
+    /// When a leader was last heard of, on the executor's clock; before that, when this member started.
+    pub(super) fn heard(&self) -> Duration {
+        Duration::from_millis(self.inner.heard.load(Ordering::Relaxed)).max(self.inner.started)
+    }
+
     /// Answers a request; requests are handled in the order of these calls. An error says that the request is malformed, or
     /// that this member has ended: the connection is of no use any more.
     pub(crate) fn serve(&self, request: Bytes) -> JoinHandle<io::Result<Bytes>> {
@@ -87,9 +100,13 @@ impl<M: StateMachine> Server<M> {
 
 impl<M: StateMachine> Inner<M> {
     async fn answer(&self, request: &[u8]) -> io::Result<Answer> {
+        let bytes = request.len() as u64;
         let request = wire::decode(request).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         match request {
-            Request::Append(request) => self.append(request).await,
+            Request::Append(request) => {
+                self.counts.received.add(bytes, self.executor.now());
+                self.append(request).await
+            }
             Request::Vote(request) if self.may_vote(request.leadership_transfer) => {
                 self.raft.vote(request).await.map(Answer::Vote).map_err(io::Error::other)
             }

@@ -139,6 +139,11 @@ impl Registration {
         }
     }
 
+    /// The number by which nameservers know this broker: 0 while it leads.
+    pub(crate) fn id(&self) -> i64 {
+        self.standing().id
+    }
+
     /// What this broker is in its group now.
     fn standing(&self) -> Standing {
         *self.standing.lock()

@@ -13,13 +13,12 @@ use escrowmq_common::header::{
     ViewBrokerStatsHeader,
 };
 use escrowmq_common::name::is_system_topic;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answer::{self, json_slowly, no_topic};
 use super::stats::groups_with_offsets;
 use super::{progress, slow};
 use crate::broker::Broker;
-use crate::group::{IN_CONTACT, Role};
 use crate::index;
 use crate::reply::{Refused, Reply};
 use crate::stats::Figure;
@@ -180,44 +179,4 @@ pub(super) fn forbidden(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         }
         Ok(GroupForbidden { group: asked.group.to_owned(), readable: Some(true), topic: asked.topic.to_owned() })
     });
-}
-
-/// The members of the group, in the words of tools: the others are slaves of the leader.
-pub(super) fn replication(broker: &Arc<Broker>, request: Frame, reply: Reply) {
-    json_slowly(broker, "replication", request, reply, |broker, _| Ok(replicas(broker)));
-}
-
-fn replicas(broker: &Broker) -> Value {
-    let (status, log) = (broker.group.status(), broker.shard.log());
-    let end = log.end().get();
-    let others = status.members.iter().filter(|member| member.node != status.node);
-    let connections: Vec<Value> = others
-        .map(|member| {
-            // Only a leader knows how far the others are. Reads a file for one that is far behind.
-            let reached = member.matched.and_then(|index| log.read_entries(index, index + 1, 0).ok()?.pop());
-            let acknowledged = reached.map_or(0, |record| record.end().get());
-            json!({
-                "addr": format!("{} {}", member.seat, member.address),
-                "diff": end.saturating_sub(acknowledged),
-                "inSync": member.contact.is_some_and(|ago| ago < IN_CONTACT),
-                "slaveAckOffset": acknowledged,
-                "transferFromWhere": acknowledged,
-                "transferredByteInSecond": 0,
-            })
-        })
-        .collect();
-    let in_sync = connections.iter().filter(|connection| connection["inSync"] == json!(true)).count();
-    json!({
-        "haClientRuntimeInfo": {
-            "lastReadTimestamp": 0,
-            "lastWriteTimestamp": 0,
-            "masterFlushOffset": 0,
-            "maxOffset": 0,
-            "transferredByteInSecond": 0,
-        },
-        "haConnectionInfo": connections,
-        "inSyncSlaveNums": in_sync,
-        "master": status.members.iter().any(|member| member.node == status.node && member.role == Role::Leader),
-        "masterCommitLogMaxOffset": end,
-    })
 }

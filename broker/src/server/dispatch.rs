@@ -10,7 +10,7 @@ use escrowmq_common::frame::Frame;
 
 use super::{
     admin, backup, end_transaction, give_up, groups, halves, lag, locks, members, membership, messages, offsets, pull,
-    recall, relay, reset, runtime, send, send_back, settings, stats, topics,
+    recall, relay, replication, reset, runtime, send, send_back, settings, stats, topics,
 };
 use crate::broker::Broker;
 use crate::reply::Reply;
@@ -73,7 +73,8 @@ pub(super) fn handler(code: i32) -> Option<Handler> {
         request::PROMOTE_MEMBER => members::promote,
         request::REMOVE_MEMBER => members::remove,
         request::TRANSFER_LEADER => members::transfer,
-        request::GET_BROKER_HA_STATUS => admin::replication,
+        request::GET_BROKER_HA_STATUS => replication::status,
+        request::GET_BROKER_EPOCH_CACHE => replication::epochs,
         request::VIEW_BROKER_STATS_DATA => admin::figures,
         request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => admin::system_topics,
         request::CLEAN_EXPIRED_CONSUMEQUEUE
@@ -120,6 +121,7 @@ pub(super) fn is_of_any_member(code: i32) -> bool {
                 | request::RELEASE_BACKUP
                 | request::GET_MEMBERS
                 | request::GET_BROKER_HA_STATUS
+                | request::GET_BROKER_EPOCH_CACHE
                 | request::VIEW_BROKER_STATS_DATA
         )
 }
@@ -208,7 +210,6 @@ mod tests {
         "NOTIFY_MIN_BROKER_ID_CHANGE",
         "EXCHANGE_BROKER_HA_INFO",
         "RESET_MASTER_FLUSH_OFFSET",
-        "GET_BROKER_EPOCH_CACHE",
         "POP_MESSAGE",
         "ACK_MESSAGE",
         "PEEK_MESSAGE",

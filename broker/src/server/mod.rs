@@ -37,6 +37,7 @@ mod progress;
 mod pull;
 mod recall;
 mod relay;
+mod replication;
 mod reset;
 mod runtime;
 mod send;
@@ -63,6 +64,8 @@ pub(crate) struct Server {
     /// For what only a leader can do, while this member does not lead.
     forwarder: Arc<Forwarder>,
     handle: Handle,
+    /// Whether its connections are those of other members, for their clients.
+    serves_members: bool,
     pace: pace::Pace,
 }
 
@@ -71,7 +74,12 @@ impl Server {
     pub(crate) fn new(broker: Arc<Broker>, forwarder: Arc<Forwarder>) -> Self {
         let carrying_out = Arc::clone(&broker);
         let handle: Handle = Arc::new(move |connection, request| handle(&carrying_out, connection, request));
-        Self { broker, forwarder, handle, pace: pace::Pace::default() }
+        Self { broker, forwarder, handle, serves_members: false, pace: pace::Pace::default() }
+    }
+
+    /// Serves what other members pass on.
+    pub(crate) fn for_members(broker: Arc<Broker>, forwarder: Arc<Forwarder>) -> Self {
+        Self { serves_members: true, ..Self::new(broker, forwarder) }
     }
 
     /// Another member leads, or none: what any member can do is done here, the rest is for the leader.
@@ -101,6 +109,9 @@ fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame) {
 impl Service for Server {
     fn on_request(&self, connection: &Arc<Connection>, mut request: Frame) {
         let code = request.code;
+        if self.serves_members {
+            self.forwarder.counts().arrived.add_one();
+        }
         if !dispatch::is_send(code) && !dispatch::parses_body(code) {
             // Nobody reads it, and it keeps a read buffer for as long as the request waits.
             request.body = Bytes::new();

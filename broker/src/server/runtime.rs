@@ -11,6 +11,7 @@ use escrowmq_common::frame::Frame;
 
 use super::answer::json_slowly;
 use crate::broker::Broker;
+use crate::group::Role;
 use crate::raft::kind;
 use crate::reply::Reply;
 use crate::shard::Batch;
@@ -44,6 +45,7 @@ fn table(broker: &Broker) -> BTreeMap<String, String> {
     put_traffic(&mut figures, broker, now);
     put_store(&mut figures, broker);
     put_queues(&mut figures);
+    put_group(&mut figures, broker);
     figures.0
 }
 
@@ -122,6 +124,25 @@ fn put_queues(figures: &mut Figures) {
     }
     figures.put("EndTransactionQueueSize", 0);
     figures.put("EndTransactionThreadPoolQueueCapacity", 0);
+}
+
+/// What this member is to its group, and what it lacks. A broker that is alone has no such rows.
+fn put_group(figures: &mut Figures, broker: &Broker) {
+    if broker.group.is_alone() {
+        return;
+    }
+    let (status, group) = (broker.group.status(), broker.group.figures());
+    let own = status.members.iter().find(|member| member.node == status.node);
+    let role = match own.map(|member| member.role) {
+        Some(Role::Leader) => "leader",
+        Some(Role::Voter) => "voter",
+        Some(Role::Learner) => "learner",
+        None => "no member",
+    };
+    figures.put("groupRole", role);
+    figures.put("groupTerm", status.term);
+    figures.put("groupLagEntries", group.reach.group_committed.get().saturating_sub(group.reach.applied.get()));
+    figures.put("groupMajoritySilenceMillis", group.majority_silence.as_millis());
 }
 
 /// The stamp of the oldest batch in the log. Reads a file.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use escrowmq_common::remoting::Budget;
+use escrowmq_common::task::Shutdown;
 
 use crate::broker::Broker;
-use crate::forward::Office;
+use crate::forward::{Forwarder, Office};
 use crate::monitoring::Monitor;
 use crate::retention::Keeper;
 use crate::schedule::{Expiry, Timers, UnusedGroups};
@@ -73,7 +74,14 @@ pub(super) fn sampler(broker: &Broker) -> Sampler {
     }
 }
 
-pub(super) fn monitor(broker: &Broker, storage: &Storage, office: &Arc<Office>, budget: &Arc<Budget>) -> Monitor {
+pub(super) fn monitor(
+    broker: &Broker,
+    storage: &Storage,
+    office: &Arc<Office>,
+    budget: &Arc<Budget>,
+    [passing, arriving]: [&Forwarder; 2],
+    stopping: Shutdown,
+) -> Monitor {
     Monitor {
         metrics: Arc::clone(&broker.metrics),
         shard: broker.shard.clone(),
@@ -88,6 +96,8 @@ pub(super) fn monitor(broker: &Broker, storage: &Storage, office: &Arc<Office>, 
         group: broker.group.clone(),
         leadership: storage.leadership(),
         office: Arc::clone(office),
-        stopping: broker.shutdown.clone(),
+        passing: Arc::clone(passing.counts()),
+        arriving: Arc::clone(arriving.counts()),
+        stopping,
     }
 }

@@ -5,4 +5,5 @@ mod delivery;
 mod floors;
 mod producing;
 pub(crate) mod support;
+mod three;
 mod tools;

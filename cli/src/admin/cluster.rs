@@ -10,7 +10,7 @@ use super::output::Output;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// List the brokers with their rates of messages per second
+    /// List the brokers: what each is to its group, the committed entries that it lacks, its rates of messages per second
     List,
 }
 
@@ -29,6 +29,8 @@ async fn list(cluster: &Cluster) -> anyhow::Result<Output> {
         "CLUSTER",
         "BROKER",
         "ID",
+        "ROLE",
+        "LAG",
         "ADDRESS",
         "VERSION",
         "IN TPS",
@@ -47,6 +49,8 @@ async fn list(cluster: &Cluster) -> anyhow::Result<Output> {
                 json!(broker.cluster),
                 json!(broker.broker_name),
                 json!(id),
+                json!(figures.get("groupRole")),
+                json!(number("groupLagEntries")),
                 json!(address),
                 json!(figures.get("brokerVersionDesc")),
                 json!(first("putTps").map(rounded)),

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::config::BrokerConfig;
 use crate::group::{Group, OpenError, Role, identity, open};
 use crate::log::LogSettings;
+use crate::metrics::Waiting;
 use crate::shard::{Admission, Command, Outcome};
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::{TopicSettings, encode_cold};
@@ -122,7 +123,8 @@ impl Bench {
 pub(super) async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
     std::fs::create_dir_all(data).unwrap();
     let log = LogSettings { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..LogSettings::default() };
-    let (storage, group) = open(config, StorageSettings { dir: data.to_owned(), log }, Clock::system()).await?;
+    let (storage, group) =
+        open(config, StorageSettings { dir: data.to_owned(), log }, Clock::system(), &Waiting::default()).await?;
     Ok(Running { storage, group })
 }
 

@@ -124,6 +124,43 @@ fn reads_stop_at_both_ends() {
 }
 
 #[test]
+fn the_begins_of_terms_are_found_in_memory_in_files_and_after_a_purge() {
+    let dir = TempDir::new().unwrap();
+    let mut log = open(dir.path(), small(Flush::Sync));
+    assert_eq!(log.term_starts(10).unwrap(), []);
+    // Term 3 has one record, 4 has none, and 7 goes over several segments.
+    let term_of = |index: u64| match index {
+        1..=9 => 1,
+        10..=59 => 2,
+        60 => 3,
+        61..=150 => 5,
+        _ => 7,
+    };
+    let mut positions = vec![Position::ZERO];
+    for index in 1..=260 {
+        positions.push(append(&log, term_of(index), index, 300));
+        log.release_upto(LogIndex(index));
+    }
+    let starts = |log: &Log, max| {
+        let starts = log.term_starts(max).unwrap();
+        assert!(starts.iter().all(|start| start.position == positions[start.index.0 as usize]), "{starts:?}");
+        starts.iter().map(|start| (start.term, start.index.0)).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        assert_eq!(starts(&log, 10), [(1, 1), (2, 10), (3, 60), (5, 61), (7, 151)]);
+        assert_eq!(starts(&log, 2), [(5, 61), (7, 151)]);
+        assert_eq!(log.end_of(LogIndex(60)).unwrap(), Some(positions[61]));
+        assert_eq!(log.end_of(LogIndex(260)).unwrap(), Some(log.end()));
+        drop(log);
+        log = open(dir.path(), small(Flush::Sync));
+    }
+    let first = log.purge_upto(LogIndex(120)).unwrap().unwrap().index.next();
+    assert!(first > LogIndex(61) && first < LogIndex(121), "{first}");
+    assert_eq!(starts(&log, 10), [(5, first.0), (7, 151)], "a term begins with what is left of it");
+    assert_eq!((log.end_of(LogIndex(5)).unwrap(), log.end_of(LogIndex(261)).unwrap()), (None, None));
+}
+
+#[test]
 fn a_truncated_suffix_is_gone_and_can_be_written_anew() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path(), small(Flush::Sync));

@@ -25,9 +25,9 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("peer", Some(&["terms"])),
     ("client_registry", Some(&["filter"])),
     // The store.
-    ("log", Some(&["latch", "planted", "terms"])),
+    ("log", Some(&["latch", "metrics", "planted", "terms"])),
     ("index", Some(&["terms"])),
-    ("raft", Some(&["executor", "latch", "log", "planted", "terms"])),
+    ("raft", Some(&["executor", "latch", "log", "metrics", "planted", "terms"])),
     ("shard", Some(&["executor", "index", "latch", "log", "planted", "raft", "steady_clock", "terms"])),
     ("storage", Some(&["executor", "index", "latch", "log", "raft", "shard", "steady_clock", "terms"])),
     // Readers of the store, and background work.
@@ -35,7 +35,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
     ("backup", Some(&["check", "index", "limits", "log", "shard", "storage", "terms"])),
     ("snapshot", Some(&["backup", "check", "latch", "limits", "log", "planted", "raft", "shard", "terms"])),
-    ("group", Some(&["config", "limits", "log", "peer", "raft", "shard", "snapshot", "storage", "terms"])),
+    ("group", Some(&["config", "limits", "log", "metrics", "peer", "raft", "shard", "snapshot", "storage", "terms"])),
     ("stats", None),
     ("registration", None),
     ("retention", None),
@@ -44,7 +44,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("delivery", None),
     ("schedule", None),
     // All of it together, and requests.
-    ("forward", Some(&["peer", "raft"])),
+    ("forward", Some(&["metrics", "peer", "raft"])),
     ("monitoring", None),
     ("broker", None),
     ("server", None),

@@ -100,6 +100,7 @@ async fn what_needs_no_work_is_done_and_what_nobody_knows_is_refused() {
         request::GET_ALL_DELAY_OFFSET,
         request::GET_SYSTEM_TOPIC_LIST_FROM_BROKER,
         request::GET_BROKER_HA_STATUS,
+        request::GET_BROKER_EPOCH_CACHE,
     ] {
         bench.done(Frame::request(code)).await;
     }
