@@ -15,11 +15,16 @@ use tokio::time::Instant;
 
 use crate::brokers::Brokers;
 use crate::builder::Settings;
-use crate::error::RequestError;
+use crate::error::{RequestError, misses_leader};
 use crate::groups::Groups;
+use crate::members::Trouble;
 use crate::names::NameServers;
 use crate::outage::Outages;
 use crate::routes::Routes;
+
+/// Pauses between two ways to the same leader.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// The shared part of a client.
 pub(crate) struct Core {
@@ -61,8 +66,18 @@ impl Core {
     /// One request to one address; the answer may carry any code.
     pub(crate) async fn call(&self, addr: &str, request: Frame, timeout: Duration) -> Result<Frame, RequestError> {
         let asked = Instant::now();
-        let answer = self.remote.call(addr, request, timeout).await;
-        self.noted(addr, asked, answer)
+        let answer = self.noted(addr, asked, self.remote.call(addr, request, timeout).await);
+        if matches!(answer, Err(RequestError::TimedOut { .. })) {
+            // Slow, or gone without a word? A heartbeat tells, and closes a dead connection.
+            self.brokers.greet_soon.notify_one();
+        }
+        let answer = answer?;
+        if answer.code == response::SERVICE_NOT_AVAILABLE {
+            self.routes.failed(addr, Trouble::NoLeader);
+        } else {
+            self.routes.answered(addr, asked, true);
+        }
+        Ok(answer)
     }
 
     /// Takes note of a server that is away, or back.
@@ -70,13 +85,15 @@ impl Core {
         match ended {
             Ok(answer) => {
                 self.outages.answered(addr, asked);
+                self.routes.answered(addr, asked, false);
                 Ok(answer)
             }
             Err(error) => {
                 let error = RequestError::from_call(addr, &error);
                 // A client that ends has closed its connections itself.
-                if !self.shutdown.is_cancelled() {
+                if !self.shutdown.is_cancelled() && error.is_outage() {
                     self.outages.failed(addr, &error);
+                    self.routes.failed(addr, Trouble::Away);
                 }
                 Err(error)
             }
@@ -95,13 +112,47 @@ impl Core {
         sent.or_else(|error| self.noted(addr, Instant::now(), Err(error)))
     }
 
-    /// The address at which `broker` takes writes, from the routes; asks the name servers once if it is unknown.
-    pub(crate) async fn master_of(&self, broker: &str, topic: &str) -> Result<Arc<str>, RequestError> {
-        if let Some(addr) = self.routes.master(broker) {
+    /// Where a request goes that the leader of `broker` carries out; asks the name servers once if they named nobody.
+    pub(crate) async fn way_to(&self, broker: &str, topic: &str) -> Result<Arc<str>, RequestError> {
+        if let Some(addr) = self.routes.way(broker) {
             return Ok(addr);
         }
         self.routes.refresh(topic, false).await?;
-        self.routes.master(broker).ok_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })
+        self.routes.way(broker).ok_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })
+    }
+
+    /// Asks the leader of `broker` something that may be carried out twice. While there is none it is asked again, over
+    /// another member, until the usual time for an answer has passed. The answer may carry any other code.
+    pub(crate) async fn ask(&self, broker: &str, topic: &str, ask: &Frame) -> Result<(Arc<str>, Frame), RequestError> {
+        let timeout = self.settings.request_timeout;
+        let ends = Instant::now() + timeout;
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let attempt = async {
+                let way = tokio::time::timeout_at(ends, self.way_to(broker, topic)).await;
+                let addr = way.unwrap_or_else(|_| Err(RequestError::too_late(broker, timeout)))?;
+                let rest = ends.saturating_duration_since(Instant::now());
+                let answer = self.call(&addr, ask.clone(), rest).await?;
+                if misses_leader(answer.code, answer.remark.as_deref()) {
+                    return Err(refused(&addr, answer));
+                }
+                Ok((addr, answer))
+            };
+            let failure = match attempt.await {
+                Ok(answered) => return Ok(answered),
+                Err(failure) => failure,
+            };
+            let again = Instant::now() + pause;
+            if !failure.misses_leader() || again >= ends {
+                return Err(failure);
+            }
+            if !self.routes.has_way(broker) {
+                // A failed refresh leaves what is known.
+                let _ = tokio::time::timeout_at(ends, self.routes.refresh(topic, false)).await;
+            }
+            tokio::time::sleep_until(again).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
     }
 
     /// Tells the brokers that the client has left a producer group or a consumer group. The group must be out of the

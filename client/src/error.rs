@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use escrowmq_common::code::response;
+use escrowmq_common::code::{remark, response};
 use escrowmq_common::remoting::CallError;
 
 /// The heartbeat that comes before a request: by it the broker gets to know this client.
@@ -163,6 +163,16 @@ impl RequestError {
         }
     }
 
+    /// Whether the leader of the broker group is away or is none any more: another member, or a moment, finds the next one.
+    pub(crate) fn misses_leader(&self) -> bool {
+        match self {
+            RequestError::Refused { code, remark, .. } => misses_leader(*code, Some(remark)),
+            RequestError::NotSent { last, .. } => last.misses_leader(),
+            RequestError::NoRoute { .. } => true,
+            error => error.is_outage(),
+        }
+    }
+
     /// The response code, if the server answered with one.
     pub fn code(&self) -> Option<i32> {
         match self {
@@ -200,6 +210,12 @@ impl RequestError {
             | RequestError::ShutDown => false,
         }
     }
+}
+
+/// Whether an answer says that its sender does not lead, or did not to the end.
+pub(crate) fn misses_leader(code: i32, remark: Option<&str>) -> bool {
+    let is_in_doubt = || remark.is_some_and(|remark| remark.starts_with(remark::OUTCOME_UNKNOWN));
+    code == response::SERVICE_NOT_AVAILABLE || code == response::SYSTEM_ERROR && is_in_doubt()
 }
 
 /// Codes after which another queue or broker, or the same one later, may well take the request.

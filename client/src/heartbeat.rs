@@ -24,6 +24,9 @@ const OURS_TRANSACTIONS: &str = "ESCROWMQ_TXN";
 /// After a round in which a broker could not be greeted, the next one comes so soon, then doubling up to the interval.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
+/// After a look at the routes that showed no leader of some group; an answer of the name servers counts for 200 ms.
+const LOOK_FIRST: Duration = Duration::from_millis(200);
+
 /// Topics looked up at the same time, and brokers greeted at the same time: a route names as many as its name server likes.
 const LOOK_UPS_MAX: usize = 8;
 const GREETINGS_MAX: usize = 64;
@@ -73,12 +76,17 @@ async fn heartbeats(core: Arc<Core>) {
     }
 }
 
+/// Asks for all routes again at each interval, and at once when a broker fails. As long as some group has no leader that
+/// answers, the next look comes soon, then ever later.
 async fn routes(core: Arc<Core>) {
+    let interval = core.settings.route_interval;
+    let mut pause = interval;
     loop {
         tokio::select! {
             biased;
             () = core.shutdown.cancelled() => return,
-            () = tokio::time::sleep(core.settings.route_interval) => {}
+            () = core.routes.member_failed.notified(), if pause == interval => {}
+            () = tokio::time::sleep(pause) => {}
         }
         let pinned = core.groups.topics();
         let changed = tokio::select! {
@@ -91,11 +99,18 @@ async fn routes(core: Arc<Core>) {
                 consumer.rebalance();
             }
         }
+        pause = if core.routes.is_settled() {
+            interval
+        } else if pause == interval {
+            LOOK_FIRST.min(interval)
+        } else {
+            (pause * 2).min(interval)
+        };
     }
 }
 
-/// One heartbeat to every broker of the routes: masters if there are only producers, else replicas too. Answers whether
-/// all of them answered.
+/// One heartbeat to every broker of the routes: leaders if there are only producers, else all members. Where a leader is away
+/// the other members hear of producers, too: they tell the next one. Answers whether all of them answered.
 pub(crate) async fn greet_all(core: &Core) -> bool {
     let (producers, consumers) = (core.groups.producers(), core.groups.consumers());
     if producers.is_empty() && consumers.is_empty() {
@@ -165,6 +180,9 @@ pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abili
     let has = |field: &str| answer.fields.get(field) == Some("1");
     let abilities = Abilities { confirms_decisions: has(OURS), transactions: has(OURS_TRANSACTIONS) };
     broker.greeted(connection.id(), epoch, abilities);
+    if abilities.confirms_decisions {
+        core.routes.is_ours(addr);
+    }
     Ok(abilities)
 }
 

@@ -55,6 +55,7 @@ mod groups;
 mod heartbeat;
 mod incoming;
 mod limit;
+mod members;
 mod message;
 mod names;
 mod outage;

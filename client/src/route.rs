@@ -102,7 +102,7 @@ fn ordered(order: &str) -> impl Iterator<Item = (&str, i32)> {
 pub(crate) struct Route {
     /// Every broker of the topic: id to address.
     pub(crate) brokers: BTreeMap<Arc<str>, BTreeMap<i64, Arc<str>>>,
-    /// Queues that take writes now: the broker allows it and has a master.
+    /// Queues that take writes now: the broker allows it, and has a master or members that pass on to the next one.
     pub(crate) writable: Vec<MessageQueue>,
     /// Queues that can be read, also from a replica.
     pub(crate) readable: BTreeSet<MessageQueue>,
@@ -111,17 +111,27 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The route of an existing topic.
-    pub(crate) fn of(topic: &str, lines: &RouteLines) -> Result<Route, RouteError> {
-        Route::build(topic, lines, i32::MAX, false)
+    /// The route of an existing topic. `pass_on` says whether the members of a broker group pass requests on to their leader.
+    pub(crate) fn of(topic: &str, lines: &RouteLines, pass_on: impl Fn(&str) -> bool) -> Result<Route, RouteError> {
+        Route::build(topic, lines, i32::MAX, false, pass_on)
     }
 
     /// The route that a topic will have once a send has created it after the model of another.
-    pub(crate) fn from_template(topic: &str, lines: &RouteLines) -> Result<Route, RouteError> {
-        Route::build(topic, lines, NEW_TOPIC_QUEUES, true)
+    pub(crate) fn from_template(
+        topic: &str,
+        lines: &RouteLines,
+        pass_on: impl Fn(&str) -> bool,
+    ) -> Result<Route, RouteError> {
+        Route::build(topic, lines, NEW_TOPIC_QUEUES, true, pass_on)
     }
 
-    fn build(topic: &str, lines: &RouteLines, count_max: i32, is_template: bool) -> Result<Route, RouteError> {
+    fn build(
+        topic: &str,
+        lines: &RouteLines,
+        count_max: i32,
+        is_template: bool,
+        pass_on: impl Fn(&str) -> bool,
+    ) -> Result<Route, RouteError> {
         lines.check(count_max)?;
         let topic: Arc<str> = topic.into();
         let brokers: BTreeMap<_, _> =
@@ -134,7 +144,8 @@ impl Route {
             let Some(addrs) = route.brokers.get(&line.broker).filter(|addrs| !addrs.is_empty()) else {
                 continue;
             };
-            if line.perm.is_writable() && addrs.contains_key(&MASTER) {
+            // A group that elects a leader keeps its queues: else keys would change theirs for that moment.
+            if line.perm.is_writable() && (addrs.contains_key(&MASTER) || pass_on(&line.broker)) {
                 route.writable.extend((0..line.write_count.min(count_max)).map(|id| queue(&line.broker, id)));
             }
             if line.perm.is_readable() {
@@ -199,7 +210,7 @@ mod tests {
 
     #[test]
     fn writes_need_a_master_and_reads_any_replica() {
-        let route = Route::of("T", &lines()).expect("a route");
+        let route = Route::of("T", &lines(), |_| false).expect("a route");
         assert_eq!(shown(&route.writable), ["T@b:0"]);
         assert_eq!(shown(&route.readable), ["T@a:0", "T@b:0", "T@b:1"]);
         assert!(route.writable_elsewhere("a") && !route.writable_elsewhere("b"));
@@ -208,11 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_elects_a_leader_keeps_its_queues() {
+        let route = Route::of("T", &lines(), |broker| broker == "a").expect("a route");
+        assert_eq!(shown(&route.writable), ["T@a:0", "T@b:0"]);
+    }
+
+    #[test]
     fn permissions_count() {
         let mut lines = lines();
         lines.queues[0].perm = Perm(4);
         lines.queues[1].perm = Perm(2);
-        let route = Route::of("T", &lines).expect("a route");
+        let route = Route::of("T", &lines, |_| false).expect("a route");
         assert_eq!(shown(&route.writable), [""; 0]);
         assert_eq!(shown(&route.readable), ["T@b:0", "T@b:1"]);
     }
@@ -221,7 +238,7 @@ mod tests {
     fn a_template_lends_at_most_four_queues() {
         let mut lines = lines();
         lines.queues[0].write_count = 8;
-        let route = Route::from_template("New", &lines).expect("a route");
+        let route = Route::from_template("New", &lines, |_| false).expect("a route");
         assert_eq!(route.writable.len(), 4);
         assert!(route.is_template);
     }
@@ -231,7 +248,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut RouteLines)| {
             let mut lines = lines();
             change(&mut lines);
-            Route::of("T", &lines).expect_err("no cluster is like that").to_string()
+            Route::of("T", &lines, |_| false).expect_err("no cluster is like that").to_string()
         };
         assert!(
             refused(&|lines| lines.queues[0].write_count = i32::MAX).contains("queues to write, the limit is 262144")
@@ -267,15 +284,15 @@ mod tests {
     fn a_negative_count_is_no_queue() {
         let mut lines = lines();
         lines.queues[0].write_count = i32::MIN;
-        assert_eq!(Route::of("T", &lines).expect("a route").writable.len(), 0);
+        assert_eq!(Route::of("T", &lines, |_| false).expect("a route").writable.len(), 0);
         lines.order = Some("a:-5;b:1".into());
-        assert_eq!(shown(&Route::of("T", &lines).expect("a route").writable), ["T@b:0"]);
+        assert_eq!(shown(&Route::of("T", &lines, |_| false).expect("a route").writable), ["T@b:0"]);
     }
 
     #[test]
     fn an_ordered_topic_keeps_its_queues() {
         let mut lines = lines();
         lines.order = Some("a:1;b:2;junk".into());
-        assert_eq!(shown(&Route::of("T", &lines).expect("a route").writable), ["T@a:0", "T@b:0", "T@b:1"]);
+        assert_eq!(shown(&Route::of("T", &lines, |_| false).expect("a route").writable), ["T@a:0", "T@b:0", "T@b:1"]);
     }
 }

@@ -2,24 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use escrowmq_common::body::{TopicRouteData, json};
+use escrowmq_common::body::{TopicConfig, TopicRouteData, json};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use escrowmq_common::header::GetRouteInfoHeader;
-use escrowmq_common::name::{AUTO_CREATE_TOPIC, Perm};
+use escrowmq_common::header::{GetRouteInfoHeader, GetTopicConfigHeader};
+use escrowmq_common::name::{AUTO_CREATE_TOPIC, DUPLICATE_WINDOW, Perm};
 use escrowmq_common::remoting::Remote;
 use futures_util::{StreamExt, stream};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::core::refused;
+use crate::core::{Core, refused};
 use crate::error::RequestError;
+use crate::members::{Members, Trouble};
 use crate::names::{LookUpError, NameServers};
-use crate::route::{BrokerLine, MASTER, QueueLine, Route, RouteError, RouteLines};
+use crate::queue::MessageQueue;
+use crate::route::{BrokerLine, QueueLine, Route, RouteError, RouteLines};
 
 /// Topics that nobody asked about for this many refreshes are forgotten.
 const UNUSED_REFRESHES_MAX: u32 = 20;
@@ -27,9 +29,8 @@ const UNUSED_REFRESHES_MAX: u32 = 20;
 const REFRESH_CONCURRENCY: usize = 8;
 /// An answer is not asked for again this soon after it came.
 const REFRESH_GAP: Duration = Duration::from_millis(200);
-
-/// The addresses of one broker group by broker id.
-type Replicas = BTreeMap<i64, Arc<str>>;
+/// How long a broker's word on its duplicate window counts. It is asked for when a send is in doubt.
+const WINDOW_COUNTS: Duration = Duration::from_secs(10);
 
 /// The route cache.
 #[derive(Debug)]
@@ -38,10 +39,14 @@ pub(crate) struct Routes {
     remote: Remote,
     timeout: Duration,
     topics: RwLock<HashMap<Arc<str>, Arc<Entry>>>,
-    /// Broker name to id to address, over all topics. Each answer overwrites what older answers said of its brokers.
-    addrs: RwLock<HashMap<Arc<str>, Replicas>>,
-    /// Signalled when a broker address appears that was not there before.
+    /// The members of each broker group, over all topics. Each answer overwrites what older answers said of its brokers.
+    groups: RwLock<HashMap<Arc<str>, Members>>,
+    /// The members that failed: while there are none, answers need no lock.
+    failures: AtomicUsize,
+    /// Signalled when a broker address appears that was not there before, or another member leads its group.
     pub(crate) broker_appeared: Notify,
+    /// Signalled when a member fails: its group may have another leader.
+    pub(crate) member_failed: Notify,
 }
 
 /// One topic.
@@ -51,6 +56,8 @@ struct Entry {
     known: RwLock<Known>,
     /// Held by the one that asks, so that a crowd asks once.
     asking: tokio::sync::Mutex<()>,
+    /// For how long each broker recognises a message that is sent again, and when it said so. Held while one asks.
+    windows: tokio::sync::Mutex<HashMap<Arc<str>, (Duration, Instant)>>,
     used: AtomicBool,
     unused_refreshes: RwLock<u32>,
 }
@@ -70,8 +77,10 @@ impl Routes {
             remote,
             timeout,
             topics: RwLock::default(),
-            addrs: RwLock::default(),
+            groups: RwLock::default(),
+            failures: AtomicUsize::new(0),
             broker_appeared: Notify::new(),
+            member_failed: Notify::new(),
         }
     }
 
@@ -122,8 +131,11 @@ impl Routes {
                 return Ok(Arc::clone(route));
             }
         }
-        let answer = match self.ask(topic, |lines| Route::of(topic, &lines)).await {
-            Ok(None) if or_template => self.ask(AUTO_CREATE_TOPIC, |lines| Route::from_template(topic, &lines)).await,
+        let pass_on = |broker: &str| self.pass_on(broker);
+        let answer = match self.ask(topic, |lines| Route::of(topic, &lines, pass_on)).await {
+            Ok(None) if or_template => {
+                self.ask(AUTO_CREATE_TOPIC, |lines| Route::from_template(topic, &lines, pass_on)).await
+            }
             other => other,
         };
         match answer {
@@ -168,27 +180,82 @@ impl Routes {
             .await
     }
 
-    /// Where `broker` takes writes.
-    pub(crate) fn master(&self, broker: &str) -> Option<Arc<str>> {
-        self.addrs.read().get(broker)?.get(&MASTER).cloned()
+    /// Where a request goes that the leader of `broker` carries out.
+    pub(crate) fn way(&self, broker: &str) -> Option<Arc<str>> {
+        self.groups.read().get(broker)?.way(Instant::now()).cloned()
+    }
+
+    /// Whether there is a member of `broker` that did not fail and is, or finds, the leader.
+    pub(crate) fn has_way(&self, broker: &str) -> bool {
+        self.groups.read().get(broker).is_some_and(|members| members.has_way(Instant::now()))
+    }
+
+    /// Whether the members of `broker` are ours, and pass requests on to the leader.
+    pub(crate) fn pass_on(&self, broker: &str) -> bool {
+        self.groups.read().get(broker).is_some_and(Members::pass_on)
     }
 
     /// Where to read from `broker`: its replica `preferred`, else the master, else any replica.
     pub(crate) fn reader(&self, broker: &str, preferred: i64) -> Option<(i64, Arc<str>)> {
-        let addrs = self.addrs.read();
-        let replicas = addrs.get(broker)?;
-        let found = replicas.get_key_value(&preferred).or_else(|| replicas.first_key_value())?;
-        Some((*found.0, Arc::clone(found.1)))
+        let groups = self.groups.read();
+        let (id, addr) = groups.get(broker)?.reader(preferred, Instant::now())?;
+        Some((id, Arc::clone(addr)))
     }
 
-    /// Every broker address of the routes, of masters alone or of all.
-    pub(crate) fn broker_addrs(&self, masters_only: bool) -> Vec<Arc<str>> {
-        let addrs = self.addrs.read();
-        let all = addrs.values().flatten().filter(|(id, _)| !masters_only || **id == MASTER);
-        let mut all: Vec<Arc<str>> = all.map(|(_, addr)| Arc::clone(addr)).collect();
+    /// The broker addresses of the routes. `leaders_only`: none of a replica, but those of members that are the way to a leader
+    /// who is away.
+    pub(crate) fn broker_addrs(&self, leaders_only: bool) -> Vec<Arc<str>> {
+        let groups = self.groups.read();
+        let now = Instant::now();
+        let mut all: Vec<Arc<str>> = Vec::new();
+        for members in groups.values() {
+            if leaders_only && (members.is_settled(now) || !members.pass_on()) {
+                all.extend(members.leader().cloned());
+            } else {
+                all.extend(members.addrs().cloned());
+            }
+        }
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Whether the leader of each broker group is known and did not fail.
+    pub(crate) fn is_settled(&self) -> bool {
+        let now = Instant::now();
+        self.groups.read().values().all(|members| members.is_settled(now))
+    }
+
+    /// The member at `addr` is ours, so its group passes requests on.
+    pub(crate) fn is_ours(&self, addr: &str) {
+        let is_news = |members: &Members| !members.pass_on() && members.has(addr);
+        if self.groups.read().values().any(is_news) {
+            self.groups.write().values_mut().filter(|members| members.has(addr)).for_each(Members::set_pass_on);
+        }
+    }
+
+    /// A request to the broker at `addr` failed: others are the way to the leader, and who leads may have changed.
+    pub(crate) fn failed(&self, addr: &str, trouble: Trouble) {
+        let mut groups = self.groups.write();
+        let now = Instant::now();
+        groups.values_mut().for_each(|members| members.failed(addr, trouble, now));
+        self.count_failures(&groups);
+        drop(groups);
+        self.member_failed.notify_one();
+    }
+
+    /// The broker at `addr` answered what was asked at `asked`: a request, if `served`, else a heartbeat.
+    pub(crate) fn answered(&self, addr: &str, asked: Instant, served: bool) {
+        if self.failures.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut groups = self.groups.write();
+        groups.values_mut().for_each(|members| members.answered(addr, asked, served));
+        self.count_failures(&groups);
+    }
+
+    fn count_failures(&self, groups: &HashMap<Arc<str>, Members>) {
+        self.failures.store(groups.values().map(Members::failures).sum(), Ordering::Release);
     }
 
     fn entry(&self, topic: &str) -> Arc<Entry> {
@@ -215,15 +282,36 @@ impl Routes {
             let routes = topics.values().filter_map(|entry| entry.known.read().route.clone());
             routes.flat_map(|route| route.brokers.keys().cloned().collect::<Vec<_>>()).collect()
         };
-        let mut addrs = self.addrs.write();
-        let known: HashSet<Arc<str>> = addrs.values().flat_map(BTreeMap::values).cloned().collect();
-        addrs.retain(|broker, _| named.contains(broker));
-        for (broker, replicas) in &latest.brokers {
-            addrs.insert(Arc::clone(broker), replicas.clone());
+        let mut groups = self.groups.write();
+        let known: HashSet<Arc<str>> = groups.values().flat_map(Members::addrs).cloned().collect();
+        groups.retain(|broker, _| named.contains(broker));
+        let mut is_news = latest.brokers.values().flat_map(BTreeMap::values).any(|addr| !known.contains(addr));
+        for (broker, by_id) in &latest.brokers {
+            is_news |= groups.entry(Arc::clone(broker)).or_default().update(by_id);
         }
-        if latest.brokers.values().flat_map(BTreeMap::values).any(|addr| !known.contains(addr)) {
+        self.count_failures(&groups);
+        if is_news {
             self.broker_appeared.notify_one();
         }
+    }
+
+    /// For how long the broker of `queue` recognises a message that is sent again. Zero if it does not, or does not answer.
+    pub(crate) async fn duplicate_window(&self, core: &Core, queue: &MessageQueue) -> Duration {
+        let entry = self.entry(queue.topic());
+        let mut windows = entry.windows.lock().await;
+        if let Some((window, at)) = windows.get(queue.broker())
+            && at.elapsed() < WINDOW_COUNTS
+        {
+            return *window;
+        }
+        let header = GetTopicConfigHeader { topic: queue.topic(), logical: false };
+        let ask = Frame::request(request::GET_TOPIC_CONFIG).with_header(&header);
+        let Ok((_, answer)) = core.ask(queue.broker(), queue.topic(), &ask).await else { return Duration::ZERO };
+        let topic: TopicConfig = json::from_slice(&answer.body).unwrap_or_default();
+        let seconds = topic.attributes.get(DUPLICATE_WINDOW).and_then(|seconds| seconds.parse().ok());
+        let window = Duration::from_secs(seconds.unwrap_or(0));
+        windows.insert(queue.broker_shared(), (window, Instant::now()));
+        window
     }
 
     /// Any question to the name servers.

@@ -308,7 +308,7 @@ async fn a_broker_that_was_asked_and_said_nothing_is_doubtful_as_before() {
 async fn more_time_that_could_not_be_asked_for_is_certainly_not_given() {
     let cluster = Cluster::start(1, Kind::Ours, &[("T", 1)]).await;
     let client = client(&cluster.namesrv).await;
-    let producer = transactional(&client).await;
+    let producer = decisive(&client).await;
     let transaction = producer.prepare(Message::new("T", "x")).await.expect("stored");
     // The broker is away from here on: its connection is cut, and the greeting before the request fails.
     let broker = Arc::clone(&cluster.brokers[0]);

@@ -380,8 +380,11 @@ codes! {
     }
 }
 
-/// Beginnings of remarks that RocketMQ's broker answers a decision with. Clients and tools tell by them that a refusal is final.
+/// Beginnings of remarks by which clients and tools tell what a code leaves open. Those of refused decisions are RocketMQ's, and
+/// final.
 pub mod remark {
+    /// The command may be carried out or not: the store failed, or the leader of the group changed, meanwhile.
+    pub const OUTCOME_UNKNOWN: &str = "the outcome is unknown";
     /// There is no such half: it never was, or it was settled so long ago that the broker has forgotten it.
     pub const NO_SUCH_HALF: &str = "Find prepared transaction message failed";
     /// The half is another group's.

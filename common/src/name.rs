@@ -17,6 +17,10 @@ pub const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
 
 /// Template for topics that are created by sending to them.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
+
+/// Attribute of a topic: for this many seconds a message that is sent again under the same unique key gets the first one's
+/// place.
+pub const DUPLICATE_WINDOW: &str = "duplicate.window.seconds";
 /// Where messages with a delay level wait; the queue is the level minus one.
 pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 /// Where half messages appear to lie.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use escrowmq_common::limits::ATTRIBUTES_BYTES_MAX;
+use escrowmq_common::name::DUPLICATE_WINDOW;
 
 use crate::terms::TopicSettings;
 
@@ -28,7 +29,7 @@ const OF_TOPICS: &[Kind] = &[
         name: "reserve.time",
         objection: |value| only(value, &["-1"], "a retention of their own (see fileReservedTime)"),
     },
-    Kind { name: TopicSettings::DUPLICATE_WINDOW, objection: duplicate_window },
+    Kind { name: DUPLICATE_WINDOW, objection: duplicate_window },
 ];
 
 fn message_type(value: &str) -> Option<String> {

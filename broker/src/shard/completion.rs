@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use escrowmq_common::code::remark;
+
 use super::outcome::Outcome;
 use crate::terms::TooLong;
 
@@ -21,7 +23,7 @@ pub enum SubmitError {
     #[error("the broker is stopping: nothing was stored, try again elsewhere")]
     Stopping,
     /// The command was on its way when the store failed or the broker stopped: it may or may not have happened.
-    #[error("the outcome is unknown: the command may or may not be stored")]
+    #[error("{}: the command may or may not be stored", remark::OUTCOME_UNKNOWN)]
     OutcomeUnknown,
     /// A part of the command is longer than it may be. Nothing was stored, and a retry of the same ends the same way.
     #[error("nothing was stored: {0}")]

@@ -1,5 +1,6 @@
 //! The settings of a topic.
 
+use escrowmq_common::name::DUPLICATE_WINDOW;
 use serde::{Deserialize, Serialize};
 
 /// The settings of a topic, chosen by an operator or the automatic creation. Replicated.
@@ -42,15 +43,12 @@ impl TopicSettings {
         }
     }
 
-    /// Attribute: for this many seconds a message that is sent again under the same unique key gets the first one's
-    /// place.
-    pub const DUPLICATE_WINDOW: &str = "duplicate.window.seconds";
-    /// The longest such time, in seconds: a week.
+    /// The longest [duplicate window](DUPLICATE_WINDOW), in seconds: a week.
     pub const DUPLICATE_WINDOW_MAX: u64 = 7 * 24 * 60 * 60;
 
     /// For how long repeated sends are recognised, in milliseconds; 0, the default, is not at all.
     pub fn duplicate_window(&self) -> u64 {
-        let set = self.attributes.iter().find(|(name, _)| name == Self::DUPLICATE_WINDOW);
+        let set = self.attributes.iter().find(|(name, _)| name == DUPLICATE_WINDOW);
         set.and_then(|(_, seconds)| seconds.parse::<u64>().ok()).map_or(0, |seconds| seconds.saturating_mul(1000))
     }
 

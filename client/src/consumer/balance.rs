@@ -127,7 +127,7 @@ async fn members(group: &Group, topic: &str, route: &Route) -> Result<(Arc<str>,
             Err(error) => failure = error,
         }
     }
-    if matches!(failure, RequestError::Unreachable { .. }) {
+    if failure.is_outage() {
         // All brokers gone: perhaps they only moved.
         let _ = group.core.routes.refresh(topic, false).await;
     }

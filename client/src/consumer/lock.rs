@@ -11,34 +11,40 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::group::{Group, HeldQueue};
+use crate::core::expect_success;
 use crate::error::RequestError;
 use crate::queue::MessageQueue;
 
 /// How often all locks are renewed. The broker lets a lock live for 60 s.
 const RENEW_INTERVAL: Duration = Duration::from_secs(20);
+/// After a round in which a broker did not answer.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a lock counts as held after the broker last said so: half of its life, so that this member has stopped long
 /// before another can start.
 const TRUSTED: Duration = Duration::from_secs(30);
 
 /// Renews the locks of all held queues until the consumer ends.
 pub(super) async fn run(group: Arc<Group>) {
+    let mut pause = RENEW_INTERVAL;
     loop {
         tokio::select! {
             biased;
             () = group.intake.cancelled() => return,
-            () = tokio::time::sleep(RENEW_INTERVAL) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        tokio::select! {
+        let all_answered = tokio::select! {
             biased;
             () = group.intake.cancelled() => return,
-            () = async { lock(&group, &group.held()).await } => {}
-        }
+            all = async { lock(&group, &group.held()).await } => all,
+        };
+        pause = if all_answered { RENEW_INTERVAL } else { RETRY_INTERVAL };
     }
 }
 
-/// Tries to lock the queues, one request per broker; notes on each until when its lock is trusted.
-pub(super) async fn lock(group: &Group, held: &[Arc<HeldQueue>]) {
-    join_all(by_broker(held).into_iter().map(|(broker, held)| async move {
+/// Tries to lock the queues, one request per broker; notes on each until when its lock is trusted. Answers whether all brokers
+/// answered.
+pub(super) async fn lock(group: &Group, held: &[Arc<HeldQueue>]) -> bool {
+    let answered = join_all(by_broker(held).into_iter().map(|(broker, held)| async move {
         // Counted from before the request left: the broker's life of the lock began no earlier.
         let until = Instant::now() + TRUSTED;
         match ask(group, broker, &held, request::LOCK_BATCH_MQ).await {
@@ -53,12 +59,14 @@ pub(super) async fn lock(group: &Group, held: &[Arc<HeldQueue>]) {
                         held.room.notify_one();
                     }
                 }
+                return true;
             }
             Err(error) if error.is_outage() => {}
             Err(error) => tracing::warn!(broker, %error, "queues not locked"),
         }
-    }))
-    .await;
+        false
+    }));
+    answered.await.into_iter().all(|answered| answered)
 }
 
 /// Gives the locks back.
@@ -94,9 +102,9 @@ async fn ask(
         ..LockBatchBody::default()
     };
     let topic = held.first().map_or("", |held| held.queue.topic());
-    let addr = group.core.master_of(broker, topic).await?;
     let ask = Frame::request(code).with_body(json::to_bytes(&batch, Form::Strict));
-    let answer = group.core.request(&addr, ask).await?;
+    let (addr, answer) = group.core.ask(broker, topic, &ask).await?;
+    let answer = expect_success(&addr, answer)?;
     if answer.body.is_empty() {
         return Ok(Vec::new());
     }

@@ -154,17 +154,16 @@ pub(super) async fn run(group: Arc<Group>) {
     }
 }
 
+/// Each of these questions may be asked twice: an offset that is stored again is the same.
 async fn ask_broker(core: &Core, queue: &MessageQueue, ask: Frame) -> Result<(Arc<str>, Frame), RequestError> {
-    let addr = match core.routes.master(queue.broker()) {
-        Some(addr) => addr,
+    if core.routes.way(queue.broker()).is_none()
+        && let Some((_, replica)) = core.routes.reader(queue.broker(), 0)
+    {
         // Without a master a replica answers, as it does for pulls.
-        None => match core.routes.reader(queue.broker(), 0) {
-            Some((_, addr)) => addr,
-            None => core.master_of(queue.broker(), queue.topic()).await?,
-        },
-    };
-    let answer = core.call(&addr, ask, core.settings.request_timeout).await?;
-    Ok((addr, answer))
+        let answer = core.call(&replica, ask, core.settings.request_timeout).await?;
+        return Ok((replica, answer));
+    }
+    core.ask(queue.broker(), queue.topic(), &ask).await
 }
 
 async fn offset(core: &Core, queue: &MessageQueue, ask: Frame) -> Result<i64, RequestError> {

@@ -74,7 +74,7 @@ impl Pull<'_> {
     pub(crate) async fn run(&self, core: &Core) -> Result<(Pulled, i64), RequestError> {
         let (replica, addr) = match core.routes.reader(self.queue.broker(), self.replica) {
             Some(found) => found,
-            None => (MASTER, core.master_of(self.queue.broker(), self.queue.topic()).await?),
+            None => (MASTER, core.way_to(self.queue.broker(), self.queue.topic()).await?),
         };
         let timeout = self.hold.map_or(core.settings.request_timeout, |hold| hold + HOLD_MARGIN);
         let answer = core.call(&addr, self.frame(replica), timeout).await?;
@@ -207,7 +207,7 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
                 if failures.is_power_of_two() && !error.is_outage() {
                     tracing::warn!(queue = %held.queue, failures, %error, "pull failed");
                 }
-                recover(&group, &held, &error).await
+                recover(&group, &held, &error, failures).await
             }
         };
         tokio::select! {
@@ -254,8 +254,8 @@ async fn pull(group: &Group, held: &HeldQueue, next: i64) -> Result<Pulled, Requ
     Ok(pulled)
 }
 
-/// Does what may cure a failed pull. Answers how long to wait before the next.
-async fn recover(group: &Group, held: &HeldQueue, error: &RequestError) -> Duration {
+/// Does what may cure a failed pull, which was this many in a row. Answers how long to wait before the next.
+async fn recover(group: &Group, held: &HeldQueue, error: &RequestError, failures: u32) -> Duration {
     match error {
         RequestError::Refused { code: response::FLOW_CONTROL, .. } => return PAUSE_FLOW,
         RequestError::Refused { addr, code, .. } => {
@@ -271,11 +271,18 @@ async fn recover(group: &Group, held: &HeldQueue, error: &RequestError) -> Durat
                 let _ = greet(&group.core, addr, Force::Always).await;
             }
         }
-        RequestError::Unreachable { .. } | RequestError::ConnectionLost { .. } => {
-            held.replica.store(MASTER, Ordering::Relaxed);
-            let _ = group.core.routes.refresh(held.queue.topic(), false).await;
-        }
         _ => {}
+    }
+    if !error.misses_leader() {
+        return PAUSE_FAILED;
+    }
+    held.replica.store(MASTER, Ordering::Relaxed);
+    if group.core.routes.has_way(held.queue.broker()) {
+        // Another member waits for the next leader for us. None of them may be asked in a storm.
+        return PAUSE_AT_ONCE.saturating_mul(1 << failures.min(6)).min(PAUSE_FAILED);
+    }
+    if error.is_outage() {
+        let _ = group.core.routes.refresh(held.queue.topic(), false).await;
     }
     PAUSE_FAILED
 }

@@ -30,6 +30,8 @@ use crate::queue::MessageQueue;
 
 /// The longest time that a broker is asked to hold one pull.
 const HOLD_MAX: Duration = Duration::from_secs(15);
+/// Before a pull goes to another member of a broker group.
+const PAUSE_FAILED: Duration = Duration::from_millis(50);
 
 /// Collects the settings of a [`PullConsumer`]. Made by [`Client::pull_consumer`](crate::Client::pull_consumer).
 #[derive(Debug)]
@@ -170,7 +172,8 @@ impl PullConsumer {
 
     /// The next messages of one of the assigned queues; waits up to `timeout` for some. Empty if none came in time.
     ///
-    /// A poll whose future is dropped loses nothing: positions move when it returns.
+    /// A poll whose future is dropped loses nothing: positions move when it returns. While a broker group has no leader the poll
+    /// waits for the next one.
     pub async fn poll(&self, timeout: Duration) -> Result<Vec<MessageExt>, RequestError> {
         let ends = Instant::now() + timeout;
         loop {
@@ -205,7 +208,7 @@ impl PullConsumer {
                     }
                     // One broker that fails does not keep the messages of the others.
                     Err(error) => {
-                        failure = Some(error);
+                        failure = Some((queue.broker(), error));
                         continue;
                     }
                 }
@@ -214,10 +217,16 @@ impl PullConsumer {
                     break;
                 }
             }
-            if let Some(failure) = failure
+            if let Some((broker, failure)) = failure
                 && !answered
             {
-                return Err(failure);
+                let again = Instant::now() + PAUSE_FAILED;
+                if again >= ends || !failure.misses_leader() || !self.shared.core.routes.has_way(broker) {
+                    return Err(failure);
+                }
+                // Another member waits for the next leader for us.
+                tokio::time::sleep_until(again).await;
+                continue;
             }
             if Instant::now() >= ends {
                 return Ok(Vec::new());

@@ -40,7 +40,7 @@ pub(super) async fn bury(group: &Group, message: &MessageExt, failures: u32) -> 
 /// The usual way: the broker copies the message itself.
 async fn send_back(group: &Group, message: &MessageExt, max: u32) -> Result<(), crate::error::RequestError> {
     let queue = message.queue();
-    let addr = group.core.master_of(queue.broker(), queue.topic()).await?;
+    let addr = group.core.way_to(queue.broker(), queue.topic()).await?;
     let id = message.message_id();
     let header = ConsumerSendMsgBackHeader {
         offset: message.position(),

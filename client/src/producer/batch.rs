@@ -30,7 +30,7 @@ pub struct BatchResult {
     pub level: StoreLevel,
     /// Attempts made.
     pub attempts: u32,
-    /// An earlier attempt ended without an answer and may have stored the messages as well.
+    /// An earlier attempt ended without an answer and may have stored the messages as well, where a repeat is not recognised.
     pub possible_duplicate: bool,
 }
 

@@ -69,7 +69,8 @@ macro_rules! send_setters {
         }
 
         /// Attempts per message that may leave it stored, the first one included. Default 3. Attempts that certainly
-        /// stored nothing and fail for a passing reason are bounded by the deadline alone.
+        /// stored nothing and fail for a passing reason are bounded by the deadline alone; so are those whose repeat the
+        /// broker recognises: halves, and messages of a topic with a duplicate window longer than the deadline.
         pub fn attempts_max(mut self, count: u32) -> Self {
             self.send.retry.attempts_max = count;
             self
@@ -81,7 +82,8 @@ macro_rules! send_setters {
             self
         }
 
-        /// How long a send may take with all its attempts. Default 10 s.
+        /// How long a send may take with all its attempts. Default 10 s, which is enough for another member of a broker
+        /// group to become its leader.
         pub fn deadline(mut self, deadline: std::time::Duration) -> Self {
             self.send.retry.deadline = deadline;
             self

@@ -48,11 +48,32 @@ pub(crate) struct Attempts {
     pause: Duration,
     /// Some attempt may have stored the message: no later failure can take that back.
     maybe_stored: bool,
+    /// And its broker would not recognise a repeat: the next attempt may store it again.
+    maybe_twice: bool,
+}
+
+/// Circumstances of a failed attempt that count besides the failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chances {
+    /// Another broker could take the message.
+    pub(crate) elsewhere: bool,
+    /// A member of the same broker group that did not fail could.
+    pub(crate) other_member: bool,
+    /// The broker recognises the message, should it have stored it, and answers a repeat with the first one's place.
+    pub(crate) recognised: bool,
 }
 
 impl Attempts {
     pub(crate) fn new(policy: RetryPolicy, now: Instant) -> Attempts {
-        Attempts { policy, ends: now + policy.deadline, made: 0, counted: 0, pause: PAUSE_FIRST, maybe_stored: false }
+        Attempts {
+            policy,
+            ends: now + policy.deadline,
+            made: 0,
+            counted: 0,
+            pause: PAUSE_FIRST,
+            maybe_stored: false,
+            maybe_twice: false,
+        }
     }
 
     /// Begins an attempt.
@@ -80,10 +101,23 @@ impl Attempts {
         self.maybe_stored
     }
 
-    /// Judges a failed attempt. `alternatives`: another broker could take the message.
-    pub(crate) fn judge(&mut self, failure: &RequestError, alternatives: bool, now: Instant) -> Verdict {
-        self.maybe_stored |= failure.outcome_unknown();
+    /// Whether the broker group stays the same: it may have stored the message, and recognises it. Another one would not.
+    pub(crate) fn stays(&self) -> bool {
+        self.maybe_stored && !self.maybe_twice
+    }
+
+    /// Whether the message may be stored twice once an attempt succeeds.
+    pub(crate) fn maybe_twice(&self) -> bool {
+        self.maybe_twice
+    }
+
+    /// Judges a failed attempt.
+    pub(crate) fn judge(&mut self, failure: &RequestError, chances: Chances, now: Instant) -> Verdict {
+        let is_unknown = failure.outcome_unknown();
+        self.maybe_stored |= is_unknown;
+        self.maybe_twice |= is_unknown && !chances.recognised;
         let passes_by_itself = match failure {
+            _ if is_unknown && chances.recognised => true,
             RequestError::Unreachable { .. } | RequestError::NoRoute { .. } | RequestError::NotSent { .. } => true,
             RequestError::Refused { code, .. } => {
                 matches!(*code, response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | response::GO_AWAY)
@@ -98,23 +132,29 @@ impl Attempts {
         }
         // The first failure of a kind that hits one broker goes elsewhere at once; from then on, and when there is no
         // elsewhere, pauses grow so that a broker that comes back is not met by a storm.
-        let pause = if alternatives && self.made == 1 { Duration::ZERO } else { self.pause };
+        let goes_elsewhere = chances.elsewhere && !self.stays();
+        let pause = if goes_elsewhere && self.made == 1 { Duration::ZERO } else { self.pause };
         if !pause.is_zero() {
             self.pause = (self.pause * 2).min(PAUSE_MAX);
         }
         if now + pause >= self.ends {
             return Verdict::GiveUp;
         }
-        let refresh_route = match failure {
-            RequestError::Unreachable { .. }
-            | RequestError::ConnectionLost { .. }
-            | RequestError::NoRoute { .. }
-            | RequestError::NotSent { .. } => true,
-            RequestError::Refused { code, .. } => {
-                matches!(*code, response::NO_PERMISSION | response::TOPIC_NOT_EXIST | response::SERVICE_NOT_AVAILABLE)
-            }
-            _ => false,
-        };
+        // A member that passes on knows the leader before the name servers do. The routes are refreshed beside.
+        let refresh_route = !(chances.other_member && failure.misses_leader())
+            && match failure {
+                RequestError::Unreachable { .. }
+                | RequestError::ConnectionLost { .. }
+                | RequestError::NoRoute { .. }
+                | RequestError::NotSent { .. } => true,
+                RequestError::Refused { code, .. } => {
+                    matches!(
+                        *code,
+                        response::NO_PERMISSION | response::TOPIC_NOT_EXIST | response::SERVICE_NOT_AVAILABLE
+                    )
+                }
+                _ => false,
+            };
         Verdict::Again { pause, refresh_route }
     }
 
@@ -137,6 +177,8 @@ mod tests {
 
     const POLICY: RetryPolicy =
         RetryPolicy { attempts_max: 3, attempt_timeout: Duration::from_secs(3), deadline: Duration::from_secs(10) };
+
+    const ELSEWHERE: Chances = Chances { elsewhere: true, other_member: false, recognised: false };
 
     fn refused(code: i32) -> RequestError {
         RequestError::Refused { addr: "a".into(), code, remark: String::new() }
@@ -161,7 +203,7 @@ mod tests {
         let now = Instant::now();
         for code in [response::MESSAGE_ILLEGAL, response::INVALID_PARAMETER, response::REQUEST_CODE_NOT_SUPPORTED] {
             let mut attempts = begun(now);
-            assert_eq!(attempts.judge(&refused(code), true, now), Verdict::GiveUp);
+            assert_eq!(attempts.judge(&refused(code), ELSEWHERE, now), Verdict::GiveUp);
             let error = attempts.into_error("id", refused(code));
             assert!(!error.outcome_unknown() && !error.is_retryable(), "{error}");
         }
@@ -171,7 +213,7 @@ mod tests {
     fn the_first_failure_goes_elsewhere_at_once() {
         let now = Instant::now();
         for failure in [refused(response::SYSTEM_ERROR), refused(response::NO_PERMISSION), timed_out(), unreachable()] {
-            let verdict = begun(now).judge(&failure, true, now);
+            let verdict = begun(now).judge(&failure, ELSEWHERE, now);
             assert!(matches!(verdict, Verdict::Again { pause: Duration::ZERO, .. }), "{failure}: {verdict:?}");
         }
     }
@@ -182,7 +224,7 @@ mod tests {
         let mut attempts = Attempts::new(POLICY, now);
         for round in 1..=3 {
             attempts.begin();
-            let verdict = attempts.judge(&timed_out(), true, now);
+            let verdict = attempts.judge(&timed_out(), ELSEWHERE, now);
             assert_eq!(verdict == Verdict::GiveUp, round == 3, "round {round}");
         }
         assert!(attempts.into_error("id", timed_out()).outcome_unknown());
@@ -195,7 +237,7 @@ mod tests {
         let mut attempts = Attempts::new(POLICY, now);
         loop {
             attempts.begin();
-            match attempts.judge(&unreachable(), false, now) {
+            match attempts.judge(&unreachable(), Chances::default(), now) {
                 Verdict::Again { pause, refresh_route } => {
                     assert!(pause <= PAUSE_MAX && refresh_route);
                     now += pause;
@@ -213,9 +255,9 @@ mod tests {
     fn one_unknown_outcome_is_never_forgotten() {
         let now = Instant::now();
         let mut attempts = begun(now);
-        attempts.judge(&timed_out(), true, now);
+        attempts.judge(&timed_out(), ELSEWHERE, now);
         attempts.begin();
-        attempts.judge(&refused(response::MESSAGE_ILLEGAL), true, now);
+        attempts.judge(&refused(response::MESSAGE_ILLEGAL), ELSEWHERE, now);
         assert!(attempts.into_error("id", refused(response::MESSAGE_ILLEGAL)).outcome_unknown());
     }
 
@@ -229,13 +271,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_broker_recognises_goes_there_again_until_the_deadline() {
+        let recognised = Chances { elsewhere: true, other_member: true, recognised: true };
+        let (now, mut attempts) = (Instant::now(), Attempts::new(POLICY, Instant::now()));
+        for _ in 0..2 * POLICY.attempts_max {
+            attempts.begin();
+            let verdict = attempts.judge(&timed_out(), recognised, now);
+            let Verdict::Again { pause, refresh_route: false } = verdict else { panic!("{verdict:?}") };
+            assert!(pause >= PAUSE_FIRST && attempts.stays() && !attempts.maybe_twice());
+        }
+        // Another group is asked only once a repeat may have doubled it anyway.
+        attempts.begin();
+        attempts.judge(&timed_out(), ELSEWHERE, now);
+        assert!(!attempts.stays() && attempts.maybe_twice());
+        let late = now + POLICY.deadline;
+        assert_eq!(attempts.judge(&timed_out(), recognised, late), Verdict::GiveUp);
+        assert!(attempts.into_error("id", timed_out()).outcome_unknown());
+    }
+
+    #[test]
     fn what_never_reached_a_broker_leaves_no_doubt_and_is_bounded_by_the_deadline_alone() {
         let now = Instant::now();
         let look_up = timed_out().before_sending(LOOK_UP);
         let mut attempts = Attempts::new(POLICY, now);
         for _ in 0..2 * POLICY.attempts_max {
             attempts.begin();
-            assert!(matches!(attempts.judge(&look_up, false, now), Verdict::Again { refresh_route: true, .. }));
+            assert!(matches!(
+                attempts.judge(&look_up, Chances::default(), now),
+                Verdict::Again { refresh_route: true, .. }
+            ));
         }
         let error = attempts.into_error("id", look_up);
         assert!(!error.outcome_unknown() && error.is_retryable(), "{error}");

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use super::retry::{Attempts, Verdict};
+use super::retry::{Attempts, Chances, Verdict};
 use super::select::{self, Penalties};
 use super::{HalfNeeds, Prepared, SendSettings};
 use crate::core::{Core, refused};
@@ -82,7 +82,7 @@ pub struct SendResult {
     pub level: StoreLevel,
     /// Attempts made, this one included.
     pub attempts: u32,
-    /// An earlier attempt ended without an answer and may have stored the message as well.
+    /// An earlier attempt ended without an answer and may have stored the message as well, where a repeat is not recognised.
     pub possible_duplicate: bool,
     /// With it a timer message can be recalled before it is due.
     pub recall_handle: Option<String>,
@@ -214,15 +214,16 @@ impl Sender {
         let mut refresh_route = false;
         loop {
             attempts.begin();
-            let mut alternatives = false;
+            let mut elsewhere = false;
             let attempt = async {
                 let route = self.route(&prepared.topic, refresh_route).await.map_err(AttemptError::Failed)?;
-                let chosen = self.choose(&route, turn, prepared, pinned.as_ref(), half, last_queue.as_ref()).await?;
+                let wanted = if attempts.stays() { last_queue.as_ref() } else { pinned.as_ref() };
+                let chosen = self.choose(&route, turn, prepared, wanted, half, last_queue.as_ref()).await?;
                 let queue = &*last_queue.insert(chosen);
                 let is_free = pinned.is_none()
                     && prepared.sharding_key.is_none()
                     && half.is_none_or(|needs| needs.first.is_none());
-                alternatives = is_free && route.writable_elsewhere(queue.broker());
+                elsewhere = is_free && route.writable_elsewhere(queue.broker());
                 let attempt = Attempt { prepared, queue, half };
                 let addr = self.reach(&attempt).await?;
                 Ok::<_, AttemptError>((attempt, addr))
@@ -245,7 +246,7 @@ impl Sender {
                 Ok(mut sent) => {
                     self.penalties.lock().clear(sent.queue.broker());
                     sent.attempts = attempts.made();
-                    sent.possible_duplicate = attempts.maybe_stored();
+                    sent.possible_duplicate = attempts.maybe_twice();
                     return Ok(sent);
                 }
                 Err(AttemptError::Final(error)) if attempts.maybe_stored() => {
@@ -253,10 +254,6 @@ impl Sender {
                 }
                 Err(AttemptError::Final(error)) => return Err(error),
                 Err(AttemptError::Failed(failure)) => {
-                    if matches!(failure, RequestError::TimedOut { .. }) {
-                        // Slow, or gone without a word? A heartbeat tells, and closes a dead connection.
-                        self.core.brokers.greet_soon.notify_one();
-                    }
                     if let Some(queue) = &last_queue
                         && failure.blames_broker()
                     {
@@ -266,7 +263,8 @@ impl Sender {
                 }
             };
             tracing::debug!(id = %prepared.message_id, attempt = attempts.made(), %failure, "send attempt failed");
-            match attempts.judge(&failure, alternatives, Instant::now()) {
+            let chances = self.chances(elsewhere, last_queue.as_ref(), half, &failure, &attempts).await;
+            match attempts.judge(&failure, chances, Instant::now()) {
                 Verdict::Again { pause, refresh_route: refresh } => {
                     refresh_route = refresh;
                     if !pause.is_zero() {
@@ -280,6 +278,35 @@ impl Sender {
         }
     }
 
+    /// The circumstances of a failed attempt that decide about the next.
+    async fn chances(
+        &self,
+        elsewhere: bool,
+        queue: Option<&MessageQueue>,
+        half: Option<&HalfNeeds>,
+        failure: &RequestError,
+        attempts: &Attempts,
+    ) -> Chances {
+        let Some(queue) = queue else { return Chances { elsewhere, ..Chances::default() } };
+        // Ours recognise each half that is sent again; and one more elsewhere is a stray that its check rolls back. Of other
+        // messages it is asked when it matters.
+        let recognised = failure.outcome_unknown()
+            && self.core.routes.pass_on(queue.broker())
+            && match half {
+                Some(_) => !elsewhere,
+                None => self.recognises(queue, attempts.patience(Instant::now())).await,
+            };
+        Chances { elsewhere, other_member: self.core.routes.has_way(queue.broker()), recognised }
+    }
+
+    /// Whether the topic has a duplicate window that is longer than a send may take, all attempts included. A broker that does
+    /// not say so in time has none.
+    async fn recognises(&self, queue: &MessageQueue, patience: Duration) -> bool {
+        let window = self.core.routes.duplicate_window(&self.core, queue);
+        let window = tokio::time::timeout(patience, window).await;
+        window.is_ok_and(|window| window > self.settings.retry.deadline)
+    }
+
     /// Sends one message without waiting for an answer.
     pub(crate) async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
         let _place = self.enter().await?;
@@ -288,7 +315,7 @@ impl Sender {
         let sent = async {
             let route = self.route(&prepared.topic, false).await?;
             let queue = self.pick(&route.writable, turn, &prepared, None)?;
-            let addr = self.core.master_of(queue.broker(), &prepared.topic).await?;
+            let addr = self.core.way_to(queue.broker(), &prepared.topic).await?;
             self.core.oneway(&addr, self.frame(&Attempt { prepared: &prepared, queue: &queue, half: None })).await
         };
         let deadline = self.settings.retry.deadline;
@@ -338,8 +365,8 @@ impl Sender {
     /// Where the request goes. Nothing of the message is sent, however this ends.
     async fn reach(&self, attempt: &Attempt<'_>) -> Result<Arc<str>, AttemptError> {
         let queue = attempt.queue;
-        let master = self.core.master_of(queue.broker(), queue.topic()).await;
-        let addr = master.map_err(AttemptError::Failed)?;
+        let way = self.core.way_to(queue.broker(), queue.topic()).await;
+        let addr = way.map_err(AttemptError::Failed)?;
         if let Some(needs) = attempt.half {
             // Before the half is there: a broker that does not know the group could ask nobody about it.
             let greeted = greet(&self.core, &addr, Force::IfNeeded).await;

@@ -99,54 +99,82 @@ pub(super) async fn tell(
             // A courtesy: without it the broker asks all the same.
             return Ok(Outcome::Undecided);
         }
-        let is_timeout = matches!(failure, RequestError::TimedOut { .. });
-        // A later attempt that was not sent takes nothing back of an earlier one that was.
-        let last =
-            if failure.outcome_unknown() { heard.insert(failure).clone() } else { heard.clone().unwrap_or(failure) };
-        let again = Instant::now() + pause;
-        if again >= limits.ends {
+        let last = heard_last(&mut heard, failure);
+        if !find_again(core, subject, limits, &mut pause).await {
             return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last });
         }
-        if !is_timeout {
-            // The broker may have moved; a failed refresh leaves what is known.
-            let refreshed = core.routes.refresh(subject.first().queue.topic(), false);
-            let _ = tokio::time::timeout_at(limits.ends, refreshed).await;
-        }
-        tokio::time::sleep_until(again).await;
-        if Instant::now() >= limits.ends {
-            return Err(TransactionError::Unresolved { transaction_id: id.clone(), decision, last });
-        }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-/// Asks the broker for more time, and waits until it is granted. One attempt: who needs more time has some left.
+/// The failure to tell of: the last one that leaves the outcome unknown, if any does. A later attempt that was not sent takes
+/// nothing back of an earlier one that was.
+fn heard_last(heard: &mut Option<RequestError>, failure: RequestError) -> RequestError {
+    if failure.outcome_unknown() { heard.insert(failure).clone() } else { heard.clone().unwrap_or(failure) }
+}
+
+/// Pauses before another attempt, and asks where the broker is if no member of its group is left to try. Answers whether there is
+/// time for one.
+async fn find_again(core: &Core, subject: Subject<'_>, limits: Limits, pause: &mut Duration) -> bool {
+    let again = Instant::now() + *pause;
+    *pause = (*pause * 2).min(PAUSE_MAX);
+    if again >= limits.ends {
+        return false;
+    }
+    let queue = &subject.first().queue;
+    if !core.routes.has_way(queue.broker()) {
+        // A failed refresh leaves what is known.
+        let _ = tokio::time::timeout_at(limits.ends, core.routes.refresh(queue.topic(), false)).await;
+    }
+    tokio::time::sleep_until(again).await;
+    Instant::now() < limits.ends
+}
+
+/// Asks the broker for more time, and waits until it is granted. While the broker has no leader it is asked again; other
+/// failures end the call: who needs more time has some left.
 pub(super) async fn extend(
     core: &Core,
     subject: Subject<'_>,
     retry_after: Duration,
     policy: DecisionPolicy,
 ) -> Result<(), TransactionError> {
-    let (limits, decision) = (Limits::from_now(policy), Decision::InProgress { retry_after });
-    let asked = async {
-        let (addr, abilities) = broker_of(core, subject.first(), limits).await?;
-        if !abilities.transactions {
-            let what = "extend the time of a transaction without using up its checks";
-            return Ok(Err(TransactionError::Unsupported { addr: addr.to_string(), what }));
+    let limits = Limits::from_now(policy);
+    let mut pause = PAUSE_FIRST;
+    let decision = Decision::InProgress { retry_after };
+    let mut heard = None;
+    loop {
+        let failure = match ask_for_time(core, subject, decision, limits).await {
+            Ok(answered) => return answered,
+            Err(failure) => failure,
+        };
+        let misses_leader = failure.misses_leader();
+        let last = heard_last(&mut heard, failure);
+        if !misses_leader || !find_again(core, subject, limits, &mut pause).await {
+            return Err(TransactionError::Unresolved { transaction_id: subject.transaction_id(), decision, last });
         }
-        let end = with_lease(end_frame(subject, decision, None), decision);
-        let answer = core.call(&addr, end, limits.patience(&addr)?).await?;
-        Ok(judge(&addr, subject, decision, answer)?.map(drop))
-    };
-    asked.await.unwrap_or_else(|last| {
-        Err(TransactionError::Unresolved { transaction_id: subject.transaction_id(), decision, last })
-    })
+    }
+}
+
+/// One attempt to get more time; `Err` says nothing about the transaction.
+async fn ask_for_time(
+    core: &Core,
+    subject: Subject<'_>,
+    decision: Decision,
+    limits: Limits,
+) -> Result<Result<(), TransactionError>, RequestError> {
+    let (addr, abilities) = broker_of(core, subject.first(), limits).await?;
+    if !abilities.transactions {
+        let what = "extend the time of a transaction without using up its checks";
+        return Ok(Err(TransactionError::Unsupported { addr: addr.to_string(), what }));
+    }
+    let end = with_lease(end_frame(subject, decision, None), decision);
+    let answer = core.call(&addr, end, limits.patience(&addr)?).await?;
+    Ok(judge(&addr, subject, decision, answer)?.map(drop))
 }
 
 /// Where a decision on `half` goes, and what can be expected of the broker there.
 async fn broker_of(core: &Core, half: &Half, limits: Limits) -> Result<(Arc<str>, Abilities), RequestError> {
     let found = async {
-        let addr = core.master_of(half.queue.broker(), half.queue.topic()).await?;
+        let addr = core.way_to(half.queue.broker(), half.queue.topic()).await?;
         let greeted = greet(core, &addr, Force::IfNeeded).await;
         Ok((addr, greeted.map_err(|error| error.before_sending(GREETING))?))
     };

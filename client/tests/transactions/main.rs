@@ -73,6 +73,7 @@ impl Stage {
             .transaction_producer("P", listener.clone())
             .topics(["T", "U"])
             .attempt_timeout(Duration::from_millis(300))
+            .deadline(Duration::from_secs(2))
             .decision_timeout(Duration::from_millis(300))
             .decision_deadline(Duration::from_secs(2))
             .start()

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,33 +25,47 @@ use escrowmq_tests::local::LocalDatabase;
 use escrowmq_tests::processes::free_port;
 use escrowmq_tests::{Cluster, End, Settings, Wire, since, until_within};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const TOPIC: &str = "Kills";
-const QUEUES: u32 = 4;
-const GROUP: &str = "kills-producer";
-const READERS: &str = "kills-reader";
+pub(super) const TOPIC: &str = "Kills";
+pub(super) const QUEUES: u32 = 4;
+pub(super) const GROUP: &str = "kills-producer";
+pub(super) const READERS: &str = "kills-reader";
 
 /// Transactions, and senders of plain messages, that run at the same time.
-const LANES: usize = 6;
-const SENDERS: usize = 2;
+pub(super) const LANES: usize = 6;
+pub(super) const SENDERS: usize = 2;
 
 /// Answers that must come between two kills: with fewer a kill hits nothing.
-const BETWEEN_KILLS: usize = 25;
+pub(super) const BETWEEN_KILLS: usize = 25;
 
 /// Everything decided and delivered, after the last fault: two check intervals and time to reconnect.
-const HEALING: Duration = Duration::from_secs(60);
+pub(super) const HEALING: Duration = Duration::from_secs(60);
 
 /// The state that all instances of the producer group share.
 #[derive(Clone)]
-struct Application {
+pub(super) struct Application {
     database: Arc<LocalDatabase>,
-    history: Recorder,
+    pub(super) history: Recorder,
     checks: Arc<AtomicUsize>,
-    answers: Arc<AtomicUsize>,
+    pub(super) answers: Arc<AtomicUsize>,
+    /// What the client could not hide from it.
+    pub(super) errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Application {
+    /// One whose database is in this folder.
+    pub(super) fn new(folder: &Path) -> Application {
+        Application {
+            database: Arc::new(LocalDatabase::open(&folder.join("ledger")).expect("a ledger")),
+            history: Recorder::default(),
+            checks: Arc::default(),
+            answers: Arc::default(),
+            errors: Arc::default(),
+        }
+    }
+
     /// Ends a local transaction: on disk, then in the history, then the decision is sent.
     fn settle(&self, key: &str, wanted: Ending) -> Decision {
         let ending = self.database.settle(key, wanted);
@@ -84,12 +99,17 @@ fn key_of(body: &[u8]) -> String {
     String::from_utf8_lossy(body).into_owned()
 }
 
-fn place(queue: i32, offset: i64) -> Place {
+pub(super) fn place(queue: i32, offset: i64) -> Place {
     Place { queue: format!("{TOPIC}/{queue}"), offset: offset.cast_unsigned() }
 }
 
 /// Runs one transaction after the other until it is told to stop.
-async fn transact(producer: TransactionProducer, name: String, application: &Application, stop: &AtomicBool) {
+pub(super) async fn transact(
+    producer: TransactionProducer,
+    name: String,
+    application: &Application,
+    stop: &AtomicBool,
+) {
     let history = &application.history;
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -109,14 +129,16 @@ async fn transact(producer: TransactionProducer, name: String, application: &App
                 };
                 history.note(&name, What::Decided { key, ending, place });
             }
-            Err(TransactionError::Half(_) | TransactionError::Unresolved { .. }) => {}
+            Err(error @ (TransactionError::Half(_) | TransactionError::Unresolved { .. })) => {
+                application.errors.lock().push(format!("{key}: {error}"));
+            }
             Err(error) => panic!("{key}: {error}"),
         }
     }
 }
 
 /// Sends one plain message after the other until it is told to stop.
-async fn send(producer: Producer, name: String, level: Level, application: &Application, stop: &AtomicBool) {
+pub(super) async fn send(producer: Producer, name: String, level: Level, application: &Application, stop: &AtomicBool) {
     let history = &application.history;
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -125,16 +147,19 @@ async fn send(producer: Producer, name: String, level: Level, application: &Appl
         let key = format!("{name}/{number}");
         history.note(&name, What::Send { key: key.clone(), hash: hash(key.as_bytes()) });
         let sent: Result<_, SendError> = producer.send(Message::new(TOPIC, key.clone())).await;
-        // An error proves nothing: the message may be there or not.
-        if let Ok(sent) = sent {
-            application.answers.fetch_add(1, Ordering::Relaxed);
-            let place = Some(place(sent.queue.id(), sent.queue_offset));
-            history.note(&name, What::Sent { key, level, place });
+        match sent {
+            Ok(sent) => {
+                application.answers.fetch_add(1, Ordering::Relaxed);
+                let place = Some(place(sent.queue.id(), sent.queue_offset));
+                history.note(&name, What::Sent { key, level, place });
+            }
+            // It proves nothing: the message may be there or not.
+            Err(error) => application.errors.lock().push(format!("{key}: {error}")),
         }
     }
 }
 
-async fn reader(client: &Client, history: &Recorder) -> escrowmq_client::PushConsumer {
+pub(super) async fn reader(client: &Client, history: &Recorder) -> escrowmq_client::PushConsumer {
     let history = history.clone();
     let consumer = client.push_consumer(READERS).subscribe(TOPIC, "*").consume_from(ConsumeFrom::First);
     let consumer = consumer.start(move |message| {
@@ -163,12 +188,7 @@ async fn campaign(flush: &str, kills: usize, seed: u64) -> (Verdict, Vec<history
     let mut cluster = Cluster::start(settings).await;
     let clients = [cluster.client_with_topic(TOPIC, QUEUES).await, cluster.client().await];
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let application = Application {
-        database: Arc::new(LocalDatabase::open(&folder.path().join("ledger")).expect("a ledger")),
-        history: Recorder::default(),
-        checks: Arc::default(),
-        answers: Arc::default(),
-    };
+    let application = Application::new(folder.path());
     let history = application.history.clone();
     let reader = reader(&clients[0], &history).await;
     let mut producers = Vec::new();
@@ -231,6 +251,11 @@ async fn finish(wire: &Wire, metrics: u16, application: &Application) {
             parked: counts.parked,
         },
     );
+    take_stock(wire, history).await;
+}
+
+/// Writes down what is in the queues, and waits until the reader has all of it.
+pub(super) async fn take_stock(wire: &Wire, history: &Recorder) {
     let mut stored = BTreeSet::new();
     for queue in 0..QUEUES.cast_signed() {
         for message in wire.read_queue(TOPIC, queue).await {
@@ -282,7 +307,17 @@ impl Counts {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+/// A verdict, and where the history is kept.
+pub(super) fn told(verdict: &Verdict, events: &[history::Event], seed: u64) -> String {
+    let path = std::env::temp_dir().join(format!("escrowmq-kills-{seed}.jsonl"));
+    let mut told = format!("seed {seed}: {verdict}");
+    if history::save(events, &path).is_ok() {
+        let _ = writeln!(told, "the history is in {}", path.display());
+    }
+    told
+}
+
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
@@ -298,11 +333,7 @@ async fn campaigns(test: &str, flush: &str) {
         let (verdict, events) = campaign(flush, kills, seed).await;
         (rounds, faults, acknowledged) = (rounds + 1, faults + verdict.faults, acknowledged + verdict.acknowledged);
         if !verdict.is_good() {
-            let path = std::env::temp_dir().join(format!("escrowmq-kills-{seed}.jsonl"));
-            let mut told = format!("seed {seed}: {verdict}");
-            if history::save(&events, &path).is_ok() {
-                let _ = writeln!(told, "the history is in {}", path.display());
-            }
+            let told = told(&verdict, &events, seed);
             panic!(
                 "{told}again: ESCROWMQ_KILL_SEED={seed} ESCROWMQ_KILLS={kills} cargo test --release -p escrowmq-tests --test all {test}"
             );

@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod disk;
+mod failover;
 mod flood;
 mod groups;
 mod hidden;
