@@ -69,12 +69,14 @@ pub(crate) enum Bug {
     ReadWithoutLease,
     /// A new leader stamps with its wall clock, however far that is from what others stamped.
     ClockTaken,
+    /// What another member has passed on is passed on again.
+    ForwardingLoop,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 31] = [
+    pub(crate) const ALL: [Bug; 32] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -106,6 +108,7 @@ impl Bug {
         Bug::LoadLeaked,
         Bug::ReadWithoutLease,
         Bug::ClockTaken,
+        Bug::ForwardingLoop,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

@@ -43,7 +43,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("delivery", None),
     ("schedule", None),
     // All of it together, and requests.
-    ("forward", Some(&["peer", "raft"])),
+    ("forward", Some(&["peer", "planted", "raft"])),
     ("monitoring", None),
     ("broker", None),
     ("server", None),
