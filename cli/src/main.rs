@@ -3,10 +3,12 @@
 mod admin;
 mod backup;
 mod bench;
+mod cluster;
 mod confirm;
 mod demo;
 mod ending;
 mod fsck;
+mod processes;
 mod progress;
 mod standalone;
 mod words;
@@ -44,6 +46,8 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// See half messages stay hidden, get decided, checked back and delivered, with real processes and real kills
     Demo(demo::Arguments),
+    /// Run 2 nameservers and 2 groups of 3 brokers on this machine, watch them, and kill some of them
+    Cluster(cluster::Arguments),
     /// The producer process of the demo
     #[command(hide = true)]
     DemoProducer(demo::ProducerArguments),
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => backup::run_backup(&arguments),
         Command::Restore(arguments) => backup::run_restore(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }
 }
