@@ -3,9 +3,11 @@
 
 mod barrier;
 mod budgets;
+mod cluster;
 mod crash;
 mod delivery;
 mod demo;
+mod deploy;
 mod disk;
 mod flood;
 mod groups;
@@ -15,6 +17,9 @@ mod kills;
 mod linear;
 mod lossy;
 mod no_loss;
+mod outages;
+mod partitions;
 mod process;
 mod protocol;
+mod spread;
 mod transactions;
