@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,12 +40,14 @@ struct Inner<M: StateMachine> {
     started: Duration,
     /// When a leader was last heard of, in milliseconds of the executor's clock.
     heard: AtomicU64,
+    /// Entries were refused for want of room, and none of their kind was taken since.
+    is_full: AtomicBool,
 }
 
 impl<M: StateMachine> Server<M> {
     pub(super) fn new(raft: Raft<TypeConfig, State<M>>, executor: Executor, log: Log) -> Self {
         let (started, claims, heard) = (executor.now(), RoomClaims::default(), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { raft, executor, log, claims, started, heard }) }
+        Self { inner: Arc::new(Inner { raft, executor, log, claims, started, heard, is_full: AtomicBool::new(false) }) }
     }
 
     /// Whether a leader was heard of just now.
@@ -101,6 +103,7 @@ impl<M: StateMachine> Inner<M> {
         let mut others = Vec::new();
         if !bytes.is_empty() {
             let claimed = self.claims.claim(&self.log, &bytes, Room::Common);
+            self.note_room(claimed.as_ref().err());
             let claimed = match claimed {
                 Err(AppendError::NoSpace { .. }) if request.entries.iter().all(is_vital::<M>) => {
                     self.claims.claim(&self.log, &bytes, Room::Reserve)
@@ -125,6 +128,26 @@ impl<M: StateMachine> Inner<M> {
             self.heard.store(now, Ordering::Relaxed);
         }
         appended.map(Answer::Append).map_err(io::Error::other)
+    }
+}
+
+impl<M: StateMachine> Inner<M> {
+    /// Says once that there is no room, and once that there is some again: the leader goes on asking.
+    fn note_room(&self, refused: Option<&AppendError>) {
+        let is_full = match refused {
+            None => false,
+            Some(AppendError::NoSpace { .. }) => true,
+            Some(_) => return,
+        };
+        if self.is_full.swap(is_full, Ordering::Relaxed) == is_full {
+            return;
+        }
+        match refused {
+            Some(error) => {
+                tracing::error!(%error, "disk full: this member takes no entries from its leader until there is room")
+            }
+            None => tracing::info!("there is room again: this member takes entries from its leader"),
+        }
     }
 }
 
