@@ -1,4 +1,5 @@
 # make demo   see a half message stay hidden, a check fire and the commit arrive (the first build compiles RocksDB)
+# make cluster  two groups of three brokers on this machine, to look at, and to kill members of
 # make test   all tests
 # make torture  power cuts, kills, groups under faults and hostile requests with fresh seeds for TORTURE_SECONDS (600)
 # make fuzz   libFuzzer on everything that reads bytes: TARGET (all) for SECONDS (60); needs a nightly toolchain
@@ -15,7 +16,7 @@ BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
 # Features of the client without which the binaries are built.
 DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql
 
-.PHONY: setup build demo test torture fuzz check clean
+.PHONY: setup build demo cluster test torture fuzz check clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -28,6 +29,9 @@ build: setup
 
 demo: build
 	@bin/escrowmq demo
+
+cluster: build
+	@bin/escrowmq cluster
 
 test: build
 	@sh deploy/setup.sh tests

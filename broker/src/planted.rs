@@ -71,12 +71,14 @@ pub(crate) enum Bug {
     ClockTaken,
     /// A copy of the state brings no vote: what this member voted is forgotten.
     VoteLostInSnapshot,
+    /// What another member has passed on is passed on again.
+    ForwardingLoop,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 32] = [
+    pub(crate) const ALL: [Bug; 33] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -109,6 +111,7 @@ impl Bug {
         Bug::ReadWithoutLease,
         Bug::ClockTaken,
         Bug::VoteLostInSnapshot,
+        Bug::ForwardingLoop,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

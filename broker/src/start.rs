@@ -24,7 +24,7 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
-use crate::forward::{Arrivals, Forwarder, Office};
+use crate::forward::{Arrivals, Forwarder, Office, Origin};
 use crate::gate::Gate;
 use crate::group::{self, Group};
 use crate::key_index::KeyIndex;
@@ -209,13 +209,13 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     }
     phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
     let limits = serve_limits(&broker.config(), &budget);
-    let forwarder = |way| {
-        let (leadership, office) = (storage.leadership(), Arc::clone(&office));
+    let forwarder = |origin| {
+        let (leadership, office, way) = (storage.leadership(), Arc::clone(&office), way::to_members(&group));
+        let (limits, budget) = (limits.connection.clone(), Arc::clone(&budget));
         let shutdown = phases.connections.shutdown.clone();
-        Arc::new(Forwarder::new(leadership, office, way, limits.connection.clone(), Arc::clone(&budget), shutdown))
+        Arc::new(Forwarder::new(origin, leadership, office, way, limits, budget, shutdown))
     };
-    // What other members pass on is passed on no further.
-    let (passing, arriving) = (forwarder(way::to_members(&group)), forwarder(None));
+    let (passing, arriving) = (forwarder(Origin::Clients), forwarder(Origin::Members));
     let stopping = phases.registration.shutdown.clone();
     pages.show(background::monitor(&broker, &storage, &office, &budget, [&passing, &arriving], stopping));
     if !group.is_alone() {

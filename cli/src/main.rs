@@ -3,11 +3,13 @@
 mod admin;
 mod backup;
 mod bench;
+mod cluster;
 mod confirm;
 mod demo;
 mod ending;
 mod fsck;
 mod group;
+mod processes;
 mod progress;
 mod standalone;
 mod words;
@@ -47,6 +49,8 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// See half messages stay hidden, get decided, checked back and delivered, with real processes and real kills
     Demo(demo::Arguments),
+    /// Run 2 nameservers and 2 groups of 3 brokers on this machine, watch them, and kill some of them
+    Cluster(cluster::Arguments),
     /// The producer process of the demo
     #[command(hide = true)]
     DemoProducer(demo::ProducerArguments),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => backup::run_backup(&arguments),
         Command::Restore(arguments) => backup::run_restore(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }
 }

@@ -8,12 +8,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use escrowmq_client::{Client, ClientBuilder};
+use escrowmq_common::frame::Frame;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
+use crate::load::Target;
 use crate::metrics::Page;
-use crate::network::{Network, Who};
+use crate::network::Network;
 use crate::processes::{Process, data_folder, free_port, is_serving, spawn_broker};
 use crate::small_disk::SmallDisk;
 use crate::wait::{DEADLINE, until};
@@ -23,6 +26,9 @@ use crate::{Nameserver, Settings};
 /// Members of a group.
 pub const MEMBERS: usize = 3;
 const NAMESERVERS: usize = 2;
+
+/// Bytes of a greeting between members before its names.
+const GREETING_FIXED_BYTES: usize = 64;
 
 /// A secret long enough for any rule.
 const SECRET: &str = "a secret of the tests, which nobody else knows";
@@ -80,20 +86,30 @@ fn leader_of(standings: &[Option<Standing>]) -> Option<usize> {
 #[derive(Debug)]
 pub struct Plan {
     settings: Settings,
-    gates: Option<(Who, u64)>,
+    /// Nameservers that others have started.
+    names: Option<Vec<String>>,
+    /// The seed of a network.
+    gates: Option<u64>,
     disks: Vec<(usize, SmallDisk)>,
 }
 
 impl Plan {
     /// All members get these settings, besides those that make them a group. The name of the broker names the group.
     pub fn new(settings: Settings) -> Plan {
-        Plan { settings, gates: None, disks: Vec::new() }
+        Plan { settings, names: None, gates: None, disks: Vec::new() }
     }
 
-    /// Puts a [`Network`] between the members; `who` and `seed` are as there.
+    /// Makes it a group of the cluster that has these nameservers, instead of two of its own.
     #[must_use]
-    pub fn with_network(mut self, who: Who, seed: u64) -> Plan {
-        self.gates = Some((who, seed));
+    pub fn in_cluster(mut self, names: Vec<String>) -> Plan {
+        self.names = Some(names);
+        self
+    }
+
+    /// Puts a [`Network`] between the members, with this seed.
+    #[must_use]
+    pub fn with_network(mut self, seed: u64) -> Plan {
+        self.gates = Some(seed);
         self
     }
 
@@ -210,15 +226,20 @@ impl Group {
 
     async fn spawn(plan: Plan, around_one: bool) -> Group {
         let mut nameservers = Vec::new();
-        for _ in 0..NAMESERVERS {
-            nameservers.push(Nameserver::start().await);
-        }
-        let names: Vec<String> = nameservers.iter().map(Nameserver::address).collect();
+        let names = match plan.names {
+            Some(names) => names,
+            None => {
+                for _ in 0..NAMESERVERS {
+                    nameservers.push(Nameserver::start().await);
+                }
+                nameservers.iter().map(Nameserver::address).collect()
+            }
+        };
         let mut seats: Vec<Seat> = (0..MEMBERS).map(|_| Seat::free()).collect();
         let mut network = None;
-        if let Some((who, seed)) = plan.gates {
+        if let Some(seed) = plan.gates {
             let own: Vec<String> = seats.iter().map(|seat| own(seat.peers)).collect();
-            let gates = Network::before(&own, who, seed).await;
+            let gates = Network::before(&own, dialer, seed).await;
             for (member, seat) in seats.iter_mut().enumerate() {
                 seat.address = gates.address(member);
             }
@@ -249,7 +270,8 @@ impl Group {
         group
     }
 
-    async fn until_serving(&mut self, member: usize) {
+    /// Waits until a member answers its clients.
+    pub async fn until_serving(&mut self, member: usize) {
         let Member { process, seat, .. } = &mut self.members[member];
         let is_serving = is_serving(process, seat.clients).await;
         assert!(is_serving, "member {member} ended right after its start:\n{}", self.members[member].process.log());
@@ -369,6 +391,18 @@ impl Group {
         Wire::to(self.address(member))
     }
 
+    /// The group as a load knows it.
+    pub fn target(&self) -> Target {
+        let name = self.members[0].settings.get("brokerName").expect("each broker has a name").to_owned();
+        let members = (0..MEMBERS).map(|member| (self.address(member), self.members[member].seat.metrics)).collect();
+        Target { name, members }
+    }
+
+    /// The members that do not lead, in turn behind `leader`.
+    pub fn followers(&self, leader: usize) -> [usize; MEMBERS - 1] {
+        [(leader + 1) % MEMBERS, (leader + 2) % MEMBERS]
+    }
+
     /// The network between the members, if the [`Plan`] put one there.
     pub fn network(&self) -> &Network {
         self.network.as_ref().expect("the plan put a network between the members")
@@ -384,6 +418,21 @@ impl Group {
         let names: Vec<String> = self.nameservers.iter().map(Nameserver::address).collect();
         Client::builder(names.join(";"))
     }
+}
+
+/// The number of the member whose greeting this is: its seat stands behind the fields of fixed length and the name of its group
+/// (`broker/src/peer/greeting.rs`).
+fn dialer(frame: &[u8]) -> Option<usize> {
+    let frame = Frame::decode(Bytes::copy_from_slice(frame.get(4..)?)).ok()?;
+    let mut rest = frame.body.get(GREETING_FIXED_BYTES..)?;
+    let mut name = || {
+        let (length, behind) = rest.split_first_chunk::<2>()?;
+        let (name, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        rest = behind;
+        std::str::from_utf8(name).ok()
+    };
+    let _group = name()?;
+    name()?.strip_prefix('n')?.parse().ok()
 }
 
 /// A file that nobody else may read.
@@ -507,6 +556,20 @@ mod tests {
         }
         empty(folder.path()).unwrap();
         assert!(folder.path().is_dir() && flip_a_bit(folder.path(), 0).is_err());
+    }
+
+    #[test]
+    fn a_greeting_says_who_dials() {
+        let names = [&[0, 8][..], b"broker-a", &[0, 2], b"n2", &[0, 3], b"1.0"].concat();
+        let framed = |body: Vec<u8>| {
+            let mut bytes = bytes::BytesMut::new();
+            Frame::request(1).with_body(body).encode(&mut bytes);
+            dialer(&bytes)
+        };
+        assert_eq!(framed([&[7; GREETING_FIXED_BYTES][..], &names].concat()), Some(2));
+        assert_eq!(framed([&[7; GREETING_FIXED_BYTES][..], &names[..11]].concat()), None);
+        assert_eq!(framed(Vec::new()), None);
+        assert_eq!(dialer(b"nonsense"), None);
     }
 
     #[test]

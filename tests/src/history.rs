@@ -222,6 +222,11 @@ impl Recorder {
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
     }
+
+    /// The events but for the first `count`.
+    pub fn since(&self, count: usize) -> Vec<Event> {
+        self.events.lock().get(count..).unwrap_or_default().to_vec()
+    }
 }
 
 /// Hash of a body as histories carry it.

@@ -9,6 +9,7 @@
 //!    |  Network: cuts, delays and loses, between the members of a group      [network]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
+//!    |  Load: transactions, sends and consumers all the time                [load]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
 //!    |  Postgres: a database server of the test's own                        [postgres]
@@ -28,6 +29,7 @@ pub mod history;
 pub mod hostile;
 pub mod ledger;
 pub mod linear;
+pub mod load;
 pub mod local;
 pub mod metrics;
 pub mod network;

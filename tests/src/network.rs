@@ -8,7 +8,7 @@
 //!
 //! All members know each other by the gates' addresses, so a gate has to learn who dials: the test brings a function
 //! that reads it from the first frame of a connection. What the frames mean is nothing to a gate; it knows their length
-//! alone.
+//! alone, and the line that goes before the frames of a client whose requests a member passes on.
 //!
 //! Promises: frames are lost whole; those of one connection that arrive keep their order; a change of a way takes
 //! effect at once, also for frames that are being delayed; frames that wait are bounded, and then their sender waits.
@@ -42,6 +42,11 @@ const READ: usize = 1 << 16;
 /// All frames, in thousandths.
 const ALL: u32 = 1_000;
 
+/// The shortest time after which TCP sends a segment again; it doubles each time.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+/// And the longest one here.
+const RETRANSMISSIONS_MAX: Duration = Duration::from_secs(2);
+
 /// Tells from the first frame of a connection, its length in front, which member dialed it. `None` closes the
 /// connection.
 pub type Who = fn(&[u8]) -> Option<usize>;
@@ -53,6 +58,8 @@ struct Rule {
     lost: u32,
     /// How long each one takes.
     delay: Duration,
+    /// Frames of a thousand that TCP has to send again, each time.
+    late: u32,
 }
 
 /// A way from one member to another, over all connections between them.
@@ -146,6 +153,12 @@ impl Network {
     /// From now on each frame from one member to another takes this long.
     pub fn delay(&self, from: usize, to: usize, by: Duration) {
         self.ways.way(from, to).rule.send_modify(|rule| rule.delay = by);
+    }
+
+    /// From now on so many segments of a thousand from one member to another are lost below TCP, which sends them again: their frames
+    /// are late, and so are those behind them on the same connection.
+    pub fn lose_segments(&self, from: usize, to: usize, of_a_thousand: u32) {
+        self.ways.way(from, to).rule.send_modify(|rule| rule.late = of_a_thousand);
     }
 
     /// Cuts both ways between the members of `side` and all others.
@@ -245,6 +258,15 @@ impl Connected {
     }
 }
 
+/// A frame on its way.
+struct Waiting {
+    /// When it came.
+    came: Duration,
+    /// How long TCP has to send it again.
+    late: Duration,
+    frame: Bytes,
+}
+
 /// Carries the frames of one connection one way.
 struct Carrier {
     ways: Arc<Ways>,
@@ -275,6 +297,11 @@ impl Carrier {
         }
     }
 
+    /// Whether something happens to this frame that happens to so many of a thousand.
+    fn falls_on(&mut self, of_a_thousand: u32) -> bool {
+        (self.dice.below(ALL as usize) as u32) < of_a_thousand
+    }
+
     /// Reads frames, and notes when each one came.
     async fn collect(
         &mut self,
@@ -282,14 +309,22 @@ impl Carrier {
         first: Option<Bytes>,
         mut buffer: BytesMut,
         mut from: OwnedReadHalf,
-        frames: mpsc::Sender<(Duration, Bytes)>,
+        frames: mpsc::Sender<Waiting>,
     ) -> io::Result<()> {
         let mut next = first;
         loop {
             while let Some(frame) = next.take().or_else(|| whole(&mut buffer)) {
-                if (self.dice.below(ALL as usize) as u32) < way.rule.borrow().lost {
+                let rule = *way.rule.borrow();
+                if self.falls_on(rule.lost) {
                     way.lost.fetch_add(1, Ordering::Relaxed);
-                } else if frames.send((clock::monotonic(), frame)).await.is_err() {
+                    continue;
+                }
+                let (mut late, mut again) = (Duration::ZERO, RETRANSMISSION);
+                while self.falls_on(rule.late) && again <= RETRANSMISSIONS_MAX {
+                    late += again;
+                    again *= 2;
+                }
+                if frames.send(Waiting { came: clock::monotonic(), late, frame }).await.is_err() {
                     return Ok(());
                 }
             }
@@ -302,16 +337,17 @@ impl Carrier {
 }
 
 /// Writes each frame when its time has come.
-async fn hand_on(way: &Way, mut frames: mpsc::Receiver<(Duration, Bytes)>, mut to: OwnedWriteHalf) -> io::Result<()> {
+async fn hand_on(way: &Way, mut frames: mpsc::Receiver<Waiting>, mut to: OwnedWriteHalf) -> io::Result<()> {
     let mut rule = way.rule.subscribe();
-    while let Some((came, frame)) = frames.recv().await {
+    while let Some(Waiting { came, late, frame }) = frames.recv().await {
         let mut has_waited = false;
         loop {
             let now = *rule.borrow_and_update();
             if now.lost >= ALL {
                 break;
             }
-            let left = now.delay.saturating_sub(since(came));
+            let late = if now.late > 0 { late } else { Duration::ZERO };
+            let left = (now.delay + late).saturating_sub(since(came));
             if left.is_zero() {
                 break;
             }
@@ -472,6 +508,24 @@ mod tests {
         until("the wait", async || (network.counts(0, 1).delayed == 2).then_some(())).await;
         network.heal();
         assert_eq!((dialed.next().await, dialed.next().await), (b"one".to_vec(), b"two".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn lost_segments_make_frames_late_and_lose_none() {
+        let network = three().await;
+        let mut dialed = Dialed::from(0, 1, &network).await;
+        assert_eq!(dialed.next().await, [0]);
+        network.lose_segments(0, 1, 500);
+        for number in 0..10_u8 {
+            dialed.send(&[number]).await;
+        }
+        let began = clock::monotonic();
+        for number in 0..10_u8 {
+            assert_eq!(dialed.next().await, [number]);
+        }
+        assert!(since(began) >= RETRANSMISSION / 2, "one of ten was sent again");
+        assert!(network.counts(0, 1).delayed >= 1);
+        assert_eq!(network.counts(0, 1).lost, 0);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -84,8 +84,21 @@ pub struct Process {
 impl Process {
     /// Starts `command`; what it prints and logs is appended to `log`.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
+        command.stdin(Stdio::null());
+        Process::spawn(name, command, log)
+    }
+
+    /// The same for one that reads what is written to the other end.
+    pub fn start_with_input(name: &str, mut command: Command, log: &Path) -> (Process, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut process = Process::spawn(name, command, log);
+        let input = process.child.stdin.take().expect("it is piped");
+        (process, input)
+    }
+
+    fn spawn(name: &str, mut command: Command, log: &Path) -> Process {
         let open = || File::options().create(true).append(true).open(log).expect("the log can be written");
-        let child = command.stdin(Stdio::null()).stdout(open()).stderr(open()).spawn();
+        let child = command.stdout(open()).stderr(open()).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Process { name: name.to_owned(), child, log: log.to_owned() }
     }

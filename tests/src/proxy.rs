@@ -158,8 +158,14 @@ impl Way {
     }
 }
 
-/// Takes a whole frame, its length in front, from the buffer.
+/// Takes a whole frame, its length in front, from the buffer, or the line in front of a client's frames that names the client.
 pub(crate) fn whole(buffer: &mut BytesMut) -> Option<Bytes> {
-    let length = u32::from_be_bytes(*buffer.first_chunk::<4>()?) as usize + 4;
+    let first = *buffer.first_chunk::<4>()?;
+    // As a length it would be beyond that of every frame.
+    if first == *b"PROX" {
+        let length = buffer.windows(2).position(|end| end == b"\r\n")? + 2;
+        return Some(buffer.split_to(length).freeze());
+    }
+    let length = u32::from_be_bytes(first) as usize + 4;
     (buffer.len() >= length).then(|| buffer.split_to(length).freeze())
 }

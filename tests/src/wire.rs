@@ -183,6 +183,12 @@ impl Wire {
         self.ask(Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await;
     }
 
+    /// Creates a topic with attributes (`+name=value,+name=value`) on this broker.
+    pub async fn create_topic_with(&self, topic: &str, queues: i32, attributes: &str) {
+        let header = CreateTopicHeader { attributes: Some(attributes), ..CreateTopicHeader::new(topic, queues) };
+        self.ask(Frame::request(request::UPDATE_AND_CREATE_TOPIC).with_header(&header)).await;
+    }
+
     /// Sends a message as it stands.
     pub async fn send(
         &self,

@@ -21,6 +21,9 @@ mod relay;
 mod tunnel;
 mod way;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -29,6 +32,7 @@ use escrowmq_common::remoting::{Budget, Connection, ConnectionLimits};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::watch;
 
+use crate::planted::{Bug, planted};
 use crate::raft::Leadership;
 
 pub(crate) use arrivals::Arrivals;
@@ -43,7 +47,7 @@ use tunnel::Tunnel;
 pub(crate) struct Forwarder {
     leadership: watch::Receiver<Leadership>,
     office: Arc<Office>,
-    /// None in a group of one.
+    /// None in a group of one, and for what other members pass on.
     way: Option<Arc<dyn Way>>,
     tunnels: DashMap<u64, Tunnel>,
     limits: ConnectionLimits,
@@ -53,9 +57,20 @@ pub(crate) struct Forwarder {
     shutdown: Shutdown,
 }
 
+/// Who sends the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Clients of this member.
+    Clients,
+    /// Clients of other members, which pass them on to this one.
+    Members,
+}
+
 impl Forwarder {
-    /// Passes requests on by `way`. Without one this member is alone and carries out everything itself.
+    /// Passes requests on by `way`. Without one this member is alone and carries out everything itself. What other members pass
+    /// on is passed on no further: two members that take each other for the leader would do that for ever.
     pub(crate) fn new(
+        origin: Origin,
         leadership: watch::Receiver<Leadership>,
         office: Arc<Office>,
         way: Option<Arc<dyn Way>>,
@@ -63,6 +78,7 @@ impl Forwarder {
         budget: Arc<Budget>,
         shutdown: Shutdown,
     ) -> Self {
+        let way = way.filter(|_| origin == Origin::Clients || planted(Bug::ForwardingLoop));
         let (tunnels, counts, tasks) = (DashMap::new(), Arc::default(), Tasks::new());
         Self { leadership, office, way, tunnels, limits, budget, counts, tasks, shutdown }
     }

@@ -211,10 +211,21 @@ impl Run {
                 return Some(Place::Here);
             }
             let seen = *leadership.borrow_and_update();
-            if let Leadership::Following { leader: Some(leader), term } = seen
-                && (self.is_at(leader, term) || self.open(leader, term, until).await)
-            {
-                return Some(Place::There);
+            if let Leadership::Following { leader: Some(leader), term } = seen {
+                if self.is_at(leader, term) {
+                    return Some(Place::There);
+                }
+                tokio::select! {
+                    biased;
+                    // A leader that stands still takes connections, and answers none. Others elect the next one meanwhile.
+                    changed = leadership.changed() => {
+                        changed.ok()?;
+                        continue;
+                    }
+                    opened = self.open(leader, term, until) => if opened {
+                        return Some(Place::There);
+                    }
+                }
             }
             let look = Instant::now() + LOOK_EVERY;
             if look >= until {

@@ -29,7 +29,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, until: AtomicU64::new(0), given_up: AtomicU64::new(0) }
     }
 

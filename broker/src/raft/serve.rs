@@ -1,7 +1,7 @@
 //! What a member answers to others.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ struct Inner<M: StateMachine> {
     heard: AtomicU64,
     lacks: watch::Sender<Option<Lack>>,
     counts: Arc<Counts>,
+    /// Entries were refused for want of room, and none of their kind was taken since.
+    is_full: AtomicBool,
 }
 
 impl<M: StateMachine> Server<M> {
@@ -69,8 +71,9 @@ impl<M: StateMachine> Server<M> {
         counts: Arc<Counts>,
     ) -> Self {
         let (started, claims, heard) = (executor.now(), RoomClaims::default(), AtomicU64::new(0));
-        let lacks = watch::Sender::new(None);
-        Self { inner: Arc::new(Inner { raft, machine, executor, log, claims, started, heard, lacks, counts }) }
+        let (lacks, is_full) = (watch::Sender::new(None), AtomicBool::new(false));
+        let inner = Inner { raft, machine, executor, log, claims, started, heard, lacks, counts, is_full };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The copy of the state that a leader said this member needs; told again each time that it is asked.
@@ -158,6 +161,7 @@ impl<M: StateMachine> Inner<M> {
         let mut others = Vec::new();
         if !bytes.is_empty() {
             let claimed = self.claims.claim(&self.log, &bytes, Room::Common);
+            self.note_room(claimed.as_ref().err());
             let claimed = match claimed {
                 Err(AppendError::NoSpace { .. }) if request.entries.iter().all(is_vital::<M>) => {
                     self.claims.claim(&self.log, &bytes, Room::Reserve)
@@ -189,6 +193,26 @@ impl<M: StateMachine> Inner<M> {
 /// is applied (`member.rs`).
 pub(super) fn leadership_bytes() -> [u64; 2] {
     [NewRecord::bytes_with(0); 2]
+}
+
+impl<M: StateMachine> Inner<M> {
+    /// Says once that there is no room, and once that there is some again: the leader goes on asking.
+    fn note_room(&self, refused: Option<&AppendError>) {
+        let is_full = match refused {
+            None => false,
+            Some(AppendError::NoSpace { .. }) => true,
+            Some(_) => return,
+        };
+        if self.is_full.swap(is_full, Ordering::Relaxed) == is_full {
+            return;
+        }
+        match refused {
+            Some(error) => {
+                tracing::error!(%error, "disk full: this member takes no entries from its leader until there is room")
+            }
+            None => tracing::info!("there is room again: this member takes entries from its leader"),
+        }
+    }
 }
 
 fn is_vital<M: StateMachine>(entry: &LogEntry) -> bool {

@@ -17,7 +17,6 @@ mod cluster;
 mod ledger;
 mod observer;
 mod orders;
-mod process;
 mod producer;
 mod stage;
 mod story;
@@ -26,12 +25,13 @@ mod timeline;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use producer::{Arguments as ProducerArguments, run as run_producer};
 
 use cluster::Cluster;
 use timeline::Timeline;
+
+use crate::processes::interrupted;
 
 /// Arguments of `escrowmq demo`.
 #[derive(Debug, clap::Args)]
@@ -80,16 +80,4 @@ fn perform(arguments: &Arguments, timeline: Timeline) -> anyhow::Result<()> {
         folder.close().context("removing the temporary folder")?;
     }
     ended
-}
-
-/// The name of the first signal that asks the demo to end.
-async fn interrupted() -> anyhow::Result<&'static str> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-        _ = hangup.recv() => "SIGHUP",
-    })
 }

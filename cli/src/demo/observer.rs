@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use escrowmq_client::{Admin, Client, MessageExt, MessageQueue, PullConsumer};
 
-use super::stage::DEADLINE;
+use crate::processes::DEADLINE;
 
 /// The group in whose name it reads; it stores no offsets.
 const GROUP: &str = "demo-observer";

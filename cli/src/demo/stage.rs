@@ -1,34 +1,12 @@
 //! The events so far, as the story waits for them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The longest wait for anything.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Pause between two looks at something that does not tell when it changes.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Looks again and again until there is a result; an error of `look` ends the wait.
-pub(super) async fn until<T>(
-    deadline: Duration,
-    what: &str,
-    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<T> {
-    let looking = async {
-        loop {
-            if let Some(found) = look().await? {
-                return Ok(found);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    tokio::time::timeout(deadline, looking).await.with_context(|| format!("no {what} within {deadline:?}"))?
-}
+use crate::processes::DEADLINE;
 
 /// An event that a listener or a handler saw.
 #[derive(Clone, Debug, PartialEq, Eq)]

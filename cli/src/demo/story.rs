@@ -10,9 +10,9 @@ use super::cluster::Cluster;
 use super::ledger::Ledger;
 use super::observer::{Observer, Visible};
 use super::orders::{COMMITTED, ORPHANED, Orders, ROLLED_BACK, RUNNING, UNKNOWN, arrival, messages, short};
-use super::process::{Process, binary};
-use super::stage::{DEADLINE, Stage, until};
+use super::stage::Stage;
 use super::timeline::{Fact, Timeline};
+use crate::processes::{DEADLINE, Process, binary, until};
 
 const TOPIC: &str = "TransactionTopic";
 const QUEUES: u32 = 4;

@@ -1,6 +1,7 @@
 //! One copy: clients that send, pull, decide and look at the same time, while the broker is killed, or the leader of a group,
 //! are told nothing that a single queue and a single decision per half could not have told them, in an order that fits their
-//! times. The clients of a group are connected to all of its members.
+//! times; the same while the leader stands still, or is cut off from the others. The clients of a group are connected to all of its
+//! members.
 //!
 //! `ESCROWMQ_LINEAR_OPERATIONS` is the number of operations.
 
@@ -34,7 +35,9 @@ const OPEN_HALVES: usize = 4;
 const PER_HALF: u64 = 12;
 const OPERATIONS: u64 = 10_000;
 const KILLS: u64 = 3;
-/// The whole run.
+/// Operations while the former leader stands still or is cut off.
+const AT_THE_NEXT_LEADER: u64 = 500;
+/// The whole run of [`OPERATIONS`]; each thousand more has a second more.
 const RUN: Duration = Duration::from_secs(120);
 
 /// A half that clients decide on, with its number and how many operations it has had.
@@ -229,6 +232,13 @@ impl Load {
         }
     }
 
+    /// Does all operations while something is done to the broker, or the members.
+    async fn run(&self, faults: impl Future<Output = ()>) {
+        let within = RUN + Duration::from_secs(self.operations.saturating_sub(OPERATIONS) / 1_000);
+        let both = async { tokio::join!(self.work(), faults) };
+        tokio::time::timeout(within, both).await.expect("the run comes to its end");
+    }
+
     async fn work(&self) {
         join_all((0..CLIENTS as u64).map(|number| {
             let (appends, decisions) = (self.appends.client(), self.decisions.client());
@@ -240,7 +250,15 @@ impl Load {
     }
 
     async fn until_part(&self, kill: u64) {
-        let due = self.operations * kill / (KILLS + 1);
+        self.until_done(self.operations * kill / (KILLS + 1)).await;
+    }
+
+    /// Waits for so many more operations, or for the last one.
+    async fn until_more(&self, count: u64) {
+        self.until_done((self.done.load(Ordering::Relaxed) + count).min(self.operations)).await;
+    }
+
+    async fn until_done(&self, due: u64) {
         let is_due = async || (self.done.load(Ordering::Relaxed) >= due).then_some(());
         until_within(RUN, "progress", is_due).await;
     }
@@ -266,7 +284,7 @@ async fn make_topics(wire: &Wire) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_those_of_one_copy_over_kills() {
-    let mut broker = Broker::start(Settings::default().without_checks()).await;
+    let mut broker = Broker::start(settings()).await;
     make_topics(&broker.wire()).await;
     let load = Load::new(vec![broker.address()]);
     let killing = async {
@@ -275,26 +293,68 @@ async fn answers_are_those_of_one_copy_over_kills() {
             broker.crash().await;
         }
     };
-    tokio::time::timeout(RUN, async { tokio::join!(load.work(), killing) }).await.expect("the run comes to its end");
+    load.run(killing).await;
     load.judge();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_those_of_one_copy_over_failovers() {
-    let mut group = Group::start(Plan::new(Settings::default().without_checks())).await;
+    over_faults(Plan::new(settings()), async |group, leader, _| {
+        group.kill(leader);
+        group.until_other_leader(leader).await;
+        group.start_again(leader).await;
+    })
+    .await;
+}
+
+/// What its clients asked a leader while it stood still it finds when it goes on, and takes itself for the leader still.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_one_copy_over_pauses() {
+    over_faults(Plan::new(settings()), async |group, leader, load| {
+        group.pause(leader);
+        group.until_other_leader(leader).await;
+        load.until_more(AT_THE_NEXT_LEADER).await;
+        group.resume(leader);
+    })
+    .await;
+}
+
+/// The clients of a leader that is cut off go on asking it.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_one_copy_over_partitions() {
+    let mut kill = 0;
+    over_faults(Plan::new(settings()).with_network(1), async |group, leader, load| {
+        kill += 1;
+        match kill {
+            1 => group.network().part(&[leader]),
+            2 => group.followers(leader).into_iter().for_each(|other| group.network().cut(leader, other)),
+            _ => group.followers(leader).into_iter().for_each(|other| group.network().cut(other, leader)),
+        }
+        group.until_other_leader(leader).await;
+        load.until_more(AT_THE_NEXT_LEADER).await;
+        group.network().heal();
+    })
+    .await;
+}
+
+fn settings() -> Settings {
+    Settings::default().without_checks()
+}
+
+/// Runs the load while something is done to the leader [`KILLS`] times.
+async fn over_faults(plan: Plan, mut fault: impl AsyncFnMut(&mut Group, usize, &Load)) {
+    let mut group = Group::start(plan).await;
     let leader = group.until_leader().await;
     make_topics(&group.wire(leader)).await;
     let load = Load::new((0..3).map(|member| group.address(member)).collect());
-    let killing = async {
-        for kill in 1..=KILLS {
-            load.until_part(kill).await;
+    let faults = async {
+        for part in 1..=KILLS {
+            load.until_part(part).await;
             let leader = group.until_leader().await;
-            group.kill(leader);
-            group.until_other_leader(leader).await;
-            group.start_again(leader).await;
+            fault(&mut group, leader, &load).await;
         }
     };
-    tokio::time::timeout(RUN, async { tokio::join!(load.work(), killing) }).await.expect("the run comes to its end");
+    load.run(faults).await;
     load.judge();
     group.until_equal().await;
 }

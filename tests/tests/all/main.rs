@@ -3,9 +3,11 @@
 
 mod barrier;
 mod budgets;
+mod cluster;
 mod crash;
 mod delivery;
 mod demo;
+mod deploy;
 mod disk;
 mod failover;
 mod flood;
@@ -17,6 +19,9 @@ mod linear;
 mod lossy;
 mod members;
 mod no_loss;
+mod outages;
+mod partitions;
 mod process;
 mod protocol;
+mod spread;
 mod transactions;

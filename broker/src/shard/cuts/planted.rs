@@ -28,6 +28,7 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::ReadWithoutLease
         | Bug::ClockTaken => "shard::cluster::campaign::three_nodes_under_faults",
         Bug::VoteLostInSnapshot => "snapshot::tests::a_copy_serves",
+        Bug::ForwardingLoop => "forward::tests::what_arrives_is_not_passed_on",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
         _ => "shard::cuts::campaign::power_cuts_with_synchronous",
     }

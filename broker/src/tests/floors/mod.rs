@@ -44,7 +44,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("delivery", None),
     ("schedule", None),
     // All of it together, and requests.
-    ("forward", Some(&["metrics", "peer", "raft"])),
+    ("forward", Some(&["metrics", "peer", "planted", "raft"])),
     ("monitoring", None),
     ("broker", None),
     ("server", None),

@@ -1,4 +1,4 @@
-//! One process of the demo: started, read from, killed.
+//! One process: started, read from, killed.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,9 +10,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 
-/// Lines of a log that are told when the demo fails.
+/// Lines of a log that are told when the command fails.
 const TOLD_LINES_MAX: usize = 15;
 
 /// Lines of standard output that wait to be read.
@@ -20,10 +21,10 @@ const SAID_LINES_MAX: usize = 64;
 
 /// A child process. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct Process {
-    name: &'static str,
+pub(crate) struct Process {
+    name: String,
     child: Child,
-    /// Kept open: the demo's producer ends when the demo does.
+    /// Kept open: a process that reads it ends with this one.
     _stdin: Option<ChildStdin>,
     said: mpsc::Receiver<String>,
     log: Log,
@@ -31,22 +32,22 @@ pub(super) struct Process {
 
 /// The last lines that a process logged; the whole of it is in a file.
 #[derive(Clone, Debug)]
-pub(super) struct Log {
-    name: &'static str,
+pub(crate) struct Log {
+    name: String,
     last: Arc<Mutex<VecDeque<String>>>,
 }
 
 /// Where the logs of all processes go.
 #[derive(Clone, Debug)]
-pub(super) struct Logs {
-    pub(super) folder: PathBuf,
-    pub(super) is_shown: bool,
-    pub(super) threads: Tasks,
+pub(crate) struct Logs {
+    pub(crate) folder: PathBuf,
+    pub(crate) is_shown: bool,
+    pub(crate) threads: Tasks,
 }
 
 impl Process {
     /// Starts `program`. Its log goes to `<name>.log`, after that of an earlier process of the name.
-    pub(super) fn start(name: &'static str, command: &mut Command, logs: &Logs) -> anyhow::Result<Process> {
+    pub(crate) fn start(name: &str, command: &mut Command, logs: &Logs) -> anyhow::Result<Process> {
         let program = command.get_program().display().to_string();
         let mut child = command
             .stdin(Stdio::piped())
@@ -56,12 +57,12 @@ impl Process {
             .with_context(|| format!("cannot start {program}"))?;
         let path = logs.folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&path)?;
-        let log = Log { name, last: Arc::default() };
+        let log = Log { name: name.to_owned(), last: Arc::default() };
         let (say, said) = mpsc::channel(SAID_LINES_MAX);
         let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let process = Process { name, child, _stdin: stdin, said, log: log.clone() };
-        let is_shown = logs.is_shown;
+        let process = Process { name: name.to_owned(), child, _stdin: stdin, said, log: log.clone() };
+        let (name, is_shown) = (name.to_owned(), logs.is_shown);
         logs.threads.spawn_thread("log of a process", move || {
             let mut file = file;
             each_line(stderr, |line| {
@@ -81,27 +82,42 @@ impl Process {
     }
 
     /// Its process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Its latest log.
-    pub(super) fn log(&self) -> Log {
+    pub(crate) fn log(&self) -> Log {
         self.log.clone()
     }
 
     /// The next line of its standard output.
-    pub(super) async fn line(&mut self) -> anyhow::Result<String> {
+    pub(crate) async fn line(&mut self) -> anyhow::Result<String> {
         self.said.recv().await.with_context(|| format!("the {} ended without a word", self.name))
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
+    /// Sends SIGSTOP: it does nothing any more, and its connections stay.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Sends SIGCONT.
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = Pid::from_raw(self.child.id().cast_signed()).context("a child has a process id")?;
+        Ok(kill_process(id, signal)?)
+    }
+
     /// `kill -9`, and the wait for it.
-    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().with_context(|| format!("kill -9 of the {}", self.name))?;
         self.child.wait()?;
         Ok(())
@@ -118,7 +134,7 @@ impl Drop for Process {
 
 impl Log {
     /// The end of the log.
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         let last = self.last.lock();
         if last.is_empty() {
             return;
@@ -147,7 +163,7 @@ fn each_line(from: Option<impl Read>, mut take: impl FnMut(String)) {
 }
 
 /// The binary `name` beside the running one.
-pub(super) fn binary(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("where this program lies")?;
     let own = own.canonicalize().with_context(|| format!("the path {}", own.display()))?;
     let path = own.parent().unwrap_or(Path::new(".")).join(name);

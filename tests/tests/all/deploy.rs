@@ -1,0 +1,292 @@
+//! deploy/ is what the programs take: every file is YAML, each command line and each variable is one that its program accepts,
+//! ports and paths fit together, and what a probe asks for is there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use escrowmq_tests::Broker;
+use escrowmq_tests::metrics::Page;
+use escrowmq_tests::processes::{binary, free_port};
+use escrowmq_tests::{Settings, until};
+use serde::Deserialize as _;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+/// The documents of a file, with the merge keys of Compose carried out.
+fn documents(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let documents = serde_yaml_ng::Deserializer::from_str(&text).map(|document| {
+        let mut value = serde_yaml_ng::Value::deserialize(document).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        // What is merged may merge something itself.
+        for _ in 0..2 {
+            value.apply_merge().unwrap();
+        }
+        serde_json::to_value(value).unwrap()
+    });
+    documents.collect()
+}
+
+fn kubernetes() -> Vec<Value> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(deploy().join("kubernetes")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.iter().flat_map(|path| documents(path)).collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().map(|all| all.iter().map(text).collect()).unwrap_or_default()
+}
+
+/// The objects of a kind, by name.
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> BTreeMap<&'a str, &'a Value> {
+    objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .map(|object| (text(&object["metadata"]["name"]), object))
+        .collect()
+}
+
+/// The settings that a program has with this command line and these variables; it must take them.
+fn settings(program: &str, arguments: &[String], variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut command = Command::new(binary(program));
+    command.args(arguments).env_clear().envs(variables);
+    // The name of a container is known to no other machine.
+    command.env("ESCROWMQ_BROKER_IP1", "127.0.0.1");
+    if program == "escrowmq-broker" {
+        command.arg("--print-config");
+    } else {
+        // It prints none: with `--help` every argument before it is read, and unknown ones are refused.
+        command.arg("--help");
+    }
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?} {variables:?}: {told}");
+    assert!(!told.contains("WARN"), "{program} {arguments:?} {variables:?}: {told}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The seats of `dLegerPeers`: name, host and port.
+fn seats(peers: &str) -> Vec<(String, String, String)> {
+    let seat = |peer: &str| {
+        let (name, address) = peer.split_once('-').unwrap();
+        let (host, port) = address.rsplit_once(':').unwrap();
+        (name.to_owned(), host.to_owned(), port.to_owned())
+    };
+    peers.split(';').map(seat).collect()
+}
+
+#[test]
+fn compose_starts_a_cluster_that_fits_together() {
+    let files = documents(&deploy().join("compose.yaml"));
+    let [file] = &files[..] else { panic!("one document, not {}", files.len()) };
+    let services = file["services"].as_object().unwrap();
+    let volumes = file["volumes"].as_object().unwrap();
+    let mut members = 0;
+    for (name, service) in services {
+        assert_eq!(service["build"]["dockerfile"], "deploy/Dockerfile", "{name}");
+        for volume in texts(&service["volumes"]) {
+            let (volume, _) = volume.split_once(':').unwrap();
+            assert!(volumes.contains_key(volume), "{name} has {volume}");
+        }
+        let command = texts(&service["command"]);
+        let arguments: Vec<String> = command[1..].iter().map(ToString::to_string).collect();
+        let variables: BTreeMap<String, String> = service["environment"]
+            .as_object()
+            .map(|all| all.iter().map(|(key, value)| (key.clone(), text(value).to_owned())).collect())
+            .unwrap_or_default();
+        match command[0] {
+            "sh" => {
+                // It writes the file that the members read, in the volume that they mount.
+                let (secret, folder) = ("/run/escrowmq/group-a.secret", "secret:/run/escrowmq");
+                assert!(arguments[1].contains(secret) && texts(&service["volumes"]) == [folder], "{name}");
+            }
+            "escrowmq-nameserver" => drop(settings(command[0], &arguments, &variables)),
+            "escrowmq-broker" => {
+                let settings = settings(command[0], &arguments, &variables);
+                for (key, value) in [
+                    ("brokerName", "broker-a"),
+                    ("namesrvAddr", "ns0:9876;ns1:9876"),
+                    ("groupSecretFile", "/run/escrowmq/group-a.secret"),
+                    ("storePathRootDir", "/var/lib/escrowmq/data"),
+                    ("metricsPort", "9464"),
+                ] {
+                    assert_eq!(settings[key], value, "{name}: {key}");
+                }
+                assert_eq!(variables["ESCROWMQ_BROKER_IP1"], *name);
+                // Each variable is a key that arrived.
+                assert_eq!(variables.len(), 9, "{name}: a variable that this test does not know");
+                let own = seats(&settings["dLegerPeers"]).into_iter().find(|seat| seat.0 == settings["dLegerSelfId"]);
+                assert_eq!(own, Some((settings["dLegerSelfId"].clone(), name.clone(), "40911".to_owned())));
+                let mounts = texts(&service["volumes"]);
+                assert!(mounts.contains(&format!("{name}:/var/lib/escrowmq").as_str()), "{name} has its own data");
+                assert!(mounts.contains(&"secret:/run/escrowmq:ro"), "{name}");
+                assert_eq!(service["depends_on"]["secret"]["condition"], "service_completed_successfully");
+                members += 1;
+            }
+            other => panic!("{name} runs {other}"),
+        }
+    }
+    assert_eq!(members, 3);
+    assert!(services.contains_key("ns0") && services.contains_key("ns1"));
+}
+
+#[test]
+fn kubernetes_gets_a_group_that_fits_together() {
+    let objects = kubernetes();
+    let services = of_kind(&objects, "Service");
+    let budgets = of_kind(&objects, "PodDisruptionBudget");
+    let configs = of_kind(&objects, "ConfigMap");
+    let sets = of_kind(&objects, "StatefulSet");
+    assert_eq!(objects.len(), services.len() + budgets.len() + configs.len() + sets.len());
+    for (name, set) in &sets {
+        let (spec, labels) = (&set["spec"], &set["spec"]["template"]["metadata"]["labels"]);
+        // A group is founded when all are there: none of them is ready before.
+        assert_eq!(spec["podManagementPolicy"], "Parallel", "{name}");
+        let service = services[text(&spec["serviceName"])];
+        assert_eq!(
+            (&service["spec"]["clusterIP"], &service["spec"]["publishNotReadyAddresses"]),
+            (&"None".into(), &true.into())
+        );
+        let budget = &budgets[name]["spec"];
+        assert_eq!(budget["maxUnavailable"], 1, "{name}");
+        for selector in
+            [&service["spec"]["selector"], &budget["selector"]["matchLabels"], &spec["selector"]["matchLabels"]]
+        {
+            assert_eq!(selector, labels, "{name}");
+        }
+        let pod = &spec["template"]["spec"];
+        let apart = &pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+        assert_eq!(&apart["labelSelector"]["matchLabels"], labels, "{name}");
+        let container = &pod["containers"][0];
+        assert!(
+            container["resources"]["requests"]["memory"].is_string()
+                && container["resources"]["limits"]["memory"].is_string()
+        );
+        let ports: BTreeMap<&str, u64> = container["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| (text(&port["name"]), port["containerPort"].as_u64().unwrap()))
+            .collect();
+        for port in service["spec"]["ports"].as_array().unwrap() {
+            assert_eq!(ports.get(text(&port["name"])), port["port"].as_u64().as_ref(), "{name}");
+        }
+        for probe in ["readinessProbe", "livenessProbe"] {
+            for kind in ["httpGet", "tcpSocket"] {
+                let port = &container[probe][kind]["port"];
+                assert!(port.is_null() || ports.contains_key(text(port)), "{name}: {probe}");
+            }
+        }
+        let program = text(&container["command"][0]);
+        if program == "escrowmq-nameserver" {
+            let arguments: Vec<String> = texts(&container["args"]).iter().map(ToString::to_string).collect();
+            settings(program, &arguments, &BTreeMap::new());
+            assert_eq!(ports["clients"], 9876);
+        } else {
+            assert_eq!(program, "escrowmq-broker");
+            assert_members(name, set, configs[name], &ports);
+        }
+    }
+    assert_eq!(sets.keys().copied().collect::<Vec<_>>(), ["broker-a", "nameserver"]);
+}
+
+/// Each pod of a group is the seat that its number says, at the address that the others have for it.
+fn assert_members(name: &str, set: &Value, config: &Value, ports: &BTreeMap<&str, u64>) {
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let folder = tempfile::tempdir().unwrap();
+    let files = config["data"].as_object().unwrap();
+    for (file, content) in files {
+        std::fs::write(folder.path().join(file), text(content)).unwrap();
+    }
+    let mounts: BTreeMap<&str, &str> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| (text(&mount["name"]), text(&mount["mountPath"])))
+        .collect();
+    let volume = |name: &str| pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name).unwrap();
+    assert_eq!(volume("config")["configMap"]["name"], name);
+    // Its group may read it, and nobody else.
+    assert_eq!(
+        (&volume("secret")["secret"]["secretName"], volume("secret")["secret"]["defaultMode"].as_u64()),
+        (&name.into(), Some(0o440))
+    );
+    assert_eq!(pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsUser"]);
+    assert_eq!(set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"], "data");
+    for index in 0..set["spec"]["replicas"].as_u64().unwrap() {
+        let own = format!("{name}-{index}");
+        let known = [("$(POD_INDEX)", index.to_string()), ("$(POD_IP)", format!("10.0.0.{index}"))];
+        let declared: Vec<String> = container["env"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|variable| format!("$({})", text(&variable["name"])))
+            .collect();
+        assert!(
+            known.iter().all(|(variable, _)| declared.contains(&(*variable).to_owned()))
+                && declared.len() == known.len()
+        );
+        let arguments: Vec<String> = texts(&container["args"])
+            .iter()
+            .map(|argument| {
+                let path = argument.replace(mounts["config"], &folder.path().display().to_string());
+                known.iter().fold(path, |argument, (variable, value)| argument.replace(variable, value))
+            })
+            .collect();
+        let settings = settings("escrowmq-broker", &arguments, &BTreeMap::new());
+        assert_eq!(settings["brokerName"], name);
+        assert_eq!(settings["dLegerSelfId"], format!("n{index}"));
+        assert_eq!(settings["brokerIP1"], format!("10.0.0.{index}"));
+        let seat = seats(&settings["dLegerPeers"]).into_iter().nth(index as usize).unwrap();
+        assert_eq!(seat, (format!("n{index}"), format!("{own}.{name}"), ports["members"].to_string()));
+        assert_eq!(settings["listenPort"], ports["clients"].to_string());
+        assert_eq!(settings["metricsPort"], ports["metrics"].to_string());
+        assert!(Path::new(&settings["storePathRootDir"]).starts_with(mounts["data"]));
+        assert!(Path::new(&settings["groupSecretFile"]).starts_with(mounts["secret"]));
+        for nameserver in settings["namesrvAddr"].split(';') {
+            assert!(["nameserver-0.nameserver:9876", "nameserver-1.nameserver:9876"].contains(&nameserver));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_probes_ask_for_is_there() {
+    let port = free_port();
+    let _broker = Broker::start(Settings::default().with("metricsPort", port)).await;
+    until("the page", async || Page::of(port).await).await;
+    let objects = kubernetes();
+    let mut asked = 0;
+    for set in of_kind(&objects, "StatefulSet").values() {
+        for probe in ["readinessProbe", "livenessProbe"] {
+            let path = &set["spec"]["template"]["spec"]["containers"][0][probe]["httpGet"]["path"];
+            if let Some(path) = path.as_str() {
+                let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                stream
+                    .write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes())
+                    .await
+                    .unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 1);
+}
