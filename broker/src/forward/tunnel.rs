@@ -63,11 +63,15 @@ impl Tunnel {
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let (bytes, shutdown) = (Arc::clone(&waiting_bytes), course.shutdown.clone());
         tasks.spawn("tunnel", async move {
-            let run = Run { course, waiting_bytes: bytes, beat: None, end: None };
+            let mut run = Run { course, waiting_bytes: bytes, beat: None, end: None };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
                 () = run.run(inputs) => {}
+            }
+            // Left open it would end when it has been idle for long, and a member that stops would wait for it.
+            if let Some(end) = run.end.take() {
+                end.connection.close("its client is gone");
             }
         });
         Self { client, input, waiting_bytes }
@@ -127,7 +131,7 @@ struct Run {
 }
 
 impl Run {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    async fn run(&mut self, mut inputs: mpsc::Receiver<Input>) {
         let mut leadership = self.course.leadership.clone();
         // Until this member has ended, when nobody tells of changes any more.
         let mut is_told = true;
@@ -157,9 +161,6 @@ impl Run {
                     }
                 }
             }
-        }
-        if let Some(end) = self.end.take() {
-            end.connection.close("its client is gone");
         }
     }
 
