@@ -74,6 +74,16 @@ pub enum StorageError {
         /// Index of the last record that is gone.
         purged: LogIndex,
     },
+    /// The log uses a higher feature level than this build speaks.
+    #[error(
+        "the log is of feature level {level}, and this build speaks {speaks}: install a version that speaks {level}; the data is whole"
+    )]
+    TooNew {
+        /// The log's level.
+        level: u32,
+        /// This build's.
+        speaks: u32,
+    },
     /// Files of log and index do not belong together.
     #[error(
         "the index has applied the log up to position {applied}, but the log ends at {end}: they do not belong together, or the log lost flushed bytes. Run `escrowmq fsck` on the data folder"
@@ -301,6 +311,10 @@ impl Parts {
             tracing::warn!(entries = quarantine.len(), "entries of the log are in quarantine: what they held is lost");
         }
         let (shard, applier) = Shard::open(index, log.clone(), quarantine)?;
+        let (level, speaks) = (shard.agreed().level, shard.speaks());
+        if level > speaks {
+            return Err(StorageError::TooNew { level, speaks });
+        }
         let time = Arc::new(SteadyClock::start(clock, shard.counters().stamp()));
         Ok(Self { shard, applier, log, time })
     }

@@ -9,8 +9,9 @@ use super::*;
 use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
 use crate::index::{Index, IndexBatch, meta};
 use crate::log::format::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, get_u32, put_u32};
+use crate::terms::FEATURE_LEVEL;
 
-/// The folders of released formats, one per version and format of the index. Their log files end with their last record.
+/// The folders of released formats, one per version, format of the index and feature level. Their log files end with their last record.
 fn formats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
 }
@@ -24,7 +25,8 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 #[ignore = "writes into the sources"]
 async fn write_the_folder_of_this_version() {
     let store = filled().await;
-    let target = formats().join(format!("{}-index-{INDEX_FORMAT}", env!("CARGO_PKG_VERSION")));
+    let name = format!("{}-index-{INDEX_FORMAT}-level-{FEATURE_LEVEL}", env!("CARGO_PKG_VERSION"));
+    let target = formats().join(name);
     let _ = fs::remove_dir_all(&target);
     copy(store.path(), &target.join("store"));
     for path in segments(&target.join("store")) {

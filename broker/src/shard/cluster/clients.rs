@@ -7,11 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::super::cuts::act::{Act, PRODUCERS, Place};
+use super::super::cuts::life::change_settings;
 use super::net::Seat;
 use super::node::Node;
 use crate::log::sim_disk::Random;
 use crate::shard::{Admission, Outcome, Shard, SubmitError};
-use crate::terms::{Decision, Entered, HalfId, QueueId, QueueOffset, When};
+use crate::terms::{Decision, Entered, FEATURE_LEVEL, HalfId, QueueId, QueueOffset, When};
 
 /// Producers.
 const PRODUCERS_COUNT: usize = 4;
@@ -74,6 +75,8 @@ pub(super) struct Clients {
     random: Random,
     now: u64,
     bodies: u64,
+    /// Somebody was told that the group runs at the feature level that has settings.
+    is_raised: bool,
     /// New commands are made.
     pub(super) active: bool,
 }
@@ -94,6 +97,7 @@ impl Clients {
             random: Random::new(seed),
             now: 0,
             bodies: 0,
+            is_raised: false,
             active: true,
         }
     }
@@ -192,7 +196,8 @@ impl Clients {
             (Act::Settle { half, .. }, Outcome::Refused(crate::shard::Refusal::AlreadyDecided(settled))) => {
                 self.note_settled(*half, settled.decision)?;
             }
-            (Act::PutTopic { .. } | Act::Offsets(_), Outcome::Done) => {}
+            (Act::PutTopic { .. } | Act::Offsets(_) | Act::Settings { .. }, Outcome::Done) => {}
+            (Act::Feature(_), Outcome::Done) => self.is_raised = true,
             (act, outcome) => return Err(format!("{act:?} was answered with {outcome:?}")),
         }
         Ok(())
@@ -307,6 +312,8 @@ impl Clients {
                 let decision = if self.random.below(12) == 0 { opposite } else { intent };
                 settle(half.id, half.counter, decision)
             }
+            95..97 if !self.is_raised => Act::Feature(FEATURE_LEVEL),
+            95..97 => change_settings(&mut self.random),
             _ => {
                 let offset = QueueOffset(self.random.below(50));
                 Act::Offsets(vec![(format!("group-{}", self.random.below(2)), queue, offset)])
