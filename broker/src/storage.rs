@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::executor::{Blocking, JoinHandle};
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
-use crate::log::{Disk, Log, LogReader, LogSettings, OpenError, RealDisk};
+use crate::log::{Disk, Log, LogSettings, OpenError, RealDisk};
 #[cfg(test)]
 use crate::raft::Server;
 use crate::raft::{
@@ -234,9 +234,9 @@ impl Opened {
         log.last().is_some() || log.purged().is_some() || log.vote().is_some()
     }
 
-    /// The log, to look at.
-    pub(crate) fn log(&self) -> &LogReader {
-        self.parts.shard.log()
+    /// The shard, which takes no commands yet.
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.parts.shard
     }
 
     /// The members of the group that were applied last, if any were.

@@ -9,14 +9,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::care::{of_seat, seat_of};
-use super::identity::{FEATURE_LEVEL, MemberFile};
+use super::identity::MemberFile;
 use super::question::{Answer, Question, Status, decode, encode};
-use crate::config::{GroupConfig, Seat};
-use crate::log::LogReader;
+use crate::config::{CurrentConfig, GroupConfig, Seat};
 use crate::log::format::FORMAT_VERSION;
 use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
 use crate::raft::{Leadership, Members, Server};
-use crate::shard::Applier;
+use crate::shard::{Applier, Shard};
 use crate::terms::LogIndex;
 
 /// Questions of others that wait to be answered.
@@ -48,7 +47,8 @@ pub(super) struct Door {
     pub(super) config: GroupConfig,
     /// The seats of dLegerPeers in one order.
     pub(super) peers: String,
-    log: LogReader,
+    shard: Shard,
+    settings: OnceLock<CurrentConfig>,
     file: Mutex<MemberFile>,
     /// The incarnation that this member speaks for: that of its Raft member.
     bound: Mutex<Option<u64>>,
@@ -58,12 +58,13 @@ pub(super) struct Door {
 
 impl Door {
     /// A member whose identity is on disk. The receiver gets what others ask.
-    pub(super) fn new(config: GroupConfig, log: LogReader, file: MemberFile) -> (Arc<Self>, mpsc::Receiver<Ask>) {
+    pub(super) fn new(config: GroupConfig, shard: Shard, file: MemberFile) -> (Arc<Self>, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let door = Self {
             peers: super::founding::ordered(&config.seats),
             config,
-            log,
+            shard,
+            settings: OnceLock::new(),
             file: Mutex::new(file),
             bound: Mutex::new(None),
             running: OnceLock::new(),
@@ -99,14 +100,31 @@ impl Door {
         let _ = self.running.set(running);
     }
 
+    /// The settings of this member are there.
+    pub(super) fn set_settings(&self, settings: CurrentConfig) {
+        // A second one would be another broker's; there is one.
+        let _ = self.settings.set(settings);
+    }
+
+    /// The settings of this member, once they are there.
+    pub(super) fn settings(&self) -> Option<&CurrentConfig> {
+        self.settings.get()
+    }
+
+    /// What the group has agreed on, and how to propose more.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
     /// Whether anything was ever written to the log, a vote among it.
     pub(super) fn has_log(&self) -> bool {
-        self.log.last().is_some() || self.log.purged().is_some() || self.log.vote().is_some()
+        let log = self.shard.log();
+        log.last().is_some() || log.purged().is_some() || log.vote().is_some()
     }
 
     /// The last entry that is gone from the log.
     pub(super) fn purged(&self) -> Option<LogIndex> {
-        self.log.purged().map(|last| last.index)
+        self.shard.log().purged().map(|last| last.index)
     }
 
     /// How this member introduces itself.
@@ -119,7 +137,7 @@ impl Door {
             incarnation: self.bound().unwrap_or_default(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             formats: FORMAT_VERSION..=FORMAT_VERSION,
-            feature_level: FEATURE_LEVEL,
+            feature_level: self.shard.speaks(),
         }
     }
 
@@ -164,6 +182,14 @@ impl Door {
 
 impl Gate for Door {
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        let level = self.shard.agreed().level;
+        if hello.feature_level < level {
+            let text = format!(
+                "the group '{}' is of feature level {level}, and '{}' ({}) speaks {}: install a version there that speaks {level}",
+                hello.group, hello.seat, hello.build, hello.feature_level
+            );
+            return Err(Refusal::new(Reason::FeatureLevel, text));
+        }
         // Without a group neither serves what is the group's, and they ask each other how it stands.
         let Some(bound) = self.bound().filter(|_| hello.incarnation != 0) else { return Ok(()) };
         let own = &self.config.own.name;
@@ -201,6 +227,10 @@ impl Serve for Door {
         match lane {
             Lane::Group => match decode(&request) {
                 Ok(Question::Status) => std::future::ready(Some(encode(&Answer::Status(self.status())))).boxed(),
+                Ok(Question::Settings) => {
+                    let differing = self.settings().map(CurrentConfig::differing).unwrap_or_default();
+                    std::future::ready(Some(encode(&Answer::Settings(differing)))).boxed()
+                }
                 Ok(question) => self.hand_on(from, question),
                 Err(_) => closes(),
             },

@@ -17,6 +17,8 @@
 //! * A wiped member comes back by itself: as a learner, then, caught up, in its seat's old id's place by one joint change. The
 //!   decision needs the membership alone, so a new leader goes on where one stopped.
 //! * A member that was replaced is refused and told to empty its folder.
+//! * The group runs at the lowest feature level of its voters, and the level never falls. A member that speaks less is refused by
+//!   the others, and does not start on a log of a higher one.
 //!
 //! # Why a group is founded once
 //!
@@ -39,6 +41,7 @@
 //! Leaves to others: agreement (`raft`), connections (`peer`), what is forwarded, and catching up once the leader's log no longer
 //! reaches back: such a member is a learner until it gets a copy of the state another way.
 
+mod agreeing;
 mod care;
 mod door;
 mod founding;
@@ -51,6 +54,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -59,7 +63,7 @@ use std::sync::Arc;
 use escrowmq_common::clock::Clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 
-use crate::config::{BrokerConfig, ConfigError, GroupConfig};
+use crate::config::{BrokerConfig, ConfigError, CurrentConfig, GroupConfig};
 use crate::peer::{self, BYTES_MAX, HANDSHAKE_TIME, Peers, Secret, SecretError, Settings, Streams};
 use crate::raft::{Identity, Member, Members};
 use crate::shard::Applier;
@@ -127,6 +131,19 @@ pub enum OpenError {
         group: String,
         /// All members.
         members: String,
+    },
+    /// The log uses more than this build speaks.
+    #[error(
+        "the log of this member, in {}, is of feature level {level}, and this build speaks {speaks}: install a version that speaks {level}; the data is whole",
+        folder.display()
+    )]
+    TooNew {
+        /// The folder.
+        folder: PathBuf,
+        /// The level of the log.
+        level: u32,
+        /// The level of this build.
+        speaks: u32,
     },
     /// The log is a member's, and who it was is lost.
     #[error(
@@ -204,6 +221,12 @@ pub(crate) async fn open(
 ) -> Result<(Storage, Group), OpenError> {
     let folder = settings.dir.clone();
     let file = read(&folder).await?;
+    let speaks = settings.log.feature_level;
+    if let Some(MemberFile { feature_level: level, .. }) = file
+        && level > speaks
+    {
+        return Err(OpenError::TooNew { folder, level, speaks });
+    }
     if let (Some(group), Some(file)) = (config.group(), &file) {
         check_member(&folder, file, &group)?;
     }
@@ -338,7 +361,7 @@ async fn open_several(
     let (host, port) = &group.listen;
     let listen = host.as_ref().map_or_else(|| format!("0.0.0.0:{port}"), |host| host.with_port(*port));
     let (name, seat, node) = (group.name.clone(), group.own.name.clone(), file.node);
-    let (door, mut asks) = Door::new(group, opened.log().clone(), file);
+    let (door, mut asks) = Door::new(group, opened.shard().clone(), file);
     let keys = Keys { folder, door: Arc::clone(&door), tasks: tasks.clone() };
     let searches = must_search(&door.file(), door.has_log());
     if !searches {
@@ -431,6 +454,19 @@ impl Group {
         if let Some(several) = &self.inner.several {
             several.peers.take_streams(streams);
         }
+    }
+
+    /// From now on a leader's settings are those of its group where that has none, and others are told how they differ.
+    pub(crate) fn take_settings(&self, settings: CurrentConfig) {
+        if let Some(several) = &self.inner.several {
+            several.door.set_settings(settings);
+        }
+    }
+
+    /// By seat, the keys of the group's settings to which a member's own file gives another value, or why it does not say.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no command shows the state of a group yet"))]
+    pub(crate) async fn differing(&self) -> BTreeMap<String, Result<Vec<String>, String>> {
+        status::differing(&self.inner).await
     }
 
     /// Whether this member hears from a leader. A leader does not hear itself.

@@ -1,10 +1,12 @@
 //! What members ask each other about the group itself, on a lane of its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::peer::Link;
 use crate::terms::{decode_cold, encode_cold};
 
 /// The longest question. The answers come from members that have proven to know the secret.
@@ -22,6 +24,8 @@ pub(super) enum Question {
         /// Seat and address, as in `dLegerPeers`.
         address: String,
     },
+    /// To which keys of the group's settings does your own file give another value? Since feature level 2.
+    Settings,
 }
 
 /// A founding.
@@ -70,6 +74,14 @@ pub(super) enum Answer {
     },
     /// No, for this reason. The same question may be answered otherwise later.
     No(String),
+    /// To [`Question::Settings`].
+    Settings(Vec<String>),
+}
+
+/// Asks; the error is for people.
+pub(super) async fn ask(link: &Link, question: &Question, time: Duration) -> Result<Answer, String> {
+    let answer = link.call(encode(question), time).await.map_err(|error| error.to_string())?;
+    decode(&answer)
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {

@@ -11,7 +11,7 @@ use super::care::seat_of;
 use super::door::Ask;
 use super::founding::{Answered, Next, decide, is_unfinished_founder, promise};
 use super::identity::{self, MemberFile};
-use super::question::{Answer, Founding, Question, decode, encode};
+use super::question::{Answer, Founding, Question, ask};
 use super::{Keys, OpenError};
 use crate::config::Seat;
 use crate::peer::{Lane, Link, Peers, Target};
@@ -118,7 +118,9 @@ impl Search<'_> {
                 }
                 Err(why) => (Answer::No(why), None),
             },
-            Question::Join { .. } | Question::Status => (Answer::No("this member is in no group yet".to_owned()), None),
+            Question::Join { .. } | Question::Status | Question::Settings => {
+                (Answer::No("this member is in no group yet".to_owned()), None)
+            }
         };
         // The asker may be gone; it asks again.
         let _ = answer.send(said);
@@ -180,9 +182,4 @@ impl Search<'_> {
     fn link(&self, seat: &Seat) -> Link {
         self.peers.link(&Target::Seat(seat.name.clone()), &seat.address(), Lane::Group)
     }
-}
-
-async fn ask(link: &Link, question: &Question, time: Duration) -> Result<Answer, String> {
-    let answer = link.call(encode(question), time).await.map_err(|error| error.to_string())?;
-    decode(&answer)
 }
