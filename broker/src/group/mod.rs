@@ -4,7 +4,7 @@
 //! identity (file) <- search (empty folder: asks the seats) -> Begin -> raft::Member
 //!        ^            founding: decides                                   |
 //!        '----------- keeper (cares for members; care: decides) <---------'
-//! door: what other members may ask        links: Raft's requests over `peer`
+//! door: what other members may ask        links: Raft's requests over `peer`        agreeing: what a leader adds to level and settings
 //! ```
 //!
 //! A broker without `dLegerPeers`, or with one seat, is alone: it has no port for members and waits for nobody.
