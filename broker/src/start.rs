@@ -2,6 +2,7 @@
 
 pub(crate) mod background;
 mod leader;
+mod settings;
 mod way;
 
 use std::io;
@@ -37,6 +38,7 @@ use crate::registration::Registration;
 use crate::server::{Server, topics};
 use crate::stats::Stats;
 use crate::storage::{Storage, StorageSettings};
+use crate::terms::FEATURE_LEVEL;
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +125,11 @@ const FAST_PORT_BELOW: u16 = 2;
 
 /// Opens the data folder, recovers, listens, registers. Returns when clients are served.
 pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
+    start_speaking(config, FEATURE_LEVEL).await
+}
+
+/// Like [`start`], as a version would that speaks this feature level at most.
+pub(crate) async fn start_speaking(config: BrokerConfig, feature_level: u32) -> Result<RunningBroker, StartError> {
     raise_open_files();
     let folder = take_folder(&config.data_folder()).await?;
     let clock = Clock::system();
@@ -140,7 +147,8 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     };
     // Before the store: a member may wait long for its group, and says so there.
     let (pages, metrics_address) = phases.serve_pages(&config).await?;
-    let settings = StorageSettings { dir: folder.path().to_owned(), log: log_settings(&config) };
+    let log = LogSettings { feature_level, ..log_settings(&config) };
+    let settings = StorageSettings { dir: folder.path().to_owned(), log };
     let (storage, group) = match group::open(&config, settings, clock.clone(), pages.waiting()).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -160,6 +168,7 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let store_host = SocketAddr::new(config.broker_ip.ip(), address.port());
     let public_address = config.broker_ip.with_port(address.port());
     let config = CurrentConfig::new(config);
+    settings::begin(&config, &group, &storage.shard);
     let metrics = Arc::new(Metrics::default());
     let stats = Arc::new(Stats::new(storage.time.now()));
     let delivery = Delivery::new(
@@ -300,6 +309,9 @@ impl Phases {
             "leader",
             leader::run(Arc::clone(broker), Arc::clone(office), storage.leadership(), shutdown.clone()),
         );
+        if !broker.group.is_alone() {
+            spawn.spawn("settings", settings::run(Arc::clone(broker), shutdown.clone()));
+        }
         spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
         spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::executor::{Blocking, JoinHandle};
 use crate::index::{Index, IndexError, meta};
 use crate::latch::Failure;
-use crate::log::{Disk, Log, LogReader, LogSettings, OpenError, RealDisk, RecordId, SEGMENT_BYTES_MIN};
+use crate::log::{Disk, Log, LogSettings, OpenError, RealDisk, RecordId, SEGMENT_BYTES_MIN};
 #[cfg(test)]
 use crate::raft::Server;
 use crate::raft::{
@@ -74,6 +74,16 @@ pub enum StorageError {
         applied: Option<LogIndex>,
         /// Index of the last record that is gone.
         purged: LogIndex,
+    },
+    /// The log uses a higher feature level than this build speaks.
+    #[error(
+        "the log is of feature level {level}, and this build speaks {speaks}: install a version that speaks {level}; the data is whole"
+    )]
+    TooNew {
+        /// The log's level.
+        level: u32,
+        /// This build's.
+        speaks: u32,
     },
     /// Files of log and index do not belong together.
     #[error(
@@ -225,9 +235,9 @@ impl Opened {
         log.last().is_some() || log.purged().is_some() || log.vote().is_some()
     }
 
-    /// The log, to look at.
-    pub(crate) fn log(&self) -> &LogReader {
-        self.parts.shard.log()
+    /// The shard, which takes no commands yet.
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.parts.shard
     }
 
     /// The members of the group as the end of the log has them, if it ever had any. Blocks.
@@ -302,6 +312,10 @@ impl Parts {
             tracing::warn!(entries = quarantine.len(), "entries of the log are in quarantine: what they held is lost");
         }
         let (shard, applier) = Shard::open(index, log.clone(), quarantine)?;
+        let (level, speaks) = (shard.agreed().level, shard.speaks());
+        if level > speaks {
+            return Err(StorageError::TooNew { level, speaks });
+        }
         let time = Arc::new(SteadyClock::start(clock, shard.counters().stamp()));
         Ok(Self { shard, applier, log, time })
     }

@@ -31,6 +31,10 @@ pub(super) fn check(dir: &Path, report: &mut Report, progress: OnProgress<'_>) {
         Ok(None) => missing(&path, report),
         Err(error) => unreadable(&path, &error, report),
     }
+    match meta::level(&index) {
+        Ok(level) => report.find_level(&path, None, level),
+        Err(error) => unreadable(&path, &error, report),
+    }
     if let Err(error) = files(&path, &index, report).and_then(|total| rows(&path, &index, total, report, progress)) {
         unreadable(&path, &error, report);
     }

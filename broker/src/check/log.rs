@@ -7,7 +7,7 @@ use super::{CheckError, Kind, MalformedEntry, OnProgress, Progress, Report};
 use crate::log::{LookingDisk, OpenError, SeenRecord, check_with};
 use crate::raft::kind;
 use crate::shard::{Batch, Command, Message, Quarantine, QuarantinedEntry, Unit};
-use crate::terms::Malformed;
+use crate::terms::{FIRST_LEVEL, Malformed};
 
 /// Bytes of the log between two reports of progress.
 const PROGRESS_BYTES: u64 = 8 << 20;
@@ -110,7 +110,11 @@ fn look_inside(record: &SeenRecord<'_>, quarantine: &Quarantine, report: &mut Re
             report.find(Kind::MessageDamaged, record.path, Some(record.payload_offset + at as u64), what);
         }
     };
-    if let Err(malformed) = messages(record.payload, &mut each) {
+    let read = messages(record.payload, &mut each);
+    if let Ok(level) = read {
+        report.find_level(record.path, Some(record.payload_offset), level);
+    }
+    if let Err(malformed) = read {
         let checksum = crc32fast::hash(record.payload);
         let (index, position) = (record.index, record.position);
         let what = format!("record {index} (log position {position}, checksum {checksum:08x}): {malformed}");
@@ -140,8 +144,11 @@ fn lost_with(payload: &[u8]) -> String {
     format!("its {} commands: {}", batch.count(), parts.join(", "))
 }
 
-fn messages(payload: &[u8], each: &mut impl FnMut(&Message<'_>)) -> Result<(), Malformed> {
+/// Says the feature level of what is in the payload.
+fn messages(payload: &[u8], each: &mut impl FnMut(&Message<'_>)) -> Result<u32, Malformed> {
+    let mut level = FIRST_LEVEL;
     for command in Batch::decode(payload)?.commands()? {
+        level = level.max(command.level());
         match command {
             Command::Publish(publish) => publish.messages.stored().for_each(|message| each(&message)),
             Command::Prepare(prepare) => each(&prepare.message),
@@ -149,5 +156,5 @@ fn messages(payload: &[u8], each: &mut impl FnMut(&Message<'_>)) -> Result<(), M
             _ => {}
         }
     }
-    Ok(())
+    Ok(level)
 }

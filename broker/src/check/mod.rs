@@ -30,7 +30,7 @@ use crate::key_index;
 use crate::limits::{FETCHED, FolderError, LockedFolder, SWITCH, lock_existing_folder};
 use crate::log::OpenError;
 use crate::shard::{Quarantine, QuarantineError, QuarantinedEntry};
-use crate::terms::{LogIndex, Position};
+use crate::terms::{FEATURE_LEVEL, LogIndex, Position};
 
 /// How far a check or a repair has come.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +148,14 @@ impl MalformedEntry {
 impl Report {
     fn find(&mut self, kind: Kind, file: &Path, offset: Option<u64>, what: impl Into<String>) {
         self.findings.push(Finding { kind, file: file.to_owned(), offset, what: what.into() });
+    }
+
+    /// Finds what a newer version has written by its feature level.
+    fn find_level(&mut self, file: &Path, offset: Option<u64>, level: u32) {
+        if level > FEATURE_LEVEL {
+            let what = format!("the log is of feature level {level}, this program speaks levels up to {FEATURE_LEVEL}");
+            self.find(Kind::OtherFormat, file, offset, what);
+        }
     }
 
     fn has(&self, kind: Kind) -> bool {

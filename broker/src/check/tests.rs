@@ -13,10 +13,12 @@ use super::*;
 use crate::key_index::KeyIndex;
 use crate::log::sim_disk::Random;
 use crate::log::{Flush, LogSettings};
-use crate::shard::{Admission, Command, Message, MessageList, OffsetCommit, Outcome, Prepare, Publish, Settle, Shard};
+use crate::shard::{
+    Admission, Command, Message, MessageList, OffsetCommit, Outcome, Prepare, Publish, Settings, Settle, Shard,
+};
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::encode_cold;
-use crate::terms::{Content, Decision, GroupSettings, HalfId, QueueOffset, Stamp, TopicSettings, When};
+use crate::terms::{Content, Decision, FEATURE_LEVEL, GroupSettings, HalfId, QueueOffset, Stamp, TopicSettings, When};
 
 pub(crate) fn unit(body: &str) -> Vec<u8> {
     let host = "127.0.0.1:10911".parse().unwrap();
@@ -84,6 +86,9 @@ pub(crate) async fn filled() -> tempfile::TempDir {
     propose(shard, Command::PutGroup(&encode_cold(&GroupSettings::new("G")))).await;
     propose(shard, Command::CommitOffsets(vec![OffsetCommit { group: "G", queue: queue.id, offset: QueueOffset(3) }]))
         .await;
+    propose(shard, Command::Feature(FEATURE_LEVEL)).await;
+    let values = vec![("transactionCheckMax", "7"), ("regionId", "")];
+    propose(shard, Command::Settings(Settings { only_missing: true, values })).await;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     let keys = KeyIndex::start(dir.path().join("keys"), shard, &tasks, &shutdown).unwrap();
     assert!(keys.catch_up(shard.counters().applied_index().unwrap(), Duration::from_secs(30)));
@@ -181,6 +186,7 @@ pub(crate) fn served(shard: &Shard) -> Vec<Result<String, String>> {
     }
     let stored = shard.offset("G", queue.id).map(|offset| format!("{:?}", offset.map(QueueOffset::get)));
     all.push(stored.map_err(|error| error.to_string()));
+    all.extend(shard.agreed().settings.iter().map(|(key, value)| Ok(format!("setting {key}={value}"))));
     all
 }
 

@@ -4,13 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tests::{check, copy, files, filled, open, served};
+use escrowmq_common::clock::Clock;
+
+use super::tests::{check, copy, files, filled, open, propose, served};
 use super::*;
 use crate::index::format::{FORMAT_ROW, INDEX_FORMAT};
 use crate::index::{Index, IndexBatch, meta};
+use crate::log::LogSettings;
 use crate::log::format::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, get_u32, put_u32};
+use crate::shard::Command;
+use crate::storage::{Storage, StorageSettings};
+use crate::terms::FEATURE_LEVEL;
 
-/// The folders of released formats, one per version and format of the index. Their log files end with their last record.
+/// The folders of released formats, one per version, format of the index and feature level. Their log files end with their last record.
 fn formats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
 }
@@ -24,7 +30,8 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 #[ignore = "writes into the sources"]
 async fn write_the_folder_of_this_version() {
     let store = filled().await;
-    let target = formats().join(format!("{}-index-{INDEX_FORMAT}", env!("CARGO_PKG_VERSION")));
+    let name = format!("{}-index-{INDEX_FORMAT}-level-{FEATURE_LEVEL}", env!("CARGO_PKG_VERSION"));
+    let target = formats().join(name);
     let _ = fs::remove_dir_all(&target);
     copy(store.path(), &target.join("store"));
     for path in segments(&target.join("store")) {
@@ -165,6 +172,29 @@ async fn a_newer_batch_is_refused() {
     let report = check(store.path(), false);
     let finding = report.findings.first().expect("found");
     assert_eq!((finding.kind, &finding.file), (Kind::CommandMalformed, &path));
+}
+
+/// What comes after the level is raised may be anything: no record of it is called damaged and set aside.
+#[tokio::test]
+async fn a_log_of_a_newer_feature_level_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let newer = FEATURE_LEVEL + 1;
+    let log = LogSettings { feature_level: newer, ..LogSettings::default() };
+    let opened = Storage::open(StorageSettings { dir: dir.path().to_owned(), log }, Clock::system()).await.unwrap();
+    propose(&opened.shard, Command::Feature(newer)).await;
+    opened.close().await.unwrap();
+    let named = |report: &Report, file: &Path| {
+        let of_level = |finding: &&Finding| finding.kind == Kind::OtherFormat && finding.file == file;
+        report.findings.iter().find(of_level).is_some_and(|finding| finding.what.contains("feature level 3"))
+    };
+    let report = check(dir.path(), true);
+    assert!(named(&report, &dir.path().join("index")), "{report:?}");
+    assert!(named(&report, &segments(dir.path())[0]), "{report:?}");
+    let error = open(dir.path()).await.err().expect("refused").to_string();
+    assert!(error.contains("feature level 3, and this build speaks 2"), "{error}");
+    let folder = Folder::take(dir.path()).unwrap();
+    let actions = folder.repair(&report, &RepairOptions::default(), &mut |_| ()).unwrap();
+    assert!(matches!(&actions[..], [Action::Left(_)]), "{actions:?}");
 }
 
 /// Makes the index one that another version has written. Says its folder.

@@ -56,7 +56,7 @@ pub enum ConfigError {
     },
     /// A tool on another machine asked for a change that only one on the broker's own machine may make.
     #[error(
-        "{key}={value} {why}: that is refused from other machines. Use a tool on the broker's machine, such as mqadmin with -b 127.0.0.1:PORT, or change the file and restart"
+        "{key}={value} {why}: that is refused from other machines. Use a tool on the broker's machine, in a group that of the leader, such as mqadmin with -b 127.0.0.1:PORT; or change the file of a broker alone and restart"
     )]
     Elsewhere {
         /// The key.
@@ -65,6 +65,20 @@ pub enum ConfigError {
         value: String,
         /// The harm that it might do, or the values that are taken.
         why: String,
+    },
+    /// A tool asked to change what a group keeps from its founding on.
+    #[error("{key} of a group cannot be changed: it is as it was when the settings of the group were first logged")]
+    Founded {
+        /// The key.
+        key: String,
+    },
+    /// A tool asked to change settings of the group and of one member together.
+    #[error("{group} belongs to the group and {local} to one member: nothing was changed, change them by two requests")]
+    TwoScopes {
+        /// A key of the group.
+        group: String,
+        /// A key of a member.
+        local: String,
     },
     /// A tool asked to change a key of RocketMQ's that has no effect here.
     #[error("{key} means nothing in this broker; nothing was changed")]
@@ -86,7 +100,7 @@ impl ConfigError {
 
     /// Whether the settings make sense, and only this tool may not make them.
     pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Fixed { .. } | Self::Elsewhere { .. })
+        matches!(self, Self::Fixed { .. } | Self::Founded { .. } | Self::Elsewhere { .. })
     }
 
     /// The same, with the place of the key that it names.

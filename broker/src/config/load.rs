@@ -87,6 +87,7 @@ impl Loaded {
         match look_up(name, value).map_err(|error| error.at(|_| setting.place.clone()))? {
             Known::Key(key) if !value.is_empty() || setting.place == Place::Argument => {
                 let place = key.read(&mut self.config, setting)?;
+                self.config.named.insert(key.name);
                 self.places.insert(key.name, place);
             }
             Known::Key(_) => {}

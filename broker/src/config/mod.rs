@@ -5,7 +5,7 @@
 //! has and that means nothing here is accepted and named once, unless its value promises protection, copies or a role:
 //! that refuses the start. An error names the file, the line and the key. The settings in force are logged, and tools
 //! can read them back; the keys that tools may change are a list, in `by_tool`; whose a key is, the group's or a
-//! member's, is in the table beside it (`scope`). Rules that no key can check alone live in [`BrokerConfig::validate`].
+//! member's, is in the table beside it (`scope`), and the group's count over a member's own (`of_group`). Rules that no key can check alone live in [`BrokerConfig::validate`].
 //! Nothing at all gives a sensible single broker.
 //!
 //! Left to others: the effect of a setting. Handlers read the settings at each request, so that those marked
@@ -20,6 +20,7 @@ mod group;
 mod host;
 mod load;
 mod machine;
+mod of_group;
 mod promises;
 mod scope;
 mod table;
@@ -88,6 +89,23 @@ impl BrokerConfig {
         new.validate()?;
         keys.iter().try_for_each(|key| by_tool::check_value(key, self, &new, asker))?;
         Ok(new)
+    }
+
+    /// The same for settings that the log of a group has. Those that count from a start on stay as they were when the log got them.
+    pub(crate) fn updated_of_group(
+        &self,
+        changes: &BTreeMap<String, String>,
+        asker: Asker,
+    ) -> Result<Self, ConfigError> {
+        for (name, value) in changes {
+            if let Known::Key(key) = look_up(name, value.trim())?
+                && !key.at_once
+                && (key.get)(self) != value.trim()
+            {
+                return Err(ConfigError::Founded { key: name.clone() });
+            }
+        }
+        self.updated(changes, asker)
     }
 
     /// Writes changes into the file that was given at start, if one was: a copy is written and flushed beside it, and

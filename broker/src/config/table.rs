@@ -1,5 +1,6 @@
 //! All settings, each with its key, its default and its purpose: one table makes the struct and the list of keys.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,11 +29,13 @@ macro_rules! settings {
             $($(#[doc = $doc])+ pub $field: $type,)+
             /// The file that was given at start, which also keeps changes made in the running broker.
             pub config_file: Option<PathBuf>,
+            /// The keys that were given a value at start.
+            pub named: BTreeSet<&'static str>,
         }
 
         impl Default for BrokerConfig {
             fn default() -> Self {
-                Self { $($field: $default,)+ config_file: None }
+                Self { $($field: $default,)+ config_file: None, named: BTreeSet::new() }
             }
         }
 

@@ -1,6 +1,6 @@
 //! Who may talk to this member, and what is done with what others ask: the side of a member that its port shows.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,14 +12,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::care::{of_seat, seat_of};
-use super::identity::{FEATURE_LEVEL, MemberFile};
+use super::identity::MemberFile;
 use super::question::{Answer, Figures, Question, Status, decode, encode};
-use crate::config::{GroupConfig, Seat};
-use crate::log::LogReader;
+use crate::config::{CurrentConfig, GroupConfig, Seat};
 use crate::log::format::FORMAT_VERSION;
 use crate::peer::{Gate, Hello, Lane, Reason, Refusal, Serve};
 use crate::raft::{Leadership, Member, Members};
-use crate::shard::Applier;
+use crate::shard::{Applier, Shard};
 use crate::snapshot::Offers;
 
 /// The version of this program.
@@ -55,8 +54,9 @@ pub(super) struct Door {
     pub(super) config: GroupConfig,
     /// The seats of dLegerPeers in one order.
     pub(super) peers: String,
-    log: LogReader,
+    shard: Shard,
     clock: Clock,
+    settings: OnceLock<CurrentConfig>,
     file: Mutex<MemberFile>,
     /// The incarnation that this member speaks for: that of its Raft member.
     bound: Mutex<Option<u64>>,
@@ -68,7 +68,7 @@ impl Door {
     /// A member whose identity is on disk. The receiver gets what others ask.
     pub(super) fn new(
         config: GroupConfig,
-        log: LogReader,
+        shard: Shard,
         clock: Clock,
         file: MemberFile,
     ) -> (Arc<Self>, mpsc::Receiver<Ask>) {
@@ -76,8 +76,9 @@ impl Door {
         let door = Self {
             peers: super::founding::ordered(&config.seats),
             config,
-            log,
+            shard,
             clock,
+            settings: OnceLock::new(),
             file: Mutex::new(file),
             bound: Mutex::new(None),
             running: ArcSwapOption::empty(),
@@ -117,9 +118,26 @@ impl Door {
         self.running.store(None);
     }
 
+    /// The settings of this member are there.
+    pub(super) fn set_settings(&self, settings: CurrentConfig) {
+        // A second one would be another broker's; there is one.
+        let _ = self.settings.set(settings);
+    }
+
+    /// The settings of this member, once they are there.
+    pub(super) fn settings(&self) -> Option<&CurrentConfig> {
+        self.settings.get()
+    }
+
+    /// What the group has agreed on, and how to propose more.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
     /// Whether anything was ever written to the log, a vote among it.
     pub(super) fn has_log(&self) -> bool {
-        self.log.last().is_some() || self.log.purged().is_some() || self.log.vote().is_some()
+        let log = self.shard.log();
+        log.last().is_some() || log.purged().is_some() || log.vote().is_some()
     }
 
     /// How this member introduces itself.
@@ -132,7 +150,7 @@ impl Door {
             incarnation: self.bound().unwrap_or_default(),
             build: BUILD.to_owned(),
             formats: FORMAT_VERSION..=FORMAT_VERSION,
-            feature_level: FEATURE_LEVEL,
+            feature_level: self.shard.speaks(),
         }
     }
 
@@ -143,7 +161,7 @@ impl Door {
         let contacts = progress.into_iter().flat_map(|(_, all)| all);
         Figures {
             build: BUILD.to_owned(),
-            last: self.log.last().map_or((0, 0), |last| (last.term, last.index.get())),
+            last: self.shard.log().last().map_or((0, 0), |last| (last.term, last.index.get())),
             hears: member.is_some_and(|member| member.lease().holds() || member.server().hears_leader()),
             contacts: contacts.filter_map(|(node, one)| Some((node, millis(one.contact?)))).collect(),
         }
@@ -192,6 +210,14 @@ impl Door {
 
 impl Gate for Door {
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        let level = self.shard.agreed().level;
+        if hello.feature_level < level {
+            let text = format!(
+                "the group '{}' is of feature level {level}, and '{}' ({}) speaks {}: install a version there that speaks {level}",
+                hello.group, hello.seat, hello.build, hello.feature_level
+            );
+            return Err(Refusal::new(Reason::FeatureLevel, text));
+        }
         // Without a group neither serves what is the group's, and they ask each other how it stands.
         let Some(bound) = self.bound().filter(|_| hello.incarnation != 0) else { return Ok(()) };
         let own = &self.config.own.name;
@@ -236,6 +262,10 @@ impl Serve for Door {
                 Ok(Question::Status) => std::future::ready(Some(encode(&Answer::Status(self.status())))).boxed(),
                 Ok(Question::Time) => {
                     std::future::ready(Some(encode(&Answer::Time { wall: self.clock.wall_ms() }))).boxed()
+                }
+                Ok(Question::Settings) => {
+                    let differing = self.settings().map(CurrentConfig::differing).unwrap_or_default();
+                    std::future::ready(Some(encode(&Answer::Settings(differing)))).boxed()
                 }
                 Ok(question) => self.hand_on(from, question),
                 Err(_) => closes(),

@@ -15,14 +15,12 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use crate::raft::ALONE;
-use crate::terms::{decode_cold, encode_cold};
+use crate::terms::{FIRST_LEVEL, decode_cold, encode_cold};
 
 /// The file in the data folder.
 pub(super) const FILE: &str = "member";
 const NEW_FILE: &str = "member.new";
 const MAGIC: &[u8; 8] = b"ESCRMEMB";
-/// The feature level of this version.
-pub(super) const FEATURE_LEVEL: u32 = 1;
 /// The most removed members that are remembered. The oldest are forgotten first: they are refused by Raft all the same.
 const REMOVED_MAX: usize = 64;
 
@@ -41,7 +39,7 @@ pub(super) struct MemberFile {
     pub(super) founder: Option<u64>,
     /// Whether there has been a log. If it is gone then, this member has forgotten what it promised.
     pub(super) had_log: bool,
-    /// Features that its log may use.
+    /// The feature level that its log may use.
     pub(super) feature_level: u32,
     /// Ids that were members and are none any more, the newest last.
     pub(super) removed: Vec<u64>,
@@ -81,7 +79,7 @@ impl MemberFile {
             incarnation: None,
             founder: None,
             had_log: false,
-            feature_level: FEATURE_LEVEL,
+            feature_level: FIRST_LEVEL,
             removed: Vec::new(),
         })
     }

@@ -8,6 +8,7 @@ use escrowmq_common::task::Shutdown;
 use tokio::sync::{mpsc, watch};
 
 use super::Keys;
+use super::agreeing::{missing, next_level};
 use super::care::{Admission, Care, admit, care, closing, seat_of};
 use super::door::Ask;
 use super::founding::promise;
@@ -17,7 +18,7 @@ use super::question::{ANSWER_TIME, Answer, Question, reach};
 use crate::config::Seat;
 use crate::peer::{Hello, Lane, Peers, Target};
 use crate::raft::{Leadership, Member, Members};
-use crate::shard::Applier;
+use crate::shard::{self, Agreed, Applier, Command, Settings};
 
 /// Between looks at learners that catch up, and before a change that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -29,6 +30,7 @@ pub(super) struct Keeper {
     member: Arc<Member<Applier>>,
     members: watch::Receiver<Members>,
     leadership: watch::Receiver<Leadership>,
+    agreement: watch::Receiver<Arc<Agreed>>,
     asks: mpsc::Receiver<Ask>,
     orders: mpsc::Receiver<Order>,
     /// The newest members that a majority agreed on.
@@ -45,7 +47,19 @@ impl Keeper {
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         let (members, leadership) = (member.members(), member.leadership());
-        Self { keys, peers, member, members, leadership, asks, orders, agreed: Members::default(), has_warned: false }
+        let agreement = keys.door.shard().watch_agreed();
+        Self {
+            keys,
+            peers,
+            member,
+            members,
+            leadership,
+            agreement,
+            asks,
+            orders,
+            agreed: Members::default(),
+            has_warned: false,
+        }
     }
 
     /// Until shutdown, or until the Raft member has ended.
@@ -60,7 +74,8 @@ impl Keeper {
     async fn keep(mut self) {
         loop {
             self.note_members().await;
-            let looks_again = self.care().await;
+            self.note_level().await;
+            let looks_again = self.care().await | self.agree().await;
             tokio::select! {
                 biased;
                 Some(ask) = self.asks.recv() => self.answer(ask).await,
@@ -71,6 +86,7 @@ impl Keeper {
                 }
                 changed = self.members.changed() => if changed.is_err() { return },
                 changed = self.leadership.changed() => if changed.is_err() { return },
+                changed = self.agreement.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY), if looks_again => {}
             }
         }
@@ -115,6 +131,64 @@ impl Keeper {
                 self.peers.link(&Target::Node(*node), &seat.address(), Lane::Pulse).open();
             }
         }
+    }
+
+    /// Writes down which feature level the log is of: a build that speaks less does not open it then.
+    async fn note_level(&self) {
+        let (level, file) = (self.agreement.borrow().level, self.keys.door.file());
+        if file.feature_level < level {
+            self.persist(MemberFile { feature_level: level, ..file }).await;
+        }
+    }
+
+    /// Lets the group agree on more, if this member leads; says whether there may be more to agree on soon.
+    async fn agree(&mut self) -> bool {
+        let agreed = Arc::clone(&self.agreement.borrow_and_update());
+        let members = self.members.borrow().clone();
+        if self.led().is_none() {
+            return false;
+        }
+        if members.is_joint || !members.is_committed {
+            // Those who leave still have a say.
+            return true;
+        }
+        let door = &self.keys.door;
+        let shard = door.shard();
+        let spoken = |node: u64| {
+            let heard = || self.peers.introduced(node).map(|hello| hello.feature_level);
+            if node == door.file().node { Some(shard.speaks()) } else { heard() }
+        };
+        let next = next_level(agreed.level, members.voters.iter().map(|node| spoken(*node)));
+        let proposed = match (next, door.settings()) {
+            (Some(level), _) => {
+                tracing::info!(
+                    level,
+                    before = agreed.level,
+                    "all voters speak a higher feature level: the group gets it"
+                );
+                shard.propose(&Command::Feature(level), shard::Admission::Reserved)
+            }
+            (None, Some(settings)) => {
+                // A change by a tool that is under way is in them, or finds a group that has settings.
+                let _turn = settings.turn();
+                let missing = missing(&agreed, &settings.own());
+                if missing.is_empty() {
+                    return agreed.level < shard.speaks();
+                }
+                tracing::info!(
+                    keys = missing.len(),
+                    "settings of this member become the group's, whose log lacks these keys"
+                );
+                let values = missing.iter().map(|(key, value)| (*key, value.as_str())).collect();
+                let command = Command::Settings(Settings { only_missing: true, values });
+                shard.propose(&command, shard::Admission::Reserved)
+            }
+            (None, None) => return true,
+        };
+        if let Err(error) = proposed.await {
+            tracing::warn!(%error, "what the group agrees on was not changed; it is tried again");
+        }
+        true
     }
 
     /// `dLegerPeers` counts when a group is founded. What it says otherwise later may be an error, or just old.
@@ -178,7 +252,9 @@ impl Keeper {
                 Err(why) => Answer::No(why),
             },
             Question::Join { address } => self.join(&from, &address).await,
-            Question::Status | Question::Time => Answer::No("the port answers this itself".to_owned()),
+            Question::Status | Question::Time | Question::Settings => {
+                Answer::No("the port answers this itself".to_owned())
+            }
         };
         // The asker may be gone; it asks again.
         let _ = answer.send(said);

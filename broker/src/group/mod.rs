@@ -6,6 +6,7 @@
 //!        '----------- keeper (cares for members; care: decides) <---------'
 //! door: what other members may ask        links: Raft's requests over `peer`
 //! orders: what an operator may change (decides; the keeper does it)        view, clocks, figures: for tools and operators
+//! agreeing: what a leader adds to level and settings
 //! ```
 //!
 //! A broker without `dLegerPeers`, or with one seat, is alone: it has no port for members and waits for nobody.
@@ -21,6 +22,8 @@
 //! * The membership in the log counts, and `dLegerPeers` at a founding: a seat that is not in the group comes in by an operator's
 //!   command alone. A broker that was alone is founding a group until all seats of its `dLegerPeers` are there: its address in the
 //!   membership says so until then.
+//! * The group runs at the lowest feature level of its voters, and the level never falls. A member that speaks less is refused by
+//!   the others, and does not start on a log of a higher one.
 //!
 //! # Why a group is founded once
 //!
@@ -43,6 +46,7 @@
 //! Leaves to others: agreement (`raft`), connections (`peer`), what is forwarded (`forward`), and copies of the state for members
 //! that need entries which are gone (`snapshot`).
 
+mod agreeing;
 mod care;
 mod catch_up;
 mod clocks;
@@ -62,6 +66,7 @@ mod tests;
 mod transfer;
 mod view;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -71,7 +76,7 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::config::{BrokerConfig, ConfigError, GroupConfig};
+use crate::config::{BrokerConfig, ConfigError, CurrentConfig, GroupConfig};
 use crate::log::LogReader;
 use crate::metrics::Waiting;
 use crate::peer::{self, BYTES_MAX, HANDSHAKE_TIME, Peers, Secret, SecretError, Settings, Streams};
@@ -151,6 +156,19 @@ pub enum OpenError {
         group: String,
         /// All members.
         members: String,
+    },
+    /// The log uses more than this build speaks.
+    #[error(
+        "the log of this member, in {}, is of feature level {level}, and this build speaks {speaks}: install a version that speaks {level}; the data is whole",
+        folder.display()
+    )]
+    TooNew {
+        /// The folder.
+        folder: PathBuf,
+        /// The level of the log.
+        level: u32,
+        /// The level of this build.
+        speaks: u32,
     },
     /// The log is a member's, and who it was is lost.
     #[error(
@@ -256,6 +274,12 @@ pub(crate) async fn open(
     }
     settle(&settings).await?;
     let file = read(&folder).await?;
+    let speaks = settings.log.feature_level;
+    if let Some(MemberFile { feature_level: level, .. }) = file
+        && level > speaks
+    {
+        return Err(OpenError::TooNew { folder, level, speaks });
+    }
     if let (Some(group), Some(file)) = (config.group(), &file) {
         check_member(&folder, file, &group)?;
     }
@@ -412,7 +436,7 @@ async fn open_several(
     let (host, port) = &group.listen;
     let listen = host.as_ref().map_or_else(|| format!("0.0.0.0:{port}"), |host| host.with_port(*port));
     let (name, seat, node) = (group.name.clone(), group.own.name.clone(), file.node);
-    let (door, mut asks) = Door::new(group, opened.log().clone(), clock.clone(), file);
+    let (door, mut asks) = Door::new(group, opened.shard().clone(), clock.clone(), file);
     let keys = Keys { folder: folder.clone(), door: Arc::clone(&door), tasks: tasks.clone() };
     let searches = must_search(&door.file(), door.has_log());
     if !searches {
@@ -531,6 +555,19 @@ impl Group {
         if let Some(several) = &self.inner.several {
             several.peers.take_streams(streams);
         }
+    }
+
+    /// From now on a leader's settings are those of its group where that has none, and others are told how they differ.
+    pub(crate) fn take_settings(&self, settings: CurrentConfig) {
+        if let Some(several) = &self.inner.several {
+            several.door.set_settings(settings);
+        }
+    }
+
+    /// By seat, the keys of the group's settings to which a member's own file gives another value, or why it does not say.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no command shows the state of a group yet"))]
+    pub(crate) async fn differing(&self) -> BTreeMap<String, Result<Vec<String>, String>> {
+        status::differing(&self.inner).await
     }
 
     /// Whether this member hears from a leader. A leader does not hear itself.

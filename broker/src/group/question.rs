@@ -29,6 +29,8 @@ pub(super) enum Question {
     },
     /// What time is it?
     Time,
+    /// To which keys of the group's settings does your own file give another value? Since feature level 2.
+    Settings,
 }
 
 /// A founding.
@@ -97,6 +99,8 @@ pub(super) enum Answer {
         /// Milliseconds since 1970 by the wall clock.
         wall: i64,
     },
+    /// To [`Question::Settings`].
+    Settings(Vec<String>),
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {

@@ -120,7 +120,7 @@ impl Search<'_> {
                 }
                 Err(why) => (Answer::No(why), None),
             },
-            Question::Join { .. } | Question::Status | Question::Time => {
+            Question::Join { .. } | Question::Status | Question::Time | Question::Settings => {
                 (Answer::No("this member is in no group yet".to_owned()), None)
             }
         };

@@ -1,5 +1,7 @@
 //! Everything there is one of: how far the index has applied, counters, topics, groups, settings.
 
+use std::collections::BTreeMap;
+
 use bytes::BufMut;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use super::error::IndexError;
 use super::reader::IndexReader;
 use super::table;
 use crate::terms::{
-    Cursor, GroupSettings, HalfId, LogIndex, LostRange, Malformed, Position, QueueId, QueueOffset, Stamp,
+    Cursor, FIRST_LEVEL, GroupSettings, HalfId, LogIndex, LostRange, Malformed, Position, QueueId, QueueOffset, Stamp,
     TopicSettings, decode_cold, encode_cold, put_text,
 };
 
@@ -26,6 +28,7 @@ pub(super) fn key(name: &str) -> Vec<u8> {
 const TOPIC: &str = "topic/";
 const GROUP: &str = "group/";
 const SETTING: &str = "setting/";
+const LEVEL: &str = "feature level";
 
 /// How far the index has applied the log. Written in each batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,9 +180,20 @@ pub(crate) fn delete_group(batch: &mut IndexBatch, name: &str) {
     batch.delete(key(&format!("{GROUP}{name}")));
 }
 
-/// Writes a setting.
+/// Writes a setting of the group.
 pub(crate) fn put_setting(batch: &mut IndexBatch, name: &str, value: &str) {
     batch.put(key(&format!("{SETTING}{name}")), value);
+}
+
+/// Writes the feature level of the log.
+pub(crate) fn put_level(batch: &mut IndexBatch, level: u32) {
+    batch.put(key(LEVEL), level.to_be_bytes());
+}
+
+/// The feature level of the log.
+pub(crate) fn level(index: &IndexReader) -> Result<u32, IndexError> {
+    let Some(value) = index.get(key(LEVEL))? else { return Ok(FIRST_LEVEL) };
+    Cursor::new(&value).u32(LEVEL).map_err(IndexError::row(table::META))
 }
 
 /// All topics.
@@ -192,11 +206,25 @@ pub(crate) fn groups(index: &IndexReader) -> Result<Vec<GroupSettings>, IndexErr
     cold_rows(index, GROUP)
 }
 
-/// A replicated setting.
-#[cfg(test)]
-pub(crate) fn setting(index: &IndexReader, name: &str) -> Result<Option<String>, IndexError> {
-    let value = index.get(key(&format!("{SETTING}{name}")))?;
-    Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+/// All settings of the group.
+pub(crate) fn settings(index: &IndexReader) -> Result<BTreeMap<String, String>, IndexError> {
+    let prefix = key(SETTING);
+    let mut settings = BTreeMap::new();
+    for row in index.scan_prefix(&prefix, &prefix) {
+        let (key, value) = row?;
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| not_text(&key));
+        settings.insert(text(&key[prefix.len()..])?, text(&value)?);
+    }
+    Ok(settings)
+}
+
+fn not_text(key: &[u8]) -> IndexError {
+    IndexError::Cold { name: name_of(key), why: "it is no text".to_owned() }
+}
+
+/// The name in a key of this table.
+fn name_of(key: &[u8]) -> String {
+    String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned()
 }
 
 fn cold_rows<T: DeserializeOwned>(index: &IndexReader, prefix: &str) -> Result<Vec<T>, IndexError> {
@@ -204,8 +232,7 @@ fn cold_rows<T: DeserializeOwned>(index: &IndexReader, prefix: &str) -> Result<V
     let mut rows = Vec::new();
     for row in index.scan_prefix(&prefix, &prefix) {
         let (key, value) = row?;
-        let name = || String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
-        rows.push(decode_cold(&value).map_err(|why| IndexError::Cold { name: name(), why })?);
+        rows.push(decode_cold(&value).map_err(|why| IndexError::Cold { name: name_of(&key), why })?);
     }
     Ok(rows)
 }
@@ -290,10 +317,12 @@ pub(crate) fn forgotten(index: &IndexReader) -> Result<Option<Stamp>, IndexError
 
 /// Decodes a row of this table as its reader would.
 pub(super) fn verify(key: &[u8], value: &[u8]) -> Result<(), IndexError> {
-    let name = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+    let name = name_of(key);
     let decoded = match name.as_str() {
         topic if topic.starts_with(TOPIC) => decode_cold::<TopicRow>(value).map(drop),
         group if group.starts_with(GROUP) => decode_cold::<GroupSettings>(value).map(drop),
+        setting if setting.starts_with(SETTING) => std::str::from_utf8(value).map(drop).map_err(|why| why.to_string()),
+        LEVEL if value.len() != 4 => Err(format!("{} bytes instead of 4", value.len())),
         "applied" if value.len() < 32 => Err(format!("{} bytes instead of 32", value.len())),
         _ => Ok(()),
     };

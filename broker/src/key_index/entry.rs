@@ -55,7 +55,8 @@ pub(super) fn extract(record: &Record, out: &mut Vec<Entry>) -> Result<Option<St
             | Command::Trim { .. }
             | Command::GiveUp(_)
             | Command::Expire { .. }
-            | Command::Setting { .. } => {}
+            | Command::Settings(_)
+            | Command::Feature(_) => {}
         }
     }
     Ok(Some(batch.stamp))

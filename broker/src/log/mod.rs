@@ -215,6 +215,11 @@ impl Log {
         &self.shared.settings.clock
     }
 
+    /// The highest feature level of what the log may hold.
+    pub fn feature_level(&self) -> u32 {
+        self.shared.settings.feature_level
+    }
+
     /// Whether the log has no thread and is driven step by step.
     pub fn is_stepped(&self) -> bool {
         matches!(self.shared.settings.drive, Drive::Step { .. })

@@ -7,7 +7,7 @@ use escrowmq_common::clock::Clock;
 use super::error::OpenError;
 use super::format::{MARK_SLACK_BYTES, RECORD_OVERHEAD_BYTES, SEGMENT_HEADER_BYTES};
 use crate::latch::FailureLatch;
-use crate::terms::Position;
+use crate::terms::{FEATURE_LEVEL, Position};
 
 /// When an append counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct LogSettings {
     pub latch: FailureLatch,
     /// Whether the log has a writer thread of its own. Default: it has.
     pub drive: Drive,
+    /// The highest feature level of what the log may hold: what holds more is not applied. Default: that of this version.
+    pub feature_level: u32,
     /// When flushes and retries are due. Default: the machine's clock.
     pub clock: Clock,
 }
@@ -98,6 +100,7 @@ impl Default for LogSettings {
             verify_all: false,
             latch: FailureLatch::default(),
             drive: Drive::Thread,
+            feature_level: FEATURE_LEVEL,
             clock: Clock::system(),
         }
     }

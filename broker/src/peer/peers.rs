@@ -187,6 +187,13 @@ impl Peers {
         });
     }
 
+    /// How a member that votes and beats with this one introduced itself last; `None` before it first did.
+    pub(crate) fn introduced(&self, node: u64) -> Option<Arc<Hello>> {
+        // The lane of heartbeats is opened anew soon after a member restarts; others may wait until they are used.
+        let links = self.inner.shared.links.lock();
+        links.get(&(Target::Node(node), Lane::Pulse))?.status().member
+    }
+
     /// Hands connections on [`Lane::Forward`] to `streams` from now on. Before that, and a second time, they are closed.
     pub(crate) fn take_streams(&self, streams: Arc<dyn Streams>) {
         let _ = self.inner.shared.streams.set(streams);

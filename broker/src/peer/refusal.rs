@@ -25,14 +25,18 @@ pub(crate) enum Reason {
     OtherMember = 7,
     /// The member is none of the group, or none any more.
     Membership = 8,
+    /// The member speaks a lower feature level than its group is of.
+    FeatureLevel = 9,
     /// A reason that this version does not know.
     Other = 255,
 }
 
 impl Reason {
     fn from_number(number: i32) -> Reason {
-        use Reason::{Formats, Group, Incarnation, Itself, Membership, Other, OtherMember, Secret, Version};
-        let known = [Version, Group, Secret, Incarnation, Formats, Itself, OtherMember, Membership];
+        use Reason::{
+            FeatureLevel, Formats, Group, Incarnation, Itself, Membership, Other, OtherMember, Secret, Version,
+        };
+        let known = [Version, Group, Secret, Incarnation, Formats, Itself, OtherMember, Membership, FeatureLevel];
         known.into_iter().find(|reason| *reason as i32 == number).unwrap_or(Other)
     }
 }

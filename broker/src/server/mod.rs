@@ -42,7 +42,7 @@ mod reset;
 mod runtime;
 mod send;
 mod send_back;
-mod settings;
+pub(crate) mod settings;
 mod slow;
 mod stats;
 pub(crate) mod topics;
@@ -88,6 +88,9 @@ impl Server {
             request::HEART_BEAT => {
                 self.forwarder.tell(connection, request.clone(), &self.handle);
                 membership::accept(Reply::new(connection, &request));
+            }
+            request::UPDATE_BROKER_CONFIG if settings::is_for_leader(&self.broker, &request) => {
+                self.forwarder.pass(connection, request, &self.handle);
             }
             code if dispatch::is_of_any_member(code) => handle(&self.broker, connection, request),
             _ => self.forwarder.pass(connection, request, &self.handle),

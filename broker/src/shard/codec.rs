@@ -10,7 +10,7 @@ use escrowmq_common::message::properties::PROPERTIES_BYTES_MAX;
 
 use super::command::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, Prepare, Publish, Resume,
-    Roll, Settle,
+    Roll, Settings, Settle,
 };
 use super::message::{Message, MessageList};
 use crate::log::format::RECORD_BYTES_MAX;
@@ -21,7 +21,7 @@ use crate::terms::{
 };
 
 mod tag {
-    // 1, 2, 4, 5, 6, 16 and 20 were used before the first release.
+    // 1, 2, 4, 5, 6, 16, 17 and 20 were used before the first release.
     pub(super) const SETTLE: u8 = 3;
     pub(super) const COMMIT_OFFSETS: u8 = 7;
     pub(super) const PUT_TOPIC: u8 = 8;
@@ -32,7 +32,6 @@ mod tag {
     pub(super) const LOCK: u8 = 13;
     pub(super) const UNLOCK: u8 = 14;
     pub(super) const TRIM: u8 = 15;
-    pub(super) const SETTING: u8 = 17;
     pub(super) const CANCEL: u8 = 18;
     pub(super) const ROLL: u8 = 19;
     pub(super) const EXTEND: u8 = 21;
@@ -43,12 +42,14 @@ mod tag {
     pub(super) const GIVE_UP: u8 = 27;
     pub(super) const PUBLISH: u8 = 28;
     pub(super) const EXPIRE: u8 = 29;
+    pub(super) const SETTINGS: u8 = 30;
+    pub(super) const FEATURE: u8 = 31;
 }
 
 /// Most bytes of a command. A record of the log must hold it together with a batch that was just not full.
 pub(super) const COMMAND_BYTES_MAX: usize = 224 << 20;
 const _: () = assert!((COMMAND_BYTES_MAX + (1 << 20)) as u64 <= RECORD_BYTES_MAX);
-/// Longest name and longest value of a replicated setting.
+/// Longest key and longest value of a setting of the group.
 const SETTING_BYTES_MAX: usize = 32 * 1024;
 
 impl<'a> Command<'a> {
@@ -211,10 +212,18 @@ impl<'a> Command<'a> {
                 out.put_u64(decided_before.get());
                 tag::EXPIRE
             }
-            Self::Setting { key, value } => {
-                put_bounded(out, "the setting", key, SETTING_BYTES_MAX)?;
-                put_bounded(out, "the value", value, SETTING_BYTES_MAX)?;
-                tag::SETTING
+            Self::Settings(settings) => {
+                out.put_u8(u8::from(settings.only_missing));
+                put_count(out, settings.values.len())?;
+                for (key, value) in &settings.values {
+                    put_bounded(out, "the setting", key, SETTING_BYTES_MAX)?;
+                    put_bounded(out, "the value", value, SETTING_BYTES_MAX)?;
+                }
+                tag::SETTINGS
+            }
+            Self::Feature(level) => {
+                out.put_u32(*level);
+                tag::FEATURE
             }
         })
     }
@@ -355,7 +364,16 @@ impl<'a> Command<'a> {
                 why: body.text("why")?,
             }),
             tag::EXPIRE => Self::Expire { decided_before: Stamp(body.u64("decided before")?) },
-            tag::SETTING => Self::Setting { key: body.text("key")?, value: body.text("value")? },
+            tag::SETTINGS => {
+                let only_missing = body.u8("only missing")? != 0;
+                let count = get_count(body, 4)?;
+                let mut values = Vec::with_capacity(count);
+                for _ in 0..count {
+                    values.push((body.text("key")?, body.text("value")?));
+                }
+                Self::Settings(Settings { only_missing, values })
+            }
+            tag::FEATURE => Self::Feature(body.u32("feature level")?),
             _ => return Err(body.malformed("command tag: written by a newer version")),
         })
     }

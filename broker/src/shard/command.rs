@@ -5,7 +5,10 @@
 //! local setting, no clock. Its bytes are in `codec`.
 
 use super::message::{Message, MessageList};
-use crate::terms::{Content, Decision, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, Stamp, When};
+use crate::terms::{
+    Content, Decision, FIRST_LEVEL, HalfId, ParkReason, PinOwner, Position, QueueId, QueueOffset, SETTINGS_LEVEL,
+    Stamp, When,
+};
 
 /// Messages for one queue: one, or the members of a batch, which get consecutive queue offsets.
 #[derive(Debug, Clone)]
@@ -197,6 +200,15 @@ pub struct GiveUp<'a> {
     pub why: &'a str,
 }
 
+/// Settings of the group, all or none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings<'a> {
+    /// Leaves those as they are that the group has already.
+    pub only_missing: bool,
+    /// Keys and values.
+    pub values: Vec<(&'a str, &'a str)>,
+}
+
 /// A durable change. See the module.
 #[derive(Debug, Clone)]
 pub enum Command<'a> {
@@ -261,13 +273,10 @@ pub enum Command<'a> {
         /// Decisions made before this time.
         decided_before: Stamp,
     },
-    /// A replicated setting.
-    Setting {
-        /// Its name.
-        key: &'a str,
-        /// Its value.
-        value: &'a str,
-    },
+    /// Change settings of the group.
+    Settings(Settings<'a>),
+    /// From now on the log may use what this feature level has.
+    Feature(u32),
 }
 
 impl Command<'_> {
@@ -294,7 +303,18 @@ impl Command<'_> {
             Self::Roll(_) => "roll",
             Self::GiveUp(_) => "give up",
             Self::Expire { .. } => "expire",
-            Self::Setting { .. } => "setting",
+            Self::Settings(_) => "settings",
+            Self::Feature(_) => "feature level",
+        }
+    }
+
+    /// The least feature level at which it may be in the log.
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::Settings(_) => SETTINGS_LEVEL,
+            // The command itself came with settings.
+            Self::Feature(level) => SETTINGS_LEVEL.max(*level),
+            _ => FIRST_LEVEL,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use super::agreed::Agreed;
 use super::applier::Applier;
 use super::command::Command;
 use super::completion::{Completion, SubmitError};
@@ -85,6 +86,21 @@ impl Shard {
     /// All consumer groups.
     pub fn groups(&self) -> &Groups {
         &self.shared.groups
+    }
+
+    /// Settings and feature level of the group, as far as the log is applied here.
+    pub fn agreed(&self) -> Arc<Agreed> {
+        self.shared.agreement.now()
+    }
+
+    /// The same, now and at each change.
+    pub fn watch_agreed(&self) -> watch::Receiver<Arc<Agreed>> {
+        self.shared.agreement.watch()
+    }
+
+    /// The highest feature level that this build speaks.
+    pub fn speaks(&self) -> u32 {
+        self.shared.log.feature_level()
     }
 
     /// Producer groups that have, or lately had, half messages.

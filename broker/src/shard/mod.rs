@@ -15,6 +15,7 @@
 
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
+mod agreed;
 mod ahead;
 mod applier;
 mod arrivals;
@@ -54,6 +55,7 @@ mod handle;
 mod locate;
 mod read;
 
+pub(crate) use agreed::Agreed;
 pub(crate) use applier::{Applier, FlushError};
 pub(crate) use arrivals::Ticket;
 pub(crate) use base::{INDEX, find_base, make_base, remove_base, restore as restore_base};
@@ -62,7 +64,7 @@ pub(crate) use batch::Batch;
 pub(crate) use batch::OpenBatch;
 pub(crate) use command::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Moved, OffsetCommit, Once, Park, Prepare, Publish, Resume,
-    Roll, Settle,
+    Roll, Settings, Settle,
 };
 pub(crate) use completion::{Completion, SubmitError};
 pub(crate) use give_up::GiveUpError;

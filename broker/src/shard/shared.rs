@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::agreed::Agreement;
 use super::ahead::ReadAhead;
 use super::awaiting::Awaiting;
 use super::counters::{Counters, Signals};
@@ -22,6 +23,7 @@ pub(in crate::shard) struct Shared {
     pub(in crate::shard) awaiting: Arc<Awaiting>,
     pub(in crate::shard) topics: Topics,
     pub(in crate::shard) groups: Groups,
+    pub(in crate::shard) agreement: Agreement,
     pub(in crate::shard) producers: Producers,
     pub(in crate::shard) lost: Lost,
     pub(in crate::shard) index: Index,
@@ -42,6 +44,7 @@ impl Shared {
             awaiting: Arc::default(),
             topics: Topics::default(),
             groups: Groups::default(),
+            agreement: Agreement::default(),
             producers: Producers::default(),
             lost: Lost::default(),
             index,

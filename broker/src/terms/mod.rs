@@ -12,6 +12,7 @@ mod cursor;
 mod decision;
 mod disk_use;
 mod entered;
+mod feature;
 mod group;
 mod ids;
 mod lost;
@@ -29,6 +30,7 @@ pub use cursor::{Cursor, Malformed, TooLong, get_optional, put_bounded, put_opti
 pub use decision::{Decision, ParkReason, TRANSACTION_HALVES_MAX};
 pub use disk_use::DiskUse;
 pub use entered::Entered;
+pub(crate) use feature::{FEATURE_LEVEL, FIRST_LEVEL, SETTINGS_LEVEL};
 pub use group::GroupSettings;
 pub use ids::{HalfId, LogIndex, QueueId, QueueOffset};
 pub use lost::LostRange;

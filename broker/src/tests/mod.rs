@@ -3,6 +3,7 @@
 
 mod delivery;
 mod floors;
+mod group;
 mod producing;
 pub(crate) mod support;
 mod three;

@@ -15,7 +15,7 @@ use crate::log::LogSettings;
 use crate::metrics::Waiting;
 use crate::shard::{Admission, Command, Outcome};
 use crate::storage::{Storage, StorageSettings};
-use crate::terms::{TopicSettings, encode_cold};
+use crate::terms::{FEATURE_LEVEL, FIRST_LEVEL, TopicSettings, encode_cold};
 use crate::tests::support::{settings, until};
 
 const SECRET: &str = "a secret of sixteen bytes or more";
@@ -113,6 +113,17 @@ impl Bench {
         until("it is applied on all", async || self.alive().all(|(_, one)| has(one))).await;
     }
 
+    /// Waits until those that run have refused a member that is being opened.
+    async fn until_refused(&self, opening: impl Future<Output = Result<Running, OpenError>>) {
+        let peers = |one: &Running| one.group.inner.several.as_ref().unwrap().peers.counts().refused;
+        let refused = || self.alive().map(|(_, one)| peers(one)).sum::<u64>();
+        let before = refused();
+        tokio::select! {
+            opened = opening => panic!("it is in: {:?}", opened.map(drop)),
+            () = until("it is refused", async || refused() > before) => {}
+        }
+    }
+
     /// Ids of the voters, as a member sees them.
     pub(super) fn voters(&self, at: usize) -> BTreeSet<u64> {
         let members = self.at(at).group.status().members;
@@ -121,8 +132,13 @@ impl Bench {
 }
 
 pub(super) async fn open_at(config: &BrokerConfig, data: &Path) -> Result<Running, OpenError> {
+    open_speaking(config, data, FEATURE_LEVEL).await
+}
+
+/// Opens a member of a version that speaks this level at most.
+async fn open_speaking(config: &BrokerConfig, data: &Path, feature_level: u32) -> Result<Running, OpenError> {
     std::fs::create_dir_all(data).unwrap();
-    let log = LogSettings { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..LogSettings::default() };
+    let log = LogSettings { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, feature_level, ..LogSettings::default() };
     let (storage, group) =
         open(config, StorageSettings { dir: data.to_owned(), log }, Clock::system(), &Waiting::default()).await?;
     Ok(Running { storage, group })
@@ -176,14 +192,7 @@ async fn strangers_and_folders_of_others_stay_out() {
     bench.stop(victim).await;
     let kept = bench.folder.path().join("kept");
     std::fs::rename(bench.data(victim), &kept).unwrap();
-    let refused = |bench: &Bench| {
-        bench.alive().map(|(_, one)| one.group.inner.several.as_ref().unwrap().peers.counts().refused).sum::<u64>()
-    };
-    let before = refused(&bench);
-    tokio::select! {
-        opened = bench.open(victim, "other") => panic!("it is in: {:?}", opened.map(drop)),
-        () = until("it is refused", async || refused(&bench) > before) => {}
-    }
+    bench.until_refused(bench.open(victim, "other")).await;
     assert_eq!(bench.voters((victim + 1) % 3), all, "nobody has joined");
 
     let wrong = bench.config((victim + 1) % 3, "secret");
@@ -196,6 +205,26 @@ async fn strangers_and_folders_of_others_stay_out() {
     let error = open_at(&bench.config(victim, "secret"), &kept).await.map(drop).unwrap_err();
     assert!(matches!(error, OpenError::IdentityLost { .. }), "{error}");
     for at in (0..3).filter(|at| *at != victim) {
+        bench.stop(at).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_speaks_less_than_the_group_is_refused_and_the_level_is_written_down() {
+    let mut bench = Bench::new();
+    bench.start(&[0, 1, 2]).await;
+    let written = |at: usize| identity::MemberFile::read(&bench.data(at)).unwrap().unwrap().feature_level;
+    until("all have written down the level", async || (0..3).all(|at| written(at) == FEATURE_LEVEL)).await;
+    let victim = (bench.leader().await + 1) % 3;
+    bench.stop(victim).await;
+    // Its own folder says so; one with an empty folder is told by the others.
+    let (config, data) = (bench.config(victim, "secret"), bench.data(victim));
+    let error = open_speaking(&config, &data, FIRST_LEVEL).await.map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::TooNew { level: FEATURE_LEVEL, speaks: FIRST_LEVEL, .. }), "{error}");
+    bench.until_refused(open_speaking(&config, &bench.folder.path().join("empty"), FIRST_LEVEL)).await;
+    bench.start(&[victim]).await;
+    bench.apply("by all again").await;
+    for at in 0..3 {
         bench.stop(at).await;
     }
 }

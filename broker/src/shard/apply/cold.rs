@@ -1,4 +1,4 @@
-//! Commands that come rarely or move whole tables: topics, groups, offsets, locks, timers that are due, expiry.
+//! Commands that come rarely or move whole tables: topics, groups, offsets, locks, timers that are due, expiry, settings.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::index::meta::{self, TopicRow};
 use crate::index::offset::LockRow;
 use crate::index::{self, EntryFlags, IndexError};
 use crate::planted::{Bug, planted};
-use crate::shard::command::{GiveUp, Lock, OffsetCommit};
+use crate::shard::command::{GiveUp, Lock, OffsetCommit, Settings};
 use crate::shard::outcome::{Outcome, Refusal};
 use crate::shard::shared::Shared;
 use crate::shard::topic::{Queue, Topic};
@@ -198,6 +198,27 @@ pub(super) fn give_up(staged: &mut Staged, given: &GiveUp<'_>) -> Outcome {
     };
     meta::put_lost(&mut staged.rows, &range);
     staged.registry.push(RegistryChange::GiveUp(range));
+    Outcome::Done
+}
+
+/// Settings of the group.
+pub(super) fn settings(shared: &Shared, staged: &mut Staged, settings: &Settings<'_>) -> Outcome {
+    let agreed = shared.agreement.now();
+    let is_wanted = |key: &str| !settings.only_missing || !agreed.settings.contains_key(key);
+    let values = settings.values.iter().filter(|(key, _)| is_wanted(key));
+    let values: Vec<_> = values.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    for (key, value) in &values {
+        meta::put_setting(&mut staged.rows, key, value);
+    }
+    staged.registry.push(RegistryChange::Settings(values));
+    Outcome::Done
+}
+
+/// The level never falls.
+pub(super) fn feature(shared: &Shared, staged: &mut Staged, level: u32) -> Outcome {
+    let level = level.max(shared.agreement.now().level);
+    meta::put_level(&mut staged.rows, level);
+    staged.registry.push(RegistryChange::Level(level));
     Outcome::Done
 }
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use self::half_rows::Step;
+use super::agreed::Agreed;
 use super::batch::Batch;
 use super::command::Command;
 use super::completion::Completions;
@@ -37,7 +38,7 @@ use crate::latch::{Broken, Failure, Promise};
 use crate::planted::{Bug, planted};
 use crate::raft::{CommittedEntry, Content};
 use crate::terms::to_u32;
-use crate::terms::{LogIndex, Malformed, QueueId, Stamp};
+use crate::terms::{FIRST_LEVEL, LogIndex, Malformed, QueueId, Stamp};
 
 /// Why the state machine cannot go on. The node must stop: going on would make it differ from the others.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,19 @@ pub enum ApplyError {
         checksum: u32,
         /// The fault that decoding found.
         source: Malformed,
+    },
+    /// The log uses a higher feature level than this build speaks.
+    #[error(
+        "the log is of feature level {level} from entry {index} on, and this build speaks {speaks}: install a version that speaks \
+         {level}. Nothing of that entry was applied; the data is whole"
+    )]
+    TooNew {
+        /// The Raft index of the entry.
+        index: LogIndex,
+        /// Its level.
+        level: u32,
+        /// The level of this build.
+        speaks: u32,
     },
     /// A promise would not hold.
     #[error(transparent)]
@@ -100,6 +114,8 @@ impl StateMachine {
         shared.counters.set(&sequences, applied);
         shared.counters.set_trimmed(meta::kept(&shared.index)?.trimmed);
         shared.lost.set(meta::lost_ranges(&shared.index)?);
+        let (level, settings) = (meta::level(&shared.index)?, meta::settings(&shared.index)?);
+        shared.agreement.change(|agreed| *agreed = Agreed { level, settings });
         Ok(Self { shared, applied, sequences })
     }
 
@@ -130,6 +146,7 @@ impl StateMachine {
                 Content::Proposed(payload) => {
                     match Batch::decode(payload).and_then(|batch| Ok((batch.commands()?, batch))) {
                         Ok((commands, batch)) => {
+                            self.check_level(entry.index, &commands)?;
                             alone = commands.first().is_some_and(Command::is_alone);
                             if alone {
                                 // Everything before becomes visible first: this command reads whole tables.
@@ -163,6 +180,13 @@ impl StateMachine {
         }
         self.write(&mut staged, &mut answers)?;
         Ok(())
+    }
+
+    /// Refuses what a newer version has logged, before anything of it is applied.
+    fn check_level(&self, index: LogIndex, commands: &[Command<'_>]) -> Result<(), ApplyError> {
+        let level = commands.iter().map(Command::level).max().unwrap_or(FIRST_LEVEL);
+        let speaks = self.shared.log.feature_level();
+        if level > speaks { Err(ApplyError::TooNew { index, level, speaks }) } else { Ok(()) }
     }
 
     /// Passes an entry that does not decode, if an operator has set it aside.
@@ -208,10 +232,8 @@ impl StateMachine {
             Command::Roll(roll) => retention::roll(shared, staged, roll),
             Command::GiveUp(given) => Ok(cold::give_up(staged, given)),
             Command::Expire { decided_before } => cold::expire(shared, staged, *decided_before),
-            Command::Setting { key, value } => {
-                meta::put_setting(&mut staged.rows, key, value);
-                Ok(Outcome::Done)
-            }
+            Command::Settings(settings) => Ok(cold::settings(shared, staged, settings)),
+            Command::Feature(level) => Ok(cold::feature(shared, staged, *level)),
         }
     }
 
@@ -305,7 +327,8 @@ impl Command<'_> {
                 | Self::Roll(_)
                 | Self::GiveUp(_)
                 | Self::Expire { .. }
-                | Self::Setting { .. }
+                | Self::Settings(_)
+                | Self::Feature(_)
         )
     }
 }

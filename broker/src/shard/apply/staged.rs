@@ -24,6 +24,8 @@ pub(in crate::shard) enum RegistryChange {
     PutGroup(GroupSettings),
     RemoveGroup(String),
     GiveUp(LostRange),
+    Settings(Vec<(String, String)>),
+    Level(u32),
 }
 
 /// Rows, pages and overlays of one index write.
@@ -236,6 +238,8 @@ impl Staged {
                 RegistryChange::PutGroup(group) => shared.groups.put(group),
                 RegistryChange::RemoveGroup(name) => shared.groups.remove(&name),
                 RegistryChange::GiveUp(range) => shared.lost.add(range),
+                RegistryChange::Settings(values) => shared.agreement.change(|agreed| agreed.settings.extend(values)),
+                RegistryChange::Level(level) => shared.agreement.change(|agreed| agreed.level = level),
             }
             shared.signals.topics.notify_one();
         }

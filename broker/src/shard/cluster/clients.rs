@@ -7,11 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::super::cuts::act::{Act, PRODUCERS, Place};
+use super::super::cuts::life::change_settings;
 use super::net::Seat;
 use super::node::Node;
 use crate::log::sim_disk::Random;
 use crate::shard::{Admission, Outcome, Shard, SubmitError};
-use crate::terms::{Decision, Entered, HalfId, Position, QueueId, QueueOffset, When};
+use crate::terms::{Decision, Entered, FEATURE_LEVEL, HalfId, Position, QueueId, QueueOffset, When};
 
 /// Producers.
 const PRODUCERS_COUNT: usize = 4;
@@ -76,6 +77,8 @@ pub(super) struct Clients {
     bodies: u64,
     /// Old messages go.
     trims: bool,
+    /// Somebody was told that the group runs at the feature level that has settings.
+    is_raised: bool,
     /// New commands are made.
     pub(super) active: bool,
 }
@@ -97,6 +100,7 @@ impl Clients {
             now: 0,
             bodies: 0,
             trims: seed.is_multiple_of(2),
+            is_raised: false,
             active: true,
         }
     }
@@ -195,7 +199,8 @@ impl Clients {
             (Act::Settle { half, .. }, Outcome::Refused(crate::shard::Refusal::AlreadyDecided(settled))) => {
                 self.note_settled(*half, settled.decision)?;
             }
-            (Act::PutTopic { .. } | Act::Offsets(_) | Act::Trim { .. }, Outcome::Done) => {}
+            (Act::PutTopic { .. } | Act::Offsets(_) | Act::Trim { .. } | Act::Settings { .. }, Outcome::Done) => {}
+            (Act::Feature(_), Outcome::Done) => self.is_raised = true,
             (act, outcome) => return Err(format!("{act:?} was answered with {outcome:?}")),
         }
         Ok(())
@@ -314,6 +319,8 @@ impl Clients {
                 let decision = if self.random.below(12) == 0 { opposite } else { intent };
                 settle(half.id, half.counter, decision)
             }
+            95..97 if !self.is_raised => Act::Feature(FEATURE_LEVEL),
+            95..97 => change_settings(&mut self.random),
             _ if self.trims && self.random.below(2) == 0 => {
                 // Up to any segment, and no further.
                 let segments = shard.log().segments();

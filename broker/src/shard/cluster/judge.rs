@@ -205,6 +205,14 @@ fn ledger_holds(op: &Op, view: &View, seen: &BTreeMap<&str, Seen>) -> Result<(),
         (Act::Prepare { body, .. }, _) if !stored && seen.contains_key(body.as_str()) => {
             return wrong("its message is there".to_owned());
         }
+        (Act::Settings { values, .. }, Some(Ok(Outcome::Done)))
+            if values.iter().any(|(key, _)| !view.agreed.settings.contains_key(key)) =>
+        {
+            return wrong(format!("a setting is lost: {:?}", view.agreed));
+        }
+        (Act::Feature(level), Some(Ok(Outcome::Done))) if view.agreed.level < *level => {
+            return wrong(format!("the level fell: {:?}", view.agreed));
+        }
         (Act::Settle { .. }, Some(Err(SubmitError::TooLong(_) | SubmitError::Unencodable))) => {
             return wrong("that is a fault of the shard".to_owned());
         }

@@ -8,7 +8,7 @@ use escrowmq_common::message::UnitBuilder;
 use crate::retention::Load;
 use crate::shard::{
     Checked, CheckedHalf, Command, Extend, GiveUp, Lock, Message, MessageList, Moved, OffsetCommit, Once, Park,
-    Prepare, Publish, Resume, Roll, Settle,
+    Prepare, Publish, Resume, Roll, Settings, Settle,
 };
 use crate::terms::encode_cold;
 use crate::terms::{
@@ -99,10 +99,11 @@ pub(in crate::shard) enum Act {
         positions: std::ops::Range<Position>,
         messages: u64,
     },
-    Setting {
-        key: String,
-        value: String,
+    Settings {
+        only_missing: bool,
+        values: Vec<(String, String)>,
     },
+    Feature(u32),
     Lock {
         group: String,
         client: String,
@@ -204,7 +205,11 @@ impl Act {
                 let (positions, messages) = (positions.clone(), *messages);
                 with(&Command::GiveUp(GiveUp { positions, messages, by: "me", why: "lost" }))
             }
-            Act::Setting { key, value } => with(&Command::Setting { key, value }),
+            Act::Settings { only_missing, values } => {
+                let values = values.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                with(&Command::Settings(Settings { only_missing: *only_missing, values }))
+            }
+            Act::Feature(level) => with(&Command::Feature(*level)),
             Act::Lock { group, client, life, queues } => {
                 with(&Command::Lock(Lock { group, client, life: *life, queues: queue_ids(queues) }))
             }

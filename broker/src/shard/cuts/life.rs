@@ -19,7 +19,7 @@ use crate::log::{Drive, Flush, LogSettings};
 use crate::retention::{Rewritten, gather, gather_due, last_index_below, rewritten};
 use crate::shard::{Admission, CheckedHalf, Outcome, ReadError, Shard, SubmitError};
 use crate::storage::StorageSettings;
-use crate::terms::{Decision, HalfId, ParkReason, Position, QueueOffset, Stamp, When};
+use crate::terms::{Decision, FEATURE_LEVEL, HalfId, ParkReason, Position, QueueOffset, Stamp, When};
 
 /// All rows of an index.
 pub(in crate::shard) type Rows = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
@@ -414,8 +414,16 @@ pub(super) fn act(model: &Model, shard: &Shard, others: &[Act], now: Stamp, rand
             let from = Position(random.below(2000));
             Act::GiveUp { positions: from..from.advance(1 + random.below(50)), messages: random.below(9) }
         }
-        _ => Act::Setting { key: format!("setting-{}", random.below(4)), value: format!("{}", random.below(9)) },
+        _ if random.below(8) == 0 => Act::Feature(FEATURE_LEVEL),
+        _ => change_settings(random),
     }
+}
+
+/// A change of settings of the group.
+pub(in crate::shard) fn change_settings(random: &mut Random) -> Act {
+    let values = (0..=random.below(3)).map(|_| (format!("setting-{}", random.below(4)), random.below(9).to_string()));
+    let values = values.collect();
+    Act::Settings { only_missing: random.below(3) == 0, values }
 }
 
 fn when(now: Stamp, random: &mut Random) -> When {

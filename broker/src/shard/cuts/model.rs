@@ -136,8 +136,14 @@ impl Model {
                 self.view.lost.insert(positions.start, (positions.end, *messages));
                 Outcome::Done
             }
-            Act::Setting { key, value } => {
-                self.view.settings.insert(key.clone(), value.clone());
+            Act::Settings { only_missing, values } => {
+                let before = self.view.agreed.settings.clone();
+                let wanted = values.iter().filter(|(key, _)| !only_missing || !before.contains_key(key));
+                self.view.agreed.settings.extend(wanted.cloned());
+                Outcome::Done
+            }
+            Act::Feature(level) => {
+                self.view.agreed.level = self.view.agreed.level.max(*level);
                 Outcome::Done
             }
             Act::Lock { group, client, life, queues } => {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use escrowmq_common::message::MessageUnit;
 
 use crate::index::{self, IndexReader, table};
-use crate::shard::{HalfQuery, Shard};
+use crate::shard::{Agreed, HalfQuery, Shard};
 use crate::terms::{Decision, HalfId, ParkReason, Position, QueueId, QueueOffset, Stamp, When};
 
 /// A queue: the number of its first message that is kept, and its messages.
@@ -98,7 +98,7 @@ pub(in crate::shard) struct View {
     pub(in crate::shard) timers: BTreeMap<(Stamp, Position), TimerView>,
     pub(in crate::shard) offsets: BTreeMap<(String, u32), QueueOffset>,
     pub(in crate::shard) groups: BTreeSet<String>,
-    pub(in crate::shard) settings: BTreeMap<String, String>,
+    pub(in crate::shard) agreed: Agreed,
     /// Ends and messages of the ranges that were given up, by their beginnings.
     pub(in crate::shard) lost: BTreeMap<Position, (Position, u64)>,
     /// Client and end of the lock on a queue, by group and queue.
@@ -287,11 +287,10 @@ impl View {
             let lock = index::offset::get_lock(index, &group, queue).map_err(told)?.ok_or("a lock's row")?;
             self.locks.insert((group, queue.0), (lock.client, lock.until));
         }
-        for number in 0..4 {
-            let key = format!("setting-{number}");
-            if let Some(value) = index::meta::setting(index, &key).map_err(told)? {
-                self.settings.insert(key, value);
-            }
+        let (level, settings) = (index::meta::level(index).map_err(told)?, index::meta::settings(index).map_err(told)?);
+        self.agreed = Agreed { level, settings };
+        if self.agreed != *shard.agreed() {
+            return Err(format!("{:?} is shown, and the index has {:?}", shard.agreed(), self.agreed));
         }
         Ok(())
     }
@@ -314,7 +313,7 @@ impl View {
         part("timers", &self.timers, &found.timers, self.timers == found.timers);
         part("offsets", &self.offsets, &found.offsets, self.offsets == found.offsets);
         part("groups", &self.groups, &found.groups, self.groups == found.groups);
-        part("settings", &self.settings, &found.settings, self.settings == found.settings);
+        part("agreed", &self.agreed, &found.agreed, self.agreed == found.agreed);
         part("lost", &self.lost, &found.lost, self.lost == found.lost);
         part("locks", &self.locks, &found.locks, self.locks == found.locks);
         part("trimmed", &self.trimmed, &found.trimmed, self.trimmed == found.trimmed);

@@ -6,8 +6,8 @@ use super::*;
 use crate::index::verify;
 use crate::log::sim_disk::Random;
 use crate::shard::batch::Batch;
-use crate::shard::{Checked, CheckedHalf, Lock, OffsetCommit, Once, Park, Resume};
-use crate::terms::{Content, Cursor, GroupSettings, ParkReason, QueueOffset, Stamp};
+use crate::shard::{Checked, CheckedHalf, Lock, OffsetCommit, Once, Park, Resume, Settings};
+use crate::terms::{Content, Cursor, FEATURE_LEVEL, GroupSettings, ParkReason, QueueOffset, Stamp};
 
 /// Damaged copies of each batch and row.
 const DAMAGED: usize = 2_000;
@@ -61,7 +61,8 @@ async fn a_bit_of_everything() -> Written {
     done(shard, Command::Lock(lock())).await;
     let commits = vec![OffsetCommit { group: "G", queue: queue.id, offset: QueueOffset(2) }];
     done(shard, Command::CommitOffsets(commits)).await;
-    done(shard, Command::Setting { key: "k", value: "v" }).await;
+    done(shard, Command::Feature(FEATURE_LEVEL)).await;
+    done(shard, Command::Settings(Settings { only_missing: true, values: vec![("k", "v"), ("l", "")] })).await;
     let rows = shard.index().scan(&[0], &[0xff]).map(|row| row.expect("readable"));
     let rows = rows.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
     let last = shard.log().last().expect("records").index;

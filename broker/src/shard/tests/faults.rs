@@ -10,7 +10,7 @@ use super::*;
 use crate::log::sim_disk::{Faults, SimDisk};
 use crate::log::{Disk, DiskFile};
 use crate::raft::Leadership;
-use crate::shard::{Full, SubmitError};
+use crate::shard::{Full, Settings, SubmitError};
 
 fn small(dir: &Path, flush: Flush) -> StorageSettings {
     let log = LogSettings { segment_bytes: 64 << 10, flush, reserve_bytes: 16 << 10, ..LogSettings::default() };
@@ -164,7 +164,7 @@ async fn even_the_reserve_ends_and_then_all_is_refused_until_there_is_room() {
     let used: usize = disk.image().values().map(Vec::len).sum();
     disk.set_faults(Faults { capacity: Some(used as u64), ..Faults::default() });
     let value = "v".repeat(2000);
-    let setting = Command::Setting { key: "k", value: &value };
+    let setting = Command::Settings(Settings { only_missing: false, values: vec![("k", &value)] });
     let mut taken = 0;
     while shard.propose(&setting, Admission::Reserved).await.is_ok() {
         taken += 1;

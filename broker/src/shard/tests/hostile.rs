@@ -13,7 +13,7 @@ use crate::log::{Log, NewRecord, RealDisk};
 use crate::raft::kind;
 use crate::shard::intake::Intake;
 use crate::shard::{
-    Batch, Checked, CheckedHalf, Extend, GiveUp, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume,
+    Batch, Checked, CheckedHalf, Extend, GiveUp, Lock, OffsetCommit, Once, OpenBatch, Park, Refusal, Resume, Settings,
     SubmitError, WriteUnit,
 };
 use crate::terms::{Content, GroupSettings, LogIndex, ParkReason, Position, QueueOffset, Stamp};
@@ -69,8 +69,8 @@ fn with_text<'a>(text: &'a str, unit: &'a dyn WriteUnit) -> Vec<Command<'a>> {
         Command::Unlock(Lock { client: text, ..lock }),
         Command::GiveUp(GiveUp { positions: Position(1)..Position(2), messages: 0, by: text, why: "" }),
         Command::GiveUp(GiveUp { positions: Position(1)..Position(2), messages: 0, by: "", why: text }),
-        Command::Setting { key: text, value: "" },
-        Command::Setting { key: "", value: text },
+        Command::Settings(Settings { only_missing: false, values: vec![("", ""), (text, "")] }),
+        Command::Settings(Settings { only_missing: true, values: vec![("", ""), ("", text)] }),
     ]
 }
 

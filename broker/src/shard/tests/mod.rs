@@ -5,6 +5,7 @@ mod crash;
 mod decoding;
 mod faults;
 mod hostile;
+mod levels;
 mod lost;
 mod promises;
 mod publish;

@@ -4,5 +4,5 @@ mod audit;
 mod groups;
 mod messages;
 mod settings;
-mod support;
+pub(in crate::tests) mod support;
 mod transactions;
