@@ -69,12 +69,20 @@ pub(crate) enum Bug {
     ReadWithoutLease,
     /// A new leader stamps with its wall clock, however far that is from what others stamped.
     ClockTaken,
+    /// A leader that was deposed answers pulls until it hears of it.
+    OfficeWithoutLease,
+    /// The newest offsets of consumers stay in memory through changes of the leader.
+    OffsetsKept,
+    /// A leader that was deposed goes on asking producers until it hears of it.
+    TwoCheckers,
+    /// After a restart a member applies all of its log, committed or not.
+    AppliedUncommitted,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 31] = [
+    pub(crate) const ALL: [Bug; 35] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -106,6 +114,10 @@ impl Bug {
         Bug::LoadLeaked,
         Bug::ReadWithoutLease,
         Bug::ClockTaken,
+        Bug::OfficeWithoutLease,
+        Bug::OffsetsKept,
+        Bug::TwoCheckers,
+        Bug::AppliedUncommitted,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

@@ -1,7 +1,7 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
 pub(crate) mod background;
-mod leader;
+pub(crate) mod leader;
 mod way;
 
 use std::io;
@@ -24,7 +24,7 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
-use crate::forward::{Arrivals, Forwarder, Office};
+use crate::forward::{Arrivals, Forwarder};
 use crate::gate::Gate;
 use crate::group::{self, Group};
 use crate::key_index::KeyIndex;
@@ -32,6 +32,7 @@ use crate::latch::Failure;
 use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogSettings};
 use crate::metrics::Metrics;
+use crate::raft::Office;
 use crate::registration::Registration;
 use crate::server::{Server, topics};
 use crate::stats::Stats;
@@ -153,8 +154,10 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
     let config = CurrentConfig::new(config);
     let metrics = Arc::new(Metrics::default());
     let stats = Arc::new(Stats::new(storage.time.now()));
+    let office = Arc::new(Office::new(Arc::clone(storage.lease())));
     let delivery = Delivery::new(
         storage.shard.clone(),
+        &office,
         config.clone(),
         Arc::clone(&metrics),
         Arc::clone(&stats),
@@ -192,11 +195,11 @@ pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
         shutdown,
         config,
     });
-    let office = Arc::new(Office::new(Arc::clone(storage.lease())));
-    if storage.leadership().borrow().led().is_some() {
+    let led = storage.leadership().borrow().led();
+    if let Some(term) = led {
         // It is alone. What cannot be made now cannot be made later either.
         topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
-        office.take_up();
+        office.take_up(term);
     }
     phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
     let metrics_address = phases.serve_metrics(&broker, &storage, &office, &budget).await?;
@@ -280,9 +283,10 @@ impl Phases {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
+        let leads = leader::Leader { broker: Arc::clone(broker), office: Arc::clone(office) };
         spawn.spawn(
             "leader",
-            leader::run(Arc::clone(broker), Arc::clone(office), storage.leadership(), shutdown.clone()),
+            leader::run(Arc::new(leads), Arc::clone(office), storage.leadership(), shutdown.clone()),
         );
         spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
         spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));

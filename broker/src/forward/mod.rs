@@ -15,7 +15,6 @@
 //! Leaves to others: who leads (`raft`), the streams between members (`peer`), what requests mean (`server`).
 
 mod arrivals;
-mod office;
 mod relay;
 mod tunnel;
 mod way;
@@ -28,10 +27,9 @@ use escrowmq_common::remoting::{Budget, Connection, ConnectionLimits};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::watch;
 
-use crate::raft::Leadership;
+use crate::raft::{Leadership, Office};
 
 pub(crate) use arrivals::Arrivals;
-pub(crate) use office::Office;
 pub(crate) use tunnel::Handle;
 pub(crate) use way::Way;
 

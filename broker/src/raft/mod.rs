@@ -29,11 +29,16 @@ mod member;
 mod members;
 mod membership;
 mod network;
+mod office;
 mod runtime;
 mod serve;
 mod state;
 mod timing;
 mod wire;
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+mod tests;
 
 pub(crate) use committed::{CommittedEntry, Content, committed_entry};
 pub(crate) use leadership::Leadership;
@@ -42,6 +47,7 @@ pub(crate) use links::{Lane, Link, Links, NoLinks};
 pub(crate) use log_store::kind;
 pub(crate) use member::{Ground, Identity, Member, MemberError, Purger};
 pub(crate) use members::{Members, Progress, members_applied};
+pub(crate) use office::Office;
 pub(crate) use serve::Server;
 pub(crate) use state::StateMachine;
 

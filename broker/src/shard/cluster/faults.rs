@@ -49,8 +49,8 @@ enum Kind {
     FullDisk,
     /// Its wall clock is set.
     ClockJump(i64),
-    /// One follower is cut off, the other loses its power, and then the leader dies: a majority that knows nothing of what only
-    /// the leader has on its disk.
+    /// The followers that no majority needs are cut off, another one loses its power, and then the leader dies: it makes a majority
+    /// with them that knows nothing of what only the leader, and who else is left, has on its disk.
     Turns,
     /// It hands over.
     HandOver(Seat),
@@ -220,10 +220,13 @@ impl Faults {
             }
             Kind::Turns => {
                 let Some(leader) = leader else { return false };
-                let (near, far) = ((leader + 1) % nodes.len(), (leader + 2) % nodes.len());
-                for other in (0..nodes.len()).filter(|other| *other != far) {
-                    net.cut(far, other);
-                    net.cut(other, far);
+                let size = nodes.len();
+                let near = (leader + 1) % size;
+                for far in (size / 2 + 1..size).map(|nth| (leader + nth) % size) {
+                    for other in (0..size).filter(|other| *other != far) {
+                        net.cut(far, other);
+                        net.cut(other, far);
+                    }
                 }
                 self.endings.push((now + fault.lasts / 4, Ending::PowerCut(near)));
                 self.endings.push((now + fault.lasts / 2, Ending::Kill(leader, fault.lasts)));

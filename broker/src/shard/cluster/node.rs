@@ -13,6 +13,7 @@ use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 
 use super::super::cuts::life::{Rows, index_of, rows_of};
+use super::desk::Desk;
 use super::net::{Net, Seat, SimLinks};
 use crate::latch::Failure;
 use crate::log::sim_disk::{Faults, Random, SimDisk};
@@ -31,6 +32,7 @@ struct Running {
     parts: Parts,
     starting: Option<Starting>,
     storage: Option<Storage>,
+    desk: Option<Desk>,
     may_overtake: Arc<AtomicBool>,
 }
 
@@ -102,6 +104,11 @@ impl Node {
         self.running.as_ref().and_then(|running| running.storage.as_ref())
     }
 
+    /// The parts that it uses when it leads.
+    pub(super) fn desk(&self) -> Option<&Desk> {
+        self.running.as_ref().and_then(|running| running.desk.as_ref())
+    }
+
     pub(super) fn term_led(&self) -> Option<u64> {
         self.storage()?.leadership().borrow().led()
     }
@@ -147,7 +154,7 @@ impl Node {
         let links = Arc::new(SimLinks { net: self.net.clone(), seat: self.seat });
         let (tasks, starter) = (Tasks::new(), parts.clone());
         let starting: Starting = Box::pin(async move { starter.start(&tasks, identity, links).await });
-        self.running = Some(Running { parts, starting: Some(starting), storage: None, may_overtake });
+        self.running = Some(Running { parts, starting: Some(starting), storage: None, desk: None, may_overtake });
         self.net.node_up(self.seat);
         self.life += 1;
         Ok(())
@@ -206,8 +213,12 @@ impl Node {
                 return Ok(true);
             }
             let started = started.map_err(|error| format!("node {} does not start: {error}", self.seat))?;
+            running.desk = Some(Desk::open(&started, &self.clock));
             running.storage = Some(started);
             return Ok(true);
+        }
+        if let (Some(desk), Some(storage)) = (&running.desk, &running.storage) {
+            desk.tell(*storage.leadership().borrow());
         }
         let first = self.random.below(3);
         for nth in 0..3 {

@@ -26,7 +26,11 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::AnsweredAfterTruncation
         | Bug::LoadLeaked
         | Bug::ReadWithoutLease
-        | Bug::ClockTaken => "shard::cluster::campaign::three_nodes_under_faults",
+        | Bug::ClockTaken
+        | Bug::OfficeWithoutLease
+        | Bug::OffsetsKept
+        | Bug::TwoCheckers
+        | Bug::AppliedUncommitted => "shard::cluster::campaign::three_nodes_under_faults",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
         _ => "shard::cuts::campaign::power_cuts_with_synchronous",
     }

@@ -14,13 +14,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::task::{Shutdown, Tasks};
+use escrowmq_common::task::Shutdown;
 
 use super::Transactions;
 use super::engine::{CheckPolicy, Scheduler};
 use super::round::{Walk, plan};
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig};
+use crate::executor::Blocking;
+use crate::planted::{Bug, planted};
+use crate::raft::Office;
 use crate::shard::Shard;
 use crate::steady_clock::SteadyClock;
 use crate::terms::{HalfId, Stamp};
@@ -33,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_HELD: Duration = Duration::from_millis(2);
 /// Pause after a round that could not read, or whose commands were refused, so that it is not repeated at once.
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
+/// Between looks whether the lease is back.
+const PAUSE_WITHOUT_OFFICE: Duration = Duration::from_millis(100);
 /// A look at least this often, even if nothing is due.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often, and after how many bytes of log, it is recorded how far first checks have come.
@@ -53,8 +58,10 @@ pub(crate) struct Runner {
     pub time: Arc<SteadyClock>,
     /// The machine's clock.
     pub clock: Clock,
+    /// Without it nobody is asked: another leader may be asking.
+    pub office: Arc<Office>,
     /// Where rounds run, which read files.
-    pub tasks: Tasks,
+    pub blocking: Blocking,
     /// A part of the message ids that checks name.
     pub store_host: SocketAddr,
 }
@@ -69,8 +76,16 @@ impl Runner {
             *scheduler = Scheduler::default();
             scheduler.begin(runner.time.now());
         }
+        let executor = runner.shard.executor();
         let mut progress = Progress::begin(&runner);
         loop {
+            if !runner.may_ask() {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = executor.sleep(PAUSE_WITHOUT_OFFICE) => continue,
+                }
+            }
             // Registered before the look, so that what happens during it is seen.
             let joined = runner.clients.producer_joined().notified();
             let changed = runner.shard.signals().halves.notified();
@@ -79,9 +94,9 @@ impl Runner {
                 let worker = Arc::clone(&runner);
                 let round = move || {
                     let carried = round(&worker, &mut progress);
-                    (carried, progress)
+                    Ok((carried, progress))
                 };
-                if let Ok(Some((carried, returned))) = runner.tasks.spawn_blocking("check-back round", round).await {
+                if let Ok((carried, returned)) = runner.blocking.run("check-back round", round).await {
                     progress = returned;
                     carried
                 } else {
@@ -100,7 +115,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = executor.sleep(pause) => {}
             }
             tokio::select! {
                 biased;
@@ -108,9 +123,16 @@ impl Runner {
                 () = joined => {}
                 () = changed => {}
                 () = attention => {}
-                () = tokio::time::sleep(wait) => {}
+                () = executor.sleep(wait) => {}
             }
         }
+    }
+}
+
+impl Runner {
+    /// Whether no other member asks. One that was cut off takes itself for the leader for longer than it holds its lease.
+    fn may_ask(&self) -> bool {
+        self.office.is_held() || planted(Bug::TwoCheckers)
     }
 }
 

@@ -1,0 +1,1 @@
+//! What openraft leaves to those who use it: see the table in `raft/mod.rs`.
