@@ -14,6 +14,22 @@
 //! Leaves to others: the bytes (`log`), what entries mean and who waits for them (the [`StateMachine`]), and which
 //! proposals there is room for: openraft takes an append that fails for the end of its storage.
 
+//!
+//! # What openraft leaves to us
+//!
+//! Known of the version that is pinned, and how we keep it from mattering:
+//!
+//! | openraft | here | shown by |
+//! | --- | --- | --- |
+//! | panics when a purge overtakes apply (its issue 2116) | `member.rs` purges up to the applied state, and no further | `tests/guards.rs` |
+//! | drops a proposal of a member that does not lead without a word | a callback that is dropped answers its callers | `tests/guards.rs`, `shard/cluster/guards.rs` |
+//! | keeps a proposal that was taken before the lease was lost until there is a majority | the proposer's own patience | `shard/cluster/guards.rs` |
+//! | gives a stream of appends the time between heartbeats | `network.rs` brings a patience of its own | `tests/guards.rs` |
+//! | a leader ends that has no snapshot for a member | `state.rs` has one always | `shard/cluster/guards.rs` |
+//! | a follower ends whose append fails | `serve.rs` claims room before it hands entries over, and says no without it | `shard/cluster/guards.rs` |
+//!
+//! Its own suite for storages runs in `tests/suite.rs`, which names what of it is left out, and why.
+
 #![cfg_attr(not(test), expect(dead_code, reason = "no tool hands the leadership over yet"))]
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 

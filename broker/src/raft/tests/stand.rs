@@ -3,9 +3,12 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::super::state::StateMachine;
 use super::super::{CommittedEntry, Content};
@@ -18,7 +21,6 @@ use crate::terms::LogIndex;
 /// See the module.
 pub(super) struct Stand {
     pub(super) clock: Clock,
-    pub(super) disk: SimDisk,
     pub(super) log: Log,
     pub(super) executor: Executor,
     pub(super) latch: FailureLatch,
@@ -34,9 +36,9 @@ impl Stand {
             latch: latch.clone(),
             ..LogSettings::default()
         };
-        let log = Log::open(Arc::new(disk.clone()), Path::new("/log"), settings).expect("an empty disk");
+        let log = Log::open(Arc::new(disk), Path::new("/log"), settings).expect("an empty disk");
         let executor = Executor::new(clock.clone(), latch.clone(), Some(1));
-        Self { clock, disk, log, executor, latch }
+        Self { clock, log, executor, latch }
     }
 
     /// Lets all work that is at hand be done, and time go on when there is none, until `done` answers or nothing is left.
@@ -49,7 +51,7 @@ impl Stand {
                 continue;
             }
             let next = self.executor.next_timer()?;
-            self.clock.advance(next.saturating_sub(self.clock.monotonic()).max(std::time::Duration::from_millis(1)));
+            self.clock.advance(next.saturating_sub(self.clock.monotonic()).max(Duration::from_millis(1)));
         }
     }
 
@@ -67,11 +69,25 @@ impl Stand {
 /// A state that notes how far it is, and its members.
 #[derive(Default)]
 pub(super) struct Machine {
+    held: AtomicBool,
+    released: Notify,
     state: Mutex<(Option<(u64, LogIndex)>, Option<Vec<u8>>)>,
 }
 
+impl Machine {
+    /// Applies nothing from now on, or goes on.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+        self.released.notify_one();
+    }
+}
+
 impl StateMachine for Machine {
-    async fn room(&self) {}
+    async fn room(&self) {
+        while self.held.load(Ordering::Relaxed) {
+            self.released.notified().await;
+        }
+    }
 
     fn apply(&self, entries: Vec<CommittedEntry>) -> io::Result<()> {
         let mut state = self.state.lock();

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::{Stream, StreamExt as _};
+use openraft::StorageError;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
-use openraft::StorageError;
 
 use super::super::entry::Place;
 use super::super::log_store::LogStore;
@@ -94,13 +94,12 @@ fn storage(stand: &Stand) -> (Store, Placed) {
 }
 
 /// Why a test fails; `None` if it passes.
-fn failure((_, test): Test) -> Option<String> {
+fn failure(test: fn(Store, Placed) -> Running) -> Option<String> {
     let stand = Stand::new();
     let (store, state) = storage(&stand);
     let running = test(store, state);
-    // The executor catches a panic and closes the latch.
-    let ended = catch_unwind(AssertUnwindSafe(|| stand.drive(running)));
-    match ended {
+    // The executor catches a panic, and the log has its text.
+    match catch_unwind(AssertUnwindSafe(|| stand.drive(running))) {
         Ok(Some(Ok(()))) => None,
         Ok(Some(Err(error))) => Some(error.to_string()),
         Ok(None) | Err(_) => Some("it panicked, or waits for ever".to_owned()),
@@ -108,21 +107,46 @@ fn failure((_, test): Test) -> Option<String> {
 }
 
 #[test]
-fn try_all() {
-    let all = tests!(
+fn our_storage_passes_what_it_is_meant_to() {
+    let tests = tests!(
         last_membership_in_log_initial last_membership_in_log last_membership_in_log_multi_step get_membership_initial
-        get_membership_from_log_and_empty_sm get_membership_from_empty_log_and_sm get_membership_from_log_le_sm_last_applied
-        get_membership_from_log_gt_sm_last_applied_1 get_membership_from_log_gt_sm_last_applied_2
-        get_initial_state_without_init get_initial_state_membership_from_empty_log_and_sm
-        get_initial_state_membership_from_sm_inlog_is_smaller get_initial_state_membership_from_log_insm_is_smaller
+        get_membership_from_log_and_empty_sm get_membership_from_empty_log_and_sm
+        get_membership_from_log_le_sm_last_applied get_membership_from_log_gt_sm_last_applied_1
+        get_membership_from_log_gt_sm_last_applied_2 get_initial_state_without_init
+        get_initial_state_membership_from_empty_log_and_sm get_initial_state_membership_from_sm_inlog_is_smaller
         get_initial_state_with_state get_initial_state_last_log_gt_sm get_initial_state_last_log_lt_sm
-        get_initial_state_inverted_log_order get_initial_state_conflict_at_same_index get_initial_state_log_ids
-        get_initial_state_re_apply_committed save_vote get_log_entries limited_get_log_entries leader_bounded_stream
-        entries_stream try_get_log_entry log_reader_reads_new_entries initial_logs get_log_state get_log_id last_id_in_log
-        last_applied_state purge_logs_upto_0 purge_logs_upto_5 purge_logs_upto_20 delete_logs_after_11 delete_logs_after_5
-        delete_logs_after_0 delete_logs_after_none append_to_log snapshot_meta snapshot_meta_optional apply_single apply_multiple
+        get_initial_state_inverted_log_order get_initial_state_conflict_at_same_index save_vote get_log_entries
+        limited_get_log_entries leader_bounded_stream log_reader_reads_new_entries initial_logs last_id_in_log
+        last_applied_state delete_logs_after_5 delete_logs_after_0 delete_logs_after_none snapshot_meta
+        snapshot_meta_optional apply_single apply_multiple
     );
-    for test in all {
-        println!("{}: {:?}", test.0, failure(test));
+    let failed: Vec<_> = tests.iter().filter_map(|(name, test)| Some((name, failure(*test)?))).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    println!("{} tests of openraft's suite pass", tests.len());
+}
+
+/// Old entries go by whole files, later, and the newest file stays. These tests want each entry gone at once, or let entries go
+/// that the log never had. What openraft needs is less: that the log says what is gone, and has the rest.
+#[test]
+fn entries_go_by_whole_files() {
+    left_out(&tests!(
+        get_initial_state_membership_from_log_insm_is_smaller get_initial_state_log_ids
+        get_initial_state_re_apply_committed try_get_log_entry get_log_state get_log_id purge_logs_upto_0
+        purge_logs_upto_5 purge_logs_upto_20 append_to_log
+    ));
+}
+
+/// Our log is stricter. It cuts nothing behind its end, as that would be an error of the caller. And a stream of entries that
+/// ends before the range asked for is an error: the entries are committed, so they are lost.
+#[test]
+fn our_log_is_stricter() {
+    left_out(&tests!(delete_logs_after_11 entries_stream));
+}
+
+/// Those that start to pass belong above. `transfer_snapshot` is left out without a try, as it takes a builder: a state comes
+/// from another member beside Raft, and not through `install_snapshot`.
+fn left_out(tests: &[Test]) {
+    for (name, test) in tests {
+        assert!(failure(*test).is_some(), "{name} passes");
     }
 }

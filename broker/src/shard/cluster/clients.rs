@@ -111,7 +111,13 @@ impl Clients {
 
     /// When the next client has something to do.
     pub(super) fn next_event(&self) -> Option<Duration> {
-        let idle = self.next_at.iter().zip(&self.waits).take(PRODUCERS_COUNT).filter(|(_, waits)| waits.is_none()).map(|(at, _)| *at);
+        let idle = self
+            .next_at
+            .iter()
+            .zip(&self.waits)
+            .take(PRODUCERS_COUNT)
+            .filter(|(_, waits)| waits.is_none())
+            .map(|(at, _)| *at);
         idle.chain([self.reads_at]).min().filter(|_| self.active)
     }
 

@@ -175,7 +175,10 @@ impl Consumer {
             return Err(format!("its offset is {newest}, and {least} was acknowledged"));
         }
         if newest > self.consumed {
-            return Err(format!("its offset is {newest}, and it has consumed up to {}: the rest is skipped", self.consumed));
+            return Err(format!(
+                "its offset is {newest}, and it has consumed up to {}: the rest is skipped",
+                self.consumed
+            ));
         }
         self.told = (term, newest);
         self.position = Some(newest);

@@ -97,6 +97,11 @@ impl Faults {
         Self { planned: plan.len(), plan, endings: Vec::new(), fired: 0, told: Vec::new() }
     }
 
+    /// No faults.
+    pub(super) fn none() -> Self {
+        Self { planned: 0, plan: Vec::new(), endings: Vec::new(), fired: 0, told: Vec::new() }
+    }
+
     /// When the next one begins or ends.
     pub(super) fn next_event(&self) -> Option<Duration> {
         self.plan.last().map(|fault| fault.at).into_iter().chain(self.endings.iter().map(|(at, _)| *at)).min()
@@ -137,6 +142,8 @@ impl Faults {
                 // Nobody runs whom it could hit, or nobody leads.
                 self.plan.push(Fault { at: now + WAIT, waits: fault.waits - 1, ..fault });
                 self.plan.sort_by_key(|fault| std::cmp::Reverse(fault.at));
+            } else {
+                self.told.push(format!("{now:?} {:?} {:?} could not begin", fault.kind, fault.whom));
             }
         }
         // A power cut comes in the middle of an operation of the disk.

@@ -23,6 +23,7 @@ mod clients;
 mod consumers;
 mod desk;
 mod faults;
+mod guards;
 mod judge;
 mod net;
 mod node;

@@ -113,6 +113,11 @@ impl Node {
         self.storage()?.leadership().borrow().led()
     }
 
+    /// The term of the last entry that it has applied.
+    pub(super) fn applied_term(&self) -> Option<u64> {
+        Some(self.running.as_ref()?.parts.applier.applied()?.term)
+    }
+
     pub(super) fn failure(&self) -> Option<Failure> {
         self.running.as_ref().and_then(|running| running.parts.log.latch().failure().cloned())
     }

@@ -64,11 +64,11 @@ impl Counts {
 pub(super) struct World {
     clock: Clock,
     pub(super) nodes: Vec<Node>,
-    net: Net,
+    pub(super) net: Net,
     pub(super) clients: Clients,
     pub(super) consumers: Consumers,
     checks: Checks,
-    faults: Faults,
+    pub(super) faults: Faults,
     random: Random,
     /// Who led in which term.
     leaders: BTreeSet<(u64, usize)>,
@@ -78,7 +78,7 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new(seed: u64, size: usize, flush: Flush) -> Self {
+    pub(super) fn new(seed: u64, size: usize, flush: Flush) -> Self {
         let mut random = Random::new(seed);
         let clock = Clock::manual(1_700_000_000_000);
         let net = Net::new(clock.clone(), random.draw());
@@ -191,8 +191,17 @@ impl World {
         self.checks.look(&self.nodes, self.now())?;
         let mut leases = Vec::new();
         for node in &self.nodes {
-            if let Some(term) = node.term_led() {
-                self.leaders.insert((term, node.seat));
+            if let Some(term) = node.term_led()
+                && self.leaders.insert((term, node.seat))
+            {
+                self.faults.told.push(format!("{:?} node {} leads in term {term}", self.clock.monotonic(), node.seat));
+                if self.leaders.iter().filter(|(other, _)| *other == term).count() > 1 {
+                    return Err(format!("term {term} has two leaders: {:?}", self.leaders));
+                }
+                let applied = node.applied_term();
+                if applied != Some(term) {
+                    return Err(format!("node {} leads in term {term}, and has applied term {applied:?}", node.seat));
+                }
             }
             if node.storage().is_some_and(|storage| storage.lease().holds()) {
                 leases.push(node.seat);
@@ -207,7 +216,7 @@ impl World {
         Ok(())
     }
 
-    fn run_until(
+    pub(super) fn run_until(
         &mut self,
         what: &str,
         within: Duration,
@@ -251,7 +260,7 @@ impl World {
         Ok(())
     }
 
-    fn leader(&self) -> Option<&Node> {
+    pub(super) fn leader(&self) -> Option<&Node> {
         self.nodes.iter().find(|node| node.storage().is_some_and(|storage| storage.lease().holds()))
     }
 
