@@ -14,7 +14,7 @@ use super::founding::promise;
 use super::identity::MemberFile;
 use super::question::{Answer, Question};
 use crate::config::Seat;
-use crate::peer::{Hello, Peers, Target};
+use crate::peer::{Hello, Lane, Peers, Target};
 use crate::raft::{Leadership, Member, Members};
 use crate::shard::Applier;
 
@@ -84,6 +84,7 @@ impl Keeper {
             return;
         }
         let mut file = self.keys.door.file();
+        self.dial(file.node, &members);
         let before = file.clone();
         file.had_log = true;
         let mut gone = BTreeSet::new();
@@ -105,6 +106,15 @@ impl Keeper {
         }
         if !gone.is_empty() {
             self.peers.retain(|target| !matches!(target, Target::Node(node) if gone.contains(node)));
+        }
+    }
+
+    /// Opens the connections for votes to all other members. The first election would be lost while they are opened.
+    fn dial(&self, own: u64, members: &Members) {
+        for (node, address) in members.addresses.iter().filter(|(node, _)| **node != own) {
+            if let Some(seat) = seat_of(address) {
+                self.peers.link(&Target::Node(*node), &seat.address(), Lane::Pulse).dial();
+            }
         }
     }
 

@@ -41,6 +41,11 @@ impl Link {
         async move { answer?.await.unwrap_or_else(|_| Err(CallError::Broken { member: core.member() })) }
     }
 
+    /// Lets the member be dialed, so that the first call finds a connection.
+    pub(crate) fn dial(&self) {
+        self.core.want(&mut self.core.state.lock());
+    }
+
     /// Waits until calls go through; dials if nobody did. Ends with the error that calls get once it is clear that they
     /// get none but that: the member refuses us or we refuse it, or the link is closed. Has no deadline of its own.
     pub(crate) fn ready(&self) -> impl Future<Output = Result<(), CallError>> + Send + use<> {
