@@ -242,6 +242,8 @@ impl RunningBroker {
         if self.group.is_alone() {
             return;
         }
+        // This member forgets what is not stored when it leads no more.
+        self.broker.delivery.flush_offsets().await;
         match self.group.hand_over(None).await {
             Ok(leader) => {
                 tracing::info!(seat = leader.seat, "stopping: handing the leadership over");
@@ -284,10 +286,7 @@ impl Phases {
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
         let leads = leader::Leader { broker: Arc::clone(broker), office: Arc::clone(office) };
-        spawn.spawn(
-            "leader",
-            leader::run(Arc::new(leads), Arc::clone(office), storage.leadership(), shutdown.clone()),
-        );
+        spawn.spawn("leader", leader::run(Arc::new(leads), Arc::clone(office), storage.leadership(), shutdown.clone()));
         spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
         spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));
