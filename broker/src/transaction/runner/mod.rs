@@ -3,7 +3,8 @@
 //! A round is planned, its checks are made from the halves' bytes, and one `Checked` for all of them is submitted. Only then
 //! are the checks written to their connections, so that the command of an answer comes after its check in the log. If the
 //! command is not taken, nobody is asked. A crash in between leaves a check that is counted and was not sent: an attempt
-//! less, and the half is asked about when its next one is due.
+//! less, and the half is asked about when its next one is due. Nobody is asked without the office either: a command is taken by a
+//! leader that was cut off, too, while another one leads and asks.
 
 mod carry;
 mod tables;
