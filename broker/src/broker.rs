@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
+use escrowmq_common::code::word;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use crate::backup::prepare::Backups;
@@ -71,6 +72,11 @@ impl Broker {
     /// The settings at this moment.
     pub(crate) fn config(&self) -> arc_swap::Guard<Arc<BrokerConfig>> {
         self.config.load()
+    }
+
+    /// The level that an acknowledgement stands for, as answers name it.
+    pub(crate) fn store_level(&self) -> &'static str {
+        if self.group.is_replicated() { word::REPLICATED } else { self.config().store_level() }
     }
 
     /// Now, by the broker's own time.

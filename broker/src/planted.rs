@@ -73,12 +73,20 @@ pub(crate) enum Bug {
     VoteLostInSnapshot,
     /// What another member has passed on is passed on again.
     ForwardingLoop,
+    /// A leader that was deposed answers pulls until it hears of it.
+    OfficeWithoutLease,
+    /// The newest offsets of consumers stay in memory through changes of the leader.
+    OffsetsKept,
+    /// A leader that was deposed goes on asking producers until it hears of it.
+    TwoCheckers,
+    /// After a restart a member applies all of its log, committed or not.
+    AppliedUncommitted,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 33] = [
+    pub(crate) const ALL: [Bug; 37] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -112,6 +120,10 @@ impl Bug {
         Bug::ClockTaken,
         Bug::VoteLostInSnapshot,
         Bug::ForwardingLoop,
+        Bug::OfficeWithoutLease,
+        Bug::OffsetsKept,
+        Bug::TwoCheckers,
+        Bug::AppliedUncommitted,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

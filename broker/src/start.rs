@@ -1,7 +1,7 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
 pub(crate) mod background;
-mod leader;
+pub(crate) mod leader;
 mod settings;
 mod way;
 
@@ -25,7 +25,7 @@ use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig, FlushDisk};
 use crate::creation::Creations;
 use crate::delivery::{Delivery, helper_count};
-use crate::forward::{Arrivals, Forwarder, Office, Origin};
+use crate::forward::{Arrivals, Forwarder, Origin};
 use crate::gate::Gate;
 use crate::group::{self, Group};
 use crate::key_index::KeyIndex;
@@ -34,6 +34,7 @@ use crate::limits::{FolderError, LockedFolder, raise_open_files, take_folder};
 use crate::log::{Flush, LogSettings};
 use crate::metrics::Metrics;
 use crate::monitoring::Pages;
+use crate::raft::Office;
 use crate::registration::Registration;
 use crate::server::{Server, topics};
 use crate::stats::Stats;
@@ -171,8 +172,10 @@ pub(crate) async fn start_speaking(config: BrokerConfig, feature_level: u32) -> 
     settings::begin(&config, &group, &storage.shard);
     let metrics = Arc::new(Metrics::default());
     let stats = Arc::new(Stats::new(storage.time.now()));
+    let office = Arc::new(Office::new(Arc::clone(storage.lease())));
     let delivery = Delivery::new(
         storage.shard.clone(),
+        &office,
         config.clone(),
         Arc::clone(&metrics),
         Arc::clone(&stats),
@@ -210,11 +213,11 @@ pub(crate) async fn start_speaking(config: BrokerConfig, feature_level: u32) -> 
         shutdown,
         config,
     });
-    let office = Arc::new(Office::new(Arc::clone(storage.lease())));
-    if storage.leadership().borrow().led().is_some() {
+    let led = storage.leadership().borrow().led();
+    if let Some(term) = led {
         // It is alone. What cannot be made now cannot be made later either.
         topics::create_system_topics(&broker).await.map_err(|error| StartError::Topics(error.to_string()))?;
-        office.take_up();
+        office.take_up(term);
     }
     phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
     let limits = serve_limits(&broker.config(), &budget);
@@ -264,6 +267,8 @@ impl RunningBroker {
         if self.group.is_alone() {
             return;
         }
+        // This member forgets what is not stored when it leads no more.
+        self.broker.delivery.flush_offsets().await;
         match self.group.hand_over(None).await {
             Ok(leader) => {
                 tracing::info!(seat = leader.seat, "stopping: handing the leadership over");
@@ -305,13 +310,11 @@ impl Phases {
         let runners = &self.runners;
         let spawn = &runners.tasks;
         let shutdown = &runners.shutdown;
-        spawn.spawn(
-            "leader",
-            leader::run(Arc::clone(broker), Arc::clone(office), storage.leadership(), shutdown.clone()),
-        );
         if !broker.group.is_alone() {
             spawn.spawn("settings", settings::run(Arc::clone(broker), shutdown.clone()));
         }
+        let leads = leader::Leader { broker: Arc::clone(broker), office: Arc::clone(office) };
+        spawn.spawn("leader", leader::run(Arc::new(leads), Arc::clone(office), storage.leadership(), shutdown.clone()));
         spawn.spawn("retention", background::keeper(broker, storage).run(shutdown.clone()));
         spawn.spawn("stats", background::sampler(broker).run(shutdown.clone()));
         spawn.spawn("delivery", Arc::clone(&broker.delivery).run(shutdown.clone()));

@@ -33,6 +33,8 @@ struct State {
     now_us: u64,
     /// The newest stamp that was applied here, and the monotonic time when it was first heard of.
     heard: (Stamp, Duration),
+    /// The stamp after which this member began to lead a group, and the monotonic time then.
+    led: Option<(Stamp, Duration)>,
     /// Whether the wall clock is away further than [`ALARM_MS`].
     alarmed: bool,
     /// Whether a new leader's wall clock was ahead of what counts, and steady time has not met it since.
@@ -49,6 +51,7 @@ impl SteadyClock {
             seen,
             now_us: start.saturating_mul(1000),
             heard: (not_before, seen),
+            led: None,
             alarmed: false,
             held_back: false,
         };
@@ -86,6 +89,7 @@ impl SteadyClock {
         let start = wall.min(most).max(last_applied.get());
         state.seen = monotonic;
         state.now_us = start.saturating_mul(1000);
+        state.led = Some((last_applied, monotonic));
         state.held_back = wall > most;
         state.alarmed = start.abs_diff(wall) > ALARM_MS;
         if state.is_alarmed() {
@@ -96,6 +100,13 @@ impl SteadyClock {
                  approaches this clock by a tenth of the time that passes"
             );
         }
+    }
+
+    /// The newest stamp before this member began to lead, if that is less than `life` ago. Time may have leapt then: what is given
+    /// for a `life`, and had not ended at that stamp, counts as given anew when this member began.
+    pub(crate) fn renewed(&self, life: Duration) -> Option<Stamp> {
+        let (last, at) = self.state.lock().led?;
+        (self.clock.monotonic() < at + life).then_some(last)
     }
 
     /// Whether the wall clock is more than a minute away, or was ahead of what counts when this member began to lead,
@@ -260,6 +271,20 @@ mod tests {
         assert_eq!((steady.now(), steady.is_alarmed()), (LAST, true));
         clock.advance(Duration::from_secs(10));
         assert_eq!(steady.now(), LAST.saturating_add(9_000), "ten seconds less a tenth");
+    }
+
+    #[test]
+    fn what_lived_when_a_leader_began_lives_one_life_more() {
+        let life = Duration::from_secs(60);
+        assert_eq!(
+            SteadyClock::start(Clock::manual(LAST.signed()), LAST).renewed(life),
+            None,
+            "it has not begun to lead"
+        );
+        let (clock, steady) = leader(LAST.get() + HOUR_MS);
+        assert_eq!((steady.now(), steady.renewed(life)), (LAST.saturating_add(ALARM_MS), Some(LAST)));
+        clock.advance(life);
+        assert_eq!(steady.renewed(life), None);
     }
 
     #[test]

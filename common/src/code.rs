@@ -409,6 +409,8 @@ pub mod word {
     pub const FLUSHED: &str = "flushed";
     /// An acknowledged message is in the operating system.
     pub const APPENDED: &str = "appended";
+    /// An acknowledged message is on the devices of a majority of the group's members.
+    pub const REPLICATED: &str = "replicated";
 }
 
 #[cfg(test)]

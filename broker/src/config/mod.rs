@@ -243,7 +243,7 @@ impl BrokerConfig {
         }
     }
 
-    /// The level that an acknowledgement stands for, as answers name it.
+    /// The level that an acknowledgement of a broker alone stands for, as answers name it.
     pub fn store_level(&self) -> &'static str {
         match self.flush_disk_type {
             FlushDisk::Sync => word::FLUSHED,

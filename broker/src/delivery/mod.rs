@@ -35,6 +35,7 @@ pub(crate) use pull::{Ask, Pull, Wants};
 
 use crate::config::CurrentConfig;
 use crate::metrics::Metrics;
+use crate::raft::Office;
 use crate::shard::Shard;
 use crate::stats::Stats;
 
@@ -60,6 +61,7 @@ impl Delivery {
     /// Nothing is held and nothing is known that is not stored.
     pub(crate) fn new(
         shard: Shard,
+        office: &Arc<Office>,
         config: CurrentConfig,
         metrics: Arc<Metrics>,
         stats: Arc<Stats>,
@@ -68,7 +70,7 @@ impl Delivery {
     ) -> Self {
         Self {
             holds: Holds::default(),
-            offsets: Arc::default(),
+            offsets: Arc::new(Offsets::new(Arc::clone(office))),
             helpers: Helpers::default(),
             cold: ColdReaders::default(),
             shard,

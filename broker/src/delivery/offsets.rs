@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::index::IndexError;
+use crate::planted::{Bug, planted};
+use crate::raft::Office;
 use crate::shard::{Admission, Command, OffsetCommit, Outcome, Shard, SubmitError};
 use crate::terms::{QueueId, QueueOffset};
 
@@ -72,8 +74,9 @@ struct Pending {
 }
 
 /// The offsets of all groups.
-#[derive(Default)]
 pub(crate) struct Offsets {
+    /// Without it nothing is stored: another leader may have taken newer offsets.
+    office: Arc<Office>,
     groups: DashMap<Arc<str>, HashMap<QueueId, Slot>>,
     pending: Mutex<Pending>,
     /// Somebody waits for a commit.
@@ -83,6 +86,17 @@ pub(crate) struct Offsets {
 }
 
 impl Offsets {
+    /// Knows none. Stores as long as `office` is held.
+    pub(crate) fn new(office: Arc<Office>) -> Self {
+        Self {
+            office,
+            groups: DashMap::new(),
+            pending: Mutex::default(),
+            hurry: Notify::new(),
+            flushing: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// The next offset that a group consumes from a queue; `None` if it never committed one.
     pub(crate) fn newest(&self, shard: &Shard, group: &str, queue: QueueId) -> Result<Option<QueueOffset>, IndexError> {
         let known = self.groups.get(group).and_then(|slots| slots.get(&queue)?.newest);
@@ -256,7 +270,12 @@ impl Offsets {
         if commits.is_empty() {
             return Ok(());
         }
-        let result = shard.propose(&Command::CommitOffsets(commits), Admission::Reserved).await;
+        // What an earlier leadership left behind may be older than what others have stored since.
+        let result = if self.office.is_held() || planted(Bug::OffsetsKept) {
+            shard.propose(&Command::CommitOffsets(commits), Admission::Reserved).await
+        } else {
+            Err(SubmitError::NotLeader)
+        };
         if let Err(error) = result {
             for (group, queue) in batch {
                 let again = self.groups.get_mut(group).is_some_and(|mut slots| {
@@ -274,6 +293,9 @@ impl Offsets {
     /// This member does not lead any more, or not yet: forgets what is not stored. Another leader has taken newer offsets since,
     /// or will.
     pub(crate) fn forget(&self) {
+        if planted(Bug::OffsetsKept) {
+            return;
+        }
         self.groups.clear();
         let pending = std::mem::take(&mut *self.pending.lock());
         for waiter in pending.waiters {
@@ -282,16 +304,15 @@ impl Offsets {
     }
 
     /// Stores the offsets that changed, until the broker stops. The rest is stored by a last [`flush`](Self::flush).
-    pub(super) async fn run(&self, shard: &Shard, shutdown: Shutdown) {
-        let mut turns = tokio::time::interval(STORE_INTERVAL);
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut turn = 0_u32;
+    pub(crate) async fn run(&self, shard: &Shard, shutdown: Shutdown) {
+        let executor = shard.executor();
+        let (mut turn, mut next) = (0_u32, executor.now());
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 () = self.hurry.notified() => {}
-                _ = turns.tick() => turn += 1,
+                () = executor.sleep_until(next) => (turn, next) = (turn + 1, executor.now() + STORE_INTERVAL),
             }
             if let Err(error) = self.flush(shard).await {
                 tracing::warn!(%error, "consumer offsets not stored; trying again");
@@ -357,6 +378,10 @@ mod tests {
 
     const QUEUE: QueueId = QueueId(1);
 
+    fn offsets() -> Offsets {
+        Offsets::new(Arc::new(Office::alone()))
+    }
+
     #[test]
     fn only_the_member_that_pulled_last_goes_back() {
         let slot = Slot { puller: Some(7), ..Slot::default() };
@@ -377,7 +402,7 @@ mod tests {
 
     #[test]
     fn commits_wait_until_the_consumer_hears_of_a_reset() {
-        let offsets = Offsets::default();
+        let offsets = offsets();
         offsets.reset("G", QUEUE, QueueOffset(3));
         assert!(offsets.is_reset("G", QUEUE));
         let refused =
@@ -394,7 +419,7 @@ mod tests {
 
     #[test]
     fn an_offset_is_listed_for_storing_once() {
-        let offsets = Offsets::default();
+        let offsets = offsets();
         offsets.reset("G", QUEUE, QueueOffset(3));
         offsets.reset("G", QUEUE, QueueOffset(4));
         assert_eq!(offsets.pending.lock().dirty, [(Arc::from("G"), QUEUE)]);

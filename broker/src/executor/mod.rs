@@ -186,6 +186,11 @@ impl Executor {
         Sleep::new(self.clone(), due)
     }
 
+    /// Completes after this time.
+    pub(crate) fn sleep(&self, time: Duration) -> Sleep {
+        self.sleep_until(self.now().saturating_add(time))
+    }
+
     /// A number that nobody can foresee who does not know the seed.
     pub fn draw(&self) -> u64 {
         let nth = self.inner.drawn.fetch_add(1, Ordering::Relaxed);

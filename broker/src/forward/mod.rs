@@ -16,7 +16,6 @@
 
 mod arrivals;
 mod counts;
-mod office;
 mod relay;
 mod tunnel;
 mod way;
@@ -33,11 +32,10 @@ use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::watch;
 
 use crate::planted::{Bug, planted};
-use crate::raft::Leadership;
+use crate::raft::{Leadership, Office};
 
 pub(crate) use arrivals::Arrivals;
 pub(crate) use counts::Counts;
-pub(crate) use office::Office;
 pub(crate) use tunnel::Handle;
 pub(crate) use way::Way;
 

@@ -13,10 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::counts::{Counts, Waits};
-use super::office::Office;
 use super::relay::Relay;
 use super::way::Way;
-use crate::raft::Leadership;
+use crate::raft::{Leadership, Office};
 
 /// A request waits so long for a leader. An election takes half of it.
 const HELD: Duration = Duration::from_millis(2500);

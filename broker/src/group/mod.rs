@@ -534,6 +534,11 @@ impl Group {
         self.inner.several.is_none()
     }
 
+    /// Whether other voters have what is acknowledged.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.inner.member.members().borrow().voters.len() > 1
+    }
+
     /// Who leads, as far as this member knows.
     #[cfg(test)]
     pub(crate) fn leader(&self) -> Option<Leader> {

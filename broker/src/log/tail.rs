@@ -77,6 +77,9 @@ impl Tail {
     /// The records `from..to` (the end excluded), at most `max_bytes` of them, but at least one; `None` if `from` is not here.
     pub(crate) fn from(&self, from: LogIndex, to: LogIndex, max_bytes: u64) -> Option<Vec<Record>> {
         let first = self.get(from)?;
+        if from >= to {
+            return Some(Vec::new());
+        }
         let mut records = vec![first.clone()];
         let mut bytes = first.bytes();
         for record in (from.next().get()..to.get()).map_while(|index| self.get(LogIndex(index))) {

@@ -19,11 +19,11 @@ use tokio::sync::watch;
 
 use crate::config::CurrentConfig;
 use crate::delivery::Delivery;
-use crate::forward::{Counts, Office};
+use crate::forward::Counts;
 use crate::gate::Gate;
 use crate::group::Group;
 use crate::metrics::{Metrics, Waiting};
-use crate::raft::Leadership;
+use crate::raft::{Leadership, Office};
 use crate::retention::Retention;
 use crate::shard::Shard;
 use crate::steady_clock::SteadyClock;

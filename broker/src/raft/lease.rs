@@ -24,13 +24,15 @@ pub(crate) struct Lease {
     clock: Clock,
     /// In nanoseconds of the monotonic clock; 0 for none.
     until: AtomicU64,
+    /// The term in which it was renewed last. Written before `until`, and read after it.
+    term: AtomicU64,
     /// Handed over in this term: it is not renewed any more. 0 for none.
     given_up: AtomicU64,
 }
 
 impl Lease {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, until: AtomicU64::new(0), given_up: AtomicU64::new(0) }
+        Self { clock, until: AtomicU64::new(0), term: AtomicU64::new(0), given_up: AtomicU64::new(0) }
     }
 
     /// Whether this member leads, and no other member can.
@@ -40,9 +42,15 @@ impl Lease {
         until == FOR_EVER || until > 0 && !is_over()
     }
 
+    /// Whether this member leads in this term, and no other member can lead.
+    pub(crate) fn holds_in(&self, term: u64) -> bool {
+        self.holds() && self.term.load(Ordering::Acquire) == term
+    }
+
     /// A majority heard from the leader of this term; the sole member is its own majority.
     pub(super) fn renew(&self, term: u64, until: Option<Duration>) {
         if self.given_up.load(Ordering::Acquire) != term {
+            self.term.store(term, Ordering::Release);
             self.until.store(until.map_or(FOR_EVER, nanoseconds), Ordering::Release);
         }
         // Given up meanwhile, by another thread.

@@ -449,14 +449,15 @@ impl<M: StateMachine> Watcher<M> {
             if let (Some(term), None) = (leading, leads) {
                 // An entry of the own term is applied after everything that was committed before.
                 match self.raft.write_blank().await {
-                    Ok(_) => {
+                    Ok(written) if written.log_id.committed_leader_id().term == term => {
                         self.renew(term, &voters, members);
                         self.sender.send_replace(Leadership::Leading { term });
                         leads = leading;
                         continue;
                     }
-                    // Lost already, or no majority answers yet; the metrics will say so.
-                    Err(RaftError::APIError(_)) => {}
+                    // Lost already (an entry of another leader may have come in the place of ours), or no majority answers yet; the
+                    // metrics will say so.
+                    Ok(_) | Err(RaftError::APIError(_)) => {}
                     Err(RaftError::Fatal(error)) => break error,
                 }
             }

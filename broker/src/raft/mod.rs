@@ -15,6 +15,22 @@
 //! Leaves to others: the bytes (`log`), what entries mean and who waits for them (the [`StateMachine`]), and which
 //! proposals there is room for: openraft takes an append that fails for the end of its storage.
 
+//!
+//! # What openraft leaves to us
+//!
+//! Known of the version that is pinned, and how we keep it from mattering:
+//!
+//! | openraft | here | shown by |
+//! | --- | --- | --- |
+//! | panics when a purge overtakes apply (its issue 2116) | `member.rs` purges up to the applied state, and no further | `tests/guards.rs` |
+//! | drops a proposal of a member that does not lead without a word | a callback that is dropped answers its callers | `tests/guards.rs`, `shard/cluster/guards.rs` |
+//! | keeps a proposal that was taken before the lease was lost until there is a majority | the proposer's own patience | `shard/cluster/guards.rs` |
+//! | gives a stream of appends the time between heartbeats | `network.rs` brings a patience of its own | `tests/guards.rs` |
+//! | a leader ends that has no snapshot for a member | `state.rs` has one always | `shard/cluster/guards.rs` |
+//! | a follower ends whose append fails | `serve.rs` claims room before it hands entries over, and says no without it | `shard/cluster/guards.rs` |
+//!
+//! Its own suite for storages runs in `tests/suite.rs`, which names what of it is left out, and why.
+
 #![warn(clippy::cast_possible_truncation, reason = "a number of the store that is cut is a number that is lost")]
 
 mod change;
@@ -31,12 +47,17 @@ mod member;
 mod members;
 mod membership;
 mod network;
+mod office;
 mod runtime;
 mod serve;
 mod sole;
 mod state;
 mod timing;
 mod wire;
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "numbers of tests are small")]
+mod tests;
 
 pub(crate) use change::ChangeError;
 pub(crate) use committed::{CommittedEntry, Content, committed_entry};
@@ -48,6 +69,7 @@ pub(crate) use links::{Lane, Link, Links, NoLinks};
 pub(crate) use log_store::kind;
 pub(crate) use member::{ALONE, Ground, Hold, Identity, Member, MemberError, Purger};
 pub(crate) use members::{Members, Progress};
+pub(crate) use office::Office;
 pub(crate) use serve::Lack;
 #[cfg(test)]
 pub(crate) use serve::Server;

@@ -10,8 +10,9 @@ mod unused_groups;
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_common::task::{Shutdown, Tasks};
+use escrowmq_common::task::Shutdown;
 
+use crate::executor::Blocking;
 use crate::index;
 use crate::retention::{Retention, gather_due};
 use crate::shard::{Admission, Command, Outcome, ReadError, Shard};
@@ -39,7 +40,7 @@ pub(crate) struct Timers {
     /// The time that due times are measured with.
     pub time: Arc<SteadyClock>,
     /// Where old bytes are read.
-    pub tasks: Tasks,
+    pub blocking: Blocking,
 }
 
 impl Timers {
@@ -59,7 +60,7 @@ impl Timers {
                 biased;
                 () = shutdown.cancelled() => return,
                 () = stored => {}
-                () = tokio::time::sleep(wait) => {}
+                () = self.shard.executor().sleep(wait) => {}
             }
         }
     }
@@ -68,8 +69,8 @@ impl Timers {
     async fn refresh(&self, now: Stamp) -> Result<bool, ReadError> {
         loop {
             let (shard, retention) = (self.shard.clone(), Arc::clone(&self.retention));
-            let gather = move || gather_due(&shard, now, retention.rewrite_below(), FIRE_LIMIT as usize);
-            let Ok(Some(load)) = self.tasks.spawn_blocking("old timers", gather).await else { return Ok(false) };
+            let gather = move || Ok(gather_due(&shard, now, retention.rewrite_below(), FIRE_LIMIT as usize));
+            let Ok(load) = self.blocking.run("old timers", gather).await else { return Ok(false) };
             let load = load?;
             if load.is_empty() {
                 return Ok(true);

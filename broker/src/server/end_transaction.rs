@@ -197,7 +197,7 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>, r
 
 fn settled_answer(broker: &Broker, reply: Reply, settled: &Settled) {
     let queue = broker.shard.topics().queue(settled.queue);
-    let level = broker.config().store_level();
+    let level = broker.store_level();
     reply.send(
         response::SUCCESS,
         None,

@@ -8,6 +8,7 @@ use escrowmq_common::body::{LockBatchBody, LockBatchResponse, MessageQueue};
 use escrowmq_common::frame::Frame;
 
 use crate::broker::Broker;
+use crate::index::IndexError;
 use crate::reply::Reply;
 use crate::shard::{Admission, Command, Completion, Lock, Outcome};
 use crate::terms::QueueId;
@@ -26,7 +27,10 @@ pub(super) fn lock(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         Ok(body) => body,
         Err(error) => return reply.refuse(error),
     };
-    let queues = known(broker, body.mq_set);
+    let mut queues = known(broker, body.mq_set);
+    if let Err(error) = leave_renewed(broker, &body.consumer_group, &body.client_id, &mut queues) {
+        return reply.refuse(error);
+    }
     if queues.is_empty() {
         return held(reply, Vec::new());
     }
@@ -43,6 +47,23 @@ pub(super) fn lock(broker: &Arc<Broker>, request: Frame, reply: Reply) {
         }
         other => unexpected(reply, other),
     });
+}
+
+/// Leaves out the queues whose locks count as renewed when this member began to lead: its time may have leapt by a minute, and
+/// the client that has one of them does not know.
+fn leave_renewed(
+    broker: &Broker,
+    group: &str,
+    client: &str,
+    queues: &mut HashMap<QueueId, MessageQueue>,
+) -> Result<(), IndexError> {
+    let Some(since) = broker.time.renewed(broker.config().lock_life) else { return Ok(()) };
+    for queue in queues.keys().copied().collect::<Vec<_>>() {
+        if broker.shard.is_locked_by_other(group, queue, client, since)? {
+            queues.remove(&queue);
+        }
+    }
+    Ok(())
 }
 
 fn held(reply: Reply, queues: Vec<MessageQueue>) {

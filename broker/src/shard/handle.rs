@@ -169,6 +169,18 @@ impl Shard {
         index::half::get(self.index(), half)
     }
 
+    /// Whether another client than this one has a lock of the group on a queue that had not ended at `since`.
+    pub(crate) fn is_locked_by_other(
+        &self,
+        group: &str,
+        queue: QueueId,
+        client: &str,
+        since: Stamp,
+    ) -> Result<bool, IndexError> {
+        let lock = index::offset::get_lock(self.index(), group, queue)?;
+        Ok(lock.is_some_and(|lock| lock.until > since && lock.client != client))
+    }
+
     /// Whether any client holds an unexpired lock of this group, at `now`.
     pub fn holds_lock(&self, group: &str, now: Stamp) -> Result<bool, IndexError> {
         index::offset::any_lock(self.index(), group, now)

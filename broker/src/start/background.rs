@@ -4,17 +4,25 @@ use std::sync::Arc;
 
 use escrowmq_common::remoting::Budget;
 use escrowmq_common::task::Shutdown;
+use tokio::runtime::Handle;
 
 use crate::broker::Broker;
-use crate::forward::{Forwarder, Office};
+use crate::executor::Blocking;
+use crate::forward::Forwarder;
 use crate::monitoring::Monitor;
+use crate::raft::Office;
 use crate::retention::Keeper;
 use crate::schedule::{Expiry, Timers, UnusedGroups};
 use crate::stats::Sampler;
 use crate::storage::Storage;
 use crate::transaction::runner::Runner;
 
-pub(super) fn check_backs(broker: &Broker) -> Runner {
+/// Where they read files.
+fn blocking(broker: &Broker) -> Blocking {
+    Blocking::new(broker.tasks.clone(), Handle::current())
+}
+
+pub(super) fn check_backs(broker: &Broker, office: &Arc<Office>) -> Runner {
     Runner {
         shard: broker.shard.clone(),
         clients: Arc::clone(&broker.clients),
@@ -22,7 +30,8 @@ pub(super) fn check_backs(broker: &Broker) -> Runner {
         config: broker.config.clone(),
         time: Arc::clone(&broker.time),
         clock: broker.clock.clone(),
-        tasks: broker.tasks.clone(),
+        office: Arc::clone(office),
+        blocking: blocking(broker),
         store_host: broker.store_host,
     }
 }
@@ -32,7 +41,7 @@ pub(super) fn timers(broker: &Broker) -> Timers {
         shard: broker.shard.clone(),
         retention: Arc::clone(&broker.retention),
         time: Arc::clone(&broker.time),
-        tasks: broker.tasks.clone(),
+        blocking: blocking(broker),
     }
 }
 

@@ -1,21 +1,107 @@
 //! Work that only the leader of the group does: its commands would come twice if every member proposed them.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_common::task::Shutdown;
+use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::watch;
 
-use super::{Phase, background};
+use super::background;
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
-use crate::forward::Office;
-use crate::raft::Leadership;
+use crate::raft::{Leadership, Office};
 use crate::registration::Standing;
 use crate::server::topics;
+use crate::shard::Shard;
 
-/// Between looks whether the lease holds.
+/// Between looks whether the lease holds, and between tries to prepare.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The acts of a member when it begins to lead, while it leads, and when it ceases to. The group's simulation has others than a
+/// broker.
+pub(crate) trait Duties: Send + Sync + 'static {
+    /// Where commands go.
+    fn shard(&self) -> &Shard;
+
+    /// Tells others how this member stands.
+    fn stands(&self, seen: Leadership);
+
+    /// Forgets what only a leader remembers: another one has newer values, or will have.
+    fn forget(&self);
+
+    /// Makes what every leader needs. Says whether it is there; if not, it is tried again.
+    fn prepare(&self) -> impl Future<Output = bool> + Send;
+
+    /// Starts the work of a leader, before this returns. The future is ready when all of it has stopped, which it does after
+    /// `shutdown`.
+    fn work(&self, shutdown: Shutdown) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Answers the requests that are held: this member may not lead any more.
+    fn release(&self);
+
+    /// Whether there are no other members.
+    fn is_alone(&self) -> bool;
+}
+
+/// Starts the work when this member begins to lead, and stops it when it ceases to, until shutdown or until the member ends.
+pub(crate) async fn run(
+    duties: Arc<impl Duties>,
+    office: Arc<Office>,
+    mut leadership: watch::Receiver<Leadership>,
+    shutdown: Shutdown,
+) {
+    loop {
+        duties.stands(*leadership.borrow());
+        let leads = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            leads = leadership.wait_for(|seen| matches!(seen, Leadership::Leading { .. })) => leads.map(|seen| *seen),
+        };
+        // The member has ended.
+        let Ok(leads) = leads else { return };
+        // The only member of its group took up its office when it started.
+        if !office.is_held_in(leads.term()) {
+            // What an earlier leadership left behind is older than what others have done since.
+            duties.forget();
+            let executor = duties.shard().executor();
+            let prepared = async {
+                // Raft says that this member leads a moment before its commands are taken.
+                duties.shard().intake().takes().await;
+                while !duties.prepare().await {
+                    executor.sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                _ = leadership.wait_for(|seen| *seen != leads) => continue,
+                () = prepared => {}
+            }
+            office.take_up(leads.term());
+        }
+        duties.stands(leads);
+        let stop = Shutdown::new();
+        let work = duties.work(stop.clone());
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            _ = leadership.wait_for(|seen| *seen != leads) => tracing::info!("no longer the leader: its work stops"),
+        }
+        stop.cancel();
+        work.await;
+        if shutdown.is_cancelled() {
+            return;
+        }
+        if duties.is_alone() {
+            // The store has failed. Reads go on, and nobody else could answer anything.
+            continue;
+        }
+        office.lay_down();
+        duties.forget();
+        duties.release();
+    }
+}
 
 /// What nameservers are told of this member: a leader is broker 0, another member has its seat's number and one.
 pub(super) fn standing(config: &BrokerConfig, seen: Leadership) -> Standing {
@@ -26,69 +112,51 @@ pub(super) fn standing(config: &BrokerConfig, seen: Leadership) -> Standing {
     }
 }
 
-/// Starts the work when this member begins to lead, and stops it when it ceases to, until shutdown or until the member ends.
-pub(super) async fn run(
-    broker: Arc<Broker>,
-    office: Arc<Office>,
-    mut leadership: watch::Receiver<Leadership>,
-    shutdown: Shutdown,
-) {
-    loop {
-        broker.registration.stands(standing(&broker.config(), *leadership.borrow()));
-        let leads = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            leads = leadership.wait_for(|seen| matches!(seen, Leadership::Leading { .. })) => leads.map(|seen| *seen),
-        };
-        // The member has ended.
-        let Ok(leads) = leads else { return };
-        // The only member of its group took up its office when it started.
-        if !office.is_held() {
-            // What an earlier leadership left behind is older than what others have done since.
-            broker.delivery.offsets.forget();
-            if !prepare(&broker).await {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(LOOK_EVERY) => continue,
-                }
-            }
-            office.take_up();
-        }
-        broker.registration.stands(standing(&broker.config(), leads));
-        let phase = Phase::default();
-        let spawn = &phase.tasks;
-        spawn.spawn("check-back", background::check_backs(&broker).run(phase.shutdown.clone()));
-        spawn.spawn("timers", background::timers(&broker).run(phase.shutdown.clone()));
-        spawn.spawn("expiry", background::expiry(&broker).run(phase.shutdown.clone()));
-        spawn.spawn("unused groups", background::unused_groups(&broker).run(phase.shutdown.clone()));
-        spawn.spawn("lease", release_without_lease(Arc::clone(&broker), Arc::clone(&office), phase.shutdown.clone()));
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => {}
-            _ = leadership.wait_for(|seen| *seen != leads) => tracing::info!("no longer the leader: its work stops"),
-        }
-        phase.stop().await;
-        if shutdown.is_cancelled() {
-            return;
-        }
-        if broker.group.is_alone() {
-            // The store has failed. Reads go on, and nobody else could answer anything.
-            continue;
-        }
-        office.lay_down();
-        broker.delivery.offsets.forget();
-        broker.delivery.holds.release(&broker.delivery);
-    }
+/// The duties of a broker.
+pub(super) struct Leader {
+    pub(super) broker: Arc<Broker>,
+    pub(super) office: Arc<Office>,
 }
 
-/// Makes the topics that every broker has. Says whether it led for long enough.
-async fn prepare(broker: &Arc<Broker>) -> bool {
-    let created = topics::create_system_topics(broker).await;
-    if let Err(error) = &created {
-        tracing::warn!(%error, "the system topics are not there yet");
+impl Duties for Leader {
+    fn shard(&self) -> &Shard {
+        &self.broker.shard
     }
-    created.is_ok()
+
+    fn stands(&self, seen: Leadership) {
+        self.broker.registration.stands(standing(&self.broker.config(), seen));
+    }
+
+    fn forget(&self) {
+        self.broker.delivery.offsets.forget();
+    }
+
+    /// Makes the topics that every broker has.
+    async fn prepare(&self) -> bool {
+        let created = topics::create_system_topics(&self.broker).await;
+        if let Err(error) = &created {
+            tracing::warn!(%error, "the system topics are not there yet");
+        }
+        created.is_ok()
+    }
+
+    fn work(&self, shutdown: Shutdown) -> impl Future<Output = ()> + Send + 'static {
+        let (broker, office, tasks) = (&self.broker, Arc::clone(&self.office), Tasks::new());
+        tasks.spawn("check-back", background::check_backs(broker, &office).run(shutdown.clone()));
+        tasks.spawn("timers", background::timers(broker).run(shutdown.clone()));
+        tasks.spawn("expiry", background::expiry(broker).run(shutdown.clone()));
+        tasks.spawn("unused groups", background::unused_groups(broker).run(shutdown.clone()));
+        tasks.spawn("lease", release_without_lease(Arc::clone(broker), office, shutdown));
+        async move { tasks.join().await }
+    }
+
+    fn release(&self) {
+        self.broker.delivery.holds.release(&self.broker.delivery);
+    }
+
+    fn is_alone(&self) -> bool {
+        self.broker.group.is_alone()
+    }
 }
 
 /// A leader that hears from no majority answers the pulls that it holds: another may lead by now, and their clients ask again.

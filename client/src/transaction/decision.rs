@@ -110,7 +110,7 @@ impl Durability {
         match word {
             word::APPENDED => Some(Durability::Appended),
             word::FLUSHED => Some(Durability::Flushed),
-            "replicated" => Some(Durability::Replicated),
+            word::REPLICATED => Some(Durability::Replicated),
             _ => None,
         }
     }

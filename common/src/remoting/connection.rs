@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::budget::{Budget, Charge, Pressure, SMALL};
+use super::budget::{Budget, BudgetLimits, Charge, Pressure, SMALL};
 use super::{CallError, ConnectionLimits};
 use crate::frame::{Frame, HeaderEncoding, Language, WIRE_VERSION};
 
@@ -131,6 +131,23 @@ impl Connection {
             waiting_for_room: AtomicUsize::new(0),
             drained: Notify::new(),
         }
+    }
+
+    /// A connection that no task serves: what is sent on it stays there until it is [taken](Self::take_sent). For simulations,
+    /// which have no sockets.
+    pub fn unserved(client: SocketAddr) -> Connection {
+        let budget = Arc::new(Budget::new(BudgetLimits::default()));
+        Connection::new(client, client, Stamp::SERVER, ConnectionLimits::default(), &budget)
+    }
+
+    /// Takes the bytes that were sent on a connection that no task serves.
+    pub fn take_sent(&self) -> BytesMut {
+        let mut out = self.out.lock();
+        let sent = std::mem::take(&mut out.buffer);
+        out.settle();
+        drop(out);
+        self.on_written(sent.len());
+        sent
     }
 
     /// Unique among all connections of this process, never reused.

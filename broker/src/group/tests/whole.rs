@@ -13,6 +13,7 @@ use crate::config::BrokerConfig;
 use crate::group::{Group, OpenError, Role, identity, open};
 use crate::log::LogSettings;
 use crate::metrics::Waiting;
+use crate::peer::{Lane, Phase};
 use crate::shard::{Admission, Command, Outcome};
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::{FEATURE_LEVEL, FIRST_LEVEL, TopicSettings, encode_cold};
@@ -153,6 +154,12 @@ async fn a_group_founds_itself_survives_its_leader_and_takes_a_wiped_member_back
     let incarnation = bench.at(0).group.status().incarnation;
     assert!(incarnation.is_some() && bench.alive().all(|(_, one)| one.group.status().incarnation == incarnation));
     assert_eq!(bench.voters(2), ids.iter().copied().collect());
+    // Those who never stood for election have connections for votes as well: the first election finds them open.
+    let ways = |one: &Running| {
+        let links = one.group.inner.several.as_ref().expect("it has others").peers.links();
+        links.iter().filter(|link| link.lane == Lane::Pulse && link.phase == Phase::Connected).count()
+    };
+    until("all have connections for votes", async || bench.alive().all(|(_, one)| ways(one) == 2)).await;
 
     let leader = bench.leader().await;
     bench.stop(leader).await;

@@ -103,7 +103,9 @@ fn retry(broker: &Broker, header: &SendMessageHeader<'_>, version: i32, target: 
 }
 
 fn holds_lock(broker: &Broker, group: &str) -> bool {
-    broker.shard.holds_lock(group, broker.now()).unwrap_or_else(|error| {
+    // As locks count: see `locks.rs`.
+    let at = broker.time.renewed(broker.config().lock_life).unwrap_or_else(|| broker.now());
+    broker.shard.holds_lock(group, at).unwrap_or_else(|error| {
         tracing::warn!(group, %error, "cannot read queue locks; taking the group for one without");
         false
     })

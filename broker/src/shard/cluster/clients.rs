@@ -14,8 +14,10 @@ use crate::log::sim_disk::Random;
 use crate::shard::{Admission, Outcome, Shard, SubmitError};
 use crate::terms::{Decision, Entered, FEATURE_LEVEL, HalfId, Position, QueueId, QueueOffset, When};
 
-/// Producers.
+/// Producers that send and decide.
 const PRODUCERS_COUNT: usize = 4;
+/// Those, and the ones that answer checks.
+const CLIENTS: usize = PRODUCERS_COUNT + 2;
 /// A command is answered by then, by whatever answer, if its node runs.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(3500);
 /// The topic and the number of its queues.
@@ -89,9 +91,9 @@ impl Clients {
             ops: Vec::new(),
             halves: Vec::new(),
             results: Results::default(),
-            waits: vec![None; PRODUCERS_COUNT],
-            next_at: vec![Duration::ZERO; PRODUCERS_COUNT],
-            target: vec![0; PRODUCERS_COUNT],
+            waits: vec![None; CLIENTS],
+            next_at: vec![Duration::ZERO; CLIENTS],
+            target: vec![0; CLIENTS],
             reads_at: Duration::ZERO,
             reads: 0,
             queues: Vec::new(),
@@ -116,7 +118,13 @@ impl Clients {
 
     /// When the next client has something to do.
     pub(super) fn next_event(&self) -> Option<Duration> {
-        let idle = self.next_at.iter().zip(&self.waits).filter(|(_, waits)| waits.is_none()).map(|(at, _)| *at);
+        let idle = self
+            .next_at
+            .iter()
+            .zip(&self.waits)
+            .take(PRODUCERS_COUNT)
+            .filter(|(_, waits)| waits.is_none())
+            .map(|(at, _)| *at);
         idle.chain([self.reads_at]).min().filter(|_| self.active)
     }
 
@@ -217,7 +225,7 @@ impl Clients {
 
     /// Answers of nodes that ended never come. Those of a node that runs come in time.
     fn give_up_on_the_dead(&mut self, nodes: &[Node], now: Duration) -> Result<(), String> {
-        for client in 0..PRODUCERS_COUNT {
+        for client in 0..CLIENTS {
             let Some(nth) = self.waits[client] else { continue };
             let op = &self.ops[nth];
             let node = &nodes[op.to];
@@ -272,22 +280,37 @@ impl Clients {
         self.waits[client] = Some(nth);
     }
 
-    /// Settles a half at the end of a run, if nothing is awaited.
-    pub(super) fn settle(&mut self, half: HalfId, counter: u64, node: &Node, now: Duration) {
+    /// Whether an answer to a check can be given now.
+    pub(super) fn may_answer(&self) -> bool {
+        self.waits[PRODUCERS_COUNT..].contains(&None)
+    }
+
+    /// A producer answers a check: with what it decided before, else with `wanted`.
+    pub(super) fn answer(&mut self, half: HalfId, counter: u64, wanted: Decision, node: &Node, now: Duration) {
         let Some(shard) = node.shard().cloned() else { return };
         if !self.halves.iter().any(|known| known.id == half) {
             // Its producer was not told of it.
-            self.halves.push(Half { id: half, counter, intent: Some(Decision::Rollback), settled: None });
+            self.halves.push(Half { id: half, counter, intent: None, settled: None });
         }
-        let intent = self.halves.iter().find(|known| known.id == half).and_then(|known| known.intent);
-        let decision = intent.unwrap_or(Decision::Rollback);
-        self.submit(&shard, settle(half, counter, decision), 0, node, now);
+        let known = self.halves.iter_mut().rev().find(|known| known.id == half);
+        let decision = known.map_or(wanted, |known| *known.intent.get_or_insert(wanted));
+        let client = (PRODUCERS_COUNT..CLIENTS).find(|client| self.waits[*client].is_none());
+        let client = client.expect("somebody may answer");
+        self.submit(&shard, settle(half, counter, decision), client, node, now);
     }
 
     fn body(&mut self) -> String {
         self.bodies += 1;
         let length = if self.random.below(20) == 0 { 3000 } else { self.random.below(300) as usize };
         format!("{}-{}", self.bodies, "x".repeat(length))
+    }
+
+    /// Some messages wait for their time.
+    fn when(&mut self) -> When {
+        match self.random.below(6) {
+            0 => When::After(100 + self.random.below(3000)),
+            _ => When::Now,
+        }
     }
 
     fn act(&mut self, shard: &Shard) -> Act {
@@ -299,11 +322,11 @@ impl Clients {
         match self.random.below(100) {
             0..45 => {
                 let bodies = (0..=self.random.below(2)).map(|_| self.body()).collect();
-                Act::Publish { queue, place, when: When::Now, bodies, once: false }
+                Act::Publish { queue, place, when: self.when(), bodies, once: false }
             }
             45..70 => {
-                let body = self.body();
-                Act::Prepare { queue, place, when: When::Now, unique_id: body.clone(), body, first_half: None }
+                let (body, when) = (self.body(), self.when());
+                Act::Prepare { queue, place, when, unique_id: body.clone(), body, first_half: None }
             }
             70..95 if !self.halves.is_empty() => {
                 // Mostly one of the last, decided or not.

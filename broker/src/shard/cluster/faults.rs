@@ -49,8 +49,8 @@ enum Kind {
     FullDisk,
     /// Its wall clock is set.
     ClockJump(i64),
-    /// One follower is cut off, the other loses its power, and then the leader dies: a majority that knows nothing of what only
-    /// the leader has on its disk.
+    /// The followers that no majority needs are cut off, another one loses its power, and then the leader dies: it makes a majority
+    /// with them that knows nothing of what only the leader, and who else is left, has on its disk.
     Turns,
     /// It hands over.
     HandOver(Seat),
@@ -97,6 +97,11 @@ impl Faults {
         Self { planned: plan.len(), plan, endings: Vec::new(), fired: 0, told: Vec::new() }
     }
 
+    /// No faults.
+    pub(super) fn none() -> Self {
+        Self { planned: 0, plan: Vec::new(), endings: Vec::new(), fired: 0, told: Vec::new() }
+    }
+
     /// When the next one begins or ends.
     pub(super) fn next_event(&self) -> Option<Duration> {
         self.plan.last().map(|fault| fault.at).into_iter().chain(self.endings.iter().map(|(at, _)| *at)).min()
@@ -137,6 +142,8 @@ impl Faults {
                 // Nobody runs whom it could hit, or nobody leads.
                 self.plan.push(Fault { at: now + WAIT, waits: fault.waits - 1, ..fault });
                 self.plan.sort_by_key(|fault| std::cmp::Reverse(fault.at));
+            } else {
+                self.told.push(format!("{now:?} {:?} {:?} could not begin", fault.kind, fault.whom));
             }
         }
         // A power cut comes in the middle of an operation of the disk.
@@ -220,10 +227,13 @@ impl Faults {
             }
             Kind::Turns => {
                 let Some(leader) = leader else { return false };
-                let (near, far) = ((leader + 1) % nodes.len(), (leader + 2) % nodes.len());
-                for other in (0..nodes.len()).filter(|other| *other != far) {
-                    net.cut(far, other);
-                    net.cut(other, far);
+                let size = nodes.len();
+                let near = (leader + 1) % size;
+                for far in (size / 2 + 1..size).map(|nth| (leader + nth) % size) {
+                    for other in (0..size).filter(|other| *other != far) {
+                        net.cut(far, other);
+                        net.cut(other, far);
+                    }
                 }
                 self.endings.push((now + fault.lasts / 4, Ending::PowerCut(near)));
                 self.endings.push((now + fault.lasts / 2, Ending::Kill(leader, fault.lasts)));

@@ -1,30 +1,18 @@
 //! The judgement of a run that has healed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::cuts::act::Act;
 use super::super::cuts::view::View;
 use super::clients::Op;
 use super::world::World;
-use crate::index;
 use crate::log::Record;
 use crate::raft::kind;
 use crate::shard::{Batch, Outcome, Shard, SubmitError};
-use crate::terms::{Decision, Entered, HalfId, LogIndex, Position, QueueOffset, Stamp};
+use crate::terms::{Decision, Entered, HalfId, LogIndex, Position, QueueId, QueueOffset, Stamp};
 
 /// A new leader may be so far ahead, in milliseconds.
 const STEP_MS: u64 = 60_000;
-
-/// Undecided halves with their counters.
-pub(super) fn open_halves(shard: &Shard) -> Result<Vec<(HalfId, u64)>, String> {
-    let mut open = Vec::new();
-    index::half::scan(shard.index(), HalfId::ZERO, |row| {
-        open.push((row.half, row.counter));
-        true
-    })
-    .map_err(|error| error.to_string())?;
-    Ok(open)
-}
 
 /// A message that can be consumed.
 struct Seen {
@@ -33,6 +21,7 @@ struct Seen {
     position: Position,
     half: HalfId,
     committed: bool,
+    since: Stamp,
 }
 
 /// Says how many entries the log has; an error says what is wrong.
@@ -47,6 +36,7 @@ pub(super) fn judge(world: &World) -> Result<u64, String> {
     }
     nobody_else_wrote(world, &seen, &view)?;
     order_holds(world)?;
+    consumed_is_there(world, &view, &seen)?;
     for half in &world.clients.halves {
         let decision = view.decisions.get(&half.id).map(|row| row.decision);
         if decision.is_none() || half.settled.is_some_and(|settled| Some(settled) != decision) {
@@ -157,7 +147,7 @@ fn seen(view: &View) -> Result<BTreeMap<&str, Seen>, String> {
             }
             let offset = QueueOffset(content.min.get() + nth as u64);
             let (position, half, committed) = (entry.position, entry.half, entry.committed);
-            let found = Seen { queue: *queue, offset, position, half, committed };
+            let found = Seen { queue: *queue, offset, position, half, committed, since: entry.store_time };
             if seen.insert(entry.body.as_str(), found).is_some() {
                 return Err(format!("message {} is there twice", name(&entry.body)));
             }
@@ -177,16 +167,19 @@ fn ledger_holds(op: &Op, view: &View, seen: &BTreeMap<&str, Seen>) -> Result<(),
     let stored = !matches!(&op.result, Some(Err(error)) if !error.outcome_unknown());
     match (&op.act, &op.result) {
         (Act::Publish { queue, bodies, .. }, Some(Ok(Outcome::Published(published)))) => {
-            let Entered::Queue(first) = published.entered else { return wrong("it waits".to_owned()) };
             for (nth, body) in bodies.iter().enumerate() {
                 let position = if nth == 0 { published.position } else { published.more_positions[nth - 1] };
-                let offset = QueueOffset(first.get() + nth as u64);
-                let found = seen.get(body.as_str()).map(|found| (found.queue, found.offset, found.position));
-                if found.is_none() && is_trimmed(view, *queue, offset) {
+                let found = seen.get(body.as_str());
+                let is_right = |found: &&Seen| match published.entered {
+                    Entered::Queue(first) => found.offset == QueueOffset(first.get() + nth as u64),
+                    Entered::Waits { due, .. } => found.since >= due,
+                };
+                let found_at = found.map(|found| (found.queue, found.offset, found.position, found.since));
+                if found.is_none() && position < view.trimmed {
                     continue;
                 }
-                if found != Some((*queue, offset, position)) {
-                    return wrong(format!("message {} is at {found:?}", name(body)));
+                if !found.filter(is_right).is_some_and(|found| (found.queue, found.position) == (*queue, position)) {
+                    return wrong(format!("message {} is at {found_at:?}", name(body)));
                 }
             }
         }
@@ -221,11 +214,6 @@ fn ledger_holds(op: &Op, view: &View, seen: &BTreeMap<&str, Seen>) -> Result<(),
     Ok(())
 }
 
-/// Whether retention has let the message at this place go.
-fn is_trimmed(view: &View, queue: u32, offset: QueueOffset) -> bool {
-    view.queues.get(&queue).is_some_and(|queue| offset < queue.min)
-}
-
 /// Each message that can be consumed was sent, and if it was half a message it was committed.
 fn nobody_else_wrote(world: &World, seen: &BTreeMap<&str, Seen>, view: &View) -> Result<(), String> {
     let mut sent: BTreeMap<&str, bool> = BTreeMap::new();
@@ -258,8 +246,9 @@ fn order_holds(world: &World) -> Result<(), String> {
     for op in &world.clients.ops {
         if let (Act::Publish { queue, .. }, Some(Ok(Outcome::Published(published))), Some(answered)) =
             (&op.act, &op.result, op.answered)
+            && let Entered::Queue(offset) = published.entered
         {
-            by_queue.entry(*queue).or_default().push((op.invoked, answered, published.entered.number()));
+            by_queue.entry(*queue).or_default().push((op.invoked, answered, offset.get()));
         }
     }
     for (queue, mut sent) in by_queue {
@@ -276,6 +265,27 @@ fn order_holds(world: &World) -> Result<(), String> {
             if Some(offset) <= highest {
                 return Err(format!("offset {offset} of queue {queue} was given after {highest:?}"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Consumers got each message of their queues, and no other. Retention may have taken some of them since.
+fn consumed_is_there(world: &World, view: &View, seen: &BTreeMap<&str, Seen>) -> Result<(), String> {
+    let consumed = &world.consumers.seen;
+    for (body, found) in seen {
+        match consumed.get(&(QueueId(found.queue), found.offset)) {
+            Some(got) if *got == name(body) => {}
+            got => return Err(format!("message {} was consumed as {got:?}", name(body))),
+        }
+    }
+    let there: BTreeSet<(u32, QueueOffset)> = seen.values().map(|found| (found.queue, found.offset)).collect();
+    for (QueueId(queue), offset) in consumed.keys().filter(|(queue, offset)| !there.contains(&(queue.0, *offset))) {
+        let content = view.queues.get(queue).ok_or_else(|| format!("queue {queue} was consumed, and is not there"))?;
+        let entry = offset.get().checked_sub(content.min.get()).map(|nth| content.entries.get(nth as usize));
+        let is_gone = entry.is_none_or(|entry| entry.is_some_and(|entry| entry.position < view.trimmed));
+        if !is_gone {
+            return Err(format!("offset {offset} of queue {queue} was consumed, and is not there"));
         }
     }
     Ok(())

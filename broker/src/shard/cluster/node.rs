@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::super::cuts::life::{Rows, index_of, rows_of};
 use super::copies::Copy;
+use super::desk::Desk;
 use super::net::{Net, Seat, SimLinks};
 use crate::latch::Failure;
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
@@ -42,6 +43,7 @@ struct Running {
     starting: Option<Starting>,
     storage: Option<Storage>,
     lacks: Option<watch::Receiver<Option<Lack>>>,
+    desk: Option<Desk>,
     may_overtake: Arc<AtomicBool>,
 }
 
@@ -113,8 +115,18 @@ impl Node {
         self.running.as_ref().and_then(|running| running.storage.as_ref())
     }
 
+    /// The parts that it uses when it leads.
+    pub(super) fn desk(&self) -> Option<&Desk> {
+        self.running.as_ref().and_then(|running| running.desk.as_ref())
+    }
+
     pub(super) fn term_led(&self) -> Option<u64> {
         self.storage()?.leadership().borrow().led()
+    }
+
+    /// The term of the last entry that it has applied.
+    pub(super) fn applied_term(&self) -> Option<u64> {
+        Some(self.running.as_ref()?.parts.applier.applied()?.term)
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {
@@ -158,7 +170,8 @@ impl Node {
         let links = Arc::new(SimLinks { net: self.net.clone(), seat: self.seat });
         let (tasks, starter) = (Tasks::new(), parts.clone());
         let starting: Starting = Box::pin(async move { starter.start(&tasks, identity, links).await });
-        self.running = Some(Running { parts, starting: Some(starting), storage: None, lacks: None, may_overtake });
+        let starting = Some(starting);
+        self.running = Some(Running { parts, starting, storage: None, lacks: None, desk: None, may_overtake });
         self.net.node_up(self.seat);
         self.life += 1;
         Ok(())
@@ -218,8 +231,12 @@ impl Node {
             }
             let started = started.map_err(|error| format!("node {} does not start: {error}", self.seat))?;
             running.lacks = Some(started.server().lacks());
+            running.desk = Some(Desk::open(&started, &self.clock));
             running.storage = Some(started);
             return Ok(true);
+        }
+        if let (Some(desk), Some(storage)) = (&running.desk, &running.storage) {
+            desk.tell(*storage.leadership().borrow());
         }
         let first = self.random.below(3);
         for nth in 0..3 {

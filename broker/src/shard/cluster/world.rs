@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use escrowmq_common::clock::Clock;
 
+use super::checks::Checks;
 use super::clients::Clients;
+use super::consumers::Consumers;
 use super::copies::Copies;
 use super::faults::Faults;
 use super::judge;
@@ -14,13 +16,10 @@ use super::net::{Arrival, Net};
 use super::node::Node;
 use crate::log::Flush;
 use crate::log::sim_disk::Random;
+use crate::shard::Shard;
 
-/// Nodes of the group.
-const NODES: usize = 3;
 /// After the last fault all is well again within this time: a leader, equal logs, no half open.
 const HEALED_WITHIN: Duration = Duration::from_secs(30);
-/// More halves than this are never open at the end.
-const SETTLES_MAX: u64 = 1_000;
 /// Steps without time going on, at most: more are a loop that never ends.
 const STEPS_AT_ONCE: u64 = 200_000;
 /// Fewer acknowledged commands show nothing.
@@ -34,6 +33,8 @@ pub(super) struct Counts {
     pub(super) acknowledged: u64,
     pub(super) unknown: u64,
     pub(super) reads: u64,
+    pub(super) checks: u64,
+    pub(super) pulled: u64,
     pub(super) faults: u64,
     pub(super) leaders: u64,
     pub(super) copies: u64,
@@ -51,6 +52,8 @@ impl Counts {
         self.acknowledged += run.acknowledged;
         self.unknown += run.unknown;
         self.reads += run.reads;
+        self.checks += run.checks;
+        self.pulled += run.pulled;
         self.faults += run.faults;
         self.leaders += run.leaders;
         self.copies += run.copies;
@@ -64,10 +67,12 @@ impl Counts {
 pub(super) struct World {
     clock: Clock,
     pub(super) nodes: Vec<Node>,
-    net: Net,
+    pub(super) net: Net,
     pub(super) clients: Clients,
-    faults: Faults,
     copies: Copies,
+    pub(super) consumers: Consumers,
+    checks: Checks,
+    pub(super) faults: Faults,
     random: Random,
     /// Who led in which term.
     leaders: BTreeSet<(u64, usize)>,
@@ -77,12 +82,12 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new(seed: u64, flush: Flush) -> Self {
+    pub(super) fn new(seed: u64, size: usize, flush: Flush) -> Self {
         let mut random = Random::new(seed);
         let clock = Clock::manual(1_700_000_000_000);
         let net = Net::new(clock.clone(), random.draw());
-        let founders: BTreeMap<u64, String> = (0..NODES).map(|seat| (seat as u64 + 1, seat.to_string())).collect();
-        let nodes = (0..NODES).map(|seat| {
+        let founders: BTreeMap<u64, String> = (0..size).map(|seat| (seat as u64 + 1, seat.to_string())).collect();
+        let nodes = (0..size).map(|seat| {
             let own = Clock::manual(1_700_000_000_000 + random.below(2000) as i64);
             Node::new(seat, founders.clone(), flush, net.clone(), own, random.draw())
         });
@@ -92,8 +97,10 @@ impl World {
             nodes,
             net,
             clients: Clients::new(random.draw()),
-            faults: Faults::plan(&mut random, NODES),
             copies: Copies::new(random.draw()),
+            consumers: Consumers::new(random.draw()),
+            checks: Checks::new(random.draw()),
+            faults: Faults::plan(&mut random, size),
             random,
             leaders: BTreeSet::new(),
             steps: 0,
@@ -112,9 +119,10 @@ impl World {
         let now = self.now();
         // Time goes on also while there is much to do.
         let busy = self.random.below(12) > 0;
-        let first = self.random.below(NODES as u64 + 3) as usize;
-        let worked = (0..NODES + 3).try_fold(false, |worked, nth| {
-            if worked { Ok::<_, String>(true) } else { self.let_work((first + nth) % (NODES + 3), now) }
+        let parts = self.nodes.len() + 5;
+        let first = self.random.below(parts as u64) as usize;
+        let worked = (0..parts).try_fold(false, |worked, nth| {
+            if worked { Ok::<_, String>(true) } else { self.let_work((first + nth) % parts, now) }
         })?;
         self.look()?;
         if worked && busy {
@@ -131,9 +139,10 @@ impl World {
     }
 
     fn let_work(&mut self, which: usize, now: Duration) -> Result<bool, String> {
+        let size = self.nodes.len();
         match which {
-            nth if nth < NODES => self.nodes[nth].step(),
-            nth if nth == NODES => {
+            nth if nth < size => self.nodes[nth].step(),
+            nth if nth == size => {
                 match self.net.arrive() {
                     Some(Arrival::Request { to, from, call, bytes }) => {
                         let _ = from;
@@ -144,11 +153,13 @@ impl World {
                 }
                 Ok(true)
             }
-            nth if nth == NODES + 1 => self.clients.step(&self.nodes, now),
+            nth if nth == size + 1 => self.clients.step(&self.nodes, now),
+            nth if nth == size + 2 => self.consumers.step(&self.nodes, now),
+            nth if nth == size + 3 => Ok(self.checks.step(&mut self.clients, &self.nodes, now)),
             _ => {
                 if now >= self.keep_room_at {
                     self.keep_room_at = now + Duration::from_millis(100 + self.random.below(1000));
-                    let seat = self.random.below(NODES as u64) as usize;
+                    let seat = self.random.below(size as u64) as usize;
                     if now >= self.nodes[seat].paused_until {
                         self.nodes[seat].keep_room()?;
                     }
@@ -162,9 +173,16 @@ impl World {
 
     fn next_event(&self) -> Option<Duration> {
         let nodes = self.nodes.iter().filter_map(Node::next_event);
-        let others =
-            [self.net.next_arrival(), self.clients.next_event(), self.faults.next_event(), self.copies.next_event()];
-        nodes.chain(others.into_iter().flatten()).chain([self.keep_room_at]).min()
+        let others = [
+            self.net.next_arrival(),
+            self.clients.next_event(),
+            self.consumers.next_event(),
+            self.checks.next_event(),
+            self.faults.next_event(),
+            self.copies.next_event(),
+            Some(self.keep_room_at),
+        ];
+        nodes.chain(others.into_iter().flatten()).min()
     }
 
     /// Clocks differ in what they show, not in how fast they run.
@@ -177,10 +195,20 @@ impl World {
 
     /// What holds at each moment.
     fn look(&mut self) -> Result<(), String> {
+        self.checks.look(&self.nodes, self.now())?;
         let mut leases = Vec::new();
         for node in &self.nodes {
-            if let Some(term) = node.term_led() {
-                self.leaders.insert((term, node.seat));
+            if let Some(term) = node.term_led()
+                && self.leaders.insert((term, node.seat))
+            {
+                self.faults.told.push(format!("{:?} node {} leads in term {term}", self.clock.monotonic(), node.seat));
+                if self.leaders.iter().filter(|(other, _)| *other == term).count() > 1 {
+                    return Err(format!("term {term} has two leaders: {:?}", self.leaders));
+                }
+                let applied = node.applied_term();
+                if applied != Some(term) {
+                    return Err(format!("node {} leads in term {term}, and has applied term {applied:?}", node.seat));
+                }
             }
             if node.storage().is_some_and(|storage| storage.lease().holds()) {
                 leases.push(node.seat);
@@ -195,7 +223,7 @@ impl World {
         Ok(())
     }
 
-    fn run_until(
+    pub(super) fn run_until(
         &mut self,
         what: &str,
         within: Duration,
@@ -239,7 +267,7 @@ impl World {
         Ok(())
     }
 
-    fn leader(&self) -> Option<&Node> {
+    pub(super) fn leader(&self) -> Option<&Node> {
         self.nodes.iter().find(|node| node.storage().is_some_and(|storage| storage.lease().holds()))
     }
 
@@ -254,27 +282,24 @@ impl World {
         ends.len() == 1 && self.nodes.iter().all(applied) && self.leader().is_some() && self.clients.is_idle()
     }
 
-    fn settle_all(&mut self) -> Result<(), String> {
-        for tries in 0.. {
-            self.run_until("a leader, and equal logs", HEALED_WITHIN, |world| Ok(world.is_quiet()))?;
-            let leader = self.leader().ok_or("the leader went away without a fault")?;
-            let shard = leader.shard().expect("it leads");
-            let open = judge::open_halves(shard)?;
-            let Some((half, counter)) = open.first().copied() else { return Ok(()) };
-            let (now, seat) = (self.now(), leader.seat);
-            if tries > SETTLES_MAX {
-                let last = self.clients.ops.last().map(|op| (&op.act, &op.result));
-                return Err(format!("{} halves are still open; last {last:?}; {}", open.len(), self.state()));
-            }
-            self.clients.settle(half, counter, &self.nodes[seat], now);
-        }
-        Ok(())
+    /// Check-backs have settled every half, delayed messages are in their queues, and consumers have read all.
+    fn is_settled(&self) -> bool {
+        let is_settled = |shard: &Shard| {
+            let counters = shard.counters();
+            (counters.open_halves(), counters.timers()) == (0, 0) && self.consumers.are_done(shard)
+        };
+        self.is_quiet() && self.leader().and_then(Node::shard).is_some_and(is_settled)
     }
+}
+
+/// Members of the group of a seed.
+fn size_of(seed: u64) -> usize {
+    if seed.is_multiple_of(5) { 5 } else { 3 }
 }
 
 /// One run; an error says what is wrong.
 pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
-    let mut world = World::new(seed, flush);
+    let mut world = World::new(seed, size_of(seed), flush);
     let told = |world: &World, why: String| format!("{why}\n  faults:\n    {}", world.faults.told.join("\n    "));
     for node in &mut world.nodes {
         node.start()?;
@@ -283,7 +308,7 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
         let rest = Duration::from_secs(60);
         world.run_until("the faults end", rest, |world| Ok(world.faults.is_over()))?;
         world.heal()?;
-        world.settle_all()
+        world.run_until("every half is settled, and all is consumed", HEALED_WITHIN, |world| Ok(world.is_settled()))
     })();
     lived.map_err(|why| told(&world, why))?;
     let entries = judge::judge(&world).map_err(|why| told(&world, why))?;
@@ -293,6 +318,8 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
         acknowledged: world.clients.acknowledged(),
         unknown: world.clients.ops.iter().filter(|op| op.is_unknown()).count() as u64,
         reads: world.clients.reads,
+        checks: world.checks.asked,
+        pulled: world.consumers.pulled,
         faults: world.faults.fired as u64,
         leaders: world.leaders.len() as u64,
         copies: world.copies.taken,
@@ -310,6 +337,9 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
     }
     if counts.acknowledged < ACKNOWLEDGED_MIN {
         return quiet("too few commands were acknowledged");
+    }
+    if counts.checks == 0 || world.consumers.stored == 0 {
+        return quiet("nobody was checked, or no offset was stored");
     }
     // A shard that is only dropped would go on writing.
     world.nodes.iter_mut().for_each(|node| node.crash(false));

@@ -26,7 +26,11 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::AnsweredAfterTruncation
         | Bug::LoadLeaked
         | Bug::ReadWithoutLease
-        | Bug::ClockTaken => "shard::cluster::campaign::three_nodes_under_faults",
+        | Bug::ClockTaken
+        | Bug::OfficeWithoutLease
+        | Bug::OffsetsKept
+        | Bug::TwoCheckers
+        | Bug::AppliedUncommitted => "shard::cluster::campaign::three_nodes_under_faults",
         Bug::VoteLostInSnapshot => "snapshot::tests::a_copy_serves",
         Bug::ForwardingLoop => "forward::tests::what_arrives_is_not_passed_on",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",

@@ -8,6 +8,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 
 use super::support::{Client, Node, until};
+use crate::shard::{Admission, Command, Lock};
 
 async fn ask(client: &Client, code: i32, queues: &[i32]) -> Frame {
     let body = LockBatchBody {
@@ -48,6 +49,28 @@ async fn a_queue_has_one_owner() {
     let a = node.client("a");
     assert_eq!(lock(&a, &[0, 1]).await, [1]);
     assert_eq!(a.call(Frame::request(request::LOCK_BATCH_MQ).with_body("{bad")).await.code, 1);
+    node.stop().await;
+}
+
+/// Its time may be a minute ahead of what the one before has stamped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_lives_one_life_more_when_another_member_leads() {
+    let node = Node::start().await;
+    let (a, b) = (node.client("a"), node.client("b"));
+    a.send("T", 0, b"x", &[]).await;
+    let broker = node.running().broker();
+    let queue = broker.shard.topics().get("T").and_then(|topic| Some(topic.queue(0)?.id)).unwrap();
+    let brief = |client: &'static str| {
+        let lock = Command::Lock(Lock { group: "G", client, life: 1, queues: vec![queue] });
+        broker.shard.propose(&lock, Admission::Reserved)
+    };
+    brief("a").await.unwrap();
+    let last = broker.shard.counters().stamp();
+    until("the lock ends", async || !broker.shard.holds_lock("G", broker.now()).unwrap()).await;
+    broker.time.lead(last);
+    assert!(lock(&b, &[0]).await.is_empty());
+    assert_eq!(lock(&b, &[1]).await, [1]);
+    assert_eq!(lock(&a, &[0, 1]).await, [0]);
     node.stop().await;
 }
 

@@ -224,6 +224,10 @@ fn make_check(runner: &Runner, ask: &Ask) -> Result<Frame, Unfit> {
 fn send(runner: &Runner, tables: &Tables<'_>, carried: &mut Carried, ready: Ready, now: Stamp) {
     let Ready { ask, mut instance, frame } = ready;
     let half = ask.row.half;
+    if !runner.may_ask() {
+        // The round took longer than the lease. The attempt is used up, if what was submitted comes to be applied.
+        return tables.with(|scheduler| scheduler.not_sent(ask.connection, half));
+    }
     loop {
         let failed = instance.connection.id();
         match instance.connection.send_oneway(frame.clone()) {

@@ -3,7 +3,8 @@
 //! A round is planned, its checks are made from the halves' bytes, and one `Checked` for all of them is submitted. Only then
 //! are the checks written to their connections, so that the command of an answer comes after its check in the log. If the
 //! command is not taken, nobody is asked. A crash in between leaves a check that is counted and was not sent: an attempt
-//! less, and the half is asked about when its next one is due.
+//! less, and the half is asked about when its next one is due. Nobody is asked without the office either: a command is taken by a
+//! leader that was cut off, too, while another one leads and asks.
 
 mod carry;
 mod tables;
@@ -14,13 +15,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use escrowmq_common::clock::Clock;
-use escrowmq_common::task::{Shutdown, Tasks};
+use escrowmq_common::task::Shutdown;
 
 use super::Transactions;
 use super::engine::{CheckPolicy, Scheduler};
 use super::round::{Walk, plan};
 use crate::client_registry::ClientRegistry;
 use crate::config::{BrokerConfig, CurrentConfig};
+use crate::executor::Blocking;
+use crate::planted::{Bug, planted};
+use crate::raft::Office;
 use crate::shard::Shard;
 use crate::steady_clock::SteadyClock;
 use crate::terms::{HalfId, Stamp};
@@ -33,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_HELD: Duration = Duration::from_millis(2);
 /// Pause after a round that could not read, or whose commands were refused, so that it is not repeated at once.
 const PAUSE_FAILED: Duration = Duration::from_secs(1);
+/// Between looks whether the lease is back.
+const PAUSE_WITHOUT_OFFICE: Duration = Duration::from_millis(100);
 /// A look at least this often, even if nothing is due.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often, and after how many bytes of log, it is recorded how far first checks have come.
@@ -53,8 +59,10 @@ pub(crate) struct Runner {
     pub time: Arc<SteadyClock>,
     /// The machine's clock.
     pub clock: Clock,
+    /// Without it nobody is asked: another leader may be asking.
+    pub office: Arc<Office>,
     /// Where rounds run, which read files.
-    pub tasks: Tasks,
+    pub blocking: Blocking,
     /// A part of the message ids that checks name.
     pub store_host: SocketAddr,
 }
@@ -69,8 +77,16 @@ impl Runner {
             *scheduler = Scheduler::default();
             scheduler.begin(runner.time.now());
         }
+        let executor = runner.shard.executor();
         let mut progress = Progress::begin(&runner);
         loop {
+            if !runner.may_ask() {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = executor.sleep(PAUSE_WITHOUT_OFFICE) => continue,
+                }
+            }
             // Registered before the look, so that what happens during it is seen.
             let joined = runner.clients.producer_joined().notified();
             let changed = runner.shard.signals().halves.notified();
@@ -79,9 +95,9 @@ impl Runner {
                 let worker = Arc::clone(&runner);
                 let round = move || {
                     let carried = round(&worker, &mut progress);
-                    (carried, progress)
+                    Ok((carried, progress))
                 };
-                if let Ok(Some((carried, returned))) = runner.tasks.spawn_blocking("check-back round", round).await {
+                if let Ok((carried, returned)) = runner.blocking.run("check-back round", round).await {
                     progress = returned;
                     carried
                 } else {
@@ -100,7 +116,7 @@ impl Runner {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = executor.sleep(pause) => {}
             }
             tokio::select! {
                 biased;
@@ -108,9 +124,16 @@ impl Runner {
                 () = joined => {}
                 () = changed => {}
                 () = attention => {}
-                () = tokio::time::sleep(wait) => {}
+                () = executor.sleep(wait) => {}
             }
         }
+    }
+}
+
+impl Runner {
+    /// Whether no other member asks. One that was cut off takes itself for the leader for longer than it holds its lease.
+    fn may_ask(&self) -> bool {
+        self.office.is_held() || planted(Bug::TwoCheckers)
     }
 }
 
