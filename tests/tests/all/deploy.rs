@@ -25,7 +25,8 @@ fn deploy() -> PathBuf {
 fn documents(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     let documents = serde_yaml_ng::Deserializer::from_str(&text).map(|document| {
-        let mut value = serde_yaml_ng::Value::deserialize(document).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        let mut value =
+            serde_yaml_ng::Value::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         // What is merged may merge something itself.
         for _ in 0..2 {
             value.apply_merge().unwrap();
@@ -125,7 +126,7 @@ fn compose_starts_a_cluster_that_fits_together() {
             assert!(volumes.contains_key(volume), "{name} has {volume}");
         }
         let command = texts(&service["command"]);
-        let arguments: Vec<String> = command[1..].iter().map(ToString::to_string).collect();
+        let arguments: Vec<String> = command[1..].iter().map(|word| (*word).to_owned()).collect();
         let variables: BTreeMap<String, String> = service["environment"]
             .as_object()
             .map(|all| all.iter().map(|(key, value)| (key.clone(), text(value).to_owned())).collect())
@@ -215,7 +216,7 @@ fn kubernetes_gets_a_group_that_fits_together() {
         }
         let program = text(&container["command"][0]);
         if program == "escrowmq-nameserver" {
-            let arguments: Vec<String> = texts(&container["args"]).iter().map(ToString::to_string).collect();
+            let arguments: Vec<String> = texts(&container["args"]).into_iter().map(str::to_owned).collect();
             settings(program, &arguments, &BTreeMap::new(), &secrets());
             assert_eq!(ports["clients"], 9876);
         } else {
