@@ -226,14 +226,13 @@ impl Group {
 
     async fn spawn(plan: Plan, around_one: bool) -> Group {
         let mut nameservers = Vec::new();
-        let names = match plan.names {
-            Some(names) => names,
-            None => {
-                for _ in 0..NAMESERVERS {
-                    nameservers.push(Nameserver::start().await);
-                }
-                nameservers.iter().map(Nameserver::address).collect()
+        let names = if let Some(names) = plan.names {
+            names
+        } else {
+            for _ in 0..NAMESERVERS {
+                nameservers.push(Nameserver::start().await);
             }
+            nameservers.iter().map(Nameserver::address).collect()
         };
         let mut seats: Vec<Seat> = (0..MEMBERS).map(|_| Seat::free()).collect();
         let mut network = None;

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -423,14 +423,12 @@ async fn a_new_leader_knows_the_client_before_it_asks_for_anything() {
 /// Keeps what the leader asks, and answers it.
 #[derive(Default)]
 struct Asked {
-    connection: OnceLock<Arc<Connection>>,
     codes: Mutex<VecDeque<i32>>,
 }
 
 impl Service for Asked {
     fn on_request(&self, connection: &Arc<Connection>, frame: Frame) {
         self.codes.lock().push_back(frame.code);
-        let _ = self.connection.set(Arc::clone(connection));
         if !frame.is_oneway() {
             connection.reply(&Frame::response(&frame, response::SUCCESS).with_body("mine"));
         }

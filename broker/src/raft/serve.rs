@@ -187,15 +187,7 @@ impl<M: StateMachine> Inner<M> {
         }
         appended.map(Answer::Append).map_err(io::Error::other)
     }
-}
 
-/// Bytes of the entries with which a leadership begins: the one of the election, and the one that shows that everything before
-/// is applied (`member.rs`).
-pub(super) fn leadership_bytes() -> [u64; 2] {
-    [NewRecord::bytes_with(0); 2]
-}
-
-impl<M: StateMachine> Inner<M> {
     /// Says once that there is no room, and once that there is some again: the leader goes on asking.
     fn note_room(&self, refused: Option<&AppendError>) {
         let is_full = match refused {
@@ -206,13 +198,18 @@ impl<M: StateMachine> Inner<M> {
         if self.is_full.swap(is_full, Ordering::Relaxed) == is_full {
             return;
         }
-        match refused {
-            Some(error) => {
-                tracing::error!(%error, "disk full: this member takes no entries from its leader until there is room")
-            }
-            None => tracing::info!("there is room again: this member takes entries from its leader"),
+        if let Some(error) = refused {
+            tracing::error!(%error, "disk full: the leader's entries are not taken until there is room");
+        } else {
+            tracing::info!("there is room again: the leader's entries are taken");
         }
     }
+}
+
+/// Bytes of the entries with which a leadership begins: the one of the election, and the one that shows that everything before
+/// is applied (`member.rs`).
+pub(super) fn leadership_bytes() -> [u64; 2] {
+    [NewRecord::bytes_with(0); 2]
 }
 
 fn is_vital<M: StateMachine>(entry: &LogEntry) -> bool {

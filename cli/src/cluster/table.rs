@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::commands::HELP;
 use super::load::Sends;
 use super::members::{Cluster, GROUPS, State};
-use super::watch::{Row, View, leader};
+use super::watch::{Row, leader};
 
 /// Draws it. `words` are what was told last.
-pub(super) fn draw(cluster: &Cluster, view: &View, sends: &Sends, words: &[String]) -> String {
+pub(super) fn draw(cluster: &Cluster, view: &[Row], sends: &Sends, words: &[String]) -> String {
     let mut text = String::new();
     let mut line = |told: std::fmt::Arguments<'_>| writeln!(text, "{told}").expect("a string takes everything");
     let names = cluster.nodes().iter().zip(view).filter(|(node, _)| node.group.is_none());

@@ -72,7 +72,7 @@ pub(super) struct Watch {
 }
 
 /// The place of a group's leader: the one of the newest term.
-pub(super) fn leader(cluster: &Cluster, view: &View, group: usize) -> Option<usize> {
+pub(super) fn leader(cluster: &Cluster, view: &[Row], group: usize) -> Option<usize> {
     let rows = || cluster.nodes().iter().zip(view).enumerate().filter(|(_, (node, _))| node.group == Some(group));
     let newest = rows().filter_map(|(_, (_, row))| row.page.as_ref()).map(|page| page.term).max()?;
     let leads = |page: &Page| page.role == "leader" && page.term == newest;
@@ -89,14 +89,14 @@ impl Watch {
         }));
         let pages = pages.await;
         let seconds = (clock::monotonic() - self.at).as_secs_f64();
-        let rate = |at: usize, page: &Option<Page>| {
+        let rate = |at: usize, page: Option<&Page>| {
             let before = self.last.get(at)?.page.as_ref()?.messages;
             // Its counts begin anew with each start.
-            Some(page.as_ref()?.messages.checked_sub(before)? as f64 / seconds)
+            Some(page?.messages.checked_sub(before)? as f64 / seconds)
         };
         let rows = states.into_iter().zip(pages).enumerate();
         let view: View =
-            rows.map(|(at, (state, page))| Row { state, rate: rate(at, &page).unwrap_or(0.0), page }).collect();
+            rows.map(|(at, (state, page))| Row { state, rate: rate(at, page.as_ref()).unwrap_or(0.0), page }).collect();
         for (group, name) in self.leaders.iter_mut().enumerate() {
             *name = leader(cluster, &view, group).map(|at| cluster.nodes()[at].name.clone());
         }

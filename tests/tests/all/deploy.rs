@@ -2,6 +2,8 @@
 //! ports and paths fit together, and what a probe asks for is there.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +13,7 @@ use escrowmq_tests::processes::{binary, free_port};
 use escrowmq_tests::{Settings, until};
 use serde::Deserialize as _;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -22,7 +25,8 @@ fn deploy() -> PathBuf {
 fn documents(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     let documents = serde_yaml_ng::Deserializer::from_str(&text).map(|document| {
-        let mut value = serde_yaml_ng::Value::deserialize(document).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        let mut value =
+            serde_yaml_ng::Value::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         // What is merged may merge something itself.
         for _ in 0..2 {
             value.apply_merge().unwrap();
@@ -56,14 +60,34 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> BTreeMap<&'a str, &'a Value>
         .collect()
 }
 
+/// The folder of the secret in containers.
+const RUN: &str = "/run/escrowmq";
+
+/// Stands for [`RUN`]: the broker looks at the secret when it reads its settings.
+fn secrets() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["group-a.secret", "group.secret"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "a secret of sixteen bytes or more").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    }
+    folder
+}
+
 /// The settings that a program has with this command line and these variables; it must take them.
-fn settings(program: &str, arguments: &[String], variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+fn settings(
+    program: &str,
+    arguments: &[String],
+    variables: &BTreeMap<String, String>,
+    run: &TempDir,
+) -> BTreeMap<String, String> {
+    let run = run.path().to_str().unwrap();
     let mut command = Command::new(binary(program));
-    command.args(arguments).env_clear().envs(variables);
-    // The name of a container is known to no other machine.
-    command.env("ESCROWMQ_BROKER_IP1", "127.0.0.1");
+    command.args(arguments).env_clear();
+    command.envs(variables.iter().map(|(key, value)| (key, value.replace(RUN, run))));
     if program == "escrowmq-broker" {
-        command.arg("--print-config");
+        // The name of a container is known to no other machine.
+        command.env("ESCROWMQ_BROKER_IP1", "127.0.0.1").arg("--print-config");
     } else {
         // It prints none: with `--help` every argument before it is read, and unknown ones are refused.
         command.arg("--help");
@@ -73,11 +97,8 @@ fn settings(program: &str, arguments: &[String], variables: &BTreeMap<String, St
     assert!(output.status.success(), "{program} {arguments:?} {variables:?}: {told}");
     assert!(!told.contains("WARN"), "{program} {arguments:?} {variables:?}: {told}");
     let lines = String::from_utf8(output.stdout).unwrap();
-    lines
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    let pairs = lines.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.replace(run, RUN))).collect()
 }
 
 /// The seats of `dLegerPeers`: name, host and port.
@@ -96,6 +117,7 @@ fn compose_starts_a_cluster_that_fits_together() {
     let [file] = &files[..] else { panic!("one document, not {}", files.len()) };
     let services = file["services"].as_object().unwrap();
     let volumes = file["volumes"].as_object().unwrap();
+    let run = secrets();
     let mut members = 0;
     for (name, service) in services {
         assert_eq!(service["build"]["dockerfile"], "deploy/Dockerfile", "{name}");
@@ -104,7 +126,7 @@ fn compose_starts_a_cluster_that_fits_together() {
             assert!(volumes.contains_key(volume), "{name} has {volume}");
         }
         let command = texts(&service["command"]);
-        let arguments: Vec<String> = command[1..].iter().map(ToString::to_string).collect();
+        let arguments: Vec<String> = command[1..].iter().map(|word| (*word).to_owned()).collect();
         let variables: BTreeMap<String, String> = service["environment"]
             .as_object()
             .map(|all| all.iter().map(|(key, value)| (key.clone(), text(value).to_owned())).collect())
@@ -115,9 +137,9 @@ fn compose_starts_a_cluster_that_fits_together() {
                 let (secret, folder) = ("/run/escrowmq/group-a.secret", "secret:/run/escrowmq");
                 assert!(arguments[1].contains(secret) && texts(&service["volumes"]) == [folder], "{name}");
             }
-            "escrowmq-nameserver" => drop(settings(command[0], &arguments, &variables)),
+            "escrowmq-nameserver" => drop(settings(command[0], &arguments, &variables, &run)),
             "escrowmq-broker" => {
-                let settings = settings(command[0], &arguments, &variables);
+                let settings = settings(command[0], &arguments, &variables, &run);
                 for (key, value) in [
                     ("brokerName", "broker-a"),
                     ("namesrvAddr", "ns0:9876;ns1:9876"),
@@ -194,8 +216,8 @@ fn kubernetes_gets_a_group_that_fits_together() {
         }
         let program = text(&container["command"][0]);
         if program == "escrowmq-nameserver" {
-            let arguments: Vec<String> = texts(&container["args"]).iter().map(ToString::to_string).collect();
-            settings(program, &arguments, &BTreeMap::new());
+            let arguments: Vec<String> = texts(&container["args"]).into_iter().map(str::to_owned).collect();
+            settings(program, &arguments, &BTreeMap::new(), &secrets());
             assert_eq!(ports["clients"], 9876);
         } else {
             assert_eq!(program, "escrowmq-broker");
@@ -209,10 +231,11 @@ fn kubernetes_gets_a_group_that_fits_together() {
 fn assert_members(name: &str, set: &Value, config: &Value, ports: &BTreeMap<&str, u64>) {
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, run) = (tempfile::tempdir().unwrap(), secrets());
     let files = config["data"].as_object().unwrap();
     for (file, content) in files {
-        std::fs::write(folder.path().join(file), text(content)).unwrap();
+        let content = text(content).replace(RUN, run.path().to_str().unwrap());
+        std::fs::write(folder.path().join(file), content).unwrap();
     }
     let mounts: BTreeMap<&str, &str> = container["volumeMounts"]
         .as_array()
@@ -249,7 +272,7 @@ fn assert_members(name: &str, set: &Value, config: &Value, ports: &BTreeMap<&str
                 known.iter().fold(path, |argument, (variable, value)| argument.replace(variable, value))
             })
             .collect();
-        let settings = settings("escrowmq-broker", &arguments, &BTreeMap::new());
+        let settings = settings("escrowmq-broker", &arguments, &BTreeMap::new(), &run);
         assert_eq!(settings["brokerName"], name);
         assert_eq!(settings["dLegerSelfId"], format!("n{index}"));
         assert_eq!(settings["brokerIP1"], format!("10.0.0.{index}"));

@@ -158,7 +158,7 @@ impl World {
             nth if nth == size + 3 => Ok(self.checks.step(&mut self.clients, &self.nodes, now)),
             _ => {
                 if now >= self.keep_room_at {
-                    self.keep_room_at = now + Duration::from_millis(100 + self.random.below(1000));
+                    self.keep_room_at = now + Duration::from_millis(50 + self.random.below(300));
                     let seat = self.random.below(size as u64) as usize;
                     if now >= self.nodes[seat].paused_until {
                         self.nodes[seat].keep_room()?;
