@@ -33,6 +33,11 @@ pub(super) fn seat_of(address: &str) -> Option<Seat> {
     address.strip_suffix(OPEN).unwrap_or(address).parse().ok()
 }
 
+/// An address for people, as in `dLegerPeers`.
+pub(super) fn shown(address: &str) -> String {
+    seat_of(address).map_or_else(|| address.to_owned(), |seat| seat.to_string())
+}
+
 /// The member whose address says that seats of `dLegerPeers` may join without a command.
 pub(super) fn open_member(members: &Members) -> Option<u64> {
     members.addresses.iter().find(|(_, address)| address.ends_with(OPEN)).map(|(node, _)| *node)

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Keys;
 use super::agreeing::{missing, next_level};
-use super::care::{Admission, Care, admit, care, closing, seat_of};
+use super::care::{Admission, Care, admit, care, closing, seat_of, shown};
 use super::door::Ask;
 use super::founding::promise;
 use super::identity::MemberFile;
@@ -199,7 +199,7 @@ impl Keeper {
         let is_whole = members.addresses.len() >= seats.count();
         if is_whole && !self.has_warned && seats.all().iter().any(differs) {
             self.has_warned = true;
-            let logged: Vec<_> = members.addresses.values().cloned().collect();
+            let logged: Vec<_> = members.addresses.values().map(|address| shown(address)).collect();
             tracing::warn!(
                 dleger_peers = %seats, members = logged.join(";"),
                 "dLegerPeers differs from the members of the group, which count"

@@ -399,7 +399,7 @@ async fn settle_alone(opened: &Opened, folder: &Path, mut file: MemberFile) -> R
         return Err(OpenError::LogLost { folder: folder.to_owned() });
     }
     if let Some(members) = opened.members()?.filter(|members| !members.is_sole(file.node)) {
-        let members = members.addresses.into_values().collect::<Vec<_>>().join(";");
+        let members = members.addresses.values().map(|address| care::shown(address)).collect::<Vec<_>>().join(";");
         return Err(OpenError::NotAlone { folder: folder.to_owned(), group: file.group, members });
     }
     let before = file.clone();

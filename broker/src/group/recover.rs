@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
 
-use super::care::seat_of;
+use super::care::shown;
 use super::identity::{self, IdentityError, MemberFile};
 use crate::limits::{FETCHED, FolderError, LockedFolder, SWITCH, lock_existing_folder};
 use crate::log::{LogSettings, RealDisk, SEGMENT_BYTES_MIN};
@@ -148,9 +148,7 @@ impl Recovery {
             committed: parts.log.committed().unwrap_or(LogIndex::ZERO).min(last.index),
             stamp: parts.newest_stamp()?,
             votes: members.voters.contains(&file.node),
-            others: others
-                .map(|(_, address)| seat_of(address).map_or_else(|| address.clone(), |seat| seat.to_string()))
-                .collect(),
+            others: others.map(|(_, address)| shown(address)).collect(),
             is_unfinished,
         };
         Ok(Recovery { dir, file, members, parts, standing, _lock: lock })

@@ -117,8 +117,8 @@ fn assemble(name: &str, seat: &str, incarnation: Option<u64>, members: &Members,
     let statuses = || said.values().filter_map(|answer| answer.as_ref().ok());
     let term = statuses().map(|status| status.term).max().unwrap_or_default();
     // One whose leader is gone goes on naming it until there is another one, and so does a leader that nobody hears.
-    let leader = statuses().filter(|status| status.term == term && status.figures.hears);
-    let leader = leader.filter_map(|status| status.leader.clone()).next();
+    let mut heard = statuses().filter(|status| status.term == term && status.figures.hears);
+    let leader = heard.find_map(|status| status.leader.clone());
     let leading = leader.as_ref().and_then(|(node, _)| said.get(node)?.as_ref().ok());
     // One that answered before it was deposed counts contacts of another time.
     let leading = leading.filter(|status| status.term == term).map(|status| &status.figures);

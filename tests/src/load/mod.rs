@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use escrowmq_client::{Client, ClientBuilder};
+use escrowmq_client::{Client, ClientBuilder, ProducerBuilder, TransactionProducerBuilder};
 use escrowmq_common::task::Shutdown;
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -185,12 +185,11 @@ impl Load {
         for client in &self.clients[..shared.rate.instances] {
             let builder = client.transaction_producer(PRODUCERS, application.clone()).topics([TOPIC]);
             let builder = builder.decision_deadline(shared.rate.deadline.unwrap_or(DECISIONS));
-            let builder =
-                shared.rate.deadline.into_iter().fold(builder, |builder, deadline| builder.deadline(deadline));
+            let builder = shared.rate.deadline.into_iter().fold(builder, TransactionProducerBuilder::deadline);
             producers.push(builder.start().await.expect("a producer starts"));
         }
         let plain = self.clients[1].producer("load-plain");
-        let plain = shared.rate.deadline.into_iter().fold(plain, |builder, deadline| builder.deadline(deadline));
+        let plain = shared.rate.deadline.into_iter().fold(plain, ProducerBuilder::deadline);
         let plain = plain.start().await.expect("a producer starts");
         let transactions =
             (0..LANES).map(|lane| lanes::transact(shared, &producers[lane % producers.len()], format!("t{lane}")));

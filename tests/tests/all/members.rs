@@ -109,7 +109,11 @@ impl Load {
         assert!(refused.is_empty(), "{} sends were refused: {:?}", refused.len(), refused.first());
         let mut acknowledged = self.acknowledged.lock().clone();
         acknowledged.sort_by_key(|(_, _, at)| *at);
-        let gap = acknowledged.windows(2).map(|two| two[1].2 - two[0].2).max().expect("something was acknowledged");
+        let gap = acknowledged
+            .windows(2)
+            .map(|two| two[1].2.saturating_sub(two[0].2))
+            .max()
+            .expect("something was acknowledged");
         (gap, acknowledged.into_iter().map(|(queue, number, _)| (queue, number)).collect())
     }
 }

@@ -83,15 +83,25 @@ async fn a_removed_seat_stays_out_until_it_is_added_whoever_leads() {
     assert_eq!(over.seat, format!("n{other}"));
     assert!(bench.leader().await == other && over.took.as_millis() < 2_500);
 
-    let (config, data) = (bench.config(out, "secret"), bench.data(out));
     let welcomed = |bench: &Bench| bench.at(other).group.inner.several.as_ref().unwrap().peers.counts().welcomed;
     let before = welcomed(&bench);
-    let coming = tokio::spawn(async move { super::whole::open_at(&config, &data).await.unwrap() });
-    until("it asks", async || welcomed(&bench) > before).await;
-    bench.apply("without it").await;
-    assert!(!coming.is_finished() && bench.voters(other) == two && bench.at(other).group.status().members.len() == 2);
-    bench.change(MemberChange::Add(bench.seat(out))).await.unwrap();
-    bench.running(out, coming.await.unwrap());
+    let opened = {
+        let mut coming = Box::pin(bench.open(out, "secret"));
+        let stays_out = async {
+            until("it asks", async || welcomed(&bench) > before).await;
+            bench.apply("without it").await;
+            assert!(bench.voters(other) == two && bench.at(other).group.status().members.len() == 2);
+        };
+        tokio::select! {
+            biased;
+            opened = &mut coming => panic!("it is in: {:?}", opened.map(drop)),
+            () = stays_out => {}
+        }
+        let (opened, added) = tokio::join!(coming, bench.change(MemberChange::Add(bench.seat(out))));
+        added.unwrap();
+        opened.unwrap()
+    };
+    bench.running(out, opened);
     until("it votes again", async || (0..3).all(|at| bench.voters(at).len() == 3)).await;
     bench.apply("with it").await;
     for at in 0..3 {
@@ -117,10 +127,7 @@ async fn a_group_shrinks_to_one_and_grows_again() {
     assert!(matches!(alone, Err(TransferError::Nobody(_))), "{alone:?}");
     // Two voters only by a command; the third makes them three by itself.
     for (number, at) in others.into_iter().enumerate() {
-        let (config, data) = (bench.config(at, "secret"), bench.data(at));
-        let coming = tokio::spawn(async move { super::whole::open_at(&config, &data).await.unwrap() });
-        until("it is added", async || bench.change(MemberChange::Add(bench.seat(at))).await.is_ok()).await;
-        bench.running(at, coming.await.unwrap());
+        bench.start_by_command(at).await;
         if number == 0 {
             until("it is promoted", async || {
                 let promoted = bench.change(MemberChange::Promote(format!("n{at}"))).await;
@@ -149,10 +156,7 @@ async fn a_sole_voter_goes_on_answering_while_a_learner_is_dead() {
         bench.stop(at).await;
         std::fs::remove_dir_all(bench.data(at)).unwrap();
     }
-    let (config, data) = (bench.config(learner, "secret"), bench.data(learner));
-    let coming = tokio::spawn(async move { super::whole::open_at(&config, &data).await.unwrap() });
-    until("it is added", async || bench.change(MemberChange::Add(bench.seat(learner))).await.is_ok()).await;
-    bench.running(learner, coming.await.unwrap());
+    bench.start_by_command(learner).await;
     bench.stop(learner).await;
     // Four leases for reads, without a write or an answer that could renew one.
     let until_then = escrowmq_common::clock::monotonic() + std::time::Duration::from_secs(2);
@@ -194,6 +198,13 @@ async fn any_member_shows_the_group_with_a_leader_and_without() {
 }
 
 impl Bench {
+    /// Starts an empty member, and adds it when it is there.
+    async fn start_by_command(&mut self, at: usize) {
+        let is_added = async || self.change(MemberChange::Add(self.seat(at))).await.is_ok();
+        let (opened, ()) = tokio::join!(self.open(at, "secret"), until("it is added", is_added));
+        self.running(at, opened.unwrap());
+    }
+
     fn running(&mut self, at: usize, running: Running) {
         assert!(self.running[at].replace(running).is_none(), "it was stopped before");
     }

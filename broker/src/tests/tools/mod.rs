@@ -2,6 +2,7 @@
 
 mod audit;
 mod groups;
+mod members;
 mod messages;
 mod settings;
 pub(in crate::tests) mod support;
