@@ -15,6 +15,7 @@ const WORDS: &[&str] = &[
     "count",
     "histogram_quantile",
     "increase",
+    "job",
     "le",
     "leader",
     "max",
