@@ -84,9 +84,9 @@ async fn send(producer: Producer, tally: Arc<Mutex<Tally>>, every: Duration) {
         let mut tally = tally.lock();
         match sent {
             Ok(_) => {
-                let silence = now - tally.last;
+                let silence = now.saturating_sub(tally.last);
                 tally.sends.acknowledged += 1;
-                tally.sends.longest_wait = tally.sends.longest_wait.max(silence).max(now - began);
+                tally.sends.longest_wait = tally.sends.longest_wait.max(silence).max(now.saturating_sub(began));
                 tally.last = now;
             }
             Err(error) if error.outcome_unknown() => tally.sends.unknown += 1,

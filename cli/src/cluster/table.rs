@@ -49,7 +49,9 @@ pub(super) fn draw(cluster: &Cluster, view: &[Row], sends: &Sends, words: &[Stri
         sends.unknown,
         sends.longest_wait.as_secs_f64()
     ));
-    words.iter().for_each(|said| line(format_args!("{said}")));
+    for said in words {
+        line(format_args!("{said}"));
+    }
     line(format_args!("{HELP}"));
     text
 }

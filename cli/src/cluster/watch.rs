@@ -88,7 +88,7 @@ impl Watch {
             if asks { timeout(ANSWER, Page::fetch(node.metrics)).await.ok().flatten() } else { None }
         }));
         let pages = pages.await;
-        let seconds = (clock::monotonic() - self.at).as_secs_f64();
+        let seconds = clock::monotonic().saturating_sub(self.at).as_secs_f64();
         let rate = |at: usize, page: Option<&Page>| {
             let before = self.last.get(at)?.page.as_ref()?.messages;
             // Its counts begin anew with each start.

@@ -42,11 +42,12 @@ pub(super) fn table(group: &GroupMembers) -> String {
 /// The state of the whole group, below the table.
 fn note(group: &GroupMembers) -> String {
     let GroupMembers { answered_by, changing, incarnation, leader, members, term, .. } = group;
-    let mut lines = vec![match leader {
+    let leads = match leader {
         Some(leader) => format!("{leader} leads in term {term}"),
         None => format!("NO LEADER is known in term {term}: writes and reads wait for a majority of the voters"),
-    }];
-    lines[0] += &format!("; incarnation {}; told by {answered_by}", incarnation.as_deref().unwrap_or("-"));
+    };
+    let incarnation = incarnation.as_deref().unwrap_or("-");
+    let mut lines = vec![format!("{leads}; incarnation {incarnation}; told by {answered_by}")];
     if *changing {
         lines.push("a change of the members is under way".to_owned());
     }

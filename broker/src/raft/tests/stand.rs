@@ -71,8 +71,11 @@ impl Stand {
 pub(super) struct Machine {
     held: AtomicBool,
     released: Notify,
-    state: Mutex<(Option<(u64, LogIndex)>, Option<Vec<u8>>)>,
+    state: Mutex<Seen>,
 }
+
+/// The entry that was applied last, and the newest members.
+type Seen = (Option<(u64, LogIndex)>, Option<Vec<u8>>);
 
 impl Machine {
     /// Applies nothing from now on, or goes on.

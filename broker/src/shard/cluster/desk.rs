@@ -29,7 +29,7 @@ use crate::transaction::runner::Runner;
 
 /// Halves are checked as soon as that, and then as often.
 pub(super) const FIRST_CHECK: Duration = Duration::from_millis(1500);
-const CHECK_EVERY: Duration = Duration::from_millis(1000);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// An instance of the producers, connected to one node.
 pub(super) struct Instance {

@@ -178,7 +178,7 @@ fn ledger_holds(op: &Op, view: &View, seen: &BTreeMap<&str, Seen>) -> Result<(),
                 if found.is_none() && position < view.trimmed {
                     continue;
                 }
-                if !found.filter(is_right).is_some_and(|found| (found.queue, found.position) == (*queue, position)) {
+                if found.filter(is_right).is_none_or(|found| (found.queue, found.position) != (*queue, position)) {
                     return wrong(format!("message {} is at {found_at:?}", name(body)));
                 }
             }
