@@ -12,6 +12,9 @@ const FAULTS: usize = 12;
 const DURING_MS: u64 = 15_000;
 const QUIET_MS: u64 = 1_500;
 
+/// Nobody votes for another leader for so long after it heard one (`raft/timing.rs`).
+const LEASE: Duration = Duration::from_millis(600);
+
 /// A fault that cannot begin waits, so many times.
 const WAIT: Duration = Duration::from_millis(300);
 const WAITS: u32 = 60;
@@ -52,6 +55,9 @@ enum Kind {
     /// The followers that no majority needs are cut off, another one loses its power, and then the leader dies: it makes a majority
     /// with them that knows nothing of what only the leader, and who else is left, has on its disk.
     Turns,
+    /// One follower stops hearing the leader, and when it stands for election another one starts anew, which has promised the
+    /// leader a moment ago not to vote.
+    Forgets,
     /// It hands over.
     HandOver(Seat),
 }
@@ -71,6 +77,8 @@ pub(super) struct Fault {
 enum Ending {
     Start(Seat),
     Heal,
+    /// It ends, and starts at once.
+    Restart(Seat),
     Disk(Seat),
     Room(Seat),
     PowerCut(Seat),
@@ -92,6 +100,8 @@ pub(super) struct Faults {
 impl Faults {
     pub(super) fn plan(random: &mut Random, nodes: usize) -> Self {
         let mut plan: Vec<Fault> = (0..FAULTS).map(|_| fault(random, nodes)).collect();
+        // A run in which no leader changes shows nothing.
+        (plan[0].kind, plan[0].whom) = (Kind::Kill, Whom::Leader);
         // The next one is the last.
         plan.sort_by_key(|fault| std::cmp::Reverse(fault.at));
         Self { planned: plan.len(), plan, endings: Vec::new(), fired: 0, told: Vec::new() }
@@ -127,6 +137,11 @@ impl Faults {
                     self.endings.push((now + lasts, Ending::Start(seat)));
                 }
                 Ending::Heal => net.heal(),
+                Ending::Restart(seat) if nodes[seat].is_up() => {
+                    nodes[seat].crash(false);
+                    nodes[seat].start()?;
+                }
+                Ending::Restart(_) => {}
                 Ending::Disk(seat) => nodes[seat].disk_ms = 2,
                 Ending::Room(seat) => nodes[seat].set_full(false),
             }
@@ -238,6 +253,15 @@ impl Faults {
                 self.endings.push((now + fault.lasts / 4, Ending::PowerCut(near)));
                 self.endings.push((now + fault.lasts / 2, Ending::Kill(leader, fault.lasts)));
             }
+            Kind::Forgets => {
+                let Some(leader) = leader else { return false };
+                let (near, far) = ((leader + 1) % nodes.len(), (leader + 2) % nodes.len());
+                net.cut(far, leader);
+                net.cut(leader, far);
+                // Between the lease and the end of the sampled time.
+                self.endings.push((now + LEASE + fault.lasts / 5, Ending::Restart(near)));
+                self.endings.push((now + 4 * LEASE, Ending::Heal));
+            }
             Kind::HandOver(by) => {
                 let Some(leader) = leader else { return false };
                 let to = nodes[(leader + by) % nodes.len()].id();
@@ -261,11 +285,12 @@ fn fault(random: &mut Random, nodes: usize) -> Fault {
         delay: [5, 60, 300][random.below(3) as usize],
         reorders: random.below(2) == 0,
     };
-    let kind = match random.below(31) {
+    let kind = match random.below(33) {
         0..4 => Kind::Kill,
         4..7 => Kind::PowerCut,
         26 | 27 | 7 => Kind::SiteCut,
         28..31 => Kind::Turns,
+        31 | 32 => Kind::Forgets,
         8..11 => Kind::Isolated,
         11 | 12 => Kind::Mute,
         13 | 14 => Kind::Deaf,
