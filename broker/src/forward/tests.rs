@@ -323,7 +323,7 @@ async fn a_broken_tunnel_leaves_the_outcome_open_and_nothing_is_sent_again() {
     let asking = async {
         let oneway = client.remote.oneway(&client.address, send("one-way"));
         oneway.await.unwrap();
-        let pull = client.call(Frame::request(request::PULL_MESSAGE));
+        let pull = client.call(Frame::request(request::PULL_MESSAGE).with_field("queueOffset", 5));
         let (sent, pulled) = tokio::join!(client.call(send("sent")), pull);
         let sent = sent.unwrap();
         assert_eq!(sent.code, response::SYSTEM_ERROR);
