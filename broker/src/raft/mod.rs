@@ -26,6 +26,7 @@
 //! | drops a proposal of a member that does not lead without a word | a callback that is dropped answers its callers | `tests/guards.rs`, `shard/cluster/guards.rs` |
 //! | keeps a proposal that was taken before the lease was lost until there is a majority | the proposer's own patience | `shard/cluster/guards.rs` |
 //! | gives a stream of appends the time between heartbeats | `network.rs` brings a patience of its own | `tests/guards.rs` |
+//! | forgets at a restart that it heard a leader a moment ago | `serve.rs` votes for nobody for a lease | `tests/guards.rs` |
 //! | a leader ends that has no snapshot for a member | `state.rs` has one always | `shard/cluster/guards.rs` |
 //! | a follower ends whose append fails | `serve.rs` claims room before it hands entries over, and says no without it | `shard/cluster/guards.rs` |
 //!

@@ -138,7 +138,7 @@ pub(crate) fn body(input: &[u8]) {
         ConsumerRunningInfo, CorrectionOffsets, GroupForbidden, ProducerConnections, ProducerTable,
         QueryAssignmentResponse, RegisterBrokerBody, SubscriptionGroupConfig, SubscriptionGroupList,
         SubscriptionGroupTable, SubscriptionOfGroup, TopicConfigTable, TopicRouteData, TopicStats,
-        TransactionCounts, TransactionInfo, TransactionPage,
+        GroupMembers, MembersChanged, TransactionCounts, TransactionInfo, TransactionPage,
     }
     if let Ok(reset) = json::from_slice::<ResetOffsetBody>(input) {
         assert_eq!(json::from_slice::<ResetOffsetBody>(&reset.encode_as_list()).expect("a list is read too"), reset);

@@ -9,20 +9,20 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory as _, RaftNetworkV2 as _};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 
 use super::super::contacts::Contacts;
 use super::super::network::Network;
 use super::super::state::StateMachine as _;
-use super::super::timing::HEARTBEAT_MS;
-use super::super::wire::Answer;
+use super::super::timing::{HEARTBEAT_MS, LEASE};
+use super::super::wire::{Answer, encode_vote};
 use super::super::{Ground, Identity, Lane, Link, Links, Member, NoLinks, TypeConfig, Vote};
 use super::stand::{Machine, Stand};
 use crate::executor::{Blocking, Executor};
 use crate::terms::LogIndex;
 
-/// A member that is alone, on a stand.
-fn member(stand: &Stand) -> (Member<Machine>, Arc<Machine>) {
+/// A member on a stand.
+fn start(stand: &Stand, identity: Identity) -> (Member<Machine>, Arc<Machine>) {
     let machine = Arc::<Machine>::default();
     let ground = Ground {
         log: stand.log.clone(),
@@ -31,8 +31,13 @@ fn member(stand: &Stand) -> (Member<Machine>, Arc<Machine>) {
         machine: Arc::clone(&machine),
         latch: stand.latch.clone(),
     };
-    let started = stand.drive(Member::start(Identity::alone(), ground, Arc::new(NoLinks)));
-    let member = started.expect("nothing hinders it").expect("it starts");
+    let started = stand.drive(Member::start(identity, ground, Arc::new(NoLinks)));
+    (started.expect("nothing hinders it").expect("it starts"), machine)
+}
+
+/// A member that is alone, and leads.
+fn member(stand: &Stand) -> (Member<Machine>, Arc<Machine>) {
+    let (member, machine) = start(stand, Identity::alone());
     let leadership = member.leadership();
     stand.run_until(|| leadership.borrow().led()).expect("it leads");
     (member, machine)
@@ -113,6 +118,22 @@ impl Link for Slow {
             Ok(Answer::Append(AppendEntriesResponse::Success).encode())
         }
     }
+}
+
+/// Before it ended it may have heard a leader, who counts on its not voting for a lease. Openraft forgets that at a restart.
+#[test]
+fn a_member_that_has_just_started_votes_for_nobody() {
+    let stand = Stand::new();
+    let (member, _) = start(&stand, Identity { node: 1, founders: None });
+    let ask = || {
+        let (server, request) = (member.server().clone(), VoteRequest::new(Vote::new(1, 2), None));
+        let answer = stand.drive(async move { server.serve(encode_vote(&request, false)).await });
+        let answer = answer.expect("it is not forgotten").expect("it is answered").expect("the member lives");
+        Answer::decode(&answer).expect("an answer")
+    };
+    assert!(matches!(ask(), Answer::Failed(_)));
+    stand.clock.advance(LEASE);
+    assert!(matches!(ask(), Answer::Vote(answer) if answer.vote_granted));
 }
 
 /// Openraft gives a stream of appends as long as there is between heartbeats, and a disk may stall for longer.

@@ -55,8 +55,8 @@ enum Kind {
     /// The followers that no majority needs are cut off, another one loses its power, and then the leader dies: it makes a majority
     /// with them that knows nothing of what only the leader, and who else is left, has on its disk.
     Turns,
-    /// One follower stops hearing the leader, and when it stands for election another one starts anew, which has promised the
-    /// leader a moment ago not to vote.
+    /// One follower stops hearing the leader. When it stands for election another one starts anew, which has promised the leader a
+    /// moment ago not to vote, and does not hear it any more.
     Forgets,
     /// It hands over.
     HandOver(Seat),
@@ -77,8 +77,8 @@ pub(super) struct Fault {
 enum Ending {
     Start(Seat),
     Heal,
-    /// It ends, and starts at once.
-    Restart(Seat),
+    /// It ends, starts at once, and hears nothing from the second one.
+    Restart(Seat, Seat),
     Disk(Seat),
     Room(Seat),
     PowerCut(Seat),
@@ -137,11 +137,12 @@ impl Faults {
                     self.endings.push((now + lasts, Ending::Start(seat)));
                 }
                 Ending::Heal => net.heal(),
-                Ending::Restart(seat) if nodes[seat].is_up() => {
+                Ending::Restart(seat, leader) if nodes[seat].is_up() => {
+                    net.cut(leader, seat);
                     nodes[seat].crash(false);
                     nodes[seat].start()?;
                 }
-                Ending::Restart(_) => {}
+                Ending::Restart(..) => {}
                 Ending::Disk(seat) => nodes[seat].disk_ms = 2,
                 Ending::Room(seat) => nodes[seat].set_full(false),
             }
@@ -259,7 +260,7 @@ impl Faults {
                 net.cut(far, leader);
                 net.cut(leader, far);
                 // Between the lease and the end of the sampled time.
-                self.endings.push((now + LEASE + fault.lasts / 5, Ending::Restart(near)));
+                self.endings.push((now + LEASE + fault.lasts / 5, Ending::Restart(near, leader)));
                 self.endings.push((now + 4 * LEASE, Ending::Heal));
             }
             Kind::HandOver(by) => {

@@ -21,7 +21,6 @@ fn finder(bug: Bug) -> &'static str {
         Bug::FailedFlushIgnored => "shard::cuts::faults::a_disk_that_fails",
         Bug::ChecksumUnread => "shard::cuts::faults::a_flipped_bit",
         Bug::AckBeforeMajority
-        | Bug::VotesAtOnce
         | Bug::PositionOffByOne
         | Bug::AnsweredAfterTruncation
         | Bug::LoadLeaked
@@ -31,6 +30,7 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::OffsetsKept
         | Bug::TwoCheckers
         | Bug::AppliedUncommitted => "shard::cluster::campaign::three_nodes_under_faults",
+        Bug::VotesAtOnce => "raft::tests::guards::a_member_that_has_just_started",
         Bug::VoteLostInSnapshot => "snapshot::tests::a_copy_serves",
         Bug::ForwardingLoop => "forward::tests::what_arrives_is_not_passed_on",
         Bug::IndexAhead => "shard::cuts::campaign::power_cuts_with_asynchronous",
