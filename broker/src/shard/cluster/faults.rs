@@ -129,7 +129,12 @@ impl Faults {
         for (_, ending) in due {
             match ending {
                 Ending::Start(seat) if !nodes[seat].is_up() => nodes[seat].start()?,
-                Ending::Start(_) | Ending::Pause => {}
+                Ending::Restart(seat, leader) if nodes[seat].is_up() => {
+                    net.cut(leader, seat);
+                    nodes[seat].crash(false);
+                    nodes[seat].start()?;
+                }
+                Ending::Start(_) | Ending::Restart(..) | Ending::Pause => {}
                 Ending::PowerCut(seat) => nodes[seat].plan_power_cut(true),
                 Ending::Kill(seat, lasts) => {
                     net.heal();
@@ -137,12 +142,6 @@ impl Faults {
                     self.endings.push((now + lasts, Ending::Start(seat)));
                 }
                 Ending::Heal => net.heal(),
-                Ending::Restart(seat, leader) if nodes[seat].is_up() => {
-                    net.cut(leader, seat);
-                    nodes[seat].crash(false);
-                    nodes[seat].start()?;
-                }
-                Ending::Restart(..) => {}
                 Ending::Disk(seat) => nodes[seat].disk_ms = 2,
                 Ending::Room(seat) => nodes[seat].set_full(false),
             }
