@@ -174,7 +174,7 @@ async fn a_newer_batch_is_refused() {
     assert_eq!((finding.kind, &finding.file), (Kind::CommandMalformed, &path));
 }
 
-/// What comes after the level is raised may be anything: no record of it is called damaged and set aside.
+/// Records behind a raised level may hold anything: none of them is called damaged and set aside.
 #[tokio::test]
 async fn a_log_of_a_newer_feature_level_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -270,7 +270,7 @@ impl Offsets {
         if commits.is_empty() {
             return Ok(());
         }
-        // What an earlier leadership left behind may be older than what others have stored since.
+        // Offsets that an earlier leadership left behind may be older than what others have stored since.
         let result = if self.office.is_held() || planted(Bug::OffsetsKept) {
             shard.propose(&Command::CommitOffsets(commits), Admission::Reserved).await
         } else {

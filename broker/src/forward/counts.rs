@@ -1,4 +1,4 @@
-//! What is passed on, in numbers.
+//! Counts of requests that are passed on.
 
 use std::sync::Arc;
 

@@ -55,7 +55,7 @@ pub(crate) struct Forwarder {
     shutdown: Shutdown,
 }
 
-/// Who sends the requests.
+/// The side that requests come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Clients of this member.
@@ -81,7 +81,7 @@ impl Forwarder {
         Self { leadership, office, way, tunnels, limits, budget, counts, tasks, shutdown }
     }
 
-    /// What is passed on, in numbers.
+    /// Counts of requests that are passed on.
     pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }

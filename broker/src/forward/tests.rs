@@ -300,7 +300,7 @@ async fn more_than_may_wait_is_refused_at_once() {
     let unavailable = codes.iter().filter(|code| **code == response::SERVICE_NOT_AVAILABLE).count();
     assert_eq!(unavailable + busy, 20);
     assert!((9..=10).contains(&unavailable), "{unavailable}");
-    // What waited is given back.
+    // The waiting requests are given back.
     assert_eq!(client.code(send(vec![0; 2 << 20])).await, response::SERVICE_NOT_AVAILABLE);
 }
 

@@ -64,7 +64,7 @@ impl<L: Link> Fetch<L> {
         };
         if !place::may_replace(self.log.last().or(self.log.purged()), &offer.cut) {
             let store = self.store.clone();
-            self.blocking(move || remove(&folder(&store))).await?;
+            self.blocking(move || place::discard(&store)).await?;
             return Err(SnapshotError::Newer);
         }
         let store = self.store.clone();
@@ -83,7 +83,7 @@ impl<L: Link> Fetch<L> {
         let checked = self.blocking(move || check(&store, &cut)).await;
         if matches!(checked, Err(SnapshotError::Damaged(_))) {
             let store = self.store.clone();
-            self.blocking(move || remove(&folder(&store))).await?;
+            self.blocking(move || place::discard(&store)).await?;
         }
         checked?;
         // The offer ends by itself as well.
@@ -192,15 +192,7 @@ fn part_of(path: &Path) -> PathBuf {
 /// files are missing, with their numbers. Blocks.
 fn prepare(store: &Path, offer: &Offer) -> Result<Vec<(u32, OfferedFile)>, SnapshotError> {
     let folder = folder(store);
-    // An older copy that was whole is none any more, before any file of it goes.
-    for name in ["complete", "complete.new"] {
-        match fs::remove_file(folder.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &folder.join(name))(error));
-            }
-            _ => {}
-        }
-    }
+    place::revoke(store)?;
     for name in place::FOLDERS {
         let path = folder.join(name);
         if name != "log" {

@@ -94,7 +94,7 @@ pub(super) fn settle_with(
     let (last, vote) = own(store, settings)?;
     if !may_replace(last, &cut) {
         tracing::warn!(?last, upto = %cut.index, "the fetched copy of the state is older than this member's log, and is dropped");
-        return fs::remove_dir_all(&folder).map_err(failed("remove", &folder));
+        return discard(store);
     }
     step()?;
     let path = folder.join(VOTE);
@@ -139,6 +139,23 @@ fn switch(store: &Path, step: &mut dyn FnMut() -> Result<(), SnapshotError>) -> 
     sync(store).map_err(failed("flush", store))?;
     step()?;
     remove(&folder)
+}
+
+/// Says durably that there is no whole copy, before anything of one goes: a crash must not leave the word without the files.
+pub(super) fn revoke(store: &Path) -> Result<(), SnapshotError> {
+    let folder = folder(store);
+    let path = folder.join(COMPLETE);
+    match fs::remove_file(&path) {
+        Ok(()) => sync(&folder).map_err(failed("flush", &folder)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("remove", &path)(error)),
+    }
+}
+
+/// Drops what was fetched, whole or not.
+pub(super) fn discard(store: &Path) -> Result<(), SnapshotError> {
+    revoke(store)?;
+    remove(&folder(store))
 }
 
 /// Removes a folder with all that is in it, if it is there.
