@@ -3,7 +3,7 @@
 
 mod fake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,22 +146,42 @@ async fn a_send_in_doubt_goes_where_it_is_recognised_and_nowhere_else() {
             _ => Hook::Pass,
         }
     });
-    let mut sends = 0;
     for number in 0..4 {
         let sent = producer.send(Message::new("T", number.to_string())).await.expect("stored in the end");
         assert!(!sent.possible_duplicate, "{sent:?}");
-        sends += 1;
     }
-    assert_eq!(sends, 4);
+    assert!(queue.is_some() && attempts_at_one_group_each(&stage, 4) > 6);
+    stage.strike().await;
+}
+
+/// How many sends were tried of so many messages, where `c` is a group of its own. None may have been tried at two groups.
+fn attempts_at_one_group_each(stage: &Stage, messages: usize) -> usize {
     let seen = stage.cluster.seen(request::SEND_MESSAGE_V2);
-    let ids: std::collections::BTreeSet<_> = seen.iter().map(|seen| seen.property("UNIQ_KEY")).collect();
-    assert_eq!(ids.len(), 4, "each attempt carries the id of its message");
-    for id in ids {
-        let groups: std::collections::BTreeSet<_> =
-            seen.iter().filter(|seen| seen.property("UNIQ_KEY") == id).map(|seen| seen.broker == "c").collect();
-        assert_eq!(groups.len(), 1, "{id:?} was sent to two groups");
+    let mut groups: BTreeMap<_, BTreeSet<bool>> = BTreeMap::new();
+    for attempt in &seen {
+        groups.entry(attempt.property("UNIQ_KEY")).or_default().insert(attempt.broker == "c");
     }
-    assert!(queue.is_some() && seen.len() > 6, "{} attempts", seen.len());
+    assert_eq!(groups.len(), messages, "each attempt carries the id of its message");
+    assert!(groups.values().all(|groups| groups.len() == 1), "sent to two groups: {groups:?}");
+    seen.len()
+}
+
+#[tokio::test]
+async fn a_half_in_doubt_has_no_twin_on_another_group() {
+    let stage = Stage::set().await;
+    let brokers = &stage.cluster;
+    brokers
+        .lie(route(&[("g", 0, brokers.broker("a")), ("g", 2, brokers.broker("b")), ("h", 0, brokers.broker("c"))], 1));
+    let listener = Checker::new(|_: MessageExt| async { Decision::Commit });
+    let producer = stage.client.transaction_producer("P", listener).topics(["T"]);
+    let producer = producer.attempt_timeout(Duration::from_millis(100)).start().await.expect("started");
+    stage.member("a").hook(|seen| if is_send(seen) { Hook::SwallowAnswer } else { Hook::Silence });
+    for number in 0..4 {
+        let half = producer.prepare(Message::new("T", number.to_string())).await.expect("stored in the end");
+        half.rollback().await.expect("settled");
+    }
+    assert!(!stage.member("b").seen(request::SEND_MESSAGE_V2).is_empty(), "no half was ever in doubt");
+    assert!(attempts_at_one_group_each(&stage, 4) > 4);
     stage.strike().await;
 }
 

@@ -288,14 +288,11 @@ impl Sender {
         attempts: &Attempts,
     ) -> Chances {
         let Some(queue) = queue else { return Chances { elsewhere, ..Chances::default() } };
-        // Ours recognise each half that is sent again; and one more elsewhere is a stray that its check rolls back. Of other
-        // messages it is asked when it matters.
+        // Ours recognise each half that is sent again. A half in doubt never goes to another group: another instance of the
+        // producer, which knows of one transaction only, would commit both. Of other messages it is asked when it matters.
         let recognised = failure.outcome_unknown()
             && self.core.routes.pass_on(queue.broker())
-            && match half {
-                Some(_) => !elsewhere,
-                None => self.recognises(queue, attempts.patience(Instant::now())).await,
-            };
+            && (half.is_some() || self.recognises(queue, attempts.patience(Instant::now())).await);
         Chances { elsewhere, other_member: self.core.routes.has_way(queue.broker()), recognised }
     }
 

@@ -69,8 +69,6 @@ pub struct Rate {
     pub level: Level,
     /// A lane waits so long between two messages, so that a history of half an hour fits into memory.
     pub pause: Duration,
-    /// Instances of the producer group of transactions, 1 or 2.
-    pub instances: usize,
     /// The deadline of sends and decisions; the client's own without one.
     pub deadline: Option<Duration>,
 }
@@ -78,7 +76,7 @@ pub struct Rate {
 impl Rate {
     /// As fast as answers come.
     pub fn full(level: Level) -> Rate {
-        Rate { level, pause: Duration::ZERO, instances: 2, deadline: None }
+        Rate { level, pause: Duration::ZERO, deadline: None }
     }
 }
 
@@ -182,7 +180,7 @@ impl Load {
         let reader = lanes::read(&self.clients[0], shared).await;
         let application = lanes::Application::new(shared);
         let mut producers = Vec::new();
-        for client in &self.clients[..shared.rate.instances] {
+        for client in &self.clients {
             let builder = client.transaction_producer(PRODUCERS, application.clone()).topics([TOPIC]);
             let builder = builder.decision_deadline(shared.rate.deadline.unwrap_or(DECISIONS));
             let builder = shared.rate.deadline.into_iter().fold(builder, TransactionProducerBuilder::deadline);

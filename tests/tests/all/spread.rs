@@ -17,8 +17,7 @@ async fn producers_go_on_with_the_group_that_lives() {
     let mut b = Group::start(Plan::new(settings().with("brokerName", "group-b")).in_cluster(names)).await;
     a.until_leader().await;
     b.until_leader().await;
-    // A half in doubt may have a twin on the other group. The instance that sent both knows which one counts, others do not.
-    let rate = Rate { instances: 1, ..Rate::full(Level::Flushed) };
+    let rate = Rate::full(Level::Flushed);
     let load = Load::start(|| a.client_builder(), vec![a.target(), b.target()], rate).await;
     let report = load
         .run(async |load| {
