@@ -66,7 +66,6 @@ mod tests;
 mod transfer;
 mod view;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -567,12 +566,6 @@ impl Group {
         if let Some(several) = &self.inner.several {
             several.door.set_settings(settings);
         }
-    }
-
-    /// By seat, the keys of the group's settings to which a member's own file gives another value, or why it does not say.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no command shows the state of a group yet"))]
-    pub(crate) async fn differing(&self) -> BTreeMap<String, Result<Vec<String>, String>> {
-        status::differing(&self.inner).await
     }
 
     /// Whether this member hears from a leader. A leader does not hear itself.

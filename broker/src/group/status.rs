@@ -1,18 +1,11 @@
 //! The group as one member sees it, and the hand-over of its leadership.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::timeout;
-
+use super::Inner;
 use super::care::{IN_CONTACT, seat_of};
 use super::door::seat_name;
-use super::question::{Answer, Question, ask};
-use super::{Inner, Several};
-use crate::config::CurrentConfig;
-use crate::peer::{Lane, Target};
 use crate::raft::Leadership;
 use crate::terms::LogIndex;
 
@@ -137,32 +130,6 @@ pub(super) fn status(inner: &Inner) -> GroupStatus {
         is_joint: members.is_joint,
         members: members.addresses.iter().map(of).collect(),
     }
-}
-
-/// How long a member may take to say how its settings differ.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
-
-pub(super) async fn differing(inner: &Inner) -> BTreeMap<String, Result<Vec<String>, String>> {
-    let Some(Several { door, peers, .. }) = &inner.several else { return BTreeMap::new() };
-    let members = inner.member.members().borrow().addresses.clone();
-    let asked = members.into_iter().map(|(node, address)| async move {
-        let said = match seat_of(&address) {
-            _ if node == inner.node => Ok(door.settings().map(CurrentConfig::differing).unwrap_or_default()),
-            None => Err("it has no address".to_owned()),
-            Some(seat) => {
-                let link = peers.link(&Target::Node(node), &seat.address(), Lane::Group);
-                // Nobody may have asked it before.
-                let _ = timeout(ANSWER_TIME, link.ready()).await;
-                match ask(&link, &Question::Settings, ANSWER_TIME).await {
-                    Ok(Answer::Settings(keys)) => Ok(keys),
-                    Ok(Answer::No(why)) | Err(why) => Err(why),
-                    Ok(_) => Err("an answer to another question".to_owned()),
-                }
-            }
-        };
-        (seat_name(&address), said)
-    });
-    join_all(asked).await.into_iter().collect()
 }
 
 pub(super) async fn hand_over(inner: &Inner, to: Option<&str>) -> Result<Leader, HandOverError> {

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::care::seat_of;
 use super::door::{BUILD, seat_name};
 use super::question::{Answer, Figures, Question, Status, reach};
 use super::{Inner, Several, status};
+use crate::config::CurrentConfig;
 use crate::peer::{Lane, Target};
 use crate::raft::Members;
 use crate::terms::LogIndex;
@@ -37,6 +38,8 @@ pub(crate) struct MemberView {
     pub(crate) contact: Option<Duration>,
     /// The version of its program, if it answered.
     pub(crate) build: Option<String>,
+    /// The keys of the group's settings to which its own file gives another value, if it said.
+    pub(crate) differing: Option<Vec<String>>,
     /// Why it did not answer this member.
     pub(crate) problem: Option<String>,
 }
@@ -60,8 +63,8 @@ pub(crate) struct GroupView {
     pub(crate) members: Vec<MemberView>,
 }
 
-/// What members have said, by their ids.
-type Said = BTreeMap<u64, Result<Status, String>>;
+/// What members have said, by their ids: of themselves, and if they spoke of their settings, which of them differ.
+type Said = BTreeMap<u64, (Result<Status, String>, Option<Vec<String>>)>;
 
 pub(super) async fn view(inner: &Inner) -> GroupView {
     let members = inner.member.members().borrow().clone();
@@ -69,7 +72,8 @@ pub(super) async fn view(inner: &Inner) -> GroupView {
         Some(several) => ask_others(several, inner.node, &members).await,
         None => Said::new(),
     };
-    said.insert(inner.node, Ok(own(inner)));
+    let settings = inner.several.as_ref().and_then(|several| several.door.settings());
+    said.insert(inner.node, (Ok(own(inner)), Some(settings.map(CurrentConfig::differing).unwrap_or_default())));
     let incarnation = inner.several.as_ref().and_then(|several| several.door.bound());
     assemble(&inner.name, &inner.seat, incarnation, &members, &said)
 }
@@ -77,14 +81,21 @@ pub(super) async fn view(inner: &Inner) -> GroupView {
 async fn ask_others(several: &Several, own: u64, members: &Members) -> Said {
     let others = members.addresses.iter().filter(|(node, _)| **node != own);
     let asked = others.map(|(node, address)| async move {
-        let Some(seat) = seat_of(address) else { return (*node, Err("has no address".to_owned())) };
+        let Some(seat) = seat_of(address) else { return (*node, (Err("has no address".to_owned()), None)) };
         let link = several.peers.link(&Target::Node(*node), &seat.address(), Lane::Group);
-        let answer = match reach(&link, &Question::Status, ANSWER_TIME).await {
+        let (status, settings) =
+            join(reach(&link, &Question::Status, ANSWER_TIME), reach(&link, &Question::Settings, ANSWER_TIME)).await;
+        let status = match status {
             Ok(Answer::Status(status)) => Ok(status),
             Ok(_) => Err("gave an answer to another question".to_owned()),
             Err(why) => Err(why),
         };
-        (*node, answer)
+        // One that has just started has no settings of the group yet.
+        let differing = match settings {
+            Ok(Answer::Settings(keys)) => Some(keys),
+            Ok(_) | Err(_) => None,
+        };
+        (*node, (status, differing))
     });
     join_all(asked).await.into_iter().collect()
 }
@@ -114,16 +125,16 @@ fn own(inner: &Inner) -> Status {
 }
 
 fn assemble(name: &str, seat: &str, incarnation: Option<u64>, members: &Members, said: &Said) -> GroupView {
-    let statuses = || said.values().filter_map(|answer| answer.as_ref().ok());
+    let statuses = || said.values().filter_map(|(answer, _)| answer.as_ref().ok());
     let term = statuses().map(|status| status.term).max().unwrap_or_default();
     // One whose leader is gone goes on naming it until there is another one, and so does a leader that nobody hears.
     let mut heard = statuses().filter(|status| status.term == term && status.figures.hears);
     let leader = heard.find_map(|status| status.leader.clone());
-    let leading = leader.as_ref().and_then(|(node, _)| said.get(node)?.as_ref().ok());
+    let leading = leader.as_ref().and_then(|(node, _)| said.get(node)?.0.as_ref().ok());
     // One that answered before it was deposed counts contacts of another time.
     let leading = leading.filter(|status| status.term == term).map(|status| &status.figures);
     let of = |(node, address): (&u64, &String)| {
-        let answer = said.get(node);
+        let (answer, differing) = said.get(node).map_or((None, None), |(answer, keys)| (Some(answer), keys.clone()));
         let figures = answer.and_then(|answer| answer.as_ref().ok()).map(|status| &status.figures);
         let last = figures.map(|figures| (figures.last.0, LogIndex(figures.last.1)));
         let lag = leading.zip(last).map(|(leading, (_, last))| leading.last.1.saturating_sub(last.get()));
@@ -137,6 +148,7 @@ fn assemble(name: &str, seat: &str, incarnation: Option<u64>, members: &Members,
             lag,
             contact: leading.and_then(|leading| leading.contacts.get(node)).copied().map(Duration::from_millis),
             build: figures.map(|figures| figures.build.clone()),
+            differing,
             problem: answer.and_then(|answer| answer.as_ref().err()).cloned(),
         }
     };
@@ -187,18 +199,19 @@ mod tests {
 
     #[test]
     fn what_the_leader_knows_is_shown_by_any_member() {
-        let away = || Err("cannot be reached".to_owned());
         let said = Said::from([
-            (0, Ok(status(0, 4, Some(2), 90))),
-            (1, Ok(status(1, 5, Some(1), 100))),
-            (2, away()),
-            (3, Ok(status(3, 5, Some(1), 40))),
+            (0, (Ok(status(0, 4, Some(2), 90)), Some(vec!["traceOn".to_owned()]))),
+            (1, (Ok(status(1, 5, Some(1), 100)), Some(vec![]))),
+            (2, (Err("cannot be reached".to_owned()), None)),
+            (3, (Ok(status(3, 5, Some(1), 40)), None)),
         ]);
         let view = assemble("orders", "n0", Some(7), &members(), &said);
         assert_eq!((view.term, view.leader.as_deref()), (5, Some("n1")), "the newest term counts");
         let lags: Vec<_> = view.members.iter().map(|member| member.lag).collect();
         assert_eq!(lags, [Some(10), Some(0), None, Some(60)]);
         assert_eq!(view.members[1].contact, Some(Duration::from_millis(30)));
+        let differing: Vec<_> = view.members.iter().map(|member| member.differing.as_ref().map(Vec::len)).collect();
+        assert_eq!(differing, [Some(1), Some(0), None, None]);
         assert_eq!(view.members[2].problem.as_deref(), Some("cannot be reached"));
         assert!(view.members[2].votes && !view.members[3].votes);
     }
@@ -207,7 +220,7 @@ mod tests {
     fn without_a_leader_the_last_entries_are_shown_all_the_same() {
         let mut deaf = status(0, 4, Some(1), 90);
         deaf.figures.hears = false;
-        let said = Said::from([(0, Ok(deaf)), (1, Err("gone".to_owned()))]);
+        let said = Said::from([(0, (Ok(deaf), None)), (1, (Err("gone".to_owned()), None))]);
         let view = assemble("orders", "n0", Some(7), &members(), &said);
         assert_eq!((view.term, view.leader), (4, None));
         assert_eq!((view.members[0].last, view.members[0].lag), (Some((4, LogIndex(90))), None));

@@ -129,5 +129,6 @@ fn member_told(view: &GroupView, member: &MemberView) -> MemberInfo {
         reachable: member.problem.is_none(),
         role,
         seat: member.seat.clone(),
+        settings_differ: member.differing.clone(),
     }
 }

@@ -59,6 +59,15 @@ fn note(group: &GroupMembers) -> String {
         away.iter()
             .map(|member| format!("  {}: {}", member.seat, member.problem.as_deref().unwrap_or("no reason is known"))),
     );
+    for member in members {
+        if let Some(keys) = member.settings_differ.as_deref().filter(|keys| !keys.is_empty()) {
+            lines.push(format!(
+                "the file of {} differs from the group's settings, which count: {}",
+                member.seat,
+                keys.join(", ")
+            ));
+        }
+    }
     lines.join("\n")
 }
 
@@ -90,6 +99,16 @@ mod tests {
         let said = table(&group());
         assert!(said.contains("n0 leads in term 7") && said.contains("1 of 2 members did not answer n0:"), "{said}");
         assert!(said.contains("  n1: cannot be reached"), "{said}");
+    }
+
+    #[test]
+    fn members_whose_files_differ_are_named_with_the_keys() {
+        let mut group = group();
+        group.members[0].settings_differ = Some(vec![]);
+        assert!(!table(&group).contains("differs"));
+        group.members[0].settings_differ = Some(vec!["traceOn".to_owned(), "maxMessageSize".to_owned()]);
+        let said = table(&group);
+        assert!(said.contains("the file of n0 differs") && said.contains(": traceOn, maxMessageSize"), "{said}");
     }
 
     #[test]

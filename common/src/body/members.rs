@@ -68,6 +68,9 @@ pub struct MemberInfo {
     pub role: MemberRole,
     /// The name of its seat.
     pub seat: String,
+    /// The keys of the group's settings to which its own file gives another value; missing if it did not say. The group's values
+    /// count.
+    pub settings_differ: Option<Vec<String>>,
 }
 
 /// Answer to `ADD_MEMBER`, `PROMOTE_MEMBER`, `REMOVE_MEMBER` and `TRANSFER_LEADER`.

@@ -1,7 +1,5 @@
 //! Settings of a group: founded by the leader, changed through any member, the same on all of them.
 
-use std::collections::BTreeMap;
-
 use escrowmq_common::code::response;
 
 use super::support::Bench;
@@ -20,8 +18,8 @@ fn each_its_own(at: usize, config: &mut BrokerConfig) {
 
 /// By seat, in their order.
 async fn differing(bench: &Bench, at: usize) -> Vec<Vec<String>> {
-    let said: BTreeMap<_, _> = bench.at(at).broker().group.differing().await;
-    said.into_values().map(Result::unwrap).collect()
+    let view = bench.at(at).broker().group.view().await.unwrap();
+    view.members.into_iter().map(|member| member.differing.unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
