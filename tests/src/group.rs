@@ -14,6 +14,7 @@ use escrowmq_common::frame::Frame;
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
+use crate::door::{DOORS, Door};
 use crate::load::Target;
 use crate::metrics::Page;
 use crate::network::Network;
@@ -90,13 +91,14 @@ pub struct Plan {
     names: Option<Vec<String>>,
     /// The seed of a network.
     gates: Option<u64>,
+    has_doors: bool,
     disks: Vec<(usize, SmallDisk)>,
 }
 
 impl Plan {
     /// All members get these settings, besides those that make them a group. The name of the broker names the group.
     pub fn new(settings: Settings) -> Plan {
-        Plan { settings, names: None, gates: None, disks: Vec::new() }
+        Plan { settings, names: None, gates: None, has_doors: false, disks: Vec::new() }
     }
 
     /// Makes it a group of the cluster that has these nameservers, instead of two of its own.
@@ -110,6 +112,14 @@ impl Plan {
     #[must_use]
     pub fn with_network(mut self, seed: u64) -> Plan {
         self.gates = Some(seed);
+        self
+    }
+
+    /// Puts a [`Door`] between each member and those of its clients that learn its address from nameservers.
+    #[must_use]
+    pub fn with_doors(mut self) -> Plan {
+        self.settings = self.settings.with("brokerIP1", DOORS);
+        self.has_doors = true;
         self
     }
 
@@ -202,6 +212,7 @@ pub struct Group {
     members: Vec<Member>,
     nameservers: Vec<Nameserver>,
     network: Option<Network>,
+    doors: Vec<Door>,
     _secret: TempDir,
 }
 
@@ -244,6 +255,10 @@ impl Group {
             }
             network = Some(gates);
         }
+        let mut doors = Vec::new();
+        for seat in seats.iter().take(if plan.has_doors { MEMBERS } else { 0 }) {
+            doors.push(Door::before(seat.clients).await);
+        }
         let secret = tempfile::tempdir().expect("a temporary folder");
         let secret_file = write_secret(secret.path()).expect("the secret can be written");
         let mut disks = plan.disks;
@@ -262,7 +277,7 @@ impl Group {
             }
             members.push(Member::spawn(settings, seats[member].clone(), home));
         }
-        let mut group = Group { members, nameservers, network, _secret: secret };
+        let mut group = Group { members, nameservers, network, doors, _secret: secret };
         for member in 1..if around_one { MEMBERS } else { 0 } {
             group.pause(member);
         }
@@ -405,6 +420,11 @@ impl Group {
     /// The network between the members, if the [`Plan`] put one there.
     pub fn network(&self) -> &Network {
         self.network.as_ref().expect("the plan put a network between the members")
+    }
+
+    /// The door before a member, if the [`Plan`] put one there.
+    pub fn door(&self, member: usize) -> &Door {
+        &self.doors[member]
     }
 
     /// The nameservers.

@@ -7,6 +7,7 @@
 //!    |  hostile: every request code with anything in any field            [hostile]
 //!    |  Group: three brokers that are one, and two nameservers              [group]
 //!    |  Network: cuts, delays and loses, between the members of a group      [network]
+//!    |  Door: shuts the clients of one broker out                            [door]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Load: transactions, sends and consumers all the time                [load]
@@ -24,6 +25,7 @@
 
 pub mod checker;
 pub mod dice;
+pub mod door;
 pub mod group;
 pub mod history;
 pub mod hostile;

@@ -1,4 +1,4 @@
-//! A group of three under load in a network that cuts members off from each other, one way or both, or loses a fifth of what they
+//! A group of three under load in a network that cuts members off from each other, one way or both, or a leader from its clients, or loses a fifth of what they
 //! send below TCP. Judged as in [`outages`](crate::outages).
 
 use std::time::Duration;
@@ -55,6 +55,25 @@ async fn a_leader_that_is_only_heard_or_only_hears_is_replaced() {
         }
         assert_replaced(group, load, leader, "a leader that hears nobody").await;
     })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_its_clients_goes_on_through_its_followers() {
+    under_load(
+        "a_leader_without_its_clients",
+        Plan::new(settings()).with_doors(),
+        Duration::ZERO,
+        async |group, load| {
+            let leader = group.until_leader().await;
+            group.door(leader).shut();
+            load.until_more(10 * SOME).await;
+            assert_eq!(group.leader().await, Some(leader), "its followers hear it");
+            load.fault("a leader cut off from its clients", group.door(leader).waited() > 0);
+            group.door(leader).open();
+            load.until_more(SOME).await;
+        },
+    )
     .await;
 }
 
