@@ -81,13 +81,17 @@ impl Proposer {
     }
 
     /// Tells those who wait too long that the outcome is unknown: openraft keeps what it accepted for as long as it takes to
-    /// find a majority.
+    /// find a majority. Those of a broker alone wait for its disk.
     pub(crate) fn give_up_late(&self) -> impl Future<Output = ()> + Send + 'static {
         let (executor, awaiting) = (self.shared.executor.clone(), Arc::clone(&self.shared.awaiting));
+        let member = Arc::clone(&self.member);
         async move {
             loop {
                 awaiting.some().await;
                 executor.sleep_until(executor.now() + LOOK_EVERY).await;
+                if !member.has_peers() {
+                    continue;
+                }
                 let late = awaiting.give_up_before(executor.now().saturating_sub(PATIENCE));
                 if late > 0 {
                     tracing::warn!(

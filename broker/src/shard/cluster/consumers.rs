@@ -106,7 +106,7 @@ impl Consumers {
         let Some(nth) = self.all.iter().position(|consumer| consumer.next_at <= now) else { return Ok(false) };
         let consumer = &mut self.all[nth];
         consumer.next_at = now + Duration::from_millis(20 + self.random.below(180));
-        let node = &nodes[consumer.target];
+        let node = &nodes[consumer.target % nodes.len()];
         let desk = node.desk().filter(|desk| now >= node.paused_until && desk.office.is_held());
         let (Some(desk), Some(shard)) = (desk, node.shard()) else {
             consumer.target = (consumer.target + 1) % nodes.len();

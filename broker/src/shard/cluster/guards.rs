@@ -18,9 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 type Answer = Arc<Mutex<Option<Result<Outcome, SubmitError>>>>;
 
-/// A group that leads, without clients and faults.
+/// A group of three that leads, without clients and faults.
 fn group(seed: u64) -> World {
-    let mut world = World::new(seed, 3, Flush::Sync);
+    group_of(3, seed)
+}
+
+fn group_of(size: usize, seed: u64) -> World {
+    let mut world = World::new(seed, size, Flush::Sync);
     (world.clients.active, world.faults) = (false, Faults::none());
     for node in &mut world.nodes {
         node.start().expect("an empty disk");
@@ -94,6 +98,15 @@ fn what_was_taken_before_the_lease_was_lost_is_answered_in_time() {
         Ok(intakes.all(|intake| (intake.entries(), intake.bytes()) == (0, 0)))
     };
     world.run_until("nothing is on its way", PATIENCE, are_idle).expect("what is lost is counted no more");
+}
+
+/// There is nobody else to ask: a disk that stands still is no doubt, and clients end their own patience.
+#[test]
+fn a_broker_alone_waits_for_its_disk() {
+    let mut world = group_of(1, 5);
+    world.nodes[0].disk_ms = 4_000;
+    let put = submit(&world, 0, "slow");
+    assert_eq!(answer(&mut world, &put, PATIENCE).expect("it comes to the disk"), Outcome::Done);
 }
 
 /// Openraft takes an append that fails for the end of its storage.
