@@ -14,6 +14,7 @@ use openraft::{EntryPayload, RaftLogReader};
 use tokio::sync::oneshot;
 
 use super::entry::{LogEntry, Place, Proposal};
+use super::pace::Pace;
 use super::state::StateMachine;
 use super::{LogId, Payload, TypeConfig, Vote, index_of, log_id, membership};
 use crate::executor::{Blocking, Executor};
@@ -34,6 +35,8 @@ pub(crate) mod kind {
 
 /// Entries read at once, in bytes; at least one entry.
 const READ_BYTES: u64 = 1024 * 1024;
+/// Old entries read at once for a member that is behind. What the group does for its clients waits that long.
+const PACED_BYTES: u64 = 256 * 1024;
 
 /// The log of a member whose state machine is `M`.
 pub(super) struct LogStore<M> {
@@ -44,6 +47,8 @@ pub(super) struct LogStore<M> {
     latch: FailureLatch,
     /// Whether others are, or may soon be, members of the group.
     has_peers: Arc<AtomicBool>,
+    /// Of the member for which this one is read. Each clone has its own.
+    pace: Pace,
 }
 
 impl<M> Clone for LogStore<M> {
@@ -55,6 +60,7 @@ impl<M> Clone for LogStore<M> {
             machine: Arc::clone(&self.machine),
             latch: self.latch.clone(),
             has_peers: Arc::clone(&self.has_peers),
+            pace: Pace::default(),
         }
     }
 }
@@ -68,17 +74,20 @@ impl<M: StateMachine> LogStore<M> {
         latch: FailureLatch,
         has_peers: Arc<AtomicBool>,
     ) -> Self {
-        Self { log, executor, blocking, machine, latch, has_peers }
+        Self { log, executor, blocking, machine, latch, has_peers, pace: Pace::default() }
     }
 
     /// Entries of an index range, as many as fit into the read bound.
     async fn read(&self, from: LogIndex, to: LogIndex) -> io::Result<Vec<LogEntry>> {
-        let records = if let Some(recent) = self.log.read_recent(from, to, READ_BYTES) {
-            recent
-        } else {
-            let log = self.log.clone();
-            self.blocking.run("read old entries", move || log.read_entries(from, to, READ_BYTES)).await?
-        };
+        match self.log.read_recent(from, to, READ_BYTES) {
+            Some(recent) => recent.into_iter().map(entry_of).collect(),
+            None => self.read_old(from, to, READ_BYTES).await,
+        }
+    }
+
+    async fn read_old(&self, from: LogIndex, to: LogIndex, bytes: u64) -> io::Result<Vec<LogEntry>> {
+        let log = self.log.clone();
+        let records = self.blocking.run("read old entries", move || log.read_entries(from, to, bytes)).await?;
         records.into_iter().map(entry_of).collect()
     }
 }
@@ -180,8 +189,20 @@ impl<M: StateMachine> RaftLogReader<TypeConfig> for LogStore<M> {
         self.log.vote().map(|bytes| membership::decode_vote(&bytes)).transpose()
     }
 
+    /// For a member that is behind these are old ones.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.read(LogIndex(start), LogIndex(end)).await
+        let (from, to) = (LogIndex(start), LogIndex(end));
+        if let Some(recent) = self.log.read_recent(from, to, READ_BYTES) {
+            return recent.into_iter().map(entry_of).collect();
+        }
+        self.executor.sleep_until(self.pace.next()).await;
+        let (began, log_end, committed) = (self.executor.now(), self.log.end(), self.log.committed());
+        let entries = self.read_old(from, to, PACED_BYTES).await?;
+        let place = |entry: Option<&LogEntry>| entry.and_then(|entry| entry.place);
+        if let (Some(first), Some(last)) = (place(entries.first()), place(entries.last())) {
+            self.pace.note(last.end.get() - first.position.get(), began, log_end, committed);
+        }
+        Ok(entries)
     }
 }
 

@@ -7,7 +7,8 @@
 //! A [`Member`] is one replica of a group. A single broker is a group of one voter and runs this same code. The core, the
 //! batcher and apply are tasks of one [`Executor`](crate::executor::Executor): a step from one to the next is no thread
 //! switch, and the load of connections cannot delay them. `change.rs` changes who is in the group, `members.rs` tells it,
-//! `figures.rs` says how it does, `sole.rs` makes a group of one out of what is left of a larger one.
+//! `figures.rs` says how it does, `pace.rs` holds back a member that catches up, `sole.rs` makes a group of one out of what is
+//! left of a larger one.
 //!
 //! Promises: an entry is applied only when it is committed, and committed only when it is as durable as the flush mode
 //! says; a proposal is told its index when it is about to enter the log, or dropped: then nothing was stored; leadership is
@@ -49,6 +50,7 @@ mod members;
 mod membership;
 mod network;
 mod office;
+mod pace;
 mod runtime;
 mod serve;
 mod sole;
