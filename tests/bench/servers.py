@@ -1,5 +1,5 @@
 """Brokers for measurements: EscrowMQ and Apache RocketMQ, started on free ports with folders of their own."""
-import json, os, shutil, socket, struct, subprocess, time
+import json, os, re, shutil, socket, struct, subprocess, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -123,12 +123,14 @@ class External:
 
 
 class Server:
-    """A nameserver and a broker on an empty folder."""
+    """A nameserver and a broker, or a group of several, on an empty folder."""
 
     managed = True
 
-    def __init__(self, name, work):
-        self.name, self.folder = name, os.path.join(work, name)
+    def __init__(self, name, work, members=1):
+        self.name = name if members == 1 else f"{name}-{members}"
+        self.folder = os.path.join(work, self.name)
+        self.brokers = [f"broker{member}" for member in range(members)]
         self.processes, self.first_ack = {}, None
 
     @property
@@ -148,16 +150,25 @@ class Server:
     def start_once(self, flush):
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(self.folder)
-        self.name_port, self.broker_port, self.ha_port = free_ports(3)
+        self.name_port, *ports = free_ports(1 + 3 * len(self.brokers))
+        self.broker_ports, self.ha_ports, self.peer_ports = ports[::3], ports[1::3], ports[2::3]
         self.namesrv = f"127.0.0.1:{self.name_port}"
         self.flush = flush
         began = time.monotonic()
         self.spawn("namesrv")
         self.wait_port(self.name_port, "namesrv")
-        self.spawn("broker")
+        for broker in self.brokers:
+            self.spawn(broker)
         self.wait_ack()
         self.first_ack = time.monotonic() - began
         self.wait_registered()
+
+    def group(self, member):
+        """The lines of a configuration that make a broker a member of a group."""
+        if len(self.brokers) == 1:
+            return []
+        peers = ";".join(f"n{seat}-127.0.0.1:{port}" for seat, port in enumerate(self.peer_ports))
+        return ["enableDLegerCommitLog=true", "dLegerGroup=broker-a", f"dLegerPeers={peers}", f"dLegerSelfId=n{member}"]
 
     def spawn(self, which):
         command, environment = self.command(which)
@@ -188,25 +199,26 @@ class Server:
         """Until a message is acknowledged."""
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
-            try:
-                wire = Wire(self.broker_port, timeout=10)
-                code = wire.ask(send_request("FirstAck", 0, b"x"))
-                wire.close()
-                if code == 0:
-                    return
-            except OSError:
-                pass
-            self.alive("broker")
+            for broker, port in zip(self.brokers, self.broker_ports):
+                try:
+                    wire = Wire(port, timeout=10)
+                    code = wire.ask(send_request("FirstAck", 0, b"x"))
+                    wire.close()
+                    if code == 0:
+                        return
+                except OSError:
+                    pass
+                self.alive(broker)
             time.sleep(0.005)
         raise Failed(f"{self.name}: no message is accepted")
 
     def wait_registered(self):
-        """Until the nameserver knows the broker."""
+        """Until the nameserver knows the broker, or the leader of the group."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             wire = Wire(self.name_port)
             wire.socket.sendall(frame(106, {}))
-            known = str(self.broker_port).encode() in wire.read()
+            known = re.search(rb'[{,]"?0"?:"127', wire.read())
             wire.close()
             if known:
                 return
@@ -215,16 +227,16 @@ class Server:
 
     def crash(self):
         """kill -9 of the broker and a new start; seconds until a message is acknowledged."""
-        broker = self.processes.pop("broker")
+        broker = self.processes.pop(self.brokers[0])
         broker.kill()
         broker.wait()
         began = time.monotonic()
-        self.spawn("broker")
+        self.spawn(self.brokers[0])
         self.wait_ack()
         return time.monotonic() - began
 
     def stop(self):
-        for which in ("broker", "namesrv"):
+        for which in (*self.brokers, "namesrv"):
             process = self.processes.pop(which, None)
             if process and process.poll() is None:
                 process.terminate()
@@ -237,32 +249,32 @@ class Server:
 
 
 class EscrowMQ(Server):
-    def __init__(self, bin_folder, work, settings=()):
-        super().__init__("escrowmq", work)
+    def __init__(self, bin_folder, work, settings=(), members=1):
+        super().__init__("escrowmq", work, members)
         self.bin, self.settings = bin_folder, list(settings)
 
     def command(self, which):
         if which == "namesrv":
             return [os.path.join(self.bin, "escrowmq-nameserver"), "--bind", "127.0.0.1", "-p", str(self.name_port),
                     "--set", f"kvConfigPath={self.folder}/kvConfig.json"], {}
-        path = os.path.join(self.folder, "broker.conf")
+        path, member = os.path.join(self.folder, which + ".conf"), self.brokers.index(which)
         with open(path, "w") as conf:
             conf.write("\n".join([
-                "brokerName=broker-a", "brokerIP1=127.0.0.1", f"listenPort={self.broker_port}",
-                f"storePathRootDir={self.folder}/store", f"namesrvAddr={self.namesrv}",
-                f"flushDiskType={self.flush.upper()}_FLUSH", *self.settings, ""]))
+                "brokerName=broker-a", "brokerIP1=127.0.0.1", f"listenPort={self.broker_ports[member]}",
+                f"storePathRootDir={self.folder}/store-{which}", f"namesrvAddr={self.namesrv}",
+                f"flushDiskType={self.flush.upper()}_FLUSH", *self.group(member), *self.settings, ""]))
         return [os.path.join(self.bin, "escrowmq-broker"), "-c", path], {}
 
 
 class RocketMQ(Server):
     """JVM options as upstream's scripts have them, but a heap that fits a small machine."""
 
-    def __init__(self, lib_folder, work):
-        super().__init__("rocketmq", work)
+    def __init__(self, lib_folder, work, members=1):
+        super().__init__("rocketmq", work, members)
         # Either a folder of jars, or a distribution with lib/.
         inner = os.path.join(lib_folder, "lib")
         self.lib = os.path.abspath(inner if os.path.isdir(inner) else lib_folder)
-        self.heap = os.environ.get("ROCKETMQ_HEAP", "2g")
+        self.heap = os.environ.get("ROCKETMQ_HEAP", "2g" if members == 1 else "1g")
 
     def command(self, which):
         os.makedirs(os.path.join(self.folder, "home"), exist_ok=True)
@@ -276,10 +288,12 @@ class RocketMQ(Server):
             java += ["-Xms256m", "-Xmx256m"]
             main = "org.apache.rocketmq.namesrv.NamesrvStartup"
         else:
+            member, store = self.brokers.index(which), f"{self.folder}/store-{which}"
             lines = ["brokerClusterName=DefaultCluster", "brokerName=broker-a", "brokerId=0", "brokerRole=ASYNC_MASTER",
-                     "brokerIP1=127.0.0.1", f"listenPort={self.broker_port}", f"haListenPort={self.ha_port}",
-                     f"namesrvAddr={self.namesrv}", f"flushDiskType={self.flush.upper()}_FLUSH",
-                     f"storePathRootDir={self.folder}/store", f"storePathCommitLog={self.folder}/store/commitlog"]
+                     "brokerIP1=127.0.0.1", f"listenPort={self.broker_ports[member]}",
+                     f"haListenPort={self.ha_ports[member]}", f"namesrvAddr={self.namesrv}",
+                     f"flushDiskType={self.flush.upper()}_FLUSH", f"storePathRootDir={store}",
+                     f"storePathCommitLog={store}/commitlog", *self.group(member)]
             java += [f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:G1HeapRegionSize=16m", "-XX:G1ReservePercent=25",
                      "-XX:InitiatingHeapOccupancyPercent=30", "-XX:SoftRefLRUPolicyMSPerMB=0",
                      "-XX:MaxDirectMemorySize=15g", "--add-opens=java.base/java.nio=ALL-UNNAMED",
