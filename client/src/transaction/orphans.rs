@@ -1,7 +1,7 @@
 //! Half messages that this producer knows nobody will decide: pure memory of them, bounded.
 //!
-//! An attempt whose answer was lost may have stored a half message, and the next attempt then makes another one with
-//! the same transaction id on another broker. Only one of them belongs to the local transaction. Asked about the other,
+//! An attempt whose answer was lost may have stored a half message. At brokers that are not ours the next attempt then makes
+//! another one with the same transaction id, on another broker. Only one of them belongs to the local transaction. Asked about the other,
 //! a listener that looks for the transaction id would say commit, and the message would be delivered twice. So the
 //! producer remembers where the one that counts lies and answers for the others itself: rollback.
 
