@@ -16,7 +16,7 @@ use super::error::CallError;
 use super::handshake::{Fault, Known, ask, code};
 use super::hello::{Lane, Target};
 use super::link::{Core, Interrupt};
-use super::refusal::Refusal;
+use super::refusal::{Reason, Refusal};
 use super::shared::Shared;
 use super::socket::is_dead_path;
 use super::wire::{End, TURN_BYTES, Wire};
@@ -128,7 +128,12 @@ fn note(core: &Core, address: &str, failure: Failure) {
             }
         }
         Failure::Refused(refusal) => {
-            if core.fail(refusal.text.clone(), Some(refusal.clone())) {
+            if !core.fail(refusal.text.clone(), Some(refusal.clone())) {
+                return;
+            }
+            if refusal.reason == Reason::OtherMember {
+                tracing::warn!(%target, %lane, address, "no connection to a member: {refusal}");
+            } else {
                 tracing::error!(%target, %lane, address, reason = ?refusal.reason, "no connection to a member: {refusal}");
             }
         }

@@ -75,7 +75,8 @@ pub(super) async fn ask(stream: TcpStream, ours: &Identity, target: &Target, lan
     check_first(ours, &theirs)?;
     if !target.is(&theirs.hello) {
         let text = format!(
-            "at {address} answers node {} with the seat '{}', and {target} was meant: correct dLegerPeers or dLegerSelfId",
+            "at {address} answers node {} with the seat '{}', and {target} was meant. A member whose folder was emptied takes its \
+             seat again within seconds; if this goes on, correct dLegerPeers or dLegerSelfId",
             theirs.hello.node, theirs.hello.seat
         );
         return Err(Refusal::new(Reason::OtherMember, text).into());
