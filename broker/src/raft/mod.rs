@@ -73,6 +73,7 @@ pub(crate) use log_store::kind;
 pub(crate) use member::{ALONE, Ground, Hold, Identity, Member, MemberError, Purger};
 pub(crate) use members::{Members, Progress};
 pub(crate) use office::Office;
+pub(crate) use pace::Pace;
 pub(crate) use serve::Lack;
 #[cfg(test)]
 pub(crate) use serve::Server;

@@ -1,4 +1,4 @@
-//! How fast old entries are read for a member that is behind.
+//! How fast old entries, and files of a copy of the state, are read for a member that is behind.
 //!
 //! Reading, sending and storing them takes disk, network and processors from the clients that are served meanwhile. So the member
 //! comes nearer by [`RATE`] at most, whatever is appended meanwhile: it always arrives. While nobody is served there is no bound,
@@ -15,7 +15,7 @@ const SERVED: Duration = Duration::from_secs(1);
 
 /// The pace of one member.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Before this time nothing is read.
     next: Duration,
     /// As they were at the last read.
@@ -43,6 +43,13 @@ impl Pace {
         let takes = if is_served { Duration::from_nanos(nearer * 1_000_000_000 / RATE) } else { Duration::ZERO };
         self.next = began + takes;
     }
+
+    /// So many bytes of something that does not grow are read next. Says how long that waits, given the last entry that was committed.
+    pub(crate) fn claim(&mut self, bytes: u64, now: Duration, committed: Option<LogIndex>) -> Duration {
+        let begins = self.next.max(now);
+        self.note(bytes, begins, Position::ZERO, committed);
+        begins - now
+    }
 }
 
 #[cfg(test)]
@@ -68,6 +75,14 @@ mod tests {
         let millis = takes(129, READ / 2).as_millis();
         assert!((500..520).contains(&millis), "{millis}");
         assert!(takes(129, READ) < Duration::from_millis(10), "what is no nearer costs nothing");
+    }
+
+    #[test]
+    fn what_is_asked_for_at_once_waits_in_turn() {
+        let mut pace = Pace::default();
+        let now = Duration::from_secs(5);
+        let mut claim = |entry| pace.claim(READ, now, Some(LogIndex(entry))).as_micros();
+        assert_eq!([claim(1), claim(1), claim(2), claim(2), claim(3)], [0, 0, 0, 7_812, 15_625]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::place::remove;
 use super::question::{Ask, CHUNK_BYTES, Offer, OfferedFile, Told};
 use crate::backup::PreparedFile;
 use crate::backup::links::{LinkError, link_store};
-use crate::raft::{Hold, Purger};
+use crate::raft::{Hold, Pace, Purger};
 use crate::shard::{Applier, Shard};
 use crate::terms::LogIndex;
 
@@ -55,6 +55,7 @@ struct Offered {
     folder: PathBuf,
     files: Arc<Vec<PreparedFile>>,
     until: Duration,
+    pace: Pace,
     /// Entries behind the copy stay in the log.
     _hold: Hold,
 }
@@ -97,6 +98,9 @@ impl Offers {
         let inner = Arc::clone(&self.inner);
         async move {
             let asked = asked.ok()?;
+            if matches!(asked, Ask::Read { .. }) {
+                tokio::time::sleep(inner.claim(from)).await;
+            }
             let tasks = inner.tasks.clone();
             let told = tasks.spawn_blocking("snapshot", move || inner.answer(from, &asked)).await.ok().flatten()?;
             Some(told.encode())
@@ -153,7 +157,7 @@ impl Inner {
         let offer = Offer { number, cut, files: linked.files.iter().map(name).collect() };
         let files = Arc::new(linked.files);
         let until = clock::monotonic() + LEASE;
-        Ok((offer, Offered { number, folder: folder.to_owned(), files, until, _hold: hold }))
+        Ok((offer, Offered { number, folder: folder.to_owned(), files, until, pace: Pace::default(), _hold: hold }))
     }
 
     /// The files of an offer, which is asked for.
@@ -162,6 +166,14 @@ impl Inner {
         let offered = offers.get_mut(&from).filter(|offered| offered.number == number)?;
         offered.until = clock::monotonic() + LEASE;
         Some(Arc::clone(&offered.files))
+    }
+
+    /// How long the next read waits, so that it leaves room for clients.
+    fn claim(&self, from: u64) -> Duration {
+        let applied = self.applier.applied().map(|applied| applied.index);
+        let mut offers = self.offers.lock();
+        let Some(offered) = offers.get_mut(&from) else { return Duration::ZERO };
+        offered.pace.claim(CHUNK_BYTES as u64, clock::monotonic(), applied)
     }
 
     fn read(&self, from: u64, number: u64, file: u32, offset: u64) -> Told {
