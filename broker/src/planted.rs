@@ -69,6 +69,8 @@ pub(crate) enum Bug {
     ReadWithoutLease,
     /// A new leader stamps with its wall clock, however far that is from what others stamped.
     ClockTaken,
+    /// Leases end by the leap that time makes when a member begins to lead.
+    LeasesLeap,
     /// A copy of the state brings no vote: what this member voted is forgotten.
     VoteLostInSnapshot,
     /// What another member has passed on is passed on again.
@@ -86,7 +88,7 @@ pub(crate) enum Bug {
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 37] = [
+    pub(crate) const ALL: [Bug; 38] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -118,6 +120,7 @@ impl Bug {
         Bug::LoadLeaked,
         Bug::ReadWithoutLease,
         Bug::ClockTaken,
+        Bug::LeasesLeap,
         Bug::VoteLostInSnapshot,
         Bug::ForwardingLoop,
         Bug::OfficeWithoutLease,

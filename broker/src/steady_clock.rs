@@ -18,6 +18,17 @@ const SLEW: u64 = 10;
 /// than this.
 const ALARM_MS: u64 = 60_000;
 
+/// Time leapt when a member began to lead: no more than the rest of [`ALARM_MS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leap {
+    /// The group's newest stamp before it.
+    pub last: Stamp,
+    /// What this member stamps is not before this.
+    pub start: Stamp,
+    /// The part of the time between them that is not known to have passed, in milliseconds.
+    pub by: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SteadyClock {
@@ -35,6 +46,8 @@ struct State {
     heard: (Stamp, Duration),
     /// The stamp after which this member began to lead a group, and the monotonic time then.
     led: Option<(Stamp, Duration)>,
+    /// How time leapt then.
+    leapt: Option<Leap>,
     /// Whether the wall clock is away further than [`ALARM_MS`].
     alarmed: bool,
     /// Whether a new leader's wall clock was ahead of what counts, and steady time has not met it since.
@@ -52,6 +65,7 @@ impl SteadyClock {
             now_us: start.saturating_mul(1000),
             heard: (not_before, seen),
             led: None,
+            leapt: None,
             alarmed: false,
             held_back: false,
         };
@@ -90,6 +104,9 @@ impl SteadyClock {
         state.seen = monotonic;
         state.now_us = start.saturating_mul(1000);
         state.led = Some((last_applied, monotonic));
+        let by = start.saturating_sub(last_applied.get()).saturating_sub(idle.as_millis() as u64);
+        let is_leap = by > 0 && last_applied != Stamp::ZERO && !planted(Bug::LeasesLeap);
+        state.leapt = is_leap.then_some(Leap { last: last_applied, start: Stamp(start), by });
         state.held_back = wall > most;
         state.alarmed = start.abs_diff(wall) > ALARM_MS;
         if state.is_alarmed() {
@@ -107,6 +124,11 @@ impl SteadyClock {
     pub(crate) fn renewed(&self, life: Duration) -> Option<Stamp> {
         let (last, at) = self.state.lock().led?;
         (self.clock.monotonic() < at + life).then_some(last)
+    }
+
+    /// How time leapt when this member began to lead; `None` if it did not, or this member leads no group.
+    pub(crate) fn leapt(&self) -> Option<Leap> {
+        self.state.lock().leapt
     }
 
     /// Whether the wall clock is more than a minute away, or was ahead of what counts when this member began to lead,
@@ -288,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn it_tells_by_how_much_it_leapt() {
+        let (_, steady) = leader(LAST.get() + 10_000);
+        let leap = Leap { last: LAST, start: LAST.saturating_add(10_000), by: 10_000 };
+        assert_eq!(steady.leapt(), Some(leap));
+        let (_, steady) = leader(LAST.get() + HOUR_MS);
+        assert_eq!(steady.leapt().map(|leap| leap.by), Some(ALARM_MS));
+        assert_eq!(leader(LAST.get() - 1).1.leapt(), None, "it has not gone on");
+    }
+
+    #[test]
     fn the_time_that_a_group_was_idle_has_passed() {
         let clock = Clock::manual(LAST.signed());
         let steady = SteadyClock::start(clock.clone(), Stamp::ZERO);
@@ -298,6 +330,7 @@ mod tests {
         steady.hear(LAST);
         steady.lead(LAST);
         assert_eq!((steady.now(), steady.is_alarmed()), (LAST.saturating_add(HOUR_MS), false));
+        assert_eq!(steady.leapt(), None);
         // Only as much as has passed.
         clock.jump_wall((LAST.get() + 3 * HOUR_MS).cast_signed());
         steady.lead(LAST);

@@ -128,6 +128,8 @@ pub(crate) struct Walk {
     first: HalfId,
     /// Due times up to this one were looked at.
     due_upto: (Stamp, HalfId),
+    /// Of those that wait for a leap to have passed.
+    leapt_upto: (Stamp, HalfId),
     /// When passed due times were last looked at again.
     rechecked: Stamp,
     /// Which of the groups with halves that are held back comes first.
@@ -137,7 +139,8 @@ pub(crate) struct Walk {
 impl Walk {
     /// Begins with all due times, and with first checks after the recorded half.
     pub(crate) fn begin(first_checked: HalfId) -> Self {
-        Self { first: first_checked, due_upto: (Stamp::ZERO, HalfId::ZERO), rechecked: Stamp::ZERO, turn: 0 }
+        let none = (Stamp::ZERO, HalfId::ZERO);
+        Self { first: first_checked, due_upto: none, leapt_upto: none, rechecked: Stamp::ZERO, turn: 0 }
     }
 }
 
@@ -347,7 +350,17 @@ impl<S: View> Planner<'_, S> {
             walk.rechecked = self.now;
             walk.due_upto = walk.due_upto.min((self.now.saturating_sub(RECHECK_BACK_MS), HalfId::ZERO));
         }
-        let due = match self.view.scan_due(walk.due_upto, upto, ROWS) {
+        self.look_at_due(&mut walk.due_upto, upto, 0);
+        if let Some(leap) = self.view.with(|scheduler| scheduler.leapt()) {
+            // The way above has seen these, and some were not due: they are looked at again when they are.
+            walk.leapt_upto = walk.leapt_upto.max((leap.last, HalfId::MAX));
+            self.look_at_due(&mut walk.leapt_upto, upto.saturating_sub(leap.by), leap.by);
+        }
+    }
+
+    /// Halves with a due time up to this one, which count as due so many milliseconds later.
+    fn look_at_due(&mut self, looked: &mut (Stamp, HalfId), upto: Stamp, later: u64) {
+        let due = match self.view.scan_due(*looked, upto, ROWS) {
             Ok(due) => due,
             Err(error) => return self.failed(error),
         };
@@ -357,16 +370,16 @@ impl<S: View> Planner<'_, S> {
                 return;
             }
             self.handle_id(half);
-            walk.due_upto = (at, half);
+            *looked = (at, half);
         }
         if !is_all {
             self.round.more = true;
             return;
         }
         // The newest moment is not over: a half that is prepared in it may be due in it.
-        walk.due_upto = walk.due_upto.max((upto.saturating_sub(1), HalfId::MAX));
-        match self.view.earliest_due(walk.due_upto.0.max(upto)) {
-            Ok(next) => self.next_at(next),
+        *looked = (*looked).max((upto.saturating_sub(1), HalfId::MAX));
+        match self.view.earliest_due(looked.0.max(upto)) {
+            Ok(next) => self.next_at(next.map(|due| due.saturating_add(later))),
             Err(error) => self.failed(error),
         }
     }
@@ -493,6 +506,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::steady_clock::Leap;
     use crate::terms::HalfId;
     use crate::terms::Stamp;
     use crate::transaction::engine::CheckPolicy;
@@ -574,7 +588,13 @@ mod tests {
     #[test]
     fn what_fails_on_one_half_or_table_leaves_the_others_alone() {
         let mut scheduler = Scheduler::default();
-        scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
+        scheduler.set_policy(CheckPolicy {
+            first_after: 1,
+            interval: 1_000,
+            checks_max: 5,
+            park_after: 1_000_000,
+            leapt: None,
+        });
         let mut view = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
         let mut walk = Walk::begin(HalfId::ZERO);
         let asked = |round: &Round| round.asks.iter().map(|ask| ask.row.half).collect::<Vec<_>>();
@@ -594,11 +614,34 @@ mod tests {
     #[test]
     fn two_ways_to_a_half_ask_about_it_once() {
         let mut scheduler = Scheduler::default();
-        scheduler.set_policy(CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000 });
+        scheduler.set_policy(CheckPolicy {
+            first_after: 1,
+            interval: 1_000,
+            checks_max: 5,
+            park_after: 1_000_000,
+            leapt: None,
+        });
         scheduler.look_again(HalfId(10));
         let view = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
         let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &view, Stamp(15));
         assert_eq!(round.asks.len(), 1);
         assert_eq!(round.next, Some(Stamp(25)));
+    }
+
+    #[test]
+    fn what_a_leap_made_due_is_looked_at_again_when_it_has_passed() {
+        let leap = Leap { last: Stamp(20), start: Stamp(30), by: 10 };
+        let policy = CheckPolicy { interval: 1_000, checks_max: 5, leapt: Some(leap), ..CheckPolicy::default() };
+        let mut scheduler = Scheduler::default();
+        scheduler.set_policy(policy);
+        let view = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
+        let mut walk = Walk::begin(HalfId::ZERO);
+        let mut asked_at = |now| {
+            let (round, _) = plan(&mut walk, &view, Stamp(now));
+            (round.asks.iter().map(|ask| ask.row.half.0).collect::<Vec<_>>(), round.next)
+        };
+        assert_eq!(asked_at(30), (vec![10], Some(Stamp(35))), "one was due before");
+        assert_eq!(asked_at(34), (vec![], Some(Stamp(35))));
+        assert_eq!(asked_at(35).0, [20]);
     }
 }

@@ -1,6 +1,7 @@
 //! Check-backs in a run: what each node asks, and what the producers answer.
 //!
-//! Judged at each check: no member of an older term asks once another one leads; a check is about a half that is there.
+//! Judged at each check: no member of an older term asks once another one leads; a check is about a half that is there, and whose
+//! time before the first check has passed, whatever the leaders' clocks say.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,9 +10,14 @@ use escrowmq_common::code::request;
 use escrowmq_common::header::CheckTransactionStateHeader;
 
 use super::clients::Clients;
+use super::desk::FIRST_CHECK;
 use super::node::Node;
 use crate::log::sim_disk::Random;
 use crate::terms::{Decision, HalfId};
+
+/// A half is left alone for so long at least: a leader's clock may run a tenth faster, and stamps are whole milliseconds.
+const LEFT_ALONE: Duration =
+    FIRST_CHECK.saturating_mul(10).checked_div(11).expect("not by zero").saturating_sub(Duration::from_millis(2));
 
 /// A check that its producer has not answered.
 struct Check {
@@ -26,6 +32,8 @@ struct Check {
 pub(super) struct Checks {
     waiting: Vec<Check>,
     random: Random,
+    /// When members began to lead.
+    pub(super) began: Vec<Duration>,
     /// Checks that came.
     pub(super) asked: u64,
     /// The checks of each half, by the term of the leader that asked.
@@ -34,7 +42,7 @@ pub(super) struct Checks {
 
 impl Checks {
     pub(super) fn new(seed: u64) -> Self {
-        Self { waiting: Vec::new(), random: Random::new(seed), asked: 0, by_half: BTreeMap::new() }
+        Self { waiting: Vec::new(), random: Random::new(seed), began: Vec::new(), asked: 0, by_half: BTreeMap::new() }
     }
 
     /// When the next producer answers.
@@ -43,7 +51,7 @@ impl Checks {
     }
 
     /// Takes the checks that nodes have sent.
-    pub(super) fn look(&mut self, nodes: &[Node], now: Duration) -> Result<(), String> {
+    pub(super) fn look(&mut self, clients: &Clients, nodes: &[Node], now: Duration) -> Result<(), String> {
         for node in nodes {
             let Some(desk) = node.desk() else { continue };
             for instance in &desk.instances {
@@ -54,6 +62,16 @@ impl Checks {
                     let header: CheckTransactionStateHeader<'_> = frame.header().map_err(|error| error.to_string())?;
                     let half = HalfId(header.commit_log_offset.cast_unsigned());
                     self.note(nodes, node, half)?;
+                    let sent = clients.halves.iter().find(|known| known.id == half).and_then(|known| known.sent);
+                    // Of two changes the second leader does not know by how much the first one's time leapt.
+                    let is_known = |sent: &Duration| self.began.iter().filter(|began| *began >= sent).count() < 2;
+                    if let Some(early) = sent.filter(is_known).filter(|sent| now < *sent + LEFT_ALONE) {
+                        return Err(format!(
+                            "node {} asks about half {half} {:?} after it was sent",
+                            node.seat,
+                            now - early
+                        ));
+                    }
                     let counter = header.tran_state_table_offset.cast_unsigned();
                     let at = now + Duration::from_millis(1 + self.random.below(200));
                     self.waiting.push(Check { seat: node.seat, life: node.life, half, counter, at });

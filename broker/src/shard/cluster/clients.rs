@@ -52,6 +52,8 @@ impl Op {
 pub(super) struct Half {
     pub(super) id: HalfId,
     pub(super) counter: u64,
+    /// When its producer sent it first; `None` if the producer was not told of it.
+    pub(super) sent: Option<Duration>,
     /// What its producer decides, once it has.
     pub(super) intent: Option<Decision>,
     /// Somebody was told that it is decided.
@@ -199,8 +201,11 @@ impl Clients {
                     *end = (*end).max(QueueOffset(first.get() + bodies.len() as u64));
                 }
             }
-            (Act::Prepare { .. }, Outcome::Prepared(half)) => {
-                let known = Half { id: half.half, counter: half.counter, intent: None, settled: None };
+            (Act::Prepare { unique_id, .. }, Outcome::Prepared(half)) => {
+                // It may have been sent before, and be the half of then.
+                let is_same = |op: &&Op| matches!(&op.act, Act::Prepare { unique_id: other, .. } if other == unique_id);
+                let sent = self.ops.iter().filter(is_same).map(|op| op.at).min();
+                let known = Half { id: half.half, counter: half.counter, sent, intent: None, settled: None };
                 self.halves.push(known);
             }
             (Act::Settle { half, .. }, Outcome::Settled(settled)) => self.note_settled(*half, settled.decision)?,
@@ -290,7 +295,7 @@ impl Clients {
         let Some(shard) = node.shard().cloned() else { return };
         if !self.halves.iter().any(|known| known.id == half) {
             // Its producer was not told of it.
-            self.halves.push(Half { id: half, counter, intent: None, settled: None });
+            self.halves.push(Half { id: half, counter, sent: None, intent: None, settled: None });
         }
         let known = self.halves.iter_mut().rev().find(|known| known.id == half);
         let decision = known.map_or(wanted, |known| *known.intent.get_or_insert(wanted));

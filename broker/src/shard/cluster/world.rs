@@ -196,12 +196,12 @@ impl World {
 
     /// What holds at each moment.
     fn look(&mut self) -> Result<(), String> {
-        self.checks.look(&self.nodes, self.now())?;
         let mut leases = Vec::new();
         for node in &self.nodes {
             if let Some(term) = node.term_led()
                 && self.leaders.insert((term, node.seat))
             {
+                self.checks.began.push(self.clock.monotonic());
                 self.faults.told.push(format!("{:?} node {} leads in term {term}", self.clock.monotonic(), node.seat));
                 if self.leaders.iter().filter(|(other, _)| *other == term).count() > 1 {
                     return Err(format!("term {term} has two leaders: {:?}", self.leaders));
@@ -221,7 +221,7 @@ impl World {
         if leases.len() > 1 {
             return Err(format!("nodes {leases:?} may answer reads at the same time"));
         }
-        Ok(())
+        self.checks.look(&self.clients, &self.nodes, self.now())
     }
 
     pub(super) fn run_until(

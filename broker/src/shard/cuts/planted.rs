@@ -26,6 +26,7 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::LoadLeaked
         | Bug::ReadWithoutLease
         | Bug::ClockTaken
+        | Bug::LeasesLeap
         | Bug::OfficeWithoutLease
         | Bug::OffsetsKept
         | Bug::TwoCheckers

@@ -7,6 +7,7 @@ use super::policy::CheckPolicy;
 use super::waiting::{ByGroup, Waiting};
 use super::windows::Windows;
 use crate::index::HalfRow;
+use crate::steady_clock::Leap;
 use crate::terms::{HalfId, ParkReason, QueueId, Stamp};
 
 /// After a start clients need this long to come back, in milliseconds: until then nobody is alarmed that a half has no
@@ -113,6 +114,11 @@ impl Scheduler {
             self.policy = policy;
             self.waiting.times_changed();
         }
+    }
+
+    /// How time leapt when this member began to lead.
+    pub(in crate::transaction) fn leapt(&self) -> Option<Leap> {
+        self.policy.leapt
     }
 
     /// Decides about a half that may be due. `instances` are all that are connected of its group.
@@ -286,7 +292,7 @@ mod tests {
     use crate::transaction::engine::windows::WINDOW;
 
     const POLICY: CheckPolicy =
-        CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
+        CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000, leapt: None };
 
     fn row(half: HalfId, client: &str) -> HalfRow {
         crate::transaction::tests::half_row(half, "g", client, Stamp(1_000))

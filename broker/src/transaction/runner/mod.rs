@@ -26,7 +26,7 @@ use crate::executor::Blocking;
 use crate::planted::{Bug, planted};
 use crate::raft::Office;
 use crate::shard::Shard;
-use crate::steady_clock::SteadyClock;
+use crate::steady_clock::{Leap, SteadyClock};
 use crate::terms::{HalfId, Stamp};
 use carry::Carried;
 use tables::Tables;
@@ -185,7 +185,7 @@ fn round(runner: &Runner, progress: &mut Progress) -> Carried {
     transactions.looked_at.store(now.get(), Ordering::Relaxed);
     {
         let mut scheduler = transactions.scheduler.lock();
-        scheduler.set_policy(policy(&runner.config.load()));
+        scheduler.set_policy(policy(&runner.config.load(), runner.time.leapt()));
         for group in runner.clients.take_joined_groups() {
             scheduler.joined(group);
         }
@@ -200,12 +200,13 @@ fn round(runner: &Runner, progress: &mut Progress) -> Carried {
     carry::out(runner, &tables, round, record, now, error.is_some())
 }
 
-fn policy(config: &BrokerConfig) -> CheckPolicy {
+fn policy(config: &BrokerConfig, leapt: Option<Leap>) -> CheckPolicy {
     CheckPolicy {
         first_after: millis(config.transaction_time_out),
         interval: millis(config.transaction_check_interval),
         checks_max: config.transaction_check_max,
         park_after: millis(config.transaction_park_after),
+        leapt,
     }
 }
 

@@ -66,6 +66,7 @@ impl Life {
             interval: 30_000,
             checks_max: 1 + random.below(12) as u32,
             park_after: [60_000, 600_000, 86_400_000][random.below(3) as usize],
+            leapt: None,
         };
         Self {
             random,

@@ -105,7 +105,8 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
-        let policy = CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000 };
+        let policy =
+            CheckPolicy { first_after: 6_000, interval: 30_000, checks_max: 15, park_after: 86_400_000, leapt: None };
         let mut world = World::new(policy, BEGIN.saturating_sub(60_000));
         world.now = BEGIN;
         Self { world, halves: HashMap::new(), connections: HashMap::new(), unexpected: Vec::new() }
