@@ -4,6 +4,7 @@
 //! comes first, the other sees it. Apply only notes which holds are woken; the task reads and writes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::code::response;
@@ -43,6 +44,8 @@ impl Woken {
 pub(crate) struct Holds {
     table: Mutex<HoldTable<Pull>>,
     woken: Arc<Woken>,
+    /// This member does not lead any more: what would be held is answered at once.
+    is_closed: AtomicBool,
 }
 
 impl Holds {
@@ -61,8 +64,15 @@ impl Holds {
         }
     }
 
-    /// Answers all held pulls: their clients ask again, perhaps another member.
+    /// Pulls are held from here on, as they are at first.
+    pub(crate) fn open(&self) {
+        self.is_closed.store(false, Ordering::SeqCst);
+    }
+
+    /// Answers all held pulls, and until [`open`](Self::open) each that would be held: their clients ask again, perhaps another
+    /// member.
     pub(crate) fn release(&self, delivery: &Arc<Delivery>) {
+        self.is_closed.store(true, Ordering::SeqCst);
         loop {
             let taken = self.table.lock().take_due(Duration::MAX);
             let Some((pull, ticket)) = taken else { return };
@@ -115,6 +125,13 @@ pub(super) fn hold(delivery: &Arc<Delivery>, mut pull: Pull, offset: QueueOffset
     let ticket = queue.arrivals.register(Box::new(move || woken.push(id)));
     if !holds.table.lock().set_ticket(id, ticket) {
         queue.arrivals.cancel(ticket);
+    }
+    if holds.is_closed.load(Ordering::SeqCst) {
+        // The others were answered, perhaps before this one was entered.
+        if let Some(pull) = holds.take(id) {
+            pull.answer_nothing(delivery);
+        }
+        return;
     }
     if !connection.is_open() {
         // It ended before the pull was entered, so nobody else would drop it.

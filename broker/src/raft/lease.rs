@@ -42,6 +42,14 @@ impl Lease {
         until == FOR_EVER || until > 0 && !is_over()
     }
 
+    /// How long it holds if it is not renewed. Zero if it does not; [`Duration::MAX`] if nobody else can lead.
+    pub(crate) fn left(&self) -> Duration {
+        match self.until.load(Ordering::Acquire) {
+            FOR_EVER => Duration::MAX,
+            until => Duration::from_nanos(until).saturating_sub(self.clock.monotonic()),
+        }
+    }
+
     /// Whether this member leads in this term, and no other member can lead.
     pub(crate) fn holds_in(&self, term: u64) -> bool {
         self.holds() && self.term.load(Ordering::Acquire) == term

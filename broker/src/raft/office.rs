@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::lease::Lease;
 use crate::planted::{Bug, planted};
@@ -43,6 +44,11 @@ impl Office {
         is_taken_up && (self.lease.holds_in(term) || planted(Bug::OfficeWithoutLease))
     }
 
+    /// How long it is held if no majority is heard again; zero if it is not held.
+    pub(crate) fn left(&self) -> Duration {
+        if self.is_held() { self.lease.left() } else { Duration::ZERO }
+    }
+
     /// This member leads in this term and is prepared.
     pub(crate) fn take_up(&self, term: u64) {
         self.term.store(term, Ordering::Release);
@@ -56,8 +62,6 @@ impl Office {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use escrowmq_common::clock::Clock;
 
     use super::*;
@@ -71,8 +75,10 @@ mod tests {
         assert!(!office.is_held(), "not taken up");
         office.take_up(3);
         assert!(office.is_held() && office.is_held_in(3) && !office.is_held_in(4));
+        assert_eq!((office.left(), Office::alone().left()), (Duration::from_millis(10), Duration::MAX));
         clock.advance(Duration::from_millis(10));
         assert!(!office.is_held(), "the lease is over");
+        assert_eq!(office.left(), Duration::ZERO);
         // Deposed, and leader again before anybody here has noticed.
         lease.end();
         lease.renew(5, Some(Duration::from_millis(20)));

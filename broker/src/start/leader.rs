@@ -15,8 +15,10 @@ use crate::registration::Standing;
 use crate::server::topics;
 use crate::shard::Shard;
 
-/// Between looks whether the lease holds, and between tries to prepare.
+/// Between looks whether the lease is back, and between tries to prepare.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between looks at a lease that nobody else can end.
+const LOOK_SELDOM: Duration = Duration::from_secs(60);
 
 /// The acts of a member when it begins to lead, while it leads, and when it ceases to. The group's simulation has others than a
 /// broker.
@@ -52,7 +54,11 @@ pub(crate) async fn run(
     shutdown: Shutdown,
 ) {
     loop {
-        duties.stands(*leadership.borrow());
+        let seen = *leadership.borrow();
+        // A leader stands as one when it is prepared.
+        if !matches!(seen, Leadership::Leading { .. }) {
+            duties.stands(seen);
+        }
         let leads = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
@@ -89,17 +95,20 @@ pub(crate) async fn run(
             _ = leadership.wait_for(|seen| *seen != leads) => tracing::info!("no longer the leader: its work stops"),
         }
         stop.cancel();
+        // Alone: the store has failed. Reads go on, and nobody else could answer anything.
+        let is_deposed = !shutdown.is_cancelled() && !duties.is_alone();
+        if is_deposed {
+            office.lay_down();
+            // Clients do not wait for the work.
+            duties.release();
+        }
         work.await;
         if shutdown.is_cancelled() {
             return;
         }
-        if duties.is_alone() {
-            // The store has failed. Reads go on, and nobody else could answer anything.
-            continue;
+        if is_deposed {
+            duties.forget();
         }
-        office.lay_down();
-        duties.forget();
-        duties.release();
     }
 }
 
@@ -142,6 +151,7 @@ impl Duties for Leader {
 
     fn work(&self, shutdown: Shutdown) -> impl Future<Output = ()> + Send + 'static {
         let (broker, office, tasks) = (&self.broker, Arc::clone(&self.office), Tasks::new());
+        broker.delivery.holds.open();
         tasks.spawn("check-back", background::check_backs(broker, &office).run(shutdown.clone()));
         tasks.spawn("timers", background::timers(broker).run(shutdown.clone()));
         tasks.spawn("expiry", background::expiry(broker).run(shutdown.clone()));
@@ -159,16 +169,27 @@ impl Duties for Leader {
     }
 }
 
-/// A leader that hears from no majority answers the pulls that it holds: another may lead by now, and their clients ask again.
+/// A leader that hears from no majority answers the pulls that it holds when its lease ends, and holds none before it is back: another
+/// may lead by now, and their clients ask again.
 async fn release_without_lease(broker: Arc<Broker>, office: Arc<Office>, shutdown: Shutdown) {
+    let holds = &broker.delivery.holds;
+    let mut is_lost = false;
     loop {
+        let left = office.left();
+        let look_in = if left > Duration::ZERO {
+            if is_lost {
+                holds.open();
+            }
+            left.min(LOOK_SELDOM)
+        } else {
+            holds.release(&broker.delivery);
+            LOOK_EVERY
+        };
+        is_lost = left == Duration::ZERO;
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        if !office.is_held() {
-            broker.delivery.holds.release(&broker.delivery);
+            () = tokio::time::sleep(look_in) => {}
         }
     }
 }

@@ -46,6 +46,29 @@ async fn a_message_wakes_it_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_leads_no_more_holds_none() {
+    let node = Node::start().await;
+    let client = node.client("c");
+    client.send("T", 0, b"first", &[]).await;
+    let waiting = start_pull(&client, &held("T", 0, 1));
+    until_held(&node, 1).await;
+    let delivery = &node.running().broker().delivery;
+    delivery.holds.release(delivery);
+    let before = clock::monotonic();
+    assert_eq!(waiting.await.unwrap().code, 19);
+    // One whose look came before, and that is entered after.
+    assert_eq!(client.call(pull_request(&held("T", 0, 1))).await.code, 19);
+    assert!(clock::monotonic().saturating_sub(before) < Duration::from_secs(5));
+    until_held(&node, 0).await;
+    delivery.holds.open();
+    let waiting = start_pull(&client, &held("T", 0, 1));
+    until_held(&node, 1).await;
+    client.send("T", 0, b"second", &[]).await;
+    assert_eq!(waiting.await.unwrap().code, 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn time_ends_it() {
     let node = Node::start().await;
     let client = node.client("c");

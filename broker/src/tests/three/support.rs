@@ -123,10 +123,14 @@ impl Three {
         until(name, async || self.page(at).await.get(name).is_some_and(|value| is_such(*value))).await;
     }
 
+    /// Where a member takes requests.
+    pub(super) fn address(&self, at: usize) -> String {
+        self.running[at].as_ref().unwrap().local_addr().to_string()
+    }
+
     /// Sends a request to a member.
     pub(super) async fn call(&self, at: usize, request: Frame) -> Frame {
-        let address = self.running[at].as_ref().unwrap().local_addr().to_string();
-        self.remote.call(&address, request, PATIENCE).await.unwrap()
+        self.remote.call(&self.address(at), request, PATIENCE).await.unwrap()
     }
 
     /// Sends a request to a member, which must succeed.
