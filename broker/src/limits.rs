@@ -111,6 +111,17 @@ pub const FETCHED: &str = "fetched";
 /// The file in that folder that says that the copy counts, and is to be moved to the place of the old state.
 pub const SWITCH: &str = "switch";
 
+/// The file in a data folder that says which member of a group of several it is, or was.
+pub const MEMBER: &str = "member";
+/// The file in a data folder whose member is to go on without the others, until that is done. No broker starts there.
+pub const RECOVERING: &str = "recovering";
+
+/// Keeps brokers from a member's folder until a recovery of it has ended. The mark is on disk when this returns.
+pub fn mark_recovering(folder: &Path) -> io::Result<()> {
+    File::create(folder.join(RECOVERING))?.sync_all()?;
+    File::open(folder)?.sync_all()
+}
+
 /// How long a broker waits for a data folder that another process has: one that was killed lets it go when its threads
 /// have come back from the disk, and a supervisor starts the next one at once.
 pub const PATIENCE: Duration = Duration::from_secs(5);

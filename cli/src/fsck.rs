@@ -35,6 +35,10 @@ pub(crate) struct Arguments {
     /// With --repair: give up the acknowledged bytes from a place on that was found damaged. THEY ARE LOST
     #[arg(long, value_name = "FILE:OFFSET", requires = "repair", value_parser = place)]
     drop_acknowledged_after: Option<(PathBuf, u64)>,
+    /// With --drop-acknowledged-after, for a member of a group: there are no other members any more. `escrowmq group recover
+    /// --force` has to follow. WHAT ONLY THE OTHERS HAVE IS LOST
+    #[arg(long, requires = "drop_acknowledged_after")]
+    others_are_lost: bool,
     /// With --repair: set the record with this index aside, which does not decode. WHAT IT HELD IS LOST
     #[arg(long, value_name = "RECORD", requires = "repair")]
     quarantine: Option<u64>,
@@ -87,6 +91,7 @@ fn perform(arguments: &Arguments, progress: &mut dyn FnMut(Progress)) -> anyhow:
     if arguments.repair {
         let options = RepairOptions {
             drop_acknowledged_after: arguments.drop_acknowledged_after.clone(),
+            others_are_lost: arguments.others_are_lost,
             quarantine: arguments.quarantine.map(LogIndex),
         };
         actions = folder.repair(&report, &options, progress)?;

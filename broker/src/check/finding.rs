@@ -163,8 +163,9 @@ impl Kind {
                  log; without a whole copy restore a backup"
             }
             Self::IndexAhead => {
-                "restore a backup; without one, --repair --drop-acknowledged-after FILE:OFFSET, with the place named \
-                 here, accepts the loss and makes the index anew from what is left, if that leads to one"
+                "restore a backup, or in a replicated group empty the folder and let the broker rejoin; without either, \
+                 --repair --drop-acknowledged-after FILE:OFFSET, with the place named here, accepts the loss and \
+                 makes the index anew from what is left, if that leads to one"
             }
             Self::IndexBehind => "restore a backup",
             Self::BaseDamaged => {

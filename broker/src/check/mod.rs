@@ -4,8 +4,9 @@
 //! [`Finding`]s: which file, which byte, what it means, what to do. [`Folder::repair`] does what the findings allow.
 //!
 //! Promises: checking changes nothing; repairing never gives up a byte that had been acknowledged unless
-//! [`RepairOptions::drop_acknowledged_after`] names the very place; a repair that is interrupted can be run again. Leaves
-//! to others: how a broker recovers by itself (`log::recovery`), and everything that a running broker finds out.
+//! [`RepairOptions::drop_acknowledged_after`] names the very place, and never shortens the log of a member that may still
+//! vote with others; a repair that is interrupted can be run again. Leaves to others: how a broker recovers by itself
+//! (`log::recovery`), and everything that a running broker finds out.
 
 mod deep;
 mod finding;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Finding, Kind, MalformedEntry, OnProgress, Progress, Report};
+use crate::limits::{MEMBER, RECOVERING, mark_recovering};
 use crate::log::{Log, LogSettings, OpenError, RealDisk, SEGMENT_BYTES_MIN, make_good, salvage, salvage_end};
 use crate::shard::{Quarantine, QuarantineError, RebuildError, find_base, make_base, rebuild_index, remove_base};
 use crate::terms::{LogIndex, Position};
@@ -16,6 +17,9 @@ pub struct RepairOptions {
     /// The file and the byte of a [`Kind::LogDamaged`] or [`Kind::IndexAhead`] finding: **acknowledged bytes from there
     /// on are given up**.
     pub drop_acknowledged_after: Option<(PathBuf, u64)>,
+    /// Gives up bytes of a member of a group, too, which goes on alone then: **what only the others have is lost**. The
+    /// folder is marked as one that is being recovered.
+    pub others_are_lost: bool,
     /// The index of a record of a [`Kind::CommandMalformed`] finding: it is set aside, and **what it held is lost**.
     pub quarantine: Option<LogIndex>,
 }
@@ -39,6 +43,18 @@ pub enum RepairError {
         file: PathBuf,
         /// The byte that was named.
         offset: u64,
+    },
+    /// The log is that of a member of a group, which must not forget what it told the others.
+    #[error(
+        "{} is the folder of a member of a group, which counts on every byte that this member acknowledged: bytes that are \
+         given up might be lost everywhere. Empty the folder and start the member: it joins again under a new id and gets \
+         everything from the others. If there are no others any more, add --others-are-lost, and end with \
+         `escrowmq group recover --force`. Nothing was changed",
+        dir.display()
+    )]
+    OfGroup {
+        /// The folder.
+        dir: PathBuf,
     },
     /// The record to set aside is none that was found malformed.
     #[error("record {0} is none of those that do not decode; nothing was changed")]
@@ -109,6 +125,9 @@ pub(super) fn repair(
             actions.push(Action::Left(format!("{finding}. It is not touched, and nothing else is")));
             return Ok(actions);
         }
+    }
+    if dropped.is_some() && dir.join(MEMBER).exists() && !options.others_are_lost {
+        return Err(RepairError::OfGroup { dir: dir.to_owned() });
     }
     if dropped.is_none() && !lost.is_empty() || report.has(Kind::VoteLost) {
         let left = report
@@ -202,6 +221,15 @@ fn give_up(dir: &Path, rebuild: bool, report: &Report, actions: &mut Vec<Action>
         if let Some(why) = why {
             return Err(RepairError::NoWayBack { start: figures.log_start, cut, why });
         }
+    }
+    if dir.join(MEMBER).exists() {
+        // Whatever happens from here on, no broker starts under the old id.
+        mark_recovering(dir).map_err(|source| RepairError::Io { path: dir.join(RECOVERING), source })?;
+        actions.push(Action::Done(
+            "marked the folder: no broker starts here until `escrowmq group recover --force` has made it the only member \
+             of its group"
+                .to_owned(),
+        ));
     }
     // The positions that are given up will be written differently: no later start may take them from a copy.
     if find_base(dir).is_some() && base.is_none_or(|(_, end)| end > cut) {

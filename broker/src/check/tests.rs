@@ -11,6 +11,7 @@ use escrowmq_common::task::{Shutdown, Tasks};
 
 use super::*;
 use crate::key_index::KeyIndex;
+use crate::limits::{MEMBER, RECOVERING};
 use crate::log::sim_disk::Random;
 use crate::log::{Flush, LogSettings};
 use crate::shard::{
@@ -429,6 +430,47 @@ async fn acknowledged_bytes_are_given_up_only_when_the_place_is_named() {
     assert!(after.figures.is_compared && after.figures.records < report.figures.records);
     assert!(files(&log).into_keys().any(|path| path.to_string_lossy().ends_with(".damaged")), "a copy is kept");
     open(dir.path()).await.unwrap().close().await.unwrap();
+}
+
+/// The others of a group count on what it acknowledged.
+#[tokio::test]
+async fn a_member_of_a_group_gives_up_nothing_while_it_may_vote() {
+    let dir = filled().await;
+    fs::write(dir.path().join(MEMBER), "whoever it is").unwrap();
+    let log = dir.path().join("log");
+    let segment = files(&log).into_keys().nth(1).unwrap();
+    let mut content = fs::read(&segment).unwrap();
+    content[5000] ^= 0x20;
+    fs::write(&segment, content).unwrap();
+    let before = files(dir.path());
+    let report = check(dir.path(), false);
+    assert_eq!(kinds(&report), [Kind::LogDamaged]);
+    let place = (report.findings[0].file.clone(), report.findings[0].offset.unwrap());
+
+    let refused = repair(dir.path(), Some(place.clone())).unwrap_err();
+    assert!(matches!(refused, RepairError::OfGroup { .. }) && refused.to_string().contains("Empty the folder"));
+    assert!(files(dir.path()) == before, "nothing was changed");
+    let options =
+        RepairOptions { drop_acknowledged_after: Some(place), others_are_lost: true, ..RepairOptions::default() };
+    Folder::take(dir.path()).unwrap().repair(&report, &options, &mut |_| ()).unwrap();
+    assert_eq!(check(dir.path(), true).findings, []);
+    assert!(dir.path().join(RECOVERING).exists(), "no broker starts here");
+}
+
+/// What a start would do as well, and what is derived from the log.
+#[tokio::test]
+async fn a_member_of_a_group_is_repaired_where_nothing_acknowledged_is_lost() {
+    let dir = filled().await;
+    fs::write(dir.path().join(MEMBER), "whoever it is").unwrap();
+    let table =
+        files(&dir.path().join("index")).into_keys().find(|path| path.extension().is_some_and(|end| end == "sst"));
+    let table = table.unwrap();
+    let mut content = fs::read(&table).unwrap();
+    content[60] ^= 1;
+    fs::write(&table, content).unwrap();
+    assert!(matches!(&repair(dir.path(), None).unwrap()[..], [Action::Done(_)]));
+    assert_eq!(check(dir.path(), true).findings, []);
+    assert!(!dir.path().join(RECOVERING).exists());
 }
 
 #[tokio::test]

@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::MEMBER;
 use crate::raft::ALONE;
 use crate::terms::{FIRST_LEVEL, decode_cold, encode_cold};
 
-/// The file in the data folder.
-pub(super) const FILE: &str = "member";
 const NEW_FILE: &str = "member.new";
 const MAGIC: &[u8; 8] = b"ESCRMEMB";
 /// The most removed members that are remembered. The oldest are forgotten first: they are refused by Raft all the same.
@@ -98,7 +97,7 @@ impl MemberFile {
 
     /// Reads it from a data folder; `None` if there is none.
     pub(super) fn read(folder: &Path) -> Result<Option<Self>, IdentityError> {
-        let path = folder.join(FILE);
+        let path = folder.join(MEMBER);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -114,10 +113,10 @@ impl MemberFile {
             let mut file = File::create(&new)?;
             file.write_all(&self.encode())?;
             file.sync_all()?;
-            fs::rename(&new, folder.join(FILE))?;
+            fs::rename(&new, folder.join(MEMBER))?;
             File::open(folder)?.sync_all()
         };
-        write().map_err(|source| IdentityError::Io { path: folder.join(FILE), source })
+        write().map_err(|source| IdentityError::Io { path: folder.join(MEMBER), source })
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -179,10 +178,10 @@ mod tests {
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
-            fs::write(folder.path().join(FILE), &bytes).unwrap();
+            fs::write(folder.path().join(MEMBER), &bytes).unwrap();
             let error = MemberFile::read(folder.path()).unwrap_err();
             assert!(error.to_string().contains("Empty the whole data folder"), "{at}: {error}");
-            fs::write(folder.path().join(FILE), &whole[..at]).unwrap();
+            fs::write(folder.path().join(MEMBER), &whole[..at]).unwrap();
             assert!(MemberFile::read(folder.path()).is_err(), "{at}");
         }
     }

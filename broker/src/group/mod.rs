@@ -76,6 +76,7 @@ use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::config::{BrokerConfig, ConfigError, CurrentConfig, GroupConfig};
+use crate::limits::{MEMBER, RECOVERING};
 use crate::log::LogReader;
 use crate::metrics::Waiting;
 use crate::peer::{self, BYTES_MAX, HANDSHAKE_TIME, Peers, Secret, SecretError, Settings, Streams};
@@ -172,7 +173,7 @@ pub enum OpenError {
     /// The log is a member's, and who it was is lost.
     #[error(
         "the data folder {} has the log of a member of a group, but not its file '{}', which says which one: empty the folder, then this member joins its group again",
-        folder.display(), identity::FILE
+        folder.display(), MEMBER
     )]
     IdentityLost {
         /// The folder.
@@ -190,7 +191,7 @@ pub enum OpenError {
     /// The log is gone, and with it what the member had promised.
     #[error(
         "the log of this member is gone from {}: it must not answer under its old id. Empty the folder, its file '{}' too; then it joins its group again",
-        folder.display(), identity::FILE
+        folder.display(), MEMBER
     )]
     LogLost {
         /// The folder.
@@ -219,7 +220,7 @@ async fn write(tasks: &Tasks, folder: &Path, file: &MemberFile) -> Result<(), Id
     let (writes, path) = (file.clone(), folder.to_owned());
     let written = tasks.spawn_blocking("identity", move || writes.write(&path)).await;
     let ended =
-        || IdentityError::Io { path: folder.join(identity::FILE), source: io::Error::other("its task panicked") };
+        || IdentityError::Io { path: folder.join(MEMBER), source: io::Error::other("its task panicked") };
     written.ok().flatten().unwrap_or_else(|| Err(ended()))
 }
 
@@ -268,7 +269,7 @@ pub(crate) async fn open(
     waiting: &Waiting,
 ) -> Result<(Storage, Group), OpenError> {
     let folder = settings.dir.clone();
-    if folder.join(recover::MARK).exists() {
+    if folder.join(RECOVERING).exists() {
         return Err(OpenError::Recovering { folder });
     }
     settle(&settings).await?;
@@ -310,7 +311,7 @@ async fn read(folder: &Path) -> Result<Option<MemberFile>, IdentityError> {
     let path = folder.to_owned();
     let read = Tasks::new().spawn_blocking("identity", move || MemberFile::read(&path)).await;
     let ended =
-        || IdentityError::Io { path: folder.join(identity::FILE), source: io::Error::other("its task panicked") };
+        || IdentityError::Io { path: folder.join(MEMBER), source: io::Error::other("its task panicked") };
     read.ok().flatten().unwrap_or_else(|| Err(ended()))
 }
 

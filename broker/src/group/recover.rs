@@ -21,14 +21,13 @@ use escrowmq_common::clock::Clock;
 
 use super::care::shown;
 use super::identity::{self, IdentityError, MemberFile};
-use crate::limits::{FETCHED, FolderError, LockedFolder, SWITCH, lock_existing_folder};
+use crate::limits::{
+    FETCHED, FolderError, LockedFolder, MEMBER, RECOVERING, SWITCH, lock_existing_folder, mark_recovering,
+};
 use crate::log::{LogSettings, RealDisk, SEGMENT_BYTES_MIN};
 use crate::raft::Members;
 use crate::storage::{Parts, StorageError, StorageSettings, open_index};
 use crate::terms::{LogIndex, Stamp};
-
-/// The file that is in a data folder while it is being recovered.
-pub(super) const MARK: &str = "recovering";
 
 /// Why a member was not recovered.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +38,7 @@ pub enum RecoverError {
     /// No member's folder.
     #[error(
         "{} is not the data folder of a member of a group: there is no file '{}' in it. A broker that has always been alone needs no recovery",
-        folder.display(), identity::FILE
+        folder.display(), MEMBER
     )]
     NoMember {
         /// The folder.
@@ -131,7 +130,7 @@ impl Recovery {
         let log = LogSettings { segment_bytes: SEGMENT_BYTES_MIN, ..LogSettings::default() };
         let settings = StorageSettings { dir: dir.clone(), log };
         let parts = Parts::open(Arc::new(RealDisk), open_index(&dir)?, settings, Clock::system())?;
-        let is_unfinished = dir.join(MARK).exists();
+        let is_unfinished = dir.join(RECOVERING).exists();
         let members = parts.members()?.unwrap_or_default();
         let last = parts.log.last().or(parts.log.purged()).ok_or(RecoverError::Empty)?;
         if members.is_sole(file.node) && !is_unfinished {
@@ -170,10 +169,7 @@ impl Recovery {
 
     /// No broker starts here until [`unmark`](Self::unmark).
     pub(super) fn mark(&self) -> Result<(), RecoverError> {
-        File::create(self.dir.join(MARK))
-            .and_then(|mark| mark.sync_all())
-            .and_then(|()| self.sync())
-            .map_err(failed("mark the folder as being recovered"))
+        mark_recovering(&self.dir).map_err(failed("mark the folder as being recovered"))
     }
 
     /// Another incarnation, and the others are none of its members.
@@ -197,12 +193,8 @@ impl Recovery {
     }
 
     pub(super) fn unmark(&self) -> Result<(), RecoverError> {
-        fs::remove_file(self.dir.join(MARK))
-            .and_then(|()| self.sync())
+        fs::remove_file(self.dir.join(RECOVERING))
+            .and_then(|()| File::open(&self.dir)?.sync_all())
             .map_err(failed("take away the mark of the recovery"))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
     }
 }

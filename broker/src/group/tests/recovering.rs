@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::whole::{Bench, open_at};
+use crate::check::{Folder, Kind, RepairError, RepairOptions};
 use crate::group::recover::{RecoverError, Recovery};
 use crate::group::{OpenError, identity};
+use crate::limits::{MEMBER, RECOVERING};
 use crate::storage::make_alone;
 use crate::tests::support::{settings, until};
 
@@ -103,6 +105,46 @@ async fn a_recovery_that_crashed_at_any_step_is_done_again_and_no_broker_starts_
     }
 }
 
+/// The last member that is left has a damaged log: it gives up what is behind the damage, and never votes in its old group again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_member_that_gives_bytes_up_goes_on_in_a_group_of_its_own_alone() {
+    let mut bench = Bench::new();
+    bench.start(&[0, 1, 2]).await;
+    for topic in ["before", "damaged", "behind"] {
+        bench.apply(topic).await;
+    }
+    for at in 0..3 {
+        bench.stop(at).await;
+    }
+    let data = bench.data(1);
+    let segment = data.join("log/00000000000000000000.log");
+    let mut content = std::fs::read(&segment).unwrap();
+    let at = content.windows(7).rposition(|bytes| bytes == b"damaged").unwrap();
+    content[at] ^= 1;
+    std::fs::write(&segment, content).unwrap();
+
+    let folder = Folder::take(&data).unwrap();
+    let report = folder.check(false, &mut |_| ()).unwrap();
+    let damage = report.findings.iter().find(|finding| finding.kind == Kind::LogDamaged).unwrap();
+    let drop_acknowledged_after = Some((damage.file.clone(), damage.offset.unwrap()));
+    let mut options = RepairOptions { drop_acknowledged_after, ..RepairOptions::default() };
+    let refused = folder.repair(&report, &options, &mut |_| ()).unwrap_err();
+    assert!(matches!(refused, RepairError::OfGroup { .. }), "{refused}");
+    options.others_are_lost = true;
+    folder.repair(&report, &options, &mut |_| ()).unwrap();
+    drop(folder);
+
+    let error = bench.open(1, "secret").await.map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::Recovering { .. }), "{error}");
+    Recovery::open(&data).unwrap().force().unwrap();
+    assert!(!data.join(RECOVERING).exists());
+    bench.start(&[1]).await;
+    assert_eq!((bench.leader().await, bench.voters(1).len()), (1, 1));
+    let has = |topic| bench.at(1).storage.shard.topics().get(topic).is_some();
+    assert!(has("before") && !has("behind"));
+    bench.stop(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_member_with_others_is_recovered() {
     let bench = Bench::new();
@@ -119,7 +161,7 @@ async fn a_copy_of_a_member_begins_a_new_group_that_others_join() {
     let mut bench = stopped().await;
     let data = bench.folder.path().join("restored");
     copy(&bench.data(2), &data);
-    std::fs::remove_file(data.join(identity::FILE)).unwrap();
+    std::fs::remove_file(data.join(MEMBER)).unwrap();
     // Nobody waits for members that are not there.
     let error = open_at(&settings(&data), &data).await.map(drop).unwrap_err();
     assert!(matches!(error, OpenError::IdentityLost { .. }), "{error}");

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::config::BrokerConfig;
 use crate::group::{Group, OpenError, Role, identity, open};
+use crate::limits::MEMBER;
 use crate::log::LogSettings;
 use crate::metrics::Waiting;
 use crate::peer::{Lane, Phase};
@@ -208,7 +209,7 @@ async fn strangers_and_folders_of_others_stay_out() {
     let alone = settings(&kept);
     let error = open_at(&alone, &kept).await.map(drop).unwrap_err();
     assert!(matches!(error, OpenError::NotAlone { .. }), "{error}");
-    std::fs::remove_file(kept.join(identity::FILE)).unwrap();
+    std::fs::remove_file(kept.join(MEMBER)).unwrap();
     let error = open_at(&bench.config(victim, "secret"), &kept).await.map(drop).unwrap_err();
     assert!(matches!(error, OpenError::IdentityLost { .. }), "{error}");
     for at in (0..3).filter(|at| *at != victim) {
