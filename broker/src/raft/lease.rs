@@ -5,7 +5,7 @@
 //! another leader before [`LEASE`](super::timing::LEASE) is over, which begins later, when they got it. The difference is for clocks
 //! that run apart.
 //!
-//! Members that restart have forgotten what they promised. They do not vote before a lease is over (`member.rs`). A leader that
+//! Members that restart have forgotten what they promised. They do not vote before a lease is over (`serve.rs`). A leader that
 //! hands over allows others to vote at once, so it gives up its lease first.
 
 use std::sync::atomic::{AtomicU64, Ordering};
