@@ -74,6 +74,9 @@ enum Command {
     Transfer {
         /// Seat that is to lead. Without it: the voter that has most of the log
         seat: Option<String>,
+        /// Only if the member that is asked leads. Otherwise nothing is done, which is a success: for hooks that stop a member
+        #[arg(long)]
+        if_leading: bool,
     },
 }
 
@@ -116,7 +119,14 @@ async fn perform(arguments: &Arguments) -> anyhow::Result<Said> {
             }
             members.change(of_seat(request::REMOVE_MEMBER, seat)).await
         }
-        Command::Transfer { seat } => {
+        Command::Transfer { seat, if_leading } => {
+            if *if_leading {
+                let group: GroupMembers = members.ask(Frame::request(request::GET_MEMBERS)).await?;
+                let asked = group.answered_by;
+                if group.leader.as_ref() != Some(&asked) {
+                    return Ok(Said::Done(Output::done(format!("{asked} does not lead the group; nothing was done"))));
+                }
+            }
             let header = TransferLeaderHeader { seat: seat.as_deref() };
             members.change(Frame::request(request::TRANSFER_LEADER).with_header(&header)).await
         }

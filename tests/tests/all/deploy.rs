@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use escrowmq_tests::Broker;
+use escrowmq_tests::group::{Group, MEMBERS, Plan};
 use escrowmq_tests::metrics::Page;
 use escrowmq_tests::processes::{binary, free_port};
 use escrowmq_tests::{Settings, until};
@@ -218,17 +219,52 @@ fn kubernetes_gets_a_group_that_fits_together() {
         if program == "escrowmq-nameserver" {
             let arguments: Vec<String> = texts(&container["args"]).into_iter().map(str::to_owned).collect();
             settings(program, &arguments, &BTreeMap::new(), &secrets());
-            assert_eq!(ports["clients"], 9876);
+            let at = arguments.iter().position(|argument| argument == "--port").expect("a port");
+            assert_eq!(arguments[at + 1], ports["clients"].to_string(), "{name} listens where it is asked");
         } else {
             assert_eq!(program, "escrowmq-broker");
-            assert_members(name, set, configs[name], &ports);
+            assert_eq!(pod["securityContext"]["runAsUser"].as_u64(), Some(user_of_the_image()), "{name}");
+            assert_members(name, set, configs[name], &ports, &addresses(sets["nameserver"]));
         }
     }
     assert_eq!(sets.keys().copied().collect::<Vec<_>>(), ["broker-a", "nameserver"]);
 }
 
+/// What the pods of a set of nameservers are asked at.
+fn addresses(set: &Value) -> Vec<String> {
+    let (name, spec) = (text(&set["metadata"]["name"]), &set["spec"]);
+    let port = &spec["template"]["spec"]["containers"][0]["ports"][0]["containerPort"];
+    (0..spec["replicas"].as_u64().unwrap())
+        .map(|index| format!("{name}-{index}.{}:{port}", text(&spec["serviceName"])))
+        .collect()
+}
+
+/// The number of the user that the image makes, and that it runs as.
+fn user_of_the_image() -> u64 {
+    let file = std::fs::read_to_string(deploy().join("Dockerfile")).unwrap();
+    let line = file.lines().find(|line| line.contains("useradd")).expect("a user is made");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "--uid").expect("it has a number");
+    let name = words.iter().rfind(|word| **word != "\\").unwrap();
+    assert!(file.lines().any(|line| line == format!("USER {name}")), "the image runs as {name}");
+    words[at + 1].parse().unwrap()
+}
+
+/// The command that a member runs before it is stopped, without the words that forgive its failure.
+fn hook(set: &Value) -> String {
+    let pod = &set["spec"]["template"]["spec"];
+    let command = texts(&pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]);
+    let ["sh", "-c", script] = command[..] else { panic!("{command:?} is no script") };
+    let script = script.strip_suffix(" || true").expect("a member that cannot hand over is stopped all the same");
+    let seconds = script.strip_prefix("timeout ").and_then(|rest| rest.split_once(' ')).expect("it ends").0;
+    // As long again for a hand-over at SIGTERM, connections that end and the last flush.
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("a time to end in");
+    assert!(grace >= 2 * seconds.parse::<u64>().unwrap(), "{grace} s are too few after {seconds} s");
+    script.to_owned()
+}
+
 /// Each pod of a group is the seat that its number says, at the address that the others have for it.
-fn assert_members(name: &str, set: &Value, config: &Value, ports: &BTreeMap<&str, u64>) {
+fn assert_members(name: &str, set: &Value, config: &Value, ports: &BTreeMap<&str, u64>, nameservers: &[String]) {
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let (folder, run) = (tempfile::tempdir().unwrap(), secrets());
@@ -282,9 +318,12 @@ fn assert_members(name: &str, set: &Value, config: &Value, ports: &BTreeMap<&str
         assert_eq!(settings["metricsPort"], ports["metrics"].to_string());
         assert!(Path::new(&settings["storePathRootDir"]).starts_with(mounts["data"]));
         assert!(Path::new(&settings["groupSecretFile"]).starts_with(mounts["secret"]));
+        assert!(!settings["namesrvAddr"].is_empty());
         for nameserver in settings["namesrvAddr"].split(';') {
-            assert!(["nameserver-0.nameserver:9876", "nameserver-1.nameserver:9876"].contains(&nameserver));
+            assert!(nameservers.iter().any(|one| one == nameserver), "{nameserver} is none of {nameservers:?}");
         }
+        assert_eq!(settings["bindAddress"], "0.0.0.0", "the hook asks at the loopback address");
+        assert!(hook(set).contains(&format!("--broker 127.0.0.1:{}", settings["listenPort"])));
     }
 }
 
@@ -312,4 +351,26 @@ async fn what_probes_ask_for_is_there() {
         }
     }
     assert!(asked >= 1);
+}
+
+/// A member that follows passes commands on, so the hook must look first: it would depose a leader that stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hook_hands_over_where_it_leads_and_does_nothing_elsewhere() {
+    let objects = kubernetes();
+    let script = hook(of_kind(&objects, "StatefulSet")["broker-a"]);
+    let group = Group::start(Plan::new(Settings::default())).await;
+    let leader = group.until_leader().await;
+    let program = binary("escrowmq").display().to_string();
+    let run = |address: String| {
+        let script = script.replace("127.0.0.1:10911", &address).replace("escrowmq", &program);
+        let output = tokio::task::block_in_place(|| Command::new("sh").arg("-c").arg(&script).output()).unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for follower in (0..MEMBERS).filter(|member| *member != leader) {
+        assert!(run(group.address(follower)).contains("nothing was done"));
+    }
+    assert_eq!(group.leader().await, Some(leader));
+    assert!(run(group.address(leader)).contains("leads the group"));
+    assert_ne!(group.until_other_leader(leader).await, leader);
 }
