@@ -219,8 +219,7 @@ impl Keys {
 async fn write(tasks: &Tasks, folder: &Path, file: &MemberFile) -> Result<(), IdentityError> {
     let (writes, path) = (file.clone(), folder.to_owned());
     let written = tasks.spawn_blocking("identity", move || writes.write(&path)).await;
-    let ended =
-        || IdentityError::Io { path: folder.join(MEMBER), source: io::Error::other("its task panicked") };
+    let ended = || IdentityError::Io { path: folder.join(MEMBER), source: io::Error::other("its task panicked") };
     written.ok().flatten().unwrap_or_else(|| Err(ended()))
 }
 
@@ -310,8 +309,7 @@ async fn settle(settings: &StorageSettings) -> Result<(), SnapshotError> {
 async fn read(folder: &Path) -> Result<Option<MemberFile>, IdentityError> {
     let path = folder.to_owned();
     let read = Tasks::new().spawn_blocking("identity", move || MemberFile::read(&path)).await;
-    let ended =
-        || IdentityError::Io { path: folder.join(MEMBER), source: io::Error::other("its task panicked") };
+    let ended = || IdentityError::Io { path: folder.join(MEMBER), source: io::Error::other("its task panicked") };
     read.ok().flatten().unwrap_or_else(|| Err(ended()))
 }
 
