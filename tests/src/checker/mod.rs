@@ -13,8 +13,8 @@
 //! | I9 | at least once: what was acknowledged was delivered or became a dead letter, once |
 //! | I10 | conservation: halves are committed, rolled back, pending or parked, by the broker's count and by ours |
 //!
-//! It looks at nothing but the history, so that simulated runs, real processes and users' own runs are judged alike. A run
-//! in which too little happened is *invalid*, which is not the same as good.
+//! It looks at nothing but the history, so that real processes and users' own runs are judged alike. Simulated runs of the broker have
+//! a judge that compares each answer with logs and states, too (`broker/src/shard/cluster/judge.rs`). A run in which too little happened is *invalid*, which is not the same as good.
 
 mod messages;
 mod offsets;
