@@ -11,6 +11,7 @@ mod deploy;
 mod disk;
 mod failover;
 mod flood;
+mod followers;
 mod groups;
 mod hidden;
 mod hostile;
