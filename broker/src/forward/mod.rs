@@ -7,7 +7,7 @@
 //! A tunnel is a connection of its own to the leader, in the client's name: it carries the client's frames as they are, and
 //! the leader's. So the leader knows the client, holds its pulls, asks it about its transactions and tells it of its groups, as
 //! if it were connected there. It is opened with the first request, and again when another member leads; the client's last
-//! heartbeat goes first then.
+//! heartbeat goes first then. If this member leads itself, it carries that heartbeat out.
 //!
 //! Promises: a request is passed on once, and by one member only: the leader's side ([`Arrivals`]) passes nothing on. What
 //! waits for a leader has a bound in time, number and bytes. A request whose tunnel breaks is answered that its outcome is
@@ -96,10 +96,16 @@ impl Forwarder {
         self.with_tunnel(connection, handle, |tunnel| tunnel.pass(request));
     }
 
-    /// Notes a heartbeat that was answered here, and tells it to the leader if that is another member.
+    /// Tells the leader a heartbeat that was answered here; if that is this member by then, hands it to `handle`. Later leaders get it,
+    /// too. One that another member has passed on waits in the same way: its leader may not be ready yet.
     pub(crate) fn tell(&self, connection: &Arc<Connection>, beat: Frame, handle: &Handle) {
+        self.with_tunnel(connection, handle, |tunnel| tunnel.beat(beat, false));
+    }
+
+    /// Notes a heartbeat that is carried out here, for leaders after this one. Those of other members' clients are noted there.
+    pub(crate) fn note(&self, connection: &Arc<Connection>, beat: Frame, handle: &Handle) {
         if self.way.is_some() {
-            self.with_tunnel(connection, handle, |tunnel| tunnel.beat(beat));
+            self.with_tunnel(connection, handle, |tunnel| tunnel.beat(beat, true));
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use escrowmq_common::clock::{self, Clock};
+use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, FrameDecoder};
 use escrowmq_common::remoting::{
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{Forwarder, Handle, Office, Origin, Way};
-use crate::raft::{Leadership, Lease};
+use crate::raft::Leadership;
 
 /// For what should take milliseconds, or the time that a request may wait.
 const SOON: Duration = Duration::from_secs(20);
@@ -97,6 +97,9 @@ struct Member {
     way: Arc<ByAddress>,
     asked: Arc<AtomicUsize>,
     leadership: watch::Sender<Leadership>,
+    office: Arc<Office>,
+    /// Bodies of the heartbeats that this member has carried out.
+    carried_out: Arc<Mutex<Vec<bytes::Bytes>>>,
     shutdown: Shutdown,
 }
 
@@ -106,26 +109,41 @@ impl Member {
         let address = listener.local_addr().unwrap();
         let (way, shutdown) = (Arc::<ByAddress>::default(), Shutdown::new());
         let leadership = watch::Sender::new(following(None, 1));
-        let office = Arc::new(Office::new(Arc::new(Lease::new(Clock::manual(0)))));
+        let office = Arc::new(Office::alone());
+        office.lay_down();
         let limits = ServeLimits { proxies: Arc::new(TrustedProxies::everybody()), ..ServeLimits::default() };
         let forwarder = Forwarder::new(
             origin,
             leadership.subscribe(),
-            office,
+            Arc::clone(&office),
             Some(Arc::<ByAddress>::clone(&way)),
             limits.connection.clone(),
             Arc::clone(&limits.budget),
             shutdown.clone(),
         );
-        let handle: Handle = Arc::new(|_, frame| panic!("request {} is carried out by a follower", frame.code));
+        let carried_out = Arc::<Mutex<Vec<bytes::Bytes>>>::default();
+        let handle: Handle = {
+            let (office, carried_out) = (Arc::clone(&office), Arc::clone(&carried_out));
+            Arc::new(move |_, frame| {
+                assert!(office.is_held(), "request {} is carried out by a follower", frame.code);
+                assert!(frame.code == request::HEART_BEAT && frame.is_oneway(), "{frame:?}");
+                carried_out.lock().push(frame.body);
+            })
+        };
         let asked = Arc::<AtomicUsize>::default();
         let door = Door { forwarder, handle, asked: Arc::clone(&asked) };
         Tasks::new().spawn("member", serve(listener, Arc::new(door), limits, shutdown.clone()));
-        Member { address, way, asked, leadership, shutdown }
+        Member { address, way, asked, leadership, office, carried_out, shutdown }
     }
 
     fn follow(&self, leader: u64, term: u64) {
         self.leadership.send_replace(following(Some(leader), term));
+    }
+
+    /// It leads in the term in which it has its lease.
+    fn lead(&self) {
+        self.leadership.send_replace(Leadership::Leading { term: 1 });
+        self.office.take_up(1);
     }
 
     fn knows(&self, member: u64, address: SocketAddr) {
@@ -418,6 +436,26 @@ async fn a_new_leader_knows_the_client_before_it_asks_for_anything() {
     assert_eq!(second.next().await.unwrap().body, "the last one");
     assert_eq!(first.code().await, Some(request::HEART_BEAT), "the one that opened it");
     assert_eq!(first.code().await, None);
+}
+
+#[tokio::test]
+async fn a_member_that_begins_to_lead_knows_the_clients_that_it_answered_before() {
+    // Those of other members come as soon as these know who leads, which is before the leader is ready.
+    for origin in [Origin::Clients, Origin::Members] {
+        let member = Member::start(origin).await;
+        let client = Client::of(&member);
+        let beat = |body: &'static str| Frame::request(request::HEART_BEAT).with_body(body);
+        let last = || member.carried_out.lock().last().cloned();
+        assert_eq!(client.code(beat("while nobody led")).await, response::SUCCESS);
+        assert_eq!(last(), None, "only a leader does");
+        member.lead();
+        until(|| last().is_some_and(|body| body == "while nobody led")).await;
+        // Its lease is over for a moment, and it leads on in the same term.
+        member.office.lay_down();
+        assert_eq!(client.code(beat("without a lease")).await, response::SUCCESS);
+        member.office.take_up(1);
+        until(|| last().is_some_and(|body| body == "without a lease")).await;
+    }
 }
 
 /// Keeps what the leader asks, and answers it.

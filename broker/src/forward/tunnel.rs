@@ -46,7 +46,8 @@ pub(super) struct Course {
 
 enum Input {
     Request(Frame, Instant, Waits),
-    Beat(Frame),
+    /// A heartbeat, and whether it was carried out here.
+    Beat(Frame, bool),
     Answer(Frame),
 }
 
@@ -89,7 +90,7 @@ impl Tunnel {
             self.input.try_send(input).map_err(|error| {
                 let (mpsc::error::TrySendError::Full(input) | mpsc::error::TrySendError::Closed(input)) = error;
                 match input {
-                    Input::Request(frame, ..) | Input::Beat(frame) | Input::Answer(frame) => frame,
+                    Input::Request(frame, ..) | Input::Beat(frame, _) | Input::Answer(frame) => frame,
                 }
             })
         };
@@ -100,9 +101,9 @@ impl Tunnel {
         }
     }
 
-    pub(super) fn beat(&self, beat: Frame) {
+    pub(super) fn beat(&self, beat: Frame, is_carried_out: bool) {
         // One that finds no room is repeated by its client.
-        let _ = self.input.try_send(Input::Beat(beat));
+        let _ = self.input.try_send(Input::Beat(beat, is_carried_out));
     }
 
     pub(super) fn answer(&self, response: Frame) {
@@ -146,7 +147,9 @@ impl Run {
                     is_told = changed.is_ok();
                     if is_told {
                         // A new leader shall know the client before it asks for anything.
-                        let _ = self.reach(Instant::now() + HELD).await;
+                        if matches!(self.reach(Instant::now() + HELD).await, Some(Place::Here)) {
+                            self.beat_here();
+                        }
                     }
                     continue;
                 }
@@ -158,7 +161,7 @@ impl Run {
                     self.send(frame, until).await;
                     drop(waits);
                 }
-                Some(Input::Beat(frame)) => self.tell(frame).await,
+                Some(Input::Beat(frame, is_carried_out)) => self.tell(frame, is_carried_out).await,
                 Some(Input::Answer(frame)) => {
                     if let Some(end) = &self.end {
                         end.connection.write_with(|out| frame.encode(out));
@@ -192,13 +195,24 @@ impl Run {
         }
     }
 
-    async fn tell(&mut self, mut beat: Frame) {
+    async fn tell(&mut self, mut beat: Frame, is_carried_out: bool) {
         beat.set_oneway();
         self.beat = Some(beat.clone());
-        if matches!(self.reach(Instant::now() + HELD).await, Some(Place::There))
-            && let Some(end) = &self.end
-        {
-            end.connection.write_with(|out| beat.encode(out));
+        match self.reach(Instant::now() + HELD).await {
+            Some(Place::There) => {
+                if let Some(end) = &self.end {
+                    end.connection.write_with(|out| beat.encode(out));
+                }
+            }
+            Some(Place::Here) if !is_carried_out => self.beat_here(),
+            Some(Place::Here) | None => {}
+        }
+    }
+
+    /// This member leads: it carries out the last heartbeat, which only a leader does.
+    fn beat_here(&self) {
+        if let Some(beat) = &self.beat {
+            (self.course.handle)(&self.course.client, beat.clone());
         }
     }
 

@@ -123,7 +123,7 @@ impl Service for Server {
             return self.elsewhere(connection, request);
         }
         if code == request::HEART_BEAT {
-            self.forwarder.tell(connection, request.clone(), &self.handle);
+            self.forwarder.note(connection, request.clone(), &self.handle);
         }
         handle(&self.broker, connection, request);
     }
