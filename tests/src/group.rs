@@ -20,6 +20,7 @@ use crate::metrics::Page;
 use crate::network::Network;
 use crate::processes::{Process, data_folder, free_port, is_serving, spawn_broker};
 use crate::small_disk::SmallDisk;
+use crate::stored::Stored;
 use crate::wait::{DEADLINE, until};
 use crate::wire::Wire;
 use crate::{Nameserver, Settings};
@@ -311,16 +312,38 @@ impl Group {
         until("another leader of the group", async || self.leader().await.filter(|leader| *leader != old)).await
     }
 
-    /// Waits until all members follow one leader and have applied the same. Something must keep clients away meanwhile.
-    pub async fn until_equal(&self) {
+    /// Waits until all members follow one leader and have applied the same: the index of that entry. Something must keep clients
+    /// away meanwhile.
+    pub async fn until_equal(&self) -> u64 {
         until("equal members", async || {
             let standings: Vec<Standing> = self.standings().await.into_iter().collect::<Option<_>>()?;
             let is_equal = |one: &Standing| (one.term, one.applied) == (standings[0].term, standings[0].applied);
             let leaders = standings.iter().filter(|one| one.role == Role::Leader).count();
             let followers = standings.iter().filter(|one| one.role == Role::Follower).count();
-            (leaders == 1 && leaders + followers == MEMBERS && standings.iter().all(is_equal)).then_some(())
+            let is_one = leaders == 1 && leaders + followers == MEMBERS && standings.iter().all(is_equal);
+            is_one.then_some(standings[0].applied)
         })
-        .await;
+        .await
+    }
+
+    /// Stops all members in good order and compares what they have on disk. fsck finds nothing in any folder, each log has at least
+    /// the entries up to `applied`, and the logs are equal byte by byte as far as two of them go.
+    pub async fn assert_stored_alike(&mut self, applied: u64) {
+        for member in &self.members {
+            member.process.terminate();
+        }
+        for member in &mut self.members {
+            member.process.wait(DEADLINE).await;
+        }
+        let read = |member: usize| {
+            let stored = Stored::read(&self.data_folder(member));
+            assert!(stored.last_index >= applied, "member {member} ends at {}, not {applied}", stored.last_index);
+            stored
+        };
+        let [first, second, third] = [0, 1, 2].map(read);
+        let pairs = [(&first, &second), (&first, &third), (&second, &third)];
+        let compared = pairs.map(|(one, other)| one.assert_same(other));
+        eprintln!("the logs of all members are equal, pair by pair in {compared:?} bytes");
     }
 
     /// `kill -9`, also of a member that is paused.

@@ -6,6 +6,7 @@
 //!    |  the SDK: what a user would do                                        [escrowmq_client]
 //!    |  hostile: every request code with anything in any field            [hostile]
 //!    |  Group: three brokers that are one, and two nameservers              [group]
+//!    |  Stored: what a stopped member has on its disk                        [stored]
 //!    |  Network: cuts, delays and loses, between the members of a group      [network]
 //!    |  Door: shuts the clients of one broker out                            [door]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
@@ -39,6 +40,7 @@ pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod small_disk;
+pub mod stored;
 pub mod wait;
 pub mod wire;
 

@@ -33,7 +33,7 @@ pub(crate) fn settings() -> Settings {
     Settings::default().with("transactionCheckMax", 1000).with("mappedFileSizeCommitLog", 1 << 20)
 }
 
-/// Starts a group and does something to it under load, after which all members must be there again.
+/// Starts a group and does something to it under load, after which all members must be there again, with the same on their disks.
 pub(crate) async fn under_load(
     test: &str,
     plan: Plan,
@@ -54,7 +54,8 @@ pub(crate) async fn under_load(
         .await;
     report.assert_good(test, &format!("cargo test --release -p escrowmq-tests --test all {test}"));
     assert_eq!(report.duplicates, 0, "{test}: a message that was sent again is there twice");
-    group.until_equal().await;
+    let applied = group.until_equal().await;
+    group.assert_stored_alike(applied).await;
     report
 }
 
