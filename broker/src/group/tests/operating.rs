@@ -1,11 +1,15 @@
 //! Members that operators look at, add, promote, remove, and hand the leadership to.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::whole::{Bench, Running};
 use crate::config::Seat;
 use crate::group::{Changed, MemberChange, OrderError, TransferError};
 use crate::tests::support::until;
+
+/// The longest hand-over that passes where nothing is wrong. It is some 50 ms on two busy cores.
+const HAND_OVER_MAX: Duration = Duration::from_millis(500);
 
 impl Bench {
     /// The seat of this number as all members know it.
@@ -81,7 +85,8 @@ async fn a_removed_seat_stays_out_until_it_is_added_whoever_leads() {
     std::fs::remove_dir_all(bench.data(out)).unwrap();
     let over = bench.at(leader).group.transfer(None).await.unwrap();
     assert_eq!(over.seat, format!("n{other}"));
-    assert!(bench.leader().await == other && over.took.as_millis() < 2_500);
+    println!("the leadership went over in {:?}", over.took);
+    assert!(bench.leader().await == other && over.took <= HAND_OVER_MAX, "{over:?}");
 
     let welcomed = |bench: &Bench| bench.at(other).group.inner.several.as_ref().unwrap().peers.counts().welcomed;
     let before = welcomed(&bench);
