@@ -1,10 +1,15 @@
 //! Members of one version are replaced by the next, one after the other, while clients send.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use escrowmq_common::code::response;
+use escrowmq_common::clock;
+use escrowmq_common::code::{request, response};
+use escrowmq_common::frame::Frame;
+use escrowmq_common::header::PullMessageHeader;
+use escrowmq_common::message::Message;
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 
@@ -13,38 +18,59 @@ use crate::config::BrokerConfig;
 use crate::group::OpenError;
 use crate::start::StartError;
 use crate::terms::{FEATURE_LEVEL, FIRST_LEVEL, QueueOffset};
-use crate::tests::support::{PATIENCE, create_topic, until};
+use crate::tests::support::{PATIENCE, create_topic, messages, until};
 use crate::tests::tools::support::{Sent, send_request};
 
 const SEATS: [usize; 3] = [0, 1, 2];
 /// Acknowledged messages that each step of the roll waits for.
 const BETWEEN_STEPS: usize = 20;
+/// Longest time of a send with all its attempts: a member that stops hands its leadership over first. The group's clients give
+/// a send twice as long.
+const SEND_MAX: Duration = Duration::from_secs(5);
 
-/// Sends one message after the other to whoever answers.
+/// Sends one message after the other to whoever answers, each until it is acknowledged.
+#[derive(Default)]
 struct Sender {
     addresses: Mutex<Vec<String>>,
-    /// Queue offsets that were acknowledged.
-    acknowledged: Mutex<Vec<i64>>,
+    /// The numbers of messages by the queue offsets that were acknowledged for them.
+    acknowledged: Mutex<Vec<(i64, u64)>>,
+    /// The longest time that a message took with all its attempts, and how many of those failed.
+    longest: Mutex<Duration>,
+    failed: AtomicU64,
+    /// Answers that no client can do anything about.
+    faults: Mutex<Vec<String>>,
     ends: AtomicBool,
 }
 
 impl Sender {
     async fn run(self: Arc<Self>) {
         let remote = remote();
-        for turn in 0.. {
+        let mut turn = 0;
+        for number in 0.. {
+            let began = clock::monotonic();
+            while !self.ends.load(Ordering::Relaxed) {
+                turn += 1;
+                let address = {
+                    let addresses = self.addresses.lock();
+                    addresses[turn % addresses.len()].clone()
+                };
+                let request = send_request("T", &[]).with_body(number.to_string());
+                match remote.call(&address, request, PATIENCE).await {
+                    Ok(answer) if answer.code == response::SUCCESS => {
+                        self.acknowledged.lock().push((Sent::of(&answer).offset, number));
+                        let mut longest = self.longest.lock();
+                        *longest = (*longest).max(clock::monotonic().saturating_sub(began));
+                        break;
+                    }
+                    // Nobody leads for a moment, or the connection broke: the next one may do better.
+                    Ok(answer) if matches!(answer.code, response::SERVICE_NOT_AVAILABLE | response::SYSTEM_ERROR) => {}
+                    Ok(answer) => self.faults.lock().push(format!("{} {:?}", answer.code, answer.remark)),
+                    Err(_) => tokio::task::yield_now().await,
+                }
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
             if self.ends.load(Ordering::Relaxed) {
                 return;
-            }
-            let address = {
-                let addresses = self.addresses.lock();
-                addresses[turn % addresses.len()].clone()
-            };
-            match remote.call(&address, send_request("T", &[]), PATIENCE).await {
-                Ok(answer) if answer.code == response::SUCCESS => {
-                    self.acknowledged.lock().push(Sent::of(&answer).offset);
-                }
-                // Nobody leads for a moment, or the connection broke: the next one may do better.
-                _ => tokio::task::yield_now().await,
             }
         }
     }
@@ -52,6 +78,39 @@ impl Sender {
     async fn until_more(&self) {
         let before = self.acknowledged.lock().len();
         until("more is acknowledged", async || self.acknowledged.lock().len() >= before + BETWEEN_STEPS).await;
+    }
+
+    /// What was acknowledged: the number of the message at each queue offset. No send took too long with its attempts.
+    fn acknowledged(&self) -> BTreeMap<i64, u64> {
+        let (longest, failed) = (*self.longest.lock(), self.failed.load(Ordering::Relaxed));
+        println!("the slowest send took {longest:?} with its attempts, {failed} attempts failed");
+        assert!(longest < SEND_MAX, "{longest:?}");
+        let faults = self.faults.lock();
+        assert!(faults.is_empty(), "{faults:?}");
+        let told = self.acknowledged.lock();
+        let acknowledged: BTreeMap<i64, u64> = told.iter().copied().collect();
+        assert_eq!(acknowledged.len(), told.len(), "an offset was given twice: {told:?}");
+        acknowledged
+    }
+}
+
+/// The numbers of the messages by their queue offsets, as a member shows them.
+async fn shown(bench: &Bench, at: usize) -> BTreeMap<i64, u64> {
+    let mut found = BTreeMap::new();
+    loop {
+        let next = found.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        let pull = PullMessageHeader::new("reader", "T", 0, next, 32);
+        let answer = bench.call(at, Frame::request(request::PULL_MESSAGE).with_header(&pull)).await.unwrap();
+        if answer.code != response::SUCCESS {
+            assert!(
+                matches!(answer.code, response::PULL_NOT_FOUND | response::PULL_OFFSET_MOVED),
+                "{:?}",
+                answer.remark
+            );
+            return found;
+        }
+        let number = |message: &Message| std::str::from_utf8(&message.body).unwrap().parse().unwrap();
+        found.extend(messages(&answer).iter().map(|message| (message.queue_offset, number(message))));
     }
 }
 
@@ -75,12 +134,7 @@ async fn members_go_over_to_the_next_level_one_by_one_under_load() {
     bench.updated(follower, "transactionCheckMax=18").await;
     assert_eq!(bench.shown((follower + 1) % 3, "transactionCheckMax").await, "17");
 
-    let sender = Sender {
-        addresses: Mutex::new(addresses(&bench, SEATS)),
-        acknowledged: Mutex::default(),
-        ends: AtomicBool::new(false),
-    };
-    let sender = Arc::new(sender);
+    let sender = Arc::new(Sender { addresses: Mutex::new(addresses(&bench, SEATS)), ..Sender::default() });
     let tasks = Tasks::new();
     tasks.spawn("sender", Arc::clone(&sender).run());
     let level = |bench: &Bench, at: usize| bench.at(at).broker().shard.agreed().level;
@@ -102,9 +156,12 @@ async fn members_go_over_to_the_next_level_one_by_one_under_load() {
     sender.ends.store(true, Ordering::Relaxed);
     tasks.join().await;
 
-    let offsets = sender.acknowledged.lock().clone();
-    let acknowledged: BTreeSet<i64> = offsets.iter().copied().collect();
-    assert_eq!(acknowledged.len(), offsets.len(), "an offset was given twice: {offsets:?}");
+    let sent = sender.acknowledged();
+    let there = shown(&bench, bench.leader().await).await;
+    for (offset, number) in &sent {
+        assert_eq!(there.get(offset), Some(number), "what was acknowledged for offset {offset}");
+    }
+    let acknowledged: BTreeSet<i64> = sent.into_keys().collect();
     let last = *acknowledged.last().unwrap();
     for at in SEATS {
         let shard = &bench.at(at).broker().shard;
