@@ -81,7 +81,9 @@ impl Stored {
         assert!(!common.is_empty(), "{:?} and {:?}", self.start..self.end(), other.start..other.end());
         let (one, two) = (self.slice(&common), other.slice(&common));
         let differs = one.iter().zip(two).position(|(one, two)| one != two);
-        assert!(differs.is_none(), "logs differ at position {:?} of {common:?}", differs.map(|at| common.start + at));
+        if let Some(at) = differs {
+            panic!("logs differ at position {} of {common:?}", common.start + at);
+        }
         common.len()
     }
 }
@@ -138,7 +140,7 @@ mod tests {
         let later = log(a.len(), &[record(b"b", 2), record(b"c", 3)]);
         assert_eq!(all.assert_same(&later), b.len() + c.len());
         assert_eq!(later.assert_same(&all), b.len() + c.len());
-        assert_eq!(all.assert_same(&log(0, &[a.clone()])), a.len());
+        assert_eq!(all.assert_same(&log(0, std::slice::from_ref(&a))), a.len());
     }
 
     #[test]

@@ -458,6 +458,36 @@ async fn a_member_that_begins_to_lead_knows_the_clients_that_it_answered_before(
     }
 }
 
+#[tokio::test]
+async fn a_client_that_sends_heartbeats_without_a_pause_makes_no_queue_and_large_ones_are_not_kept() {
+    let member = Member::start(Origin::Clients).await;
+    let client = Client::of(&member);
+    let beat = |bytes: usize| Frame::request(request::HEART_BEAT).with_body(vec![b'x'; bytes]);
+    let told = || member.carried_out.lock().iter().map(bytes::Bytes::len).collect::<Vec<_>>();
+    for bytes in 1..=1_000 {
+        assert_eq!(client.code(beat(bytes)).await, response::SUCCESS);
+    }
+    member.lead();
+    until(|| told().contains(&1_000)).await;
+    assert!(told().len() < 10, "{:?}", told());
+    // Without a leader again. The next one is not told a large one, and its client is not kept waiting.
+    member.office.lay_down();
+    member.follow(9, 2);
+    let before = told().len();
+    assert_eq!(client.code(beat(1 << 20)).await, response::SUCCESS);
+    member.office.take_up(1);
+    member.leadership.send_replace(Leadership::Leading { term: 1 });
+    until(|| told().len() > before).await;
+    assert_eq!(told().last(), Some(&(1 << 20)), "it waited, and was carried out itself");
+    member.office.lay_down();
+    member.follow(9, 3);
+    member.lead();
+    assert_eq!(client.code(beat(5)).await, response::SUCCESS);
+    until(|| told().last() == Some(&5)).await;
+    let large = told().into_iter().filter(|bytes| *bytes == 1 << 20).count();
+    assert_eq!(large, 1, "it is not told again");
+}
+
 /// Keeps what the leader asks, and answers it.
 #[derive(Default)]
 struct Asked {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::{Budget, Connection, ConnectionLimits, join};
 use escrowmq_common::task::{Shutdown, Tasks};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -26,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(3);
 /// Requests of one client that wait, and their bytes.
 const WAITING: usize = 1024;
 const WAITING_BYTES: usize = 16 << 20;
+/// A heartbeat up to this size is kept for the next leader; its client repeats a larger one after 30 s. One with 2,000 subscriptions is
+/// smaller.
+const BEAT_BYTES_MAX: usize = 256 << 10;
 
 /// Carries out a request here.
 pub(crate) type Handle = Arc<dyn Fn(&Arc<Connection>, Frame) + Send + Sync>;
@@ -46,15 +51,19 @@ pub(super) struct Course {
 
 enum Input {
     Request(Frame, Instant, Waits),
-    /// A heartbeat, and whether it was carried out here.
-    Beat(Frame, bool),
+    /// A heartbeat came: the newest one is told, unless it was.
+    Beat,
     Answer(Frame),
 }
+
+/// The newest heartbeat that was not told yet, and whether it was carried out here.
+type Untold = Arc<Mutex<Option<(Frame, bool)>>>;
 
 /// The handle of a tunnel. It ends when this is dropped.
 pub(super) struct Tunnel {
     client: Arc<Connection>,
     input: mpsc::Sender<Input>,
+    untold: Untold,
     waiting_bytes: Arc<AtomicUsize>,
     counts: Arc<Counts>,
 }
@@ -64,9 +73,16 @@ impl Tunnel {
         let (input, inputs) = mpsc::channel(WAITING);
         let (client, counts) = (Arc::clone(&course.client), Arc::clone(&course.counts));
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let (bytes, shutdown) = (Arc::clone(&waiting_bytes), course.shutdown.clone());
+        let untold = Untold::default();
+        let mut run = Run {
+            waiting_bytes: Arc::clone(&waiting_bytes),
+            untold: Arc::clone(&untold),
+            beat: None,
+            end: None,
+            course,
+        };
         tasks.spawn("tunnel", async move {
-            let mut run = Run { course, waiting_bytes: bytes, beat: None, end: None };
+            let shutdown = run.course.shutdown.clone();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
@@ -77,7 +93,7 @@ impl Tunnel {
                 end.connection.close("its client is gone");
             }
         });
-        Self { client, input, waiting_bytes, counts }
+        Self { client, input, untold, waiting_bytes, counts }
     }
 
     pub(super) fn pass(&self, request: Frame) {
@@ -90,7 +106,8 @@ impl Tunnel {
             self.input.try_send(input).map_err(|error| {
                 let (mpsc::error::TrySendError::Full(input) | mpsc::error::TrySendError::Closed(input)) = error;
                 match input {
-                    Input::Request(frame, ..) | Input::Beat(frame, _) | Input::Answer(frame) => frame,
+                    Input::Request(frame, ..) => frame,
+                    Input::Beat | Input::Answer(_) => unreachable!("a request was put in"),
                 }
             })
         };
@@ -102,8 +119,12 @@ impl Tunnel {
     }
 
     pub(super) fn beat(&self, beat: Frame, is_carried_out: bool) {
-        // One that finds no room is repeated by its client.
-        let _ = self.input.try_send(Input::Beat(beat, is_carried_out));
+        // It takes the place of one that waits: a client that sends many makes no queue.
+        let mut untold = self.untold.lock();
+        if untold.replace((beat, is_carried_out)).is_none() && self.input.try_send(Input::Beat).is_err() {
+            // Its client repeats it.
+            *untold = None;
+        }
     }
 
     pub(super) fn answer(&self, response: Frame) {
@@ -129,6 +150,7 @@ enum Place {
 struct Run {
     course: Course,
     waiting_bytes: Arc<AtomicUsize>,
+    untold: Untold,
     /// The client's last heartbeat, which a new leader has not seen.
     beat: Option<Frame>,
     end: Option<End>,
@@ -161,7 +183,12 @@ impl Run {
                     self.send(frame, until).await;
                     drop(waits);
                 }
-                Some(Input::Beat(frame, is_carried_out)) => self.tell(frame, is_carried_out).await,
+                Some(Input::Beat) => {
+                    let newest = self.untold.lock().take();
+                    if let Some((frame, is_carried_out)) = newest {
+                        self.tell(frame, is_carried_out).await;
+                    }
+                }
                 Some(Input::Answer(frame)) => {
                     if let Some(end) = &self.end {
                         end.connection.write_with(|out| frame.encode(out));
@@ -197,14 +224,16 @@ impl Run {
 
     async fn tell(&mut self, mut beat: Frame, is_carried_out: bool) {
         beat.set_oneway();
-        self.beat = Some(beat.clone());
+        // A copy: the body is a part of a read buffer, and would keep all of it.
+        let is_small = beat.body.len() <= BEAT_BYTES_MAX;
+        self.beat = is_small.then(|| Frame { body: Bytes::copy_from_slice(&beat.body), ..beat.clone() });
         match self.reach(Instant::now() + HELD).await {
             Some(Place::There) => {
                 if let Some(end) = &self.end {
                     end.connection.write_with(|out| beat.encode(out));
                 }
             }
-            Some(Place::Here) if !is_carried_out => self.beat_here(),
+            Some(Place::Here) if !is_carried_out => (self.course.handle)(&self.course.client, beat),
             Some(Place::Here) | None => {}
         }
     }

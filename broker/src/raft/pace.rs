@@ -48,7 +48,7 @@ impl Pace {
     pub(crate) fn claim(&mut self, bytes: u64, now: Duration, committed: Option<LogIndex>) -> Duration {
         let begins = self.next.max(now);
         self.note(bytes, begins, Position::ZERO, committed);
-        begins - now
+        begins.saturating_sub(now)
     }
 }
 

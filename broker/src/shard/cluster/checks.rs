@@ -69,7 +69,7 @@ impl Checks {
                         return Err(format!(
                             "node {} asks about half {half} {:?} after it was sent",
                             node.seat,
-                            now - early
+                            now.saturating_sub(early)
                         ));
                     }
                     let counter = header.tran_state_table_offset.cast_unsigned();
