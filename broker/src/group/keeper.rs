@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::Keys;
 use super::agreeing::{missing, next_level};
-use super::care::{Admission, Care, admit, care, closing, seat_of, shown};
+use super::care::{seat_of, shown};
+use super::carer::Carer;
 use super::door::Ask;
 use super::founding::promise;
 use super::identity::MemberFile;
-use super::orders::{self, Changed, MemberChange, Order, OrderError, Removal};
+use super::orders::{self, Changed, MemberChange, Order, OrderError};
 use super::question::{ANSWER_TIME, Answer, Question, reach};
 use crate::config::Seat;
 use crate::peer::{Hello, Lane, Peers, Target};
@@ -220,28 +221,15 @@ impl Keeper {
         self.leadership.borrow().led()
     }
 
+    fn carer(&self) -> Carer<'_> {
+        let (door, member) = (&self.keys.door, &*self.member);
+        Carer { own: door.file().node, own_seat: &door.config.own, seats: &door.config.seats, member }
+    }
+
     /// Does what a leader has to do; says whether there is more to do soon.
     async fn care(&mut self) -> bool {
         self.leadership.mark_unchanged();
-        if self.led().is_none() {
-            return false;
-        }
-        let Some((last, progress)) = self.member.progress() else { return true };
-        let (door, members) = (&self.keys.door, self.members.borrow().clone());
-        let own = door.file().node;
-        let done = match care(own, &door.config.own, &door.config.seats, &members, last, &progress) {
-            Care::Nothing => return false,
-            Care::Watch => return true,
-            Care::SetAddress(node, address) => self.member.set_address(node, &address).await,
-            Care::Voters(voters) => {
-                tracing::info!(?voters, before = ?members.voters, "changing the voters of the group");
-                self.member.replace_voters(voters).await
-            }
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, "the members of the group were not changed; it is tried again");
-        }
-        true
+        self.carer().care().await
     }
 
     async fn answer(&mut self, ask: Ask) {
@@ -290,8 +278,13 @@ impl Keeper {
                 Ok(Changed { done: format!("{seat} has a vote now"), warning })
             }
             MemberChange::Remove(seat) => {
-                let removal = orders::remove(self.keys.door.file().node, seat, &members, &progress)?;
-                self.remove(seat, &members, removal).await
+                let stay = self.carer().remove(seat).await?;
+                Ok(Changed {
+                    done: format!(
+                        "{seat} is no member any more: stop it, and empty its folder before it is used again"
+                    ),
+                    warning: stay.as_ref().and_then(orders::warning),
+                })
             }
         }?;
         tracing::warn!(?change, warning = changed.warning, "an operator has changed the members of the group");
@@ -316,27 +309,9 @@ impl Keeper {
             }
         };
         orders::can_join(seat, &status)?;
-        self.member.add_learner(status.node, &seat.to_string()).await?;
+        self.carer().add(status.node, seat).await?;
         let done = format!("{seat} is a member without a vote (node {}) and gets the log", status.node);
         Ok(Changed { done, warning: None })
-    }
-
-    async fn remove(&self, seat: &str, members: &Members, removal: Removal) -> Result<Changed, OrderError> {
-        // First, so that the seat does not come back by itself.
-        if let Some((node, address)) = closing(members) {
-            self.member.set_address(node, &address).await?;
-        }
-        if !removal.learners.is_empty() {
-            self.member.remove_learners(removal.learners).await?;
-        }
-        let warning = removal.voters.as_ref().and_then(orders::warning);
-        if let Some(voters) = removal.voters {
-            self.member.replace_voters(voters).await?;
-        }
-        Ok(Changed {
-            done: format!("{seat} is no member any more: stop it, and empty its folder before it is used again"),
-            warning,
-        })
     }
 
     async fn join(&self, from: &Hello, address: &str) -> Answer {
@@ -345,29 +320,10 @@ impl Keeper {
             return no("its address is not that of its seat");
         };
         let Some(incarnation) = self.keys.door.bound() else { return no("this member is in no group") };
-        let (true, Some((_, progress))) = (self.led().is_some(), self.member.progress()) else {
-            return no("this member does not lead");
-        };
-        let (file, members) = (self.keys.door.file(), self.members.borrow().clone());
-        let seats = &self.keys.door.config.seats;
-        let lost = match admit(from.node, &seat, seats, &members, &file.removed, &progress) {
-            // Until it is, another leader may not know of it.
-            Admission::Taken if members.is_committed => return Answer::Taken { incarnation },
-            Admission::Taken => return no("a change of the members is under way"),
-            Admission::No(why) => return Answer::No(why),
-            Admission::Take(lost) => lost,
-        };
-        let removed = if lost.is_empty() { Ok(()) } else { self.member.remove_learners(lost).await };
-        let taken = match removed {
-            Ok(()) => self.member.add_learner(from.node, address).await,
-            Err(error) => Err(error),
-        };
-        match taken {
-            Ok(()) => {
-                tracing::info!(node = from.node, %seat, "a member joins the group; it votes when it has caught up");
-                Answer::Taken { incarnation }
-            }
-            Err(error) => Answer::No(error.to_string()),
+        let removed = self.keys.door.file().removed;
+        match self.carer().take(from.node, &seat, address, &removed).await {
+            Ok(()) => Answer::Taken { incarnation },
+            Err(why) => Answer::No(why),
         }
     }
 }

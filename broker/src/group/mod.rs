@@ -5,6 +5,7 @@
 //!        ^            founding: decides                                   |
 //!        '----------- keeper (cares for members; care: decides) <---------'
 //! door: what other members may ask        links: Raft's requests over `peer`
+//! carer: what care and orders decide, done by Raft alone: the simulation uses it, too
 //! orders: what an operator may change (decides; the keeper does it)        view, clocks, figures: for tools and operators
 //! agreeing: what a leader adds to level and settings
 //! ```
@@ -48,6 +49,7 @@
 
 mod agreeing;
 mod care;
+mod carer;
 mod catch_up;
 mod clocks;
 mod door;
@@ -85,6 +87,8 @@ use crate::shard::Applier;
 use crate::snapshot::{self, Offers, Progress, SnapshotError};
 use crate::storage::{Opened, Storage, StorageError, StorageSettings};
 use crate::terms::TooLong;
+#[cfg(test)]
+pub(crate) use carer::Carer;
 use catch_up::CatchUp;
 use clocks::{Answers, Clocks};
 use door::{Door, Running};
