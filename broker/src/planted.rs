@@ -83,12 +83,14 @@ pub(crate) enum Bug {
     TwoCheckers,
     /// After a restart a member applies all of its log, committed or not.
     AppliedUncommitted,
+    /// A member whose folder is lost comes back under the id that it had.
+    IdUsedAgain,
 }
 
 #[cfg(test)]
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 38] = [
+    pub(crate) const ALL: [Bug; 39] = [
         Bug::AckBeforeFlush,
         Bug::SegmentNameUnsynced,
         Bug::SuffixRevived,
@@ -127,6 +129,7 @@ impl Bug {
         Bug::OffsetsKept,
         Bug::TwoCheckers,
         Bug::AppliedUncommitted,
+        Bug::IdUsedAgain,
     ];
 
     /// The value of `ESCROWMQ_PLANT` that switches it on.

@@ -15,6 +15,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MEMBER;
+use crate::planted::{Bug, planted};
 use crate::raft::ALONE;
 use crate::terms::{FIRST_LEVEL, decode_cold, encode_cold};
 
@@ -73,7 +74,7 @@ impl MemberFile {
     pub(super) fn new(group: &str, seat: &str) -> io::Result<Self> {
         Ok(Self {
             group: group.to_owned(),
-            node: draw()?,
+            node: new_id(seat, draw()?),
             seat: seat.to_owned(),
             incarnation: None,
             founder: None,
@@ -133,6 +134,11 @@ fn decode(bytes: &[u8]) -> Result<MemberFile, String> {
         return Err("its checksum is wrong".to_owned());
     }
     decode_cold(body)
+}
+
+/// The id of the member of an empty folder at a seat, if this was drawn for it.
+pub(crate) fn new_id(seat: &str, drawn: u64) -> u64 {
+    if planted(Bug::IdUsedAgain) { seat.bytes().map(u64::from).sum() } else { drawn }
 }
 
 /// A number that nobody has drawn before, above [`ALONE`].

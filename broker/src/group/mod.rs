@@ -95,6 +95,8 @@ use door::{Door, Running};
 pub(crate) use figures::{Figures, OtherMember};
 pub(crate) use identity::IdentityError;
 use identity::MemberFile;
+#[cfg(test)]
+pub(crate) use identity::new_id;
 use keeper::Keeper;
 use links::PeerLinks;
 pub(crate) use orders::{Changed, MemberChange, OrderError};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::cuts::life::Rows;
-use super::net::{Net, Seat};
+use super::net::{Net, Seat, seat_at};
 use super::node::Node;
 use crate::log::sim_disk::Random;
 use crate::raft::Hold;
@@ -27,7 +27,9 @@ pub(super) struct Copy {
 struct Order {
     to: Seat,
     life: u64,
+    /// The node that has it, and its id.
     from: Seat,
+    source: u64,
     /// The files that are on their way; `None` until they are made.
     copy: Option<Copy>,
 }
@@ -56,9 +58,11 @@ impl Copies {
         for node in nodes.iter_mut() {
             let (to, life) = (node.seat, node.life);
             let Some(lack) = node.lack() else { continue };
+            // A leader that has not applied yet that it is a member does not know its address.
+            let Some(from) = seat_at(&lack.address) else { continue };
             if !self.orders.iter().any(|(_, order)| order.to == to && order.life == life) {
                 let at = now + Duration::from_millis(self.random.below(300));
-                self.orders.push((at, Order { to, life, from: lack.leader as usize - 1, copy: None }));
+                self.orders.push((at, Order { to, life, from, source: lack.leader, copy: None }));
             }
         }
         let Some(due) = self.orders.iter().position(|(at, _)| *at <= now) else { return Ok(false) };
@@ -67,7 +71,8 @@ impl Copies {
         let is_there = nodes[to].is_up() && nodes[to].life == order.life && now >= nodes[to].paused_until;
         match order.copy.take() {
             None => {
-                if is_there && now >= nodes[from].paused_until && net.reaches(to, from) && net.reaches(from, to) {
+                let is_same = nodes[from].id() == order.source && now >= nodes[from].paused_until;
+                if is_there && is_same && net.reaches(to, from) && net.reaches(from, to) {
                     let held = nodes[from].copy()?.map(|(copy, hold)| {
                         order.copy = Some(copy);
                         (now + HELD_FOR, hold)

@@ -112,6 +112,23 @@ impl Faults {
         Self { planned: 0, plan: Vec::new(), endings: Vec::new(), fired: 0, told: Vec::new() }
     }
 
+    /// Plans one more, at whoever leads in a moment.
+    pub(super) fn strike(&mut self, random: &mut Random, now: Duration) {
+        // Most changes take no longer than the first.
+        let within = [15, 500][random.below(2) as usize];
+        let (at, lasts) = (now + Duration::from_millis(random.below(within)), lasts(random));
+        let kind = match random.below(10) {
+            0..4 => Kind::Kill,
+            4 | 5 => Kind::PowerCut,
+            6 | 7 => Kind::Isolated,
+            8 => Kind::Mute,
+            _ => Kind::Paused,
+        };
+        self.planned += 1;
+        self.plan.push(Fault { at, lasts, whom: Whom::Leader, kind, waits: WAITS });
+        self.plan.sort_by_key(|fault| std::cmp::Reverse(fault.at));
+    }
+
     /// When the next one begins or ends.
     pub(super) fn next_event(&self) -> Option<Duration> {
         self.plan.last().map(|fault| fault.at).into_iter().chain(self.endings.iter().map(|(at, _)| *at)).min()
@@ -266,6 +283,10 @@ impl Faults {
                 let Some(leader) = leader else { return false };
                 let to = nodes[(leader + by) % nodes.len()].id();
                 let Some(storage) = nodes[leader].storage() else { return false };
+                // A broker hands over to voters alone.
+                if !storage.member().members().borrow().voters.contains(&to) {
+                    return false;
+                }
                 drop(storage.shard.executor().spawn(storage.hand_over(to)));
             }
         }
@@ -273,9 +294,14 @@ impl Faults {
     }
 }
 
+/// How long a fault lasts.
+fn lasts(random: &mut Random) -> Duration {
+    Duration::from_millis(300 + random.below(3000))
+}
+
 fn fault(random: &mut Random, nodes: usize) -> Fault {
     let at = Duration::from_millis(QUIET_MS + random.below(DURING_MS));
-    let lasts = Duration::from_millis(300 + random.below(3000));
+    let lasts = lasts(random);
     let whom = if random.below(2) == 0 { Whom::Leader } else { Whom::Seat(random.below(nodes as u64) as usize) };
     let by = 1 + random.below(nodes as u64 - 1) as usize;
     let hour = 3_600_000;

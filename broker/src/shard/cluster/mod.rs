@@ -9,7 +9,8 @@
 //! All of the product from the intake down to the disk and up to the bytes on the wire runs here: proposer, Raft, log, apply,
 //! flushes, timers. So does what only a leader does, in the order in which it comes and goes: its office, check-backs, delayed
 //! messages, newest offsets ([`desk`]). The network, the disks, the clocks and the random numbers are simulated, so a seed does
-//! the same each time. Every fifth seed has five members.
+//! the same each time. Every fifth seed has five members. With every fourth seed members lose their folders and come back under other
+//! ids ([`wipes`]); the leaders care for them by the product's own code ([`keeper`]).
 //!
 //! A run is no evidence if it was too quiet: under nine tenths of its planned faults happened, no leader changed, or few
 //! commands were acknowledged. Then it counts as failed. `planted` shows that each check finds what it is there for.
@@ -26,6 +27,8 @@ mod desk;
 mod faults;
 mod guards;
 mod judge;
+mod keeper;
 mod net;
 mod node;
+mod wipes;
 mod world;

@@ -10,11 +10,27 @@ use escrowmq_common::clock::Clock;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::group::new_id;
 use crate::log::sim_disk::Random;
 use crate::raft::{Lane, Link, Links};
 
 /// Where a node sits. Its Raft id may change, its seat does not.
 pub(super) type Seat = usize;
+
+/// The address of a seat, as a membership has it.
+pub(super) fn address(seat: Seat) -> String {
+    format!("n{seat}-127.0.0.1:{}", seat + 1)
+}
+
+/// The Raft id of a seat whose folder was lost so many times.
+pub(super) fn id_of(seat: Seat, lost: u64) -> u64 {
+    new_id(&format!("n{seat}"), 10 * lost + seat as u64 + 1)
+}
+
+/// The seat of an address.
+pub(super) fn seat_at(address: &str) -> Option<Seat> {
+    address.parse::<crate::config::Seat>().ok().map(|seat| usize::from(seat.number()))
+}
 
 /// How the network treats what it carries.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +49,8 @@ pub(super) struct Weather {
 pub(super) enum Arrival {
     Request {
         to: Seat,
-        from: Seat,
+        /// The Raft id that it is for.
+        node: u64,
         call: u64,
         bytes: Bytes,
     },
@@ -50,7 +67,8 @@ struct Packet {
 }
 
 enum Content {
-    Request(Bytes),
+    /// For this Raft id: another member may have the seat by now.
+    Request(u64, Bytes),
     Answer(io::Result<Bytes>),
 }
 
@@ -157,10 +175,7 @@ impl Net {
         }
         let packet = inner.packets.remove(&due)?;
         match packet.content {
-            Content::Request(bytes) => {
-                let (to, from, call) = (packet.to, packet.from, packet.call);
-                Some(Arrival::Request { to, from, call, bytes })
-            }
+            Content::Request(node, bytes) => Some(Arrival::Request { to: packet.to, node, call: packet.call, bytes }),
             Content::Answer(answer) => {
                 let call = inner.calls.remove(&packet.call);
                 drop(inner);
@@ -195,8 +210,8 @@ impl Inner {
             return;
         }
         let repeated = !is_answer && self.random.below(1000) < self.weather.repeated;
-        if let (true, Content::Request(bytes)) = (repeated, &packet.content) {
-            let again = Packet { content: Content::Request(bytes.clone()), ..packet };
+        if let (true, Content::Request(node, bytes)) = (repeated, &packet.content) {
+            let again = Packet { content: Content::Request(*node, bytes.clone()), ..packet };
             self.schedule(again, is_answer);
         }
         self.schedule(packet, is_answer);
@@ -240,9 +255,9 @@ pub(super) struct SimLinks {
 impl Links for SimLinks {
     type Link = SimLink;
 
-    fn link(&self, _to: u64, address: &str, lane: Lane) -> SimLink {
-        let to = address.parse().expect("addresses here are seats");
-        SimLink { net: self.net.clone(), from: self.seat, to, lane }
+    fn link(&self, node: u64, address: &str, lane: Lane) -> SimLink {
+        let to = seat_at(address).expect("addresses here are seats");
+        SimLink { net: self.net.clone(), from: self.seat, to, node, lane }
     }
 }
 
@@ -251,6 +266,7 @@ pub(super) struct SimLink {
     net: Net,
     from: Seat,
     to: Seat,
+    node: u64,
     lane: Lane,
 }
 
@@ -267,7 +283,7 @@ impl Link for SimLink {
             let _ = caller.send(Err(io::ErrorKind::NotConnected.into()));
         } else {
             inner.calls.insert(call, Call { from, to, lane, caller });
-            inner.post(Packet { from, to, lane, call, content: Content::Request(request) });
+            inner.post(Packet { from, to, lane, call, content: Content::Request(self.node, request) });
         }
         drop(inner);
         async move { answer.await.unwrap_or_else(|_| Err(io::ErrorKind::ConnectionReset.into())) }

@@ -16,12 +16,13 @@ use parking_lot::Mutex;
 use super::super::cuts::life::{Rows, index_of, rows_of};
 use super::copies::Copy;
 use super::desk::Desk;
-use super::net::{Net, Seat, SimLinks};
+use super::keeper::Keeper;
+use super::net::{Net, Seat, SimLinks, id_of};
 use crate::latch::Failure;
 use crate::log::format::{SEGMENT_HEADER_BYTES, segment_start};
 use crate::log::sim_disk::{Faults, Random, SimDisk};
 use crate::log::{Drive, Flush, LogSettings, RecordId, saved_vote};
-use crate::raft::{Hold, Identity, Lack};
+use crate::raft::{Hold, Identity, Lack, Members};
 use crate::retention::last_index_below;
 use crate::shard::{Full, Shard};
 use crate::snapshot::{Cut, carried_vote, may_replace};
@@ -44,6 +45,7 @@ struct Running {
     storage: Option<Storage>,
     lacks: Option<watch::Receiver<Option<Lack>>>,
     desk: Option<Desk>,
+    keeper: Option<Keeper>,
     may_overtake: Arc<AtomicBool>,
 }
 
@@ -59,6 +61,10 @@ pub(super) struct Node {
     net: Net,
     flush: Flush,
     founders: BTreeMap<u64, String>,
+    /// Its disk was emptied so many times.
+    wiped: u64,
+    /// It cares for the members of the group when it leads.
+    pub(super) cares: bool,
     /// Started so many times; what an earlier life answers does not count.
     pub(super) life: u64,
     /// The process stands still until then.
@@ -90,6 +96,8 @@ impl Node {
             net,
             flush,
             founders,
+            wiped: 0,
+            cares: false,
             life: 0,
             paused_until: Duration::ZERO,
             disk_busy_until: Duration::ZERO,
@@ -98,9 +106,9 @@ impl Node {
         }
     }
 
-    /// Its Raft id.
+    /// Its Raft id: another one each time that its disk was emptied.
     pub(super) fn id(&self) -> u64 {
-        self.seat as u64 + 1
+        id_of(self.seat, self.wiped)
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -118,6 +126,16 @@ impl Node {
     /// The parts that it uses when it leads.
     pub(super) fn desk(&self) -> Option<&Desk> {
         self.running.as_ref().and_then(|running| running.desk.as_ref())
+    }
+
+    /// What cares for the members, where anything does.
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        self.running.as_ref().and_then(|running| running.keeper.as_ref())
+    }
+
+    /// The members of the group, as its log has them.
+    pub(super) fn members(&self) -> Option<Members> {
+        Some(self.storage()?.member().members().borrow().clone())
     }
 
     pub(super) fn term_led(&self) -> Option<u64> {
@@ -164,14 +182,15 @@ impl Node {
                 allowed.store(true, Ordering::Relaxed);
             }
         });
-        // The first seat founds the group.
-        let founders = (self.seat == 0).then(|| self.founders.clone());
+        // The first seat founds the group, once.
+        let founders = (self.seat == 0 && self.wiped == 0).then(|| self.founders.clone());
         let identity = Identity { node: self.id(), founders };
         let links = Arc::new(SimLinks { net: self.net.clone(), seat: self.seat });
         let (tasks, starter) = (Tasks::new(), parts.clone());
         let starting: Starting = Box::pin(async move { starter.start(&tasks, identity, links).await });
         let starting = Some(starting);
-        self.running = Some(Running { parts, starting, storage: None, lacks: None, desk: None, may_overtake });
+        self.running =
+            Some(Running { parts, starting, storage: None, lacks: None, desk: None, keeper: None, may_overtake });
         self.net.node_up(self.seat);
         self.life += 1;
         Ok(())
@@ -191,6 +210,13 @@ impl Node {
         drop(running);
         executor.drop_tasks();
         self.paused_until = Duration::ZERO;
+    }
+
+    /// The process ends, and its disk is lost. What starts next is an empty member of the same seat.
+    pub(super) fn wipe(&mut self) {
+        self.crash(false);
+        (self.disk, self.rows) = (SimDisk::new(), None);
+        self.wiped += 1;
     }
 
     /// The power of this machine goes off during one of the next operations of its disk. Perhaps nothing is kept then of what
@@ -220,7 +246,7 @@ impl Node {
         if self.is_paused() {
             return Ok(false);
         }
-        let now = self.clock.monotonic();
+        let (now, id) = (self.clock.monotonic(), self.id());
         let Some(running) = &mut self.running else { return Ok(false) };
         if let Some(starting) = &mut running.starting
             && let Poll::Ready(started) = starting.as_mut().poll(&mut Context::from_waker(Waker::noop()))
@@ -232,6 +258,10 @@ impl Node {
             let started = started.map_err(|error| format!("node {} does not start: {error}", self.seat))?;
             running.lacks = Some(started.server().lacks());
             running.desk = Some(Desk::open(&started, &self.clock));
+            if self.cares {
+                let addresses: Vec<String> = self.founders.values().cloned().collect();
+                running.keeper = Some(Keeper::open(&started, id, self.seat, &addresses));
+            }
             running.storage = Some(started);
             return Ok(true);
         }
@@ -273,9 +303,9 @@ impl Node {
         [timer, disk].into_iter().flatten().min()
     }
 
-    /// A request of another node has arrived.
-    pub(super) fn serve(&self, call: u64, request: Bytes) {
-        let Some(storage) = self.storage() else {
+    /// A request of another node has arrived. Which id is here the handshake says, before anything is answered.
+    pub(super) fn serve(&self, node: u64, call: u64, request: Bytes) {
+        let Some(storage) = self.storage().filter(|_| node == self.id()) else {
             self.net.answer(call, Err(std::io::ErrorKind::NotConnected.into()));
             return;
         };

@@ -12,8 +12,9 @@ use super::consumers::Consumers;
 use super::copies::Copies;
 use super::faults::Faults;
 use super::judge;
-use super::net::{Arrival, Net};
+use super::net::{Arrival, Net, address, id_of};
 use super::node::Node;
+use super::wipes::{Wipes, is_whole};
 use crate::log::Flush;
 use crate::log::sim_disk::Random;
 use crate::shard::Shard;
@@ -38,6 +39,11 @@ pub(super) struct Counts {
     pub(super) faults: u64,
     pub(super) leaders: u64,
     pub(super) copies: u64,
+    /// Folders that were lost.
+    pub(super) wiped: u64,
+    /// Changes of the voters that were begun, and those that another leader ended.
+    pub(super) changes: u64,
+    pub(super) taken_over: u64,
     pub(super) entries: u64,
     pub(super) steps: u64,
     pub(super) simulated_ms: u64,
@@ -57,6 +63,9 @@ impl Counts {
         self.faults += run.faults;
         self.leaders += run.leaders;
         self.copies += run.copies;
+        self.wiped += run.wiped;
+        self.changes += run.changes;
+        self.taken_over += run.taken_over;
         self.entries += run.entries;
         self.steps += run.steps;
         self.simulated_ms += run.simulated_ms;
@@ -73,6 +82,7 @@ pub(super) struct World {
     pub(super) consumers: Consumers,
     checks: Checks,
     pub(super) faults: Faults,
+    wipes: Wipes,
     random: Random,
     /// Who led in which term.
     leaders: BTreeSet<(u64, usize)>,
@@ -86,7 +96,7 @@ impl World {
         let mut random = Random::new(seed);
         let clock = Clock::manual(1_700_000_000_000);
         let net = Net::new(clock.clone(), random.draw());
-        let founders: BTreeMap<u64, String> = (0..size).map(|seat| (seat as u64 + 1, seat.to_string())).collect();
+        let founders: BTreeMap<u64, String> = (0..size).map(|seat| (id_of(seat, 0), address(seat))).collect();
         let nodes = (0..size).map(|seat| {
             let own = Clock::manual(1_700_000_000_000 + random.below(2000) as i64);
             Node::new(seat, founders.clone(), flush, net.clone(), own, random.draw())
@@ -102,12 +112,19 @@ impl World {
             checks: Checks::new(random.draw()),
             // One alone is looked at by the cuts, one by one.
             faults: if size > 1 { Faults::plan(&mut random, size) } else { Faults::none() },
+            wipes: Wipes::none(),
             random,
             leaders: BTreeSet::new(),
             steps: 0,
             steps_at_once: 0,
             keep_room_at: Duration::from_secs(1),
         }
+    }
+
+    /// Members lose their folders in this run, and leaders care for them.
+    fn lose_folders(&mut self, seed: u64) {
+        self.wipes = Wipes::plan(seed, self.nodes.len());
+        self.nodes.iter_mut().for_each(|node| node.cares = true);
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -145,10 +162,7 @@ impl World {
             nth if nth < size => self.nodes[nth].step(),
             nth if nth == size => {
                 match self.net.arrive() {
-                    Some(Arrival::Request { to, from, call, bytes }) => {
-                        let _ = from;
-                        self.nodes[to].serve(call, bytes);
-                    }
+                    Some(Arrival::Request { to, node, call, bytes }) => self.nodes[to].serve(node, call, bytes),
                     Some(Arrival::Answered) => {}
                     None => return Ok(false),
                 }
@@ -167,7 +181,8 @@ impl World {
                     return Ok(true);
                 }
                 let copied = self.copies.step(&mut self.nodes, &self.net, now)?;
-                Ok(self.faults.step(&mut self.nodes, &self.net, now)? || copied)
+                let wiped = self.wipes.step(&mut self.nodes, &mut self.faults, &self.net, now)?;
+                Ok(self.faults.step(&mut self.nodes, &self.net, now)? || copied || wiped)
             }
         }
     }
@@ -180,6 +195,7 @@ impl World {
             self.consumers.next_event(),
             self.checks.next_event(),
             self.faults.next_event(),
+            self.wipes.next_event(),
             self.copies.next_event(),
             Some(self.keep_room_at),
         ];
@@ -221,7 +237,9 @@ impl World {
         if leases.len() > 1 {
             return Err(format!("nodes {leases:?} may answer reads at the same time"));
         }
-        self.checks.look(&self.clients, &self.nodes, self.now())
+        let now = self.now();
+        self.wipes.look(&self.nodes, &mut self.faults, now);
+        self.checks.look(&self.clients, &self.nodes, now)
     }
 
     pub(super) fn run_until(
@@ -246,7 +264,8 @@ impl World {
             let Some(shard) = node.shard() else { return format!("node {} is down", node.seat) };
             let (applied, end) = (shard.counters().applied_index(), shard.log().last().map(|last| last.index));
             let leads = node.term_led();
-            format!("node {} applied {applied:?} of {end:?}, leads {leads:?}", node.seat)
+            let members = node.members();
+            format!("node {} applied {applied:?} of {end:?}, leads {leads:?}, has {members:?}", node.seat)
         };
         self.nodes.iter().map(node).collect::<Vec<_>>().join("; ")
     }
@@ -254,6 +273,7 @@ impl World {
     /// All faults are over: everything runs, and everybody reaches everybody.
     fn heal(&mut self) -> Result<(), String> {
         self.net.heal();
+        self.wipes.spare_leaders();
         let now = self.now();
         for node in &mut self.nodes {
             node.disk_ms = 2;
@@ -283,13 +303,18 @@ impl World {
         ends.len() == 1 && self.nodes.iter().all(applied) && self.leader().is_some() && self.clients.is_idle()
     }
 
+    /// Each seat votes under the id that it has now, as every node knows.
+    fn has_all_members(&self) -> bool {
+        self.nodes.iter().all(|node| node.members().is_some_and(|members| is_whole(&self.nodes, &members)))
+    }
+
     /// Check-backs have settled every half, delayed messages are in their queues, and consumers have read all.
     fn is_settled(&self) -> bool {
         let is_settled = |shard: &Shard| {
             let counters = shard.counters();
             (counters.open_halves(), counters.timers()) == (0, 0) && self.consumers.are_done(shard)
         };
-        self.is_quiet() && self.leader().and_then(Node::shard).is_some_and(is_settled)
+        self.is_quiet() && self.has_all_members() && self.leader().and_then(Node::shard).is_some_and(is_settled)
     }
 }
 
@@ -298,16 +323,24 @@ fn size_of(seed: u64) -> usize {
     if seed.is_multiple_of(5) { 5 } else { 3 }
 }
 
+/// Whether members lose their folders with this seed.
+fn loses_folders(seed: u64) -> bool {
+    seed % 4 == 1
+}
+
 /// One run; an error says what is wrong.
 pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
     let mut world = World::new(seed, size_of(seed), flush);
+    if loses_folders(seed) {
+        world.lose_folders(seed);
+    }
     let told = |world: &World, why: String| format!("{why}\n  faults:\n    {}", world.faults.told.join("\n    "));
     for node in &mut world.nodes {
         node.start()?;
     }
     let lived = (|| {
         let rest = Duration::from_secs(60);
-        world.run_until("the faults end", rest, |world| Ok(world.faults.is_over()))?;
+        world.run_until("the faults end", rest, |world| Ok(world.faults.is_over() && world.wipes.is_over()))?;
         world.heal()?;
         world.run_until("every half is settled, and all is consumed", HEALED_WITHIN, |world| Ok(world.is_settled()))
     })();
@@ -324,6 +357,9 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
         faults: world.faults.fired as u64,
         leaders: world.leaders.len() as u64,
         copies: world.copies.taken,
+        wiped: world.wipes.wiped,
+        changes: world.wipes.changes,
+        taken_over: world.wipes.taken_over,
         entries,
         steps: world.steps,
         simulated_ms: world.now().as_millis() as u64,

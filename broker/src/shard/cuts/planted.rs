@@ -35,7 +35,8 @@ fn finder(bug: Bug) -> &'static str {
         | Bug::OfficeWithoutLease
         | Bug::OffsetsKept
         | Bug::TwoCheckers
-        | Bug::AppliedUncommitted => GROUPS,
+        | Bug::AppliedUncommitted
+        | Bug::IdUsedAgain => GROUPS,
         Bug::VotesAtOnce => "raft::tests::guards::a_member_that_has_just_started",
         Bug::VoteLostInSnapshot => "snapshot::tests::a_copy_serves",
         Bug::ForwardingLoop => "forward::tests::what_arrives_is_not_passed_on",

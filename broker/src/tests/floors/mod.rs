@@ -35,7 +35,12 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("check", Some(&["index", "key_index", "limits", "log", "raft", "shard", "terms"])),
     ("backup", Some(&["check", "index", "limits", "log", "shard", "storage", "terms"])),
     ("snapshot", Some(&["backup", "check", "latch", "limits", "log", "planted", "raft", "shard", "terms"])),
-    ("group", Some(&["config", "limits", "log", "metrics", "peer", "raft", "shard", "snapshot", "storage", "terms"])),
+    (
+        "group",
+        Some(&[
+            "config", "limits", "log", "metrics", "peer", "planted", "raft", "shard", "snapshot", "storage", "terms",
+        ]),
+    ),
     ("stats", None),
     ("registration", None),
     ("retention", None),
