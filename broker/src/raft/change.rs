@@ -11,12 +11,16 @@ use openraft::impls::BasicNode;
 use super::member::Member;
 use super::members::{Members, Progress};
 use super::state::StateMachine;
-use super::{TypeConfig, index_of};
+use super::{TypeConfig, index_of, membership};
 use crate::executor::Timeout;
+use crate::log::{AppendError, NewRecord, Room};
 use crate::terms::LogIndex;
 
 /// The time that a change has: two entries that majorities flush, with a stalled disk among them.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An address is a name of a host and a few characters.
+const ADDRESS_BYTES_MAX: usize = 512;
 
 /// Why the membership was not changed, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,14 +96,30 @@ impl<M: StateMachine> Member<M> {
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ChangeError> {
         let (raft, executor) = (self.raft.clone(), self.executor.clone());
+        let (log, claims, bytes) = (self.log.clone(), self.claims().clone(), self.entry_bytes());
         let changing = self.executor.spawn(async move {
+            // Openraft takes an append that fails for the end of its storage. A change of the voters is two entries.
+            let _room = claims.claim(&log, &[bytes; 2], Room::Reserve).map_err(no_room)?;
             let sleep = executor.sleep_until(executor.now() + CHANGE_PATIENCE);
-            Timeout::new(Box::pin(raft.change_membership(change, false)), sleep).await
+            match Timeout::new(Box::pin(raft.change_membership(change, false)), sleep).await {
+                Ok(changed) => Ok(changed.map(drop)?),
+                Err(_) => Err(ChangeError::Unknown(format!("no majority answered in {} s", CHANGE_PATIENCE.as_secs()))),
+            }
         });
-        match changing.await {
-            Ok(Ok(changed)) => Ok(changed.map(drop)?),
-            Ok(Err(_)) => Err(ChangeError::Unknown(format!("no majority answered in {} s", CHANGE_PATIENCE.as_secs()))),
-            Err(_) => Err(ChangeError::Ended),
-        }
+        changing.await.unwrap_or(Err(ChangeError::Ended))
+    }
+
+    /// The bytes of an entry at most that adds a member, or is on the way from one set of voters to another.
+    fn entry_bytes(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let members = membership::encode(metrics.borrow_watched().membership_config.membership());
+        NewRecord::bytes_with(2 * members.len() + ADDRESS_BYTES_MAX)
+    }
+}
+
+fn no_room(error: AppendError) -> ChangeError {
+    match error {
+        AppendError::NoSpace { .. } => ChangeError::Refused(format!("the leader's log has no room: {error}")),
+        _ => ChangeError::Ended,
     }
 }

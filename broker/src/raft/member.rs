@@ -30,7 +30,7 @@ use super::timing::{ELECTION_MAX_MS, ELECTION_MIN_MS, HAND_OVER_PATIENCE, HEARTB
 use super::{CommittedLeader, TypeConfig, Vote, index_of, log_id};
 use crate::executor::{Blocking, Executor, JoinHandle};
 use crate::latch::{Failure, FailureLatch};
-use crate::log::{self, Log};
+use crate::log::{self, Log, RoomClaims};
 use crate::planted::{Bug, planted};
 use crate::terms::LogIndex;
 
@@ -101,7 +101,9 @@ pub enum MemberError {
 /// A running member of the group, with the state machine `M`. Dropping it does not end it; [`end`](Self::end) does.
 pub(crate) struct Member<M: StateMachine> {
     node: u64,
-    log: Log,
+    pub(super) log: Log,
+    /// Room for what this member proposes as the leader.
+    claims: RoomClaims,
     pub(super) raft: Raft<TypeConfig, State<M>>,
     pub(super) executor: Executor,
     pub(super) members: watch::Receiver<Members>,
@@ -216,6 +218,7 @@ impl<M: StateMachine> Member<M> {
         Ok(Self {
             node,
             log: own_log,
+            claims: RoomClaims::default(),
             raft,
             executor,
             members,
@@ -251,6 +254,11 @@ impl<M: StateMachine> Member<M> {
     /// Whether others are, or may soon be, members of the group.
     pub(crate) fn has_peers(&self) -> bool {
         self.has_peers.load(Ordering::Relaxed)
+    }
+
+    /// Claims of room in the log for all that is proposed here.
+    pub(crate) fn claims(&self) -> &RoomClaims {
+        &self.claims
     }
 
     /// Answers other members.

@@ -117,10 +117,10 @@ impl Proposer {
 
     /// Turns ready batches into entries until the intake is stopped and drained, or the member has ended.
     async fn propose(&self, term: u64) {
-        let claims = RoomClaims::default();
+        let claims = self.member.claims();
         while let Some(ready) = self.shared.intake.next().await {
             let Some(ready) = self.read_back(ready) else { continue };
-            let Some((ready, claim)) = self.make_room(&claims, ready) else { continue };
+            let Some((ready, claim)) = self.make_room(claims, ready) else { continue };
             if !self.propose_one(term, ready, claim).await {
                 return;
             }

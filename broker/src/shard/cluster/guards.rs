@@ -8,8 +8,10 @@ use parking_lot::Mutex;
 
 use super::super::cuts::act::Act;
 use super::faults::Faults;
+use super::net::address;
 use super::world::World;
 use crate::log::Flush;
+use crate::raft::ChangeError;
 use crate::shard::{Admission, Outcome, SubmitError};
 
 /// Callers are told within this time: the patience of the proposer, and a look at who waits.
@@ -128,6 +130,35 @@ fn a_follower_without_room_goes_on_when_there_is_room() {
     let are_equal =
         |world: &mut World| Ok(end(world, full).map(|last| last.index) == end(world, leader).map(|last| last.index));
     world.run_until("it catches up", Duration::from_secs(30), are_equal).expect("it has room again");
+}
+
+/// A change of the members is an append, too.
+#[test]
+fn a_leader_without_room_goes_on_and_changes_no_members() {
+    let mut world = group(6);
+    let leader = world.leader().expect("there is one").seat;
+    world.nodes[leader].set_full(true);
+    let member = Arc::clone(world.nodes[leader].storage().expect("it runs").member());
+    let mut node = 100;
+    let mut add = |world: &mut World| {
+        let (member, done, told) = (Arc::clone(&member), Arc::new(Mutex::new(None)), address((leader + 1) % 3));
+        node += 1;
+        let (id, slot) = (node, Arc::clone(&done));
+        let adding = async move {
+            let added = member.add_learner(id, &told).await;
+            *slot.lock() = Some(added);
+        };
+        drop(world.nodes[leader].shard().expect("it runs").executor().spawn(adding));
+        world.run_until("an answer", PATIENCE, |_| Ok(done.lock().is_some())).expect("the leader goes on");
+        let added = done.lock().take();
+        added.expect("it was there")
+    };
+    let refused = (0..200).find_map(|_| add(&mut world).err()).expect("all its room is used up");
+    assert!(matches!(&refused, ChangeError::Refused(why) if why.contains("no room")), "{refused}");
+    assert!(world.nodes[leader].failure().is_none());
+    world.nodes[leader].set_full(false);
+    lead(&mut world);
+    assert_eq!(add(&mut world), Ok(()), "it has room again");
 }
 
 /// Openraft ends a leader that has no snapshot for a member which needs one.
