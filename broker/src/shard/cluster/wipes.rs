@@ -1,5 +1,5 @@
 //! Members that lose their folders, and how the group gets a voter at each seat again: an empty member of another id asks for the
-//! seat, or an operator lets the seat go and takes the empty member in.
+//! seat, or an operator removes the seat while its member runs, empties the folder and adds what starts there.
 //!
 //! One at a time: the next folder is lost when the seat of the one before votes again and has what the group had. Otherwise the last
 //! copy of an acknowledged message may go, and that is no fault of the group's. While the voters change, something happens to the
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::faults::Faults;
 use super::keeper::Wish;
-use super::net::{Net, Seat, seat_at};
+use super::net::{Net, Seat};
 use super::node::Node;
 use crate::log::sim_disk::Random;
 use crate::raft::Members;
@@ -31,18 +31,21 @@ struct Wipe {
     seat: Option<Seat>,
     /// The member is down for so long.
     lasts: Duration,
-    /// An operator lets the seat go.
+    /// An operator removes the member first.
     is_ordered: bool,
 }
 
-/// A seat whose folder was lost, until it votes again.
+/// A seat that is to have another member, until that one votes.
 struct Away {
     seat: Seat,
+    /// The member is down for so long.
+    lasts: Duration,
+    is_ordered: bool,
+    /// Whether the folder is lost, and what the group had applied then.
+    is_lost: bool,
+    had: Option<LogIndex>,
     starts_at: Option<Duration>,
     asks_at: Duration,
-    is_ordered: bool,
-    /// What the group had applied.
-    had: Option<LogIndex>,
     /// Voters that the group is on its way to, and the term in which that began.
     change: Option<(BTreeSet<u64>, u64)>,
 }
@@ -85,7 +88,7 @@ impl Wipes {
 
     /// Whether no other folder will be lost.
     pub(super) fn is_over(&self) -> bool {
-        self.plan.is_empty()
+        self.plan.is_empty() && self.away.as_ref().is_none_or(|away| away.is_lost)
     }
 
     /// From now on nothing happens to leaders.
@@ -109,31 +112,37 @@ impl Wipes {
         net: &Net,
         now: Duration,
     ) -> Result<bool, String> {
-        if let Some(away) = &mut self.away {
-            if away.starts_at.take_if(|at| *at <= now).is_some() {
-                if !nodes[away.seat].is_up() {
-                    nodes[away.seat].start()?;
-                }
-                return Ok(true);
-            }
-            let asks = now >= away.asks_at;
-            if asks {
-                away.asks_at = now + ASKS_EVERY;
-                away.ask(nodes, net, now);
+        let Some(away) = &mut self.away else {
+            let Some(wipe) = self.plan.pop_if(|wipe| wipe.at <= now) else { return Ok(false) };
+            let leads = || nodes.iter().position(|node| node.term_led().is_some());
+            let seat = wipe.seat.or_else(leads).unwrap_or(0);
+            let Wipe { lasts, is_ordered, .. } = wipe;
+            let (is_lost, starts_at, change) = (false, None, None);
+            self.away = Some(Away { seat, lasts, is_ordered, is_lost, had: None, starts_at, asks_at: now, change });
+            return Ok(true);
+        };
+        let asks = now >= away.asks_at;
+        if asks {
+            away.asks_at = now + ASKS_EVERY;
+        }
+        if !away.is_lost {
+            if asks && (!away.is_ordered || away.is_removed(nodes, &mut self.random, now)) {
+                away.lose(nodes, now);
+                self.wiped += 1;
+                faults.told.push(format!("{now:?} node {} loses its folder for {:?}", away.seat, away.lasts));
             }
             return Ok(asks);
         }
-        let Some(wipe) = self.plan.pop_if(|wipe| wipe.at <= now) else { return Ok(false) };
-        let leads = || nodes.iter().position(|node| node.term_led().is_some());
-        let seat = wipe.seat.or_else(leads).unwrap_or(0);
-        let had = nodes.iter().filter_map(|node| node.shard()?.counters().applied_index()).max();
-        nodes[seat].wipe();
-        self.wiped += 1;
-        let starts_at = now + wipe.lasts;
-        faults.told.push(format!("{now:?} node {seat} loses its folder for {:?}", wipe.lasts));
-        let (is_ordered, starts_at) = (wipe.is_ordered, Some(starts_at));
-        self.away = Some(Away { seat, starts_at, asks_at: now + ASKS_EVERY, is_ordered, had, change: None });
-        Ok(true)
+        if away.starts_at.take_if(|at| *at <= now).is_some() {
+            if !nodes[away.seat].is_up() {
+                nodes[away.seat].start()?;
+            }
+            return Ok(true);
+        }
+        if asks {
+            away.ask(nodes, net, now);
+        }
+        Ok(asks)
     }
 
     /// Looks at the change of the members at each step.
@@ -158,7 +167,7 @@ impl Wipes {
         let ended = away.change.take().is_some_and(|(voters, began)| voters == members.voters && began < term);
         self.taken_over += u64::from(ended);
         let has = nodes[away.seat].shard().and_then(|shard| shard.counters().applied_index());
-        if is_whole(nodes, &members) && has >= away.had {
+        if away.is_lost && is_whole(nodes, &members) && has >= away.had {
             faults.told.push(format!("{now:?} node {} votes again as {}", away.seat, nodes[away.seat].id()));
             self.away = None;
         }
@@ -166,7 +175,39 @@ impl Wipes {
 }
 
 impl Away {
-    /// Asks the leader for what is missing.
+    /// Asks for the removal of the member, as an operator does. Says whether it is out.
+    fn is_removed(&mut self, nodes: &[Node], random: &mut Random, now: Duration) -> bool {
+        let Some((_, leader, members)) = leader(nodes) else { return false };
+        if !members.is_joint && members.is_committed && !members.addresses.contains_key(&nodes[self.seat].id()) {
+            return true;
+        }
+        if now < leader.paused_until {
+            return false;
+        }
+        if leader.seat != self.seat {
+            if let Some(keeper) = leader.keeper() {
+                keeper.ask(Wish::Remove(self.seat));
+            }
+            return false;
+        }
+        // A leader is not removed: it hands over first, and it takes a while until it is clear who leads.
+        let others: Vec<u64> = members.voters.into_iter().filter(|voter| *voter != leader.id()).collect();
+        let to = others[random.below(others.len() as u64) as usize];
+        if let Some(storage) = leader.storage() {
+            drop(storage.shard.executor().spawn(storage.hand_over(to)));
+        }
+        self.asks_at = now + 5 * ASKS_EVERY;
+        false
+    }
+
+    /// The folder is lost.
+    fn lose(&mut self, nodes: &mut [Node], now: Duration) {
+        self.had = nodes.iter().filter_map(|node| node.shard()?.counters().applied_index()).max();
+        (self.is_lost, self.starts_at) = (true, Some(now + self.lasts));
+        nodes[self.seat].wipe();
+    }
+
+    /// Asks the leader for the seat.
     fn ask(&self, nodes: &[Node], net: &Net, now: Duration) {
         let (seat, own) = (self.seat, &nodes[self.seat]);
         let Some((_, leader, members)) = leader(nodes) else { return };
@@ -175,12 +216,7 @@ impl Away {
         if !is_there(own) || !is_there(leader) || !reaches || members.addresses.contains_key(&own.id()) {
             return;
         }
-        let has_seat = members.addresses.values().any(|address| seat_at(address) == Some(seat));
-        let wish = match (self.is_ordered, has_seat) {
-            (true, true) => Wish::Remove(seat),
-            (true, false) => Wish::Add(own.id(), seat),
-            (false, _) => Wish::Take(own.id(), seat),
-        };
+        let wish = if self.is_ordered { Wish::Add(own.id(), seat) } else { Wish::Take(own.id(), seat) };
         if let Some(keeper) = leader.keeper() {
             keeper.ask(wish);
         }
