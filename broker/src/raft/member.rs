@@ -439,6 +439,10 @@ impl<M: StateMachine> Watcher<M> {
                 self.counts.leaders.add_one();
             }
             let leading = (leader == Some(self.node)).then_some(term);
+            if leading.is_some() && !voters.last().is_some_and(|last| last.contains(&self.node)) {
+                // It is on its way out. Once that is committed openraft hands over, and others may vote at once.
+                self.lease.give_up(term);
+            }
             if leads != leading {
                 self.lease.end();
                 let now = self.log.clock().monotonic();
