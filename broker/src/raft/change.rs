@@ -99,7 +99,7 @@ impl<M: StateMachine> Member<M> {
         let (log, claims, bytes) = (self.log.clone(), self.claims().clone(), self.entry_bytes());
         let changing = self.executor.spawn(async move {
             // Openraft takes an append that fails for the end of its storage. A change of the voters is two entries.
-            let _room = claims.claim(&log, &[bytes; 2], Room::Reserve).map_err(no_room)?;
+            let _room = claims.claim(&log, &[bytes; 2], Room::Reserve).map_err(|error| no_room(&error))?;
             let sleep = executor.sleep_until(executor.now() + CHANGE_PATIENCE);
             match Timeout::new(Box::pin(raft.change_membership(change, false)), sleep).await {
                 Ok(changed) => Ok(changed.map(drop)?),
@@ -117,7 +117,7 @@ impl<M: StateMachine> Member<M> {
     }
 }
 
-fn no_room(error: AppendError) -> ChangeError {
+fn no_room(error: &AppendError) -> ChangeError {
     match error {
         AppendError::NoSpace { .. } => ChangeError::Refused(format!("the leader's log has no room: {error}")),
         _ => ChangeError::Ended,
