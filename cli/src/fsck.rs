@@ -23,6 +23,7 @@ const COULD_NOT_RUN: u8 = 2;
     after_help = "Exit code: 0 nothing is wrong, 1 something is wrong (after --repair: still), 2 could not run.\n\
     Without --repair no file is changed. The broker must be stopped."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Arguments {
     /// The broker's data folder (storePathRootDir), or the one given to `escrowmq standalone`
     dir: PathBuf,
