@@ -183,10 +183,8 @@ impl Log {
     }
 }
 
-/// Room of the current segment was exceeded and the spare number `at` is missing or too small.
+/// The current segment has no room for a record of so many bytes, and no spare takes it.
 struct SpareNeeded {
-    at: usize,
-    /// Bytes of the record that does not fit.
     bytes: u64,
 }
 
@@ -241,7 +239,8 @@ impl Shared {
                     let frames = std::mem::take(&mut frames);
                     ops.push(Op::Write { frames, end: front.end, epoch, done: None });
                 }
-                let spare = front.spares.pop_front().expect("the plan found enough spares");
+                let at = front.fitting(bytes, &[]).expect("the plan found enough spares");
+                let spare = front.spares.remove(at).expect("it was found there");
                 ops.push(self.start_segment(front, &mut view, spare, new.index));
             }
             let (header, crc) = header_at(&new, front.end, front.last).encode(*payload_crc);
@@ -331,8 +330,7 @@ impl Shared {
             }
             made => made?,
         };
-        let at = needed.at.min(front.spares.len());
-        front.spares.insert(at, spare);
+        front.spares.push_back(spare);
         Ok(())
     }
 
@@ -542,18 +540,23 @@ impl Front {
     /// Whether the records fit into the current segment and the spares, in that order.
     fn plan(&self, records: impl Iterator<Item = u64>) -> Result<(), SpareNeeded> {
         let mut room = self.room;
-        let mut spares = self.spares.iter().enumerate();
+        let mut taken = Vec::new();
         for bytes in records {
             if bytes > room {
-                match spares.next() {
-                    Some((_, spare)) if spare.capacity >= bytes => room = spare.capacity,
-                    Some((at, _)) => return Err(SpareNeeded { at, bytes }),
-                    None => return Err(SpareNeeded { at: self.spares.len(), bytes }),
-                }
+                let at = self.fitting(bytes, &taken).ok_or(SpareNeeded { bytes })?;
+                room = self.spares[at].capacity;
+                taken.push(at);
             }
             room -= bytes;
         }
         Ok(())
+    }
+
+    /// The spare that a record of so many bytes begins: the smallest that is large enough and is not taken. A larger one may be there
+    /// for another record, which room was promised to, and records before that one may be cut off or never come.
+    fn fitting(&self, bytes: u64, taken: &[usize]) -> Option<usize> {
+        let fits = |(at, spare): &(usize, &Spare)| spare.capacity >= bytes && !taken.contains(at);
+        self.spares.iter().enumerate().filter(fits).min_by_key(|(_, spare)| spare.capacity).map(|(at, _)| at)
     }
 }
 

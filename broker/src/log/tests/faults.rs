@@ -197,6 +197,26 @@ fn what_was_reserved_can_be_appended_on_a_full_disk() {
 }
 
 #[test]
+fn what_was_reserved_can_be_appended_after_a_cut_too() {
+    let disk = SimDisk::new();
+    let log = open(&disk, Flush::Sync).unwrap();
+    append(&log, 1, 3000).unwrap().unwrap();
+    append(&log, 2, 3000).unwrap().unwrap();
+    // The small one has room here, the large one needs a segment of its own, and what begins after a cut needs another.
+    let records = [(2, 3000), (3, 40_000)].map(|(index, len)| record(2, index, payload(index, len)).bytes());
+    log.reserve(&[records[0], records[1], log.segment_capacity()], Room::Common).unwrap();
+    let full: u64 = disk.image().values().map(|content| content.len() as u64).sum();
+    disk.set_faults(Faults { capacity: Some(full), ..Faults::default() });
+    let (done, cut) = outcome();
+    log.truncate_after(Some(LogIndex(1)), done).unwrap();
+    cut.wait().unwrap();
+    append(&log, 2, 3000).unwrap().unwrap();
+    append(&log, 3, 40_000).unwrap().unwrap();
+    drop(log);
+    assert_eq!(open(&disk, Flush::Sync).unwrap().last().unwrap().index, LogIndex(3));
+}
+
+#[test]
 fn the_reserve_is_kept_for_what_must_pass() {
     let disk = SimDisk::new();
     let settings = LogSettings { reserve_bytes: 8 << 10, ..super::small(Flush::Sync) };
