@@ -40,6 +40,7 @@ fn three_nodes_under_faults() {
     }
     let took = clock::monotonic().saturating_sub(started);
     println!("three_nodes_under_faults: {all:?} in {took:?}");
+    assert!(all.runs < 20 || all.kinds.iter().all(|count| *count > 0), "a kind of fault did not happen: {all:?}");
     assert!(all.runs < 20 || all.copies > 3, "no node lacked entries that were gone: {all:?}");
     assert!(all.runs < 20 || all.wiped > 8 && all.changes > 8, "no voter was replaced: {all:?}");
     assert!(all.runs < 20 || all.taken_over > 1, "no leader died while voters changed: {all:?}");

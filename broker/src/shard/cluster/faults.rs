@@ -62,6 +62,32 @@ enum Kind {
     HandOver(Seat),
 }
 
+/// The kinds of faults.
+pub(super) const KINDS: usize = 15;
+
+impl Kind {
+    /// Its number, from 0.
+    fn number(self) -> usize {
+        match self {
+            Kind::Kill => 0,
+            Kind::PowerCut => 1,
+            Kind::SiteCut => 2,
+            Kind::Isolated => 3,
+            Kind::Mute => 4,
+            Kind::Deaf => 5,
+            Kind::Apart(_) => 6,
+            Kind::Storm(_) => 7,
+            Kind::Paused => 8,
+            Kind::SlowDisk => 9,
+            Kind::FullDisk => 10,
+            Kind::ClockJump(_) => 11,
+            Kind::Turns => 12,
+            Kind::Forgets => 13,
+            Kind::HandOver(_) => 14,
+        }
+    }
+}
+
 /// A fault of the plan.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fault {
@@ -94,6 +120,8 @@ pub(super) struct Faults {
     endings: Vec<(Duration, Ending)>,
     pub(super) planned: usize,
     pub(super) fired: usize,
+    /// Those that happened, by kind.
+    pub(super) kinds: [u64; KINDS],
     pub(super) told: Vec<String>,
 }
 
@@ -104,12 +132,12 @@ impl Faults {
         (plan[0].kind, plan[0].whom) = (Kind::Kill, Whom::Leader);
         // The next one is the last.
         plan.sort_by_key(|fault| std::cmp::Reverse(fault.at));
-        Self { planned: plan.len(), plan, endings: Vec::new(), fired: 0, told: Vec::new() }
+        Self { planned: plan.len(), plan, ..Self::none() }
     }
 
     /// No faults.
     pub(super) fn none() -> Self {
-        Self { planned: 0, plan: Vec::new(), endings: Vec::new(), fired: 0, told: Vec::new() }
+        Self { planned: 0, plan: Vec::new(), endings: Vec::new(), fired: 0, kinds: [0; KINDS], told: Vec::new() }
     }
 
     /// Plans one more, at whoever leads in a moment.
@@ -169,6 +197,7 @@ impl Faults {
             worked = true;
             if self.begin(fault, nodes, net, now) {
                 self.fired += 1;
+                self.kinds[fault.kind.number()] += 1;
                 self.told.push(format!("{now:?} {:?} {:?} for {:?}", fault.kind, fault.whom, fault.lasts));
             } else if fault.waits > 0 {
                 // Nobody runs whom it could hit, or nobody leads.

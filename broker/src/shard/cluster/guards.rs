@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::super::cuts::act::Act;
 use super::faults::Faults;
 use super::net::address;
+use super::node::Node;
 use super::world::World;
 use crate::log::Flush;
 use crate::raft::ChangeError;
@@ -185,4 +186,18 @@ fn a_leader_survives_a_member_that_needs_what_is_gone() {
     world.run_until("time passes", PATIENCE, |world| Ok(world.now() > later)).expect("nobody fails");
     let next = submit(&world, leader, "next");
     assert_eq!(answer(&mut world, &next, PATIENCE).expect("it leads on"), Outcome::Done);
+}
+
+/// Openraft hands over for a leader that is no voter any more, and lets others vote at once.
+#[test]
+fn a_leader_that_is_let_go_answers_no_reads_beside_the_next_one() {
+    let mut world = group(7);
+    let leader = world.leader().expect("there is one").seat;
+    let others = world.nodes.iter().filter(|node| node.seat != leader).map(Node::id).collect();
+    let member = Arc::clone(world.nodes[leader].storage().expect("it runs").member());
+    let changing = async move { drop(member.replace_voters(others).await) };
+    drop(world.nodes[leader].shard().expect("it runs").executor().spawn(changing));
+    // At each step the world looks whether two hold the lease.
+    let next = |world: &mut World| Ok(world.leader().is_some_and(|next| next.seat != leader));
+    world.run_until("another one leads", PATIENCE, next).expect("one at a time");
 }

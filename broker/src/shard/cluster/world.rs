@@ -10,7 +10,7 @@ use super::checks::Checks;
 use super::clients::Clients;
 use super::consumers::Consumers;
 use super::copies::Copies;
-use super::faults::Faults;
+use super::faults::{Faults, KINDS};
 use super::judge;
 use super::net::{Arrival, Net, address, id_of};
 use super::node::Node;
@@ -24,7 +24,7 @@ const HEALED_WITHIN: Duration = Duration::from_secs(30);
 /// Steps without time going on, at most: more are a loop that never ends.
 const STEPS_AT_ONCE: u64 = 200_000;
 /// Fewer acknowledged commands show nothing.
-const ACKNOWLEDGED_MIN: u64 = 100;
+const ACKNOWLEDGED_MIN: u64 = 50;
 
 /// Counts of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +37,7 @@ pub(super) struct Counts {
     pub(super) checks: u64,
     pub(super) pulled: u64,
     pub(super) faults: u64,
+    pub(super) kinds: [u64; KINDS],
     pub(super) leaders: u64,
     pub(super) copies: u64,
     /// Folders that were lost.
@@ -61,6 +62,7 @@ impl Counts {
         self.checks += run.checks;
         self.pulled += run.pulled;
         self.faults += run.faults;
+        self.kinds.iter_mut().zip(run.kinds).for_each(|(all, one)| *all += one);
         self.leaders += run.leaders;
         self.copies += run.copies;
         self.wiped += run.wiped;
@@ -355,6 +357,7 @@ pub(super) fn run(seed: u64, flush: Flush) -> Result<Counts, String> {
         checks: world.checks.asked,
         pulled: world.consumers.pulled,
         faults: world.faults.fired as u64,
+        kinds: world.faults.kinds,
         leaders: world.leaders.len() as u64,
         copies: world.copies.taken,
         wiped: world.wipes.wiped,
