@@ -23,7 +23,7 @@ const ALARM_MS: u64 = 60_000;
 pub(crate) struct Leap {
     /// The group's newest stamp before it.
     pub last: Stamp,
-    /// What this member stamps is not before this.
+    /// The earliest stamp that this member gives.
     pub start: Stamp,
     /// The part of the time between them that is not known to have passed, in milliseconds.
     pub by: u64,

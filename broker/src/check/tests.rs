@@ -457,7 +457,7 @@ async fn a_member_of_a_group_gives_up_nothing_while_it_may_vote() {
     assert!(dir.path().join(RECOVERING).exists(), "no broker starts here");
 }
 
-/// What a start would do as well, and what is derived from the log.
+/// A repair loses nothing acknowledged if it does what a start would do, or makes anew what comes from the log.
 #[tokio::test]
 async fn a_member_of_a_group_is_repaired_where_nothing_acknowledged_is_lost() {
     let dir = filled().await;

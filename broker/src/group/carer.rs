@@ -1,4 +1,4 @@
-//! What a leader does to the members of its group: `care` and `orders` decide, and here it is done.
+//! Carries out the changes that a leader makes to the members of its group; `care` and `orders` decide about them.
 
 use std::collections::BTreeSet;
 

@@ -44,7 +44,8 @@ impl Pace {
         self.next = began + takes;
     }
 
-    /// So many bytes of something that does not grow are read next. Says how long that waits, given the last entry that was committed.
+    /// Plans the next read of so many bytes, of something that does not grow. Says how long the read waits, given the last entry that was
+    /// committed.
     pub(crate) fn claim(&mut self, bytes: u64, now: Duration, committed: Option<LogIndex>) -> Duration {
         let begins = self.next.max(now);
         self.note(bytes, begins, Position::ZERO, committed);

@@ -512,6 +512,9 @@ mod tests {
     use crate::transaction::engine::CheckPolicy;
     use crate::transaction::tests::half_row;
 
+    const POLICY: CheckPolicy =
+        CheckPolicy { first_after: 1, interval: 1_000, checks_max: 5, park_after: 1_000_000, leapt: None };
+
     /// Three halves, all due; a look for the instances of the group `cursed` fails, and half 20 cannot be read.
     struct Cursed {
         scheduler: RefCell<Scheduler>,
@@ -588,13 +591,7 @@ mod tests {
     #[test]
     fn what_fails_on_one_half_or_table_leaves_the_others_alone() {
         let mut scheduler = Scheduler::default();
-        scheduler.set_policy(CheckPolicy {
-            first_after: 1,
-            interval: 1_000,
-            checks_max: 5,
-            park_after: 1_000_000,
-            leapt: None,
-        });
+        scheduler.set_policy(POLICY);
         let mut view = Cursed { scheduler: RefCell::new(scheduler), is_readable: false };
         let mut walk = Walk::begin(HalfId::ZERO);
         let asked = |round: &Round| round.asks.iter().map(|ask| ask.row.half).collect::<Vec<_>>();
@@ -614,13 +611,7 @@ mod tests {
     #[test]
     fn two_ways_to_a_half_ask_about_it_once() {
         let mut scheduler = Scheduler::default();
-        scheduler.set_policy(CheckPolicy {
-            first_after: 1,
-            interval: 1_000,
-            checks_max: 5,
-            park_after: 1_000_000,
-            leapt: None,
-        });
+        scheduler.set_policy(POLICY);
         scheduler.look_again(HalfId(10));
         let view = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
         let (round, _) = plan(&mut Walk::begin(HalfId::ZERO), &view, Stamp(15));
@@ -631,9 +622,8 @@ mod tests {
     #[test]
     fn what_a_leap_made_due_is_looked_at_again_when_it_has_passed() {
         let leap = Leap { last: Stamp(20), start: Stamp(30), by: 10 };
-        let policy = CheckPolicy { interval: 1_000, checks_max: 5, leapt: Some(leap), ..CheckPolicy::default() };
         let mut scheduler = Scheduler::default();
-        scheduler.set_policy(policy);
+        scheduler.set_policy(CheckPolicy { leapt: Some(leap), ..POLICY });
         let view = Cursed { scheduler: RefCell::new(scheduler), is_readable: true };
         let mut walk = Walk::begin(HalfId::ZERO);
         let mut asked_at = |now| {

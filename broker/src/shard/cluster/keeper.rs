@@ -14,7 +14,7 @@ use crate::storage::Storage;
 /// Between looks, as in a broker.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 
-/// What a keeper is asked for.
+/// A request to a keeper.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wish {
     /// This member has lost its folder and asks for its seat again.

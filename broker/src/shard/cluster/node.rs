@@ -128,7 +128,7 @@ impl Node {
         self.running.as_ref().and_then(|running| running.desk.as_ref())
     }
 
-    /// What cares for the members, where anything does.
+    /// The keeper of the members, if this run has keepers.
     pub(super) fn keeper(&self) -> Option<&Keeper> {
         self.running.as_ref().and_then(|running| running.keeper.as_ref())
     }
