@@ -108,6 +108,8 @@ pub(crate) async fn run(
         }
         if is_deposed {
             duties.forget();
+            // The work may have opened the holds a moment before it stopped.
+            duties.release();
         }
     }
 }
