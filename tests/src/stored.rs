@@ -1,4 +1,4 @@
-//! What a stopped member has on its disk: judged by `escrowmq fsck`, and its log as bytes that can be compared with those of others.
+//! Reads the folder of a stopped member: `escrowmq fsck` judges it, and its log is taken as bytes, to be compared with those of others.
 
 use std::fs;
 use std::ops::Range;

@@ -230,7 +230,7 @@ fn kubernetes_gets_a_group_that_fits_together() {
     assert_eq!(sets.keys().copied().collect::<Vec<_>>(), ["broker-a", "nameserver"]);
 }
 
-/// What the pods of a set of nameservers are asked at.
+/// The addresses under which the pods of a set of nameservers are reached.
 fn addresses(set: &Value) -> Vec<String> {
     let (name, spec) = (text(&set["metadata"]["name"]), &set["spec"]);
     let port = &spec["template"]["spec"]["containers"][0]["ports"][0]["containerPort"];

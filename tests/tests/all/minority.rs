@@ -23,7 +23,7 @@ const CLIENT: &str = "minority-client";
 const READERS: &str = "minority-reader";
 /// Each answer comes within this time.
 const ANSWERED: Duration = Duration::from_secs(3);
-/// What any member answers comes at once: well before those answers that wait for a leader.
+/// Longest time of an answer that any member gives by itself. It is well below that of answers that wait for a leader.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// When the first check of a half is due, and between two checks.
 const DUE: Duration = Duration::from_secs(3);

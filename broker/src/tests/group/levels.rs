@@ -80,7 +80,7 @@ impl Sender {
         until("more is acknowledged", async || self.acknowledged.lock().len() >= before + BETWEEN_STEPS).await;
     }
 
-    /// What was acknowledged: the number of the message at each queue offset. No send took too long with its attempts.
+    /// Gives the acknowledged messages: their numbers by queue offset. Fails if a send took too long with its attempts.
     fn acknowledged(&self) -> BTreeMap<i64, u64> {
         let (longest, failed) = (*self.longest.lock(), self.failed.load(Ordering::Relaxed));
         println!("the slowest send took {longest:?} with its attempts, {failed} attempts failed");
