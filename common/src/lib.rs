@@ -6,7 +6,8 @@
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and addresses.
 //! * [`causes`]: an error with its causes in one line.
-//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, and `disk`, which replaces files.
+//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, `disk`, which replaces files, and
+//!   `ports`, which finds free ones.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
 
@@ -25,6 +26,8 @@ pub mod logging;
 pub mod message;
 pub mod name;
 pub mod net;
+#[cfg(feature = "process")]
+pub mod ports;
 pub mod remoting;
 #[cfg(feature = "process")]
 pub mod settings;

@@ -6,27 +6,21 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_client::{Client, ClientBuilder};
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
+use escrowmq_common::ports;
 use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::wait::{until, until_within};
 use crate::wire::Wire;
-
-/// Ports below those that the system gives to outgoing connections: nobody takes a broker's port while it is down, and no
-/// client connects to itself.
-const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// Attempts to start a process whose port was taken meanwhile.
 const START_ATTEMPTS: usize = 5;
@@ -54,23 +48,7 @@ fn beside_the_test() -> PathBuf {
 
 /// A port that nobody listens at now. Two threads of a test never get the same one.
 pub fn free_port() -> u16 {
-    static START: OnceLock<u16> = OnceLock::new();
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start;
-    // Tests that run at the same time begin at different places.
-    let start = *START.get_or_init(|| {
-        let seed = u64::from(std::process::id()) * 7_919 + clock::wall_ms().unsigned_abs() * 1_000_003;
-        (seed % u64::from(width)) as u16 / 4 * 4
-    });
-    loop {
-        // Steps of four leave the broker's second port, two below the first, to itself.
-        let step = NEXT.fetch_add(4, Ordering::Relaxed);
-        let port = PORTS.start + (start + step % width) % width;
-        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        if is_free(port) && is_free(port - 2) {
-            return port;
-        }
-    }
+    ports::free_port().expect("a free port")
 }
 
 /// A child process with its log. Dropping it kills it; if the test fails, the end of its log is shown.
@@ -446,15 +424,6 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_differ_and_are_free() {
-        let mut ports: Vec<u16> = (0..50).map(|_| free_port()).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 50);
-        assert!(ports.iter().all(|port| PORTS.contains(port)));
-    }
 
     #[tokio::test]
     async fn a_process_is_logged_and_killed() {

@@ -8,6 +8,7 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::CreateTopicHeader;
 use escrowmq_common::message::{Message, decode_units, properties};
+use escrowmq_common::ports::free_port;
 
 use crate::config::BrokerConfig;
 
@@ -52,6 +53,11 @@ pub(crate) fn end(position: i64, counter: i64, decision: i32) -> Frame {
 /// The messages of an answer.
 pub(crate) fn messages(answer: &Frame) -> Vec<Message> {
     decode_units(answer.body.clone()).collect::<Result<_, _>>().unwrap()
+}
+
+/// The seats `n0` to `n2` of a group in this process, as `dLegerPeers` names them.
+pub(crate) fn three_seats() -> String {
+    [0, 1, 2].map(|number| format!("n{number}-127.0.0.1:{}", free_port().unwrap())).join(";")
 }
 
 /// Waits until something holds.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
+use escrowmq_common::ports::free_port;
 use escrowmq_common::task::Tasks;
 
 use super::commands::Deed;
-use crate::processes::{Log, Logs, Process, binary, free_ports};
+use crate::processes::{Log, Logs, Process, binary};
 
 /// The groups, by name, and members of each.
 pub(super) const GROUPS: [&str; 2] = ["a", "b"];
@@ -69,7 +70,8 @@ impl Cluster {
     pub(super) fn new(folder: &Path) -> anyhow::Result<Cluster> {
         let logs = Logs { folder: folder.join("logs"), is_shown: false, threads: Tasks::new() };
         std::fs::create_dir(&logs.folder)?;
-        let ports = free_ports(NAMESERVERS + GROUPS.len() * MEMBERS * 3)?;
+        let wanted = 0..NAMESERVERS + GROUPS.len() * MEMBERS * 3;
+        let ports: Vec<u16> = wanted.map(|_| free_port()).collect::<Result<_, _>>()?;
         let (names, members) = ports.split_at(NAMESERVERS);
         let mut nodes: Vec<Node> = (0..).zip(names).map(|(number, port)| nameserver(folder, number, *port)).collect();
         let namesrv = nodes.iter().map(Node::address).collect::<Vec<_>>().join(";");

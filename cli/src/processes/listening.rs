@@ -1,24 +1,16 @@
-//! Processes that listen, and free ports for them.
+//! Processes that listen.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::bail;
-use escrowmq_common::clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
+use escrowmq_common::ports::free_port;
 use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
 
 use super::process::{Logs, Process};
 use super::wait::{DEADLINE, until};
-
-/// Ports are looked for in this range: below those that the system gives to outgoing connections, so that nobody takes the
-/// port of a process while it is down.
-const PORTS: std::ops::Range<u16> = 12_000..32_000;
-
-/// Between two ports that are given out together.
-const SPACING: u16 = 4;
 
 /// Attempts to start a process whose port was taken by another program in the meantime.
 const START_ATTEMPTS: usize = 5;
@@ -44,7 +36,7 @@ pub(crate) async fn start(
     for _ in 0..START_ATTEMPTS {
         let port = match port {
             Some(port) => port,
-            None => free_ports(1)?[0],
+            None => free_port()?,
         };
         let process = Process::start(name, &mut command(port)?, logs)?;
         started(&process);
@@ -79,35 +71,5 @@ impl Running {
         let serving = serving.await;
         remote.close().await;
         serving
-    }
-}
-
-/// So many different ports of [`PORTS`] that nobody listens at now, looked for from a different place each time. Nobody listens two
-/// below each of them either: a broker opens that port for old clients.
-pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let width = PORTS.end - PORTS.start;
-    let nanos = clock::wall_ms() as u64 * 1_000_003 + u64::from(std::process::id()) * 7_919;
-    let nanos = nanos.wrapping_add(u64::from(clock::monotonic().subsec_nanos()));
-    let first = (nanos % u64::from(width)) as u16;
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let spaced = (0..width / SPACING).map(|step| PORTS.start + (first + step * SPACING) % width);
-    let ports: Vec<u16> = spaced.filter(|port| is_free(*port) && is_free(*port - 2)).take(count).collect();
-    if ports.len() < count {
-        bail!("there are not {count} free ports between {} and {}", PORTS.start, PORTS.end);
-    }
-    Ok(ports)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_that_are_given_out_together_leave_room_for_old_clients() {
-        let ports = free_ports(26).unwrap();
-        let mut all: Vec<u16> = ports.iter().flat_map(|port| [*port, *port - 2]).collect();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), 2 * 26);
     }
 }

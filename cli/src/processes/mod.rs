@@ -8,6 +8,6 @@ mod listening;
 mod process;
 mod wait;
 
-pub(crate) use listening::{Running, free_ports, start};
+pub(crate) use listening::{Running, start};
 pub(crate) use process::{Log, Logs, Process, binary};
 pub(crate) use wait::{DEADLINE, interrupted, until};

@@ -1,12 +1,11 @@
 //! Whole members over loopback: log, Raft and connections, without the side of clients.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use escrowmq_common::clock::Clock;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use tempfile::TempDir;
 
 use crate::config::BrokerConfig;
@@ -18,7 +17,7 @@ use crate::peer::{Lane, Phase};
 use crate::shard::{Admission, Command, Outcome};
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::{FEATURE_LEVEL, FIRST_LEVEL, TopicSettings, encode_cold};
-use crate::tests::support::{settings, until};
+use crate::tests::support::{settings, three_seats, until};
 
 const SECRET: &str = "a secret of sixteen bytes or more";
 
@@ -36,11 +35,7 @@ pub(super) struct Running {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        // Held together, so that they differ.
-        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports = listeners.iter().map(|one| one.local_addr().unwrap().port()).enumerate();
-        let peers = ports.map(|(number, port)| format!("n{number}-127.0.0.1:{port}")).collect::<Vec<_>>().join(";");
-        let bench = Self { folder: tempfile::tempdir().unwrap(), peers, running: [None, None, None] };
+        let bench = Self { folder: tempfile::tempdir().unwrap(), peers: three_seats(), running: [None, None, None] };
         bench.write_secret("secret", SECRET);
         bench
     }
@@ -71,9 +66,10 @@ impl Bench {
     }
 
     pub(super) async fn start(&mut self, seats: &[usize]) {
-        let opened = join_all(seats.iter().map(|at| self.open(*at, "secret"))).await;
+        // The others wait for one that cannot start.
+        let opened = try_join_all(seats.iter().map(|at| self.open(*at, "secret"))).await.unwrap();
         for (at, opened) in seats.iter().zip(opened) {
-            self.running[*at] = Some(opened.unwrap());
+            self.running[*at] = Some(opened);
         }
     }
 

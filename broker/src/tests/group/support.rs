@@ -1,17 +1,16 @@
 //! A group of three brokers in this process, and a client that reaches each of them.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, Language};
 use escrowmq_common::remoting::{CallError, Connection, Remote, RemoteOptions, Service};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 
 use crate::config::BrokerConfig;
 use crate::start::{RunningBroker, StartError, start_speaking};
 use crate::terms::FEATURE_LEVEL;
-use crate::tests::support::{PATIENCE, settings, until};
+use crate::tests::support::{PATIENCE, settings, three_seats, until};
 
 /// Three seats, of which some run.
 pub(super) struct Bench {
@@ -39,11 +38,7 @@ pub(super) type Change = fn(usize, &mut BrokerConfig);
 
 impl Bench {
     pub(super) fn new() -> Self {
-        // Held together, so that they differ.
-        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports = listeners.iter().map(|one| one.local_addr().unwrap().port()).enumerate();
-        let peers = ports.map(|(number, port)| format!("n{number}-127.0.0.1:{port}")).collect::<Vec<_>>().join(";");
-        Self { folder: tempfile::tempdir().unwrap(), peers, running: [None, None, None], remote: remote() }
+        Self { folder: tempfile::tempdir().unwrap(), peers: three_seats(), running: [None, None, None], remote: remote() }
     }
 
     /// Starts a member with a version that speaks this level at most.
@@ -64,9 +59,10 @@ impl Bench {
 
     /// Starts members together.
     pub(super) async fn start(&mut self, seats: &[usize], level: u32, change: Change) {
-        let opened = join_all(seats.iter().map(|at| self.open(*at, level, change))).await;
+        // The others wait for one that cannot start.
+        let opened = try_join_all(seats.iter().map(|at| self.open(*at, level, change))).await.unwrap();
         for (at, opened) in seats.iter().zip(opened) {
-            self.running[*at] = Some(opened.unwrap());
+            self.running[*at] = Some(opened);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The two pages.
 
+use escrowmq_common::ports::free_port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::support::{Stage, send};
 
@@ -16,10 +17,7 @@ async fn get(stage: &Stage, request: &[u8]) -> String {
 
 #[tokio::test]
 async fn figures_and_readiness_are_served() {
-    let port = {
-        let probe = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        probe.local_addr().unwrap().port()
-    };
+    let port = free_port().unwrap();
     let stage = Stage::with(|config| config.metrics_port = port).await;
     stage.done(send("T", &[])).await;
     stage.done(send("T", &[("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "TX")])).await;

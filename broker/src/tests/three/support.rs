@@ -1,14 +1,14 @@
 //! A group of three brokers in one process.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::SendMessageHeader;
+use escrowmq_common::ports::free_port;
 use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::config::BrokerConfig;
 use crate::start::{RunningBroker, start};
-use crate::tests::support::{PATIENCE, settings, until};
+use crate::tests::support::{PATIENCE, settings, three_seats, until};
 
 /// See the module. Members are numbered from 0; member 1 has the seat `n1`.
 pub(super) struct Three {
@@ -30,14 +30,10 @@ pub(super) struct Three {
 impl Three {
     /// Nobody runs yet.
     pub(super) fn new() -> Self {
-        // Held together, so that they differ.
-        let listeners: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
-        let seats = ports[..3].iter().enumerate().map(|(number, port)| format!("n{number}-127.0.0.1:{port}"));
         Self {
             folder: tempfile::tempdir().unwrap(),
-            peers: seats.collect::<Vec<_>>().join(";"),
-            metrics_ports: [ports[3], ports[4], ports[5]],
+            peers: three_seats(),
+            metrics_ports: std::array::from_fn(|_| free_port().unwrap()),
             running: [None, None, None],
             remote: Remote::new(RemoteOptions::default(), Arc::new(NoRequests)),
         }
@@ -55,9 +51,10 @@ impl Three {
 
     /// Starts these members, and waits until all of them serve.
     pub(super) async fn start(&mut self, members: &[usize]) {
-        let started = join_all(members.iter().map(|at| start(self.config(*at)))).await;
+        // The others wait for one that cannot start.
+        let started = try_join_all(members.iter().map(|at| start(self.config(*at)))).await.unwrap();
         for (at, running) in members.iter().zip(started) {
-            self.took(*at, running.unwrap());
+            self.took(*at, running);
         }
     }
 
@@ -73,8 +70,13 @@ impl Three {
 
     /// Stops a member in good order, which takes moments.
     pub(super) async fn stop(&mut self, at: usize) {
+        self.stopping(at).await;
+    }
+
+    /// Stops a member in good order while the caller uses the others.
+    pub(super) fn stopping(&mut self, at: usize) -> impl Future<Output = ()> + use<> {
         let stopping = self.running[at].take().unwrap().stop();
-        tokio::time::timeout(PATIENCE, stopping).await.expect("a member stops within moments").unwrap();
+        async { tokio::time::timeout(PATIENCE, stopping).await.expect("a member stops within moments").unwrap() }
     }
 
     /// Stops all.
