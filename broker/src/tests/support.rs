@@ -12,8 +12,8 @@ use escrowmq_common::ports::free_port;
 
 use crate::config::BrokerConfig;
 
-/// Longest wait for something that must happen; long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for something that must happen; long enough for a busy machine whose disk stands still for a minute.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Settings of a broker for a test, in this folder.
 pub(crate) fn settings(folder: &Path) -> BrokerConfig {
