@@ -38,7 +38,12 @@ pub(super) type Change = fn(usize, &mut BrokerConfig);
 
 impl Bench {
     pub(super) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), peers: three_seats(), running: [None, None, None], remote: remote() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            peers: three_seats(),
+            running: [None, None, None],
+            remote: remote(),
+        }
     }
 
     /// Starts a member with a version that speaks this level at most.
