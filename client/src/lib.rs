@@ -59,6 +59,8 @@ mod members;
 mod message;
 mod names;
 mod outage;
+#[cfg(feature = "sql")]
+pub mod outbox;
 mod producer;
 mod queue;
 mod route;
@@ -77,11 +79,17 @@ pub use escrowmq_common::body::{
 pub use message::{Message, MessageExt};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(feature = "sql")]
 #[doc(inline)]
 pub use transaction::barrier::{
     AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, LocalTransaction,
     RunInDbError, Swept,
+};
+#[cfg(feature = "sql")]
+#[doc(inline)]
+pub use outbox::{
+    AddError, CommitError, OnFailed, Outbox, OutboxBuilder, OutboxDatabase, OutboxQuery, OutboxRow, OutboxState, Relay,
+    RelayBuilder, RelayStats,
 };
 #[doc(inline)]
 pub use transaction::{

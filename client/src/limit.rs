@@ -52,6 +52,22 @@ fn named(name: &str, max: usize, judged: Result<(), NameError>) -> Result<(), St
     })
 }
 
+/// Bytes of a table's name; leaves room for those of its indexes, within the 63 of PostgreSQL and the 64 of MySQL.
+#[cfg(feature = "sql")]
+pub(crate) const TABLE_BYTES_MAX: usize = 50;
+
+/// Whether it needs no quotes and hides nothing else: it is put into statements as it is.
+#[cfg(feature = "sql")]
+pub(crate) fn is_table_name(name: &str) -> bool {
+    let is_word = |word: &str| {
+        word.len() <= TABLE_BYTES_MAX
+            && word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && word.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    };
+    let (schema, table) = name.split_once('.').unwrap_or(("unqualified", name));
+    is_word(schema) && is_word(table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +89,16 @@ mod tests {
         assert_eq!(shown("a\u{1b}[31m"), "\"a\\u{1b}[31m\"");
         assert_eq!(shown(&"x".repeat(65)), format!("\"{}\"...", "x".repeat(64)));
         assert_eq!(shown(&"x".repeat(64)), format!("\"{}\"", "x".repeat(64)));
+    }
+
+    #[cfg(feature = "sql")]
+    #[test]
+    fn table_names_are_plain_words() {
+        for name in ["escrowmq_barrier", "shop.barrier_2", "_t"] {
+            assert!(is_table_name(name), "{name}");
+        }
+        for name in ["", "a b", "a.b.c", ".a", "a.", "2a", "a;drop", "\"a\"", &"a".repeat(51)] {
+            assert!(!is_table_name(name), "{name}");
+        }
     }
 }

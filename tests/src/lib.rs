@@ -14,7 +14,7 @@
 //!    |  Load: transactions, sends and consumers all the time                [load]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
-//!    |  Postgres: a database server of the test's own                        [postgres]
+//!    |  Postgres, MariaDb: database servers of the test's own                [databases]
 //!    |  Recorder: what happened, line by line                                [history]
 //!    |  judge: whether that may be                                           [checker]
 //!    `  judge_appends, judge_decisions: whether one copy could have said that [linear]
@@ -25,6 +25,7 @@
 //! started here are ever signalled, through their handle.
 
 pub mod checker;
+pub mod databases;
 pub mod dice;
 pub mod door;
 pub mod group;
@@ -36,7 +37,6 @@ pub mod load;
 pub mod local;
 pub mod metrics;
 pub mod network;
-pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod small_disk;
@@ -44,7 +44,7 @@ pub mod stored;
 pub mod wait;
 pub mod wire;
 
-pub use postgres::Postgres;
+pub use databases::{MariaDb, Postgres};
 pub use processes::{Broker, Cluster, Nameserver, Settings};
 pub use wait::{DEADLINE, since, until, until_within};
 pub use wire::{Check, End, Half, Pulled, Wire};

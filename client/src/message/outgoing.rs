@@ -153,6 +153,12 @@ impl Message {
         self.properties.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
+    /// All properties.
+    #[cfg(feature = "sql")]
+    pub(crate) fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.properties.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
+    }
+
     pub(crate) fn topic_shared(&self) -> Arc<str> {
         Arc::clone(&self.topic)
     }

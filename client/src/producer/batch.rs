@@ -35,11 +35,15 @@ pub struct BatchResult {
 }
 
 impl Sender {
-    /// Sends the messages of one topic in one request.
-    pub(super) async fn send_batch(&self, messages: Vec<Message>) -> Result<BatchResult, SendError> {
+    /// Sends the messages of one topic in one request, to this queue if there is one.
+    pub(super) async fn send_batch(
+        &self,
+        messages: Vec<Message>,
+        pinned: Option<MessageQueue>,
+    ) -> Result<BatchResult, SendError> {
         let _place = self.enter().await?;
         let (prepared, message_ids) = packed(messages, self.settings())?;
-        let sent = self.send_prepared(&prepared, None, None).await.map_err(SenderError::ordinary)?;
+        let sent = self.send_prepared(&prepared, pinned, None).await.map_err(SenderError::ordinary)?;
         Ok(BatchResult {
             message_ids,
             offset_message_ids: sent.offset_message_id.split(',').map(str::to_owned).collect(),

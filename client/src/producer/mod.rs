@@ -35,6 +35,8 @@ pub use send::{SendResult, StoreLevel};
 pub(crate) use builder::{SendSettings, send_setters};
 pub(crate) use half::{First, HalfNeeds};
 pub(crate) use prepare::Prepared;
+#[cfg(feature = "sql")]
+pub(crate) use prepare::{is_delayed, seal};
 pub(crate) use send::{Sender, SenderError};
 
 use crate::client::Client;
@@ -94,7 +96,43 @@ impl Producer {
     ///
     /// [`SendError::Invalid`] if the messages differ in topic or are larger together than one message may be: split them.
     pub async fn send_batch(&self, messages: Vec<Message>) -> Result<BatchResult, SendError> {
-        self.shared.sender.send_batch(messages).await
+        self.shared.sender.send_batch(messages, None).await
+    }
+
+    /// The queue that a sharding key chooses now.
+    #[cfg(feature = "sql")]
+    pub(crate) async fn queue_of(&self, topic: &str, key: &str) -> Result<MessageQueue, RequestError> {
+        let route = self.shared.sender.route(topic, false).await?;
+        let queue = select::select_by_key(&route.writable, key).cloned();
+        queue.ok_or_else(|| RequestError::NoRoute { topic: topic.to_owned() })
+    }
+
+    /// Whether a repeat is recognised at this queue, or at those of the topic.
+    #[cfg(feature = "sql")]
+    pub(crate) async fn recognises_repeats(&self, topic: &str, queue: Option<&MessageQueue>) -> bool {
+        let sender = &self.shared.sender;
+        let queue = match queue {
+            Some(queue) => Some(queue.clone()),
+            None => sender.route(topic, false).await.ok().and_then(|route| route.writable.first().cloned()),
+        };
+        match queue {
+            Some(queue) => sender.has_duplicate_window(&queue).await,
+            None => false,
+        }
+    }
+
+    /// Sends messages of one topic in one request, to this queue if there is one.
+    #[cfg(feature = "sql")]
+    pub(crate) async fn send_together(
+        &self,
+        mut messages: Vec<Message>,
+        queue: Option<&MessageQueue>,
+    ) -> Result<(), SendError> {
+        let sender = &self.shared.sender;
+        if messages.len() == 1 {
+            return sender.send(messages.remove(0), queue.cloned()).await.map(drop);
+        }
+        sender.send_batch(messages, queue.cloned()).await.map(drop)
     }
 
     /// The queues of `topic` that take messages now.

@@ -60,7 +60,7 @@ impl Prepared {
 }
 
 /// Gives the message what every sent message has, once: its unique id and its wish to wait. Answers the id.
-pub(super) fn seal(message: &mut Message) -> String {
+pub(crate) fn seal(message: &mut Message) -> String {
     if message.get(name::WAIT).is_none() {
         message.set(name::WAIT, "true");
     }
@@ -73,7 +73,7 @@ pub(super) fn seal(message: &mut Message) -> String {
 }
 
 /// Whether the message is to be delivered later than it is sent.
-pub(super) fn is_delayed(message: &Message) -> bool {
+pub(crate) fn is_delayed(message: &Message) -> bool {
     [name::DELAY, name::TIMER_DELIVER_MS, name::TIMER_DELAY_MS, name::TIMER_DELAY_SECONDS]
         .iter()
         .any(|name| message.get(name).is_some())

@@ -304,6 +304,14 @@ impl Sender {
         window.is_ok_and(|window| window > self.settings.retry.deadline)
     }
 
+    /// Whether the topic has a duplicate window. A broker that does not say so in time has none.
+    #[cfg(feature = "sql")]
+    pub(super) async fn has_duplicate_window(&self, queue: &MessageQueue) -> bool {
+        let window = self.core.routes.duplicate_window(&self.core, queue);
+        let window = tokio::time::timeout(self.settings.retry.attempt_timeout, window).await;
+        window.is_ok_and(|window| !window.is_zero())
+    }
+
     /// Sends one message without waiting for an answer.
     pub(crate) async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
         let _place = self.enter().await?;

@@ -131,7 +131,7 @@
 //! # }
 //! ```
 
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#[cfg(feature = "sql")]
 pub mod barrier;
 mod builder;
 mod check;

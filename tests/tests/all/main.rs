@@ -23,6 +23,7 @@ mod members;
 mod minority;
 mod no_loss;
 mod outages;
+mod outbox;
 mod partitions;
 mod process;
 mod protocol;

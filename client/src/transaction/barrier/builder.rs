@@ -6,15 +6,13 @@ use sqlx::Pool;
 
 use super::{Barrier, BarrierDatabase};
 use crate::error::StartError;
+use crate::limit::{TABLE_BYTES_MAX, is_table_name};
 
 /// How long a check waits for one of the barrier's own connections. Longer than all checks that may wait for a lock before it.
 pub(super) const OWN_CONNECTION_WAIT: Duration = Duration::from_secs(10);
 
 /// After this time unused the barrier's own connections are closed.
 pub(super) const OWN_CONNECTION_IDLE: Duration = Duration::from_secs(60);
-
-/// Bytes of a table's name; leaves room for the index's, within the 63 of PostgreSQL and the 64 of MySQL.
-const TABLE_BYTES_MAX: usize = 50;
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -134,31 +132,5 @@ impl<DB: BarrierDatabase> BarrierBuilder<DB> {
             return Err(StartError::setting("sweep_every", "must not be zero"));
         }
         Ok(Barrier::with_settings(self.pool, self.settings))
-    }
-}
-
-/// Whether it needs no quotes and hides nothing else: it is put into statements as it is.
-fn is_table_name(name: &str) -> bool {
-    let is_word = |word: &str| {
-        word.len() <= TABLE_BYTES_MAX
-            && word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && word.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
-    };
-    let (schema, table) = name.split_once('.').unwrap_or(("unqualified", name));
-    is_word(schema) && is_word(table)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn table_names_are_plain_words() {
-        for name in ["escrowmq_barrier", "shop.barrier_2", "_t"] {
-            assert!(is_table_name(name), "{name}");
-        }
-        for name in ["", "a b", "a.b.c", ".a", "a.", "2a", "a;drop", "\"a\"", &"a".repeat(51)] {
-            assert!(!is_table_name(name), "{name}");
-        }
     }
 }

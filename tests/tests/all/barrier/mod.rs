@@ -6,7 +6,7 @@
 mod closures;
 mod crash;
 mod races;
-mod shop;
+pub(crate) mod shop;
 
 use std::collections::BTreeSet;
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use escrowmq_client::BarrierDatabase;
+use escrowmq_client::{BarrierDatabase, OutboxDatabase};
 use sqlx::{Connection, Pool, Row, Transaction};
 
 /// The tests' own use of a database, besides the barrier's.
-pub(super) trait Shop: BarrierDatabase {
+pub(crate) trait Shop: BarrierDatabase + OutboxDatabase {
     /// Makes the table of orders.
     async fn create_orders(pool: &Pool<Self>);
 
@@ -71,7 +71,7 @@ shop!(sqlx::Postgres);
 shop!(sqlx::MySql);
 
 /// A database beside the given one, named after the test, and empty.
-pub(super) async fn empty_mysql(url: &str, test: &str) -> String {
+pub(crate) async fn empty_mysql(url: &str, test: &str) -> String {
     let name = test.replace("::", "_");
     let mut connection = sqlx::MySqlConnection::connect(url).await.expect("the MySQL server takes connections");
     for statement in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {

@@ -1,25 +1,15 @@
 //! A PostgreSQL server of a test's own: a temporary folder, a socket in it, no port, gone with the test.
-//!
-//! The server refuses to run as root, so there it runs as `postgres` or `nobody`.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getuid, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::{START, Unprivileged, end, folder};
 use crate::wait::until_within;
-
-/// How long the server may take to start. Making its folder takes longer than that of a broker.
-const START: Duration = Duration::from_secs(60);
-
-/// Users that the server can run as instead of root.
-const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 
 /// The name of the database and its superuser.
 const NAME: &str = "shop";
@@ -45,20 +35,14 @@ impl Postgres {
             );
             return None;
         };
-        let folder = tempfile::Builder::new().prefix("pg").tempdir().expect("a temporary folder");
-        let user = Unprivileged::instead_of_root();
-        if let Some(user) = user {
-            chown(folder.path(), Some(user.id), Some(user.group)).expect("root gives folders away");
-        }
+        let (folder, user) = folder("pg");
         let data = folder.path().join("data");
         let log = folder.path().join("log");
         let command = |program: &str| {
             let mut command = Command::new(binaries.join(program));
             command.current_dir(folder.path()).stdin(Stdio::null());
             command.env("LC_ALL", "C");
-            if let Some(user) = user {
-                command.uid(user.id).gid(user.group);
-            }
+            Unprivileged::run(user, &mut command);
             command
         };
         let mut init = command("initdb");
@@ -97,11 +81,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // At once, clients or not: it has nothing to keep. Both fail only for a process that is gone.
-        if let Some(id) = Pid::from_raw(self.server.id().cast_signed()) {
-            let _ = kill_process(id, Signal::QUIT);
-        }
-        let _ = self.server.wait();
+        // At once, clients or not.
+        end(&mut self.server, Signal::QUIT);
     }
 }
 
@@ -124,40 +105,4 @@ fn binaries() -> Option<PathBuf> {
 
 fn is_named_postgresql(path: &Path) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("postgresql"))
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Unprivileged {
-    id: u32,
-    group: u32,
-}
-
-impl Unprivileged {
-    /// Somebody else, if this is root.
-    fn instead_of_root() -> Option<Unprivileged> {
-        if !getuid().is_root() {
-            return None;
-        }
-        let users = fs::read_to_string("/etc/passwd").expect("a list of users");
-        let found = UNPRIVILEGED.iter().find_map(|name| Unprivileged::find(&users, name));
-        Some(found.expect("a user who is not root"))
-    }
-
-    fn find(users: &str, name: &str) -> Option<Unprivileged> {
-        let mut fields = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.split(':').skip(1);
-        Some(Unprivileged { id: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_found_by_their_whole_name() {
-        let users = "root:x:0:0::/root:/bin/sh\nnobody2:x:7:8::/:\nnobody:x:65534:65533:n:/:/usr/sbin/nologin\n";
-        let found = Unprivileged::find(users, "nobody").expect("a user");
-        assert_eq!((found.id, found.group), (65534, 65533));
-        assert!(Unprivileged::find(users, "postgres").is_none());
-    }
 }

@@ -1,0 +1,165 @@
+//! Which slots are this relay's: taken, renewed and given up in the database, by its clock.
+//!
+//! Relays that are alive share the slots evenly. One that hears nothing from the database for the time of its lease sends
+//! nothing any more; it measures that time from before it asked, so that its lease ends earlier for itself than for others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::clock;
+use escrowmq_common::task::Shutdown;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Shared;
+use super::row::SLOTS;
+use super::sql::Dialect;
+
+/// The least and the most time between a failure of the database and the next try.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A slot of this relay.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// Its rows are being sent.
+    pub(super) is_busy: bool,
+    /// There may be rows that were not read.
+    pub(super) is_hungry: bool,
+    /// Nothing is sent before this time of the monotonic clock.
+    pub(super) not_before: Duration,
+    /// What is waited after the next failure.
+    pub(super) pause: Duration,
+}
+
+/// What this relay owns.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    state: Mutex<State>,
+    /// Told when slots came.
+    pub(super) came: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<i64, Slot>,
+    until: Duration,
+}
+
+impl Owned {
+    /// When the lease ends, by the monotonic clock.
+    pub(super) fn until(&self) -> Duration {
+        self.state.lock().until
+    }
+
+    /// How many slots there are.
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().slots.len()
+    }
+
+    /// Looks at, or changes, each slot.
+    pub(super) fn each(&self, mut look: impl FnMut(i64, &mut Slot)) {
+        self.state.lock().slots.iter_mut().for_each(|(number, slot)| look(*number, slot));
+    }
+
+    /// Changes one slot, if it is still there.
+    pub(super) fn with(&self, number: i64, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.state.lock().slots.get_mut(&number) {
+            change(slot);
+        }
+    }
+
+    /// The slots are these now, until then.
+    fn set(&self, numbers: &[i64], until: Duration) {
+        let mut state = self.state.lock();
+        let mut before = std::mem::take(&mut state.slots);
+        let new = || Slot { is_hungry: true, ..Slot::default() };
+        state.slots = numbers.iter().map(|number| (*number, before.remove(number).unwrap_or_else(new))).collect();
+        state.until = until;
+        drop(state);
+        self.came.notify_one();
+    }
+
+    /// Takes up to `count` slots away that nobody works on.
+    fn remove_idle(&self, count: usize) -> Vec<i64> {
+        let mut state = self.state.lock();
+        let idle = state.slots.iter().filter(|(_, slot)| !slot.is_busy).map(|(number, _)| *number);
+        let idle: Vec<i64> = idle.take(count).collect();
+        for number in &idle {
+            state.slots.remove(number);
+        }
+        idle
+    }
+}
+
+/// Keeps the leases of one relay.
+pub(super) struct Keeper<DB: Dialect> {
+    pub(super) shared: Arc<Shared<DB>>,
+    pub(super) owned: Arc<Owned>,
+    pub(super) relay: String,
+    pub(super) lease: Duration,
+}
+
+impl<DB: Dialect> Keeper<DB> {
+    /// Until shutdown. Then what is owned stays so until [`leave`](Self::leave).
+    pub(super) async fn run(&self, shutdown: &Shutdown) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let wait = match self.turn().await {
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    self.lease / 3
+                }
+                Err(error) => {
+                    tracing::warn!(relay = self.relay, %error, "the outbox's leases are not renewed; it is tried again");
+                    pause = (pause * 2).min(PAUSE_MAX).min(self.lease / 3);
+                    pause
+                }
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn turn(&self) -> Result<(), sqlx::Error> {
+        let statements = &self.shared.statements;
+        let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
+        // Its own end comes before that in the database.
+        let until = clock::monotonic() + self.lease * 9 / 10;
+        let mut connection = self.shared.connection().await?;
+        let relays = statements.announce::<DB>(&mut connection, &self.relay, lease_ms).await?.max(1);
+        let mut slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
+        let share = if DB::SHARES { SLOTS.unsigned_abs().div_ceil(relays.unsigned_abs()) } else { SLOTS.unsigned_abs() };
+        let share = usize::try_from(share).unwrap_or(usize::MAX);
+        if slots.len() < share {
+            for slot in statements.vacant::<DB>(&mut connection).await? {
+                if slots.len() >= share {
+                    break;
+                }
+                if statements.take::<DB>(&mut connection, slot, &self.relay, lease_ms).await? {
+                    slots.push(slot);
+                }
+            }
+        }
+        self.owned.set(&slots, until);
+        for slot in self.owned.remove_idle(slots.len().saturating_sub(share)) {
+            statements.give_up::<DB>(&mut connection, Some(slot), &self.relay).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up everything, so that others need not wait for the end of the lease.
+    pub(super) async fn leave(&self) {
+        let given_up = async {
+            let mut connection = self.shared.connection().await?;
+            self.shared.statements.give_up::<DB>(&mut connection, None, &self.relay).await
+        };
+        if let Err(error) = given_up.await {
+            tracing::warn!(relay = self.relay, %error, "the outbox's slots are not given up; others take them when the lease is over");
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! The statements: rows are added, read, settled and looked at, slots are taken and given up.
+//!
+//! ```text
+//!  add -> waiting -> a broker has it -> deleted, or `sent` for a while
+//!            |  ^
+//!            |  `------------------------- requeue (a person)
+//!            |-> failed: refused too often ---^
+//!            `-> held: behind a failed one ---^
+//! ```
+
+use bytes::Bytes;
+
+use super::row::{NewRow, OutboxRow, OutboxState, SLOTS, Work};
+use super::sql::{Cell, Dialect, Kind, Spelling, Value};
+
+/// Rows that are read from one slot at a time.
+pub(super) const PAGE: i64 = 64;
+/// Slots that one statement reads.
+const SLOTS_AT_ONCE: usize = 16;
+/// Bodies of up to this many bytes are read with their rows.
+const SMALL_BODY: i64 = 8192;
+/// Lists of ids have one of these lengths, filled up with the last one: the statements stay few.
+const LIST_LENGTHS: [usize; 3] = [1, 16, 256];
+
+const WORK: [Kind; 11] = [
+    Kind::Int,
+    Kind::Int,
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Int,
+    Kind::Text,
+    Kind::Bytes,
+    Kind::Int,
+    Kind::Int,
+    Kind::Int,
+];
+const SEEN: [Kind; 12] = [
+    Kind::Int,
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Int,
+    Kind::Int,
+    Kind::Text,
+    Kind::Text,
+    Kind::Text,
+    Kind::Int,
+];
+
+/// The statements, with the table's name in them.
+#[derive(Clone, Debug)]
+pub(super) struct Statements {
+    table: String,
+    spelling: Spelling,
+    add: String,
+    read: String,
+}
+
+/// Which rows a person wants to see.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OutboxQuery {
+    /// Those in this state alone.
+    pub state: Option<OutboxState>,
+    /// Those after this id.
+    pub after: i64,
+    /// At most so many; 0 stands for 100.
+    pub limit: u32,
+}
+
+impl Statements {
+    pub(super) fn new(table: &str, spelling: Spelling) -> Statements {
+        let parameter = spelling.parameter;
+        let values: Vec<String> = (1..=9).map(parameter).collect();
+        let now = spelling.now;
+        let add = format!(
+            "INSERT INTO {table} (slot, tenant, topic, order_key, unique_id, flag, properties, body, bytes, state, created_at, \
+             changed_at) VALUES ({}, 'waiting', {now}, {now})",
+            values.join(", ")
+        );
+        let age = (spelling.age_ms)("created_at");
+        let parts = (0..SLOTS_AT_ONCE).map(|number| {
+            let select = format!(
+                "SELECT id, slot, topic, order_key, unique_id, flag, properties, \
+                 CASE WHEN bytes <= {SMALL_BODY} THEN body END AS small, bytes, attempts, {age} AS age FROM {table} \
+                 WHERE state = 'waiting' AND slot = {} ORDER BY id LIMIT {PAGE}",
+                parameter(number + 1)
+            );
+            (spelling.part)(&select, number)
+        });
+        let read = parts.collect::<Vec<_>>().join(" UNION ALL ");
+        Statements { table: table.to_owned(), spelling, add, read }
+    }
+
+    fn parameter(&self, number: usize) -> String {
+        (self.spelling.parameter)(number)
+    }
+
+    /// Adds a row.
+    pub(super) async fn add<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        tenant: &str,
+        row: &NewRow,
+    ) -> Result<(), sqlx::Error> {
+        let bytes = i64::try_from(row.bytes()).unwrap_or(i64::MAX);
+        let values = [
+            Value::Int(row.slot),
+            Value::Text(tenant),
+            Value::Text(&row.topic),
+            Value::Text(&row.key),
+            Value::Text(&row.unique_id),
+            Value::Int(row.flag),
+            Value::Text(&row.properties),
+            Value::Bytes(&row.body),
+            Value::Int(bytes),
+        ];
+        DB::execute(connection, &self.add, &values).await.map(drop)
+    }
+
+    /// The first waiting rows of these slots, each slot's in the order of their ids.
+    pub(super) async fn read<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        slots: &[i64],
+    ) -> Result<Vec<Work>, sqlx::Error> {
+        let mut rows = Vec::new();
+        for slots in slots.chunks(SLOTS_AT_ONCE) {
+            // No slot has a negative number.
+            let padded = slots.iter().copied().chain(std::iter::repeat(-1)).take(SLOTS_AT_ONCE);
+            let values: Vec<Value<'_>> = padded.map(Value::Int).collect();
+            let found = DB::select(connection, &self.read, &values, &WORK).await?;
+            rows.extend(found.into_iter().map(|mut cells| work(&mut cells)));
+        }
+        // A union promises no order.
+        rows.sort_unstable_by_key(|row| (row.slot, row.id));
+        Ok(rows)
+    }
+
+    /// The body of a row, if it is still there.
+    pub(super) async fn body<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+    ) -> Result<Option<Bytes>, sqlx::Error> {
+        let select = format!("SELECT body FROM {} WHERE id = {}", self.table, self.parameter(1));
+        let mut rows = DB::select(connection, &select, &[Value::Int(id)], &[Kind::Bytes]).await?;
+        Ok(rows.first_mut().and_then(|cells| cells[0].bytes()).map(Bytes::from))
+    }
+
+    /// A broker has these.
+    pub(super) async fn settle<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        ids: &[i64],
+        keeps: bool,
+    ) -> Result<(), sqlx::Error> {
+        let (table, now) = (&self.table, self.spelling.now);
+        let change = if keeps {
+            format!("UPDATE {table} SET state = 'sent', changed_at = {now} WHERE id IN")
+        } else {
+            format!("DELETE FROM {table} WHERE id IN")
+        };
+        self.with_ids::<DB>(connection, &change, "", ids).await.map(drop)
+    }
+
+    /// These wait behind a failed one.
+    pub(super) async fn hold<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        ids: &[i64],
+    ) -> Result<(), sqlx::Error> {
+        let change = format!("UPDATE {} SET state = 'held', changed_at = {} WHERE id IN", self.table, self.spelling.now);
+        self.with_ids::<DB>(connection, &change, " AND state = 'waiting'", ids).await.map(drop)
+    }
+
+    /// Keys of a slot that have a failed row, or that have held ones.
+    pub(super) async fn keys<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        state: OutboxState,
+        slot: i64,
+    ) -> Result<Vec<String>, sqlx::Error> {
+        let (table, state) = (&self.table, state.word());
+        let select = format!(
+            "SELECT DISTINCT order_key FROM {table} WHERE state = '{state}' AND slot = {} AND order_key <> ''",
+            self.parameter(1)
+        );
+        let rows = DB::select(connection, &select, &[Value::Int(slot)], &[Kind::Text]).await?;
+        Ok(rows.into_iter().map(|mut cells| cells[0].text()).collect())
+    }
+
+    /// Whether there is any row in a state.
+    pub(super) async fn has<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        state: OutboxState,
+    ) -> Result<bool, sqlx::Error> {
+        let select = format!("SELECT id FROM {} WHERE state = '{}' LIMIT 1", self.table, state.word());
+        Ok(!DB::select(connection, &select, &[], &[Kind::Int]).await?.is_empty())
+    }
+
+    /// Lets the held rows of a key go.
+    pub(super) async fn let_go<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        slot: i64,
+        key: &str,
+    ) -> Result<u64, sqlx::Error> {
+        let change = format!(
+            "UPDATE {} SET state = 'waiting', changed_at = {} WHERE state = 'held' AND slot = {} AND order_key = {}",
+            self.table,
+            self.spelling.now,
+            self.parameter(1),
+            self.parameter(2)
+        );
+        DB::execute(connection, &change, &[Value::Int(slot), Value::Text(key)]).await
+    }
+
+    /// A broker refused a row.
+    pub(super) async fn refused<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+        state: OutboxState,
+        error: &str,
+    ) -> Result<(), sqlx::Error> {
+        let change = format!(
+            "UPDATE {} SET state = '{}', attempts = attempts + 1, last_error = {}, changed_at = {} WHERE id = {} AND state = \
+             'waiting'",
+            self.table,
+            state.word(),
+            self.parameter(1),
+            self.spelling.now,
+            self.parameter(2)
+        );
+        DB::execute(connection, &change, &[Value::Text(error), Value::Int(id)]).await.map(drop)
+    }
+
+    /// Deletes a page of a slot's sent rows that are older than this. Says whether there may be more.
+    pub(super) async fn forget<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        slot: i64,
+        age_ms: i64,
+    ) -> Result<bool, sqlx::Error> {
+        let age = (self.spelling.age_ms)("changed_at");
+        let select = format!(
+            "SELECT id, {age} FROM {} WHERE state = 'sent' AND slot = {} ORDER BY id LIMIT 256",
+            self.table,
+            self.parameter(1)
+        );
+        let rows = DB::select(connection, &select, &[Value::Int(slot)], &[Kind::Int, Kind::Int]).await?;
+        let old: Vec<i64> = rows.iter().filter(|cells| cells[1].int() >= age_ms).map(|cells| cells[0].int()).collect();
+        let change = format!("DELETE FROM {} WHERE id IN", self.table);
+        self.with_ids::<DB>(connection, &change, " AND state = 'sent'", &old).await?;
+        Ok(old.len() == 256)
+    }
+
+    /// Runs `change`, which lacks its list of ids, and `rest` after the list.
+    async fn with_ids<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        change: &str,
+        rest: &str,
+        ids: &[i64],
+    ) -> Result<u64, sqlx::Error> {
+        let mut changed = 0;
+        for ids in ids.chunks(LIST_LENGTHS[2]) {
+            let length = LIST_LENGTHS.into_iter().find(|length| ids.len() <= *length).unwrap_or(LIST_LENGTHS[2]);
+            let last = ids.last().copied().unwrap_or(-1);
+            let padded = ids.iter().copied().chain(std::iter::repeat(last)).take(length);
+            let values: Vec<Value<'_>> = padded.map(Value::Int).collect();
+            let list: Vec<String> = (1..=length).map(|number| self.parameter(number)).collect();
+            let statement = format!("{change} ({}){rest}", list.join(", "));
+            changed += DB::execute(connection, &statement, &values).await?;
+        }
+        Ok(changed)
+    }
+}
+
+/// Slots and relays.
+impl Statements {
+    /// The statement that makes the rows of the slots.
+    pub(super) fn slots(&self) -> String {
+        let values: Vec<String> = (0..SLOTS).map(|slot| format!("({slot}, '', {})", self.spelling.now)).collect();
+        format!(
+            "INSERT INTO {}_slots (slot, owner, owned_until) VALUES {}{}",
+            self.table,
+            values.join(", "),
+            self.spelling.unless_there
+        )
+    }
+
+    /// Makes the rows of the slots.
+    pub(super) async fn make_slots<DB: Dialect>(&self, connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
+        DB::execute(connection, &self.slots(), &[]).await.map(drop)
+    }
+
+    /// The relay is alive for so long. Forgets those that are not, and says how many there are.
+    pub(super) async fn announce<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        relay: &str,
+        lease_ms: i64,
+    ) -> Result<i64, sqlx::Error> {
+        let (table, now) = (&self.table, self.spelling.now);
+        let until = (self.spelling.later)(&lease_ms.to_string());
+        let insert = format!(
+            "INSERT INTO {table}_relays (relay, alive_until) VALUES ({}, {until}){}",
+            self.parameter(1),
+            (self.spelling.or_renew)(&until)
+        );
+        DB::execute(connection, &insert, &[Value::Text(relay)]).await?;
+        DB::execute(connection, &format!("DELETE FROM {table}_relays WHERE alive_until < {now}"), &[]).await?;
+        let count = format!("SELECT count(*) FROM {table}_relays");
+        Ok(DB::select(connection, &count, &[], &[Kind::Int]).await?.first().map_or(1, |cells| cells[0].int()))
+    }
+
+    /// Renews what the relay owns, and says which slots those are.
+    pub(super) async fn renew<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        relay: &str,
+        lease_ms: i64,
+    ) -> Result<Vec<i64>, sqlx::Error> {
+        let until = (self.spelling.later)(&lease_ms.to_string());
+        let renew =
+            format!("UPDATE {}_slots SET owned_until = {until} WHERE owner = {}", self.table, self.parameter(1));
+        DB::execute(connection, &renew, &[Value::Text(relay)]).await?;
+        let select = format!("SELECT slot FROM {}_slots WHERE owner = {}", self.table, self.parameter(1));
+        let rows = DB::select(connection, &select, &[Value::Text(relay)], &[Kind::Int]).await?;
+        Ok(rows.iter().map(|cells| cells[0].int()).collect())
+    }
+
+    /// Slots that nobody owns now.
+    pub(super) async fn vacant<DB: Dialect>(&self, connection: &mut DB::Connection) -> Result<Vec<i64>, sqlx::Error> {
+        let select =
+            format!("SELECT slot FROM {}_slots WHERE owned_until < {} ORDER BY slot", self.table, self.spelling.now);
+        let rows = DB::select(connection, &select, &[], &[Kind::Int]).await?;
+        Ok(rows.iter().map(|cells| cells[0].int()).collect())
+    }
+
+    /// Takes a slot if nobody owns it. Says whether the relay has it now.
+    pub(super) async fn take<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        slot: i64,
+        relay: &str,
+        lease_ms: i64,
+    ) -> Result<bool, sqlx::Error> {
+        let change = format!(
+            "UPDATE {}_slots SET owner = {}, owned_until = {} WHERE slot = {} AND owned_until < {}",
+            self.table,
+            self.parameter(1),
+            (self.spelling.later)(&lease_ms.to_string()),
+            self.parameter(2),
+            self.spelling.now
+        );
+        Ok(DB::execute(connection, &change, &[Value::Text(relay), Value::Int(slot)]).await? == 1)
+    }
+
+    /// Gives up a slot, or all of them and the relay's place among the living.
+    pub(super) async fn give_up<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        slot: Option<i64>,
+        relay: &str,
+    ) -> Result<(), sqlx::Error> {
+        let past = (self.spelling.later)("-1000");
+        let change =
+            format!("UPDATE {}_slots SET owner = '', owned_until = {past} WHERE owner = {}", self.table, self.parameter(1));
+        if let Some(slot) = slot {
+            let one = format!("{change} AND slot = {}", self.parameter(2));
+            return DB::execute(connection, &one, &[Value::Text(relay), Value::Int(slot)]).await.map(drop);
+        }
+        DB::execute(connection, &change, &[Value::Text(relay)]).await?;
+        let leave = format!("DELETE FROM {}_relays WHERE relay = {}", self.table, self.parameter(1));
+        DB::execute(connection, &leave, &[Value::Text(relay)]).await.map(drop)
+    }
+}
+
+/// What people look at and do.
+impl Statements {
+    fn seen(&self) -> String {
+        let (created, changed) = ((self.spelling.time_text)("created_at"), (self.spelling.time_text)("changed_at"));
+        format!(
+            "SELECT id, state, tenant, topic, order_key, unique_id, bytes, attempts, last_error, {created}, {changed}, {} FROM {}",
+            (self.spelling.age_ms)("created_at"),
+            self.table
+        )
+    }
+
+    /// Rows in the order of their ids.
+    pub(super) async fn list<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        query: &OutboxQuery,
+    ) -> Result<Vec<OutboxRow>, sqlx::Error> {
+        let state = query.state.map(|state| format!(" AND state = '{state}'")).unwrap_or_default();
+        let limit = if query.limit == 0 { 100 } else { query.limit };
+        let select = format!("{} WHERE id > {}{state} ORDER BY id LIMIT {limit}", self.seen(), self.parameter(1));
+        let rows = DB::select(connection, &select, &[Value::Int(query.after)], &SEEN).await?;
+        rows.into_iter().map(|mut cells| seen(&mut cells)).collect()
+    }
+
+    /// One row, and the slot that it is in.
+    pub(super) async fn find<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+    ) -> Result<Option<OutboxRow>, sqlx::Error> {
+        let select = format!("{} WHERE id = {}", self.seen(), self.parameter(1));
+        let mut rows = DB::select(connection, &select, &[Value::Int(id)], &SEEN).await?;
+        rows.first_mut().map(|cells| seen(cells)).transpose()
+    }
+
+    /// How many rows are in each state.
+    pub(super) async fn count<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+    ) -> Result<Vec<(String, i64)>, sqlx::Error> {
+        let select = format!("SELECT state, count(*) FROM {} GROUP BY state", self.table);
+        let rows = DB::select(connection, &select, &[], &[Kind::Text, Kind::Int]).await?;
+        Ok(rows.into_iter().map(|mut cells| (cells[0].text(), cells[1].int())).collect())
+    }
+
+    /// A failed row waits again, with all its attempts before it. Says whether there was one.
+    pub(super) async fn requeue<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+    ) -> Result<bool, sqlx::Error> {
+        let change = format!(
+            "UPDATE {} SET state = 'waiting', attempts = 0, changed_at = {} WHERE id = {} AND state = 'failed'",
+            self.table,
+            self.spelling.now,
+            self.parameter(1)
+        );
+        Ok(DB::execute(connection, &change, &[Value::Int(id)]).await? == 1)
+    }
+
+    /// Deletes a failed row. Says whether there was one.
+    pub(super) async fn discard<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+    ) -> Result<bool, sqlx::Error> {
+        let change = format!("DELETE FROM {} WHERE id = {} AND state = 'failed'", self.table, self.parameter(1));
+        Ok(DB::execute(connection, &change, &[Value::Int(id)]).await? == 1)
+    }
+}
+
+fn work(cells: &mut [Cell]) -> Work {
+    Work {
+        id: cells[0].int(),
+        slot: cells[1].int(),
+        topic: cells[2].text(),
+        key: cells[3].text(),
+        unique_id: cells[4].text(),
+        flag: cells[5].int(),
+        properties: cells[6].text(),
+        body: cells[7].bytes().map(Bytes::from),
+        bytes: cells[8].int(),
+        attempts: cells[9].int(),
+        age_ms: cells[10].int(),
+    }
+}
+
+fn seen(cells: &mut [Cell]) -> Result<OutboxRow, sqlx::Error> {
+    let word = cells[1].text();
+    let state = OutboxState::from_word(&word);
+    let state = state.ok_or_else(|| sqlx::Error::Decode(format!("the outbox has a row in state {word:?}").into()))?;
+    Ok(OutboxRow {
+        id: cells[0].int(),
+        state,
+        tenant: cells[2].text(),
+        topic: cells[3].text(),
+        key: cells[4].text(),
+        unique_id: cells[5].text(),
+        bytes: cells[6].int().unsigned_abs(),
+        attempts: u32::try_from(cells[7].int()).unwrap_or(u32::MAX),
+        last_error: cells[8].text(),
+        created_at: cells[9].text(),
+        changed_at: cells[10].text(),
+        age: std::time::Duration::from_millis(u64::try_from(cells[11].int()).unwrap_or(0)),
+    })
+}

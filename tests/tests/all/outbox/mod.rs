@@ -1,0 +1,149 @@
+//! The outbox between real databases and a real broker: what a consumer can read is what the database has committed.
+//!
+//! Each test runs with SQLite, and with PostgreSQL and MariaDB where a server is installed.
+
+mod failing;
+mod sending;
+mod sharing;
+
+use std::time::Duration;
+
+use escrowmq_client::{Client, Message, Outbox, OutboxState, Producer, Relay};
+use escrowmq_tests::{Cluster, MariaDb, Postgres, Settings, until_within};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{Pool, Transaction};
+use tempfile::TempDir;
+
+use crate::barrier::shop::Shop;
+
+const TOPIC: &str = "Orders";
+const QUEUES: u32 = 4;
+
+/// What the broker takes: less than the outbox.
+const BODY_BYTES_MAX: usize = 65_536;
+
+/// How long the outbox may take to be empty.
+const SENDING: Duration = Duration::from_secs(90);
+
+/// A cluster, and a shop whose orders are sent by an outbox.
+struct Scene<DB: Shop> {
+    cluster: Cluster,
+    client: Client,
+    pool: Pool<DB>,
+    outbox: Outbox<DB>,
+}
+
+impl<DB: Shop> Scene<DB> {
+    async fn open(pool: Pool<DB>) -> Scene<DB> {
+        let cluster = Cluster::start(Settings::default().with("maxMessageSize", BODY_BYTES_MAX)).await;
+        let client = cluster.client_with_topic(TOPIC, QUEUES).await;
+        let outbox = Outbox::new(pool.clone());
+        outbox.create_tables().await.expect("the outbox's tables");
+        outbox.create_tables().await.expect("they are there");
+        DB::create_orders(&pool).await;
+        Scene { cluster, client, pool, outbox }
+    }
+
+    /// A producer that gives up soon, so that the relay decides.
+    async fn producer(&self, group: &str) -> Producer {
+        let builder = self.client.producer(group).deadline(Duration::from_secs(2)).attempt_timeout(Duration::from_secs(1)).compress_above(usize::MAX);
+        builder.start().await.expect("a producer")
+    }
+
+    async fn relay(&self, group: &str) -> Relay {
+        let lease = Duration::from_secs(2);
+        self.outbox.relay(&self.producer(group).await).lease(lease).start().expect("a relay")
+    }
+
+    /// Places orders with these names, each with its message, in one transaction.
+    async fn order(&self, names: &[String], message: impl Fn(&str) -> Message) {
+        let tx = self.begin(names, message).await;
+        self.outbox.commit(tx).await.expect("a commit");
+    }
+
+    /// The same, not committed.
+    async fn begin(&self, names: &[String], message: impl Fn(&str) -> Message) -> Transaction<'static, DB> {
+        let mut tx = self.pool.begin().await.expect("a transaction");
+        for name in names {
+            DB::order(&mut tx, name).await.expect("an order");
+            self.outbox.add(&mut tx, message(name)).await.expect("its message");
+        }
+        tx
+    }
+
+    /// The bodies in each queue, in their order.
+    async fn visible(&self) -> Vec<Vec<String>> {
+        let wire = self.cluster.broker.wire();
+        let mut queues = Vec::new();
+        for queue in 0..QUEUES.cast_signed() {
+            let messages = wire.read_queue(TOPIC, queue).await;
+            queues.push(messages.iter().map(|one| String::from_utf8_lossy(&one.body).into_owned()).collect());
+        }
+        queues
+    }
+
+    /// How many rows are in a state.
+    async fn count(&self, state: OutboxState) -> u64 {
+        self.outbox.count().await.expect("a count").get(&state).copied().unwrap_or(0)
+    }
+
+    /// Waits until so many rows are in a state.
+    async fn until_count(&self, state: OutboxState, count: u64) {
+        let what = format!("{count} rows that are {state}");
+        until_within(SENDING, &what, async || (self.count(state).await == count).then_some(())).await;
+    }
+
+    /// Waits until nothing waits, then asserts that a consumer reads each order once.
+    async fn agreed(&self) -> Vec<Vec<String>> {
+        self.until_count(OutboxState::Waiting, 0).await;
+        let visible = self.visible().await;
+        let mut read: Vec<String> = visible.concat();
+        read.sort();
+        let ordered: Vec<String> = DB::orders(&self.pool).await.into_iter().collect();
+        assert_eq!(read, ordered);
+        visible
+    }
+}
+
+fn names(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{prefix}-{number:04}")).collect()
+}
+
+/// A new SQLite file; gone with the folder.
+async fn sqlite() -> (TempDir, Pool<sqlx::Sqlite>) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let options = SqliteConnectOptions::new().filename(folder.path().join("shop.db")).create_if_missing(true);
+    let options = options.journal_mode(SqliteJournalMode::Wal).busy_timeout(Duration::from_secs(20));
+    (folder, Pool::connect_with(options).await.expect("a database"))
+}
+
+/// The test `$run`, once for each database.
+macro_rules! with_databases {
+    ($run:ident) => {
+        mod $run {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn with_sqlite() {
+                let (_folder, pool) = super::super::sqlite().await;
+                super::$run(super::Scene::open(pool).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn with_postgres() {
+                let test = concat!(module_path!(), "::with_postgres");
+                let Some(server) = super::super::Postgres::start(test).await else { return };
+                let pool = sqlx::PgPool::connect(&server.url()).await.expect("a database");
+                super::$run(super::Scene::open(pool).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn with_mariadb() {
+                let Some(server) = super::super::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await else {
+                    return;
+                };
+                let pool = sqlx::MySqlPool::connect(&server.url()).await.expect("a database");
+                super::$run(super::Scene::open(pool).await).await;
+            }
+        }
+    };
+}
+use with_databases;
