@@ -9,6 +9,7 @@ mod demo;
 mod ending;
 mod fsck;
 mod group;
+mod outbox;
 mod processes;
 mod progress;
 mod standalone;
@@ -39,6 +40,8 @@ enum Command {
     Txn(admin::txn::Arguments),
     /// The members of a broker's group: status, add, promote, remove, transfer, recover
     Group(group::Arguments),
+    /// Messages that wait in a database: list, show, requeue, discard, watch
+    Outbox(outbox::Arguments),
     /// Load a broker, this one or another that speaks the protocol, and measure it
     Bench(bench::Arguments),
     /// Look at the data of a stopped broker, name what is damaged, and repair it
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Admin(arguments) => admin::run(&arguments),
         Command::Txn(arguments) => admin::txn::run(&arguments),
         Command::Group(arguments) => group::run(&arguments),
+        Command::Outbox(arguments) => outbox::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::Backup(arguments) => backup::run_backup(&arguments),

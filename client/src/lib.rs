@@ -77,6 +77,12 @@ pub use escrowmq_common::body::{
     TransactionState,
 };
 pub use message::{Message, MessageExt};
+#[cfg(feature = "sql")]
+#[doc(inline)]
+pub use outbox::{
+    AddError, CommitError, OnFailed, Outbox, OutboxBuilder, OutboxDatabase, OutboxQuery, OutboxRow, OutboxState, Relay,
+    RelayBuilder, RelayStats,
+};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 #[cfg(feature = "sql")]
@@ -84,12 +90,6 @@ pub use queue::MessageQueue;
 pub use transaction::barrier::{
     AbortCause, Barrier, BarrierBuilder, BarrierChecker, BarrierDatabase, CommittedInDb, LocalTransaction,
     RunInDbError, Swept,
-};
-#[cfg(feature = "sql")]
-#[doc(inline)]
-pub use outbox::{
-    AddError, CommitError, OnFailed, Outbox, OutboxBuilder, OutboxDatabase, OutboxQuery, OutboxRow, OutboxState, Relay,
-    RelayBuilder, RelayStats,
 };
 #[doc(inline)]
 pub use transaction::{

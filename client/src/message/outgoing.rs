@@ -153,9 +153,8 @@ impl Message {
         self.properties.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// All properties.
-    #[cfg(feature = "sql")]
-    pub(crate) fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// All properties, the protocol's own included, in the order in which they were set.
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
         self.properties.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
     }
 

@@ -14,7 +14,9 @@ pub enum AddError {
         reason: String,
     },
     /// The row would be too large. A retry ends the same way.
-    #[error("the row would have {bytes} bytes, the limit is {max}: put the content elsewhere, and a reference into the message")]
+    #[error(
+        "the row would have {bytes} bytes, the limit is {max}: put the content elsewhere, and a reference into the message"
+    )]
     TooLarge {
         /// Bytes of body and properties.
         bytes: usize,

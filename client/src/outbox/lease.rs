@@ -133,7 +133,8 @@ impl<DB: Dialect> Keeper<DB> {
         let mut connection = self.shared.connection().await?;
         let relays = statements.announce::<DB>(&mut connection, &self.relay, lease_ms).await?.max(1);
         let mut slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
-        let share = if DB::SHARES { SLOTS.unsigned_abs().div_ceil(relays.unsigned_abs()) } else { SLOTS.unsigned_abs() };
+        let share =
+            if DB::SHARES { SLOTS.unsigned_abs().div_ceil(relays.unsigned_abs()) } else { SLOTS.unsigned_abs() };
         let share = usize::try_from(share).unwrap_or(usize::MAX);
         if slots.len() < share {
             for slot in statements.vacant::<DB>(&mut connection).await? {

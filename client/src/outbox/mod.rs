@@ -276,6 +276,18 @@ impl<DB: OutboxDatabase> Outbox<DB> {
         self.shared.statements.find::<DB>(&mut connection, id).await
     }
 
+    /// The message of a row.
+    ///
+    /// # Errors
+    ///
+    /// The database's, or what is wrong with a row that somebody else has written.
+    pub async fn message(&self, id: i64) -> Result<Option<Message>, sqlx::Error> {
+        let mut connection = self.shared.pool.acquire().await?;
+        let Some(work) = self.shared.statements.work::<DB>(&mut connection, id).await? else { return Ok(None) };
+        let body = work.body.clone().unwrap_or_default();
+        work.message(body).map(Some).map_err(|reason| sqlx::Error::Decode(reason.into()))
+    }
+
     /// How many rows are in each state.
     ///
     /// # Errors

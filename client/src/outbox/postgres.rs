@@ -12,9 +12,7 @@ impl Dialect for Postgres {
         now: "clock_timestamp()",
         later: |ms| format!("clock_timestamp() + {ms}::bigint * interval '1 millisecond'"),
         age_ms: |column| format!("(extract(epoch FROM clock_timestamp() - {column}) * 1000)::bigint"),
-        time_text: |column| {
-            format!("coalesce(to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), '')")
-        },
+        time_text: |column| format!("coalesce(to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), '')"),
         part: |select, _| format!("({select})"),
         unless_there: " ON CONFLICT DO NOTHING",
         or_renew: |until| format!(" ON CONFLICT (relay) DO UPDATE SET alive_until = {until}"),

@@ -389,14 +389,12 @@ impl<DB: OutboxDatabase> Worker<DB> {
                 is_cut = true;
                 break;
             }
-            let body = match row.body.clone() {
-                Some(body) => Some(body),
-                None => {
-                    let connection = connected(&self.shared, &mut self.connection).await?;
-                    let body = self.shared.statements.body::<DB>(connection, row.id).await;
-                    kept(&mut self.connection, body)?
-                }
-            };
+            let mut body = row.body.clone();
+            if body.is_none() {
+                let connection = connected(&self.shared, &mut self.connection).await?;
+                let read = self.shared.statements.body::<DB>(connection, row.id).await;
+                body = kept(&mut self.connection, read)?;
+            }
             // One that is gone was sent by another relay.
             let Some(body) = body else { continue };
             bytes += row.bytes;
@@ -468,7 +466,10 @@ impl<DB: OutboxDatabase> Worker<DB> {
             self.failed("what was sent is not settled", &error);
             tries += 1;
             if shutdown.is_cancelled() && tries >= 3 {
-                tracing::error!(rows = stored.len(), "they will be sent again, under their ids: the database does not answer");
+                tracing::error!(
+                    rows = stored.len(),
+                    "they will be sent again, under their ids: the database does not answer"
+                );
                 break;
             }
             tokio::time::sleep(pause).await;
@@ -522,7 +523,13 @@ impl<DB: OutboxDatabase> Worker<DB> {
                 if !row.key.is_empty() {
                     self.blocked.entry(row.slot).or_default().insert(row.key.clone());
                 }
-                tracing::error!(id = row.id, unique_id = row.unique_id, topic = row.topic, error, "a message has failed: a person has to look at it");
+                tracing::error!(
+                    id = row.id,
+                    unique_id = row.unique_id,
+                    topic = row.topic,
+                    error,
+                    "a message has failed: a person has to look at it"
+                );
             }
         }
         Ok(())
@@ -545,7 +552,8 @@ impl<DB: OutboxDatabase> Worker<DB> {
                 if !has_held {
                     continue;
                 }
-                let failed = if holds { statements.keys::<DB>(connection, OutboxState::Failed, slot).await? } else { vec![] };
+                let failed =
+                    if holds { statements.keys::<DB>(connection, OutboxState::Failed, slot).await? } else { vec![] };
                 for key in statements.keys::<DB>(connection, OutboxState::Held, slot).await? {
                     if !failed.contains(&key) {
                         statements.let_go::<DB>(connection, slot, &key).await?;

@@ -53,8 +53,7 @@ pub enum OutboxState {
 
 impl OutboxState {
     /// All of them.
-    pub const ALL: [OutboxState; 4] =
-        [OutboxState::Waiting, OutboxState::Held, OutboxState::Failed, OutboxState::Sent];
+    pub const ALL: [OutboxState; 4] = [OutboxState::Waiting, OutboxState::Held, OutboxState::Failed, OutboxState::Sent];
 
     /// The word in the table.
     pub fn word(self) -> &'static str {

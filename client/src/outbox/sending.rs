@@ -35,13 +35,16 @@ pub(super) struct Sent {
     pub(super) away: Option<SendError>,
 }
 
+/// A topic, and the queue in it if a key chooses one.
+type Destination = (String, Option<MessageQueue>);
+
 /// Whether the relay may still send what it has read: its lease runs until this time of the monotonic clock.
 pub(super) type Until = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Sends the rows of one slot. Those of one queue go in their order; the first that fails ends its queue.
 pub(super) async fn send(producer: &Producer, rows: Vec<Ready>, until: &Until) -> Sent {
     let mut sent = Sent::default();
-    let mut groups: BTreeMap<(String, Option<MessageQueue>), Vec<(Work, Message)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Destination, Vec<(Work, Message)>> = BTreeMap::new();
     for Ready { row, body } in rows {
         let message = match row.message(body) {
             Ok(message) => message,
@@ -147,11 +150,10 @@ async fn send_batch(
 fn concerns_message(error: &SendError) -> bool {
     use escrowmq_common::code::response;
     match error {
-        SendError::Invalid { .. } => true,
+        SendError::Invalid { .. } | SendError::NotStored { last: RequestError::Invalid { .. }, .. } => true,
         SendError::NotStored { last: RequestError::Refused { code, .. }, .. } => {
             matches!(*code, response::MESSAGE_ILLEGAL | response::NO_PERMISSION | response::TOPIC_NOT_EXIST)
         }
-        SendError::NotStored { last: RequestError::Invalid { .. }, .. } => true,
         SendError::NotStored { .. } | SendError::OutcomeUnknown { .. } | SendError::ShutDown => false,
     }
 }

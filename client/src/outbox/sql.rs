@@ -112,7 +112,8 @@ pub trait Dialect: sqlx::Database {
     fn notify(pool: &Pool<Self>, channel: &str) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Hands on what [`notify`](Self::notify) tells, until the connection fails. Never ends where the database cannot.
-    fn listen(pool: &Pool<Self>, channel: &str, heard: &Notify) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    fn listen(pool: &Pool<Self>, channel: &str, heard: &Notify)
+    -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 }
 
 /// The two primitives, which read the same for all databases, and which sqlx's types cannot say once.

@@ -61,7 +61,6 @@ pub(super) struct Statements {
 
 /// Which rows a person wants to see.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct OutboxQuery {
     /// Those in this state alone.
     pub state: Option<OutboxState>,
@@ -173,7 +172,8 @@ impl Statements {
         connection: &mut DB::Connection,
         ids: &[i64],
     ) -> Result<(), sqlx::Error> {
-        let change = format!("UPDATE {} SET state = 'held', changed_at = {} WHERE id IN", self.table, self.spelling.now);
+        let change =
+            format!("UPDATE {} SET state = 'held', changed_at = {} WHERE id IN", self.table, self.spelling.now);
         self.with_ids::<DB>(connection, &change, " AND state = 'waiting'", ids).await.map(drop)
     }
 
@@ -371,8 +371,11 @@ impl Statements {
         relay: &str,
     ) -> Result<(), sqlx::Error> {
         let past = (self.spelling.later)("-1000");
-        let change =
-            format!("UPDATE {}_slots SET owner = '', owned_until = {past} WHERE owner = {}", self.table, self.parameter(1));
+        let change = format!(
+            "UPDATE {}_slots SET owner = '', owned_until = {past} WHERE owner = {}",
+            self.table,
+            self.parameter(1)
+        );
         if let Some(slot) = slot {
             let one = format!("{change} AND slot = {}", self.parameter(2));
             return DB::execute(connection, &one, &[Value::Text(relay), Value::Int(slot)]).await.map(drop);
@@ -416,6 +419,22 @@ impl Statements {
         let select = format!("{} WHERE id = {}", self.seen(), self.parameter(1));
         let mut rows = DB::select(connection, &select, &[Value::Int(id)], &SEEN).await?;
         rows.first_mut().map(|cells| seen(cells)).transpose()
+    }
+
+    /// One row as a relay reads it, with its body.
+    pub(super) async fn work<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+    ) -> Result<Option<Work>, sqlx::Error> {
+        let select = format!(
+            "SELECT id, slot, topic, order_key, unique_id, flag, properties, body, bytes, attempts, {} FROM {} WHERE id = {}",
+            (self.spelling.age_ms)("created_at"),
+            self.table,
+            self.parameter(1)
+        );
+        let mut rows = DB::select(connection, &select, &[Value::Int(id)], &WORK).await?;
+        Ok(rows.first_mut().map(|cells| work(cells)))
     }
 
     /// How many rows are in each state.

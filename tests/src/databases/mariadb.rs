@@ -49,7 +49,12 @@ impl MariaDb {
         let mut serve = command(&server);
         serve.arg(format!("--socket={}", socket.display()));
         // Killing a client loses nothing that is not flushed.
-        serve.args(["--skip-networking", "--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=64M"]);
+        serve.args([
+            "--skip-networking",
+            "--skip-log-bin",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-log-file-size=64M",
+        ]);
         let file = fs::File::create(&log).expect("a log file");
         serve.stdout(file.try_clone().expect("a file")).stderr(file);
         let server = serve.spawn().expect("mariadbd runs");

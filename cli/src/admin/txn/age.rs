@@ -35,7 +35,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// The same for an interval, which must not be 0.
-pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     match parse(text)? {
         Duration::ZERO => Err("an interval must not be 0".to_owned()),
         interval => Ok(interval),
@@ -43,7 +43,7 @@ pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 /// The two largest units of a number of milliseconds: `3d 4h`, `12m 5s`, `7s`, `850ms`.
-pub(super) fn short(millis: i64) -> String {
+pub(crate) fn short(millis: i64) -> String {
     // Clocks of two machines differ: what lies ahead is young.
     let millis = u64::try_from(millis).unwrap_or(0);
     let pair = |large: u64, small: u64, names: (&str, &str)| match millis % large / small {

@@ -7,14 +7,14 @@
 //! Promises: nothing is decided without a reason, nor without a yes; deciding again is safe, because the first decision
 //! stands; the exit code is 0 only if everything asked for is so.
 
-mod age;
+pub(crate) mod age;
 mod brokers;
 mod count;
 mod decide;
 mod handle;
 mod list;
 mod merge;
-mod print;
+pub(crate) mod print;
 mod show;
 mod view;
 mod watch;

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 /// Prints at once. Fails where `print!` would panic.
-pub(super) fn emit(text: &str) -> io::Result<()> {
+pub(crate) fn emit(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()

@@ -19,8 +19,7 @@ fn third_large(name: &str) -> Message {
 }
 
 async fn rows<DB: Shop>(scene: &Scene<DB>, state: OutboxState) -> Vec<escrowmq_client::OutboxRow> {
-    let mut query = OutboxQuery::default();
-    query.state = Some(state);
+    let query = OutboxQuery { state: Some(state), ..OutboxQuery::default() };
     scene.outbox.list(&query).await.expect("rows")
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Each test runs with SQLite, and with PostgreSQL and MariaDB where a server is installed.
 
+mod crash;
 mod failing;
 mod sending;
 mod sharing;
@@ -29,24 +30,30 @@ const SENDING: Duration = Duration::from_secs(90);
 struct Scene<DB: Shop> {
     cluster: Cluster,
     client: Client,
+    url: String,
     pool: Pool<DB>,
     outbox: Outbox<DB>,
 }
 
 impl<DB: Shop> Scene<DB> {
-    async fn open(pool: Pool<DB>) -> Scene<DB> {
+    async fn open(url: String, pool: Pool<DB>) -> Scene<DB> {
         let cluster = Cluster::start(Settings::default().with("maxMessageSize", BODY_BYTES_MAX)).await;
         let client = cluster.client_with_topic(TOPIC, QUEUES).await;
         let outbox = Outbox::new(pool.clone());
         outbox.create_tables().await.expect("the outbox's tables");
         outbox.create_tables().await.expect("they are there");
         DB::create_orders(&pool).await;
-        Scene { cluster, client, pool, outbox }
+        Scene { cluster, client, url, pool, outbox }
     }
 
     /// A producer that gives up soon, so that the relay decides.
     async fn producer(&self, group: &str) -> Producer {
-        let builder = self.client.producer(group).deadline(Duration::from_secs(2)).attempt_timeout(Duration::from_secs(1)).compress_above(usize::MAX);
+        let builder = self
+            .client
+            .producer(group)
+            .deadline(Duration::from_secs(2))
+            .attempt_timeout(Duration::from_secs(1))
+            .compress_above(usize::MAX);
         builder.start().await.expect("a producer")
     }
 
@@ -110,11 +117,12 @@ fn names(prefix: &str, count: usize) -> Vec<String> {
 }
 
 /// A new SQLite file; gone with the folder.
-async fn sqlite() -> (TempDir, Pool<sqlx::Sqlite>) {
+async fn sqlite() -> (TempDir, String, Pool<sqlx::Sqlite>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let options = SqliteConnectOptions::new().filename(folder.path().join("shop.db")).create_if_missing(true);
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
+    let options: SqliteConnectOptions = url.parse().expect("a URL");
     let options = options.journal_mode(SqliteJournalMode::Wal).busy_timeout(Duration::from_secs(20));
-    (folder, Pool::connect_with(options).await.expect("a database"))
+    (folder, url, Pool::connect_with(options).await.expect("a database"))
 }
 
 /// The test `$run`, once for each database.
@@ -123,8 +131,8 @@ macro_rules! with_databases {
         mod $run {
             #[tokio::test(flavor = "multi_thread")]
             async fn with_sqlite() {
-                let (_folder, pool) = super::super::sqlite().await;
-                super::$run(super::Scene::open(pool).await).await;
+                let (_folder, url, pool) = super::super::sqlite().await;
+                super::$run(super::Scene::open(url, pool).await).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +140,7 @@ macro_rules! with_databases {
                 let test = concat!(module_path!(), "::with_postgres");
                 let Some(server) = super::super::Postgres::start(test).await else { return };
                 let pool = sqlx::PgPool::connect(&server.url()).await.expect("a database");
-                super::$run(super::Scene::open(pool).await).await;
+                super::$run(super::Scene::open(server.url(), pool).await).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +149,7 @@ macro_rules! with_databases {
                     return;
                 };
                 let pool = sqlx::MySqlPool::connect(&server.url()).await.expect("a database");
-                super::$run(super::Scene::open(pool).await).await;
+                super::$run(super::Scene::open(server.url(), pool).await).await;
             }
         }
     };

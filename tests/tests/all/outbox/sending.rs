@@ -54,8 +54,9 @@ async fn messages_of_a_key_keep_their_order<DB: Shop>(scene: Scene<DB>) {
         Message::new(TOPIC, name.to_owned()).sharding_key(key)
     };
     for round in 0..8 {
-        let batch: Vec<String> =
-            (0..20).flat_map(|number| ["a", "b", "c", "d", "e"].map(|key| format!("{key}-{round}-{number:03}"))).collect();
+        let batch: Vec<String> = (0..20)
+            .flat_map(|number| ["a", "b", "c", "d", "e"].map(|key| format!("{key}-{round}-{number:03}")))
+            .collect();
         scene.order(&batch, keyed).await;
     }
     let queues = scene.agreed().await;
