@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the build needs and this machine lacks: a C++ compiler and libclang with its headers, for RocksDB.
-# `setup.sh tests` adds a PostgreSQL server for the tests, where apt is there; without one they skip what needs it.
+# `setup.sh tests` adds a PostgreSQL and a MariaDB server for the tests, where apt is there; without them they skip what needs one.
 set -eu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -83,12 +83,29 @@ install_postgres() {
     return "$installed"
 }
 
-has_postgres && exit 0
-if ! command -v apt-get >/dev/null 2>&1; then
-    say "no PostgreSQL server and no apt: tests that need one are skipped."
-elif [ -n "$as_root" ] && ! $as_root -n true 2>/dev/null; then
-    say "no PostgreSQL server and no right to install one: tests that need one are skipped."
-else
-    say "installing postgresql"
-    install_postgres || say "PostgreSQL could not be installed: tests that need it are skipped."
-fi
+has_mariadb() {
+    command -v mariadb-install-db >/dev/null 2>&1 && command -v my_print_defaults >/dev/null 2>&1 || return 1
+    command -v mariadbd >/dev/null 2>&1 || [ -x /usr/sbin/mariadbd ]
+}
+
+# The programs alone: these packages bring no service.
+install_mariadb() {
+    $as_root apt-get update -qq || return 1
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends mariadb-server-core mariadb-client-core
+}
+
+# What says whether it is there, its name, what installs it.
+want() {
+    "$1" && return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        say "no $2 server and no apt: tests that need one are skipped."
+    elif [ -n "$as_root" ] && ! $as_root -n true 2>/dev/null; then
+        say "no $2 server and no right to install one: tests that need one are skipped."
+    else
+        say "installing $2"
+        "$3" || say "$2 could not be installed: tests that need it are skipped."
+    fi
+}
+
+want has_postgres PostgreSQL install_postgres
+want has_mariadb MariaDB install_mariadb

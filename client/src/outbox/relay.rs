@@ -138,7 +138,7 @@ impl<DB: OutboxDatabase> RelayBuilder<DB> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RelayStats {
-    /// Slots that are this relay's, of 80.
+    /// Slots that are this relay's, of 128.
     pub slots: usize,
     /// Rows that a broker took.
     pub sent: u64,

@@ -17,7 +17,7 @@ use crate::producer::seal;
 pub(super) const KEY_SLOTS: i64 = 64;
 /// Slots of messages without one, which need no order. They follow the others, so that a broker that is away does not hold up
 /// what another one could take.
-pub(super) const FREE_SLOTS: i64 = 16;
+pub(super) const FREE_SLOTS: i64 = 64;
 /// All of them.
 pub(super) const SLOTS: i64 = KEY_SLOTS + FREE_SLOTS;
 

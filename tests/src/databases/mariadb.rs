@@ -28,6 +28,16 @@ impl MariaDb {
     ///
     /// If a server is installed and does not start.
     pub async fn start(test: &str) -> Option<MariaDb> {
+        // Killing a client loses nothing that is not flushed.
+        MariaDb::start_with(test, &["--innodb-flush-log-at-trx-commit=0"]).await
+    }
+
+    /// The same, with these settings instead of the quick ones.
+    ///
+    /// # Panics
+    ///
+    /// If a server is installed and does not start.
+    pub async fn start_with(test: &str, settings: &[&str]) -> Option<MariaDb> {
         let (Some(server), Some(install)) = (program("mariadbd"), program("mariadb-install-db")) else {
             eprintln!("skipped: {test}: no MariaDB server is installed (`deploy/setup.sh tests` does, where apt is)");
             return None;
@@ -48,13 +58,7 @@ impl MariaDb {
         assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
         let mut serve = command(&server);
         serve.arg(format!("--socket={}", socket.display()));
-        // Killing a client loses nothing that is not flushed.
-        serve.args([
-            "--skip-networking",
-            "--skip-log-bin",
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-log-file-size=64M",
-        ]);
+        serve.args(["--skip-networking", "--skip-log-bin", "--innodb-log-file-size=64M"]).args(settings);
         let file = fs::File::create(&log).expect("a log file");
         serve.stdout(file.try_clone().expect("a file")).stderr(file);
         let server = serve.spawn().expect("mariadbd runs");

@@ -29,6 +29,16 @@ impl Postgres {
     ///
     /// If a server is installed and does not start.
     pub async fn start(test: &str) -> Option<Postgres> {
+        // Killing a client loses nothing that is not flushed, and an administrator may have turned this down.
+        Postgres::start_with(test, &["fsync=off", "synchronous_commit=off"]).await
+    }
+
+    /// The same, with these settings instead of the quick ones.
+    ///
+    /// # Panics
+    ///
+    /// If a server is installed and does not start.
+    pub async fn start_with(test: &str, settings: &[&str]) -> Option<Postgres> {
         let Some(binaries) = binaries() else {
             eprintln!(
                 "skipped: {test}: no PostgreSQL server is installed (`deploy/setup.sh tests` does, where apt is)"
@@ -52,8 +62,7 @@ impl Postgres {
         let mut serve = command("postgres");
         serve.arg("-D").arg(&data);
         let socket = format!("unix_socket_directories={}", folder.path().display());
-        // Killing a client loses nothing that is not flushed, and an administrator may have turned this down.
-        for setting in ["listen_addresses=", &socket, "fsync=off", "synchronous_commit=off"] {
+        for setting in ["listen_addresses=", &socket].iter().chain(settings) {
             serve.args(["-c", setting]);
         }
         let file = fs::File::create(&log).expect("a log file");

@@ -1,7 +1,6 @@
 //! The barrier between real databases and a real broker: what a consumer can read is exactly what the database has.
 //!
-//! Each test runs with SQLite, with PostgreSQL where a server is installed, and with MySQL if `ESCROWMQ_MYSQL` names an empty
-//! database by its URL.
+//! Each test runs with SQLite, and with PostgreSQL and MariaDB where a server is installed.
 
 mod closures;
 mod crash;
@@ -13,7 +12,7 @@ use std::collections::BTreeSet;
 use escrowmq_client::{Barrier, BarrierBuilder, Client};
 use escrowmq_tests::metrics::metric;
 use escrowmq_tests::processes::free_port;
-use escrowmq_tests::{Cluster, Postgres, Settings, until_within};
+use escrowmq_tests::{Cluster, MariaDb, Postgres, Settings, until_within};
 use sqlx::Pool;
 use tempfile::TempDir;
 
@@ -110,13 +109,9 @@ macro_rules! with_databases {
         }
 
         #[tokio::test(flavor = "multi_thread")]
-        async fn with_mysql() {
-            let Ok(url) = std::env::var("ESCROWMQ_MYSQL") else {
-                eprintln!("skipped: {}::with_mysql: ESCROWMQ_MYSQL names no database", module_path!());
-                return;
-            };
-            let url = super::shop::empty_mysql(&url, module_path!()).await;
-            $run(super::Scene::<sqlx::MySql>::open(&url, CHECKS_EVERY_MS).await).await;
+        async fn with_mariadb() {
+            let Some(server) = super::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await else { return };
+            $run(super::Scene::<sqlx::MySql>::open(&server.url(), CHECKS_EVERY_MS).await).await;
         }
     };
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use escrowmq_client::{BarrierDatabase, OutboxDatabase};
-use sqlx::{Connection, Pool, Row, Transaction};
+use sqlx::{Pool, Row, Transaction};
 
 /// The tests' own use of a database, besides the barrier's.
 pub(crate) trait Shop: BarrierDatabase + OutboxDatabase {
@@ -69,14 +69,3 @@ macro_rules! shop {
 shop!(sqlx::Sqlite);
 shop!(sqlx::Postgres);
 shop!(sqlx::MySql);
-
-/// A database beside the given one, named after the test, and empty.
-pub(crate) async fn empty_mysql(url: &str, test: &str) -> String {
-    let name = test.replace("::", "_");
-    let mut connection = sqlx::MySqlConnection::connect(url).await.expect("the MySQL server takes connections");
-    for statement in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {
-        sqlx::query(&statement).execute(&mut connection).await.expect("a database of the test's own");
-    }
-    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
-    format!("{server}/{name}")
-}

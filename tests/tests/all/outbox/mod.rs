@@ -6,6 +6,7 @@ mod crash;
 mod failing;
 mod sending;
 mod sharing;
+mod tool;
 
 use std::time::Duration;
 

@@ -13,15 +13,15 @@ with_databases!(relays_share_the_work_and_replace_each_other);
 async fn relays_share_the_work_and_replace_each_other<DB: Shop>(scene: Scene<DB>) {
     let message = |name: &str| Message::new(TOPIC, name.to_owned()).sharding_key(name.to_owned());
     let first = scene.relay("first").await;
-    until("all slots are the first one's", async || (first.stats().slots == 80).then_some(())).await;
+    until("all slots are the first one's", async || (first.stats().slots == 128).then_some(())).await;
     let second = scene.relay("second").await;
     if DB::NAME == "SQLite" {
         scene.order(&names("alone", 50), message).await;
         scene.until_count(OutboxState::Waiting, 0).await;
-        assert_eq!((first.stats().slots, second.stats().slots), (80, 0), "one does all the work");
+        assert_eq!((first.stats().slots, second.stats().slots), (128, 0), "one does all the work");
     } else {
         let shares = || (first.stats().slots, second.stats().slots);
-        until("each has a half", async || (shares() == (40, 40)).then_some(())).await;
+        until("each has a half", async || (shares() == (64, 64)).then_some(())).await;
         scene.order(&names("shared", 400), message).await;
         scene.until_count(OutboxState::Waiting, 0).await;
         assert!(first.stats().sent > 0 && second.stats().sent > 0);
@@ -31,7 +31,7 @@ async fn relays_share_the_work_and_replace_each_other<DB: Shop>(scene: Scene<DB>
     first.shutdown().await;
     scene.order(&names("later", 50), message).await;
     scene.agreed().await;
-    until("the second one has all", async || (second.stats().slots == 80).then_some(())).await;
+    until("the second one has all", async || (second.stats().slots == 128).then_some(())).await;
     second.shutdown().await;
     assert_eq!(second.stats().oldest.unwrap_or_default(), Duration::ZERO);
 }
