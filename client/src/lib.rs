@@ -53,6 +53,8 @@ mod error;
 mod gate;
 mod groups;
 mod heartbeat;
+#[cfg(feature = "sql")]
+pub mod idempotent;
 mod incoming;
 mod limit;
 mod members;
@@ -65,6 +67,8 @@ mod producer;
 mod queue;
 mod route;
 mod routes;
+#[cfg(feature = "sql")]
+mod sql;
 pub mod transaction;
 
 pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};
@@ -76,6 +80,9 @@ pub use escrowmq_common::body::{
     Act, Asked, DecisionInfo, GroupTransactions, Parked, TransactionAction, TransactionInfo, TransactionPage,
     TransactionState,
 };
+#[cfg(feature = "sql")]
+#[doc(inline)]
+pub use idempotent::{Idempotent, OnceError, OnceFuture, SqlStore};
 pub use message::{Message, MessageExt};
 #[cfg(feature = "sql")]
 #[doc(inline)]

@@ -1,6 +1,6 @@
 //! What can go wrong around the table.
 
-use super::sql::Dialect;
+use crate::sql::{Dialect, is_contention};
 
 /// A message was not added. The transaction that it was to be part of can be rolled back, or go on without it where the database
 /// allows that after an error.
@@ -68,9 +68,4 @@ impl CommitError {
     pub fn outcome_unknown(&self) -> bool {
         self.outcome_unknown
     }
-}
-
-/// Whether the error says that somebody else was in the way.
-pub(super) fn is_contention<DB: Dialect>(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if DB::is_contention(error.as_ref()))
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::row::SLOTS;
-use super::sql::Dialect;
+use crate::sql::Dialect;
 
 /// The least and the most time between a failure of the database and the next try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -64,16 +64,9 @@
 mod builder;
 mod error;
 mod lease;
-#[cfg(feature = "mysql")]
-mod mysql;
-#[cfg(feature = "postgres")]
-mod postgres;
 mod relay;
 mod row;
 mod sending;
-mod sql;
-#[cfg(feature = "sqlite")]
-mod sqlite;
 mod store;
 
 use std::collections::BTreeMap;
@@ -94,8 +87,8 @@ pub use store::OutboxQuery;
 
 use crate::message::Message;
 use crate::producer::Producer;
+use crate::sql::{Dialect, is_contention};
 use row::NewRow;
-use sql::Dialect;
 use store::Statements;
 
 /// Connections of an outbox's own: a relay's work, its leases, what it hears, and what it tells.
@@ -200,7 +193,7 @@ impl<DB: OutboxDatabase> Outbox<DB> {
     /// The database's error; trying again is safe.
     pub async fn create_tables(&self) -> Result<(), sqlx::Error> {
         let mut connection = self.shared.pool.acquire().await?;
-        for statement in DB::versions(&self.shared.table).concat() {
+        for statement in DB::outbox_tables(&self.shared.table) {
             // "If not exists" is no lock: two processes that create it at the same time may both try, and one fails.
             if DB::execute(&mut connection, &statement, &[]).await.is_err() {
                 DB::execute(&mut connection, &statement, &[]).await?;
@@ -211,7 +204,7 @@ impl<DB: OutboxDatabase> Outbox<DB> {
 
     /// The definition of the tables in SQL, for a migration of yours. `table` may be qualified by a schema.
     pub fn definition(table: &str) -> String {
-        let statements = DB::versions(table).concat().into_iter();
+        let statements = DB::outbox_tables(table).into_iter();
         let text: String = statements.map(|statement| statement + ";\n").collect();
         text + &Statements::new(table, DB::SPELLING).slots() + ";\n"
     }
@@ -224,7 +217,7 @@ impl<DB: OutboxDatabase> Outbox<DB> {
     pub async fn add(&self, connection: &mut DB::Connection, message: Message) -> Result<String, AddError> {
         let row = NewRow::of(message)?;
         let added = self.shared.statements.add::<DB>(connection, &self.shared.tenant, &row).await;
-        added.map_err(|error| AddError::Database { retryable: error::is_contention::<DB>(&error), error })?;
+        added.map_err(|error| AddError::Database { retryable: is_contention::<DB>(&error), error })?;
         Ok(row.unique_id)
     }
 

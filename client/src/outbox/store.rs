@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use super::row::{NewRow, OutboxRow, OutboxState, SLOTS, Work};
-use super::sql::{Cell, Dialect, Kind, Spelling, Value};
+use crate::sql::{Cell, Dialect, Kind, Spelling, Value};
 
 /// Rows that are read from one slot at a time.
 pub(super) const PAGE: i64 = 64;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use escrowmq_common::clock;
 use parking_lot::Mutex;
-use sqlx::Transaction;
+use sqlx::{Database, Transaction};
 
 use super::database::Row;
 use super::error::AbortCause;
@@ -28,22 +28,34 @@ use super::{Barrier, BarrierDatabase};
 /// locks depends on it.
 const ROLLBACK_WAIT: Duration = Duration::from_secs(5);
 
-/// The local transaction in the hands of the closure that [`run_in_db`](crate::TransactionProducer::run_in_db) runs: an
+/// A transaction in the hands of the closure that [`run_in_db`](crate::TransactionProducer::run_in_db) or
+/// [`in_db_once`](crate::Idempotent::in_db_once) runs: an
 /// [`sqlx::Transaction`], executed on as `&mut **tx`. Dropping it hands it back; it is committed or rolled back then by what
 /// the closure returned.
-pub struct LocalTransaction<DB: BarrierDatabase> {
+pub struct LocalTransaction<DB: Database> {
     /// There until it is handed back.
     transaction: Option<Transaction<'static, DB>>,
-    back: Arc<Mutex<Option<Transaction<'static, DB>>>>,
+    back: Back<DB>,
 }
 
-impl<DB: BarrierDatabase> fmt::Debug for LocalTransaction<DB> {
+/// Where a transaction is handed back to; there is none if the closure has kept it.
+pub(crate) type Back<DB> = Arc<Mutex<Option<Transaction<'static, DB>>>>;
+
+impl<DB: Database> LocalTransaction<DB> {
+    /// Lends a transaction to a closure.
+    pub(crate) fn lend(transaction: Transaction<'static, DB>) -> (LocalTransaction<DB>, Back<DB>) {
+        let back = Back::<DB>::default();
+        (LocalTransaction { transaction: Some(transaction), back: Arc::clone(&back) }, back)
+    }
+}
+
+impl<DB: Database> fmt::Debug for LocalTransaction<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalTransaction").field("database", &DB::NAME).finish_non_exhaustive()
     }
 }
 
-impl<DB: BarrierDatabase> Deref for LocalTransaction<DB> {
+impl<DB: Database> Deref for LocalTransaction<DB> {
     type Target = Transaction<'static, DB>;
 
     fn deref(&self) -> &Self::Target {
@@ -51,13 +63,13 @@ impl<DB: BarrierDatabase> Deref for LocalTransaction<DB> {
     }
 }
 
-impl<DB: BarrierDatabase> DerefMut for LocalTransaction<DB> {
+impl<DB: Database> DerefMut for LocalTransaction<DB> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.transaction.as_mut().expect("it is handed back by drop alone")
     }
 }
 
-impl<DB: BarrierDatabase> Drop for LocalTransaction<DB> {
+impl<DB: Database> Drop for LocalTransaction<DB> {
     fn drop(&mut self) {
         *self.back.lock() = self.transaction.take();
     }
@@ -133,8 +145,8 @@ impl<DB: BarrierDatabase> Barrier<DB> {
         F: FnOnce(LocalTransaction<DB>) -> R,
         R: Future<Output = Result<T, E>>,
     {
-        let back = Arc::default();
-        let said = local(LocalTransaction { transaction: Some(transaction), back: Arc::clone(&back) }).await;
+        let (lent, back) = LocalTransaction::lend(transaction);
+        let said = local(lent).await;
         let transaction = back.lock().take();
         let value = match said {
             Ok(value) => value,
@@ -176,7 +188,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
 }
 
 /// Ends a transaction that never saw a COMMIT. If that fails, the database does it when the connection ends.
-async fn roll_back<DB: BarrierDatabase>(transaction: Transaction<'static, DB>) {
+pub(crate) async fn roll_back<DB: Database>(transaction: Transaction<'static, DB>) {
     match tokio::time::timeout(ROLLBACK_WAIT, transaction.rollback()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "ROLLBACK of a local transaction failed"),

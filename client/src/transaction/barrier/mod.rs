@@ -92,7 +92,7 @@ mod checker;
 mod cleaner;
 mod database;
 mod error;
-mod local;
+pub(crate) mod local;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]

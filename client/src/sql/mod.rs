@@ -1,7 +1,14 @@
-//! What the outbox needs of a database, and where databases differ: two primitives, and the spelling of times.
+//! What outbox and idempotence need of a database, and where databases differ: two primitives, tables, and the spelling of times.
 //!
 //! Everything else is written once, in SQL that all of them read. Times are columns that a person can read, and only the clock of
 //! the database decides about them.
+
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::future::Future;
 
@@ -42,15 +49,15 @@ pub enum Cell {
 }
 
 impl Cell {
-    pub(super) fn int(&self) -> i64 {
+    pub(crate) fn int(&self) -> i64 {
         if let Cell::Int(number) = self { *number } else { unreachable!("the column is read as a number") }
     }
 
-    pub(super) fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         if let Cell::Text(text) = self { std::mem::take(text) } else { unreachable!("the column is read as a text") }
     }
 
-    pub(super) fn bytes(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(&mut self) -> Option<Vec<u8>> {
         if let Cell::Bytes(bytes) = self { bytes.take() } else { unreachable!("the column is read as bytes") }
     }
 }
@@ -59,24 +66,26 @@ impl Cell {
 #[derive(Clone, Copy, Debug)]
 pub struct Spelling {
     /// The n-th parameter, from 1.
-    pub(super) parameter: fn(usize) -> String,
+    pub(crate) parameter: fn(usize) -> String,
     /// Now, in the type of the columns of times.
-    pub(super) now: &'static str,
+    pub(crate) now: &'static str,
     /// Now and so many milliseconds; the argument is a parameter.
-    pub(super) later: fn(&str) -> String,
+    pub(crate) later: fn(&str) -> String,
     /// Milliseconds since the time in a column.
-    pub(super) age_ms: fn(&str) -> String,
+    pub(crate) age_ms: fn(&str) -> String,
     /// The time in a column as a text, in UTC.
-    pub(super) time_text: fn(&str) -> String,
+    pub(crate) time_text: fn(&str) -> String,
     /// A column of a derived table, as a part of a union.
-    pub(super) part: fn(&str, usize) -> String,
+    pub(crate) part: fn(&str, usize) -> String,
     /// What makes an insert do nothing if the row is there.
-    pub(super) unless_there: &'static str,
+    pub(crate) unless_there: &'static str,
+    /// What makes an insert say that the row is there by changing none; otherwise it says so by an error.
+    pub(crate) if_new: &'static str,
     /// What makes an insert of a relay renew `alive_until` instead; the argument is the new value.
-    pub(super) or_renew: fn(&str) -> String,
+    pub(crate) or_renew: fn(&str) -> String,
 }
 
-/// The part of [`OutboxDatabase`](super::OutboxDatabase) that is not for others.
+/// The part of [`OutboxDatabase`](crate::OutboxDatabase) that is not for others.
 pub trait Dialect: sqlx::Database {
     /// How it spells.
     const SPELLING: Spelling;
@@ -84,8 +93,14 @@ pub trait Dialect: sqlx::Database {
     /// Whether several relays share the work. Otherwise one has all of it, and the others take over when it is gone.
     const SHARES: bool;
 
-    /// The definitions of the tables, one list for each version of them. `table` may be qualified by a schema.
-    fn versions(table: &str) -> Vec<Vec<String>>;
+    /// The definitions of an outbox's tables, in steps that may be run again. `table` may be qualified by a schema.
+    fn outbox_tables(table: &str) -> Vec<String>;
+
+    /// The same of the marks of idempotent handlers.
+    fn mark_tables(table: &str) -> Vec<String>;
+
+    /// The statement by which a transaction begins that will write.
+    const BEGIN: &str;
 
     /// Makes a connection of the relay's own fit for it.
     fn prepare(connection: &mut Self::Connection) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
@@ -165,4 +180,9 @@ macro_rules! values {
     };
 }
 
-pub(super) use {primitives, values};
+use {primitives, values};
+
+/// Whether the error says that somebody else was in the way, and that another try of the whole transaction may succeed.
+pub(crate) fn is_contention<DB: Dialect>(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if DB::is_contention(error.as_ref()))
+}

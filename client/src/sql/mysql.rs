@@ -4,7 +4,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, Pool};
 use tokio::sync::Notify;
 
-use super::sql::{Cell, Dialect, Kind, Spelling, Value, primitives, values};
+use super::{Cell, Dialect, Kind, Spelling, Value, primitives, values};
 
 impl Dialect for MySql {
     const SPELLING: Spelling = Spelling {
@@ -16,16 +16,16 @@ impl Dialect for MySql {
         part: |select, _| format!("({select})"),
         // `INSERT IGNORE` would ignore more than that.
         unless_there: " ON DUPLICATE KEY UPDATE slot = slot",
+        if_new: "",
         or_renew: |until| format!(" ON DUPLICATE KEY UPDATE alive_until = {until}"),
     };
 
     const SHARES: bool = true;
 
-    fn versions(table: &str) -> Vec<Vec<String>> {
-        let text = |bytes: u32| format!("VARCHAR({bytes}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL");
+    fn outbox_tables(table: &str) -> Vec<String> {
         let name = text(255);
         let (long, key) = (text(4096), text(512));
-        vec![vec![
+        vec![
             format!(
                 "CREATE TABLE IF NOT EXISTS {table} (
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -59,8 +59,23 @@ impl Dialect for MySql {
     alive_until DATETIME(3) NOT NULL
 ) ENGINE = InnoDB"
             ),
-        ]]
+        ]
     }
+
+    fn mark_tables(table: &str) -> Vec<String> {
+        let (name, key) = (text(255), text(512));
+        vec![format!(
+            "CREATE TABLE IF NOT EXISTS {table} (
+    consumer_group {name},
+    message_key {key},
+    done_at DATETIME(3) NOT NULL,
+    PRIMARY KEY (consumer_group, message_key),
+    KEY by_age (consumer_group, done_at)
+) ENGINE = InnoDB"
+        )]
+    }
+
+    const BEGIN: &str = "START TRANSACTION";
 
     async fn prepare(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
         Self::execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", &[]).await.map(drop)
@@ -82,6 +97,11 @@ impl Dialect for MySql {
     }
 
     primitives!(MySql);
+}
+
+/// A text that is compared byte by byte.
+fn text(characters: u32) -> String {
+    format!("VARCHAR({characters}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL")
 }
 
 values!(MySql);

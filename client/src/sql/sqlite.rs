@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Pool, Sqlite};
 use tokio::sync::Notify;
 
-use super::sql::{Cell, Dialect, Kind, Spelling, Value, primitives, values};
+use super::{Cell, Dialect, Kind, Spelling, Value, primitives, values};
 
 impl Dialect for Sqlite {
     const SPELLING: Spelling = Spelling {
@@ -16,15 +16,16 @@ impl Dialect for Sqlite {
         // A part of a union has no ORDER BY of its own.
         part: |select, number| format!("SELECT * FROM ({select}) AS part{number}"),
         unless_there: " ON CONFLICT DO NOTHING",
+        if_new: " ON CONFLICT DO NOTHING",
         or_renew: |until| format!(" ON CONFLICT (relay) DO UPDATE SET alive_until = {until}"),
     };
 
     const SHARES: bool = false;
 
-    fn versions(table: &str) -> Vec<Vec<String>> {
+    fn outbox_tables(table: &str) -> Vec<String> {
         // An index lives in the schema of its table, and the table is named without it.
         let bare = table.rsplit('.').next().unwrap_or(table);
-        vec![vec![
+        vec![
             format!(
                 "CREATE TABLE IF NOT EXISTS {table} (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -58,8 +59,25 @@ impl Dialect for Sqlite {
     alive_until TEXT NOT NULL
 )"
             ),
-        ]]
+        ]
     }
+
+    fn mark_tables(table: &str) -> Vec<String> {
+        let bare = table.rsplit('.').next().unwrap_or(table);
+        vec![
+            format!(
+                "CREATE TABLE IF NOT EXISTS {table} (
+    consumer_group TEXT NOT NULL,
+    message_key TEXT NOT NULL,
+    done_at TEXT NOT NULL,
+    PRIMARY KEY (consumer_group, message_key)
+) WITHOUT ROWID"
+            ),
+            format!("CREATE INDEX IF NOT EXISTS {table}_by_age ON {bare} (consumer_group, done_at)"),
+        ]
+    }
+
+    const BEGIN: &str = "BEGIN IMMEDIATE";
 
     async fn prepare(_: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         Ok(())

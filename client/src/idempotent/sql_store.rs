@@ -1,0 +1,368 @@
+//! Marks in the user's own database, beside the rows that they stand for.
+//!
+//! ```text
+//!  BEGIN -> insert the mark -> handler -> is the mark still there? -> COMMIT
+//!               |                 |              |                      | error
+//!               | it is there     '-- ROLLBACK --'                      v
+//!               v                       |                        the message comes again, and
+//!         ROLLBACK: done                v                        its mark says whether it was done
+//!                              the message comes again
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::clock;
+use escrowmq_common::task::Tasks;
+use parking_lot::Mutex;
+use sqlx::{Pool, Transaction};
+
+use crate::error::StartError;
+use crate::limit::{TABLE_BYTES_MAX, is_table_name};
+use crate::sql::{Dialect, Kind, Value, is_contention};
+use crate::transaction::barrier::LocalTransaction;
+use crate::transaction::barrier::local::roll_back;
+
+/// The usual table.
+const TABLE: &str = "escrowmq_marks";
+/// Between two times that old marks are deleted.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
+/// Marks that one statement deletes.
+const PAGE: usize = 256;
+
+/// Why a message has to come again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OnceError<E> {
+    /// The handler said so. Nothing of it is stored.
+    #[error("{0:#}")]
+    Handler(E),
+    /// The database did.
+    #[error("the database: {error}")]
+    Database {
+        /// What it said.
+        #[source]
+        error: sqlx::Error,
+        /// Whether somebody else was in the way: a lock, a deadlock, a serialization failure.
+        is_contention: bool,
+    },
+    /// The handler kept the transaction or ended it, or the database gave it up unnoticed. Nothing of it is stored, unless the handler
+    /// itself has committed it.
+    #[error("the transaction was ended before the handler returned")]
+    GivenUp,
+}
+
+impl<E> OnceError<E> {
+    fn database<DB: Dialect>(error: sqlx::Error) -> Self {
+        OnceError::Database { is_contention: is_contention::<DB>(&error), error }
+    }
+}
+
+/// Marks in a table of the user's database. Cheap to clone.
+pub struct SqlStore<DB: Dialect> {
+    pool: Pool<DB>,
+    table: Arc<str>,
+    /// When old marks were deleted last, by the monotonic clock.
+    cleaned: Arc<Mutex<Duration>>,
+    tasks: Tasks,
+}
+
+impl<DB: Dialect> Clone for SqlStore<DB> {
+    fn clone(&self) -> Self {
+        SqlStore {
+            pool: self.pool.clone(),
+            table: Arc::clone(&self.table),
+            cleaned: Arc::clone(&self.cleaned),
+            tasks: self.tasks.clone(),
+        }
+    }
+}
+
+impl<DB: Dialect> fmt::Debug for SqlStore<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore").field("database", &DB::NAME).field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl<DB: Dialect> SqlStore<DB> {
+    /// Marks in the table `escrowmq_marks`.
+    pub fn new(pool: Pool<DB>) -> SqlStore<DB> {
+        SqlStore { pool, table: TABLE.into(), cleaned: Arc::default(), tasks: Tasks::new() }
+    }
+
+    /// The same in another table, optionally with its schema in front.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setting`] for a name that is no name of a table.
+    pub fn table(mut self, table: &str) -> Result<SqlStore<DB>, StartError> {
+        if !is_table_name(table) {
+            let reason = format!(
+                "{table:?} is no name of at most {TABLE_BYTES_MAX} letters, digits and underscores, with its schema in front or not"
+            );
+            return Err(StartError::setting("table", reason));
+        }
+        self.table = table.into();
+        Ok(self)
+    }
+
+    /// Creates the table and its index if they are not there.
+    ///
+    /// # Errors
+    ///
+    /// The database's error; trying again is safe.
+    pub async fn create_tables(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        for statement in DB::mark_tables(&self.table) {
+            // "If not exists" is no lock: two processes that create it at the same time may both try, and one fails.
+            if DB::execute(&mut connection, &statement, &[]).await.is_err() {
+                DB::execute(&mut connection, &statement, &[]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The definition of the table in SQL, for a migration of yours. `table` may be qualified by a schema.
+    pub fn definition(table: &str) -> String {
+        DB::mark_tables(table).into_iter().map(|statement| statement + ";\n").collect()
+    }
+
+    /// Runs `work` unless there is a mark of this key.
+    pub(super) async fn once<F, R, E>(
+        &self,
+        group: &str,
+        key: &str,
+        keep: Duration,
+        work: F,
+    ) -> Result<(), OnceError<E>>
+    where
+        F: FnOnce(LocalTransaction<DB>) -> R,
+        R: Future<Output = Result<(), E>>,
+    {
+        self.clean_sometimes(group, keep);
+        let failed = OnceError::database::<DB>;
+        let mut transaction = self.pool.begin_with(DB::BEGIN).await.map_err(failed)?;
+        match self.mark(&mut transaction, group, key).await {
+            Ok(true) => {}
+            Ok(false) => {
+                roll_back(transaction).await;
+                return Ok(());
+            }
+            Err(error) => {
+                roll_back(transaction).await;
+                return Err(failed(error));
+            }
+        }
+        let (lent, back) = LocalTransaction::lend(transaction);
+        let said = work(lent).await;
+        let transaction = back.lock().take();
+        if let Err(error) = said {
+            if let Some(transaction) = transaction {
+                roll_back(transaction).await;
+            }
+            return Err(OnceError::Handler(error));
+        }
+        let Some(mut transaction) = transaction else { return Err(OnceError::GivenUp) };
+        // A database may have given the transaction up already, after an error that the handler did not mind. PostgreSQL would
+        // answer COMMIT with success then, and roll back.
+        match self.is_marked(&mut transaction, group, key).await {
+            Ok(true) => transaction.commit().await.map_err(failed),
+            Ok(false) => {
+                roll_back(transaction).await;
+                Err(OnceError::GivenUp)
+            }
+            Err(error) => {
+                roll_back(transaction).await;
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Writes a mark. Says whether there was none.
+    async fn mark(
+        &self,
+        transaction: &mut Transaction<'static, DB>,
+        group: &str,
+        key: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let spelling = DB::SPELLING;
+        let (first, second) = ((spelling.parameter)(1), (spelling.parameter)(2));
+        let insert = format!(
+            "INSERT INTO {} (consumer_group, message_key, done_at) VALUES ({first}, {second}, {}){}",
+            self.table, spelling.now, spelling.if_new
+        );
+        match DB::execute(transaction, &insert, &[Value::Text(group), Value::Text(key)]).await {
+            Ok(rows) => Ok(rows == 1),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn is_marked(
+        &self,
+        transaction: &mut Transaction<'static, DB>,
+        group: &str,
+        key: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let (first, second) = ((DB::SPELLING.parameter)(1), (DB::SPELLING.parameter)(2));
+        let select =
+            format!("SELECT message_key FROM {} WHERE consumer_group = {first} AND message_key = {second}", self.table);
+        let values = [Value::Text(group), Value::Text(key)];
+        Ok(!DB::select(transaction, &select, &values, &[Kind::Text]).await?.is_empty())
+    }
+
+    /// Starts to delete old marks if nobody here did lately.
+    fn clean_sometimes(&self, group: &str, keep: Duration) {
+        let now = clock::monotonic();
+        {
+            let mut cleaned = self.cleaned.lock();
+            if !cleaned.is_zero() && now.saturating_sub(*cleaned) < CLEAN_EVERY {
+                return;
+            }
+            *cleaned = now;
+        }
+        let (store, group) = (self.clone(), group.to_owned());
+        self.tasks.spawn("idempotence marks", async move {
+            if let Err(error) = store.clean(&group, keep).await {
+                tracing::warn!(%error, "old marks of idempotent handlers are not deleted; it is tried again");
+            }
+        });
+    }
+
+    /// Deletes the marks of a group that are older than this. Answers how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The database's error; trying again is safe.
+    pub async fn clean(&self, group: &str, keep: Duration) -> Result<u64, sqlx::Error> {
+        let spelling = DB::SPELLING;
+        let parameter = spelling.parameter;
+        let before = (spelling.later)(&format!("-{}", keep.as_millis()));
+        let select = format!(
+            "SELECT message_key FROM {} WHERE consumer_group = {} AND done_at < {before} ORDER BY done_at LIMIT {PAGE}",
+            self.table,
+            parameter(1)
+        );
+        let list: Vec<String> = (2..PAGE + 2).map(parameter).collect();
+        let delete = format!(
+            "DELETE FROM {} WHERE consumer_group = {} AND message_key IN ({})",
+            self.table,
+            parameter(1),
+            list.join(", ")
+        );
+        let mut deleted = 0;
+        loop {
+            let mut connection = self.pool.acquire().await?;
+            let old = DB::select(&mut connection, &select, &[Value::Text(group)], &[Kind::Text]).await?;
+            let old: Vec<String> = old.into_iter().map(|mut cells| cells[0].text()).collect();
+            let Some(last) = old.last() else { return Ok(deleted) };
+            let keys = old.iter().chain(std::iter::repeat(last)).take(PAGE).map(|key| Value::Text(key));
+            let values: Vec<Value<'_>> = std::iter::once(Value::Text(group)).chain(keys).collect();
+            deleted += DB::execute(&mut connection, &delete, &values).await?;
+            if old.len() < PAGE {
+                return Ok(deleted);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use sqlx::Sqlite;
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+
+    use super::*;
+
+    async fn store() -> (tempfile::TempDir, SqlStore<Sqlite>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = SqliteConnectOptions::new().filename(folder.path().join("shop.db")).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().connect_with(options.journal_mode(SqliteJournalMode::Wal)).await;
+        let pool = pool.expect("a database");
+        sqlx::query("CREATE TABLE bills (name TEXT)").execute(&pool).await.expect("a table");
+        let store = SqlStore::new(pool).table("main.marks").expect("a name");
+        store.create_tables().await.expect("a table");
+        store.create_tables().await.expect("it is there");
+        (folder, store)
+    }
+
+    async fn bill(mut tx: LocalTransaction<Sqlite>, name: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::query("INSERT INTO bills VALUES (?)").bind(name).execute(&mut **tx).await.map(drop)
+    }
+
+    async fn bills(store: &SqlStore<Sqlite>) -> i64 {
+        sqlx::query_scalar("SELECT count(*) FROM bills").fetch_one(&store.pool).await.expect("a count")
+    }
+
+    const KEEP: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_key_has_its_effect_once() {
+        let (_folder, store) = store().await;
+        for _ in 0..3 {
+            store.once("g", "k", KEEP, |tx| bill(tx, "a")).await.expect("done");
+        }
+        store.once("other", "k", KEEP, |tx| bill(tx, "a")).await.expect("done");
+        store.once("g", "l", KEEP, |tx| bill(tx, "a")).await.expect("done");
+        assert_eq!(bills(&store).await, 3);
+        let calls = AtomicU32::new(0);
+        let at_once = (0..16).map(|_| {
+            store.once("g", "m", KEEP, async |tx| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                bill(tx, "b").await
+            })
+        });
+        for done in futures_util::future::join_all(at_once).await {
+            done.expect("done");
+        }
+        assert_eq!((bills(&store).await, calls.into_inner()), (4, 1));
+    }
+
+    #[tokio::test]
+    async fn what_fails_leaves_no_mark_and_comes_again() {
+        let (_folder, store) = store().await;
+        let said = store
+            .once("g", "k", KEEP, async |tx| {
+                bill(tx, "a").await.expect("a row");
+                Err("no")
+            })
+            .await;
+        assert!(matches!(said, Err(OnceError::Handler("no"))), "{said:?}");
+        let kept = std::sync::Mutex::new(None);
+        let said = store
+            .once("g", "k", KEEP, async |tx| {
+                *kept.lock().expect("a lock") = Some(tx);
+                Ok::<(), sqlx::Error>(())
+            })
+            .await;
+        assert!(matches!(said, Err(OnceError::GivenUp)), "{said:?}");
+        drop(kept);
+        let said = store
+            .once("g", "k", KEEP, async |mut tx: LocalTransaction<Sqlite>| {
+                sqlx::query("ROLLBACK").execute(&mut **tx).await.expect("rolled back");
+                Ok::<(), sqlx::Error>(())
+            })
+            .await;
+        assert!(matches!(said, Err(OnceError::GivenUp)), "{said:?}");
+        assert_eq!(bills(&store).await, 0);
+        store.once("g", "k", KEEP, |tx| bill(tx, "a")).await.expect("done");
+        assert_eq!(bills(&store).await, 1);
+    }
+
+    #[tokio::test]
+    async fn old_marks_go_and_young_ones_stay() {
+        let (_folder, store) = store().await;
+        for number in 0..600 {
+            let insert = "INSERT INTO marks VALUES ('g', ?, datetime('now', '-1 hour'))";
+            sqlx::query(insert).bind(format!("old-{number}")).execute(&store.pool).await.expect("a row");
+        }
+        store.once("g", "young", Duration::from_secs(7200), |tx| bill(tx, "a")).await.expect("done");
+        assert_eq!(store.clean("other", KEEP).await.expect("cleaned"), 0);
+        assert_eq!(store.clean("g", KEEP).await.expect("cleaned"), 600);
+        store.once("g", "young", KEEP, |tx| bill(tx, "a")).await.expect("done");
+        assert_eq!(bills(&store).await, 1);
+    }
+}
