@@ -16,6 +16,7 @@ mod groups;
 mod heartbeats;
 mod hidden;
 mod hostile;
+mod idempotent;
 mod kills;
 mod linear;
 mod lossy;

@@ -16,6 +16,15 @@ pub(crate) trait Shop: BarrierDatabase + OutboxDatabase {
     /// All orders.
     async fn orders(pool: &Pool<Self>) -> BTreeSet<String>;
 
+    /// Makes a table that keeps what is written twice.
+    async fn create_effects(pool: &Pool<Self>);
+
+    /// Writes into it.
+    fn effect(tx: &mut Transaction<'static, Self>, name: &str) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
+    /// What is in it, sorted.
+    async fn effects(pool: &Pool<Self>) -> Vec<String>;
+
     /// Writes the row of a local transaction, as the documentation of the table has it.
     async fn write_row(tx: &mut Transaction<'static, Self>, id: &str) -> Result<(), sqlx::Error>;
 
@@ -44,6 +53,20 @@ macro_rules! shop {
             async fn orders(pool: &Pool<Self>) -> BTreeSet<String> {
                 let orders = sqlx::query("SELECT name FROM orders").fetch_all(pool).await.expect("orders");
                 orders.iter().map(|order| order.get(0)).collect()
+            }
+
+            async fn create_effects(pool: &Pool<Self>) {
+                let table = "CREATE TABLE effects (name VARCHAR(64) NOT NULL)";
+                sqlx::query(table).execute(pool).await.expect("a table of effects");
+            }
+
+            async fn effect(tx: &mut Transaction<'static, Self>, name: &str) -> Result<(), sqlx::Error> {
+                <$database>::execute(tx, &format!("INSERT INTO effects VALUES ('{name}')")).await
+            }
+
+            async fn effects(pool: &Pool<Self>) -> Vec<String> {
+                let rows = sqlx::query("SELECT name FROM effects ORDER BY name").fetch_all(pool).await;
+                rows.expect("effects").iter().map(|row| row.get(0)).collect()
             }
 
             async fn write_row(tx: &mut Transaction<'static, Self>, id: &str) -> Result<(), sqlx::Error> {

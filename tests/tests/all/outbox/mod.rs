@@ -11,14 +11,14 @@ mod tool;
 use std::time::Duration;
 
 use escrowmq_client::{Client, Message, Outbox, OutboxState, Producer, Relay};
-use escrowmq_tests::{Cluster, MariaDb, Postgres, Settings, until_within};
+use escrowmq_tests::{Cluster, Settings, until_within};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{Pool, Transaction};
 use tempfile::TempDir;
 
 use crate::barrier::shop::Shop;
 
-const TOPIC: &str = "Orders";
+pub(crate) const TOPIC: &str = "Orders";
 const QUEUES: u32 = 4;
 
 /// What the broker takes: less than the outbox.
@@ -28,17 +28,19 @@ const BODY_BYTES_MAX: usize = 65_536;
 const SENDING: Duration = Duration::from_secs(90);
 
 /// A cluster, and a shop whose orders are sent by an outbox.
-struct Scene<DB: Shop> {
-    cluster: Cluster,
-    client: Client,
-    url: String,
-    pool: Pool<DB>,
+pub(crate) struct Scene<DB: Shop> {
+    pub(crate) cluster: Cluster,
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) pool: Pool<DB>,
     outbox: Outbox<DB>,
 }
 
 impl<DB: Shop> Scene<DB> {
-    async fn open(url: String, pool: Pool<DB>) -> Scene<DB> {
-        let cluster = Cluster::start(Settings::default().with("maxMessageSize", BODY_BYTES_MAX)).await;
+    pub(crate) async fn open(url: String, pool: Pool<DB>) -> Scene<DB> {
+        // What failed comes again soon.
+        let settings = Settings::default().with("messageDelayLevel", ["1s"; 18].join(" "));
+        let cluster = Cluster::start(settings.with("maxMessageSize", BODY_BYTES_MAX)).await;
         let client = cluster.client_with_topic(TOPIC, QUEUES).await;
         let outbox = Outbox::new(pool.clone());
         outbox.create_tables().await.expect("the outbox's tables");
@@ -113,12 +115,12 @@ impl<DB: Shop> Scene<DB> {
     }
 }
 
-fn names(prefix: &str, count: usize) -> Vec<String> {
+pub(crate) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{prefix}-{number:04}")).collect()
 }
 
 /// A new SQLite file; gone with the folder.
-async fn sqlite() -> (TempDir, String, Pool<sqlx::Sqlite>) {
+pub(crate) async fn sqlite() -> (TempDir, String, Pool<sqlx::Sqlite>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
     let options: SqliteConnectOptions = url.parse().expect("a URL");
@@ -132,27 +134,27 @@ macro_rules! with_databases {
         mod $run {
             #[tokio::test(flavor = "multi_thread")]
             async fn with_sqlite() {
-                let (_folder, url, pool) = super::super::sqlite().await;
-                super::$run(super::Scene::open(url, pool).await).await;
+                let (_folder, url, pool) = crate::outbox::sqlite().await;
+                super::$run(crate::outbox::Scene::open(url, pool).await).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             async fn with_postgres() {
                 let test = concat!(module_path!(), "::with_postgres");
-                let Some(server) = super::super::Postgres::start(test).await else { return };
+                let Some(server) = escrowmq_tests::Postgres::start(test).await else { return };
                 let pool = sqlx::PgPool::connect(&server.url()).await.expect("a database");
-                super::$run(super::Scene::open(server.url(), pool).await).await;
+                super::$run(crate::outbox::Scene::open(server.url(), pool).await).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]
             async fn with_mariadb() {
-                let Some(server) = super::super::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await else {
+                let Some(server) = escrowmq_tests::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await else {
                     return;
                 };
                 let pool = sqlx::MySqlPool::connect(&server.url()).await.expect("a database");
-                super::$run(super::Scene::open(server.url(), pool).await).await;
+                super::$run(crate::outbox::Scene::open(server.url(), pool).await).await;
             }
         }
     };
 }
-use with_databases;
+pub(crate) use with_databases;
