@@ -64,10 +64,13 @@
 mod builder;
 mod error;
 mod lease;
+mod people;
 mod relay;
 mod row;
 mod sending;
+mod slots;
 mod store;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -81,9 +84,9 @@ use tokio::sync::Notify;
 
 pub use builder::OutboxBuilder;
 pub use error::{AddError, CommitError};
+pub use people::OutboxQuery;
 pub use relay::{OnFailed, Relay, RelayBuilder, RelayStats};
 pub use row::{OutboxRow, OutboxState};
-pub use store::OutboxQuery;
 
 use crate::message::Message;
 use crate::producer::Producer;

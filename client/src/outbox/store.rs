@@ -1,4 +1,4 @@
-//! The statements: rows are added, read, settled and looked at, slots are taken and given up.
+//! The statements about rows: they are added, read and settled.
 //!
 //! ```text
 //!  add -> waiting -> a broker has it -> deleted, or `sent` for a while
@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 
-use super::row::{NewRow, OutboxRow, OutboxState, SLOTS, Work};
+use super::row::{NewRow, OutboxState, Work};
 use crate::sql::{Cell, Dialect, Kind, Spelling, Value};
 
 /// Rows that are read from one slot at a time.
@@ -35,39 +35,13 @@ const WORK: [Kind; 11] = [
     Kind::Int,
     Kind::Int,
 ];
-const SEEN: [Kind; 12] = [
-    Kind::Int,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Int,
-    Kind::Int,
-    Kind::Text,
-    Kind::Text,
-    Kind::Text,
-    Kind::Int,
-];
-
 /// The statements, with the table's name in them.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
-    table: String,
-    spelling: Spelling,
+    pub(super) table: String,
+    pub(super) spelling: Spelling,
     add: String,
     read: String,
-}
-
-/// Which rows a person wants to see.
-#[derive(Clone, Debug, Default)]
-pub struct OutboxQuery {
-    /// Those in this state alone.
-    pub state: Option<OutboxState>,
-    /// Those after this id.
-    pub after: i64,
-    /// At most so many; 0 stands for 100.
-    pub limit: u32,
 }
 
 impl Statements {
@@ -94,7 +68,7 @@ impl Statements {
         Statements { table: table.to_owned(), spelling, add, read }
     }
 
-    fn parameter(&self, number: usize) -> String {
+    pub(super) fn parameter(&self, number: usize) -> String {
         (self.spelling.parameter)(number)
     }
 
@@ -148,6 +122,22 @@ impl Statements {
         let select = format!("SELECT body FROM {} WHERE id = {}", self.table, self.parameter(1));
         let mut rows = DB::select(connection, &select, &[Value::Int(id)], &[Kind::Bytes]).await?;
         Ok(rows.first_mut().and_then(|cells| cells[0].bytes()).map(Bytes::from))
+    }
+
+    /// One row as a relay reads it, with its body.
+    pub(super) async fn work<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+    ) -> Result<Option<Work>, sqlx::Error> {
+        let select = format!(
+            "SELECT id, slot, topic, order_key, unique_id, flag, properties, body, bytes, attempts, {} FROM {} WHERE id = {}",
+            (self.spelling.age_ms)("created_at"),
+            self.table,
+            self.parameter(1)
+        );
+        let mut rows = DB::select(connection, &select, &[Value::Int(id)], &WORK).await?;
+        Ok(rows.first_mut().map(|cells| work(cells)))
     }
 
     /// A broker has these.
@@ -282,197 +272,6 @@ impl Statements {
     }
 }
 
-/// Slots and relays.
-impl Statements {
-    /// The statement that makes the rows of the slots.
-    pub(super) fn slots(&self) -> String {
-        let values: Vec<String> = (0..SLOTS).map(|slot| format!("({slot}, '', {})", self.spelling.now)).collect();
-        format!(
-            "INSERT INTO {}_slots (slot, owner, owned_until) VALUES {}{}",
-            self.table,
-            values.join(", "),
-            self.spelling.unless_there
-        )
-    }
-
-    /// Makes the rows of the slots.
-    pub(super) async fn make_slots<DB: Dialect>(&self, connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
-        DB::execute(connection, &self.slots(), &[]).await.map(drop)
-    }
-
-    /// The relay is alive for so long. Forgets those that are not, and says how many there are.
-    pub(super) async fn announce<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        relay: &str,
-        lease_ms: i64,
-    ) -> Result<i64, sqlx::Error> {
-        let (table, now) = (&self.table, self.spelling.now);
-        let until = (self.spelling.later)(&lease_ms.to_string());
-        let insert = format!(
-            "INSERT INTO {table}_relays (relay, alive_until) VALUES ({}, {until}){}",
-            self.parameter(1),
-            (self.spelling.or_renew)(&until)
-        );
-        DB::execute(connection, &insert, &[Value::Text(relay)]).await?;
-        DB::execute(connection, &format!("DELETE FROM {table}_relays WHERE alive_until < {now}"), &[]).await?;
-        let count = format!("SELECT count(*) FROM {table}_relays");
-        Ok(DB::select(connection, &count, &[], &[Kind::Int]).await?.first().map_or(1, |cells| cells[0].int()))
-    }
-
-    /// Renews what the relay owns, and says which slots those are.
-    pub(super) async fn renew<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        relay: &str,
-        lease_ms: i64,
-    ) -> Result<Vec<i64>, sqlx::Error> {
-        let until = (self.spelling.later)(&lease_ms.to_string());
-        let renew =
-            format!("UPDATE {}_slots SET owned_until = {until} WHERE owner = {}", self.table, self.parameter(1));
-        DB::execute(connection, &renew, &[Value::Text(relay)]).await?;
-        let select = format!("SELECT slot FROM {}_slots WHERE owner = {}", self.table, self.parameter(1));
-        let rows = DB::select(connection, &select, &[Value::Text(relay)], &[Kind::Int]).await?;
-        Ok(rows.iter().map(|cells| cells[0].int()).collect())
-    }
-
-    /// Slots that nobody owns now.
-    pub(super) async fn vacant<DB: Dialect>(&self, connection: &mut DB::Connection) -> Result<Vec<i64>, sqlx::Error> {
-        let select =
-            format!("SELECT slot FROM {}_slots WHERE owned_until < {} ORDER BY slot", self.table, self.spelling.now);
-        let rows = DB::select(connection, &select, &[], &[Kind::Int]).await?;
-        Ok(rows.iter().map(|cells| cells[0].int()).collect())
-    }
-
-    /// Takes a slot if nobody owns it. Says whether the relay has it now.
-    pub(super) async fn take<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        slot: i64,
-        relay: &str,
-        lease_ms: i64,
-    ) -> Result<bool, sqlx::Error> {
-        let change = format!(
-            "UPDATE {}_slots SET owner = {}, owned_until = {} WHERE slot = {} AND owned_until < {}",
-            self.table,
-            self.parameter(1),
-            (self.spelling.later)(&lease_ms.to_string()),
-            self.parameter(2),
-            self.spelling.now
-        );
-        Ok(DB::execute(connection, &change, &[Value::Text(relay), Value::Int(slot)]).await? == 1)
-    }
-
-    /// Gives up a slot, or all of them and the relay's place among the living.
-    pub(super) async fn give_up<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        slot: Option<i64>,
-        relay: &str,
-    ) -> Result<(), sqlx::Error> {
-        let past = (self.spelling.later)("-1000");
-        let change = format!(
-            "UPDATE {}_slots SET owner = '', owned_until = {past} WHERE owner = {}",
-            self.table,
-            self.parameter(1)
-        );
-        if let Some(slot) = slot {
-            let one = format!("{change} AND slot = {}", self.parameter(2));
-            return DB::execute(connection, &one, &[Value::Text(relay), Value::Int(slot)]).await.map(drop);
-        }
-        DB::execute(connection, &change, &[Value::Text(relay)]).await?;
-        let leave = format!("DELETE FROM {}_relays WHERE relay = {}", self.table, self.parameter(1));
-        DB::execute(connection, &leave, &[Value::Text(relay)]).await.map(drop)
-    }
-}
-
-/// What people look at and do.
-impl Statements {
-    fn seen(&self) -> String {
-        let (created, changed) = ((self.spelling.time_text)("created_at"), (self.spelling.time_text)("changed_at"));
-        format!(
-            "SELECT id, state, tenant, topic, order_key, unique_id, bytes, attempts, last_error, {created}, {changed}, {} FROM {}",
-            (self.spelling.age_ms)("created_at"),
-            self.table
-        )
-    }
-
-    /// Rows in the order of their ids.
-    pub(super) async fn list<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        query: &OutboxQuery,
-    ) -> Result<Vec<OutboxRow>, sqlx::Error> {
-        let state = query.state.map(|state| format!(" AND state = '{state}'")).unwrap_or_default();
-        let limit = if query.limit == 0 { 100 } else { query.limit };
-        let select = format!("{} WHERE id > {}{state} ORDER BY id LIMIT {limit}", self.seen(), self.parameter(1));
-        let rows = DB::select(connection, &select, &[Value::Int(query.after)], &SEEN).await?;
-        rows.into_iter().map(|mut cells| seen(&mut cells)).collect()
-    }
-
-    /// One row, and the slot that it is in.
-    pub(super) async fn find<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        id: i64,
-    ) -> Result<Option<OutboxRow>, sqlx::Error> {
-        let select = format!("{} WHERE id = {}", self.seen(), self.parameter(1));
-        let mut rows = DB::select(connection, &select, &[Value::Int(id)], &SEEN).await?;
-        rows.first_mut().map(|cells| seen(cells)).transpose()
-    }
-
-    /// One row as a relay reads it, with its body.
-    pub(super) async fn work<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        id: i64,
-    ) -> Result<Option<Work>, sqlx::Error> {
-        let select = format!(
-            "SELECT id, slot, topic, order_key, unique_id, flag, properties, body, bytes, attempts, {} FROM {} WHERE id = {}",
-            (self.spelling.age_ms)("created_at"),
-            self.table,
-            self.parameter(1)
-        );
-        let mut rows = DB::select(connection, &select, &[Value::Int(id)], &WORK).await?;
-        Ok(rows.first_mut().map(|cells| work(cells)))
-    }
-
-    /// How many rows are in each state.
-    pub(super) async fn count<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-    ) -> Result<Vec<(String, i64)>, sqlx::Error> {
-        let select = format!("SELECT state, count(*) FROM {} GROUP BY state", self.table);
-        let rows = DB::select(connection, &select, &[], &[Kind::Text, Kind::Int]).await?;
-        Ok(rows.into_iter().map(|mut cells| (cells[0].text(), cells[1].int())).collect())
-    }
-
-    /// A failed row waits again, with all its attempts before it. Says whether there was one.
-    pub(super) async fn requeue<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        id: i64,
-    ) -> Result<bool, sqlx::Error> {
-        let change = format!(
-            "UPDATE {} SET state = 'waiting', attempts = 0, changed_at = {} WHERE id = {} AND state = 'failed'",
-            self.table,
-            self.spelling.now,
-            self.parameter(1)
-        );
-        Ok(DB::execute(connection, &change, &[Value::Int(id)]).await? == 1)
-    }
-
-    /// Deletes a failed row. Says whether there was one.
-    pub(super) async fn discard<DB: Dialect>(
-        &self,
-        connection: &mut DB::Connection,
-        id: i64,
-    ) -> Result<bool, sqlx::Error> {
-        let change = format!("DELETE FROM {} WHERE id = {} AND state = 'failed'", self.table, self.parameter(1));
-        Ok(DB::execute(connection, &change, &[Value::Int(id)]).await? == 1)
-    }
-}
-
 fn work(cells: &mut [Cell]) -> Work {
     Work {
         id: cells[0].int(),
@@ -487,24 +286,4 @@ fn work(cells: &mut [Cell]) -> Work {
         attempts: cells[9].int(),
         age_ms: cells[10].int(),
     }
-}
-
-fn seen(cells: &mut [Cell]) -> Result<OutboxRow, sqlx::Error> {
-    let word = cells[1].text();
-    let state = OutboxState::from_word(&word);
-    let state = state.ok_or_else(|| sqlx::Error::Decode(format!("the outbox has a row in state {word:?}").into()))?;
-    Ok(OutboxRow {
-        id: cells[0].int(),
-        state,
-        tenant: cells[2].text(),
-        topic: cells[3].text(),
-        key: cells[4].text(),
-        unique_id: cells[5].text(),
-        bytes: cells[6].int().unsigned_abs(),
-        attempts: u32::try_from(cells[7].int()).unwrap_or(u32::MAX),
-        last_error: cells[8].text(),
-        created_at: cells[9].text(),
-        changed_at: cells[10].text(),
-        age: std::time::Duration::from_millis(u64::try_from(cells[11].int()).unwrap_or(0)),
-    })
 }

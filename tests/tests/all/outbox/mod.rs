@@ -148,7 +148,8 @@ macro_rules! with_databases {
 
             #[tokio::test(flavor = "multi_thread")]
             async fn with_mariadb() {
-                let Some(server) = escrowmq_tests::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await else {
+                let Some(server) = escrowmq_tests::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await
+                else {
                     return;
                 };
                 let pool = sqlx::MySqlPool::connect(&server.url()).await.expect("a database");
