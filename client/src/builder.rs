@@ -85,10 +85,23 @@ impl ClientBuilder {
     /// [`StartError::Setting`] for an address list that cannot be read, [`StartError::Request`] if no name server can be
     /// reached.
     pub async fn connect(self) -> Result<Client, StartError> {
-        let settings = self.settings;
-        if settings.heartbeat_interval.is_zero() || settings.route_interval.is_zero() {
+        Client::start(self.checked()?).await
+    }
+
+    /// Starts the client whether a name server answers or not, within a Tokio runtime: the application may be there before its
+    /// cluster is. Producers and consumers can be started; sends fail as retryable, and consumers begin, once there is a route.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setting`] for an address list that cannot be read.
+    pub fn connect_lazy(self) -> Result<Client, StartError> {
+        Client::start_lazily(self.checked()?)
+    }
+
+    fn checked(self) -> Result<Settings, StartError> {
+        if self.settings.heartbeat_interval.is_zero() || self.settings.route_interval.is_zero() {
             return Err(StartError::setting("interval", "must not be zero"));
         }
-        Client::start(settings).await
+        Ok(self.settings)
     }
 }

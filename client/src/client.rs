@@ -1,11 +1,12 @@
 //! The handle that users hold, and the identity and tasks behind it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use escrowmq_common::clock;
 use escrowmq_common::limits::CLIENT_ID_BYTES_MAX;
+use escrowmq_common::net::outgoing_ip;
 use escrowmq_common::remoting::{Remote, RemoteOptions};
 
 use crate::admin::Admin;
@@ -44,6 +45,23 @@ impl Drop for Handle {
     }
 }
 
+/// What there is of a client before it has an identity.
+struct Parts {
+    names: NameServers,
+    incoming: Arc<Incoming>,
+    remote: Remote,
+}
+
+impl Parts {
+    fn new(settings: &Settings) -> Result<Parts, StartError> {
+        let names = NameServers::parse(&settings.namesrv)?;
+        let incoming = Arc::new(Incoming::default());
+        let options = RemoteOptions { connect_timeout: settings.connect_timeout, ..RemoteOptions::default() };
+        let remote = Remote::new(options, incoming.clone());
+        Ok(Parts { names, incoming, remote })
+    }
+}
+
 impl Client {
     /// A client of the cluster whose name servers are `namesrv`: `host:port`, several joined by `;`.
     pub fn builder(namesrv: impl Into<String>) -> ClientBuilder {
@@ -51,12 +69,20 @@ impl Client {
     }
 
     pub(crate) async fn start(settings: Settings) -> Result<Client, StartError> {
-        let names = NameServers::parse(&settings.namesrv)?;
-        let incoming = Arc::new(Incoming::default());
-        let options = RemoteOptions { connect_timeout: settings.connect_timeout, ..RemoteOptions::default() };
-        let remote = Remote::new(options, incoming.clone());
+        let parts = Parts::new(&settings)?;
         // The address by which this machine reaches the cluster is the one that tells operators most.
-        let ip = names.local_ip(&remote).await?;
+        let ip = parts.names.local_ip(&parts.remote).await?;
+        Client::assemble(settings, parts, ip)
+    }
+
+    pub(crate) fn start_lazily(settings: Settings) -> Result<Client, StartError> {
+        let parts = Parts::new(&settings)?;
+        let ip = outgoing_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Client::assemble(settings, parts, ip)
+    }
+
+    fn assemble(settings: Settings, parts: Parts, ip: IpAddr) -> Result<Client, StartError> {
+        let Parts { names, incoming, remote } = parts;
         let id = client_id(ip, settings.instance.as_deref());
         limit::bytes(&id, CLIENT_ID_BYTES_MAX).map_err(|error| StartError::setting("instance_name", error))?;
         let core = Arc::new(Core::new(id, settings, names, remote));

@@ -28,6 +28,7 @@ pub mod checker;
 pub mod databases;
 pub mod dice;
 pub mod door;
+pub mod dying;
 pub mod group;
 pub mod history;
 pub mod hostile;

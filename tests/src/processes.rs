@@ -193,6 +193,11 @@ impl Nameserver {
     /// `kill -9`, and a new start at the same port, with nothing remembered but what is on disk.
     pub async fn crash(&mut self) {
         self.process.kill();
+        self.start_again().await;
+    }
+
+    /// A new start at the same port.
+    pub async fn start_again(&mut self) {
         self.process = spawn_nameserver(self.port, self.folder.path());
         assert!(is_serving(&mut self.process, self.port).await, "the nameserver does not start again");
     }

@@ -39,7 +39,7 @@ impl Arguments {
     }
 }
 
-/// What is done may be done again, so nobody is asked.
+/// Nobody is asked: a row that is sent again can fail again, and no more.
 pub(super) async fn requeue<DB: OutboxDatabase>(
     outbox: &Outbox<DB>,
     arguments: &Arguments,

@@ -81,7 +81,7 @@ impl<S: fmt::Debug> fmt::Debug for Idempotent<S> {
     }
 }
 
-/// What an idempotent handler returns.
+/// The future of an idempotent handler.
 pub type OnceFuture<E> = Pin<Box<dyn Future<Output = Result<(), OnceError<E>>> + Send>>;
 
 impl<S> Idempotent<S> {

@@ -42,7 +42,7 @@ pub enum OnceError<E> {
     /// The database did.
     #[error("the database: {error}")]
     Database {
-        /// What it said.
+        /// The database's error.
         #[source]
         error: sqlx::Error,
         /// Whether somebody else was in the way: a lock, a deadlock, a serialization failure.

@@ -31,7 +31,8 @@ impl<DB: OutboxDatabase> OutboxBuilder<DB> {
         self
     }
 
-    /// Whose messages are added here: the column `tenant` of their rows. Relays send those of all tenants. Default: none.
+    /// The tenant whose messages are added here: the column `tenant` of their rows. Relays send those of all tenants. Default:
+    /// none.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();
         self

@@ -1,4 +1,4 @@
-//! What can go wrong around the table.
+//! Errors of `add` and `commit`.
 
 use crate::sql::{Dialect, is_contention};
 
@@ -26,7 +26,7 @@ pub enum AddError {
     /// The database's error.
     #[error("the message was not added: {error}")]
     Database {
-        /// What it said.
+        /// The database's error.
         #[source]
         error: sqlx::Error,
         /// See [`is_retryable`](AddError::is_retryable).
@@ -45,7 +45,7 @@ impl AddError {
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", if *outcome_unknown { "it is unknown whether the transaction has committed" } else { "the transaction was rolled back" })]
 pub struct CommitError {
-    /// What the database said.
+    /// The database's error.
     #[source]
     pub error: sqlx::Error,
     retryable: bool,

@@ -24,6 +24,10 @@ pub(super) const SLOTS: i64 = KEY_SLOTS + FREE_SLOTS;
 /// The largest row, with its body and properties, in bytes.
 pub(super) const ROW_BYTES_MAX: usize = 4 << 20;
 
+/// What the columns of all databases hold.
+const KEY_CHARS_MAX: usize = 4096;
+const ID_CHARS_MAX: usize = 512;
+
 /// Names of the protocol that a [`Message`] may have before it is sent.
 const PROTOCOL: [&str; 9] = [
     name::TAGS,
@@ -126,6 +130,13 @@ impl NewRow {
         let key = message.get(name::SHARDING_KEY).unwrap_or_default().to_owned();
         let properties: BTreeMap<&str, &str> = message.properties().collect();
         let properties = serde_json::to_string(&properties).expect("texts are JSON");
+        for (what, text, max) in [("sharding key", &key, KEY_CHARS_MAX), ("unique id", &unique_id, ID_CHARS_MAX)] {
+            let length = text.chars().count();
+            if length > max || text.contains('\0') {
+                let reason = format!("the {what} has {length} characters, the limit is {max}; none may be a zero");
+                return Err(AddError::Invalid { reason });
+            }
+        }
         let row = NewRow {
             slot: slot(&key, &unique_id),
             topic: message.topic().to_owned(),
@@ -234,6 +245,10 @@ mod tests {
         let refused = |message| NewRow::of(message).err().expect("refused");
         assert!(matches!(refused(Message::new("bad topic", "b")), AddError::Invalid { .. }));
         assert!(matches!(refused(Message::new("T", "")), AddError::Invalid { .. }));
+        assert!(matches!(refused(Message::new("T", "b").sharding_key("k".repeat(4097))), AddError::Invalid { .. }));
+        assert!(matches!(refused(Message::new("T", "b").unique_id("i".repeat(513))), AddError::Invalid { .. }));
+        assert!(matches!(refused(Message::new("T", "b").sharding_key("a\0b")), AddError::Invalid { .. }));
+        NewRow::of(Message::new("T", "b").sharding_key("k".repeat(4096))).expect("it has room");
         let large = Message::new("T", vec![0; ROW_BYTES_MAX]).property("a", "b");
         assert!(matches!(refused(large), AddError::TooLarge { .. }));
     }

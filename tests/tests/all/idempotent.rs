@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use escrowmq_client::{Client, ConsumeFrom, Idempotent, Message, MessageExt, PushConsumer, SqlStore};
+use escrowmq_tests::dying::{CrashPoints, dying_at_sleep};
 use escrowmq_tests::processes::Process;
 use escrowmq_tests::until_within;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::Signal;
 use sqlx::Pool;
 
 use crate::barrier::shop::Shop;
@@ -23,11 +24,11 @@ const GROUP: &str = "billing";
 const CONSUMING: Duration = Duration::from_secs(90);
 
 /// Children at the same time, and the messages that they share.
-const LANES: u32 = 8;
+const LANES: usize = 8;
 const MESSAGES: usize = 400;
 
-/// More sleeps than a child has until it has handled some messages, also on a busy machine.
-const POINTS_MAX: u32 = 600;
+/// Most points. On a busy machine a child sleeps more often, while it waits for its queues.
+const POINTS: u32 = 60;
 /// A child ends when it has handled so many.
 const HANDLES: u32 = 4;
 
@@ -99,40 +100,37 @@ async fn dying_wherever_a_handler_waits<DB: Shop>(scene: Scene<DB>) {
     let all = names("bill", MESSAGES);
     send_all(&scene, &all, 1).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (mut deaths, mut point) = (0, 1);
-    loop {
-        assert!(point < POINTS_MAX, "a child that is to die later never ends");
-        let mut children: Vec<Process> =
-            (point..point + LANES).map(|point| start_child(&scene, point, folder.path())).collect();
-        let mut died = 0;
+    let mut deaths = 0;
+    let points = CrashPoints::up_to(POINTS);
+    for lanes in points.lanes(LANES) {
+        let mut children: Vec<Process> = lanes.iter().map(|at| start_child(&scene, *at, folder.path())).collect();
+        let before = deaths;
         for child in &mut children {
             let status = child.wait(CHILD).await;
             if status.signal() == Some(Signal::KILL.as_raw()) {
-                died += 1;
+                deaths += 1;
             } else {
                 assert!(status.success(), "{status}\n{}", child.log());
             }
         }
-        deaths += died;
-        if died == 0 {
+        if deaths == before && points.ends_without_death() {
             break;
         }
-        point += LANES;
     }
     let before = DB::effects(&scene.pool).await.len();
     let last = consumer(&scene.client, &scene.pool, false).await;
     until_done(&scene, &all).await;
     last.shutdown().await;
     assert_eq!(DB::effects(&scene.pool).await, all, "each once");
-    eprintln!("{}: {deaths} deaths, {before} effects before the last consumer", DB::NAME);
+    eprintln!("idempotent handlers, {}: {deaths} deaths, {before} effects before the last consumer", DB::NAME);
     assert!(deaths > 0 && before > 0, "{deaths} deaths, {before} effects");
 }
 
-fn start_child<DB: Shop>(scene: &Scene<DB>, point: u32, folder: &Path) -> Process {
+fn start_child<DB: Shop>(scene: &Scene<DB>, (number, point): (usize, u32), folder: &Path) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("the running test is a file"));
     command.args(["--exact", "idempotent::child", "--ignored", "--nocapture"]);
     command.env(ORDER, [scene.cluster.nameserver.address(), scene.url.clone(), point.to_string()].join(" "));
-    Process::start(&point.to_string(), command, &folder.join(point.to_string()))
+    Process::start("consumer", command, &folder.join(number.to_string()))
 }
 
 #[test]
@@ -142,17 +140,8 @@ fn child() {
     let words: Vec<&str> = words.split(' ').collect();
     let [nameserver, url, point] = words[..] else { panic!("{ORDER}={words:?}") };
     let point: u32 = point.parse().expect("a number");
-    let (counts, sleeps) = (Arc::new(AtomicBool::new(false)), AtomicU32::new(0));
-    let counted = Arc::clone(&counts);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(move || {
-            if counted.load(Ordering::Relaxed) && sleeps.fetch_add(1, Ordering::Relaxed) + 1 == point {
-                kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
-            }
-        })
-        .build()
-        .expect("a runtime");
+    let counts = Arc::new(AtomicBool::new(false));
+    let runtime = dying_at_sleep(point, Arc::clone(&counts));
     match url.split(':').next() {
         Some("sqlite") => runtime.block_on(work::<sqlx::Sqlite>(nameserver, url, counts)),
         Some("postgres") => runtime.block_on(work::<sqlx::Postgres>(nameserver, url, counts)),

@@ -18,6 +18,7 @@ mod hidden;
 mod hostile;
 mod idempotent;
 mod kills;
+mod lazy;
 mod linear;
 mod lossy;
 mod members;

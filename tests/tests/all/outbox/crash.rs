@@ -11,23 +11,24 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use escrowmq_client::{Client, Message, Outbox, OutboxState, Relay};
+use escrowmq_tests::dying::{CrashPoints, dying_at_sleep};
 use escrowmq_tests::processes::Process;
 use escrowmq_tests::until_within;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::Signal;
 use sqlx::Pool;
 
 use super::{QUEUES, SENDING, Scene, TOPIC, with_databases};
 use crate::barrier::shop::Shop;
 
 /// Children at the same time.
-const LANES: u32 = 8;
+const LANES: usize = 8;
 
-/// More sleeps than a child has, also on a busy machine.
-const POINTS_MAX: u32 = 600;
+/// Most points. On a busy machine a child sleeps more often, while it waits for a lease.
+const POINTS: u32 = 400;
 
 /// How long a child may take: it waits for the lease of a dead one.
 const CHILD: Duration = Duration::from_secs(60);
@@ -35,7 +36,7 @@ const CHILD: Duration = Duration::from_secs(60);
 /// The shortest lease that there is.
 const LEASE: Duration = Duration::from_secs(1);
 
-/// A child's orders: nameserver, URL of the database, table, point of death.
+/// A child's orders: nameserver, URL of the database, table, number of the order, point of death.
 const ORDER: &str = "ESCROWMQ_OUTBOX_CHILD";
 
 with_databases!(dying_wherever_it_waits);
@@ -52,26 +53,23 @@ async fn dying_wherever_it_waits<DB: Shop>(scene: Scene<DB>) {
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut died, mut finished) = (BTreeSet::new(), BTreeSet::new());
-    let mut point = 1;
-    loop {
-        assert!(point < POINTS_MAX, "a child that is to die later never ends");
-        let mut children: Vec<(u32, Process)> =
-            (0..LANES).map(|lane| (point + lane, start_child(&scene, lane, point + lane, folder.path()))).collect();
-        let mut deaths = 0;
-        for (point, child) in &mut children {
+    let points = CrashPoints::up_to(POINTS);
+    for points_of_lanes in points.lanes(LANES) {
+        let mut children: Vec<(usize, Process)> =
+            points_of_lanes.iter().map(|at| (at.0, start_child(&scene, *at, folder.path()))).collect();
+        let before = died.len();
+        for (number, child) in &mut children {
             let status = child.wait(CHILD).await;
             if status.signal() == Some(Signal::KILL.as_raw()) {
-                deaths += 1;
-                died.insert(order(*point));
+                died.insert(order(*number));
             } else {
-                assert!(status.success(), "{point} failed: {status}\n{}", child.log());
-                finished.insert(order(*point));
+                assert!(status.success(), "{number} failed: {status}\n{}", child.log());
+                finished.insert(order(*number));
             }
         }
-        if deaths == 0 {
+        if died.len() == before && points.ends_without_death() {
             break;
         }
-        point += LANES;
     }
     let producer = scene.producer("the-last").await;
     for outbox in &outboxes {
@@ -84,17 +82,18 @@ async fn dying_wherever_it_waits<DB: Shop>(scene: Scene<DB>) {
     read.sort();
     assert_eq!(read, orders.iter().cloned().collect::<Vec<_>>(), "each order has its message, once");
     assert!(finished.is_subset(&orders), "committed for certain: {finished:?}");
-    eprintln!("{}: {} deaths, {} of them after the commit", DB::NAME, died.len(), died.intersection(&orders).count());
+    let after = died.intersection(&orders).count();
+    eprintln!("outbox, {}: {} deaths, {after} of them after the commit", DB::NAME, died.len());
     assert!(died.intersection(&orders).next().is_some(), "no death after the commit");
     assert!(died.difference(&orders).next().is_some(), "no death before the commit");
 }
 
-fn table(lane: u32) -> String {
+fn table(lane: usize) -> String {
     format!("outbox_{lane}")
 }
 
-fn order(point: u32) -> String {
-    format!("order-{point:04}")
+fn order(number: usize) -> String {
+    format!("order-{number:04}")
 }
 
 async fn until_sent<DB: Shop>(outbox: &Outbox<DB>, relay: &Relay) {
@@ -107,12 +106,13 @@ async fn until_sent<DB: Shop>(outbox: &Outbox<DB>, relay: &Relay) {
     .await;
 }
 
-fn start_child<DB: Shop>(scene: &Scene<DB>, lane: u32, point: u32, folder: &Path) -> Process {
+fn start_child<DB: Shop>(scene: &Scene<DB>, (number, point): (usize, u32), folder: &Path) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("the running test is a file"));
     command.args(["--exact", "outbox::crash::child", "--ignored", "--nocapture"]);
-    command
-        .env(ORDER, [scene.cluster.nameserver.address(), scene.url.clone(), table(lane), point.to_string()].join(" "));
-    Process::start(&order(point), command, &folder.join(order(point)))
+    let table = table(number % LANES);
+    let words = [scene.cluster.nameserver.address(), scene.url.clone(), table, number.to_string(), point.to_string()];
+    command.env(ORDER, words.join(" "));
+    Process::start(&order(number), command, &folder.join(order(number)))
 }
 
 #[test]
@@ -120,20 +120,11 @@ fn start_child<DB: Shop>(scene: &Scene<DB>, lane: u32, point: u32, folder: &Path
 fn child() {
     let Ok(words) = std::env::var(ORDER) else { return };
     let words: Vec<&str> = words.split(' ').collect();
-    let [nameserver, url, table, point] = words[..] else { panic!("{ORDER}={words:?}") };
+    let [nameserver, url, table, number, point] = words[..] else { panic!("{ORDER}={words:?}") };
     let point: u32 = point.parse().expect("a number");
-    let (counts, sleeps) = (Arc::new(AtomicBool::new(false)), AtomicU32::new(0));
-    let counted = Arc::clone(&counts);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_park(move || {
-            if counted.load(Ordering::Relaxed) && sleeps.fetch_add(1, Ordering::Relaxed) + 1 == point {
-                kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
-            }
-        })
-        .build()
-        .expect("a runtime");
-    let order = order(point);
+    let counts = Arc::new(AtomicBool::new(false));
+    let runtime = dying_at_sleep(point, Arc::clone(&counts));
+    let order = order(number.parse().expect("a number"));
     match url.split(':').next() {
         Some("sqlite") => runtime.block_on(buy::<sqlx::Sqlite>(nameserver, url, table, order, &counts)),
         Some("postgres") => runtime.block_on(buy::<sqlx::Postgres>(nameserver, url, table, order, &counts)),
