@@ -21,7 +21,7 @@ use sqlx::{Pool, Transaction};
 
 use crate::error::StartError;
 use crate::limit::{TABLE_BYTES_MAX, is_table_name};
-use crate::sql::{Dialect, Kind, Value, is_contention};
+use crate::sql::{Dialect, Kind, Value, begin, is_contention};
 use crate::transaction::barrier::LocalTransaction;
 use crate::transaction::barrier::local::roll_back;
 
@@ -143,7 +143,7 @@ impl<DB: Dialect> SqlStore<DB> {
     {
         self.clean_sometimes(group, keep);
         let failed = OnceError::database::<DB>;
-        let mut transaction = self.pool.begin_with(DB::BEGIN).await.map_err(failed)?;
+        let mut transaction = begin(&self.pool, DB::BEGIN).await.map_err(failed)?;
         match self.mark(&mut transaction, group, key).await {
             Ok(true) => {}
             Ok(false) => {
@@ -277,11 +277,11 @@ mod tests {
 
     use super::*;
 
-    async fn store() -> (tempfile::TempDir, SqlStore<Sqlite>) {
+    async fn store(connections: u32) -> (tempfile::TempDir, SqlStore<Sqlite>) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = SqliteConnectOptions::new().filename(folder.path().join("shop.db")).create_if_missing(true);
-        let pool = SqlitePoolOptions::new().connect_with(options.journal_mode(SqliteJournalMode::Wal)).await;
-        let pool = pool.expect("a database");
+        let pool = SqlitePoolOptions::new().max_connections(connections);
+        let pool = pool.connect_with(options.journal_mode(SqliteJournalMode::Wal)).await.expect("a database");
         sqlx::query("CREATE TABLE bills (name TEXT)").execute(&pool).await.expect("a table");
         let store = SqlStore::new(pool).table("main.marks").expect("a name");
         store.create_tables().await.expect("a table");
@@ -301,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_has_its_effect_once() {
-        let (_folder, store) = store().await;
+        let (_folder, store) = store(8).await;
         for _ in 0..3 {
             store.once("g", "k", KEEP, |tx| bill(tx, "a")).await.expect("done");
         }
@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_fails_leaves_no_mark_and_comes_again() {
-        let (_folder, store) = store().await;
+        let (_folder, store) = store(1).await;
         let said = store
             .once("g", "k", KEEP, async |tx| {
                 bill(tx, "a").await.expect("a row");
@@ -339,7 +339,7 @@ mod tests {
             })
             .await;
         assert!(matches!(said, Err(OnceError::GivenUp)), "{said:?}");
-        drop(kept);
+        drop(kept.into_inner());
         let said = store
             .once("g", "k", KEEP, async |mut tx: LocalTransaction<Sqlite>| {
                 sqlx::query("ROLLBACK").execute(&mut **tx).await.expect("rolled back");
@@ -348,13 +348,14 @@ mod tests {
             .await;
         assert!(matches!(said, Err(OnceError::GivenUp)), "{said:?}");
         assert_eq!(bills(&store).await, 0);
+        // On the same connection.
         store.once("g", "k", KEEP, |tx| bill(tx, "a")).await.expect("done");
         assert_eq!(bills(&store).await, 1);
     }
 
     #[tokio::test]
     async fn old_marks_go_and_young_ones_stay() {
-        let (_folder, store) = store().await;
+        let (_folder, store) = store(8).await;
         for number in 0..600 {
             let insert = "INSERT INTO marks VALUES ('g', ?, datetime('now', '-1 hour'))";
             sqlx::query(insert).bind(format!("old-{number}")).execute(&store.pool).await.expect("a row");

@@ -13,12 +13,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::row::SLOTS;
+use super::row::{SLOTS, mixed};
 use crate::sql::Dialect;
 
 /// The least and the most time between a failure of the database and the next try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Relays that start together want the same slots.
+const TAKE_ATTEMPTS: u32 = 3;
 
 /// A slot of this relay.
 #[derive(Debug, Default)]
@@ -85,7 +88,9 @@ impl Owned {
     fn remove_idle(&self, count: usize) -> Vec<i64> {
         let mut state = self.state.lock();
         let idle = state.slots.iter().filter(|(_, slot)| !slot.is_busy).map(|(number, _)| *number);
-        let idle: Vec<i64> = idle.take(count).collect();
+        let mut idle: Vec<i64> = idle.collect();
+        idle.sort_unstable_by_key(|number| mixed(*number));
+        idle.truncate(count);
         for number in &idle {
             state.slots.remove(number);
         }
@@ -136,15 +141,18 @@ impl<DB: Dialect> Keeper<DB> {
         let share =
             if DB::SHARES { SLOTS.unsigned_abs().div_ceil(relays.unsigned_abs()) } else { SLOTS.unsigned_abs() };
         let share = usize::try_from(share).unwrap_or(usize::MAX);
-        if slots.len() < share {
-            for slot in statements.vacant::<DB>(&mut connection).await? {
-                if slots.len() >= share {
-                    break;
-                }
-                if statements.take::<DB>(&mut connection, slot, &self.relay, lease_ms).await? {
-                    slots.push(slot);
-                }
+        for _ in 0..TAKE_ATTEMPTS {
+            let mut vacant = Vec::new();
+            if slots.len() < share {
+                vacant = statements.vacant::<DB>(&mut connection).await?;
+                vacant.sort_unstable_by_key(|number| mixed(*number));
+                vacant.truncate(share - slots.len());
             }
+            if vacant.is_empty() {
+                break;
+            }
+            statements.take::<DB>(&mut connection, &vacant, &self.relay, lease_ms).await?;
+            slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
         }
         self.owned.set(&slots, until);
         for slot in self.owned.remove_idle(slots.len().saturating_sub(share)) {

@@ -236,10 +236,14 @@ impl<DB: OutboxDatabase> Outbox<DB> {
         committed
     }
 
-    /// Tells relays that there are new rows, after a commit of your own. They find them within a second all the same.
+    /// Tells relays that there are new rows, after a commit of your own, within a Tokio runtime. They find them within a second all
+    /// the same.
     pub fn wake(&self) {
         let shared = &self.shared;
         shared.wake.notify_one();
+        if !DB::TELLS {
+            return;
+        }
         shared.tells.get_or_init(|| {
             let weak = Arc::downgrade(shared);
             shared.tasks.spawn("outbox teller", tell(weak));

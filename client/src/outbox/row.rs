@@ -21,6 +21,11 @@ pub(super) const FREE_SLOTS: i64 = 64;
 /// All of them.
 pub(super) const SLOTS: i64 = KEY_SLOTS + FREE_SLOTS;
 
+/// A place of a slot in an order that mixes both kinds: any run of it has about as many of each.
+pub(super) fn mixed(slot: i64) -> i64 {
+    slot * 37 % SLOTS
+}
+
 /// The largest row, with its body and properties, in bytes.
 pub(super) const ROW_BYTES_MAX: usize = 4 << 20;
 
@@ -251,6 +256,17 @@ mod tests {
         NewRow::of(Message::new("T", "b").sharding_key("k".repeat(4096))).expect("it has room");
         let large = Message::new("T", vec![0; ROW_BYTES_MAX]).property("a", "b");
         assert!(matches!(refused(large), AddError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn any_half_of_the_slots_has_both_kinds() {
+        let mut slots: Vec<i64> = (0..SLOTS).collect();
+        slots.sort_by_key(|slot| mixed(*slot));
+        assert_eq!(slots.iter().map(|slot| mixed(*slot)).collect::<Vec<_>>(), (0..SLOTS).collect::<Vec<_>>());
+        for half in slots.windows(usize::try_from(SLOTS / 2).expect("a number")) {
+            let keyed = half.iter().filter(|slot| **slot < KEY_SLOTS).count();
+            assert!((24..=40).contains(&keyed), "{keyed} of {}", half.len());
+        }
     }
 
     #[test]

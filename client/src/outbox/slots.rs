@@ -65,23 +65,18 @@ impl Statements {
         Ok(rows.iter().map(|cells| cells[0].int()).collect())
     }
 
-    /// Takes a slot if nobody owns it. Says whether the relay has it now.
+    /// Takes those of these slots that nobody owns.
     pub(super) async fn take<DB: Dialect>(
         &self,
         connection: &mut DB::Connection,
-        slot: i64,
+        slots: &[i64],
         relay: &str,
         lease_ms: i64,
-    ) -> Result<bool, sqlx::Error> {
-        let change = format!(
-            "UPDATE {}_slots SET owner = {}, owned_until = {} WHERE slot = {} AND owned_until < {}",
-            self.table,
-            self.parameter(1),
-            (self.spelling.later)(&lease_ms.to_string()),
-            self.parameter(2),
-            self.spelling.now
-        );
-        Ok(DB::execute(connection, &change, &[Value::Text(relay), Value::Int(slot)]).await? == 1)
+    ) -> Result<(), sqlx::Error> {
+        // The name of a relay is a number that it has drawn.
+        let (until, now) = ((self.spelling.later)(&lease_ms.to_string()), self.spelling.now);
+        let change = format!("UPDATE {}_slots SET owner = '{relay}', owned_until = {until} WHERE slot IN", self.table);
+        self.with_ids::<DB>(connection, &change, &format!(" AND owned_until < {now}"), slots).await.map(drop)
     }
 
     /// Gives up a slot, or all of them and the relay's place among the living.

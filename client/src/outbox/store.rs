@@ -251,7 +251,7 @@ impl Statements {
     }
 
     /// Runs `change`, which lacks its list of ids, and `rest` after the list.
-    async fn with_ids<DB: Dialect>(
+    pub(super) async fn with_ids<DB: Dialect>(
         &self,
         connection: &mut DB::Connection,
         change: &str,

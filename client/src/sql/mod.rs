@@ -3,6 +3,7 @@
 //! Everything else is written once, in SQL that all of them read. Times are columns that a person can read, and only the clock of
 //! the database decides about them.
 
+mod begin;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -123,7 +124,10 @@ pub trait Dialect: sqlx::Database {
         kinds: &[Kind],
     ) -> impl Future<Output = Result<Vec<Vec<Cell>>, sqlx::Error>> + Send;
 
-    /// Tells relays in other processes that there is work, if the database can.
+    /// Whether relays in other processes can be told of work.
+    const TELLS: bool;
+
+    /// Tells them, if the database can.
     fn notify(pool: &Pool<Self>, channel: &str) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Hands on what [`notify`](Self::notify) tells, until the connection fails. Never ends where the database cannot.
@@ -180,6 +184,7 @@ macro_rules! values {
     };
 }
 
+pub(crate) use begin::begin;
 use {primitives, values};
 
 /// Whether the error says that somebody else was in the way, and that another try of the whole transaction may succeed.

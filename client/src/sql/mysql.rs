@@ -20,6 +20,8 @@ impl Dialect for MySql {
         or_renew: |until| format!(" ON DUPLICATE KEY UPDATE alive_until = {until}"),
     };
 
+    const TELLS: bool = false;
+
     const SHARES: bool = true;
 
     fn outbox_tables(table: &str) -> Vec<String> {

@@ -19,6 +19,8 @@ impl Dialect for Postgres {
         or_renew: |until| format!(" ON CONFLICT (relay) DO UPDATE SET alive_until = {until}"),
     };
 
+    const TELLS: bool = true;
+
     const SHARES: bool = true;
 
     fn outbox_tables(table: &str) -> Vec<String> {

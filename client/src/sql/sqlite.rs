@@ -20,6 +20,8 @@ impl Dialect for Sqlite {
         or_renew: |until| format!(" ON CONFLICT (relay) DO UPDATE SET alive_until = {until}"),
     };
 
+    const TELLS: bool = false;
+
     const SHARES: bool = false;
 
     fn outbox_tables(table: &str) -> Vec<String> {

@@ -23,6 +23,7 @@ use super::database::Row;
 use super::error::AbortCause;
 use super::verdict::Verdict;
 use super::{Barrier, BarrierDatabase};
+use crate::sql::begin;
 
 /// How long the end of a transaction that is to be rolled back is waited for. It cannot commit any more, so nothing but its
 /// locks depends on it.
@@ -119,8 +120,8 @@ impl<DB: BarrierDatabase> Barrier<DB> {
 
     async fn begin_local<E>(&self, row: &Row, begun: Moment) -> Result<Transaction<'static, DB>, AbortCause<E>> {
         let shared = &*self.shared;
-        let begin = shared.statements.begin.clone();
-        let mut transaction = shared.pool.begin_with(begin).await.map_err(AbortCause::Database)?;
+        let begun_by = &shared.statements.begin;
+        let mut transaction = begin(&shared.pool, begun_by).await.map_err(AbortCause::Database)?;
         // After the wait for a connection, and right before the insert: the row that a check may have planted for this one is
         // still there for days.
         let waited = begun.elapsed();
