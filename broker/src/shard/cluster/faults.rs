@@ -310,12 +310,11 @@ impl Faults {
             }
             Kind::HandOver(by) => {
                 let Some(leader) = leader else { return false };
-                let to = nodes[(leader + by) % nodes.len()].id();
                 let Some(storage) = nodes[leader].storage() else { return false };
-                // A broker hands over to voters alone.
-                if !storage.member().members().borrow().voters.contains(&to) {
-                    return false;
-                }
+                // A broker hands over to voters alone: to this one, or to the next that is one.
+                let voters = storage.member().members().borrow().voters.clone();
+                let others = (by..by + nodes.len()).map(|by| (leader + by) % nodes.len()).filter(|to| *to != leader);
+                let Some(to) = others.map(|to| nodes[to].id()).find(|to| voters.contains(to)) else { return false };
                 drop(storage.shard.executor().spawn(storage.hand_over(to)));
             }
         }
