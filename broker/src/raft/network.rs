@@ -120,6 +120,8 @@ impl<L: Link> Client<L> {
 
     /// Sends a request to append. It is on its way when this returns.
     fn send(&self, request: &Request, patience: Duration) -> Sent {
+        // Before it is on its way: the lease begins here, and this process may stand still for a while at any point after it.
+        let (term, at) = (request.vote.leader_id.term, self.executor.now());
         let last = request.entries.last().map(super::entry::LogEntry::id).or(request.prev_log_id);
         let encoded = wire::encode_append(request);
         let bytes = encoded.as_ref().map_or(0, Bytes::len);
@@ -131,7 +133,6 @@ impl<L: Link> Client<L> {
             }
             Err(error) => Box::pin(std::future::ready(Err(network(&error)))),
         };
-        let (term, at) = (request.vote.leader_id.term, self.executor.now());
         self.traffic.sent.add(bytes as u64, at);
         Sent { prev, last, bytes, term, at, answered }
     }
@@ -142,7 +143,7 @@ struct Sent {
     prev: Option<LogId>,
     last: Option<LogId>,
     bytes: usize,
-    /// The leader's term, and when it was sent.
+    /// The leader's term, and a time before it was sent.
     term: u64,
     at: Duration,
     answered: BoxFuture<'static, Result<Answer, RpcError>>,
@@ -298,5 +299,56 @@ impl<L: Link> RaftNetworkV2<TypeConfig> for Client<L> {
             Answer::Transfer(Err(why)) => Err(network(&io::Error::other(why))),
             _ => Err(unexpected()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use escrowmq_common::clock::Clock;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::latch::FailureLatch;
+    use crate::raft::Vote;
+
+    /// The process stands still right after its request has left, and finds the answer when it goes on.
+    #[derive(Clone)]
+    struct StandsStill(Clock);
+
+    impl Links for StandsStill {
+        type Link = Self;
+
+        fn link(&self, _to: u64, _address: &str, _lane: Lane) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Link for StandsStill {
+        fn call(&self, _request: Bytes) -> impl Future<Output = io::Result<Bytes>> + Send + 'static {
+            self.0.advance(Duration::from_secs(10));
+            std::future::ready(Ok(Answer::Append(AppendEntriesResponse::Success).encode()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_stood_still_after_sending_counts_from_before() {
+        let clock = Clock::manual(0);
+        let executor = Executor::new(clock.clone(), FailureLatch::default(), None);
+        let contacts = Arc::new(Contacts::default());
+        let links = Arc::new(StandsStill(clock.clone()));
+        let mut network = Network::new(links, executor, Arc::clone(&contacts), Arc::default());
+        let mut client = network.new_client(2, &BasicNode::new("n2")).await;
+        let request =
+            Request { vote: Vote::new_committed(3, 1), prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        let before = clock.monotonic();
+        let option = RPCOption::new(Duration::from_secs(1));
+        let mut answers = client.stream_append(stream::iter([request]), option).await.expect("answers");
+        let answer = answers.next().await;
+        assert!(matches!(answer, Some(Ok(Ok(_)))), "{answer:?}");
+        // The member may have promised its vote to another one since.
+        let voters = [BTreeSet::from([1, 2])];
+        assert_eq!(contacts.majority_since(3, 1, &voters, clock.monotonic()), Some(before));
     }
 }

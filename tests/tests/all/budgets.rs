@@ -32,6 +32,9 @@ const BUDGET_PER_PEER: u64 = 128 * 1024;
 /// The attack lasts so long, from when all are connected.
 const ATTACK: Duration = Duration::from_secs(10);
 
+/// What the messages of the ordinary client take meanwhile, in the index's tables in memory.
+const ORDINARY: u64 = 16 << 20;
+
 /// A peer comes again after so long, times the thousands of peers of each kind: coming takes the machine's time from everybody, and
 /// what is tried here is what they hold.
 const COME_AGAIN: Duration = Duration::from_secs(4);
@@ -192,7 +195,8 @@ async fn peers_that_hold_memory_stay_under_the_ceiling() {
     );
     let ceiling = budget + budget / 4;
     assert!(most_counted <= ceiling, "{most_counted} bytes counted, the ceiling is {ceiling}");
-    assert!(most - before <= ceiling, "{} bytes more in use, the ceiling is {ceiling}", most - before);
+    let used = most - before;
+    assert!(used <= ceiling + ORDINARY, "{used} bytes more in use, the ceiling is {ceiling} and {ORDINARY}");
     assert!(beside > 0.0, "the ordinary client stood still");
     if peers >= 10 * PEERS {
         assert!(beside >= quiet / 2.0, "{beside:.0} rounds a second beside them, {quiet:.0} before");
