@@ -45,7 +45,7 @@ impl Drop for Handle {
     }
 }
 
-/// What there is of a client before it has an identity.
+/// The parts that a client's identity is found with.
 struct Parts {
     names: NameServers,
     incoming: Arc<Incoming>,

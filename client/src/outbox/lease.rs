@@ -28,15 +28,17 @@ const TAKE_ATTEMPTS: u32 = 3;
 pub(super) struct Slot {
     /// Its rows are being sent.
     pub(super) is_busy: bool,
+    /// Somebody else may have owned it since it was looked at last.
+    pub(super) is_new: bool,
     /// There may be rows that were not read.
     pub(super) is_hungry: bool,
     /// Nothing is sent before this time of the monotonic clock.
     pub(super) not_before: Duration,
-    /// What is waited after the next failure.
+    /// The wait before this one's next try, if one fails again.
     pub(super) pause: Duration,
 }
 
-/// What this relay owns.
+/// The slots of this relay.
 #[derive(Debug, Default)]
 pub(super) struct Owned {
     state: Mutex<State>,
@@ -77,7 +79,12 @@ impl Owned {
     fn set(&self, numbers: &[i64], until: Duration) {
         let mut state = self.state.lock();
         let mut before = std::mem::take(&mut state.slots);
-        let new = || Slot { is_hungry: true, ..Slot::default() };
+        if clock::monotonic() >= state.until {
+            for slot in before.values_mut() {
+                slot.is_new = true;
+            }
+        }
+        let new = || Slot { is_new: true, is_hungry: true, ..Slot::default() };
         state.slots = numbers.iter().map(|number| (*number, before.remove(number).unwrap_or_else(new))).collect();
         state.until = until;
         drop(state);

@@ -118,7 +118,7 @@ struct Shared<DB: OutboxDatabase> {
     own: Pool<DB>,
     table: String,
     tenant: String,
-    /// What other processes are told by.
+    /// The name under which other processes are told of new rows.
     channel: String,
     statements: Statements,
     /// There may be new rows.

@@ -16,7 +16,7 @@ use crate::producer::Producer;
 /// After a failure it listens again after this time.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
-/// What becomes of the other messages of a key when one of them has failed.
+/// The fate of a key's other messages when one of them has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailed {
     /// They wait, as [`OutboxState::Held`](crate::OutboxState::Held), until a person has requeued or discarded the failed one.
@@ -53,7 +53,7 @@ impl<DB: OutboxDatabase> RelayBuilder<DB> {
         self
     }
 
-    /// What becomes of the other messages of a failed one's sharding key. Default [`OnFailed::Hold`].
+    /// The fate of the other messages of a failed one's sharding key. Default [`OnFailed::Hold`].
     pub fn on_failed(mut self, on_failed: OnFailed) -> Self {
         self.settings.on_failed = on_failed;
         self

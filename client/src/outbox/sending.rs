@@ -1,6 +1,7 @@
 //! Sending what was read from one slot: in the order of its rows, in batches where that changes nothing.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,14 +99,26 @@ async fn send_group(
             bytes += next.1.body().len();
             batch.push(next);
         }
-        if clock::monotonic() >= until() {
-            return sent;
-        }
-        if !send_batch(producer, queue.as_ref(), batch, &mut sent).await {
+        // Cut off when the lease is over: another relay may send these then.
+        if while_leased(until, send_batch(producer, queue.as_ref(), batch, &mut sent)).await != Some(true) {
             return sent;
         }
     }
     sent
+}
+
+/// Does this as long as the lease runs, which may be renewed meanwhile. `None` if the lease was over first.
+async fn while_leased<T>(until: &Until, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        let left = until().saturating_sub(clock::monotonic());
+        if left.is_zero() {
+            return None;
+        }
+        if let Ok(done) = tokio::time::timeout(left, &mut work).await {
+            return Some(done);
+        }
+    }
 }
 
 /// Says whether the next ones may be sent.
@@ -163,6 +176,26 @@ mod tests {
     use escrowmq_common::code::response;
 
     use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_while_its_lease_is_renewed_and_no_longer() {
+        let left = |time: Duration| -> Until {
+            let until = clock::monotonic() + time;
+            Arc::new(move || until)
+        };
+        let hour = Duration::from_secs(3600);
+        assert_eq!(while_leased(&left(hour), async { 7 }).await, Some(7));
+        assert_eq!(while_leased(&left(Duration::ZERO), async { 7 }).await, None);
+        assert_eq!(while_leased(&left(Duration::from_millis(1)), std::future::pending::<()>()).await, None);
+        // Renewed once, so that the work ends in time.
+        let (asked, short) = (std::sync::atomic::AtomicU32::new(0), clock::monotonic() + Duration::from_millis(5));
+        let renewed: Until = Arc::new(move || {
+            let is_first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            if is_first { short } else { short + hour }
+        });
+        let work = tokio::time::sleep(Duration::from_millis(20));
+        assert_eq!(while_leased(&renewed, work).await, Some(()));
+    }
 
     #[test]
     fn only_answers_about_the_message_count_against_it() {

@@ -210,24 +210,25 @@ impl Statements {
         DB::execute(connection, &change, &[Value::Int(slot), Value::Text(key)]).await
     }
 
-    /// A broker refused a row.
+    /// A broker refused a row. May be written again.
     pub(super) async fn refused<DB: Dialect>(
         &self,
         connection: &mut DB::Connection,
-        id: i64,
+        row: &Work,
         state: OutboxState,
         error: &str,
     ) -> Result<(), sqlx::Error> {
         let change = format!(
-            "UPDATE {} SET state = '{}', attempts = attempts + 1, last_error = {}, changed_at = {} WHERE id = {} AND state = \
+            "UPDATE {} SET state = '{}', attempts = {}, last_error = {}, changed_at = {} WHERE id = {} AND state = \
              'waiting'",
             self.table,
             state.word(),
+            row.attempts + 1,
             self.parameter(1),
             self.spelling.now,
             self.parameter(2)
         );
-        DB::execute(connection, &change, &[Value::Text(error), Value::Int(id)]).await.map(drop)
+        DB::execute(connection, &change, &[Value::Text(error), Value::Int(row.id)]).await.map(drop)
     }
 
     /// Deletes a page of a slot's sent rows that are older than this. Says whether there may be more.

@@ -183,6 +183,9 @@ impl<DB: OutboxDatabase> Worker<DB> {
         }
         let mut slots = Vec::new();
         self.owned.each(|number, slot| {
+            if std::mem::take(&mut slot.is_new) {
+                self.blocked.remove(&number);
+            }
             if slot.is_hungry && !slot.is_busy && slot.not_before <= now {
                 slots.push(number);
             }
@@ -351,14 +354,13 @@ impl<DB: OutboxDatabase> Worker<DB> {
             let state = if is_last { OutboxState::Failed } else { OutboxState::Waiting };
             let said: String = error.chars().take(ERROR_CHARS).collect();
             let connection = connected(&self.shared, &mut self.connection).await?;
-            let written = statements.refused::<DB>(connection, row.id, state, &said).await;
+            let written = statements.refused::<DB>(connection, row, state, &said).await;
             kept(&mut self.connection, written)?;
             *self.counters.last_error.lock() = Some(said);
             if is_last {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
-                if !row.key.is_empty() {
-                    self.blocked.entry(row.slot).or_default().insert(row.key.clone());
-                }
+                // They are looked for again.
+                self.blocked.remove(&row.slot);
                 tracing::error!(
                     id = row.id,
                     unique_id = row.unique_id,
