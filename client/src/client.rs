@@ -11,7 +11,7 @@ use escrowmq_common::remoting::{Remote, RemoteOptions};
 
 use crate::admin::Admin;
 use crate::builder::{ClientBuilder, Settings};
-use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder};
+use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder, StreamBuilder};
 use crate::core::Core;
 use crate::error::StartError;
 use crate::heartbeat;
@@ -118,6 +118,11 @@ impl Client {
         PushConsumerBuilder::new(self.clone(), group.into())
     }
 
+    /// Begins a consumer of `group` whose messages are a stream.
+    pub fn stream(&self, group: impl Into<String>) -> StreamBuilder {
+        StreamBuilder::new(self.clone(), group.into())
+    }
+
     /// Begins a consumer of `group` that is told which queues to read, and asked for messages.
     pub fn pull_consumer(&self, group: impl Into<String>) -> PullConsumerBuilder {
         PullConsumerBuilder::new(self.clone(), group.into())
@@ -133,6 +138,19 @@ impl Client {
     /// each of them. A second call does nothing.
     pub async fn shutdown(&self) {
         self.core().close().await;
+    }
+
+    /// Waits for a signal of yours and ends everything then, as [`shutdown`](Client::shutdown) does. The library installs no handler
+    /// of signals itself.
+    ///
+    /// ```no_run
+    /// # async fn run(client: escrowmq_client::Client) {
+    /// client.shutdown_on(tokio::signal::ctrl_c()).await;
+    /// # }
+    /// ```
+    pub async fn shutdown_on(&self, signal: impl Future) {
+        signal.await;
+        self.shutdown().await;
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -63,6 +63,7 @@ mod names;
 mod outage;
 #[cfg(feature = "sql")]
 pub mod outbox;
+pub mod payload;
 mod producer;
 mod queue;
 mod route;
@@ -74,7 +75,10 @@ pub mod transaction;
 pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};
 pub use builder::ClientBuilder;
 pub use client::Client;
-pub use consumer::{ConsumeFrom, PullConsumer, PullConsumerBuilder, PushConsumer, PushConsumerBuilder};
+pub use consumer::{
+    ConsumeFrom, Deliveries, Delivery, Expired, IntoVerdict, Lag, PullConsumer, PullConsumerBuilder, PushConsumer,
+    PushConsumerBuilder, SeekTo, StreamBuilder, Verdict,
+};
 pub use error::{RequestError, SendError, StartError};
 pub use escrowmq_common::body::{
     Act, Asked, DecisionInfo, GroupTransactions, Parked, TransactionAction, TransactionInfo, TransactionPage,
@@ -90,6 +94,8 @@ pub use outbox::{
     AddError, CommitError, OnFailed, Outbox, OutboxBuilder, OutboxDatabase, OutboxQuery, OutboxRow, OutboxState, Relay,
     RelayBuilder, RelayStats,
 };
+#[doc(inline)]
+pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture, typed};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 #[cfg(feature = "sql")]

@@ -89,8 +89,10 @@ async fn round(group: &Arc<Group>, told: &mut Told) -> bool {
 
 async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), RequestError> {
     let route = group.core.routes.for_reading(topic).await?;
-    let target = match group.offset_file {
-        Some(_) => route.readable.clone(),
+    let assigned = group.assigned.lock().clone();
+    let target = match assigned {
+        Some(assigned) => route.readable.intersection(&assigned).cloned().collect(),
+        None if group.offset_file.is_some() => route.readable.clone(),
         None => share(group, topic, &route).await?,
     };
     let held: Vec<MessageQueue> = group.held.lock().keys().filter(|queue| queue.topic() == &**topic).cloned().collect();
@@ -99,7 +101,15 @@ async fn balance_topic(group: &Arc<Group>, topic: &Arc<str>) -> Result<(), Reque
         return Ok(());
     }
     tracing::info!(group = %group.name, %topic, lost = ?change.lost, won = ?change.won, "rebalanced");
-    join_all(change.lost.iter().map(|queue| group.release(queue))).await;
+    if group.settings.order.is_ordered() {
+        // Handlers may take their time; other queues need not wait for them.
+        for queue in change.lost {
+            let group = Arc::clone(group);
+            group.tasks.clone().spawn("queue release", async move { group.release(&queue).await });
+        }
+    } else {
+        join_all(change.lost.iter().map(|queue| group.release(queue))).await;
+    }
     let taken = join_all(change.won.iter().map(|queue| take(group, queue))).await;
     taken.into_iter().collect()
 }
@@ -145,6 +155,9 @@ async fn members_from(group: &Group, addr: &str) -> Result<BTreeSet<String>, Req
 
 /// Takes a queue over: finds its start and begins to pull.
 async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestError> {
+    if group.leaving.lock().contains(queue) {
+        return Err(RequestError::malformed(queue.broker(), format!("{queue} still has handlers from before")));
+    }
     let start = match group.offset_file.as_ref().and_then(|file| file.get(queue)) {
         Some(offset) => Start { offset, is_stored: true },
         None if group.offset_file.is_some() => offsets::first_of(&group.core, queue, group.settings.from).await?,
@@ -156,7 +169,7 @@ async fn take(group: &Arc<Group>, queue: &MessageQueue) -> Result<(), RequestErr
     if start.is_stored {
         held.stored.store(start.offset, Ordering::Release);
     }
-    if group.settings.is_ordered {
+    if group.settings.order.is_ordered() {
         lock::lock(group, &[Arc::clone(&held)]).await;
         if !held.is_locked() {
             let reason = format!("{queue} is still locked by another member");

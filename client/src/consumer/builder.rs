@@ -1,7 +1,6 @@
 //! Settings of a push consumer, and its start.
 
-use std::collections::HashMap;
-use std::fmt::Display;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,12 +18,14 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::group::{ASKED_MAX, ConsumerSettings, Group};
 use super::handler::Handler;
+use super::in_order::Order;
 use super::offset_file::OffsetFile;
 use super::process_queue::BufferLimits;
 use super::push_consumer::PushConsumer;
 use super::ready::ReadyLine;
 use super::start::ConsumeFrom;
 use super::subscription::{Expression, Subscription};
+use super::verdict::IntoVerdict;
 use super::{balance, dispatch, lock, offsets};
 use crate::client::Client;
 use crate::core::{Core, refused};
@@ -34,6 +35,110 @@ use crate::heartbeat;
 use crate::limit;
 use crate::message::MessageExt;
 use crate::producer::{SendSettings, Sender};
+use crate::queue::MessageQueue;
+
+/// What the builders of consumers collect.
+#[derive(Debug)]
+pub(super) struct Parts {
+    client: Client,
+    group: String,
+    pub(super) settings: ConsumerSettings,
+    pub(super) subscriptions: Vec<Result<Subscription, StartError>>,
+    pub(super) assigned: Option<BTreeSet<MessageQueue>>,
+}
+
+/// Setters that all consumers with handlers or streams have.
+macro_rules! consumer_setters {
+    () => {
+        /// Subscribes to the messages of `topic` with one of these tags: `*` for all, `A`, `A || B`.
+        pub fn subscribe(mut self, topic: impl AsRef<str>, tags: impl AsRef<str>) -> Self {
+            self.parts.subscriptions.push(Subscription::tags(topic.as_ref(), tags.as_ref()));
+            self
+        }
+
+        /// Subscribes to the messages of `topic` that meet an SQL92 condition over their properties, for example
+        /// `amount > 100 AND region IN ('north', 'south')`. The broker must have property filters switched on.
+        pub fn subscribe_sql(mut self, topic: impl AsRef<str>, condition: impl AsRef<str>) -> Self {
+            self.parts.subscriptions.push(Subscription::sql(topic.as_ref(), condition.as_ref()));
+            self
+        }
+
+        /// Where to begin if the group has stored no offset yet. Default [`ConsumeFrom::Last`].
+        pub fn consume_from(mut self, from: ConsumeFrom) -> Self {
+            self.parts.settings.from = from;
+            self
+        }
+
+        /// Messages per pull, at most. Default 32, which is also what most brokers give at most.
+        pub fn pull_max(mut self, count: u32) -> Self {
+            self.parts.settings.pull_max = count as i32;
+            self
+        }
+
+        /// Attempts to consume a message, the first one not counted, before it becomes a dead letter (`%DLQ%<group>`).
+        /// Default 16. Where a failed message is tried again in place (in an order, or in queues that were assigned), by default for
+        /// ever; the first attempt counts there.
+        pub fn attempts_max(mut self, count: u32) -> Self {
+            self.parts.settings.attempts_max = Some(count);
+            self
+        }
+
+        /// Messages and body bytes that wait or are handled, per queue, at most. Default 1000 messages, 100 MiB.
+        pub fn buffer(mut self, messages: usize, bytes: usize) -> Self {
+            let span = i64::try_from(messages).unwrap_or(i64::MAX).saturating_mul(2);
+            let limits = &mut self.parts.settings.limits;
+            *limits = BufferLimits { messages, bytes, span: limits.span.max(span) };
+            self
+        }
+
+        /// How long the broker may hold a pull while there is nothing. Default 15 s.
+        pub fn hold(mut self, hold: Duration) -> Self {
+            self.parts.settings.hold = hold;
+            self
+        }
+
+        /// How often offsets are stored. Default 5 s. After a crash at most the messages of this time are delivered again.
+        pub fn commit_interval(mut self, interval: Duration) -> Self {
+            self.parts.settings.commit_interval = interval;
+            self
+        }
+
+        /// How often the share is computed again without a reason. Default 20 s.
+        pub fn rebalance_interval(mut self, interval: Duration) -> Self {
+            self.parts.settings.rebalance_interval = interval;
+            self
+        }
+
+        /// Handles the messages of a queue one after the other, by one member of the group at a time. A failed one is tried again in
+        /// place, after a second unless its [`Verdict`](crate::Verdict) says when, and holds up its queue until it succeeds or has used
+        /// up its attempts.
+        pub fn ordered(mut self) -> Self {
+            self.parts.settings.order = Order::Queue;
+            self
+        }
+
+        /// The same for the messages of one sharding key: while one waits, those of other keys go on.
+        pub fn ordered_by_key(self) -> Self {
+            self.ordered_by(|message| message.sharding_key().map(str::to_owned))
+        }
+
+        /// The same by a key of yours. A message without one is bound to no other. Messages of a key are in one queue only if their
+        /// producer has chosen it by that key.
+        pub fn ordered_by(mut self, key: impl Fn(&MessageExt) -> Option<String> + Send + Sync + 'static) -> Self {
+            self.parts.settings.order = Order::Key(Arc::new(key));
+            self
+        }
+
+        /// Whether a message whose payload cannot be read ([`Verdict::Unreadable`](crate::Verdict::Unreadable)) is tried again like one
+        /// whose handler failed, for example while members of the group are of two versions. Default: it goes to the dead letters at
+        /// once.
+        pub fn retry_unreadable(mut self, retry: bool) -> Self {
+            self.parts.settings.retry_unreadable = retry;
+            self
+        }
+    };
+}
+pub(super) use consumer_setters;
 
 /// Collects the settings of a [`PushConsumer`]. Made by [`Client::push_consumer`](crate::Client::push_consumer).
 ///
@@ -41,15 +146,111 @@ use crate::producer::{SendSettings, Sender};
 #[derive(Debug)]
 #[must_use = "a builder does nothing until one of the `start` methods"]
 pub struct PushConsumerBuilder {
-    client: Client,
-    group: String,
-    settings: ConsumerSettings,
-    subscriptions: Vec<Result<Subscription, StartError>>,
+    parts: Parts,
 }
 
 impl PushConsumerBuilder {
     pub(crate) fn new(client: Client, group: String) -> PushConsumerBuilder {
-        PushConsumerBuilder {
+        PushConsumerBuilder { parts: Parts::new(client, group) }
+    }
+
+    consumer_setters!();
+
+    /// Handlers that run at the same time. Default 20.
+    pub fn concurrency(mut self, count: usize) -> PushConsumerBuilder {
+        self.parts.settings.concurrency = count;
+        self
+    }
+
+    /// Messages per call of a batch handler, at most. Default 1.
+    pub fn batch_max(mut self, count: usize) -> PushConsumerBuilder {
+        self.parts.settings.batch_max = count;
+        self
+    }
+
+    /// A handler that takes longer counts as failed; its future is dropped. Default 15 min.
+    pub fn handler_timeout(mut self, timeout: Duration) -> PushConsumerBuilder {
+        self.parts.settings.handler_timeout = timeout;
+        self
+    }
+
+    /// Every member of the group gets every message, instead of each message going to one member. This member's offsets
+    /// lie in the file `offsets`, which must not be shared. A message whose handler fails is logged and passed.
+    pub fn broadcast(mut self, offsets: impl Into<PathBuf>) -> PushConsumerBuilder {
+        self.parts.settings.broadcast = Some(offsets.into());
+        self
+    }
+
+    /// Starts to consume with a handler per message, which may end with whatever is [`IntoVerdict`]. `Ok(())` moves the offset on;
+    /// an error or a panic lets the broker try the message again later, to any member of the group; a [`Verdict`](crate::Verdict) says
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: a setting, name or expression that cannot be, a group that this client consumes already, or a
+    /// broker that refuses a subscription.
+    pub async fn start<F, R>(mut self, handler: F) -> Result<PushConsumer, StartError>
+    where
+        F: Fn(MessageExt) -> R + Send + Sync + 'static,
+        R: Future + Send + 'static,
+        R::Output: IntoVerdict,
+    {
+        self.parts.settings.batch_max = 1;
+        self.parts.begin(Handler::single(handler)).await
+    }
+
+    /// Starts to consume with a handler per batch: up to `batch_max` messages of one queue, which succeed or fail together. If they
+    /// are [`ordered_by`](PushConsumerBuilder::ordered_by) a key, all of a batch have the same.
+    ///
+    /// # Errors
+    ///
+    /// Like [`start`](PushConsumerBuilder::start).
+    pub async fn start_batch<F, R>(self, handler: F) -> Result<PushConsumer, StartError>
+    where
+        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
+        R: Future + Send + 'static,
+        R::Output: IntoVerdict,
+    {
+        self.parts.begin(Handler::batch(handler)).await
+    }
+
+    /// [`ordered`](PushConsumerBuilder::ordered) and [`start_batch`](PushConsumerBuilder::start_batch).
+    ///
+    /// # Errors
+    ///
+    /// Like [`start`](PushConsumerBuilder::start).
+    pub async fn start_ordered<F, R>(self, handler: F) -> Result<PushConsumer, StartError>
+    where
+        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
+        R: Future + Send + 'static,
+        R::Output: IntoVerdict,
+    {
+        self.ordered().start_batch(handler).await
+    }
+
+    /// Starts to consume with a [`tower`](https://docs.rs/tower) service per message, for example a handler under layers that bound
+    /// its time or its rate. Feature `tower`.
+    ///
+    /// One service serves all handlers that run at the same time: they call it one after the other, each once it is ready.
+    ///
+    /// # Errors
+    ///
+    /// Like [`start`](PushConsumerBuilder::start).
+    #[cfg(feature = "tower")]
+    pub async fn start_service<S>(mut self, service: S) -> Result<PushConsumer, StartError>
+    where
+        S: tower_service::Service<MessageExt> + Send + 'static,
+        S::Future: Send,
+        Result<S::Response, S::Error>: IntoVerdict,
+    {
+        self.parts.settings.batch_max = 1;
+        self.parts.begin(Handler::service(service)).await
+    }
+}
+
+impl Parts {
+    pub(super) fn new(client: Client, group: String) -> Parts {
+        Parts {
             client,
             group,
             settings: ConsumerSettings {
@@ -63,145 +264,16 @@ impl PushConsumerBuilder {
                 hold: Duration::from_secs(15),
                 commit_interval: Duration::from_secs(5),
                 rebalance_interval: Duration::from_secs(20),
-                is_ordered: false,
+                order: Order::Free,
+                retry_unreadable: false,
                 broadcast: None,
             },
             subscriptions: Vec::new(),
+            assigned: None,
         }
     }
 
-    /// Subscribes to the messages of `topic` with one of these tags: `*` for all, `A`, `A || B`.
-    pub fn subscribe(mut self, topic: impl AsRef<str>, tags: impl AsRef<str>) -> PushConsumerBuilder {
-        self.subscriptions.push(Subscription::tags(topic.as_ref(), tags.as_ref()));
-        self
-    }
-
-    /// Subscribes to the messages of `topic` that meet an SQL92 condition over their properties, for example
-    /// `amount > 100 AND region IN ('north', 'south')`. The broker must have property filters switched on.
-    pub fn subscribe_sql(mut self, topic: impl AsRef<str>, condition: impl AsRef<str>) -> PushConsumerBuilder {
-        self.subscriptions.push(Subscription::sql(topic.as_ref(), condition.as_ref()));
-        self
-    }
-
-    /// Where to begin if the group has stored no offset yet. Default [`ConsumeFrom::Last`].
-    pub fn consume_from(mut self, from: ConsumeFrom) -> PushConsumerBuilder {
-        self.settings.from = from;
-        self
-    }
-
-    /// Handlers that run at the same time. Default 20.
-    pub fn concurrency(mut self, count: usize) -> PushConsumerBuilder {
-        self.settings.concurrency = count;
-        self
-    }
-
-    /// Messages per call of a batch or ordered handler, at most. Default 1.
-    pub fn batch_max(mut self, count: usize) -> PushConsumerBuilder {
-        self.settings.batch_max = count;
-        self
-    }
-
-    /// Messages per pull, at most. Default 32, which is also what most brokers give at most.
-    pub fn pull_max(mut self, count: u32) -> PushConsumerBuilder {
-        self.settings.pull_max = count as i32;
-        self
-    }
-
-    /// Attempts to consume a message, the first one not counted, before it becomes a dead letter (`%DLQ%<group>`).
-    /// Default 16; an ordered consumer by default tries for ever.
-    pub fn attempts_max(mut self, count: u32) -> PushConsumerBuilder {
-        self.settings.attempts_max = Some(count);
-        self
-    }
-
-    /// Messages and body bytes that wait or are handled, per queue, at most. Default 1000 messages, 100 MiB.
-    pub fn buffer(mut self, messages: usize, bytes: usize) -> PushConsumerBuilder {
-        let span = i64::try_from(messages).unwrap_or(i64::MAX).saturating_mul(2);
-        self.settings.limits = BufferLimits { messages, bytes, span: self.settings.limits.span.max(span) };
-        self
-    }
-
-    /// A handler that takes longer counts as failed; its future is dropped. Default 15 min.
-    pub fn handler_timeout(mut self, timeout: Duration) -> PushConsumerBuilder {
-        self.settings.handler_timeout = timeout;
-        self
-    }
-
-    /// How long the broker may hold a pull while there is nothing. Default 15 s.
-    pub fn hold(mut self, hold: Duration) -> PushConsumerBuilder {
-        self.settings.hold = hold;
-        self
-    }
-
-    /// How often offsets are stored. Default 5 s. After a crash at most the messages of this time are delivered again.
-    pub fn commit_interval(mut self, interval: Duration) -> PushConsumerBuilder {
-        self.settings.commit_interval = interval;
-        self
-    }
-
-    /// How often the share is computed again without a reason. Default 20 s.
-    pub fn rebalance_interval(mut self, interval: Duration) -> PushConsumerBuilder {
-        self.settings.rebalance_interval = interval;
-        self
-    }
-
-    /// Every member of the group gets every message, instead of each message going to one member. This member's offsets
-    /// lie in the file `offsets`, which must not be shared. A message whose handler fails is logged and passed.
-    pub fn broadcast(mut self, offsets: impl Into<PathBuf>) -> PushConsumerBuilder {
-        self.settings.broadcast = Some(offsets.into());
-        self
-    }
-
-    /// Starts to consume with a handler per message. `Ok` moves the offset on; an error or a panic lets the broker try
-    /// the message again later, to any member of the group. The error is logged with its causes: those of a boxed error are
-    /// asked for, any other is written in the alternate form (`{:#}`), in which `anyhow` names them.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`]: a setting, name or expression that cannot be, a group that this client consumes already, or a
-    /// broker that refuses a subscription.
-    pub async fn start<F, R, E>(mut self, handler: F) -> Result<PushConsumer, StartError>
-    where
-        F: Fn(MessageExt) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display + 'static,
-    {
-        self.settings.batch_max = 1;
-        self.begin(Handler::single(handler)).await
-    }
-
-    /// Starts to consume with a handler per batch: up to `batch_max` messages of one queue, which succeed or fail
-    /// together.
-    ///
-    /// # Errors
-    ///
-    /// Like [`start`](PushConsumerBuilder::start).
-    pub async fn start_batch<F, R, E>(self, handler: F) -> Result<PushConsumer, StartError>
-    where
-        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display + 'static,
-    {
-        self.begin(Handler::batch(handler)).await
-    }
-
-    /// Starts to consume in order: one handler per queue at a time, by one member of the group at a time. A failed batch
-    /// is tried again in place, after a second, and holds up its queue until it succeeds or the attempts are used up.
-    ///
-    /// # Errors
-    ///
-    /// Like [`start`](PushConsumerBuilder::start).
-    pub async fn start_ordered<F, R, E>(mut self, handler: F) -> Result<PushConsumer, StartError>
-    where
-        F: Fn(Vec<MessageExt>) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Display + 'static,
-    {
-        self.settings.is_ordered = true;
-        self.begin(Handler::batch(handler)).await
-    }
-
-    async fn begin(mut self, handler: Handler) -> Result<PushConsumer, StartError> {
+    pub(super) async fn begin(mut self, handler: Handler) -> Result<PushConsumer, StartError> {
         limit::group(&self.group).map_err(|error| StartError::setting("group", error))?;
         let subscriptions = std::mem::take(&mut self.subscriptions);
         let mut subscriptions = subscriptions.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -210,7 +282,7 @@ impl PushConsumerBuilder {
         let broadcast = settings.broadcast.clone();
         let offset_file = broadcast.map(OffsetFile::open).transpose();
         let offset_file = offset_file.map_err(|error| StartError::setting("broadcast", error))?;
-        if offset_file.is_none() {
+        if offset_file.is_none() && self.assigned.is_none() {
             subscriptions.push(Subscription::retry(&self.group));
         }
         let core = Arc::clone(self.client.core());
@@ -222,6 +294,8 @@ impl PushConsumerBuilder {
             handler,
             offset_file,
             held: Mutex::new(HashMap::new()),
+            leaving: Mutex::new(HashSet::new()),
+            assigned: Mutex::new(self.assigned),
             ready: ReadyLine::new(),
             rebalance_soon: Notify::new(),
             intake: core.shutdown.child(),
@@ -240,7 +314,7 @@ impl PushConsumerBuilder {
         heartbeat::greet_all(&core).await;
         group.tasks.spawn("rebalance", balance::run(Arc::clone(&group)));
         group.tasks.spawn("offsets", offsets::run(Arc::clone(&group)));
-        if group.settings.is_ordered {
+        if group.settings.order.is_ordered() {
             group.tasks.spawn("queue locks", lock::run(Arc::clone(&group)));
         }
         for _ in 0..group.settings.concurrency {
@@ -251,7 +325,7 @@ impl PushConsumerBuilder {
 
     fn check(&self, subscriptions: &[Subscription]) -> Result<(), StartError> {
         let settings = &self.settings;
-        if settings.is_ordered && settings.broadcast.is_some() {
+        if settings.order.is_ordered() && settings.broadcast.is_some() {
             return Err(StartError::setting("broadcast", "an ordered consumer cannot broadcast"));
         }
         if subscriptions.is_empty() {

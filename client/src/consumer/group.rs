@@ -1,9 +1,9 @@
 //! The state that the tasks of one push consumer share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::control::ResetRequest;
 use super::handler::Handler;
+use super::in_order::Order;
 use super::offset_file::OffsetFile;
 use super::process_queue::{BufferLimits, ProcessQueue};
 use super::ready::{Queued, ReadyLine};
@@ -41,10 +42,21 @@ pub(crate) struct ConsumerSettings {
     pub(crate) hold: Duration,
     pub(crate) commit_interval: Duration,
     pub(crate) rebalance_interval: Duration,
-    /// One handler per queue at a time, failures retried in place, queues locked at the broker.
-    pub(crate) is_ordered: bool,
+    /// In an order, failures are retried in place and queues are locked at the broker.
+    pub(crate) order: Order,
+    /// A payload that cannot be read goes the way of other failures, not to the dead letters.
+    pub(crate) retry_unreadable: bool,
     /// Every member reads everything; offsets lie in this file.
     pub(crate) broadcast: Option<PathBuf>,
+}
+
+/// What goes on in the lanes of a queue, or with messages that are bound to no lane.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    /// A handler is at work on these, or a failed message of theirs waits.
+    pub(crate) busy: HashSet<u64>,
+    /// Failures in a row of those that are tried again in place.
+    failures: HashMap<u64, u32>,
 }
 
 /// A queue that this member holds.
@@ -56,16 +68,21 @@ pub(crate) struct HeldQueue {
     pub(crate) room: Notify,
     /// Cancelled when the queue is lost or the consumer ends.
     pub(crate) dropped: Shutdown,
+    /// The queue is another member's, or begins at another offset: what its handlers achieve does not count any more.
+    pub(crate) lost: AtomicBool,
+    /// Signalled when a handler has ended.
+    pub(crate) left: Notify,
+    /// Nothing is pulled or handed out for the time being.
+    pub(crate) paused: AtomicBool,
+    /// The end of the queue as the last pull found it; -1 before the first.
+    pub(crate) end: AtomicI64,
     /// The offset that the broker is known to have stored; -1 before the first.
     pub(crate) stored: AtomicI64,
     /// The replica that the broker suggested to read from.
     pub(crate) replica: AtomicI64,
     /// Ordered consumption: until when the broker's lock certainly holds.
     pub(crate) locked_until: Mutex<Option<Instant>>,
-    /// Ordered consumption: a handler is at work on this queue.
-    pub(crate) busy: AtomicBool,
-    /// Ordered consumption: failed attempts of the message at the head.
-    pub(crate) failures: AtomicU32,
+    pub(crate) lanes: Mutex<Lanes>,
     in_line: AtomicBool,
 }
 
@@ -85,14 +102,52 @@ impl HeldQueue {
             stored: AtomicI64::new(-1),
             replica: AtomicI64::new(0),
             locked_until: Mutex::new(None),
-            busy: AtomicBool::new(false),
-            failures: AtomicU32::new(0),
+            lost: AtomicBool::new(false),
+            left: Notify::new(),
+            paused: AtomicBool::new(false),
+            end: AtomicI64::new(-1),
+            lanes: Mutex::default(),
             in_line: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn is_dropped(&self) -> bool {
         self.dropped.is_cancelled()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// Counts a failure. Answers how many there were in a row.
+    pub(crate) fn failed(&self, lane: u64) -> u32 {
+        let mut lanes = self.lanes.lock();
+        let failures = lanes.failures.entry(lane).or_default();
+        *failures += 1;
+        *failures
+    }
+
+    /// Ends a row of failures.
+    pub(crate) fn succeeded(&self, lane: u64) {
+        self.lanes.lock().failures.remove(&lane);
+    }
+
+    /// Waits until no handler is at work, as long as the broker's lock certainly holds.
+    async fn idle(&self) {
+        let Some(until) = *self.locked_until.lock() else { return };
+        let ended = async {
+            loop {
+                let left = self.left.notified();
+                tokio::pin!(left);
+                left.as_mut().enable();
+                if self.buffer.lock().running() == 0 {
+                    return;
+                }
+                left.await;
+            }
+        };
+        // After that another member may have it anyway.
+        let _ = tokio::time::timeout_at(until, ended).await;
     }
 
     /// Whether the broker's lock certainly holds now.
@@ -118,6 +173,10 @@ pub(crate) struct Group {
     pub(crate) offset_file: Option<OffsetFile>,
     /// The queues of this member. The balance task alone adds and removes.
     pub(crate) held: Mutex<HashMap<MessageQueue, Arc<HeldQueue>>>,
+    /// Queues of an ordered consumer that were lost, and whose handlers are still at work.
+    pub(crate) leaving: Mutex<HashSet<MessageQueue>>,
+    /// The queues that the user has chosen, instead of this member's share.
+    pub(crate) assigned: Mutex<Option<BTreeSet<MessageQueue>>>,
     pub(crate) ready: ReadyLine<HeldQueue>,
     /// For the retries that the broker does not take: a producer of the group that every client registers.
     pub(crate) retry_sender: Sender,
@@ -144,18 +203,35 @@ impl Group {
         self.held.lock().values().cloned().collect()
     }
 
-    /// Stops work on a queue and stores its offset. Its handlers may go on, but their results do not count any more.
+    /// Whether the user has chosen the queues of this member.
+    pub(crate) fn is_assigned(&self) -> bool {
+        self.assigned.lock().is_some()
+    }
+
+    /// Stops work on a queue and stores its offset. Its handlers may go on, but their results do not count any more; in ordered
+    /// consumption they are waited for, so that nobody handles the next message beside them.
     pub(crate) async fn release(&self, queue: &MessageQueue) {
         let Some(held) = self.held.lock().remove(queue) else {
             return;
         };
+        let is_ordered = self.settings.order.is_ordered();
+        if is_ordered {
+            self.leaving.lock().insert(queue.clone());
+        } else {
+            held.lost.store(true, Ordering::Release);
+        }
         held.dropped.cancel();
         held.buffer.lock().drop_waiting();
+        if is_ordered {
+            held.idle().await;
+            held.lost.store(true, Ordering::Release);
+        }
         if !offsets::store(self, &held).await {
             tracing::debug!(%queue, "released without its offset");
         }
-        if self.settings.is_ordered {
+        if is_ordered {
             lock::unlock(self, &[held]).await;
+            self.leaving.lock().remove(queue);
         }
     }
 
@@ -180,7 +256,7 @@ impl Group {
             let queues = unstored;
             tracing::warn!(group = %self.name, queues, "offsets not stored: what was consumed last comes again");
         }
-        if self.settings.is_ordered {
+        if self.settings.order.is_ordered() {
             lock::unlock(self, &held).await;
         }
         self.core.groups.remove_consumer(&self.name);

@@ -16,8 +16,8 @@ use escrowmq_common::message::Message as Unit;
 use escrowmq_common::remoting::Connection;
 
 use super::group::{Group, HeldQueue};
-use super::handler::Handled;
 use super::subscription::Subscription;
+use super::verdict::Verdict;
 use crate::message::MessageExt;
 
 /// Brokers wait so long for an answer to a relayed request.
@@ -65,7 +65,7 @@ fn running_info(group: &Group) -> ConsumerRunningInfo {
     let properties = [
         ("PROP_NAMESERVER_ADDR", group.core.settings.namesrv.clone()),
         ("PROP_CONSUME_TYPE", ConsumeType::Passively.to_string()),
-        ("PROP_CONSUMEORDERLY", group.settings.is_ordered.to_string()),
+        ("PROP_CONSUMEORDERLY", group.settings.order.is_ordered().to_string()),
         ("PROP_THREADPOOL_CORE_SIZE", group.settings.concurrency.to_string()),
         ("PROP_CONSUMER_START_TIMESTAMP", group.started_ms.to_string()),
         ("PROP_CLIENT_VERSION", WIRE_VERSION.to_string()),
@@ -117,15 +117,17 @@ async fn consume_directly(group: &Group, request: &Frame) -> Result<ConsumeDirec
     let broker = header.broker_name.unwrap_or_default();
     let message = MessageExt::from_unit(unit, broker);
     let began = clock::monotonic();
-    let handled = group.handler.handle(vec![message], group.settings.handler_timeout.min(PATIENCE)).await;
-    let (consume_result, remark) = match handled {
-        Handled::Consumed => (ConsumeResult::Success, None),
-        Handled::Failed(reason) => (ConsumeResult::Later, Some(reason)),
+    let timeout = group.settings.handler_timeout.min(PATIENCE);
+    let (consume_result, remark) = match group.handler.handle(vec![message], None, timeout).await {
+        Verdict::Done => (ConsumeResult::Success, None),
+        Verdict::Again { reason, .. } | Verdict::Never { reason } | Verdict::Unreadable { reason } => {
+            (ConsumeResult::Later, Some(reason))
+        }
     };
     Ok(ConsumeDirectlyResult {
         auto_commit: true,
         consume_result,
-        order: group.settings.is_ordered,
+        order: group.settings.order.is_ordered(),
         remark,
         spent_time_mills: clock::monotonic().saturating_sub(began).as_millis() as i64,
     })

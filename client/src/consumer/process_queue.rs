@@ -4,7 +4,7 @@
 //! not succeeded (or whose retry the broker has not taken over), whatever order the handlers end in; and it never holds
 //! more than its bounds, because the puller asks [`ProcessQueue::is_full`] first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use crate::message::MessageExt;
 
@@ -64,10 +64,37 @@ impl ProcessQueue {
     pub(crate) fn take(&mut self, count: usize) -> Vec<MessageExt> {
         let count = count.min(self.waiting.len());
         let taken: Vec<MessageExt> = self.waiting.drain(..count).collect();
-        for message in &taken {
-            self.running.insert(message.queue_offset(), message.body().len());
-        }
+        self.ran(&taken);
         taken
+    }
+
+    /// Hands out up to `count` messages of one lane in order: of the first waiting one whose lane is not busy. A message without a
+    /// lane is bound to no other.
+    pub(crate) fn take_lane(
+        &mut self,
+        count: usize,
+        busy: &HashSet<u64>,
+        lane: impl Fn(&MessageExt) -> Option<u64>,
+    ) -> (Option<u64>, Vec<MessageExt>) {
+        let mut taken = Vec::new();
+        let mut chosen = None;
+        let mut at = 0;
+        while at < self.waiting.len() && taken.len() < count {
+            let this = lane(&self.waiting[at]);
+            let fits = if taken.is_empty() { this.is_none_or(|lane| !busy.contains(&lane)) } else { this == chosen };
+            if !fits {
+                at += 1;
+                continue;
+            }
+            chosen = this;
+            taken.extend(self.waiting.remove(at));
+        }
+        self.ran(&taken);
+        (chosen, taken)
+    }
+
+    fn ran(&mut self, taken: &[MessageExt]) {
+        self.running.extend(taken.iter().map(|message| (message.queue_offset(), message.body().len())));
     }
 
     /// These are dealt with: consumed, or taken over by the broker for a retry.
@@ -153,6 +180,26 @@ mod tests {
 
     fn offsets(messages: &[MessageExt]) -> Vec<i64> {
         messages.iter().map(MessageExt::queue_offset).collect()
+    }
+
+    #[test]
+    fn lanes_run_beside_each_other_and_each_in_order() {
+        // Even offsets are of lane 0, odd ones of lane 1, from 6 on there is none.
+        let lane = |message: &MessageExt| (message.queue_offset() < 6).then_some((message.queue_offset() % 2) as u64);
+        let mut queue = filled(0..8);
+        let (first, taken) = queue.take_lane(2, &HashSet::new(), lane);
+        assert_eq!((first, offsets(&taken)), (Some(0), vec![0, 2]));
+        let (second, odd) = queue.take_lane(9, &HashSet::from([0]), lane);
+        assert_eq!((second, offsets(&odd)), (Some(1), vec![1, 3, 5]));
+        let both = HashSet::from([0, 1]);
+        let (none, free) = queue.take_lane(9, &both, lane);
+        assert_eq!((none, offsets(&free)), (None, vec![6, 7]));
+        assert!(queue.take_lane(9, &both, lane).1.is_empty(), "offset 4 waits for its lane");
+        queue.give_back(taken);
+        assert_eq!(offsets(&queue.take_lane(9, &HashSet::from([1]), lane).1), [0, 2, 4]);
+        assert_eq!(queue.committable(), 0);
+        queue.finish(0..8);
+        assert_eq!(queue.committable(), 8);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) enum Pulled {
         messages: Vec<MessageExt>,
         /// The next offset to pull from.
         next: i64,
+        /// The end of the queue.
+        end: i64,
     },
     /// The offset is outside of what the broker has; it names one inside.
     Moved {
@@ -91,11 +93,12 @@ impl Pull<'_> {
             response::SUCCESS => {
                 let header = read(&answer)?;
                 let (messages, next) = self.messages(answer, &addr, header.next_begin_offset)?;
-                Ok((Pulled::Messages { messages, next }, header.suggest_which_broker_id))
+                Ok((Pulled::Messages { messages, next, end: header.max_offset }, header.suggest_which_broker_id))
             }
             response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY => {
                 let header = read(&answer)?;
-                let pulled = Pulled::Messages { messages: Vec::new(), next: header.next_begin_offset };
+                let pulled =
+                    Pulled::Messages { messages: Vec::new(), next: header.next_begin_offset, end: header.max_offset };
                 Ok((pulled, header.suggest_which_broker_id))
             }
             response::PULL_OFFSET_MOVED => {
@@ -180,8 +183,9 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
             } => pulled,
         };
         let pause = match pulled {
-            Ok(Pulled::Messages { messages, next: to }) => {
+            Ok(Pulled::Messages { messages, next: to, end }) => {
                 failures = 0;
+                held.end.store(end, Ordering::Relaxed);
                 let arrived = !messages.is_empty();
                 let brought_nothing = !arrived && to <= next;
                 next = next.max(to);
@@ -222,8 +226,8 @@ pub(super) async fn run(group: Arc<Group>, held: Arc<HeldQueue>, start: i64) {
 async fn room(group: &Group, held: &HeldQueue) {
     loop {
         let wait = held.room.notified();
-        let unlocked = group.settings.is_ordered && !held.is_locked();
-        if !unlocked && !held.buffer.lock().is_full(group.settings.limits) {
+        let waits = held.is_paused() || group.settings.order.is_ordered() && !held.is_locked();
+        if !waits && !held.buffer.lock().is_full(group.settings.limits) {
             return;
         }
         // A lock is lost by time alone, so nobody signals that; everything else does.

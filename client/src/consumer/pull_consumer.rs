@@ -195,7 +195,7 @@ impl PullConsumer {
             let (mut answered, mut failure) = (false, None);
             while let Some((queue, position, pulled)) = pulls.next().await {
                 match pulled {
-                    Ok(Pulled::Messages { messages, next }) => {
+                    Ok(Pulled::Messages { messages, next, .. }) => {
                         self.advance(queue, position, next);
                         if !messages.is_empty() {
                             return Ok(messages);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::group::Group;
+use super::steer::{Lag, SeekTo};
 use crate::client::Client;
+use crate::error::RequestError;
 use crate::groups::ConsumerMember;
 use crate::queue::MessageQueue;
 
@@ -39,9 +41,40 @@ impl PushConsumer {
 
     /// The queues that this member holds now, in order.
     pub fn assignment(&self) -> Vec<MessageQueue> {
-        let mut queues: Vec<MessageQueue> = self.group.held.lock().keys().cloned().collect();
-        queues.sort();
-        queues
+        self.group.assignment()
+    }
+
+    /// Hands out nothing of this queue until [`resume`](PushConsumer::resume), or until it has come back from another member. Answers
+    /// whether this member holds it. Handlers that run go on.
+    pub fn pause(&self, queue: &MessageQueue) -> bool {
+        self.group.pause(queue, true)
+    }
+
+    /// Goes on with a queue. Answers whether this member holds it.
+    pub fn resume(&self, queue: &MessageQueue) -> bool {
+        self.group.pause(queue, false)
+    }
+
+    /// Goes to another place of a queue, which this member should hold: another one would go on from where it is.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] of the broker; trying again is safe.
+    pub async fn seek(&self, queue: &MessageQueue, to: SeekTo) -> Result<(), RequestError> {
+        self.group.seek(queue, to).await
+    }
+
+    /// How far behind the queues of this member are.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] of a broker.
+    pub async fn lag(&self) -> Result<Vec<Lag>, RequestError> {
+        self.group.lag().await
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Group> {
+        &self.group
     }
 
     /// Messages that wait for a handler or are in one.

@@ -15,6 +15,9 @@ use crate::queue::MessageQueue;
 /// room for brokers that are configured to take more.
 const PLAIN_BYTES_MAX: usize = 64 << 20;
 
+/// The property in which a dead letter carries the reason that its handler gave.
+pub(crate) const DEAD_LETTER_REASON: &str = "DLQ_REASON";
+
 /// A message with all that the broker knows about it. Cloning is cheap: clones share everything.
 #[derive(Clone)]
 pub struct MessageExt {
@@ -124,6 +127,11 @@ impl MessageExt {
     /// A property, the user's own or the protocol's.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.shared.unit.property(name)
+    }
+
+    /// Why it is a dead letter, if its handler said so. One whose attempts were used up has no reason of its own.
+    pub fn dead_letter_reason(&self) -> Option<&str> {
+        self.property(DEAD_LETTER_REASON)
     }
 
     /// All properties.

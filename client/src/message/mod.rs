@@ -6,6 +6,7 @@
 mod delivered;
 mod outgoing;
 
+pub(crate) use delivered::DEAD_LETTER_REASON;
 pub use delivered::MessageExt;
 pub use outgoing::Message;
 
