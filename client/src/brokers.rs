@@ -41,9 +41,10 @@ impl Broker {
         (last.connection == connection && last.epoch >= epoch).then_some(last.abilities)
     }
 
-    /// The broker answered a heartbeat that was made at `epoch`.
-    pub(crate) fn greeted(&self, connection: u64, epoch: u64, abilities: Abilities) {
-        *self.last.lock() = Some(Greeting { connection, epoch, abilities });
+    /// The broker answered a heartbeat that was made at `epoch`. Answers whether it was the first on this connection.
+    pub(crate) fn greeted(&self, connection: u64, epoch: u64, abilities: Abilities) -> bool {
+        let before = self.last.lock().replace(Greeting { connection, epoch, abilities });
+        before.is_none_or(|before| before.connection != connection)
     }
 }
 
@@ -118,7 +119,8 @@ mod tests {
         let broker = brokers.at("h:1");
         let able = Abilities { confirms_decisions: true, transactions: true };
         assert_eq!(broker.current(7, brokers.epoch()), None);
-        broker.greeted(7, brokers.epoch(), able);
+        assert!(broker.greeted(7, brokers.epoch(), able), "the first one");
+        assert!(!broker.greeted(7, brokers.epoch(), able));
         assert_eq!(brokers.at("h:1").current(7, brokers.epoch()), Some(able));
         assert_eq!(broker.current(8, brokers.epoch()), None, "another connection");
         brokers.groups_changed();

@@ -14,11 +14,13 @@ use crate::builder::{ClientBuilder, Settings};
 use crate::consumer::{PullConsumerBuilder, PushConsumerBuilder, StreamBuilder};
 use crate::core::Core;
 use crate::error::StartError;
+use crate::events::{Bell, ConnectionEvents};
 use crate::heartbeat;
 use crate::incoming::Incoming;
 use crate::limit;
 use crate::names::NameServers;
 use crate::producer::ProducerBuilder;
+use crate::stats::ClientStats;
 use crate::transaction::{TransactionListener, TransactionProducerBuilder};
 
 /// A client of one cluster: its identity, its connections and its routes. Cheap to clone; all clones are one client.
@@ -50,15 +52,17 @@ struct Parts {
     names: NameServers,
     incoming: Arc<Incoming>,
     remote: Remote,
+    bell: Bell,
 }
 
 impl Parts {
     fn new(settings: &Settings) -> Result<Parts, StartError> {
-        let names = NameServers::parse(&settings.namesrv)?;
+        let bell = Bell::new();
+        let names = NameServers::parse(&settings.namesrv, bell.clone())?;
         let incoming = Arc::new(Incoming::default());
         let options = RemoteOptions { connect_timeout: settings.connect_timeout, ..RemoteOptions::default() };
         let remote = Remote::new(options, incoming.clone());
-        Ok(Parts { names, incoming, remote })
+        Ok(Parts { names, incoming, remote, bell })
     }
 }
 
@@ -82,10 +86,10 @@ impl Client {
     }
 
     fn assemble(settings: Settings, parts: Parts, ip: IpAddr) -> Result<Client, StartError> {
-        let Parts { names, incoming, remote } = parts;
+        let Parts { names, incoming, remote, bell } = parts;
         let id = client_id(ip, settings.instance.as_deref());
         limit::bytes(&id, CLIENT_ID_BYTES_MAX).map_err(|error| StartError::setting("instance_name", error))?;
-        let core = Arc::new(Core::new(id, settings, names, remote));
+        let core = Arc::new(Core::new(id, settings, names, remote, bell));
         incoming.attach(&core);
         heartbeat::start(&core);
         tracing::info!(client = %core.id, "client started");
@@ -138,6 +142,27 @@ impl Client {
     /// each of them. A second call does nothing.
     pub async fn shutdown(&self) {
         self.core().close().await;
+    }
+
+    /// Numbers for metrics of yours: sends, handlers, retries, lag, servers that are away.
+    pub fn stats(&self) -> ClientStats {
+        let core = self.core();
+        let mut away = core.outages.away();
+        away.extend(core.routes.name_servers_away());
+        let mut stats = ClientStats {
+            producers: core.groups.producers().iter().map(|producer| producer.stats()).collect(),
+            consumers: core.groups.consumers().iter().filter_map(|consumer| consumer.stats()).collect(),
+            away,
+        };
+        stats.producers.sort_by(|one, other| one.group.cmp(&other.group));
+        stats.consumers.sort_by(|one, other| one.group.cmp(&other.group));
+        stats
+    }
+
+    /// What happens to the connections from now on. Reconnecting is the client's own business; this is for logs, metrics and health
+    /// checks of yours.
+    pub fn events(&self) -> ConnectionEvents {
+        self.core().bell.listen()
     }
 
     /// Waits for a signal of yours and ends everything then, as [`shutdown`](Client::shutdown) does. The library installs no handler

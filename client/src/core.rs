@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::brokers::Brokers;
 use crate::builder::Settings;
 use crate::error::{RequestError, misses_leader};
+use crate::events::{Bell, ServerKind};
 use crate::groups::Groups;
 use crate::members::Trouble;
 use crate::names::NameServers;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) brokers: Brokers,
     /// The brokers that are away.
     pub(crate) outages: Outages,
+    /// Where the user hears of connections.
+    pub(crate) bell: Bell,
     pub(crate) groups: Groups,
     /// The client's own loops; producers and consumers have their own sets.
     pub(crate) tasks: Tasks,
@@ -49,12 +52,13 @@ impl fmt::Debug for Core {
 }
 
 impl Core {
-    pub(crate) fn new(id: String, settings: Settings, names: NameServers, remote: Remote) -> Core {
+    pub(crate) fn new(id: String, settings: Settings, names: NameServers, remote: Remote, bell: Bell) -> Core {
         Core {
             id,
             routes: Routes::new(names, remote.clone(), settings.request_timeout),
             brokers: Brokers::default(),
-            outages: Outages::new("broker"),
+            outages: Outages::new(ServerKind::Broker, bell.clone()),
+            bell,
             groups: Groups::default(),
             tasks: Tasks::new(),
             shutdown: Shutdown::new(),

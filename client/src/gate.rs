@@ -43,6 +43,11 @@ impl Gate {
         (!self.closing.is_cancelled()).then_some(place)
     }
 
+    /// How many are inside, or the bound once closing has ended.
+    pub(crate) fn inside(&self) -> usize {
+        (self.count as usize).saturating_sub(self.places.available_permits())
+    }
+
     /// Lets nobody in any more and waits until all are out.
     pub(crate) async fn close(&self) {
         self.closing.cancel();

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::consumer::ResetRequest;
 use crate::error::StartError;
 use crate::heartbeat::ConsumerReport;
+use crate::stats::{ConsumerStats, ProducerStats};
 
 /// A member's end, however it is spelled.
 pub(crate) type Closing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -24,6 +25,8 @@ pub(crate) trait ProducerMember: Send + Sync {
     fn topics(&self) -> &[Arc<str>];
     /// A broker asks about a transaction of this group, on `connection`.
     fn check(&self, connection: &Arc<Connection>, request: Frame, message: Unit);
+    /// Its numbers.
+    fn stats(&self) -> ProducerStats;
     /// Ends it; twice is once.
     fn close(&self) -> Closing<'_>;
 }
@@ -34,6 +37,8 @@ pub(crate) trait ConsumerMember: Send + Sync {
     fn group(&self) -> &str;
     /// Its subscriptions, for the heartbeat.
     fn report(&self) -> ConsumerReport;
+    /// Its numbers, if it has handlers.
+    fn stats(&self) -> Option<ConsumerStats>;
     /// Something changed in the group or in a route: rebalance now.
     fn rebalance(&self);
     /// An operator set offsets.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::brokers::Abilities;
 use crate::core::{Core, expect_success};
 use crate::error::RequestError;
+use crate::events::ConnectionEvent;
 
 /// The field of a heartbeat's answer by which our broker makes itself known.
 const OURS: &str = "ESCROWMQ";
@@ -179,7 +180,9 @@ pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abili
     let answer = expect_success(addr, core.noted(addr, asked, answer)?)?;
     let has = |field: &str| answer.fields.get(field) == Some("1");
     let abilities = Abilities { confirms_decisions: has(OURS), transactions: has(OURS_TRANSACTIONS) };
-    broker.greeted(connection.id(), epoch, abilities);
+    if broker.greeted(connection.id(), epoch, abilities) {
+        core.bell.ring(ConnectionEvent::Connected { addr: addr.to_owned() });
+    }
     if abilities.confirms_decisions {
         core.routes.is_ours(addr);
     }

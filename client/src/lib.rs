@@ -50,6 +50,7 @@ mod client;
 mod consumer;
 mod core;
 mod error;
+mod events;
 mod gate;
 mod groups;
 mod heartbeat;
@@ -70,6 +71,7 @@ mod route;
 mod routes;
 #[cfg(feature = "sql")]
 mod sql;
+mod stats;
 pub mod transaction;
 
 pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};
@@ -84,6 +86,7 @@ pub use escrowmq_common::body::{
     Act, Asked, DecisionInfo, GroupTransactions, Parked, TransactionAction, TransactionInfo, TransactionPage,
     TransactionState,
 };
+pub use events::{ConnectionEvent, ConnectionEvents, ServerKind};
 #[cfg(feature = "sql")]
 #[doc(inline)]
 pub use idempotent::{Idempotent, OnceError, OnceFuture, SqlStore};
@@ -98,6 +101,7 @@ pub use outbox::{
 pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture, typed};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
+pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
 #[cfg(feature = "sql")]
 #[doc(inline)]
 pub use transaction::barrier::{

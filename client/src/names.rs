@@ -9,7 +9,9 @@ use escrowmq_common::remoting::Remote;
 use tokio::time::Instant;
 
 use crate::error::{LOOK_UP, RequestError, StartError};
+use crate::events::{Bell, ServerKind};
 use crate::outage::Outages;
+use crate::stats::ServerAway;
 
 /// How a question to the name servers ended. It can only become [`RequestError::NotSent`]: whatever happened to the
 /// question, the request that it was asked for has not been sent.
@@ -45,7 +47,7 @@ pub(crate) struct NameServers {
 
 impl NameServers {
     /// Reads `host:port`, several joined by `;` or `,`.
-    pub(crate) fn parse(text: &str) -> Result<NameServers, StartError> {
+    pub(crate) fn parse(text: &str, bell: Bell) -> Result<NameServers, StartError> {
         let mut addrs = Vec::new();
         for addr in text.split([';', ',']).map(str::trim).filter(|addr| !addr.is_empty()) {
             let port =
@@ -58,7 +60,7 @@ impl NameServers {
         if addrs.is_empty() {
             return Err(StartError::setting("namesrv", "no address given"));
         }
-        Ok(NameServers { addrs, current: AtomicUsize::new(0), outages: Outages::new("name server") })
+        Ok(NameServers { addrs, current: AtomicUsize::new(0), outages: Outages::new(ServerKind::NameServer, bell) })
     }
 
     /// Asks the current one, and on a failure of transport each of the others once. The answer may carry any code.
@@ -89,6 +91,11 @@ impl NameServers {
         Err(LookUpError(failure))
     }
 
+    /// Those that are away now.
+    pub(crate) fn away(&self) -> Vec<ServerAway> {
+        self.outages.away()
+    }
+
     /// A connection to one of them, for the client's start: nothing works without.
     pub(crate) async fn local_ip(&self, remote: &Remote) -> Result<std::net::IpAddr, RequestError> {
         let mut failure = RequestError::ShutDown;
@@ -111,10 +118,10 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_nonsense_is_refused() {
-        let names = NameServers::parse("a:9876; b:9877,[::1]:9878;").expect("three");
+        let names = NameServers::parse("a:9876; b:9877,[::1]:9878;", Bell::new()).expect("three");
         assert_eq!(names.addrs.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a:9876", "b:9877", "[::1]:9878"]);
         for bad in ["", ";", "a", "a:", ":9876", "a:99999"] {
-            assert!(NameServers::parse(bad).is_err(), "{bad:?}");
+            assert!(NameServers::parse(bad, Bell::new()).is_err(), "{bad:?}");
         }
     }
 }

@@ -11,12 +11,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::error::RequestError;
+use crate::events::{Bell, ConnectionEvent, ServerKind};
+use crate::stats::ServerAway;
 
 /// The servers of one kind that are away.
 #[derive(Debug)]
 pub(crate) struct Outages {
-    /// Their name in the log.
-    kind: &'static str,
+    kind: ServerKind,
+    bell: Bell,
     /// Since when. Bounded by the addresses in use: [`retain`](Outages::retain) forgets the others.
     since: Mutex<HashMap<Arc<str>, Instant>>,
     /// Length of `since`: answers of healthy servers need no lock.
@@ -24,8 +26,8 @@ pub(crate) struct Outages {
 }
 
 impl Outages {
-    pub(crate) fn new(kind: &'static str) -> Outages {
-        Outages { kind, since: Mutex::default(), count: AtomicUsize::new(0) }
+    pub(crate) fn new(kind: ServerKind, bell: Bell) -> Outages {
+        Outages { kind, bell, since: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
     /// A request to `addr` failed. Answers whether that is news.
@@ -40,7 +42,8 @@ impl Outages {
         since.insert(addr.into(), Instant::now());
         self.count.store(since.len(), Ordering::Release);
         drop(since);
-        tracing::warn!(addr, %error, "{} is away; it is asked until it is back", self.kind);
+        tracing::warn!(addr, %error, "{} is away; it is asked until it is back", self.kind.name());
+        self.bell.ring(ConnectionEvent::Away { kind: self.kind, addr: addr.to_owned(), error: error.clone() });
         true
     }
 
@@ -57,8 +60,18 @@ impl Outages {
         all.remove(addr);
         self.count.store(all.len(), Ordering::Release);
         drop(all);
-        tracing::info!(addr, "{} is back after {:.1} s", self.kind, since.elapsed().as_secs_f64());
+        let after = since.elapsed();
+        tracing::info!(addr, "{} is back after {:.1} s", self.kind.name(), after.as_secs_f64());
+        self.bell.ring(ConnectionEvent::Back { kind: self.kind, addr: addr.to_owned(), after });
         true
+    }
+
+    /// Those that are away now.
+    pub(crate) fn away(&self) -> Vec<ServerAway> {
+        let since = self.since.lock();
+        let away = since.iter();
+        away.map(|(addr, since)| ServerAway { kind: self.kind, addr: addr.to_string(), duration: since.elapsed() })
+            .collect()
     }
 
     /// Forgets the addresses that nobody asks any more.
@@ -81,7 +94,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_has_one_beginning_and_one_end() {
-        let outages = Outages::new("broker");
+        let outages = Outages::new(ServerKind::Broker, Bell::new());
         let asked = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!outages.answered("a:1", asked), "it was never away");
@@ -97,7 +110,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_no_outage_and_addresses_are_forgotten() {
-        let outages = Outages::new("broker");
+        let outages = Outages::new(ServerKind::Broker, Bell::new());
         let refused = RequestError::Refused { addr: "a:1".into(), code: 2, remark: String::new() };
         assert!(!outages.failed("a:1", &refused));
         assert!(outages.failed("a:1", &lost()));

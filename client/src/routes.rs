@@ -22,6 +22,7 @@ use crate::members::{Members, Trouble};
 use crate::names::{LookUpError, NameServers};
 use crate::queue::MessageQueue;
 use crate::route::{BrokerLine, QueueLine, Route, RouteError, RouteLines};
+use crate::stats::ServerAway;
 
 /// Topics that nobody asked about for this many refreshes are forgotten.
 const UNUSED_REFRESHES_MAX: u32 = 20;
@@ -312,6 +313,11 @@ impl Routes {
         let window = Duration::from_secs(seconds.unwrap_or(0));
         windows.insert(queue.broker_shared(), (window, Instant::now()));
         window
+    }
+
+    /// The name servers that are away now.
+    pub(crate) fn name_servers_away(&self) -> Vec<ServerAway> {
+        self.names.away()
     }
 
     /// Any question to the name servers.

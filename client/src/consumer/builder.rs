@@ -36,6 +36,7 @@ use crate::limit;
 use crate::message::MessageExt;
 use crate::producer::{SendSettings, Sender};
 use crate::queue::MessageQueue;
+use crate::stats::HandlerCounts;
 
 /// What the builders of consumers collect.
 #[derive(Debug)]
@@ -300,6 +301,7 @@ impl Parts {
             rebalance_soon: Notify::new(),
             intake: core.shutdown.child(),
             tasks: Tasks::new(),
+            counts: HandlerCounts::default(),
             closed: AtomicBool::new(false),
             started_ms: clock::wall_ms(),
             asked_places: Arc::new(Semaphore::new(ASKED_MAX)),

@@ -28,6 +28,7 @@ use crate::groups::{Closing, ConsumerMember};
 use crate::heartbeat::ConsumerReport;
 use crate::producer::Sender;
 use crate::queue::MessageQueue;
+use crate::stats::{ConsumerStats, HandlerCounts};
 
 /// How a push consumer works; see the builder for what each means.
 #[derive(Clone, Debug)]
@@ -185,6 +186,7 @@ pub(crate) struct Group {
     /// Stops balancing, pulling and periodic commits.
     pub(crate) intake: Shutdown,
     pub(crate) tasks: Tasks,
+    pub(crate) counts: HandlerCounts,
     pub(crate) closed: AtomicBool,
     /// Places for what brokers ask and this member works on in tasks of its own.
     pub(crate) asked_places: Arc<Semaphore>,
@@ -289,6 +291,20 @@ impl ConsumerMember for Group {
                 ..ConsumerData::default()
             },
         }
+    }
+
+    fn stats(&self) -> Option<ConsumerStats> {
+        let held = self.held();
+        let (mut waiting, mut running, mut lag) = (0, 0, 0);
+        for held in &held {
+            {
+                let buffer = held.buffer.lock();
+                waiting += buffer.waiting();
+                running += buffer.running();
+            }
+            lag += held.lag(held.end.load(Ordering::Relaxed)).messages();
+        }
+        Some(self.counts.stats(&self.name, held.len(), (waiting, running), lag))
     }
 
     fn rebalance(&self) {

@@ -27,6 +27,7 @@ use crate::heartbeat::{self, ConsumerReport};
 use crate::limit;
 use crate::message::MessageExt;
 use crate::queue::MessageQueue;
+use crate::stats::ConsumerStats;
 
 /// The longest time that a broker is asked to hold one pull.
 const HOLD_MAX: Duration = Duration::from_secs(15);
@@ -296,6 +297,10 @@ impl ConsumerMember for Shared {
             ..ConsumerData::default()
         };
         ConsumerReport { data }
+    }
+
+    fn stats(&self) -> Option<ConsumerStats> {
+        None
     }
 
     fn rebalance(&self) {}

@@ -44,6 +44,7 @@ use crate::error::{RequestError, SendError};
 use crate::groups::{Closing, ProducerMember};
 use crate::message::Message;
 use crate::queue::MessageQueue;
+use crate::stats::ProducerStats;
 
 /// Sends messages. Cheap to clone; made by [`Client::producer`](crate::Client::producer).
 ///
@@ -157,6 +158,10 @@ impl ProducerMember for Shared {
 
     fn check(&self, _: &Arc<Connection>, _: escrowmq_common::frame::Frame, _: Unit) {
         // Not a transactional producer: somebody else of the group has the answer.
+    }
+
+    fn stats(&self) -> ProducerStats {
+        self.sender.stats()
     }
 
     fn close(&self) -> Closing<'_> {

@@ -26,6 +26,7 @@ use crate::heartbeat::{Force, greet};
 use crate::message::Message;
 use crate::queue::MessageQueue;
 use crate::route::{NEW_TOPIC_QUEUES, Route};
+use crate::stats::{ProducerStats, SendCounts, attempts_of};
 use crate::transaction::Decision;
 
 /// The level that the broker reached before it answered.
@@ -154,6 +155,7 @@ pub(crate) struct Sender {
     turn: AtomicUsize,
     gate: Gate,
     closed: AtomicBool,
+    counts: SendCounts,
 }
 
 impl Sender {
@@ -166,6 +168,7 @@ impl Sender {
             settings,
             penalties: Mutex::default(),
             closed: AtomicBool::new(false),
+            counts: SendCounts::default(),
         }
     }
 
@@ -201,8 +204,29 @@ impl Sender {
         self.send_prepared(&prepared, pinned, None).await.map_err(SenderError::ordinary)
     }
 
+    pub(crate) fn stats(&self) -> ProducerStats {
+        self.counts.stats(&self.group, self.gate.inside())
+    }
+
     /// Sends what is prepared, with all the attempts that the policy allows.
     pub(crate) async fn send_prepared(
+        &self,
+        prepared: &Prepared,
+        pinned: Option<MessageQueue>,
+        half: Option<&HalfNeeds>,
+    ) -> Result<SendResult, SenderError> {
+        let began = Instant::now();
+        let ended = self.send_attempts(prepared, pinned, half).await;
+        let (attempts, counted) = match &ended {
+            Ok(sent) => (sent.attempts, Ok(())),
+            Err(SenderError::Send(error)) => (attempts_of(error), Err(error.outcome_unknown())),
+            Err(_) => (1, Err(false)),
+        };
+        self.counts.ended(began.elapsed(), attempts, counted);
+        ended
+    }
+
+    async fn send_attempts(
         &self,
         prepared: &Prepared,
         pinned: Option<MessageQueue>,

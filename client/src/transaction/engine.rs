@@ -32,6 +32,7 @@ use crate::client::Client;
 use crate::groups::{Closing, ProducerMember};
 use crate::message::Message;
 use crate::producer::{HalfNeeds, Prepared, SendResult, Sender, SenderError};
+use crate::stats::ProducerStats;
 
 /// The transactional producer's inside. Lives as long as a producer or an open transaction does.
 pub(crate) struct Engine {
@@ -155,6 +156,10 @@ impl ProducerMember for Engine {
 
     fn check(&self, connection: &Arc<Connection>, request: Frame, unit: Unit) {
         self.checks.push(Check { connection: Arc::clone(connection), request, unit });
+    }
+
+    fn stats(&self) -> ProducerStats {
+        self.sender.stats()
     }
 
     fn close(&self) -> Closing<'_> {

@@ -1,6 +1,7 @@
 //! Tests with real processes, in one program: each test program more would be linked once more. A module is a file of the
 //! table in `tests/README.md`; `cargo test -p escrowmq-tests --test all kills::` runs one of them.
 
+mod answers;
 mod barrier;
 mod budgets;
 mod cluster;
@@ -30,4 +31,5 @@ mod partitions;
 mod process;
 mod protocol;
 mod spread;
+mod streams;
 mod transactions;
