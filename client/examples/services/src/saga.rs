@@ -13,7 +13,8 @@
 //! Which step follows is decided by [`next`], which is pure.
 
 use escrowmq_client::{
-    Checker, Client, ConsumeFrom, Decision, Idempotent, Json, Message, Outbox, PushConsumer, SqlStore, TransactionProducer,
+    Checker, Client, ConsumeFrom, Decision, Idempotent, Json, Message, Outbox, PushConsumer, SqlStore,
+    TransactionProducer,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres};
@@ -26,8 +27,7 @@ pub const ANSWERS: &str = "BookingAnswers";
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a journey is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
-#[sqlx(type_name = "TEXT", rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The flight is being booked.
     Flight,
@@ -41,6 +41,30 @@ pub enum State {
     Cancelled,
     /// A check came before the journey was written, which it can no longer be.
     Refused,
+}
+
+impl State {
+    const ALL: [State; 6] =
+        [State::Flight, State::Hotel, State::Cancelling, State::Booked, State::Cancelled, State::Refused];
+
+    /// As the table has it.
+    fn text(self) -> &'static str {
+        match self {
+            State::Flight => "flight",
+            State::Hotel => "hotel",
+            State::Cancelling => "cancelling",
+            State::Booked => "booked",
+            State::Cancelled => "cancelled",
+            State::Refused => "refused",
+        }
+    }
+
+    /// The state of a journey, whose row is locked until the end of the transaction if there is one.
+    async fn read<'c>(executor: impl sqlx::PgExecutor<'c>, journey: i64) -> Result<Option<State>, sqlx::Error> {
+        let read = sqlx::query_scalar("SELECT state FROM journeys WHERE number = $1 FOR UPDATE");
+        let text: Option<String> = read.bind(journey).fetch_optional(executor).await?;
+        Ok(text.and_then(|text| State::ALL.into_iter().find(|state| state.text() == text)))
+    }
 }
 
 /// A service that books.
@@ -137,14 +161,13 @@ impl Journeys {
             let outbox = outbox.clone();
             async move {
                 let Json(answer): Json<Answer> = message.payload()?;
-                let read = "SELECT state FROM journeys WHERE number = $1 FOR UPDATE";
-                let state: State = sqlx::query_scalar(read).bind(answer.journey).fetch_one(&mut **tx).await?;
-                let Some((state, order)) = next(state, answer) else {
+                let state = State::read(&mut **tx, answer.journey).await?;
+                let Some((state, order)) = state.and_then(|state| next(state, answer)) else {
                     tracing::warn!(?state, ?answer, "an answer that nobody waits for");
                     return Ok(());
                 };
                 let write = sqlx::query("UPDATE journeys SET state = $2 WHERE number = $1");
-                write.bind(answer.journey).bind(state).execute(&mut **tx).await?;
+                write.bind(answer.journey).bind(state.text()).execute(&mut **tx).await?;
                 if let Some(order) = order {
                     outbox.add(&mut tx, order_message(order)?).await?;
                 }
@@ -164,7 +187,7 @@ impl Journeys {
         let order = Order { journey: number, service: Service::Flight, book: true };
         let begun = self.producer.run(order_message(order)?, |_| async move {
             let insert = sqlx::query("INSERT INTO journeys (number, state) VALUES ($1, $2)");
-            insert.bind(number).bind(State::Flight).execute(&self.pool).await
+            insert.bind(number).bind(State::Flight.text()).execute(&self.pool).await
         });
         begun.await?;
         Ok(())
@@ -176,8 +199,7 @@ impl Journeys {
     ///
     /// The database's.
     pub async fn state(&self, number: i64) -> Result<Option<State>, sqlx::Error> {
-        let read = sqlx::query_scalar("SELECT state FROM journeys WHERE number = $1");
-        read.bind(number).fetch_optional(&self.pool).await
+        State::read(&self.pool, number).await
     }
 
     /// Ends both sides of it.
@@ -193,11 +215,10 @@ impl Journeys {
 /// same key, and only one of the two can: either it finds the journey, or the journey can never come.
 pub async fn check(pool: &PgPool, number: i64) -> Decision {
     let plant = sqlx::query("INSERT INTO journeys (number, state) VALUES ($1, $2) ON CONFLICT DO NOTHING");
-    let planted = plant.bind(number).bind(State::Refused).execute(pool).await;
-    let read = sqlx::query_scalar::<_, State>("SELECT state FROM journeys WHERE number = $1").bind(number);
-    match (planted, read.fetch_one(pool).await) {
-        (Ok(_), Ok(State::Refused)) => Decision::Rollback,
-        (Ok(_), Ok(_)) => Decision::Commit,
+    let planted = plant.bind(number).bind(State::Refused.text()).execute(pool).await;
+    match (planted, State::read(pool, number).await) {
+        (Ok(_), Ok(Some(State::Refused))) => Decision::Rollback,
+        (Ok(_), Ok(Some(_))) => Decision::Commit,
         _ => Decision::Unknown, // the database does not answer: the broker asks again
     }
 }
