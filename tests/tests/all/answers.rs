@@ -16,7 +16,8 @@ use tokio::sync::Notify;
 
 const TOPIC: &str = "Answers";
 /// The first delay is the shortest: what is asked for with a time comes before what is not.
-const LEVELS: &str = "1s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s";
+const LEVELS: &str =
+    "1s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s 3600s";
 
 #[derive(Serialize, Deserialize)]
 struct Order {
@@ -51,7 +52,7 @@ async fn dead_letters(client: &Client, group: &str, count: usize) -> Vec<Message
     let reader = client.pull_consumer(format!("{group}-reader")).start().await.expect("a reader");
     let topic = format!("%DLQ%{group}");
     let queues = until("the dead letter topic", async || client.admin().queues(&topic).await.ok()).await;
-    reader.assign(&queues).await.expect("assigned");
+    reader.assign(queues).await.expect("assigned");
     let mut dead = Vec::new();
     until("the dead letters", async || {
         dead.extend(reader.poll(Duration::from_millis(100)).await.unwrap_or_default());

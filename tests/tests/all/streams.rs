@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use escrowmq_client::{Client, ConnectionEvent, ConsumeFrom, Deliveries, Delivery, Message, SeekTo, ServerKind};
+use escrowmq_common::task::Tasks;
 use escrowmq_tests::{Cluster, Settings, until};
 
 const TOPIC: &str = "Streamed";
@@ -82,9 +83,11 @@ async fn what_is_out_at_the_end_may_be_answered_and_the_rest_comes_again() {
     let mut stream = opened(&client, "end", 256).await;
     let out = next(&mut stream).await;
     assert_eq!(body(&out), 0);
-    let ending = tokio::spawn(stream.shutdown());
-    until("the end of the intake", async || client.stats().consumers.iter().all(|stats| stats.waiting == 0).then_some(()))
-        .await;
+    let ending = Tasks::new().spawn("end of the stream", stream.shutdown());
+    until("the end of the intake", async || {
+        client.stats().consumers.iter().all(|stats| stats.waiting == 0).then_some(())
+    })
+    .await;
     out.ack().expect("the end waits for it");
     ending.await.expect("it ends");
     assert_eq!(offset(&client, "end").await, Some(1));

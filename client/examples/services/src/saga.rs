@@ -114,10 +114,9 @@ pub fn next(state: State, answer: Answer) -> Option<(State, Option<Order>)> {
     let order = |service, book| Some(Order { journey: answer.journey, service, book });
     match (state, answer.service, answer.booked) {
         (State::Flight, Service::Flight, true) => Some((State::Hotel, order(Service::Hotel, true))),
-        (State::Flight, Service::Flight, false) => Some((State::Cancelled, None)),
         (State::Hotel, Service::Hotel, true) => Some((State::Booked, None)),
         (State::Hotel, Service::Hotel, false) => Some((State::Cancelling, order(Service::Flight, false))),
-        (State::Cancelling, Service::Flight, false) => Some((State::Cancelled, None)),
+        (State::Flight | State::Cancelling, Service::Flight, false) => Some((State::Cancelled, None)),
         _ => None,
     }
 }
