@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use escrowmq_common::message as wire;
+use escrowmq_common::message::CompressionError;
 use escrowmq_common::message::properties::name;
 
 use crate::queue::MessageQueue;
@@ -54,7 +55,7 @@ impl MessageExt {
     /// Takes a unit that was read from `queue` and unfolds its body. A body that does not unfold stays as it is: the
     /// message must be neither lost nor stop its queue.
     pub(crate) fn from_queue(mut unit: wire::Message, queue: MessageQueue) -> MessageExt {
-        let body_error = unit.decompress(PLAIN_BYTES_MAX).err().map(|error| error.to_string());
+        let body_error = unit.decompress(PLAIN_BYTES_MAX).err().map(|error| told(&error));
         let original = unit.property(name::RETRY_TOPIC).map(str::to_owned);
         if let Some(topic) = original {
             unit.topic = topic;
@@ -68,7 +69,8 @@ impl MessageExt {
     }
 
     /// Why the body cannot be unfolded, if it was sent compressed and cannot: [`body`](MessageExt::body) is then what was
-    /// sent. A push consumer does not hand such a message to its handler; it goes the way of failed messages.
+    /// sent. A push consumer does not hand such a message to its handler; it goes the way of failed messages. Without the
+    /// feature `zstd` this is also the end of bodies that Zstandard compressed, and the text names the feature.
     pub fn body_error(&self) -> Option<&str> {
         self.shared.body_error.as_deref()
     }
@@ -170,6 +172,17 @@ impl MessageExt {
     }
 }
 
+/// Why a body does not unfold, in the words of this package's features.
+fn told(error: &CompressionError) -> String {
+    match error {
+        CompressionError::NotCompiledIn { .. } => {
+            "zstd is not compiled in: build with the feature `zstd` of escrowmq-client, then the message can be read"
+                .to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
 fn from_millis(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis.max(0) as u64)
 }
@@ -215,5 +228,22 @@ mod tests {
         assert_eq!(message.body(), &b"not zlib"[..]);
         assert!(message.body_error().is_some());
         assert_eq!(testing::delivered("T", 0, b"plain").body_error(), None);
+    }
+
+    #[test]
+    fn a_zstd_body_is_read_or_the_feature_is_named() {
+        // One frame of one raw block, by hand: this package cannot compress so.
+        let frame = b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0plain";
+        let mut unit = testing::delivered("T", 0, frame).shared.unit.clone();
+        unit.sys_flag = wire::SysFlag::default().with_compression(wire::CompressionType::Zstd);
+        let message = MessageExt::from_unit(unit, "a");
+        if cfg!(feature = "zstd") {
+            assert_eq!((message.body_error(), &message.body()[..]), (None, &b"plain"[..]));
+        } else if let Some(error) = message.body_error() {
+            assert!(error.contains("the feature `zstd` of escrowmq-client"), "{error}");
+            assert_eq!(message.body(), &frame[..]);
+        }
+        let without = CompressionError::NotCompiledIn { feature: "ruzstd" };
+        assert!(told(&without).contains("the feature `zstd` of escrowmq-client"));
     }
 }

@@ -11,7 +11,7 @@ use escrowmq_common::header::{self, Header as _};
 use escrowmq_common::limits::NAMED_TOPIC_BYTES_MAX;
 use escrowmq_common::message::{
     CompressionType, MessageUnit, OffsetMessageId, Properties, PropertyEditor, RecallHandle, SysFlag, TagFilter,
-    UniqueIdParts, UnitBuilder, UnitPatch, batch, decode_units, pop, tags_code,
+    UniqueIdParts, UnitBuilder, UnitPatch, batch, compression::zstd_decoder, decode_units, pop, tags_code,
 };
 use escrowmq_common::name;
 
@@ -222,6 +222,14 @@ pub(crate) fn compression(input: &[u8]) {
     }
     let packed = kind.compress(body, 1).expect("anything can be compressed");
     assert_eq!(kind.decompress(&packed, body.len()).expect("and is read back"), body);
+    if kind == CompressionType::Zstd {
+        // The other decoder: what it takes is what the library takes it for.
+        if let Ok(plain) = zstd_decoder::decompress(body, UNPACKED_MAX) {
+            assert!(plain.len() <= UNPACKED_MAX);
+            assert_eq!(kind.decompress(body, UNPACKED_MAX).ok(), Some(plain));
+        }
+        assert_eq!(zstd_decoder::decompress(&packed, body.len()).expect("and is read back"), body);
+    }
 }
 
 /// The texts of pops: receipts, lists of offsets, sets of bits.
