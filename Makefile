@@ -3,7 +3,7 @@
 # make test   all tests
 # make torture  power cuts, kills, groups under faults and hostile requests with fresh seeds for TORTURE_SECONDS (600)
 # make fuzz   libFuzzer on everything that reads bytes: TARGET (all) for SECONDS (60); needs a nightly toolchain
-# make check  format, lints, documentation, licences
+# make check  format, lints, documentation, packages, licences
 # make build  release binaries, linked from bin/
 # Each target does the set-up that it needs.
 
@@ -15,6 +15,8 @@ PROFILE := --release
 BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
 # Features of the client without which the binaries are built.
 DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql
+# What is published.
+LIBRARIES := --package escrowmq-common --package escrowmq-client
 
 .PHONY: setup build demo cluster test torture fuzz check clean
 .DEFAULT_GOAL := build
@@ -47,9 +49,16 @@ fuzz:
 check: setup
 	cargo fmt --all --check
 	cargo clippy --locked $(PROFILE) --workspace --all-targets -- -D warnings
+	cargo clippy --locked $(PROFILE) --package escrowmq-client --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked $(PROFILE) --workspace --no-deps --quiet --features $(DATABASES)
+	cargo package --locked --no-verify --allow-dirty --quiet $(LIBRARIES)
 	@if command -v cargo-deny >/dev/null 2>&1; then cargo deny check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@released=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null); \
+	if ! command -v cargo-semver-checks >/dev/null 2>&1; then \
+	echo "cargo-semver-checks is not installed: the libraries were not compared with their last release"; \
+	elif [ -z "$$released" ]; then echo "no release is tagged (v...): there is nothing to compare the libraries with"; \
+	else cargo semver-checks $(LIBRARIES) --baseline-rev "$$released"; fi
 
 # Leaves the shared target folder alone: RocksDB would have to be compiled again.
 clean:

@@ -42,6 +42,20 @@
 //! (`outcome_unknown`). Abilities of EscrowMQ alone (confirming decisions, keeping the delay of a transactional message,
 //! several messages in one transaction, more time without using up checks) are found out from its answer to the heartbeat;
 //! other brokers get the usual one-way decision, or a clear error.
+//!
+//! # Features
+//!
+//! | feature | default | adds | needs| needs |
+//! | --- | --- | --- | --- |
+//! | `zstd` | yes | reads bodies that other producers compressed with Zstandard; without it they are a [`body_error`](MessageExt::body_error) | Rust alone |
+//! | `sqlite` | | `Outbox`, `Barrier` and `Idempotent` with SQLite, which is compiled in | a C compiler |
+//! | `postgres` | | the same with PostgreSQL | Rust alone |
+//! | `mysql` | | the same with MySQL and MariaDB | Rust alone |
+//! | `sql` | | what these three share; they turn it on, and it is of no use alone | Rust alone |
+//!
+//! Without any of them it is Tokio, tracing and the protocol.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admin;
 mod brokers;

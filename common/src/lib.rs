@@ -11,6 +11,8 @@
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod body;
 pub mod calendar;
 pub mod causes;

@@ -27,6 +27,7 @@ mod minority;
 mod no_loss;
 mod outages;
 mod outbox;
+mod packages;
 mod partitions;
 mod process;
 mod protocol;
