@@ -3,7 +3,7 @@
 # make test   all tests
 # make torture  power cuts, kills, groups under faults and hostile requests with fresh seeds for TORTURE_SECONDS (600)
 # make fuzz   libFuzzer on everything that reads bytes: TARGET (all) for SECONDS (60); needs a nightly toolchain
-# make check  format, lints, documentation, packages, licences
+# make check  format, lints, documentation, packages, licences, guide
 # make build  release binaries, linked from bin/
 # Each target does the set-up that it needs.
 
@@ -59,6 +59,8 @@ check: setup
 	echo "cargo-semver-checks is not installed: the libraries were not compared with their last release"; \
 	elif [ -z "$$released" ]; then echo "no release is tagged (v...): there is nothing to compare the libraries with"; \
 	else cargo semver-checks $(LIBRARIES) --baseline-rev "$$released"; fi
+	@if command -v mdbook >/dev/null 2>&1; then mdbook build --dest-dir "$(CARGO_TARGET_DIR)/guide" docs/guide; \
+	else echo "mdbook is not installed: the guide was not built"; fi
 
 # Leaves the shared target folder alone: RocksDB would have to be compiled again.
 clean:

@@ -27,6 +27,7 @@
 pub mod checker;
 pub mod databases;
 pub mod dice;
+pub mod documents;
 pub mod door;
 pub mod dying;
 pub mod group;

@@ -10,6 +10,7 @@ mod delivery;
 mod demo;
 mod deploy;
 mod disk;
+mod documents;
 mod failover;
 mod flood;
 mod followers;
