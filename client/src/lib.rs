@@ -45,12 +45,13 @@
 //!
 //! # Features
 //!
-//! | feature | default | adds | needs| needs |
+//! | feature | default | adds | needs |
 //! | --- | --- | --- | --- |
 //! | `zstd` | yes | reads bodies that other producers compressed with Zstandard; without it they are a [`body_error`](MessageExt::body_error) | Rust alone |
 //! | `sqlite` | | `Outbox`, `Barrier` and `Idempotent` with SQLite, which is compiled in | a C compiler |
 //! | `postgres` | | the same with PostgreSQL | Rust alone |
 //! | `mysql` | | the same with MySQL and MariaDB | Rust alone |
+//! | `tower` | | handlers that are `tower` services | Rust alone |
 //! | `sql` | | what these three share; they turn it on, and it is of no use alone | Rust alone |
 //!
 //! Without any of them it is Tokio, tracing and the protocol.
