@@ -21,6 +21,7 @@ use crate::groups::Groups;
 use crate::members::Trouble;
 use crate::names::NameServers;
 use crate::outage::Outages;
+use crate::request_reply::Waiting;
 use crate::routes::Routes;
 
 /// Pauses between two ways to the same leader.
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     /// Where the user hears of connections.
     pub(crate) bell: Bell,
     pub(crate) groups: Groups,
+    /// The requests that wait for their replies.
+    pub(crate) waiting: Waiting,
     /// The client's own loops; producers and consumers have their own sets.
     pub(crate) tasks: Tasks,
     pub(crate) shutdown: Shutdown,
@@ -60,6 +63,7 @@ impl Core {
             outages: Outages::new(ServerKind::Broker, bell.clone()),
             bell,
             groups: Groups::default(),
+            waiting: Waiting::default(),
             tasks: Tasks::new(),
             shutdown: Shutdown::new(),
             settings,

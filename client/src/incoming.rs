@@ -9,6 +9,7 @@ use escrowmq_common::remoting::{Connection, Service};
 
 use crate::consumer::ResetRequest;
 use crate::core::Core;
+use crate::request_reply;
 
 /// The service behind a client's connections. Everything here is a look-up and a hand-over: the connection's task waits.
 #[derive(Default)]
@@ -35,6 +36,7 @@ impl Service for Incoming {
         };
         match request.code {
             request::CHECK_TRANSACTION_STATE => check(&core, connection, request),
+            request::PUSH_REPLY_MESSAGE_TO_CLIENT => request_reply::arrived(&core, connection, &request),
             request::NOTIFY_CONSUMER_IDS_CHANGED => {
                 let group = request.fields.get("consumerGroup").unwrap_or_default();
                 if let Some(consumer) = core.groups.consumer(group) {

@@ -28,6 +28,7 @@
 //!
 //! * [`Producer`]: `send`, `send_oneway`, `send_batch`; failed attempts go to other queues and brokers within a deadline
 //!   and carry the same unique id.
+//!   [`request`](Producer::request) waits for the [`reply`](Producer::reply) of whoever handles the message.
 //! * [`TransactionProducer`]: half messages, settled by a decision whose [`Outcome`] is awaited. The local transaction is a
 //!   [`TransactionListener`]'s, a closure's ([`run`](TransactionProducer::run)) or your own code's around a [`Transaction`]
 //!   ([`prepare`](TransactionProducer::prepare), [`begin`](TransactionProducer::begin) for several messages); the broker's
@@ -82,6 +83,7 @@ pub mod outbox;
 pub mod payload;
 mod producer;
 mod queue;
+mod request_reply;
 mod route;
 mod routes;
 #[cfg(feature = "sql")]
@@ -117,6 +119,7 @@ pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture,
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
+pub use request_reply::{NoReply, ReplyError};
 #[cfg(feature = "sql")]
 #[doc(inline)]
 pub use transaction::barrier::{

@@ -418,3 +418,26 @@ async fn a_thousand_sends_at_once_all_arrive() {
     }
     client.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_gets_its_reply() {
+    let Some(namesrv) = namesrv() else { return };
+    let (asking, answering) = (client(&namesrv).await, client(&namesrv).await);
+    let topic = fresh("Questions");
+    asking.admin().create_topic(&topic, 2).await.expect("created");
+    let replying = answering.producer(fresh("P")).start().await.expect("started");
+    let consumer = answering.push_consumer(fresh("C")).subscribe(&topic, "*").consume_from(ConsumeFrom::First);
+    let consumer = consumer.start(move |request: MessageExt| {
+        let replying = replying.clone();
+        async move { replying.reply(&request, format!("re: {}", String::from_utf8_lossy(request.body()))).await }
+    });
+    let _consumer = consumer.await.expect("started");
+    let producer = asking.producer(fresh("P")).start().await.expect("started");
+    for question in ["one", "two"] {
+        let request = Message::new(topic.as_str(), question);
+        let reply = producer.request(request, Duration::from_secs(30)).await.expect("a reply");
+        assert_eq!(reply.body().as_ref(), format!("re: {question}").as_bytes());
+    }
+    asking.shutdown().await;
+    answering.shutdown().await;
+}

@@ -10,7 +10,9 @@ use escrowmq_common::message as wire;
 use escrowmq_common::message::CompressionError;
 use escrowmq_common::message::properties::name;
 
+use super::Message;
 use crate::queue::MessageQueue;
+use crate::request_reply::{self, ReplyError};
 
 /// The largest body that a compressed message may unfold to, in bytes: what a broker would have taken uncompressed, with
 /// room for brokers that are configured to take more.
@@ -141,6 +143,21 @@ impl MessageExt {
         self.shared.unit.properties().iter()
     }
 
+    /// Whether its sender waits for a reply: see [`Producer::reply`](crate::Producer::reply).
+    pub fn wants_reply(&self) -> bool {
+        request_reply::is_request(self)
+    }
+
+    /// The reply to this request, to be given properties of its own and to
+    /// [`Producer::send_reply`](crate::Producer::send_reply).
+    ///
+    /// # Errors
+    ///
+    /// [`ReplyError::Invalid`] if the message is no request.
+    pub fn reply(&self, body: impl Into<Bytes>) -> Result<Message, ReplyError> {
+        request_reply::reply_to(self, body.into())
+    }
+
     /// The user's own number.
     pub fn flag(&self) -> i32 {
         self.shared.unit.flag
@@ -193,8 +210,19 @@ pub(crate) mod testing {
 
     /// A delivered message of queue 0, as little as the pure tests need.
     pub(crate) fn delivered(topic: &str, queue_offset: i64, body: &[u8]) -> MessageExt {
+        MessageExt::from_unit(unit(topic, queue_offset, body), "a")
+    }
+
+    /// A delivered message with these properties.
+    pub(crate) fn with_properties(properties: &[(&str, &str)]) -> MessageExt {
+        let mut unit = unit("T", 0, b"x");
+        unit.property_text = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
+        MessageExt::from_unit(unit, "a")
+    }
+
+    fn unit(topic: &str, queue_offset: i64, body: &[u8]) -> wire::Message {
         let host: SocketAddr = "127.0.0.1:10911".parse().expect("an address");
-        let unit = wire::Message {
+        wire::Message {
             topic: topic.to_owned(),
             queue_id: 0,
             queue_offset,
@@ -211,8 +239,7 @@ pub(crate) mod testing {
             store_size: 0,
             body: Bytes::copy_from_slice(body),
             property_text: String::new(),
-        };
-        MessageExt::from_unit(unit, "a")
+        }
     }
 }
 

@@ -23,7 +23,9 @@ mod select;
 mod send;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use escrowmq_common::message::Message as Unit;
 use escrowmq_common::remoting::Connection;
 
@@ -42,9 +44,10 @@ pub(crate) use send::{Sender, SenderError};
 use crate::client::Client;
 use crate::error::{RequestError, SendError};
 use crate::groups::{Closing, ProducerMember};
-use crate::message::Message;
+use crate::message::{Message, MessageExt};
 use crate::queue::MessageQueue;
 use crate::stats::ProducerStats;
+use crate::request_reply::{self, NoReply, ReplyError};
 
 /// Sends messages. Cheap to clone; made by [`Client::producer`](crate::Client::producer).
 ///
@@ -83,6 +86,34 @@ impl Producer {
     /// Sends a message to this queue and no other.
     pub async fn send_to(&self, message: Message, queue: &MessageQueue) -> Result<SendResult, SendError> {
         self.shared.sender.send(message, Some(queue.clone())).await
+    }
+
+    /// Sends a request and waits for its reply, together at most `timeout`: request-reply. The consumer that handles the
+    /// request answers with [`reply`](Producer::reply), in this language or another. A request that a broker delivers again
+    /// is handled again; the first reply counts.
+    ///
+    /// # Errors
+    ///
+    /// [`NoReply::NotSent`] if nobody will ever handle the request; [`NoReply::TimedOut`] if there is no reply in time, but
+    /// the request may be handled all the same.
+    pub async fn request(&self, message: Message, timeout: Duration) -> Result<MessageExt, NoReply> {
+        request_reply::ask(&self.shared.sender, message, timeout).await
+    }
+
+    /// Replies to a request: the client that asked has got this body when this returns. Sending a reply again does no harm.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplyError::Invalid`] if the message is no request, [`ReplyError::RequesterGone`] if the client that asked is not
+    /// there any more. A client that is there but has stopped to wait takes the reply like any other and drops it.
+    pub async fn reply(&self, request: &MessageExt, body: impl Into<Bytes>) -> Result<(), ReplyError> {
+        let reply = request.reply(body)?;
+        self.send_reply(request, reply).await
+    }
+
+    /// Like [`reply`](Producer::reply), for a reply made by [`MessageExt::reply`] that was given properties of its own.
+    pub async fn send_reply(&self, request: &MessageExt, reply: Message) -> Result<(), ReplyError> {
+        request_reply::reply(&self.shared.sender, request, reply).await
     }
 
     /// Sends a message once and does not wait for an answer: success says only that the request is on its way.

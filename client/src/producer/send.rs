@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use super::retry::{Attempts, Chances, Verdict};
+use super::retry::{Attempts, Chances, RetryPolicy, Verdict};
 use super::select::{self, Penalties};
 use super::{HalfNeeds, Prepared, SendSettings};
 use crate::core::{Core, refused};
@@ -172,6 +172,10 @@ impl Sender {
         }
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     pub(crate) fn group(&self) -> &str {
         &self.group
     }
@@ -199,9 +203,20 @@ impl Sender {
 
     /// Sends one ordinary message.
     pub(crate) async fn send(&self, message: Message, pinned: Option<MessageQueue>) -> Result<SendResult, SendError> {
-        let _place = self.enter().await?;
+        let place = self.enter().await?;
+        self.send_in(&place, message, pinned, self.settings.retry.deadline).await
+    }
+
+    /// Sends one ordinary message in a place that the caller holds, until this deadline of its own.
+    pub(crate) async fn send_in(
+        &self,
+        _place: &SemaphorePermit<'_>,
+        message: Message,
+        pinned: Option<MessageQueue>,
+        deadline: Duration,
+    ) -> Result<SendResult, SendError> {
         let prepared = Prepared::new(message, &self.settings)?;
-        self.send_prepared(&prepared, pinned, None).await.map_err(SenderError::ordinary)
+        self.send_within(deadline, &prepared, pinned, None).await.map_err(SenderError::ordinary)
     }
 
     pub(crate) fn stats(&self) -> ProducerStats {
@@ -215,8 +230,19 @@ impl Sender {
         pinned: Option<MessageQueue>,
         half: Option<&HalfNeeds>,
     ) -> Result<SendResult, SenderError> {
+        self.send_within(self.settings.retry.deadline, prepared, pinned, half).await
+    }
+
+    /// The same with a deadline of its own, and counted.
+    async fn send_within(
+        &self,
+        deadline: Duration,
+        prepared: &Prepared,
+        pinned: Option<MessageQueue>,
+        half: Option<&HalfNeeds>,
+    ) -> Result<SendResult, SenderError> {
         let began = Instant::now();
-        let ended = self.send_attempts(prepared, pinned, half).await;
+        let ended = self.send_attempts(deadline, prepared, pinned, half).await;
         let (attempts, counted) = match &ended {
             Ok(sent) => (sent.attempts, Ok(())),
             Err(SenderError::Send(error)) => (attempts_of(error), Err(error.outcome_unknown())),
@@ -228,11 +254,12 @@ impl Sender {
 
     async fn send_attempts(
         &self,
+        deadline: Duration,
         prepared: &Prepared,
         pinned: Option<MessageQueue>,
         half: Option<&HalfNeeds>,
     ) -> Result<SendResult, SenderError> {
-        let mut attempts = Attempts::new(self.settings.retry, Instant::now());
+        let mut attempts = Attempts::new(RetryPolicy { deadline, ..self.settings.retry }, Instant::now());
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut last_queue: Option<MessageQueue> = None;
         let mut refresh_route = false;
@@ -253,15 +280,13 @@ impl Sender {
                 Ok::<_, AttemptError>((attempt, addr))
             };
             // The steps before the request may take no longer than the send itself: their own times add up.
-            let reached = tokio::time::timeout_at(attempts.ends(), attempt).await.unwrap_or_else(|_| {
-                Err(AttemptError::Failed(RequestError::too_late("a broker", self.settings.retry.deadline)))
-            });
+            let reached = tokio::time::timeout_at(attempts.ends(), attempt)
+                .await
+                .unwrap_or_else(|_| Err(AttemptError::Failed(RequestError::too_late("a broker", deadline))));
             let ended = match reached {
                 Ok((attempt, addr)) => match attempts.patience(Instant::now()) {
                     // Sent now, it would be given up at once, and nobody would know what became of it.
-                    Duration::ZERO => {
-                        Err(AttemptError::Failed(RequestError::too_late(&addr, self.settings.retry.deadline)))
-                    }
+                    Duration::ZERO => Err(AttemptError::Failed(RequestError::too_late(&addr, deadline))),
                     timeout => self.attempt(&attempt, &addr, timeout).await,
                 },
                 Err(failure) => Err(failure),
@@ -353,7 +378,12 @@ impl Sender {
         sent.map_err(|last| SendError::NotStored { attempts: 1, last })
     }
 
-    pub(super) async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
+    /// The request that sends an ordinary message to this queue.
+    pub(crate) fn frame_of(&self, prepared: &Prepared, queue: &MessageQueue) -> Frame {
+        self.frame(&Attempt { prepared, queue, half: None })
+    }
+
+    pub(crate) async fn route(&self, topic: &str, refresh: bool) -> Result<Arc<Route>, RequestError> {
         if refresh { self.core.routes.refresh(topic, true).await } else { self.core.routes.for_sending(topic).await }
     }
 

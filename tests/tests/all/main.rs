@@ -32,6 +32,7 @@ mod packages;
 mod partitions;
 mod process;
 mod protocol;
+mod request_reply;
 mod spread;
 mod streams;
 mod transactions;
