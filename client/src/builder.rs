@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use escrowmq_common::name::TRACE_TOPIC;
+
 use crate::client::Client;
 use crate::error::StartError;
 
@@ -15,6 +17,15 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_interval: Duration,
     pub(crate) route_interval: Duration,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) message_trace: bool,
+    pub(crate) trace_topic: String,
+}
+
+impl Settings {
+    /// Where records of the message trace go, if they are wanted.
+    pub(crate) fn trace_topic(&self) -> Option<&str> {
+        self.message_trace.then_some(&self.trace_topic)
+    }
 }
 
 /// Collects the settings of a [`Client`]. Made by [`Client::builder`].
@@ -35,6 +46,8 @@ impl ClientBuilder {
                 heartbeat_interval: Duration::from_secs(30),
                 route_interval: Duration::from_secs(30),
                 shutdown_timeout: Duration::from_secs(30),
+                message_trace: false,
+                trace_topic: TRACE_TOPIC.to_owned(),
             },
         }
     }
@@ -75,6 +88,21 @@ impl ClientBuilder {
     /// How long [`Client::shutdown`] waits for sends, handlers and listeners to end. Default 30 s.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> ClientBuilder {
         self.settings.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Whether the client writes records of RocketMQ's message trace: one for each message that is sent, for the beginning and
+    /// the end of its handler, and for a decision about it. `mqadmin queryMsgTraceById` and the dashboard show them. Default
+    /// no. Records are sent in the background, those that cannot be are dropped and
+    /// [counted](crate::Client::dropped_trace_records), and no send or handler waits for them.
+    pub fn message_trace(mut self, on: bool) -> ClientBuilder {
+        self.settings.message_trace = on;
+        self
+    }
+
+    /// The topic that records of the message trace go to. Default `RMQ_SYS_TRACE_TOPIC`, which brokers have.
+    pub fn message_trace_topic(mut self, topic: impl Into<String>) -> ClientBuilder {
+        self.settings.trace_topic = topic.into();
         self
     }
 

@@ -21,6 +21,7 @@ use crate::limit;
 use crate::names::NameServers;
 use crate::producer::ProducerBuilder;
 use crate::stats::ClientStats;
+use crate::trace::Writer;
 use crate::transaction::{TransactionListener, TransactionProducerBuilder};
 
 /// A client of one cluster: its identity, its connections and its routes. Cheap to clone; all clones are one client.
@@ -89,9 +90,11 @@ impl Client {
         let Parts { names, incoming, remote, bell } = parts;
         let id = client_id(ip, settings.instance.as_deref());
         limit::bytes(&id, CLIENT_ID_BYTES_MAX).map_err(|error| StartError::setting("instance_name", error))?;
+        limit::topic(&settings.trace_topic).map_err(|error| StartError::setting("message_trace_topic", error))?;
         let core = Arc::new(Core::new(id, settings, names, remote, bell));
         incoming.attach(&core);
         heartbeat::start(&core);
+        Writer::start(&core);
         tracing::info!(client = %core.id, "client started");
         Ok(Client { handle: Arc::new(Handle { core }) })
     }
@@ -135,6 +138,12 @@ impl Client {
     /// The requests of operators and tools.
     pub fn admin(&self) -> Admin {
         Admin::new(self.clone())
+    }
+
+    /// Records of the message trace that were dropped since the client started, because too many waited or no broker took them.
+    /// 0 without [`message_trace`](ClientBuilder::message_trace).
+    pub fn dropped_trace_records(&self) -> u64 {
+        self.core().trace.as_ref().map_or(0, Writer::dropped)
     }
 
     /// Ends everything made from this client, in order: consumers stop pulling, their handlers finish and their offsets

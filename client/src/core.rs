@@ -23,6 +23,7 @@ use crate::names::NameServers;
 use crate::outage::Outages;
 use crate::request_reply::Waiting;
 use crate::routes::Routes;
+use crate::trace::Writer;
 
 /// Pauses between two ways to the same leader.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) groups: Groups,
     /// The requests that wait for their replies.
     pub(crate) waiting: Waiting,
+    /// Where records of the message trace go, if there are to be any.
+    pub(crate) trace: Option<Writer>,
     /// The client's own loops; producers and consumers have their own sets.
     pub(crate) tasks: Tasks,
     pub(crate) shutdown: Shutdown,
@@ -64,6 +67,7 @@ impl Core {
             bell,
             groups: Groups::default(),
             waiting: Waiting::default(),
+            trace: settings.trace_topic().map(Writer::new),
             tasks: Tasks::new(),
             shutdown: Shutdown::new(),
             settings,
@@ -203,6 +207,9 @@ impl Core {
             if tokio::time::timeout(grace, producer.close()).await.is_err() {
                 tracing::warn!(group = producer.group(), "producer did not end in time");
             }
+        }
+        if let Some(trace) = &self.trace {
+            trace.flush().await;
         }
         self.shutdown.cancel();
         self.tasks.join().await;

@@ -89,6 +89,7 @@ mod routes;
 #[cfg(feature = "sql")]
 mod sql;
 mod stats;
+mod trace;
 pub mod transaction;
 
 pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};

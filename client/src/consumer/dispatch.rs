@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::group::{Group, HeldQueue};
 use super::verdict::Verdict;
-use super::{in_order, retry};
+use super::{in_order, observe, retry};
 use crate::message::MessageExt;
 
 /// Before messages are tried again that the broker did not take back.
@@ -57,11 +55,8 @@ impl Failed {
 
 /// Runs the handler. Answers how it failed, if it did.
 pub(super) async fn handled(group: &Group, held: &Arc<HeldQueue>, batch: &[MessageExt]) -> Option<Failed> {
-    let began = Instant::now();
-    let verdict = group.handler.handle(batch.to_vec(), Some(held), group.settings.handler_timeout).await;
-    let retry_unreadable = group.settings.retry_unreadable;
-    group.counts.ended(began.elapsed(), batch.len(), &verdict, retry_unreadable);
-    let failed = Failed::of(verdict, retry_unreadable)?;
+    let verdict = observe::handle(group, held, batch).await;
+    let failed = Failed::of(verdict, group.settings.retry_unreadable)?;
     let offsets: Vec<i64> = batch.iter().map(MessageExt::queue_offset).collect();
     tracing::warn!(queue = %held.queue, ?offsets, reason = failed.reason(), "handler failed");
     Some(failed)

@@ -28,6 +28,7 @@ mod handler;
 mod in_order;
 mod inspect;
 mod lock;
+mod observe;
 mod offset_file;
 mod offsets;
 mod process_queue;

@@ -68,6 +68,14 @@ impl Verdict {
         Verdict::Again { after: Some(time), reason: reason.into() }
     }
 
+    /// Why it is not done with.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Verdict::Done => None,
+            Verdict::Again { reason, .. } | Verdict::Never { reason } | Verdict::Unreadable { reason } => Some(reason),
+        }
+    }
+
     /// Never again, because.
     pub fn never(reason: impl Into<String>) -> Verdict {
         Verdict::Never { reason: reason.into() }

@@ -13,6 +13,7 @@ use escrowmq_common::message::properties::name;
 use super::Message;
 use crate::queue::MessageQueue;
 use crate::request_reply::{self, ReplyError};
+use crate::trace::{TRACE_PARENT, TRACE_STATE};
 
 /// The largest body that a compressed message may unfold to, in bytes: what a broker would have taken uncompressed, with
 /// room for brokers that are configured to take more.
@@ -156,6 +157,18 @@ impl MessageExt {
     /// [`ReplyError::Invalid`] if the message is no request.
     pub fn reply(&self, body: impl Into<Bytes>) -> Result<Message, ReplyError> {
         request_reply::reply_to(self, body.into())
+    }
+
+    /// The W3C trace context that it carries: `traceparent`, as the sender's tracing wrote it. With the feature `opentelemetry`
+    /// a handler runs in a span that continues it; without, this is for tracing of your own. A sender without that feature
+    /// writes it with [`Message::property`].
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.property(TRACE_PARENT)
+    }
+
+    /// What belongs to [`trace_parent`](MessageExt::trace_parent): `tracestate`.
+    pub fn trace_state(&self) -> Option<&str> {
+        self.property(TRACE_STATE)
     }
 
     /// The user's own number.

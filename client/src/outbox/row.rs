@@ -130,6 +130,8 @@ pub(super) struct NewRow {
 impl NewRow {
     /// The row of a message, which is checked as a producer would.
     pub(super) fn of(mut message: Message) -> Result<NewRow, AddError> {
+        #[cfg(feature = "opentelemetry")]
+        crate::trace::keep_current(&mut message);
         message.validate(ROW_BYTES_MAX).map_err(|error| AddError::Invalid { reason: error.to_string() })?;
         let unique_id = seal(&mut message);
         let key = message.get(name::SHARDING_KEY).unwrap_or_default().to_owned();

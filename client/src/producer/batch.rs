@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use escrowmq_common::message::SysFlag;
 use escrowmq_common::message::batch::BatchMessage;
 use escrowmq_common::name::is_retry_topic;
+use tracing::Instrument as _;
 
 use super::prepare::{is_delayed, seal};
 use super::send::{Sender, SenderError};
@@ -13,6 +14,7 @@ use super::{Prepared, SendSettings, StoreLevel};
 use crate::error::SendError;
 use crate::message::Message;
 use crate::queue::MessageQueue;
+use crate::trace::Sending;
 
 /// A batch that a broker has stored.
 #[derive(Clone, Debug)]
@@ -42,8 +44,11 @@ impl Sender {
         pinned: Option<MessageQueue>,
     ) -> Result<BatchResult, SendError> {
         let _place = self.enter().await?;
-        let (prepared, message_ids) = packed(messages, self.settings())?;
-        let sent = self.send_prepared(&prepared, pinned, None).await.map_err(SenderError::ordinary)?;
+        let mut observed = Sending::begin_batch(self.core(), &messages);
+        let (prepared, message_ids) = packed(messages, self.settings(), &mut observed)?;
+        let ended = self.send_prepared(&prepared, pinned, None).instrument(observed.span()).await;
+        observed.end(self.core(), self.group(), ended.as_ref());
+        let sent = ended.map_err(SenderError::ordinary)?;
         Ok(BatchResult {
             message_ids,
             offset_message_ids: sent.offset_message_id.split(',').map(str::to_owned).collect(),
@@ -57,7 +62,11 @@ impl Sender {
 }
 
 /// Checks the messages and puts them into one body. Answers their unique ids too.
-fn packed(messages: Vec<Message>, settings: &SendSettings) -> Result<(Prepared, Vec<String>), SendError> {
+fn packed(
+    messages: Vec<Message>,
+    settings: &SendSettings,
+    observed: &mut Sending,
+) -> Result<(Prepared, Vec<String>), SendError> {
     let topic = match messages.first() {
         Some(first) => first.topic_shared(),
         None => return Err(SendError::invalid("the batch is empty")),
@@ -75,7 +84,10 @@ fn packed(messages: Vec<Message>, settings: &SendSettings) -> Result<(Prepared, 
         if is_delayed(&message) {
             return Err(SendError::invalid("a message of a batch can be neither delayed nor timed"));
         }
-        ids.push(seal(&mut message));
+        observed.add_context(&mut message);
+        let id = seal(&mut message);
+        observed.note(&message, &id);
+        ids.push(id);
         let properties = message.property_text();
         let inner = BatchMessage { flag: message.flag_value(), body: message.body(), properties: &properties };
         inner.write(&mut body).map_err(|error| SendError::invalid(error.to_string()))?;
@@ -90,6 +102,7 @@ fn packed(messages: Vec<Message>, settings: &SendSettings) -> Result<(Prepared, 
     let prepared = Prepared {
         topic,
         body: carrier.body().clone(),
+        plain_bytes: carrier.body().len(),
         flag: 0,
         sys_flag: SysFlag::default(),
         properties: carrier.property_text(),
@@ -109,7 +122,8 @@ mod tests {
     use super::*;
 
     fn pack(messages: Vec<Message>) -> Result<(Prepared, Vec<String>), SendError> {
-        packed(messages, &SendSettings { body_bytes_max: 1000, ..SendSettings::default() })
+        let settings = SendSettings { body_bytes_max: 1000, ..SendSettings::default() };
+        packed(messages, &settings, &mut Sending::unobserved())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use escrowmq_common::code::response;
 use escrowmq_common::message::OffsetMessageId;
+use tracing::Instrument as _;
 
 use super::send::{AttemptError, Sender, SenderError};
 use super::{Prepared, SendResult};
@@ -11,6 +12,7 @@ use crate::brokers::Abilities;
 use crate::error::{RequestError, SendError};
 use crate::queue::MessageQueue;
 use crate::route::Route;
+use crate::trace::{Labels, Sending};
 
 /// A half message that a broker holds, as the decision on it needs it.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Half {
     pub(crate) position: i64,
     /// The broker's number for it.
     pub(crate) table_offset: i64,
+    /// For the record of its decision.
+    pub(crate) labels: Labels,
 }
 
 /// The half that a transaction of several messages began with: what others join.
@@ -69,10 +73,13 @@ impl Sender {
     /// Sends one half message. The caller holds a place.
     pub(crate) async fn send_half(
         &self,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         needs: &HalfNeeds,
     ) -> Result<(SendResult, Half), SenderError> {
-        let sent = self.send_prepared(prepared, None, Some(needs)).await?;
+        let observed = Sending::begin(self.core(), prepared, true);
+        let ended = self.send_prepared(prepared, None, Some(needs)).instrument(observed.span()).await;
+        observed.end(self.core(), self.group(), ended.as_ref());
+        let sent = ended?;
         let Ok(id) = sent.offset_message_id.parse::<OffsetMessageId>() else {
             // The half is stored, but nobody can name it: only its check can settle it.
             let last = RequestError::malformed(sent.queue.broker(), "the broker's message id names no position");
@@ -85,6 +92,7 @@ impl Sender {
             queue: sent.queue.clone(),
             position: id.position,
             table_offset: sent.queue_offset,
+            labels: sent.traced_in.as_ref().map(|_| Labels::of(&prepared.properties)).unwrap_or_default(),
         };
         Ok((sent, half))
     }

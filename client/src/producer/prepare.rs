@@ -16,6 +16,8 @@ use crate::message::Message;
 pub(crate) struct Prepared {
     pub(crate) topic: Arc<str>,
     pub(crate) body: Bytes,
+    /// Bytes of the body before compression.
+    pub(crate) plain_bytes: usize,
     pub(crate) flag: i32,
     pub(crate) sys_flag: SysFlag,
     pub(crate) properties: String,
@@ -47,6 +49,7 @@ impl Prepared {
         Prepared {
             topic: message.topic_shared(),
             body,
+            plain_bytes: message.body().len(),
             flag: message.flag_value(),
             sys_flag,
             properties: message.property_text(),

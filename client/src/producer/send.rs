@@ -15,6 +15,7 @@ use escrowmq_common::name::AUTO_CREATE_TOPIC;
 use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::retry::{Attempts, Chances, RetryPolicy, Verdict};
 use super::select::{self, Penalties};
@@ -27,6 +28,7 @@ use crate::message::Message;
 use crate::queue::MessageQueue;
 use crate::route::{NEW_TOPIC_QUEUES, Route};
 use crate::stats::{ProducerStats, SendCounts, attempts_of};
+use crate::trace::{self, Sending};
 use crate::transaction::Decision;
 
 /// The level that the broker reached before it answered.
@@ -87,6 +89,8 @@ pub struct SendResult {
     pub possible_duplicate: bool,
     /// With it a timer message can be recalled before it is due.
     pub recall_handle: Option<String>,
+    /// The region of the broker, if the message leaves records of the message trace.
+    pub(crate) traced_in: Option<Arc<str>>,
 }
 
 /// Why a send did not succeed, seen from inside.
@@ -215,8 +219,11 @@ impl Sender {
         pinned: Option<MessageQueue>,
         deadline: Duration,
     ) -> Result<SendResult, SendError> {
-        let prepared = Prepared::new(message, &self.settings)?;
-        self.send_within(deadline, &prepared, pinned, None).await.map_err(SenderError::ordinary)
+        let mut prepared = Prepared::new(message, &self.settings)?;
+        let observed = Sending::begin(&self.core, &mut prepared, false);
+        let ended = self.send_within(deadline, &prepared, pinned, None).instrument(observed.span()).await;
+        observed.end(&self.core, &self.group, ended.as_ref());
+        ended.map_err(SenderError::ordinary)
     }
 
     pub(crate) fn stats(&self) -> ProducerStats {
@@ -364,7 +371,8 @@ impl Sender {
     /// Sends one message without waiting for an answer.
     pub(crate) async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
         let _place = self.enter().await?;
-        let prepared = Prepared::new(message, &self.settings)?;
+        let mut prepared = Prepared::new(message, &self.settings)?;
+        let observed = Sending::begin(&self.core, &mut prepared, false);
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let sent = async {
             let route = self.route(&prepared.topic, false).await?;
@@ -373,9 +381,13 @@ impl Sender {
             self.core.oneway(&addr, self.frame(&Attempt { prepared: &prepared, queue: &queue, half: None })).await
         };
         let deadline = self.settings.retry.deadline;
-        let sent = tokio::time::timeout(deadline, sent).await;
+        let sent = tokio::time::timeout(deadline, sent.instrument(observed.span())).await;
         let sent = sent.unwrap_or_else(|_| Err(RequestError::too_late("a broker", deadline)));
-        sent.map_err(|last| SendError::NotStored { attempts: 1, last })
+        sent.map_err(|last| {
+            let error = SendError::NotStored { attempts: 1, last };
+            observed.failed("not_stored", &error);
+            error
+        })
     }
 
     /// The request that sends an ordinary message to this queue.
@@ -465,6 +477,7 @@ impl Sender {
             attempts: 1,
             possible_duplicate: false,
             recall_handle: sent.recall_handle.map(str::to_owned),
+            traced_in: trace::region(&self.core, &sent),
         })
     }
 

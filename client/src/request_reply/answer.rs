@@ -10,12 +10,14 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::message::properties::name;
 use escrowmq_common::name::reply_topic;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::ReplyError;
 use crate::error::{RequestError, SendError};
 use crate::message::{Message, MessageExt};
 use crate::producer::{Prepared, Sender};
 use crate::queue::MessageQueue;
+use crate::trace::Sending;
 
 /// The property's value on every reply.
 const REPLY: &str = "reply";
@@ -52,13 +54,24 @@ pub(crate) fn reply_to(request: &MessageExt, body: Bytes) -> Result<Message, Rep
 /// takes the first one.
 pub(crate) async fn reply(sender: &Sender, request: &MessageExt, message: Message) -> Result<(), ReplyError> {
     let _place = sender.enter().await.map_err(|_| ReplyError::ShutDown)?;
-    let policy = sender.settings().retry;
-    let ends = Instant::now() + policy.deadline;
+    let ends = Instant::now() + sender.settings().retry.deadline;
     let client_id = message.get(name::REPLY_TO_CLIENT).unwrap_or_default().to_owned();
-    let prepared = Prepared::new(message, sender.settings()).map_err(|error| match error {
+    let mut prepared = Prepared::new(message, sender.settings()).map_err(|error| match error {
         SendError::Invalid { reason } => ReplyError::Invalid { reason },
         error => ReplyError::invalid(error.to_string()),
     })?;
+    let observed = Sending::begin(sender.core(), &mut prepared, false);
+    let delivered = deliver(sender, request, &prepared, ends).instrument(observed.span()).await;
+    delivered.map_err(|told| {
+        let error = told.into_error(client_id);
+        observed.failed("not_delivered", &error);
+        error
+    })
+}
+
+/// Asks one broker after the other, until one has passed the reply on.
+async fn deliver(sender: &Sender, request: &MessageExt, prepared: &Prepared, ends: Instant) -> Result<(), Told> {
+    let policy = sender.settings().retry;
     let mut told = Told::default();
     let mut pause = PAUSE_FIRST;
     let mut refresh = false;
@@ -70,7 +83,7 @@ pub(crate) async fn reply(sender: &Sender, request: &MessageExt, message: Messag
             Ok(queues) => {
                 for queue in queues {
                     let patience = policy.attempt_timeout.min(ends.saturating_duration_since(Instant::now()));
-                    match attempt(sender, &prepared, &queue, patience).await {
+                    match attempt(sender, prepared, &queue, patience).await {
                         Ok(()) => return Ok(()),
                         Err(error) => told.add(error),
                     }
@@ -80,7 +93,7 @@ pub(crate) async fn reply(sender: &Sender, request: &MessageExt, message: Messag
         told.end_round();
         let again = Instant::now() + pause;
         if again >= ends || told.is_enough(policy.attempts_max, is_over(request)) {
-            return Err(told.into_error(client_id));
+            return Err(told);
         }
         tokio::time::sleep_until(again).await;
         (pause, refresh) = ((pause * 2).min(PAUSE_MAX), true);

@@ -19,6 +19,7 @@ use super::running::Running;
 use super::tell::with_lease;
 use crate::core::Core;
 use crate::message::MessageExt;
+use crate::trace;
 
 /// Checks that wait for a free place; a broker that gets no answer asks again, so more are dropped. Twice what one of our
 /// brokers leaves unanswered per connection.
@@ -120,8 +121,12 @@ impl Respondent {
         }
         // One way, to where the question came from: if it gets lost, the broker asks again, which is all the
         // confirmation that a check needs.
-        if let Err(error) = check.connection.send_oneway(end) {
-            tracing::warn!(id = transaction_id, %error, "check not answered");
+        match check.connection.send_oneway(end) {
+            Ok(()) => {
+                let broker = check.connection.peer();
+                trace::check_answered(&self.core, &self.group, &check.unit, transaction_id, broker, decision);
+            }
+            Err(error) => tracing::warn!(id = transaction_id, %error, "check not answered"),
         }
     }
 

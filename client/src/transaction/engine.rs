@@ -109,7 +109,7 @@ impl Engine {
     /// Stores a half.
     pub(super) async fn send_half(
         &self,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         needs: &HalfNeeds,
     ) -> Result<(SendResult, Half), SenderError> {
         self.sender.send_half(prepared, needs).await

@@ -86,8 +86,8 @@ impl Open {
     /// Stores one more half. The caller holds a place among the sends in flight.
     pub(crate) async fn prepare(&self, message: Message) -> Result<SendResult, TransactionError> {
         let _turn = self.turn.lock().await;
-        let Begun { prepared, needs, was_doubtful } = self.before(message)?;
-        let sent = self.engine.send_half(&prepared, &needs).await;
+        let Begun { mut prepared, needs, was_doubtful } = self.before(message)?;
+        let sent = self.engine.send_half(&mut prepared, &needs).await;
         let mut state = self.state.lock();
         let (sent, mut half) = match sent {
             Ok(stored) => stored,

@@ -14,6 +14,7 @@ use crate::core::{Core, refused};
 use crate::error::{GREETING, RequestError, code_is_retryable};
 use crate::heartbeat::{Force, greet};
 use crate::queue::MessageQueue;
+use crate::trace;
 
 /// How long a decision is tried, and how.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,12 @@ pub(super) async fn tell(
     let mut heard: Option<RequestError> = None;
     loop {
         let failure = match attempt(core, subject, decision, remark.clone(), limits).await {
-            Ok(answered) => return answered,
+            Ok(answered) => {
+                if answered.is_ok() {
+                    trace::decided(core, subject.group, subject.halves, decision);
+                }
+                return answered;
+            }
             Err(failure) => failure,
         };
         let id = &subject.first().transaction_id;
@@ -325,6 +331,7 @@ fn is_passing(code: i32, remark: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::Labels;
 
     fn half(position: i64) -> Half {
         Half {
@@ -333,6 +340,7 @@ mod tests {
             queue: MessageQueue::new("T", "a", 1),
             position,
             table_offset: 3,
+            labels: Labels::default(),
         }
     }
 

@@ -7,6 +7,7 @@
 use std::future::Future;
 
 use crate::queue::MessageQueue;
+use crate::trace::Labels;
 use crate::transaction::Half;
 
 /// The state of a row. The numbers are in people's databases.
@@ -81,6 +82,7 @@ impl Row {
             queue: MessageQueue::new(self.topic.as_str(), self.broker.as_str(), self.queue_id as i32),
             position: self.position,
             table_offset: self.counter,
+            labels: Labels::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::local::{Local, Moment};
 use super::verdict::Verdict;
 use super::{AbortCause, Barrier, LocalTransaction};
 use crate::queue::MessageQueue;
+use crate::trace::Labels;
 use crate::transaction::Half;
 
 /// A shop with its barrier, in a folder of its own.
@@ -76,6 +77,7 @@ fn row(id: &str) -> Row {
         queue: MessageQueue::new("Orders", "broker-a", 1),
         position: 4711,
         table_offset: 3,
+        labels: Labels::default(),
     };
     Row::committed("shop", &half)
 }
