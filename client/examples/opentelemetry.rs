@@ -37,6 +37,8 @@ async fn main() -> anyhow::Result<()> {
     // `escrowmq_client::span` holds the spans of messages, and no others.
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("example"))
+        .with_location(false)
+        .with_threads(false)
         .with_filter(EnvFilter::new("off,opentelemetry=info,escrowmq_client::span=info"));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(spans))?;
 

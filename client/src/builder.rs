@@ -100,7 +100,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The topic that records of the message trace go to. Default `RMQ_SYS_TRACE_TOPIC`, which brokers have.
+    /// The topic that records of the message trace go to. Default `RMQ_SYS_TRACE_TOPIC`, which brokers make that are configured
+    /// so (`traceTopicEnable`).
     pub fn message_trace_topic(mut self, topic: impl Into<String>) -> ClientBuilder {
         self.settings.trace_topic = topic.into();
         self

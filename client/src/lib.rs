@@ -36,6 +36,9 @@
 //!   with the features `sqlite`, `postgres` and `mysql` a barrier that commits a database and a message together.
 //! * [`PushConsumer`]: an async handler, bounded buffers, offsets only after success, retries and dead letters through the
 //!   broker, a share of the queues that clients in other languages agree with.
+//! * Sends and handlers are spans of `tracing`, in the target `escrowmq_client::span`; with the feature `opentelemetry` a
+//!   handler goes on with the trace of the sender, by the W3C context in the message. RocketMQ's own message trace is written
+//!   if asked for ([`ClientBuilder::message_trace`]).
 //! * [`PullConsumer`] and [`Admin`] for the rest; transactions that are open or parked at an EscrowMQ broker are listed,
 //!   shown and decided with [`Admin::list_transactions`] and its neighbours.
 //!

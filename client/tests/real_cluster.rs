@@ -441,3 +441,42 @@ async fn a_request_gets_its_reply() {
     asking.shutdown().await;
     answering.shutdown().await;
 }
+
+/// `mqadmin queryMsgTraceById -i ID` shows what this test prints the ids of.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_message_trace_tells_each_step() {
+    let Some(namesrv) = namesrv() else { return };
+    let client = Client::builder(&namesrv).message_trace(true).connect().await.expect("a name server");
+    let topic = fresh("Traced");
+    client.admin().create_topic(&topic, 1).await.expect("created");
+    let handled = Handled::default();
+    let consumer = client.push_consumer(fresh("C")).subscribe(&topic, "*").consume_from(ConsumeFrom::First);
+    let _consumer = consumer.start(handled.handler()).await.expect("started");
+    let producer = client.producer(fresh("P")).start().await.expect("started");
+    let sent = producer.send(Message::new(topic.as_str(), "plain").tag("t").key("k1").key("k2")).await.expect("stored");
+    let checker = escrowmq_client::Checker::new(|_: MessageExt| async { Decision::Unknown });
+    let transactions = client.transaction_producer(fresh("T"), checker).start().await.expect("started");
+    let half = transactions.prepare(Message::new(topic.as_str(), "half")).await.expect("prepared");
+    let half_id = half.half().expect("a half").message_id;
+    half.commit().await.expect("committed");
+    until("both are handled", Duration::from_secs(60), || handled.len() == 2).await;
+    client.shutdown().await;
+
+    let reader = Client::builder(&namesrv).connect().await.expect("a name server");
+    let pull = reader.pull_consumer(fresh("R")).consume_from(ConsumeFrom::First).start().await.expect("started");
+    pull.assign(pull.queues("RMQ_SYS_TRACE_TOPIC").await.expect("a route")).await.expect("assigned");
+    let ends = Instant::now() + Duration::from_secs(30);
+    let mut kinds = BTreeSet::new();
+    while kinds.len() < 7 {
+        assert!(Instant::now() < ends, "only {kinds:?}");
+        for message in pull.poll(Duration::from_secs(1)).await.expect("polled") {
+            for record in String::from_utf8_lossy(message.body()).split('\u{2}') {
+                let kind = record.split('\u{1}').next().unwrap_or_default().to_owned();
+                let id = [&sent.message_id, &half_id].into_iter().find(|id| record.contains(*id));
+                kinds.extend(id.map(|id| (kind, id.clone())));
+            }
+        }
+    }
+    println!("{kinds:#?}");
+    reader.shutdown().await;
+}

@@ -14,7 +14,8 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use parking_lot::Mutex;
 use tracing::Instrument as _;
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -193,6 +194,25 @@ async fn a_batch_is_one_span_and_its_handler_points_to_each_message() {
     let links: Vec<_> = process.links.links.iter().map(|link| link.span_context.span_id()).collect();
     assert_eq!(links, [send.span_context.span_id(); 2]);
     consumer.shutdown().await;
+    client.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn spans_of_the_client_that_are_switched_off_leave_the_users_own() {
+    let ended = Ended::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(ended.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let filter = EnvFilter::new("info,escrowmq_client::span=off");
+    let _watch = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer.with_filter(filter)));
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
+    let client = client(&cluster).await;
+    let producer = client.producer("PG").start().await.expect("started");
+    producer.send(Message::new("T", "x")).instrument(tracing::info_span!("order")).await.expect("stored");
+    let order = ended.one("order").await;
+    let parent = format!("00-{}-{}-01", order.span_context.trace_id(), order.span_context.span_id());
+    assert_eq!(cluster.seen(request::SEND_MESSAGE_V2).remove(0).property("traceparent"), Some(parent));
+    assert!(ended.named("send T").is_empty());
     client.shutdown().await;
     cluster.stop().await;
 }

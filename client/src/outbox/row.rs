@@ -231,6 +231,20 @@ mod tests {
         work.message(row.body).expect("readable")
     }
 
+    #[cfg(feature = "opentelemetry")]
+    #[test]
+    fn a_row_keeps_the_trace_context_of_the_span_that_added_it() {
+        use opentelemetry::trace::TracerProvider as _;
+        use tracing_subscriber::layer::SubscriberExt as _;
+
+        let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder().build().tracer("test");
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let back = tracing::info_span!("order").in_scope(|| restored(Message::new("T", "b")));
+            assert!(back.get("traceparent").is_some_and(|parent| parent.len() == 55), "{back:?}");
+        });
+    }
+
     #[test]
     fn a_message_comes_back_as_it_was_added() {
         let message = Message::new("T", "b").tag("a").key("k").keys(["l"]).sharding_key("s").unique_id("mine");

@@ -24,6 +24,7 @@ mod lazy;
 mod linear;
 mod lossy;
 mod members;
+mod message_trace;
 mod minority;
 mod no_loss;
 mod outages;
