@@ -12,9 +12,13 @@ use crate::message::{Message, MessageExt};
 /// Digits of the four parts of a `traceparent`, and three dashes.
 const PARENT_BYTES: usize = 55;
 
-/// What a message gets of `span`, or of the current one where nobody watches that: property names and values.
+/// What a message gets of `span`, or of the current one where that is not exported: property names and values. A span that
+/// other subscribers see may be filtered out for the one that exports.
 pub(super) fn of(span: &Span) -> impl Iterator<Item = (&'static str, String)> {
-    let context = if span.is_disabled() { Span::current().context() } else { span.context() };
+    let mut context = span.context();
+    if !context.span().span_context().is_valid() {
+        context = Span::current().context();
+    }
     let span = context.span();
     let place = span.span_context();
     let parent = place.is_valid().then(|| (TRACE_PARENT, parent_text(place)));
