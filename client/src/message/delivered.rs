@@ -229,7 +229,9 @@ pub(crate) mod testing {
     /// A delivered message with these properties.
     pub(crate) fn with_properties(properties: &[(&str, &str)]) -> MessageExt {
         let mut unit = unit("T", 0, b"x");
-        unit.property_text = properties.iter().map(|(name, value)| format!("{name}\u{1}{value}\u{2}")).collect();
+        for (name, value) in properties {
+            wire::properties::append(&mut unit.property_text, name, value);
+        }
         MessageExt::from_unit(unit, "a")
     }
 

@@ -255,7 +255,9 @@ mod tests {
         let timed_out = RequestError::TimedOut { addr: "a".into(), after: PAUSE_FIRST };
         let ended = |errors: Vec<RequestError>| {
             let mut told = Told::default();
-            errors.into_iter().for_each(|error| told.add(error));
+            for error in errors {
+                told.add(error);
+            }
             told.into_error("me".into())
         };
         let gone = ended(vec![refused("push reply message fail, channel of <me> not found.")]);

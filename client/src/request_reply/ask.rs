@@ -37,7 +37,7 @@ pub(crate) async fn ask(sender: &Sender, mut message: Message, timeout: Duration
         return Err(not_in_time(timeout));
     }
     // The send ends a little before the wait, so that what it knows for certain is told.
-    let deadline = (rest - (rest / 10).min(SPARE)).min(sender.settings().retry.deadline);
+    let deadline = rest.saturating_sub((rest / 10).min(SPARE)).min(sender.settings().retry.deadline);
     let sending = sender.send_in(&place, message, None, deadline);
     tokio::pin!(sending);
     let mut sent: Option<bool> = None;
