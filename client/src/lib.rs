@@ -55,6 +55,7 @@
 //! | `sqlite` | | `Outbox`, `Barrier` and `Idempotent` with SQLite, which is compiled in | a C compiler |
 //! | `postgres` | | the same with PostgreSQL | Rust alone |
 //! | `mysql` | | the same with MySQL and MariaDB | Rust alone |
+//! | `opentelemetry` | | traces that go on across processes | Rust alone |
 //! | `tower` | | handlers that are `tower` services | Rust alone |
 //! | `sql` | | what these three share; they turn it on, and it is of no use alone | Rust alone |
 //!
@@ -122,8 +123,8 @@ pub use outbox::{
 pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture, typed};
 pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
 pub use queue::MessageQueue;
-pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
 pub use request_reply::{NoReply, ReplyError};
+pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
 #[cfg(feature = "sql")]
 #[doc(inline)]
 pub use transaction::barrier::{

@@ -149,7 +149,7 @@ async fn failures_are_told() {
     let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
     let client = client(&cluster).await;
     let consumer = client.push_consumer("CG").subscribe("T", "*").consume_from(ConsumeFrom::First);
-    let consumer = consumer.start(|_| async { Err("the disk is full") }).await.expect("started");
+    let consumer = consumer.start(|_| async { Err::<(), _>("the disk is full") }).await.expect("started");
     let producer = client.producer("PG").deadline(Duration::from_millis(300)).start().await.expect("started");
     producer.send(Message::new("T", "x")).await.expect("stored");
     let process = ended.one("process T").await;

@@ -46,8 +46,8 @@ use crate::error::{RequestError, SendError};
 use crate::groups::{Closing, ProducerMember};
 use crate::message::{Message, MessageExt};
 use crate::queue::MessageQueue;
-use crate::stats::ProducerStats;
 use crate::request_reply::{self, NoReply, ReplyError};
+use crate::stats::ProducerStats;
 
 /// Sends messages. Cheap to clone; made by [`Client::producer`](crate::Client::producer).
 ///
