@@ -14,7 +14,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/escrowmq/target
 PROFILE := --release
 BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
 # Features of the client without which the binaries are built.
-DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql
+DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql,escrowmq-client/redis,escrowmq-client/tower,escrowmq-client/opentelemetry
 # What is published.
 LIBRARIES := --package escrowmq-common --package escrowmq-client
 

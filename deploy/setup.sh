@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the build needs and this machine lacks: a C++ compiler and libclang with its headers, for RocksDB.
-# `setup.sh tests` adds a PostgreSQL and a MariaDB server for the tests, where apt is there; without them they skip what needs one.
+# `setup.sh tests` adds a PostgreSQL, a MariaDB and a Redis server for the tests, where apt is there; without them they skip what needs one.
 set -eu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -94,6 +94,15 @@ install_mariadb() {
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends mariadb-server-core mariadb-client-core
 }
 
+# Debian's redis-check-rdb is the server, which looks at the name that it is called by.
+has_redis() { command -v redis-server >/dev/null 2>&1 || command -v redis-check-rdb >/dev/null 2>&1; }
+
+# The programs alone: the package redis-server would add its right name, and start a service.
+install_redis() {
+    $as_root apt-get update -qq || return 1
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends redis-tools
+}
+
 # What says whether it is there, its name, what installs it.
 want() {
     "$1" && return 0
@@ -109,3 +118,4 @@ want() {
 
 want has_postgres PostgreSQL install_postgres
 want has_mariadb MariaDB install_mariadb
+want has_redis Redis install_redis

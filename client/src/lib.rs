@@ -39,6 +39,8 @@
 //! * Sends and handlers are spans of `tracing`, in the target `escrowmq_client::span`; with the feature `opentelemetry` a
 //!   handler goes on with the trace of the sender, by the W3C context in the message. RocketMQ's own message trace is written
 //!   if asked for ([`ClientBuilder::message_trace`]).
+//! * [`Idempotent`]: handlers whose effect happens once, by marks in your database (`sqlite`, `postgres`, `mysql`), in Redis (`redis`)
+//!   or in memory.
 //! * [`PullConsumer`] and [`Admin`] for the rest; transactions that are open or parked at an EscrowMQ broker are listed,
 //!   shown and decided with [`Admin::list_transactions`] and its neighbours.
 //!
@@ -74,7 +76,6 @@ mod events;
 mod gate;
 mod groups;
 mod heartbeat;
-#[cfg(feature = "sql")]
 pub mod idempotent;
 mod incoming;
 mod limit;
@@ -109,9 +110,14 @@ pub use escrowmq_common::body::{
     TransactionState,
 };
 pub use events::{ConnectionEvent, ConnectionEvents, ServerKind};
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use idempotent::RedisStore;
 #[cfg(feature = "sql")]
 #[doc(inline)]
-pub use idempotent::{Idempotent, OnceError, OnceFuture, SqlStore};
+pub use idempotent::SqlStore;
+#[doc(inline)]
+pub use idempotent::{Idempotent, KeepError, MarkStore, MemoryStore, OnceError, OnceFuture};
 pub use message::{Message, MessageExt};
 #[cfg(feature = "sql")]
 #[doc(inline)]

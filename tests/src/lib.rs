@@ -14,7 +14,7 @@
 //!    |  Load: transactions, sends and consumers all the time                [load]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
-//!    |  Postgres, MariaDb: database servers of the test's own                [databases]
+//!    |  Postgres, MariaDb, Redis: database servers of the test's own         [databases]
 //!    |  Recorder: what happened, line by line                                [history]
 //!    |  judge: whether that may be                                           [checker]
 //!    `  judge_appends, judge_decisions: whether one copy could have said that [linear]
@@ -46,7 +46,7 @@ pub mod stored;
 pub mod wait;
 pub mod wire;
 
-pub use databases::{MariaDb, Postgres};
+pub use databases::{MariaDb, Postgres, Redis};
 pub use processes::{Broker, Cluster, Nameserver, Settings};
 pub use wait::{DEADLINE, since, until, until_within};
 pub use wire::{Check, End, Half, Pulled, Wire};

@@ -19,6 +19,7 @@ use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 use sqlx::{Pool, Transaction};
 
+use super::OnceError;
 use crate::error::StartError;
 use crate::limit::{TABLE_BYTES_MAX, is_table_name};
 use crate::sql::{Dialect, Kind, Value, begin, is_contention};
@@ -31,28 +32,6 @@ const TABLE: &str = "escrowmq_marks";
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 /// Marks that one statement deletes.
 const PAGE: usize = 256;
-
-/// Why a message has to come again.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OnceError<E> {
-    /// The handler said so. Nothing of it is stored.
-    #[error("{0:#}")]
-    Handler(E),
-    /// The database did.
-    #[error("the database: {error}")]
-    Database {
-        /// The database's error.
-        #[source]
-        error: sqlx::Error,
-        /// Whether somebody else was in the way: a lock, a deadlock, a serialization failure.
-        is_contention: bool,
-    },
-    /// The handler kept the transaction or ended it, or the database gave it up unnoticed. Nothing of it is stored, unless the handler
-    /// itself has committed it.
-    #[error("the transaction was ended before the handler returned")]
-    GivenUp,
-}
 
 impl<E> OnceError<E> {
     fn database<DB: Dialect>(error: sqlx::Error) -> Self {

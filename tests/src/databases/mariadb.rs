@@ -7,11 +7,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{START, Unprivileged, end, folder};
+use super::{START, Unprivileged, end, folder, program};
 use crate::wait::until_within;
-
-/// Folders that Debian and others put the programs into.
-const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
 
 /// A running server. Dropping it stops it.
 #[derive(Debug)]
@@ -83,10 +80,4 @@ impl Drop for MariaDb {
     fn drop(&mut self) {
         end(&mut self.server, Signal::KILL);
     }
-}
-
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = FOLDERS.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
-    folders.map(|folder| folder.join(name)).find(|program| program.is_file())
 }

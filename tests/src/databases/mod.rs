@@ -4,10 +4,12 @@
 
 mod mariadb;
 mod postgres;
+mod redis;
 
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -16,9 +18,13 @@ use tempfile::TempDir;
 
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use redis::Redis;
 
 /// How long a server may take to start. Making its folder takes longer than that of a broker.
 const START: Duration = Duration::from_secs(60);
+
+/// Folders that Debian and others put the programs into.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
 
 /// Users that a server can run as instead of root.
 const USERS: [&str; 3] = ["postgres", "mysql", "nobody"];
@@ -31,6 +37,13 @@ fn folder(prefix: &str) -> (TempDir, Option<Unprivileged>) {
         chown(folder.path(), Some(user.id), Some(user.group)).expect("root gives folders away");
     }
     (folder, user)
+}
+
+/// A program of a server.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = FOLDERS.iter().map(PathBuf::from).chain(std::env::split_paths(&path));
+    folders.map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
 /// Ends a server, which has nothing to keep. Both steps fail only for a process that is gone.

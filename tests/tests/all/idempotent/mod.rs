@@ -1,5 +1,7 @@
 //! Idempotent handlers on real databases: what a message does is done once, however often it comes.
 
+mod redis;
+
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -100,23 +102,11 @@ async fn dying_wherever_a_handler_waits<DB: Shop>(scene: Scene<DB>) {
     let all = names("bill", MESSAGES);
     send_all(&scene, &all, 1).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut deaths = 0;
-    let points = CrashPoints::up_to(POINTS);
-    for lanes in points.lanes(LANES) {
-        let mut children: Vec<Process> = lanes.iter().map(|at| start_child(&scene, *at, folder.path())).collect();
-        let before = deaths;
-        for child in &mut children {
-            let status = child.wait(CHILD).await;
-            if status.signal() == Some(Signal::KILL.as_raw()) {
-                deaths += 1;
-            } else {
-                assert!(status.success(), "{status}\n{}", child.log());
-            }
-        }
-        if deaths == before && points.ends_without_death() {
-            break;
-        }
-    }
+    let start = |(number, point): (usize, u32)| {
+        let order = [scene.cluster.nameserver.address(), scene.url.clone(), point.to_string()].join(" ");
+        start_child("idempotent::child", order, &folder.path().join(number.to_string()))
+    };
+    let deaths = deaths(start).await.len();
     let before = DB::effects(&scene.pool).await.len();
     let last = consumer(&scene.client, &scene.pool, false).await;
     until_done(&scene, &all).await;
@@ -126,11 +116,32 @@ async fn dying_wherever_a_handler_waits<DB: Shop>(scene: Scene<DB>) {
     assert!(deaths > 0 && before > 0, "{deaths} deaths, {before} effects");
 }
 
-fn start_child<DB: Shop>(scene: &Scene<DB>, (number, point): (usize, u32), folder: &Path) -> Process {
+/// Starts children at each point. Answers the numbers of those that died.
+async fn deaths(start: impl Fn((usize, u32)) -> Process) -> BTreeSet<usize> {
+    let mut dead = BTreeSet::new();
+    let points = CrashPoints::up_to(POINTS);
+    for lanes in points.lanes(LANES) {
+        let mut children: Vec<(usize, Process)> = lanes.iter().map(|at| (at.0, start(*at))).collect();
+        let before = dead.len();
+        for (number, child) in &mut children {
+            let status = child.wait(CHILD).await;
+            if status.signal() == Some(Signal::KILL.as_raw()) {
+                dead.insert(*number);
+            } else {
+                assert!(status.success(), "{status}\n{}", child.log());
+            }
+        }
+        if dead.len() == before && points.ends_without_death() {
+            break;
+        }
+    }
+    dead
+}
+
+fn start_child(test: &str, order: String, log: &Path) -> Process {
     let mut command = Command::new(std::env::current_exe().expect("the running test is a file"));
-    command.args(["--exact", "idempotent::child", "--ignored", "--nocapture"]);
-    command.env(ORDER, [scene.cluster.nameserver.address(), scene.url.clone(), point.to_string()].join(" "));
-    Process::start("consumer", command, &folder.join(number.to_string()))
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(ORDER, order);
+    Process::start("consumer", command, log)
 }
 
 #[test]
@@ -165,7 +176,11 @@ async fn work<DB: Shop>(nameserver: &str, url: &str, counts: Arc<AtomicBool>) {
         }
     });
     let builder = client.push_consumer(GROUP).subscribe(TOPIC, "*").consume_from(ConsumeFrom::First);
-    let consumer = builder.start(handler).await.expect("a consumer");
+    until_some(builder.start(handler).await.expect("a consumer"), &handled).await;
+}
+
+/// Ends a child's consumer after some messages.
+async fn until_some(consumer: PushConsumer, handled: &AtomicU32) {
     // There may be no messages for it.
     let some = async || (handled.load(Ordering::Relaxed) >= HANDLES).then_some(());
     let _ = tokio::time::timeout(Duration::from_secs(3), until_within(CHILD, "messages", some)).await;
