@@ -15,13 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::clock;
+use escrowmq_common::message::body_crc;
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 use sqlx::{Pool, Transaction};
+use tokio::sync::OnceCell;
 
 use super::OnceError;
 use crate::error::StartError;
 use crate::limit::{TABLE_BYTES_MAX, is_table_name};
+use crate::sql::tables::{Column, Family, Table};
 use crate::sql::{Dialect, Kind, Value, begin, is_contention};
 use crate::transaction::barrier::LocalTransaction;
 use crate::transaction::barrier::local::roll_back;
@@ -32,6 +35,26 @@ const TABLE: &str = "escrowmq_marks";
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 /// Marks that one statement deletes.
 const PAGE: usize = 256;
+/// Tables that marks may be divided among.
+const SHARDS_MAX: u32 = 256;
+/// A table of marks.
+const COLUMNS: &[(&str, Column)] =
+    &[("consumer_group", Column::Text(255)), ("message_key", Column::Text(512)), ("done_at", Column::Time)];
+
+/// The name of a table.
+fn shard(table: &str, shards: u32, number: u32) -> String {
+    if shards == 1 { table.to_owned() } else { format!("{table}_{number}") }
+}
+
+fn tables<DB: Dialect>(table: &str, shards: u32) -> Family {
+    let one = |number| Table {
+        name: shard(table, shards, number),
+        columns: COLUMNS,
+        key: "consumer_group, message_key",
+        index: Some(("by_age", "consumer_group, done_at")),
+    };
+    Family::new::<DB>(table, shards, &(0..shards).map(one).collect::<Vec<_>>(), Vec::new())
+}
 
 impl<E> OnceError<E> {
     fn database<DB: Dialect>(error: sqlx::Error) -> Self {
@@ -43,6 +66,9 @@ impl<E> OnceError<E> {
 pub struct SqlStore<DB: Dialect> {
     pool: Pool<DB>,
     table: Arc<str>,
+    shards: u32,
+    /// Whether the tables are those that this is made for.
+    checked: Arc<OnceCell<()>>,
     /// When old marks were deleted last, by the monotonic clock.
     cleaned: Arc<Mutex<Duration>>,
     tasks: Tasks,
@@ -53,6 +79,8 @@ impl<DB: Dialect> Clone for SqlStore<DB> {
         SqlStore {
             pool: self.pool.clone(),
             table: Arc::clone(&self.table),
+            shards: self.shards,
+            checked: Arc::clone(&self.checked),
             cleaned: Arc::clone(&self.cleaned),
             tasks: self.tasks.clone(),
         }
@@ -68,7 +96,14 @@ impl<DB: Dialect> fmt::Debug for SqlStore<DB> {
 impl<DB: Dialect> SqlStore<DB> {
     /// Marks in the table `escrowmq_marks`.
     pub fn new(pool: Pool<DB>) -> SqlStore<DB> {
-        SqlStore { pool, table: TABLE.into(), cleaned: Arc::default(), tasks: Tasks::new() }
+        SqlStore {
+            pool,
+            table: TABLE.into(),
+            shards: 1,
+            checked: Arc::default(),
+            cleaned: Arc::default(),
+            tasks: Tasks::new(),
+        }
     }
 
     /// The same in another table, optionally with its schema in front.
@@ -84,28 +119,54 @@ impl<DB: Dialect> SqlStore<DB> {
             return Err(StartError::setting("table", reason));
         }
         self.table = table.into();
+        self.checked = Arc::default();
         Ok(self)
     }
 
-    /// Creates the table and its index if they are not there.
+    /// Divides the marks among so many tables by a hash of the key, so that none of them, and none of their indexes, grows too large:
+    /// `escrowmq_marks_0` and so on. Default 1: `escrowmq_marks` alone.
+    ///
+    /// The number is kept with the tables, and another one is refused: a mark would be looked for in a table where it is not. Other
+    /// tables have another [name](Self::table), and know nothing of what was done before.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Setting`] if it is 0 or above 256.
+    pub fn shards(mut self, count: u32) -> Result<SqlStore<DB>, StartError> {
+        if !(1..=SHARDS_MAX).contains(&count) {
+            return Err(StartError::setting("shards", format!("must be from 1 to {SHARDS_MAX}")));
+        }
+        self.shards = count;
+        self.checked = Arc::default();
+        Ok(self)
+    }
+
+    /// Creates the tables and their indexes if they are not there.
     ///
     /// # Errors
     ///
     /// The database's error; trying again is safe.
     pub async fn create_tables(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        for statement in DB::mark_tables(&self.table) {
-            // "If not exists" is no lock: two processes that create it at the same time may both try, and one fails.
-            if DB::execute(&mut connection, &statement, &[]).await.is_err() {
-                DB::execute(&mut connection, &statement, &[]).await?;
-            }
-        }
-        Ok(())
+        tables::<DB>(&self.table, self.shards).create(&self.pool).await
     }
 
-    /// The definition of the table in SQL, for a migration of yours. `table` may be qualified by a schema.
-    pub fn definition(table: &str) -> String {
-        DB::mark_tables(table).into_iter().map(|statement| statement + ";\n").collect()
+    /// The definition of the tables in SQL, for a migration of yours. `table` may be qualified by a schema.
+    pub fn definition(table: &str, shards: u32) -> String {
+        tables::<DB>(table, shards).definition()
+    }
+
+    /// The table with the mark of a key.
+    fn table_of(&self, group: &str, key: &str) -> String {
+        shard(&self.table, self.shards, body_crc(format!("{group}/{key}").as_bytes()) % self.shards)
+    }
+
+    /// Looks once whether the tables are those that this is made for.
+    async fn check_tables(&self) -> Result<(), sqlx::Error> {
+        let check = async || {
+            let mut connection = self.pool.acquire().await?;
+            tables::<DB>(&self.table, self.shards).check::<DB>(&mut connection).await
+        };
+        self.checked.get_or_try_init(check).await.map(drop)
     }
 
     /// Runs `work` unless there is a mark of this key.
@@ -122,6 +183,7 @@ impl<DB: Dialect> SqlStore<DB> {
     {
         self.clean_sometimes(group, keep);
         let failed = OnceError::database::<DB>;
+        self.check_tables().await.map_err(failed)?;
         let mut transaction = begin(&self.pool, DB::BEGIN).await.map_err(failed)?;
         match self.mark(&mut transaction, group, key).await {
             Ok(true) => {}
@@ -170,7 +232,9 @@ impl<DB: Dialect> SqlStore<DB> {
         let (first, second) = ((spelling.parameter)(1), (spelling.parameter)(2));
         let insert = format!(
             "INSERT INTO {} (consumer_group, message_key, done_at) VALUES ({first}, {second}, {}){}",
-            self.table, spelling.now, spelling.if_new
+            self.table_of(group, key),
+            spelling.now,
+            spelling.if_new
         );
         match DB::execute(transaction, &insert, &[Value::Text(group), Value::Text(key)]).await {
             Ok(rows) => Ok(rows == 1),
@@ -186,8 +250,10 @@ impl<DB: Dialect> SqlStore<DB> {
         key: &str,
     ) -> Result<bool, sqlx::Error> {
         let (first, second) = ((DB::SPELLING.parameter)(1), (DB::SPELLING.parameter)(2));
-        let select =
-            format!("SELECT message_key FROM {} WHERE consumer_group = {first} AND message_key = {second}", self.table);
+        let select = format!(
+            "SELECT message_key FROM {} WHERE consumer_group = {first} AND message_key = {second}",
+            self.table_of(group, key)
+        );
         let values = [Value::Text(group), Value::Text(key)];
         Ok(!DB::select(transaction, &select, &values, &[Kind::Text]).await?.is_empty())
     }
@@ -216,18 +282,24 @@ impl<DB: Dialect> SqlStore<DB> {
     ///
     /// The database's error; trying again is safe.
     pub async fn clean(&self, group: &str, keep: Duration) -> Result<u64, sqlx::Error> {
+        let mut deleted = 0;
+        for number in 0..self.shards {
+            deleted += self.clean_table(&shard(&self.table, self.shards, number), group, keep).await?;
+        }
+        Ok(deleted)
+    }
+
+    async fn clean_table(&self, table: &str, group: &str, keep: Duration) -> Result<u64, sqlx::Error> {
         let spelling = DB::SPELLING;
         let parameter = spelling.parameter;
         let before = (spelling.later)(&format!("-{}", keep.as_millis()));
         let select = format!(
-            "SELECT message_key FROM {} WHERE consumer_group = {} AND done_at < {before} ORDER BY done_at LIMIT {PAGE}",
-            self.table,
+            "SELECT message_key FROM {table} WHERE consumer_group = {} AND done_at < {before} ORDER BY done_at LIMIT {PAGE}",
             parameter(1)
         );
         let list: Vec<String> = (2..PAGE + 2).map(parameter).collect();
         let delete = format!(
-            "DELETE FROM {} WHERE consumer_group = {} AND message_key IN ({})",
-            self.table,
+            "DELETE FROM {table} WHERE consumer_group = {} AND message_key IN ({})",
             parameter(1),
             list.join(", ")
         );
@@ -330,6 +402,49 @@ mod tests {
         // On the same connection.
         store.once("g", "k", KEEP, |tx| bill(tx, "a")).await.expect("done");
         assert_eq!(bills(&store).await, 1);
+    }
+
+    #[tokio::test]
+    async fn sharded_marks_are_found_again_and_cleaned_and_keep_their_number() {
+        let (_folder, store) = store(8).await;
+        let said = store.clone().shards(4).expect("a number").create_tables().await;
+        assert!(said.is_err_and(|error| error.to_string().contains("divided into 1 tables")));
+        let sharded = store.clone().table("main.sharded").expect("a name").shards(4).expect("a number");
+        sharded.create_tables().await.expect("tables");
+        sharded.create_tables().await.expect("they are there");
+        for _ in 0..2 {
+            for number in 0..40 {
+                sharded.once("g", &format!("k-{number}"), KEEP, |tx| bill(tx, "a")).await.expect("done");
+            }
+        }
+        assert_eq!(bills(&store).await, 40);
+        let mut marks = 0;
+        for number in 0..4 {
+            let count = format!("SELECT count(*) FROM sharded_{number}");
+            let count: i64 = sqlx::query_scalar(&count).fetch_one(&store.pool).await.expect("a count");
+            assert!(count > 0, "a table of its own for no mark");
+            marks += count;
+        }
+        assert_eq!(marks, 40);
+        let other = store.clone().table("main.sharded").expect("a name").shards(5).expect("a number");
+        let said = other.once("g", "k-1", KEEP, |tx| bill(tx, "a")).await;
+        assert!(said.is_err_and(|error| error.to_string().contains("divided into 4 tables")));
+        sqlx::query("UPDATE sharded_1 SET done_at = datetime('now', '-1 hour')")
+            .execute(&store.pool)
+            .await
+            .expect("old");
+        assert!(sharded.clean("g", KEEP).await.expect("cleaned") > 0);
+        assert!(store.clone().shards(0).is_err() && store.shards(257).is_err());
+    }
+
+    #[tokio::test]
+    async fn tables_of_a_newer_version_are_refused() {
+        let (_folder, store) = store(1).await;
+        sqlx::query("UPDATE escrowmq_schema SET version = 2").execute(&store.pool).await.expect("a version");
+        assert!(store.create_tables().await.is_err_and(|error| error.to_string().contains("version 2")));
+        let said = store.once("g", "k", KEEP, |tx| bill(tx, "a")).await;
+        assert!(matches!(said, Err(OnceError::Database { .. })), "{said:?}");
+        assert_eq!(bills(&store).await, 0);
     }
 
     #[tokio::test]

@@ -70,6 +70,7 @@ mod row;
 mod sending;
 mod slots;
 mod store;
+mod tables;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -195,21 +196,12 @@ impl<DB: OutboxDatabase> Outbox<DB> {
     ///
     /// The database's error; trying again is safe.
     pub async fn create_tables(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.shared.pool.acquire().await?;
-        for statement in DB::outbox_tables(&self.shared.table) {
-            // "If not exists" is no lock: two processes that create it at the same time may both try, and one fails.
-            if DB::execute(&mut connection, &statement, &[]).await.is_err() {
-                DB::execute(&mut connection, &statement, &[]).await?;
-            }
-        }
-        self.shared.statements.make_slots::<DB>(&mut connection).await
+        tables::tables::<DB>(&self.shared.table).create(&self.shared.pool).await
     }
 
     /// The definition of the tables in SQL, for a migration of yours. `table` may be qualified by a schema.
     pub fn definition(table: &str) -> String {
-        let statements = DB::outbox_tables(table).into_iter();
-        let text: String = statements.map(|statement| statement + ";\n").collect();
-        text + &Statements::new(table, DB::SPELLING).slots() + ";\n"
+        tables::tables::<DB>(table).definition()
     }
 
     /// Adds a message to your transaction, and answers its unique id. It is sent once the transaction has committed.

@@ -16,11 +16,6 @@ impl Statements {
         )
     }
 
-    /// Makes the rows of the slots.
-    pub(super) async fn make_slots<DB: Dialect>(&self, connection: &mut DB::Connection) -> Result<(), sqlx::Error> {
-        DB::execute(connection, &self.slots(), &[]).await.map(drop)
-    }
-
     /// The relay is alive for so long. Forgets those that are not, and says how many there are.
     pub(super) async fn announce<DB: Dialect>(
         &self,

@@ -1,4 +1,5 @@
-//! What outbox and idempotence need of a database, and where databases differ: two primitives, tables, and the spelling of times.
+//! What outbox and idempotence need of a database, and where databases differ: two primitives, and the spelling of columns and
+//! times.
 //!
 //! Everything else is written once, in SQL that all of them read. Times are columns that a person can read, and only the clock of
 //! the database decides about them.
@@ -10,6 +11,7 @@ mod mysql;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+pub(crate) mod tables;
 
 use std::future::Future;
 
@@ -84,6 +86,14 @@ pub struct Spelling {
     pub(crate) if_new: &'static str,
     /// What makes an insert of a relay renew `alive_until` instead; the argument is the new value.
     pub(crate) or_renew: fn(&str) -> String,
+    /// The type of a column.
+    pub(crate) column: fn(tables::Column) -> String,
+    /// Where indexes are defined.
+    pub(crate) indexes: tables::Indexes,
+    /// What follows the definition of a table whose key is a number that the database gives.
+    pub(crate) table_end: &'static str,
+    /// The same for other keys.
+    pub(crate) keyed_table_end: &'static str,
 }
 
 /// The part of [`OutboxDatabase`](crate::OutboxDatabase) that is not for others.
@@ -93,12 +103,6 @@ pub trait Dialect: sqlx::Database {
 
     /// Whether several relays share the work. Otherwise one has all of it, and the others take over when it is gone.
     const SHARES: bool;
-
-    /// The definitions of an outbox's tables, in steps that may be run again. `table` may be qualified by a schema.
-    fn outbox_tables(table: &str) -> Vec<String>;
-
-    /// The same of the marks of idempotent handlers.
-    fn mark_tables(table: &str) -> Vec<String>;
 
     /// The statement by which a transaction begins that will write.
     const BEGIN: &str;

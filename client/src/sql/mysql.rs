@@ -4,6 +4,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, Pool};
 use tokio::sync::Notify;
 
+use super::tables::{Column, Indexes};
 use super::{Cell, Dialect, Kind, Spelling, Value, primitives, values};
 
 impl Dialect for MySql {
@@ -18,64 +19,28 @@ impl Dialect for MySql {
         unless_there: " ON DUPLICATE KEY UPDATE slot = slot",
         if_new: "",
         or_renew: |until| format!(" ON DUPLICATE KEY UPDATE alive_until = {until}"),
+        column: |column| {
+            let utf8 = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+            match column {
+                Column::Id => "BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY".to_owned(),
+                Column::Int => "BIGINT NOT NULL".to_owned(),
+                Column::Count => "BIGINT NOT NULL DEFAULT 0".to_owned(),
+                Column::Ascii(max) => format!("VARCHAR({max}) CHARACTER SET ascii COLLATE ascii_bin NOT NULL"),
+                Column::Text(max) => format!("VARCHAR({max}) {utf8} NOT NULL"),
+                Column::LongText => format!("MEDIUMTEXT {utf8} NOT NULL"),
+                Column::Note(max) => format!("VARCHAR({max}) {utf8}"),
+                Column::Bytes => "LONGBLOB NOT NULL".to_owned(),
+                Column::Time => "DATETIME(3) NOT NULL".to_owned(),
+            }
+        },
+        indexes: Indexes::InTable,
+        table_end: " ENGINE = InnoDB",
+        keyed_table_end: " ENGINE = InnoDB",
     };
 
     const TELLS: bool = false;
 
     const SHARES: bool = true;
-
-    fn outbox_tables(table: &str) -> Vec<String> {
-        let name = text(255);
-        let (long, key) = (text(4096), text(512));
-        vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table} (
-    id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    slot BIGINT NOT NULL,
-    state VARCHAR(8) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    tenant {name},
-    topic {name},
-    order_key {long},
-    unique_id {key},
-    flag BIGINT NOT NULL,
-    properties MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    body LONGBLOB NOT NULL,
-    bytes BIGINT NOT NULL,
-    attempts BIGINT NOT NULL DEFAULT 0,
-    last_error VARCHAR(2048) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
-    created_at DATETIME(3) NOT NULL,
-    changed_at DATETIME(3) NOT NULL,
-    KEY by_slot (state, slot, id)
-) ENGINE = InnoDB"
-            ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table}_slots (
-    slot BIGINT NOT NULL PRIMARY KEY,
-    owner {name},
-    owned_until DATETIME(3) NOT NULL
-) ENGINE = InnoDB"
-            ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table}_relays (
-    relay {name} PRIMARY KEY,
-    alive_until DATETIME(3) NOT NULL
-) ENGINE = InnoDB"
-            ),
-        ]
-    }
-
-    fn mark_tables(table: &str) -> Vec<String> {
-        let (name, key) = (text(255), text(512));
-        vec![format!(
-            "CREATE TABLE IF NOT EXISTS {table} (
-    consumer_group {name},
-    message_key {key},
-    done_at DATETIME(3) NOT NULL,
-    PRIMARY KEY (consumer_group, message_key),
-    KEY by_age (consumer_group, done_at)
-) ENGINE = InnoDB"
-        )]
-    }
 
     const BEGIN: &str = "START TRANSACTION";
 
@@ -99,11 +64,6 @@ impl Dialect for MySql {
     }
 
     primitives!(MySql);
-}
-
-/// A text that is compared byte by byte.
-fn text(characters: u32) -> String {
-    format!("VARCHAR({characters}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL")
 }
 
 values!(MySql);

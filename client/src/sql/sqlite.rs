@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Pool, Sqlite};
 use tokio::sync::Notify;
 
+use super::tables::{Column, Indexes};
 use super::{Cell, Dialect, Kind, Spelling, Value, primitives, values};
 
 impl Dialect for Sqlite {
@@ -18,66 +19,25 @@ impl Dialect for Sqlite {
         unless_there: " ON CONFLICT DO NOTHING",
         if_new: " ON CONFLICT DO NOTHING",
         or_renew: |until| format!(" ON CONFLICT (relay) DO UPDATE SET alive_until = {until}"),
+        column: |column| {
+            let column = match column {
+                Column::Id => "INTEGER PRIMARY KEY AUTOINCREMENT",
+                Column::Int => "INTEGER NOT NULL",
+                Column::Count => "INTEGER NOT NULL DEFAULT 0",
+                Column::Ascii(_) | Column::Text(_) | Column::LongText | Column::Time => "TEXT NOT NULL",
+                Column::Note(_) => "TEXT",
+                Column::Bytes => "BLOB NOT NULL",
+            };
+            column.to_owned()
+        },
+        indexes: Indexes::AfterTableByName,
+        table_end: "",
+        keyed_table_end: " WITHOUT ROWID",
     };
 
     const TELLS: bool = false;
 
     const SHARES: bool = false;
-
-    fn outbox_tables(table: &str) -> Vec<String> {
-        // An index lives in the schema of its table, and the table is named without it.
-        let bare = table.rsplit('.').next().unwrap_or(table);
-        vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table} (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    slot INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    tenant TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    order_key TEXT NOT NULL,
-    unique_id TEXT NOT NULL,
-    flag INTEGER NOT NULL,
-    properties TEXT NOT NULL,
-    body BLOB NOT NULL,
-    bytes INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    last_error TEXT,
-    created_at TEXT NOT NULL,
-    changed_at TEXT NOT NULL
-)"
-            ),
-            format!("CREATE INDEX IF NOT EXISTS {table}_by_slot ON {bare} (state, slot, id)"),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table}_slots (
-    slot INTEGER NOT NULL PRIMARY KEY,
-    owner TEXT NOT NULL,
-    owned_until TEXT NOT NULL
-)"
-            ),
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table}_relays (
-    relay TEXT NOT NULL PRIMARY KEY,
-    alive_until TEXT NOT NULL
-)"
-            ),
-        ]
-    }
-
-    fn mark_tables(table: &str) -> Vec<String> {
-        let bare = table.rsplit('.').next().unwrap_or(table);
-        vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table} (
-    consumer_group TEXT NOT NULL,
-    message_key TEXT NOT NULL,
-    done_at TEXT NOT NULL,
-    PRIMARY KEY (consumer_group, message_key)
-) WITHOUT ROWID"
-            ),
-            format!("CREATE INDEX IF NOT EXISTS {table}_by_age ON {bare} (consumer_group, done_at)"),
-        ]
-    }
 
     const BEGIN: &str = "BEGIN IMMEDIATE";
 

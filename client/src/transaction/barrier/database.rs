@@ -8,6 +8,7 @@ use std::future::Future;
 
 use crate::queue::MessageQueue;
 use crate::trace::Labels;
+use crate::sql::tables::{Column, Family, Table};
 use crate::transaction::Half;
 
 /// The state of a row. The numbers are in people's databases.
@@ -155,10 +156,7 @@ impl Spelling {
 }
 
 /// The part of [`BarrierDatabase`](super::BarrierDatabase) that is not for others.
-pub trait Dialect: sqlx::Database {
-    /// The definitions of the table and its index, to be run once.
-    fn definitions(table: &str) -> Vec<String>;
-
+pub trait Dialect: crate::sql::Dialect {
     /// The statements for this table. Local transactions begin with `begin`, or as the database does it.
     fn statements(table: &str, begin: Option<&str>) -> Statements;
 
@@ -167,9 +165,6 @@ pub trait Dialect: sqlx::Database {
 
     /// How many own connections make sense.
     const OWN_CONNECTIONS_MAX: u32;
-
-    /// Whether the error says that somebody else holds a lock, and nothing else.
-    fn is_contention(error: &dyn sqlx::error::DatabaseError) -> bool;
 
     /// Plants a row if there is none, and answers whether it did. Waits no longer than `lock_wait` for an open transaction
     /// that has written one.
@@ -218,6 +213,23 @@ pub trait Dialect: sqlx::Database {
 
     /// Runs one statement without parameters.
     fn run(connection: &mut Self::Connection, statement: &str) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// The definition of the table.
+pub(super) fn table<DB: Dialect>(name: &str) -> Family {
+    let columns = &[
+        ("id", Column::Ascii(255)),
+        ("state", Column::Int),
+        ("producer_group", Column::Text(255)),
+        ("topic", Column::Text(255)),
+        ("broker", Column::Text(255)),
+        ("queue_id", Column::Int),
+        ("half_position", Column::Int),
+        ("half_counter", Column::Int),
+        ("created_at", Column::Int),
+    ];
+    let index = Some(("by_age", "producer_group, state, created_at, id"));
+    Family::new::<DB>(name, 1, &[Table { name: name.to_owned(), columns, key: "id", index }], Vec::new())
 }
 
 /// How to connect to a database.

@@ -188,19 +188,12 @@ impl<DB: BarrierDatabase> Barrier<DB> {
     ///
     /// The database's error; trying again is safe.
     pub async fn create_table(&self) -> Result<(), sqlx::Error> {
-        let mut connection = self.shared.pool.acquire().await?;
-        for statement in DB::definitions(&self.shared.settings.table) {
-            // "If not exists" is no lock: two processes that create it at the same time may both try, and one fails.
-            if DB::run(&mut connection, &statement).await.is_err() {
-                DB::run(&mut connection, &statement).await?;
-            }
-        }
-        Ok(())
+        database::table::<DB>(&self.shared.settings.table).create(&self.shared.pool).await
     }
 
     /// The definition of the table and its index in SQL, for a migration of yours. `table` may be qualified by a schema.
     pub fn definition(table: &str) -> String {
-        DB::definitions(table).into_iter().map(|statement| statement + ";\n").collect()
+        database::table::<DB>(table).definition()
     }
 
     /// Answers the broker's checks from the table: what [`transaction_producer`](crate::Client::transaction_producer) takes as

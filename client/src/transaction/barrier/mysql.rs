@@ -20,36 +20,12 @@ const SPELLING: Spelling = Spelling {
 impl Dialect for MySql {
     const OWN_CONNECTIONS_MAX: u32 = 4;
 
-    fn definitions(table: &str) -> Vec<String> {
-        vec![format!(
-            "CREATE TABLE IF NOT EXISTS {table} (
-    id VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
-    state BIGINT NOT NULL,
-    producer_group VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    topic VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    broker VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    queue_id BIGINT NOT NULL,
-    half_position BIGINT NOT NULL,
-    half_counter BIGINT NOT NULL,
-    created_at BIGINT NOT NULL,
-    KEY by_age (producer_group, state, created_at, id)
-) ENGINE = InnoDB"
-        )]
-    }
-
     fn statements(table: &str, begin: Option<&str>) -> Statements {
         SPELLING.statements(table, begin.unwrap_or("START TRANSACTION").to_owned())
     }
 
     fn own_options(options: ConnectOptions<MySql>, _: Duration) -> ConnectOptions<MySql> {
         options
-    }
-
-    fn is_contention(error: &dyn sqlx::error::DatabaseError) -> bool {
-        // ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK.
-        error
-            .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-            .is_some_and(|error| matches!(error.number(), 1205 | 1213))
     }
 
     async fn plant(

@@ -25,40 +25,12 @@ const DURABLE: &str =
 impl Dialect for Postgres {
     const OWN_CONNECTIONS_MAX: u32 = 4;
 
-    fn definitions(table: &str) -> Vec<String> {
-        vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table} (
-    id TEXT NOT NULL PRIMARY KEY,
-    state BIGINT NOT NULL,
-    producer_group TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    broker TEXT NOT NULL,
-    queue_id BIGINT NOT NULL,
-    half_position BIGINT NOT NULL,
-    half_counter BIGINT NOT NULL,
-    created_at BIGINT NOT NULL
-)"
-            ),
-            format!(
-                "CREATE INDEX IF NOT EXISTS {}_by_age ON {table} (producer_group, state, created_at, id)",
-                // An index is always in the schema of its table.
-                table.rsplit('.').next().unwrap_or(table)
-            ),
-        ]
-    }
-
     fn statements(table: &str, begin: Option<&str>) -> Statements {
         SPELLING.statements(table, format!("{}; {DURABLE}", begin.unwrap_or("BEGIN")))
     }
 
     fn own_options(options: ConnectOptions<Postgres>, _: Duration) -> ConnectOptions<Postgres> {
         options
-    }
-
-    fn is_contention(error: &dyn sqlx::error::DatabaseError) -> bool {
-        // lock_not_available, deadlock_detected, serialization_failure.
-        error.code().is_some_and(|code| matches!(&*code, "55P03" | "40P01" | "40001"))
     }
 
     async fn plant(

@@ -19,41 +19,12 @@ const SPELLING: Spelling = Spelling {
 impl Dialect for Sqlite {
     const OWN_CONNECTIONS_MAX: u32 = 1;
 
-    fn definitions(table: &str) -> Vec<String> {
-        vec![
-            format!(
-                "CREATE TABLE IF NOT EXISTS {table} (
-    id TEXT NOT NULL PRIMARY KEY,
-    state INTEGER NOT NULL,
-    producer_group TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    broker TEXT NOT NULL,
-    queue_id INTEGER NOT NULL,
-    half_position INTEGER NOT NULL,
-    half_counter INTEGER NOT NULL,
-    created_at INTEGER NOT NULL
-) WITHOUT ROWID"
-            ),
-            format!(
-                "CREATE INDEX IF NOT EXISTS {table}_by_age ON {} (producer_group, state, created_at, id)",
-                // The index lives in the table's schema, and the table is named without it.
-                table.rsplit('.').next().unwrap_or(table)
-            ),
-        ]
-    }
-
     fn statements(table: &str, begin: Option<&str>) -> Statements {
         SPELLING.statements(table, begin.unwrap_or("BEGIN IMMEDIATE").to_owned())
     }
 
     fn own_options(options: ConnectOptions<Sqlite>, lock_wait: Duration) -> ConnectOptions<Sqlite> {
         options.busy_timeout(lock_wait).create_if_missing(false)
-    }
-
-    fn is_contention(error: &dyn sqlx::error::DatabaseError) -> bool {
-        // SQLITE_BUSY and SQLITE_LOCKED; the extended codes keep them in the low byte.
-        let code = error.code().and_then(|code| code.parse::<i32>().ok());
-        code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
     }
 
     async fn plant(
