@@ -59,7 +59,8 @@
 //!
 //! `escrowmq_outbox` has a row for each message: `id`, `state` (`waiting`, `held`, `failed`, `sent`), `tenant`, `topic`,
 //! `order_key` (the sharding key), `unique_id`, `properties` (JSON), `body`, `bytes`, `attempts`, `last_error`, `created_at`,
-//! `changed_at` (UTC). `escrowmq_outbox_slots` says which relay owns which slot until when, `escrowmq_outbox_relays` who is there.
+//! `changed_at` (UTC). `escrowmq_outbox_slots` says which relay owns which slot until when, `escrowmq_outbox_relays` who is there, and
+//! `escrowmq_schema` which version of the tables this is.
 
 mod builder;
 mod error;

@@ -1,8 +1,8 @@
 //! Tables: defined once for all databases, and remembered with their version and the number of their parts.
 //!
 //! `escrowmq_schema`, in the schema of the tables that it is about, has a row for each family of tables. A version of this crate that
-//! wants other columns finds the number there, runs the steps in between, and writes the new one. Code that is older than the tables
-//! refuses to work on them.
+//! wants other columns finds the number there, runs the steps in between, and writes the new one. Where the number is not the one that
+//! this code knows, [`Family::create`] and [`Family::check`] are errors.
 
 use sqlx::{Database, Pool};
 

@@ -1,6 +1,7 @@
 //! Idempotent handlers on real databases: what a message does is done once, however often it comes.
 
 mod redis;
+mod tables;
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -47,9 +48,14 @@ fn body(message: &MessageExt) -> String {
     String::from_utf8_lossy(message.body()).into_owned()
 }
 
+/// Marks in several tables.
+fn store<DB: Shop>(pool: &Pool<DB>) -> SqlStore<DB> {
+    SqlStore::new(pool.clone()).shards(3).expect("a number")
+}
+
 async fn consumer<DB: Shop>(client: &Client, pool: &Pool<DB>, fails: bool) -> PushConsumer {
     let asked = Arc::new(AtomicU32::new(0));
-    let handler = Idempotent::new(SqlStore::new(pool.clone()), GROUP).in_db_once(move |mut tx, message| {
+    let handler = Idempotent::new(store(pool), GROUP).in_db_once(move |mut tx, message| {
         let asked = Arc::clone(&asked);
         async move {
             DB::effect(&mut tx, &body(&message)).await.map_err(|error| error.to_string())?;
@@ -83,7 +89,7 @@ async fn until_done<DB: Shop>(scene: &Scene<DB>, all: &[String]) {
 
 async fn a_message_that_comes_again_has_no_second_effect<DB: Shop>(scene: Scene<DB>) {
     DB::create_effects(&scene.pool).await;
-    SqlStore::new(scene.pool.clone()).create_tables().await.expect("a table");
+    store(&scene.pool).create_tables().await.expect("a table");
     let all = names("bill", 60);
     // Two instances: each gets some of the queues, and so one of the two copies at any time.
     let other = scene.cluster.client().await;
@@ -98,7 +104,7 @@ async fn a_message_that_comes_again_has_no_second_effect<DB: Shop>(scene: Scene<
 
 async fn dying_wherever_a_handler_waits<DB: Shop>(scene: Scene<DB>) {
     DB::create_effects(&scene.pool).await;
-    SqlStore::new(scene.pool.clone()).create_tables().await.expect("a table");
+    store(&scene.pool).create_tables().await.expect("a table");
     let all = names("bill", MESSAGES);
     send_all(&scene, &all, 1).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -166,7 +172,7 @@ async fn work<DB: Shop>(nameserver: &str, url: &str, counts: Arc<AtomicBool>) {
     let client = Client::builder(nameserver).connect().await.expect("a client connects");
     let handled = Arc::new(AtomicU32::new(0));
     let told = Arc::clone(&handled);
-    let handler = Idempotent::new(SqlStore::new(pool), GROUP).in_db_once(move |mut tx, message| {
+    let handler = Idempotent::new(store(&pool), GROUP).in_db_once(move |mut tx, message| {
         counts.store(true, Ordering::Relaxed);
         let told = Arc::clone(&told);
         async move {

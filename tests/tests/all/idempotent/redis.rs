@@ -15,7 +15,7 @@ use escrowmq_tests::{Cluster, Redis, Settings, until_within};
 use redis::aio::ConnectionManager;
 use tokio::sync::Semaphore;
 
-use super::{CONSUMING, GROUP, HANDLES, MESSAGES, ORDER, body, deaths, start_child, until_some};
+use super::{CONSUMING, GROUP, MESSAGES, ORDER, body, deaths, start_child, until_some};
 use crate::outbox::{TOPIC, names};
 
 /// Short, so that what a dead process has leased comes soon.
