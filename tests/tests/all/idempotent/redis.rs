@@ -15,11 +15,13 @@ use escrowmq_tests::{Cluster, Redis, Settings, until_within};
 use redis::aio::ConnectionManager;
 use tokio::sync::Semaphore;
 
-use super::{CONSUMING, GROUP, MESSAGES, ORDER, body, deaths, start_child, until_some};
+use super::{CONSUMING, GROUP, ORDER, body, deaths, start_child, until_some};
 use crate::outbox::{TOPIC, names};
 
 /// Short, so that what a dead process has leased comes soon.
 const LEASE: Duration = Duration::from_secs(2);
+/// Enough for all children: a message takes less than with a database.
+const MESSAGES: usize = 1200;
 const KEEP: Duration = Duration::from_secs(600);
 
 async fn connect(url: &str) -> ConnectionManager {
@@ -298,6 +300,7 @@ async fn work(nameserver: &str, url: &str, number: String, counts: Arc<AtomicBoo
             Ok::<(), StoreError>(())
         }
     });
-    let builder = client.push_consumer(GROUP).subscribe(TOPIC, "*").consume_from(ConsumeFrom::First);
+    // One at a time, so that a child leaves messages for the others.
+    let builder = client.push_consumer(GROUP).subscribe(TOPIC, "*").consume_from(ConsumeFrom::First).concurrency(1);
     until_some(builder.start(handler).await.expect("a consumer"), &handled).await;
 }
