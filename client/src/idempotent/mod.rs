@@ -5,8 +5,8 @@
 //!
 //! | store | effect | promise |
 //! | --- | --- | --- |
-//! | [`SqlStore`](crate::SqlStore) (features `sqlite`, `postgres`, `mysql`) with [`in_db_once`](Idempotent::in_db_once) | rows of the same database | **once**: mark and rows commit together |
-//! | [`RedisStore`](crate::RedisStore) (feature `redis`) with [`once`](Idempotent::once) | anything, anywhere | at least once, and once as long as nothing dies or stands still at the wrong moment (see below) |
+//! | [`SqlStore`] (features `sqlite`, `postgres`, `mysql`) with [`in_db_once`](Idempotent::in_db_once) | rows of the same database | **once**: mark and rows commit together |
+//! | [`RedisStore`] (feature `redis`) with [`once`](Idempotent::once) | anything, anywhere | at least once, and once as long as nothing dies or stands still at the wrong moment (see below) |
 //! | [`MemoryStore`] with `once` | anything, in this process | the same, and nothing after the end of the process |
 //!
 //! ```no_run

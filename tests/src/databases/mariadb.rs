@@ -44,6 +44,8 @@ impl MariaDb {
         let command = |program: &PathBuf| {
             let mut command = Command::new(program);
             command.current_dir(folder.path()).stdin(Stdio::null()).env("LC_ALL", "C");
+            // A server that starts deletes the temporary tables that it finds, those of another one, too.
+            command.env("TMPDIR", folder.path());
             command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
             Unprivileged::run(user, &mut command);
             command
