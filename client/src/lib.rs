@@ -58,6 +58,7 @@
 //! | `postgres` | | the same with PostgreSQL | Rust alone |
 //! | `mysql` | | the same with MySQL and MariaDB | Rust alone |
 //! | `opentelemetry` | | traces that go on across processes | Rust alone |
+//! | `redis` | | `RedisStore`, for idempotent handlers | Rust alone |
 //! | `tower` | | handlers that are `tower` services | Rust alone |
 //! | `sql` | | what these three share; they turn it on, and it is of no use alone | Rust alone |
 //!

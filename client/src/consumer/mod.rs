@@ -57,3 +57,4 @@ pub(crate) use handler::panic_text;
 pub(crate) use offsets::{
     max as offset_max, min as offset_min, put as offset_put, search as offset_search, stored as offset_stored,
 };
+pub(crate) use verdict::judged;

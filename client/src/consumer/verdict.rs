@@ -120,7 +120,7 @@ impl<V: Into<Verdict>, E: Display + 'static> IntoVerdict for Result<V, E> {
 }
 
 /// Handlers may end with whatever can be displayed, so that only the value itself says whether it has sources.
-fn judged<E: Display + 'static>(error: &E) -> Verdict {
+pub(crate) fn judged<E: Display + 'static>(error: &E) -> Verdict {
     let any: &dyn Any = error;
     let boxed = any
         .downcast_ref::<Box<dyn Error + Send + Sync>>()

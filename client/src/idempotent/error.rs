@@ -1,8 +1,10 @@
 //! Why a message has to come again.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::StoreError;
+use crate::consumer::{Verdict, judged};
 
 /// Why a message has to come again. The consumer tries it again by itself, as it does after any error of a handler.
 #[derive(Debug, thiserror::Error)]
@@ -49,4 +51,19 @@ pub enum OnceError<E> {
     #[cfg(feature = "sql")]
     #[error("the transaction was ended before the handler returned")]
     GivenUp,
+}
+
+/// How a handler ended that has not succeeded; `None` for a success.
+pub(super) fn unfinished<V: Into<Verdict>, E: Display + 'static>(
+    said: Result<V, E>,
+) -> Option<Result<Verdict, OnceError<E>>> {
+    match said.map(Into::into) {
+        Ok(Verdict::Done) => None,
+        Ok(verdict) => Some(Ok(verdict)),
+        Err(error) => match judged(&error) {
+            // Told here, where the type of the error is still known.
+            verdict @ Verdict::Unreadable { .. } => Some(Ok(verdict)),
+            _ => Some(Err(OnceError::Handler(error))),
+        },
+    }
 }

@@ -9,6 +9,7 @@
 //!           comes again  it comes again it comes again
 //! ```
 
+use std::fmt::Display;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use std::time::Duration;
 use escrowmq_common::message::unique_id;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::error::unfinished;
 use super::{Begun, MarkStore, OnceError, StoreError};
+use crate::consumer::Verdict;
 
 /// Between two tries of a store that failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -72,21 +75,23 @@ impl<S: MarkStore> Lease<'_, S> {
 }
 
 /// Runs `work` unless it is done, or somebody else does it.
-pub(super) async fn once<S, R, E>(
+pub(super) async fn once<S, R, V, E>(
     store: &S,
     key: &str,
     time: Duration,
     keep: Duration,
     work: impl FnOnce() -> R,
-) -> Result<(), OnceError<E>>
+) -> Result<Verdict, OnceError<E>>
 where
     S: MarkStore,
-    R: Future<Output = Result<(), E>>,
+    R: Future<Output = Result<V, E>>,
+    V: Into<Verdict>,
+    E: Display + 'static,
 {
     let mut lease = Lease { store, key, token: unique_id().to_string(), time, until: Instant::now() + time };
     match store.begin(key, &lease.token, time).await {
         Ok(Begun::Leased) => {}
-        Ok(Begun::Done) => return Ok(()),
+        Ok(Begun::Done) => return Ok(Verdict::Done),
         Ok(Begun::Busy { left }) => return Err(OnceError::Busy { left }),
         Err(error) => return Err(OnceError::Store { error }),
     }
@@ -102,20 +107,20 @@ where
             said = work => said,
         }
     };
-    if let Err(error) = said {
+    if let Some(unfinished) = unfinished(said) {
         if let Err(error) = store.give_up(key, &lease.token).await {
             tracing::debug!(key, error, "a lease is not given up: it ends by itself");
         }
-        return Err(OnceError::Handler(error));
+        return unfinished;
     }
     match lease.done(keep).await {
-        Ok(true) => Ok(()),
+        Ok(true) => Ok(Verdict::Done),
         Ok(false) => {
             tracing::warn!(
                 key,
                 "the lease of a message ended before its mark was written: its effect may be there twice"
             );
-            Ok(())
+            Ok(Verdict::Done)
         }
         Err(error) => Err(OnceError::NotMarked { error }),
     }
@@ -130,6 +135,7 @@ mod tests {
 
     use super::*;
     use crate::idempotent::MemoryStore;
+    use crate::payload::PayloadError;
 
     const LEASE: Duration = Duration::from_secs(30);
     const KEEP: Duration = Duration::from_secs(600);
@@ -138,7 +144,7 @@ mod tests {
         store: &impl MarkStore,
         ends: Result<(), &'static str>,
         calls: &AtomicU32,
-    ) -> Result<(), OnceError<&'static str>> {
+    ) -> Result<Verdict, OnceError<&'static str>> {
         once(store, "k", LEASE, KEEP, async || {
             calls.fetch_add(1, Ordering::Relaxed);
             ends
@@ -150,8 +156,12 @@ mod tests {
     async fn what_succeeds_is_done_once_and_what_fails_is_free_at_once() {
         let (store, calls) = (MemoryStore::new(), AtomicU32::new(0));
         assert!(matches!(run(&store, Err("no"), &calls).await, Err(OnceError::Handler("no"))));
+        let verdict = once(&store, "k", LEASE, KEEP, async || Ok::<_, &str>(Verdict::never("no such order"))).await;
+        assert_eq!(verdict.expect("its own word"), Verdict::never("no such order"));
+        let torn = once(&store, "k", LEASE, KEEP, async || Err::<(), _>(PayloadError::new("torn"))).await;
+        assert!(matches!(torn, Ok(Verdict::Unreadable { .. })), "{torn:?}");
         for _ in 0..3 {
-            run(&store, Ok(()), &calls).await.expect("done");
+            assert_eq!(run(&store, Ok(()), &calls).await.expect("done"), Verdict::Done);
         }
         assert_eq!(calls.load(Ordering::Relaxed), 2);
         tokio::time::advance(KEEP).await;

@@ -90,6 +90,8 @@
 
 mod error;
 mod keep;
+#[cfg(feature = "tower")]
+mod layer;
 mod leased;
 mod memory_store;
 #[cfg(feature = "redis")]
@@ -109,6 +111,8 @@ use escrowmq_common::message::properties::name;
 
 pub use error::OnceError;
 pub use keep::KeepError;
+#[cfg(feature = "tower")]
+pub use layer::{Once, OnceLayer};
 pub use memory_store::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis_store::RedisStore;
@@ -117,6 +121,7 @@ pub use sql_store::SqlStore;
 pub use store::{Begun, MarkStore, StoreError};
 
 use crate::client::Client;
+use crate::consumer::Verdict;
 use crate::message::MessageExt;
 
 /// How long marks stay if nothing else is said.
@@ -146,7 +151,7 @@ impl<S: fmt::Debug> fmt::Debug for Idempotent<S> {
 }
 
 /// The future of an idempotent handler.
-pub type OnceFuture<E> = Pin<Box<dyn Future<Output = Result<(), OnceError<E>>> + Send>>;
+pub type OnceFuture<E> = Pin<Box<dyn Future<Output = Result<Verdict, OnceError<E>>> + Send>>;
 
 impl<S> Idempotent<S> {
     /// Marks are kept in `store`, for this consumer group.
@@ -189,29 +194,35 @@ impl<S> Idempotent<S> {
     fn key(&self, message: &MessageExt) -> String {
         bounded((self.key_by)(message))
     }
+
+    /// With the group in front, for a store that knows none.
+    fn whole_key(&self, message: &MessageExt) -> String {
+        // No group that a broker knows has a slash.
+        format!("{}/{}", self.group, self.key(message))
+    }
 }
 
 impl<S: MarkStore> Idempotent<S> {
     /// A handler for a push consumer: runs `handler` while it has the lease of the message's key, unless a mark says that it has
     /// been. [The module](self) says what this promises, and what it does not.
     ///
-    /// A consumer drops a handler that takes too long. The key is then busy until its lease ends.
+    /// After a [`Verdict`] other than `Done` there is no mark. A consumer drops a handler that takes too long. The key is then busy until its lease ends.
     ///
     /// # Errors
     ///
     /// The handler's future ends with an [`OnceError`] if the message has to come again.
-    pub fn once<F, R, E>(self, handler: F) -> impl Fn(MessageExt) -> OnceFuture<E> + Send + Sync + 'static
+    pub fn once<F, R, V, E>(self, handler: F) -> impl Fn(MessageExt) -> OnceFuture<E> + Send + Sync + 'static
     where
         F: Fn(MessageExt) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Send + 'static,
+        R: Future<Output = Result<V, E>> + Send + 'static,
+        V: Into<Verdict> + Send + 'static,
+        E: fmt::Display + Send + 'static,
     {
         let (this, handler) = (Arc::new(self), Arc::new(handler));
         move |message| {
             let (this, handler) = (Arc::clone(&this), Arc::clone(&handler));
             Box::pin(async move {
-                // No group that a broker knows has a slash.
-                let key = format!("{}/{}", this.group, this.key(&message));
+                let key = this.whole_key(&message);
                 leased::once(&this.store, &key, this.lease, this.keep, || handler(message)).await
             })
         }
@@ -220,16 +231,18 @@ impl<S: MarkStore> Idempotent<S> {
 
 #[cfg(feature = "sql")]
 impl<DB: crate::sql::Dialect> Idempotent<SqlStore<DB>> {
-    /// A handler for a push consumer: runs `handler` in a transaction of the database, unless a mark says that it has been.
+    /// A handler for a push consumer: runs `handler` in a transaction of the database, unless a mark says that it has been. A
+    /// [`Verdict`] other than `Done` rolls the transaction back, as an error does.
     ///
     /// # Errors
     ///
     /// The handler's future ends with an [`OnceError`] if the message has to come again.
-    pub fn in_db_once<F, R, E>(self, handler: F) -> impl Fn(MessageExt) -> OnceFuture<E> + Send + Sync + 'static
+    pub fn in_db_once<F, R, V, E>(self, handler: F) -> impl Fn(MessageExt) -> OnceFuture<E> + Send + Sync + 'static
     where
         F: Fn(crate::LocalTransaction<DB>, MessageExt) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Send + 'static,
+        R: Future<Output = Result<V, E>> + Send + 'static,
+        V: Into<Verdict> + Send + 'static,
+        E: fmt::Display + Send + 'static,
     {
         let (this, handler) = (Arc::new(self), Arc::new(handler));
         move |message| {

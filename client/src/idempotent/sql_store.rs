@@ -9,7 +9,7 @@
 //!                              the message comes again
 //! ```
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use sqlx::{Pool, Transaction};
 use tokio::sync::OnceCell;
 
 use super::OnceError;
+use super::error::unfinished;
+use crate::consumer::Verdict;
 use crate::error::StartError;
 use crate::limit::{TABLE_BYTES_MAX, is_table_name};
 use crate::sql::tables::{Column, Family, Table};
@@ -170,16 +172,18 @@ impl<DB: Dialect> SqlStore<DB> {
     }
 
     /// Runs `work` unless there is a mark of this key.
-    pub(super) async fn once<F, R, E>(
+    pub(super) async fn once<F, R, V, E>(
         &self,
         group: &str,
         key: &str,
         keep: Duration,
         work: F,
-    ) -> Result<(), OnceError<E>>
+    ) -> Result<Verdict, OnceError<E>>
     where
         F: FnOnce(LocalTransaction<DB>) -> R,
-        R: Future<Output = Result<(), E>>,
+        R: Future<Output = Result<V, E>>,
+        V: Into<Verdict>,
+        E: Display + 'static,
     {
         self.clean_sometimes(group, keep);
         let failed = OnceError::database::<DB>;
@@ -189,7 +193,7 @@ impl<DB: Dialect> SqlStore<DB> {
             Ok(true) => {}
             Ok(false) => {
                 roll_back(transaction).await;
-                return Ok(());
+                return Ok(Verdict::Done);
             }
             Err(error) => {
                 roll_back(transaction).await;
@@ -199,17 +203,17 @@ impl<DB: Dialect> SqlStore<DB> {
         let (lent, back) = LocalTransaction::lend(transaction);
         let said = work(lent).await;
         let transaction = back.lock().take();
-        if let Err(error) = said {
+        if let Some(unfinished) = unfinished(said) {
             if let Some(transaction) = transaction {
                 roll_back(transaction).await;
             }
-            return Err(OnceError::Handler(error));
+            return unfinished;
         }
         let Some(mut transaction) = transaction else { return Err(OnceError::GivenUp) };
         // A database may have given the transaction up already, after an error that the handler did not mind. PostgreSQL would
         // answer COMMIT with success then, and roll back.
         match self.is_marked(&mut transaction, group, key).await {
-            Ok(true) => transaction.commit().await.map_err(failed),
+            Ok(true) => transaction.commit().await.map_err(failed).map(Verdict::from),
             Ok(false) => {
                 roll_back(transaction).await;
                 Err(OnceError::GivenUp)
@@ -378,10 +382,17 @@ mod tests {
         let said = store
             .once("g", "k", KEEP, async |tx| {
                 bill(tx, "a").await.expect("a row");
-                Err("no")
+                Err::<(), _>("no")
             })
             .await;
         assert!(matches!(said, Err(OnceError::Handler("no"))), "{said:?}");
+        let said = store
+            .once("g", "k", KEEP, async |tx| {
+                bill(tx, "a").await.expect("a row");
+                Ok::<_, sqlx::Error>(Verdict::again("not yet"))
+            })
+            .await;
+        assert!(matches!(said, Ok(Verdict::Again { .. })), "{said:?}");
         let kept = std::sync::Mutex::new(None);
         let said = store
             .once("g", "k", KEEP, async |tx| {

@@ -10,10 +10,11 @@ use std::time::Duration;
 use escrowmq_common::clock;
 use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
+use sqlx::Pool;
 use tokio::sync::Notify;
 
-use super::Shared;
 use super::row::{SLOTS, mixed};
+use super::{Shared, connection};
 use crate::sql::Dialect;
 
 /// The least and the most time between a failure of the database and the next try.
@@ -108,6 +109,7 @@ impl Owned {
 /// Keeps the leases of one relay.
 pub(super) struct Keeper<DB: Dialect> {
     pub(super) shared: Arc<Shared<DB>>,
+    pub(super) own: Pool<DB>,
     pub(super) owned: Arc<Owned>,
     pub(super) relay: String,
     pub(super) lease: Duration,
@@ -142,7 +144,7 @@ impl<DB: Dialect> Keeper<DB> {
         let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
         // Its own end comes before that in the database.
         let until = clock::monotonic() + self.lease * 9 / 10;
-        let mut connection = self.shared.connection().await?;
+        let mut connection = connection(&self.own).await?;
         let relays = statements.announce::<DB>(&mut connection, &self.relay, lease_ms).await?.max(1);
         let mut slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
         let share =
@@ -162,8 +164,9 @@ impl<DB: Dialect> Keeper<DB> {
             slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
         }
         self.owned.set(&slots, until);
-        for slot in self.owned.remove_idle(slots.len().saturating_sub(share)) {
-            statements.give_up::<DB>(&mut connection, Some(slot), &self.relay).await?;
+        let surplus = self.owned.remove_idle(slots.len().saturating_sub(share));
+        if !surplus.is_empty() {
+            statements.give_up::<DB>(&mut connection, &surplus, &self.relay).await?;
         }
         Ok(())
     }
@@ -171,8 +174,8 @@ impl<DB: Dialect> Keeper<DB> {
     /// Gives up everything, so that others need not wait for the end of the lease.
     pub(super) async fn leave(&self) {
         let given_up = async {
-            let mut connection = self.shared.connection().await?;
-            self.shared.statements.give_up::<DB>(&mut connection, None, &self.relay).await
+            let mut connection = connection(&self.own).await?;
+            self.shared.statements.leave::<DB>(&mut connection, &self.relay).await
         };
         if let Err(error) = given_up.await {
             tracing::warn!(relay = self.relay, %error, "the outbox's slots are not given up; others take them when the lease is over");

@@ -96,8 +96,11 @@ use crate::sql::{Dialect, is_contention};
 use row::NewRow;
 use store::Statements;
 
-/// Connections of an outbox's own: a relay's work, its leases, what it hears, and what it tells.
-const OWN_CONNECTIONS_MAX: u32 = 4;
+/// Connections of a relay's own: its work, its leases, and what it hears. Two relays that shared them would keep each other from
+/// renewing their leases.
+const RELAY_CONNECTIONS: u32 = 3;
+/// The one on which other processes are told of new rows.
+const TELL_CONNECTIONS: u32 = 1;
 const OWN_CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const OWN_CONNECTION_IDLE: Duration = Duration::from_secs(60);
 /// Other processes are told of new rows no more often than this.
@@ -116,8 +119,8 @@ pub struct Outbox<DB: OutboxDatabase> {
 struct Shared<DB: OutboxDatabase> {
     /// The user's, for what people do.
     pool: Pool<DB>,
-    /// The relay's: it never waits for a connection that a transaction of the user's holds.
-    own: Pool<DB>,
+    /// Of the outbox's own, as are those of its relays: they never wait for a connection that a transaction of the user's holds.
+    telling: Pool<DB>,
     table: String,
     tenant: String,
     /// The name under which other processes are told of new rows.
@@ -131,13 +134,18 @@ struct Shared<DB: OutboxDatabase> {
     tasks: Tasks,
 }
 
-impl<DB: OutboxDatabase> Shared<DB> {
-    /// A connection of the outbox's own.
-    async fn connection(&self) -> Result<PoolConnection<DB>, sqlx::Error> {
-        let mut connection = self.own.acquire().await?;
-        DB::prepare(&mut connection).await?;
-        Ok(connection)
-    }
+/// Up to `count` connections beside those of `pool`, made as it makes its own: its hooks may choose a schema or a role.
+fn beside<DB: OutboxDatabase>(pool: &Pool<DB>, count: u32) -> Pool<DB> {
+    let options = pool.options().clone().min_connections(0).max_connections(count);
+    let options = options.acquire_timeout(OWN_CONNECTION_WAIT).idle_timeout(OWN_CONNECTION_IDLE);
+    options.connect_lazy_with(pool.connect_options().as_ref().clone())
+}
+
+/// A connection for a relay.
+async fn connection<DB: OutboxDatabase>(own: &Pool<DB>) -> Result<PoolConnection<DB>, sqlx::Error> {
+    let mut connection = own.acquire().await?;
+    DB::prepare(&mut connection).await?;
+    Ok(connection)
 }
 
 impl<DB: OutboxDatabase> Clone for Outbox<DB> {
@@ -165,21 +173,12 @@ impl<DB: OutboxDatabase> Outbox<DB> {
     }
 
     fn with_settings(pool: Pool<DB>, table: String, tenant: String) -> Outbox<DB> {
-        // With the hooks of the user's pool, which may choose a schema or a role.
-        let own = pool
-            .options()
-            .clone()
-            .min_connections(0)
-            .max_connections(OWN_CONNECTIONS_MAX)
-            .acquire_timeout(OWN_CONNECTION_WAIT)
-            .idle_timeout(OWN_CONNECTION_IDLE)
-            .connect_lazy_with(pool.connect_options().as_ref().clone());
         let statements = Statements::new(&table, DB::SPELLING);
         Outbox {
             shared: Arc::new(Shared {
                 channel: table.replace('.', "_"),
+                telling: beside(&pool, TELL_CONNECTIONS),
                 pool,
-                own,
                 table,
                 tenant,
                 statements,
@@ -341,7 +340,7 @@ async fn tell<DB: OutboxDatabase>(outbox: Weak<Shared<DB>>) {
         let Some(shared) = outbox.upgrade() else { return };
         let told = tokio::time::timeout(OWN_CONNECTION_IDLE, shared.tell.notified()).await;
         if told.is_ok()
-            && let Err(error) = DB::notify(&shared.own, &shared.channel).await
+            && let Err(error) = DB::notify(&shared.telling, &shared.channel).await
         {
             tracing::debug!(%error, "other relays are not told of new rows; they find them within a second");
         }

@@ -9,7 +9,7 @@ use escrowmq_common::task::{Shutdown, Tasks};
 
 use super::lease::{Keeper, Owned};
 use super::worker::{Counters, Settings, Worker};
-use super::{Outbox, OutboxDatabase};
+use super::{Outbox, OutboxDatabase, RELAY_CONNECTIONS, beside};
 use crate::error::StartError;
 use crate::producer::Producer;
 
@@ -133,14 +133,23 @@ impl Relay {
         let (owned, counters) = (Arc::<Owned>::default(), Arc::<Counters>::default());
         let shared = Arc::clone(&builder.outbox.shared);
         let settings = builder.settings.clone();
+        let own = beside(&shared.pool, RELAY_CONNECTIONS);
         let keeper = Keeper {
             shared: Arc::clone(&shared),
+            own: own.clone(),
             owned: Arc::clone(&owned),
             relay: unique_id().to_string(),
             lease: settings.lease,
         };
-        let (worker, reports) =
-            Worker::new(Arc::clone(&shared), builder.producer.clone(), settings, &owned, &counters, &tasks);
+        let (worker, reports) = Worker::new(
+            Arc::clone(&shared),
+            own.clone(),
+            builder.producer.clone(),
+            settings,
+            &owned,
+            &counters,
+            &tasks,
+        );
         let stop = shutdown.clone();
         tasks.spawn("outbox relay", async move {
             let leases = Shutdown::new();
@@ -157,7 +166,7 @@ impl Relay {
                 let heard = tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    heard = DB::listen(&hearing.own, &hearing.channel, &hearing.wake) => heard,
+                    heard = DB::listen(&own, &hearing.channel, &hearing.wake) => heard,
                 };
                 // Looking each second finds the same.
                 tracing::debug!(error = ?heard.err(), "the outbox is not told of new rows; it listens again");

@@ -74,24 +74,30 @@ impl Statements {
         self.with_ids::<DB>(connection, &change, &format!(" AND owned_until < {now}"), slots).await.map(drop)
     }
 
-    /// Gives up a slot, or all of them and the relay's place among the living.
+    /// Gives up these slots, in one statement: their number times the time of a commit may be longer than a lease.
     pub(super) async fn give_up<DB: Dialect>(
         &self,
         connection: &mut DB::Connection,
-        slot: Option<i64>,
+        slots: &[i64],
         relay: &str,
     ) -> Result<(), sqlx::Error> {
+        let change = format!("{} WHERE slot IN", self.nobodys());
+        self.with_ids::<DB>(connection, &change, &format!(" AND owner = '{relay}'"), slots).await.map(drop)
+    }
+
+    fn nobodys(&self) -> String {
         let past = (self.spelling.later)("-1000");
-        let change = format!(
-            "UPDATE {}_slots SET owner = '', owned_until = {past} WHERE owner = {}",
-            self.table,
-            self.parameter(1)
-        );
-        if let Some(slot) = slot {
-            let one = format!("{change} AND slot = {}", self.parameter(2));
-            return DB::execute(connection, &one, &[Value::Text(relay), Value::Int(slot)]).await.map(drop);
-        }
-        DB::execute(connection, &change, &[Value::Text(relay)]).await?;
+        format!("UPDATE {}_slots SET owner = '', owned_until = {past}", self.table)
+    }
+
+    /// Gives up all slots, and the relay's place among the living.
+    pub(super) async fn leave<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        relay: &str,
+    ) -> Result<(), sqlx::Error> {
+        let all = format!("{} WHERE owner = {}", self.nobodys(), self.parameter(1));
+        DB::execute(connection, &all, &[Value::Text(relay)]).await?;
         let leave = format!("DELETE FROM {}_relays WHERE relay = {}", self.table, self.parameter(1));
         DB::execute(connection, &leave, &[Value::Text(relay)]).await.map(drop)
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use escrowmq_common::clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
+use sqlx::Pool;
 use sqlx::pool::PoolConnection;
 use tokio::sync::mpsc;
 
@@ -85,6 +86,7 @@ pub(super) struct Report {
 /// See the module.
 pub(super) struct Worker<DB: OutboxDatabase> {
     shared: Arc<Shared<DB>>,
+    own: Pool<DB>,
     producer: Producer,
     settings: Settings,
     owned: Arc<Owned>,
@@ -102,6 +104,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
     /// It sends nothing before `owned` has slots. The other result is for [`run`](Self::run).
     pub(super) fn new(
         shared: Arc<Shared<DB>>,
+        own: Pool<DB>,
         producer: Producer,
         settings: Settings,
         owned: &Arc<Owned>,
@@ -111,6 +114,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
         let (done, reports) = mpsc::channel(SLOTS.unsigned_abs() as usize);
         let worker = Worker {
             shared,
+            own,
             producer,
             settings,
             owned: Arc::clone(owned),
@@ -194,7 +198,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
             return Ok(());
         }
         let statements = &self.shared.statements;
-        let connection = connected(&self.shared, &mut self.connection).await?;
+        let connection = connected(&self.own, &mut self.connection).await?;
         let read = statements.read::<DB>(connection, &slots).await;
         let rows = kept(&mut self.connection, read)?;
         let mut pages: HashMap<i64, Vec<Work>> = HashMap::new();
@@ -230,7 +234,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
             }
             let mut body = row.body.clone();
             if body.is_none() {
-                let connection = connected(&self.shared, &mut self.connection).await?;
+                let connection = connected(&self.own, &mut self.connection).await?;
                 let read = self.shared.statements.body::<DB>(connection, row.id).await;
                 body = kept(&mut self.connection, read)?;
             }
@@ -273,7 +277,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
         let (held, free): (Vec<Work>, Vec<Work>) = page.into_iter().partition(|row| keys.contains(&row.key));
         if !held.is_empty() {
             let ids: Vec<i64> = held.iter().map(|row| row.id).collect();
-            let connection = connected(&self.shared, &mut self.connection).await?;
+            let connection = connected(&self.own, &mut self.connection).await?;
             let hold = self.shared.statements.hold::<DB>(connection, &ids).await;
             kept(&mut self.connection, hold)?;
         }
@@ -282,7 +286,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
 
     async fn look_for_blocked(&mut self, slot: i64) -> Result<(), sqlx::Error> {
         let statements = &self.shared.statements;
-        let connection = connected(&self.shared, &mut self.connection).await?;
+        let connection = connected(&self.own, &mut self.connection).await?;
         let looked = async {
             let mut keys = statements.keys::<DB>(connection, OutboxState::Failed, slot).await?;
             keys.extend(statements.keys::<DB>(connection, OutboxState::Held, slot).await?);
@@ -346,14 +350,14 @@ impl<DB: OutboxDatabase> Worker<DB> {
     async fn write(&mut self, stored: &[i64], refused: &[(Work, String)]) -> Result<(), sqlx::Error> {
         let statements = &self.shared.statements;
         let keeps = !self.settings.keep_sent.is_zero();
-        let connection = connected(&self.shared, &mut self.connection).await?;
+        let connection = connected(&self.own, &mut self.connection).await?;
         let settled = statements.settle::<DB>(connection, stored, keeps).await;
         kept(&mut self.connection, settled)?;
         for (row, error) in refused {
             let is_last = row.attempts + 1 >= i64::from(self.settings.max_attempts);
             let state = if is_last { OutboxState::Failed } else { OutboxState::Waiting };
             let said: String = error.chars().take(ERROR_CHARS).collect();
-            let connection = connected(&self.shared, &mut self.connection).await?;
+            let connection = connected(&self.own, &mut self.connection).await?;
             let written = statements.refused::<DB>(connection, row, state, &said).await;
             kept(&mut self.connection, written)?;
             *self.counters.last_error.lock() = Some(said);
@@ -381,7 +385,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
         let statements = self.shared.statements.clone();
         let age_ms = i64::try_from(self.settings.keep_sent.as_millis()).unwrap_or(i64::MAX);
         let holds = self.settings.on_failed == OnFailed::Hold;
-        let connection = connected(&self.shared, &mut self.connection).await?;
+        let connection = connected(&self.own, &mut self.connection).await?;
         let tidied = async {
             let has_held = statements.has::<DB>(connection, OutboxState::Held).await?;
             let has_sent = statements.has::<DB>(connection, OutboxState::Sent).await?;
@@ -429,11 +433,11 @@ impl<DB: OutboxDatabase> Worker<DB> {
 
 /// The worker's connection, made if there is none.
 async fn connected<'a, DB: OutboxDatabase>(
-    shared: &Shared<DB>,
+    own: &Pool<DB>,
     connection: &'a mut Option<PoolConnection<DB>>,
 ) -> Result<&'a mut DB::Connection, sqlx::Error> {
     if connection.is_none() {
-        *connection = Some(shared.connection().await?);
+        *connection = Some(super::connection(own).await?);
     }
     Ok(&mut **connection.as_mut().expect("it was just made"))
 }

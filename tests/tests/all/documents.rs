@@ -29,6 +29,8 @@ fn every_document_is_compiled() {
     find(&root(), &mut found);
     // The changelog tells of what is gone.
     assert!(found.remove("CHANGELOG.md"));
+    // Parts of the documentation of items, which is compiled where it is.
+    found.retain(|path| !path.starts_with("client/src/"));
     let listed: BTreeSet<String> = documents::ALL.iter().map(|path| (*path).to_owned()).collect();
     assert_eq!(listed, found, "tests/src/documents.rs names each document");
 }

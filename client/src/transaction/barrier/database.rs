@@ -7,8 +7,8 @@
 use std::future::Future;
 
 use crate::queue::MessageQueue;
-use crate::trace::Labels;
 use crate::sql::tables::{Column, Family, Table};
+use crate::trace::Labels;
 use crate::transaction::Half;
 
 /// The state of a row. The numbers are in people's databases.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use escrowmq_client::idempotent::{Begun, KeepError, StoreError};
 use escrowmq_client::{
-    Client, ConsumeFrom, Idempotent, MarkStore, Message, MessageExt, OnceError, PushConsumer, RedisStore,
+    Client, ConsumeFrom, Idempotent, MarkStore, Message, MessageExt, OnceError, PushConsumer, RedisStore, Verdict,
 };
 use escrowmq_tests::dying::dying_at_sleep;
 use escrowmq_tests::{Cluster, Redis, Settings, until_within};
@@ -89,7 +89,7 @@ impl Scene {
     async fn consume<F, R>(&self, client: &Client, once: F) -> (PushConsumer, Arc<Answers>)
     where
         F: Fn(MessageExt) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), OnceError<StoreError>>> + Send + 'static,
+        R: Future<Output = Result<Verdict, OnceError<StoreError>>> + Send + 'static,
     {
         let answers = Arc::<Answers>::default();
         let told = Arc::clone(&answers);
@@ -99,7 +99,7 @@ impl Scene {
             async move {
                 let said = run.await;
                 let count = match &said {
-                    Ok(()) => &told.done,
+                    Ok(_) => &told.done,
                     Err(OnceError::Busy { .. }) => &told.busy,
                     Err(OnceError::Store { .. }) => &told.away,
                     Err(_) => &told.others,

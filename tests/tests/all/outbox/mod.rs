@@ -8,6 +8,7 @@ mod sending;
 mod sharing;
 mod tool;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use escrowmq_client::{Client, Message, Outbox, OutboxState, Producer, Relay};
@@ -61,7 +62,10 @@ impl<DB: Shop> Scene<DB> {
     }
 
     async fn relay(&self, group: &str) -> Relay {
-        let lease = Duration::from_secs(2);
+        self.relay_with(group, Duration::from_secs(2)).await
+    }
+
+    async fn relay_with(&self, group: &str, lease: Duration) -> Relay {
         self.outbox.relay(&self.producer(group).await).lease(lease).start().expect("a relay")
     }
 
@@ -81,15 +85,27 @@ impl<DB: Shop> Scene<DB> {
         tx
     }
 
-    /// The bodies in each queue, in their order.
+    /// The bodies in each queue, in their order, without repeats under the same id.
     async fn visible(&self) -> Vec<Vec<String>> {
+        self.read().await.0
+    }
+
+    /// The same, and the number of repeats: after a try that got no answer in time there may be some.
+    async fn read(&self) -> (Vec<Vec<String>>, usize) {
         let wire = self.cluster.broker.wire();
-        let mut queues = Vec::new();
+        let (mut queues, mut repeats) = (Vec::new(), 0);
         for queue in 0..QUEUES.cast_signed() {
-            let messages = wire.read_queue(TOPIC, queue).await;
-            queues.push(messages.iter().map(|one| String::from_utf8_lossy(&one.body).into_owned()).collect());
+            let (mut ids, mut bodies) = (HashSet::new(), Vec::new());
+            for message in wire.read_queue(TOPIC, queue).await {
+                if ids.insert(message.message_id()) {
+                    bodies.push(String::from_utf8_lossy(&message.body).into_owned());
+                } else {
+                    repeats += 1;
+                }
+            }
+            queues.push(bodies);
         }
-        queues
+        (queues, repeats)
     }
 
     /// How many rows are in a state.
