@@ -10,15 +10,21 @@
 //! The text of an error is whole: it names its causes itself, so none of them is told again by
 //! [`source`](std::error::Error::source).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use escrowmq_common::code::{remark, response};
 use escrowmq_common::remoting::CallError;
 
+use crate::producer::StoreLevel;
+use crate::queue::MessageQueue;
+
 /// The heartbeat that comes before a request: by it the broker gets to know this client.
 pub(crate) const GREETING: &str = "the heartbeat before it";
 /// The look-up that comes before a request: a name server is asked who serves the topic.
 pub(crate) const LOOK_UP: &str = "asking a name server";
+/// The question for a broker's settings that [`Profile::Strict`](crate::Profile::Strict) asks first.
+pub(crate) const ASKING_SETTINGS: &str = "asking the broker for its settings";
 /// All that comes before a request together.
 const IN_TIME: &str = "finding a broker in time";
 
@@ -262,6 +268,30 @@ pub enum SendError {
         /// How the last one failed.
         last: RequestError,
     },
+    /// [`Profile::Strict`](crate::Profile::Strict) alone: the message is stored, but not as safely as the broker is configured
+    /// to. Sending the same message again under its unique id may reach that, and may deliver it twice.
+    #[error(
+        "message {message_id} is stored in {queue}, but not as safely as Profile::Strict asks: {level}; sent again under \
+         its unique id it may be delivered twice"
+    )]
+    BelowAsked {
+        /// The unique id that it carries; of a batch the batch's own.
+        message_id: String,
+        /// Where it is.
+        queue: MessageQueue,
+        /// What the broker reached.
+        level: StoreLevel,
+    },
+    /// [`Profile::Strict`](crate::Profile::Strict) alone: the broker's settings can lose what it answers. Nothing was sent.
+    #[error(
+        "nothing was sent, because {addr} is not safe enough for Profile::Strict: {reason}; change that setting, or use Profile::Balanced"
+    )]
+    UnsafeBroker {
+        /// The broker's address.
+        addr: String,
+        /// The setting.
+        reason: String,
+    },
     /// The producer or its client was shut down; nothing was sent.
     #[error("the producer is shut down")]
     ShutDown,
@@ -276,14 +306,14 @@ impl SendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             SendError::NotStored { last, .. } => last.is_retryable(),
-            SendError::OutcomeUnknown { .. } => true,
-            SendError::Invalid { .. } | SendError::ShutDown => false,
+            SendError::OutcomeUnknown { .. } | SendError::BelowAsked { .. } => true,
+            SendError::Invalid { .. } | SendError::UnsafeBroker { .. } | SendError::ShutDown => false,
         }
     }
 
-    /// Whether the message may be stored all the same.
+    /// Whether the message may be stored all the same. Of [`BelowAsked`](SendError::BelowAsked) that is certain.
     pub fn outcome_unknown(&self) -> bool {
-        matches!(self, SendError::OutcomeUnknown { .. })
+        matches!(self, SendError::OutcomeUnknown { .. } | SendError::BelowAsked { .. })
     }
 }
 
@@ -313,6 +343,20 @@ pub enum StartError {
         /// The broker's own words.
         reason: String,
     },
+    /// The folder of a spill is in use by another process, or by another producer of this one.
+    #[error("{}: another producer spills there; give each a folder of its own, or end the other", folder.display())]
+    SpillInUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder of a spill cannot be opened.
+    #[error("cannot spill to {}: {reason}", folder.display())]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// A server that is needed at the start could not be asked.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -328,7 +372,11 @@ impl StartError {
     pub fn is_retryable(&self) -> bool {
         match self {
             StartError::Request(error) => error.is_retryable(),
-            StartError::Setting { .. } | StartError::GroupInUse { .. } | StartError::Subscription { .. } => false,
+            StartError::SpillInUse { .. } => true,
+            StartError::Spill { .. }
+            | StartError::Setting { .. }
+            | StartError::GroupInUse { .. }
+            | StartError::Subscription { .. } => false,
         }
     }
 }

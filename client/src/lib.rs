@@ -128,7 +128,7 @@ pub use outbox::{
 };
 #[doc(inline)]
 pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture, typed};
-pub use producer::{BatchResult, Producer, ProducerBuilder, SendResult, StoreLevel};
+pub use producer::{BatchResult, Producer, ProducerBuilder, Profile, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 pub use request_reply::{NoReply, ReplyError};
 pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};

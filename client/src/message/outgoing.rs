@@ -10,6 +10,19 @@ use escrowmq_common::message::properties::{ITEM_END, NAME_END, PROPERTIES_BYTES_
 use crate::error::SendError;
 use crate::limit::{self, shown};
 
+/// Names of the protocol that a [`Message`] may have before it is sent.
+const PROTOCOL: [&str; 9] = [
+    name::TAGS,
+    name::KEYS,
+    name::DELAY,
+    name::TIMER_DELIVER_MS,
+    name::TIMER_DELAY_MS,
+    name::SHARDING_KEY,
+    name::CHECK_IMMUNITY_TIME,
+    name::WAIT,
+    name::UNIQUE_KEY,
+];
+
 /// A message to be sent: topic, body and properties. Cloning shares the body.
 ///
 /// ```
@@ -171,6 +184,14 @@ impl Message {
         match self.properties.iter_mut().find(|(other, _)| *other == name) {
             Some((_, old)) => *old = value,
             None => self.properties.push((name, value)),
+        }
+    }
+
+    /// Sets a property that the message had when it was put away, one of the protocol's own included.
+    pub(crate) fn restore(&mut self, name: String, value: impl Into<String>) {
+        match PROTOCOL.into_iter().find(|known| *known == name) {
+            Some(known) => self.set(known, value),
+            None => self.set(name, value),
         }
     }
 

@@ -33,19 +33,6 @@ pub(super) const ROW_BYTES_MAX: usize = 4 << 20;
 const KEY_CHARS_MAX: usize = 4096;
 const ID_CHARS_MAX: usize = 512;
 
-/// Names of the protocol that a [`Message`] may have before it is sent.
-const PROTOCOL: [&str; 9] = [
-    name::TAGS,
-    name::KEYS,
-    name::DELAY,
-    name::TIMER_DELIVER_MS,
-    name::TIMER_DELAY_MS,
-    name::SHARDING_KEY,
-    name::CHECK_IMMUNITY_TIME,
-    name::WAIT,
-    name::UNIQUE_KEY,
-];
-
 /// Where a row stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -133,7 +120,7 @@ impl NewRow {
         #[cfg(feature = "opentelemetry")]
         crate::trace::keep_current(&mut message);
         message.validate(ROW_BYTES_MAX).map_err(|error| AddError::Invalid { reason: error.to_string() })?;
-        let unique_id = seal(&mut message);
+        let unique_id = seal(&mut message, true);
         let key = message.get(name::SHARDING_KEY).unwrap_or_default().to_owned();
         let properties: BTreeMap<&str, &str> = message.properties().collect();
         let properties = serde_json::to_string(&properties).expect("texts are JSON");
@@ -195,10 +182,7 @@ impl Work {
         let flag = i32::try_from(self.flag).map_err(|_| format!("its flag {} is no 32-bit number", self.flag))?;
         let mut message = Message::new(self.topic.as_str(), body).flag(flag);
         for (name, value) in properties {
-            match PROTOCOL.into_iter().find(|known| *known == name) {
-                Some(known) => message.set(known, value),
-                None => message.set(name, value),
-            }
+            message.restore(name, value);
         }
         // The columns count: a person may have mended them.
         message.set(name::UNIQUE_KEY, self.unique_id.as_str());

@@ -26,11 +26,11 @@ use tokio::sync::mpsc;
 use super::lease::Owned;
 use super::relay::OnFailed;
 use super::row::{OutboxState, SLOTS, Work};
-use super::sending::{self, Ready, Sent, Until};
+use super::sending::{self, Ready, Sent};
 use super::store::PAGE;
 use super::{OutboxDatabase, Shared};
 use crate::error::SendError;
-use crate::producer::Producer;
+use crate::producer::{Producer, Until};
 
 /// Between looks for rows that nobody told of.
 const POLL_EVERY: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::prepare::{is_delayed, seal};
 use super::send::{Sender, SenderError};
-use super::{Prepared, SendSettings, StoreLevel};
+use super::{Prepared, SendResult, SendSettings, StoreLevel};
 use crate::error::SendError;
 use crate::message::Message;
 use crate::queue::MessageQueue;
@@ -36,6 +36,26 @@ pub struct BatchResult {
     pub possible_duplicate: bool,
 }
 
+impl BatchResult {
+    /// The result of each message.
+    pub(crate) fn into_members(self) -> Vec<SendResult> {
+        let mut places = self.offset_message_ids.into_iter();
+        let members = self.message_ids.into_iter().zip(self.first_queue_offset..);
+        let member = |(message_id, queue_offset)| SendResult {
+            message_id,
+            offset_message_id: places.next().unwrap_or_default(),
+            queue: self.queue.clone(),
+            queue_offset,
+            transaction_id: None,
+            level: self.level,
+            attempts: self.attempts,
+            possible_duplicate: self.possible_duplicate,
+            recall_handle: None,
+        };
+        members.map(member).collect()
+    }
+}
+
 impl Sender {
     /// Sends the messages of one topic in one request, to this queue if there is one.
     pub(super) async fn send_batch(
@@ -49,6 +69,7 @@ impl Sender {
         let ended = self.send_prepared(&prepared, pinned, None).instrument(observed.span()).await;
         observed.end(self.core(), self.group(), ended.as_ref());
         let sent = ended.map_err(SenderError::ordinary)?;
+        self.settings().profile.accepts(sent.level, &sent.message_id, &sent.queue)?;
         Ok(BatchResult {
             message_ids,
             offset_message_ids: sent.offset_message_id.split(',').map(str::to_owned).collect(),
@@ -78,6 +99,7 @@ fn packed(
     let mut ids = Vec::with_capacity(messages.len());
     for mut message in messages {
         message.validate(settings.body_bytes_max)?;
+        settings.profile.admits(&message)?;
         if message.topic() != &*topic {
             return Err(SendError::invalid(format!("the batch mixes topics {topic} and {}", message.topic())));
         }
@@ -85,7 +107,7 @@ fn packed(
             return Err(SendError::invalid("a message of a batch can be neither delayed nor timed"));
         }
         observed.add_context(&mut message);
-        let id = seal(&mut message);
+        let id = seal(&mut message, settings.profile.waits());
         observed.note(&message, &id);
         ids.push(id);
         let properties = message.property_text();
@@ -98,7 +120,7 @@ fn packed(
     }
     // The batch has an id of its own besides those of its messages; its carrier lends it.
     let mut carrier = Message::new(Arc::clone(&topic), body.freeze());
-    let message_id = seal(&mut carrier);
+    let message_id = seal(&mut carrier, settings.profile.waits());
     let prepared = Prepared {
         topic,
         body: carrier.body().clone(),

@@ -8,7 +8,7 @@ use escrowmq_common::message::compression::DEFAULT_THRESHOLD_BYTES;
 
 use super::retry::RetryPolicy;
 use super::send::Sender;
-use super::{Producer, Shared};
+use super::{Producer, Profile, Shared};
 use crate::client::Client;
 use crate::error::StartError;
 use crate::groups::ProducerMember;
@@ -23,6 +23,7 @@ pub(crate) struct SendSettings {
     pub(crate) body_bytes_max: usize,
     pub(crate) in_flight_max: u32,
     pub(crate) topics: Vec<String>,
+    pub(crate) profile: Profile,
 }
 
 impl Default for SendSettings {
@@ -37,6 +38,7 @@ impl Default for SendSettings {
             body_bytes_max: BODY_BYTES_MAX,
             in_flight_max: 4096,
             topics: Vec::new(),
+            profile: Profile::default(),
         }
     }
 }
@@ -126,6 +128,12 @@ impl ProducerBuilder {
     }
 
     send_setters!();
+
+    /// What this producer takes for success. Default [`Profile::Balanced`].
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.send.profile = profile;
+        self
+    }
 
     /// Registers the producer, and at the brokers of its [`topics`](ProducerBuilder::topics) at once; others hear of it with
     /// the next heartbeat after the first message.

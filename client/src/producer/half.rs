@@ -130,7 +130,9 @@ impl SenderError {
         let last = match self {
             SenderError::Send(SendError::NotStored { last, .. } | SendError::OutcomeUnknown { last, .. }) => last,
             SenderError::Send(SendError::ShutDown) => RequestError::ShutDown,
-            SenderError::Send(error @ SendError::Invalid { .. }) => refused("broker".into(), unable, error.to_string()),
+            SenderError::Send(
+                error @ (SendError::Invalid { .. } | SendError::BelowAsked { .. } | SendError::UnsafeBroker { .. }),
+            ) => refused("broker".into(), unable, error.to_string()),
             SenderError::Unconfirmable { addr } => refused(addr, unable, "does not confirm decisions".into()),
             SenderError::Single { addr } => refused(addr, unable, "takes transactions of one message only".into()),
             SenderError::OtherBroker { topic, .. } => RequestError::NoRoute { topic },

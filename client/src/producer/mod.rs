@@ -17,7 +17,9 @@
 mod batch;
 mod builder;
 mod half;
+mod in_order;
 mod prepare;
+mod profile;
 mod retry;
 mod select;
 mod send;
@@ -32,13 +34,14 @@ use escrowmq_common::remoting::Connection;
 pub use batch::BatchResult;
 pub use builder::ProducerBuilder;
 pub use half::Half;
+pub use profile::Profile;
 pub use send::{SendResult, StoreLevel};
 
 pub(crate) use builder::{SendSettings, send_setters};
 pub(crate) use half::{First, HalfNeeds};
+pub(crate) use in_order::{SentInOrder, Until, concerns_message, send_in_order};
 pub(crate) use prepare::Prepared;
-#[cfg(feature = "sql")]
-pub(crate) use prepare::{is_delayed, seal};
+pub(crate) use prepare::seal;
 pub(crate) use send::{Sender, SenderError};
 
 use crate::client::Client;
@@ -132,7 +135,6 @@ impl Producer {
     }
 
     /// The queue that a sharding key chooses now.
-    #[cfg(feature = "sql")]
     pub(crate) async fn queue_of(&self, topic: &str, key: &str) -> Result<MessageQueue, RequestError> {
         let route = self.shared.sender.route(topic, false).await?;
         let queue = select::select_by_key(&route.writable, key).cloned();
@@ -140,7 +142,6 @@ impl Producer {
     }
 
     /// Whether a repeat is recognised at this queue, or at those of the topic.
-    #[cfg(feature = "sql")]
     pub(crate) async fn recognises_repeats(&self, topic: &str, queue: Option<&MessageQueue>) -> bool {
         let sender = &self.shared.sender;
         let queue = match queue {
@@ -153,18 +154,21 @@ impl Producer {
         }
     }
 
-    /// Sends messages of one topic in one request, to this queue if there is one.
-    #[cfg(feature = "sql")]
+    /// Sends messages of one topic in one request, to this queue if there is one. Answers what became of each, in their order.
     pub(crate) async fn send_together(
         &self,
         mut messages: Vec<Message>,
         queue: Option<&MessageQueue>,
-    ) -> Result<(), SendError> {
+    ) -> Result<Vec<SendResult>, SendError> {
         let sender = &self.shared.sender;
         if messages.len() == 1 {
-            return sender.send(messages.remove(0), queue.cloned()).await.map(drop);
+            return sender.send(messages.remove(0), queue.cloned()).await.map(|sent| vec![sent]);
         }
-        sender.send_batch(messages, queue.cloned()).await.map(drop)
+        sender.send_batch(messages, queue.cloned()).await.map(BatchResult::into_members)
+    }
+
+    pub(crate) fn settings(&self) -> &SendSettings {
+        self.shared.sender.settings()
     }
 
     /// The queues of `topic` that take messages now.

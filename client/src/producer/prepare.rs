@@ -35,6 +35,7 @@ impl Prepared {
     /// Checks the message and fixes what all attempts share.
     pub(crate) fn new(message: Message, settings: &SendSettings) -> Result<Prepared, SendError> {
         message.validate(settings.body_bytes_max)?;
+        settings.profile.admits(&message)?;
         Ok(Prepared::unchecked(message, settings))
     }
 
@@ -44,7 +45,7 @@ impl Prepared {
     }
 
     fn unchecked(mut message: Message, settings: &SendSettings) -> Prepared {
-        let message_id = seal(&mut message);
+        let message_id = seal(&mut message, settings.profile.waits());
         let (body, sys_flag) = compressed(message.body(), settings.compress_above);
         Prepared {
             topic: message.topic_shared(),
@@ -62,10 +63,11 @@ impl Prepared {
     }
 }
 
-/// Gives the message what every sent message has, once: its unique id and its wish to wait. Answers the id.
-pub(crate) fn seal(message: &mut Message) -> String {
+/// Gives the message what every sent message has, once: its unique id, and whether the broker is to
+/// wait for flush and replication. Answers the id.
+pub(crate) fn seal(message: &mut Message, waits: bool) -> String {
     if message.get(name::WAIT).is_none() {
-        message.set(name::WAIT, "true");
+        message.set(name::WAIT, if waits { "true" } else { "false" });
     }
     if let Some(id) = message.get(name::UNIQUE_KEY) {
         return id.to_owned();

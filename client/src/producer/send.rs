@@ -1,6 +1,7 @@
 //! Attempts: the I/O of a send.
 
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,11 +18,12 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+use super::profile::Safety;
 use super::retry::{Attempts, Chances, RetryPolicy, Verdict};
 use super::select::{self, Penalties};
-use super::{HalfNeeds, Prepared, SendSettings};
+use super::{HalfNeeds, Prepared, Profile, SendSettings};
 use crate::core::{Core, refused};
-use crate::error::{GREETING, RequestError, SendError};
+use crate::error::{ASKING_SETTINGS, GREETING, RequestError, SendError};
 use crate::gate::Gate;
 use crate::heartbeat::{Force, greet};
 use crate::message::Message;
@@ -43,6 +45,17 @@ pub enum StoreLevel {
     NoReplica,
     /// Stored on the master; no replica confirmed in time (code 12).
     ReplicaTimedOut,
+}
+
+impl fmt::Display for StoreLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StoreLevel::Full => "stored as the broker is configured",
+            StoreLevel::FlushTimedOut => "not flushed in time",
+            StoreLevel::NoReplica => "no replica was there",
+            StoreLevel::ReplicaTimedOut => "no replica confirmed in time",
+        })
+    }
 }
 
 impl StoreLevel {
@@ -160,6 +173,7 @@ pub(crate) struct Sender {
     gate: Gate,
     closed: AtomicBool,
     counts: SendCounts,
+    safety: Safety,
 }
 
 impl Sender {
@@ -173,6 +187,7 @@ impl Sender {
             penalties: Mutex::default(),
             closed: AtomicBool::new(false),
             counts: SendCounts::default(),
+            safety: Safety::default(),
         }
     }
 
@@ -223,7 +238,9 @@ impl Sender {
         let observed = Sending::begin(&self.core, &mut prepared, false);
         let ended = self.send_within(deadline, &prepared, pinned, None).instrument(observed.span()).await;
         observed.end(&self.core, &self.group, ended.as_ref());
-        ended.map_err(SenderError::ordinary)
+        let sent = ended.map_err(SenderError::ordinary)?;
+        self.settings.profile.accepts(sent.level, &sent.message_id, &sent.queue)?;
+        Ok(sent)
     }
 
     pub(crate) fn stats(&self) -> ProducerStats {
@@ -361,7 +378,6 @@ impl Sender {
     }
 
     /// Whether the topic has a duplicate window. A broker that does not say so in time has none.
-    #[cfg(feature = "sql")]
     pub(super) async fn has_duplicate_window(&self, queue: &MessageQueue) -> bool {
         let window = self.core.routes.duplicate_window(&self.core, queue);
         let window = tokio::time::timeout(self.settings.retry.attempt_timeout, window).await;
@@ -370,6 +386,10 @@ impl Sender {
 
     /// Sends one message without waiting for an answer.
     pub(crate) async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
+        if self.settings.profile == Profile::Strict {
+            let reason = "Profile::Strict refuses one-way sends, which nobody confirms: use `send`, or another profile";
+            return Err(SendError::invalid(reason));
+        }
         let _place = self.enter().await?;
         let mut prepared = Prepared::new(message, &self.settings)?;
         let observed = Sending::begin(&self.core, &mut prepared, false);
@@ -443,6 +463,11 @@ impl Sender {
             let greeted = greet(&self.core, &addr, Force::IfNeeded).await;
             let abilities = greeted.map_err(|error| AttemptError::Failed(error.before_sending(GREETING)))?;
             needs.suit(abilities, attempt.prepared, &addr).map_err(AttemptError::Final)?;
+        } else if self.settings.profile == Profile::Strict {
+            let asked = self.safety.of(&self.core, &addr).await;
+            let safe = asked.map_err(|error| AttemptError::Failed(error.before_sending(ASKING_SETTINGS)))?;
+            let unsafe_broker = |reason| SendError::UnsafeBroker { addr: addr.to_string(), reason };
+            safe.map_err(|reason| AttemptError::Final(unsafe_broker(reason).into()))?;
         }
         Ok(addr)
     }

@@ -1,0 +1,217 @@
+//! Sending several messages whose order counts: one queue after its own order, in batches where that changes nothing.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use escrowmq_common::clock;
+use escrowmq_common::code::response;
+use escrowmq_common::message::properties::name;
+use futures_util::future::join_all;
+
+use super::Producer;
+use super::prepare::is_delayed;
+use crate::error::{RequestError, SendError};
+use crate::message::Message;
+use crate::queue::MessageQueue;
+
+/// A batch has no more messages and bytes than these.
+const BATCH_MESSAGES: usize = 64;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What became of the messages, each named by what came with it. Those that are not named wait for another try.
+#[derive(Debug)]
+pub(crate) struct SentInOrder<T> {
+    /// A broker has them.
+    pub(crate) stored: Vec<T>,
+    /// They were refused for what they are.
+    pub(crate) refused: Vec<(T, SendError)>,
+    /// Why the others were not sent, or why nobody knows.
+    pub(crate) away: Option<SendError>,
+}
+
+impl<T> Default for SentInOrder<T> {
+    fn default() -> Self {
+        SentInOrder { stored: Vec::new(), refused: Vec::new(), away: None }
+    }
+}
+
+/// Until when its caller may send, as a time of the monotonic clock; it may move on meanwhile.
+pub(crate) type Until = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// Sends messages. Those of one queue go in their order; the first that fails ends its queue.
+pub(crate) async fn send_in_order<T>(
+    producer: &Producer,
+    messages: Vec<(T, Message)>,
+    until: &Until,
+) -> SentInOrder<T> {
+    let mut sent = SentInOrder::default();
+    let mut groups: BTreeMap<(Arc<str>, Option<MessageQueue>), Vec<(T, Message)>> = BTreeMap::new();
+    for (tag, message) in messages {
+        let queue = match queue(producer, &message).await {
+            Ok(queue) => queue,
+            Err(last) => {
+                // What follows may be of its key.
+                sent.away = Some(SendError::NotStored { attempts: 0, last });
+                break;
+            }
+        };
+        groups.entry((message.topic_shared(), queue)).or_default().push((tag, message));
+    }
+    let groups = groups.into_iter().map(|((_, queue), messages)| send_group(producer, queue, messages, until));
+    for group in join_all(groups).await {
+        sent.stored.extend(group.stored);
+        sent.refused.extend(group.refused);
+        sent.away = sent.away.or(group.away);
+    }
+    sent
+}
+
+/// The queue that the key of a message chooses; none without a key.
+async fn queue(producer: &Producer, message: &Message) -> Result<Option<MessageQueue>, RequestError> {
+    match message.get(name::SHARDING_KEY) {
+        Some(key) => producer.queue_of(message.topic(), key).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn send_group<T>(
+    producer: &Producer,
+    queue: Option<MessageQueue>,
+    messages: Vec<(T, Message)>,
+    until: &Until,
+) -> SentInOrder<T> {
+    let mut sent = SentInOrder::default();
+    // A broker recognises a repeat message by message, and a batch only as a whole.
+    let is_single = producer.recognises_repeats(messages[0].1.topic(), queue.as_ref()).await;
+    let mut messages = messages.into_iter().peekable();
+    while let Some(first) = messages.next() {
+        let mut bytes = first.1.body().len();
+        let mut batch = vec![first];
+        while !is_single
+            && batch.len() < BATCH_MESSAGES
+            && !is_delayed(&batch[0].1)
+            && let Some(next) =
+                messages.next_if(|(_, next)| !is_delayed(next) && bytes + next.body().len() <= BATCH_BYTES)
+        {
+            bytes += next.1.body().len();
+            batch.push(next);
+        }
+        // Cut off when its time is over: somebody else may send these then.
+        if within(until, send_batch(producer, queue.as_ref(), batch, &mut sent)).await != Some(true) {
+            return sent;
+        }
+    }
+    sent
+}
+
+/// Does this as long as the caller may send. `None` if that was over first.
+async fn within<T>(until: &Until, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        let left = until().saturating_sub(clock::monotonic());
+        if left.is_zero() {
+            return None;
+        }
+        if let Ok(done) = tokio::time::timeout(left, &mut work).await {
+            return Some(done);
+        }
+    }
+}
+
+/// Says whether the next ones may be sent.
+async fn send_batch<T>(
+    producer: &Producer,
+    queue: Option<&MessageQueue>,
+    batch: Vec<(T, Message)>,
+    sent: &mut SentInOrder<T>,
+) -> bool {
+    if batch.len() > 1 {
+        let messages = batch.iter().map(|(_, message)| message.clone()).collect();
+        match producer.send_together(messages, queue).await {
+            Ok(_) => {
+                sent.stored.extend(batch.into_iter().map(|(tag, _)| tag));
+                return true;
+            }
+            // Which of them is it?
+            Err(error) if concerns_message(&error) => {}
+            Err(error) => {
+                sent.away = Some(error);
+                return false;
+            }
+        }
+    }
+    for (tag, message) in batch {
+        match producer.send_together(vec![message], queue).await {
+            Ok(_) => sent.stored.push(tag),
+            Err(error) if concerns_message(&error) => {
+                sent.refused.push((tag, error));
+                return false;
+            }
+            Err(error) => {
+                sent.away = Some(error);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Whether the message itself is what was refused: it, its topic or the right to send to it. Everything else passes by itself.
+pub(crate) fn concerns_message(error: &SendError) -> bool {
+    match error {
+        SendError::Invalid { .. } | SendError::NotStored { last: RequestError::Invalid { .. }, .. } => true,
+        SendError::NotStored { last: RequestError::Refused { code, .. }, .. } => {
+            matches!(*code, response::MESSAGE_ILLEGAL | response::NO_PERMISSION | response::TOPIC_NOT_EXIST)
+        }
+        SendError::NotStored { .. }
+        | SendError::OutcomeUnknown { .. }
+        | SendError::BelowAsked { .. }
+        | SendError::UnsafeBroker { .. }
+        | SendError::ShutDown => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_while_its_time_is_renewed_and_no_longer() {
+        let left = |time: Duration| -> Until {
+            let until = clock::monotonic() + time;
+            Arc::new(move || until)
+        };
+        let hour = Duration::from_secs(3600);
+        assert_eq!(within(&left(hour), async { 7 }).await, Some(7));
+        assert_eq!(within(&left(Duration::ZERO), async { 7 }).await, None);
+        assert_eq!(within(&left(Duration::from_millis(1)), std::future::pending::<()>()).await, None);
+        // Renewed once, so that the work ends in time.
+        let (asked, short) = (std::sync::atomic::AtomicU32::new(0), clock::monotonic() + Duration::from_millis(5));
+        let renewed: Until = Arc::new(move || {
+            let is_first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            if is_first { short } else { short + hour }
+        });
+        let work = tokio::time::sleep(Duration::from_millis(20));
+        assert_eq!(within(&renewed, work).await, Some(()));
+    }
+
+    #[test]
+    fn only_answers_about_the_message_count_against_it() {
+        let refused = |code| RequestError::Refused { addr: "a".into(), code, remark: String::new() };
+        let not_stored = |last| SendError::NotStored { attempts: 1, last };
+        for code in [response::MESSAGE_ILLEGAL, response::NO_PERMISSION, response::TOPIC_NOT_EXIST] {
+            assert!(concerns_message(&not_stored(refused(code))), "{code}");
+            // Nobody knows what became of it: it is sent again under its id.
+            let unknown = SendError::OutcomeUnknown { message_id: String::new(), attempts: 2, last: refused(code) };
+            assert!(!concerns_message(&unknown), "{code}");
+        }
+        for code in [response::SYSTEM_BUSY, response::SERVICE_NOT_AVAILABLE, response::SYSTEM_ERROR] {
+            assert!(!concerns_message(&not_stored(refused(code))), "{code}");
+        }
+        assert!(!concerns_message(&not_stored(RequestError::NoRoute { topic: "T".into() })));
+        assert!(concerns_message(&SendError::Invalid { reason: String::new() }));
+        assert!(!concerns_message(&SendError::ShutDown));
+    }
+}
