@@ -92,6 +92,8 @@ mod queue;
 mod request_reply;
 mod route;
 mod routes;
+#[cfg(unix)]
+mod spill;
 #[cfg(feature = "sql")]
 mod sql;
 mod stats;
@@ -132,6 +134,10 @@ pub use producer::{BatchResult, Producer, ProducerBuilder, Profile, SendResult, 
 pub use queue::MessageQueue;
 pub use request_reply::{NoReply, ReplyError};
 pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
+#[cfg(unix)]
+pub use spill::{
+    FailedMessage, Receipt, Spill, SpillError, SpillStats, Spilled, SpillingProducer, SpillingProducerBuilder,
+};
 #[cfg(feature = "sql")]
 #[doc(inline)]
 pub use transaction::barrier::{

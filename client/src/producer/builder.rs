@@ -14,6 +14,8 @@ use crate::error::StartError;
 use crate::groups::ProducerMember;
 use crate::heartbeat;
 use crate::limit;
+#[cfg(unix)]
+use crate::spill::{Spill, SpillingProducerBuilder};
 
 /// How a producer, transactional or not, sends.
 #[derive(Clone, Debug)]
@@ -133,6 +135,13 @@ impl ProducerBuilder {
     pub fn profile(mut self, profile: Profile) -> Self {
         self.send.profile = profile;
         self
+    }
+
+    /// Keeps what could not be sent in a local folder, and sends it from there in order. Call it last: the other settings are
+    /// those of the producer inside.
+    #[cfg(unix)]
+    pub fn spill(self, spill: Spill) -> SpillingProducerBuilder {
+        SpillingProducerBuilder::new(self, spill)
     }
 
     /// Registers the producer, and at the brokers of its [`topics`](ProducerBuilder::topics) at once; others hear of it with
