@@ -25,6 +25,8 @@ pub(crate) const GREETING: &str = "the heartbeat before it";
 pub(crate) const LOOK_UP: &str = "asking a name server";
 /// The question for a broker's settings that [`Profile::Strict`](crate::Profile::Strict) asks first.
 pub(crate) const ASKING_SETTINGS: &str = "asking the broker for its settings";
+/// The send of another message, which an order puts before this one.
+pub(crate) const EARLIER: &str = "the send of an earlier message of its queue";
 /// All that comes before a request together.
 const IN_TIME: &str = "finding a broker in time";
 
@@ -196,7 +198,8 @@ impl RequestError {
             | RequestError::ConnectionLost { .. }
             | RequestError::NoRoute { .. } => true,
             RequestError::Refused { code, .. } => code_is_retryable(*code),
-            RequestError::NotSent { last, .. } => last.is_retryable(),
+            // What is wrong with another message is not wrong with this one.
+            RequestError::NotSent { step, last } => *step == EARLIER || last.is_retryable(),
             RequestError::Malformed { .. } | RequestError::Invalid { .. } | RequestError::ShutDown => false,
         }
     }

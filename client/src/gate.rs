@@ -48,6 +48,11 @@ impl Gate {
         (self.count as usize).saturating_sub(self.places.available_permits())
     }
 
+    /// Waits until closing begins.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
     /// Lets nobody in any more and waits until all are out.
     pub(crate) async fn close(&self) {
         self.closing.cancel();

@@ -67,6 +67,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admin;
+mod batching;
 mod brokers;
 mod builder;
 mod client;
@@ -101,6 +102,7 @@ mod trace;
 pub mod transaction;
 
 pub use admin::{Admin, BrokerAddress, DecideError, Decided, MessagePlace, TransactionQuery};
+pub use batching::{BatchReceipt, Batches, BatchingBuilder, BatchingProducer};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use consumer::{

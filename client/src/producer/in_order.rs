@@ -1,6 +1,7 @@
 //! Sending several messages whose order counts: one queue after its own order, in batches where that changes nothing.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub(crate) async fn send_in_order<T>(
     let mut sent = SentInOrder::default();
     let mut groups: BTreeMap<(Arc<str>, Option<MessageQueue>), Vec<(T, Message)>> = BTreeMap::new();
     for (tag, message) in messages {
-        let queue = match queue(producer, &message).await {
+        let queue = match queue_by_key(producer, &message).await {
             Ok(queue) => queue,
             Err(last) => {
                 // What follows may be of its key.
@@ -69,7 +70,7 @@ pub(crate) async fn send_in_order<T>(
 }
 
 /// The queue that the key of a message chooses; none without a key.
-async fn queue(producer: &Producer, message: &Message) -> Result<Option<MessageQueue>, RequestError> {
+pub(crate) async fn queue_by_key(producer: &Producer, message: &Message) -> Result<Option<MessageQueue>, RequestError> {
     match message.get(name::SHARDING_KEY) {
         Some(key) => producer.queue_of(message.topic(), key).await.map(Some),
         None => Ok(None),
@@ -85,25 +86,57 @@ async fn send_group<T>(
     let mut sent = SentInOrder::default();
     // A broker recognises a repeat message by message, and a batch only as a whole.
     let is_single = producer.recognises_repeats(messages[0].1.topic(), queue.as_ref()).await;
+    let limit = if is_single { BatchLimit::SINGLE } else { BatchLimit::of(producer) };
     let mut messages = messages.into_iter().peekable();
-    while let Some(first) = messages.next() {
-        let mut bytes = first.1.body().len();
-        let mut batch = vec![first];
-        while !is_single
-            && batch.len() < BATCH_MESSAGES
-            && !is_delayed(&batch[0].1)
-            && let Some(next) =
-                messages.next_if(|(_, next)| !is_delayed(next) && bytes + next.body().len() <= BATCH_BYTES)
-        {
-            bytes += next.1.body().len();
-            batch.push(next);
-        }
+    while let Some(batch) = next_batch(&mut messages, limit) {
         // Cut off when its time is over: somebody else may send these then.
         if within(until, send_batch(producer, queue.as_ref(), batch, &mut sent)).await != Some(true) {
             return sent;
         }
     }
     sent
+}
+
+/// What goes together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimit {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl BatchLimit {
+    /// One message at a time.
+    pub(crate) const SINGLE: BatchLimit = BatchLimit { messages: 1, bytes: usize::MAX };
+
+    /// What goes together by a producer that does not say otherwise.
+    pub(crate) fn of(producer: &Producer) -> BatchLimit {
+        BatchLimit { messages: BATCH_MESSAGES, bytes: BATCH_BYTES.min(producer.settings().body_bytes_max) }
+    }
+}
+
+/// The next ones that go together: one at least, and nothing beside a delayed one.
+pub(crate) fn next_batch<T>(
+    messages: &mut Peekable<impl Iterator<Item = (T, Message)>>,
+    limit: BatchLimit,
+) -> Option<Vec<(T, Message)>> {
+    let first = messages.next()?;
+    let mut bytes = packed_bytes(&first.1);
+    let mut batch = vec![first];
+    while batch.len() < limit.messages
+        && !is_delayed(&batch[0].1)
+        && let Some(next) = messages.next_if(|(_, next)| !is_delayed(next) && bytes + packed_bytes(next) <= limit.bytes)
+    {
+        bytes += packed_bytes(&next.1);
+        batch.push(next);
+    }
+    Some(batch)
+}
+
+/// About what a message takes in a batch.
+pub(crate) fn packed_bytes(message: &Message) -> usize {
+    const OTHERS: usize = 32;
+    let properties: usize = message.properties().map(|(name, value)| name.len() + value.len() + 2).sum();
+    message.body().len() + properties + OTHERS
 }
 
 /// Does this as long as the caller may send. `None` if that was over first.

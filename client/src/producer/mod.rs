@@ -39,11 +39,14 @@ pub use send::{SendResult, StoreLevel};
 
 pub(crate) use builder::{SendSettings, send_setters};
 pub(crate) use half::{First, HalfNeeds};
-pub(crate) use in_order::{SentInOrder, Until, concerns_message, send_in_order};
+pub(crate) use in_order::{
+    BatchLimit, SentInOrder, Until, concerns_message, next_batch, packed_bytes, queue_by_key, send_in_order,
+};
 pub(crate) use prepare::Prepared;
 pub(crate) use prepare::seal;
 pub(crate) use send::{Sender, SenderError};
 
+use crate::batching::BatchingBuilder;
 use crate::client::Client;
 use crate::error::{RequestError, SendError};
 use crate::groups::{Closing, ProducerMember};
@@ -167,6 +170,20 @@ impl Producer {
         sender.send_batch(messages, queue.cloned()).await.map(BatchResult::into_members)
     }
 
+    /// Checks a message and gives it what all attempts share. Answers its unique id.
+    pub(crate) fn seal(&self, message: &mut Message) -> Result<String, SendError> {
+        let settings = self.settings();
+        message.validate(settings.body_bytes_max)?;
+        settings.profile.admits(message)?;
+        Ok(seal(message, settings.profile.waits()))
+    }
+
+    /// Waits until it is shut down, or its client.
+    #[cfg(unix)]
+    pub(crate) async fn closing(&self) {
+        self.shared.sender.closing().await;
+    }
+
     pub(crate) fn settings(&self) -> &SendSettings {
         self.shared.sender.settings()
     }
@@ -174,6 +191,11 @@ impl Producer {
     /// The queues of `topic` that take messages now.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RequestError> {
         Ok(self.shared.client.core().routes.for_sending(topic).await?.writable.clone())
+    }
+
+    /// Begins a producer that gathers messages into batches by itself.
+    pub fn batching(&self) -> BatchingBuilder<Producer> {
+        BatchingBuilder::new(self.clone(), self.settings())
     }
 
     /// Refuses further sends, waits for those in flight and tells the brokers. A second call does nothing.

@@ -41,7 +41,7 @@ pub enum Profile {
 
 impl Profile {
     /// Whether a message may be sent under this profile.
-    pub(crate) fn admits(self, message: &Message) -> Result<(), SendError> {
+    pub(super) fn admits(self, message: &Message) -> Result<(), SendError> {
         if self == Profile::Strict && message.get(name::WAIT).is_some_and(|wait| wait == "false") {
             return Err(SendError::invalid(
                 "Profile::Strict refuses wait_stored(false), after which a broker answers before it has stored the \
@@ -52,7 +52,7 @@ impl Profile {
     }
 
     /// Whether a broker is to answer after flush and replication, for a message that says nothing about it.
-    pub(crate) fn waits(self) -> bool {
+    pub(super) fn waits(self) -> bool {
         self != Profile::Fast
     }
 

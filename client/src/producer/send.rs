@@ -213,6 +213,12 @@ impl Sender {
         self.gate.enter_if_free()
     }
 
+    /// Waits until it refuses newcomers.
+    #[cfg(unix)]
+    pub(crate) async fn closing(&self) {
+        self.gate.closing().await;
+    }
+
     /// Refuses newcomers and waits for those in flight. Answers whether this call was the first.
     pub(crate) async fn close(&self) -> bool {
         let first = !self.closed.swap(true, Ordering::AcqRel);

@@ -11,24 +11,31 @@ use tokio::time::Instant;
 
 use super::outlet::Outlet;
 use super::waiting::{Entry, LaneId, PageResult};
-use super::writer::{Command, Shared};
+use super::writer::{Command, Commands, Shared};
 use crate::error::SendError;
 use crate::message::Message;
 
-/// Sends until shutdown, and until what was on its way then has ended.
-pub(super) async fn run<O: Outlet>(
-    outlet: Arc<O>,
-    shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
-    shutdown: Shutdown,
-) {
+/// Sends until shutdown, or until the outlet closes, and until what was on its way then has ended. Then lets go of the thread that writes.
+pub(super) async fn run<O: Outlet>(outlet: Arc<O>, shared: Arc<Shared>, commands: Arc<Commands>, shutdown: Shutdown) {
+    let Some(thread) = commands.get() else { return };
+    send_all(&*outlet, &shared, thread, &shutdown).await;
+    commands.close();
+}
+
+async fn send_all<O: Outlet>(outlet: &O, shared: &Shared, commands: mpsc::Sender<Command>, shutdown: &Shutdown) {
     let start = Instant::now();
     let mut pages = FuturesUnordered::new();
-    let mut cancelled = std::pin::pin!(shutdown.cancelled());
+    let ended = async {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = outlet.closing() => {}
+        }
+    };
+    let mut ended = std::pin::pin!(ended);
     let mut is_ending = false;
     loop {
         while !is_ending && let Some((lane, page)) = { shared.waiting.lock().page(start.elapsed()) } {
-            pages.push(send(&*outlet, &shared, &commands, lane, page));
+            pages.push(send(outlet, shared, &commands, lane, page));
         }
         if is_ending && pages.is_empty() {
             return;
@@ -42,8 +49,8 @@ pub(super) async fn run<O: Outlet>(
         };
         tokio::select! {
             biased;
-            () = &mut cancelled, if !is_ending => is_ending = true,
-            Some((lane, result)) = pages.next() => settle(&shared, &commands, start, &lane, result).await,
+            () = &mut ended, if !is_ending => is_ending = true,
+            Some((lane, result)) = pages.next() => settle(shared, &commands, start, &lane, result).await,
             () = shared.wake.notified(), if !is_ending => {}
             () = due, if !is_ending => {}
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use escrowmq_common::clock;
+use escrowmq_common::message::properties::name;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +18,8 @@ use super::receipt::{Receipt, Spilled};
 use super::record::Kept;
 use super::store::{Refused, Store};
 use super::waiting::{Entry, Waiting, key};
-use super::writer::{self, Command, Keep, Reservation, Shared};
+use super::writer::{self, Command, Commands, Keep, Reservation, Shared};
+use crate::batching::{Batches, BatchingBuilder, sealed};
 use crate::error::SendError;
 use crate::message::Message;
 use crate::producer::Producer;
@@ -101,6 +103,11 @@ impl SpillingProducer {
         self.core.send(message).await
     }
 
+    /// Begins a producer that gathers messages into batches by itself, and spills those that could not be sent.
+    pub fn batching(&self) -> BatchingBuilder<SpillingProducer> {
+        BatchingBuilder::new(self.clone(), self.core.outlet.settings())
+    }
+
     /// The producer inside, for what needs no spill. Messages of a sharding key that are sent by it do not wait for those that are
     /// spilled.
     pub fn producer(&self) -> &Producer {
@@ -112,10 +119,26 @@ impl SpillingProducer {
         self.core.stats()
     }
 
-    /// Refuses further sends, waits for those in flight, and closes the folder. What waits there stays for the next start.
+    /// Refuses further sends, waits for those in flight, and closes the folder. What waits there stays for the next start. The
+    /// client's own shutdown does the same, but does not wait until another process may have the folder.
     pub async fn shutdown(&self) {
         self.core.outlet.shutdown().await;
         self.core.shutdown().await;
+    }
+}
+
+impl sealed::Sealed for SpillingProducer {}
+
+impl Batches for SpillingProducer {
+    type Receipt = Receipt;
+    type Error = SpillError;
+
+    fn seal(&self, message: &mut Message) -> Result<String, SendError> {
+        Producer::seal(&self.core.outlet, message)
+    }
+
+    async fn send_lane(&self, messages: Vec<Message>, messages_max: usize) -> Vec<Result<Receipt, SpillError>> {
+        self.core.send_lane(messages, messages_max).await
     }
 }
 
@@ -124,13 +147,26 @@ impl SpillingProducer {
 pub(super) struct Core<O> {
     pub(super) outlet: Arc<O>,
     shared: Arc<Shared>,
-    /// `None` after shutdown.
-    commands: Mutex<Option<mpsc::Sender<Command>>>,
+    commands: Arc<Commands>,
     capacity: u64,
     is_synced: bool,
     is_strict: bool,
     shutdown: Shutdown,
     tasks: Tasks,
+}
+
+/// A message that the thread has.
+struct Handed {
+    message_id: String,
+    possible_duplicate: bool,
+    cause: Option<SendError>,
+    told: oneshot::Receiver<Result<(), Refused>>,
+}
+
+/// How far a message of a lane is.
+enum Step {
+    Ended(Result<Receipt, SpillError>),
+    Handed(Handed),
 }
 
 impl<O: Outlet> Core<O> {
@@ -145,21 +181,16 @@ impl<O: Outlet> Core<O> {
         let shared = Arc::new(Shared { waiting: Mutex::new(Waiting::of(entries)), ..Shared::default() });
         let (shutdown, tasks, outlet) = (Shutdown::new(), Tasks::new(), Arc::new(outlet));
         let commands = writer::start(store, Arc::clone(&shared), &tasks)?;
-        let drain = drain::run(Arc::clone(&outlet), Arc::clone(&shared), commands.clone(), shutdown.clone());
+        let commands = Arc::new(Commands::new(commands));
+        let drain = drain::run(Arc::clone(&outlet), Arc::clone(&shared), Arc::clone(&commands), shutdown.clone());
         tasks.spawn("spill drain", drain);
-        let commands = Mutex::new(Some(commands));
         Ok(Core { outlet, shared, commands, capacity, is_synced, is_strict, shutdown, tasks })
     }
 
     pub(super) async fn send(&self, mut message: Message) -> Result<Receipt, SpillError> {
-        let message_id = self.outlet.seal(&mut message)?;
-        let commands = self.commands.lock().clone().ok_or(SendError::ShutDown)?;
-        let behind = {
-            let mut waiting = self.shared.waiting.lock();
-            let (topic, key) = (message.topic_shared(), key(&message));
-            waiting.must_wait(&topic, key).then(|| self.reserve(&mut waiting, &message))
-        };
-        let (reservation, cause) = match behind {
+        self.outlet.seal(&mut message)?;
+        let commands = self.commands()?;
+        let (reservation, cause) = match self.behind(&message) {
             Some(reservation) => (reservation, None),
             None => match self.outlet.send(message.clone()).await {
                 Ok(sent) => return Ok(Receipt::Stored(sent)),
@@ -169,15 +200,88 @@ impl<O: Outlet> Core<O> {
                 Err(error) => return Err(error.into()),
             },
         };
+        let handed = self.hand_over(&commands, message, reservation, cause).await;
+        self.told(handed).await
+    }
+
+    /// Sends messages of one topic, those of a sharding key in their order. They are sealed.
+    pub(super) async fn send_lane(
+        &self,
+        messages: Vec<Message>,
+        messages_max: usize,
+    ) -> Vec<Result<Receipt, SpillError>> {
+        let commands = match self.commands() {
+            Ok(commands) => commands,
+            Err(error) => return messages.iter().map(|_| Err(error.clone().into())).collect(),
+        };
+        let behind: Vec<Option<Option<Reservation>>> = messages.iter().map(|message| self.behind(message)).collect();
+        let first = messages.iter().zip(&behind).filter(|(_, behind)| behind.is_none());
+        let first = first.map(|(message, _)| message.clone()).collect();
+        let mut sent = self.outlet.send_lane(first, messages_max).await.into_iter();
+        let mut ended = Vec::with_capacity(messages.len());
+        for (message, behind) in messages.into_iter().zip(behind) {
+            let (reservation, cause) = match behind {
+                Some(reservation) => (reservation, None),
+                None => match sent.next().expect("each message has a result") {
+                    Ok(sent) => {
+                        ended.push(Step::Ended(Ok(Receipt::Stored(sent))));
+                        continue;
+                    }
+                    Err(error) if is_kept_after(&error) => {
+                        (self.reserve(&mut self.shared.waiting.lock(), &message), Some(error))
+                    }
+                    Err(error) => {
+                        ended.push(Step::Ended(Err(error.into())));
+                        continue;
+                    }
+                },
+            };
+            ended.push(Step::Handed(self.hand_over(&commands, message, reservation, cause).await));
+        }
+        // All are handed over by now, so that they share a flush.
+        let mut results = Vec::with_capacity(ended.len());
+        for ended in ended {
+            results.push(match ended {
+                Step::Handed(handed) => self.told(handed).await,
+                Step::Ended(result) => result,
+            });
+        }
+        results
+    }
+
+    fn commands(&self) -> Result<mpsc::Sender<Command>, SendError> {
+        self.commands.get().ok_or(SendError::ShutDown)
+    }
+
+    /// Whether a message has to wait behind others, and its place there if it has a key.
+    fn behind(&self, message: &Message) -> Option<Option<Reservation>> {
+        let mut waiting = self.shared.waiting.lock();
+        let must_wait = waiting.must_wait(&message.topic_shared(), key(message));
+        must_wait.then(|| self.reserve(&mut waiting, message))
+    }
+
+    /// Gives a message to the thread that writes.
+    async fn hand_over(
+        &self,
+        commands: &mpsc::Sender<Command>,
+        message: Message,
+        reservation: Option<Reservation>,
+        cause: Option<SendError>,
+    ) -> Handed {
+        let message_id = message.get(name::UNIQUE_KEY).unwrap_or_default().to_owned();
         let possible_duplicate = cause.as_ref().is_some_and(SendError::outcome_unknown);
         let kept = Kept { number: 0, since_ms: clock::wall_ms(), possible_duplicate, message };
         let (reply, told) = oneshot::channel();
+        // If the thread is gone, so is the reply.
+        let _ = commands.send(Command::Keep(Keep { kept, reservation, reply })).await;
+        Handed { message_id, possible_duplicate, cause, told }
+    }
+
+    /// What the thread says.
+    async fn told(&self, handed: Handed) -> Result<Receipt, SpillError> {
+        let Handed { message_id, possible_duplicate, cause, told } = handed;
         let no_thread = || Refused::Disk { reason: "its thread has ended".to_owned(), maybe_kept: true };
-        let told = match commands.send(Command::Keep(Keep { kept, reservation, reply })).await {
-            Ok(()) => told.await.unwrap_or_else(|_| Err(no_thread())),
-            Err(_) => Err(no_thread()),
-        };
-        match told {
+        match told.await.unwrap_or_else(|_| Err(no_thread())) {
             Ok(()) => {
                 let spilled = Spilled { message_id, is_synced: self.is_synced, possible_duplicate, cause };
                 if self.is_strict { Err(SpillError::Spilled(spilled)) } else { Ok(Receipt::Spilled(spilled)) }
@@ -217,7 +321,7 @@ impl<O: Outlet> Core<O> {
     pub(super) async fn shutdown(&self) {
         self.shutdown.cancel();
         // The thread ends when the drain and the sends in flight have let go of theirs.
-        drop(self.commands.lock().take());
+        self.commands.close();
         self.tasks.join().await;
     }
 }

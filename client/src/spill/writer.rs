@@ -89,6 +89,26 @@ pub(super) enum Command {
     },
 }
 
+/// The way to the thread, until it is closed.
+#[derive(Debug)]
+pub(super) struct Commands(Mutex<Option<mpsc::Sender<Command>>>);
+
+impl Commands {
+    pub(super) fn new(sender: mpsc::Sender<Command>) -> Commands {
+        Commands(Mutex::new(Some(sender)))
+    }
+
+    /// `None` once it is closed.
+    pub(super) fn get(&self) -> Option<mpsc::Sender<Command>> {
+        self.0.lock().clone()
+    }
+
+    /// The thread ends when those who have a sender still have let go of it.
+    pub(super) fn close(&self) {
+        self.0.lock().take();
+    }
+}
+
 /// Starts the thread. It ends, and lets go of the folder, when the last sender is gone.
 pub(super) fn start(store: Store, shared: Arc<Shared>, tasks: &Tasks) -> io::Result<mpsc::Sender<Command>> {
     let (sender, receiver) = mpsc::channel(COMMANDS);
