@@ -27,8 +27,9 @@
 //! ```
 //!
 //! * [`Producer`]: `send`, `send_oneway`, `send_batch`; failed attempts go to other queues and brokers within a deadline
-//!   and carry the same unique id.
-//!   [`request`](Producer::request) waits for the [`reply`](Producer::reply) of whoever handles the message.
+//!   and carry the same unique id. [`request`](Producer::request) waits for the [`reply`](Producer::reply) of whoever handles the
+//!   message. A [`Profile`] says what counts as success; [`Producer::batching`] gathers messages into
+//!   batches; [`ProducerBuilder::spill`] keeps in a local folder what could not be sent, and sends it in order later.
 //! * [`TransactionProducer`]: half messages, settled by a decision whose [`Outcome`] is awaited. The local transaction is a
 //!   [`TransactionListener`]'s, a closure's ([`run`](TransactionProducer::run)) or your own code's around a [`Transaction`]
 //!   ([`prepare`](TransactionProducer::prepare), [`begin`](TransactionProducer::begin) for several messages); the broker's

@@ -44,6 +44,8 @@ impl FailedLog {
     pub(super) fn open(folder: &Path) -> io::Result<FailedLog> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).mode(FILE_MODE).open(folder.join(FILE))?;
+        // Messages are taken out elsewhere once they are here: the file must be there after a power cut.
+        File::open(folder)?.sync_all()?;
         let bytes = file.metadata()?.len();
         let mut log = FailedLog { file: file.try_clone()?, bytes };
         if bytes > 0 {

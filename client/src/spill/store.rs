@@ -63,7 +63,7 @@ impl Store {
     /// Opens the folder, which is made if it is not there. Answers the messages that wait in it, in their order.
     pub(super) fn open(folder: &Path, capacity: u64, sync: bool) -> Result<(Store, Vec<Entry>), StartError> {
         let failed = |error: io::Error| StartError::Spill { folder: folder.to_owned(), reason: error.to_string() };
-        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
+        make(folder).map_err(failed)?;
         let mut options = OpenOptions::new();
         let lock = options.write(true).create(true).truncate(false).mode(FILE_MODE).open(folder.join("lock"));
         let lock = lock.map_err(failed)?;
@@ -184,6 +184,11 @@ impl Store {
             let payload = record::encode(kept);
             let length = (RECORD_HEADER_BYTES + payload.len()) as u64;
             let room = length + (DONE_BYTES + HEADER_BYTES) as u64;
+            if room > self.capacity {
+                let reason = format!("it takes {room} bytes, and the spill may hold {}", self.capacity);
+                results.push(Err(Refused::Full(reason)));
+                continue;
+            }
             if used + room > self.capacity || count >= RECORDS_MAX || length > SEGMENT_BYTES_MAX - HEADER_BYTES as u64 {
                 results.push(Err(Refused::Full(format!(
                     "{count} messages and {used} bytes are in the spill, which may hold {RECORDS_MAX} and {}",
@@ -314,6 +319,18 @@ impl Store {
             tracing::warn!(%error, number, "a segment of a spill cannot be deleted; the next start tries again");
         }
     }
+}
+
+/// Makes the folder, and those above it that are missing, so that a power cut does not take them away.
+fn make(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod partitions;
 mod process;
 mod protocol;
 mod request_reply;
+mod spill;
 mod spread;
 mod streams;
 mod transactions;
