@@ -48,6 +48,12 @@ struct Lane<T> {
     workers: usize,
 }
 
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Lane { items: VecDeque::new(), bytes: 0, workers: 0 }
+    }
+}
+
 /// What its caller has to do for a message that was put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
@@ -67,13 +73,7 @@ impl<T> Lanes<T> {
     /// Puts a message in.
     pub(super) fn add(&mut self, id: &LaneId, item: T, message: Message) -> Added {
         let limit = self.limit;
-        let lane = match self.lanes.get_mut(id) {
-            Some(lane) => lane,
-            None => {
-                let lane = Lane { items: VecDeque::new(), bytes: 0, workers: 0 };
-                self.lanes.entry(id.clone()).or_insert(lane)
-            }
-        };
+        let lane = self.lanes.entry(id.clone()).or_default();
         lane.bytes += packed_bytes(&message);
         lane.items.push_back((item, message));
         let is_full = lane.items.len() >= limit.messages || lane.bytes >= limit.bytes;

@@ -38,6 +38,9 @@ impl<T> Default for SentInOrder<T> {
     }
 }
 
+/// A topic, and the queue in it if a key chooses one.
+type Destination = (Arc<str>, Option<MessageQueue>);
+
 /// Until when its caller may send, as a time of the monotonic clock; it may move on meanwhile.
 pub(crate) type Until = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -48,7 +51,7 @@ pub(crate) async fn send_in_order<T>(
     until: &Until,
 ) -> SentInOrder<T> {
     let mut sent = SentInOrder::default();
-    let mut groups: BTreeMap<(Arc<str>, Option<MessageQueue>), Vec<(T, Message)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Destination, Vec<(T, Message)>> = BTreeMap::new();
     for (tag, message) in messages {
         let queue = match queue_by_key(producer, &message).await {
             Ok(queue) => queue,

@@ -68,15 +68,18 @@ impl Profile {
 /// How long an answer about settings counts: a broker that was restarted with others is noticed after this time.
 const COUNTS_FOR: Duration = Duration::from_secs(60);
 
+/// Whether settings keep what a broker answers; the error says why not.
+type Judgement = Result<(), String>;
+
 /// Brokers that were asked for their settings. Bounded by the number of brokers.
 #[derive(Debug, Default)]
 pub(super) struct Safety {
-    asked: Mutex<HashMap<Arc<str>, (Instant, Result<(), String>)>>,
+    asked: Mutex<HashMap<Arc<str>, (Instant, Judgement)>>,
 }
 
 impl Safety {
-    /// Whether the broker's settings keep what it answers. `Ok(Err(_))` says why not.
-    pub(super) async fn of(&self, core: &Core, addr: &Arc<str>) -> Result<Result<(), String>, RequestError> {
+    /// The judgement of the broker's settings.
+    pub(super) async fn of(&self, core: &Core, addr: &Arc<str>) -> Result<Judgement, RequestError> {
         if let Some((at, known)) = self.asked.lock().get(addr)
             && at.elapsed() < COUNTS_FOR
         {
@@ -99,7 +102,7 @@ impl Safety {
 }
 
 /// Whether settings outlive a power cut. Text without them says nothing against them.
-fn judged(settings: &str) -> Result<(), String> {
+fn judged(settings: &str) -> Judgement {
     let setting = |wanted: &str| {
         let mut pairs = settings.lines().filter_map(|line| line.split_once('='));
         pairs.find(|(key, _)| key.trim() == wanted).map(|(_, value)| value.trim().to_owned())

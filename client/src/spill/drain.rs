@@ -82,13 +82,12 @@ async fn send<O: Outlet>(
     let mut result = PageResult::default();
     let mut ready: Vec<(u64, Message)> = Vec::with_capacity(messages.len());
     for (entry, kept) in page.iter().zip(messages) {
-        match kept {
-            Some(kept) => ready.push((entry.number, kept.message)),
-            // It is in the failure log.
-            None => {
-                shared.failed.fetch_add(1, Ordering::Relaxed);
-                result.stored.push(entry.number);
-            }
+        if let Some(kept) = kept {
+            ready.push((entry.number, kept.message));
+        } else {
+            // It is damaged, and in the failure log.
+            shared.failed.fetch_add(1, Ordering::Relaxed);
+            result.stored.push(entry.number);
         }
     }
     let sent = outlet.send_page(ready).await;

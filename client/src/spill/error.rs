@@ -11,24 +11,28 @@ pub enum SpillError {
     #[error(transparent)]
     Send(#[from] SendError),
     /// The spill has no room: the message is not kept. It has room again when brokers are back.
-    #[error("{}message {message_id} is not kept, because the spill is full: {reason}; send it again later", before(.cause.as_ref()))]
+    #[error("{}message {message_id} is not kept, because the spill is full: {reason}; send it again later", before(.cause.as_deref()))]
     Full {
         /// The unique id that every attempt carried.
         message_id: String,
         /// How full.
         reason: String,
         /// Why it was not sent; `None` if it had to wait behind others.
-        cause: Option<SendError>,
+        cause: Option<Box<SendError>>,
     },
     /// The spill's disk fails: the message is not kept, or nobody knows.
-    #[error("{}message {message_id} is not kept, because the spill cannot be written: {reason}{}", before(.cause.as_ref()), doubt(*.maybe_kept))]
+    #[error(
+        "{}message {message_id} is not kept, because the spill cannot be written: {reason}{}",
+        before(.cause.as_deref()),
+        doubt(*.maybe_kept)
+    )]
     Disk {
         /// The unique id that every attempt carried.
         message_id: String,
         /// What the system said.
         reason: String,
         /// Why it was not sent; `None` if it had to wait behind others.
-        cause: Option<SendError>,
+        cause: Option<Box<SendError>>,
         /// It may be on disk all the same, and then the next start sends it.
         maybe_kept: bool,
     },
@@ -52,9 +56,9 @@ impl SpillError {
     pub fn outcome_unknown(&self) -> bool {
         match self {
             SpillError::Send(error) => error.outcome_unknown(),
-            SpillError::Full { cause, .. } => cause.as_ref().is_some_and(SendError::outcome_unknown),
+            SpillError::Full { cause, .. } => cause.as_ref().is_some_and(|cause| cause.outcome_unknown()),
             SpillError::Disk { cause, maybe_kept, .. } => {
-                *maybe_kept || cause.as_ref().is_some_and(SendError::outcome_unknown)
+                *maybe_kept || cause.as_ref().is_some_and(|cause| cause.outcome_unknown())
             }
             SpillError::Spilled(_) => true,
         }

@@ -159,8 +159,16 @@ pub(super) struct Core<O> {
 struct Handed {
     message_id: String,
     possible_duplicate: bool,
-    cause: Option<SendError>,
+    cause: Option<Box<SendError>>,
     told: oneshot::Receiver<Result<(), Refused>>,
+}
+
+/// Where a message goes first.
+enum Way {
+    /// To brokers.
+    Free,
+    /// Behind those that wait, with a place among those of its key if it has one.
+    Behind(Option<Reservation>),
 }
 
 /// How far a message of a lane is.
@@ -190,9 +198,9 @@ impl<O: Outlet> Core<O> {
     pub(super) async fn send(&self, mut message: Message) -> Result<Receipt, SpillError> {
         self.outlet.seal(&mut message)?;
         let commands = self.commands()?;
-        let (reservation, cause) = match self.behind(&message) {
-            Some(reservation) => (reservation, None),
-            None => match self.outlet.send(message.clone()).await {
+        let (reservation, cause) = match self.way(&message) {
+            Way::Behind(reservation) => (reservation, None),
+            Way::Free => match self.outlet.send(message.clone()).await {
                 Ok(sent) => return Ok(Receipt::Stored(sent)),
                 Err(error) if is_kept_after(&error) => {
                     (self.reserve(&mut self.shared.waiting.lock(), &message), Some(error))
@@ -214,15 +222,15 @@ impl<O: Outlet> Core<O> {
             Ok(commands) => commands,
             Err(error) => return messages.iter().map(|_| Err(error.clone().into())).collect(),
         };
-        let behind: Vec<Option<Option<Reservation>>> = messages.iter().map(|message| self.behind(message)).collect();
-        let first = messages.iter().zip(&behind).filter(|(_, behind)| behind.is_none());
+        let ways: Vec<Way> = messages.iter().map(|message| self.way(message)).collect();
+        let first = messages.iter().zip(&ways).filter(|(_, way)| matches!(way, Way::Free));
         let first = first.map(|(message, _)| message.clone()).collect();
         let mut sent = self.outlet.send_lane(first, messages_max).await.into_iter();
         let mut ended = Vec::with_capacity(messages.len());
-        for (message, behind) in messages.into_iter().zip(behind) {
-            let (reservation, cause) = match behind {
-                Some(reservation) => (reservation, None),
-                None => match sent.next().expect("each message has a result") {
+        for (message, way) in messages.into_iter().zip(ways) {
+            let (reservation, cause) = match way {
+                Way::Behind(reservation) => (reservation, None),
+                Way::Free => match sent.next().expect("each message has a result") {
                     Ok(sent) => {
                         ended.push(Step::Ended(Ok(Receipt::Stored(sent))));
                         continue;
@@ -253,11 +261,14 @@ impl<O: Outlet> Core<O> {
         self.commands.get().ok_or(SendError::ShutDown)
     }
 
-    /// Whether a message has to wait behind others, and its place there if it has a key.
-    fn behind(&self, message: &Message) -> Option<Option<Reservation>> {
+    /// Whether a message has to wait behind others.
+    fn way(&self, message: &Message) -> Way {
         let mut waiting = self.shared.waiting.lock();
-        let must_wait = waiting.must_wait(&message.topic_shared(), key(message));
-        must_wait.then(|| self.reserve(&mut waiting, message))
+        if waiting.must_wait(&message.topic_shared(), key(message)) {
+            Way::Behind(self.reserve(&mut waiting, message))
+        } else {
+            Way::Free
+        }
     }
 
     /// Gives a message to the thread that writes.
@@ -270,6 +281,7 @@ impl<O: Outlet> Core<O> {
     ) -> Handed {
         let message_id = message.get(name::UNIQUE_KEY).unwrap_or_default().to_owned();
         let possible_duplicate = cause.as_ref().is_some_and(SendError::outcome_unknown);
+        let cause = cause.map(Box::new);
         let kept = Kept { number: 0, since_ms: clock::wall_ms(), possible_duplicate, message };
         let (reply, told) = oneshot::channel();
         // If the thread is gone, so is the reply.

@@ -25,7 +25,7 @@ pub struct Spilled {
     /// A broker may have it as well: an attempt ended without an answer. It is sent again under the same id.
     pub possible_duplicate: bool,
     /// Why it was not sent. `None` if it waits behind others: of its key, or while brokers are away.
-    pub cause: Option<SendError>,
+    pub cause: Option<Box<SendError>>,
 }
 
 impl Receipt {

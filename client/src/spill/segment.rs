@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -142,24 +142,16 @@ impl Segment {
     /// Writes down that records are done. That is not flushed: after a power cut they may be sent again.
     pub(super) fn done(&mut self, folder: &Path, number: u64, offsets: &[u32]) -> io::Result<()> {
         let list: Vec<u8> = offsets.iter().flat_map(|offset| format::done(self.salt, *offset)).collect();
-        let file = match &mut self.done {
-            Some(file) => file,
-            None => {
-                let mut options = OpenOptions::new();
-                let file = options
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .mode(FILE_MODE)
-                    .open(path(folder, number, DONE))?;
-                // Without the half of an entry that a killed process may have left.
-                file.set_len(self.done_bytes)?;
-                let mut file = file;
-                std::io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
-                self.done.insert(file)
-            }
-        };
-        if let Err(error) = file.write_all(&list) {
+        if self.done.is_none() {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(FILE_MODE);
+            let file = options.open(path(folder, number, DONE))?;
+            // Without the half of an entry that a killed process may have left.
+            file.set_len(self.done_bytes)?;
+            self.done = Some(file);
+        }
+        let file = self.done.as_ref().expect("it was just opened");
+        if let Err(error) = file.write_all_at(&list, self.done_bytes) {
             self.done = None;
             return Err(error);
         }

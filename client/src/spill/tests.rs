@@ -106,7 +106,7 @@ impl Outlet for Fake {
     }
 
     async fn closing(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn send(&self, message: Message) -> Result<SendResult, SendError> {
@@ -342,7 +342,9 @@ async fn nothing_is_lost_and_keys_keep_their_order_whatever_fails() {
                         let receipts = if messages.len() == 1 {
                             vec![core.send(messages.remove(0)).await]
                         } else {
-                            messages.iter_mut().for_each(|message| drop(core.outlet.seal(message).expect("good")));
+                            for message in &mut messages {
+                                core.outlet.seal(message).expect("good");
+                            }
                             core.send_lane(messages, 64).await
                         };
                         for receipt in receipts {

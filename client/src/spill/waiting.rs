@@ -315,7 +315,7 @@ mod tests {
             assert!(waiting.must_wait(&topic, None) && !waiting.must_wait(&topic, Some("k")));
             assert!(waiting.page(now).is_none());
             let due = waiting.next_due().expect("it waits");
-            pauses.push(due - now);
+            pauses.push(due.saturating_sub(now));
             now = due;
         }
         assert_eq!((pauses[0], pauses[1], pauses[11]), (PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MAX));
