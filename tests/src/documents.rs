@@ -40,6 +40,7 @@ documents! {
     limits: "docs/limits.md",
     outbox: "docs/outbox.md",
     performance: "docs/performance.md",
+    producing: "docs/producing.md",
     protocol: "docs/protocol.md",
     replication: "docs/replication.md",
     request_reply: "docs/request_reply.md",
