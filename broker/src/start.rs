@@ -1,6 +1,7 @@
 //! Starting and stopping a broker: which parts there are, in which order they come and go.
 
 pub(crate) mod background;
+mod embedded;
 pub(crate) mod leader;
 mod settings;
 mod way;
@@ -10,7 +11,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_common::clock::Clock;
 use escrowmq_common::remoting::{
     Budget, BudgetLimits, ConnectionLimits, ServeLimits, Service, TrustedProxies, serve, serve_streams,
 };
@@ -40,6 +40,8 @@ use crate::server::{Server, topics};
 use crate::stats::Stats;
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::FEATURE_LEVEL;
+
+pub use embedded::Embedding;
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -126,14 +128,27 @@ const FAST_PORT_BELOW: u16 = 2;
 
 /// Opens the data folder, recovers, listens, registers. Returns when clients are served.
 pub async fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
-    start_speaking(config, FEATURE_LEVEL).await
+    begin(config, FEATURE_LEVEL, Embedding::default()).await
+}
+
+/// Like [`start`], for a test that has the broker in its own process.
+pub async fn start_embedded(config: BrokerConfig, embedding: Embedding) -> Result<RunningBroker, StartError> {
+    begin(config, FEATURE_LEVEL, embedding).await
 }
 
 /// Like [`start`], as a version would that speaks this feature level at most.
+#[cfg(test)]
 pub(crate) async fn start_speaking(config: BrokerConfig, feature_level: u32) -> Result<RunningBroker, StartError> {
+    begin(config, feature_level, Embedding::default()).await
+}
+
+async fn begin(
+    config: BrokerConfig,
+    feature_level: u32,
+    Embedding { clock, told_port }: Embedding,
+) -> Result<RunningBroker, StartError> {
     raise_open_files();
     let folder = take_folder(&config.data_folder()).await?;
-    let clock = Clock::system();
     let listener = listen(&config.bind_address, config.listen_port, config.socket_send_bytes, CLIENTS).await?;
     let address = listener.local_addr().map_err(|source| StartError::Listen {
         address: config.bind_address.clone(),
@@ -166,8 +181,9 @@ pub(crate) async fn start_speaking(config: BrokerConfig, feature_level: u32) -> 
         connections: config.max_connections,
         connections_per_address: config.max_connections_per_address,
     }));
-    let store_host = SocketAddr::new(config.broker_ip.ip(), address.port());
-    let public_address = config.broker_ip.with_port(address.port());
+    let told_port = told_port.unwrap_or(address.port());
+    let store_host = SocketAddr::new(config.broker_ip.ip(), told_port);
+    let public_address = config.broker_ip.with_port(told_port);
     let config = CurrentConfig::new(config);
     settings::begin(&config, &group, &storage.shard);
     let metrics = Arc::new(Metrics::default());

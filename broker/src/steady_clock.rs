@@ -58,8 +58,8 @@ impl SteadyClock {
     /// Starts at the wall clock's time, or at `not_before` if that is later: stored times never go back, whatever the clock did
     /// while the broker was down.
     pub(crate) fn start(clock: Clock, not_before: Stamp) -> Self {
-        let start = wall_ms(&clock).max(not_before.get());
-        let seen = clock.monotonic();
+        let Reading { wall_ms, monotonic: seen } = Reading::of(&clock);
+        let start = wall_ms.max(not_before.get());
         let state = State {
             seen,
             now_us: start.saturating_mul(1000),
@@ -77,7 +77,7 @@ impl SteadyClock {
     pub(crate) fn hear(&self, stamp: Stamp) {
         let mut state = self.state.lock();
         if stamp > state.heard.0 {
-            state.heard = (stamp, self.clock.monotonic());
+            state.heard = (stamp, Reading::of(&self.clock).monotonic);
         }
     }
 
@@ -90,9 +90,8 @@ impl SteadyClock {
     /// `last_applied`; what this clock answered before, while another member led, was this member's own opinion and may
     /// have been later. A group that has applied nothing has no time yet, and takes the wall clock's.
     pub(crate) fn lead(&self, last_applied: Stamp) {
-        let wall = wall_ms(&self.clock);
         let mut state = self.state.lock();
-        let monotonic = self.clock.monotonic();
+        let Reading { wall_ms: wall, monotonic } = Reading::of(&self.clock);
         let (heard, at) = state.heard;
         let idle = if heard == last_applied { monotonic.saturating_sub(at) } else { Duration::ZERO };
         let most = match last_applied {
@@ -123,7 +122,7 @@ impl SteadyClock {
     /// for a `life`, and had not ended at that stamp, counts as given anew when this member began.
     pub(crate) fn renewed(&self, life: Duration) -> Option<Stamp> {
         let (last, at) = self.state.lock().led?;
-        (self.clock.monotonic() < at + life).then_some(last)
+        (Reading::of(&self.clock).monotonic < at + life).then_some(last)
     }
 
     /// How time leapt when this member began to lead; `None` if it did not, or this member leads no group.
@@ -139,9 +138,8 @@ impl SteadyClock {
 
     /// The time now, never less than an earlier answer; after [`lead`](Self::lead), than an earlier one since then.
     pub(crate) fn now(&self) -> Stamp {
-        let wall = wall_ms(&self.clock);
         let mut state = self.state.lock();
-        let monotonic = self.clock.monotonic();
+        let Reading { wall_ms: wall, monotonic } = Reading::of(&self.clock);
         let elapsed = u64::try_from(monotonic.saturating_sub(state.seen).as_micros()).unwrap_or_default();
         // Looks that follow each other closely would lose the tenth to rounding; they see the same time.
         if elapsed < SLEW {
@@ -185,8 +183,19 @@ impl State {
     }
 }
 
-fn wall_ms(clock: &Clock) -> u64 {
-    u64::try_from(clock.wall_ms()).unwrap_or_default()
+/// A look at both clocks, with the time in it that a test has skipped.
+struct Reading {
+    wall_ms: u64,
+    monotonic: Duration,
+}
+
+impl Reading {
+    fn of(clock: &Clock) -> Self {
+        // Read once: a skip between two looks would part the clocks.
+        let skipped = clock.skipped();
+        let wall = u64::try_from(clock.wall_ms()).unwrap_or_default();
+        Self { wall_ms: wall + skipped.as_millis() as u64, monotonic: clock.monotonic() + skipped }
+    }
 }
 
 #[cfg(test)]
@@ -199,6 +208,20 @@ mod tests {
         let steady = SteadyClock::start(clock.clone(), Stamp::ZERO);
         clock.advance(Duration::from_secs(5));
         assert_eq!(steady.now(), Stamp(1_005_000));
+    }
+
+    #[test]
+    fn a_skip_passes_at_once_and_gives_no_alarm() {
+        let clock = Clock::skipping();
+        let steady = SteadyClock::start(clock.clone(), Stamp::ZERO);
+        let before = steady.now();
+        clock.advance(Duration::from_secs(3_600));
+        let after = steady.now();
+        assert!((3_600_000..3_660_000).contains(&after.since(before)), "{before} to {after}");
+        assert!(!steady.is_alarmed());
+        // A broker that starts again with the same clock goes on from there.
+        let again = SteadyClock::start(clock, after);
+        assert!(again.now().since(after) < 60_000 && !again.is_alarmed());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The only place that reads time.
 //!
 //! Decisions take time as an argument; the runners beside them hold a [`Clock`]. A test gives its runner a manual one
-//! and moves it.
+//! and moves it. A test of a whole broker, whose connections need the machine's time, gives it one that [skips](Clock::skipping).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,8 +23,16 @@ pub fn monotonic() -> Duration {
 /// Where a runner gets its time from. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// `None` is the machine's clock.
-    manual: Option<Arc<ManualTime>>,
+    source: Source,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    Machine,
+    Manual(Arc<ManualTime>),
+    /// The machine's, and the milliseconds that were skipped.
+    Skipping(Arc<AtomicU64>),
 }
 
 #[derive(Debug, Default)]
@@ -43,32 +51,58 @@ impl Clock {
     pub fn manual(wall_ms: i64) -> Clock {
         let time = ManualTime::default();
         time.wall_ms.store(wall_ms as u64, Ordering::Relaxed);
-        Clock { manual: Some(Arc::new(time)) }
+        Clock { source: Source::Manual(Arc::new(time)) }
+    }
+
+    /// The machine's clock, and beside it a count of [skipped](Clock::skipped) time that [`advance`](Clock::advance) adds to.
+    pub fn skipping() -> Clock {
+        Clock { source: Source::Skipping(Arc::default()) }
     }
 
     /// Milliseconds since 1970.
     pub fn wall_ms(&self) -> i64 {
-        self.manual.as_ref().map_or_else(wall_ms, |time| time.wall_ms.load(Ordering::Acquire) as i64)
+        match &self.source {
+            Source::Manual(time) => time.wall_ms.load(Ordering::Acquire) as i64,
+            Source::Machine | Source::Skipping(_) => wall_ms(),
+        }
     }
 
     /// Time that never goes back, from an arbitrary start.
     pub fn monotonic(&self) -> Duration {
-        let manual = |time: &Arc<ManualTime>| Duration::from_millis(time.monotonic_ms.load(Ordering::Acquire));
-        self.manual.as_ref().map_or_else(monotonic, manual)
+        match &self.source {
+            Source::Manual(time) => Duration::from_millis(time.monotonic_ms.load(Ordering::Acquire)),
+            Source::Machine | Source::Skipping(_) => monotonic(),
+        }
     }
 
-    /// Moves a manual clock on; does nothing to the machine's.
+    /// Time that a test has skipped: zero but for a clock that is [skipping](Clock::skipping), and not a part of
+    /// [`wall_ms`](Clock::wall_ms) and [`monotonic`](Clock::monotonic). Who decides what is due adds it to both; who looks whether
+    /// a peer still lives does not.
+    pub fn skipped(&self) -> Duration {
+        match &self.source {
+            Source::Skipping(ms) => Duration::from_millis(ms.load(Ordering::Acquire)),
+            Source::Machine | Source::Manual(_) => Duration::ZERO,
+        }
+    }
+
+    /// Moves a manual clock on, or adds to the time that another one has skipped; does nothing to the machine's.
     pub fn advance(&self, by: Duration) {
-        if let Some(time) = &self.manual {
-            let ms = by.as_millis() as u64;
-            time.wall_ms.fetch_add(ms, Ordering::AcqRel);
-            time.monotonic_ms.fetch_add(ms, Ordering::AcqRel);
+        let ms = by.as_millis() as u64;
+        match &self.source {
+            Source::Machine => {}
+            Source::Manual(time) => {
+                time.wall_ms.fetch_add(ms, Ordering::AcqRel);
+                time.monotonic_ms.fetch_add(ms, Ordering::AcqRel);
+            }
+            Source::Skipping(skipped) => {
+                skipped.fetch_add(ms, Ordering::AcqRel);
+            }
         }
     }
 
     /// Lets the wall of a manual clock jump, forwards or back, without any time passing.
     pub fn jump_wall(&self, to_ms: i64) {
-        if let Some(time) = &self.manual {
+        if let Source::Manual(time) = &self.source {
             time.wall_ms.store(to_ms as u64, Ordering::Release);
         }
     }
@@ -95,5 +129,16 @@ mod tests {
         let clock = Clock::system();
         assert!(clock.wall_ms() > 1_600_000_000_000);
         assert!(clock.monotonic() <= clock.monotonic());
+    }
+
+    #[test]
+    fn a_skip_is_told_and_moves_neither_reading() {
+        let (clock, before) = (Clock::skipping(), monotonic());
+        let other = clock.clone();
+        clock.advance(Duration::from_secs(300));
+        assert_eq!(other.skipped(), Duration::from_secs(300));
+        assert!(other.monotonic().saturating_sub(before) < Duration::from_secs(299));
+        assert!(other.wall_ms() - wall_ms() < 299_000);
+        assert_eq!((Clock::system().skipped(), Clock::skipping().skipped()), (Duration::ZERO, Duration::ZERO));
     }
 }

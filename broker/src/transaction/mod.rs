@@ -43,6 +43,8 @@ pub(crate) struct Transactions {
     attention: Notify,
     /// When the last round began.
     looked_at: AtomicU64,
+    /// The time up to which rounds have done all that was due.
+    done_at: AtomicU64,
     checks_sent: AtomicU64,
     /// Locked for a moment each time.
     answers: Mutex<Answers>,
@@ -60,6 +62,11 @@ impl Transactions {
             self.attention.notify_one();
         }
         owed
+    }
+
+    /// The time up to which everything that was due is done: checks sent, halves parked.
+    pub(crate) fn done_at(&self) -> Stamp {
+        Stamp(self.done_at.load(Ordering::Relaxed))
     }
 
     /// A check about a half was answered at `at`, and not by a decision.

@@ -108,6 +108,10 @@ impl Runner {
             };
             let (more, next, unread) = (carried.more, carried.next, carried.unread);
             let is_done = carried.wait(&runner).await;
+            if is_done && !unread && !more {
+                let looked_at = runner.transactions.looked_at.load(Ordering::Relaxed);
+                runner.transactions.done_at.store(looked_at, Ordering::Relaxed);
+            }
             if !is_done {
                 // A command that is not in the log was not carried out. Its halves are looked at again, from the recorded place on.
                 progress = Progress::begin(&runner);
