@@ -47,6 +47,7 @@ impl KitBuilder {
 
     /// A setting of the broker, by the name that its settings file has: `transactionTimeOut`, `messageDelayLevel` and so on. The
     /// name of the broker, its addresses and its folder are the kit's.
+    #[expect(clippy::needless_pass_by_value, reason = "a number is given as it is")]
     pub fn setting(mut self, key: impl Into<String>, value: impl ToString) -> KitBuilder {
         self.settings.insert(key.into(), value.to_string());
         self

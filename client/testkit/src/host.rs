@@ -4,6 +4,7 @@
 //! loop owns the parts and carries out orders one after the other.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -182,19 +183,8 @@ fn serve(plan: Plan, mut orders: mpsc::Receiver<Order>, ready: oneshot::Sender<R
         // Nobody may wait any more: then there are no orders either.
         let _ = ready.send(Ok(Ready { runtime: Handle::current(), nameserver, folder }));
         while let Some(order) = orders.recv().await {
-            // Those who wait for an order may have been given up.
-            match order {
-                Order::Advance { by, done } => drop(done.send(house.advance(by).await)),
-                Order::Waiting { done } => {
-                    drop(done.send(house.broker.as_ref().map_or(0, RunningBroker::waiting_messages)));
-                }
-                Order::Kill { done } => drop(done.send(house.kill().await)),
-                Order::Restart { done } => drop(done.send(house.restart().await)),
-                Order::Stop { done } => {
-                    house.stop_broker().await;
-                    drop(done.send(()));
-                    break;
-                }
+            if house.carry_out(order).await.is_break() {
+                break;
             }
         }
         house.close().await;
@@ -232,6 +222,32 @@ impl House {
             return Err(error);
         }
         Ok(house)
+    }
+
+    /// Whoever waits for the answer may have been given up.
+    async fn carry_out(&mut self, order: Order) -> ControlFlow<()> {
+        match order {
+            Order::Advance { by, done } => {
+                self.advance(by).await;
+                let _ = done.send(());
+            }
+            Order::Waiting { done } => {
+                let _ = done.send(self.broker.as_ref().map_or(0, RunningBroker::waiting_messages));
+            }
+            Order::Kill { done } => {
+                self.kill().await;
+                let _ = done.send(());
+            }
+            Order::Restart { done } => {
+                let _ = done.send(self.restart().await);
+            }
+            Order::Stop { done } => {
+                self.stop_broker().await;
+                let _ = done.send(());
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     async fn start_with(&mut self, topics: &[Topic]) -> Result<(), StartError> {
