@@ -23,7 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A nameserver and a broker in this process, for one test. Dropping it ends both and removes their folder.
 ///
-/// They run on threads of their own: any runtime of the test will do, and several kits in one process have nothing in common. See [the crate](crate) for an example and for what is real here and what is not.
+/// They run on threads of their own: any runtime of the test will do, and several kits in one process have nothing in common. See
+/// [the crate](crate) for an example and for what is real here and what is not.
 #[derive(Debug)]
 pub struct Kit {
     host: Host,
@@ -99,8 +100,8 @@ impl Kit {
     /// producers. A transaction is checked once by it, however long it is: the next check is due an interval after the one
     /// before was sent.
     ///
-    /// Time of connections, heartbeats and locks of queues does not pass: no client is forgotten by it. What the client does by itself, such as
-    /// waiting for an answer, goes by the clock of its own runtime.
+    /// Time of connections, heartbeats and locks of queues does not pass: no client is forgotten by it. What the client does by
+    /// itself, such as waiting for an answer, goes by the clock of its own runtime.
     ///
     /// # Panics
     ///
@@ -110,18 +111,16 @@ impl Kit {
         self.host.advance(by).await;
     }
 
-    /// The next decision of a transaction does not reach the broker, nor does any repeat of it, until its producer has answered a check with
-    /// a decision: the producer was heard of by nobody, and the check-back settles the transaction. The answers of checks themselves
-    /// arrive. A producer that waits for the confirmation repeats its decision meanwhile, and gets the confirmation in the
-    /// end or gives up after its `decision_deadline`.
-    #[expect(clippy::must_use_candidate, reason = "waiting for the fault is not always of interest")]
+    /// The next decision of a transaction does not reach the broker, nor does any repeat of it, until its producer has answered a
+    /// check with a decision: so the check settles the transaction. Answers to checks arrive. A producer that waits for the
+    /// confirmation repeats its decision meanwhile, and gets the confirmation in the end or gives up after its
+    /// `decision_deadline`.
     pub fn drop_next_end_transaction(&self) -> Fault {
         self.fault(self.wire.faults.lock().drop_decision())
     }
 
     /// The broker carries the next request of this kind out, and its answer does not arrive: the connection breaks instead, as
     /// it would in earnest. Whoever sent it cannot know whether it was done.
-    #[expect(clippy::must_use_candidate, reason = "waiting for the fault is not always of interest")]
     pub fn lose_next_answer(&self, call: Call) -> Fault {
         self.fault(self.wire.faults.lock().lose_answer(call))
     }
