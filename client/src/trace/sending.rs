@@ -10,6 +10,8 @@ use escrowmq_common::message::properties::name;
 use escrowmq_common::message::{Message as Unit, OffsetMessageId};
 use tracing::Span;
 
+#[cfg(feature = "opentelemetry")]
+use super::context::add as add_to_message;
 use super::record::{Kind, Labels, Record};
 use super::{Writer, spans};
 use crate::core::Core;
@@ -80,12 +82,9 @@ impl Sending {
     /// Gives a message of the batch the context of its span, unless the message was given an id: then it may be one that is sent
     /// again, in a batch that a broker recognises by its bytes.
     pub(crate) fn add_context(&self, message: &mut Message) {
-        #[cfg(feature = "opentelemetry")]
         if message.get(name::UNIQUE_KEY).is_none() {
-            super::context::add(message, &self.span);
+            add_to_message(message, &self.span);
         }
-        #[cfg(not(feature = "opentelemetry"))]
-        let _ = message;
     }
 
     /// Notes a message of the batch as it is sent. There will be a record for each, where the Java client writes one for all
@@ -248,6 +247,9 @@ fn add_context(span: &Span, prepared: &mut Prepared) {
 
 #[cfg(not(feature = "opentelemetry"))]
 fn add_context(_: &Span, _: &mut Prepared) {}
+
+#[cfg(not(feature = "opentelemetry"))]
+fn add_to_message(_: &mut Message, _: &Span) {}
 
 fn host_of(offset_message_id: Option<&str>) -> Option<SocketAddr> {
     Some(offset_message_id?.parse::<OffsetMessageId>().ok()?.host)

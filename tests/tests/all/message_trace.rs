@@ -61,7 +61,9 @@ async fn each_step_of_a_message_can_be_read() {
     until("all records", async || {
         let messages = reader.poll(Duration::from_millis(300)).await.expect("read");
         let mut traces = traces.lock();
-        messages.iter().for_each(|message| traces.add(message));
+        for message in &messages {
+            traces.add(message);
+        }
         (traces.kinds == expected).then_some(())
     })
     .await;
