@@ -136,11 +136,11 @@ pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture,
 pub use producer::{BatchResult, Producer, ProducerBuilder, Profile, SendResult, StoreLevel};
 pub use queue::MessageQueue;
 pub use request_reply::{NoReply, ReplyError};
-pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
 #[cfg(unix)]
 pub use spill::{
     FailedMessage, Receipt, Spill, SpillError, SpillStats, Spilled, SpillingProducer, SpillingProducerBuilder,
 };
+pub use stats::{ClientStats, ConsumerStats, Latency, ProducerStats, ServerAway};
 #[cfg(feature = "sql")]
 #[doc(inline)]
 pub use transaction::barrier::{

@@ -51,6 +51,7 @@ impl BatchResult {
             attempts: self.attempts,
             possible_duplicate: self.possible_duplicate,
             recall_handle: None,
+            traced_in: None,
         };
         members.map(member).collect()
     }

@@ -86,6 +86,7 @@ impl Fake {
                 attempts: 1,
                 possible_duplicate: false,
                 recall_handle: None,
+                traced_in: None,
             }),
             Fate::StoredSilently | Fate::Lost => {
                 Err(SendError::OutcomeUnknown { message_id, attempts: 1, last: lost() })

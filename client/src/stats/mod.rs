@@ -125,7 +125,8 @@ impl SendCounts {
 pub(crate) fn attempts_of(error: &SendError) -> u32 {
     match error {
         SendError::NotStored { attempts, .. } | SendError::OutcomeUnknown { attempts, .. } => *attempts,
-        SendError::Invalid { .. } | SendError::ShutDown => 0,
+        SendError::BelowAsked { .. } => 1,
+        SendError::Invalid { .. } | SendError::UnsafeBroker { .. } | SendError::ShutDown => 0,
     }
 }
 

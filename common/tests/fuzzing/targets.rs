@@ -223,10 +223,10 @@ pub(crate) fn compression(input: &[u8]) {
     let packed = kind.compress(body, 1).expect("anything can be compressed");
     assert_eq!(kind.decompress(&packed, body.len()).expect("and is read back"), body);
     if kind == CompressionType::Zstd {
-        // The other decoder: what it takes is what the library takes it for.
+        // The other decoder lets some damage pass that the library refuses; what both take is the same.
         if let Ok(plain) = zstd_decoder::decompress(body, UNPACKED_MAX) {
             assert!(plain.len() <= UNPACKED_MAX);
-            assert_eq!(kind.decompress(body, UNPACKED_MAX).ok(), Some(plain));
+            assert!(kind.decompress(body, UNPACKED_MAX).map_or(true, |other| other == plain));
         }
         assert_eq!(zstd_decoder::decompress(&packed, body.len()).expect("and is read back"), body);
     }
