@@ -10,8 +10,9 @@ use escrowmq_common::message::properties::{ITEM_END, NAME_END, name};
 use escrowmq_common::name::retry_topic;
 
 use super::group::Group;
+use crate::error::SendError;
 use crate::message::{DEAD_LETTER_REASON, Message, MessageExt};
-use crate::producer::Prepared;
+use crate::producer::{Prepared, SenderError};
 
 /// Attempts per message unless the consumer is set to another number.
 const ATTEMPTS_MAX: u32 = 16;
@@ -21,6 +22,9 @@ const FIRST_RETRY_LEVEL: u32 = 3;
 
 /// The usual times of the delay levels, from level 1 on, in seconds.
 const LEVELS: [u64; 18] = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+
+/// How long a dead letter may take: with the reason it is worth more than without.
+const BURY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A level below zero asks for the dead letters.
 const DEAD_LETTER_LEVEL: i32 = -1;
@@ -45,7 +49,9 @@ pub(super) async fn hand_over(group: &Group, message: &MessageExt, after: Option
             tracing::warn!(id = %message.message_id(), %error, "not sent back; sending it to the retry topic");
             let level = if level == 0 { FIRST_RETRY_LEVEL + message.reconsume_times() } else { level as u32 };
             let times = (message.reconsume_times() + 1, max);
-            resend(group, message, times, |copy| copy.set(name::DELAY, level.to_string())).await
+            let edit = |copy: &mut Message| copy.set(name::DELAY, level.to_string());
+            let deadline = group.retry_sender.settings().retry.deadline;
+            resend(group, message, times, deadline, edit).await.is_ok()
         }
     }
 }
@@ -56,14 +62,19 @@ pub(super) async fn hand_over(group: &Group, message: &MessageExt, after: Option
 /// with it.
 pub(super) async fn bury(group: &Group, message: &MessageExt, failures: u32, reason: &str) -> bool {
     let reason = carried(reason);
-    let buried = resend(group, message, (failures + 1, failures), |copy| {
+    let edit = |copy: &mut Message| {
         copy.set(name::DELAY, (FIRST_RETRY_LEVEL + message.reconsume_times()).to_string());
         if !reason.is_empty() {
             copy.set(DEAD_LETTER_REASON, reason);
         }
-    });
-    // The broker copies the message itself, without the reason: a copy with it may be too large.
-    buried.await || send_back(group, message, DEAD_LETTER_LEVEL, 0).await.is_ok()
+    };
+    match resend(group, message, (failures + 1, failures), BURY_WITHIN, edit).await {
+        Ok(()) => true,
+        // It may be there: one more without its reason would help nobody.
+        Err(SenderError::Send(SendError::OutcomeUnknown { .. })) => false,
+        // The broker copies the message itself, without the reason: a copy with it may be too large.
+        Err(_) => send_back(group, message, DEAD_LETTER_LEVEL, 0).await.is_ok(),
+    }
 }
 
 /// The beginning of a reason, in the form of a property.
@@ -97,7 +108,13 @@ async fn send_back(
 }
 
 /// The other way: an ordinary send to the retry topic, to any broker. `times`: attempts so far, and how many there may be.
-async fn resend(group: &Group, message: &MessageExt, times: (u32, u32), edit: impl FnOnce(&mut Message)) -> bool {
+async fn resend(
+    group: &Group,
+    message: &MessageExt,
+    times: (u32, u32),
+    deadline: Duration,
+    edit: impl FnOnce(&mut Message),
+) -> Result<(), SenderError> {
     let mut copy = Message::new(retry_topic(&group.name), message.body().clone()).flag(message.flag());
     for (key, value) in message.properties() {
         copy.set(key.to_owned(), value);
@@ -110,13 +127,10 @@ async fn resend(group: &Group, message: &MessageExt, times: (u32, u32), edit: im
     edit(&mut copy);
     let mut prepared = Prepared::retried(copy, group.retry_sender.settings());
     prepared.reconsume = Some((times.0 as i32, times.1 as i32));
-    match group.retry_sender.send_prepared(&prepared, None, None).await {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::warn!(id = %message.message_id(), ?error, "not sent to the retry topic either");
-            false
-        }
-    }
+    let sent = group.retry_sender.send_within(deadline, &prepared, None, None).await;
+    sent.map(drop).inspect_err(|error| {
+        tracing::warn!(id = %message.message_id(), ?error, "not sent to the retry topic");
+    })
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ impl Sender {
     }
 
     /// The same with a deadline of its own, and counted.
-    async fn send_within(
+    pub(crate) async fn send_within(
         &self,
         deadline: Duration,
         prepared: &Prepared,

@@ -61,7 +61,7 @@ async fn messages_of_an_outage_arrive_once_and_in_order() {
     let folder = tempfile::tempdir().expect("a folder");
     let shop = producer(&client, "shop", folder.path()).await.expect("a producer");
     let send = async |number: u32, key: &str| {
-        let message = Message::new(TOPIC, format!("{key}-{number:03}"));
+        let message = Message::new(TOPIC, format!("{key}-{number:06}"));
         let message = if key == "free" { message } else { message.sharding_key(key) };
         shop.send(message).await.expect("sent or kept")
     };
@@ -88,7 +88,7 @@ async fn messages_of_an_outage_arrive_once_and_in_order() {
     let mut number = 50;
     // Behind those that wait, until none does.
     loop {
-        let receipt = shop.send(Message::new(TOPIC, format!("a-{number:03}")).sharding_key("a")).await;
+        let receipt = shop.send(Message::new(TOPIC, format!("a-{number:06}")).sharding_key("a")).await;
         number += 1;
         if matches!(receipt.expect("sent or kept"), Receipt::Stored(_)) {
             break;
@@ -247,8 +247,14 @@ async fn live(nameserver: &str, port: u16, folder: &Path, number: usize, counts:
     counts.store(true, Ordering::Relaxed);
     // Nobody listens there yet.
     let client = Client::builder(format!("127.0.0.1:{port}")).connect_lazy().expect("good settings");
-    let builder = client.producer(format!("lane-{lane}")).deadline(Duration::from_millis(200));
-    let shop = builder.spill(Spill::dir(folder)).start().await.expect("a producer");
+    let shop = until("a folder that nobody else has", async || {
+        let builder = client.producer(format!("lane-{lane}")).deadline(Duration::from_millis(200));
+        match builder.spill(Spill::dir(folder)).start().await {
+            Err(StartError::SpillInUse { .. }) => None,
+            started => Some(started.expect("a producer")),
+        }
+    })
+    .await;
     let send = async |step: u32, kind: &str| {
         let body = format!("{kind}-{lane}-{number:05}-{step}");
         let message = Message::new(TOPIC, body.clone());

@@ -243,6 +243,9 @@ pub async fn serve(
         let (outbox, table) = (outbox.clone(), table.clone());
         async move {
             let Json(order): Json<Order> = message.payload()?;
+            // Two journeys must not both count the last place as free.
+            let lock = format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");
+            sqlx::query(&lock).execute(&mut **tx).await?;
             let act = if order.book {
                 format!("INSERT INTO {table} SELECT $1 WHERE (SELECT count(*) FROM {table}) < $2")
             } else {
