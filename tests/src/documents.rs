@@ -36,6 +36,7 @@ documents! {
     guide_from_pulsar: "docs/guide/src/from-pulsar.md",
     guide_from_rabbitmq: "docs/guide/src/from-rabbitmq.md",
     guide_from_rocketmq: "docs/guide/src/from-rocketmq.md",
+    guide_testing: "docs/guide/src/testing.md",
     guide_summary: "docs/guide/src/SUMMARY.md",
     limits: "docs/limits.md",
     outbox: "docs/outbox.md",

@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// after exactly the skipped time comes all the same.
 const ROUNDING: Duration = Duration::from_millis(2);
 
-/// What differs from a broker of its own process. The default is no difference.
+/// The differences to a broker that has a process of its own. The default is none.
 #[derive(Clone, Debug, Default)]
 pub struct Embedding {
     /// The machine's clock, or one that is [skipping](Clock::skipping): [`RunningBroker::skip_time`] moves that one, and brokers

@@ -24,7 +24,7 @@ use clap::Parser;
 use escrowmq_client::Client;
 use sqlx::PgPool;
 
-/// What each program is told.
+/// The arguments of each program.
 #[derive(Debug, Parser)]
 pub struct Arguments {
     /// Name servers, `host:port`, several joined by `;`.

@@ -10,7 +10,7 @@ use crate::order_service::{self, Order};
 /// Where payments are told.
 pub const TOPIC: &str = "Payments";
 
-/// What is told of a payment.
+/// The content of a message about a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paid {
     /// The order's number.

@@ -26,7 +26,7 @@ pub const ANSWERS: &str = "BookingAnswers";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a journey is at.
+/// The state of a journey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The flight is being booked.
@@ -92,7 +92,7 @@ impl Service {
 pub struct Order {
     /// The journey.
     pub journey: i64,
-    /// Who is meant.
+    /// The service that is to act.
     pub service: Service,
     /// To book, or to cancel what was booked.
     pub book: bool,
@@ -103,7 +103,7 @@ pub struct Order {
 pub struct Answer {
     /// The journey.
     pub journey: i64,
-    /// Who answers.
+    /// The service that answers.
     pub service: Service,
     /// Whether it is booked now.
     pub booked: bool,
@@ -192,7 +192,7 @@ impl Journeys {
         Ok(())
     }
 
-    /// What a journey is at.
+    /// The state of a journey.
     ///
     /// # Errors
     ///
