@@ -4,9 +4,15 @@
 //! wants other columns finds the number there, runs the steps in between, and writes the new one. Where the number is not the one that
 //! this code knows, [`Family::create`] and [`Family::check`] are errors.
 
+use std::time::Duration;
+
 use sqlx::{Database, Pool};
 
 use super::{Dialect, Kind, Spelling, Value};
+
+/// How often a statement that makes a table is tried, and the first pause in between, which grows by as much each time.
+const CREATE_TRIES: u32 = 6;
+const CREATE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The version of all tables so far.
 const VERSION: i64 = 1;
@@ -132,9 +138,14 @@ impl Family {
     pub(crate) async fn create<DB: Dialect>(&self, pool: &Pool<DB>) -> Result<(), sqlx::Error> {
         let mut connection = pool.acquire().await?;
         for statement in &self.statements {
-            // "If not exists" is no lock: two processes that create it at the same time may both try, and one fails.
-            if DB::execute(&mut connection, statement, &[]).await.is_err() {
-                DB::execute(&mut connection, statement, &[]).await?;
+            // "If not exists" is no lock: of processes that create it at the same time some fail, or deadlock, and find it the next time.
+            let mut tries = 1;
+            while let Err(error) = DB::execute(&mut connection, statement, &[]).await {
+                if tries == CREATE_TRIES {
+                    return Err(error);
+                }
+                tokio::time::sleep(CREATE_PAUSE * tries).await;
+                tries += 1;
             }
         }
         self.check::<DB>(&mut connection).await
