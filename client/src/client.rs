@@ -168,7 +168,7 @@ impl Client {
         stats
     }
 
-    /// What happens to the connections from now on. Reconnecting is the client's own business; this is for logs, metrics and health
+    /// The events of the connections from now on. Reconnecting is the client's own business; this is for logs, metrics and health
     /// checks of yours.
     pub fn events(&self) -> ConnectionEvents {
         self.core().bell.listen()

@@ -34,7 +34,7 @@ impl LaneId {
     }
 }
 
-/// What waits in the lanes; each item is a message with what belongs to it.
+/// The messages that wait, by lane, each with the item that its caller keeps for it.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     lanes: HashMap<LaneId, Lane<T>>,
@@ -54,7 +54,7 @@ impl<T> Default for Lane<T> {
     }
 }
 
-/// What its caller has to do for a message that was put in.
+/// The caller's next step after a message was put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
     /// Nothing: a worker will come to it.

@@ -18,9 +18,9 @@ pub(crate) mod sealed {
 /// Producers whose messages a [`BatchingProducer`](super::BatchingProducer) gathers: [`Producer`] and, on Unix,
 /// [`SpillingProducer`](crate::SpillingProducer).
 pub trait Batches: sealed::Sealed + Clone + Send + Sync + 'static {
-    /// What becomes of a message that was not lost.
+    /// The result for a message that a broker has, or that is kept.
     type Receipt: Send + 'static;
-    /// What becomes of another one.
+    /// The result for a message that is neither.
     type Error: From<SendError> + Send + 'static;
 
     /// Checks a message and gives it what all attempts share. Answers its unique id.
@@ -51,7 +51,7 @@ impl Batches for Producer {
     }
 }
 
-/// What became of messages, by their numbers.
+/// The results of messages, by their numbers.
 type Ended = Vec<(usize, Result<SendResult, SendError>)>;
 
 /// Sends messages of one topic in batches. Those of one queue go in their order if a key chose it, and then the first failure that is

@@ -293,6 +293,8 @@ async fn recover(group: &Group, held: &HeldQueue, error: &RequestError, failures
 
 /// The broker says that the offset is not one of its: stores the one that it names, and takes the queue again from there.
 async fn moved(group: &Arc<Group>, held: &Arc<HeldQueue>, to: i64) {
+    // An answer to a message that is out would count for an offset that is no longer this queue's.
+    held.lost.store(true, Ordering::Release);
     held.dropped.cancel();
     held.buffer.lock().drop_waiting();
     tokio::time::sleep(PAUSE_MOVED).await;
