@@ -36,17 +36,25 @@ impl Window {
     /// Waits for room, first come first served. A message that is larger than the window has all of it. `None` once closing has begun.
     pub(super) async fn enter(&self, bytes: usize) -> Option<Place> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max);
+        let place = |message, bytes| Place { _message: message, _bytes: bytes };
+        // The usual case, which costs no look at a list of those that wait. Room that somebody waits for is never free here.
+        if !self.closing.is_cancelled()
+            && let Ok(message) = Arc::clone(&self.messages).try_acquire_owned()
+            && let Ok(bytes) = Arc::clone(&self.bytes).try_acquire_many_owned(bytes)
+        {
+            return Some(place(message, bytes));
+        }
         let entered = async {
             let message = Arc::clone(&self.messages).acquire_owned().await.ok()?;
             let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
-            Some(Place { _message: message, _bytes: bytes })
+            Some(place(message, bytes))
         };
-        let place = tokio::select! {
+        let entered = tokio::select! {
             biased;
             () = self.closing.cancelled() => None,
-            place = entered => place,
+            entered = entered => entered,
         };
-        place.filter(|_| !self.closing.is_cancelled())
+        entered.filter(|_| !self.closing.is_cancelled())
     }
 
     /// Waits until those that are inside now are out. Newcomers wait meanwhile.

@@ -37,7 +37,7 @@ pub struct Message {
     body: Bytes,
     flag: i32,
     /// In the order set; a name occurs once.
-    properties: Vec<(Cow<'static, str>, String)>,
+    properties: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// The first thing that was asked for and cannot be carried. Told when the message is sent: setters return the message.
     fault: Option<String>,
 }
@@ -163,12 +163,12 @@ impl Message {
 
     /// A property by name, the protocol's own included.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.properties.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.properties.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_ref())
     }
 
     /// All properties, the protocol's own included, in the order in which they were set.
     pub fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.properties.iter().map(|(name, value)| (name.as_ref(), value.as_str()))
+        self.properties.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
     pub(crate) fn topic_shared(&self) -> Arc<str> {
@@ -180,7 +180,15 @@ impl Message {
     }
 
     pub(crate) fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
-        let (name, value) = (name.into(), value.into());
+        self.put(name.into(), Cow::Owned(value.into()));
+    }
+
+    /// Sets a property to a word of the protocol.
+    pub(crate) fn set_word(&mut self, name: &'static str, word: &'static str) {
+        self.put(Cow::Borrowed(name), Cow::Borrowed(word));
+    }
+
+    fn put(&mut self, name: Cow<'static, str>, value: Cow<'static, str>) {
         match self.properties.iter_mut().find(|(other, _)| *other == name) {
             Some((_, old)) => *old = value,
             None => self.properties.push((name, value)),
@@ -211,15 +219,20 @@ impl Message {
 
     /// The properties in the form of the wire.
     pub(crate) fn property_text(&self) -> String {
-        let length = self.properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-        let mut text = String::with_capacity(length);
+        let mut text = String::new();
+        self.append_property_text(&mut text);
+        text
+    }
+
+    /// Appends that to a text.
+    pub(crate) fn append_property_text(&self, text: &mut String) {
+        text.reserve(self.properties.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
         for (name, value) in &self.properties {
             text.push_str(name);
             text.push(NAME_END);
             text.push_str(value);
             text.push(ITEM_END);
         }
-        text
     }
 
     /// Whether the message may leave. `body_bytes_max` is the producer's limit.
@@ -245,7 +258,7 @@ impl Message {
             if key.is_empty() || value.is_empty() {
                 return Err(SendError::invalid(format!("property {} has an empty name or value", shown(key))));
             }
-            if [key.as_ref(), value.as_str()].iter().any(|text| text.contains([NAME_END, ITEM_END])) {
+            if [key.as_ref(), value.as_ref()].iter().any(|text| text.contains([NAME_END, ITEM_END])) {
                 let why = "U+0001 or U+0002, which separate properties on the wire";
                 return Err(SendError::invalid(format!("property {} holds {why}", shown(key))));
             }

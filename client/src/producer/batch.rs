@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use super::prepare::{is_delayed, seal};
 use super::send::{Sender, SenderError};
-use super::{Prepared, SendResult, SendSettings, StoreLevel};
+use super::{Prepared, SendResult, SendSettings, StoreLevel, packed_bytes};
 use crate::error::SendError;
 use crate::message::Message;
 use crate::queue::MessageQueue;
@@ -96,8 +96,8 @@ fn packed(
     if is_retry_topic(&topic) {
         return Err(SendError::invalid("a retry topic takes no batches"));
     }
-    let mut body = BytesMut::new();
-    let mut ids = Vec::with_capacity(messages.len());
+    let mut body = BytesMut::with_capacity(messages.iter().map(packed_bytes).sum());
+    let (mut ids, mut properties) = (Vec::with_capacity(messages.len()), String::new());
     for mut message in messages {
         message.validate(settings.body_bytes_max)?;
         settings.profile.admits(&message)?;
@@ -111,7 +111,8 @@ fn packed(
         let id = seal(&mut message, settings.profile.waits());
         observed.note(&message, &id);
         ids.push(id);
-        let properties = message.property_text();
+        properties.clear();
+        message.append_property_text(&mut properties);
         let inner = BatchMessage { flag: message.flag_value(), body: message.body(), properties: &properties };
         inner.write(&mut body).map_err(|error| SendError::invalid(error.to_string()))?;
         if body.len() > settings.body_bytes_max {

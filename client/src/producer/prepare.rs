@@ -67,7 +67,7 @@ impl Prepared {
 /// wait for flush and replication. Answers the id.
 pub(crate) fn seal(message: &mut Message, waits: bool) -> String {
     if message.get(name::WAIT).is_none() {
-        message.set(name::WAIT, if waits { "true" } else { "false" });
+        message.set_word(name::WAIT, if waits { "true" } else { "false" });
     }
     if let Some(id) = message.get(name::UNIQUE_KEY) {
         return id.to_owned();
