@@ -61,7 +61,7 @@
 //! | `opentelemetry` | | traces that go on across processes | Rust alone |
 //! | `redis` | | `RedisStore`, for idempotent handlers | Rust alone |
 //! | `tower` | | handlers that are `tower` services | Rust alone |
-//! | `sql` | | what these three share; they turn it on, and it is of no use alone | Rust alone |
+//! | `sql` | | what the three databases in SQL share; they turn it on, and it is of no use alone | Rust alone |
 //!
 //! Without any of them it is Tokio, tracing and the protocol.
 

@@ -107,8 +107,10 @@ fn judged(settings: &str) -> Judgement {
         let mut pairs = settings.lines().filter_map(|line| line.split_once('='));
         pairs.find(|(key, _)| key.trim() == wanted).map(|(_, value)| value.trim().to_owned())
     };
-    // Members of a group answer when most of them have the message on disk, however a single one flushes.
-    let is_member = setting("dLegerPeers").is_some_and(|peers| !peers.is_empty());
+    // Members of an EscrowMQ group answer when most of them have the message on disk, however a single one flushes. Other brokers
+    // have a setting of that name which promises nothing about the disk.
+    let is_escrowmq = setting("transactionParkAfter").is_some();
+    let is_member = is_escrowmq && setting("dLegerPeers").is_some_and(|peers| peers.contains(';'));
     match setting("flushDiskType") {
         Some(flush) if flush.eq_ignore_ascii_case("ASYNC_FLUSH") && !is_member => {
             Err(format!("flushDiskType={flush} answers before the message is on disk"))
@@ -125,7 +127,10 @@ mod tests {
     fn settings_that_a_power_cut_defeats_are_named() {
         assert!(judged("a=b\nflushDiskType=ASYNC_FLUSH\ndLegerPeers=\n").is_err_and(|why| why.contains("ASYNC_FLUSH")));
         assert_eq!(judged("flushDiskType=SYNC_FLUSH\n"), Ok(()));
-        assert_eq!(judged("flushDiskType=ASYNC_FLUSH\ndLegerPeers=n0-h:1;n1-h:2;n2-h:3\n"), Ok(()));
+        let group = "flushDiskType=ASYNC_FLUSH\ndLegerPeers=n0-h:1;n1-h:2;n2-h:3\n";
+        assert_eq!(judged(&format!("{group}transactionParkAfter=1000\n")), Ok(()));
+        assert!(judged(group).is_err(), "a RocketMQ broker");
+        assert!(judged("flushDiskType=ASYNC_FLUSH\ndLegerPeers=n0-h:1\ntransactionParkAfter=1000\n").is_err(), "alone");
         assert_eq!(judged(""), Ok(()));
     }
 
