@@ -1,10 +1,12 @@
 //! Consumers whose messages are a stream, at a real broker.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use escrowmq_client::{Client, ConnectionEvent, ConsumeFrom, Deliveries, Delivery, Message, SeekTo, ServerKind};
 use escrowmq_common::task::Tasks;
+use escrowmq_tests::processes::binary;
 use escrowmq_tests::{Cluster, Settings, until};
 
 const TOPIC: &str = "Streamed";
@@ -180,6 +182,44 @@ async fn a_lost_queue_expires_what_is_out() {
     other.ack().expect("in time");
     stream.shutdown().await;
     assert_eq!(offset(&client, "expires").await, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_an_operator_resets_expires_what_is_out() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let client = cluster.client_with_topic(TOPIC, 1).await;
+    sent(&client, 0..5).await;
+    let stream = client.stream("reset").subscribe(TOPIC, "*").consume_from(ConsumeFrom::First);
+    let stream = stream.credits(2).commit_interval(Duration::from_millis(100));
+    let mut stream = stream.open().await.expect("a stream");
+    for _ in 0..3 {
+        next(&mut stream).await.ack().expect("in time");
+    }
+    until("a stored offset", async || (offset(&client, "reset").await == Some(3)).then_some(())).await;
+    let out = [next(&mut stream).await, next(&mut stream).await];
+    let mut reset = Command::new(binary("escrowmq"));
+    reset.args(["admin", "--namesrv", &cluster.nameserver.address()]);
+    let reset = reset.args(["offset", "reset", "reset", TOPIC, "--to", "earliest"]).output().expect("the tool runs");
+    assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
+    until("the client to hear of it", async || out.iter().all(Delivery::is_expired).then_some(())).await;
+    for old in out {
+        old.ack().expect_err("the queue is read from another place");
+    }
+    let mut again = Vec::new();
+    for _ in 0..5 {
+        let delivery = next(&mut stream).await;
+        assert_eq!(delivery.reconsume_times(), 0, "it was not sent back");
+        // Nothing is acknowledged yet, so this is what was reset, and not what the old answers would have earned.
+        if again.is_empty() {
+            assert_eq!(offset(&client, "reset").await, Some(0));
+        }
+        again.push(body(&delivery));
+        delivery.ack().expect("in time");
+    }
+    again.sort_unstable();
+    assert_eq!(again, [0, 1, 2, 3, 4]);
+    stream.shutdown().await;
+    assert_eq!(offset(&client, "reset").await, Some(5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
