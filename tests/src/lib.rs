@@ -10,6 +10,7 @@
 //!    |  Network: cuts, delays and loses, between the members of a group      [network]
 //!    |  Door: shuts the clients of one broker out                            [door]
 //!    |  Proxy: loses, repeats, delays and reorders frames                    [proxy]
+//!    |  Valve: shuts a client's way to its database                          [valve]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Load: transactions, sends and consumers all the time                [load]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
@@ -43,6 +44,7 @@ pub mod processes;
 pub mod proxy;
 pub mod small_disk;
 pub mod stored;
+pub mod valve;
 pub mod wait;
 pub mod wire;
 

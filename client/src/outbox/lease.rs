@@ -79,6 +79,16 @@ impl Owned {
     /// The slots are these now, until then.
     fn set(&self, numbers: &[i64], until: Duration) {
         let mut state = self.state.lock();
+    /// Says whether a page that was read from a slot may be sent, and then counts it as on its way. Not if the slot was given up
+    /// since it was looked at, or was somebody else's for a while: that one may have sent the page, or have failed a message of it.
+    pub(super) fn begin(&self, number: i64, is_hungry: bool) -> bool {
+        let mut state = self.state.lock();
+        let Some(slot) = state.slots.get_mut(&number).filter(|slot| !slot.is_new) else { return false };
+        slot.is_hungry = is_hungry;
+        slot.is_busy = true;
+        true
+    }
+
         let mut before = std::mem::take(&mut state.slots);
         if clock::monotonic() >= state.until {
             for slot in before.values_mut() {
@@ -180,5 +190,30 @@ impl<DB: Dialect> Keeper<DB> {
         if let Err(error) = given_up.await {
             tracing::warn!(relay = self.relay, %error, "the outbox's slots are not given up; others take them when the lease is over");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_sent_only_by_who_owned_its_slot_all_the_while() {
+        let owned = Owned::default();
+        let looked_at = || owned.each(|_, slot| slot.is_new = false);
+        let hour = || clock::monotonic() + Duration::from_secs(3600);
+        owned.set(&[1, 2], hour());
+        assert!(!owned.begin(1, false), "held keys of it are not known yet");
+        looked_at();
+        owned.set(&[1, 2], hour());
+        assert!(owned.begin(1, false), "it was renewed in time");
+        assert_eq!(owned.remove_idle(2), [2], "the other one is busy");
+        assert!(!owned.begin(2, false), "given up");
+        owned.set(&[1, 2], clock::monotonic());
+        assert!(!owned.begin(2, false), "taken again");
+        looked_at();
+        assert!(owned.begin(2, false));
+        owned.set(&[1, 2], hour());
+        assert!(!owned.begin(1, false) && !owned.begin(2, false), "the lease had ended");
     }
 }

@@ -244,14 +244,14 @@ impl<DB: OutboxDatabase> Worker<DB> {
             ready.push(Ready { row, body });
         }
         let is_hungry = is_full || is_cut;
-        self.owned.with(slot, |slot| {
-            slot.is_hungry = is_hungry;
-            slot.is_busy = !ready.is_empty();
-        });
         if ready.is_empty() {
             return Ok(());
         }
         self.on_their_way += 1;
+            self.owned.with(slot, |slot| slot.is_hungry = is_hungry);
+            return Ok(());
+        }
+        if !self.owned.begin(slot, is_hungry) {
         self.bytes += bytes;
         let (producer, done, owned) = (self.producer.clone(), self.done.clone(), Arc::clone(&self.owned));
         self.tasks.spawn("outbox slot", async move {

@@ -6,6 +6,7 @@ mod crash;
 mod failing;
 mod sending;
 mod sharing;
+mod stalling;
 mod tool;
 
 use std::collections::HashSet;
@@ -154,24 +155,39 @@ macro_rules! with_databases {
                 super::$run(crate::outbox::Scene::open(url, pool).await).await;
             }
 
-            #[tokio::test(flavor = "multi_thread")]
-            async fn with_postgres() {
-                let test = concat!(module_path!(), "::with_postgres");
-                let Some(server) = escrowmq_tests::Postgres::start(test).await else { return };
-                let pool = sqlx::PgPool::connect(&server.url()).await.expect("a database");
-                super::$run(crate::outbox::Scene::open(server.url(), pool).await).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread")]
-            async fn with_mariadb() {
-                let Some(server) = escrowmq_tests::MariaDb::start(concat!(module_path!(), "::with_mariadb")).await
-                else {
-                    return;
-                };
-                let pool = sqlx::MySqlPool::connect(&server.url()).await.expect("a database");
-                super::$run(crate::outbox::Scene::open(server.url(), pool).await).await;
-            }
+            crate::outbox::tests_with_servers!($run);
         }
     };
 }
 pub(crate) use with_databases;
+
+/// The test `$run`, once for each database that is a server.
+macro_rules! with_servers {
+    ($run:ident) => {
+        mod $run {
+            crate::outbox::tests_with_servers!($run);
+        }
+    };
+}
+pub(crate) use with_servers;
+
+macro_rules! tests_with_servers {
+    ($run:ident) => {
+        #[tokio::test(flavor = "multi_thread")]
+        async fn with_postgres() {
+            let test = concat!(module_path!(), "::with_postgres");
+            let Some(server) = escrowmq_tests::Postgres::start(test).await else { return };
+            let pool = sqlx::PgPool::connect(&server.url()).await.expect("a database");
+            super::$run(crate::outbox::Scene::open(server.url(), pool).await).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn with_mariadb() {
+            let test = concat!(module_path!(), "::with_mariadb");
+            let Some(server) = escrowmq_tests::MariaDb::start(test).await else { return };
+            let pool = sqlx::MySqlPool::connect(&server.url()).await.expect("a database");
+            super::$run(crate::outbox::Scene::open(server.url(), pool).await).await;
+        }
+    };
+}
+pub(crate) use tests_with_servers;
