@@ -41,6 +41,11 @@ impl Broker {
         (last.connection == connection && last.epoch >= epoch).then_some(last.abilities)
     }
 
+    /// Whether the broker has ever answered a heartbeat.
+    pub(crate) fn is_known(&self) -> bool {
+        self.last.lock().is_some()
+    }
+
     /// The broker answered a heartbeat that was made at `epoch`. Answers whether it was the first on this connection.
     pub(crate) fn greeted(&self, connection: u64, epoch: u64, abilities: Abilities) -> bool {
         let before = self.last.lock().replace(Greeting { connection, epoch, abilities });
@@ -91,7 +96,7 @@ impl Brokers {
     /// Every broker that has answered a heartbeat.
     pub(crate) fn greeted(&self) -> Vec<(Arc<str>, Arc<Broker>)> {
         let by_addr = self.by_addr.lock();
-        let greeted = by_addr.iter().filter(|(_, broker)| broker.last.lock().is_some());
+        let greeted = by_addr.iter().filter(|(_, broker)| broker.is_known());
         greeted.map(|(addr, broker)| (Arc::clone(addr), Arc::clone(broker))).collect()
     }
 
@@ -119,10 +124,12 @@ mod tests {
         let broker = brokers.at("h:1");
         let able = Abilities { confirms_decisions: true, transactions: true };
         assert_eq!(broker.current(7, brokers.epoch()), None);
+        assert!(!broker.is_known());
         assert!(broker.greeted(7, brokers.epoch(), able), "the first one");
         assert!(!broker.greeted(7, brokers.epoch(), able));
         assert_eq!(brokers.at("h:1").current(7, brokers.epoch()), Some(able));
         assert_eq!(broker.current(8, brokers.epoch()), None, "another connection");
+        assert!(broker.is_known());
         brokers.groups_changed();
         assert_eq!(broker.current(7, brokers.epoch()), None, "another group");
         assert_eq!(brokers.abilities_on(7), able, "the broker is the same, whatever the groups");

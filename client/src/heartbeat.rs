@@ -9,7 +9,8 @@ use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::name::CLIENT_INNER_PRODUCER;
 use escrowmq_common::remoting::CallError;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
 use tokio::time::Instant;
 
 use crate::brokers::Abilities;
@@ -187,6 +188,16 @@ pub(crate) async fn greet(core: &Core, addr: &str, force: Force) -> Result<Abili
         core.routes.is_ours(addr);
     }
     Ok(abilities)
+}
+
+/// Whether the members of `broker` are ours, and pass requests on. If none of them has answered a heartbeat so far, one has to.
+pub(crate) async fn are_ours(core: &Core, broker: &str) -> bool {
+    let addrs = core.routes.members(broker);
+    if !core.routes.pass_on(broker) && !addrs.iter().any(|addr| core.brokers.at(addr).is_known()) {
+        let mut greetings: FuturesUnordered<_> = addrs.iter().map(|addr| greet(core, addr, Force::IfNeeded)).collect();
+        while greetings.next().await.is_some_and(|greeted| greeted.is_err()) {}
+    }
+    core.routes.pass_on(broker)
 }
 
 /// All groups of the client.

@@ -191,6 +191,11 @@ impl Routes {
         self.groups.read().get(broker).is_some_and(|members| members.has_way(Instant::now()))
     }
 
+    /// The addresses of the members of `broker`.
+    pub(crate) fn members(&self, broker: &str) -> Vec<Arc<str>> {
+        self.groups.read().get(broker).map(|members| members.addrs().cloned().collect()).unwrap_or_default()
+    }
+
     /// Whether the members of `broker` are ours, and pass requests on to the leader.
     pub(crate) fn pass_on(&self, broker: &str) -> bool {
         self.groups.read().get(broker).is_some_and(Members::pass_on)

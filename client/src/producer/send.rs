@@ -25,7 +25,7 @@ use super::{HalfNeeds, Prepared, Profile, SendSettings};
 use crate::core::{Core, refused};
 use crate::error::{ASKING_SETTINGS, GREETING, RequestError, SendError};
 use crate::gate::Gate;
-use crate::heartbeat::{Force, greet};
+use crate::heartbeat::{Force, are_ours, greet};
 use crate::message::Message;
 use crate::queue::MessageQueue;
 use crate::route::{NEW_TOPIC_QUEUES, Route};
@@ -367,20 +367,26 @@ impl Sender {
         attempts: &Attempts,
     ) -> Chances {
         let Some(queue) = queue else { return Chances { elsewhere, ..Chances::default() } };
-        // Ours recognise each half that is sent again. A half in doubt never goes to another group: another instance of the
-        // producer, which knows of one transaction only, would commit both. Of other messages it is asked when it matters.
+        // Ours recognise each half that is sent again, and were greeted before. A half in doubt never goes to another group:
+        // another instance of the producer, which knows of one transaction only, would commit both. Of other messages it is asked
+        // when it matters.
         let recognised = failure.outcome_unknown()
-            && self.core.routes.pass_on(queue.broker())
-            && (half.is_some() || self.recognises(queue, attempts.patience(Instant::now())).await);
+            && match half {
+                Some(_) => self.core.routes.pass_on(queue.broker()),
+                None => self.recognises(queue, attempts.patience(Instant::now())).await,
+            };
         Chances { elsewhere, other_member: self.core.routes.has_way(queue.broker()), recognised }
     }
 
     /// Whether the topic has a duplicate window that is longer than a send may take, all attempts included. A broker that does
     /// not say so in time has none.
     async fn recognises(&self, queue: &MessageQueue, patience: Duration) -> bool {
-        let window = self.core.routes.duplicate_window(&self.core, queue);
-        let window = tokio::time::timeout(patience, window).await;
-        window.is_ok_and(|window| window > self.settings.retry.deadline)
+        let asked = async {
+            // The first send may be in doubt before the first heartbeat is answered.
+            are_ours(&self.core, queue.broker()).await
+                && self.core.routes.duplicate_window(&self.core, queue).await > self.settings.retry.deadline
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(false)
     }
 
     /// Whether the topic has a duplicate window. A broker that does not say so in time has none.
