@@ -30,8 +30,9 @@ impl Spill {
     }
 
     /// Bytes that the folder may hold, failed messages included, which a person has to take away. Default 1 GiB, at least 128 KiB. A
-    /// message takes its topic, properties and body and some 50 bytes more; files go when all that is in them has been sent, so that
-    /// up to a sixteenth is not free at once. No more than a million messages wait. What does not fit is
+    /// message takes its topic, properties and body and some 50 bytes more. Up to a sixteenth is not free at once when messages have been
+    /// sent, and files hold up to twice what waits in them: beyond that, what waits is moved together, for which a 32nd is kept free
+    /// (at least 32 KiB, at most 32 MiB). No more than a million messages wait. What does not fit is
     /// [`SpillError::Full`](super::SpillError::Full).
     pub fn capacity(mut self, bytes: u64) -> Spill {
         self.capacity = bytes;

@@ -17,6 +17,10 @@
 //! id in all attempts, and may be sent again: after an attempt that ended without an answer, after a kill between the answer and
 //! the note of it, and after a power cut, which notes of what is done may not outlive. So it is stored at least once.
 //!
+//! Messages that wait for long keep no others' bytes: a segment of which at least half is done is moved, which means that the
+//! rest of it is written to the current segment, flushed, and then deleted there. A process that dies in between leaves records twice,
+//! and the next start knows them by their numbers.
+//!
 //! Where it is decided: [`format`], [`record`] and [`waiting`] are pure; [`store`] and [`segment`] have the files, [`writer`] their
 //! thread. Left to others: attempts and their deadline are the producer's.
 

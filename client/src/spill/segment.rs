@@ -1,6 +1,6 @@
 //! One segment file, and beside it the list of its records that are done.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -27,10 +27,19 @@ pub(super) struct Segment {
     done: Option<File>,
     pub(super) bytes: u64,
     pub(super) done_bytes: u64,
-    /// Offsets of the records that are not done.
-    pub(super) live: HashSet<u32>,
+    /// The records that are not done, by their offsets, and how many bytes those are.
+    live: HashMap<u32, Live>,
+    live_bytes: u64,
     /// Its file is kept under another name when all records are done.
     pub(super) is_damaged: bool,
+}
+
+/// A record that is not done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Live {
+    pub(super) length: u32,
+    /// Where it was before it was moved, for those who know it by that.
+    pub(super) first: Option<(u64, u32)>,
 }
 
 /// A segment as it was found.
@@ -58,7 +67,8 @@ impl Segment {
             return Err(error);
         }
         let bytes = HEADER_BYTES as u64;
-        Ok(Segment { salt, file, done: None, bytes, done_bytes: 0, live: HashSet::new(), is_damaged: false })
+        let (live, live_bytes) = (HashMap::new(), 0);
+        Ok(Segment { salt, file, done: None, bytes, done_bytes: 0, live, live_bytes, is_damaged: false })
     }
 
     /// Reads a segment that is there. A torn end is cut off. `None` if its header is damaged.
@@ -78,7 +88,8 @@ impl Segment {
             done: None,
             bytes: all.len() as u64,
             done_bytes: (list.len() - list.len() % DONE_BYTES) as u64,
-            live: HashSet::new(),
+            live: HashMap::new(),
+            live_bytes: 0,
             is_damaged: false,
         };
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
@@ -108,8 +119,45 @@ impl Segment {
                 }
             }
         }
-        segment.live = records.iter().map(|(offset, ..)| *offset).collect();
+        for (offset, length, _) in &records {
+            segment.keep(*offset, Live { length: *length, first: None });
+        }
         Ok(Some(Found { segment, records, damaged }))
+    }
+
+    /// A record is there that is not done.
+    pub(super) fn keep(&mut self, offset: u32, record: Live) {
+        self.live_bytes += u64::from(record.length);
+        self.live.insert(offset, record);
+    }
+
+    /// It is done. `None` if it was before.
+    pub(super) fn drop_live(&mut self, offset: u32) -> Option<Live> {
+        let record = self.live.remove(&offset)?;
+        self.live_bytes -= u64::from(record.length);
+        Some(record)
+    }
+
+    /// The records that are not done, in their order.
+    pub(super) fn live(&self) -> Vec<(u32, Live)> {
+        let mut live: Vec<(u32, Live)> = self.live.iter().map(|(offset, record)| (*offset, *record)).collect();
+        live.sort_unstable_by_key(|(offset, _)| *offset);
+        live
+    }
+
+    /// How many those are.
+    pub(super) fn count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether at most half of it is not done, but something is.
+    pub(super) fn is_sparse(&self) -> bool {
+        !self.live.is_empty() && self.live_bytes * 2 <= self.bytes
+    }
+
+    /// Bytes of the records that are not done.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
     }
 
     /// Writes at the end, for good with `sync`. After an error nothing of it counts; the flag says whether it is certain that a

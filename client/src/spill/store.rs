@@ -1,7 +1,7 @@
 //! The folder: its lock, its segments and its failure log. Blocking; [`writer`](super::writer) has a thread for it.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::BuildHasher as _;
 use std::io;
@@ -9,12 +9,13 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use escrowmq_common::clock;
+use escrowmq_common::message::properties::name;
 use rustix::fs::{FlockOperation, flock};
 
 use super::failed::FailedLog;
 use super::format::{self, DONE_BYTES, HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX};
 use super::record::{self, Kept};
-use super::segment::{DAMAGED, DONE, Found, RECORDS, Segment, path};
+use super::segment::{DAMAGED, DONE, Found, Live, RECORDS, Segment, path};
 use super::waiting::Entry;
 use super::{FILE_MODE, FOLDER_MODE, RECORDS_MAX};
 use crate::error::StartError;
@@ -50,6 +51,8 @@ pub(super) struct Store {
     segment_bytes: u64,
     sync: bool,
     segments: BTreeMap<u64, Segment>,
+    /// Where records are now that were moved, by where they were first.
+    moved: HashMap<(u64, u32), Place>,
     /// The one that is written.
     current: Option<u64>,
     next_segment: u64,
@@ -78,6 +81,7 @@ impl Store {
             segment_bytes: (capacity / 16).clamp(64 << 10, 64 << 20),
             sync,
             segments: BTreeMap::new(),
+            moved: HashMap::new(),
             current: None,
             next_segment: 1,
             next_number: 1,
@@ -89,6 +93,7 @@ impl Store {
 
     fn load(mut self) -> io::Result<(Store, Vec<Entry>)> {
         let (mut numbers, mut lists) = (Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
             let name = file.file_name();
@@ -111,15 +116,26 @@ impl Store {
         for number in &numbers {
             let is_last = Some(number) == numbers.last();
             match Segment::open(&self.folder, *number, is_last)? {
-                Some(found) => self.found(*number, found, &mut entries)?,
+                Some(found) => self.found(*number, found, &mut entries, &mut seen)?,
                 None => self.headless(*number, is_last)?,
             }
         }
-        entries.sort_by_key(|entry| entry.number);
+        // After a power cut, numbers of records that were done may have been given again.
+        entries.sort_by_key(|entry| (entry.number, entry.place.segment, entry.place.offset));
+        for (number, entry) in (1..).zip(&mut entries) {
+            entry.number = number;
+        }
+        self.next_number = self.next_number.max(entries.len() as u64 + 1);
         Ok((self, entries))
     }
 
-    fn found(&mut self, number: u64, found: Found, entries: &mut Vec<Entry>) -> io::Result<()> {
+    fn found(
+        &mut self,
+        number: u64,
+        found: Found,
+        entries: &mut Vec<Entry>,
+        seen: &mut HashSet<(u64, i64, String)>,
+    ) -> io::Result<()> {
         let Found { mut segment, records, damaged } = found;
         for (offset, length) in damaged {
             self.report(number, offset, length)?;
@@ -128,15 +144,22 @@ impl Store {
         for (offset, length, payload) in records {
             let Some(kept) = record::decode(&payload) else {
                 segment.is_damaged = true;
-                segment.live.remove(&offset);
+                segment.drop_live(offset);
                 self.report(number, offset, length)?;
                 segment.done(&self.folder, number, &[offset])?;
                 continue;
             };
+            let id = kept.message.get(name::UNIQUE_KEY).unwrap_or_default().to_owned();
+            if !seen.insert((kept.number, kept.since_ms, id)) {
+                // It was moved here by a process that died before it deleted the segment in which it was.
+                segment.drop_live(offset);
+                segment.done(&self.folder, number, &[offset])?;
+                continue;
+            }
             self.next_number = self.next_number.max(kept.number + 1);
             entries.push(Entry::of(&kept, Place { segment: number, offset, length }));
         }
-        let is_empty = segment.live.is_empty();
+        let is_empty = segment.count() == 0;
         self.segments.insert(number, segment);
         if is_empty {
             self.delete(number);
@@ -168,54 +191,119 @@ impl Store {
     pub(super) fn bytes(&self) -> u64 {
         let segments: u64 = self.segments.values().map(|segment| segment.bytes + segment.done_bytes).sum();
         // The list of what is done has room before it is written: it must not fail for want of room.
-        let promised: u64 = self.segments.values().map(|segment| (segment.live.len() * DONE_BYTES) as u64).sum();
+        let promised: u64 = self.segments.values().map(|segment| (segment.count() * DONE_BYTES) as u64).sum();
         segments + promised + self.failed.bytes() + self.damaged_bytes
     }
 
     /// Keeps messages, all of them with one flush for each segment that they go to. Each gets its number here.
     pub(super) fn append(&mut self, messages: &mut [Kept]) -> Vec<Result<Place, Refused>> {
-        let mut results: Vec<Result<Place, Refused>> = Vec::with_capacity(messages.len());
-        let mut count: usize = self.segments.values().map(|segment| segment.live.len()).sum();
-        let mut used = self.bytes();
-        // Bytes for the current segment, and the results that hang on them.
-        let (mut bytes, mut from) = (Vec::new(), 0);
+        let mut gathered = Gathered::default();
+        let mut count: usize = self.segments.values().map(Segment::count).sum();
+        let mut used = self.bytes() + self.reserve();
         for kept in messages {
             kept.number = self.next_number;
             let payload = record::encode(kept);
             let length = (RECORD_HEADER_BYTES + payload.len()) as u64;
             let room = length + (DONE_BYTES + HEADER_BYTES) as u64;
-            if room > self.capacity {
+            if room + self.reserve() > self.capacity {
                 let reason = format!("it takes {room} bytes, and the spill may hold {}", self.capacity);
-                results.push(Err(Refused::Full(reason)));
+                gathered.results.push(Err(Refused::Full(reason)));
                 continue;
             }
             if used + room > self.capacity || count >= RECORDS_MAX || length > SEGMENT_BYTES_MAX - HEADER_BYTES as u64 {
-                results.push(Err(Refused::Full(format!(
+                gathered.results.push(Err(Refused::Full(format!(
                     "{count} messages and {used} bytes are in the spill, which may hold {RECORDS_MAX} and {}",
                     self.capacity
                 ))));
                 continue;
             }
-            let end = self.current.map(|current| self.segments[&current].bytes + bytes.len() as u64);
-            if end.is_none_or(|end| end > HEADER_BYTES as u64 && end + length > self.segment_bytes) {
-                self.flush(&mut bytes, &mut results[from..]);
-                from = results.len();
-                if let Err(error) = self.begin() {
-                    results.push(Err(Refused::Disk { reason: error.to_string(), maybe_kept: false }));
-                    continue;
-                }
+            if self.gather(&payload, None, &mut gathered) {
+                self.next_number += 1;
+                count += 1;
+                used += room;
             }
-            let current = self.current.expect("a segment was begun");
-            let segment = &self.segments[&current];
-            let offset = (segment.bytes + bytes.len() as u64) as u32;
-            bytes.extend(format::record(segment.salt, offset, &payload));
-            results.push(Ok(Place { segment: current, offset, length: length as u32 }));
-            self.next_number += 1;
-            count += 1;
-            used += room;
         }
-        self.flush(&mut bytes, &mut results[from..]);
-        results
+        self.flush(&mut gathered);
+        self.move_sparse();
+        gathered.results
+    }
+
+    /// Bytes that are kept free, so that a segment can be moved in a spill that is full.
+    fn reserve(&self) -> u64 {
+        self.segment_bytes / 2
+    }
+
+    /// Puts a record behind those that were gathered for the current segment, or into another segment. Says whether it has a place.
+    fn gather(&mut self, payload: &[u8], first: Option<(u64, u32)>, gathered: &mut Gathered) -> bool {
+        let length = (RECORD_HEADER_BYTES + payload.len()) as u64;
+        let end = self.current.map(|current| self.segments[&current].bytes + gathered.bytes.len() as u64);
+        if end.is_none_or(|end| end > HEADER_BYTES as u64 && end + length > self.segment_bytes) {
+            self.flush(gathered);
+            if let Err(error) = self.begin() {
+                gathered.results.push(Err(Refused::Disk { reason: error.to_string(), maybe_kept: false }));
+                return false;
+            }
+        }
+        let current = self.current.expect("a segment was begun");
+        let segment = &self.segments[&current];
+        let offset = (segment.bytes + gathered.bytes.len() as u64) as u32;
+        gathered.bytes.extend(format::record(segment.salt, offset, payload));
+        gathered.records.push((offset, Live { length: length as u32, first }));
+        gathered.results.push(Ok(Place { segment: current, offset, length: length as u32 }));
+        true
+    }
+
+    /// Moves what is not done out of segments that are done for the most part: one message that stays would keep the bytes of all
+    /// those around it. Nothing is lost if the process dies here: for a while a record is there twice, which the next start finds.
+    fn move_sparse(&mut self) {
+        while let Some(number) = self.sparse() {
+            if let Err(error) = self.move_out(number) {
+                tracing::warn!(%error, number, "a segment of a spill that is nearly done cannot be moved; it stays as it is");
+                return;
+            }
+        }
+    }
+
+    /// A segment to be moved, for which there is room.
+    fn sparse(&self) -> Option<u64> {
+        let mut others = self.segments.iter().filter(|(number, _)| Some(**number) != self.current);
+        let sparse = others.find(|(_, segment)| segment.is_sparse() && !segment.is_damaged)?;
+        // Another segment may have to be begun for it.
+        let room = sparse.1.live_bytes() + (HEADER_BYTES + sparse.1.count() * DONE_BYTES) as u64;
+        (self.bytes() + room <= self.capacity).then_some(*sparse.0)
+    }
+
+    fn move_out(&mut self, number: u64) -> io::Result<()> {
+        let mut records = Vec::new();
+        for (offset, Live { length, first }) in self.segments[&number].live() {
+            let Some(payload) = self.segments[&number].read(offset, length)? else {
+                // This tells of it. A segment that is damaged is a person's, and stays as it is.
+                return self.read(Place { segment: number, offset, length }).map(drop);
+            };
+            records.push((offset, first.unwrap_or((number, offset)), payload));
+        }
+        let mut gathered = Gathered::default();
+        for (_, first, payload) in &records {
+            self.gather(payload, Some(*first), &mut gathered);
+        }
+        self.flush(&mut gathered);
+        let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
+        let (mut left, mut ended) = (Vec::new(), Ok(()));
+        for ((offset, first, _), result) in records.into_iter().zip(gathered.results) {
+            match result {
+                Ok(place) => {
+                    self.moved.insert(first, place);
+                    segment.drop_live(offset);
+                    left.push(offset);
+                }
+                Err(Refused::Disk { reason, .. } | Refused::Full(reason)) => ended = Err(io::Error::other(reason)),
+            }
+        }
+        if ended.is_err() {
+            segment.done(&self.folder, number, &left)?;
+        }
+        self.delete_if_done(number);
+        ended
     }
 
     /// Begins a segment.
@@ -234,16 +322,17 @@ impl Store {
     }
 
     /// Writes what was gathered for the current segment. After an error another one is begun: this one is not trusted any more.
-    fn flush(&mut self, bytes: &mut Vec<u8>, results: &mut [Result<Place, Refused>]) {
+    fn flush(&mut self, gathered: &mut Gathered) {
+        let Gathered { bytes, records, results, from } = gathered;
         if bytes.is_empty() {
             return;
         }
         let number = self.current.expect("bytes are gathered for a segment");
         let segment = self.segments.get_mut(&number).expect("the current segment is there");
         match segment.append(bytes, self.sync) {
-            Ok(()) => segment.live.extend(results.iter().flatten().map(|place| place.offset)),
+            Ok(()) => records.drain(..).for_each(|(offset, record)| segment.keep(offset, record)),
             Err((error, is_gone)) => {
-                for result in results.iter_mut().filter(|result| result.is_ok()) {
+                for result in results[*from..].iter_mut().filter(|result| result.is_ok()) {
                     *result = Err(Refused::Disk { reason: error.to_string(), maybe_kept: !is_gone });
                 }
                 self.current = None;
@@ -251,10 +340,18 @@ impl Store {
             }
         }
         bytes.clear();
+        records.clear();
+        *from = results.len();
+    }
+
+    /// Where a record is now.
+    fn now(&self, place: Place) -> Place {
+        self.moved.get(&(place.segment, place.offset)).copied().unwrap_or(place)
     }
 
     /// The message of a record. `None` if it was damaged since; then it is in the failure log and done.
     pub(super) fn read(&mut self, place: Place) -> io::Result<Option<Kept>> {
+        let place = self.now(place);
         let Some(segment) = self.segments.get_mut(&place.segment) else { return Ok(None) };
         if let Some(kept) = segment.read(place.offset, place.length)?.as_ref().and_then(record::decode) {
             return Ok(Some(kept));
@@ -269,15 +366,23 @@ impl Store {
     pub(super) fn done(&mut self, places: &[Place]) -> io::Result<()> {
         let mut offsets: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for place in places {
+            let place = self.now(*place);
             offsets.entry(place.segment).or_default().push(place.offset);
         }
         let mut ended = Ok(());
         for (number, mut offsets) in offsets {
             let Some(segment) = self.segments.get_mut(&number) else { continue };
-            offsets.retain(|offset| segment.live.remove(offset));
+            offsets.retain(|offset| {
+                let record = segment.drop_live(*offset);
+                if let Some(first) = record.and_then(|record| record.first) {
+                    self.moved.remove(&first);
+                }
+                record.is_some()
+            });
             ended = ended.and(segment.done(&self.folder, number, &offsets));
             self.delete_if_done(number);
         }
+        self.move_sparse();
         ended
     }
 
@@ -293,7 +398,7 @@ impl Store {
         let Some(segment) = self.segments.get(&number) else { return };
         // The current one goes too once it has reached its size: nothing is written to it any more.
         let is_full = segment.bytes >= self.segment_bytes / 2;
-        if segment.live.is_empty() && (self.current != Some(number) || is_full) {
+        if segment.count() == 0 && (self.current != Some(number) || is_full) {
             if self.current == Some(number) {
                 self.current = None;
             }
@@ -319,6 +424,17 @@ impl Store {
             tracing::warn!(%error, number, "a segment of a spill cannot be deleted; the next start tries again");
         }
     }
+}
+
+/// Records on their way into segments.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// Bytes for the current segment, and the records in them.
+    bytes: Vec<u8>,
+    records: Vec<(u32, Live)>,
+    /// The results of all records; those from the number on depend on the next flush.
+    results: Vec<Result<Place, Refused>>,
+    from: usize,
 }
 
 /// Makes the folder, and those above it that are missing, so that a power cut does not take them away.
@@ -501,6 +617,120 @@ mod tests {
         let (mut store, entries) = open(folder.path());
         let ids = ids(&mut store, &entries);
         assert_eq!((ids.len(), ids.first().map(String::as_str)), (places.len() - 10 + 2, Some("10")));
+    }
+
+    /// Every tenth message stays, the others are done. Answers the places of those that stay, by their names.
+    fn mostly_done(store: &mut Store) -> Vec<(String, Place)> {
+        let mut stay = Vec::new();
+        for number in 0..300 {
+            let name = format!("{number:03}");
+            let place = store.append(&mut [kept(&name, 3_000)]).remove(0).expect("there is room");
+            if number % 10 == 0 {
+                stay.push((name, place));
+            } else {
+                store.done(&[place]).expect("noted");
+            }
+        }
+        stay
+    }
+
+    #[test]
+    fn messages_that_stay_keep_no_more_than_their_own_bytes_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut store, _) = open(folder.path());
+        let stay = mostly_done(&mut store);
+        let live: u64 = stay.iter().map(|(_, place)| u64::from(place.length)).sum();
+        let most = 2 * live + 2 * store.segment_bytes;
+        assert!(store.bytes() <= most, "{} of {most}", store.bytes());
+        for (name, place) in &stay {
+            assert_eq!(&id(&store.read(*place).expect("readable").expect("it is there")), name);
+        }
+        // Those who know it by its first place are done with it, wherever it is.
+        store.done(&[stay[0].1, stay[29].1]).expect("noted");
+        let names: Vec<&String> = stay[1..29].iter().map(|(name, _)| name).collect();
+        drop(store);
+        let (mut store, entries) = open(folder.path());
+        assert_eq!(ids(&mut store, &entries).iter().collect::<Vec<_>>(), names, "in their order");
+        let places: Vec<Place> = entries.iter().map(|entry| entry.place).collect();
+        store.done(&places).expect("noted");
+        assert!(store.moved.is_empty());
+        drop(store);
+        assert!(open(folder.path()).1.is_empty());
+    }
+
+    #[test]
+    fn a_death_between_a_move_and_its_end_leaves_each_message_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut store, _) = open(folder.path());
+        let (before, mut names) = (tempfile::tempdir().expect("a folder"), Vec::new());
+        // Until a segment is moved; what the folder was like before each step is kept.
+        let copy = || {
+            for file in files(folder.path(), RECORDS).into_iter().chain(files(folder.path(), DONE)) {
+                fs::copy(&file, before.path().join(file.file_name().expect("a name"))).expect("copied");
+            }
+        };
+        for number in 0.. {
+            let name = format!("{number:03}");
+            let place = store.append(&mut [kept(&name, 3_000)]).remove(0).expect("there is room");
+            copy();
+            if number % 10 == 0 {
+                names.push(name);
+            } else {
+                store.done(&[place]).expect("noted");
+            }
+            if !store.moved.is_empty() {
+                break;
+            }
+        }
+        // The copies hold the segment that is gone, and those that there are hold what was moved.
+        for file in files(folder.path(), RECORDS) {
+            fs::copy(&file, before.path().join(file.file_name().expect("a name"))).expect("copied");
+        }
+        let (mut store, entries) = open(before.path());
+        let mut found = ids(&mut store, &entries);
+        // The last step was not noted in the copy.
+        found.retain(|name| name.ends_with('0'));
+        assert_eq!(found, names);
+        let places: Vec<Place> = entries.iter().map(|entry| entry.place).collect();
+        store.done(&places).expect("noted");
+        drop(store);
+        assert!(open(before.path()).1.is_empty());
+    }
+
+    #[test]
+    fn a_full_spill_is_moved_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut store, _) = open(folder.path());
+        let mut places = Vec::new();
+        while let Ok(place) = store.append(&mut [kept(&places.len().to_string(), 3_000)]).remove(0) {
+            places.push(place);
+        }
+        for (number, place) in places.iter().enumerate() {
+            if number % 10 > 0 {
+                store.done(&[*place]).expect("noted");
+            }
+            assert!(store.bytes() <= CAPACITY);
+        }
+        let again =
+            (0..places.len() * 6 / 10).all(|number| store.append(&mut [kept(&number.to_string(), 3_000)])[0].is_ok());
+        assert!(again && store.bytes() <= CAPACITY);
+    }
+
+    #[test]
+    fn a_number_that_was_given_twice_is_no_message_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut store, _) = open(folder.path());
+        let places = append(&mut store, &["a", "b", "done"]);
+        store.done(&[places[2]]).expect("noted");
+        drop(store);
+        let (mut store, _) = open(folder.path());
+        append(&mut store, &["c"]);
+        drop(store);
+        // A power cut takes the notes of what is done.
+        files(folder.path(), DONE).iter().for_each(|file| fs::remove_file(file).expect("removed"));
+        let (mut store, entries) = open(folder.path());
+        assert_eq!(ids(&mut store, &entries), ["a", "b", "done", "c"]);
+        assert_eq!(entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use rustix::process::Signal;
 use tokio::net::{TcpListener, TcpStream};
 
 const TOPIC: &str = "Orders";
+/// A topic that is not there before the end: its messages wait all the while, between those that are sent.
+const LATER: &str = "Later";
 const QUEUES: u32 = 4;
 
 /// Children at the same time.
@@ -27,6 +29,10 @@ const LANES: usize = 8;
 const POINTS: u32 = 400;
 /// Messages of a key that a child sends before and after brokers are there.
 const MESSAGES: u32 = 3;
+/// Bytes of a spill: a few children fill it, if what they have sent is not taken out from around what waits. And of a message,
+/// which is more than those have together that wait.
+const CAPACITY: u64 = 512 << 10;
+const BYTES: usize = 16 << 10;
 /// How long a child may take.
 const CHILD: Duration = Duration::from_secs(60);
 
@@ -142,7 +148,7 @@ async fn a_folder_is_one_process_alone_and_free_after_its_death() {
 /// for the n-th time; children with all n run until none dies any more. The next one of a lane goes on in the folder of the dead.
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_wherever_it_waits_loses_nothing_and_keeps_the_order() {
-    let cluster = Cluster::start(Settings::default()).await;
+    let cluster = Cluster::start(Settings::default().with("autoCreateTopicEnable", false)).await;
     cluster.broker.wire().create_topic(TOPIC, QUEUES.cast_signed()).await;
     let folder = tempfile::tempdir().expect("a folder");
     let lane_folder = |lane: usize| folder.path().join(format!("lane-{lane}"));
@@ -167,14 +173,17 @@ async fn dying_wherever_it_waits_loses_nothing_and_keeps_the_order() {
             break;
         }
     }
-    let client = cluster.client().await;
+    let client = cluster.client_with_topic(LATER, 1).await;
     for lane in 0..LANES {
         let rest = producer(&client, &format!("rest-{lane}"), &lane_folder(lane)).await.expect("a producer");
         until_within(CHILD, "an empty spill", async || (rest.stats().waiting == 0).then_some(())).await;
         assert_eq!(rest.stats().failed, 0);
         rest.shutdown().await;
     }
-    let queues = visible(&cluster).await;
+    let mut queues = visible(&cluster).await;
+    let later = cluster.broker.wire().read_queue(LATER, 0).await;
+    queues.push(later.iter().map(|one| String::from_utf8_lossy(&one.body).into_owned()).collect());
+    queues.iter_mut().flatten().for_each(|body| body.truncate(body.trim_end_matches('.').len()));
     let arrived: BTreeSet<String> = queues.concat().into_iter().collect();
     let (mut acknowledged, mut spilled_by_the_dead) = (0, 0);
     for lane in 0..LANES {
@@ -249,7 +258,7 @@ async fn live(nameserver: &str, port: u16, folder: &Path, number: usize, counts:
     let client = Client::builder(format!("127.0.0.1:{port}")).connect_lazy().expect("good settings");
     let shop = until("a folder that nobody else has", async || {
         let builder = client.producer(format!("lane-{lane}")).deadline(Duration::from_millis(200));
-        match builder.spill(Spill::dir(folder)).start().await {
+        match builder.spill(Spill::dir(folder).capacity(CAPACITY)).start().await {
             Err(StartError::SpillInUse { .. }) => None,
             started => Some(started.expect("a producer")),
         }
@@ -257,7 +266,11 @@ async fn live(nameserver: &str, port: u16, folder: &Path, number: usize, counts:
     .await;
     let send = async |step: u32, kind: &str| {
         let body = format!("{kind}-{lane}-{number:05}-{step}");
-        let message = Message::new(TOPIC, body.clone());
+        // Those that wait are small, so that they need not fill the spill by themselves.
+        let message = match kind {
+            "later" => Message::new(LATER, body.clone()),
+            _ => Message::new(TOPIC, format!("{body:.<BYTES$}")),
+        };
         let message = if kind == "key" { message.sharding_key(format!("k{lane}")) } else { message };
         let how = match shop.send(message).await.expect("sent or kept") {
             Receipt::Stored(_) => "stored",
@@ -269,6 +282,7 @@ async fn live(nameserver: &str, port: u16, folder: &Path, number: usize, counts:
         send(step, "key").await;
     }
     send(0, "free").await;
+    send(0, "later").await;
     if stays {
         return std::future::pending().await;
     }
@@ -288,7 +302,7 @@ async fn live(nameserver: &str, port: u16, folder: &Path, number: usize, counts:
     for step in MESSAGES..2 * MESSAGES {
         send(step, "key").await;
     }
-    until_empty(&shop).await;
+    until("a spill of what has to wait", async || (shop.stats().waiting_bytes < BYTES as u64).then_some(())).await;
     send(2 * MESSAGES, "key").await;
     // The process ends here without a word, as most do.
 }
