@@ -227,19 +227,21 @@ pub(crate) fn misses_leader(code: i32, remark: Option<&str>) -> bool {
     code == response::SERVICE_NOT_AVAILABLE || code == response::SYSTEM_ERROR && is_in_doubt()
 }
 
+/// Codes of a broker that is busy, or not there for anybody: it has done nothing, and this passes by itself.
+pub(crate) const PASSING: [i32; 4] =
+    [response::SYSTEM_BUSY, response::SERVICE_NOT_AVAILABLE, response::FLOW_CONTROL, response::GO_AWAY];
+
 /// Codes after which another queue or broker, or the same one later, may well take the request.
 pub(crate) fn code_is_retryable(code: i32) -> bool {
-    matches!(
-        code,
-        response::SYSTEM_ERROR
-            | response::SYSTEM_BUSY
-            | response::SERVICE_NOT_AVAILABLE
-            | response::NO_PERMISSION
-            | response::TOPIC_NOT_EXIST
-            | response::NO_BUYER_ID
-            | response::NOT_IN_CURRENT_UNIT
-            | response::GO_AWAY
-    )
+    PASSING.contains(&code)
+        || matches!(
+            code,
+            response::SYSTEM_ERROR
+                | response::NO_PERMISSION
+                | response::TOPIC_NOT_EXIST
+                | response::NO_BUYER_ID
+                | response::NOT_IN_CURRENT_UNIT
+        )
 }
 
 /// A message was not sent, or nobody knows.
@@ -428,7 +430,7 @@ mod tests {
 
     #[test]
     fn codes_are_told_apart() {
-        assert!(refused(response::SYSTEM_BUSY).is_retryable());
+        assert!(refused(response::SYSTEM_BUSY).is_retryable() && refused(response::FLOW_CONTROL).is_retryable());
         assert!(!refused(response::SYSTEM_BUSY).outcome_unknown());
         assert!(!refused(response::MESSAGE_ILLEGAL).is_retryable());
         assert!(refused(response::SYSTEM_ERROR).outcome_unknown());

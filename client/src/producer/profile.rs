@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use escrowmq_common::code::{request, response};
+use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::message::properties::name;
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::StoreLevel;
 use crate::core::Core;
-use crate::error::{RequestError, SendError};
+use crate::error::{PASSING, RequestError, SendError};
 use crate::message::Message;
 use crate::queue::MessageQueue;
 
@@ -88,9 +88,7 @@ impl Safety {
         let told = match core.request(addr, Frame::request(request::GET_BROKER_CONFIG)).await {
             Ok(answer) => judged(&String::from_utf8_lossy(&answer.body)),
             // A broker that is busy or leads no more says nothing about its settings; one that refuses does not tell them.
-            Err(error @ RequestError::Refused { code, .. })
-                if ![response::SYSTEM_BUSY, response::SERVICE_NOT_AVAILABLE, response::GO_AWAY].contains(&code) =>
-            {
+            Err(error @ RequestError::Refused { code, .. }) if !PASSING.contains(&code) => {
                 tracing::warn!(%addr, %error, "a broker does not tell whether its settings are safe");
                 Ok(())
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use escrowmq_common::code::response;
 use tokio::time::Instant;
 
-use crate::error::{RequestError, SendError};
+use crate::error::{PASSING, RequestError, SendError};
 
 /// The bounds of one send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +119,7 @@ impl Attempts {
         let passes_by_itself = match failure {
             _ if is_unknown && chances.recognised => true,
             RequestError::Unreachable { .. } | RequestError::NoRoute { .. } | RequestError::NotSent { .. } => true,
-            RequestError::Refused { code, .. } => {
-                matches!(*code, response::SYSTEM_BUSY | response::SERVICE_NOT_AVAILABLE | response::GO_AWAY)
-            }
+            RequestError::Refused { code, .. } => PASSING.contains(code),
             _ => false,
         };
         if !passes_by_itself {
@@ -249,6 +247,17 @@ mod tests {
         assert!(attempts.made() > 10, "{} attempts", attempts.made());
         let error = attempts.into_error("id", unreachable());
         assert!(!error.outcome_unknown() && error.is_retryable());
+    }
+
+    #[test]
+    fn the_quota_of_a_broker_passes() {
+        let now = Instant::now();
+        let mut attempts = Attempts::new(POLICY, now);
+        for _ in 0..2 * POLICY.attempts_max {
+            attempts.begin();
+            let verdict = attempts.judge(&refused(response::FLOW_CONTROL), Chances::default(), now);
+            assert!(matches!(verdict, Verdict::Again { refresh_route: false, .. }), "{verdict:?}");
+        }
     }
 
     #[test]
