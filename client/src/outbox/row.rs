@@ -93,7 +93,7 @@ pub struct OutboxRow {
     pub bytes: u64,
     /// How often a broker refused it.
     pub attempts: u32,
-    /// What the last refusal said; empty before one.
+    /// Why the last try failed. Empty before one, and of rows that wait behind such a one in their queue.
     pub last_error: String,
     /// When it was added, by the database's clock in UTC.
     pub created_at: String,

@@ -19,8 +19,8 @@ pub(super) struct Sent {
     pub(super) stored: Vec<i64>,
     /// They were refused for what they are.
     pub(super) refused: Vec<(Work, String)>,
-    /// Why the others were not sent, or why nobody knows.
-    pub(super) away: Option<SendError>,
+    /// Those at which a queue ended for another reason, or of which nobody knows whether a broker has them. They wait, too.
+    pub(super) away: Vec<(i64, SendError)>,
 }
 
 /// Sends the rows of one slot. Those of one queue go in their order; the first that fails ends its queue.
@@ -40,6 +40,14 @@ pub(super) async fn send(producer: &Producer, rows: Vec<Ready>, until: &Until) -
     let ended = send_in_order(producer, messages, until).await;
     sent.stored = ended.stored.iter().map(|row| row.id).collect();
     sent.refused.extend(ended.refused.into_iter().map(|(row, error)| (row, error.to_string())));
-    sent.away = ended.away;
+    sent.away = ended.away.into_iter().map(|(row, error)| (row.id, error)).collect();
     sent
+}
+
+/// Why a row was not sent, without what differs from try to try.
+pub(super) fn cause(error: &SendError) -> String {
+    match error {
+        SendError::NotStored { last, .. } | SendError::OutcomeUnknown { last, .. } => last.to_string(),
+        other => other.to_string(),
+    }
 }

@@ -231,6 +231,22 @@ impl Statements {
         DB::execute(connection, &change, &[Value::Text(error), Value::Int(row.id)]).await.map(drop)
     }
 
+    /// Why a row waits on.
+    pub(super) async fn note<DB: Dialect>(
+        &self,
+        connection: &mut DB::Connection,
+        id: i64,
+        error: &str,
+    ) -> Result<(), sqlx::Error> {
+        let change = format!(
+            "UPDATE {} SET last_error = {} WHERE id = {} AND state = 'waiting'",
+            self.table,
+            self.parameter(1),
+            self.parameter(2)
+        );
+        DB::execute(connection, &change, &[Value::Text(error), Value::Int(id)]).await.map(drop)
+    }
+
     /// Deletes a page of a slot's sent rows that are older than this. Says whether there may be more.
     pub(super) async fn forget<DB: Dialect>(
         &self,

@@ -95,6 +95,8 @@ pub(super) struct Worker<DB: OutboxDatabase> {
     done: mpsc::Sender<Report>,
     /// Keys of each slot of which nothing is sent: an earlier message has failed, or is held.
     blocked: HashMap<i64, HashSet<String>>,
+    /// Rows of each slot that wait, with the cause that the database has of them, so that it is written only when it changes.
+    noted: HashMap<i64, HashMap<i64, String>>,
     connection: Option<PoolConnection<DB>>,
     on_their_way: usize,
     bytes: i64,
@@ -122,6 +124,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
             tasks: tasks.clone(),
             done,
             blocked: HashMap::new(),
+            noted: HashMap::new(),
             connection: None,
             on_their_way: 0,
             bytes: 0,
@@ -245,13 +248,13 @@ impl<DB: OutboxDatabase> Worker<DB> {
         }
         let is_hungry = is_full || is_cut;
         if ready.is_empty() {
-            return Ok(());
-        }
-        self.on_their_way += 1;
             self.owned.with(slot, |slot| slot.is_hungry = is_hungry);
             return Ok(());
         }
         if !self.owned.begin(slot, is_hungry) {
+            return Ok(());
+        }
+        self.on_their_way += 1;
         self.bytes += bytes;
         let (producer, done, owned) = (self.producer.clone(), self.done.clone(), Arc::clone(&self.owned));
         self.tasks.spawn("outbox slot", async move {
@@ -303,9 +306,17 @@ impl<DB: OutboxDatabase> Worker<DB> {
         let stored: Vec<i64> = reports.iter().flat_map(|report| report.sent.stored.iter().copied()).collect();
         let refused: Vec<(Work, String)> =
             reports.iter().flat_map(|report| report.sent.refused.iter().cloned()).collect();
+        let mut waiting = Vec::new();
+        for Report { slot, sent, .. } in &reports {
+            let why = |(id, error): &(i64, SendError)| (*id, cut(&sending::cause(error)));
+            let why: HashMap<i64, String> = sent.away.iter().map(why).collect();
+            let before = if why.is_empty() { self.noted.remove(slot) } else { self.noted.insert(*slot, why.clone()) };
+            let before = before.unwrap_or_default();
+            waiting.extend(why.into_iter().filter(|(id, said)| before.get(id) != Some(said)));
+        }
         let mut pause = PAUSE_MIN;
         let mut tries = 0;
-        while let Err(error) = self.write(&stored, &refused).await {
+        while let Err(error) = self.write(&stored, &refused, &waiting).await {
             self.failed("what was sent is not settled", &error);
             tries += 1;
             if shutdown.is_cancelled() && tries >= 3 {
@@ -325,9 +336,9 @@ impl<DB: OutboxDatabase> Worker<DB> {
         for Report { slot, bytes, sent } in reports {
             self.on_their_way -= 1;
             self.bytes -= bytes;
-            let is_trouble = sent.away.is_some() || !sent.refused.is_empty();
+            let is_trouble = !sent.away.is_empty() || !sent.refused.is_empty();
             let mut is_empty = !is_trouble;
-            if let Some(error) = &sent.away {
+            if let Some((_, error)) = sent.away.first() {
                 self.away(error);
             }
             self.owned.with(slot, |slot| {
@@ -347,7 +358,12 @@ impl<DB: OutboxDatabase> Worker<DB> {
         }
     }
 
-    async fn write(&mut self, stored: &[i64], refused: &[(Work, String)]) -> Result<(), sqlx::Error> {
+    async fn write(
+        &mut self,
+        stored: &[i64],
+        refused: &[(Work, String)],
+        waiting: &[(i64, String)],
+    ) -> Result<(), sqlx::Error> {
         let statements = &self.shared.statements;
         let keeps = !self.settings.keep_sent.is_zero();
         let connection = connected(&self.own, &mut self.connection).await?;
@@ -356,7 +372,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
         for (row, error) in refused {
             let is_last = row.attempts + 1 >= i64::from(self.settings.max_attempts);
             let state = if is_last { OutboxState::Failed } else { OutboxState::Waiting };
-            let said: String = error.chars().take(ERROR_CHARS).collect();
+            let said = cut(error);
             let connection = connected(&self.own, &mut self.connection).await?;
             let written = statements.refused::<DB>(connection, row, state, &said).await;
             kept(&mut self.connection, written)?;
@@ -374,6 +390,11 @@ impl<DB: OutboxDatabase> Worker<DB> {
                 );
             }
         }
+        for (id, said) in waiting {
+            let connection = connected(&self.own, &mut self.connection).await?;
+            let noted = statements.note::<DB>(connection, *id, said).await;
+            kept(&mut self.connection, noted)?;
+        }
         Ok(())
     }
 
@@ -382,6 +403,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
         let mut slots = Vec::new();
         self.owned.each(|number, _| slots.push(number));
         self.blocked.retain(|slot, _| slots.contains(slot));
+        self.noted.retain(|slot, _| slots.contains(slot));
         let statements = self.shared.statements.clone();
         let age_ms = i64::try_from(self.settings.keep_sent.as_millis()).unwrap_or(i64::MAX);
         let holds = self.settings.on_failed == OnFailed::Hold;
@@ -429,6 +451,11 @@ impl<DB: OutboxDatabase> Worker<DB> {
         tracing::warn!(%error, "outbox: {what}; it is tried again");
         *self.counters.last_error.lock() = Some(format!("{what}: {error}"));
     }
+}
+
+/// The beginning of an error, as it is kept with a row.
+fn cut(error: &str) -> String {
+    error.chars().take(ERROR_CHARS).collect()
 }
 
 /// The worker's connection, made if there is none.

@@ -28,13 +28,13 @@ pub(crate) struct SentInOrder<T> {
     pub(crate) stored: Vec<T>,
     /// They were refused for what they are.
     pub(crate) refused: Vec<(T, SendError)>,
-    /// Why the others were not sent, or why nobody knows.
-    pub(crate) away: Option<SendError>,
+    /// Those at which a queue ended for another reason, or of which nobody knows whether a broker has them. They wait, too.
+    pub(crate) away: Vec<(T, SendError)>,
 }
 
 impl<T> Default for SentInOrder<T> {
     fn default() -> Self {
-        SentInOrder { stored: Vec::new(), refused: Vec::new(), away: None }
+        SentInOrder { stored: Vec::new(), refused: Vec::new(), away: Vec::new() }
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn send_in_order<T>(
             Ok(queue) => queue,
             Err(last) => {
                 // What follows may be of its key.
-                sent.away = Some(SendError::NotStored { attempts: 0, last });
+                sent.away.push((tag, SendError::NotStored { attempts: 0, last }));
                 break;
             }
         };
@@ -67,7 +67,7 @@ pub(crate) async fn send_in_order<T>(
     for group in join_all(groups).await {
         sent.stored.extend(group.stored);
         sent.refused.extend(group.refused);
-        sent.away = sent.away.or(group.away);
+        sent.away.extend(group.away);
     }
     sent
 }
@@ -171,9 +171,9 @@ async fn send_batch<T>(
                 return true;
             }
             // Which of them is it?
-            Err(error) if concerns_message(&error) => {}
+            Err(error) if may_be_one(&error) => {}
             Err(error) => {
-                sent.away = Some(error);
+                sent.away.extend(batch.into_iter().next().map(|(tag, _)| (tag, error)));
                 return false;
             }
         }
@@ -186,12 +186,19 @@ async fn send_batch<T>(
                 return false;
             }
             Err(error) => {
-                sent.away = Some(error);
+                sent.away.push((tag, error));
                 return false;
             }
         }
     }
     true
+}
+
+/// Whether a batch was refused for one of its messages, perhaps: with a code that does not say that others would be refused, too.
+fn may_be_one(error: &SendError) -> bool {
+    let is_other =
+        matches!(error, SendError::NotStored { last: last @ RequestError::Refused { .. }, .. } if !last.is_retryable());
+    is_other || concerns_message(error)
 }
 
 /// Whether the message itself is what was refused: it, its topic or the right to send to it. Everything else passes by itself.
@@ -243,7 +250,10 @@ mod tests {
             let unknown = SendError::OutcomeUnknown { message_id: String::new(), attempts: 2, last: refused(code) };
             assert!(!concerns_message(&unknown), "{code}");
         }
-        for code in [response::SYSTEM_BUSY, response::SERVICE_NOT_AVAILABLE, response::SYSTEM_ERROR] {
+        assert!(may_be_one(&not_stored(refused(9999))) && !may_be_one(&not_stored(refused(response::FLOW_CONTROL))));
+        // A code that nobody knows may pass, too.
+        let others = [response::SYSTEM_BUSY, response::SERVICE_NOT_AVAILABLE, response::SYSTEM_ERROR];
+        for code in others.into_iter().chain([response::FLOW_CONTROL, 9999]) {
             assert!(!concerns_message(&not_stored(refused(code))), "{code}");
         }
         assert!(!concerns_message(&not_stored(RequestError::NoRoute { topic: "T".into() })));

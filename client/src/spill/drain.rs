@@ -95,10 +95,10 @@ async fn send<O: Outlet>(
     result.stored.extend(sent.stored);
     result.refused =
         sent.refused.into_iter().map(|(number, error)| (number, error.to_string(), error.is_retryable())).collect();
-    if let Some(error) = sent.away {
+    for (_, error) in sent.away {
         tracing::debug!(%error, "messages of a spill are not sent; it is tried again");
         result.is_away = true;
-        result.maybe_stored = error.outcome_unknown();
+        result.maybe_stored |= error.outcome_unknown();
         shared.went_wrong(error.to_string());
     }
     (lane, result)

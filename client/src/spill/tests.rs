@@ -142,7 +142,7 @@ impl Outlet for Fake {
                     break;
                 }
                 Err(error) => {
-                    sent.away = Some(error);
+                    sent.away.push((number, error));
                     break;
                 }
             }

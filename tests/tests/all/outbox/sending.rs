@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use escrowmq_client::{AddError, Message, OutboxQuery, OutboxState};
+use escrowmq_client::{AddError, Message, OutboxQuery, OutboxRow, OutboxState};
 use escrowmq_tests::until;
 
 use super::{Scene, TOPIC, names, with_databases};
@@ -85,6 +85,12 @@ async fn a_broker_that_is_away_uses_up_no_attempt<DB: Shop>(mut scene: Scene<DB>
     assert!(rows.iter().all(|row| row.state == OutboxState::Waiting && row.attempts == 0), "{rows:?}");
     let stats = relay.stats();
     assert!(stats.oldest > Some(Duration::ZERO) && stats.last_error.is_some(), "{stats:?}");
+    until("rows that say why they wait", async || {
+        let rows = scene.outbox.list(&OutboxQuery::default()).await.ok()?;
+        let says_why = |row: &OutboxRow| !row.last_error.is_empty() && row.attempts == 0;
+        (rows.iter().filter(|row| says_why(row)).count() >= 3).then_some(())
+    })
+    .await;
     scene.cluster.broker.start_again().await;
     scene.agreed().await;
     relay.shutdown().await;
