@@ -20,6 +20,7 @@ const VERSION: i64 = 1;
 /// What a column holds. None is NULL but `Note`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Column {
+#[cfg_attr(not(feature = "mysql"), expect(dead_code, reason = "the other databases do not bound their texts"))]
     /// A number that the database gives: the primary key.
     Id,
     /// A whole number.
@@ -43,6 +44,10 @@ pub(crate) enum Column {
 /// Where an index is defined, and how it is named.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Indexes {
+#[cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    expect(dead_code, reason = "each database has its own")
+)]
     /// In the table's own definition.
     InTable,
     /// In a statement that names the table's schema with the table.
