@@ -112,6 +112,7 @@ async fn perform_in<DB: OutboxDatabase>(arguments: &Arguments) -> anyhow::Result
         Command::Discard(rows) => failed::discard(&outbox, rows, arguments.json).await,
         Command::Watch { interval } => look::watch(&outbox, *interval, arguments.json).await,
     }
+    outbox.check_tables().await.context("nothing was done")?;
 }
 
 fn print(output: &Output, json: bool) -> anyhow::Result<()> {

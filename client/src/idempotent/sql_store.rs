@@ -19,14 +19,13 @@ use escrowmq_common::message::body_crc;
 use escrowmq_common::task::Tasks;
 use parking_lot::Mutex;
 use sqlx::{Pool, Transaction};
-use tokio::sync::OnceCell;
 
 use super::OnceError;
 use super::error::unfinished;
 use crate::consumer::Verdict;
 use crate::error::StartError;
 use crate::limit::{TABLE_BYTES_MAX, is_table_name};
-use crate::sql::tables::{Column, Family, Table};
+use crate::sql::tables::{Checked, Column, Family, Table};
 use crate::sql::{Dialect, Kind, Value, begin, is_contention};
 use crate::transaction::barrier::LocalTransaction;
 use crate::transaction::barrier::local::roll_back;
@@ -70,7 +69,7 @@ pub struct SqlStore<DB: Dialect> {
     table: Arc<str>,
     shards: u32,
     /// Whether the tables are those that this is made for.
-    checked: Arc<OnceCell<()>>,
+    checked: Arc<Checked>,
     /// When old marks were deleted last, by the monotonic clock.
     cleaned: Arc<Mutex<Duration>>,
     tasks: Tasks,
@@ -164,11 +163,7 @@ impl<DB: Dialect> SqlStore<DB> {
 
     /// Looks once whether the tables are those that this is made for.
     async fn check_tables(&self) -> Result<(), sqlx::Error> {
-        let check = async || {
-            let mut connection = self.pool.acquire().await?;
-            tables::<DB>(&self.table, self.shards).check::<DB>(&mut connection).await
-        };
-        self.checked.get_or_try_init(check).await.map(drop)
+        self.checked.check(&self.pool, || tables::<DB>(&self.table, self.shards)).await
     }
 
     /// Runs `work` unless there is a mark of this key.

@@ -14,8 +14,11 @@ use sqlx::Pool;
 use tokio::sync::Notify;
 
 use super::row::{SLOTS, mixed};
+use super::tables::tables;
+use super::worker::Counters;
 use super::{Shared, connection};
 use crate::sql::Dialect;
+use crate::sql::tables::Checked;
 
 /// The least and the most time between a failure of the database and the next try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -76,9 +79,6 @@ impl Owned {
         }
     }
 
-    /// The slots are these now, until then.
-    fn set(&self, numbers: &[i64], until: Duration) {
-        let mut state = self.state.lock();
     /// Says whether a page that was read from a slot may be sent, and then counts it as on its way. Not if the slot was given up
     /// since it was looked at, or was somebody else's for a while: that one may have sent the page, or have failed a message of it.
     pub(super) fn begin(&self, number: i64, is_hungry: bool) -> bool {
@@ -89,6 +89,9 @@ impl Owned {
         true
     }
 
+    /// The slots are these now, until then.
+    fn set(&self, numbers: &[i64], until: Duration) {
+        let mut state = self.state.lock();
         let mut before = std::mem::take(&mut state.slots);
         if clock::monotonic() >= state.until {
             for slot in before.values_mut() {
@@ -121,6 +124,9 @@ pub(super) struct Keeper<DB: Dialect> {
     pub(super) shared: Arc<Shared<DB>>,
     pub(super) own: Pool<DB>,
     pub(super) owned: Arc<Owned>,
+    pub(super) counters: Arc<Counters>,
+    /// A relay owns nothing, and so sends nothing, in tables that it does not know.
+    pub(super) checked: Checked,
     pub(super) relay: String,
     pub(super) lease: Duration,
 }
@@ -137,6 +143,7 @@ impl<DB: Dialect> Keeper<DB> {
                 }
                 Err(error) => {
                     tracing::warn!(relay = self.relay, %error, "the outbox's leases are not renewed; it is tried again");
+                    *self.counters.last_error.lock() = Some(format!("the leases are not renewed: {error}"));
                     pause = (pause * 2).min(PAUSE_MAX).min(self.lease / 3);
                     pause
                 }
@@ -150,7 +157,9 @@ impl<DB: Dialect> Keeper<DB> {
     }
 
     async fn turn(&self) -> Result<(), sqlx::Error> {
-        let statements = &self.shared.statements;
+        let shared = &*self.shared;
+        let statements = &shared.statements;
+        self.checked.check(&self.own, || tables::<DB>(&shared.table)).await?;
         let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
         // Its own end comes before that in the database.
         let until = clock::monotonic() + self.lease * 9 / 10;

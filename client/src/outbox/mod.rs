@@ -92,6 +92,7 @@ pub use row::{OutboxRow, OutboxState};
 
 use crate::message::Message;
 use crate::producer::Producer;
+use crate::sql::tables::Checked;
 use crate::sql::{Dialect, is_contention};
 use row::NewRow;
 use store::Statements;
@@ -197,6 +198,15 @@ impl<DB: OutboxDatabase> Outbox<DB> {
     /// The database's error; trying again is safe.
     pub async fn create_tables(&self) -> Result<(), sqlx::Error> {
         tables::tables::<DB>(&self.shared.table).create(&self.shared.pool).await
+    }
+
+    /// Whether the tables are there, in the version that this program knows. A relay looks by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`sqlx::Error::Configuration`] if they are not; else the database's.
+    pub async fn check_tables(&self) -> Result<(), sqlx::Error> {
+        Checked::default().check(&self.shared.pool, || tables::tables::<DB>(&self.shared.table)).await
     }
 
     /// The definition of the tables in SQL, for a migration of yours. `table` may be qualified by a schema.

@@ -12,6 +12,7 @@ use super::worker::{Counters, Settings, Worker};
 use super::{Outbox, OutboxDatabase, RELAY_CONNECTIONS, beside};
 use crate::error::StartError;
 use crate::producer::Producer;
+use crate::sql::tables::Checked;
 
 /// After a failure it listens again after this time.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
@@ -78,7 +79,8 @@ impl<DB: OutboxDatabase> RelayBuilder<DB> {
         self
     }
 
-    /// Starts it, within a Tokio runtime. It works until [`Relay::shutdown`], whatever fails meanwhile.
+    /// Starts it, within a Tokio runtime. It works until [`Relay::shutdown`], whatever fails meanwhile. In tables of another version
+    /// it sends nothing and says so in [`RelayStats::last_error`]; [`Outbox::check_tables`] tells before.
     ///
     /// # Errors
     ///
@@ -138,6 +140,8 @@ impl Relay {
             shared: Arc::clone(&shared),
             own: own.clone(),
             owned: Arc::clone(&owned),
+            counters: Arc::clone(&counters),
+            checked: Checked::default(),
             relay: unique_id().to_string(),
             lease: settings.lease,
         };

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use sqlx::{Database, Pool};
+use tokio::sync::OnceCell;
 
 use super::{Dialect, Kind, Spelling, Value};
 
@@ -19,8 +20,8 @@ const VERSION: i64 = 1;
 
 /// What a column holds. None is NULL but `Note`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Column {
 #[cfg_attr(not(feature = "mysql"), expect(dead_code, reason = "the other databases do not bound their texts"))]
+pub(crate) enum Column {
     /// A number that the database gives: the primary key.
     Id,
     /// A whole number.
@@ -43,11 +44,11 @@ pub(crate) enum Column {
 
 /// Where an index is defined, and how it is named.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Indexes {
 #[cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
     expect(dead_code, reason = "each database has its own")
 )]
+pub(crate) enum Indexes {
     /// In the table's own definition.
     InTable,
     /// In a statement that names the table's schema with the table.
@@ -181,6 +182,25 @@ impl Family {
             ));
         }
         Ok(())
+    }
+}
+
+/// Remembers that tables were found to be those that this code knows. They are looked at once, and again after an error.
+#[derive(Debug, Default)]
+pub(crate) struct Checked(OnceCell<()>);
+
+impl Checked {
+    /// [`Family::check`], on a connection of this pool.
+    pub(crate) async fn check<DB: Dialect>(
+        &self,
+        pool: &Pool<DB>,
+        family: impl FnOnce() -> Family + Send,
+    ) -> Result<(), sqlx::Error> {
+        let check = async || {
+            let mut connection = pool.acquire().await?;
+            family().check::<DB>(&mut connection).await
+        };
+        self.0.get_or_try_init(check).await.map(drop)
     }
 }
 

@@ -207,6 +207,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
 
     async fn sweep_from(&self, engine: &Engine, cursor: &mut Cursor) -> Result<Swept, sqlx::Error> {
         let mut swept = Swept::default();
+        self.check_table().await?;
         self.sweep_committed(engine, cursor, &mut swept).await?;
         let age_ms = self.shared.settings.keep_rolled_back.as_millis() as i64;
         for _ in 0..PAGES_MAX {

@@ -120,6 +120,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
 
     async fn begin_local<E>(&self, row: &Row, begun: Moment) -> Result<Transaction<'static, DB>, AbortCause<E>> {
         let shared = &*self.shared;
+        self.check_table().await.map_err(AbortCause::Database)?;
         let begun_by = &shared.statements.begin;
         let mut transaction = begin(&shared.pool, begun_by).await.map_err(AbortCause::Database)?;
         // After the wait for a connection, and right before the insert: the row that a check may have planted for this one is

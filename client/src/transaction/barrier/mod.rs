@@ -117,6 +117,7 @@ pub use error::{AbortCause, RunInDbError};
 pub use local::LocalTransaction;
 pub use run::CommittedInDb;
 
+use crate::sql::tables::Checked;
 use builder::Settings;
 use cleaner::Cleaner;
 use database::{Dialect, Statements};
@@ -139,6 +140,7 @@ struct Shared<DB: BarrierDatabase> {
     own: Pool<DB>,
     statements: Statements,
     settings: Settings,
+    checked: Checked,
     /// One per producer that runs local transactions here.
     cleaners: Mutex<Vec<Cleaner>>,
 }
@@ -179,7 +181,16 @@ impl<DB: BarrierDatabase> Barrier<DB> {
             .idle_timeout(builder::OWN_CONNECTION_IDLE)
             .connect_lazy_with(options);
         let statements = DB::statements(&settings.table, settings.begin.as_deref());
-        Barrier { shared: Arc::new(Shared { pool, own, statements, settings, cleaners: Mutex::default() }) }
+        Barrier {
+            shared: Arc::new(Shared {
+                pool,
+                own,
+                statements,
+                settings,
+                checked: Checked::default(),
+                cleaners: Mutex::default(),
+            }),
+        }
     }
 
     /// Creates the table and its index if they are not there.
@@ -189,6 +200,12 @@ impl<DB: BarrierDatabase> Barrier<DB> {
     /// The database's error; trying again is safe.
     pub async fn create_table(&self) -> Result<(), sqlx::Error> {
         database::table::<DB>(&self.shared.settings.table).create(&self.shared.pool).await
+    }
+
+    /// Looks once whether the table is the one that this code knows.
+    async fn check_table(&self) -> Result<(), sqlx::Error> {
+        let shared = &*self.shared;
+        shared.checked.check(&shared.own, || database::table::<DB>(&shared.settings.table)).await
     }
 
     /// The definition of the table and its index in SQL, for a migration of yours. `table` may be qualified by a schema.

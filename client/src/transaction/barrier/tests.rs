@@ -255,3 +255,19 @@ async fn pages_follow_each_other_and_walk_the_index() {
     let plan: Vec<String> = plan.iter().map(|step| sqlx::Row::get(step, "detail")).collect();
     assert!(plan.iter().all(|step| step.starts_with("SEARCH") && step.contains("created_at>?")), "{plan:?}");
 }
+
+#[tokio::test]
+async fn a_table_of_another_version_is_not_worked_on() {
+    let shop = Shop::open().await;
+    let version = async |version: u32| {
+        let change = "UPDATE escrowmq_schema SET version = ? WHERE table_name = 'escrowmq_barrier'";
+        sqlx::query(change).bind(version).execute(&shop.pool).await.expect("a version");
+    };
+    version(2).await;
+    let Local::RolledBack(AbortCause::Database(refused)) = shop.order("t").await else { panic!("it has begun") };
+    assert!(refused.to_string().contains("version 2"), "{refused}");
+    let refused = shop.barrier.verdict(&row("t")).await.expect_err("nobody knows how to read it");
+    assert!(refused.to_string().contains("version 2"), "{refused}");
+    version(1).await;
+    assert!(matches!(shop.order("t").await, Local::Committed(())), "the refused check has planted nothing");
+}

@@ -38,6 +38,7 @@ impl<DB: BarrierDatabase> Barrier<DB> {
 
     async fn look_or_plant(&self, half: &Row) -> Result<Verdict, sqlx::Error> {
         let shared = &*self.shared;
+        self.check_table().await?;
         let mut connection = shared.own.acquire().await?;
         for _ in 0..LOOKS {
             // Most rows are there, and reading waits for nobody.

@@ -1,6 +1,7 @@
 //! Messages that no broker takes for what they are: they fail, hold their key back, and a person decides.
 
 use escrowmq_client::{Message, OnFailed, OutboxQuery, OutboxState};
+use escrowmq_tests::until;
 
 use super::{Scene, TOPIC, names, with_databases};
 use crate::barrier::shop::Shop;
@@ -10,6 +11,7 @@ const LARGE: usize = 100_000;
 
 with_databases!(a_refused_message_fails_and_holds_its_key);
 with_databases!(a_failed_message_lets_others_pass_where_that_is_wanted);
+with_databases!(a_relay_sends_nothing_from_tables_that_it_does_not_know);
 
 /// The third of each key is too large for the broker, which nobody knows before.
 fn third_large(name: &str) -> Message {
@@ -65,5 +67,26 @@ async fn a_failed_message_lets_others_pass_where_that_is_wanted<DB: Shop>(scene:
     scene.until_count(OutboxState::Sent, 4).await;
     assert_eq!(scene.count(OutboxState::Failed).await, 1);
     assert_eq!(scene.visible().await.concat(), ["a-0000", "a-0001", "a-0003", "a-0004"]);
+    relay.shutdown().await;
+}
+
+async fn a_relay_sends_nothing_from_tables_that_it_does_not_know<DB: Shop>(scene: Scene<DB>) {
+    let version = async |version: u32| {
+        let mut tx = scene.pool.begin().await.expect("a transaction");
+        let change = format!("UPDATE escrowmq_schema SET version = {version} WHERE table_name = 'escrowmq_outbox'");
+        <DB as Shop>::execute(&mut tx, &change).await.expect("a version");
+        tx.commit().await.expect("a commit");
+    };
+    scene.outbox.check_tables().await.expect("its own version");
+    version(2).await;
+    let refused = scene.outbox.check_tables().await.expect_err("a newer one");
+    assert!(refused.to_string().contains("version 2"), "{refused}");
+    scene.order(&names("a", 2), |name| Message::new(TOPIC, name.to_owned())).await;
+    let relay = scene.relay("relay").await;
+    until("a refusal", async || relay.stats().last_error.filter(|said| said.contains("version 2"))).await;
+    assert_eq!((relay.stats().slots, scene.count(OutboxState::Waiting).await), (0, 2));
+    // As somebody might do who has taken the wrong program first.
+    version(1).await;
+    scene.agreed().await;
     relay.shutdown().await;
 }
