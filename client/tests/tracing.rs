@@ -124,6 +124,35 @@ async fn a_handler_goes_on_with_the_trace_of_the_sender() {
 }
 
 #[tokio::test]
+async fn a_poll_points_to_the_traces_of_its_messages() {
+    let (ended, _watch) = Ended::watch();
+    let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;
+    let client = client(&cluster).await;
+    client.producer("PG").start().await.expect("started").send(Message::new("T", "hello")).await.expect("stored");
+    let reader = client.pull_consumer("CG").start().await.expect("started");
+    reader.assign(reader.queues("T").await.expect("a queue")).await.expect("assigned");
+    assert_eq!(reader.poll(Duration::from_secs(10)).await.expect("read").len(), 1);
+    assert!(reader.poll(Duration::ZERO).await.expect("read").is_empty());
+    let (send, receive) = (ended.one("send T").await, ended.one("receive T").await);
+    assert_eq!(receive.span_kind, SpanKind::Client);
+    let links: Vec<_> = receive.links.links.iter().map(|link| link.span_context.span_id()).collect();
+    assert_eq!(links, [send.span_context.span_id()]);
+    assert_attributes(
+        &receive,
+        &[
+            ("messaging.operation.type", "receive"),
+            ("messaging.destination.name", "T"),
+            ("messaging.consumer.group.name", "CG"),
+            ("messaging.batch.message_count", "1"),
+            ("messaging.message.body.size", "5"),
+        ],
+    );
+    assert_eq!(ended.named("receive T").len(), 1, "a poll that brings nothing is none");
+    client.shutdown().await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_context_that_a_message_has_stays_and_is_linked_to() {
     let (ended, _watch) = Ended::watch();
     let cluster = Cluster::start(1, Kind::Apache, &[("T", 1)]).await;

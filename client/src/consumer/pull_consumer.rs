@@ -28,6 +28,7 @@ use crate::limit;
 use crate::message::MessageExt;
 use crate::queue::MessageQueue;
 use crate::stats::ConsumerStats;
+use crate::trace;
 
 /// The longest time that a broker is asked to hold one pull.
 const HOLD_MAX: Duration = Duration::from_secs(15);
@@ -199,6 +200,7 @@ impl PullConsumer {
                     Ok(Pulled::Messages { messages, next, .. }) => {
                         self.advance(queue, position, next);
                         if !messages.is_empty() {
+                            trace::received(&self.shared.core, &self.shared.group, &messages);
                             return Ok(messages);
                         }
                         answered = true;

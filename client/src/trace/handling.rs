@@ -1,4 +1,4 @@
-//! Handlers as they are observed.
+//! Handlers, and messages that a user takes, as they are observed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,23 +47,36 @@ impl Handling {
         {
             spans::failed(&self.span, "handler_failed", reason);
         }
-        let (Some(writer), Some(began)) = (&core.trace, self.began) else {
-            return;
+        let end = match failure {
+            None => HandlerEnd::Success,
+            Some(_) if is_late => HandlerEnd::TimedOut,
+            Some(_) => HandlerEnd::Failed,
         };
-        let cost_ms = began.at.elapsed().as_millis() as i64 / began.messages.len().max(1) as i64;
-        writer.push(Record::Handled {
-            at_ms: clock::wall_ms(),
-            group: began.group,
-            request_id: began.request_id,
-            messages: began.messages,
-            cost_ms,
-            end: match failure {
-                None => HandlerEnd::Success,
-                Some(_) if is_late => HandlerEnd::TimedOut,
-                Some(_) => HandlerEnd::Failed,
-            },
-        });
+        record_end(core, self.began, end);
     }
+}
+
+/// A user takes these messages, which are of one queue. Nobody learns what becomes of them: as with the Java client, their records
+/// say that they were consumed then.
+pub(crate) fn received(core: &Core, group: &str, messages: &[MessageExt]) {
+    let span = spans::receive(&core.id, group, messages);
+    if !span.is_disabled() {
+        link_all(&span, messages);
+    }
+    record_end(core, record_begin(core, group, messages), HandlerEnd::Success);
+}
+
+fn record_end(core: &Core, began: Option<Began>, end: HandlerEnd) {
+    let (Some(writer), Some(began)) = (&core.trace, began) else { return };
+    let cost_ms = began.at.elapsed().as_millis() as i64 / began.messages.len().max(1) as i64;
+    writer.push(Record::Handled {
+        at_ms: clock::wall_ms(),
+        group: began.group,
+        request_id: began.request_id,
+        messages: began.messages,
+        cost_ms,
+        end,
+    });
 }
 
 fn record_begin(core: &Core, group: &str, messages: &[MessageExt]) -> Option<Began> {
@@ -110,9 +123,19 @@ fn continue_trace(span: &Span, messages: &[MessageExt]) {
                 context::set_parent(span, parent);
             }
         }
-        several => several.iter().filter_map(context::in_message).for_each(|made| context::link(span, made)),
+        several => link_all(span, several),
     }
+}
+
+/// Points to the traces of messages.
+#[cfg(feature = "opentelemetry")]
+fn link_all(span: &Span, messages: &[MessageExt]) {
+    use super::context;
+    messages.iter().filter_map(context::in_message).for_each(|made| context::link(span, made));
 }
 
 #[cfg(not(feature = "opentelemetry"))]
 fn continue_trace(_: &Span, _: &[MessageExt]) {}
+
+#[cfg(not(feature = "opentelemetry"))]
+fn link_all(_: &Span, _: &[MessageExt]) {}

@@ -3,6 +3,7 @@
 //! ```text
 //!  Sender  -- Sending::begin .. end --.      .--> spans: "send Orders", "process Orders"        [spans]
 //!  workers -- Handling::begin .. end --+-----+--> properties traceparent, tracestate            [context]
+//!  polls   -- received ----------------+     |
 //!  decisions -- decided ---------------'     '--> records -> Writer -> RMQ_SYS_TRACE_TOPIC      [record, writer]
 //! ```
 //!
@@ -27,7 +28,7 @@ mod sending;
 mod spans;
 mod writer;
 
-pub(crate) use handling::Handling;
+pub(crate) use handling::{Handling, received};
 pub(crate) use record::Labels;
 pub(crate) use sending::{Sending, check_answered, decided, region};
 pub(crate) use writer::Writer;

@@ -108,6 +108,30 @@ pub(super) fn process(client: &str, group: &str, is_broadcast: bool, messages: &
     )
 }
 
+/// The span of a poll that brought these messages, of one queue.
+pub(super) fn receive(client: &str, group: &str, messages: &[MessageExt]) -> Span {
+    let Some(first) = messages.first() else {
+        return Span::none();
+    };
+    tracing::info_span!(
+        target: TARGET,
+        "receive",
+        otel.name = format_args!("receive {}", first.topic()),
+        otel.kind = "client",
+        messaging.system = "rocketmq",
+        messaging.operation.name = "receive",
+        messaging.operation.type = "receive",
+        messaging.destination.name = first.topic(),
+        messaging.consumer.group.name = group,
+        messaging.client.id = client,
+        messaging.batch.message_count = messages.len() as i64,
+        messaging.message.body.size = messages.iter().map(|message| message.body().len()).sum::<usize>() as i64,
+        messaging.destination.partition.id = format_args!("{}", first.queue().id()),
+        server.address = format_args!("{}", first.store_host().ip()),
+        server.port = i64::from(first.store_host().port()),
+    )
+}
+
 /// The place where a message was stored.
 pub(super) fn stored(span: &Span, queue: i32, broker: Option<SocketAddr>) {
     span.record("messaging.destination.partition.id", display(queue));
