@@ -102,6 +102,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
     /// Sends SIGSTOP: the process does nothing any more, but its connections stay. [`kill`](Process::kill) works as before.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod disk;
 mod documents;
+mod examples;
 mod failover;
 mod flood;
 mod followers;
