@@ -22,10 +22,15 @@ use crate::ending::{block_on, failed};
 /// How long the database may take to answer.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
+/// The end of the error where a server refuses a connection.
+const WITHOUT_TLS: &str =
+    ". It is spoken to without TLS: if it insists on TLS, run this beside the server, or through a tunnel";
+
 /// Arguments of `escrowmq outbox`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// URL of the database: sqlite, postgres or mysql. Give one with a password by the variable, which others do not see
+    /// URL of the database: sqlite, postgres or mysql, spoken to without TLS. Give one with a password by the variable, which others do
+    /// not see
     #[arg(long, global = true, env = "ESCROWMQ_DATABASE", hide_env_values = true, default_value = "")]
     database: String,
     /// The outbox's table
@@ -102,9 +107,12 @@ async fn perform_in<DB: OutboxDatabase>(arguments: &Arguments) -> anyhow::Result
         crate::confirm::refuse_if_nobody_can_be_asked(rows.yes)?;
     }
     let pool = PoolOptions::<DB>::new().max_connections(2).acquire_timeout(CONNECT_TIME);
-    let pool =
-        pool.connect(&arguments.database).await.context("the database does not take a connection; nothing was done")?;
+    let pool = pool.connect(&arguments.database).await.map_err(|error| {
+        let hint = if matches!(error, sqlx::Error::Tls(_) | sqlx::Error::Database(_)) { WITHOUT_TLS } else { "" };
+        anyhow::Error::new(error).context(format!("the database does not take a connection; nothing was done{hint}"))
+    })?;
     let outbox = Outbox::builder(pool).table(&arguments.table).build()?;
+    outbox.check_tables().await.context("nothing was done")?;
     match &arguments.command {
         Command::List { state, after, limit } => look::list(&outbox, *state, *after, *limit, arguments.json).await,
         Command::Show { id } => look::show(&outbox, *id, arguments.json).await,
@@ -112,7 +120,6 @@ async fn perform_in<DB: OutboxDatabase>(arguments: &Arguments) -> anyhow::Result
         Command::Discard(rows) => failed::discard(&outbox, rows, arguments.json).await,
         Command::Watch { interval } => look::watch(&outbox, *interval, arguments.json).await,
     }
-    outbox.check_tables().await.context("nothing was done")?;
 }
 
 fn print(output: &Output, json: bool) -> anyhow::Result<()> {

@@ -53,5 +53,10 @@ async fn a_person_looks_at_failed_rows_and_decides() {
     assert_eq!(scene.visible().await.concat(), ["behind"]);
     let (code, refusal) = tool("oracle://host", &["list"]);
     assert!(code == Some(1) && refusal.contains("sqlite://"), "{refusal}");
+    // The test's own listener: the command gives up before it would say a word to a server.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("postgres://shop@{}/shop?sslmode=require", listener.local_addr().expect("it is bound"));
+    let (code, refusal) = tool(&url, &["list"]);
+    assert!(code == Some(1) && refusal.contains("through a tunnel"), "{refusal}");
     relay.shutdown().await;
 }
