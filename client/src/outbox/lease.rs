@@ -1,31 +1,24 @@
-//! Which slots are this relay's: taken, renewed and given up in the database, by its clock.
+//! Which slots are this relay's: taken, renewed and given up where the rows are, by the clock there.
 //!
 //! Relays that are alive share the slots evenly. One that hears nothing from the database for the time of its lease sends
 //! nothing any more; it measures that time from before it asked, so that its lease ends earlier for itself than for others.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::clock;
 use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
-use sqlx::Pool;
 use tokio::sync::Notify;
 
-use super::row::{SLOTS, mixed};
-use super::tables::tables;
+use super::row::mixed;
 use super::worker::Counters;
-use super::{Shared, connection};
-use crate::sql::Dialect;
-use crate::sql::tables::Checked;
 
-/// The least and the most time between a failure of the database and the next try.
+/// The least and the most time between a failure and the next try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// Relays that start together want the same slots.
-const TAKE_ATTEMPTS: u32 = 3;
 
 /// A slot of this relay.
 #[derive(Debug, Default)]
@@ -90,7 +83,7 @@ impl Owned {
     }
 
     /// The slots are these now, until then.
-    fn set(&self, numbers: &[i64], until: Duration) {
+    pub(super) fn set(&self, numbers: &[i64], until: Duration) {
         let mut state = self.state.lock();
         let mut before = std::mem::take(&mut state.slots);
         if clock::monotonic() >= state.until {
@@ -106,7 +99,7 @@ impl Owned {
     }
 
     /// Takes up to `count` slots away that nobody works on.
-    fn remove_idle(&self, count: usize) -> Vec<i64> {
+    pub(super) fn remove_idle(&self, count: usize) -> Vec<i64> {
         let mut state = self.state.lock();
         let idle = state.slots.iter().filter(|(_, slot)| !slot.is_busy).map(|(number, _)| *number);
         let mut idle: Vec<i64> = idle.collect();
@@ -119,19 +112,33 @@ impl Owned {
     }
 }
 
+/// The leases of one relay, where the rows are.
+pub(super) trait Leases: Send + Sync + 'static {
+    /// Why it did not answer.
+    type Error: fmt::Display + Send;
+
+    /// Renews the relay's leases for so many milliseconds, takes what it should have, and tells `owned`. `until` is when this relay
+    /// is to take them for ended.
+    fn turn(
+        &self,
+        owned: &Owned,
+        lease_ms: i64,
+        until: Duration,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Gives up everything, so that others need not wait for the end of the lease.
+    fn leave(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
 /// Keeps the leases of one relay.
-pub(super) struct Keeper<DB: Dialect> {
-    pub(super) shared: Arc<Shared<DB>>,
-    pub(super) own: Pool<DB>,
+pub(super) struct Keeper<L> {
+    pub(super) leases: L,
     pub(super) owned: Arc<Owned>,
     pub(super) counters: Arc<Counters>,
-    /// A relay owns nothing, and so sends nothing, in tables that it does not know.
-    pub(super) checked: Checked,
-    pub(super) relay: String,
     pub(super) lease: Duration,
 }
 
-impl<DB: Dialect> Keeper<DB> {
+impl<L: Leases> Keeper<L> {
     /// Until shutdown. Then what is owned stays so until [`leave`](Self::leave).
     pub(super) async fn run(&self, shutdown: &Shutdown) {
         let mut pause = PAUSE_MIN;
@@ -142,7 +149,7 @@ impl<DB: Dialect> Keeper<DB> {
                     self.lease / 3
                 }
                 Err(error) => {
-                    tracing::warn!(relay = self.relay, %error, "the outbox's leases are not renewed; it is tried again");
+                    tracing::warn!(%error, "the outbox's leases are not renewed; it is tried again");
                     *self.counters.last_error.lock() = Some(format!("the leases are not renewed: {error}"));
                     pause = (pause * 2).min(PAUSE_MAX).min(self.lease / 3);
                     pause
@@ -156,48 +163,17 @@ impl<DB: Dialect> Keeper<DB> {
         }
     }
 
-    async fn turn(&self) -> Result<(), sqlx::Error> {
-        let shared = &*self.shared;
-        let statements = &shared.statements;
-        self.checked.check(&self.own, || tables::<DB>(&shared.table)).await?;
+    async fn turn(&self) -> Result<(), L::Error> {
         let lease_ms = i64::try_from(self.lease.as_millis()).unwrap_or(i64::MAX);
-        // Its own end comes before that in the database.
+        // Its own end comes before the other one.
         let until = clock::monotonic() + self.lease * 9 / 10;
-        let mut connection = connection(&self.own).await?;
-        let relays = statements.announce::<DB>(&mut connection, &self.relay, lease_ms).await?.max(1);
-        let mut slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
-        let share =
-            if DB::SHARES { SLOTS.unsigned_abs().div_ceil(relays.unsigned_abs()) } else { SLOTS.unsigned_abs() };
-        let share = usize::try_from(share).unwrap_or(usize::MAX);
-        for _ in 0..TAKE_ATTEMPTS {
-            let mut vacant = Vec::new();
-            if slots.len() < share {
-                vacant = statements.vacant::<DB>(&mut connection).await?;
-                vacant.sort_unstable_by_key(|number| mixed(*number));
-                vacant.truncate(share - slots.len());
-            }
-            if vacant.is_empty() {
-                break;
-            }
-            statements.take::<DB>(&mut connection, &vacant, &self.relay, lease_ms).await?;
-            slots = statements.renew::<DB>(&mut connection, &self.relay, lease_ms).await?;
-        }
-        self.owned.set(&slots, until);
-        let surplus = self.owned.remove_idle(slots.len().saturating_sub(share));
-        if !surplus.is_empty() {
-            statements.give_up::<DB>(&mut connection, &surplus, &self.relay).await?;
-        }
-        Ok(())
+        self.leases.turn(&self.owned, lease_ms, until).await
     }
 
-    /// Gives up everything, so that others need not wait for the end of the lease.
+    /// See [`Leases::leave`].
     pub(super) async fn leave(&self) {
-        let given_up = async {
-            let mut connection = connection(&self.own).await?;
-            self.shared.statements.leave::<DB>(&mut connection, &self.relay).await
-        };
-        if let Err(error) = given_up.await {
-            tracing::warn!(relay = self.relay, %error, "the outbox's slots are not given up; others take them when the lease is over");
+        if let Err(error) = self.leases.leave().await {
+            tracing::warn!(%error, "the outbox's slots are not given up; others take them when the lease is over");
         }
     }
 }

@@ -1,21 +1,18 @@
 //! The relay, as its user sees it: settings, statistics, start and end.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use escrowmq_common::message::unique_id;
 use escrowmq_common::task::{Shutdown, Tasks};
+use tokio::sync::Notify;
 
-use super::lease::{Keeper, Owned};
+use super::lease::{Keeper, Leases, Owned};
+use super::rows::Rows;
 use super::worker::{Counters, Settings, Worker};
-use super::{Outbox, OutboxDatabase, RELAY_CONNECTIONS, beside};
 use crate::error::StartError;
 use crate::producer::Producer;
-use crate::sql::tables::Checked;
-
-/// After a failure it listens again after this time.
-const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// The fate of a key's other messages when one of them has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +23,21 @@ pub enum OnFailed {
     Pass,
 }
 
-/// Collects the settings of a [`Relay`]. Made by [`Outbox::relay`].
+/// Collects the settings of a [`Relay`]. Made by the `relay` of an outbox.
 #[must_use = "a builder does nothing until `start`"]
-#[derive(Debug)]
-pub struct RelayBuilder<DB: OutboxDatabase> {
-    outbox: Outbox<DB>,
-    producer: Producer,
+pub struct RelayBuilder {
     settings: Settings,
+    begin: Box<dyn FnOnce(Settings) -> Relay + Send + Sync>,
 }
 
-impl<DB: OutboxDatabase> RelayBuilder<DB> {
-    pub(super) fn new(outbox: Outbox<DB>, producer: Producer) -> Self {
+impl fmt::Debug for RelayBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl RelayBuilder {
+    pub(super) fn new(begin: impl FnOnce(Settings) -> Relay + Send + Sync + 'static) -> Self {
         let settings = Settings {
             max_attempts: 3,
             on_failed: OnFailed::Hold,
@@ -44,7 +45,7 @@ impl<DB: OutboxDatabase> RelayBuilder<DB> {
             alarm_after: Duration::from_secs(60),
             lease: Duration::from_secs(15),
         };
-        RelayBuilder { outbox, producer, settings }
+        RelayBuilder { settings, begin: Box::new(begin) }
     }
 
     /// How often a message may be refused for what it is (too large, illegal, no permission, no such topic) until its row has
@@ -93,7 +94,7 @@ impl<DB: OutboxDatabase> RelayBuilder<DB> {
         if settings.lease < Duration::from_secs(1) {
             return Err(StartError::setting("lease", "must be at least a second"));
         }
-        Ok(Relay::start(&self))
+        Ok((self.begin)(self.settings))
     }
 }
 
@@ -125,62 +126,34 @@ pub struct Relay {
     owned: Arc<Owned>,
     counters: Arc<Counters>,
     alarm_after: Duration,
-    shutdown: Shutdown,
-    tasks: Tasks,
+    pub(super) shutdown: Shutdown,
+    pub(super) tasks: Tasks,
 }
 
 impl Relay {
-    fn start<DB: OutboxDatabase>(builder: &RelayBuilder<DB>) -> Relay {
+    pub(super) fn start(
+        settings: Settings,
+        producer: Producer,
+        wake: Arc<Notify>,
+        rows: impl Rows,
+        leases: impl Leases,
+    ) -> Relay {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let (owned, counters) = (Arc::<Owned>::default(), Arc::<Counters>::default());
-        let shared = Arc::clone(&builder.outbox.shared);
-        let settings = builder.settings.clone();
-        let own = beside(&shared.pool, RELAY_CONNECTIONS);
-        let keeper = Keeper {
-            shared: Arc::clone(&shared),
-            own: own.clone(),
-            owned: Arc::clone(&owned),
-            counters: Arc::clone(&counters),
-            checked: Checked::default(),
-            relay: unique_id().to_string(),
-            lease: settings.lease,
-        };
-        let (worker, reports) = Worker::new(
-            Arc::clone(&shared),
-            own.clone(),
-            builder.producer.clone(),
-            settings,
-            &owned,
-            &counters,
-            &tasks,
-        );
+        let (lease, alarm_after) = (settings.lease, settings.alarm_after);
+        let keeper = Keeper { leases, owned: Arc::clone(&owned), counters: Arc::clone(&counters), lease };
+        let (worker, reports) = Worker::new(rows, producer, settings, &owned, &counters, &tasks);
         let stop = shutdown.clone();
         tasks.spawn("outbox relay", async move {
             let leases = Shutdown::new();
             let work = async {
-                worker.run(reports, &stop).await;
+                worker.run(reports, &wake, &stop).await;
                 leases.cancel();
             };
             tokio::join!(work, keeper.run(&leases));
             keeper.leave().await;
         });
-        let (hearing, stop) = (shared, shutdown.clone());
-        tasks.spawn("outbox listener", async move {
-            loop {
-                let heard = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    heard = DB::listen(&own, &hearing.channel, &hearing.wake) => heard,
-                };
-                // Looking each second finds the same.
-                tracing::debug!(error = ?heard.err(), "the outbox is not told of new rows; it listens again");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(LISTEN_AGAIN) => {}
-                }
-            }
-        });
-        Relay { owned, counters, alarm_after: builder.settings.alarm_after, shutdown, tasks }
+        Relay { owned, counters, alarm_after, shutdown, tasks }
     }
 
     /// How it does now.

@@ -103,6 +103,23 @@ pub struct OutboxRow {
     pub age: Duration,
 }
 
+/// Which rows a person wants to see.
+#[derive(Clone, Debug, Default)]
+pub struct OutboxQuery {
+    /// Those in this state alone.
+    pub state: Option<OutboxState>,
+    /// Those after this id.
+    pub after: i64,
+    /// At most so many; 0 stands for 100.
+    pub limit: u32,
+}
+
+impl OutboxQuery {
+    pub(super) fn limit(&self) -> u32 {
+        if self.limit == 0 { 100 } else { self.limit }
+    }
+}
+
 /// A row as it is written.
 pub(super) struct NewRow {
     pub(super) slot: i64,

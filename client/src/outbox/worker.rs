@@ -19,16 +19,13 @@ use std::time::Duration;
 use escrowmq_common::clock;
 use escrowmq_common::task::{Shutdown, Tasks};
 use parking_lot::Mutex;
-use sqlx::Pool;
-use sqlx::pool::PoolConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::lease::Owned;
 use super::relay::OnFailed;
 use super::row::{OutboxState, SLOTS, Work};
+use super::rows::{PAGE, Rows};
 use super::sending::{self, Ready, Sent};
-use super::store::PAGE;
-use super::{OutboxDatabase, Shared};
 use crate::error::SendError;
 use crate::producer::{Producer, Until};
 
@@ -84,9 +81,8 @@ pub(super) struct Report {
 }
 
 /// See the module.
-pub(super) struct Worker<DB: OutboxDatabase> {
-    shared: Arc<Shared<DB>>,
-    own: Pool<DB>,
+pub(super) struct Worker<R> {
+    rows: R,
     producer: Producer,
     settings: Settings,
     owned: Arc<Owned>,
@@ -95,28 +91,25 @@ pub(super) struct Worker<DB: OutboxDatabase> {
     done: mpsc::Sender<Report>,
     /// Keys of each slot of which nothing is sent: an earlier message has failed, or is held.
     blocked: HashMap<i64, HashSet<String>>,
-    /// Rows of each slot that wait, with the cause that the database has of them, so that it is written only when it changes.
+    /// Rows of each slot that wait, with the cause that is noted with them, so that it is written only when it changes.
     noted: HashMap<i64, HashMap<i64, String>>,
-    connection: Option<PoolConnection<DB>>,
     on_their_way: usize,
     bytes: i64,
 }
 
-impl<DB: OutboxDatabase> Worker<DB> {
+impl<R: Rows> Worker<R> {
     /// It sends nothing before `owned` has slots. The other result is for [`run`](Self::run).
     pub(super) fn new(
-        shared: Arc<Shared<DB>>,
-        own: Pool<DB>,
+        rows: R,
         producer: Producer,
         settings: Settings,
         owned: &Arc<Owned>,
         counters: &Arc<Counters>,
         tasks: &Tasks,
-    ) -> (Worker<DB>, mpsc::Receiver<Report>) {
+    ) -> (Worker<R>, mpsc::Receiver<Report>) {
         let (done, reports) = mpsc::channel(SLOTS.unsigned_abs() as usize);
         let worker = Worker {
-            shared,
-            own,
+            rows,
             producer,
             settings,
             owned: Arc::clone(owned),
@@ -125,7 +118,6 @@ impl<DB: OutboxDatabase> Worker<DB> {
             done,
             blocked: HashMap::new(),
             noted: HashMap::new(),
-            connection: None,
             on_their_way: 0,
             bytes: 0,
         };
@@ -133,12 +125,11 @@ impl<DB: OutboxDatabase> Worker<DB> {
     }
 
     /// Until shutdown, and until what was on its way then is settled.
-    pub(super) async fn run(mut self, mut reports: mpsc::Receiver<Report>, shutdown: &Shutdown) {
+    pub(super) async fn run(mut self, mut reports: mpsc::Receiver<Report>, wake: &Notify, shutdown: &Shutdown) {
         let mut poll = tokio::time::interval(POLL_EVERY);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut tidied, mut alarmed) = (clock::monotonic(), Duration::ZERO);
         let mut pause = PAUSE_MIN;
-        let shared = Arc::clone(&self.shared);
         loop {
             match self.round().await {
                 Ok(()) => pause = PAUSE_MIN,
@@ -162,7 +153,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
                     }
                     self.settle(all, shutdown).await;
                 }
-                () = shared.wake.notified() => self.owned.each(|_, slot| slot.is_hungry = true),
+                () = wake.notified() => self.owned.each(|_, slot| slot.is_hungry = true),
                 () = self.owned.came.notified() => {}
                 _ = poll.tick() => {
                     self.owned.each(|_, slot| slot.is_hungry = true);
@@ -183,7 +174,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
     }
 
     /// Reads what may be sent now, and starts to send it.
-    async fn round(&mut self) -> Result<(), sqlx::Error> {
+    async fn round(&mut self) -> Result<(), R::Error> {
         let now = clock::monotonic();
         if now >= self.owned.until() || self.bytes >= ALL_BYTES {
             return Ok(());
@@ -200,12 +191,8 @@ impl<DB: OutboxDatabase> Worker<DB> {
         if slots.is_empty() {
             return Ok(());
         }
-        let statements = &self.shared.statements;
-        let connection = connected(&self.own, &mut self.connection).await?;
-        let read = statements.read::<DB>(connection, &slots).await;
-        let rows = kept(&mut self.connection, read)?;
         let mut pages: HashMap<i64, Vec<Work>> = HashMap::new();
-        for row in rows {
+        for row in self.rows.read(&slots).await? {
             pages.entry(row.slot).or_default().push(row);
         }
         for slot in slots {
@@ -226,7 +213,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
     }
 
     /// Sends a page of a slot, but what has to be held.
-    async fn begin(&mut self, slot: i64, page: Vec<Work>) -> Result<(), sqlx::Error> {
+    async fn begin(&mut self, slot: i64, page: Vec<Work>) -> Result<(), R::Error> {
         let is_full = page.len() as i64 >= PAGE;
         let page = self.held_back(slot, page).await?;
         let (mut ready, mut bytes, mut is_cut) = (Vec::new(), 0, false);
@@ -237,9 +224,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
             }
             let mut body = row.body.clone();
             if body.is_none() {
-                let connection = connected(&self.own, &mut self.connection).await?;
-                let read = self.shared.statements.body::<DB>(connection, row.id).await;
-                body = kept(&mut self.connection, read)?;
+                body = self.rows.body(row.id).await?;
             }
             // One that is gone was sent by another relay.
             let Some(body) = body else { continue };
@@ -267,38 +252,23 @@ impl<DB: OutboxDatabase> Worker<DB> {
     }
 
     /// Takes out what waits behind a failed message.
-    async fn held_back(&mut self, slot: i64, page: Vec<Work>) -> Result<Vec<Work>, sqlx::Error> {
+    async fn held_back(&mut self, slot: i64, page: Vec<Work>) -> Result<Vec<Work>, R::Error> {
         if self.settings.on_failed == OnFailed::Pass {
             return Ok(page);
         }
         let may_block = self.blocked.get(&slot).is_none_or(|keys| page.iter().any(|row| keys.contains(&row.key)));
         if may_block {
             // A person may have requeued it meanwhile.
-            self.look_for_blocked(slot).await?;
+            let keys = self.rows.blocked(slot).await?;
+            self.blocked.insert(slot, keys.into_iter().collect());
         }
         let keys = &self.blocked[&slot];
         let (held, free): (Vec<Work>, Vec<Work>) = page.into_iter().partition(|row| keys.contains(&row.key));
         if !held.is_empty() {
             let ids: Vec<i64> = held.iter().map(|row| row.id).collect();
-            let connection = connected(&self.own, &mut self.connection).await?;
-            let hold = self.shared.statements.hold::<DB>(connection, &ids).await;
-            kept(&mut self.connection, hold)?;
+            self.rows.hold(&ids).await?;
         }
         Ok(free)
-    }
-
-    async fn look_for_blocked(&mut self, slot: i64) -> Result<(), sqlx::Error> {
-        let statements = &self.shared.statements;
-        let connection = connected(&self.own, &mut self.connection).await?;
-        let looked = async {
-            let mut keys = statements.keys::<DB>(connection, OutboxState::Failed, slot).await?;
-            keys.extend(statements.keys::<DB>(connection, OutboxState::Held, slot).await?);
-            Ok(keys)
-        };
-        let looked = looked.await;
-        let keys = kept(&mut self.connection, looked)?;
-        self.blocked.insert(slot, keys.into_iter().collect());
-        Ok(())
     }
 
     /// Writes down what became of pages. Goes on trying: what was sent would be sent again.
@@ -363,19 +333,13 @@ impl<DB: OutboxDatabase> Worker<DB> {
         stored: &[i64],
         refused: &[(Work, String)],
         waiting: &[(i64, String)],
-    ) -> Result<(), sqlx::Error> {
-        let statements = &self.shared.statements;
-        let keeps = !self.settings.keep_sent.is_zero();
-        let connection = connected(&self.own, &mut self.connection).await?;
-        let settled = statements.settle::<DB>(connection, stored, keeps).await;
-        kept(&mut self.connection, settled)?;
+    ) -> Result<(), R::Error> {
+        self.rows.settle(stored, !self.settings.keep_sent.is_zero()).await?;
         for (row, error) in refused {
             let is_last = row.attempts + 1 >= i64::from(self.settings.max_attempts);
             let state = if is_last { OutboxState::Failed } else { OutboxState::Waiting };
             let said = cut(error);
-            let connection = connected(&self.own, &mut self.connection).await?;
-            let written = statements.refused::<DB>(connection, row, state, &said).await;
-            kept(&mut self.connection, written)?;
+            self.rows.refused(row, state, &said).await?;
             *self.counters.last_error.lock() = Some(said);
             if is_last {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -391,43 +355,18 @@ impl<DB: OutboxDatabase> Worker<DB> {
             }
         }
         for (id, said) in waiting {
-            let connection = connected(&self.own, &mut self.connection).await?;
-            let noted = statements.note::<DB>(connection, *id, said).await;
-            kept(&mut self.connection, noted)?;
+            self.rows.note(*id, said).await?;
         }
         Ok(())
     }
 
     /// Lets keys go whose failed message is gone, and deletes sent rows that are old.
-    async fn tidy(&mut self) -> Result<(), sqlx::Error> {
+    async fn tidy(&mut self) -> Result<(), R::Error> {
         let mut slots = Vec::new();
         self.owned.each(|number, _| slots.push(number));
         self.blocked.retain(|slot, _| slots.contains(slot));
         self.noted.retain(|slot, _| slots.contains(slot));
-        let statements = self.shared.statements.clone();
-        let age_ms = i64::try_from(self.settings.keep_sent.as_millis()).unwrap_or(i64::MAX);
-        let holds = self.settings.on_failed == OnFailed::Hold;
-        let connection = connected(&self.own, &mut self.connection).await?;
-        let tidied = async {
-            let has_held = statements.has::<DB>(connection, OutboxState::Held).await?;
-            let has_sent = statements.has::<DB>(connection, OutboxState::Sent).await?;
-            for slot in slots {
-                while has_sent && statements.forget::<DB>(connection, slot, age_ms).await? {}
-                if !has_held {
-                    continue;
-                }
-                let failed =
-                    if holds { statements.keys::<DB>(connection, OutboxState::Failed, slot).await? } else { vec![] };
-                for key in statements.keys::<DB>(connection, OutboxState::Held, slot).await? {
-                    if !failed.contains(&key) {
-                        statements.let_go::<DB>(connection, slot, &key).await?;
-                    }
-                }
-            }
-            Ok(())
-        };
-        let tidied = tidied.await;
-        kept(&mut self.connection, tidied)
+        self.rows.tidy(&slots, self.settings.on_failed == OnFailed::Hold, self.settings.keep_sent).await
     }
 
     fn alarm(&self, alarmed: &mut Duration) {
@@ -447,7 +386,7 @@ impl<DB: OutboxDatabase> Worker<DB> {
         *self.counters.last_error.lock() = Some(said);
     }
 
-    fn failed(&self, what: &str, error: &sqlx::Error) {
+    fn failed(&self, what: &str, error: &R::Error) {
         tracing::warn!(%error, "outbox: {what}; it is tried again");
         *self.counters.last_error.lock() = Some(format!("{what}: {error}"));
     }
@@ -456,29 +395,4 @@ impl<DB: OutboxDatabase> Worker<DB> {
 /// The beginning of an error, as it is kept with a row.
 fn cut(error: &str) -> String {
     error.chars().take(ERROR_CHARS).collect()
-}
-
-/// The worker's connection, made if there is none.
-async fn connected<'a, DB: OutboxDatabase>(
-    own: &Pool<DB>,
-    connection: &'a mut Option<PoolConnection<DB>>,
-) -> Result<&'a mut DB::Connection, sqlx::Error> {
-    if connection.is_none() {
-        *connection = Some(super::connection(own).await?);
-    }
-    Ok(&mut **connection.as_mut().expect("it was just made"))
-}
-
-/// After a failure the next try has a connection of its own.
-fn kept<DB: OutboxDatabase, T>(
-    connection: &mut Option<PoolConnection<DB>>,
-    result: Result<T, sqlx::Error>,
-) -> Result<T, sqlx::Error> {
-    if result.is_err()
-        && let Some(connection) = connection.take()
-    {
-        // Not back into the pool: it may be broken.
-        drop(connection.detach());
-    }
-    result
 }

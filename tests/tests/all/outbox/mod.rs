@@ -40,10 +40,7 @@ pub(crate) struct Scene<DB: Shop> {
 
 impl<DB: Shop> Scene<DB> {
     pub(crate) async fn open(url: String, pool: Pool<DB>) -> Scene<DB> {
-        // What failed comes again soon.
-        let settings = Settings::default().with("messageDelayLevel", ["1s"; 18].join(" "));
-        let cluster = Cluster::start(settings.with("maxMessageSize", BODY_BYTES_MAX)).await;
-        let client = cluster.client_with_topic(TOPIC, QUEUES).await;
+        let (cluster, client) = cluster().await;
         let outbox = Outbox::new(pool.clone());
         outbox.create_tables().await.expect("the outbox's tables");
         outbox.create_tables().await.expect("they are there");
@@ -51,15 +48,8 @@ impl<DB: Shop> Scene<DB> {
         Scene { cluster, client, url, pool, outbox }
     }
 
-    /// A producer that gives up soon, so that the relay decides.
     async fn producer(&self, group: &str) -> Producer {
-        let builder = self
-            .client
-            .producer(group)
-            .deadline(Duration::from_secs(2))
-            .attempt_timeout(Duration::from_secs(1))
-            .compress_above(usize::MAX);
-        builder.start().await.expect("a producer")
+        producer(&self.client, group).await
     }
 
     async fn relay(&self, group: &str) -> Relay {
@@ -86,27 +76,13 @@ impl<DB: Shop> Scene<DB> {
         tx
     }
 
-    /// The bodies in each queue, in their order, without repeats under the same id.
+    /// See [`read`].
     async fn visible(&self) -> Vec<Vec<String>> {
         self.read().await.0
     }
 
-    /// The same, and the number of repeats: after a try that got no answer in time there may be some.
     async fn read(&self) -> (Vec<Vec<String>>, usize) {
-        let wire = self.cluster.broker.wire();
-        let (mut queues, mut repeats) = (Vec::new(), 0);
-        for queue in 0..QUEUES.cast_signed() {
-            let (mut ids, mut bodies) = (HashSet::new(), Vec::new());
-            for message in wire.read_queue(TOPIC, queue).await {
-                if ids.insert(message.message_id()) {
-                    bodies.push(String::from_utf8_lossy(&message.body).into_owned());
-                } else {
-                    repeats += 1;
-                }
-            }
-            queues.push(bodies);
-        }
-        (queues, repeats)
+        read(&self.cluster).await
     }
 
     /// How many rows are in a state.
@@ -130,6 +106,40 @@ impl<DB: Shop> Scene<DB> {
         assert_eq!(read, ordered);
         visible
     }
+}
+
+/// A cluster whose broker takes less than the outbox.
+async fn cluster() -> (Cluster, Client) {
+    // What failed comes again soon.
+    let settings = Settings::default().with("messageDelayLevel", ["1s"; 18].join(" "));
+    let cluster = Cluster::start(settings.with("maxMessageSize", BODY_BYTES_MAX)).await;
+    let client = cluster.client_with_topic(TOPIC, QUEUES).await;
+    (cluster, client)
+}
+
+/// A producer that gives up soon, so that the relay decides.
+async fn producer(client: &Client, group: &str) -> Producer {
+    let builder = client.producer(group).deadline(Duration::from_secs(2)).attempt_timeout(Duration::from_secs(1));
+    builder.compress_above(usize::MAX).start().await.expect("a producer")
+}
+
+/// The bodies in each queue, in their order, without repeats under the same id, and the number of repeats: after a try that got no
+/// answer in time there may be some.
+async fn read(cluster: &Cluster) -> (Vec<Vec<String>>, usize) {
+    let wire = cluster.broker.wire();
+    let (mut queues, mut repeats) = (Vec::new(), 0);
+    for queue in 0..QUEUES.cast_signed() {
+        let (mut ids, mut bodies) = (HashSet::new(), Vec::new());
+        for message in wire.read_queue(TOPIC, queue).await {
+            if ids.insert(message.message_id()) {
+                bodies.push(String::from_utf8_lossy(&message.body).into_owned());
+            } else {
+                repeats += 1;
+            }
+        }
+        queues.push(bodies);
+    }
+    (queues, repeats)
 }
 
 pub(crate) fn names(prefix: &str, count: usize) -> Vec<String> {

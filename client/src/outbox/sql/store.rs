@@ -10,15 +10,10 @@
 
 use bytes::Bytes;
 
-use super::row::{NewRow, OutboxState, Work};
+use crate::outbox::row::{NewRow, OutboxState, Work};
+use crate::outbox::rows::{PAGE, SLOTS_AT_ONCE, SMALL_ROW};
 use crate::sql::{Cell, Dialect, Kind, Spelling, Value};
 
-/// Rows that are read from one slot at a time.
-pub(super) const PAGE: i64 = 64;
-/// Slots that one statement reads.
-const SLOTS_AT_ONCE: usize = 16;
-/// Bodies of up to this many bytes are read with their rows.
-const SMALL_BODY: i64 = 8192;
 /// Lists of ids have one of these lengths, filled up with the last one: the statements stay few.
 const LIST_LENGTHS: [usize; 3] = [1, 16, 256];
 
@@ -58,7 +53,7 @@ impl Statements {
         let parts = (0..SLOTS_AT_ONCE).map(|number| {
             let select = format!(
                 "SELECT id, slot, topic, order_key, unique_id, flag, properties, \
-                 CASE WHEN bytes <= {SMALL_BODY} THEN body END AS small, bytes, attempts, {age} AS age FROM {table} \
+                 CASE WHEN bytes <= {SMALL_ROW} THEN body END AS small, bytes, attempts, {age} AS age FROM {table} \
                  WHERE state = 'waiting' AND slot = {} ORDER BY id LIMIT {PAGE}",
                 parameter(number + 1)
             );

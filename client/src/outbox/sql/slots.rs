@@ -1,7 +1,7 @@
 //! The statements about slots and relays: who is there, and who owns what until when.
 
-use super::row::SLOTS;
 use super::store::Statements;
+use crate::outbox::row::SLOTS;
 use crate::sql::{Dialect, Kind, Value};
 
 impl Statements {

@@ -1,7 +1,7 @@
 //! The statements of people: what they look at, and what they do about failed rows.
 
-use super::row::{OutboxRow, OutboxState};
 use super::store::Statements;
+use crate::outbox::row::{OutboxQuery, OutboxRow, OutboxState};
 use crate::sql::{Cell, Dialect, Kind, Value};
 
 const SEEN: [Kind; 12] = [
@@ -18,17 +18,6 @@ const SEEN: [Kind; 12] = [
     Kind::Text,
     Kind::Int,
 ];
-
-/// Which rows a person wants to see.
-#[derive(Clone, Debug, Default)]
-pub struct OutboxQuery {
-    /// Those in this state alone.
-    pub state: Option<OutboxState>,
-    /// Those after this id.
-    pub after: i64,
-    /// At most so many; 0 stands for 100.
-    pub limit: u32,
-}
 
 impl Statements {
     fn seen(&self) -> String {
@@ -47,8 +36,8 @@ impl Statements {
         query: &OutboxQuery,
     ) -> Result<Vec<OutboxRow>, sqlx::Error> {
         let state = query.state.map(|state| format!(" AND state = '{state}'")).unwrap_or_default();
-        let limit = if query.limit == 0 { 100 } else { query.limit };
-        let select = format!("{} WHERE id > {}{state} ORDER BY id LIMIT {limit}", self.seen(), self.parameter(1));
+        let (all, parameter, limit) = (self.seen(), self.parameter(1), query.limit());
+        let select = format!("{all} WHERE id > {parameter}{state} ORDER BY id LIMIT {limit}");
         let rows = DB::select(connection, &select, &[Value::Int(query.after)], &SEEN).await?;
         rows.into_iter().map(|mut cells| seen(&mut cells)).collect()
     }
