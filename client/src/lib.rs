@@ -59,7 +59,7 @@
 //! | `postgres` | | the same with PostgreSQL | Rust alone |
 //! | `mysql` | | the same with MySQL and MariaDB | Rust alone |
 //! | `opentelemetry` | | traces that go on across processes | Rust alone |
-//! | `redis` | | `RedisStore`, for idempotent handlers | Rust alone |
+//! | `redis` | | `RedisStore` for idempotent handlers, and the weaker `RedisOutbox` | Rust alone |
 //! | `tower` | | handlers that are `tower` services | Rust alone |
 //! | `sql` | | what the three databases in SQL share; they turn it on, and it is of no use alone | Rust alone |
 //!
@@ -86,7 +86,7 @@ mod members;
 mod message;
 mod names;
 mod outage;
-#[cfg(feature = "sql")]
+#[cfg(any(feature = "sql", feature = "redis"))]
 pub mod outbox;
 pub mod payload;
 mod producer;
@@ -94,6 +94,8 @@ mod queue;
 mod request_reply;
 mod route;
 mod routes;
+#[cfg(feature = "redis")]
+mod script;
 #[cfg(unix)]
 mod spill;
 #[cfg(feature = "sql")]
@@ -125,12 +127,15 @@ pub use idempotent::SqlStore;
 #[doc(inline)]
 pub use idempotent::{Idempotent, KeepError, MarkStore, MemoryStore, OnceError, OnceFuture};
 pub use message::{Message, MessageExt};
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use outbox::RedisOutbox;
+#[cfg(any(feature = "sql", feature = "redis"))]
+#[doc(inline)]
+pub use outbox::{AddError, OnFailed, OutboxQuery, OutboxRow, OutboxState, Relay, RelayBuilder, RelayStats};
 #[cfg(feature = "sql")]
 #[doc(inline)]
-pub use outbox::{
-    AddError, CommitError, OnFailed, Outbox, OutboxBuilder, OutboxDatabase, OutboxQuery, OutboxRow, OutboxState, Relay,
-    RelayBuilder, RelayStats,
-};
+pub use outbox::{CommitError, Outbox, OutboxBuilder, OutboxDatabase};
 #[doc(inline)]
 pub use payload::{FromPayload, Json, PayloadError, Text, ToPayload, TypedFuture, typed};
 pub use producer::{BatchResult, Producer, ProducerBuilder, Profile, SendResult, StoreLevel};

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, FromRedisValue, cmd};
-use tokio::time::timeout;
+use redis::{Cmd, FromRedisValue};
 
 use super::{Begun, MarkStore, StoreError};
+use crate::script::{self, millis};
 
 /// The beginning of the keys.
 const PREFIX: &str = "escrowmq:mark:";
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(3);
 
 /// The word of a mark whose effect is there. A token is no such word.
 const DONE: &str = "done";
@@ -67,24 +65,12 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
     }
 
     fn script(&self, script: &str, key: &str) -> Cmd {
-        let mut call = cmd("EVAL");
-        call.arg(script).arg(1).arg(format!("{}{key}", self.prefix));
-        call
+        script::call(script, &format!("{}{key}", self.prefix))
     }
 
-    /// A script may be run twice, so an answer that was lost or is late is one error as others are.
     async fn ask<T: FromRedisValue>(&self, call: &Cmd) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
-        match timeout(ANSWER, call.query_async(&mut connection)).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(format!("Redis did not answer within {ANSWER:?}").into()),
-        }
+        Ok(script::ask(&self.connection, call).await?)
     }
-}
-
-/// Whole milliseconds, at least one, and no more than Redis can add to its clock.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 52)
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> MarkStore for RedisStore<C> {

@@ -21,6 +21,12 @@ pub enum AddError {
         /// The limit.
         max: usize,
     },
+    /// The pipeline is no `MULTI`: its commands could be executed without each other. Call `atomic()` on it before.
+    #[cfg(feature = "redis")]
+    #[error(
+        "the pipeline is not atomic, so the message could be there without what is written beside it: call `atomic()` first"
+    )]
+    NotAtomic,
     /// The database's error.
     #[cfg(feature = "sql")]
     #[error("the message was not added: {error}")]

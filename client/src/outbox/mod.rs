@@ -4,6 +4,8 @@
 //! same unique id on every try, so a consumer that keeps that id has its effect once. A broker stores it once where the topic has a
 //! duplicate window (`duplicate.window.seconds`, off by default, and not with Apache RocketMQ) and the repeat comes within it.
 //!
+//! [`Outbox`] is in a database, and what this page is about. `RedisOutbox` (feature `redis`) is weaker, as its own page says.
+//!
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
 //! # mod example {
@@ -64,6 +66,8 @@
 
 mod error;
 mod lease;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod relay;
 mod row;
 mod rows;
@@ -72,6 +76,9 @@ mod sending;
 mod sql;
 mod worker;
 
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::redis::RedisOutbox;
 pub use error::AddError;
 pub use relay::{OnFailed, Relay, RelayBuilder, RelayStats};
 pub use row::{OutboxQuery, OutboxRow, OutboxState};

@@ -81,7 +81,7 @@ impl RelayBuilder {
     }
 
     /// Starts it, within a Tokio runtime. It works until [`Relay::shutdown`], whatever fails meanwhile. In tables of another version
-    /// it sends nothing and says so in [`RelayStats::last_error`]; [`Outbox::check_tables`] tells before.
+    /// it sends nothing and says so in [`RelayStats::last_error`]; `Outbox::check_tables` tells before.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! The outbox between real databases and a real broker: what a consumer can read is what the database has committed.
 //!
-//! Each test runs with SQLite, and with PostgreSQL and MariaDB where a server is installed.
+//! Each test runs with SQLite, and with PostgreSQL and MariaDB where a server is installed. The outbox in Redis has tests of its own.
 
 mod crash;
 mod failing;
+mod redis;
 mod sending;
 mod sharing;
 mod stalling;
