@@ -42,12 +42,12 @@ impl Seen {
         let mut cells = cells.into_iter().map(Option::unwrap_or_default);
         let mut bytes = || cells.next().unwrap_or_default();
         let (slot, seq) = (number(&bytes()), number(&bytes()));
-        let state = OutboxState::from_word(&text(bytes())).unwrap_or(OutboxState::Waiting);
+        let state = OutboxState::from_word(&text(&bytes())).unwrap_or(OutboxState::Waiting);
         // No message is empty.
         let body = Some(bytes()).filter(|body| !body.is_empty()).map(Bytes::from);
-        let (topic, key, unique_id) = (text(bytes()), text(bytes()), text(bytes()));
-        let (flag, properties, row_bytes) = (number(&bytes()), text(bytes()), number(&bytes()));
-        let (created_ms, attempts, last_error) = (number(&bytes()), number(&bytes()), text(bytes()));
+        let (topic, key, unique_id) = (text(&bytes()), text(&bytes()), text(&bytes()));
+        let (flag, properties, row_bytes) = (number(&bytes()), text(&bytes()), number(&bytes()));
+        let (created_ms, attempts, last_error) = (number(&bytes()), number(&bytes()), text(&bytes()));
         let changed_ms = number(&bytes()).max(created_ms);
         let work = Work {
             id: id(slot, seq),
@@ -86,8 +86,8 @@ impl From<Seen> for OutboxRow {
     }
 }
 
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn number(bytes: &[u8]) -> i64 {
