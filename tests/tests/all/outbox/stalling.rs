@@ -40,7 +40,7 @@ async fn until_all_slots(relay: &Relay) {
 }
 
 /// Sends of the producer group `group` that are under way.
-fn in_flight(client: &Client, group: &str) -> usize {
+fn in_flight(client: &Client, group: &str) -> u64 {
     client.stats().producers.iter().filter(|stats| stats.group == group).map(|stats| stats.in_flight).sum()
 }
 
