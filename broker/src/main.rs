@@ -7,6 +7,8 @@ use escrowmq_broker::limits::{BLOCKING_THREADS, restrict_new_files};
 use escrowmq_broker::start::start;
 use escrowmq_common::causes::Causes;
 use escrowmq_common::logging;
+use escrowmq_common::manual;
+use escrowmq_common::service;
 use escrowmq_common::signals::Signals;
 
 #[global_allocator]
@@ -16,6 +18,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::new(&command().get_matches());
     restrict_new_files();
     logging::start(&arguments.log_level, arguments.log_format);
+    if let Some(folder) = &arguments.generate {
+        return match manual::write(command(), "8", folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("cannot write to {}: {error}", folder.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
     let loaded = match arguments.load() {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -73,13 +84,18 @@ enum End {
 async fn serve(config: BrokerConfig, signals: &mut Signals) -> anyhow::Result<End> {
     let running = tokio::select! {
         running = start(config) => running?,
+        // A member may wait long for its group. So may a service manager for readiness, but not for a sign of life.
+        never = service::keep_alive(async || ()) => match never {},
         // Recovery starts over the next time.
         name = signals.next() => anyhow::bail!("stopped on {name} while starting"),
     };
     tracing::info!("serving at {}", running.local_addr());
+    service::ready(&format!("serving at {}", running.local_addr()));
     let end = tokio::select! {
+        never = service::keep_alive(async || running.pulse().await) => match never {},
         name = signals.next() => {
             tracing::info!("stopping on {name}; a second signal stops at once");
+            service::stopping();
             End::Stop
         }
         () = running.must_restart() => {
@@ -89,6 +105,7 @@ async fn serve(config: BrokerConfig, signals: &mut Signals) -> anyhow::Result<En
     };
     tokio::select! {
         stopped = running.stop() => stopped?,
+        never = service::keep_alive(async || ()) => match never {},
         name = signals.next() => {
             tracing::warn!("stopped at once on {name}; the next start recovers");
             // Nothing may wait any more, not even the runtime for its tasks.

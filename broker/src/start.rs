@@ -272,6 +272,16 @@ impl RunningBroker {
         self.group.must_restart().await;
     }
 
+    /// Returns when the threads that serve connections have come to a task of its own, and then the write path: late where they are
+    /// busy, never where they hang. A store that takes no more writes answers, too, because reads go on.
+    pub async fn pulse(&self) {
+        let executor = self.broker.shard.executor().clone();
+        let task = async move {
+            let _ = executor.spawn(async {}).await;
+        };
+        let _ = self.phases.runners.tasks.spawn("pulse", task).await;
+    }
+
     /// Its parts.
     #[cfg(test)]
     pub(crate) fn broker(&self) -> &Arc<Broker> {

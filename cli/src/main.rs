@@ -4,6 +4,7 @@ mod admin;
 mod backup;
 mod bench;
 mod cluster;
+mod completions;
 mod confirm;
 mod demo;
 mod ending;
@@ -17,7 +18,7 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -54,6 +55,11 @@ enum Command {
     Demo(demo::Arguments),
     /// Run 2 nameservers and 2 groups of 3 brokers on this machine, watch them, and kill some of them
     Cluster(cluster::Arguments),
+    /// Print completions for a shell
+    Completions(completions::Arguments),
+    /// Write manual pages and completions into a folder: packages bring them along
+    #[command(hide = true)]
+    Generate(completions::GenerateArguments),
     /// The producer process of the demo
     #[command(hide = true)]
     DemoProducer(demo::ProducerArguments),
@@ -74,6 +80,8 @@ fn main() -> ExitCode {
         Command::Restore(arguments) => backup::run_restore(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
+        Command::Generate(arguments) => completions::generate(&arguments, Arguments::command()),
         Command::DemoProducer(arguments) => demo::run_producer(&arguments),
     }
 }

@@ -6,8 +6,8 @@
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and addresses.
 //! * [`causes`]: an error with its causes in one line.
-//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, `disk`, which replaces files, and
-//!   `ports`, which finds free ones.
+//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, `service`, which tells a service manager
+//!   how a process is, `manual`, which writes manual pages, `disk`, which replaces files, and `ports`, which finds free ones.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
 
@@ -25,12 +25,16 @@ pub mod header;
 pub mod limits;
 #[cfg(feature = "process")]
 pub mod logging;
+#[cfg(feature = "process")]
+pub mod manual;
 pub mod message;
 pub mod name;
 pub mod net;
 #[cfg(feature = "process")]
 pub mod ports;
 pub mod remoting;
+#[cfg(feature = "process")]
+pub mod service;
 #[cfg(feature = "process")]
 pub mod settings;
 #[cfg(feature = "process")]

@@ -135,6 +135,11 @@ impl Nameserver {
         self.tasks.join().await;
     }
 
+    /// Returns when the threads that serve have come to a task of its own: late where they are busy, never where they hang.
+    pub async fn pulse(&self) {
+        let _ = self.tasks.spawn("pulse", async {}).await;
+    }
+
     /// Waits until it has stopped serving, for whatever reason.
     pub async fn stopped(&self) {
         self.shutdown.cancelled().await;

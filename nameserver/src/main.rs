@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use escrowmq_common::logging::{self, Filter, Format};
+use escrowmq_common::manual;
+use escrowmq_common::service;
 use escrowmq_common::settings;
 use escrowmq_common::signals::Signals;
 use escrowmq_nameserver::{Config, KEYS, Nameserver};
@@ -37,6 +39,10 @@ struct Arguments {
     /// How to write log lines: text, or json for one object each
     #[arg(long, value_name = "FORMAT", env = "ESCROWMQ_LOG_FORMAT", default_value_t = Format::Text)]
     log_format: Format,
+
+    /// Write the manual page and completions of this program into a folder and exit: packages bring them along
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    generate: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -54,7 +60,11 @@ impl Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::start(&arguments.log_level, arguments.log_format);
-    match run(&arguments) {
+    let done = match &arguments.generate {
+        Some(folder) => manual::write(Arguments::command(), "8", folder).map_err(Into::into),
+        None => run(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -76,13 +86,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let mut signals = Signals::new()?;
         let nameserver = Nameserver::start(loaded.config).await?;
         tracing::info!("listening on {}", nameserver.local_addr());
+        service::ready(&format!("serving at {}", nameserver.local_addr()));
         tokio::select! {
             name = signals.next() => tracing::info!("stopping on {name}"),
+            never = service::keep_alive(async || nameserver.pulse().await) => match never {},
             () = nameserver.stopped() => {
                 nameserver.stop().await;
                 anyhow::bail!("a part that everything depends on has ended");
             }
         }
+        service::stopping();
         tokio::select! {
             () = nameserver.stop() => tracing::info!("stopped"),
             // Nothing here needs a clean stop: the KV configuration is on disk before it is acknowledged.

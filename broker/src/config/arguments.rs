@@ -21,6 +21,8 @@ pub struct Arguments {
     pub log_format: Format,
     /// Only print the settings in force.
     pub print: bool,
+    /// Only write the manual page and completions, into this folder.
+    pub generate: Option<PathBuf>,
 }
 
 /// The command line of the broker's process.
@@ -55,6 +57,14 @@ pub fn command() -> Command {
                 .long("print-config")
                 .action(ArgAction::SetTrue)
                 .help("Print the settings in force and exit"),
+        )
+        .arg(
+            Arg::new("generate")
+                .long("generate")
+                .value_name("FOLDER")
+                .value_parser(value_parser!(PathBuf))
+                .hide(true)
+                .help("Write the manual page and completions of this program into a folder and exit"),
         )
         .arg(
             Arg::new("log-level")
@@ -107,6 +117,7 @@ impl Arguments {
             log_level: matches.get_one::<Filter>("log-level").cloned().unwrap_or_default(),
             log_format: matches.get_one::<Format>("log-format").copied().unwrap_or_default(),
             print: matches.get_flag("print"),
+            generate: matches.get_one::<PathBuf>("generate").cloned(),
         }
     }
 

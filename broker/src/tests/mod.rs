@@ -5,6 +5,7 @@ mod delivery;
 mod floors;
 mod group;
 mod producing;
+mod pulse;
 pub(crate) mod support;
 mod three;
 mod tools;
