@@ -5,6 +5,7 @@
 # make fuzz   libFuzzer on everything that reads bytes: TARGET (all) for SECONDS (60); needs a nightly toolchain
 # make check  format, lints, documentation, packages, licences, guide
 # make build  release binaries, linked from bin/
+# make dist   a tarball and Debian packages of them, in dist/ (docs/packages.md)
 # Each target does the set-up that it needs.
 
 # Outside the checkout, so that fresh clones share RocksDB's build.
@@ -15,10 +16,12 @@ PROFILE := --release
 BINARIES := escrowmq escrowmq-broker escrowmq-nameserver
 # Features of the client without which the binaries are built.
 DATABASES := escrowmq-client/sqlite,escrowmq-client/postgres,escrowmq-client/mysql,escrowmq-client/redis,escrowmq-client/tower,escrowmq-client/opentelemetry
+# What is packed.
+PROGRAMS := --package escrowmq --package escrowmq-broker --package escrowmq-nameserver
 # What is published.
 LIBRARIES := --package escrowmq-common --package escrowmq-client
 
-.PHONY: setup build demo cluster test torture fuzz check clean
+.PHONY: setup build dist demo cluster test torture fuzz check clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -28,6 +31,11 @@ build: setup
 	cargo build --locked $(PROFILE) --workspace --bins
 	@mkdir -p bin
 	@for name in $(BINARIES); do ln -sf "$(CARGO_TARGET_DIR)/release/$$name" bin/$$name; done
+
+dist: setup
+	@sh deploy/setup.sh dist
+	cargo build --locked $(PROFILE) --bins $(PROGRAMS)
+	deploy/dist "$(CARGO_TARGET_DIR)/release" dist
 
 demo: build
 	@bin/escrowmq demo
@@ -64,4 +72,4 @@ check: setup
 
 # Leaves the shared target folder alone: RocksDB would have to be compiled again.
 clean:
-	rm -rf bin
+	rm -rf bin dist

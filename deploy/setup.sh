@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and this machine lacks: a C++ compiler and libclang with its headers, for RocksDB.
-# `setup.sh tests` adds a PostgreSQL, a MariaDB and a Redis server for the tests, where apt is there; without them they skip what needs one.
+# `setup.sh tests` adds a PostgreSQL, a MariaDB and a Redis server and debhelper for the tests, where apt is there; without them they
+# skip what needs one. `setup.sh dist` adds what packing needs.
 set -eu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -60,7 +61,34 @@ if [ -n "$packages" ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends $packages
 fi
 
-[ "${1:-}" = tests ] || exit 0
+has_packing() { command -v dh >/dev/null 2>&1 && command -v objcopy >/dev/null 2>&1 && command -v python3 >/dev/null 2>&1; }
+
+install_packing() {
+    $as_root apt-get update -qq || return 1
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends debhelper binutils python3
+}
+
+# What says whether it is there, its name, what installs it, what happens without it.
+want() {
+    "$1" && return 0
+    if ! command -v apt-get >/dev/null 2>&1; then
+        say "no $2 and no apt: $4."
+    elif [ -n "$as_root" ] && ! $as_root -n true 2>/dev/null; then
+        say "no $2 and no right to install one: $4."
+    else
+        say "installing $2"
+        "$3" || say "$2 could not be installed: $4."
+    fi
+}
+
+case "${1:-}" in
+tests) ;;
+dist)
+    want has_packing debhelper install_packing "no Debian packages are made"
+    exit 0
+    ;;
+*) exit 0 ;;
+esac
 
 has_postgres() {
     command -v initdb >/dev/null 2>&1 && command -v postgres >/dev/null 2>&1 && return 0
@@ -103,19 +131,8 @@ install_redis() {
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends redis-tools
 }
 
-# What says whether it is there, its name, what installs it.
-want() {
-    "$1" && return 0
-    if ! command -v apt-get >/dev/null 2>&1; then
-        say "no $2 server and no apt: tests that need one are skipped."
-    elif [ -n "$as_root" ] && ! $as_root -n true 2>/dev/null; then
-        say "no $2 server and no right to install one: tests that need one are skipped."
-    else
-        say "installing $2"
-        "$3" || say "$2 could not be installed: tests that need it are skipped."
-    fi
-}
-
-want has_postgres PostgreSQL install_postgres
-want has_mariadb MariaDB install_mariadb
-want has_redis Redis install_redis
+skipped="tests that need one are skipped"
+want has_postgres "PostgreSQL server" install_postgres "$skipped"
+want has_mariadb "MariaDB server" install_mariadb "$skipped"
+want has_redis "Redis server" install_redis "$skipped"
+want has_packing debhelper install_packing "the test of the packages is skipped"
