@@ -10,7 +10,7 @@ use std::process::Command;
 use escrowmq_tests::Broker;
 use escrowmq_tests::group::{Group, MEMBERS, Plan};
 use escrowmq_tests::metrics::Page;
-use escrowmq_tests::processes::{binary, free_port};
+use escrowmq_tests::processes::{Nameserver, binary, free_port};
 use escrowmq_tests::{Settings, until};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -121,11 +121,22 @@ fn compose_starts_a_cluster_that_fits_together() {
     let run = secrets();
     let mut members = 0;
     for (name, service) in services {
-        assert_eq!(service["build"]["dockerfile"], "deploy/Dockerfile", "{name}");
         for volume in texts(&service["volumes"]) {
             let (volume, _) = volume.split_once(':').unwrap();
-            assert!(volumes.contains_key(volume), "{name} has {volume}");
+            let is_there = match volume.strip_prefix("./") {
+                Some(folder) => deploy().join(folder).is_dir(),
+                None => volumes.contains_key(volume),
+            };
+            assert!(is_there, "{name} has {volume}");
         }
+        for needed in service["depends_on"].as_object().into_iter().flatten() {
+            assert!(services.contains_key(needed.0), "{name} waits for {}", needed.0);
+        }
+        // Programs of others: `the_compose_file_shows_what_prometheus_gathers` looks at them.
+        if ["prometheus", "grafana"].contains(&name.as_str()) {
+            continue;
+        }
+        assert_eq!(service["build"]["dockerfile"], "deploy/Dockerfile", "{name}");
         let command = texts(&service["command"]);
         let arguments: Vec<String> = command[1..].iter().map(|word| (*word).to_owned()).collect();
         let variables: BTreeMap<String, String> = service["environment"]
@@ -166,6 +177,77 @@ fn compose_starts_a_cluster_that_fits_together() {
     }
     assert_eq!(members, 3);
     assert!(services.contains_key("ns0") && services.contains_key("ns1"));
+}
+
+/// The folder of the host that a service sees, and where it sees it.
+fn mounted(service: &Value) -> (PathBuf, &str) {
+    let mount =
+        texts(&service["volumes"]).into_iter().find(|volume| volume.starts_with("./")).expect("a folder of deploy");
+    let (folder, seen) = mount.split_once(':').unwrap();
+    (deploy().join(folder), seen.strip_suffix(":ro").expect("it is only read"))
+}
+
+#[test]
+fn the_compose_file_shows_what_prometheus_gathers() {
+    let files = documents(&deploy().join("compose.yaml"));
+    let services = &files[0]["services"];
+    let prometheus = &services["prometheus"];
+    let (folder, seen) = mounted(prometheus);
+    let config = texts(&prometheus["command"]).into_iter().find_map(|word| word.strip_prefix("--config.file="));
+    let config = config.and_then(|path| path.strip_prefix(seen)).expect("its settings are in the mounted folder");
+    let config = &documents(&folder.join(config.trim_start_matches('/')))[0];
+    let mut asked = 0;
+    for job in config["scrape_configs"].as_array().unwrap() {
+        for target in job["static_configs"].as_array().unwrap().iter().flat_map(|group| texts(&group["targets"])) {
+            let (host, port) = target.split_once(':').unwrap();
+            let environment = &services[host]["environment"];
+            assert_eq!(environment["ESCROWMQ_METRICS_PORT"], port, "{target}");
+            assert_eq!(environment["ESCROWMQ_METRICS_BIND_ADDRESS"], "0.0.0.0", "{target} is reached from outside");
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 3, "each broker is asked");
+
+    let grafana = &services["grafana"];
+    let (folder, seen) = mounted(grafana);
+    let provisioning = text(&grafana["environment"]["GF_PATHS_PROVISIONING"]).strip_prefix(seen).unwrap();
+    let provisioning = folder.join(provisioning.trim_start_matches('/'));
+    let source = &documents(&provisioning.join("datasources/prometheus.yaml"))[0]["datasources"][0];
+    assert_eq!((&source["url"], &source["uid"]), (&"http://prometheus:9090".into(), &"prometheus".into()));
+    let provider = &documents(&provisioning.join("dashboards/escrowmq.yaml"))[0]["providers"][0];
+    assert!(text(&provider["options"]["path"]).starts_with(seen), "dashboards are in the mounted folder");
+    for service in [prometheus, grafana] {
+        for port in texts(&service["ports"]) {
+            assert!(port.starts_with("127.0.0.1:"), "{port}: nobody is asked for a password there");
+        }
+    }
+}
+
+/// The image's own look at itself, against the programs that it may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_knows_whether_its_program_serves() {
+    let image = std::fs::read_to_string(deploy().join("Dockerfile")).unwrap();
+    assert_eq!(image.lines().filter(|line| line.starts_with("FROM ")).count(), 2, "what builds is not shipped");
+    assert!(image.contains("COPY deploy/healthy /usr/local/bin/escrowmq-healthy\n"));
+    assert!(
+        image.lines().any(|line| line.starts_with("HEALTHCHECK ") && line.ends_with(r#"CMD ["escrowmq-healthy"]"#))
+    );
+
+    let folder = binary("escrowmq").parent().unwrap().to_owned();
+    let is_healthy = |metrics: u16, nameserver: &str| {
+        let mut command = Command::new(deploy().join("healthy"));
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).env("ESCROWMQ_METRICS_PORT", metrics.to_string());
+        command.env("ESCROWMQ_NAMESERVER_LISTEN_PORT", nameserver.rsplit_once(':').unwrap().1);
+        tokio::task::block_in_place(|| command.status()).unwrap().success()
+    };
+    let (port, closed, nobody) = (free_port(), free_port(), format!("127.0.0.1:{}", free_port()));
+    let nameserver = Nameserver::start().await;
+    let mut broker = Broker::start(Settings::default().with("metricsPort", port)).await;
+    until("readiness", async || is_healthy(port, &nobody).then_some(())).await;
+    assert!(is_healthy(closed, &nameserver.address()), "a nameserver has no such page");
+    broker.kill();
+    assert!(!is_healthy(port, &nobody));
 }
 
 #[test]
