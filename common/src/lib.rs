@@ -6,7 +6,7 @@
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and addresses.
 //! * [`causes`]: an error with its causes in one line.
-//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, `service`, which tells a service manager
+//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, `monitoring`, `service`, which tells a service manager
 //!   how a process is, `manual`, which writes manual pages, `disk`, which replaces files, and `ports`, which finds free ones.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
@@ -28,6 +28,8 @@ pub mod logging;
 #[cfg(feature = "process")]
 pub mod manual;
 pub mod message;
+#[cfg(feature = "process")]
+pub mod monitoring;
 pub mod name;
 pub mod net;
 #[cfg(feature = "process")]

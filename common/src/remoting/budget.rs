@@ -41,6 +41,8 @@ impl Default for BudgetLimits {
 /// Counts, since the start, of what was slowed or refused for want of budget.
 #[derive(Debug, Default)]
 pub struct BudgetCounts {
+    /// Connections taken.
+    pub opened: AtomicU64,
     /// Connections closed at once because there were too many.
     pub refused_connections: AtomicU64,
     /// Connections closed at once because there were too many from their address.
@@ -186,6 +188,7 @@ impl Budget {
             return Err(Refused::Address);
         }
         open.count += 1;
+        count(&self.counts.opened);
         Ok(Admitted { budget: Arc::clone(self), address })
     }
 }

@@ -53,6 +53,23 @@ pub mod boolean {
     }
 }
 
+/// A value that somebody set or did not; nothing is the latter.
+pub mod optional {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    /// Text to value.
+    pub fn read<T: FromStr<Err: Display + 'static>>(text: &str) -> Result<Option<T>, String> {
+        if text.is_empty() { Ok(None) } else { super::plain::read(text).map(Some) }
+    }
+
+    /// Value to text.
+    #[allow(clippy::ref_option, reason = "the table passes fields by reference")]
+    pub fn show(value: &Option<impl Display>) -> String {
+        value.as_ref().map_or_else(String::new, ToString::to_string)
+    }
+}
+
 /// The mistake, with a hint where a comment follows the value.
 pub fn with_hint(why: &str, text: &str) -> String {
     let first = text.split(char::is_whitespace).next().unwrap_or_default();
