@@ -8,6 +8,7 @@
 //! * [`kv`][]: the KV configuration and its file.
 //! * [`config`][]: settings.
 //! * `server`: requests and answers.
+//! * `monitoring`: what those who watch it are shown.
 //!
 //! Several nameservers can run in one process.
 //!
@@ -24,6 +25,7 @@
 
 pub mod config;
 pub mod kv;
+mod monitoring;
 pub mod routes;
 mod server;
 
@@ -32,12 +34,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use escrowmq_common::clock::Clock;
+use escrowmq_common::monitoring as watching;
 use escrowmq_common::remoting::{Budget, BudgetLimits, ConnectionLimits, ServeLimits, serve};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::net::TcpListener;
 
 pub use config::{Config, ConfigError, KEYS};
 use kv::{Kv, KvError};
+use monitoring::Pages;
 pub use server::refusals::Refusal;
 use server::{Parts, Server};
 
@@ -45,6 +49,7 @@ use server::{Parts, Server};
 #[derive(Debug)]
 pub struct Nameserver {
     local_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     server: Arc<Server>,
     tasks: Tasks,
     shutdown: Shutdown,
@@ -105,6 +110,15 @@ impl Nameserver {
         let (listener, local_addr) =
             listen.await.map_err(|source| StartError::Listen { address: address.clone(), port, source })?;
 
+        let pages = match config.pages_port() {
+            None => None,
+            Some(port) => {
+                let address = config.metrics_bind_address.clone();
+                let failed = |source| StartError::Listen { address: address.clone(), port: port.number(), source };
+                watching::listen(&address, port).await.map_err(failed)?
+            }
+        };
+
         let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
         let (server, registrar) =
             Server::new(Parts { config, kv, clock, tasks: tasks.clone(), shutdown: shutdown.clone() });
@@ -112,14 +126,25 @@ impl Nameserver {
         thread.map_err(StartError::Thread)?;
         let writer = kv_writer.run(tasks.clone(), shutdown.clone());
         tasks.spawn_vital("kv", shutdown.clone(), writer);
+        let metrics_addr = pages.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = pages {
+            let (server, budget) = (Arc::clone(&server), Arc::clone(&limits.budget));
+            let site = Arc::new(Pages { server, budget, stopping: shutdown.clone() });
+            tasks.spawn("metrics", watching::serve(listener, site, shutdown.clone()));
+        }
         let serving = serve(listener, Arc::clone(&server) as _, limits, shutdown.clone());
         tasks.spawn_vital("serve", shutdown.clone(), serving);
-        Ok(Nameserver { local_addr, server, tasks, shutdown })
+        Ok(Nameserver { local_addr, metrics_addr, server, tasks, shutdown })
     }
 
     /// Where it listens; the port is the real one if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where metrics are served, if they are.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
     /// How many requests were refused for this reason since the start.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use escrowmq_common::settings;
-use escrowmq_common::settings::values::{boolean, list, millis, path, plain, seconds};
+use escrowmq_common::settings::values::{boolean, list, millis, optional, path, plain, seconds};
 
 use super::Config;
 
@@ -73,6 +73,8 @@ keys! {
     "routeBytesMax", true, LocalOnly, route_bytes_max as plain, "bytes that all topics may take in memory, by estimate (default 1073741824, some 3 million topics)";
     "brokersMax", true, LocalOnly, brokers_max as plain, "brokers that may be registered (default 10000)";
     "kvBytesMax", false, Never, kv_bytes_max as plain, "bytes that the KV configuration may take (default 16777216)";
+    "metricsPort", false, Never, metrics_port as optional, "TCP port of metrics, readiness and liveness over HTTP, 0 for none (default: six above listenPort, so 9882; without it where that is taken, none where listenPort is 0)";
+    "metricsBindAddress", false, Never, metrics_bind_address as plain, "local address of that port (default 127.0.0.1)";
     "proxyProtocolTrusted", false, Never, proxy_protocol_trusted as plain, "load balancers whose PROXY header names the client, addresses and networks with ';' between them (default none)";
     "configBlackList", false, Never, config_black_list as list, "further keys that tools must not change, with ';' between them (default none)";
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
+use escrowmq_common::monitoring::Port;
 use escrowmq_common::remoting::{BudgetLimits, TrustedProxies};
 use escrowmq_common::settings::{self, Place, Setting, SettingError, nearest};
 use keys::{BY_TOOL, ByTool};
@@ -85,6 +86,11 @@ pub struct Config {
     pub brokers_max: usize,
     /// Bytes that the KV configuration may take; what makes it larger is refused. Default 16 MiB.
     pub kv_bytes_max: usize,
+    /// TCP port of metrics, readiness and liveness over HTTP; 0 for none. Default: six above `listen_port`, so 9882; without it where
+    /// that is taken, and none where `listen_port` is 0.
+    pub metrics_port: Option<u16>,
+    /// Local address of that port. Default 127.0.0.1: whoever reaches it can read how busy the nameserver is.
+    pub metrics_bind_address: String,
     /// Load balancers whose PROXY header names the client; headers of others are passed over. Default: none.
     pub proxy_protocol_trusted: TrustedProxies,
     /// Keys that tools must not change, beside those that never may.
@@ -117,6 +123,8 @@ impl Default for Config {
             route_bytes_max: RouteLimits::default().route_bytes,
             brokers_max: RouteLimits::default().brokers,
             kv_bytes_max: kv::BYTES_MAX,
+            metrics_port: None,
+            metrics_bind_address: "127.0.0.1".to_owned(),
             proxy_protocol_trusted: TrustedProxies::default(),
             config_black_list: Vec::new(),
         }
@@ -239,6 +247,11 @@ impl Config {
         KEYS.iter().map(|key| (key.name, (key.get)(self)))
     }
 
+    /// The port of metrics, if there is to be one.
+    pub fn pages_port(&self) -> Option<Port> {
+        Port::of(self.metrics_port, self.listen_port)
+    }
+
     /// Rules that no key can check alone.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = [
@@ -253,6 +266,12 @@ impl Config {
         let blank = |key, why: &str| Err(SettingError::bad_value(key, "", why).into());
         if self.bind_address.is_empty() {
             return blank("bindAddress", "must name a local address");
+        }
+        if self.metrics_bind_address.is_empty() {
+            return blank("metricsBindAddress", "must name a local address");
+        }
+        if self.metrics_port.is_some_and(|port| port != 0 && port == self.listen_port) {
+            return Err(SettingError::bad_value("metricsPort", self.listen_port, "is taken by listenPort").into());
         }
         if self.kv_config_path.as_os_str().is_empty() && default_folder().is_none() {
             return Err(ConfigError::NoHome);

@@ -39,6 +39,7 @@ use escrowmq_common::clock::Clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::HeaderError;
+use escrowmq_common::monitoring::{ByCode, Count};
 use escrowmq_common::remoting::{Connection, Service};
 use escrowmq_common::task::{Shutdown, Tasks};
 use tokio::sync::Semaphore;
@@ -74,6 +75,8 @@ pub(crate) struct Server {
     tasks: Tasks,
     orders: Arc<Orders>,
     refusals: Arc<Refusals>,
+    /// Requests that came, by code.
+    requests: ByCode<Count>,
     /// Itself, for what is answered later.
     me: Weak<Server>,
     /// Itself, as the one who takes requests whose turn has come.
@@ -116,6 +119,7 @@ impl Server {
             tasks: parts.tasks,
             orders: Arc::default(),
             refusals,
+            requests: ByCode::new(request::ALL.iter().copied().filter(|(_, code)| is_served(*code))),
             me: Weak::clone(me),
             dispatch: Weak::clone(me) as Weak<dyn Dispatch>,
         });
@@ -132,6 +136,27 @@ impl Server {
         self.refusals.of(refusal)
     }
 
+    /// Requests that came, by code.
+    pub(crate) fn requests(&self) -> &ByCode<Count> {
+        &self.requests
+    }
+
+    /// The routes that lookups read.
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The settings in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Whether lookups fail because brokers may not have registered yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let config = self.config.load();
+        config.need_wait_for_service && !self.has_waited(&config)
+    }
+
     /// Counts a refusal and makes its answer.
     fn refuse(&self, connection: &Connection, request: &Frame, refusal: Refusal, why: impl Into<String>) -> Frame {
         let why = why.into();
@@ -146,8 +171,8 @@ impl Server {
 }
 
 /// Where a request goes if it is not answered at once.
-fn way(request: &Frame) -> Option<Way> {
-    match request.code {
+fn way(code: i32) -> Option<Way> {
+    match code {
         request::REGISTER_BROKER
         | request::UNREGISTER_BROKER
         | request::BROKER_HEARTBEAT
@@ -173,13 +198,26 @@ fn way(request: &Frame) -> Option<Way> {
     }
 }
 
+/// Whether requests of this code are carried out.
+fn is_served(code: i32) -> bool {
+    way(code).is_some()
+        || matches!(
+            code,
+            request::GET_ROUTEINFO_BY_TOPIC
+                | request::GET_BROKER_MEMBER_GROUP
+                | request::GET_KV_CONFIG
+                | request::GET_NAMESRV_CONFIG
+        )
+}
+
 impl Service for Server {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
         if let Some(why) = request.header_excess(HEADER_BYTES_MAX) {
             self.refusals.count(Refusal::Malformed, connection.peer(), &why);
             return connection.reply(&Frame::response(&request, response::MESSAGE_ILLEGAL).with_remark(why));
         }
-        let way = way(&request);
+        self.requests.of(request.code).add_one();
+        let way = way(request.code);
         match self.orders.order(connection, request, way, &self.dispatch) {
             Order::Now(request, turn) => self.dispatch(connection, request, turn),
             Order::Waits => {}
@@ -197,7 +235,7 @@ impl Service for Server {
 
 impl Dispatch for Server {
     fn dispatch(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
-        match way(&request) {
+        match way(request.code) {
             Some(Way::Registrar) => return self.registry.submit(connection, request, turn),
             Some(Way::Kv) => return self.change_kv(connection, &request, turn),
             Some(Way::Task) if request.code == request::UPDATE_NAMESRV_CONFIG => {

@@ -30,7 +30,7 @@ impl Server {
             let head = ResponseHead { encoding: request.encoding, opaque: request.opaque, code, remark };
             connection.write_with(|out| write_response(out, head, |_| {}, &[body]));
         };
-        if config.need_wait_for_service && !self.has_waited(&config) {
+        if self.is_waiting() {
             let remark = Some("name server not ready");
             return answer(response::SYSTEM_ERROR, remark, &[]);
         }
@@ -77,7 +77,7 @@ impl Server {
         answer::route(&route, &self.routes.brokers(), query)
     }
 
-    fn has_waited(&self, config: &Config) -> bool {
+    pub(super) fn has_waited(&self, config: &Config) -> bool {
         let running = self.clock.monotonic().saturating_sub(self.started);
         running >= config.wait_seconds_for_service
     }
