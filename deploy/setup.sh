@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the build needs and this machine lacks: a C++ compiler and libclang with its headers, for RocksDB.
-# `setup.sh tests` adds a PostgreSQL, a MariaDB and a Redis server and debhelper for the tests, where apt is there; without them they
-# skip what needs one. `setup.sh dist` adds what packing needs.
+# `setup.sh tests` adds a PostgreSQL, a MariaDB and a Redis server, Prometheus and debhelper for the tests, where apt is there; without
+# them they skip what needs one. `setup.sh dist` adds what packing needs.
 set -eu
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -131,8 +131,20 @@ install_redis() {
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y --no-install-recommends redis-tools
 }
 
+has_prometheus() { command -v promtool >/dev/null 2>&1 && command -v prometheus >/dev/null 2>&1; }
+
+# The programs alone, out of Debian's package: installed whole it would add a user and start a service.
+install_prometheus() {
+    folder=$(mktemp -d) || return 1
+    { $as_root apt-get update -qq && (cd "$folder" && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .) &&
+        $as_root install -m 755 "$folder/usr/bin/prometheus" "$folder/usr/bin/promtool" /usr/local/bin/; } && installed=0 || installed=1
+    rm -rf "$folder"
+    return "$installed"
+}
+
 skipped="tests that need one are skipped"
 want has_postgres "PostgreSQL server" install_postgres "$skipped"
 want has_mariadb "MariaDB server" install_mariadb "$skipped"
 want has_redis "Redis server" install_redis "$skipped"
 want has_packing debhelper install_packing "the test of the packages is skipped"
+want has_prometheus Prometheus install_prometheus "$skipped"

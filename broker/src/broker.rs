@@ -17,6 +17,7 @@ use crate::group::Group;
 use crate::key_index::KeyIndex;
 use crate::metrics::Metrics;
 use crate::registration::Registration;
+use crate::reply::RequestTimes;
 use crate::retention::Retention;
 use crate::shard::Shard;
 use crate::stats::Stats;
@@ -49,9 +50,11 @@ pub(crate) struct Broker {
     /// Topics and groups that are being created.
     pub creations: Arc<Creations>,
     /// The backup that is being copied.
-    pub backups: Backups,
+    pub backups: Arc<Backups>,
     /// Counts since start.
     pub metrics: Arc<Metrics>,
+    /// How long requests took.
+    pub request_times: Arc<RequestTimes>,
     /// Counts by topic and group over time.
     pub stats: Arc<Stats>,
     /// brokerIP1 and listenPort as numbers: a part of message ids.

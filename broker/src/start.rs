@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrowmq_common::monitoring;
 use escrowmq_common::remoting::{
     Budget, BudgetLimits, ConnectionLimits, ServeLimits, Service, TrustedProxies, serve, serve_streams,
 };
@@ -36,7 +37,7 @@ use crate::metrics::Metrics;
 use crate::monitoring::Pages;
 use crate::raft::Office;
 use crate::registration::Registration;
-use crate::server::{Server, topics};
+use crate::server::{Server, request_times, topics};
 use crate::stats::Stats;
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::FEATURE_LEVEL;
@@ -218,8 +219,9 @@ async fn begin(
         registration: Arc::new(registration),
         gate: Arc::new(gate),
         creations: Arc::new(creations),
-        backups,
+        backups: Arc::new(backups),
         metrics,
+        request_times: Arc::new(request_times()),
         stats,
         store_host,
         address: public_address,
@@ -229,6 +231,7 @@ async fn begin(
         shutdown,
         config,
     });
+    storage.shard.topics().count_from_now();
     let led = storage.leadership().borrow().led();
     if let Some(term) = led {
         // It is alone. What cannot be made now cannot be made later either.
@@ -364,16 +367,19 @@ impl Phases {
         Ok(())
     }
 
-    /// Opens the port of metrics, if there is one.
+    /// Opens the port of metrics, if there is to be one and it can be had.
     async fn serve_pages(&self, config: &BrokerConfig) -> Result<(Arc<Pages>, Option<SocketAddr>), StartError> {
-        let pages = Arc::new(Pages::default());
-        if config.metrics_port == 0 {
-            return Ok((pages, None));
-        }
-        let keys = "metricsBindAddress, metricsPort";
-        let listener = listen(&config.metrics_bind_address, config.metrics_port, 0, keys).await?;
+        let pages = Arc::new(Pages::new(config));
+        let Some(port) = config.pages_port() else { return Ok((pages, None)) };
+        let host = &config.metrics_bind_address;
+        let listener = monitoring::listen(host, port).await.map_err(|source| StartError::Listen {
+            address: format!("{host}:{}", port.number()),
+            keys: "metricsBindAddress, metricsPort",
+            source,
+        })?;
+        let Some(listener) = listener else { return Ok((pages, None)) };
         let address = listener.local_addr().ok();
-        let serving = Arc::clone(&pages).serve(listener, self.runners.shutdown.clone());
+        let serving = monitoring::serve(listener, Arc::clone(&pages) as _, self.runners.shutdown.clone());
         self.runners.tasks.spawn("metrics", serving);
         Ok((pages, address))
     }

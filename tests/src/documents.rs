@@ -39,6 +39,7 @@ documents! {
     guide_testing: "docs/guide/src/testing.md",
     guide_summary: "docs/guide/src/SUMMARY.md",
     limits: "docs/limits.md",
+    metrics: "docs/metrics.md",
     outbox: "docs/outbox.md",
     packages: "docs/packages.md",
     performance: "docs/performance.md",

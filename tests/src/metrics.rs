@@ -34,6 +34,11 @@ impl Page {
         Some(Page { text })
     }
 
+    /// Its lines.
+    pub fn body(&self) -> &str {
+        self.text.split_once("\r\n\r\n").map_or(&self.text, |(_, body)| body)
+    }
+
     /// A page that was read elsewhere.
     pub fn from_text(text: &str) -> Page {
         Page { text: text.to_owned() }

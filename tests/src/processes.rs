@@ -179,17 +179,25 @@ pub struct Nameserver {
     process: Process,
     port: u16,
     folder: TempDir,
+    /// Beyond those that every one of a test has.
+    settings: Vec<String>,
 }
 
 impl Nameserver {
     /// Starts one and waits until it answers.
     pub async fn start() -> Nameserver {
+        Nameserver::start_with(&[]).await
+    }
+
+    /// Starts one with these settings and waits until it answers.
+    pub async fn start_with(settings: &[(&str, String)]) -> Nameserver {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
         for _ in 0..START_ATTEMPTS {
             let port = free_port();
-            let mut process = spawn_nameserver(port, folder.path());
+            let mut process = spawn_nameserver(port, folder.path(), &settings);
             if is_serving(&mut process, port).await {
-                return Nameserver { process, port, folder };
+                return Nameserver { process, port, folder, settings };
             }
         }
         panic!("the nameserver ends right after its start");
@@ -203,7 +211,7 @@ impl Nameserver {
 
     /// A new start at the same port.
     pub async fn start_again(&mut self) {
-        self.process = spawn_nameserver(self.port, self.folder.path());
+        self.process = spawn_nameserver(self.port, self.folder.path(), &self.settings);
         assert!(is_serving(&mut self.process, self.port).await, "the nameserver does not start again");
     }
 
@@ -218,10 +226,15 @@ impl Nameserver {
     }
 }
 
-fn spawn_nameserver(port: u16, folder: &Path) -> Process {
+fn spawn_nameserver(port: u16, folder: &Path, settings: &[String]) -> Process {
     let mut command = Command::new(binary("escrowmq-nameserver"));
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-    command.arg("--set").arg(format!("kvConfigPath={}", folder.join("kvConfig.json").display()));
+    command
+        .args(["--set", "metricsPort=0", "--set"])
+        .arg(format!("kvConfigPath={}", folder.join("kvConfig.json").display()));
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
     Process::start("nameserver", command, &folder.join("nameserver.log"))
 }
 
@@ -239,6 +252,7 @@ impl Default for Settings {
             .with("brokerName", "broker-a")
             .with("brokerIP1", "127.0.0.1")
             .with("bindAddress", "127.0.0.1")
+            .with("metricsPort", 0)
             .with("transactionTimeOut", 1000)
             .with("transactionCheckInterval", 1000)
     }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use escrowmq_common::clock;
@@ -56,6 +57,8 @@ pub struct Backups {
     store: PathBuf,
     applier: Arc<Applier>,
     lease: Mutex<Option<Lease>>,
+    /// When the newest one was prepared, in milliseconds since 1970.
+    newest: AtomicU64,
 }
 
 struct Lease {
@@ -70,7 +73,7 @@ impl Backups {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        Ok(Backups { store: store.to_owned(), applier, lease: Mutex::new(None) })
+        Ok(Backups { store: store.to_owned(), applier, lease: Mutex::new(None), newest: AtomicU64::new(0) })
     }
 
     /// Makes everything applied durable and links it. Blocks; sends wait for the short part of it.
@@ -87,8 +90,15 @@ impl Backups {
         if prepared.is_err() {
             self.remove();
             *self.lease.lock() = None;
+        } else {
+            self.newest.store(now_ms.get(), Ordering::Relaxed);
         }
         prepared
+    }
+
+    /// When the newest backup was prepared, if one was since the start.
+    pub(crate) fn newest(&self) -> Option<Stamp> {
+        Some(self.newest.load(Ordering::Relaxed)).filter(|at| *at > 0).map(Stamp)
     }
 
     fn fill(&self, shard: &Shard, id: String, now_ms: Stamp) -> Result<Prepared, PrepareError> {

@@ -190,6 +190,11 @@ impl ClientRegistry {
         members.into_iter().flat_map(|members| members.values()).map(|member| self.seen(member)).collect()
     }
 
+    /// How many members a consumer group has.
+    pub(crate) fn consumer_count(&self, group: &str) -> usize {
+        self.table.read().consumer_group(group).map_or(0, |group| group.members.len())
+    }
+
     /// Whether a connection is in a consumer group.
     pub(crate) fn is_consumer(&self, group: &str, connection_id: u64) -> bool {
         let table = self.table.read();

@@ -210,7 +210,7 @@ impl BrokerConfig {
         let region = &self.region_id;
         let is_short = region.len() <= TEXT_MAX && !region.contains(char::is_control);
         rule("regionId", region, is_short, || format!("must be at most {TEXT_MAX} bytes, without control characters"))?;
-        let metrics = self.metrics_port;
+        let metrics = self.metrics_port.unwrap_or_default();
         let taken =
             metrics != 0 && (metrics == self.listen_port || self.listen_port > 2 && metrics == self.listen_port - 2);
         rule("metricsPort", metrics, !taken, || "is taken by listenPort or the fast port two below".to_owned())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use escrowmq_common::monitoring::Port;
 use escrowmq_common::remoting::TrustedProxies;
 use escrowmq_common::settings;
 
@@ -234,10 +235,14 @@ settings! {
     "proxyProtocolTrusted" start local proxies: TrustedProxies as plain = TrustedProxies::default();
     /// Seconds without any traffic after which a connection is closed. Default 120.
     "serverChannelMaxIdleTimeSeconds" start local idle_time: Duration as seconds = Duration::from_secs(120);
-    /// TCP port of metrics and readiness over HTTP; 0 for none. Default 0.
-    "metricsPort" start local metrics_port: u16 as plain = 0;
+    /// TCP port of metrics, readiness and liveness over HTTP; 0 for none. Default: six above listenPort, so 10917; without it
+    /// where that is taken, and none where listenPort is 0.
+    "metricsPort" start local metrics_port: Option<u16> as optional = None;
     /// Local address of that port. Default 127.0.0.1: whoever reaches it can read how busy the broker is.
     "metricsBindAddress" start local metrics_bind_address: String as plain = "127.0.0.1".to_owned();
+    /// Topics, consumer groups, pairs of both, and producer groups with figures of their own in metrics, of each kind; the rest
+    /// is summed. Default 1000.
+    "metricsSeriesMax" start local metrics_series_max: usize as plain = 1000;
 
     /// Name of the replication group, which members that meet compare. Default: the broker's name.
     "dLegerGroup" start group replication_group: String as plain = String::new();
@@ -270,6 +275,15 @@ impl BrokerConfig {
     pub fn data_folder(&self) -> PathBuf {
         let home = || machine::home().unwrap_or_else(|| PathBuf::from("."));
         self.store_path.clone().unwrap_or_else(|| home().join(".escrowmq").join(&self.broker_name))
+    }
+
+    /// The port of metrics, if there is to be one. A default makes way for the members of the broker's group.
+    pub fn pages_port(&self) -> Option<Port> {
+        let is_a_members = |port: &Port| {
+            let ports = self.replication_peers.all().iter().map(|seat| seat.port).chain(self.group_listen.port);
+            self.metrics_port.is_none() && ports.into_iter().any(|taken| taken == port.number())
+        };
+        Port::of(self.metrics_port, self.listen_port).filter(|port| !is_a_members(port))
     }
 
     /// Percent of the disk in use above which the oldest messages go before their time; `None` if they never do.

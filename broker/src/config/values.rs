@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use escrowmq_common::settings::values::with_hint;
-pub(super) use escrowmq_common::settings::values::{boolean, list, millis, path, plain, seconds};
+pub(super) use escrowmq_common::settings::values::{boolean, list, millis, optional, path, plain, seconds};
 
 /// Percent, as a whole number or, with a point, as a fraction: `88` and `0.88`.
 pub(super) mod percent {

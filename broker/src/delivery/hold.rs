@@ -98,7 +98,7 @@ fn cancel(pull: &Pull, ticket: Option<Ticket>) {
 /// Holds a pull for which nothing lies before `offset`. `until` is its deadline by the broker's monotonic clock.
 pub(super) fn hold(delivery: &Arc<Delivery>, mut pull: Pull, offset: QueueOffset, until: Duration) {
     let holds = &delivery.holds;
-    pull.note_hold(offset);
+    pull.note_hold(offset, delivery.clock.monotonic());
     let queue = Arc::clone(&pull.queue);
     let (group, connection) = (Arc::clone(&pull.group), Arc::clone(pull.reply.connection()));
     let (held_max, of_connection_max) = {

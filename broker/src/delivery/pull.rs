@@ -74,6 +74,8 @@ pub(crate) struct Pull {
     pub until: Option<Duration>,
     /// While it is held: the offset up to which nothing was for it.
     progress: Option<QueueOffset>,
+    /// Since when it is held, by the broker's monotonic clock.
+    held: Option<Duration>,
 }
 
 /// The numbers of a pull request.
@@ -143,6 +145,7 @@ impl Pull {
             bytes_max: ask.bytes_max.and_then(positive).unwrap_or(usize::MAX),
             until: ask.until,
             progress: None,
+            held: None,
         }
     }
 
@@ -197,8 +200,17 @@ impl Pull {
     }
 
     /// It is held: nothing before `offset` is for it.
-    pub(super) fn note_hold(&mut self, offset: QueueOffset) {
+    pub(super) fn note_hold(&mut self, offset: QueueOffset, now: Duration) {
         self.progress = Some(offset);
+        self.held.get_or_insert(now);
+    }
+
+    /// It is answered: counts the code, and the time for which it was held.
+    fn count(&self, delivery: &Delivery, code: i32) {
+        delivery.metrics.pulls.record(code);
+        if let Some(since) = self.held {
+            delivery.metrics.pull_waits.record(delivery.clock.monotonic().saturating_sub(since));
+        }
     }
 
     /// Answers a held pull for which nothing came.
@@ -400,20 +412,20 @@ impl Pull {
         let (topic, queue) = (&self.queue.topic, self.queue.index);
         tracing::error!(%topic, queue, offset = %at, %error, "message not served: the queue waits there");
         delivery.metrics.messages_unreadable.add_one();
-        delivery.metrics.pulls.record(response::SYSTEM_ERROR);
+        self.count(delivery, response::SYSTEM_ERROR);
         let remark = format!("offset {at} of queue {queue} of topic {topic}: {error}");
         self.reply.error(response::SYSTEM_ERROR, &remark);
     }
 
     fn answer(self, delivery: &Delivery, status: PullStatus, next: QueueOffset) {
         let code = status.code(self.asked);
-        delivery.metrics.pulls.record(code);
+        self.count(delivery, code);
         let fields = self.fields(next);
         self.reply.send(code, Some(status.name()), fields, &[]);
     }
 
     fn count_found(&self, delivery: &Delivery, messages: usize, bytes: usize) {
-        delivery.metrics.pulls.record(response::SUCCESS);
+        self.count(delivery, response::SUCCESS);
         delivery.metrics.messages_out.add(messages as u64);
         delivery.metrics.bytes_out.add(bytes as u64);
         let (group, topic) = (&self.group.name, &self.topic.settings.name);

@@ -86,6 +86,7 @@ pub(crate) struct PageBuilder {
     /// Offset of the first entry.
     pub first_offset: QueueOffset,
     count: u64,
+    message_bytes: u64,
     bytes: Vec<u8>,
 }
 
@@ -95,7 +96,7 @@ impl PageBuilder {
         let mut bytes = Vec::with_capacity(HEAD_BYTES + ENTRY_BYTES);
         bytes.put_u8(VERSION);
         bytes.put_u64(visible_at.get());
-        Self { first_offset, count: 0, bytes }
+        Self { first_offset, count: 0, message_bytes: 0, bytes }
     }
 
     /// Adds an entry and says its offset; `entry.offset` is ignored.
@@ -110,8 +111,14 @@ impl PageBuilder {
             self.bytes.put_u64(entry.half.get());
         }
         let offset = self.next_offset();
+        self.message_bytes += u64::from(entry.length);
         self.count += 1;
         offset
+    }
+
+    /// Bytes of the messages that its entries point at.
+    pub(crate) fn message_bytes(&self) -> u64 {
+        self.message_bytes
     }
 
     /// The offset of the next entry.

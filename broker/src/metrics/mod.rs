@@ -3,49 +3,15 @@
 //! [`Metrics`] holds the counts that requests and runners add to: plain atomics, each a few nanoseconds. No request of a client
 //! waits for a metric.
 //!
-//! Left to others: the page that shows them (`monitoring`), and the counts of the state machine, the log, the intake and the group,
-//! which hold the types of this folder.
+//! Left to others: their names, and the page that shows them (`monitoring`); the counts of the state machine, the log, the intake and
+//! the group, which hold the types of this folder.
 
-mod histogram;
 mod rate;
 mod waiting;
 
-pub(crate) use histogram::Histogram;
+pub(crate) use escrowmq_common::monitoring::{Count, Histogram};
 pub(crate) use rate::Rate;
 pub(crate) use waiting::Waiting;
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A count since start, or a gauge.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    /// One more.
-    pub(crate) fn add_one(&self) {
-        self.add(1);
-    }
-
-    /// Adds this many.
-    pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    /// One less, of a gauge.
-    pub(crate) fn take_one(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Sets a gauge.
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The count.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Codes that have a count of their own; all others share one.
 const CODES: usize = 32;
@@ -83,7 +49,7 @@ pub(crate) struct Metrics {
     pub sends: Results,
     /// Messages stored by sends, halves included.
     pub messages_in: Count,
-    /// Bytes of bodies of those.
+    /// Bytes of those as they are stored: the same as are handed out.
     pub bytes_in: Count,
     /// Pulls by response code.
     pub pulls: Results,
@@ -107,16 +73,16 @@ pub(crate) struct Metrics {
     pub creations_too_fast: Count,
     /// Groups that went by themselves.
     pub groups_expired: Count,
+    /// From the arrival of a commit until it was stored.
+    pub commits: Histogram,
+    /// How long pulls were held that were held.
+    pub pull_waits: Histogram,
     /// Decisions by response code.
     pub decisions: Results,
     /// Send-backs by response code.
     pub send_backs: Results,
     /// Messages that became dead letters.
     pub dead_letters: Count,
-    /// Connections that are open.
-    pub connections: Count,
-    /// Connections opened.
-    pub connections_opened: Count,
     /// Registrations that a nameserver took.
     pub registrations: Count,
     /// Registrations that a nameserver did not answer, or refused.

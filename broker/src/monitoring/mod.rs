@@ -1,56 +1,76 @@
-//! The pages that monitoring asks for: `GET /metrics` in the text format of Prometheus, `GET /ready` and `GET /live`.
+//! What those who watch the broker are shown: `/metrics`, `/ready` and `/live`, over HTTP.
 //!
-//! Each figure is read from the part that knows it when the page is asked for, so nothing is counted twice. The port is open before
-//! the store is, since a member may wait long for its group: until then it says what the start waits for.
+//! Each figure is read from the part that knows it when the page is asked for, so nothing is counted twice. The names are here and
+//! nowhere else, a file for each concern; docs/metrics.md explains all of them, and a test compares. The port is open before the
+//! store is, since a member may wait long for its group: until then it says what the start waits for.
 //!
-//! Promises: `/ready` is 200 only where requests are served or passed on; `/live` is 200 while the process answers at all; the page
-//! costs a bounded look at the oldest halves, however many there are; bad input on the port costs its sender a closed connection.
-//! Left to others: alarms; docs/replication.md has those of a group.
+//! Promises: `/ready` is 200 only where requests are served or passed on; `/live` is 200 while the process answers at all; a scrape
+//! costs a bounded look at the index, however much is stored.
+//! Left to others: the text and HTTP (`escrowmq_common::monitoring`); alarms.
 
+mod bounded;
+mod by_name;
 mod group;
-mod http;
-mod page;
+mod lag;
+mod requests;
+mod store;
+mod transactions;
 
 use std::sync::{Arc, OnceLock};
 
+use escrowmq_common::monitoring::{self, Families, Site};
 use escrowmq_common::remoting::Budget;
-use escrowmq_common::task::{Shutdown, Tasks};
+use escrowmq_common::task::Shutdown;
 use tokio::sync::watch;
 
-use crate::config::CurrentConfig;
+use crate::backup::prepare::Backups;
+use crate::client_registry::ClientRegistry;
+use crate::config::{BrokerConfig, CurrentConfig, KEYS};
 use crate::delivery::Delivery;
 use crate::forward::Counts;
 use crate::gate::Gate;
 use crate::group::Group;
 use crate::metrics::{Metrics, Waiting};
 use crate::raft::{Leadership, Office};
+use crate::reply::RequestTimes;
 use crate::retention::Retention;
 use crate::shard::Shard;
+use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
 use crate::transaction::Transactions;
+
+pub(crate) use by_name::ByName;
 
 /// The parts whose figures the pages show.
 pub(crate) struct Monitor {
     /// Counts of requests and runners.
     pub metrics: Arc<Metrics>,
+    /// How long requests took.
+    pub request_times: Arc<RequestTimes>,
     /// The store, with its own counts.
     pub shard: Shard,
     /// Half messages that wait.
     pub transactions: Arc<Transactions>,
+    /// Copies of the store.
+    pub backups: Arc<Backups>,
     /// Room and age.
     pub retention: Arc<Retention>,
-    /// Pulls that wait for files.
+    /// The members of groups.
+    pub clients: Arc<ClientRegistry>,
+    /// What went to groups.
+    pub stats: Arc<Stats>,
+    /// What scrapes remember of names.
+    pub by_name: ByName,
+    /// Offsets, and pulls that wait for files.
     pub delivery: Arc<Delivery>,
     /// Searches that wait for a place.
     pub gate: Arc<Gate>,
     /// Bytes and numbers of connections.
     pub budget: Arc<Budget>,
-    /// The role that was asked for.
+    /// The settings in force.
     pub config: CurrentConfig,
     /// For ages.
     pub time: Arc<SteadyClock>,
-    /// Where the page is made, which looks into the index.
-    pub tasks: Tasks,
     /// The group that this broker is a member of.
     pub group: Group,
     /// Who leads it.
@@ -77,13 +97,19 @@ enum Role {
 }
 
 /// What the port shows: before the broker serves, and from then on.
-#[derive(Default)]
 pub(crate) struct Pages {
+    /// Of the settings that the start has.
+    configuration_hash: u32,
     waiting: Arc<Waiting>,
     monitor: OnceLock<Arc<Monitor>>,
 }
 
 impl Pages {
+    /// The pages of a broker that starts with these settings.
+    pub(crate) fn new(config: &BrokerConfig) -> Self {
+        Self { configuration_hash: hash(config), waiting: Arc::default(), monitor: OnceLock::new() }
+    }
+
     /// Where a start says what it waits for.
     pub(crate) fn waiting(&self) -> &Arc<Waiting> {
         &self.waiting
@@ -94,6 +120,21 @@ impl Pages {
         // There is one broker behind a port.
         let _ = self.monitor.set(Arc::new(monitor));
     }
+}
+
+impl Site for Pages {
+    fn metrics(&self) -> String {
+        let is_ready = self.readiness().is_ok();
+        let (monitor, at_start) = (self.monitor.get().cloned(), self.configuration_hash);
+        monitoring::text(move |families| {
+            let hash = monitor.as_ref().map_or(at_start, |monitor| hash(&monitor.config.load()));
+            monitoring::process(families, "broker", env!("CARGO_PKG_VERSION"), hash);
+            families.gauge("escrowmq_ready", "1 while requests are served or passed on.", u64::from(is_ready));
+            if let Some(monitor) = &monitor {
+                monitor.collect(families);
+            }
+        })
+    }
 
     fn readiness(&self) -> Result<(), String> {
         match self.monitor.get() {
@@ -103,7 +144,21 @@ impl Pages {
     }
 }
 
+fn hash(config: &BrokerConfig) -> u32 {
+    monitoring::configuration_hash(KEYS.iter().map(|key| (key.name, (key.get)(config))))
+}
+
 impl Monitor {
+    /// All figures of a broker that serves. Reads the index.
+    fn collect(&self, families: &mut Families<'_>) {
+        monitoring::connections(families, &self.budget);
+        requests::collect(families, self);
+        by_name::collect(families, self);
+        transactions::collect(families, self);
+        store::collect(families, self);
+        group::collect(families, self);
+    }
+
     /// Whether requests are served or passed on; else why not.
     fn readiness(&self) -> Result<(), String> {
         let why = if self.stopping.is_cancelled() {

@@ -1,5 +1,7 @@
 //! The way back to the client that asked.
 //!
+//! A request's time is counted here, as here it ends.
+//!
 //! Promises: an answer is written once, in the header encoding that its request came in, straight into the connection's buffer;
 //! a request that is an operator's act leaves a line in the log when it is answered ([`audit`]). Left to others: the content of
 //! the answer.
@@ -9,15 +11,21 @@ mod refused;
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use escrowmq_common::clock::monotonic;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
+use escrowmq_common::monitoring::{ByCode, Histogram};
 use escrowmq_common::remoting::Connection;
 
 use audit::Act;
 
 pub(crate) use refused::Refused;
+
+/// How long requests took from their arrival until their answer, by code.
+pub(crate) type RequestTimes = ByCode<Histogram>;
 
 /// Where and how one request is answered. A one-way request's reply swallows the answer.
 #[derive(Debug, Clone)]
@@ -28,17 +36,25 @@ pub(crate) struct Reply {
     oneway: bool,
     /// The operator's act that the request is, if it is one.
     act: Option<Arc<Act>>,
+    code: i32,
+    /// When the request came, on the monotonic clock.
+    came: Duration,
+    /// Where the time until its answer is counted.
+    times: Arc<RequestTimes>,
 }
 
 impl Reply {
-    /// The way back for this request.
-    pub(crate) fn new(connection: &Arc<Connection>, request: &Frame) -> Self {
+    /// The way back for this request, which came just now. Its time is counted in `times`.
+    pub(crate) fn new(connection: &Arc<Connection>, request: &Frame, times: &Arc<RequestTimes>) -> Self {
         Self {
             connection: Arc::clone(connection),
             opaque: request.opaque,
             encoding: request.encoding,
             oneway: request.is_oneway(),
             act: Act::of(request, connection.peer()).map(Arc::new),
+            code: request.code,
+            came: monotonic(),
+            times: Arc::clone(times),
         }
     }
 
@@ -47,6 +63,15 @@ impl Reply {
         if let Some(act) = &self.act {
             act.tell(object, &old, &new);
         }
+    }
+
+    /// The time since the request came.
+    pub(crate) fn age(&self) -> Duration {
+        monotonic().saturating_sub(self.came)
+    }
+
+    fn count(&self) {
+        self.times.of(self.code).record(self.age());
     }
 
     /// Whether nobody waits for an answer.
@@ -70,11 +95,11 @@ impl Reply {
         if let Some(act) = &self.act {
             act.answered(code, remark);
         }
-        if self.oneway {
-            return;
+        if !self.oneway {
+            let head = ResponseHead { encoding: self.encoding, opaque: self.opaque, code, remark };
+            self.connection.write_with(|out| write_response(out, head, fields, body));
         }
-        let head = ResponseHead { encoding: self.encoding, opaque: self.opaque, code, remark };
-        self.connection.write_with(|out| write_response(out, head, fields, body));
+        self.count();
     }
 
     /// Answers with a body of `length` bytes that `write` appends straight to the connection's buffer. If it fails,
@@ -104,6 +129,9 @@ impl Reply {
             let rest = u32::try_from(out.len() - start - 4).expect("a body is bounded by the limits of a pull");
             out[start..start + 4].copy_from_slice(&rest.to_be_bytes());
         });
+        if result.is_ok() {
+            self.count();
+        }
         result
     }
 

@@ -13,7 +13,7 @@ use super::{
     recall, relay, replication, reset, runtime, send, send_back, settings, stats, topics,
 };
 use crate::broker::Broker;
-use crate::reply::Reply;
+use crate::reply::{Reply, RequestTimes};
 
 /// Handles a request: answers it, now or later.
 pub(super) type Handler = fn(&Arc<Broker>, Frame, Reply);
@@ -104,6 +104,11 @@ pub(super) fn handler(code: i32) -> Option<Handler> {
         request::UPDATE_AND_GET_GROUP_FORBIDDEN => admin::forbidden,
         _ => return None,
     })
+}
+
+/// Where the times of requests are counted: by code, for those that are served.
+pub(crate) fn request_times() -> RequestTimes {
+    RequestTimes::new(request::ALL.iter().copied().filter(|(_, code)| handler(*code).is_some()))
 }
 
 /// Whether any member carries this out by itself: it is about that member, or needs nothing of the group's state. Codes that

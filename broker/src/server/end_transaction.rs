@@ -33,7 +33,8 @@ pub(super) fn end(broker: &Arc<Broker>, request: Frame, reply: Reply) {
     else {
         return reply.error(response::SYSTEM_ERROR, &format!("{}: negative offset", remark::NO_SUCH_HALF));
     };
-    let is_answer = header.from_transaction_check && broker.transactions.answered(reply.connection().id(), half);
+    let is_answer =
+        header.from_transaction_check && broker.transactions.answered(reply.connection().id(), half, broker.now());
     if is_answer && header.commit_or_rollback == EndTransactionHeader::UNKNOWN {
         let lease = request.header::<ExtendTransactionHeader>();
         let is_in_progress = lease.is_ok_and(|lease| lease.retry_after_millis.is_some());
@@ -175,6 +176,9 @@ fn answer(broker: &Broker, reply: Reply, result: Result<Outcome, SubmitError>, r
     match result {
         Ok(Outcome::Settled(settled)) => {
             broker.metrics.decisions.record(response::SUCCESS);
+            if settled.first && settled.decision == Decision::Commit {
+                broker.metrics.commits.record(reply.age());
+            }
             settled_answer(broker, reply, &settled);
         }
         Ok(Outcome::Refused(refusal)) => {

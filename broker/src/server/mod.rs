@@ -47,6 +47,8 @@ mod slow;
 mod stats;
 pub(crate) mod topics;
 
+pub(crate) use dispatch::request_times;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -87,7 +89,7 @@ impl Server {
         match request.code {
             request::HEART_BEAT => {
                 self.forwarder.tell(connection, request.clone(), &self.handle);
-                membership::accept(Reply::new(connection, &request));
+                membership::accept(Reply::new(connection, &request, &self.broker.request_times));
             }
             request::UPDATE_BROKER_CONFIG if settings::is_for_leader(&self.broker, &request) => {
                 self.forwarder.pass(connection, request, &self.handle);
@@ -102,7 +104,7 @@ impl Server {
 fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame) {
     let code = request.code;
     // Builds the way back first: from here on, every path answers.
-    let reply = Reply::new(connection, &request);
+    let reply = Reply::new(connection, &request, &broker.request_times);
     match dispatch::handler(code) {
         Some(handle) => handle(broker, request, reply),
         None => reply.unsupported(code),
@@ -158,13 +160,7 @@ impl Service for Server {
         self.broker.shard.executor().lend();
     }
 
-    fn on_open(&self, _connection: &Arc<Connection>) {
-        self.broker.metrics.connections.add_one();
-        self.broker.metrics.connections_opened.add_one();
-    }
-
     fn on_close(&self, connection: &Arc<Connection>) {
-        self.broker.metrics.connections.take_one();
         self.forwarder.closed(connection);
         membership::closed(&self.broker, connection);
     }

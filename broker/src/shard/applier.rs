@@ -108,10 +108,14 @@ impl Applier {
         let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
         let mut loads = Vec::with_capacity(entries.len());
         let mut ready = Vec::with_capacity(entries.len());
+        let durations = &self.shared.durations;
         for entry in entries {
             let waiting = self.shared.awaiting.take(entry.index);
-            let completions = waiting.map(|Waiting { completions, load, .. }| {
+            let completions = waiting.map(|Waiting { mut completions, load, proposed, .. }| {
                 loads.push(load);
+                let now = durations.now();
+                durations.flush.record_many(now.saturating_sub(proposed), completions.len() as u64);
+                completions.mark_committed(durations, now);
                 completions
             });
             ready.push((entry, completions));
@@ -240,7 +244,9 @@ impl Applier {
         if let Some(failure) = latch.failure() {
             return Err(FlushError::Failed(failure.clone()));
         }
+        let (durations, since) = (&self.shared.durations, self.shared.durations.now());
         self.shared.index.spill()?;
+        durations.index_flush.record(durations.now().saturating_sub(since));
         *flushing = None;
         self.flushed_index.raise(applied.index);
         Ok(())

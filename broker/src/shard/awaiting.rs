@@ -19,6 +19,8 @@ pub(in crate::shard) struct Waiting {
     pub(in crate::shard) load: Load,
     /// When the first of its commands came, by the monotonic clock.
     pub(in crate::shard) since: Duration,
+    /// When it was proposed, by the same clock.
+    pub(in crate::shard) proposed: Duration,
 }
 
 /// The callers of all entries that were appended here and are not applied yet, in the order of their indexes.

@@ -1,9 +1,12 @@
 //! The way back from a command to who submitted it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
 use escrowmq_common::code::remark;
 
+use super::durations::Durations;
 use super::outcome::Outcome;
 use crate::terms::TooLong;
 
@@ -53,6 +56,8 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<Outcome, SubmitError>) + Send
 pub(crate) struct Completions {
     calls: Vec<Completion>,
     appended: bool,
+    /// When the batch was committed, and where to count what comes after it.
+    committed: Option<(Arc<Durations>, Duration)>,
 }
 
 impl std::fmt::Debug for Completions {
@@ -64,12 +69,17 @@ impl std::fmt::Debug for Completions {
 impl Completions {
     /// The completions of a batch that was not appended yet.
     pub(crate) fn new(calls: Vec<Completion>) -> Self {
-        Self { calls, appended: false }
+        Self { calls, appended: false, committed: None }
     }
 
     /// From now on the batch may be in the log.
     pub(crate) fn mark_appended(&mut self) {
         self.appended = true;
+    }
+
+    /// The batch is committed, and about to be applied. From here on its time is counted.
+    pub(in crate::shard) fn mark_committed(&mut self, durations: &Arc<Durations>, now: Duration) {
+        self.committed = Some((Arc::clone(durations), now));
     }
 
     /// How many wait.
@@ -80,8 +90,17 @@ impl Completions {
     /// Answers all, each with the outcome of its command: apply makes one for each.
     pub(crate) fn complete(mut self, outcomes: impl ExactSizeIterator<Item = Outcome>) {
         let calls = std::mem::take(&mut self.calls);
+        let count = calls.len() as u64;
+        let answering = self.committed.take().map(|(durations, committed)| {
+            let now = durations.now();
+            durations.apply.record_many(now.saturating_sub(committed), count);
+            (durations, now)
+        });
         for (each, outcome) in calls.into_iter().zip(outcomes) {
             call(each, Ok(outcome));
+        }
+        if let Some((durations, began)) = answering {
+            durations.answer.record_many(durations.now().saturating_sub(began), count);
         }
     }
 

@@ -9,6 +9,7 @@ use super::applier::Applier;
 use super::command::Command;
 use super::completion::{Completion, SubmitError};
 use super::counters::{Counters, Signals};
+use super::durations::Durations;
 use super::group::Groups;
 use super::intake::{Admission, Intake};
 use super::lost::Lost;
@@ -121,6 +122,11 @@ impl Shard {
     /// Counts that apply keeps.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// How long commands spend on their way.
+    pub fn durations(&self) -> &Durations {
+        &self.shared.durations
     }
 
     /// The signals of apply to the runners.

@@ -26,6 +26,7 @@ mod codec;
 mod command;
 mod completion;
 mod counters;
+mod durations;
 mod give_up;
 mod group;
 mod half_queries;

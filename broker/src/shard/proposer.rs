@@ -134,10 +134,13 @@ impl Proposer {
         let bytes = batch.seal(self.time.now());
         let size = bytes.len() - HEAD_BYTES;
         let (awaiting, completions) = (Arc::clone(&self.shared.awaiting), Completions::new(completions));
+        let (durations, count) = (&self.shared.durations, completions.len() as u64);
+        let now = durations.now();
+        durations.queued.record_many(now.saturating_sub(since), count);
         let on_append = Box::new(move |index| {
             // The room that it claimed is used now.
             drop(claim);
-            awaiting.push(index, Waiting { completions, load, since });
+            awaiting.push(index, Waiting { completions, load, since, proposed: now });
         });
         let proposed = self.member.propose(term, bytes, on_append).await;
         if let Err(error) = proposed {

@@ -6,6 +6,7 @@ use super::agreed::Agreement;
 use super::ahead::ReadAhead;
 use super::awaiting::Awaiting;
 use super::counters::{Counters, Signals};
+use super::durations::Durations;
 use super::group::Groups;
 use super::intake::Intake;
 use super::lost::Lost;
@@ -33,11 +34,13 @@ pub(in crate::shard) struct Shared {
     pub(in crate::shard) ahead: ReadAhead,
     pub(in crate::shard) counters: Counters,
     pub(in crate::shard) signals: Signals,
+    pub(in crate::shard) durations: Arc<Durations>,
 }
 
 impl Shared {
     /// Nothing is known yet: the state machine loads it from the index.
     pub(in crate::shard) fn new(index: Index, log: Log, quarantine: Quarantine) -> Arc<Self> {
+        let durations = Arc::new(Durations::new(log.clock().clone()));
         Arc::new(Self {
             executor: Executor::new(log.clock().clone(), log.latch().clone(), log.seed()),
             intake: Intake::new(log.latch(), log.clock().clone()),
@@ -53,6 +56,7 @@ impl Shared {
             ahead: ReadAhead::default(),
             counters: Counters::default(),
             signals: Signals::default(),
+            durations,
         })
     }
 }

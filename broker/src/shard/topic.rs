@@ -30,6 +30,10 @@ pub struct Queue {
     entered: AtomicU32,
     /// The topic's settings name this queue no more.
     is_given_up: AtomicBool,
+    /// The end when counting for metrics began.
+    counted_from: AtomicU64,
+    /// Bytes of the messages that entered since then.
+    entered_bytes: AtomicU64,
     /// The waiters for the next message.
     pub arrivals: Arrivals,
 }
@@ -48,6 +52,8 @@ impl Queue {
             old_until: AtomicU64::new(0),
             entered: AtomicU32::new(index),
             is_given_up: AtomicBool::new(false),
+            counted_from: AtomicU64::new(0),
+            entered_bytes: AtomicU64::new(0),
             arrivals: Arrivals::default(),
         }
     }
@@ -82,6 +88,12 @@ impl Queue {
         self.is_given_up.load(Ordering::Acquire)
     }
 
+    /// Messages that entered since counting began, and their bytes as they are stored.
+    pub fn entered(&self) -> (u64, u64) {
+        let from = self.counted_from.load(Ordering::Relaxed);
+        (self.max_offset().get().saturating_sub(from), self.entered_bytes.load(Ordering::Relaxed))
+    }
+
     /// Settings of the topic are in force: where goes what waits for this queue? Messages of one queue stay together.
     fn follow(&self, settings: &TopicSettings) {
         let live = settings.live_queues().max(1);
@@ -99,6 +111,13 @@ impl Queue {
     pub(in crate::shard) fn publish(&self, min: QueueOffset, max: QueueOffset) {
         self.min.store(min.get(), Ordering::Release);
         self.max.store(max.get(), Ordering::Release);
+    }
+
+    /// Messages of so many bytes have entered.
+    pub(in crate::shard) fn note_entered(&self, bytes: u64) {
+        // Apply alone writes.
+        let before = self.entered_bytes.load(Ordering::Relaxed);
+        self.entered_bytes.store(before + bytes, Ordering::Relaxed);
     }
 }
 
@@ -181,6 +200,14 @@ impl Topics {
     /// How many queues all topics have together.
     pub fn queue_count(&self) -> u64 {
         self.by_queue.len() as u64
+    }
+
+    /// The broker serves from here on: what entered before, as when the log is applied again after a crash, is no news.
+    pub(crate) fn count_from_now(&self) {
+        for queue in &self.by_queue {
+            queue.entered_bytes.store(0, Ordering::Relaxed);
+            queue.counted_from.store(queue.max.load(Ordering::Acquire), Ordering::Relaxed);
+        }
     }
 
     /// Grows with each change of any topic; the broker then registers again.

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::broker::Broker;
 use crate::executor::Blocking;
 use crate::forward::Forwarder;
-use crate::monitoring::Monitor;
+use crate::monitoring::{ByName, Monitor};
 use crate::raft::Office;
 use crate::retention::Keeper;
 use crate::schedule::{Expiry, Timers, UnusedGroups};
@@ -93,15 +93,19 @@ pub(super) fn monitor(
 ) -> Monitor {
     Monitor {
         metrics: Arc::clone(&broker.metrics),
+        request_times: Arc::clone(&broker.request_times),
         shard: broker.shard.clone(),
         transactions: Arc::clone(&broker.transactions),
+        backups: Arc::clone(&broker.backups),
         retention: Arc::clone(&broker.retention),
+        clients: Arc::clone(&broker.clients),
+        stats: Arc::clone(&broker.stats),
+        by_name: ByName::new(broker.config().metrics_series_max),
         delivery: Arc::clone(&broker.delivery),
         gate: Arc::clone(&broker.gate),
         budget: Arc::clone(budget),
         config: broker.config.clone(),
         time: Arc::clone(&broker.time),
-        tasks: broker.tasks.clone(),
         group: broker.group.clone(),
         leadership: storage.leadership(),
         office: Arc::clone(office),

@@ -334,6 +334,18 @@ impl Stats {
         });
     }
 
+    /// For each topic and group what was handed out since the start, or since the pair was quiet for a day: topic, group, messages,
+    /// bytes.
+    pub(crate) fn each_group_get(&self, mut take: impl FnMut(&str, &str, u64, u64)) {
+        for series in &self.group_get.by_key {
+            let (key, messages) = (series.key(), series.sum.load(Ordering::Relaxed));
+            // Neither name may have an `@`.
+            let Some((topic, group)) = key.split_once('@') else { continue };
+            let bytes = self.group_get_bytes.by_key.get(key).map_or(0, |series| series.sum.load(Ordering::Relaxed));
+            take(topic, group, messages, bytes);
+        }
+    }
+
     /// When counting began: the start of the broker.
     pub(crate) fn began(&self) -> Stamp {
         self.began

@@ -25,6 +25,7 @@ pub(crate) mod runner;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -32,6 +33,7 @@ use tokio::sync::Notify;
 use answers::{Answer, Answers};
 use engine::Scheduler;
 
+use crate::metrics::Histogram;
 use crate::terms::{HalfId, QueueId, Stamp};
 
 /// The state of check-backs that handlers and the runner share.
@@ -46,6 +48,7 @@ pub(crate) struct Transactions {
     /// The time up to which rounds have done all that was due.
     done_at: AtomicU64,
     checks_sent: AtomicU64,
+    check_answers: Histogram,
     /// Locked for a moment each time.
     answers: Mutex<Answers>,
 }
@@ -53,15 +56,22 @@ pub(crate) struct Transactions {
 impl Transactions {
     /// A producer answered a check in one way or another; `connection` is the id of the connection that it came on. Says whether
     /// that connection owed the answer.
-    pub(crate) fn answered(&self, connection: u64, half: HalfId) -> bool {
-        let (owed, makes_room) = {
+    pub(crate) fn answered(&self, connection: u64, half: HalfId, now: Stamp) -> bool {
+        let (asked, makes_room) = {
             let mut scheduler = self.scheduler.lock();
             (scheduler.answered(connection, half), scheduler.held() > 0)
         };
-        if owed && makes_room {
+        let Some(asked) = asked else { return false };
+        self.check_answers.record(Duration::from_millis(now.since(asked)));
+        if makes_room {
             self.attention.notify_one();
         }
-        owed
+        true
+    }
+
+    /// From checks until their answers.
+    pub(crate) fn check_answers(&self) -> &Histogram {
+        &self.check_answers
     }
 
     /// The time up to which everything that was due is done: checks sent, halves parked.

@@ -169,7 +169,9 @@ fn nameserver(folder: &Path, number: usize, port: u16) -> Node {
     let name = format!("ns{number}");
     let kv = folder.join(format!("{name}.json"));
     let set = format!("kvConfigPath={}", kv.display());
-    let command = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--set", &set].map(str::to_owned).to_vec();
+    let command = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--set", "metricsPort=0", "--set", &set]
+        .map(str::to_owned)
+        .to_vec();
     let program = "escrowmq-nameserver";
     Node { name, group: None, port, metrics: 0, state: State::Down, command, program, process: None }
 }

@@ -39,7 +39,7 @@ impl Cluster {
         let command = |port: u16| {
             let mut command = Command::new(&program);
             command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
-            command.arg("--set").arg(format!("kvConfigPath={}", kv.display()));
+            command.args(["--set", "metricsPort=0", "--set"]).arg(format!("kvConfigPath={}", kv.display()));
             Ok(command)
         };
         let told = &mut self.told;
@@ -96,6 +96,7 @@ fn settings(port: u16, namesrv: &str, data: &Path) -> String {
          brokerIP1=127.0.0.1\n\
          bindAddress=127.0.0.1\n\
          listenPort={port}\n\
+         metricsPort=0\n\
          namesrvAddr={namesrv}\n\
          storePathRootDir={}\n\
          flushDiskType=SYNC_FLUSH\n\

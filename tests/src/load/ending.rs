@@ -187,7 +187,7 @@ async fn decided(shared: &Shared, target: &Target) -> [u64; 5] {
         let (_, metrics) = leader(target).await;
         let page = Page::of(metrics).await?;
         let [committed, rolled_back] =
-            [page.value("transactions_committed_total")?, page.value("transactions_rolled_back_total")?];
+            [page.value("transactions_committed_ever_total")?, page.value("transactions_rolled_back_ever_total")?];
         let [open, parked] = [page.value("halves_open")?, page.value("halves_parked")?];
         (open == 0).then_some([half.counter.cast_unsigned() + 1, committed, rolled_back, open, parked])
     })

@@ -13,7 +13,7 @@ use escrowmq_common::clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::task::{Shutdown, Tasks};
-use escrowmq_tests::metrics::metric;
+use escrowmq_tests::metrics::{Page, metric};
 use escrowmq_tests::processes::free_port;
 use escrowmq_tests::wire::pull_request;
 use escrowmq_tests::{Broker, Settings, since};
@@ -187,8 +187,10 @@ async fn peers_that_hold_memory_stay_under_the_ceiling() {
         mib(before),
         mib(most),
     );
-    let happened = async |name: &str| metric(metrics, name).await.unwrap_or(0);
-    let stopped = happened("connections_evicted_total").await + happened("requests_refused_busy_total").await;
+    let page = Page::of(metrics).await.expect("a page");
+    let closed = page.by_label("connections_closed_total", "reason");
+    let evicted: u64 = closed.filter(|(reason, _)| *reason == "evicted").map(|(_, count)| count).sum();
+    let stopped = evicted + page.value("requests_refused_busy_total").expect("a count");
     assert!(
         most_counted > budget / 2 && stopped > 0,
         "the budget was not tried: {most_counted} of {budget}, {stopped}"

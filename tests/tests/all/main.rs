@@ -27,6 +27,7 @@ mod linear;
 mod lossy;
 mod members;
 mod message_trace;
+mod metrics;
 mod minority;
 mod no_loss;
 mod outages;

@@ -113,7 +113,7 @@ impl BrokerConfig {
     /// Members talk at ports of their own. Those of this machine must not be where clients and metrics are served.
     fn validate_peer_ports(&self, own: &Seat) -> Result<(), ConfigError> {
         let clients = self.listen_port;
-        let mut taken = vec![(self.metrics_port, "metricsPort")];
+        let mut taken = vec![(self.metrics_port.unwrap_or_default(), "metricsPort")];
         if clients > 0 {
             taken.extend([(clients, "listenPort"), (clients.saturating_sub(2), "the fast port, two below listenPort")]);
         }

@@ -22,8 +22,8 @@ pub(super) struct Answer {
     /// The queue's number within its topic.
     pub(super) queue: u32,
     pub(super) unique_key: KeptText,
-    /// Bytes of the bodies.
-    pub(super) body_bytes: usize,
+    /// Bytes of the messages as they are stored.
+    pub(super) stored_bytes: usize,
     /// Broker name and topic of the handle for a message that can be called back, with its time.
     pub(super) recall: Option<Box<Recall>>,
     pub(super) is_dead_letter: bool,
@@ -107,7 +107,7 @@ impl Answer {
         let metrics = &self.broker.metrics;
         metrics.sends.record(response::SUCCESS);
         metrics.messages_in.add(1 + ids.more.len() as u64);
-        metrics.bytes_in.add(self.body_bytes as u64);
+        metrics.bytes_in.add(self.stored_bytes as u64);
         let config = self.broker.config();
         self.reply.send(
             response::SUCCESS,

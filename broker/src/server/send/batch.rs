@@ -61,8 +61,9 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
             })
         })
         .collect();
+    let mut stored_bytes = 0;
     for unit in &units {
-        unit.0.size().map_err(Refused::from)?;
+        stored_bytes += unit.0.size().map_err(Refused::from)?;
     }
     let messages: Vec<Message<'_>> =
         batch.members.iter().zip(&units).map(|(member, unit)| Message::new(member.tag_hash, unit)).collect();
@@ -71,7 +72,7 @@ pub(super) fn publish(send: &Send<'_>) -> Result<(), Stop> {
         reply: send.reply.clone(),
         queue: target.queue.index,
         unique_key: KeptText::new(batch.unique_key),
-        body_bytes: batch.members.iter().map(|member| member.message.body.len()).sum(),
+        stored_bytes,
         recall: None,
         is_dead_letter: false,
         is_first: send.is_first,

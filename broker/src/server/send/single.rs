@@ -89,7 +89,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
             pieces.as_slice(),
         )
     });
-    unit.0.size().map_err(Refused::from)?;
+    let stored_bytes = unit.0.size().map_err(Refused::from)?;
     let message = Message::new(known.tag_hash(), &unit);
 
     let recall = due
@@ -101,7 +101,7 @@ pub(super) fn store(send: &Send<'_>) -> Result<(), Stop> {
         reply: send.reply.clone(),
         queue: target.queue.index,
         unique_key: KeptText::new(Some(unique_key)),
-        body_bytes: send.request.body.len(),
+        stored_bytes,
         recall,
         is_dead_letter: target.is_dead_letter,
         is_first: send.is_first,

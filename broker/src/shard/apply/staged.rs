@@ -40,8 +40,8 @@ pub(in crate::shard) struct Staged {
     /// Bytes below may go, as of this write.
     pub(in crate::shard) kept: Option<Position>,
     pages: HashMap<QueueId, (Arc<Queue>, PageBuilder)>,
-    /// Queues whose pages were put into the rows, with their new ends.
-    grown: Vec<(Arc<Queue>, QueueOffset)>,
+    /// Queues whose pages were put into the rows, with their new ends and the bytes of the messages that entered.
+    grown: Vec<(Arc<Queue>, QueueOffset, u64)>,
     /// Halves as changed by the commands at hand; `None` is decided.
     halves: HashMap<HalfId, Option<HalfRow>>,
     decisions: HashMap<HalfId, DecisionRow>,
@@ -164,7 +164,7 @@ impl Staged {
             if next < end {
                 fallen.push(format!("{id} ends at {end} and would end at {next}"));
             }
-            self.grown.push((queue, next));
+            self.grown.push((queue, next, page.message_bytes()));
             page.put(id, rows);
         }
         for (queue, min, _) in &self.trimmed {
@@ -254,7 +254,8 @@ impl Staged {
         self.repeats.clear();
         let grown = self.grown.drain(..);
         grown
-            .map(|(queue, end)| {
+            .map(|(queue, end, bytes)| {
+                queue.note_entered(bytes);
                 queue.publish(queue.min_offset(), end);
                 queue
             })

@@ -13,7 +13,7 @@ use super::clients::Clients;
 use super::desk::FIRST_CHECK;
 use super::node::Node;
 use crate::log::sim_disk::Random;
-use crate::terms::{Decision, HalfId};
+use crate::terms::{Decision, HalfId, Stamp};
 
 /// A half is left alone for so long at least: a leader's clock may run a tenth faster, and stamps are whole milliseconds.
 const LEFT_ALONE: Duration =
@@ -109,7 +109,7 @@ impl Checks {
         let is_there = node.life == check.life && now >= node.paused_until;
         if let Some(desk) = node.desk().filter(|_| is_there) {
             for instance in &desk.instances {
-                desk.transactions.answered(instance.connection.id(), check.half);
+                desk.transactions.answered(instance.connection.id(), check.half, Stamp(check.at.as_millis() as u64));
             }
             // While there are faults some do not know yet.
             if clients.active && self.random.below(3) == 0 {

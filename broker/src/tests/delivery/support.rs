@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use escrowmq_common::body::json::{Form, to_bytes};
 use escrowmq_common::body::{ConsumerData, HeartbeatData, MessageModel, ProducerData, SubscriptionData};
+use escrowmq_common::clock::Clock;
 use escrowmq_common::code::request;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{PullMessageHeader, SendMessageHeader};
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::config::BrokerConfig;
-use crate::start::{RunningBroker, start};
+use crate::start::{Embedding, RunningBroker, start, start_embedded};
 pub(crate) use crate::tests::support::{PATIENCE, messages, until};
 use crate::tests::support::{settings, text};
 
@@ -33,10 +34,15 @@ impl Node {
 
     /// Starts with settings changed.
     pub(crate) async fn with(change: impl FnOnce(&mut BrokerConfig)) -> Node {
+        Node::on(Clock::system(), change).await
+    }
+
+    /// Starts with settings changed, on this clock.
+    pub(crate) async fn on(clock: Clock, change: impl FnOnce(&mut BrokerConfig)) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let mut config = BrokerConfig { segment_bytes: 8 << 20, ..settings(folder.path()) };
         change(&mut config);
-        let running = start(config.clone()).await.unwrap();
+        let running = start_embedded(config.clone(), Embedding { clock, told_port: None }).await.unwrap();
         Node { running: Some(running), config, folder }
     }
 

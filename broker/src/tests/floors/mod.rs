@@ -28,7 +28,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("log", Some(&["latch", "metrics", "planted", "terms"])),
     ("index", Some(&["terms"])),
     ("raft", Some(&["executor", "latch", "log", "metrics", "planted", "terms"])),
-    ("shard", Some(&["executor", "index", "latch", "log", "planted", "raft", "steady_clock", "terms"])),
+    ("shard", Some(&["executor", "index", "latch", "log", "metrics", "planted", "raft", "steady_clock", "terms"])),
     ("storage", Some(&["executor", "index", "latch", "log", "raft", "shard", "steady_clock", "terms"])),
     // Readers of the store, and background work.
     ("key_index", Some(&["log", "shard", "terms"])),

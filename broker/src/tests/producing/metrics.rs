@@ -18,7 +18,7 @@ async fn get(stage: &Stage, request: &[u8]) -> String {
 #[tokio::test]
 async fn figures_and_readiness_are_served() {
     let port = free_port().unwrap();
-    let stage = Stage::with(|config| config.metrics_port = port).await;
+    let stage = Stage::with(|config| config.metrics_port = Some(port)).await;
     stage.done(send("T", &[])).await;
     stage.done(send("T", &[("TRAN_MSG", "true"), ("PGROUP", "PG"), ("UNIQ_KEY", "TX")])).await;
     stage.call(send("Top ic", &[])).await;
@@ -31,9 +31,10 @@ async fn figures_and_readiness_are_served() {
         "escrowmq_send_requests_total{code=\"0\"} 2",
         "escrowmq_send_requests_total{code=\"29\"} 1",
         "escrowmq_messages_in_total 2",
-        "escrowmq_message_bytes_in_total 12",
         "escrowmq_connections 1",
         "escrowmq_store_failed 0",
+        "escrowmq_request_seconds_count{request=\"SEND_MESSAGE_V2\"} 3",
+        "escrowmq_log_flush_seconds_count 0",
     ] {
         assert!(page.lines().any(|each| each == line), "{line} in {page}");
     }

@@ -11,12 +11,10 @@ use escrowmq_common::remoting::{NoRequests, Remote, RemoteOptions};
 use futures_util::future::try_join_all;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::config::BrokerConfig;
 use crate::start::{RunningBroker, start};
-use crate::tests::support::{PATIENCE, settings, three_seats, until};
+use crate::tests::support::{PATIENCE, get, settings, three_seats, until};
 
 /// See the module. Members are numbered from 0; member 1 has the seat `n1`.
 pub(super) struct Three {
@@ -44,7 +42,7 @@ impl Three {
         BrokerConfig {
             replication_peers: self.peers.parse().unwrap(),
             replication_self: format!("n{at}"),
-            metrics_port: self.metrics_ports[at],
+            metrics_port: Some(self.metrics_ports[at]),
             ..settings(&self.folder.path().join(format!("n{at}")))
         }
     }
@@ -97,7 +95,7 @@ impl Three {
     pub(super) async fn page(&self, at: usize) -> BTreeMap<String, f64> {
         let (status, page) = self.get(at, "/metrics").await;
         assert_eq!(status, 200, "{page}");
-        let lines = page.lines().filter(|line| !line.starts_with('#'));
+        let lines = page.lines().filter(|line| line.starts_with("escrowmq_"));
         let figure = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
             Some((name.strip_prefix("escrowmq_")?.to_owned(), value.parse().ok()?))
@@ -146,16 +144,6 @@ impl Three {
     pub(super) async fn ask(&self, at: usize, code: i32) -> Value {
         serde_json::from_slice(&self.done(at, Frame::request(code)).await.body).unwrap()
     }
-}
-
-/// The status and the body; `None` if nobody listens.
-async fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// The same while the member may not have come so far.

@@ -11,7 +11,7 @@ use crate::tests::support::{create_topic, until};
 async fn a_member_that_waits_for_its_group_is_live_and_says_why_it_is_not_ready() {
     let mut three = Three::new();
     let config = three.config(0);
-    let port = config.metrics_port;
+    let port = config.metrics_port.unwrap();
     let watching = async {
         assert_eq!(get_when_open(port, "/live").await, (200, "live\n".to_owned()));
         until("the reason names the others", async || {

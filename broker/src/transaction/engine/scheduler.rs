@@ -207,8 +207,8 @@ impl Scheduler {
         self.windows.answered(connection, half);
     }
 
-    /// A producer answered a check in one way or another. Says whether this connection owed the answer.
-    pub(crate) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
+    /// A producer answered a check in one way or another. Says when the check was made, if this connection owed the answer.
+    pub(crate) fn answered(&mut self, connection: u64, half: HalfId) -> Option<Stamp> {
         self.windows.answered(connection, half)
     }
 
@@ -324,7 +324,7 @@ mod tests {
         for half in 1..=300 {
             let connection = asked(scheduler.consider(&row(HalfId(half), "gone"), &instances, Stamp(7_000)));
             times[connection as usize - 1] += 1;
-            assert!(scheduler.answered(connection, HalfId(half)));
+            assert!(scheduler.answered(connection, HalfId(half)).is_some());
         }
         assert_eq!(times, [100; 3]);
     }
@@ -360,7 +360,7 @@ mod tests {
         }
         assert_eq!(scheduler.consider(&row(HalfId(5_000), "a"), &instances, Stamp(7_000)), Step::Hold);
         assert!(!scheduler.has_room(&instances, Stamp(7_000)));
-        assert!(scheduler.answered(2, HalfId(1_500)));
+        assert!(scheduler.answered(2, HalfId(1_500)).is_some());
         assert_eq!(asked(scheduler.consider(&row(HalfId(5_000), "a"), &instances, Stamp(7_000))), 2);
         assert_eq!(scheduler.held(), 0);
     }

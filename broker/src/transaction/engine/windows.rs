@@ -24,12 +24,12 @@ struct Window {
 }
 
 impl Window {
-    fn remove(&mut self, half: HalfId) -> bool {
+    fn remove(&mut self, half: HalfId) -> Option<Stamp> {
         let asked = self.halves.remove(&half);
         if let Some(at) = asked {
             self.oldest.remove(&(at, half));
         }
-        asked.is_some()
+        asked
     }
 }
 
@@ -62,9 +62,9 @@ impl Windows {
         window.oldest.insert((now, half));
     }
 
-    /// A check was answered, or not sent after all; says whether the connection owed the answer.
-    pub(super) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
-        let Some(window) = self.connections.get_mut(&connection) else { return false };
+    /// A check was answered, or not sent after all; says when it was made, if the connection owed the answer.
+    pub(super) fn answered(&mut self, connection: u64, half: HalfId) -> Option<Stamp> {
+        let window = self.connections.get_mut(&connection)?;
         let owed = window.remove(half);
         if window.halves.is_empty() {
             self.connections.remove(&connection);
@@ -91,9 +91,9 @@ mod tests {
         }
         assert!(!windows.has_room(1, Stamp(999), 1_000));
         assert!(windows.has_room(2, Stamp::ZERO, 1_000), "another connection is not affected");
-        assert!(windows.answered(1, HalfId(5)));
+        assert_eq!(windows.answered(1, HalfId(5)), Some(Stamp::ZERO));
         assert!(windows.has_room(1, Stamp(999), 1_000));
-        assert!(!windows.answered(1, HalfId(5)), "an answer counts once");
+        assert_eq!(windows.answered(1, HalfId(5)), None, "an answer counts once");
         windows.forget(1);
         assert_eq!(windows.owed(1), 0);
     }
@@ -115,7 +115,7 @@ mod tests {
         windows.asked(1, HalfId(7), Stamp::ZERO);
         windows.asked(1, HalfId(7), Stamp(5));
         assert_eq!(windows.owed(1), 1);
-        assert!(windows.answered(1, HalfId(7)));
+        assert_eq!(windows.answered(1, HalfId(7)), Some(Stamp(5)));
         assert_eq!(windows.owed(1), 0);
     }
 }

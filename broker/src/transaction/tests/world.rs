@@ -612,7 +612,7 @@ impl World {
     /// A producer answers a check. Says whether its connection owed the answer.
     pub(super) fn answered(&mut self, connection: u64, half: HalfId) -> bool {
         let mut scheduler = self.scheduler.borrow_mut();
-        let owed = scheduler.answered(connection, half);
+        let owed = scheduler.answered(connection, half).is_some();
         self.attention |= owed && scheduler.held() > 0;
         owed
     }
