@@ -13,6 +13,7 @@ use escrowmq_common::task::Shutdown;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+#[cfg(any(feature = "sql", test))]
 use super::row::mixed;
 use super::worker::Counters;
 
@@ -99,6 +100,7 @@ impl Owned {
     }
 
     /// Takes up to `count` slots away that nobody works on.
+    #[cfg(any(feature = "sql", test))]
     pub(super) fn remove_idle(&self, count: usize) -> Vec<i64> {
         let mut state = self.state.lock();
         let idle = state.slots.iter().filter(|(_, slot)| !slot.is_busy).map(|(number, _)| *number);

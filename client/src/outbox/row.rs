@@ -22,6 +22,7 @@ pub(super) const FREE_SLOTS: i64 = 64;
 pub(super) const SLOTS: i64 = KEY_SLOTS + FREE_SLOTS;
 
 /// A place of a slot in an order that mixes both kinds: any run of it has about as many of each.
+#[cfg(any(feature = "sql", test))]
 pub(super) fn mixed(slot: i64) -> i64 {
     slot * 37 % SLOTS
 }
