@@ -6,13 +6,15 @@
 //! * [`limits`]: how long and how many of anything a peer may send.
 //! * [`task`], [`clock`]: the only places that spawn and that read time; [`calendar`], [`net`]: its days, and addresses.
 //! * [`causes`]: an error with its causes in one line.
-//! * With the feature `process`, for our own programs: `settings`, `logging`, `signals`, `monitoring`, `service`, which tells a service manager
-//!   how a process is, `manual`, which writes manual pages, `disk`, which replaces files, and `ports`, which finds free ones.
+//! * With the feature `process`, for our own programs: `settings`, `logging`, `audit`, which tells administrators' acts, `signals`,
+//!   `monitoring`, `service`, which tells a service manager how a process is, `manual`, which writes manual pages, `disk`, which replaces files, and `ports`, which finds free ones.
 //!
 //! Nothing in here knows what a broker or a nameserver does with a request.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "process")]
+pub mod audit;
 pub mod body;
 pub mod calendar;
 pub mod causes;

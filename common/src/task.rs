@@ -150,7 +150,7 @@ fn log_panic(name: &'static str, panic: &(dyn Any + Send)) {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text");
-    tracing::error!(task = name, panic = text, "task panicked");
+    tracing::error!(event = "task_panicked", task = name, panic = text, "task panicked");
 }
 
 #[cfg(test)]

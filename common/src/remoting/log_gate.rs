@@ -5,23 +5,47 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Lets one line of a kind through in a time, and counts those that it holds back.
+/// Writes a line of the log that peers may cause as often as they like: of its place in the code at most 20 come through in 10
+/// seconds. The field `others` of the next one has the number of those before it that did not. The level comes first, then what
+/// `tracing` takes.
+#[macro_export]
+macro_rules! some_lines {
+    ($level:ident, $($line:tt)+) => {{
+        static GATE: $crate::remoting::LogGate =
+            $crate::remoting::LogGate::several(20, ::std::time::Duration::from_secs(10));
+        if let Some(others) = GATE.open() {
+            let others = (others > 0).then_some(others);
+            ::tracing::$level!(others, $($line)+);
+        }
+    }};
+}
+
+/// Lets some lines of a kind through in a time, and counts those that it holds back.
 #[derive(Debug)]
 pub struct LogGate {
+    lines: u32,
     gap: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    last: Option<Instant>,
+    /// When the first line of this time came.
+    since: Option<Instant>,
+    /// Lines that came through since then.
+    lines: u32,
     held_back: u64,
 }
 
 impl LogGate {
     /// One line in `gap`.
     pub const fn new(gap: Duration) -> LogGate {
-        LogGate { gap, state: Mutex::new(State { last: None, held_back: 0 }) }
+        LogGate::several(1, gap)
+    }
+
+    /// So many lines in `gap`.
+    pub const fn several(lines: u32, gap: Duration) -> LogGate {
+        LogGate { lines, gap, state: Mutex::new(State { since: None, lines: 0, held_back: 0 }) }
     }
 
     /// Whether a line may be written now; if so, how many were held back since the last one.
@@ -31,11 +55,14 @@ impl LogGate {
 
     fn open_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.last.is_some_and(|last| now - last < self.gap) {
+        if state.since.is_none_or(|since| now - since >= self.gap) {
+            (state.since, state.lines) = (Some(now), 0);
+        }
+        if state.lines >= self.lines {
             state.held_back += 1;
             return None;
         }
-        state.last = Some(now);
+        state.lines += 1;
         Some(std::mem::take(&mut state.held_back))
     }
 }
@@ -53,5 +80,14 @@ mod tests {
         }
         assert_eq!(gate.open_at(start + Duration::from_secs(1)), Some(999));
         assert_eq!(gate.open_at(start + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn several_lines_come_at_once_and_then_none() {
+        let (gate, start) = (LogGate::several(3, Duration::from_secs(10)), Instant::now());
+        let opened: Vec<_> = (0..6).map(|second| gate.open_at(start + Duration::from_secs(second))).collect();
+        assert_eq!(opened, [Some(0), Some(0), Some(0), None, None, None]);
+        assert_eq!(gate.open_at(start + Duration::from_secs(10)), Some(3));
+        assert_eq!(gate.open_at(start + Duration::from_secs(10)), Some(0));
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn run(
     if end.is_ordinary() {
         tracing::debug!(%peer, reason = %end, "connection closed");
     } else if let Some(others) = BAD_ENDS.open() {
-        tracing::warn!(%peer, reason = %end, others, "connection closed");
+        tracing::warn!(event = "connection_closed", %peer, reason = %end, others, "connection closed");
     }
     if let Some(work) = elsewhere {
         // No request of the connection comes after its end was told.

@@ -164,11 +164,16 @@ impl Server {
         let limits = self.limits.budget.limits();
         match refused {
             Refused::All => {
-                tracing::warn!(limit = limits.connections, others, "too many connections, refusing new ones");
+                tracing::warn!(
+                    event = "connections_full",
+                    limit = limits.connections,
+                    others,
+                    "too many connections, refusing new ones"
+                );
             }
             Refused::Address => {
                 let limit = limits.connections_per_address;
-                tracing::warn!(%peer, limit, others, "too many connections from one address, refusing new ones");
+                tracing::warn!(event = "connections_full", %peer, limit, others, "too many connections from one address, refusing new ones");
             }
         }
     }

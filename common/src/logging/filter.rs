@@ -1,16 +1,16 @@
-//! The log of a process and its form, the same for each of our binaries. Behind the feature `process`, so that users of the
-//! client, who have a subscriber of their own, do not compile this one.
+//! Which lines are logged.
 //!
-//! Errors are logged whatever a filter names, unless it says `off`. The consensus library tells each of its steps; it
-//! gives errors alone, until a filter names it (`info,openraft=debug`).
+//! Errors are logged whatever a filter names, unless it says `off`. Lines of the audit are logged at each level but `off`: they go with
+//! `audit=off` alone. The consensus library tells each of its steps; it gives errors alone, until a filter names it
+//! (`info,openraft=debug`).
 
 use std::fmt;
-use std::io::{self, IsTerminal as _};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{Format as EventFormat, JsonFields};
+
+use super::targets;
 
 /// The levels by name, from none to all, for texts of help.
 pub const LEVELS: &str = "off, error, warn, info, debug, trace";
@@ -18,6 +18,9 @@ pub const LEVELS: &str = "off, error, warn, info, debug, trace";
 /// The consensus library. At `info` it writes nearly half of all bytes, and at `warn` five lines a second for each member that is
 /// away, of which the broker tells once.
 const TALKATIVE: &str = "openraft";
+
+/// The target of the audit's lines.
+const AUDIT: &str = "audit";
 
 /// Which lines are logged: a level, or a filter of levels by module. Reads from text, so that a command line can check it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,14 @@ pub enum FilterError {
     UnknownLevel {
         /// As it was written.
         word: String,
+    },
+    /// A module, or another target, from which no line ever comes: the part would do nothing, without a word.
+    #[error("no line has the target '{target}'; {near}")]
+    UnknownTarget {
+        /// As it was written.
+        target: String,
+        /// Those that are there.
+        near: String,
     },
     /// A part with '=' or brackets that does not read as a filter.
     #[error("'{part}' is no filter: expected MODULE=LEVEL with a level out of {LEVELS}")]
@@ -73,15 +84,32 @@ impl FromStr for Filter {
             }
         }
         let quiet = level.min(LevelFilter::ERROR);
+        let acts = if level == LevelFilter::OFF { level } else { LevelFilter::INFO };
         // Of two directives for the same module the later one holds.
-        let directives = format!("{level},{TALKATIVE}={quiet},{text}");
+        let directives = format!("{level},{TALKATIVE}={quiet},{AUDIT}={acts},{text}");
         Ok(Self { text: text.to_owned(), directives })
     }
 }
 
 impl Filter {
-    fn compiled(&self) -> EnvFilter {
+    pub(super) fn compiled(&self) -> EnvFilter {
         EnvFilter::new(&self.directives)
+    }
+
+    /// This filter with the parts of `change` in the place of those for the same modules, or in front of nothing: `info` and
+    /// `escrowmq_broker::log=debug` become both.
+    #[must_use]
+    pub fn with(&self, change: &Self) -> Self {
+        // The level is a part without a name, of which the last one holds.
+        let name = |part: &str| part.rsplit_once('=').map(|(name, _)| name.trim().to_owned()).unwrap_or_default();
+        let mut parts: Vec<&str> = Vec::new();
+        for part in self.text.split(',').chain(change.text.split(',')).map(str::trim) {
+            match parts.iter_mut().find(|known| name(known) == name(part)) {
+                Some(known) => *known = part,
+                None => parts.push(part),
+            }
+        }
+        parts.join(",").parse().expect("each part is one of a filter")
     }
 }
 
@@ -98,6 +126,10 @@ fn check(part: &str) -> Result<(), FilterError> {
         Some((span, rest)) => (span, rest.strip_prefix('=')),
         None => part.split_once('=').map(|(module, level)| (module, Some(level))).ok_or_else(bad)?,
     };
+    let target = what.split('[').next().unwrap_or_default().trim();
+    if !target.is_empty() {
+        targets::check(target).map_err(|near| FilterError::UnknownTarget { target: target.to_owned(), near })?;
+    }
     let has_level = level.is_none_or(|level| parse_level(level).is_some());
     if what.is_empty() || !has_level || EnvFilter::builder().parse(part).is_err() {
         return Err(bad());
@@ -105,85 +137,10 @@ fn check(part: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
-    /// One line of text, coloured on a terminal.
-    #[default]
-    Text,
-    /// One JSON object a line, with `timestamp`, `level`, `target`, `message` and the event's fields side by side.
-    Json,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
-impl FromStr for Format {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("neither text nor json"),
-        }
-    }
-}
-
-/// Logs this process's events to standard error from now on. Once per process: a second call panics.
-pub fn start(filter: &Filter, format: Format) {
-    let base = tracing_subscriber::fmt()
-        .with_env_filter(filter.compiled())
-        .with_writer(io::stderr)
-        // A line that cannot be written, because the disk with the log file is full, must not end a thread.
-        .log_internal_errors(false);
-    match format {
-        Format::Text => base.with_ansi(io::stderr().is_terminal()).init(),
-        Format::Json => base.fmt_fields(JsonFields::new()).event_format(json()).with_ansi(false).init(),
-    }
-}
-
-fn json() -> EventFormat<tracing_subscriber::fmt::format::Json> {
-    EventFormat::default().json().flatten_event(true).with_current_span(false).with_span_list(false)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
-    use tracing_subscriber::fmt::MakeWriter;
-
+    use super::super::tests::Page;
     use super::*;
-
-    /// Keeps what is written.
-    #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Page {
-        type Writer = Self;
-
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
 
     /// The lines that one event at each level leaves, logged by us and by the library.
     fn logged(filter: &str) -> Vec<&'static str> {
@@ -200,7 +157,7 @@ mod tests {
             tracing::warn!(target: "openraft::core", "its warning");
             tracing::info!(target: "openraft_rt", "its info");
         });
-        let text = String::from_utf8(page.0.lock().clone()).unwrap();
+        let text = String::from_utf8(page.bytes()).unwrap();
         let all = ["our error", "our info", "our debug", "an act", "its error", "its warning", "its info"];
         all.into_iter().filter(|message| text.contains(message)).collect()
     }
@@ -209,7 +166,7 @@ mod tests {
     fn the_library_gives_errors_alone_unless_it_is_named() {
         assert_eq!(logged("info"), ["our error", "our info", "an act", "its error"]);
         assert_eq!(logged("DEBUG").len(), 5);
-        assert_eq!(logged("error"), ["our error", "its error"]);
+        assert_eq!(logged("error"), ["our error", "an act", "its error"]);
         assert_eq!(logged("off"), [""; 0]);
         assert!(logged("info,openraft=info").contains(&"its info"));
         assert_eq!(logged("info,openraft=off"), ["our error", "our info", "an act"]);
@@ -217,8 +174,9 @@ mod tests {
 
     #[test]
     fn a_filter_of_one_module_does_not_silence_errors_of_others() {
-        assert_eq!(logged("escrowmq_common=info"), ["our error", "our info", "its error"]);
-        assert_eq!(logged("warn,audit=info"), ["our error", "an act", "its error"]);
+        assert_eq!(logged("escrowmq_common=info"), ["our error", "our info", "an act", "its error"]);
+        assert_eq!(logged("warn"), ["our error", "an act", "its error"]);
+        assert_eq!(logged("warn,audit=off"), ["our error", "its error"]);
         assert!(logged("info,openraft=warn").contains(&"its warning"));
         assert_eq!(Filter::default().to_string(), "info");
         assert_eq!(logged(" "), logged("info"));
@@ -231,37 +189,37 @@ mod tests {
             assert!(matches!(error, FilterError::UnknownLevel { .. }), "{text}");
             assert!(error.to_string().contains("off, error, warn, info, debug, trace"), "{error}");
         }
-        for text in ["escrowmq_broker=loud", "escrowmq_broker=", "=debug", "info,a[=debug"] {
+        for text in ["escrowmq_broker=loud", "escrowmq_broker=", "=debug", "info,audit[=debug"] {
             assert!(matches!(text.parse::<Filter>(), Err(FilterError::NotAFilter { .. })), "{text}");
         }
-        for text in ["info,escrowmq_broker=debug", "trace", "3", "a[span]=debug", "[span{x=1}]", "off"] {
+        for text in ["info,escrowmq_broker=debug", "trace", "3", "openraft[span]=debug", "[span{x=1}]", "off"] {
             assert!(text.parse::<Filter>().is_ok(), "{text}");
         }
     }
 
     #[test]
-    fn each_json_line_is_one_flat_object() {
-        let page = Page::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(page.clone())
-            .fmt_fields(JsonFields::new())
-            .event_format(json())
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(topic = "a\n\"b\"", count = 3, "twice\nas much");
-        });
-        let text = String::from_utf8(page.0.lock().clone()).unwrap();
-        assert_eq!(text.lines().count(), 1);
-        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"twice\nas much".into()));
-        assert_eq!((&line["topic"], &line["count"]), (&"a\n\"b\"".into(), &3.into()));
-        assert!(line["timestamp"].is_string() && line["target"].is_string(), "{line}");
+    fn a_target_that_no_line_has_is_refused_with_those_that_are_there() {
+        for (text, near) in [
+            ("escrowmq_brokr=debug", "escrowmq_broker"),
+            ("info,escrowmq_broker::retenton=debug", "escrowmq_broker::retention"),
+            ("audits=off", "audit"),
+            ("escrowmq_brokr[span]=debug", "escrowmq_broker"),
+        ] {
+            let error = text.parse::<Filter>().unwrap_err();
+            assert!(matches!(error, FilterError::UnknownTarget { .. }) && error.to_string().contains(near), "{error}");
+        }
+        for text in
+            ["escrowmq_broker::retention::trim=debug", "escrowmq_nameserver::routes=trace", "openraft::core=info"]
+        {
+            assert!(text.parse::<Filter>().is_ok(), "{text}");
+        }
     }
 
     #[test]
-    fn formats_are_two() {
-        assert_eq!(("json".parse(), "text".parse()), (Ok(Format::Json), Ok(Format::Text)));
-        assert!("yaml".parse::<Format>().is_err());
-        assert_eq!(Format::default().to_string(), "text");
+    fn a_change_takes_the_place_of_the_part_for_the_same_module() {
+        let with = |old: &str, change: &str| old.parse::<Filter>().unwrap().with(&change.parse().unwrap()).to_string();
+        assert_eq!(with("info", "escrowmq_broker::log=debug"), "info,escrowmq_broker::log=debug");
+        assert_eq!(with("info,openraft=warn", "openraft=debug,debug"), "debug,openraft=debug");
+        assert_eq!(with("openraft=warn", "warn"), "openraft=warn,warn");
     }
 }
