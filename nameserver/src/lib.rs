@@ -33,6 +33,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use escrowmq_common::audit::{Trail, TrailError};
 use escrowmq_common::clock::Clock;
 use escrowmq_common::monitoring as watching;
 use escrowmq_common::remoting::{Budget, BudgetLimits, ConnectionLimits, ServeLimits, serve};
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The KV configuration cannot be used.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// The file of the audit.
+    #[error(transparent)]
+    Audit(#[from] TrailError),
     /// The address is taken, not ours, or not allowed.
     #[error("cannot listen on {address} port {port}: {source}")]
     Listen {
@@ -85,7 +89,7 @@ impl StartError {
         match self {
             StartError::Config(error) => error.is_retryable(),
             StartError::Kv(error) => error.is_retryable(),
-            StartError::Listen { .. } | StartError::Thread(_) => true,
+            StartError::Audit(_) | StartError::Listen { .. } | StartError::Thread(_) => true,
         }
     }
 }
@@ -100,6 +104,7 @@ impl Nameserver {
     pub async fn start_with(config: Config, clock: Clock) -> Result<Nameserver, StartError> {
         config.validate()?;
         let (kv, kv_writer) = Kv::open(&config.kv_config_path, config.kv_bytes_max)?;
+        let audit = Arc::new(Trail::open(config.audit_log_file.as_deref())?);
         let limits = serve_limits(&config);
         let (address, port) = (config.bind_address.clone(), config.listen_port);
         let listen = async {
@@ -121,7 +126,7 @@ impl Nameserver {
 
         let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
         let (server, registrar) =
-            Server::new(Parts { config, kv, clock, tasks: tasks.clone(), shutdown: shutdown.clone() });
+            Server::new(Parts { config, kv, audit, clock, tasks: tasks.clone(), shutdown: shutdown.clone() });
         let thread = tasks.spawn_thread("routes", move || registrar.run());
         thread.map_err(StartError::Thread)?;
         let writer = kv_writer.run(tasks.clone(), shutdown.clone());

@@ -32,9 +32,10 @@ struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = settings::pair)]
     set: Vec<(String, String)>,
 
-    /// Level of the log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver=debug`
-    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG", default_value_t = Filter::default())]
-    log_level: Filter,
+    /// Level of the log: off, error, warn, info, debug, trace, or a filter such as `info,escrowmq_nameserver::routes=debug`; the key
+    /// logLevel [default: info]
+    #[arg(long, value_name = "LEVEL", env = "ESCROWMQ_LOG")]
+    log_level: Option<Filter>,
 
     /// How to write log lines: text, or json for one object each
     #[arg(long, value_name = "FORMAT", env = "ESCROWMQ_LOG_FORMAT", default_value_t = Format::Text)]
@@ -50,7 +51,8 @@ impl Arguments {
     fn overrides(&self) -> Vec<(String, String)> {
         let mut overrides = self.set.clone();
         let port = self.port.map(|port| port.to_string());
-        for (key, value) in [("listenPort", port), ("bindAddress", self.bind.clone())] {
+        let log_level = self.log_level.as_ref().map(ToString::to_string);
+        for (key, value) in [("listenPort", port), ("bindAddress", self.bind.clone()), ("logLevel", log_level)] {
             overrides.extend(value.map(|value| (key.to_owned(), value)));
         }
         overrides
@@ -59,7 +61,7 @@ impl Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    logging::start(&arguments.log_level, arguments.log_format);
+    logging::start(&arguments.log_level.clone().unwrap_or_default(), arguments.log_format);
     let done = match &arguments.generate {
         Some(folder) => manual::write(Arguments::command(), "8", folder).map_err(Into::into),
         None => run(&arguments),
@@ -78,17 +80,23 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !loaded.meaningless.is_empty() {
         tracing::warn!(keys = ?loaded.meaningless, "keys without meaning here are ignored");
     }
-    for (key, value) in loaded.config.entries() {
-        tracing::info!(key, value, "setting");
+    logging::set(&loaded.config.log_level);
+    let mut others = KEYS.len();
+    for (key, value) in loaded.config.set_apart() {
+        others -= 1;
+        tracing::info!(event = "setting", key, value, "setting");
     }
+    let (version, file) = (env!("CARGO_PKG_VERSION"), arguments.config.as_ref().map(|path| path.display().to_string()));
+    tracing::info!(event = "starting", version, file, others, "starting; the other settings have their defaults");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let nameserver = Nameserver::start(loaded.config).await?;
-        tracing::info!("listening on {}", nameserver.local_addr());
-        service::ready(&format!("serving at {}", nameserver.local_addr()));
+        let address = nameserver.local_addr();
+        tracing::info!(event = "serving", %address, "listening on {address}");
+        service::ready(&format!("serving at {address}"));
         tokio::select! {
-            name = signals.next() => tracing::info!("stopping on {name}"),
+            name = signals.next() => tracing::info!(event = "stopping", "stopping on {name}"),
             never = service::keep_alive(async || nameserver.pulse().await) => match never {},
             () = nameserver.stopped() => {
                 nameserver.stop().await;
@@ -97,9 +105,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         service::stopping();
         tokio::select! {
-            () = nameserver.stop() => tracing::info!("stopped"),
+            () = nameserver.stop() => tracing::info!(event = "stopped", "stopped"),
             // Nothing here needs a clean stop: the KV configuration is on disk before it is acknowledged.
-            name = signals.next() => tracing::warn!("stopped at once on {name}"),
+            name = signals.next() => tracing::warn!(event = "killed", "stopped at once on {name}"),
         }
         Ok(())
     })

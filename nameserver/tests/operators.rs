@@ -144,3 +144,60 @@ async fn permissions_and_topics_are_changed_by_hand() {
     let members = text(&stage.call(members).await.body);
     assert_eq!(members, r#"{"brokerMemberGroup":{"brokerAddrs":{0:"h:1"},"brokerName":"a","cluster":"c"}}"#);
 }
+
+#[tokio::test]
+async fn each_act_leaves_one_line_in_the_audits_file_whether_it_is_done_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let path = file.clone();
+    let stage = Stage::start_in(folder, |config| config.audit_log_file = Some(path)).await;
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&file).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    stage.call(registration("h:1", 0, 1, &["T", "V"])).await;
+    assert_eq!(lines().len(), 0, "a registration is no act");
+    let by_hand = Frame::request(request::REGISTER_TOPIC_IN_NAMESRV).with_field("topic", "U").with_body(
+        r#"{"queueDatas":[{"brokerName":"a","perm":6,"readQueueNums":4,"topicSysFlag":0,"writeQueueNums":4}],"brokerDatas":[]}"#,
+    );
+    let settings = Frame::request(request::UPDATE_NAMESRV_CONFIG).with_body("enableTopicList=false\n");
+    for (asked, act, object, old, new) in [
+        (
+            kv(request::PUT_KV_CONFIG, &[("namespace", "N"), ("key", "k"), ("value", "v")]),
+            "put KV value",
+            "N k",
+            "none",
+            "'v'",
+        ),
+        (kv(request::DELETE_KV_CONFIG, &[("namespace", "N"), ("key", "k")]), "delete KV value", "N k", "'v'", "none"),
+        (kv(request::WIPE_WRITE_PERM_OF_BROKER, &[("brokerName", "a")]), "wipe write permission", "a", "", "2 topics"),
+        (kv(request::ADD_WRITE_PERM_OF_BROKER, &[("brokerName", "a")]), "add write permission", "a", "", "2 topics"),
+        (by_hand, "register topic", "U", "none", "a:read=4"),
+        (kv(request::DELETE_TOPIC_IN_NAMESRV, &[("topic", "T")]), "delete topic", "T", "a:read=4", "none"),
+        (settings, "change setting", "enableTopicList", "true", "false"),
+    ] {
+        let (code, count) = (asked.code, lines().len());
+        assert_eq!(stage.call(asked).await.code, response::SUCCESS, "{act}");
+        let all = lines();
+        assert_eq!(all.len(), count + 1, "{act}");
+        let line = &all[count];
+        assert_eq!((&line["act"], &line["outcome"], &line["object"]), (&act.into(), &"done".into(), &object.into()));
+        let (before, after) = (line["old"].as_str().unwrap(), line["new"].as_str().unwrap());
+        assert!(before.starts_with(old) && after.contains(new), "{line}");
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+
+        // The same without what it needs.
+        let refused = stage.call(Frame::request(code).with_field("mark", act).with_body("noSuchKey=1")).await;
+        assert_ne!(refused.code, response::SUCCESS, "{act}");
+        let all = lines();
+        assert_eq!(all.len(), count + 2, "{act}");
+        let line = &all[count + 1];
+        assert_eq!((&line["outcome"], &line["code"]), (&"refused".into(), &refused.code.into()));
+        assert!(line["asked"].as_str().unwrap().contains(act) && line["remark"].is_string(), "{line}");
+    }
+    let count = lines().len();
+    for (name, code) in request::ALL {
+        stage.call(Frame::request(*code).with_field("mark", name)).await;
+    }
+    assert_eq!(lines().len(), count + 7, "nothing else is an act");
+}

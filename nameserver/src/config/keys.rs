@@ -76,6 +76,8 @@ keys! {
     "metricsPort", false, Never, metrics_port as optional, "TCP port of metrics, readiness and liveness over HTTP, 0 for none (default: six above listenPort, so 9882; without it where that is taken, none where listenPort is 0)";
     "metricsBindAddress", false, Never, metrics_bind_address as plain, "local address of that port (default 127.0.0.1)";
     "proxyProtocolTrusted", false, Never, proxy_protocol_trusted as plain, "load balancers whose PROXY header names the client, addresses and networks with ';' between them (default none)";
+    "logLevel", true, LocalOnly, log_level as plain, "what is logged: off, error, warn, info, debug, trace, or a filter of levels by module; --log-level and ESCROWMQ_LOG set it too (default info)";
+    "auditLogFile", false, Never, audit_log_file as path, "file that gets a line for each act of an administrator, as a JSON object, beside the log (default none)";
     "configBlackList", false, Never, config_black_list as list, "further keys that tools must not change, with ';' between them (default none)";
 }
 

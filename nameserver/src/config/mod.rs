@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use escrowmq_common::frame::MAX_FRAME_LEN;
+use escrowmq_common::logging::Filter;
 use escrowmq_common::monitoring::Port;
 use escrowmq_common::remoting::{BudgetLimits, TrustedProxies};
 use escrowmq_common::settings::{self, Place, Setting, SettingError, nearest};
@@ -93,6 +94,10 @@ pub struct Config {
     pub metrics_bind_address: String,
     /// Load balancers whose PROXY header names the client; headers of others are passed over. Default: none.
     pub proxy_protocol_trusted: TrustedProxies,
+    /// What is logged. Default `info`.
+    pub log_level: Filter,
+    /// File that gets a line for each act of an administrator, beside the log. Default: none.
+    pub audit_log_file: Option<PathBuf>,
     /// Keys that tools must not change, beside those that never may.
     pub config_black_list: Vec<String>,
 }
@@ -126,6 +131,8 @@ impl Default for Config {
             metrics_port: None,
             metrics_bind_address: "127.0.0.1".to_owned(),
             proxy_protocol_trusted: TrustedProxies::default(),
+            log_level: Filter::default(),
+            audit_log_file: None,
             config_black_list: Vec::new(),
         }
     }
@@ -156,11 +163,14 @@ pub enum ConfigError {
         key: &'static str,
     },
     /// The key is changed from the same machine only.
-    #[error("{key} is changed by tools on the nameserver's own machine only, because it can take routes away")]
+    #[error("{key} is changed by tools on the nameserver's own machine only, because other values can do harm")]
     LocalOnly {
         /// The key.
         key: &'static str,
     },
+    /// A tool asked to change what is logged where somebody else decides on that.
+    #[error("logLevel: this nameserver runs within a program that has a log of its own; nothing was changed")]
+    LogElsewhere,
     /// There is no place for the KV configuration.
     #[error("no home folder is known (HOME is not set), so there is no place for files: set kvConfigPath")]
     NoHome,
@@ -250,6 +260,13 @@ impl Config {
     /// The port of metrics, if there is to be one.
     pub fn pages_port(&self) -> Option<Port> {
         Port::of(self.metrics_port, self.listen_port)
+    }
+
+    /// The settings that have another value than the default.
+    pub fn set_apart(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let default = Self::default();
+        let differ = KEYS.iter().filter(|key| (key.get)(self) != (key.get)(&default));
+        differ.map(|key| (key.name, (key.get)(self))).collect::<Vec<_>>().into_iter()
     }
 
     /// Rules that no key can check alone.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::body::DataVersion;
+use escrowmq_common::some_lines;
 
 use super::{
     BrokerGroup, BrokerId, Brokers, Changes, ConnectionId, MinBrokerChange, Origin, Queues, Refused, Registered,
@@ -137,7 +138,7 @@ impl RouteTable {
         let gone = self.addresses_where(|live| now.saturating_sub(live.seen) > live.silence_max);
         for address in &gone {
             let live = self.live(address);
-            tracing::warn!(group = %live.group, id = %live.id, %address, "broker fell silent");
+            some_lines!(warn, event = "broker_silent", group = %live.group, id = %live.id, %address, "broker fell silent");
             changes.close.push(live.origin.connection);
         }
         self.drop_brokers(&gone, changes);
@@ -226,7 +227,7 @@ impl RouteTable {
         }
         let replaced = group.addresses.insert(broker.id, broker.address.clone());
         if let Some(replaced) = replaced {
-            tracing::info!(group = %group.name, id = %broker.id, was = %replaced, address = %broker.address, "broker replaced");
+            some_lines!(info, event = "broker_replaced", group = %group.name, id = %broker.id, was = %replaced, address = %broker.address, "broker replaced");
             self.live.remove(&replaced);
         }
         if known != Some(&group) {
@@ -281,8 +282,7 @@ impl RouteTable {
 
     fn note_alive(&mut self, now: Duration, broker: Registration, fresh: bool) {
         if fresh {
-            tracing::info!(
-                cluster = %broker.cluster, group = %broker.group, id = %broker.id, address = %broker.address,
+            some_lines!(info, event = "broker_registered", cluster = %broker.cluster, group = %broker.group, id = %broker.id, address = %broker.address,
                 topics = broker.topics.len(), "broker registered"
             );
         }
@@ -326,7 +326,7 @@ impl RouteTable {
             let mut group = BrokerGroup::clone(listed.expect("a live broker's group is listed"));
             let was_min = group.min_broker().is_some_and(|(id, _)| id == live.id);
             group.addresses.remove(&live.id);
-            tracing::info!(group = %live.group, id = %live.id, %address, "broker gone");
+            some_lines!(info, event = "broker_gone", group = %live.group, id = %live.id, %address, "broker gone");
             let brokers = Arc::make_mut(&mut self.brokers);
             changes.brokers = None; // an older picture; the newest follows below
             if group.addresses.is_empty() {

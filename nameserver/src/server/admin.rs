@@ -9,12 +9,13 @@ use std::sync::Arc;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits::SETTINGS_BYTES_MAX;
+use escrowmq_common::logging;
 use escrowmq_common::remoting::Connection;
 use escrowmq_common::settings::{self, SettingError, properties};
 
 use super::order::Turn;
 use super::refusals::Refusal;
-use super::{Server, names, success};
+use super::{Server, success};
 use crate::config::{Config, ConfigError, KEYS};
 
 impl Server {
@@ -31,10 +32,10 @@ impl Server {
         let bytes = request.body.len();
         if bytes > SETTINGS_BYTES_MAX {
             let why = format!("body: {bytes} bytes, the limit is {SETTINGS_BYTES_MAX}");
-            return connection.reply(&self.refuse(connection, &request, Refusal::Malformed, why));
+            return turn.answer(connection, &self.refuse(connection, &request, Refusal::Malformed, why));
         }
         let Ok(place) = Arc::clone(&self.settings).try_lock_owned() else {
-            return connection.reply(&self.busy(connection, &request, "other settings are being changed"));
+            return turn.answer(connection, &self.busy(connection, &request, "other settings are being changed"));
         };
         let (current, connection) = (Arc::clone(&self.config), Arc::clone(connection));
         let refusals = Arc::clone(&self.refusals);
@@ -45,8 +46,13 @@ impl Server {
                 .and_then(|changes| Ok((change(&current.load(), &changes, is_local)?, changes)));
             let answer = match outcome {
                 Ok((next, changes)) => {
-                    log_changes(&current.load(), &next, &changes, &connection);
-                    current.store(Arc::new(next));
+                    let old = current.swap(Arc::new(next));
+                    let next = current.load();
+                    tell(&turn, &old, &next, &changes);
+                    if next.log_level != old.log_level {
+                        // After the line that says who did it: there may be no other.
+                        logging::set(&next.log_level);
+                    }
                     success(&request)
                 }
                 Err(error) => {
@@ -55,14 +61,16 @@ impl Server {
                 }
             };
             drop(place); // before the answer, or the sender's next change would find this one under way
-            connection.reply(&answer);
-            drop(turn);
+            turn.answer(&connection, &answer);
         });
     }
 }
 
 fn change(current: &Config, changes: &BTreeMap<String, String>, is_local: bool) -> Result<Config, ConfigError> {
     let next = current.updated(changes, is_local)?;
+    if next.log_level != current.log_level && !logging::is_started() {
+        return Err(ConfigError::LogElsewhere);
+    }
     if let Some(path) = current.config_store_path.as_deref().filter(|_| !changes.is_empty()) {
         keep(path, changes)?;
     }
@@ -79,10 +87,10 @@ fn keep(path: &Path, changes: &BTreeMap<String, String>) -> Result<(), SettingEr
 }
 
 /// One line for each key, with old and new value.
-fn log_changes(old: &Config, new: &Config, changes: &BTreeMap<String, String>, by: &Connection) {
+fn tell(turn: &Turn, old: &Config, new: &Config, changes: &BTreeMap<String, String>) {
     for key in KEYS.iter().filter(|key| changes.contains_key(key.name)) {
-        let (old, new) = (names::shown(&(key.get)(old)), names::shown(&(key.get)(new)));
-        tracing::info!(peer = %by.peer(), key = key.name, old, new, at_once = key.at_once, "setting changed");
+        let until = if key.at_once { "" } else { " (from the next start on)" };
+        turn.tell(key.name, (key.get)(old), format_args!("{}{until}", (key.get)(new)));
     }
 }
 
@@ -91,7 +99,9 @@ fn refused(request: &Frame, error: &ConfigError) -> Frame {
         ConfigError::BlackListed { .. } | ConfigError::NotByTools { .. } | ConfigError::LocalOnly { .. } => {
             response::NO_PERMISSION
         }
-        ConfigError::Setting(_) | ConfigError::Meaningless { .. } | ConfigError::NoHome => response::SYSTEM_ERROR,
+        ConfigError::Setting(_) | ConfigError::Meaningless { .. } | ConfigError::LogElsewhere | ConfigError::NoHome => {
+            response::SYSTEM_ERROR
+        }
     };
     Frame::response(request, code).with_remark(error.to_string())
 }

@@ -9,7 +9,7 @@ use escrowmq_common::remoting::Connection;
 
 use super::order::Turn;
 use super::refusals::Refusal;
-use super::{Server, bad_header, names, success};
+use super::{Server, bad_header, success};
 use crate::kv::{KvChange, KvError};
 
 impl Server {
@@ -19,7 +19,7 @@ impl Server {
             Ok(change) => change,
             Err(error) => {
                 self.refusals.count(Refusal::Malformed, connection.peer(), &error);
-                return connection.reply(&bad_header(request, &error));
+                return turn.answer(connection, &bad_header(request, &error));
             }
         };
         // Only the change and the answer wait for the disk, not the request.
@@ -29,7 +29,7 @@ impl Server {
         self.kv.change(change, move |outcome| {
             let answer = match outcome {
                 Ok(old) => {
-                    log_change(&connection, &shown, old.as_deref());
+                    tell(&turn, &shown, old.as_deref());
                     answer
                 }
                 Err(error) => {
@@ -39,15 +39,14 @@ impl Server {
                         KvError::TooLong { .. } => Refusal::Malformed,
                         // Logged where it happened.
                         KvError::Io { .. } | KvError::Corrupt { .. } => {
-                            return finish(&connection, answer, error, turn);
+                            return finish(&connection, answer, error, &turn);
                         }
                     };
                     refusals.count(refusal, connection.peer(), error);
-                    return finish(&connection, answer, error, turn);
+                    return finish(&connection, answer, error, &turn);
                 }
             };
-            connection.reply(&answer);
-            drop(turn);
+            turn.answer(&connection, &answer);
         });
     }
 
@@ -86,28 +85,23 @@ fn kv_change(request: &Frame) -> Result<KvChange, HeaderError> {
     }
 }
 
-fn finish(connection: &Connection, mut answer: Frame, error: &KvError, turn: Turn) {
+fn finish(connection: &Connection, mut answer: Frame, error: &KvError, turn: &Turn) {
     answer.code = if matches!(error, KvError::Busy) { response::SYSTEM_BUSY } else { response::SYSTEM_ERROR };
     let remark = match error {
         KvError::Busy => "[OVERLOAD]system busy, start flow control for a while".to_owned(),
         _ => error.to_string(),
     };
-    connection.reply(&answer.with_remark(remark));
-    drop(turn);
+    turn.answer(connection, &answer.with_remark(remark));
 }
 
-/// One line for each change, with what was there before.
-fn log_change(connection: &Connection, change: &KvChange, old: Option<&str>) {
+/// The line of a change, with what was there before.
+fn tell(turn: &Turn, change: &KvChange, old: Option<&str>) {
     let (namespace, key, new) = match change {
         KvChange::Put { namespace, key, value } => (namespace, key, Some(value.as_str())),
         KvChange::Delete { namespace, key } => (namespace, key, None),
     };
-    let shown =
-        |value: Option<&str>| value.map_or_else(|| "none".to_owned(), |value| format!("'{}'", names::shown(value)));
-    tracing::info!(
-        peer = %connection.peer(), namespace = names::shown(namespace), key = names::shown(key),
-        old = shown(old), new = shown(new), "KV configuration changed"
-    );
+    let shown = |value: Option<&str>| value.map_or_else(|| "none".to_owned(), |value| format!("'{value}'"));
+    turn.tell(&format!("{namespace} {key}"), shown(old), shown(new));
 }
 
 fn not_found(request: &Frame, remark: String) -> Frame {

@@ -18,6 +18,7 @@
 //! One file per family of requests; the dispatch below is the only place that knows the codes.
 
 mod admin;
+mod audit;
 mod kv;
 mod lists;
 mod names;
@@ -35,6 +36,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use escrowmq_common::audit::Trail;
 use escrowmq_common::clock::Clock;
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
@@ -70,6 +72,8 @@ pub(crate) struct Server {
     routes: Arc<Routes>,
     registry: Registry,
     kv: Kv,
+    /// Where the lines of administrators' acts go.
+    audit: Arc<Trail>,
     clock: Clock,
     started: Duration,
     tasks: Tasks,
@@ -88,6 +92,7 @@ pub(crate) struct Server {
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) kv: Kv,
+    pub(crate) audit: Arc<Trail>,
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
     pub(crate) shutdown: Shutdown,
@@ -114,6 +119,7 @@ impl Server {
             routes,
             registry,
             kv: parts.kv,
+            audit: parts.audit,
             started: parts.clock.monotonic(),
             clock: parts.clock,
             tasks: parts.tasks,
@@ -162,6 +168,11 @@ impl Server {
         let why = why.into();
         self.refusals.count(refusal, connection.peer(), &why);
         failed(request, why)
+    }
+
+    /// Answers a request that goes no further, with its line if it is an act of an administrator.
+    fn turn_away(&self, connection: &Arc<Connection>, request: &Frame, answer: &Frame) {
+        Turn::default().with(audit::act(request, connection, &self.audit)).answer(connection, answer);
     }
 
     fn busy(&self, connection: &Connection, request: &Frame, why: &'static str) -> Frame {
@@ -214,7 +225,8 @@ impl Service for Server {
     fn on_request(&self, connection: &Arc<Connection>, request: Frame) {
         if let Some(why) = request.header_excess(HEADER_BYTES_MAX) {
             self.refusals.count(Refusal::Malformed, connection.peer(), &why);
-            return connection.reply(&Frame::response(&request, response::MESSAGE_ILLEGAL).with_remark(why));
+            let answer = Frame::response(&request, response::MESSAGE_ILLEGAL).with_remark(why);
+            return self.turn_away(connection, &request, &answer);
         }
         self.requests.of(request.code).add_one();
         let way = way(request.code);
@@ -223,7 +235,7 @@ impl Service for Server {
             Order::Waits => {}
             Order::Full(request) => {
                 let why = "too many requests of the connection wait for the one before them";
-                connection.reply(&self.busy(connection, &request, why));
+                self.turn_away(connection, &request, &self.busy(connection, &request, why));
             }
         }
     }
@@ -235,6 +247,7 @@ impl Service for Server {
 
 impl Dispatch for Server {
     fn dispatch(&self, connection: &Arc<Connection>, request: Frame, turn: Turn) {
+        let turn = turn.with(audit::act(&request, connection, &self.audit));
         match way(request.code) {
             Some(Way::Registrar) => return self.registry.submit(connection, request, turn),
             Some(Way::Kv) => return self.change_kv(connection, &request, turn),

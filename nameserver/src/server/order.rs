@@ -9,11 +9,13 @@
 //! not grow with their number.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use escrowmq_common::audit::Act;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::remoting::Connection;
 use parking_lot::Mutex;
@@ -73,9 +75,37 @@ struct Line {
     bytes: usize,
 }
 
-/// Says, when it is dropped, that a request is answered. One of a request that nobody has to wait for says nothing.
+/// Says, when it is dropped, that a request is answered. One of a request that nobody has to wait for says nothing. It carries the act of
+/// an administrator that the request is, if it is one.
 #[derive(Default)]
-pub(super) struct Turn(Option<Arc<Held>>);
+pub(super) struct Turn {
+    held: Option<Arc<Held>>,
+    act: Option<Box<Act>>,
+}
+
+impl Turn {
+    /// The turn of a request that is this act.
+    pub(super) fn with(self, act: Option<Act>) -> Self {
+        let mut turn = self;
+        turn.act = act.map(Box::new);
+        turn
+    }
+
+    /// Tells what the act did to one object.
+    pub(super) fn tell(&self, object: &str, old: impl Display, new: impl Display) {
+        if let Some(act) = &self.act {
+            act.tell(object, old, new);
+        }
+    }
+
+    /// Answers the request. The line of its act comes first.
+    pub(super) fn answer(&self, connection: &Connection, answer: &Frame) {
+        if let Some(act) = &self.act {
+            act.answered(answer.code, answer.remark.as_deref());
+        }
+        connection.reply(answer);
+    }
+}
 
 struct Held {
     connection: Arc<Connection>,
@@ -117,7 +147,7 @@ impl Orders {
         let (connection, orders) = (Arc::clone(connection), Arc::clone(self));
         let has_first = AtomicBool::new(true);
         let held = Held { connection, orders, dispatch: Weak::clone(dispatch), has_first };
-        Order::Now(request, Turn(Some(Arc::new(held))))
+        Order::Now(request, Turn { held: Some(Arc::new(held)), act: None })
     }
 
     fn keep(&self, line: &mut Line, request: Frame, way: Option<Way>) -> Order {
@@ -180,7 +210,7 @@ impl Held {
             }
             // A short list is answered before this returns, and its turn dropped below us: then it is for this loop to go on.
             self.has_first.store(false, Ordering::Release);
-            dispatch.dispatch(&self.connection, request, Turn(Some(Arc::clone(self))));
+            dispatch.dispatch(&self.connection, request, Turn { held: Some(Arc::clone(self)), act: None });
             if !self.is_second() {
                 return;
             }
@@ -190,7 +220,9 @@ impl Held {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(held) = self.0.take().filter(|held| held.is_second()) {
+        // Its line comes before those of the requests that go on now.
+        drop(self.act.take());
+        if let Some(held) = self.held.take().filter(|held| held.is_second()) {
             held.go_on();
         }
     }

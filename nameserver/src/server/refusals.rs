@@ -84,7 +84,7 @@ impl Refusals {
         let writes =
             now >= due && reason.next_line.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if writes {
-            tracing::warn!(reason = refusal.name(), total, %peer, %why, "request refused");
+            tracing::warn!(event = "request_refused", reason = refusal.name(), total, %peer, %why, "request refused");
         }
     }
 

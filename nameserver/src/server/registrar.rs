@@ -88,9 +88,9 @@ impl Registry {
         }
         let is_stranger = !self.shared.brokers.contains(&id);
         let now = self.clock.monotonic();
-        if let Err(request) = self.shared.waiting.push(connection, request, turn, is_stranger, now) {
+        if let Err((request, turn)) = self.shared.waiting.push(connection, request, turn, is_stranger, now) {
             self.refusals.count(Refusal::Busy, connection.peer(), "too many registrations wait");
-            connection.reply(&busy(&request));
+            turn.answer(connection, &busy(&request));
         }
     }
 
@@ -135,7 +135,7 @@ impl Registrar {
             let interval = config.scan_not_active_broker_interval;
             match self.shared.waiting.next(interval) {
                 Next::Request(connection, request, turn) => {
-                    self.take(&connection, &request);
+                    self.take(&connection, &request, &turn);
                     drop(turn);
                 }
                 // When the server stops all end, and their topics need not be looked for.
@@ -179,7 +179,7 @@ impl Registrar {
         self.shared.brokers.insert(ConnectionId(connection.id()));
     }
 
-    fn take(&mut self, connection: &Arc<Connection>, asked: &Frame) {
+    fn take(&mut self, connection: &Arc<Connection>, asked: &Frame, turn: &Turn) {
         // A registration over a connection that has ended meanwhile would stay until it expires, since that end may have
         // been handled already. If the connection is open now, its end will be handled after this request.
         if asked.code == request::REGISTER_BROKER && !connection.is_open() {
@@ -190,13 +190,13 @@ impl Registrar {
             request::UNREGISTER_BROKER => self.unregister_broker(connection, asked),
             request::BROKER_HEARTBEAT => self.broker_heartbeat(connection, asked),
             request::QUERY_DATA_VERSION => self.query_data_version(connection, asked),
-            request::WIPE_WRITE_PERM_OF_BROKER => self.wipe_write_permission(connection, asked),
-            request::ADD_WRITE_PERM_OF_BROKER => self.add_write_permission(connection, asked),
-            request::DELETE_TOPIC_IN_NAMESRV => self.delete_topic(connection, asked),
-            request::REGISTER_TOPIC_IN_NAMESRV => self.register_topic(connection, asked),
+            request::WIPE_WRITE_PERM_OF_BROKER => self.wipe_write_permission(connection, asked, turn),
+            request::ADD_WRITE_PERM_OF_BROKER => self.add_write_permission(connection, asked, turn),
+            request::DELETE_TOPIC_IN_NAMESRV => self.delete_topic(connection, asked, turn),
+            request::REGISTER_TOPIC_IN_NAMESRV => self.register_topic(connection, asked, turn),
             code => unreachable!("the dispatch sends no {code} here"),
         };
-        connection.reply(&answer);
+        turn.answer(connection, &answer);
     }
 
     /// `NOTIFY_MIN_BROKER_ID_CHANGE`; a broker that misses it finds out with its next registration.

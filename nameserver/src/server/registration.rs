@@ -1,6 +1,5 @@
 //! Requests of brokers and operators about brokers and topics. Runs on the registrar's thread.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +13,10 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::limits::{ADDRESS_BYTES_MAX, BROKER_NAME_BYTES_MAX, NAMED_TOPIC_BYTES_MAX};
 use escrowmq_common::remoting::Connection;
+use escrowmq_common::some_lines;
 
 use super::names::{self, BadName};
+use super::order::Turn;
 use super::refusals::Refusal;
 use super::registrar::{Registrar, origin};
 use super::{bad_header, failed, success};
@@ -94,7 +95,7 @@ impl Registrar {
         let (name, address) = (names::shown(broker.broker_name), names::shown(broker.broker_addr));
         match outcome {
             Goodbye::Heard => {
-                tracing::info!(peer = %connection.peer(), group = %name, address = %address, %id, "broker unregistered");
+                some_lines!(info, event = "broker_unregistered", peer = %connection.peer(), group = %name, address = %address, %id, "broker unregistered");
                 success(request)
             }
             Goodbye::ForSomebodyElse => {
@@ -140,12 +141,12 @@ impl Registrar {
     }
 
     /// `WIPE_WRITE_PERM_OF_BROKER`.
-    pub(super) fn wipe_write_permission(&mut self, connection: &Connection, request: &Frame) -> Frame {
+    pub(super) fn wipe_write_permission(&mut self, connection: &Connection, request: &Frame, turn: &Turn) -> Frame {
         match request.header::<BrokerNameHeader<'_>>() {
             Ok(broker) => {
                 let group = broker.broker_name;
                 let topics = self.change(|table, _, c| table.wipe_write_permission(group, c));
-                log_permission(connection.peer(), group, topics, "write permission wiped");
+                turn.tell(group, "as registered", format_args!("no writing, {topics} topics"));
                 success(request).with_header(&WipeWritePermResponse { wipe_topic_count: topics as i32 })
             }
             Err(error) => self.refuse_header(connection, request, &error),
@@ -153,12 +154,12 @@ impl Registrar {
     }
 
     /// `ADD_WRITE_PERM_OF_BROKER`.
-    pub(super) fn add_write_permission(&mut self, connection: &Connection, request: &Frame) -> Frame {
+    pub(super) fn add_write_permission(&mut self, connection: &Connection, request: &Frame, turn: &Turn) -> Frame {
         match request.header::<BrokerNameHeader<'_>>() {
             Ok(broker) => {
                 let group = broker.broker_name;
                 let topics = self.change(|table, _, c| table.add_write_permission(group, c));
-                log_permission(connection.peer(), group, topics, "write permission given");
+                turn.tell(group, "as before", format_args!("writing, {topics} topics"));
                 success(request).with_header(&AddWritePermResponse { add_topic_count: topics as i32 })
             }
             Err(error) => self.refuse_header(connection, request, &error),
@@ -166,15 +167,14 @@ impl Registrar {
     }
 
     /// `DELETE_TOPIC_IN_NAMESRV`.
-    pub(super) fn delete_topic(&mut self, connection: &Connection, request: &Frame) -> Frame {
+    pub(super) fn delete_topic(&mut self, connection: &Connection, request: &Frame, turn: &Turn) -> Frame {
         match request.header::<DeleteTopicInNamesrvHeader<'_>>() {
             Ok(delete) => {
                 let cluster = delete.cluster_name.filter(|cluster| !cluster.is_empty());
                 let old = self.queues_of(delete.topic);
                 self.change(|table, _, changes| table.delete_topic(delete.topic, cluster, changes));
                 let new = self.queues_of(delete.topic);
-                let (topic, cluster) = (names::shown(delete.topic), cluster.map(names::shown));
-                tracing::info!(peer = %connection.peer(), topic, ?cluster, old, new, "topic deleted");
+                turn.tell(delete.topic, old, new);
                 success(request)
             }
             Err(error) => self.refuse_header(connection, request, &error),
@@ -182,7 +182,7 @@ impl Registrar {
     }
 
     /// `REGISTER_TOPIC_IN_NAMESRV`.
-    pub(super) fn register_topic(&mut self, connection: &Connection, request: &Frame) -> Frame {
+    pub(super) fn register_topic(&mut self, connection: &Connection, request: &Frame, turn: &Turn) -> Frame {
         let Some(topic) = request.fields.get("topic").filter(|topic| !topic.is_empty()) else {
             return self.refuse(connection, request, Refusal::Malformed, "topic: missing".to_owned());
         };
@@ -195,7 +195,7 @@ impl Registrar {
         match outcome {
             Ok(_) => {
                 let new = self.queues_of(topic);
-                tracing::info!(peer = %connection.peer(), topic = names::shown(topic), old, new, "topic registered by hand");
+                turn.tell(topic, old, new);
                 success(request)
             }
             Err(refused) => self.refuse(connection, request, Refusal::RoutesFull, refused.to_string()),
@@ -307,7 +307,7 @@ fn topics(header: &RegisterBrokerHeader<'_>, request: &Frame) -> Result<Register
     let left_out = read.unnameable + topics - read.topics.len() + mappings - read.mappings.len();
     if left_out > 0 {
         let group = header.broker_name;
-        tracing::warn!(group, left_out, "topics that no client could use are left out: see docs/limits.md");
+        some_lines!(warn, group, left_out, "topics that no client could use are left out: see docs/limits.md");
     }
     Ok(read)
 }
@@ -365,10 +365,6 @@ fn body<T: Body>(request: &Frame) -> Result<T, String> {
         return Err(format!("body: {bytes} bytes, the limit is {BODY_BYTES_MAX}"));
     }
     json::from_slice(&request.body).map_err(|error| error.to_string())
-}
-
-fn log_permission(peer: SocketAddr, group: &str, topics: usize, what: &'static str) {
-    tracing::info!(%peer, group = names::shown(group), topics, "{what}");
 }
 
 /// The checksum that brokers compute over the body: the CRC-32 without its sign bit.

@@ -113,7 +113,7 @@ impl Waiting {
         turn: Turn,
         is_stranger: bool,
         now: Duration,
-    ) -> Result<(), Box<Frame>> {
+    ) -> Result<(), (Box<Frame>, Turn)> {
         let bytes = held(&request);
         let id = ConnectionId(connection.id());
         let mut queue = self.queue.lock();
@@ -122,7 +122,7 @@ impl Waiting {
             && queue.total.takes(bytes, ALL_REQUESTS_MAX, ALL_BYTES_MAX)
             && (!is_stranger || queue.strangers.takes(bytes, ALL_REQUESTS_MAX / 2, ALL_BYTES_MAX / 2));
         if !fits {
-            return Err(Box::new(request));
+            return Err((Box::new(request), turn));
         }
         if request.body.len() <= COPIED_BODY_MAX {
             request.body = request.body.to_vec().into();
