@@ -40,6 +40,7 @@ documents! {
     guide_summary: "docs/guide/src/SUMMARY.md",
     limits: "docs/limits.md",
     metrics: "docs/metrics.md",
+    operations: "docs/operations.md",
     outbox: "docs/outbox.md",
     packages: "docs/packages.md",
     performance: "docs/performance.md",
