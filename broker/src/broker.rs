@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use escrowmq_common::audit::Trail;
 use escrowmq_common::clock::Clock;
 use escrowmq_common::code::word;
 use escrowmq_common::task::{Shutdown, Tasks};
@@ -51,6 +52,8 @@ pub(crate) struct Broker {
     pub creations: Arc<Creations>,
     /// The backup that is being copied.
     pub backups: Arc<Backups>,
+    /// Where the lines of operators' acts go.
+    pub audit: Arc<Trail>,
     /// Counts since start.
     pub metrics: Arc<Metrics>,
     /// How long requests took.

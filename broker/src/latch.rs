@@ -178,7 +178,7 @@ impl FailureLatch {
     pub fn close(&self, failure: Failure) -> Failure {
         if self.inner.failure.set(failure).is_ok() {
             let failure = self.failure().expect("it was set just now");
-            tracing::error!(%failure, "no writes until a restart; reads go on");
+            tracing::error!(event = "store_failed", %failure, "no writes until a restart; reads go on");
             // Taken out, so that a hook may use the latch.
             let hooks = std::mem::take(&mut *self.inner.hooks.lock());
             for hook in hooks {

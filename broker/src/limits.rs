@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
 /// Fewer open files than this are too few for a busy broker: each connection is one, the store needs some hundred.
-const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
+pub const OPEN_FILES_WANTED: u64 = 65_536 + 4_096;
 
 /// Threads for blocking work of a broker's process. More than all that want one at a time, so that nobody waits for a thread.
 pub const BLOCKING_THREADS: usize = 512;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use escrowmq_broker::config::{Arguments, BrokerConfig, Loaded, command};
+use escrowmq_broker::config::{Arguments, BrokerConfig, KEYS, Loaded, command};
 use escrowmq_broker::limits::{BLOCKING_THREADS, restrict_new_files};
 use escrowmq_broker::start::start;
 use escrowmq_common::causes::Causes;
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    logging::set(&loaded.config.log_level);
     match run(&arguments, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -53,9 +54,7 @@ fn run(arguments: &Arguments, loaded: Loaded) -> anyhow::Result<()> {
     for line in loaded.warnings() {
         tracing::warn!("{line}");
     }
-    for (key, value) in loaded.config.effective() {
-        tracing::info!(key, value, "setting");
-    }
+    tell_settings(&loaded.config);
     if loaded.config.namesrv_addr.is_empty() {
         tracing::warn!("no nameserver is named (-n): clients find no route to this broker");
     }
@@ -68,9 +67,28 @@ fn run(arguments: &Arguments, loaded: Loaded) -> anyhow::Result<()> {
         while serve(config, &mut signals).await? == End::Restart {
             // Settings may have been changed since.
             config = arguments.load()?.config;
+            logging::set(&config.log_level);
         }
         Ok(())
     })
+}
+
+/// Tells what is not as everywhere. All settings would fill the screen at each start.
+fn tell_settings(config: &BrokerConfig) {
+    let mut others = KEYS.len();
+    for (key, value) in config.set_apart() {
+        others -= 1;
+        tracing::info!(event = "setting", key, value, "setting");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let file = config.config_file().map(|path| path.display().to_string());
+    tracing::info!(
+        event = "starting",
+        version,
+        file,
+        others,
+        "starting; the other settings have their defaults: -p prints all"
+    );
 }
 
 /// What comes after a broker has ended.
@@ -82,6 +100,7 @@ enum End {
 
 /// One life of a broker.
 async fn serve(config: BrokerConfig, signals: &mut Signals) -> anyhow::Result<End> {
+    let data = config.data_folder();
     let running = tokio::select! {
         running = start(config) => running?,
         // A member may wait long for its group. So may a service manager for readiness, but not for a sign of life.
@@ -89,17 +108,19 @@ async fn serve(config: BrokerConfig, signals: &mut Signals) -> anyhow::Result<En
         // Recovery starts over the next time.
         name = signals.next() => anyhow::bail!("stopped on {name} while starting"),
     };
-    tracing::info!("serving at {}", running.local_addr());
-    service::ready(&format!("serving at {}", running.local_addr()));
+    let (address, metrics) = (running.local_addr(), running.metrics_addr());
+    let metrics = metrics.map(|address| address.to_string());
+    tracing::info!(event = "serving", %address, metrics, data = %data.display(), "serving at {address}");
+    service::ready(&format!("serving at {address}"));
     let end = tokio::select! {
         never = service::keep_alive(async || running.pulse().await) => match never {},
         name = signals.next() => {
-            tracing::info!("stopping on {name}; a second signal stops at once");
+            tracing::info!(event = "stopping", "stopping on {name}; a second signal stops at once");
             service::stopping();
             End::Stop
         }
         () = running.must_restart() => {
-            tracing::info!("stopping to start again with a copy of the group's state");
+            tracing::info!(event = "stopping", "stopping to start again with a copy of the group's state");
             End::Restart
         }
     };
@@ -107,7 +128,7 @@ async fn serve(config: BrokerConfig, signals: &mut Signals) -> anyhow::Result<En
         stopped = running.stop() => stopped?,
         never = service::keep_alive(async || ()) => match never {},
         name = signals.next() => {
-            tracing::warn!("stopped at once on {name}; the next start recovers");
+            tracing::warn!(event = "killed", "stopped at once on {name}; the next start recovers");
             // Nothing may wait any more, not even the runtime for its tasks.
             std::process::exit(1);
         }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use escrowmq_common::audit::{Trail, TrailError};
 use escrowmq_common::monitoring;
 use escrowmq_common::remoting::{
     Budget, BudgetLimits, ConnectionLimits, ServeLimits, Service, TrustedProxies, serve, serve_streams,
@@ -69,6 +70,9 @@ pub enum StartError {
     /// Backups that an earlier process had prepared.
     #[error("cannot remove an earlier prepared backup: {0}")]
     Backups(std::io::Error),
+    /// The file of the audit.
+    #[error(transparent)]
+    Audit(#[from] TrailError),
     /// Threads that help with pulls.
     #[error("a thread could not be started: {0}")]
     Helpers(std::io::Error),
@@ -149,6 +153,7 @@ async fn begin(
     Embedding { clock, told_port }: Embedding,
 ) -> Result<RunningBroker, StartError> {
     raise_open_files();
+    let audit = Trail::open(config.audit_log_file.as_deref())?;
     let folder = take_folder(&config.data_folder()).await?;
     let listener = listen(&config.bind_address, config.listen_port, config.socket_send_bytes, CLIENTS).await?;
     let address = listener.local_addr().map_err(|source| StartError::Listen {
@@ -175,6 +180,7 @@ async fn begin(
     };
     let keys = KeyIndex::start(folder.path().join("keys"), &storage.shard, &phases.runners.tasks, &shutdown)
         .map_err(StartError::Keys)?;
+    let audit = Arc::new(audit);
     let backups = Backups::new(folder.path(), Arc::clone(storage.applier())).map_err(StartError::Backups)?;
     let gate = Gate::new(config.max_searches, config.max_searches_waiting);
     let budget = Arc::new(Budget::new(BudgetLimits {
@@ -220,6 +226,7 @@ async fn begin(
         gate: Arc::new(gate),
         creations: Arc::new(creations),
         backups: Arc::new(backups),
+        audit,
         metrics,
         request_times: Arc::new(request_times()),
         stats,
@@ -300,7 +307,7 @@ impl RunningBroker {
         self.broker.delivery.flush_offsets().await;
         match self.group.hand_over(None).await {
             Ok(leader) => {
-                tracing::info!(seat = leader.seat, "stopping: handing the leadership over");
+                tracing::info!(event = "stopping", seat = leader.seat, "stopping: handing the leadership over");
                 let mut leadership = self.storage.leadership();
                 let ceases = leadership.wait_for(|seen| seen.led().is_none());
                 if timeout(HAND_OVER_TIME, ceases).await.is_err() {
@@ -314,21 +321,21 @@ impl RunningBroker {
     /// Ends in good order: unregisters, stops accepting, finishes what is at hand, writes what is only in memory, flushes.
     pub async fn stop(self) -> Result<(), Failure> {
         self.hand_over().await;
-        tracing::info!("stopping: unregistering from nameservers");
+        tracing::info!(event = "stopping", "stopping: unregistering from nameservers");
         self.phases.registration.stop().await;
-        tracing::info!("stopping: closing connections");
+        tracing::info!(event = "stopping", "stopping: closing connections");
         self.phases.connections.stop().await;
         for forwarder in &self.forwarders {
             forwarder.end().await;
         }
-        tracing::info!("stopping: check-backs, timers and deliveries");
+        tracing::info!(event = "stopping", "stopping: check-backs, timers and deliveries");
         self.phases.runners.stop().await;
         self.broker.delivery.flush_offsets().await;
-        tracing::info!("stopping: flushing log and index");
+        tracing::info!(event = "stopping", "stopping: flushing log and index");
         // What was taken still needs a majority.
         let result = self.storage.close().await;
         self.group.close().await;
-        tracing::info!("stopped");
+        tracing::info!(event = "stopped", "stopped");
         result
     }
 }

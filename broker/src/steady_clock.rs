@@ -110,6 +110,7 @@ impl SteadyClock {
         state.alarmed = start.abs_diff(wall) > ALARM_MS;
         if state.is_alarmed() {
             tracing::warn!(
+                event = "clock_off",
                 away_ms = start.abs_diff(wall),
                 is_ahead = wall > start,
                 "this member leads now, and its wall clock is not the group's: set it right (NTP). The group's time goes on, and \
@@ -161,6 +162,7 @@ impl SteadyClock {
         let away = now.abs_diff(wall);
         if away > ALARM_MS && !state.alarmed {
             tracing::warn!(
+                event = "clock_set",
                 away_ms = away,
                 "the wall clock was set; broker time approaches it by a tenth of the time that passes"
             );

@@ -224,3 +224,31 @@ fn settings_in_force_can_be_printed() {
         assert!(text.lines().any(|each| each == line), "{line} in {text}");
     }
 }
+
+/// The lines of a whole life with these arguments, as JSON.
+fn life(folder: &Path, arguments: &[&str]) -> Vec<serde_json::Value> {
+    let mut running = Running::spawn(folder, &[&["--log-format", "json"], arguments].concat());
+    let mut text = running.wait_for("serving at");
+    running.signal(Signal::TERM);
+    while running.log.read_line(&mut text).unwrap() > 0 {}
+    assert!(running.ended().success());
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
+}
+
+#[test]
+fn a_start_and_a_stop_fit_on_a_screen_and_events_have_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = life(folder.path(), &["--fileReservedTime", "48", "--maxTopics", "300000"]);
+    assert!(lines.len() <= 24, "{} lines: {lines:#?}", lines.len());
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    for event in ["starting", "serving", "stopping", "stopped"] {
+        assert!(!of(event).is_empty(), "{event}: {lines:#?}");
+    }
+    // What is set to its default is no difference.
+    let settings: Vec<_> = of("setting").iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+    assert!(
+        settings.contains(&"fileReservedTime".to_owned()) && !settings.contains(&"maxTopics".to_owned()),
+        "{settings:?}"
+    );
+    assert_eq!(of("serving")[0]["data"].as_str(), folder.path().to_str());
+}

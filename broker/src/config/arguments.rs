@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use escrowmq_common::logging::{Filter, Format};
 use escrowmq_common::settings;
 
-use super::{BrokerConfig, ConfigError, KEYS, Loaded};
+use super::{BrokerConfig, ConfigError, KEYS, Key, Loaded};
 
 /// The command line.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Arguments {
     pub file: Option<PathBuf>,
     /// Keys and values, the short flags included; they win over file and environment.
     pub overrides: Vec<(String, String)>,
-    /// The level or the filter of the log.
+    /// What is logged until the settings are read: the level or the filter of the command line, else the default.
     pub log_level: Filter,
     /// In which form.
     pub log_format: Format,
@@ -23,6 +23,14 @@ pub struct Arguments {
     pub print: bool,
     /// Only write the manual page and completions, into this folder.
     pub generate: Option<PathBuf>,
+}
+
+/// The key with a flag of its own, which counts before the settings are read.
+const LOG_LEVEL: &str = "logLevel";
+
+/// The other keys.
+fn others() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.name != LOG_LEVEL)
 }
 
 /// The command line of the broker's process.
@@ -67,15 +75,16 @@ pub fn command() -> Command {
                 .help("Write the manual page and completions of this program into a folder and exit"),
         )
         .arg(
-            Arg::new("log-level")
+            Arg::new(LOG_LEVEL)
                 .long("log-level")
+                .alias(LOG_LEVEL)
                 .value_name("LEVEL")
                 .env("ESCROWMQ_LOG")
-                .default_value("info")
                 .value_parser(value_parser!(Filter))
                 .help(
                     "What to log: off, error, warn, info, debug, trace, or a filter such as \
-                     info,escrowmq_broker=debug; acts of operators are audit=info",
+                     info,escrowmq_broker::log=debug; the key logLevel. Default info. Acts of administrators are audit=info, \
+                     unless it is off",
                 ),
         )
         .arg(
@@ -87,7 +96,7 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(Format))
                 .help("How to log: text, or json for one object a line"),
         );
-    for key in KEYS {
+    for key in others() {
         // Clap wants names that live as long as the process; this runs once.
         let kebab: &'static str = Box::leak(key.kebab().into_boxed_str());
         let restart = if key.at_once { "" } else { " (in force from the next start on)" };
@@ -109,12 +118,14 @@ impl Arguments {
     pub fn new(matches: &ArgMatches) -> Self {
         let text = |id: &str| matches.get_one::<String>(id).cloned();
         let mut overrides: Vec<(String, String)> =
-            KEYS.iter().filter_map(|key| Some((key.name.to_owned(), text(key.name)?))).collect();
+            others().filter_map(|key| Some((key.name.to_owned(), text(key.name)?))).collect();
+        let log_level = matches.get_one::<Filter>(LOG_LEVEL).cloned();
+        overrides.extend(log_level.iter().map(|filter| (LOG_LEVEL.to_owned(), filter.to_string())));
         overrides.extend(text("namesrv").map(|addresses| ("namesrvAddr".to_owned(), addresses)));
         Self {
             file: matches.get_one::<PathBuf>("config").cloned(),
             overrides,
-            log_level: matches.get_one::<Filter>("log-level").cloned().unwrap_or_default(),
+            log_level: log_level.unwrap_or_default(),
             log_format: matches.get_one::<Format>("log-format").copied().unwrap_or_default(),
             print: matches.get_flag("print"),
             generate: matches.get_one::<PathBuf>("generate").cloned(),
@@ -149,6 +160,16 @@ mod tests {
         assert_eq!(arguments.file, Some(PathBuf::from("/f")));
         assert_eq!((arguments.log_level, arguments.log_format), (Filter::default(), Format::Text));
         assert!(!arguments.print);
+    }
+
+    #[test]
+    fn the_level_of_the_log_is_a_setting_with_two_spellings() {
+        for flag in ["--log-level", "--logLevel"] {
+            let arguments = read(&[flag, "debug"]);
+            assert_eq!(arguments.overrides, [("logLevel".to_owned(), "debug".to_owned())]);
+            assert_eq!(arguments.log_level, "debug".parse().unwrap());
+        }
+        assert_eq!(read(&["--audit-log-file", "/a"]).overrides, [("auditLogFile".to_owned(), "/a".to_owned())]);
     }
 
     #[test]

@@ -111,6 +111,7 @@ const BY_TOOLS: &[(&str, FromAnywhere, &str)] = &[
     ("channelExpiredTimeout", FromAnywhere::Within(60_000, 3_600_000), SERVICE),
     ("notifyConsumerIdsChangedEnable", FromAnywhere::Any, ""),
     ("registerNameServerPeriod", FromAnywhere::Within(10_000, 60_000), BUSY),
+    ("logLevel", FromAnywhere::Only("info"), "may fill the disk with lines, or keep lines out of the log"),
 ];
 
 /// Refuses a key that nobody may change in a running broker, unless it is to stay as it is. Comes before its value is

@@ -80,6 +80,9 @@ pub enum ConfigError {
         /// A key of a member.
         local: String,
     },
+    /// A tool asked to change what is logged where somebody else decides on that.
+    #[error("logLevel: this broker runs within a program that has a log of its own; nothing was changed")]
+    LogElsewhere,
     /// A tool asked to change a key of RocketMQ's that has no effect here.
     #[error("{key} means nothing in this broker; nothing was changed")]
     Meaningless {

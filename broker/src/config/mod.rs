@@ -148,6 +148,18 @@ impl BrokerConfig {
         })
     }
 
+    /// The settings that somebody gave another value than the default.
+    pub fn set_apart(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        let default = Self::default();
+        let mut all = self.effective();
+        std::iter::from_fn(move || {
+            all.find(|(name, value)| {
+                let key = KEYS.iter().find(|key| key.name == *name).expect("it came out of this list");
+                self.named.contains(name) && (key.get)(&default) != *value
+            })
+        })
+    }
+
     /// Rules that no key can check alone.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_identity()?;

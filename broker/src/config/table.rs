@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use escrowmq_common::logging::Filter;
 use escrowmq_common::monitoring::Port;
 use escrowmq_common::remoting::TrustedProxies;
 use escrowmq_common::settings;
@@ -243,6 +244,12 @@ settings! {
     /// Topics, consumer groups, pairs of both, and producer groups with figures of their own in metrics, of each kind; the rest
     /// is summed. Default 1000.
     "metricsSeriesMax" start local metrics_series_max: usize as plain = 1000;
+
+    /// What is logged: off, error, warn, info, debug, trace, or a filter of levels by module such as
+    /// info,escrowmq_broker::log=debug. Default info; `--log-level` and the variable ESCROWMQ_LOG set it too.
+    "logLevel" now local log_level: Filter as plain = Filter::default();
+    /// File that gets a line for each act of an administrator, as a JSON object, beside the log. Default: none.
+    "auditLogFile" start local audit_log_file: Option<PathBuf> as path = None;
 
     /// Name of the replication group, which members that meet compare. Default: the broker's name.
     "dLegerGroup" start group replication_group: String as plain = String::new();

@@ -5,6 +5,7 @@
 //! When several consumers catch up, that is more than such a thread can do beside everything else: then helpers take pulls
 //! off it, as long as one has nothing to do. Waking one costs more than a small pull, so a lone consumer never sees them.
 
+use escrowmq_common::some_lines;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,7 +78,7 @@ impl Helpers {
             drop(state);
             // A panic is logged, and costs its own pull an answer and nothing else.
             if catch_unwind(AssertUnwindSafe(|| pull.serve_from(delivery, from))).is_err() {
-                tracing::error!("serving a pull panicked");
+                some_lines!(error, "serving a pull panicked");
             }
         }
     }

@@ -8,6 +8,7 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::FieldWriter;
 use escrowmq_common::header::{Header as _, PullMessageResponse};
 use escrowmq_common::message::{MessageUnit, UnitError};
+use escrowmq_common::some_lines;
 
 use super::Delivery;
 use super::helpers::Helpers;
@@ -410,7 +411,7 @@ impl Pull {
             return self.answer(delivery, PullStatus::MessageWasRemoving, min);
         }
         let (topic, queue) = (&self.queue.topic, self.queue.index);
-        tracing::error!(%topic, queue, offset = %at, %error, "message not served: the queue waits there");
+        some_lines!(error, event = "message_unreadable", %topic, queue, offset = %at, %error, "message not served: the queue waits there");
         delivery.metrics.messages_unreadable.add_one();
         self.count(delivery, response::SYSTEM_ERROR);
         let remark = format!("offset {at} of queue {queue} of topic {topic}: {error}");

@@ -1,5 +1,6 @@
 //! Streams of other members' clients, as they arrive at the leader.
 
+use escrowmq_common::some_lines;
 use std::net::TcpStream as StdStream;
 
 use tokio::net::TcpStream;
@@ -31,7 +32,8 @@ impl Streams for Arrivals {
         let taken = TcpStream::from_std(stream).map(|stream| self.streams.try_send(stream));
         // The stream is closed then, and its tunnel finds out.
         if !matches!(taken, Ok(Ok(()))) {
-            tracing::warn!(
+            some_lines!(
+                warn,
                 seat = from.seat,
                 "a client's connection that another member passes on is not taken: too many wait"
             );

@@ -122,7 +122,7 @@ impl Inspection {
         let used = scan.end.since(newest.header.start);
         let mut file_len = newest.file_len;
         if let Some(fault) = &scan.fault {
-            tracing::warn!(file = %newest.path.display(), end = %scan.end, %fault, "cutting a torn write off the log");
+            tracing::warn!(event = "torn_write_cut", file = %newest.path.display(), end = %scan.end, %fault, "cutting a torn write off the log");
             file_len = SEGMENT_HEADER_BYTES + used;
             newest.file.set_len(file_len).map_err(io_error("cut", &newest.path))?;
         }

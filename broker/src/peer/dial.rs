@@ -124,7 +124,7 @@ fn note(core: &Core, address: &str, failure: Failure) {
     match failure {
         Failure::Unreachable(error) => {
             if core.fail(error.clone(), None) {
-                tracing::warn!(%target, %lane, address, error, "member cannot be reached, trying again");
+                tracing::warn!(event = "member_unreachable", %target, %lane, address, error, "member cannot be reached, trying again");
             }
         }
         Failure::Refused(refusal) => {
@@ -143,15 +143,15 @@ fn note(core: &Core, address: &str, failure: Failure) {
 /// Lets calls through until the connection ends, and says why it did.
 async fn talk(core: &Core, known: Known, address: &str) -> End {
     let Known { mut wire, hello, lane } = known;
-    tracing::info!(target = %core.target, %lane, address, seat = hello.seat, build = hello.build, "connected to a member");
+    tracing::info!(event = "member_connected", target = %core.target, %lane, address, seat = hello.seat, build = hello.build, "connected to a member");
     core.open(hello);
     let mut timer = Timer::new();
     let end = poll_fn(|context| poll_talk(core, &mut wire, &mut timer, context)).await;
     core.end(&end.to_string());
     if matches!(end, End::Us(_)) {
-        tracing::info!(target = %core.target, %lane, address, reason = %end, "connection to a member ended");
+        tracing::info!(event = "member_lost", target = %core.target, %lane, address, reason = %end, "connection to a member ended");
     } else {
-        tracing::warn!(target = %core.target, %lane, address, reason = %end, "connection to a member ended");
+        tracing::warn!(event = "member_lost", target = %core.target, %lane, address, reason = %end, "connection to a member ended");
     }
     end
 }

@@ -129,7 +129,7 @@ impl Lane {
                 metrics.registrations.add_one();
                 let before = self.progress.send_replace(Progress { version: Some(version), failing: false });
                 if before.failing || before.version.is_none() {
-                    tracing::info!(nameserver = self.address, "registered");
+                    tracing::info!(event = "registered", nameserver = self.address, "registered");
                 }
             }
             Err(error) => {
@@ -141,7 +141,7 @@ impl Lane {
                 });
                 // Once per outage: the metric counts the rest.
                 if !failing_before {
-                    tracing::warn!(nameserver = self.address, %error, "not registered, trying again");
+                    tracing::warn!(event = "not_registered", nameserver = self.address, %error, "not registered, trying again");
                 }
             }
         }

@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use escrowmq_common::audit::{Act, Trail};
 use escrowmq_common::clock::monotonic;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
 use escrowmq_common::monitoring::{ByCode, Histogram};
 use escrowmq_common::remoting::Connection;
 
-use audit::Act;
-
+#[cfg(test)]
+pub(crate) use audit::name_of;
 pub(crate) use refused::Refused;
 
 /// How long requests took from their arrival until their answer, by code.
@@ -44,14 +45,20 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The way back for this request, which came just now. Its time is counted in `times`.
-    pub(crate) fn new(connection: &Arc<Connection>, request: &Frame, times: &Arc<RequestTimes>) -> Self {
+    /// The way back for this request, which came just now. Its time is counted in `times`, and `trail` gets the line of an operator's act.
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        request: &Frame,
+        times: &Arc<RequestTimes>,
+        trail: &Arc<Trail>,
+    ) -> Self {
+        let act = audit::name_of(request.code).map(|name| Act::new(name, request, connection.peer(), trail));
         Self {
             connection: Arc::clone(connection),
             opaque: request.opaque,
             encoding: request.encoding,
             oneway: request.is_oneway(),
-            act: Act::of(request, connection.peer()).map(Arc::new),
+            act: act.map(Arc::new),
             code: request.code,
             came: monotonic(),
             times: Arc::clone(times),
@@ -61,7 +68,7 @@ impl Reply {
     /// Writes the log line of an act that is done: its object, the old and the new value. Several objects have a line each.
     pub(crate) fn audit(&self, object: &str, old: impl Display, new: impl Display) {
         if let Some(act) = &self.act {
-            act.tell(object, &old, &new);
+            act.tell(object, old, new);
         }
     }
 
@@ -112,6 +119,7 @@ impl Reply {
         length: usize,
         write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<(), E> {
+        debug_assert!(self.act.is_none(), "an act is answered by `send`");
         if self.oneway {
             return Ok(());
         }

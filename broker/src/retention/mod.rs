@@ -85,7 +85,12 @@ impl Retention {
         let above = percent > mark;
         let was_above = self.above_soft_mark.swap(above, Ordering::Relaxed);
         if above && !was_above {
-            tracing::warn!(percent, mark, "the disk fills up: see maxStoreSize and fileReservedTime");
+            tracing::warn!(
+                event = "disk_filling",
+                percent,
+                mark,
+                "the disk fills up: see maxStoreSize and fileReservedTime"
+            );
         }
     }
 

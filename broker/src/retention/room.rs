@@ -19,9 +19,14 @@ pub(super) fn look(keeper: &Keeper) {
             let full = percent > mark;
             if intake.set_full(Full::Mark, full) {
                 if full {
-                    tracing::error!(percent, mark, "disk full: new messages are refused; decisions and reads go on");
+                    tracing::error!(
+                        event = "disk_full",
+                        percent,
+                        mark,
+                        "disk full: new messages are refused; decisions and reads go on"
+                    );
                 } else {
-                    tracing::info!(percent, "the disk has room again");
+                    tracing::info!(event = "disk_has_room", percent, "the disk has room again");
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::name;
+use escrowmq_common::some_lines;
 use escrowmq_common::task::{Shutdown, Tasks};
 
 use crate::client_registry::ClientRegistry;
@@ -144,7 +145,8 @@ impl UnusedGroups {
             return tracing::warn!(group, %error, "an unused group could not be deleted; trying again");
         }
         self.metrics.groups_expired.add_one();
-        tracing::info!(
+        some_lines!(
+            info,
             group,
             "unused group deleted (groupExpireHours): a client's use had made it, and nobody used it since"
         );

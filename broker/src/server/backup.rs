@@ -9,6 +9,7 @@ use escrowmq_common::clock;
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::PreparedBackupHeader;
+use escrowmq_common::some_lines;
 
 use super::{local, slow};
 use crate::backup::prepare::{Backups, LEASE, PrepareError};
@@ -88,6 +89,6 @@ fn prepare_now(broker: &Arc<Broker>, reply: Reply) {
 }
 
 fn refuse(reply: Reply, error: &PrepareError) {
-    tracing::warn!(%error, "a backup was asked for in vain");
+    some_lines!(warn, %error, "a backup was asked for in vain");
     reply.error(response::SYSTEM_ERROR, &error.to_string());
 }

@@ -7,6 +7,7 @@ use escrowmq_common::code::{remark, response, word};
 use escrowmq_common::frame::{FieldWriter, Frame};
 use escrowmq_common::header::{EndTransactionHeader, ExtendTransactionHeader, ResumeCheckHalfMessageHeader};
 use escrowmq_common::message::OffsetMessageId;
+use escrowmq_common::some_lines;
 
 use super::answer::{code_of, code_of_refusal};
 use super::slow;
@@ -112,7 +113,7 @@ fn commit_old(broker: &Arc<Broker>, named: Named<'_>, reply: Reply) {
                     }
                 }
                 Ok(Err(error)) => {
-                    tracing::error!(%half, %error, "a half message cannot be committed: its bytes cannot be read");
+                    some_lines!(error, %half, %error, "a half message cannot be committed: its bytes cannot be read");
                     broker.metrics.decisions.record(response::SYSTEM_ERROR);
                     return reply.error(response::SYSTEM_ERROR, &unreadable(&error));
                 }

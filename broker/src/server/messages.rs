@@ -13,6 +13,7 @@ use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{Header as _, QueryMessageHeader, QueryMessageResponse, ViewMessageHeader};
 use escrowmq_common::message::MessageUnit;
 use escrowmq_common::message::properties::name;
+use escrowmq_common::some_lines;
 
 use super::slow;
 use crate::broker::Broker;
@@ -161,7 +162,7 @@ fn find(broker: &Broker, query: &Query, out: &mut BytesMut) -> std::io::Result<u
         let start = out.len();
         let place = visible_unit(broker, candidate.position, out).unwrap_or_else(|error| {
             // One message that cannot be read hides no other.
-            tracing::warn!(position = %candidate.position, %error, "a message with the asked key cannot be read");
+            some_lines!(warn, position = %candidate.position, %error, "a message with the asked key cannot be read");
             None
         });
         let in_time = |place: &Place| (query.from..=query.upto).contains(&place.store_time);

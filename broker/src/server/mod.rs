@@ -89,7 +89,8 @@ impl Server {
         match request.code {
             request::HEART_BEAT => {
                 self.forwarder.tell(connection, request.clone(), &self.handle);
-                membership::accept(Reply::new(connection, &request, &self.broker.request_times));
+                let broker = &self.broker;
+                membership::accept(Reply::new(connection, &request, &broker.request_times, &broker.audit));
             }
             request::UPDATE_BROKER_CONFIG if settings::is_for_leader(&self.broker, &request) => {
                 self.forwarder.pass(connection, request, &self.handle);
@@ -104,7 +105,7 @@ impl Server {
 fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame) {
     let code = request.code;
     // Builds the way back first: from here on, every path answers.
-    let reply = Reply::new(connection, &request, &broker.request_times);
+    let reply = Reply::new(connection, &request, &broker.request_times, &broker.audit);
     match dispatch::handler(code) {
         Some(handle) => handle(broker, request, reply),
         None => reply.unsupported(code),

@@ -8,6 +8,7 @@ use escrowmq_common::header::{
     EarliestStoreTimeResponse, GetMaxOffsetHeader, Header as _, OffsetResponse, QueryConsumerOffsetHeader, QueueHeader,
     SearchOffsetHeader, UpdateConsumerOffsetHeader,
 };
+use escrowmq_common::some_lines;
 
 use super::{progress, slow};
 use crate::broker::Broker;
@@ -133,7 +134,7 @@ pub(super) fn update(broker: &Arc<Broker>, request: Frame, reply: Reply) {
             reply.error(response::SYSTEM_ERROR, &error.to_string());
         }
         Err(CommitRefusal::Index(error)) => {
-            tracing::error!(group, topic = header.topic, %error, "offset not taken");
+            some_lines!(error, group, topic = header.topic, %error, "offset not taken");
             reply.error(response::SYSTEM_ERROR, &error.to_string());
         }
     }

@@ -13,6 +13,7 @@ use escrowmq_common::header::{
 };
 use escrowmq_common::message::OffsetMessageId;
 use escrowmq_common::remoting::CallError;
+use escrowmq_common::some_lines;
 use futures_util::future::join_all;
 
 use super::answer::body;
@@ -75,7 +76,7 @@ fn merged_status(members: &[ConsumerMember], answers: Vec<Result<Frame, CallErro
             Ok(status) => {
                 merged.consumer_table.insert(member.client_id.to_string(), status.message_queue_table);
             }
-            Err(error) => tracing::warn!(client = %member.client_id, error, "a consumer does not tell its offsets"),
+            Err(error) => some_lines!(warn, client = %member.client_id, error, "a consumer does not tell its offsets"),
         }
     }
     merged

@@ -7,6 +7,7 @@ use escrowmq_common::body::{MessageModel, ResetOffsetBody};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::{Frame, Language};
 use escrowmq_common::header::{Header as _, ResetOffsetHeader};
+use escrowmq_common::some_lines;
 
 use super::{progress, slow};
 use crate::broker::Broker;
@@ -100,7 +101,7 @@ impl Reset {
                     reply.body(&to_bytes(&self.body(&theirs), Form::Loose));
                 }
                 Err(error) => {
-                    tracing::warn!(group = self.group, topic = self.topic, %error, "offsets are not reset");
+                    some_lines!(warn, group = self.group, topic = self.topic, %error, "offsets are not reset");
                     reply.refuse(error);
                 }
             }
@@ -131,14 +132,14 @@ impl Reset {
         };
         for member in broker.clients.consumers(&self.group) {
             if member.version < RESET_SINCE {
-                tracing::warn!(client = %member.client_id, version = member.version, "too old to be told of a reset");
+                some_lines!(warn, client = %member.client_id, version = member.version, "too old to be told of a reset");
                 continue;
             }
             let body = if member.language == Language::CPP { list.clone() } else { loose.clone() };
             let mut push = Frame::request(request::RESET_CONSUMER_CLIENT_OFFSET).with_body(body);
             header.encode(&mut push.fields);
             if let Err(error) = member.connection.send_oneway(push) {
-                tracing::warn!(client = %member.client_id, %error, "a consumer is not told of its reset");
+                some_lines!(warn, client = %member.client_id, %error, "a consumer is not told of its reset");
             }
         }
         body

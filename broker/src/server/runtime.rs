@@ -55,6 +55,8 @@ fn put_identity(figures: &mut Figures, broker: &Broker, now: Stamp) {
     figures.put("brokerVersion", escrowmq_common::frame::WIRE_VERSION);
     figures.put("brokerVersionDesc", VERSION_NAME);
     figures.put("bootTimestamp", began);
+    // For tools that compare the clocks of a cluster.
+    figures.put("wallClockMillis", broker.clock.wall_ms());
     figures.put("startAcceptSendRequestTimeStamp", 0);
     figures.put("runtime", in_days(now.since(began) / 1000));
 }

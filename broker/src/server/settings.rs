@@ -12,6 +12,7 @@ use escrowmq_common::body::{DataVersion, Form};
 use escrowmq_common::code::response;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::limits;
+use escrowmq_common::logging;
 use escrowmq_common::settings::{self, properties};
 
 use super::{local, slow};
@@ -76,12 +77,20 @@ fn change_own(
 ) -> Result<(), ConfigError> {
     let old = broker.config.own();
     let new = Arc::new(old.updated(changes, asker)?);
+    let is_log_new = new.log_level != old.log_level;
+    if is_log_new && !logging::is_started() {
+        return Err(ConfigError::LogElsewhere);
+    }
     let is_kept = new.keep(&old, changes)?;
     broker.config.replace(Arc::clone(&new));
     // Nameservers show the permission.
     broker.registration.changed();
     let until = if is_kept { "" } else { " (until the next start: the broker has no file of settings)" };
     audit(reply, &old, &new, until);
+    if is_log_new {
+        // After the line that says who did it: there may be no other.
+        logging::set(&new.log_level);
+    }
     reply.clone().ok();
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use escrowmq_common::code::remark;
+use escrowmq_common::some_lines;
 
 use super::durations::Durations;
 use super::outcome::Outcome;
@@ -125,7 +126,8 @@ impl Drop for Completions {
 /// thread, under the state machine's lock.
 pub(super) fn call(completion: Completion, outcome: Result<Outcome, SubmitError>) {
     if catch_unwind(AssertUnwindSafe(|| completion(outcome))).is_err() {
-        tracing::error!(
+        some_lines!(
+            error,
             "an answer failed, which is a fault of the broker: its caller gets none, and the command stands"
         );
     }

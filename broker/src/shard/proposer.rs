@@ -95,6 +95,7 @@ impl Proposer {
                 let late = awaiting.give_up_before(executor.now().saturating_sub(PATIENCE));
                 if late > 0 {
                     tracing::warn!(
+                        event = "no_majority",
                         entries = late,
                         "no majority of the group answers: callers are told that the outcome is unknown"
                     );

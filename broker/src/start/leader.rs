@@ -85,6 +85,7 @@ pub(crate) async fn run(
                 () = prepared => {}
             }
             office.take_up(leads.term());
+            tracing::info!(event = "leading", term = leads.term(), "this member leads");
         }
         duties.stands(leads);
         let stop = Shutdown::new();
@@ -92,7 +93,9 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            _ = leadership.wait_for(|seen| *seen != leads) => tracing::info!("no longer the leader: its work stops"),
+            _ = leadership.wait_for(|seen| *seen != leads) => {
+                tracing::info!(event = "leading_ended", "no longer the leader: its work stops");
+            }
         }
         stop.cancel();
         // Alone: the store has failed. Reads go on, and nobody else could answer anything.

@@ -4,6 +4,7 @@
 mod delivery;
 mod floors;
 mod group;
+mod lines;
 mod producing;
 mod pulse;
 pub(crate) mod support;

@@ -7,6 +7,7 @@ use escrowmq_common::body::{Act, Asked, DecisionInfo, Parked, TransactionAction,
 use escrowmq_common::code::word;
 use escrowmq_common::message::properties::{Properties, name};
 use escrowmq_common::message::{MessageUnit, OffsetMessageId};
+use escrowmq_common::some_lines;
 
 use crate::broker::Broker;
 use crate::index::{DecisionRow, HalfRow, history};
@@ -151,7 +152,7 @@ fn read(info: &mut TransactionInfo, unit: Result<(), ReadError>, bytes: &[u8], d
     let unit = match unit {
         Ok(unit) => unit,
         Err(error) => {
-            tracing::warn!(half = info.half_id, %error, "the message of a transaction cannot be shown");
+            some_lines!(warn, half = info.half_id, %error, "the message of a transaction cannot be shown");
             return;
         }
     };

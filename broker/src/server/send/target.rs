@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use escrowmq_common::code::response;
 use escrowmq_common::header::{SendMessageHeader, VERSION_WITH_RETRY_LIMIT};
 use escrowmq_common::name;
+use escrowmq_common::some_lines;
 
 use super::super::topics::HINT;
 use super::{Missing, Stop};
@@ -106,7 +107,7 @@ fn holds_lock(broker: &Broker, group: &str) -> bool {
     // As locks count: see `locks.rs`.
     let at = broker.time.renewed(broker.config().lock_life).unwrap_or_else(|| broker.now());
     broker.shard.holds_lock(group, at).unwrap_or_else(|error| {
-        tracing::warn!(group, %error, "cannot read queue locks; taking the group for one without");
+        some_lines!(warn, group, %error, "cannot read queue locks; taking the group for one without");
         false
     })
 }

@@ -195,7 +195,7 @@ impl StateMachine {
         if !self.shared.quarantine.holds(index, checksum) {
             return Err(ApplyError::Entry { index, checksum, source });
         }
-        tracing::warn!(entry = %index, %source, "an entry of the log is in quarantine: what it held is lost");
+        tracing::warn!(event = "entry_quarantined", entry = %index, %source, "an entry of the log is in quarantine: what it held is lost");
         self.shared.counters.quarantined.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

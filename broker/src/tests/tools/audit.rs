@@ -1,9 +1,12 @@
 //! Each change by an operator leaves one line in the log.
 
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
+use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
-use escrowmq_common::code::request;
+use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -11,6 +14,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::support::{Bench, of_topic};
+use crate::reply::name_of;
 use crate::tests::support::{create_topic, until};
 
 /// All lines of this program's brokers, as `name=value` texts.
@@ -127,4 +131,47 @@ async fn an_act_that_knows_no_old_value_and_one_that_nobody_waits_for_have_their
     bench.done(Frame::request(request::GET_BROKER_CONFIG).with_field("mark", "read by audit")).await;
     assert!(lines(&["read by audit"]).is_empty());
     bench.broker.stop().await.unwrap();
+}
+
+/// The lines of the audit's file.
+fn written(file: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_act_that_is_known_leaves_one_line_in_the_file_and_nothing_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let bench = Bench::start_with(|config| config.audit_log_file = Some(file.clone())).await;
+    let (mut count, mut outcomes) = (0, BTreeSet::new());
+    for (name, code) in request::ALL {
+        // Most of them lack a field, and are refused.
+        let answer = bench.call(Frame::request(*code).with_field("mark", name).with_field("operator", "ann")).await;
+        let lines = written(&file);
+        let Some(act) = name_of(*code) else {
+            assert_eq!(lines.len(), count, "{name} is no act");
+            continue;
+        };
+        count += 1;
+        assert_eq!(lines.len(), count, "{name}");
+        let line = &lines[count - 1];
+        let outcome = if answer.code == response::SUCCESS { "done" } else { "refused" };
+        assert_eq!((&line["act"], &line["outcome"]), (&act.into(), &outcome.into()), "{line}");
+        assert_eq!((line["code"].as_i64().unwrap_or_default(), &line["operator"]), (answer.code.into(), &"ann".into()));
+        assert!(line["asked"].as_str().unwrap().contains(name), "{line}");
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:") && line["timestamp"].is_string(), "{line}");
+        outcomes.insert(outcome);
+    }
+    assert_eq!(outcomes.len(), 2, "some were done and some refused");
+    bench.broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_audit_has_no_file_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = crate::tests::support::settings(folder.path());
+    config.audit_log_file = Some("/nowhere/audit.log".into());
+    let Err(error) = crate::start::start(config).await else { panic!("it started") };
+    assert!(error.to_string().contains("auditLogFile"), "{error}");
 }

@@ -111,3 +111,21 @@ async fn what_needs_no_work_is_done_and_what_nobody_knows_is_refused() {
     assert_eq!(unknown.remark.as_deref(), Some(" request type 9999 not supported"));
     bench.broker.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_logged_is_not_changed_where_the_log_is_somebody_elses() {
+    let bench = Bench::start().await;
+    let change = |value: &str| Frame::request(request::UPDATE_BROKER_CONFIG).with_body(format!("logLevel={value}\n"));
+    for (value, why) in [
+        ("debug", "a log of its own"),
+        ("loud", "'loud' is no level"),
+        ("info,escrowmq_brokr=debug", "escrowmq_broker"),
+        ("info,escrowmq_broker::retenton=debug", "escrowmq_broker::retention"),
+    ] {
+        let answer = bench.call(change(value)).await;
+        assert_eq!(answer.code, response::SYSTEM_ERROR, "{value}");
+        assert!(answer.remark.as_deref().unwrap_or_default().contains(why), "{value}: {:?}", answer.remark);
+    }
+    bench.done(change("info")).await;
+    bench.broker.stop().await.unwrap();
+}

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use escrowmq_common::frame::Frame;
 use escrowmq_common::message::UnitError;
 use escrowmq_common::remoting::CallError;
+use escrowmq_common::some_lines;
 use tokio::sync::oneshot;
 
 use super::Runner;
@@ -183,7 +184,7 @@ fn park(runner: &Runner, carried: &mut Carried, half: HalfId, reason: ParkReason
         // There may be as many as the topic had open, and the operator who deleted it was told.
         tracing::debug!(%half, "half message parked: its topic was deleted");
     } else {
-        tracing::warn!(%half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
+        some_lines!(warn, event = "half_parked", %half, reason = reason.name(), "half message parked: it waits for an operator or its producers");
     }
     carried.submit(runner, &Command::Park(Park { half, reason, by: "", why: "" }));
 }
@@ -201,7 +202,7 @@ fn make_checks(runner: &Runner, tables: &Tables<'_>, round: &mut Round) -> Vec<R
             }
             Err(unfit) => {
                 tables.with(|scheduler| scheduler.not_sent(ask.connection, half));
-                tracing::error!(%half, error = %unfit, "check-back: no check can be made of the half message");
+                some_lines!(error, %half, error = %unfit, "check-back: no check can be made of the half message");
                 if unfit.may_pass() {
                     round.moved.push((half, ask.next_due));
                 } else {
@@ -236,7 +237,7 @@ fn send(runner: &Runner, tables: &Tables<'_>, carried: &mut Carried, ready: Read
                 return;
             }
             Err(CallError::Frame(error)) => {
-                tracing::error!(%half, %error, "check-back: no check can be made of the half message");
+                some_lines!(error, %half, %error, "check-back: no check can be made of the half message");
                 tables.with(|scheduler| scheduler.not_sent(failed, half));
                 return park(runner, carried, half, ParkReason::Unreadable);
             }
