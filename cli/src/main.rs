@@ -3,10 +3,12 @@
 mod admin;
 mod backup;
 mod bench;
+mod broker;
 mod cluster;
 mod completions;
 mod confirm;
 mod demo;
+mod doctor;
 mod ending;
 mod fsck;
 mod group;
@@ -41,6 +43,10 @@ enum Command {
     Txn(admin::txn::Arguments),
     /// The members of a broker's group: status, add, promote, remove, transfer, recover
     Group(group::Arguments),
+    /// A running broker: what it logs
+    Broker(broker::Arguments),
+    /// Look at the machine and the data folder of a broker, and say what would hurt, with the remedy
+    Doctor(doctor::Arguments),
     /// Messages that wait in a database: list, show, requeue, discard, watch
     Outbox(outbox::Arguments),
     /// Load a broker, this one or another that speaks the protocol, and measure it
@@ -73,6 +79,8 @@ fn main() -> ExitCode {
         Command::Admin(arguments) => admin::run(&arguments),
         Command::Txn(arguments) => admin::txn::run(&arguments),
         Command::Group(arguments) => group::run(&arguments),
+        Command::Broker(arguments) => broker::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Outbox(arguments) => outbox::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),

@@ -65,6 +65,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<()> {
         None => std::env::home_dir().context("no home folder; name one with --dir")?.join(".escrowmq/standalone"),
     };
     let config = broker_config(&arguments, &folder.join("broker"))?;
+    logging::set(&config.log_level);
     let threads = config.connection_thread_count();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(serve(arguments, &folder, config))
@@ -110,6 +111,7 @@ fn nameserver_config(arguments: &Arguments, folder: &Path) -> Config {
     Config {
         listen_port: arguments.port,
         bind_address: bind_address(arguments.host),
+        log_level: arguments.log.clone(),
         kv_config_path: folder.join("nameserver/kvConfig.json"),
         ..Config::default()
     }
@@ -128,6 +130,7 @@ fn broker_config(arguments: &Arguments, folder: &Path) -> anyhow::Result<BrokerC
         ("listenPort", arguments.broker_port.to_string()),
         ("storePathRootDir", folder.display().to_string()),
         ("flushDiskType", flush.to_owned()),
+        ("logLevel", arguments.log.to_string()),
     ];
     let ours = ours.into_iter().map(|(key, value)| (key.to_owned(), value));
     let loaded = BrokerConfig::load(None, [], ours.chain(arguments.settings.iter().cloned()))?;

@@ -13,16 +13,28 @@ pub(crate) struct Standalone {
     child: Child,
     /// Address of the nameserver.
     pub(crate) namesrv: String,
-    _folder: tempfile::TempDir,
+    /// Address of the broker.
+    #[allow(dead_code, reason = "not each test file asks the broker itself")]
+    pub(crate) broker: String,
+    /// Its data.
+    #[allow(dead_code, reason = "not each test file looks at the data")]
+    pub(crate) folder: tempfile::TempDir,
 }
 
+#[allow(dead_code, reason = "each test file uses a part")]
 impl Standalone {
     /// Starts one with an empty folder and waits until it is ready.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with these arguments.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(BINARY)
             .args(["standalone", "--port", "0", "--broker-port", "0", "--flush", "async", "--dir"])
             .arg(folder.path())
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -30,11 +42,11 @@ impl Standalone {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let namesrv = line.strip_prefix("ready: nameserver ").and_then(|rest| rest.split(',').next());
         let namesrv = namesrv.unwrap_or_else(|| panic!("not ready: {line:?}")).to_owned();
-        Self { child, namesrv, _folder: folder }
+        let broker = line.split(", broker ").nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned();
+        Self { child, namesrv, broker, folder }
     }
 
     /// Its process.
-    #[allow(dead_code, reason = "not each test file looks at the process")]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
