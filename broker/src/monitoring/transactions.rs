@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use escrowmq_common::monitoring::Families;
+use escrowmq_common::some_lines;
 
 use super::Monitor;
 use crate::shard::HalfQuery;
@@ -71,7 +72,7 @@ pub(super) fn collect(families: &mut Families<'_>, monitor: &Monitor) {
 pub(super) fn oldest(monitor: &Monitor, group: Option<&str>, parked: bool) -> Option<Stamp> {
     let query = HalfQuery { group, parked: Some(parked), ..HalfQuery::default() };
     let oldest = monitor.shard.halves(&query, 1).inspect_err(|error| {
-        tracing::warn!(%error, "cannot read half messages for metrics");
+        some_lines!(warn, %error, "cannot read half messages for metrics");
     });
     oldest.ok()?.first().map(|row| row.prepared_at)
 }
