@@ -44,7 +44,7 @@ mod tests {
             request::QUERY_DATA_VERSION,
         ];
         for (name, code) in request::ALL {
-            let changes = matches!(way(&Frame::request(*code)), Some(Way::Registrar | Way::Kv));
+            let changes = matches!(way(*code), Some(Way::Registrar | Way::Kv));
             let is_act = name_of(*code).is_some();
             assert!(!changes || is_act || of_brokers.contains(code), "{name} has no name in audit.rs");
             assert!(!is_act || changes || *code == request::UPDATE_NAMESRV_CONFIG, "{name}");

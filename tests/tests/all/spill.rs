@@ -30,9 +30,9 @@ const POINTS: u32 = 400;
 /// Messages of a key that a child sends before and after brokers are there.
 const MESSAGES: u32 = 3;
 /// Bytes of a spill: room for the messages of those children that die before they send any, in segments that are often moved. And of
-/// a message, which is more than those have together that wait to the end.
-const CAPACITY: u64 = 1 << 20;
-const BYTES: usize = 8 << 10;
+/// a message, which is more than those have together that wait to the end, and too few to be compressed.
+const CAPACITY: u64 = 512 << 10;
+const BYTES: usize = 4000;
 /// How long a child may take.
 const CHILD: Duration = Duration::from_secs(60);
 

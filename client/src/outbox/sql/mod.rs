@@ -16,7 +16,7 @@ use std::time::Duration;
 use escrowmq_common::message::unique_id;
 use escrowmq_common::task::{Shutdown, Tasks};
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection as _, Pool, Transaction};
+use sqlx::{Pool, Transaction};
 use tokio::sync::Notify;
 
 pub use builder::OutboxBuilder;
@@ -27,7 +27,7 @@ use super::{AddError, Relay, RelayBuilder};
 use crate::message::Message;
 use crate::producer::Producer;
 use crate::sql::tables::Checked;
-use crate::sql::{Dialect, is_contention};
+use crate::sql::{Dialect, begin, is_contention};
 use rows::{SqlLeases, SqlRows};
 use store::Statements;
 
@@ -196,7 +196,8 @@ impl<DB: OutboxDatabase> Outbox<DB> {
             let own = beside(&shared.pool, RELAY_CONNECTIONS);
             let rows = SqlRows::new(Arc::clone(&shared), own.clone());
             let relay = unique_id().to_string();
-            let leases = SqlLeases { shared: Arc::clone(&shared), own: own.clone(), relay, checked: Checked::default() };
+            let leases =
+                SqlLeases { shared: Arc::clone(&shared), own: own.clone(), relay, checked: Checked::default() };
             let wake = Arc::clone(&shared.wake);
             let relay = Relay::start(settings, producer, wake, rows, leases);
             relay.tasks.spawn("outbox listener", hear(shared, own, relay.shutdown.clone()));
@@ -270,8 +271,8 @@ impl<DB: OutboxDatabase> Outbox<DB> {
 
     async fn release(&self, id: i64, again: bool) -> Result<bool, sqlx::Error> {
         let statements = &self.shared.statements;
-        let mut connection = self.shared.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
+        // As one that writes from the start: a relay may write between its reads and its writes.
+        let mut transaction = begin(&self.shared.pool, DB::BEGIN).await?;
         let Some(row) = statements.find::<DB>(&mut transaction, id).await? else { return Ok(false) };
         let changed = if again {
             statements.requeue::<DB>(&mut transaction, id).await?
