@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use escrowmq_broker::config::BrokerConfig;
 use escrowmq_broker::terms::DiskUse;
-use escrowmq_common::{monitoring, settings};
+use escrowmq_common::settings;
 
 use crate::ending::block_on;
 use crate::words::told;
@@ -145,11 +145,10 @@ fn read_config(arguments: &Arguments) -> (BrokerConfig, Vec<Finding>) {
 fn ports_of(config: &BrokerConfig) -> impl Iterator<Item = (u16, &'static str, bool)> {
     let group = config.group().map_or(0, |group| group.listen.1);
     let fast = config.listen_port.saturating_sub(2);
-    let metrics = monitoring::Port::of(config.metrics_port, config.listen_port);
     let all = [
         (config.listen_port, "listenPort", true),
         (fast, "listenPort less 2, for old clients", false),
-        (metrics.map_or(0, monitoring::Port::number), "metricsPort", config.metrics_port.is_some()),
+        (config.pages_port().map_or(0, |port| port.number()), "metricsPort", config.metrics_port.is_some()),
         (group, "groupListenAddress", true),
     ];
     all.into_iter().filter(|(port, ..)| *port != 0)

@@ -12,10 +12,10 @@ const OURS: &[(&str, &[&str])] = &[
         "transaction",
     ]),
     ("escrowmq_common", &[
-        "audit", "body", "calendar", "causes", "clock", "code", "disk", "frame", "header", "limits", "logging", "message", "name",
-        "net", "ports", "remoting", "settings", "signals", "task",
+        "audit", "body", "calendar", "causes", "clock", "code", "disk", "frame", "header", "limits", "logging", "manual", "message",
+        "monitoring", "name", "net", "ports", "remoting", "service", "settings", "signals", "task",
     ]),
-    ("escrowmq_nameserver", &["config", "kv", "routes", "server"]),
+    ("escrowmq_nameserver", &["config", "kv", "monitoring", "routes", "server"]),
 ];
 
 /// Everything else that logs in a process of ours: the audit, and libraries.
