@@ -54,6 +54,7 @@ impl Helpers {
     }
 
     /// Gives a pull, which looks from an offset on, to a helper that has nothing to do; gives it back if there is none.
+    #[expect(clippy::result_large_err, reason = "a pull that is not taken comes back to be served")]
     pub(crate) fn give(&self, pull: Pull, from: QueueOffset) -> Result<(), Pull> {
         let mut state = self.state.lock();
         if state.stopping || state.pulls.len() >= state.idle {

@@ -11,11 +11,14 @@ use escrowmq_common::name::{DLQ_PREFIX, RETRY_PREFIX, dead_letter_topic, retry_t
 use parking_lot::Mutex;
 
 use super::Monitor;
-use super::bounded::{Bounded, Gauges, Told};
+use super::bounded::{Bounded, Gauges, Row, Told};
 use super::lag::{Lag, Lags, Reader};
 use super::transactions::oldest;
 use crate::shard::Topic;
 use crate::terms::Stamp;
+
+/// A group and a topic.
+type Pair = (Arc<str>, Arc<str>);
 
 /// What is remembered from one scrape to the next.
 pub(crate) struct ByName(Mutex<State>);
@@ -23,7 +26,7 @@ pub(crate) struct ByName(Mutex<State>);
 struct State {
     topics: Bounded<Arc<str>, 2>,
     groups: Bounded<Arc<str>, 2>,
-    consumption: Bounded<(Arc<str>, Arc<str>), 2>,
+    consumption: Bounded<Pair, 2>,
     producers: Bounded<Arc<str>, 0>,
     lags: Lags,
 }
@@ -145,7 +148,7 @@ fn groups(monitor: &Monitor) -> BTreeMap<Arc<str>, ([u64; 2], GroupGauges)> {
     all.map(|group| (Arc::from(group.name.as_str()), row(&group.name))).collect()
 }
 
-fn consumption(monitor: &Monitor, lags: &Lags) -> BTreeMap<(Arc<str>, Arc<str>), ([u64; 2], Lag)> {
+fn consumption(monitor: &Monitor, lags: &Lags) -> BTreeMap<Pair, Row<Lag, 2>> {
     let lags = lags.each().map(|(group, topic, lag)| ((Arc::clone(group), Arc::clone(topic)), ([0, 0], lag)));
     let mut rows: BTreeMap<_, _> = lags.collect();
     monitor.stats.each_group_get(|topic, group, messages, bytes| {
@@ -201,8 +204,11 @@ fn write_groups(families: &mut Families<'_>, told: &Told<Arc<str>, GroupGauges, 
     });
 }
 
-fn write_consumption(families: &mut Families<'_>, told: &Told<(Arc<str>, Arc<str>), Lag, 2>, now: Stamp) {
-    let each = |samples: &mut Samples<'_>, write: &dyn Fn(&mut Samples<'_>, &[(&str, &str)], &([u64; 2], Lag))| {
+/// Writes the samples of a group and a topic, which have these labels.
+type WritePair<'a> = dyn Fn(&mut Samples<'_>, &[(&str, &str)], &Row<Lag, 2>) + 'a;
+
+fn write_consumption(families: &mut Families<'_>, told: &Told<Pair, Lag, 2>, now: Stamp) {
+    let each = |samples: &mut Samples<'_>, write: &WritePair<'_>| {
         for ((group, topic), row) in &told.own {
             write(samples, &[("group", group), ("topic", topic)], row);
         }

@@ -72,7 +72,7 @@ impl Lags {
                 break;
             }
             let before = self.by_group.remove(name).unwrap_or_else(|| Looked::new(now));
-            match reader.look(name, before, now) {
+            match reader.look(name, &before, now) {
                 Ok(looked) => drop(self.by_group.insert(Arc::clone(name), looked)),
                 Err(error) => tracing::warn!(group = &**name, %error, "cannot read offsets for metrics"),
             }
@@ -106,7 +106,7 @@ impl Lags {
 }
 
 impl Reader<'_> {
-    fn look(&self, group: &str, before: Looked, now: Stamp) -> Result<Looked, IndexError> {
+    fn look(&self, group: &str, before: &Looked, now: Stamp) -> Result<Looked, IndexError> {
         let mut looked = Looked::new(now);
         let offsets: HashMap<QueueId, QueueOffset> =
             self.delivery.offsets.all_of(self.shard, group)?.into_iter().collect();

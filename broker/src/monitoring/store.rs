@@ -130,7 +130,7 @@ fn failure(families: &mut Families<'_>, failure: Option<&Failure>) {
         let entry = entry.map(|entry| entry.to_string()).unwrap_or_default();
         let position = position.map(|position| position.to_string()).unwrap_or_default();
         let what = failure.what();
-        samples.gauge(&[("what", what.as_ref()), ("entry", &entry), ("position", &position)], 1_u64);
+        samples.gauge(&[("what", what), ("entry", &entry), ("position", &position)], 1_u64);
     });
 }
 

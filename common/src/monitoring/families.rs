@@ -87,6 +87,7 @@ pub struct Samples<'a> {
     encoder: MetricEncoder<'a>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "values are numbers")]
 impl Samples<'_> {
     /// A sample of a gauge.
     pub fn gauge(&mut self, labels: &Labels<'_>, value: impl EncodeGaugeValue) {

@@ -45,7 +45,7 @@ fn of_document(wanted: impl Fn(&str) -> bool) -> Families {
     let mut families = Families::new();
     for section in text.split("\n## ").skip(1).filter(|section| wanted(section.lines().next().unwrap_or_default())) {
         for row in section.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
             let [name, kind, labels, meaning] = cells[..] else { panic!("{row}") };
             assert!(!meaning.is_empty(), "{name}");
             let labels =

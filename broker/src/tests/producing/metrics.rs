@@ -34,7 +34,6 @@ async fn figures_and_readiness_are_served() {
         "escrowmq_connections 1",
         "escrowmq_store_failed 0",
         "escrowmq_request_seconds_count{request=\"SEND_MESSAGE_V2\"} 3",
-        "escrowmq_log_flush_seconds_count 0",
     ] {
         assert!(page.lines().any(|each| each == line), "{line} in {page}");
     }
