@@ -423,6 +423,11 @@ impl Group {
         own(self.members[member].seat.clients)
     }
 
+    /// The port of a member's metrics.
+    pub fn metrics_port(&self, member: usize) -> u16 {
+        self.members[member].seat.metrics
+    }
+
     /// Single frames to a member.
     pub fn wire(&self, member: usize) -> Wire {
         Wire::to(self.address(member))

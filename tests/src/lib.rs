@@ -13,9 +13,12 @@
 //!    |  Valve: shuts a client's way to its database                          [valve]
 //!    |  until: waits for a condition, up to a deadline                       [wait]
 //!    |  Load: transactions, sends and consumers all the time                [load]
+//!    |  SmallDisk, Tracer: disks that run full, calls that fail               [small_disk, tracer]
 //!    |  Ledger: who was told what, kept outside of the broker                [ledger]
 //!    |  LocalDatabase: the application's own truth, on disk first            [local]
 //!    |  Postgres, MariaDb, Redis: database servers of the test's own         [databases]
+//!    |  Prometheus: asks brokers and looks at rules, where it is installed   [prometheus]
+//!    |  sections: what a page for operators shows                            [shown]
 //!    |  Recorder: what happened, line by line                                [history]
 //!    |  judge: whether that may be                                           [checker]
 //!    `  judge_appends, judge_decisions: whether one copy could have said that [linear]
@@ -41,9 +44,12 @@ pub mod local;
 pub mod metrics;
 pub mod network;
 pub mod processes;
+pub mod prometheus;
 pub mod proxy;
+pub mod shown;
 pub mod small_disk;
 pub mod stored;
+pub mod tracer;
 pub mod valve;
 pub mod wait;
 pub mod wire;

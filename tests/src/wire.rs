@@ -10,7 +10,8 @@ use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
 use escrowmq_common::header::{
     CheckTransactionStateHeader, ConsumerSendMsgBackHeader, CreateTopicHeader, EndTransactionHeader, PullMessageHeader,
-    PullMessageResponse, QueryMessageHeader, SendMessageHeader, SendMessageResponse, ViewMessageHeader,
+    PullMessageResponse, QueryMessageHeader, SendMessageHeader, SendMessageResponse, UpdateConsumerOffsetHeader,
+    ViewMessageHeader,
 };
 use escrowmq_common::message::properties::{self, name};
 use escrowmq_common::message::{Message, OffsetMessageId, decode_units};
@@ -278,6 +279,17 @@ impl Wire {
             next: fields.as_ref().map_or(0, |fields| fields.next_begin_offset),
             max: fields.as_ref().map_or(0, |fields| fields.max_offset),
         })
+    }
+
+    /// Says that a group has consumed a queue up to here.
+    ///
+    /// # Panics
+    ///
+    /// For anything but success.
+    pub async fn commit_offset(&self, group: &str, topic: &str, queue: i32, offset: i64) {
+        let header =
+            UpdateConsumerOffsetHeader { consumer_group: group, topic, queue_id: queue, commit_offset: offset };
+        self.ask(Frame::request(request::UPDATE_CONSUMER_OFFSET).with_header(&header)).await;
     }
 
     /// Everything in a queue, from 0 to its end.

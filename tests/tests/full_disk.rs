@@ -1,14 +1,12 @@
 //! Disks without room, and disks that fail, under the real broker: a small file system of its own, a tracer that makes
 //! calls fail. Both need privileges; elsewhere the tests say that they are skipped.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use escrowmq_common::code::response;
 use escrowmq_tests::processes::{Process, spawn_broker_at};
 use escrowmq_tests::small_disk::{DISK_MIB, SmallDisk};
+use escrowmq_tests::tracer::Tracer;
 use escrowmq_tests::{Broker, End, Settings, Wire, until};
 
 const TOPIC: &str = "Full";
@@ -122,35 +120,6 @@ async fn the_mark_refuses_messages_before_the_disk_is_full() {
     assert_ends_well(broker).await;
 }
 
-/// A tracer that lets calls of a running process fail. Ends with its drop, and the calls work again.
-struct Tracer(Child);
-
-impl Tracer {
-    fn attach(pid: u32, inject: &str, output: &Path) -> Option<Tracer> {
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-p", &pid.to_string(), "-e", &format!("inject={inject}"), "-o"]).arg(output);
-        let child = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()?;
-        Some(Tracer(child))
-    }
-
-    /// Whether it follows the process; it may not be allowed to.
-    fn is_attached(&mut self, pid: u32) -> Option<bool> {
-        if self.0.try_wait().expect("a child can be waited for").is_some() {
-            return Some(false);
-        }
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).map(str::trim);
-        tracer.is_some_and(|tracer| tracer != "0").then_some(true)
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_call_stops_writes_until_a_restart_and_loses_nothing_acknowledged() {
     for (nth, inject) in ["fdatasync:error=EIO", "pwritev:error=EIO", "fdatasync:error=ENOSPC"].into_iter().enumerate()
@@ -164,11 +133,7 @@ async fn a_failed_call_stops_writes_until_a_restart_and_loses_nothing_acknowledg
         }
         let pid = broker.process().id();
         let output = broker.data_folder().join("trace");
-        let attached = async {
-            let mut tracer = Tracer::attach(pid, inject, &output)?;
-            until("the tracer", async || tracer.is_attached(pid)).await.then_some(tracer)
-        };
-        let Some(tracer) = attached.await else {
+        let Some(tracer) = Tracer::failing(pid, inject, &output).await else {
             eprintln!("SKIPPED {inject}: no tracer that may follow a process");
             return;
         };
