@@ -49,6 +49,7 @@ documents! {
     replication: "docs/replication.md",
     request_reply: "docs/request_reply.md",
     routing: "docs/routing.md",
+    runbook: "docs/runbook.md",
     sizing: "docs/sizing.md",
     storage: "docs/storage.md",
     tracing: "docs/tracing.md",
