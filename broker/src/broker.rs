@@ -21,6 +21,7 @@ use crate::registration::Registration;
 use crate::reply::RequestTimes;
 use crate::retention::Retention;
 use crate::shard::Shard;
+use crate::spans::Spans;
 use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
 use crate::terms::Stamp;
@@ -58,6 +59,8 @@ pub(crate) struct Broker {
     pub metrics: Arc<Metrics>,
     /// How long requests took.
     pub request_times: Arc<RequestTimes>,
+    /// Where requests get their spans; none while nobody asks for them.
+    pub spans: Option<Arc<Spans>>,
     /// Counts by topic and group over time.
     pub stats: Arc<Stats>,
     /// brokerIP1 and listenPort as numbers: a part of message ids.

@@ -47,6 +47,7 @@ mod schedule;
 mod server;
 mod shard;
 mod snapshot;
+mod spans;
 pub mod start;
 mod stats;
 mod steady_clock;

@@ -39,6 +39,7 @@ use crate::monitoring::Pages;
 use crate::raft::Office;
 use crate::registration::Registration;
 use crate::server::{Server, request_times, topics};
+use crate::spans::{Export, Service as ExportService, Spans};
 use crate::stats::Stats;
 use crate::storage::{Storage, StorageSettings};
 use crate::terms::FEATURE_LEVEL;
@@ -105,6 +106,8 @@ struct Phases {
     connections: Phase,
     /// Check-backs, timers, held pulls, metrics.
     runners: Phase,
+    /// The export of spans: those of the last requests go out, too.
+    export: Phase,
 }
 
 #[derive(Default)]
@@ -166,6 +169,7 @@ async fn begin(
         registration: Phase::default(),
         connections: Phase::default(),
         runners: Phase { shutdown: shutdown.clone(), tasks: Tasks::new() },
+        export: Phase::default(),
     };
     // Before the store: a member may wait long for its group, and says so there.
     let (pages, metrics_address) = phases.serve_pages(&config).await?;
@@ -191,6 +195,7 @@ async fn begin(
     let told_port = told_port.unwrap_or(address.port());
     let store_host = SocketAddr::new(config.broker_ip.ip(), told_port);
     let public_address = config.broker_ip.with_port(told_port);
+    let (spans, export) = spans(&config, &public_address, store_host.port()).unzip();
     let config = CurrentConfig::new(config);
     settings::begin(&config, &group, &storage.shard);
     let metrics = Arc::new(Metrics::default());
@@ -229,6 +234,7 @@ async fn begin(
         audit,
         metrics,
         request_times: Arc::new(request_times()),
+        spans,
         stats,
         store_host,
         address: public_address,
@@ -246,6 +252,9 @@ async fn begin(
         office.take_up(term);
     }
     phases.run(&broker, &storage, &office).map_err(StartError::Helpers)?;
+    if let Some(export) = export {
+        phases.export.tasks.spawn("spans", export.run(phases.export.shutdown.clone()));
+    }
     let limits = serve_limits(&broker.config(), &budget);
     let forwarder = |origin| {
         let (leadership, office, way) = (storage.leadership(), Arc::clone(&office), way::to_members(&group));
@@ -331,6 +340,7 @@ impl RunningBroker {
         tracing::info!(event = "stopping", "stopping: check-backs, timers and deliveries");
         self.phases.runners.stop().await;
         self.broker.delivery.flush_offsets().await;
+        self.phases.export.stop().await;
         tracing::info!(event = "stopping", "stopping: flushing log and index");
         // What was taken still needs a majority.
         let result = self.storage.close().await;
@@ -429,6 +439,21 @@ impl Phases {
             phase.tasks.spawn(name, serving);
         }
     }
+}
+
+/// Where requests get their spans, and their export, if spans are wanted.
+fn spans(config: &BrokerConfig, address: &str, port: u16) -> Option<(Arc<Spans>, Export)> {
+    let (collector, path) = config.trace_export_address.place()?;
+    let service = ExportService {
+        collector,
+        path: path.to_owned(),
+        cluster: config.broker_cluster_name.clone(),
+        // Members of a group share a name.
+        instance: format!("{}/{address}", config.broker_name),
+        host: config.broker_ip.to_string(),
+        port,
+    };
+    Some(Spans::new(config.trace_export_ratio, service))
 }
 
 fn serve_limits(config: &BrokerConfig, budget: &Arc<Budget>) -> ServeLimits {

@@ -14,6 +14,7 @@
 mod apache;
 mod arguments;
 mod by_tool;
+mod collector;
 mod current;
 mod error;
 mod group;
@@ -222,6 +223,8 @@ impl BrokerConfig {
         let region = &self.region_id;
         let is_short = region.len() <= TEXT_MAX && !region.contains(char::is_control);
         rule("regionId", region, is_short, || format!("must be at most {TEXT_MAX} bytes, without control characters"))?;
+        let ratio = self.trace_export_ratio;
+        rule("traceExportRatio", ratio, (0.0..=1.0).contains(&ratio), || "must be 0 to 1".to_owned())?;
         let metrics = self.metrics_port.unwrap_or_default();
         let taken =
             metrics != 0 && (metrics == self.listen_port || self.listen_port > 2 && metrics == self.listen_port - 2);

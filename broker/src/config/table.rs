@@ -9,6 +9,7 @@ use escrowmq_common::monitoring::Port;
 use escrowmq_common::remoting::TrustedProxies;
 use escrowmq_common::settings;
 
+use super::collector::Collector;
 use super::group::{ListenAt, Seats};
 use super::host::Host;
 use super::machine;
@@ -244,6 +245,13 @@ settings! {
     /// Topics, consumer groups, pairs of both, and producer groups with figures of their own in metrics, of each kind; the rest
     /// is summed. Default 1000.
     "metricsSeriesMax" start local metrics_series_max: usize as plain = 1000;
+
+    /// Collector of OpenTelemetry that gets spans of requests, `http://host:port`, as OTLP over plain HTTP: one that is near.
+    /// Default: none, and no spans are made.
+    "traceExportAddress" start local trace_export_address: Collector as plain = Collector::default();
+    /// Part of the requests that have a span, from 0 to 1, of those whose message brings no trace of its sender. One that does
+    /// has a span if its sender's is recorded. Default 0.01.
+    "traceExportRatio" start local trace_export_ratio: f64 as plain = 0.01;
 
     /// What is logged: off, error, warn, info, debug, trace, or a filter of levels by module such as
     /// info,escrowmq_broker::log=debug. Default info; `--log-level` and the variable ESCROWMQ_LOG set it too.

@@ -35,6 +35,7 @@ use crate::raft::{Leadership, Office};
 use crate::reply::RequestTimes;
 use crate::retention::Retention;
 use crate::shard::Shard;
+use crate::spans::Spans;
 use crate::stats::Stats;
 use crate::steady_clock::SteadyClock;
 use crate::transaction::Transactions;
@@ -47,6 +48,8 @@ pub(crate) struct Monitor {
     pub metrics: Arc<Metrics>,
     /// How long requests took.
     pub request_times: Arc<RequestTimes>,
+    /// What became of spans, if they are exported.
+    pub spans: Option<Arc<Spans>>,
     /// The store, with its own counts.
     pub shard: Shard,
     /// Half messages that wait.

@@ -46,6 +46,11 @@ pub(super) fn collect(families: &mut Families<'_>, monitor: &Monitor) {
     ] {
         families.counter(name, help, count.get());
     }
+    let spans = monitor.spans.as_ref();
+    let help = "Spans of requests that the collector took.";
+    families.counter("escrowmq_trace_spans_total", help, spans.map_or(0, |spans| spans.exported.get()));
+    let help = "Spans of requests that were dropped: too many waited, or the collector did not take them.";
+    families.counter("escrowmq_trace_spans_dropped_total", help, spans.map_or(0, |spans| spans.dropped.get()));
     let help =
         "Time from the arrival of a request to its answer, by the name of its code; that of a pull includes its wait.";
     families.histograms("escrowmq_request_seconds", help, |samples| {

@@ -1,6 +1,6 @@
 //! The way back to the client that asked.
 //!
-//! A request's time is counted here, as here it ends.
+//! A request's time is counted here, and its span ends here, as here the request ends.
 //!
 //! Promises: an answer is written once, in the header encoding that its request came in, straight into the connection's buffer;
 //! a request that is an operator's act leaves a line in the log when it is answered ([`audit`]). Left to others: the content of
@@ -20,6 +20,8 @@ use escrowmq_common::code::response;
 use escrowmq_common::frame::{FieldWriter, Frame, HeaderEncoding, ResponseHead, write_response};
 use escrowmq_common::monitoring::{ByCode, Histogram};
 use escrowmq_common::remoting::Connection;
+
+use crate::spans::Begun;
 
 #[cfg(test)]
 pub(crate) use audit::name_of;
@@ -42,15 +44,19 @@ pub(crate) struct Reply {
     came: Duration,
     /// Where the time until its answer is counted.
     times: Arc<RequestTimes>,
+    /// Its span, if that is recorded.
+    span: Option<Arc<Begun>>,
 }
 
 impl Reply {
-    /// The way back for this request, which came just now. Its time is counted in `times`, and `trail` gets the line of an operator's act.
+    /// The way back for this request, which came just now. Its time is counted in `times`, `trail` gets the line of an operator's act, and
+    /// `span` ends with it.
     pub(crate) fn new(
         connection: &Arc<Connection>,
         request: &Frame,
         times: &Arc<RequestTimes>,
         trail: &Arc<Trail>,
+        span: Option<Arc<Begun>>,
     ) -> Self {
         let act = audit::name_of(request.code).map(|name| Act::new(name, request, connection.peer(), trail));
         Self {
@@ -62,6 +68,7 @@ impl Reply {
             code: request.code,
             came: monotonic(),
             times: Arc::clone(times),
+            span,
         }
     }
 
@@ -77,8 +84,12 @@ impl Reply {
         monotonic().saturating_sub(self.came)
     }
 
-    fn count(&self) {
-        self.times.of(self.code).record(self.age());
+    fn end(&self, code: i32, remark: Option<&str>) {
+        let age = self.age();
+        self.times.of(self.code).record(age);
+        if let Some(span) = &self.span {
+            span.end(code, remark, age);
+        }
     }
 
     /// Whether nobody waits for an answer.
@@ -106,7 +117,7 @@ impl Reply {
             let head = ResponseHead { encoding: self.encoding, opaque: self.opaque, code, remark };
             self.connection.write_with(|out| write_response(out, head, fields, body));
         }
-        self.count();
+        self.end(code, remark);
     }
 
     /// Answers with a body of `length` bytes that `write` appends straight to the connection's buffer. If it fails,
@@ -138,7 +149,7 @@ impl Reply {
             out[start..start + 4].copy_from_slice(&rest.to_be_bytes());
         });
         if result.is_ok() {
-            self.count();
+            self.end(code, remark);
         }
         result
     }

@@ -44,6 +44,7 @@ mod send;
 mod send_back;
 pub(crate) mod settings;
 mod slow;
+mod spans;
 mod stats;
 pub(crate) mod topics;
 
@@ -89,8 +90,7 @@ impl Server {
         match request.code {
             request::HEART_BEAT => {
                 self.forwarder.tell(connection, request.clone(), &self.handle);
-                let broker = &self.broker;
-                membership::accept(Reply::new(connection, &request, &broker.request_times, &broker.audit));
+                membership::accept(way_back(&self.broker, connection, &request));
             }
             request::UPDATE_BROKER_CONFIG if settings::is_for_leader(&self.broker, &request) => {
                 self.forwarder.pass(connection, request, &self.handle);
@@ -101,11 +101,16 @@ impl Server {
     }
 }
 
+/// The way back for a request that came just now, with its span.
+fn way_back(broker: &Broker, connection: &Arc<Connection>, request: &Frame) -> Reply {
+    Reply::new(connection, request, &broker.request_times, &broker.audit, spans::begin(broker, connection, request))
+}
+
 /// Carries a request out.
 fn handle(broker: &Arc<Broker>, connection: &Arc<Connection>, request: Frame) {
     let code = request.code;
     // Builds the way back first: from here on, every path answers.
-    let reply = Reply::new(connection, &request, &broker.request_times, &broker.audit);
+    let reply = way_back(broker, connection, &request);
     match dispatch::handler(code) {
         Some(handle) => handle(broker, request, reply),
         None => reply.unsupported(code),

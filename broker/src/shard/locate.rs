@@ -80,6 +80,15 @@ impl Shard {
         }
     }
 
+    /// The unit whose bytes begin at this log position, if they are in memory. Nothing says that there is a message, or who may see
+    /// it: what is found is a hint.
+    pub fn hint_at(&self, position: Position) -> Option<bytes::Bytes> {
+        let start = position.back(MESSAGE_HEAD_BYTES)?;
+        let head = self.log().read_hot(start, to_usize(MESSAGE_HEAD_BYTES))?;
+        let length = u32::from_be_bytes(head[8..12].try_into().expect("four bytes")) as usize;
+        self.log().read_hot(position, length)
+    }
+
     /// The messages of a topic that wait until `due` under this unique key. May read files.
     pub fn waiting(&self, due: Stamp, topic: &str, unique_key: &str) -> Result<Waiting, ReadError> {
         let rows = index::timer::due(self.index(), due, due, SAME_TIME_MAX)?;

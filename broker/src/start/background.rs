@@ -94,6 +94,7 @@ pub(super) fn monitor(
     Monitor {
         metrics: Arc::clone(&broker.metrics),
         request_times: Arc::clone(&broker.request_times),
+        spans: broker.spans.clone(),
         shard: broker.shard.clone(),
         transactions: Arc::clone(&broker.transactions),
         backups: Arc::clone(&broker.backups),

@@ -40,6 +40,7 @@ mod protocol;
 mod request_reply;
 mod runbook;
 mod service;
+mod spans;
 mod spill;
 mod spread;
 mod streams;
