@@ -8,7 +8,7 @@ use escrowmq_common::settings::{Key, Place, Setting};
 use escrowmq_nameserver::Config;
 
 /// Keys whose default is none or depends on the machine: the sample shows an example.
-const EXAMPLES: [&str; 10] = [
+const EXAMPLES: [&str; 11] = [
     "brokerName",
     "connectionBytesMax",
     "proxyProtocolTrusted",
@@ -19,6 +19,7 @@ const EXAMPLES: [&str; 10] = [
     "dLegerSelfId",
     "metricsPort",
     "auditLogFile",
+    "traceExportAddress",
 ];
 
 fn sample(name: &str) -> PathBuf {
