@@ -1,6 +1,8 @@
 //! The pages of a running broker and a running nameserver: docs/metrics.md describes them, `promtool` takes them, and what is to
 //! outlive a restart does.
 
+#![allow(clippy::float_cmp, reason = "figures are compared that count things")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;

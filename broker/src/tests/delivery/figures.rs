@@ -1,5 +1,7 @@
 //! Figures by topic and group: what went in and out, how far groups are behind, and how many names are told apart.
 
+#![allow(clippy::float_cmp, reason = "figures are compared that count things")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
