@@ -7,6 +7,8 @@
 //!   `  consumer of its own group: tells what arrives
 //! ```
 //!
+//! With `--namesrv` it is told at services that run already, where a topic and two groups of its own stay.
+//!
 //! Promises: each claim on the screen was checked a moment before; a claim that fails ends the demo with the reason, the
 //! end of the processes' logs and exit code 1; no process and no folder is left behind, however it ends (short of a
 //! `kill -9` of the demo itself). Nothing is timed: each step waits for a condition, up to a deadline.
@@ -39,6 +41,10 @@ pub(crate) struct Arguments {
     /// Keep the folder with data, settings and logs
     #[arg(long)]
     keep: bool,
+    /// Nameservers of services that run already, host:port with ';' between them: the story is told there, with a topic of its own and
+    /// without the broker's death
+    #[arg(long, short, value_name = "ADDR")]
+    namesrv: Option<String>,
     /// Show the logs of the processes
     #[arg(long, short)]
     verbose: bool,
@@ -63,7 +69,7 @@ fn perform(arguments: &Arguments, timeline: Timeline) -> anyhow::Result<()> {
     let mut cluster = Cluster::new(folder.path(), arguments.verbose)?;
     let told = runtime.block_on(async {
         tokio::select! {
-            ended = story::tell(&mut cluster, timeline) => Ok(ended),
+            ended = story::tell(&mut cluster, timeline, arguments.namesrv.as_deref()) => Ok(ended),
             name = interrupted() => Err(name),
         }
     });

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use escrowmq_tests::processes::{Process, binary};
-use escrowmq_tests::{until, until_within};
+use escrowmq_tests::{Cluster, Settings, until, until_within};
 
 fn start(folder: &Path) -> Process {
     let mut command = Command::new(binary("escrowmq"));
@@ -64,4 +64,19 @@ async fn interrupted_it_takes_its_processes_along() {
     until_within(Duration::from_secs(5), "end of its processes", async || survivors(&told).is_empty().then_some(()))
         .await;
     assert_eq!(left_in(&folder), 0, "the temporary folder is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_told_at_services_that_run() {
+    let mut cluster = Cluster::start(Settings::default().with("transactionTimeOut", 1000)).await;
+    let parent = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary("escrowmq"));
+    command.args(["demo", "--namesrv", &cluster.nameserver.address()]).env("TMPDIR", parent.path()).env("NO_COLOR", "1");
+    let mut demo = Process::start("demo", command, &parent.path().with_extension("log"));
+    let status = demo.wait(Duration::from_secs(60)).await;
+    let told = demo.log();
+    assert!(status.success(), "{told}");
+    assert!(told.contains("11 half messages stored") && told.contains("over 1 kill of a producer\n"), "{told}");
+    assert_eq!(left_in(parent.path()), 0);
+    assert!(cluster.broker.process().ended().is_none(), "the services are not the demo's");
 }
