@@ -1,5 +1,6 @@
 //! Spans of sends and handlers, and their contexts on the way through messages.
 
+#[path = "all/fake/mod.rs"]
 mod fake;
 
 use std::sync::Arc;

@@ -71,7 +71,10 @@ async fn it_is_told_at_services_that_run() {
     let mut cluster = Cluster::start(Settings::default().with("transactionTimeOut", 1000)).await;
     let parent = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary("escrowmq"));
-    command.args(["demo", "--namesrv", &cluster.nameserver.address()]).env("TMPDIR", parent.path()).env("NO_COLOR", "1");
+    command
+        .args(["demo", "--namesrv", &cluster.nameserver.address()])
+        .env("TMPDIR", parent.path())
+        .env("NO_COLOR", "1");
     let mut demo = Process::start("demo", command, &parent.path().with_extension("log"));
     let status = demo.wait(Duration::from_secs(60)).await;
     let told = demo.log();

@@ -1,18 +1,16 @@
 //! A name server that takes connections and never answers: what no broker was asked for has not happened, and nobody
 //! waits for it beyond a deadline.
 
-mod fake;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, until};
 use escrowmq_client::{
     Checker, Client, Decision, Message, MessageExt, MessageQueue, RequestError, SendError, StartError,
     TransactionAction, TransactionError, TransactionProducer, TransactionQuery,
 };
 use escrowmq_common::code::request;
 use escrowmq_common::task::{Shutdown, Tasks};
-use fake::{Cluster, Hook, Kind, until};
 use tokio::net::TcpListener;
 
 /// A server that takes every connection, keeps it and never says a word.

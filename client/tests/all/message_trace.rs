@@ -1,15 +1,13 @@
 //! Records of RocketMQ's message trace: where they go, and that nothing waits for them.
 
-mod fake;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, Seen, until};
 use escrowmq_client::{Checker, Client, ConsumeFrom, Decision, Message, MessageExt};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::message::CompressionType;
-use fake::{Cluster, Hook, Kind, Seen, until};
 
 const TRACES: &str = "RMQ_SYS_TRACE_TOPIC";
 

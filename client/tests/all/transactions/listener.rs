@@ -3,8 +3,8 @@
 use escrowmq_client::{Client, Decision, Durability, Message, Outcome, TransactionError};
 use escrowmq_common::code::{request, response};
 
+use super::{Obedient, Stage, first};
 use crate::fake::{Cluster, Hook, Kind, until};
-use crate::{Obedient, Stage, first};
 
 #[tokio::test]
 async fn a_commit_is_awaited_and_names_its_place() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use escrowmq_client::{Decision, Message, Outcome, TransactionError};
 use escrowmq_common::code::{request, response};
 
+use super::{Stage, first};
 use crate::fake::{Hook, Kind, until};
-use crate::{Stage, first};
 
 #[tokio::test]
 async fn yes_commits_and_hands_the_value_over() {

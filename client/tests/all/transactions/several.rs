@@ -5,7 +5,7 @@ use std::sync::Arc;
 use escrowmq_client::{Message, Outcome, SendError, TransactionError};
 use escrowmq_common::code::{request, response};
 
-use crate::Stage;
+use super::Stage;
 use crate::fake::{Hook, Kind, Seen, until};
 
 /// Misbehaves on the first `count` halves that join a transaction.
@@ -13,7 +13,7 @@ fn first_members(
     count: usize,
     hook: impl Fn() -> Hook + Send + Sync + 'static,
 ) -> impl Fn(&Seen) -> Hook + Clone + Send {
-    let hook = Arc::new(crate::first(request::SEND_MESSAGE_V2, count, hook));
+    let hook = Arc::new(super::first(request::SEND_MESSAGE_V2, count, hook));
     move |seen: &Seen| if seen.field("transactionFirst").is_some() { hook(seen) } else { Hook::Pass }
 }
 
@@ -293,7 +293,7 @@ async fn the_id_is_the_first_messages_and_no_message_comes_twice() {
 async fn a_first_message_that_may_be_stored_is_found_again_or_left_to_the_check() {
     let stage = Stage::set(1, Kind::Ours).await;
     let lost = async |id: &str| {
-        stage.cluster.hook(crate::first(request::SEND_MESSAGE_V2, usize::MAX, || Hook::SwallowAnswer));
+        stage.cluster.hook(super::first(request::SEND_MESSAGE_V2, usize::MAX, || Hook::SwallowAnswer));
         let transaction = stage.producer.begin_with_id(id);
         let error = transaction.prepare(Message::new("T", id.to_owned())).await.expect_err("no answer");
         assert!(error.outcome_unknown(), "{error}");

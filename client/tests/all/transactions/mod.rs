@@ -1,8 +1,5 @@
 //! Transactions of every style against brokers that confirm decisions and brokers that do not, and the checks of all.
 
-#[path = "../fake/mod.rs"]
-mod fake;
-
 mod checks;
 mod closure;
 mod handle;
@@ -13,9 +10,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::fake::{Broker, Cluster, Hook, Kind, until};
 use escrowmq_client::{Client, Decision, Half, Message, MessageExt, TransactionListener, TransactionProducer};
 use escrowmq_common::code::request;
-use fake::{Broker, Cluster, Hook, Kind, until};
 
 /// Does what the message's body says, and remembers what it was asked.
 #[derive(Clone, Default)]
@@ -99,7 +96,7 @@ impl Stage {
     }
 
     /// Asks the producer about the oldest open half of the only broker, until that has been answered.
-    async fn check(&self) -> fake::Seen {
+    async fn check(&self) -> crate::fake::Seen {
         let broker = &self.cluster.brokers[0];
         let answers = || {
             let ends = broker.seen(request::END_TRANSACTION).into_iter();
@@ -117,7 +114,7 @@ fn first(
     code: i32,
     count: usize,
     hook: impl Fn() -> Hook + Send + Sync + 'static,
-) -> impl Fn(&fake::Seen) -> Hook + Send + Sync + Clone {
+) -> impl Fn(&crate::fake::Seen) -> Hook + Send + Sync + Clone {
     let (left, hook) = (Arc::new(Mutex::new(count)), Arc::new(hook));
     move |seen| {
         let mut left = left.lock().expect("no panic inside");

@@ -1,14 +1,12 @@
 //! Sends against brokers that misbehave on request: attempts, deadlines, codes, batches, shutdown.
 
-mod fake;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, until};
 use escrowmq_client::{Client, Message, RequestError, SendError, StartError, StoreLevel};
 use escrowmq_common::code::{request, response};
-use fake::{Cluster, Hook, Kind, until};
 
 async fn client(cluster: &Cluster) -> Client {
     Client::builder(&cluster.namesrv).connect().await.expect("a name server")
@@ -18,7 +16,7 @@ async fn client(cluster: &Cluster) -> Client {
 fn first_sends(
     count: usize,
     hook: impl Fn() -> Hook + Send + Sync + 'static,
-) -> impl Fn(&fake::Seen) -> Hook + Send + Sync + Clone {
+) -> impl Fn(&crate::fake::Seen) -> Hook + Send + Sync + Clone {
     let (left, hook) = (Arc::new(AtomicUsize::new(count)), Arc::new(hook));
     move |seen| {
         let is_send = [request::SEND_MESSAGE_V2, request::SEND_BATCH_MESSAGE].contains(&seen.frame.code);

@@ -1,14 +1,12 @@
 //! The log while a broker is away, and when a consumer starts before its topic is there.
 
-mod fake;
-
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, until};
 use escrowmq_client::{Client, ConsumeFrom, MessageExt};
 use escrowmq_common::code::request;
-use fake::{Cluster, Hook, Kind, until};
 use parking_lot::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 

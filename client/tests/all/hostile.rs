@@ -1,16 +1,14 @@
 //! Name servers and brokers that answer garbage: it costs an error, never memory, a panic, or a place in a queue.
 
-mod fake;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, until};
 use bytes::Bytes;
 use escrowmq_client::{Client, ConsumeFrom, Message, MessageExt, MessageQueue, RequestError, SendError};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use fake::{Cluster, Hook, Kind, until};
 use tokio::time::Instant;
 
 async fn client(cluster: &Cluster) -> Client {
@@ -78,7 +76,10 @@ async fn an_unreadable_answer_to_a_send_leaves_its_outcome_open_and_any_other_co
 }
 
 /// Answers pulls of the topic by `lie`, as long as `lies` says so; then as it is.
-fn lying(lies: &Arc<AtomicUsize>, lie: fn(&Frame) -> Frame) -> impl Fn(&fake::Seen) -> Hook + Send + Sync + 'static {
+fn lying(
+    lies: &Arc<AtomicUsize>,
+    lie: fn(&Frame) -> Frame,
+) -> impl Fn(&crate::fake::Seen) -> Hook + Send + Sync + 'static {
     let lies = Arc::clone(lies);
     move |seen| {
         let is_pull = seen.frame.code == request::PULL_MESSAGE && seen.field("topic").as_deref() == Some("T");

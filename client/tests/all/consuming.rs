@@ -1,17 +1,15 @@
 //! Push and pull consumers: offsets only after success, retries, rebalance, order, shutdown.
 
-mod fake;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, until};
 use escrowmq_client::{Client, ConsumeFrom, MessageExt, MessageQueue, PushConsumerBuilder};
 use escrowmq_common::body::{ConsumeDirectlyResult, ConsumeResult, ConsumerRunningInfo, json};
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use fake::{Cluster, Hook, Kind, until};
 
 const GROUP: &str = "G";
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use escrowmq_client::{Checker, Client, Decision, Message, MessageExt, Outcome, Router, TransactionError};
 use escrowmq_common::code::request;
 
+use super::{Obedient, Stage};
 use crate::fake::{Cluster, Kind, until};
-use crate::{Obedient, Stage};
 
 #[tokio::test]
 async fn a_running_transaction_is_in_progress_and_its_listener_not_asked() {

@@ -1,18 +1,16 @@
 //! Batching producers and profiles, against brokers that misbehave on request.
 
-mod fake;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::fake::{Cluster, Hook, Kind, until};
 use escrowmq_client::{
     BatchingProducer, Client, Message, Profile, Receipt, SendError, Spill, SpillError, StartError, StoreLevel,
 };
 use escrowmq_common::code::{request, response};
 use escrowmq_common::frame::Frame;
-use fake::{Cluster, Hook, Kind, until};
 use futures_util::future::join_all;
 
 async fn client(cluster: &Cluster) -> Client {
@@ -30,7 +28,7 @@ fn sends(cluster: &Cluster) -> usize {
     cluster.seen(request::SEND_MESSAGE_V2).len() + cluster.seen(request::SEND_BATCH_MESSAGE).len()
 }
 
-fn is_send(seen: &fake::Seen) -> bool {
+fn is_send(seen: &crate::fake::Seen) -> bool {
     [request::SEND_MESSAGE_V2, request::SEND_BATCH_MESSAGE].contains(&seen.frame.code)
 }
 

@@ -3,7 +3,7 @@
 //! Does nothing unless `ESCROWMQ_TEST_NAMESRV` names the name server of a cluster that creates topics on demand:
 //!
 //! ```text
-//! ESCROWMQ_TEST_NAMESRV=127.0.0.1:9876 cargo test -p escrowmq-client --test real_cluster -- --test-threads 1
+//! ESCROWMQ_TEST_NAMESRV=127.0.0.1:9876 cargo test -p escrowmq-client --test all real_cluster -- --test-threads 1
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};

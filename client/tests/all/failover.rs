@@ -1,17 +1,15 @@
 //! A broker group whose leader goes: other members are the way to the next one, and what is in doubt is sent where it is
 //! recognised. The members here keep messages of their own and do not agree; each carries out what the next leader would.
 
-mod fake;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fake::{Broker, Cluster, Hook, Kind, Seen, until};
 use escrowmq_client::{Checker, Client, ConsumeFrom, Decision, Message, MessageExt, Outcome};
 use escrowmq_common::body::{BrokerData, Form, QueueData, TopicConfig, TopicRouteData, json};
 use escrowmq_common::code::{remark, request, response};
 use escrowmq_common::frame::Frame;
-use fake::{Broker, Cluster, Hook, Kind, Seen, until};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

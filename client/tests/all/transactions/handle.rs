@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use escrowmq_client::{Decision, Message, Outcome, TransactionError};
 use escrowmq_common::code::request;
 
+use super::{Stage, first};
 use crate::fake::{Hook, Kind, until};
-use crate::{Stage, first};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
