@@ -78,19 +78,16 @@ pub(super) async fn tell(cluster: &mut Cluster, timeline: Timeline, elsewhere: O
 }
 
 async fn assemble(cluster: &mut Cluster, timeline: Timeline, elsewhere: Option<&str>) -> anyhow::Result<Cast> {
-    let namesrv = match elsewhere {
-        Some(namesrv) => {
-            timeline.tell(Fact::Process, &format!("the services of nameserver {namesrv}"));
-            namesrv.to_owned()
-        }
-        None => {
-            let (namesrv, id) = cluster.start_nameserver().await?;
-            timeline.tell(Fact::Process, &format!("nameserver at {namesrv}, process {id}"));
-            let (broker, id) = cluster.start_broker().await?;
-            let told = format!("broker at {broker}, process {id}; it checks back after 2 s, every 2 s");
-            timeline.tell(Fact::Process, &told);
-            namesrv
-        }
+    let namesrv = if let Some(namesrv) = elsewhere {
+        timeline.tell(Fact::Process, &format!("the services of nameserver {namesrv}"));
+        namesrv.to_owned()
+    } else {
+        let (namesrv, id) = cluster.start_nameserver().await?;
+        timeline.tell(Fact::Process, &format!("nameserver at {namesrv}, process {id}"));
+        let (broker, id) = cluster.start_broker().await?;
+        let told = format!("broker at {broker}, process {id}; it checks back after 2 s, every 2 s");
+        timeline.tell(Fact::Process, &told);
+        namesrv
     };
     let names = Names::new(elsewhere.is_some());
     let topic = names.topic.as_str();

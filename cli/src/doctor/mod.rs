@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use escrowmq_broker::config::BrokerConfig;
 use escrowmq_broker::terms::DiskUse;
-use escrowmq_common::settings;
+use escrowmq_common::{monitoring, settings};
 
 use crate::ending::block_on;
 use crate::words::told;
@@ -148,7 +148,7 @@ fn ports_of(config: &BrokerConfig) -> impl Iterator<Item = (u16, &'static str, b
     let all = [
         (config.listen_port, "listenPort", true),
         (fast, "listenPort less 2, for old clients", false),
-        (config.pages_port().map_or(0, |port| port.number()), "metricsPort", config.metrics_port.is_some()),
+        (config.pages_port().map_or(0, monitoring::Port::number), "metricsPort", config.metrics_port.is_some()),
         (group, "groupListenAddress", true),
     ];
     all.into_iter().filter(|(port, ..)| *port != 0)

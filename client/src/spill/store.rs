@@ -727,7 +727,9 @@ mod tests {
         append(&mut store, &["c"]);
         drop(store);
         // A power cut takes the notes of what is done.
-        files(folder.path(), DONE).iter().for_each(|file| fs::remove_file(file).expect("removed"));
+        for file in files(folder.path(), DONE) {
+            fs::remove_file(file).expect("removed");
+        }
         let (mut store, entries) = open(folder.path());
         assert_eq!(ids(&mut store, &entries), ["a", "b", "done", "c"]);
         assert_eq!(entries.iter().map(|entry| entry.number).collect::<Vec<_>>(), [1, 2, 3, 4]);

@@ -257,30 +257,29 @@ async fn a_server_that_is_killed_keeps_orders_with_their_messages_or_neither() {
     let url = scene.redis.url();
     let (mut answered, mut number) = (BTreeSet::new(), 0);
     for _ in 0..3 {
-        let placing = {
-            let (outbox, mut connection) = (scene.outbox.clone(), connect(&url).await);
-            let first = number;
-            number += 10_000;
-            // Until the server is gone.
-            tokio::spawn(async move {
-                let mut answered = Vec::new();
-                for number in first..first + 10_000 {
-                    let name = format!("{}-{number:05}", number % 5);
-                    let pipe = order(&outbox, "orders", Message::new(TOPIC, name.clone()), &name);
-                    if pipe.exec_async(&mut connection).await.is_err() {
-                        break;
-                    }
-                    outbox.wake();
-                    answered.push(name);
+        let (outbox, mut connection) = (scene.outbox.clone(), connect(&url).await);
+        let first = number;
+        number += 10_000;
+        let answered = &mut answered;
+        // Until the server is gone.
+        let placing = async {
+            for number in first..first + 10_000 {
+                let name = format!("{}-{number:05}", number % 5);
+                let pipe = order(&outbox, "orders", Message::new(TOPIC, name.clone()), &name);
+                if pipe.exec_async(&mut connection).await.is_err() {
+                    break;
                 }
-                answered
-            })
+                outbox.wake();
+                answered.insert(name);
+            }
         };
         let sent = || relays.iter().map(|relay| relay.stats().sent).sum::<u64>();
         let before = sent();
-        until("some are sent", async || (sent() >= before + 200).then_some(())).await;
-        scene.redis.kill();
-        answered.extend(placing.await.expect("it ends"));
+        let killing = async {
+            until("some are sent", async || (sent() >= before + 200).then_some(())).await;
+            scene.redis.kill();
+        };
+        tokio::join!(placing, killing);
         scene.redis.start_again().await;
     }
     scene.until_count(&[]).await;
