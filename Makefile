@@ -27,10 +27,11 @@ LIBRARIES := --package escrowmq-common --package escrowmq-client
 setup:
 	@sh deploy/setup.sh
 
+LINK = @mkdir -p bin; for name in $(BINARIES); do ln -sf "$(CARGO_TARGET_DIR)/release/$$name" bin/$$name; done
+
 build: setup
 	cargo build --locked $(PROFILE) --workspace --bins
-	@mkdir -p bin
-	@for name in $(BINARIES); do ln -sf "$(CARGO_TARGET_DIR)/release/$$name" bin/$$name; done
+	$(LINK)
 
 dist: setup
 	@sh deploy/setup.sh dist
@@ -43,9 +44,12 @@ demo: build
 cluster: build
 	@bin/escrowmq cluster
 
-test: build
+# Builds the binaries, too, with the features of the tests: a build before it would compile the client and all above it twice.
+test: setup
 	@sh deploy/setup.sh tests
-	ESCROWMQ_BIN="$(CURDIR)/bin" cargo test --locked $(PROFILE) --workspace
+	cargo test --locked $(PROFILE) --workspace --features $(DATABASES) --no-run
+	$(LINK)
+	ESCROWMQ_BIN="$(CURDIR)/bin" cargo test --locked $(PROFILE) --workspace --features $(DATABASES)
 
 torture: build
 	ESCROWMQ_BIN="$(CURDIR)/bin" tests/torture

@@ -8,7 +8,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("escrowmq_broker", &[
         "backup", "broker", "check", "client_registry", "config", "creation", "delivery", "executor", "filter", "forward", "gate",
         "group", "index", "key_index", "latch", "limits", "log", "metrics", "monitoring", "peer", "planted", "raft", "registration",
-        "reply", "retention", "schedule", "server", "shard", "snapshot", "start", "stats", "steady_clock", "storage", "terms",
+        "reply", "retention", "schedule", "server", "shard", "snapshot", "spans", "start", "stats", "steady_clock", "storage", "terms",
         "transaction",
     ]),
     ("escrowmq_common", &[
