@@ -15,7 +15,7 @@ pub struct Arguments {
     pub file: Option<PathBuf>,
     /// Keys and values, the short flags included; they win over file and environment.
     pub overrides: Vec<(String, String)>,
-    /// What is logged until the settings are read: the level or the filter of the command line, else the default.
+    /// Level or filter of the log until the settings are read. Default: info.
     pub log_level: Filter,
     /// In which form.
     pub log_format: Format,

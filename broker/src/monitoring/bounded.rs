@@ -25,7 +25,7 @@ pub(super) struct Bounded<K, const N: usize> {
     own: BTreeSet<K>,
     /// The counters of the summed names at the last look.
     summed: BTreeMap<K, [u64; N]>,
-    /// What the counters of summed names have risen by.
+    /// The counters of summed names have risen by so much since the start.
     sums: [u64; N],
 }
 

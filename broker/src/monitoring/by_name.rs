@@ -20,7 +20,7 @@ use crate::terms::Stamp;
 /// A group and a topic.
 type Pair = (Arc<str>, Arc<str>);
 
-/// What is remembered from one scrape to the next.
+/// Remembers from one scrape to the next which names have figures of their own, and how far groups were behind.
 pub(crate) struct ByName(Mutex<State>);
 
 struct State {
@@ -44,7 +44,7 @@ impl ByName {
     }
 }
 
-/// What a consumer group has now.
+/// Consumers and dead letters of a consumer group.
 #[derive(Debug, Default)]
 struct GroupGauges {
     consumers: u64,
@@ -152,7 +152,7 @@ fn consumption(monitor: &Monitor, lags: &Lags) -> BTreeMap<Pair, Row<Lag, 2>> {
     let lags = lags.each().map(|(group, topic, lag)| ((Arc::clone(group), Arc::clone(topic)), ([0, 0], lag)));
     let mut rows: BTreeMap<_, _> = lags.collect();
     monitor.stats.each_group_get(|topic, group, messages, bytes| {
-        // What is deleted is remembered for a while.
+        // The statistics remember deleted groups and topics for a while.
         if monitor.shard.groups().get(group).is_some() && monitor.shard.topics().get(topic).is_some() {
             let row = rows.entry((Arc::from(group), Arc::from(topic))).or_insert(([0, 0], Lag::default()));
             row.0 = [messages, bytes];

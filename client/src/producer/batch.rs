@@ -96,7 +96,8 @@ fn packed(
     if is_retry_topic(&topic) {
         return Err(SendError::invalid("a retry topic takes no batches"));
     }
-    let mut body = BytesMut::with_capacity(messages.iter().map(packed_bytes).sum());
+    let mut body =
+        BytesMut::with_capacity(messages.iter().map(packed_bytes).sum::<usize>().min(settings.body_bytes_max));
     let (mut ids, mut properties) = (Vec::with_capacity(messages.len()), String::new());
     for mut message in messages {
         message.validate(settings.body_bytes_max)?;
